@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Axis legend
+//!
+//! Tensors carry their axes as a suffix of their name:
+//! `b` batch · `t` query time · `s` key time · `d` model · `h` heads · `k` head width · `f` feed-forward ·
+//! `v` vocabulary · `n` rows (batch and time flattened).
+
+pub mod cache;
+pub mod context;
+pub mod device;
+pub mod embedding;
+pub mod init;
+pub mod linear;
+pub mod norm;
+pub mod ops;
+
+pub use cache::KvCache;
+pub use context::Forward;
+pub use device::{Backend, DeviceError, DeviceSpec};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use norm::LayerNorm;

@@ -1,0 +1,62 @@
+//! Affine map of the last axis, in either of the two layouts checkpoints use.
+
+use andiron_kernels::random::Seed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::init;
+use crate::ops::{self, WeightLayout};
+
+/// Sizes of a [`Linear`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinearConfig {
+    /// Width of the input.
+    pub d_input: usize,
+    /// Width of the output.
+    pub d_output: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// How the weight lies in memory, and in the checkpoint.
+    pub layout: WeightLayout,
+}
+
+impl LinearConfig {
+    /// Draws the weight from N(0, `std`²), sets the bias to zero.
+    pub fn init(&self, std: f32, seed: Seed, device: &Device) -> Linear {
+        let shape = match self.layout {
+            WeightLayout::InOut => [self.d_input, self.d_output],
+            WeightLayout::OutIn => [self.d_output, self.d_input],
+        };
+        Linear {
+            weight: init::normal(shape, std, seed, device),
+            bias: self.bias.then(|| init::zeros([self.d_output], device)),
+            layout: self.layout,
+        }
+    }
+}
+
+/// `x · W + b` on the last axis.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// The weight; its axes are in the order that `layout` says.
+    pub weight: Param<Tensor<2>>,
+    /// The bias, `[d_output]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    layout: WeightLayout,
+}
+
+impl Linear {
+    /// Maps the last axis.
+    ///
+    /// # Shape
+    /// `[.., d_input]` → `[.., d_output]`.
+    ///
+    /// # Panics
+    /// If the last axis is not `d_input`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.layout)
+    }
+}

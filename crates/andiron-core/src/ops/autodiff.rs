@@ -1,0 +1,244 @@
+//! Gradients by hand, once for all backends.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::Autodiff;
+
+use super::{AttentionOptions, FusedOps, Gelu, WeightLayout};
+
+/// Hands `gradient` to the parent, if it wants one.
+macro_rules! give {
+    ($grads:expr, $parent:expr, $gradient:expr) => {
+        if let Some(parent) = $parent {
+            $grads.register::<B>(parent.id, $gradient);
+        }
+    };
+}
+
+/// Backward of an affine map with (3 parents) or without (2 parents) a bias.
+#[derive(Debug)]
+struct Affine;
+
+#[derive(Clone, Debug)]
+struct SavedAffine<T> {
+    x: T,
+    weight: T,
+    layout: WeightLayout,
+}
+
+impl<B: FusedOps, const N: usize> Backward<B, N> for Affine {
+    type State = SavedAffine<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let SavedAffine { x, weight, layout } = ops.state;
+        for (parent, at) in ops.parents.into_iter().zip(0..) {
+            let Some(parent) = parent else { continue };
+            let gradient = match at {
+                0 => B::affine(dy.clone(), weight.clone(), layout.transposed()),
+                1 => B::affine_weight_grad(x.clone(), dy.clone(), layout),
+                _ => B::column_sum(dy.clone()),
+            };
+            grads.register::<B>(parent.id, gradient);
+        }
+    }
+}
+
+impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let y = B::affine(x.clone(), weight.clone(), layout);
+        match Affine.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout }, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn affine_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        layout: WeightLayout,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        let y = B::affine_bias(x.clone(), weight.clone(), bias.into_primitive(), layout);
+        match Affine.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout }, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn layer_norm_rows(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LayerNorm;
+
+        impl<B: FusedOps> Backward<B, 3> for LayerNorm {
+            /// Input, gain, mean, reciprocal standard deviation.
+            type State = [FloatTensor<B>; 4];
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let [x, gain, mean, rstd] = ops.state;
+                let (dx, dgain, doffset) = B::layer_norm_backward(x, gain, mean, rstd, dy);
+                let [x, gain, offset] = ops.parents;
+                give!(grads, x, dx);
+                give!(grads, gain, dgain);
+                give!(grads, offset, doffset);
+            }
+        }
+
+        let nodes = [x.node(), gain.node(), offset.node()];
+        let (x, gain, offset) = (x.into_primitive(), gain.into_primitive(), offset.into_primitive());
+        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (y, mean, rstd) = B::layer_norm_with_moments(x.clone(), gain.clone(), offset, eps);
+                prep.finish([x, gain, mean, rstd], y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::layer_norm_rows(x, gain, offset, eps)),
+        }
+    }
+
+    fn gelu_unit(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct GeluUnit;
+
+        impl<B: FusedOps> Backward<B, 1> for GeluUnit {
+            type State = (FloatTensor<B>, Gelu);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (x, form) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::gelu_unit_backward(x, dy, form));
+            }
+        }
+
+        match GeluUnit.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let x = x.into_primitive();
+                prep.finish((x.clone(), form), B::gelu_unit(x, form))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::gelu_unit(x.into_primitive(), form)),
+        }
+    }
+
+    fn attention_heads(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        options: AttentionOptions,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Attention;
+
+        impl<B: FusedOps> Backward<B, 3> for Attention {
+            /// Queries, keys, values, output, log denominators.
+            type State = ([FloatTensor<B>; 5], AttentionOptions);
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dout = grads.consume::<B>(&ops.node);
+                let ([q, k, v, out, lse], options) = ops.state;
+                let (dq, dk, dv) = B::attention_backward(q, k, v, out, lse, dout, options);
+                let [q, k, v] = ops.parents;
+                give!(grads, q, dq);
+                give!(grads, k, dk);
+                give!(grads, v, dv);
+            }
+        }
+
+        let nodes = [q.node(), k.node(), v.node()];
+        let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
+        match Attention.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (out, lse) = B::attention_with_lse(q.clone(), k.clone(), v.clone(), options);
+                prep.finish(([q, k, v, out.clone(), lse], options), out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::attention_heads(q, k, v, options)),
+        }
+    }
+
+    fn embedding_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct EmbeddingRows;
+
+        impl<B: FusedOps> Backward<B, 1> for EmbeddingRows {
+            type State = (FloatTensor<B>, IntTensor<B>);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (table, ids) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::embedding_rows_backward(table, dy, ids));
+            }
+        }
+
+        match EmbeddingRows.prepare::<C>([table.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let table = table.into_primitive();
+                prep.finish((table.clone(), ids.clone()), B::embedding_rows(table, ids))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::embedding_rows(table.into_primitive(), ids)),
+        }
+    }
+
+    fn head_cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct HeadCrossEntropy;
+
+        impl<B: FusedOps> Backward<B, 2> for HeadCrossEntropy {
+            /// Gradients of hidden states and head for an upstream gradient of one.
+            type State = [FloatTensor<B>; 2];
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let upstream = grads.consume::<B>(&ops.node);
+                let upstream = B::float_reshape(upstream, [1, 1].into());
+                for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
+                    give!(grads, parent, B::float_mul(gradient, upstream.clone()));
+                }
+            }
+        }
+
+        let nodes = [hidden.node(), head.node()];
+        let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
+        let weights = weights.into_primitive();
+        match HeadCrossEntropy.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (loss, dhidden, dhead) = B::head_cross_entropy_with_grad(hidden, head, targets, weights);
+                prep.finish([dhidden, dhead], loss)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::head_cross_entropy(hidden, head, targets, weights)),
+        }
+    }
+
+    fn dropout(x: FloatTensor<Self>, probability: f32, seed: u64) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Dropout;
+
+        impl<B: FusedOps> Backward<B, 1> for Dropout {
+            type State = (f32, u64);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (probability, seed) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::dropout(dy, probability, seed));
+            }
+        }
+
+        let prep = Dropout.prepare::<C>([x.node()]).compute_bound().stateful();
+        let y = B::dropout(x.into_primitive(), probability, seed);
+        match prep {
+            OpsKind::Tracked(prep) => prep.finish((probability, seed), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+}

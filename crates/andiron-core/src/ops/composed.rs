@@ -1,0 +1,375 @@
+//! Every fused operation as a chain of Burn's own: portable, and the oracle of the kernels.
+
+use andiron_kernels::Cpu;
+use andiron_kernels::dropout::{self as masks, Dropout};
+use andiron_kernels::random::Seed;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Scalar, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
+
+use super::{AdamWStep, AttentionOptions, Gelu, WeightLayout};
+
+/// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
+/// let one buffer be.
+const LOGITS_BLOCK: usize = 16 << 20;
+
+pub(super) fn affine<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    let weight = match layout {
+        WeightLayout::InOut => weight,
+        WeightLayout::OutIn => B::float_transpose(weight),
+    };
+    B::float_matmul(x, weight)
+}
+
+pub(super) fn affine_bias<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    let width = bias.shape()[0];
+    B::float_add(affine::<B>(x, weight, layout), reshape::<B>(bias, [1, width]))
+}
+
+pub(super) fn affine_weight_grad<B: Backend>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    match layout {
+        WeightLayout::InOut => B::float_matmul(B::float_transpose(x), dy),
+        WeightLayout::OutIn => B::float_matmul(B::float_transpose(dy), x),
+    }
+}
+
+pub(super) fn column_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let width = x.shape()[1];
+    reshape::<B>(B::float_sum_dim(x, 0), [width])
+}
+
+pub(super) fn layer_norm_with_moments<B: Backend>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    offset: FloatTensor<B>,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [n, d] = x.shape().dims();
+    let mean = B::float_mean_dim(x.clone(), 1);
+    let centred = B::float_sub(x, mean.clone());
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    let rstd = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, scalar(eps))));
+    let scaled = B::float_mul(B::float_mul(centred, rstd.clone()), reshape::<B>(gain, [1, d]));
+    let y = B::float_add(scaled, reshape::<B>(offset, [1, d]));
+    (y, reshape::<B>(mean, [n]), reshape::<B>(rstd, [n]))
+}
+
+pub(super) fn layer_norm_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    rstd: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [n, d] = x.shape().dims();
+    let (mean, rstd) = (reshape::<B>(mean, [n, 1]), reshape::<B>(rstd, [n, 1]));
+    let normal = B::float_mul(B::float_sub(x, mean), rstd.clone());
+    let dgain = column_sum::<B>(B::float_mul(dy.clone(), normal.clone()));
+    let doffset = column_sum::<B>(dy.clone());
+    let dnormal = B::float_mul(dy, reshape::<B>(gain, [1, d]));
+    let along = B::float_mean_dim(B::float_mul(dnormal.clone(), normal.clone()), 1);
+    let centred = B::float_sub(dnormal.clone(), B::float_mean_dim(dnormal, 1));
+    let dx = B::float_mul(B::float_sub(centred, B::float_mul(normal, along)), rstd);
+    (dx, dgain, doffset)
+}
+
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044_715;
+
+/// `tanh(√(2/π)(x + 0.044715 x³))`.
+fn gelu_tanh_part<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let square = B::float_mul(x.clone(), x.clone());
+    let inner = B::float_add_scalar(B::float_mul_scalar(square, scalar(CUBIC)), scalar(1.0));
+    B::float_tanh(B::float_mul_scalar(B::float_mul(x, inner), scalar(SQRT_2_OVER_PI)))
+}
+
+/// `Φ(x) = (1 + erf(x/√2)) / 2`.
+fn normal_cdf<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let erf = B::float_erf(B::float_mul_scalar(x, scalar(std::f64::consts::FRAC_1_SQRT_2)));
+    B::float_mul_scalar(B::float_add_scalar(erf, scalar(1.0)), scalar(0.5))
+}
+
+pub(super) fn gelu<B: Backend>(x: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+    let gate = match form {
+        Gelu::Erf => normal_cdf::<B>(x.clone()),
+        Gelu::Tanh => {
+            let t = gelu_tanh_part::<B>(x.clone());
+            B::float_mul_scalar(B::float_add_scalar(t, scalar(1.0)), scalar(0.5))
+        }
+    };
+    B::float_mul(x, gate)
+}
+
+pub(super) fn gelu_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+    let square = B::float_mul(x.clone(), x.clone());
+    let slope = match form {
+        Gelu::Erf => {
+            let density = B::float_exp(B::float_mul_scalar(square, scalar(-0.5)));
+            let density = B::float_mul_scalar(density, scalar(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2));
+            B::float_add(normal_cdf::<B>(x.clone()), B::float_mul(x, density))
+        }
+        Gelu::Tanh => {
+            let t = gelu_tanh_part::<B>(x.clone());
+            let gate = B::float_mul_scalar(B::float_add_scalar(t.clone(), scalar(1.0)), scalar(0.5));
+            let sech2 = B::float_add_scalar(B::float_neg(B::float_mul(t.clone(), t)), scalar(1.0));
+            let inner = B::float_add_scalar(B::float_mul_scalar(square, scalar(3.0 * CUBIC)), scalar(1.0));
+            let inner = B::float_mul_scalar(inner, scalar(0.5 * SQRT_2_OVER_PI));
+            B::float_add(gate, B::float_mul(B::float_mul(x, sech2), inner))
+        }
+    };
+    B::float_mul(dy, slope)
+}
+
+/// Queries `[b, t, h, k]` as `[b, h, t, k]`; keys or values cut to their filled part and repeated for the groups.
+struct Heads<B: Backend> {
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    group: usize,
+}
+
+fn heads<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    options: AttentionOptions,
+) -> Heads<B> {
+    let group = q.shape()[2] / k.shape()[2];
+    let spread = |x: FloatTensor<B>| {
+        let [b, capacity, h, w] = x.shape().dims();
+        let filled = options.n_keys;
+        let x = if filled < capacity {
+            let full = |n: usize| Slice::new(0, Some(n as isize), 1);
+            B::float_slice(x, &[full(b), full(filled), full(h), full(w)])
+        } else {
+            x
+        };
+        let x = B::float_permute(x, &[0, 2, 1, 3]);
+        if group == 1 {
+            return x;
+        }
+        let x = B::float_expand(reshape::<B>(x, [b, h, 1, filled, w]), Shape::new([b, h, group, filled, w]));
+        reshape::<B>(x, [b, h * group, filled, w])
+    };
+    Heads { q: B::float_permute(q, &[0, 2, 1, 3]), k: spread(k), v: spread(v), group }
+}
+
+fn scores<B: Backend>(heads: &Heads<B>, options: AttentionOptions) -> FloatTensor<B> {
+    let keys = B::float_swap_dims(heads.k.clone(), 2, 3);
+    let scores = B::float_mul_scalar(B::float_matmul(heads.q.clone(), keys), scalar(options.scale.into()));
+    let t = heads.q.shape()[2];
+    if !options.causal || t == 1 {
+        return scores;
+    }
+    let s = options.n_keys;
+    let hidden = |i: usize, j: usize| if j > s - t + i { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..t * s).map(|at| hidden(at / s, at % s)).collect();
+    let mask = B::float_from_data(TensorData::new(mask, [1, 1, t, s]), &scores.device());
+    B::float_add(scores, mask)
+}
+
+pub(super) fn attention_with_lse<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    options: AttentionOptions,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let heads = heads::<B>(q, k, v, options);
+    let scores = scores::<B>(&heads, options);
+    let [b, h, t, _] = scores.shape().dims();
+    let max = B::float_max_dim(scores.clone(), 3);
+    let exp = B::float_exp(B::float_sub(scores, max.clone()));
+    let sum = B::float_sum_dim(exp.clone(), 3);
+    let lse = reshape::<B>(B::float_add(max, B::float_log(sum.clone())), [b, h, t]);
+    let out = B::float_matmul(B::float_div(exp, sum), heads.v);
+    (B::float_permute(out, &[0, 2, 1, 3]), lse)
+}
+
+/// `tensors`: queries, keys, values, output, log denominators, gradient of the output.
+pub(super) fn attention_backward<B: Backend>(
+    tensors: [FloatTensor<B>; 6],
+    options: AttentionOptions,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [q, k, v, out, lse, dout] = tensors;
+    let capacity = k.shape()[1];
+    assert_eq!(capacity, options.n_keys, "gradients flow only through keys without spare capacity");
+    let heads = heads::<B>(q, k, v, options);
+    let [b, h, t] = lse.shape().dims();
+    let p = B::float_exp(B::float_sub(scores::<B>(&heads, options), reshape::<B>(lse, [b, h, t, 1])));
+    let (out, dout) = (B::float_permute(out, &[0, 2, 1, 3]), B::float_permute(dout, &[0, 2, 1, 3]));
+    let dv = B::float_matmul(B::float_swap_dims(p.clone(), 2, 3), dout.clone());
+    let dp = B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3));
+    let delta = B::float_sum_dim(B::float_mul(dout, out), 3);
+    let ds = B::float_mul(p, B::float_sub(dp, delta));
+    let ds = B::float_mul_scalar(ds, scalar(options.scale.into()));
+    let dq = B::float_matmul(ds.clone(), heads.k);
+    let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), heads.q);
+    let gather = |x: FloatTensor<B>| {
+        let [b, h, s, w] = x.shape().dims();
+        let x = if heads.group == 1 {
+            x
+        } else {
+            let key_heads = h / heads.group;
+            let x = reshape::<B>(x, [b, key_heads, heads.group, s, w]);
+            reshape::<B>(B::float_sum_dim(x, 2), [b, key_heads, s, w])
+        };
+        B::float_permute(x, &[0, 2, 1, 3])
+    };
+    (B::float_permute(dq, &[0, 2, 1, 3]), gather(dk), gather(dv))
+}
+
+/// Logits of one block of rows, with their log denominators `[rows, 1]` and losses `[rows, 1]`.
+struct LogitsBlock<B: Backend> {
+    logits: FloatTensor<B>,
+    lse: FloatTensor<B>,
+    losses: FloatTensor<B>,
+}
+
+fn logits_block<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> LogitsBlock<B> {
+    let logits = B::float_matmul(hidden, B::float_transpose(head));
+    let max = B::float_max_dim(logits.clone(), 1);
+    let sum = B::float_sum_dim(B::float_exp(B::float_sub(logits.clone(), max.clone())), 1);
+    let lse = B::float_add(max, B::float_log(sum));
+    let losses = B::float_sub(lse.clone(), B::float_gather(1, logits.clone(), targets));
+    LogitsBlock { logits, lse, losses }
+}
+
+/// Calls `visit` with hidden states, targets `[rows, 1]` and weights `[rows, 1]` of successive blocks of rows.
+fn for_row_blocks<B: Backend>(
+    hidden: &FloatTensor<B>,
+    vocabulary: usize,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+    mut visit: impl FnMut(FloatTensor<B>, IntTensor<B>, FloatTensor<B>),
+) {
+    let [n, d] = hidden.shape().dims();
+    let rows = (LOGITS_BLOCK / vocabulary).clamp(1, n.max(1));
+    let targets = B::int_reshape(targets, Shape::new([n, 1]));
+    let weights = reshape::<B>(weights, [n, 1]);
+    for start in (0..n).step_by(rows) {
+        let range = Slice::new(start as isize, Some((start + rows).min(n) as isize), 1);
+        let column = Slice::new(0, Some(1), 1);
+        visit(
+            B::float_slice(hidden.clone(), &[range, Slice::new(0, Some(d as isize), 1)]),
+            B::int_slice(targets.clone(), &[range, column]),
+            B::float_slice(weights.clone(), &[range, column]),
+        );
+    }
+}
+
+/// Sum of `losses · weights`.
+fn weighted_sum<B: Backend>(losses: FloatTensor<B>, weights: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sum(B::float_mul(losses, weights))
+}
+
+pub(super) fn head_cross_entropy<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let vocabulary = head.shape()[0];
+    let mut total: Option<FloatTensor<B>> = None;
+    for_row_blocks::<B>(&hidden, vocabulary, targets, weights, |hidden, targets, weights| {
+        let block = logits_block::<B>(hidden, head.clone(), targets);
+        add_to::<B>(&mut total, weighted_sum::<B>(block.losses, weights));
+    });
+    total.unwrap_or_else(|| zero::<B>(&head))
+}
+
+pub(super) fn head_cross_entropy_with_grad<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let vocabulary = head.shape()[0];
+    let (mut total, mut dhead) = (None, None);
+    let mut dhidden = Vec::new();
+    for_row_blocks::<B>(&hidden, vocabulary, targets, weights, |hidden, targets, weights| {
+        let LogitsBlock { logits, lse, losses } = logits_block::<B>(hidden.clone(), head.clone(), targets.clone());
+        add_to::<B>(&mut total, weighted_sum::<B>(losses, weights.clone()));
+        let p = B::float_mul(B::float_exp(B::float_sub(logits, lse)), weights.clone());
+        let dlogits = B::float_scatter(1, p, targets, B::float_neg(weights), IndexingUpdateOp::Add);
+        add_to::<B>(&mut dhead, B::float_matmul(B::float_transpose(dlogits.clone()), hidden));
+        dhidden.push(B::float_matmul(dlogits, head.clone()));
+    });
+    match (total, dhead) {
+        (Some(total), Some(dhead)) => (total, B::float_cat(dhidden, 0), dhead),
+        _ => {
+            let total = zero::<B>(&head);
+            (total, hidden, B::float_mul_scalar(head, scalar(0.0)))
+        }
+    }
+}
+
+pub(super) fn dropout<B: Backend>(x: FloatTensor<B>, probability: f32, seed: u64) -> FloatTensor<B> {
+    let shape = x.shape();
+    let mut mask = vec![0.0; shape.num_elements()];
+    let rule = Dropout { probability, seed: Seed::new(seed) };
+    masks::apply(Cpu::detect(rayon::current_num_threads()), rule, &vec![1.0; mask.len()], &mut mask);
+    let mask = B::float_from_data(TensorData::new(mask, shape), &x.device());
+    B::float_mul(x, mask)
+}
+
+/// `tensors`: parameter, gradient, running mean, running square.
+pub(super) fn adamw<B: Backend>(
+    tensors: [FloatTensor<B>; 4],
+    step: AdamWStep,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let [value, grad, mean, square] = tensors;
+    let (beta1, beta2, lr) = (f64::from(step.beta1), f64::from(step.beta2), f64::from(step.lr));
+    let mix = |old: FloatTensor<B>, new: FloatTensor<B>, beta: f64| {
+        B::float_add(B::float_mul_scalar(old, scalar(beta)), B::float_mul_scalar(new, scalar(1.0 - beta)))
+    };
+    let grad = B::float_mul_scalar(grad, scalar(step.grad_scale.into()));
+    let mean = mix(mean, grad.clone(), beta1);
+    let square = mix(square, B::float_mul(grad.clone(), grad), beta2);
+    let exponent = step.step.min(i32::MAX as u64) as i32;
+    let (correct1, correct2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
+    let root = B::float_mul_scalar(B::float_sqrt(square.clone()), scalar(correct2.sqrt().recip()));
+    let update = B::float_div(mean.clone(), B::float_add_scalar(root, scalar(step.eps.into())));
+    let kept = B::float_mul_scalar(value, scalar(1.0 - lr * f64::from(step.weight_decay)));
+    let value = B::float_sub(kept, B::float_mul_scalar(update, scalar(lr / correct1)));
+    (value, mean, square)
+}
+
+pub(super) fn square_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sum(B::float_mul(x.clone(), x))
+}
+
+fn add_to<B: Backend>(total: &mut Option<FloatTensor<B>>, part: FloatTensor<B>) {
+    *total = Some(match total.take() {
+        Some(total) => B::float_add(total, part),
+        None => part,
+    });
+}
+
+fn zero<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(vec![0.0f32], [1]), &like.device())
+}
+
+fn reshape<B: Backend>(x: FloatTensor<B>, shape: impl Into<Shape>) -> FloatTensor<B> {
+    B::float_reshape(x, shape.into())
+}
+
+fn scalar(value: f64) -> Scalar {
+    Scalar::Float(value)
+}

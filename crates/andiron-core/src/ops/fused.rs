@@ -1,0 +1,203 @@
+//! The extension trait: what a backend may compute in one go, and its portable default.
+
+#![allow(deprecated)] // `NdArray` is deprecated in Burn 0.22; it stays a supported choice here.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+
+use super::{AdamWStep, AttentionOptions, Gelu, WeightLayout, composed};
+
+/// Operations that a backend may override with kernels of its own.
+///
+/// Every method has a default body made of Burn's operations, which is also the oracle that overrides are
+/// tested against. The methods named `…_backward`, `…_grad` and `…_with_…` serve the hand-written gradients.
+/// Rank-2 tensors are `[rows, width]`; [`super`] documents the meaning and checks the shapes.
+#[allow(clippy::type_complexity)] // The macro reads tuples of tensors, not aliases of them.
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Autodiff,
+    Fusion: cfg(feature = "cube")
+)]
+pub trait FusedOps: Backend {
+    /// `x · W`.
+    #[fusion(default)]
+    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+        composed::affine::<Self>(x, weight, layout)
+    }
+
+    /// `x · W + b`.
+    #[fusion(default)]
+    fn affine_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        layout: WeightLayout,
+    ) -> FloatTensor<Self> {
+        composed::affine_bias::<Self>(x, weight, bias, layout)
+    }
+
+    /// Gradient of [`FusedOps::affine`] with respect to the weight.
+    #[fusion(default)]
+    fn affine_weight_grad(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        layout: WeightLayout,
+    ) -> FloatTensor<Self> {
+        composed::affine_weight_grad::<Self>(x, dy, layout)
+    }
+
+    /// Sum over rows: the gradient of a bias.
+    #[fusion(default)]
+    fn column_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::column_sum::<Self>(x)
+    }
+
+    /// Layer norm of each row.
+    #[fusion(default)]
+    fn layer_norm_rows(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        Self::layer_norm_with_moments(x, gain, offset, eps).0
+    }
+
+    /// Layer norm of each row, with each row's mean and reciprocal standard deviation.
+    #[fusion(default)]
+    fn layer_norm_with_moments(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::layer_norm_with_moments::<Self>(x, gain, offset, eps)
+    }
+
+    /// Gradients of [`FusedOps::layer_norm_rows`] with respect to input, gain and offset.
+    #[fusion(default)]
+    fn layer_norm_backward(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        rstd: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
+    }
+
+    /// GELU of each element.
+    #[fusion(default)]
+    fn gelu_unit(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        composed::gelu::<Self>(x, form)
+    }
+
+    /// Gradient of [`FusedOps::gelu_unit`].
+    #[fusion(default)]
+    fn gelu_unit_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+        composed::gelu_backward::<Self>(x, dy, form)
+    }
+
+    /// Attention over heads.
+    #[fusion(default)]
+    fn attention_heads(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        options: AttentionOptions,
+    ) -> FloatTensor<Self> {
+        Self::attention_with_lse(q, k, v, options).0
+    }
+
+    /// Attention over heads, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
+    #[fusion(default)]
+    fn attention_with_lse(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        options: AttentionOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention_with_lse::<Self>(q, k, v, options)
+    }
+
+    /// Gradients of [`FusedOps::attention_heads`] with respect to queries, keys and values.
+    #[fusion(default)]
+    fn attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        options: AttentionOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention_backward::<Self>([q, k, v, out, lse, dout], options)
+    }
+
+    /// Rows of a table.
+    #[fusion(default)]
+    fn embedding_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::embedding(table, ids)
+    }
+
+    /// Gradient of [`FusedOps::embedding_rows`] with respect to the table.
+    #[fusion(default)]
+    fn embedding_rows_backward(
+        table: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        ids: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::embedding_backward(table, dy, ids)
+    }
+
+    /// Weighted cross-entropy of an output head.
+    #[fusion(default)]
+    fn head_cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composed::head_cross_entropy::<Self>(hidden, head, targets, weights)
+    }
+
+    /// The same, with its gradients with respect to hidden states and head.
+    #[fusion(default)]
+    fn head_cross_entropy_with_grad(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights)
+    }
+
+    /// Dropout by a mask that is a function of `seed` and place.
+    #[fusion(default)]
+    fn dropout(x: FloatTensor<Self>, probability: f32, seed: u64) -> FloatTensor<Self> {
+        composed::dropout::<Self>(x, probability, seed)
+    }
+
+    /// One AdamW step: parameter, mean, square.
+    #[fusion(default)]
+    fn adamw(
+        value: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::adamw::<Self>([value, grad, mean, square], step)
+    }
+
+    /// Sum of squares.
+    #[fusion(default)]
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::square_sum::<Self>(x)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl FusedOps for burn::backend::Cube {}

@@ -1,0 +1,350 @@
+//! The fused operations over memory: shapes in, a kernel, a tensor out.
+//!
+//! Tensors that are not f32 take the composed path.
+
+use andiron_kernels::activation::{self, Activation};
+use andiron_kernels::adamw::AdamW;
+use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved, AttentionShape, Qkv};
+use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
+use andiron_kernels::dropout::{self as masks, Dropout};
+use andiron_kernels::gemm::{self, Epilogue, MatRef};
+use andiron_kernels::norm::{self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams};
+use andiron_kernels::random::Seed;
+use andiron_kernels::{Cpu, embedding, reduce};
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
+
+use super::HostTensors;
+use crate::ops::{AdamWStep, AttentionOptions, Gelu, WeightLayout, composed};
+
+type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+
+/// The processor, with as many threads as the pool this call runs in.
+fn cpu() -> Cpu {
+    Cpu::detect(rayon::current_num_threads())
+}
+
+fn are_f32<B: HostTensors>(tensors: &[&FloatTensor<B>]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
+}
+
+/// A weight seen as the map `[d_input, d_output]`.
+fn as_map(weight: &[f32], shape: [usize; 2], layout: WeightLayout) -> MatRef<'_> {
+    let stored = MatRef::row_major(weight, shape[0], shape[1]);
+    match layout {
+        WeightLayout::InOut => stored,
+        WeightLayout::OutIn => stored.t(),
+    }
+}
+
+pub(super) fn affine<B: HostTensors>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &weight]) {
+        return composed::affine::<B>(x, weight, layout);
+    }
+    product::<B>(&x, &weight, None, layout)
+}
+
+pub(super) fn affine_bias<B: HostTensors>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &weight, &bias]) {
+        return composed::affine_bias::<B>(x, weight, bias, layout);
+    }
+    product::<B>(&x, &weight, Some(&B::floats(&bias)), layout)
+}
+
+fn product<B: HostTensors>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    bias: Option<&[f32]>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    let [rows, d_input] = x.shape().dims();
+    let (xs, ws) = (B::floats(x), B::floats(weight));
+    let map = as_map(&ws, weight.shape().dims(), layout);
+    let d_output = map.cols;
+    let mut y = vec![0.0; rows * d_output];
+    let epilogue = Epilogue { bias, accumulate: false };
+    gemm::matmul(cpu(), MatRef::row_major(&xs, rows, d_input), map, epilogue, &mut y);
+    B::from_vec(y, &[rows, d_output])
+}
+
+pub(super) fn affine_weight_grad<B: HostTensors>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    layout: WeightLayout,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &dy]) {
+        return composed::affine_weight_grad::<B>(x, dy, layout);
+    }
+    let ([rows, d_input], [_, d_output]) = (x.shape().dims(), dy.shape().dims());
+    let (xs, dys) = (B::floats(&x), B::floats(&dy));
+    let (x, dy) = (MatRef::row_major(&xs, rows, d_input), MatRef::row_major(&dys, rows, d_output));
+    let (left, right) = match layout {
+        WeightLayout::InOut => (x, dy),
+        WeightLayout::OutIn => (dy, x),
+    };
+    let mut dw = vec![0.0; d_input * d_output];
+    let shape = [left.cols, right.cols];
+    gemm::matmul(cpu(), left.t(), right, Epilogue { bias: None, accumulate: false }, &mut dw);
+    B::from_vec(dw, &shape)
+}
+
+pub(super) fn column_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x]) {
+        return composed::column_sum::<B>(x);
+    }
+    let [rows, columns] = x.shape().dims();
+    let mut sums = vec![0.0; columns];
+    reduce::column_sum(cpu(), rows, columns, &B::floats(&x), &mut sums);
+    B::from_vec(sums, &[columns])
+}
+
+pub(super) fn layer_norm_with_moments<B: HostTensors>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    offset: FloatTensor<B>,
+    eps: f64,
+) -> Three<B> {
+    if !are_f32::<B>(&[&x, &gain, &offset]) {
+        return composed::layer_norm_with_moments::<B>(x, gain, offset, eps);
+    }
+    let [rows, width] = x.shape().dims();
+    let (mut y, mut mean, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows], vec![0.0; rows]);
+    let (gain, offset) = (B::floats(&gain), B::floats(&offset));
+    let params = NormParams { gamma: &gain, beta: Some(&offset), eps: eps as f32 };
+    let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+    norm::layer_norm(cpu(), params, &B::floats(&x), out);
+    (B::from_vec(y, &[rows, width]), B::from_vec(mean, &[rows]), B::from_vec(rstd, &[rows]))
+}
+
+pub(super) fn layer_norm_backward<B: HostTensors>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    rstd: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> Three<B> {
+    if !are_f32::<B>(&[&x, &gain, &mean, &rstd, &dy]) {
+        return composed::layer_norm_backward::<B>(x, gain, mean, rstd, dy);
+    }
+    let [rows, width] = x.shape().dims();
+    let (mut dx, mut dgain, mut doffset) = (vec![0.0; rows * width], vec![0.0; width], vec![0.0; width]);
+    let saved = LayerNormSaved {
+        x: &B::floats(&x),
+        gamma: &B::floats(&gain),
+        mean: &B::floats(&mean),
+        rstd: &B::floats(&rstd),
+    };
+    let grads = LayerNormGrads { dx: &mut dx, dgamma: &mut dgain, dbeta: &mut doffset };
+    norm::layer_norm_backward(cpu(), saved, &B::floats(&dy), grads);
+    (B::from_vec(dx, &[rows, width]), B::from_vec(dgain, &[width]), B::from_vec(doffset, &[width]))
+}
+
+fn unit(form: Gelu) -> Activation {
+    match form {
+        Gelu::Erf => Activation::GeluErf,
+        Gelu::Tanh => Activation::GeluTanh,
+    }
+}
+
+pub(super) fn gelu<B: HostTensors>(x: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x]) {
+        return composed::gelu::<B>(x, form);
+    }
+    let shape = x.shape();
+    let mut y = vec![0.0; shape.num_elements()];
+    activation::forward(cpu(), unit(form), &B::floats(&x), &mut y);
+    B::from_vec(y, &shape)
+}
+
+pub(super) fn gelu_backward<B: HostTensors>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    form: Gelu,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &dy]) {
+        return composed::gelu_backward::<B>(x, dy, form);
+    }
+    let shape = x.shape();
+    let mut dx = vec![0.0; shape.num_elements()];
+    activation::backward(cpu(), unit(form), &B::floats(&x), &B::floats(&dy), &mut dx);
+    B::from_vec(dx, &shape)
+}
+
+fn attention<B: HostTensors>(q: &FloatTensor<B>, k: &FloatTensor<B>, options: AttentionOptions) -> Attention {
+    let [batch, queries, heads, head_dim] = q.shape().dims();
+    let [_, key_capacity, kv_heads, _] = k.shape().dims();
+    let shape = AttentionShape { batch, queries, keys: options.n_keys, key_capacity, heads, kv_heads, head_dim };
+    Attention { shape, causal: options.causal, scale: options.scale }
+}
+
+pub(super) fn attention_with_lse<B: HostTensors>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    options: AttentionOptions,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&q, &k, &v]) {
+        return composed::attention_with_lse::<B>(q, k, v, options);
+    }
+    let [b, t, h, _] = q.shape().dims();
+    let (mut out, mut lse) = (vec![0.0; q.shape().num_elements()], vec![0.0; b * h * t]);
+    let qkv = Qkv { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
+    attention::forward(cpu(), attention::<B>(&q, &k, options), qkv, &mut out, &mut lse);
+    (B::from_vec(out, &q.shape()), B::from_vec(lse, &[b, h, t]))
+}
+
+/// `tensors`: queries, keys, values, output, log denominators, gradient of the output.
+pub(super) fn attention_backward<B: HostTensors>(
+    tensors: [FloatTensor<B>; 6],
+    options: AttentionOptions,
+) -> Three<B> {
+    if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
+        return composed::attention_backward::<B>(tensors, options);
+    }
+    let [q, k, v, out, lse, dout] = &tensors;
+    let attention = attention::<B>(q, k, options);
+    let shape = attention.shape;
+    assert_eq!(shape.keys, shape.key_capacity, "gradients flow only through keys without spare capacity");
+    let qkv = Qkv { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
+    let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
+    let zeros = |like: &FloatTensor<B>| vec![0.0; like.shape().num_elements()];
+    let (mut dq, mut dk, mut dv) = (zeros(q), zeros(k), zeros(v));
+    let grads = AttentionGrads { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+    attention::backward(cpu(), attention, qkv, (saved, &B::floats(dout)), grads);
+    (B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape()))
+}
+
+pub(super) fn embedding_rows<B: HostTensors>(table: FloatTensor<B>, ids: IntTensor<B>) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&table]) {
+        return B::embedding(table, ids);
+    }
+    let ([entries, width], [b, t]) = (table.shape().dims(), ids.shape().dims());
+    let ids = checked_ids::<B>(&ids, entries);
+    let mut rows = vec![0.0; ids.len() * width];
+    embedding::gather(cpu(), width, &ids, &B::floats(&table), &mut rows);
+    B::from_vec(rows, &[b, t, width])
+}
+
+pub(super) fn embedding_rows_backward<B: HostTensors>(
+    table: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    ids: IntTensor<B>,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&table, &dy]) {
+        return B::embedding_backward(table, dy, ids);
+    }
+    let [entries, width] = table.shape().dims();
+    let mut dtable = vec![0.0; entries * width];
+    embedding::scatter_add(cpu(), width, &checked_ids::<B>(&ids, entries), &B::floats(&dy), &mut dtable);
+    B::from_vec(dtable, &[entries, width])
+}
+
+fn checked_ids<B: HostTensors>(ids: &IntTensor<B>, entries: usize) -> Vec<u32> {
+    let ids = B::ids(ids);
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= entries) {
+        panic!("id {id} is outside a table of {entries} entries");
+    }
+    ids
+}
+
+fn head_shape<B: HostTensors>(hidden: &FloatTensor<B>, head: &FloatTensor<B>) -> HeadShape {
+    let ([rows, d], [vocab, _]) = (hidden.shape().dims(), head.shape().dims());
+    HeadShape { rows, d, vocab }
+}
+
+pub(super) fn head_cross_entropy<B: HostTensors>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&hidden, &head, &weights]) {
+        return composed::head_cross_entropy::<B>(hidden, head, targets, weights);
+    }
+    let shape = head_shape::<B>(&hidden, &head);
+    let targets = checked_ids::<B>(&targets, shape.vocab);
+    let inputs = Head {
+        hidden: &B::floats(&hidden),
+        weight: &B::floats(&head),
+        targets: &targets,
+        row_weights: &B::floats(&weights),
+    };
+    let loss = cross_entropy::head_nll(cpu(), shape, inputs);
+    B::from_vec(vec![loss as f32], &[1])
+}
+
+pub(super) fn head_cross_entropy_with_grad<B: HostTensors>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> Three<B> {
+    if !are_f32::<B>(&[&hidden, &head, &weights]) {
+        return composed::head_cross_entropy_with_grad::<B>(hidden, head, targets, weights);
+    }
+    let shape = head_shape::<B>(&hidden, &head);
+    let targets = checked_ids::<B>(&targets, shape.vocab);
+    let inputs = Head {
+        hidden: &B::floats(&hidden),
+        weight: &B::floats(&head),
+        targets: &targets,
+        row_weights: &B::floats(&weights),
+    };
+    let mut dhidden = vec![0.0; hidden.shape().num_elements()];
+    let mut dhead = vec![0.0; head.shape().num_elements()];
+    let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dhead };
+    let loss = cross_entropy::head_nll_with_grad(cpu(), shape, inputs, grads);
+    (
+        B::from_vec(vec![loss as f32], &[1]),
+        B::from_vec(dhidden, &hidden.shape()),
+        B::from_vec(dhead, &head.shape()),
+    )
+}
+
+pub(super) fn dropout<B: HostTensors>(x: FloatTensor<B>, probability: f32, seed: u64) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x]) {
+        return composed::dropout::<B>(x, probability, seed);
+    }
+    let shape = x.shape();
+    let mut y = vec![0.0; shape.num_elements()];
+    masks::apply(cpu(), Dropout { probability, seed: Seed::new(seed) }, &B::floats(&x), &mut y);
+    B::from_vec(y, &shape)
+}
+
+/// `tensors`: parameter, gradient, running mean, running square.
+pub(super) fn adamw<B: HostTensors>(tensors: [FloatTensor<B>; 4], step: AdamWStep) -> Three<B> {
+    if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
+        return composed::adamw::<B>(tensors, step);
+    }
+    let [value, grad, mean, square] = tensors;
+    let shape = value.shape();
+    let hyper = AdamW {
+        lr: step.lr,
+        beta1: step.beta1,
+        beta2: step.beta2,
+        eps: step.eps,
+        weight_decay: step.weight_decay,
+        step: step.step,
+        grad_scale: step.grad_scale,
+    };
+    let (mut value, mut mean, mut square) = (B::into_vec(value), B::into_vec(mean), B::into_vec(square));
+    andiron_kernels::adamw::step(cpu(), hyper, &mut value, &B::floats(&grad), &mut mean, &mut square);
+    (B::from_vec(value, &shape), B::from_vec(mean, &shape), B::from_vec(square, &shape))
+}
+
+pub(super) fn square_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x]) {
+        return composed::square_sum::<B>(x);
+    }
+    B::from_vec(vec![reduce::square_sum(cpu(), &B::floats(&x)) as f32], &[1])
+}

@@ -1,0 +1,156 @@
+//! Fused operations on tensors in this process's memory, through `andiron-kernels`.
+//!
+//! [`HostTensors`] is how a CPU backend lends the memory of a tensor and takes a new one over without a copy;
+//! `kernels` writes the operations once over it; [`host_ops!`] makes a backend use them.
+
+#[cfg(feature = "flex")]
+mod flex;
+mod kernels;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+
+use std::borrow::Cow;
+
+use burn::backend::Backend;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+/// A backend whose tensors are ordinary memory.
+trait HostTensors: Backend {
+    /// The elements in row-major order: borrowed where the tensor lies so, else gathered.
+    ///
+    /// # Panics
+    /// If the elements are not f32.
+    fn floats(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+
+    /// The ids of an integer tensor of any width, in row-major order.
+    ///
+    /// # Panics
+    /// If one is negative or does not fit 32 bits.
+    fn ids(tensor: &IntTensor<Self>) -> Vec<u32>;
+
+    /// A tensor that owns `values`, laid out row-major.
+    fn from_vec(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self>;
+
+    /// The tensor's memory, row-major: taken over if nobody else holds it, else copied.
+    ///
+    /// # Panics
+    /// If the elements are not f32.
+    fn into_vec(tensor: FloatTensor<Self>) -> Vec<f32>;
+}
+
+/// Implements [`FusedOps`](super::FusedOps) for a backend that implements [`HostTensors`].
+macro_rules! host_ops {
+    ($backend:ty) => {
+        use crate::ops::host::kernels;
+        use crate::ops::{AdamWStep, AttentionOptions, FusedOps, Gelu, WeightLayout};
+
+        type Float = burn::backend::tensor::FloatTensor<$backend>;
+        type Int = burn::backend::tensor::IntTensor<$backend>;
+
+        impl FusedOps for $backend {
+            fn affine(x: Float, weight: Float, layout: WeightLayout) -> Float {
+                kernels::affine::<Self>(x, weight, layout)
+            }
+
+            fn affine_bias(x: Float, weight: Float, bias: Float, layout: WeightLayout) -> Float {
+                kernels::affine_bias::<Self>(x, weight, bias, layout)
+            }
+
+            fn affine_weight_grad(x: Float, dy: Float, layout: WeightLayout) -> Float {
+                kernels::affine_weight_grad::<Self>(x, dy, layout)
+            }
+
+            fn column_sum(x: Float) -> Float {
+                kernels::column_sum::<Self>(x)
+            }
+
+            fn layer_norm_with_moments(
+                x: Float,
+                gain: Float,
+                offset: Float,
+                eps: f64,
+            ) -> (Float, Float, Float) {
+                kernels::layer_norm_with_moments::<Self>(x, gain, offset, eps)
+            }
+
+            fn layer_norm_backward(
+                x: Float,
+                gain: Float,
+                mean: Float,
+                rstd: Float,
+                dy: Float,
+            ) -> (Float, Float, Float) {
+                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
+            }
+
+            fn gelu_unit(x: Float, form: Gelu) -> Float {
+                kernels::gelu::<Self>(x, form)
+            }
+
+            fn gelu_unit_backward(x: Float, dy: Float, form: Gelu) -> Float {
+                kernels::gelu_backward::<Self>(x, dy, form)
+            }
+
+            fn attention_with_lse(
+                q: Float,
+                k: Float,
+                v: Float,
+                options: AttentionOptions,
+            ) -> (Float, Float) {
+                kernels::attention_with_lse::<Self>(q, k, v, options)
+            }
+
+            fn attention_backward(
+                q: Float,
+                k: Float,
+                v: Float,
+                out: Float,
+                lse: Float,
+                dout: Float,
+                options: AttentionOptions,
+            ) -> (Float, Float, Float) {
+                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], options)
+            }
+
+            fn embedding_rows(table: Float, ids: Int) -> Float {
+                kernels::embedding_rows::<Self>(table, ids)
+            }
+
+            fn embedding_rows_backward(table: Float, dy: Float, ids: Int) -> Float {
+                kernels::embedding_rows_backward::<Self>(table, dy, ids)
+            }
+
+            fn head_cross_entropy(hidden: Float, head: Float, targets: Int, weights: Float) -> Float {
+                kernels::head_cross_entropy::<Self>(hidden, head, targets, weights)
+            }
+
+            fn head_cross_entropy_with_grad(
+                hidden: Float,
+                head: Float,
+                targets: Int,
+                weights: Float,
+            ) -> (Float, Float, Float) {
+                kernels::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights)
+            }
+
+            fn dropout(x: Float, probability: f32, seed: u64) -> Float {
+                kernels::dropout::<Self>(x, probability, seed)
+            }
+
+            fn adamw(
+                value: Float,
+                grad: Float,
+                mean: Float,
+                square: Float,
+                step: AdamWStep,
+            ) -> (Float, Float, Float) {
+                kernels::adamw::<Self>([value, grad, mean, square], step)
+            }
+
+            fn square_sum(x: Float) -> Float {
+                kernels::square_sum::<Self>(x)
+            }
+        }
+    };
+}
+use host_ops;

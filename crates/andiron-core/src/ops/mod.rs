@@ -1,0 +1,259 @@
+//! Fused tensor operations: one function per operation, one gradient each, the same on every backend.
+//!
+//! The bridge has three layers. The functions here take and return [`Tensor`]s and check shapes. They call the
+//! extension trait [`FusedOps`], whose default bodies (`composed`) are chains of Burn's own operations, which
+//! is what GPU backends run. On `ndarray` and `flex` the trait is implemented by `host`, which hands the
+//! tensors' memory to `andiron-kernels`. Gradients are written by hand, once for all backends, in `autodiff`.
+
+mod autodiff;
+mod composed;
+// Without a backend there is nothing to dispatch to, and the generated methods leave their arguments unused.
+#[cfg_attr(not(any(feature = "cube", feature = "flex", feature = "ndarray")), allow(unused_variables))]
+mod fused;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
+
+use andiron_kernels::random::Seed;
+use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+pub use fused::FusedOps;
+
+type Dispatch = burn::backend::Dispatch;
+
+/// How the weight of an affine map lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightLayout {
+    /// `[d_input, d_output]`, as in GPT-2's `Conv1D`.
+    InOut,
+    /// `[d_output, d_input]`, as in PyTorch's `Linear`, and an embedding table used as output head.
+    OutIn,
+}
+
+impl WeightLayout {
+    /// The layout of the same memory read as the transposed map.
+    pub fn transposed(self) -> Self {
+        match self {
+            Self::InOut => Self::OutIn,
+            Self::OutIn => Self::InOut,
+        }
+    }
+}
+
+/// Which form of the Gaussian error linear unit.
+///
+/// Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", <https://arxiv.org/abs/1606.08415>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gelu {
+    /// `x · Φ(x)`: Hugging Face's `gelu`.
+    Erf,
+    /// `x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))`: Hugging Face's `gelu_new`.
+    Tanh,
+}
+
+/// How queries look at keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
+    pub scale: f32,
+    /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
+    /// `i` of `t` sees keys `0 ..= n_keys − t + i`.
+    pub causal: bool,
+    /// How many keys are filled; the buffers may be longer.
+    pub n_keys: usize,
+}
+
+/// One update of [`adamw`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the running mean of gradients.
+    pub beta1: f32,
+    /// Decay of the running mean of squared gradients.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Share of the parameter that is taken away per unit of learning rate, apart from the gradient.
+    pub weight_decay: f32,
+    /// Number of this update, from 1.
+    pub step: u64,
+    /// Multiplies the gradient first: clipping.
+    pub grad_scale: f32,
+}
+
+/// `x · W + b` on the last axis; see [`WeightLayout`] for the order of `weight`'s axes.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    layout: WeightLayout,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let [rows, columns] = weight.dims();
+    let (d_input, d_output) = match layout {
+        WeightLayout::InOut => (rows, columns),
+        WeightLayout::OutIn => (columns, rows),
+    };
+    assert_eq!(shape[D - 1], d_input, "input {shape:?} does not fit a weight of {d_input} to {d_output}");
+    let x_nd: Tensor<2> = x.reshape([-1, d_input as isize]);
+    let (x, weight) = (x_nd.into_dispatch(), weight.into_dispatch());
+    let y = match bias {
+        Some(bias) => {
+            assert_eq!([d_output], bias.dims(), "bias of a map to {d_output}");
+            Dispatch::affine_bias(x, weight, bias.into_dispatch(), layout)
+        }
+        None => Dispatch::affine(x, weight, layout),
+    };
+    shape[D - 1] = d_output;
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Normalises the last axis to mean 0 and variance 1, then applies a gain and an offset.
+///
+/// # Shape
+/// `[.., d]` → the same; `gain` and `offset` are `[d]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gain: Tensor<1>,
+    offset: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    let shape = x.dims();
+    let width = shape[D - 1];
+    assert_eq!([width], gain.dims(), "gain of a layer norm over {shape:?}");
+    assert_eq!([width], offset.dims(), "offset of a layer norm over {shape:?}");
+    let x_nd: Tensor<2> = x.reshape([-1, width as isize]);
+    let y = Dispatch::layer_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), offset.into_dispatch(), eps);
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// Gaussian error linear unit, element by element.
+pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::gelu_unit(x.into_dispatch(), form))
+}
+
+/// `softmax(q · kᵀ · scale) · v`, per head; query heads share key heads in equal groups.
+///
+/// # Shape
+/// `q_bthk`: `[batch, t, heads, width]`; `k_bshk`, `v_bshk`: `[batch, capacity, key heads, width]` of which the
+/// first `options.n_keys` positions are read → `[batch, t, heads, width]`.
+///
+/// # Panics
+/// If the shapes do not fit, or `causal` is asked for with more queries than keys.
+pub fn attention(
+    q_bthk: Tensor<4>,
+    k_bshk: Tensor<4>,
+    v_bshk: Tensor<4>,
+    options: AttentionOptions,
+) -> Tensor<4> {
+    let [b, t, h, k] = q_bthk.dims();
+    let [key_b, capacity, key_h, key_k] = k_bshk.dims();
+    assert_eq!(k_bshk.dims(), v_bshk.dims(), "keys and values have one shape");
+    assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
+    assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
+    assert!(options.n_keys <= capacity, "{} keys in a buffer for {capacity}", options.n_keys);
+    assert!(!options.causal || t <= options.n_keys, "{t} causal queries over {} keys", options.n_keys);
+    Tensor::from_dispatch(Dispatch::attention_heads(
+        q_bthk.into_dispatch(),
+        k_bshk.into_dispatch(),
+        v_bshk.into_dispatch(),
+        options,
+    ))
+}
+
+/// Looks rows of a table up.
+///
+/// # Shape
+/// `[entries, d]` and `[batch, time]` → `[batch, time, d]`.
+///
+/// # Panics
+/// On the CPU backends, if an id is not below the number of entries.
+pub fn embedding(table_vd: Tensor<2>, ids_bt: Tensor<2, Int>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::embedding_rows(table_vd.into_dispatch(), ids_bt.into_dispatch()))
+}
+
+/// Weighted sum of cross-entropies between an output head's predictions and `targets_n`, in nats.
+///
+/// The logits `hidden · headᵀ` are computed in blocks of rows and never exist as a whole.
+///
+/// # Shape
+/// `hidden_nd`: `[n, d]`; `head_vd`: `[vocabulary, d]`; `targets_n`, `weights_n`: `[n]` → `[1]`.
+/// A row whose weight is 0 contributes nothing; its target must still be a valid id.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn head_cross_entropy(
+    hidden_nd: Tensor<2>,
+    head_vd: Tensor<2>,
+    targets_n: Tensor<1, Int>,
+    weights_n: Tensor<1>,
+) -> Tensor<1> {
+    let [n, d] = hidden_nd.dims();
+    assert_eq!(d, head_vd.dims()[1], "hidden width and head width");
+    assert_eq!([n], targets_n.dims(), "one target a row");
+    assert_eq!([n], weights_n.dims(), "one weight a row");
+    Tensor::from_dispatch(Dispatch::head_cross_entropy(
+        hidden_nd.into_dispatch(),
+        head_vd.into_dispatch(),
+        targets_n.into_dispatch(),
+        weights_n.into_dispatch(),
+    ))
+}
+
+/// Zeroes a share `probability` of the elements and divides the others by `1 − probability`.
+///
+/// Which elements is a function of `seed` and their place alone: the same on every backend and in the backward
+/// pass, so no mask is stored.
+///
+/// Source: Srivastava et al. 2014, "Dropout", <https://jmlr.org/papers/v15/srivastava14a.html>.
+pub fn dropout<const D: usize>(x: Tensor<D>, probability: f32, seed: Seed) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::dropout(x.into_dispatch(), probability, seed.value()))
+}
+
+/// A parameter with its running moments, all of one shape.
+#[derive(Clone, Debug)]
+pub struct Moments<const D: usize> {
+    /// The parameter.
+    pub value: Tensor<D>,
+    /// Running mean of gradients.
+    pub mean: Tensor<D>,
+    /// Running mean of squared gradients.
+    pub square: Tensor<D>,
+}
+
+/// One step of Adam with decoupled weight decay, as `torch.optim.AdamW` computes it.
+///
+/// On the CPU backends memory that nobody else holds is updated in place.
+///
+/// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>.
+pub fn adamw<const D: usize>(at: Moments<D>, grad: Tensor<D>, step: AdamWStep) -> Moments<D> {
+    let (value, mean, square) = Dispatch::adamw(
+        at.value.into_dispatch(),
+        grad.into_dispatch(),
+        at.mean.into_dispatch(),
+        at.square.into_dispatch(),
+        step,
+    );
+    Moments {
+        value: Tensor::from_dispatch(value),
+        mean: Tensor::from_dispatch(mean),
+        square: Tensor::from_dispatch(square),
+    }
+}
+
+/// Sum of squares of all elements, `[1]`.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
+}

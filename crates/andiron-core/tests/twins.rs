@@ -1,0 +1,313 @@
+//! Each fused operation against its composed twin and against finite differences, through the public API.
+//!
+//! The twin here is written once more with Burn's tensor operations, so that neither the kernels nor the composed
+//! bodies vouch for themselves.
+
+#![cfg(any(feature = "ndarray", feature = "flex"))]
+
+use andiron_core::ops::{self, AdamWStep, AttentionOptions, Gelu, Moments, WeightLayout};
+use andiron_core::{Backend, DeviceSpec};
+use andiron_kernels::random::Seed;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// f32 kernels against f32 chains of operations.
+const TOLERANCE: f32 = 2e-5;
+
+/// The CPU devices of this build.
+fn devices() -> Vec<Device> {
+    let cpu = Backend::compiled().into_iter().filter(|backend| backend.is_cpu());
+    cpu.map(|backend| DeviceSpec { backend, index: None }.open().unwrap()).collect()
+}
+
+fn random<const D: usize>(shape: [usize; D], label: &str, device: &Device) -> Tensor<D> {
+    let seed = Seed::new(7).derive(label);
+    let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(|at| seed.normal(at)).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().unwrap()
+}
+
+#[track_caller]
+fn assert_close<const D: usize>(what: &str, ours: Tensor<D>, twin: Tensor<D>) {
+    assert_eq!(ours.dims(), twin.dims(), "{what}: shape");
+    for (at, (a, b)) in floats(ours).into_iter().zip(floats(twin)).enumerate() {
+        assert!((a - b).abs() <= TOLERANCE * (1.0 + b.abs()), "{what}[{at}]: {a} is not {b}");
+    }
+}
+
+/// Compares `ours` and `twin`, and the gradients of a random projection of them, in each of `inputs`.
+fn check<const D: usize, const N: usize, const O: usize>(
+    name: &str,
+    shapes: [[usize; D]; N],
+    ours: impl Fn([Tensor<D>; N]) -> Tensor<O>,
+    twin: impl Fn([Tensor<D>; N]) -> Tensor<O>,
+) {
+    for device in devices() {
+        let device = device.autodiff();
+        // Each side has leaves of its own: a graph can be walked back only once.
+        let [inputs, inputs_twin] = [0, 1].map(|_| {
+            let mut at = 0;
+            shapes.map(|shape| {
+                at += 1;
+                random(shape, &format!("{name}.{at}"), &device).require_grad()
+            })
+        });
+        let (y, y_twin) = (ours(inputs.clone()), twin(inputs_twin.clone()));
+        assert_close(name, y.clone().inner(), y_twin.clone().inner());
+        let towards = random(y.dims(), "towards", &device);
+        let grads = (y * towards.clone()).sum().backward();
+        let grads_twin = (y_twin * towards).sum().backward();
+        for (at, (input, input_twin)) in inputs.iter().zip(&inputs_twin).enumerate() {
+            let what = format!("gradient of {name} in input {at}");
+            assert_close(&what, input.grad(&grads).unwrap(), input_twin.grad(&grads_twin).unwrap());
+        }
+        // Without autodiff the forward pass is the same.
+        let plain = inputs.map(Tensor::inner);
+        assert_close(name, ours(plain.clone()), twin(plain));
+    }
+}
+
+#[test]
+fn linear_in_both_layouts() {
+    for (rows, d_in, d_out) in [(1, 1, 1), (5, 7, 3), (33, 64, 17), (2, 128, 130)] {
+        check(
+            "linear in-out",
+            [[rows, d_in], [d_in, d_out]],
+            |[x, w]| ops::linear(x, w, None, WeightLayout::InOut),
+            |[x, w]| x.matmul(w),
+        );
+        check(
+            "linear out-in",
+            [[rows, d_in], [d_out, d_in]],
+            |[x, w]| ops::linear(x, w, None, WeightLayout::OutIn),
+            |[x, w]| x.matmul(w.transpose()),
+        );
+        check(
+            "linear with bias",
+            [[rows, d_in], [d_in, d_out], [1, d_out]],
+            |[x, w, b]| ops::linear(x, w, Some(b.reshape([d_out])), WeightLayout::InOut),
+            |[x, w, b]| x.matmul(w) + b,
+        );
+    }
+}
+
+#[test]
+fn linear_keeps_leading_axes() {
+    for device in devices() {
+        let (x, w) = (random([2, 3, 4], "x", &device), random([4, 5], "w", &device));
+        let y = ops::linear(x.clone(), w.clone(), None, WeightLayout::InOut);
+        assert_close("rank 3", y, x.reshape([6, 4]).matmul(w).reshape([2, 3, 5]));
+    }
+}
+
+#[test]
+fn linear_reads_transposed_views() {
+    for device in devices() {
+        let (x, w) = (random([7, 4], "x", &device).transpose(), random([5, 7], "w", &device).transpose());
+        let y = ops::linear(x.clone(), w.clone(), None, WeightLayout::InOut);
+        assert_close("view", y, x.matmul(w));
+    }
+}
+
+#[test]
+fn layer_norm() {
+    for (rows, width) in [(1, 2), (6, 33), (40, 128)] {
+        check(
+            "layer norm",
+            [[rows, width], [1, width], [1, width]],
+            |[x, g, b]| ops::layer_norm(x, g.reshape([width]), b.reshape([width]), 1e-5),
+            |[x, g, b]| {
+                let centred = x.clone() - x.mean_dim(1);
+                let variance = (centred.clone() * centred.clone()).mean_dim(1);
+                centred / (variance + 1e-5).sqrt() * g + b
+            },
+        );
+    }
+}
+
+#[test]
+fn gelu_in_both_forms() {
+    for shape in [[1, 1], [3, 17], [64, 65]] {
+        check("gelu erf", [shape], |[x]| ops::gelu(x, Gelu::Erf), |[x]| {
+            let phi = (x.clone() / 2f32.sqrt()).erf() * 0.5 + 0.5;
+            x * phi
+        });
+        check("gelu tanh", [shape], |[x]| ops::gelu(x, Gelu::Tanh), |[x]| {
+            let inner = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044715) * 0.797_884_6;
+            x * (inner.tanh() + 1.0) * 0.5
+        });
+    }
+}
+
+fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
+    let [_, t, heads, _] = q.dims();
+    let [b, s, key_heads, w] = k.dims();
+    let spread = |x: Tensor<4>| {
+        let x: Tensor<5> = x.swap_dims(1, 2).reshape([b, key_heads, 1, s, w]);
+        x.repeat_dim(2, heads / key_heads).reshape([b, heads, s, w])
+    };
+    let mut scores = q.swap_dims(1, 2).matmul(spread(k).swap_dims(2, 3)) * options.scale;
+    if options.causal {
+        let mask = (0..t * s).map(|at| if at % s > s - t + at / s { -1e30f32 } else { 0.0 });
+        let mask = TensorData::new(mask.collect::<Vec<_>>(), [1, 1, t, s]);
+        scores = scores.clone() + Tensor::from_data(mask, &scores.device());
+    }
+    let exp = (scores.clone() - scores.max_dim(3)).exp();
+    let p = exp.clone() / exp.sum_dim(3);
+    p.matmul(spread(v)).swap_dims(1, 2)
+}
+
+#[test]
+fn attention() {
+    // batch, queries, keys, heads, key heads, width
+    let cases = [(1, 1, 1, 1, 1, 4), (2, 9, 9, 3, 3, 8), (1, 5, 12, 4, 2, 16), (2, 33, 70, 2, 1, 32), (1, 64, 64, 2, 2, 64)];
+    for (b, t, s, h, key_h, w) in cases {
+        for causal in [true, false] {
+            let options = AttentionOptions { scale: 0.4, causal, n_keys: s };
+            let halves = |kv: Tensor<4>| (kv.clone().slice([0..b, 0..s]), kv.slice([0..b, s..2 * s]));
+            for device in devices() {
+                let device = device.autodiff();
+                let run = |attend: fn(Tensor<4>, Tensor<4>, Tensor<4>, AttentionOptions) -> Tensor<4>| {
+                    let q = random([b, t, h, w], "q", &device).require_grad();
+                    let kv = random([b, 2 * s, key_h, w], "kv", &device).require_grad();
+                    let (k, v) = halves(kv.clone());
+                    let out = attend(q.clone(), k, v, options);
+                    let grads = (out.clone() * random([b, t, h, w], "towards", &device)).sum().backward();
+                    (out.inner(), q.grad(&grads).unwrap(), kv.grad(&grads).unwrap())
+                };
+                let ((out, dq, dkv), (out_twin, dq_twin, dkv_twin)) = (run(ops::attention), run(attention_twin));
+                assert_close("attention", out, out_twin);
+                assert_close("dq", dq, dq_twin);
+                assert_close("dkv", dkv, dkv_twin);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_ignores_spare_capacity() {
+    for device in devices() {
+        let q = random([1, 2, 2, 8], "q", &device);
+        let (k, v) = (random([1, 20, 2, 8], "k", &device), random([1, 20, 2, 8], "v", &device));
+        let options = AttentionOptions { scale: 0.3, causal: true, n_keys: 7 };
+        let ours = ops::attention(q.clone(), k.clone(), v.clone(), options);
+        let (k, v) = (k.slice([0..1, 0..7]), v.slice([0..1, 0..7]));
+        assert_close("filled part", ours, attention_twin(q, k, v, options));
+    }
+}
+
+fn ids(values: &[i64], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+#[test]
+fn embedding_adds_up_repeated_ids() {
+    for device in devices() {
+        let device = device.autodiff();
+        let [table, table_twin] = [0, 1].map(|_| random([6, 5], "table", &device).require_grad());
+        let ids_bt = ids(&[1, 3, 3, 0, 1, 1], &device).reshape([2, 3]);
+        let y = ops::embedding(table.clone(), ids_bt);
+        let twin = table_twin.clone().select(0, ids(&[1, 3, 3, 0, 1, 1], &device)).reshape([2, 3, 5]);
+        assert_close("rows", y.clone().inner(), twin.clone().inner());
+        let towards = random([2, 3, 5], "towards", &device);
+        let (grads, grads_twin) = ((y * towards.clone()).sum().backward(), (twin * towards).sum().backward());
+        assert_close("dtable", table.grad(&grads).unwrap(), table_twin.grad(&grads_twin).unwrap());
+    }
+}
+
+#[test]
+#[should_panic(expected = "id 6 is outside a table of 6 entries")]
+fn an_id_outside_the_table_panics() {
+    let device = devices().remove(0);
+    let _ = ops::embedding(random([6, 5], "table", &device), ids(&[6], &device).reshape([1, 1]));
+}
+
+#[test]
+fn head_cross_entropy() {
+    for (n, d, v) in [(1, 3, 2), (9, 16, 65), (40, 8, 1031)] {
+        for device in devices() {
+            let device = device.autodiff();
+            let leaves = || {
+                let hidden = random([n, d], "hidden", &device).require_grad();
+                (hidden, random([v, d], "head", &device).require_grad())
+            };
+            let ((hidden, head), (hidden_twin, head_twin)) = (leaves(), leaves());
+            let targets: Vec<i64> = (0..n as i64).map(|at| at * 7 % v as i64).collect();
+            let weights: Vec<f32> = (0..n).map(|at| [0.5, 0.0, 1.5][at % 3]).collect();
+            let weights_n = Tensor::<1>::from_data(TensorData::new(weights, [n]), &device);
+            let ours = ops::head_cross_entropy(
+                hidden.clone(),
+                head.clone(),
+                ids(&targets, &device),
+                weights_n.clone(),
+            );
+            let logits = hidden_twin.clone().matmul(head_twin.clone().transpose());
+            let max = logits.clone().max_dim(1);
+            let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+            let picked = logits.gather(1, ids(&targets, &device).reshape([n, 1]));
+            let twin = ((lse - picked).reshape([n]) * weights_n).sum();
+            assert_close("loss", ours.clone().inner(), twin.clone().inner());
+            // An upstream gradient other than one.
+            let (grads, grads_twin) = ((ours * 3.0).backward(), (twin * 3.0).backward());
+            assert_close("dhidden", hidden.grad(&grads).unwrap(), hidden_twin.grad(&grads_twin).unwrap());
+            assert_close("dhead", head.grad(&grads).unwrap(), head_twin.grad(&grads_twin).unwrap());
+        }
+    }
+}
+
+#[test]
+fn dropout_is_its_own_gradient_and_the_same_everywhere() {
+    let mut seen: Vec<Vec<f32>> = Vec::new();
+    for device in devices() {
+        let device = device.autodiff();
+        let x = Tensor::<2>::ones([50, 40], &device).require_grad();
+        let y = ops::dropout(x.clone(), 0.25, Seed::new(3));
+        let mask = floats(y.clone().inner());
+        let dropped = mask.iter().filter(|&&m| m == 0.0).count();
+        assert!((400..600).contains(&dropped), "{dropped} of 2000 were dropped at 0.25");
+        assert!(mask.iter().all(|&m| m == 0.0 || (m - 4.0 / 3.0).abs() < 1e-6));
+        let grads = y.sum().backward();
+        assert_eq!(floats(x.grad(&grads).unwrap()), mask);
+        seen.push(mask);
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn adamw_follows_the_formula() {
+    let step = AdamWStep {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        grad_scale: 0.5,
+    };
+    for device in devices() {
+        let one = |value: f32| Tensor::<1>::from_floats([value, -value], &device);
+        let mut at = Moments { value: one(1.0), mean: one(0.0), square: one(0.0) };
+        let (mut value, mut mean, mut square) = (1.0f64, 0.0f64, 0.0f64);
+        for number in 1..=5 {
+            let grad = 0.3 * number as f64;
+            at = ops::adamw(at, one(grad as f32), AdamWStep { step: number, ..step });
+            let scaled = grad * 0.5;
+            mean = 0.9 * mean + 0.1 * scaled;
+            square = 0.99 * square + 0.01 * scaled * scaled;
+            let (m, s) = (mean / (1.0 - 0.9f64.powi(number as i32)), square / (1.0 - 0.99f64.powi(number as i32)));
+            value = value - 0.01 * 0.1 * value - 0.01 * m / (s.sqrt() + 1e-8);
+            let expected = Tensor::<1>::from_floats([value as f32, -value as f32], &device);
+            assert_close("value", at.value.clone(), expected);
+        }
+    }
+}
+
+#[test]
+fn square_sum_of_a_view() {
+    for device in devices() {
+        let x = random([30, 20], "x", &device);
+        assert_close("square sum", ops::square_sum(x.clone().transpose()), (x.clone() * x).sum());
+    }
+}

@@ -1,0 +1,335 @@
+//! Activation functions, element by element.
+
+use crate::Cpu;
+use crate::parallel::{self, Shared};
+use crate::simd::{Simd, dispatch, exp, normal_cdf, plain_normal_cdf, sigmoid};
+
+/// A function applied to every element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x Φ(x)` by `x σ(2u)`, `u = √(2/π) (x + 0.044715 x³)`, which equals `x (1 + tanh u) / 2`.
+    ///
+    /// Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", <https://arxiv.org/abs/1606.08415>.
+    GeluTanh,
+    /// `x Φ(x) = x (1 + erf(x / √2)) / 2`. Source: as for [`GeluTanh`](Self::GeluTanh).
+    GeluErf,
+    /// `x σ(x)`. Source: Elfwing, Uchibe, Doya 2017, <https://arxiv.org/abs/1702.03118>.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+const SQRT_2_OVER_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+const CUBIC: f64 = 0.044_715;
+const DENSITY_AT_0: f64 = 0.398_942_280_401_432_7;
+/// Beyond this the tanh form is flat in f32, while its polynomial would overflow for huge numbers.
+const FLAT: f64 = 30.0;
+
+/// Cost of an element in units of [`parallel::rows`].
+const WORK: usize = 8;
+
+/// `y = f(x)`. NaN stays NaN.
+///
+/// # Panics
+/// If the lengths differ.
+///
+/// # Example
+/// ```
+/// use andiron_kernels::Cpu;
+/// use andiron_kernels::activation::{Activation, forward};
+/// let mut y = [0.0; 2];
+/// forward(Cpu::detect(1), Activation::Relu, &[-1.0, 2.0], &mut y);
+/// assert_eq!(y, [0.0, 2.0]);
+/// ```
+pub fn forward(cpu: Cpu, activation: Activation, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "x and y differ in length");
+    let y = Shared::new(y);
+    parallel::rows(cpu, x.len(), WORK, 64, |part| {
+        // SAFETY: the parts are disjoint.
+        let y = unsafe { y.range(part.clone()) };
+        apply(cpu.isa, activation, &x[part], y);
+    });
+}
+
+/// `dx = f'(x) dy`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(cpu: Cpu, activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert!(x.len() == dy.len() && x.len() == dx.len(), "x, dy and dx differ in length");
+    let dx = Shared::new(dx);
+    parallel::rows(cpu, x.len(), 2 * WORK, 64, |part| {
+        // SAFETY: the parts are disjoint.
+        let dx = unsafe { dx.range(part.clone()) };
+        apply_slope(cpu.isa, activation, &x[part.clone()], &dy[part], dx);
+    });
+}
+
+impl Activation {
+    /// The function in plain Rust.
+    fn value(self, x: f64) -> f64 {
+        match self {
+            Self::GeluTanh => x * plain_sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x)),
+            Self::GeluErf => x * plain_normal_cdf(x),
+            Self::Silu => x * plain_sigmoid(x),
+            Self::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+        }
+    }
+
+    /// Its derivative in plain Rust.
+    fn slope(self, x: f64) -> f64 {
+        match self {
+            Self::GeluTanh => {
+                let s = plain_sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+                let near = x.clamp(-FLAT, FLAT);
+                s + near * s * (1.0 - s) * 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * near * near)
+            }
+            Self::GeluErf => plain_normal_cdf(x) + x * DENSITY_AT_0 * (-0.5 * x * x).exp(),
+            Self::Silu => {
+                let s = plain_sigmoid(x);
+                s * (1.0 + x * (1.0 - s))
+            }
+            Self::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    1.0
+                }
+            }
+        }
+    }
+}
+
+fn plain_sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+dispatch! { fn apply(activation: Activation, x: &[f32], y: &mut [f32]) = apply_scalar | apply_vector; }
+dispatch! {
+    fn apply_slope(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32])
+        = apply_slope_scalar | apply_slope_vector;
+}
+
+fn apply_scalar(activation: Activation, x: &[f32], y: &mut [f32]) {
+    x.iter().zip(y).for_each(|(x, y)| *y = activation.value(f64::from(*x)) as f32);
+}
+
+fn apply_slope_scalar(activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    for ((x, dy), dx) in x.iter().zip(dy).zip(dx) {
+        *dx = (activation.slope(f64::from(*x)) * f64::from(*dy)) as f32;
+    }
+}
+
+#[inline(always)]
+fn apply_vector<S: Simd>(s: S, activation: Activation, x: &[f32], y: &mut [f32]) {
+    match activation {
+        Activation::GeluTanh => map(s, GeluTanh, x, y),
+        Activation::GeluErf => map(s, GeluErf, x, y),
+        Activation::Silu => map(s, Silu, x, y),
+        Activation::Relu => map(s, Relu, x, y),
+    }
+}
+
+#[inline(always)]
+fn apply_slope_vector<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    match activation {
+        Activation::GeluTanh => map_slope(s, GeluTanh, x, dy, dx),
+        Activation::GeluErf => map_slope(s, GeluErf, x, dy, dx),
+        Activation::Silu => map_slope(s, Silu, x, dy, dx),
+        Activation::Relu => map_slope(s, Relu, x, dy, dx),
+    }
+}
+
+/// A function on vectors.
+trait Function: Copy {
+    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector;
+    /// The derivative times `dy`.
+    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector;
+}
+
+#[inline(always)]
+fn map<S: Simd, F: Function>(s: S, f: F, x: &[f32], y: &mut [f32]) {
+    let (mut x, mut y) = (x.chunks_exact(S::LANES), y.chunks_exact_mut(S::LANES));
+    for (x, y) in (&mut x).zip(&mut y) {
+        s.store(y, f.value(s, s.load(x)));
+    }
+    s.store_part(y.into_remainder(), f.value(s, s.load_part(x.remainder())));
+}
+
+#[inline(always)]
+fn map_slope<S: Simd, F: Function>(s: S, f: F, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let (mut x, mut dy) = (x.chunks_exact(S::LANES), dy.chunks_exact(S::LANES));
+    let mut dx = dx.chunks_exact_mut(S::LANES);
+    for ((x, dy), dx) in (&mut x).zip(&mut dy).zip(&mut dx) {
+        s.store(dx, f.slope(s, s.load(x), s.load(dy)));
+    }
+    let last = f.slope(s, s.load_part(x.remainder()), s.load_part(dy.remainder()));
+    s.store_part(dx.into_remainder(), last);
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl GeluTanh {
+    /// `σ(2u)`.
+    #[inline(always)]
+    fn gate<S: Simd>(s: S, x: S::Vector) -> S::Vector {
+        let square = s.mul(x, x);
+        let inner = s.fma(
+            square,
+            s.splat((2.0 * SQRT_2_OVER_PI * CUBIC) as f32),
+            s.splat((2.0 * SQRT_2_OVER_PI) as f32),
+        );
+        sigmoid(s, s.mul(x, inner))
+    }
+}
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, Self::gate(s, x))
+    }
+
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let gate = Self::gate(s, x);
+        let near = s.max(s.splat(-FLAT as f32), s.min(s.splat(FLAT as f32), x));
+        let square = s.mul(near, near);
+        let inner = s.fma(
+            square,
+            s.splat((6.0 * SQRT_2_OVER_PI * CUBIC) as f32),
+            s.splat((2.0 * SQRT_2_OVER_PI) as f32),
+        );
+        let rest = s.mul(gate, s.sub(s.splat(1.0), gate));
+        s.mul(dy, s.fma(s.mul(near, inner), rest, gate))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluErf;
+
+impl Function for GeluErf {
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, normal_cdf(s, x))
+    }
+
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let density = s.mul(s.splat(DENSITY_AT_0 as f32), exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)));
+        s.mul(dy, s.fma(x, density, normal_cdf(s, x)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, sigmoid(s, x))
+    }
+
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let gate = sigmoid(s, x);
+        let one = s.splat(1.0);
+        s.mul(dy, s.mul(gate, s.fma(x, s.sub(one, gate), one)))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Function for Relu {
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
+        s.max(s.splat(0.0), x)
+    }
+
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let zero = s.splat(0.0);
+        s.select(s.at_least(zero, x), zero, dy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{assert_close, numbers, wide};
+
+    const ALL: [Activation; 4] =
+        [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu];
+    const TOLERANCE: f64 = 1e-6;
+
+    #[track_caller]
+    fn check(x: &[f32]) {
+        let dy = numbers(3, x.len());
+        for activation in ALL {
+            let value: Vec<f64> = x.iter().map(|x| activation.value(f64::from(*x))).collect();
+            let slope: Vec<f64> =
+                x.iter().zip(&dy).map(|(x, dy)| activation.slope(f64::from(*x)) * f64::from(*dy)).collect();
+            for isa in Isa::supported() {
+                for threads in [1, 3] {
+                    let cpu = Cpu { isa, threads };
+                    let (mut y, mut dx) = (vec![9.0; x.len()], vec![9.0; x.len()]);
+                    forward(cpu, activation, x, &mut y);
+                    backward(cpu, activation, x, &dy, &mut dx);
+                    assert_close(&format!("{isa} {activation:?}"), &y, &value, TOLERANCE);
+                    assert_close(&format!("{isa} {activation:?} slope"), &dx, &slope, 2.0 * TOLERANCE);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn slopes_are_the_derivatives_of_the_values() {
+        for activation in ALL {
+            for i in -600..600 {
+                let x = f64::from(i) / 100.0 + 0.003;
+                let step = 1e-5;
+                let slope = (activation.value(x + step) - activation.value(x - step)) / (2.0 * step);
+                // The probability itself is good to 1.2e-7, so its differences are no better than this.
+                assert!((slope - activation.slope(x)).abs() < 1e-5, "{activation:?} at {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_tanh_form_is_the_published_formula() {
+        for x in [-3.0f64, -0.5, 0.0, 1.0, 2.5] {
+            let tanh = (SQRT_2_OVER_PI * (x + CUBIC * x.powi(3))).tanh();
+            assert!((Activation::GeluTanh.value(x) - 0.5 * x * (1.0 + tanh)).abs() < 1e-14);
+        }
+    }
+
+    #[test]
+    fn huge_values_and_nan_pass() {
+        check(&[1e30, -1e30, 50.0, -50.0, f32::MAX, f32::MIN, 0.0, -0.0, f32::NAN, 1e-40]);
+    }
+
+    #[test]
+    fn long_inputs_are_shared_between_threads() {
+        check(&numbers(1, 50_001));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn every_path_equals_the_plain_one(n in 0usize..70, spread in 0.1f32..20.0, stream: u64) {
+            let x: Vec<f32> = numbers(stream, n).iter().map(|x| x * spread).collect();
+            check(&x);
+            prop_assert_eq!(wide(&x).len(), n);
+        }
+    }
+}

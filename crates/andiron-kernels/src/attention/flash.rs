@@ -1,0 +1,426 @@
+//! One head, a block of queries at a time.
+//!
+//! The scores of a block lie as `[keys, queries]` with as many queries as a tile has columns. In that
+//! layout they are at once the result of a tile (`k qᵀ`), vectors of queries for the softmax, and a packed
+//! operand of the next product (`vᵀ p`): nothing is rearranged in between.
+
+use super::{BackwardView, HeadView, plain};
+use crate::gemm::block::Strided;
+use crate::gemm::pack::{self, Scratch, transpose_4x4};
+use crate::gemm::tile::{Operands, Target, tile};
+use crate::simd::{Simd, dispatch, exp};
+
+/// Keys per product with the values: their probabilities then fill half of a first-level cache.
+const DEPTH: usize = 256;
+/// The most queries of a block.
+const MAX_BLOCK: usize = 32;
+
+dispatch! {
+    /// # Safety
+    /// The view, `out` and `lse` are readable and writable as the sizes say.
+    pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32)
+        = plain::head_forward | forward_vector;
+}
+dispatch! {
+    /// # Safety
+    /// The view is readable and writable as the sizes say.
+    pub(super) unsafe fn head_backward(view: BackwardView) = plain::head_backward | backward_vector;
+}
+
+/// # Safety
+/// As for [`head_forward`].
+#[inline(always)]
+unsafe fn forward_vector<S: Simd>(s: S, view: HeadView, out: *mut f32, lse: *mut f32) {
+    // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
+    unsafe {
+        if S::LANES == 16 {
+            forward_sized::<S, 12, 32>(s, view, out, lse);
+        } else {
+            forward_sized::<S, 6, 16>(s, view, out, lse);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`head_backward`].
+#[inline(always)]
+unsafe fn backward_vector<S: Simd>(s: S, view: BackwardView) {
+    // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
+    unsafe {
+        if S::LANES == 16 {
+            backward_sized::<S, 12, 32>(s, view);
+        } else {
+            backward_sized::<S, 6, 16>(s, view);
+        }
+    }
+}
+
+/// Hands out consecutive parts of a scratch memory.
+struct Parts {
+    next: *mut f32,
+    left: usize,
+}
+
+impl Parts {
+    fn new(scratch: &mut Scratch, len: usize) -> Self {
+        Self { next: scratch.pointer(), left: len }
+    }
+
+    /// The next `len` numbers, rounded up to whole cache lines.
+    fn take(&mut self, len: usize) -> *mut f32 {
+        let len = len.next_multiple_of(16);
+        assert!(len <= self.left, "the parts are longer than the scratch memory");
+        let part = self.next;
+        self.next = part.wrapping_add(len);
+        self.left -= len;
+        part
+    }
+}
+
+/// # Safety
+/// As for [`head_forward`]; `MR` and `NR` are the sizes of the largest tile.
+#[inline(always)]
+unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
+    s: S,
+    view: HeadView,
+    out: *mut f32,
+    lse: *mut f32,
+) {
+    let HeadView { q, k, v, q_stride, kv_stride, queries, keys, dim, scale, .. } = view;
+    let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
+    let len = key_rows * dim + key_rows * NR + dim * NR + dim_rows * NR + dim_rows * keys + 5 * 16;
+    let mut scratch = Scratch::take(len);
+    let mut parts = Parts::new(&mut scratch, len);
+    let k_panels = parts.take(key_rows * dim);
+    let scores = parts.take(key_rows * NR);
+    let q_panel = parts.take(dim * NR);
+    let means = parts.take(dim_rows * NR);
+    let v_room = parts.take(dim_rows * keys);
+    // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
+    unsafe {
+        pack::panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        let values = transposed::<MR>(v, kv_stride, keys, dim, v_room);
+        for start in (0..queries).step_by(NR) {
+            let block = NR.min(queries - start);
+            let seen = view.seen_by(start + block - 1);
+            let from = Strided { start: q.add(start * q_stride), lane: q_stride, depth: 1 };
+            pack::panels::<NR>(from, block, dim, q_panel);
+            multiply_all(s, q_panel, dim * NR, scale);
+            products::<S, MR, NR>(s, (k_panels, seen), (q_panel, dim), scores);
+
+            let mut factors = [0.0; MAX_BLOCK];
+            for column in (0..NR).step_by(S::LANES) {
+                let first = view.end_of(start);
+                let (max, sum) = softmax_column::<S, NR>(s, scores.add(column), column, (first, seen));
+                let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
+                s.store(&mut sums, sum);
+                s.store(&mut maxima, max);
+                for lane in 0..S::LANES.min(block.saturating_sub(column)) {
+                    *lse.add(start + column + lane) = maxima[lane] + sums[lane].ln();
+                }
+                // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
+                let none = s.at_least(s.splat(0.0), sum);
+                let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
+                s.store(&mut factors[column..], factor);
+            }
+            weighted_sums::<S, MR, NR>(s, (values, dim), (scores, seen), means);
+            for d in 0..dim {
+                for column in (0..NR).step_by(S::LANES) {
+                    let to = means.add(d * NR + column);
+                    s.store_to(to, s.mul(s.load_from(to), s.load(&factors[column..])));
+                }
+            }
+            untranspose::<NR>(means, (block, dim), out.add(start * q_stride), q_stride);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`head_backward`]; `MR` and `NR` are the sizes of the largest tile.
+#[inline(always)]
+unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: BackwardView) {
+    let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
+    let HeadView { q, k, v, q_stride, kv_stride, queries, keys, dim, scale, .. } = head;
+    let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
+    let dim_cols = dim.next_multiple_of(NR);
+    let len = 2 * key_rows * dim
+        + 2 * key_rows * NR
+        + 2 * dim * NR
+        + dim_rows * NR
+        + dim_rows * keys
+        + 2 * dim_cols * NR
+        + 10 * 16;
+    let mut scratch = Scratch::take(len);
+    let mut parts = Parts::new(&mut scratch, len);
+    let (k_panels, v_panels) = (parts.take(key_rows * dim), parts.take(key_rows * dim));
+    let (scores, slopes) = (parts.take(key_rows * NR), parts.take(key_rows * NR));
+    let (q_panel, dout_panel) = (parts.take(dim * NR), parts.take(dim * NR));
+    let dq_columns = parts.take(dim_rows * NR);
+    let k_room = parts.take(dim_rows * keys);
+    let (q_room, dout_room) = (parts.take(dim_cols * NR), parts.take(dim_cols * NR));
+    // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
+    unsafe {
+        pack::panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        pack::panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
+        let keys_transposed = transposed::<MR>(k, kv_stride, keys, dim, k_room);
+        for start in (0..queries).step_by(NR) {
+            let block = NR.min(queries - start);
+            let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
+            let at = start * q_stride;
+            let across = |from: *const f32| Strided { start: from, lane: q_stride, depth: 1 };
+            pack::panels::<NR>(across(q.add(at)), block, dim, q_panel);
+            multiply_all(s, q_panel, dim * NR, scale);
+            pack::panels::<NR>(across(dout.add(at)), block, dim, dout_panel);
+            let (mut deltas, mut offsets) = ([0.0; MAX_BLOCK], [f32::INFINITY; MAX_BLOCK]);
+            for i in 0..block {
+                deltas[i] = dot(s, dout.add(at + i * q_stride), out.add(at + i * q_stride), dim);
+                let lse = *lse.add(start + i);
+                // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
+                offsets[i] = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
+            }
+            products::<S, MR, NR>(s, (k_panels, seen), (q_panel, dim), scores);
+            products::<S, MR, NR>(s, (v_panels, seen), (dout_panel, dim), slopes);
+            for column in (0..NR).step_by(S::LANES) {
+                let lanes = s.add(s.indices(), s.splat(column as f32));
+                let (delta, offset) = (s.load(&deltas[column..]), s.load(&offsets[column..]));
+                for j in 0..seen {
+                    let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
+                    let mut x = s.sub(s.load_from(score), offset);
+                    if j as isize >= first {
+                        x = mask(s, x, lanes, j as isize - first);
+                    }
+                    let p = exp(s, x);
+                    let ds = s.mul(s.mul(p, s.splat(scale)), s.sub(s.load_from(slope), delta));
+                    s.store_to(score, p);
+                    s.store_to(slope, ds);
+                }
+            }
+            let rows = (seen, block);
+            let (to_dv, to_dk) = ((dv, kv_stride), (dk, kv_stride));
+            key_sums::<S, MR, NR>(s, rows, scores, (dout.add(at), q_stride, dim, dout_room), to_dv);
+            key_sums::<S, MR, NR>(s, rows, slopes, (q.add(at), q_stride, dim, q_room), to_dk);
+            weighted_sums::<S, MR, NR>(s, (keys_transposed, dim), (slopes, seen), dq_columns);
+            untranspose::<NR>(dq_columns, (block, dim), dq.add(at), q_stride);
+        }
+    }
+}
+
+/// Where the transposed keys or values are read: `a_step` apart along keys, panels `panel_step` apart.
+#[derive(Clone, Copy)]
+struct Transposed {
+    start: *const f32,
+    a_step: usize,
+    panel_step: usize,
+}
+
+/// The transpose of `[keys, dim]` as left operand. In place where the smallest tile divides the width,
+/// because lanes are contiguous already; else packed into `room`, whose lanes beyond the width are 0.
+///
+/// # Safety
+/// `from` is readable for these sizes, `room` writable for `dim` rounded up to `MR`, times `keys`.
+#[inline(always)]
+unsafe fn transposed<const MR: usize>(
+    from: *const f32,
+    stride: usize,
+    keys: usize,
+    dim: usize,
+    room: *mut f32,
+) -> Transposed {
+    if dim.is_multiple_of(4) {
+        return Transposed { start: from, a_step: stride, panel_step: MR };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { pack::panels::<MR>(Strided { start: from, lane: 1, depth: stride }, dim, keys, room) };
+    Transposed { start: room, a_step: MR, panel_step: MR * keys }
+}
+
+/// `to[j, lane] = Σ_d panels[j, d] columns[d, lane]` for the first `rows` rows.
+///
+/// # Safety
+/// `panels` holds packed rows of depth `depth`, `columns` a packed panel, `to` room for whole tiles.
+#[inline(always)]
+unsafe fn products<S: Simd, const MR: usize, const NR: usize>(
+    s: S,
+    (panels, rows): (*const f32, usize),
+    (columns, depth): (*const f32, usize),
+    to: *mut f32,
+) {
+    for row in (0..rows).step_by(MR) {
+        // SAFETY: the panels are padded to whole tiles.
+        unsafe {
+            let a = panels.add(row * depth);
+            let operands = Operands { k: depth, a, a_step: MR, b: columns, b_step: NR };
+            let target = target::<NR>(to.add(row * NR), MR.min(rows - row), false);
+            tile::<S, 1>(s, operands, target);
+        }
+    }
+}
+
+/// `to[d, lane] = Σ_j values[j, d] weights[j, lane]` over the first `seen` keys.
+///
+/// # Safety
+/// `values` is readable for `seen` keys, `weights` is `[seen, NR]`, `to` has room for whole tiles.
+#[inline(always)]
+unsafe fn weighted_sums<S: Simd, const MR: usize, const NR: usize>(
+    s: S,
+    (values, dim): (Transposed, usize),
+    (weights, seen): (*const f32, usize),
+    to: *mut f32,
+) {
+    // At least once, so that `to` is written when nothing is seen.
+    for key in (0..seen.max(1)).step_by(DEPTH) {
+        for d in (0..dim).step_by(MR) {
+            // SAFETY: keys and widths are below the sizes.
+            unsafe {
+                let a = values.start.add(d / MR * values.panel_step + key * values.a_step);
+                let b = weights.add(key * NR);
+                let k = DEPTH.min(seen - key);
+                let operands = Operands { k, a, a_step: values.a_step, b, b_step: NR };
+                tile::<S, 1>(s, operands, target::<NR>(to.add(d * NR), MR.min(dim - d), key > 0));
+            }
+        }
+    }
+}
+
+/// `to[j, d] += Σ_i weights[j, i] rows[i, d]` for `keys` keys over a block of `count` queries.
+///
+/// # Safety
+/// `weights` is `[keys, NR]` with room for whole tiles, the rows are readable, `to` is writable, `room` has
+/// `dim` rounded up to `NR`, times `count`, numbers.
+#[inline(always)]
+unsafe fn key_sums<S: Simd, const MR: usize, const NR: usize>(
+    s: S,
+    (keys, count): (usize, usize),
+    weights: *const f32,
+    (rows, row_stride, dim, room): (*const f32, usize, usize, *mut f32),
+    (to, to_stride): (*mut f32, usize),
+) {
+    // SAFETY: the caller's promise; rows that are not whole vectors are read from the padded room.
+    unsafe {
+        let direct = dim.is_multiple_of(S::LANES);
+        if !direct {
+            pack::panels::<NR>(Strided { start: rows, lane: 1, depth: row_stride }, dim, count, room);
+        }
+        for d in (0..dim).step_by(NR) {
+            let (b, b_step) =
+                if direct { (rows.add(d), row_stride) } else { (room.add(d * count).cast_const(), NR) };
+            for key in (0..keys).step_by(MR) {
+                let operands = Operands { k: count, a: weights.add(key * NR), a_step: 1, b, b_step };
+                let target = Target {
+                    c: to.add(key * to_stride + d),
+                    stride: to_stride,
+                    rows: MR.min(keys - key),
+                    cols: NR.min(dim - d),
+                    bias: std::ptr::null(),
+                    accumulate: true,
+                };
+                tile::<S, NR>(s, operands, target);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target {
+    Target { c, stride: NR, rows, cols: NR, bias: std::ptr::null(), accumulate }
+}
+
+/// Turns a vector of queries' scores into exponentials; returns their maximum (0 if nothing is seen) and
+/// their sum. `first` is the end of the keys that the first query of the block sees, `seen` how many keys any
+/// of them sees.
+///
+/// # Safety
+/// `scores` is readable and writable every `NR` numbers for the seen keys.
+#[inline(always)]
+unsafe fn softmax_column<S: Simd, const NR: usize>(
+    s: S,
+    scores: *mut f32,
+    column: usize,
+    (first, seen): (isize, usize),
+) -> (S::Vector, S::Vector) {
+    let lanes = s.add(s.indices(), s.splat(column as f32));
+    let mut max = s.splat(f32::NEG_INFINITY);
+    let mut sum = s.splat(0.0);
+    // SAFETY: `j` is below the number of seen keys.
+    unsafe {
+        let unmasked = seen.min(first.max(0) as usize);
+        for j in 0..unmasked {
+            max = s.max(s.load_from(scores.add(j * NR)), max);
+        }
+        for j in unmasked..seen {
+            let x = mask(s, s.load_from(scores.add(j * NR)), lanes, j as isize - first);
+            s.store_to(scores.add(j * NR), x);
+            max = s.max(x, max);
+        }
+        let is_finite = s.at_least(max, s.splat(f32::MIN));
+        let max = s.select(is_finite, max, s.splat(0.0));
+        for j in 0..seen {
+            let e = exp(s, s.sub(s.load_from(scores.add(j * NR)), max));
+            s.store_to(scores.add(j * NR), e);
+            sum = s.add(sum, e);
+        }
+        (max, sum)
+    }
+}
+
+/// Minus infinity for the queries that do not see a key `ahead` keys behind the last that the first sees.
+#[inline(always)]
+fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, ahead: isize) -> S::Vector {
+    // Query `lane` sees `lane` keys more than the first.
+    s.select(s.at_least(lanes, s.splat(ahead as f32 + 1.0)), x, s.splat(f32::NEG_INFINITY))
+}
+
+/// # Safety
+/// `x` is readable and writable for `len` numbers, a multiple of the vector's length.
+#[inline(always)]
+unsafe fn multiply_all<S: Simd>(s: S, x: *mut f32, len: usize, factor: f32) {
+    for i in (0..len).step_by(S::LANES) {
+        // SAFETY: `i + LANES <= len`.
+        unsafe { s.store_to(x.add(i), s.mul(s.load_from(x.add(i)), s.splat(factor))) };
+    }
+}
+
+/// # Safety
+/// Both are readable for `len` numbers.
+#[inline(always)]
+pub(super) unsafe fn dot<S: Simd>(s: S, x: *const f32, y: *const f32, len: usize) -> f32 {
+    let whole = len / S::LANES * S::LANES;
+    let mut sum = s.splat(0.0);
+    // SAFETY: the indices are below `len`.
+    unsafe {
+        for i in (0..whole).step_by(S::LANES) {
+            sum = s.fma(s.load_from(x.add(i)), s.load_from(y.add(i)), sum);
+        }
+        let (x, y) =
+            (s.load_part_from(x.add(whole), len - whole), s.load_part_from(y.add(whole), len - whole));
+        s.sum(s.fma(x, y, sum))
+    }
+}
+
+/// `to[i, d] = from[d, i]` for a block of queries.
+///
+/// # Safety
+/// `from` is `[dim, NR]`, `to` writable for `count` rows of `dim`, `stride` apart.
+#[inline(always)]
+unsafe fn untranspose<const NR: usize>(
+    from: *const f32,
+    (count, dim): (usize, usize),
+    to: *mut f32,
+    stride: usize,
+) {
+    let (whole_count, whole_dim) = (count / 4 * 4, dim / 4 * 4);
+    // SAFETY: the indices are below the sizes.
+    unsafe {
+        for i in (0..whole_count).step_by(4) {
+            for d in (0..whole_dim).step_by(4) {
+                transpose_4x4(from.add(d * NR + i), NR, to.add(i * stride + d), stride);
+            }
+        }
+        for i in 0..count {
+            let done = if i < whole_count { whole_dim } else { 0 };
+            for d in done..dim {
+                *to.add(i * stride + d) = *from.add(d * NR + i);
+            }
+        }
+    }
+}

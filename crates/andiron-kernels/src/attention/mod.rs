@@ -1,0 +1,291 @@
+//! Scaled dot-product attention, forward and backward, without a matrix of all scores.
+//!
+//! A thread takes one head. It holds the scores of a few queries at a time, keys along one axis and
+//! queries side by side in vectors, so that maxima, exponentials and sums need no work across lanes and
+//! the products are the tiles of [`gemm`](crate::gemm). The backward pass computes the probabilities
+//! again from the saved logarithms of their sums; memory grows with the number of keys, never with its
+//! square. Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>; unlike there, a
+//! query's scores are all present when they are normalised, so nothing is rescaled.
+
+mod decode;
+mod flash;
+mod plain;
+
+use crate::parallel::{self, Shared};
+use crate::{Cpu, Isa};
+
+/// Sizes of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Queries of each sequence.
+    pub queries: usize,
+    /// Keys that count; those behind them are ignored.
+    pub keys: usize,
+    /// Keys there is room for; at least `keys`.
+    pub key_capacity: usize,
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of keys and values; divides `heads`. Query head `h` reads head `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// An attention: sizes, who sees whom, and the scale of the scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Sizes.
+    pub shape: AttentionShape,
+    /// The last query sees all keys, the one before all but the last, and so on: query `i` sees key `j` if
+    /// `j <= keys - queries + i`. A query that sees no key gets 0.
+    pub causal: bool,
+    /// Multiplies the scores; usually `1 / √head_dim`.
+    pub scale: f32,
+}
+
+/// Queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct Qkv<'a> {
+    /// `[batch, queries, heads, head_dim]`.
+    pub q: &'a [f32],
+    /// `[batch, key_capacity, kv_heads, head_dim]`.
+    pub k: &'a [f32],
+    /// `[batch, key_capacity, kv_heads, head_dim]`.
+    pub v: &'a [f32],
+}
+
+/// What the forward pass leaves to the backward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSaved<'a> {
+    /// `[batch, queries, heads, head_dim]`.
+    pub out: &'a [f32],
+    /// `[batch, heads, queries]`.
+    pub lse: &'a [f32],
+}
+
+/// Gradients, as long as what they belong to. All are overwritten; keys that do not count get 0.
+#[derive(Debug)]
+pub struct AttentionGrads<'a> {
+    /// Of the queries.
+    pub dq: &'a mut [f32],
+    /// Of the keys.
+    pub dk: &'a mut [f32],
+    /// Of the values.
+    pub dv: &'a mut [f32],
+}
+
+/// `out = softmax(scale q kᵀ) v` for each sequence and head, and `lse`, the logarithm of each query's summed
+/// exponentials (`-∞` for a query that sees no key).
+///
+/// # Shape
+/// `out`: `[batch, queries, heads, head_dim]`, `lse`: `[batch, heads, queries]`.
+///
+/// # Panics
+/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads` or `keys` is above
+/// `key_capacity`.
+///
+/// # Example
+/// ```
+/// use andiron_kernels::Cpu;
+/// use andiron_kernels::attention::{Attention, AttentionShape, Qkv, forward};
+/// let shape = AttentionShape {
+///     batch: 1, queries: 2, keys: 2, key_capacity: 2, heads: 1, kv_heads: 1, head_dim: 1,
+/// };
+/// let qkv = Qkv { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
+/// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
+/// forward(Cpu::detect(1), Attention { shape, causal: true, scale: 1.0 }, qkv, &mut out, &mut lse);
+/// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
+/// ```
+pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &mut [f32]) {
+    let shape = attention.shape;
+    shape.assert_lengths(qkv, out, lse);
+    if shape.queries == 0 {
+        return;
+    }
+    let (out, lse) = (Shared::new(out), Shared::new(lse));
+    let decode = shape.queries == 1 && cpu.isa.available() != Isa::Scalar;
+    parallel::rows(cpu, shape.batch * shape.heads, shape.work(), 1, |part| {
+        for index in part {
+            let (batch, head) = (index / shape.heads, index % shape.heads);
+            let view = attention.head(qkv, batch, head);
+            // SAFETY: the lengths were checked; each head writes its own part of `out` and `lse`.
+            unsafe {
+                let out = out.pointer(shape.q_start(batch, head));
+                let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
+                if decode {
+                    decode::one_query(cpu.isa, view, out, lse);
+                } else {
+                    flash::head_forward(cpu.isa, view, out, lse);
+                }
+            }
+        }
+    });
+}
+
+/// Gradients of [`forward`] from the gradient `dout` of its output.
+///
+/// # Panics
+/// As for [`forward`], for the saved values, `dout` and the gradients too.
+pub fn backward(
+    cpu: Cpu,
+    attention: Attention,
+    qkv: Qkv,
+    (saved, dout): (AttentionSaved, &[f32]),
+    grads: AttentionGrads,
+) {
+    let shape = attention.shape;
+    shape.assert_lengths(qkv, saved.out, saved.lse);
+    assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
+    assert_eq!(grads.dq.len(), qkv.q.len(), "dq is not as long as q");
+    assert!(grads.dk.len() == qkv.k.len() && grads.dv.len() == qkv.v.len(), "dk or dv is not as long as k");
+    if shape.queries == 0 || shape.keys == 0 {
+        grads.dq.fill(0.0);
+        grads.dk.fill(0.0);
+        grads.dv.fill(0.0);
+        return;
+    }
+    let (dq, dk, dv) = (Shared::new(grads.dq), Shared::new(grads.dk), Shared::new(grads.dv));
+    let group = shape.heads / shape.kv_heads.max(1);
+    // A thread takes all query heads of a key head, because they add to the same gradients.
+    parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * shape.work(), 1, |part| {
+        for index in part {
+            let (batch, kv_head) = (index / shape.kv_heads, index % shape.kv_heads);
+            let kv_start = shape.kv_start(batch, kv_head);
+            for position in 0..shape.key_capacity {
+                let start = kv_start + position * shape.kv_stride();
+                // SAFETY: each key head writes its own part of the gradients.
+                unsafe {
+                    dk.range(start..start + shape.head_dim).fill(0.0);
+                    dv.range(start..start + shape.head_dim).fill(0.0);
+                }
+            }
+            for head in kv_head * group..(kv_head + 1) * group {
+                let q_start = shape.q_start(batch, head);
+                let lse = (batch * shape.heads + head) * shape.queries;
+                let view = BackwardView {
+                    head: attention.head(qkv, batch, head),
+                    out: from(saved.out, q_start),
+                    lse: from(saved.lse, lse),
+                    dout: from(dout, q_start),
+                    dq: dq.pointer(q_start),
+                    dk: dk.pointer(kv_start),
+                    dv: dv.pointer(kv_start),
+                };
+                // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
+                unsafe { flash::head_backward(cpu.isa, view) };
+            }
+        }
+    });
+}
+
+impl AttentionShape {
+    fn q_stride(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    fn kv_stride(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    fn q_start(&self, batch: usize, head: usize) -> usize {
+        batch * self.queries * self.q_stride() + head * self.head_dim
+    }
+
+    fn kv_start(&self, batch: usize, kv_head: usize) -> usize {
+        batch * self.key_capacity * self.kv_stride() + kv_head * self.head_dim
+    }
+
+    /// Cost of a head in units of [`parallel::rows`].
+    fn work(&self) -> usize {
+        self.queries * self.keys * (self.head_dim / 4 + 8)
+    }
+
+    #[track_caller]
+    fn assert_lengths(&self, qkv: Qkv, out: &[f32], lse: &[f32]) {
+        let Self { batch, queries, keys, key_capacity, heads, kv_heads, head_dim } = *self;
+        assert!(keys <= key_capacity, "{keys} keys do not fit a capacity of {key_capacity}");
+        let divides = heads == 0 && kv_heads == 0 || kv_heads > 0 && heads % kv_heads == 0;
+        assert!(divides, "{kv_heads} key heads do not divide {heads} heads");
+        let (q_len, kv_len) =
+            (batch * queries * heads * head_dim, batch * key_capacity * kv_heads * head_dim);
+        assert_eq!(qkv.q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
+        assert_eq!(qkv.k.len(), kv_len, "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+        assert_eq!(qkv.v.len(), kv_len, "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+        assert_eq!(out.len(), q_len, "out is not as long as q");
+        assert_eq!(lse.len(), batch * heads * queries, "lse is not [{batch}, {heads}, {queries}]");
+    }
+}
+
+impl Attention {
+    fn head(&self, qkv: Qkv, batch: usize, head: usize) -> HeadView {
+        let shape = self.shape;
+        let kv_start = shape.kv_start(batch, head / (shape.heads / shape.kv_heads));
+        HeadView {
+            q: from(qkv.q, shape.q_start(batch, head)),
+            k: from(qkv.k, kv_start),
+            v: from(qkv.v, kv_start),
+            q_stride: shape.q_stride(),
+            kv_stride: shape.kv_stride(),
+            queries: shape.queries,
+            keys: shape.keys,
+            dim: shape.head_dim,
+            causal: self.causal,
+            scale: self.scale,
+        }
+    }
+}
+
+/// Where element `index` lies; the end if there is none, as without keys there is no first one.
+fn from(slice: &[f32], index: usize) -> *const f32 {
+    slice[index.min(slice.len())..].as_ptr()
+}
+
+/// One head of one sequence. Position `i` of `q` begins `i * q_stride` behind its start, as does `out`'s;
+/// position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
+#[derive(Clone, Copy)]
+struct HeadView {
+    q: *const f32,
+    k: *const f32,
+    v: *const f32,
+    q_stride: usize,
+    kv_stride: usize,
+    queries: usize,
+    keys: usize,
+    dim: usize,
+    causal: bool,
+    scale: f32,
+}
+
+impl HeadView {
+    /// How many keys query `i` sees, the first ones.
+    #[inline(always)]
+    fn seen_by(&self, i: usize) -> usize {
+        self.end_of(i).max(0) as usize
+    }
+
+    /// The position behind the last key that query `i` sees. It lies before the first key by as many
+    /// positions as later queries see nothing either.
+    #[inline(always)]
+    fn end_of(&self, i: usize) -> isize {
+        let keys = self.keys as isize;
+        if self.causal { keys + 1 + i as isize - self.queries as isize } else { keys }
+    }
+}
+
+/// One head of one sequence, going back.
+#[derive(Clone, Copy)]
+struct BackwardView {
+    head: HeadView,
+    out: *const f32,
+    lse: *const f32,
+    dout: *const f32,
+    dq: *mut f32,
+    /// Added to, as is `dv`.
+    dk: *mut f32,
+    dv: *mut f32,
+}
+
+#[cfg(test)]
+mod tests;

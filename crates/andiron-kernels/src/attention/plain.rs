@@ -1,0 +1,93 @@
+//! Attention by its definition, in f64: the oracle of the fast versions.
+
+use super::{BackwardView, HeadView};
+
+/// # Safety
+/// `from` is readable for `len` numbers.
+unsafe fn row<'a>(from: *const f32, len: usize) -> &'a [f32] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(from, len) }
+}
+
+/// # Safety
+/// `to` is writable for `len` numbers, by nobody else.
+unsafe fn row_mut<'a>(to: *mut f32, len: usize) -> &'a mut [f32] {
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts_mut(to, len) }
+}
+
+fn dot(x: &[f32], y: &[f32]) -> f64 {
+    x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+}
+
+/// # Safety
+/// The view, `out` and `lse` are readable and writable as the sizes say.
+pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) {
+    let HeadView { q, k, v, q_stride, kv_stride, dim, .. } = view;
+    for i in 0..view.queries {
+        let seen = view.seen_by(i);
+        // SAFETY: `i` is below the number of queries, `j` below that of keys.
+        let (query, key, value, out, lse) = unsafe {
+            (
+                row(q.add(i * q_stride), dim),
+                |j: usize| row(k.add(j * kv_stride), dim),
+                |j: usize| row(v.add(j * kv_stride), dim),
+                row_mut(out.add(i * q_stride), dim),
+                &mut *lse.add(i),
+            )
+        };
+        let scores: Vec<f64> = (0..seen).map(|j| dot(query, key(j)) * f64::from(view.scale)).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
+        let mut mean = vec![0.0; dim];
+        for (j, score) in scores.iter().enumerate() {
+            let weight = (score - max).exp() / sum;
+            mean.iter_mut().zip(value(j)).for_each(|(mean, v)| *mean += weight * f64::from(*v));
+        }
+        out.iter_mut().zip(mean).for_each(|(out, mean)| *out = mean as f32);
+        *lse = if seen == 0 { f32::NEG_INFINITY } else { (max + sum.ln()) as f32 };
+    }
+}
+
+/// With `p = exp(score - lse)`: `dv += p dout`, `ds = p (dout·v - dout·out) scale`, `dq = Σ ds k`,
+/// `dk += ds q`.
+///
+/// # Safety
+/// The view is readable and writable as the sizes say.
+pub(super) unsafe fn head_backward(view: BackwardView) {
+    let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
+    let HeadView { q, k, v, q_stride, kv_stride, dim, scale, .. } = head;
+    for i in 0..head.queries {
+        // SAFETY: `i` is below the number of queries.
+        let (query, out, dout, dq, lse) = unsafe {
+            (
+                row(q.add(i * q_stride), dim),
+                row(out.add(i * q_stride), dim),
+                row(dout.add(i * q_stride), dim),
+                row_mut(dq.add(i * q_stride), dim),
+                *lse.add(i),
+            )
+        };
+        let delta = dot(dout, out);
+        let mut dquery = vec![0.0; dim];
+        for j in 0..head.seen_by(i) {
+            // SAFETY: `j` is below the number of keys.
+            let (key, value, dk, dv) = unsafe {
+                (
+                    row(k.add(j * kv_stride), dim),
+                    row(v.add(j * kv_stride), dim),
+                    row_mut(dk.add(j * kv_stride), dim),
+                    row_mut(dv.add(j * kv_stride), dim),
+                )
+            };
+            let p = (dot(query, key) * f64::from(scale) - f64::from(lse)).exp();
+            let ds = p * (dot(dout, value) - delta) * f64::from(scale);
+            for c in 0..dim {
+                dv[c] += (p * f64::from(dout[c])) as f32;
+                dk[c] += (ds * f64::from(query[c])) as f32;
+                dquery[c] += ds * f64::from(key[c]);
+            }
+        }
+        dq.iter_mut().zip(dquery).for_each(|(dq, x)| *dq = x as f32);
+    }
+}

@@ -1,0 +1,195 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{assert_close, numbers, wide};
+
+struct Tensors {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dout: Vec<f32>,
+}
+
+impl Tensors {
+    fn new(shape: AttentionShape) -> Self {
+        let q_len = shape.batch * shape.queries * shape.q_stride();
+        let kv_len = shape.batch * shape.key_capacity * shape.kv_stride();
+        Self { q: numbers(1, q_len), k: numbers(2, kv_len), v: numbers(3, kv_len), dout: numbers(4, q_len) }
+    }
+
+    /// out, lse, dq, dk, dv.
+    fn run(&self, cpu: Cpu, attention: Attention) -> [Vec<f32>; 5] {
+        let Self { q, k, v, dout } = self;
+        let shape = attention.shape;
+        let dirty = |n: usize| vec![f32::NAN; n];
+        let (mut out, mut lse) = (dirty(q.len()), dirty(shape.batch * shape.heads * shape.queries));
+        let qkv = Qkv { q, k, v };
+        forward(cpu, attention, qkv, &mut out, &mut lse);
+        let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
+        let grads = AttentionGrads { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+        backward(cpu, attention, qkv, (AttentionSaved { out: &out, lse: &lse }, dout), grads);
+        [out, lse, dq, dk, dv]
+    }
+}
+
+const NAMES: [&str; 5] = ["out", "lse", "dq", "dk", "dv"];
+
+fn self_attention(batch: usize, time: usize, heads: usize, head_dim: usize) -> AttentionShape {
+    AttentionShape { batch, queries: time, keys: time, key_capacity: time, heads, kv_heads: heads, head_dim }
+}
+
+fn scaled(shape: AttentionShape, causal: bool) -> Attention {
+    Attention { shape, causal, scale: 1.0 / (shape.head_dim as f32).sqrt() }
+}
+
+#[track_caller]
+fn check(shape: AttentionShape, causal: bool) {
+    let attention = scaled(shape, causal);
+    let tensors = Tensors::new(shape);
+    let plain = tensors.run(Cpu { isa: Isa::Scalar, threads: 1 }, attention);
+    for isa in Isa::supported() {
+        let one = tensors.run(Cpu { isa, threads: 1 }, attention);
+        for ((name, found), wanted) in NAMES.iter().zip(&one).zip(&plain) {
+            assert_close(&format!("{isa} {name} of {attention:?}"), found, &wide(wanted), 2e-5);
+        }
+        for threads in [2, 3] {
+            assert_eq!(tensors.run(Cpu { isa, threads }, attention), one, "{isa} with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn heads_of_common_sizes_are_right() {
+    for causal in [false, true] {
+        check(self_attention(2, 64, 2, 32), causal);
+        check(self_attention(1, 70, 2, 64), causal);
+        check(self_attention(1, 300, 1, 20), causal);
+        check(self_attention(1, 33, 1, 128), causal);
+        check(self_attention(2, 9, 1, 80), causal);
+    }
+}
+
+#[test]
+fn one_query_reads_the_filled_part_of_a_cache() {
+    for (keys, head_dim) in [(1, 64), (37, 64), (300, 80), (5, 7)] {
+        let shape = AttentionShape {
+            batch: 2,
+            queries: 1,
+            keys,
+            key_capacity: keys + 9,
+            heads: 4,
+            kv_heads: 2,
+            head_dim,
+        };
+        check(shape, true);
+        check(shape, false);
+    }
+}
+
+#[test]
+fn a_query_that_sees_no_key_gets_nothing_and_gives_nothing() {
+    let shape = AttentionShape {
+        batch: 1,
+        queries: 40,
+        keys: 3,
+        key_capacity: 5,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 8,
+    };
+    check(shape, true);
+    check(AttentionShape { keys: 0, ..shape }, false);
+    check(AttentionShape { keys: 0, queries: 1, ..shape }, true);
+    check(AttentionShape { keys: 0, key_capacity: 0, ..shape }, true);
+    check(AttentionShape { keys: 0, key_capacity: 0, heads: 2, kv_heads: 2, ..shape }, true);
+    check(AttentionShape { queries: 0, heads: 2, kv_heads: 2, ..shape }, true);
+    check(AttentionShape { batch: 0, ..shape }, true);
+    let [out, lse, dq, ..] = Tensors::new(shape).run(Cpu::detect(1), scaled(shape, true));
+    assert!(out[..37 * 8].iter().chain(&dq[..37 * 8]).all(|x| *x == 0.0));
+    assert!(lse[..37].iter().all(|x| *x == f32::NEG_INFINITY) && lse[37].is_finite());
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_output() {
+    let shape =
+        AttentionShape { batch: 1, queries: 3, keys: 4, key_capacity: 4, heads: 2, kv_heads: 1, head_dim: 4 };
+    let attention = scaled(shape, true);
+    let tensors = Tensors::new(shape);
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+        let mut loss = 0.0;
+        for head in 0..2 {
+            for i in 0..3 {
+                let q = &q[(i * 2 + head) * 4..][..4];
+                let dout = &tensors.dout[(i * 2 + head) * 4..][..4];
+                let seen = 4 - 3 + i + 1;
+                let weights: Vec<f64> = (0..seen)
+                    .map(|j| {
+                        let score: f64 = q.iter().zip(&k[j * 4..]).map(|(q, k)| q * k).sum();
+                        (score * f64::from(attention.scale)).exp()
+                    })
+                    .collect();
+                for (j, weight) in weights.iter().enumerate() {
+                    let dot: f64 = v[j * 4..][..4].iter().zip(dout).map(|(v, d)| v * f64::from(*d)).sum();
+                    loss += weight / weights.iter().sum::<f64>() * dot;
+                }
+            }
+        }
+        loss
+    };
+    let inputs = [wide(&tensors.q), wide(&tensors.k), wide(&tensors.v)];
+    for isa in Isa::supported() {
+        let found = tensors.run(Cpu { isa, threads: 1 }, attention);
+        for which in 0..3 {
+            let wanted: Vec<f64> = (0..inputs[which].len())
+                .map(|index| {
+                    let shifted = |step: f64| {
+                        let mut inputs = inputs.clone();
+                        inputs[which][index] += step;
+                        loss(&inputs[0], &inputs[1], &inputs[2])
+                    };
+                    (shifted(1e-5) - shifted(-1e-5)) / 2e-5
+                })
+                .collect();
+            assert_close(NAMES[2 + which], &found[2 + which], &wanted, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn huge_scores_choose_one_key_and_nan_stays_with_its_query() {
+    let shape = self_attention(1, 40, 1, 4);
+    let mut tensors = Tensors::new(shape);
+    tensors.q.iter_mut().for_each(|x| *x *= 1e6);
+    for isa in Isa::supported() {
+        let [out, lse, ..] = tensors.run(Cpu { isa, threads: 1 }, scaled(shape, true));
+        assert!(out.iter().chain(&lse).all(|x| x.is_finite()), "{isa}");
+    }
+    tensors.q[8] = f32::NAN;
+    for isa in Isa::supported() {
+        let [out, ..] = tensors.run(Cpu { isa, threads: 1 }, scaled(shape, true));
+        assert!(out[8..12].iter().all(|x| x.is_nan()), "{isa}");
+        assert!(out[..8].iter().chain(&out[12..]).all(|x| x.is_finite()), "{isa}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "2 key heads do not divide 3 heads")]
+fn heads_must_be_shared_evenly() {
+    let shape = AttentionShape { kv_heads: 2, ..self_attention(1, 1, 3, 1) };
+    let qkv = Qkv { q: &[0.0; 3], k: &[0.0; 2], v: &[0.0; 2] };
+    forward(Cpu::detect(1), scaled(shape, true), qkv, &mut [0.0; 3], &mut [0.0; 3]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn every_path_equals_the_definition(
+        (batch, queries, keys, spare) in (1usize..3, 0usize..50, 0usize..60, 0usize..3),
+        (kv_heads, group, head_dim) in (1usize..3, 1usize..3, 1usize..40),
+        causal: bool,
+    ) {
+        let heads = kv_heads * group;
+        let key_capacity = keys + spare;
+        check(AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim }, causal);
+    }
+}

@@ -1,0 +1,463 @@
+//! Cross-entropy of next-token predictions, from logits or fused with the output projection.
+//!
+//! The fused form never holds all logits: with a vocabulary of 50,000 they would be larger than the model.
+
+use crate::Cpu;
+use crate::gemm::{Epilogue, MatRef, matmul};
+use crate::parallel::{self, Shared};
+use crate::simd::{Simd, dispatch, exp};
+use crate::softmax::{exp_sum, largest};
+
+/// The target of a position without one: its loss and its gradient are 0.
+pub const NO_TARGET: u32 = u32::MAX;
+
+/// Logits held at once by the fused head: 4 MiB …
+const CHUNK_NUMBERS: usize = 1 << 20;
+/// … or this many rows, so that products with a large vocabulary read the weight often enough per load.
+const MIN_CHUNK_ROWS: usize = 64;
+
+/// Sizes of the fused head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadShape {
+    /// Positions.
+    pub rows: usize,
+    /// Width of a hidden state.
+    pub d: usize,
+    /// Number of tokens.
+    pub vocab: usize,
+}
+
+/// What the fused head reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// `[rows, d]`.
+    pub hidden: &'a [f32],
+    /// `[vocab, d]`, as a tied embedding is stored.
+    pub weight: &'a [f32],
+    /// `[rows]`.
+    pub targets: &'a [u32],
+    /// `[rows]`: what a row's loss is multiplied by. A row of weight 0 is left out altogether, whatever its
+    /// target and hidden state.
+    pub row_weights: &'a [f32],
+}
+
+/// Gradients of the fused head; both are overwritten.
+#[derive(Debug)]
+pub struct HeadGrads<'a> {
+    /// `[rows, d]`.
+    pub dhidden: &'a mut [f32],
+    /// `[vocab, d]`.
+    pub dweight: &'a mut [f32],
+}
+
+/// `nll[i] = lse[i] - logits[i, targets[i]]` with `lse` the logarithm of the summed exponentials. A row
+/// without target ([`NO_TARGET`]) has the loss 0.
+///
+/// # Shape
+/// `logits`: `[rows, vocab]`, the others `[rows]`.
+///
+/// # Panics
+/// If the lengths do not agree or a target is not below `vocab`.
+pub fn forward(cpu: Cpu, targets: &[u32], logits: &[f32], nll: &mut [f32], lse: &mut [f32]) {
+    let rows = targets.len();
+    let vocab = vocab_of(rows, logits);
+    assert!(nll.len() == rows && lse.len() == rows, "nll or lse does not have one number per row");
+    assert_targets(targets.iter().filter(|target| **target != NO_TARGET), vocab);
+    log_sum_exp(cpu, vocab, logits, lse);
+    for (i, nll) in nll.iter_mut().enumerate() {
+        let target = targets[i];
+        *nll = if target == NO_TARGET { 0.0 } else { lse[i] - logits[i * vocab + target as usize] };
+    }
+}
+
+/// Replaces logits by the gradient of `Σ row_weights[i] nll[i]`: `(softmax - onehot) row_weight`. Rows of
+/// weight 0 become 0, whatever they hold.
+///
+/// # Shape
+/// `logits`: `[rows, vocab]`, the others `[rows]`; `lse` as computed by [`forward`].
+///
+/// # Panics
+/// If the lengths do not agree or the target of a row whose weight is not 0 is not below `vocab`.
+pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
+    let rows = targets.len();
+    let vocab = vocab_of(rows, logits);
+    assert!(row_weights.len() == rows && lse.len() == rows, "weights or lse do not have one number per row");
+    assert_targets(active(targets, row_weights), vocab);
+    let logits = Shared::new(logits);
+    parallel::rows(cpu, rows, 8 * vocab, 1, |part| {
+        // SAFETY: the parts are disjoint.
+        let logits = unsafe { logits.range(part.start * vocab..part.end * vocab) };
+        gradient(cpu.isa, &targets[part.clone()], &row_weights[part.clone()], &lse[part], logits);
+    });
+}
+
+/// `Σ row_weights[i] nll[i]` of the logits `hidden weightᵀ`, summed in f64.
+///
+/// # Panics
+/// If the lengths do not agree with `shape` or the target of a row whose weight is not 0 is not below
+/// `vocab`.
+///
+/// # Example
+/// ```
+/// use andiron_kernels::Cpu;
+/// use andiron_kernels::cross_entropy::{Head, HeadShape, NO_TARGET, head_nll};
+/// let shape = HeadShape { rows: 2, d: 1, vocab: 4 };
+/// let head = Head {
+///     hidden: &[0.0, 5.0],
+///     weight: &[1.0, 2.0, 3.0, 4.0],
+///     targets: &[2, NO_TARGET],
+///     row_weights: &[1.0, 0.0],
+/// };
+/// let loss = head_nll(Cpu::detect(1), shape, head);
+/// assert!((loss - 4f64.ln()).abs() < 1e-6); // a hidden state of 0 says nothing
+/// ```
+pub fn head_nll(cpu: Cpu, shape: HeadShape, head: Head) -> f64 {
+    fused(cpu, shape, head, None)
+}
+
+/// [`head_nll`] and, in the same pass, its gradients.
+///
+/// # Panics
+/// As for [`head_nll`], and if the gradients are not as long as what they belong to.
+pub fn head_nll_with_grad(cpu: Cpu, shape: HeadShape, head: Head, grads: HeadGrads) -> f64 {
+    fused(cpu, shape, head, Some(grads))
+}
+
+fn fused(cpu: Cpu, shape: HeadShape, head: Head, mut grads: Option<HeadGrads>) -> f64 {
+    let HeadShape { rows, d, vocab } = shape;
+    assert_eq!(head.hidden.len(), rows * d, "hidden is not {rows} x {d}");
+    assert_eq!(head.weight.len(), vocab * d, "weight is not {vocab} x {d}");
+    assert_eq!(head.targets.len(), rows, "targets do not have one number per row");
+    assert_eq!(head.row_weights.len(), rows, "row weights do not have one number per row");
+    assert_targets(active(head.targets, head.row_weights), vocab);
+    if let Some(grads) = &mut grads {
+        assert_eq!(grads.dhidden.len(), rows * d, "dhidden is not as long as hidden");
+        assert_eq!(grads.dweight.len(), vocab * d, "dweight is not as long as weight");
+    }
+    let kept: Vec<usize> = (0..rows).filter(|i| head.row_weights[*i] != 0.0).collect();
+    if let Some(grads) = &mut grads {
+        if kept.len() < rows {
+            grads.dhidden.fill(0.0);
+        }
+        if kept.is_empty() {
+            grads.dweight.fill(0.0);
+        }
+    }
+    let chunk = chunk_rows(vocab).min(kept.len());
+    let mut buffers = Chunk {
+        hidden: vec![0.0; if kept.len() < rows { chunk * d } else { 0 }],
+        logits: vec![0.0; chunk * vocab],
+        lse: vec![0.0; chunk],
+    };
+    let mut sum = 0.0;
+    for (number, kept) in kept.chunks(chunk.max(1)).enumerate() {
+        sum += buffers.run(cpu, shape, head, kept, grads.as_mut().map(|grads| (grads, number > 0)));
+    }
+    sum
+}
+
+/// Buffers for some rows at a time.
+struct Chunk {
+    /// The kept rows side by side; empty if every row is kept.
+    hidden: Vec<f32>,
+    logits: Vec<f32>,
+    lse: Vec<f32>,
+}
+
+impl Chunk {
+    /// The loss of the rows `kept` and, if asked for, their gradients, added to `dweight` if told so.
+    fn run(
+        &mut self,
+        cpu: Cpu,
+        shape: HeadShape,
+        head: Head,
+        kept: &[usize],
+        grads: Option<(&mut HeadGrads, bool)>,
+    ) -> f64 {
+        let HeadShape { d, vocab, .. } = shape;
+        let (n, first) = (kept.len(), kept[0]);
+        let side_by_side = self.hidden.is_empty();
+        if !side_by_side {
+            for (i, row) in kept.iter().zip(self.hidden.chunks_exact_mut(d.max(1))) {
+                row.copy_from_slice(&head.hidden[i * d..][..d]);
+            }
+        }
+        let hidden = if side_by_side { &head.hidden[first * d..][..n * d] } else { &self.hidden[..n * d] };
+        let hidden = MatRef::row_major(hidden, n, d);
+        let weight = MatRef::row_major(head.weight, vocab, d);
+        let (logits, lse) = (&mut self.logits[..n * vocab], &mut self.lse[..n]);
+        let targets: Vec<u32> = kept.iter().map(|i| head.targets[*i]).collect();
+        let row_weights: Vec<f32> = kept.iter().map(|i| head.row_weights[*i]).collect();
+
+        matmul(cpu, hidden, weight.t(), Epilogue::default(), logits);
+        log_sum_exp(cpu, vocab, logits, lse);
+        let losses = (0..n).map(|i| {
+            let nll = lse[i] - logits[i * vocab + targets[i] as usize];
+            f64::from(row_weights[i]) * f64::from(nll)
+        });
+        let sum = losses.sum();
+        if let Some((grads, accumulate)) = grads {
+            backward_in_place(cpu, &targets, &row_weights, lse, logits);
+            let dlogits = MatRef::row_major(logits, n, vocab);
+            matmul(cpu, dlogits.t(), hidden, Epilogue { bias: None, accumulate }, grads.dweight);
+            if side_by_side {
+                matmul(cpu, dlogits, weight, Epilogue::default(), &mut grads.dhidden[first * d..][..n * d]);
+            } else {
+                matmul(cpu, dlogits, weight, Epilogue::default(), &mut self.hidden[..n * d]);
+                for (i, row) in kept.iter().zip(self.hidden.chunks_exact(d.max(1))) {
+                    grads.dhidden[i * d..][..d].copy_from_slice(row);
+                }
+            }
+        }
+        sum
+    }
+}
+
+fn chunk_rows(vocab: usize) -> usize {
+    (CHUNK_NUMBERS / vocab.max(1)).max(MIN_CHUNK_ROWS)
+}
+
+fn vocab_of(rows: usize, logits: &[f32]) -> usize {
+    let vocab = logits.len().checked_div(rows).unwrap_or(0);
+    assert_eq!(logits.len(), rows * vocab, "logits are not {rows} rows of equal length");
+    vocab
+}
+
+fn active<'a>(targets: &'a [u32], row_weights: &'a [f32]) -> impl Iterator<Item = &'a u32> {
+    targets.iter().zip(row_weights).filter(|(_, weight)| **weight != 0.0).map(|(target, _)| target)
+}
+
+#[track_caller]
+fn assert_targets<'a>(mut targets: impl Iterator<Item = &'a u32>, vocab: usize) {
+    if let Some(target) = targets.find(|target| **target as usize >= vocab) {
+        panic!("target {target} is outside a vocabulary of {vocab}");
+    }
+}
+
+fn log_sum_exp(cpu: Cpu, vocab: usize, logits: &[f32], lse: &mut [f32]) {
+    let rows = lse.len();
+    let lse = Shared::new(lse);
+    parallel::rows(cpu, rows, 6 * vocab, 1, |part| {
+        // SAFETY: the parts are disjoint.
+        let lse = unsafe { lse.range(part.clone()) };
+        row_lse(cpu.isa, vocab, &logits[part.start * vocab..part.end * vocab], lse);
+    });
+}
+
+dispatch! { fn row_lse(vocab: usize, logits: &[f32], lse: &mut [f32]) = plain_lse | vector_lse; }
+dispatch! {
+    fn gradient(targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32])
+        = plain_gradient | vector_gradient;
+}
+
+fn plain_lse(vocab: usize, logits: &[f32], lse: &mut [f32]) {
+    for (i, lse) in lse.iter_mut().enumerate() {
+        let logits = &logits[i * vocab..][..vocab];
+        let max = f64::from(logits.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x)));
+        let sum: f64 = logits.iter().map(|x| (f64::from(*x) - max).exp()).sum();
+        *lse = (max + sum.ln()) as f32;
+    }
+}
+
+fn plain_gradient(targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
+    let vocab = logits.len().checked_div(targets.len()).unwrap_or(0);
+    for (i, logits) in logits.chunks_exact_mut(vocab.max(1)).enumerate() {
+        let weight = f64::from(row_weights[i]);
+        if weight == 0.0 {
+            logits.fill(0.0);
+            continue;
+        }
+        for (j, x) in logits.iter_mut().enumerate() {
+            let probability = (f64::from(*x) - f64::from(lse[i])).exp();
+            let target = if j == targets[i] as usize { 1.0 } else { 0.0 };
+            *x = ((probability - target) * weight) as f32;
+        }
+    }
+}
+
+#[inline(always)]
+fn vector_lse<S: Simd>(s: S, vocab: usize, logits: &[f32], lse: &mut [f32]) {
+    for (i, lse) in lse.iter_mut().enumerate() {
+        let logits = &logits[i * vocab..][..vocab];
+        let max = largest(s, logits);
+        *lse = max + exp_sum(s, logits, max).ln();
+    }
+}
+
+#[inline(always)]
+fn vector_gradient<S: Simd>(s: S, targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
+    let vocab = logits.len().checked_div(targets.len()).unwrap_or(0);
+    for (i, logits) in logits.chunks_exact_mut(vocab.max(1)).enumerate() {
+        let weight = row_weights[i];
+        if weight == 0.0 {
+            logits.fill(0.0);
+            continue;
+        }
+        let (factor, lse) = (s.splat(weight), s.splat(lse[i]));
+        let mut chunks = logits.chunks_exact_mut(S::LANES);
+        for chunk in &mut chunks {
+            let x = s.mul(exp(s, s.sub(s.load(chunk), lse)), factor);
+            s.store(chunk, x);
+        }
+        let rest = chunks.into_remainder();
+        let x = s.mul(exp(s, s.sub(s.load_part(rest), lse)), factor);
+        s.store_part(rest, x);
+        logits[targets[i] as usize] -= weight;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Isa;
+    use crate::random::Seed;
+    use crate::testing::{assert_close, numbers, wide};
+
+    struct Case {
+        shape: HeadShape,
+        hidden: Vec<f32>,
+        weight: Vec<f32>,
+        targets: Vec<u32>,
+        row_weights: Vec<f32>,
+    }
+
+    impl Case {
+        /// Every third row is left out, if told so.
+        fn new(shape: HeadShape, gaps: bool) -> Self {
+            let HeadShape { rows, d, vocab } = shape;
+            let left_out = |i: usize| gaps && i % 3 == 1;
+            let target = |i: usize| Seed::new(6).below(i as u64, vocab as u64) as u32;
+            Self {
+                shape,
+                hidden: numbers(1, rows * d),
+                weight: numbers(2, vocab * d),
+                targets: (0..rows).map(|i| if left_out(i) { NO_TARGET } else { target(i) }).collect(),
+                row_weights: (0..rows)
+                    .map(|i| if left_out(i) { 0.0 } else { 0.5 + (i % 7) as f32 / 7.0 })
+                    .collect(),
+            }
+        }
+
+        fn run(&self, cpu: Cpu) -> (f64, Vec<f32>, Vec<f32>) {
+            let Self { shape, hidden, weight, targets, row_weights } = self;
+            let (mut dhidden, mut dweight) = (vec![f32::NAN; hidden.len()], vec![f32::NAN; weight.len()]);
+            let head = Head { hidden, weight, targets, row_weights };
+            let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight };
+            let loss = head_nll_with_grad(cpu, *shape, head, grads);
+            assert_eq!(loss, head_nll(cpu, *shape, head));
+            (loss, dhidden, dweight)
+        }
+
+        /// Loss and gradients by the definition, in f64.
+        fn exact(&self) -> (f64, Vec<f64>, Vec<f64>) {
+            let HeadShape { rows, d, vocab } = self.shape;
+            let (hidden, weight) = (wide(&self.hidden), wide(&self.weight));
+            let (mut loss, mut dhidden, mut dweight) = (0.0, vec![0.0; rows * d], vec![0.0; vocab * d]);
+            for i in (0..rows).filter(|i| self.row_weights[*i] != 0.0) {
+                let w = f64::from(self.row_weights[i]);
+                let logits: Vec<f64> =
+                    (0..vocab).map(|j| (0..d).map(|l| hidden[i * d + l] * weight[j * d + l]).sum()).collect();
+                let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let lse = max + logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
+                loss += w * (lse - logits[self.targets[i] as usize]);
+                for j in 0..vocab {
+                    let hit = if j == self.targets[i] as usize { 1.0 } else { 0.0 };
+                    let slope = w * ((logits[j] - lse).exp() - hit);
+                    for l in 0..d {
+                        dhidden[i * d + l] += slope * weight[j * d + l];
+                        dweight[j * d + l] += slope * hidden[i * d + l];
+                    }
+                }
+            }
+            (loss, dhidden, dweight)
+        }
+    }
+
+    #[track_caller]
+    fn check(shape: HeadShape, gaps: bool) {
+        let case = Case::new(shape, gaps);
+        let (loss, dhidden, dweight) = case.exact();
+        for isa in Isa::supported() {
+            let one = case.run(Cpu { isa, threads: 1 });
+            assert!((one.0 - loss).abs() <= 1e-5 * loss.abs().max(1.0), "{isa}: loss {} not {loss}", one.0);
+            assert_close(&format!("{isa} dhidden"), &one.1, &dhidden, 5e-5);
+            assert_close(&format!("{isa} dweight"), &one.2, &dweight, 5e-5);
+            for threads in [2, 3] {
+                assert_eq!(case.run(Cpu { isa, threads }), one, "{isa} with {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_vocabulary_is_taken_in_chunks() {
+        let shape = HeadShape { rows: 150, d: 5, vocab: 17_000 };
+        assert!(chunk_rows(shape.vocab) < shape.rows / 2);
+        check(shape, false);
+        check(shape, true);
+    }
+
+    #[test]
+    fn rows_of_weight_0_contribute_exactly_nothing() {
+        let shape = HeadShape { rows: 9, d: 20, vocab: 33 };
+        let clean = Case::new(shape, true);
+        let mut dirty = Case::new(shape, true);
+        for i in (1..9).step_by(3) {
+            dirty.hidden[i * 20..(i + 1) * 20].fill(f32::NAN);
+        }
+        for isa in Isa::supported() {
+            let cpu = Cpu { isa, threads: 1 };
+            assert_eq!(clean.run(cpu), dirty.run(cpu));
+        }
+        let nothing = Case { row_weights: vec![0.0; 9], ..clean };
+        let (loss, dhidden, dweight) = nothing.run(Cpu::detect(1));
+        assert!(loss == 0.0 && dhidden.iter().chain(&dweight).all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn the_loss_of_logits_is_that_of_the_fused_head() {
+        let case = Case::new(HeadShape { rows: 14, d: 1, vocab: 21 }, true);
+        let logits: Vec<f32> =
+            case.hidden.iter().flat_map(|h| case.weight.iter().map(move |w| h * w)).collect();
+        for isa in Isa::supported() {
+            let cpu = Cpu { isa, threads: 2 };
+            let (mut nll, mut lse) = ([f32::NAN; 14], [f32::NAN; 14]);
+            forward(cpu, &case.targets, &logits, &mut nll, &mut lse);
+            let sum: f64 =
+                nll.iter().zip(&case.row_weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            let (loss, dhidden, _) = case.run(cpu);
+            assert!((sum - loss).abs() < 1e-5);
+            let mut dlogits = logits.clone();
+            backward_in_place(cpu, &case.targets, &case.row_weights, &lse, &mut dlogits);
+            for (row, dhidden) in dlogits.chunks(21).zip(dhidden) {
+                let sum: f32 = row.iter().zip(&case.weight).map(|(x, w)| x * w).sum();
+                assert!((sum - dhidden).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn huge_logits_and_nan_pass() {
+        let logits = [3e38, -3e38, 0.0, f32::NAN, 0.0, 0.0];
+        for isa in Isa::supported() {
+            let (mut nll, mut lse) = ([0.0; 2], [0.0; 2]);
+            forward(Cpu { isa, threads: 1 }, &[0, 1], &logits, &mut nll, &mut lse);
+            assert!(nll[0] == 0.0 && nll[1].is_nan(), "{isa}: {nll:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "target 3 is outside a vocabulary of 3")]
+    fn targets_must_exist() {
+        forward(Cpu::detect(1), &[3], &[0.0; 3], &mut [0.0], &mut [0.0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn every_path_equals_the_definition(rows in 0usize..20, d in 1usize..40, vocab in 1usize..70, gaps: bool) {
+            check(HeadShape { rows, d, vocab }, gaps);
+        }
+    }
+}

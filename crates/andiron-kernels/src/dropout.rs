@@ -1,0 +1,123 @@
+//! Dropout whose mask is a function of a seed and an element's index, so that no mask is stored.
+
+use crate::Cpu;
+use crate::parallel::{self, Shared};
+use crate::random::{BULK, Seed};
+use crate::simd::{Simd, dispatch};
+
+/// Elements whose random words are made together.
+const GROUP: usize = 4 * BULK;
+
+/// Which elements are dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// The probability that an element becomes 0, in `[0, 1]`.
+    pub probability: f32,
+    /// The random stream; use another one for every layer and step.
+    pub seed: Seed,
+}
+
+/// What survives: an element whose word is below `threshold` is multiplied by `scale`.
+#[derive(Clone, Copy)]
+struct Rule {
+    seed: Seed,
+    threshold: u64,
+    scale: f32,
+}
+
+/// `y[i]` is 0 with the given probability, else `x[i]` divided by the probability to keep it.
+///
+/// The gradient is the same function: apply it to `dy` with the same [`Dropout`].
+///
+/// Source: Srivastava et al. 2014, "Dropout", <https://jmlr.org/papers/v15/srivastava14a.html>.
+///
+/// # Panics
+/// If the lengths differ or the probability is not in `[0, 1]`.
+///
+/// # Example
+/// ```
+/// use andiron_kernels::{Cpu, dropout::{Dropout, apply}, random::Seed};
+/// let (dropout, mut y) = (Dropout { probability: 0.5, seed: Seed::new(1) }, [0.0; 8]);
+/// apply(Cpu::detect(1), dropout, &[1.0; 8], &mut y);
+/// assert!(y.iter().all(|y| *y == 0.0 || *y == 2.0));
+/// ```
+pub fn apply(cpu: Cpu, dropout: Dropout, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "x and y differ in length");
+    assert!((0.0..=1.0).contains(&dropout.probability), "probability {} is not one", dropout.probability);
+    const ALL: f64 = (1u64 << 32) as f64;
+    let threshold = ((1.0 - f64::from(dropout.probability)) * ALL).round();
+    let scale = if threshold > 0.0 { (ALL / threshold) as f32 } else { 0.0 };
+    let rule = Rule { seed: dropout.seed, threshold: threshold as u64, scale };
+    let y = Shared::new(y);
+    parallel::rows(cpu, x.len(), 8, GROUP, |part| {
+        // SAFETY: the parts are disjoint.
+        let y = unsafe { y.range(part.clone()) };
+        mask(cpu.isa, rule, part.start, &x[part], y);
+    });
+}
+
+dispatch! { fn mask(rule: Rule, start: usize, x: &[f32], y: &mut [f32]) = plain | vector; }
+
+/// `start`, the index of the first element, is a multiple of [`GROUP`].
+#[inline(always)]
+fn plain(rule: Rule, start: usize, x: &[f32], y: &mut [f32]) {
+    let Rule { seed, threshold, scale } = rule;
+    for (i, (x, y)) in x.chunks(GROUP).zip(y.chunks_mut(GROUP)).enumerate() {
+        let words = seed.words(((start / GROUP + i) * BULK) as u64);
+        for ((x, y), words) in x.chunks(BULK).zip(y.chunks_mut(BULK)).zip(words) {
+            for ((x, y), word) in x.iter().zip(y).zip(words) {
+                *y = if u64::from(word) < threshold { x * scale } else { 0.0 };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn vector<S: Simd>(_: S, rule: Rule, start: usize, x: &[f32], y: &mut [f32]) {
+    plain(rule, start, x, y);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn the_mask_depends_on_seed_and_index_only() {
+        let x: Vec<f32> = (0..50_001).map(|i| i as f32 + 1.0).collect();
+        let dropout = Dropout { probability: 0.1, seed: Seed::new(4) };
+        let mut wanted = vec![f32::NAN; x.len()];
+        apply(Cpu { isa: Isa::Scalar, threads: 1 }, dropout, &x, &mut wanted);
+        for isa in Isa::supported() {
+            for threads in [1, 2, 3] {
+                let mut y = vec![f32::NAN; x.len()];
+                apply(Cpu { isa, threads }, dropout, &x, &mut y);
+                assert_eq!(y, wanted);
+            }
+        }
+        let mut head = vec![0.0; 77];
+        apply(Cpu::detect(1), dropout, &x[..77], &mut head);
+        assert_eq!(head, wanted[..77]);
+    }
+
+    #[test]
+    fn the_mean_is_kept() {
+        let x = vec![1.0; 200_000];
+        for probability in [0.0, 0.1, 0.5, 0.9] {
+            let mut y = vec![0.0; x.len()];
+            apply(Cpu::detect(2), Dropout { probability, seed: Seed::new(8) }, &x, &mut y);
+            let mean = y.iter().map(|y| f64::from(*y)).sum::<f64>() / 2e5;
+            assert!((mean - 1.0).abs() < 0.03, "probability {probability}: mean {mean}");
+        }
+    }
+
+    #[test]
+    fn nothing_and_everything_can_be_dropped() {
+        let mut y = [0.0; 5];
+        let seed = Seed::new(0);
+        apply(Cpu::detect(1), Dropout { probability: 0.0, seed }, &[3.0; 5], &mut y);
+        assert_eq!(y, [3.0; 5]);
+        apply(Cpu::detect(1), Dropout { probability: 1.0, seed }, &[3.0; 5], &mut y);
+        assert_eq!(y, [0.0; 5]);
+    }
+}

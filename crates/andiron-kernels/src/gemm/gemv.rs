@@ -1,0 +1,232 @@
+//! Products with few rows: each number of `b` is used a handful of times, so the time is that of reading it.
+
+use super::{Epilogue, MatRef};
+use crate::Cpu;
+use crate::parallel::{self, Shared};
+use crate::simd::{Simd, dispatch};
+
+/// More rows than this are left to the blocked product.
+pub(super) const MAX_ROWS: usize = 4;
+/// Columns whose sums stay in the first-level cache while rows of `b` pass by.
+const STRIP: usize = 1024;
+
+/// The columns `start..start + count` of a product with few rows; `a` is packed row by row.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    a: &'a [f32],
+    k: usize,
+    b: MatRef<'a>,
+    bias: Option<&'a [f32]>,
+    accumulate: bool,
+    start: usize,
+    count: usize,
+}
+
+/// `c = a b` with up to [`MAX_ROWS`] rows and contiguous rows or columns of `b`.
+pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    let copied: Vec<f32>;
+    let rows = if a.col_stride == 1 && (m == 1 || a.row_stride == k) {
+        &a.data[..m * k]
+    } else {
+        copied = (0..m * k).map(|index| a.at(index / k, index % k)).collect();
+        &copied
+    };
+    let c = Shared::new(c);
+    // Reading is slower than multiplying: a number of `b` counts as two multiply-adds.
+    parallel::rows(cpu, n, 2 * k, 64, |cols| {
+        let columns = Columns {
+            a: rows,
+            k,
+            b,
+            bias: epilogue.bias,
+            accumulate: epilogue.accumulate,
+            start: cols.start,
+            count: cols.len(),
+        };
+        let row = |i: usize| {
+            let i = i.min(m - 1);
+            // SAFETY: rows are disjoint, as are the ranges of columns; only the first `m` are used.
+            unsafe { c.range(i * n + cols.start..i * n + cols.end) }
+        };
+        match m {
+            1 => strip(cpu.isa, columns, &mut [row(0)]),
+            2 => strip(cpu.isa, columns, &mut [row(0), row(1)]),
+            3 => strip(cpu.isa, columns, &mut [row(0), row(1), row(2)]),
+            _ => strip(cpu.isa, columns, &mut [row(0), row(1), row(2), row(3)]),
+        }
+    });
+}
+
+dispatch! { fn strip(columns: Columns, c: &mut [&mut [f32]]) = strip_scalar | strip_vector; }
+
+fn strip_scalar(columns: Columns, c: &mut [&mut [f32]]) {
+    let Columns { a, k, b, start, .. } = columns;
+    for (i, row) in c.iter_mut().enumerate() {
+        begin(&columns, row);
+        for (j, sum) in row.iter_mut().enumerate() {
+            *sum += (0..k).map(|l| a[i * k + l] * b.at(l, start + j)).sum::<f32>();
+        }
+    }
+}
+
+/// What the sums start from.
+#[inline(always)]
+fn begin(columns: &Columns, row: &mut [f32]) {
+    if !columns.accumulate {
+        row.fill(0.0);
+    }
+    if let Some(bias) = columns.bias {
+        for (c, bias) in row.iter_mut().zip(&bias[columns.start..][..columns.count]) {
+            *c += bias;
+        }
+    }
+}
+
+#[inline(always)]
+fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
+    for row in c.iter_mut() {
+        begin(&columns, row);
+    }
+    let along_depth = columns.b.row_stride == 1 && (columns.b.col_stride != 1 || columns.k > 1);
+    match (c, along_depth) {
+        ([p], true) => dots::<S, 1>(s, &columns, [p]),
+        ([p, q], true) => dots::<S, 2>(s, &columns, [p, q]),
+        ([p, q, r], true) => dots::<S, 3>(s, &columns, [p, q, r]),
+        ([p, q, r, t], true) => dots::<S, 4>(s, &columns, [p, q, r, t]),
+        ([p], false) => sums::<S, 1>(s, &columns, [p]),
+        ([p, q], false) => sums::<S, 2>(s, &columns, [p, q]),
+        ([p, q, r], false) => sums::<S, 3>(s, &columns, [p, q, r]),
+        ([p, q, r, t], false) => sums::<S, 4>(s, &columns, [p, q, r, t]),
+        _ => unreachable!("few_rows passes one to four rows"),
+    }
+}
+
+/// Columns of `b` are contiguous: four dot products with each row at a time.
+#[inline(always)]
+fn dots<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
+    let mut j = 0;
+    let mut c = c;
+    while j + 4 <= columns.count {
+        some_dots::<S, M, 4>(s, columns, &mut c, j);
+        j += 4;
+    }
+    while j < columns.count {
+        some_dots::<S, M, 1>(s, columns, &mut c, j);
+        j += 1;
+    }
+}
+
+#[inline(always)]
+fn some_dots<S: Simd, const M: usize, const N: usize>(
+    s: S,
+    columns: &Columns,
+    c: &mut [&mut [f32]; M],
+    j: usize,
+) {
+    let Columns { a, k, b, start, .. } = *columns;
+    let mut rows = [a; M];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &a[i * k..][..k];
+    }
+    let mut cols = [a; N];
+    for (n, col) in cols.iter_mut().enumerate() {
+        *col = &b.data[(start + j + n) * b.col_stride..][..k];
+    }
+    let mut sums = [[s.splat(0.0); N]; M];
+    let whole = k / S::LANES * S::LANES;
+    for l in (0..whole).step_by(S::LANES) {
+        let mut x = [s.splat(0.0); N];
+        for (x, col) in x.iter_mut().zip(cols) {
+            // SAFETY: `l + LANES <= k`, the length of the column.
+            *x = unsafe { s.load_from(col.as_ptr().add(l)) };
+        }
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            // SAFETY: `l + LANES <= k`, the length of the row.
+            let y = unsafe { s.load_from(row.as_ptr().add(l)) };
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = s.fma(x, y, *sum);
+            }
+        }
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let y = s.load_part(&row[whole..]);
+        for (n, col) in cols.iter().enumerate() {
+            let sum = s.fma(s.load_part(&col[whole..]), y, sums[i][n]);
+            c[i][j + n] += s.sum(sum);
+        }
+    }
+}
+
+/// Rows of `b` are contiguous: adds multiples of four of them at a time.
+#[inline(always)]
+fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
+    let Columns { k, count, .. } = *columns;
+    let mut c = c;
+    let mut j = 0;
+    while j < count {
+        let width = STRIP.min(count - j);
+        let mut l = 0;
+        while l + 4 <= k {
+            some_sums::<S, M, 4>(s, columns, &mut c, (j, width), l);
+            l += 4;
+        }
+        while l < k {
+            some_sums::<S, M, 1>(s, columns, &mut c, (j, width), l);
+            l += 1;
+        }
+        j += width;
+    }
+}
+
+#[inline(always)]
+fn some_sums<S: Simd, const M: usize, const K: usize>(
+    s: S,
+    columns: &Columns,
+    c: &mut [&mut [f32]; M],
+    (j, width): (usize, usize),
+    l: usize,
+) {
+    let Columns { a, k, b, start, .. } = *columns;
+    let mut factors = [[s.splat(0.0); K]; M];
+    for (i, factors) in factors.iter_mut().enumerate() {
+        for (d, factor) in factors.iter_mut().enumerate() {
+            *factor = s.splat(a[i * k + l + d]);
+        }
+    }
+    let mut rows = [a; K];
+    for (d, row) in rows.iter_mut().enumerate() {
+        *row = &b.data[(l + d) * b.row_stride + start + j..][..width];
+    }
+    for row in c.iter() {
+        assert!(row.len() >= j + width);
+    }
+    let whole = width / S::LANES * S::LANES;
+    for v in (0..whole).step_by(S::LANES) {
+        // SAFETY: `v + LANES <= width`, the length of the rows and the room in `c` behind `j`.
+        unsafe {
+            let mut x = [s.splat(0.0); K];
+            for (x, row) in x.iter_mut().zip(rows) {
+                *x = s.load_from(row.as_ptr().add(v));
+            }
+            for (row, factors) in c.iter_mut().zip(factors) {
+                let to = row.as_mut_ptr().add(j + v);
+                let mut sum = s.load_from(to);
+                for (x, factor) in x.into_iter().zip(factors) {
+                    sum = s.fma(x, factor, sum);
+                }
+                s.store_to(to, sum);
+            }
+        }
+    }
+    if whole < width {
+        for (row, factors) in c.iter_mut().zip(factors) {
+            let to = &mut row[j + whole..j + width];
+            let mut sum = s.load_part(to);
+            for (from, factor) in rows.into_iter().zip(factors) {
+                sum = s.fma(s.load_part(&from[whole..]), factor, sum);
+            }
+            s.store_part(to, sum);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+// Vector instructions and writing one slice from several threads need it. It is kept in `simd`, `parallel`
+// and the inner loops of `gemm` and `attention`; the public functions check every length before they enter.
+#![allow(unsafe_code)]
+// Where there is no vector type yet, nothing calls the vector versions; they are compiled all the same.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
+mod cpu;
+pub mod random;
+
+mod parallel;
+mod simd;
+
+pub mod gemm;
+
+pub mod attention;
+
+pub mod activation;
+pub mod adamw;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod norm;
+pub mod reduce;
+pub mod softmax;
+
+#[cfg(test)]
+mod testing;
+
+pub use cpu::{Cpu, Isa};

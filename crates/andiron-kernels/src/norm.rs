@@ -1,0 +1,465 @@
+//! Layer normalisation and RMS normalisation over the last axis.
+
+use crate::Cpu;
+use crate::parallel::{self, Shared};
+use crate::simd::{Simd, dispatch};
+
+/// Rows whose contributions to `dgamma` and `dbeta` are summed first; fixed, so that the sums do not depend on the
+/// number of threads.
+const BLOCK_ROWS: usize = 64;
+/// Cost of an element in units of [`parallel::rows`].
+const WORK: usize = 3;
+
+/// What a norm learns, and its `eps`.
+#[derive(Clone, Copy, Debug)]
+pub struct NormParams<'a> {
+    /// Scale, `[width]`; its length is the width of a row.
+    pub gamma: &'a [f32],
+    /// Offset, `[width]`; RMS normalisation has none.
+    pub beta: Option<&'a [f32]>,
+    /// Added to the variance (or mean square) before the root.
+    pub eps: f32,
+}
+
+/// What layer normalisation computes.
+#[derive(Debug)]
+pub struct LayerNormOut<'a> {
+    /// `[rows, width]`.
+    pub y: &'a mut [f32],
+    /// Mean of each row, `[rows]`; needed again by the backward pass.
+    pub mean: &'a mut [f32],
+    /// `1 / √(variance + eps)` of each row, `[rows]`; needed again by the backward pass.
+    pub rstd: &'a mut [f32],
+}
+
+/// What the backward pass of layer normalisation reads.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNormSaved<'a> {
+    /// The forward pass's input, `[rows, width]`.
+    pub x: &'a [f32],
+    /// Scale, `[width]`.
+    pub gamma: &'a [f32],
+    /// As computed by [`layer_norm`].
+    pub mean: &'a [f32],
+    /// As computed by [`layer_norm`].
+    pub rstd: &'a [f32],
+}
+
+/// Gradients of layer normalisation.
+#[derive(Debug)]
+pub struct LayerNormGrads<'a> {
+    /// `[rows, width]`.
+    pub dx: &'a mut [f32],
+    /// `[width]`.
+    pub dgamma: &'a mut [f32],
+    /// `[width]`.
+    pub dbeta: &'a mut [f32],
+}
+
+/// What the backward pass of RMS normalisation reads.
+#[derive(Clone, Copy, Debug)]
+pub struct RmsNormSaved<'a> {
+    /// The forward pass's input, `[rows, width]`.
+    pub x: &'a [f32],
+    /// Scale, `[width]`.
+    pub gamma: &'a [f32],
+    /// As computed by [`rms_norm`].
+    pub rstd: &'a [f32],
+}
+
+/// Gradients of RMS normalisation.
+#[derive(Debug)]
+pub struct RmsNormGrads<'a> {
+    /// `[rows, width]`.
+    pub dx: &'a mut [f32],
+    /// `[width]`.
+    pub dgamma: &'a mut [f32],
+}
+
+/// `y = (x - mean) rstd gamma + beta`, row by row, with the population variance.
+///
+/// Source: Ba, Kiros, Hinton 2016, "Layer Normalization", <https://arxiv.org/abs/1607.06450>.
+///
+/// # Shape
+/// `x`: `[rows, width]` with `width = params.gamma.len()`.
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn layer_norm(cpu: Cpu, params: NormParams, x: &[f32], out: LayerNormOut) {
+    forward::<true>(cpu, params, x, (out.y, out.mean, out.rstd));
+}
+
+/// Gradients of [`layer_norm`].
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn layer_norm_backward(cpu: Cpu, saved: LayerNormSaved, dy: &[f32], grads: LayerNormGrads) {
+    backward::<true>(cpu, saved, dy, grads);
+}
+
+/// `y = x rstd gamma` with `rstd = 1 / √(mean of x² + eps)`, row by row.
+///
+/// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization",
+/// <https://arxiv.org/abs/1910.07467>.
+///
+/// # Shape
+/// `x`, `y`: `[rows, width]` with `width = params.gamma.len()`; `rstd`: `[rows]`.
+///
+/// # Panics
+/// If the lengths do not agree or `params.beta` is given.
+pub fn rms_norm(cpu: Cpu, params: NormParams, x: &[f32], y: &mut [f32], rstd: &mut [f32]) {
+    assert!(params.beta.is_none(), "RMS normalisation has no offset");
+    forward::<false>(cpu, params, x, (y, &mut [], rstd));
+}
+
+/// Gradients of [`rms_norm`].
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn rms_norm_backward(cpu: Cpu, saved: RmsNormSaved, dy: &[f32], grads: RmsNormGrads) {
+    let saved = LayerNormSaved { x: saved.x, gamma: saved.gamma, mean: &[], rstd: saved.rstd };
+    let grads = LayerNormGrads { dx: grads.dx, dgamma: grads.dgamma, dbeta: &mut [] };
+    backward::<false>(cpu, saved, dy, grads);
+}
+
+/// Some rows of a forward pass. Without centring `mean` is empty.
+struct Rows<'a> {
+    params: NormParams<'a>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    mean: &'a mut [f32],
+    rstd: &'a mut [f32],
+}
+
+/// Some rows of a backward pass. Without centring `mean` and `dbeta` are empty.
+struct BackwardRows<'a> {
+    saved: LayerNormSaved<'a>,
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    /// Added to.
+    dgamma: &'a mut [f32],
+    /// Added to.
+    dbeta: &'a mut [f32],
+}
+
+fn forward<const CENTRED: bool>(
+    cpu: Cpu,
+    params: NormParams,
+    x: &[f32],
+    (y, mean, rstd): (&mut [f32], &mut [f32], &mut [f32]),
+) {
+    let (width, rows) = (params.gamma.len(), rstd.len());
+    assert_eq!(x.len(), rows * width, "x is not {rows} rows of {width}");
+    assert_eq!(y.len(), x.len(), "x and y differ in length");
+    assert!(params.beta.is_none_or(|beta| beta.len() == width), "beta is not as long as gamma");
+    assert!(!CENTRED || mean.len() == rows, "mean does not have one number per row");
+    let (y, mean, rstd) = (Shared::new(y), Shared::new(mean), Shared::new(rstd));
+    parallel::rows(cpu, rows, WORK * width, 1, |part| {
+        let elements = part.start * width..part.end * width;
+        let means = if CENTRED { part.clone() } else { 0..0 };
+        // SAFETY: the parts are disjoint.
+        let (y, mean, rstd) = unsafe { (y.range(elements.clone()), mean.range(means), rstd.range(part)) };
+        let rows = Rows { params, x: &x[elements], y, mean, rstd };
+        if CENTRED { centred(cpu.isa, rows) } else { uncentred(cpu.isa, rows) }
+    });
+}
+
+fn backward<const CENTRED: bool>(cpu: Cpu, saved: LayerNormSaved, dy: &[f32], grads: LayerNormGrads) {
+    let (width, rows) = (saved.gamma.len(), saved.rstd.len());
+    let LayerNormGrads { dx, dgamma, dbeta } = grads;
+    assert_eq!(saved.x.len(), rows * width, "x is not {rows} rows of {width}");
+    assert!(dy.len() == rows * width && dx.len() == rows * width, "dy or dx is not as long as x");
+    assert_eq!(dgamma.len(), width, "dgamma is not as long as gamma");
+    assert!(!CENTRED || saved.mean.len() == rows, "mean does not have one number per row");
+    assert!(!CENTRED || dbeta.len() == width, "dbeta is not as long as gamma");
+    let blocks = rows.div_ceil(BLOCK_ROWS);
+    // For each block its dgamma and its dbeta.
+    let mut partial = vec![0.0; blocks * 2 * width];
+    {
+        let (dx, partial) = (Shared::new(dx), Shared::new(&mut partial));
+        parallel::rows(cpu, blocks, 3 * WORK * BLOCK_ROWS * width, 1, |part| {
+            for block in part {
+                let part = block * BLOCK_ROWS..rows.min((block + 1) * BLOCK_ROWS);
+                let elements = part.start * width..part.end * width;
+                // SAFETY: the blocks are disjoint.
+                let (dx, sums) = unsafe {
+                    (dx.range(elements.clone()), partial.range(block * 2 * width..(block + 1) * 2 * width))
+                };
+                let (dgamma, dbeta) = sums.split_at_mut(width);
+                let saved = LayerNormSaved {
+                    x: &saved.x[elements.clone()],
+                    gamma: saved.gamma,
+                    mean: if CENTRED { &saved.mean[part.clone()] } else { &[] },
+                    rstd: &saved.rstd[part],
+                };
+                let rows = BackwardRows { saved, dy: &dy[elements], dx, dgamma, dbeta };
+                if CENTRED { centred_backward(cpu.isa, rows) } else { uncentred_backward(cpu.isa, rows) }
+            }
+        });
+    }
+    dgamma.fill(0.0);
+    dbeta.fill(0.0);
+    for sums in partial.chunks_exact((2 * width).max(1)) {
+        dgamma.iter_mut().zip(&sums[..width]).for_each(|(sum, x)| *sum += x);
+        dbeta.iter_mut().zip(&sums[width..]).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+dispatch! { fn centred(rows: Rows) = plain::<true> | vector::<_, true>; }
+dispatch! { fn uncentred(rows: Rows) = plain::<false> | vector::<_, false>; }
+dispatch! {
+    fn centred_backward(rows: BackwardRows) = plain_backward::<true> | vector_backward::<_, true>;
+}
+dispatch! {
+    fn uncentred_backward(rows: BackwardRows) = plain_backward::<false> | vector_backward::<_, false>;
+}
+
+/// The definition, in f64.
+fn plain<const CENTRED: bool>(rows: Rows) {
+    let Rows { params, x, y, mean: means, rstd } = rows;
+    let width = params.gamma.len();
+    for (i, rstd) in rstd.iter_mut().enumerate() {
+        let x = &x[i * width..][..width];
+        let mean = if CENTRED { x.iter().map(|x| f64::from(*x)).sum::<f64>() / width as f64 } else { 0.0 };
+        let square = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / width as f64;
+        let scale = 1.0 / (square + f64::from(params.eps)).sqrt();
+        for (j, y) in y[i * width..][..width].iter_mut().enumerate() {
+            let offset = params.beta.map_or(0.0, |beta| f64::from(beta[j]));
+            *y = ((f64::from(x[j]) - mean) * scale * f64::from(params.gamma[j]) + offset) as f32;
+        }
+        *rstd = scale as f32;
+        if CENTRED {
+            means[i] = mean as f32;
+        }
+    }
+}
+
+/// The chain rule, in f64: with `g = gamma dy` and `z = (x - mean) rstd`,
+/// `dx = rstd (g - mean(g) - z mean(g z))`; without centring the middle term is absent.
+fn plain_backward<const CENTRED: bool>(rows: BackwardRows) {
+    let BackwardRows { saved, dy, dx, dgamma, dbeta } = rows;
+    let width = saved.gamma.len();
+    for (i, rstd) in saved.rstd.iter().enumerate() {
+        let rstd = f64::from(*rstd);
+        let mean = if CENTRED { f64::from(saved.mean[i]) } else { 0.0 };
+        let (x, dy) = (&saved.x[i * width..][..width], &dy[i * width..][..width]);
+        let z = |j: usize| (f64::from(x[j]) - mean) * rstd;
+        let g = |j: usize| f64::from(dy[j]) * f64::from(saved.gamma[j]);
+        let mean_g = if CENTRED { (0..width).map(g).sum::<f64>() / width as f64 } else { 0.0 };
+        let mean_gz = (0..width).map(|j| g(j) * z(j)).sum::<f64>() / width as f64;
+        for (j, dx) in dx[i * width..][..width].iter_mut().enumerate() {
+            *dx = (rstd * (g(j) - mean_g - z(j) * mean_gz)) as f32;
+            dgamma[j] += (f64::from(dy[j]) * z(j)) as f32;
+            dbeta[j] += dy[j];
+        }
+    }
+}
+
+#[inline(always)]
+fn vector<S: Simd, const CENTRED: bool>(s: S, rows: Rows) {
+    let Rows { params, x, y, mean: means, rstd } = rows;
+    let width = params.gamma.len();
+    let whole = width / S::LANES * S::LANES;
+    let shrink = 1.0 / width as f32;
+    for (i, rstd) in rstd.iter_mut().enumerate() {
+        let (x, y) = (&x[i * width..][..width], &mut y[i * width..][..width]);
+        let mut mean = 0.0;
+        if CENTRED {
+            let mut sum = s.splat(0.0);
+            for j in (0..whole).step_by(S::LANES) {
+                sum = s.add(sum, s.load(&x[j..]));
+            }
+            mean = s.sum(s.add(sum, s.load_part(&x[whole..]))) * shrink;
+            means[i] = mean;
+        }
+        let centre = s.splat(mean);
+        let mut sum = s.splat(0.0);
+        for j in (0..whole).step_by(S::LANES) {
+            let x = s.sub(s.load(&x[j..]), centre);
+            sum = s.fma(x, x, sum);
+        }
+        let mut square = s.sum(sum);
+        for x in &x[whole..] {
+            square += (x - mean) * (x - mean);
+        }
+        *rstd = 1.0 / (square * shrink + params.eps).sqrt();
+        let scale = s.splat(*rstd);
+        for j in (0..whole).step_by(S::LANES) {
+            let z = s.mul(s.sub(s.load(&x[j..]), centre), scale);
+            let offset = params.beta.map_or(s.splat(0.0), |beta| s.load(&beta[j..]));
+            s.store(&mut y[j..], s.fma(z, s.load(&params.gamma[j..]), offset));
+        }
+        let z = s.mul(s.sub(s.load_part(&x[whole..]), centre), scale);
+        let offset = params.beta.map_or(s.splat(0.0), |beta| s.load_part(&beta[whole..]));
+        s.store_part(&mut y[whole..], s.fma(z, s.load_part(&params.gamma[whole..]), offset));
+    }
+}
+
+#[inline(always)]
+fn vector_backward<S: Simd, const CENTRED: bool>(s: S, rows: BackwardRows) {
+    let BackwardRows { saved, dy, dx, dgamma, dbeta } = rows;
+    let gamma = saved.gamma;
+    let width = gamma.len();
+    let whole = width / S::LANES * S::LANES;
+    let shrink = 1.0 / width as f32;
+    for (i, rstd) in saved.rstd.iter().enumerate() {
+        let (x, dy) = (&saved.x[i * width..][..width], &dy[i * width..][..width]);
+        let dx = &mut dx[i * width..][..width];
+        let centre = s.splat(if CENTRED { saved.mean[i] } else { 0.0 });
+        let scale = s.splat(*rstd);
+        let (mut sum_g, mut sum_gz) = (s.splat(0.0), s.splat(0.0));
+        for j in (0..whole).step_by(S::LANES) {
+            let z = s.mul(s.sub(s.load(&x[j..]), centre), scale);
+            let dy = s.load(&dy[j..]);
+            let g = s.mul(dy, s.load(&gamma[j..]));
+            sum_g = s.add(sum_g, g);
+            sum_gz = s.fma(g, z, sum_gz);
+            let (dgamma, dbeta) = (&mut dgamma[j..], &mut dbeta[j..]);
+            s.store(dgamma, s.fma(dy, z, s.load(dgamma)));
+            s.store(dbeta, s.add(s.load(dbeta), dy));
+        }
+        let last_z = s.mul(s.sub(s.load_part(&x[whole..]), centre), scale);
+        let last_dy = s.load_part(&dy[whole..]);
+        let last_g = s.mul(last_dy, s.load_part(&gamma[whole..]));
+        sum_g = s.add(sum_g, last_g);
+        sum_gz = s.fma(last_g, last_z, sum_gz);
+        let (last_dgamma, last_dbeta) = (&mut dgamma[whole..], &mut dbeta[whole..]);
+        s.store_part(last_dgamma, s.fma(last_dy, last_z, s.load_part(last_dgamma)));
+        s.store_part(last_dbeta, s.add(s.load_part(last_dbeta), last_dy));
+
+        let mean_g = s.splat(if CENTRED { s.sum(sum_g) * shrink } else { 0.0 });
+        let mean_gz = s.splat(-s.sum(sum_gz) * shrink);
+        for j in (0..whole).step_by(S::LANES) {
+            let z = s.mul(s.sub(s.load(&x[j..]), centre), scale);
+            let g = s.mul(s.load(&dy[j..]), s.load(&gamma[j..]));
+            s.store(&mut dx[j..], s.mul(scale, s.fma(z, mean_gz, s.sub(g, mean_g))));
+        }
+        s.store_part(&mut dx[whole..], s.mul(scale, s.fma(last_z, mean_gz, s.sub(last_g, mean_g))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Isa;
+    use crate::testing::{assert_close, numbers, wide};
+
+    /// The outputs of a forward pass and, for `dy`, of the backward pass.
+    fn run(cpu: Cpu, centred: bool, rows: usize, width: usize) -> Vec<Vec<f32>> {
+        let x = numbers(1, rows * width);
+        let (gamma, beta) = (numbers(2, width), numbers(3, width));
+        let dy = numbers(4, rows * width);
+        let dirty = |n: usize| vec![f32::NAN; n];
+        let (mut y, mut mean, mut rstd) = (dirty(rows * width), dirty(rows), dirty(rows));
+        let (mut dx, mut dgamma, mut dbeta) = (dirty(rows * width), dirty(width), dirty(width));
+        let gamma = &gamma[..];
+        if centred {
+            let params = NormParams { gamma, beta: Some(&beta), eps: 1e-5 };
+            layer_norm(cpu, params, &x, LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd });
+            let saved = LayerNormSaved { x: &x, gamma, mean: &mean, rstd: &rstd };
+            let grads = LayerNormGrads { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta };
+            layer_norm_backward(cpu, saved, &dy, grads);
+            vec![y, mean, rstd, dx, dgamma, dbeta]
+        } else {
+            rms_norm(cpu, NormParams { gamma, beta: None, eps: 1e-5 }, &x, &mut y, &mut rstd);
+            let saved = RmsNormSaved { x: &x, gamma, rstd: &rstd };
+            rms_norm_backward(cpu, saved, &dy, RmsNormGrads { dx: &mut dx, dgamma: &mut dgamma });
+            vec![y, rstd, dx, dgamma]
+        }
+    }
+
+    #[track_caller]
+    fn check(rows: usize, width: usize) {
+        for centred in [true, false] {
+            let plain = run(Cpu { isa: Isa::Scalar, threads: 1 }, centred, rows, width);
+            for isa in Isa::supported() {
+                let one = run(Cpu { isa, threads: 1 }, centred, rows, width);
+                for (found, wanted) in one.iter().zip(&plain) {
+                    assert_close(&format!("{isa} {rows}x{width}"), found, &wide(wanted), 1e-5);
+                }
+                for threads in [2, 3] {
+                    assert_eq!(
+                        run(Cpu { isa, threads }, centred, rows, width),
+                        one,
+                        "{isa} {threads} threads"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_rows_are_summed_in_a_fixed_order() {
+        check(300, 130);
+        check(1, 384);
+        check(0, 16);
+    }
+
+    #[test]
+    fn gradients_are_the_slopes_of_the_output() {
+        let (rows, width) = (3, 10);
+        let x = numbers(1, rows * width);
+        let (gamma, dy) = (numbers(2, width), numbers(4, rows * width));
+        for centred in [true, false] {
+            // In f64, so that the differences are exact enough.
+            let loss = |x: &[f64], gamma: &[f64]| -> f64 {
+                let mut loss = 0.0;
+                for i in 0..rows {
+                    let x = &x[i * width..][..width];
+                    let mean = if centred { x.iter().sum::<f64>() / width as f64 } else { 0.0 };
+                    let square = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+                    for j in 0..width {
+                        let z = (x[j] - mean) / (square + f64::from(1e-5f32)).sqrt();
+                        loss += z * gamma[j] * f64::from(dy[i * width + j]);
+                    }
+                }
+                loss
+            };
+            let (x, gamma) = (wide(&x), wide(&gamma));
+            let slope = |k: usize, of_x: bool| {
+                let shifted = |step: f64| {
+                    let (mut x, mut gamma) = (x.clone(), gamma.clone());
+                    if of_x {
+                        x[k] += step
+                    } else {
+                        gamma[k] += step
+                    }
+                    loss(&x, &gamma)
+                };
+                (shifted(1e-5) - shifted(-1e-5)) / 2e-5
+            };
+            let dx: Vec<f64> = (0..rows * width).map(|k| slope(k, true)).collect();
+            let dgamma: Vec<f64> = (0..width).map(|k| slope(k, false)).collect();
+            for isa in Isa::supported() {
+                let found = run(Cpu { isa, threads: 1 }, centred, rows, width);
+                let first = if centred { 3 } else { 2 };
+                assert_close("dx", &found[first], &dx, 1e-5);
+                assert_close("dgamma", &found[first + 1], &dgamma, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_row_spoils_only_itself() {
+        let (rows, width) = (3, 20);
+        let mut x = numbers(1, rows * width);
+        x[width] = f32::NAN;
+        for isa in Isa::supported() {
+            let (mut y, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows]);
+            let params = NormParams { gamma: &[1.0; 20], beta: None, eps: 1e-5 };
+            rms_norm(Cpu { isa, threads: 1 }, params, &x, &mut y, &mut rstd);
+            assert!(y[width..2 * width].iter().all(|y| y.is_nan()));
+            assert!(y[..width].iter().chain(&y[2 * width..]).all(|y| y.is_finite()));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn every_path_equals_the_plain_one(rows in 0usize..20, width in 2usize..70) {
+            check(rows, width);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Splits work over at most as many threads as a call may use.
+//!
+//! Who computes a part never changes what the part contains: the parts handed out here are either
+//! independent of each other, or cut by the shape alone and combined in order by the caller.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Cpu;
+
+/// Up to this much work (about 10 µs) waking another thread costs more than it gives. The unit is one
+/// multiply-add of a vectorised loop, about 0.1 ns.
+const SERIAL_WORK: usize = 1 << 17;
+/// A part handed to a thread has at least this much work.
+const MIN_PART_WORK: usize = 1 << 15;
+/// Parts per thread: enough that a thread that was held up leaves its share to the others.
+const PARTS_PER_THREAD: usize = 4;
+
+/// Calls `task` once with each number of `0..count`, on at most `cpu.threads` threads.
+///
+/// The caller's thread works too; it takes no part of the pool's work beyond `threads - 1` tasks.
+pub(crate) fn tasks(cpu: Cpu, count: usize, task: impl Fn(usize) + Sync) {
+    let threads = cpu.threads.min(count);
+    if threads <= 1 {
+        (0..count).for_each(task);
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                break;
+            }
+            task(index);
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
+}
+
+/// Calls `part` with ranges that together are `0..rows`, where a row costs about `row_work` units
+/// of work. Parts begin at multiples of `multiple`.
+pub(crate) fn rows(
+    cpu: Cpu,
+    rows: usize,
+    row_work: usize,
+    multiple: usize,
+    part: impl Fn(Range<usize>) + Sync,
+) {
+    if rows == 0 {
+        return;
+    }
+    let work = rows.saturating_mul(row_work);
+    if cpu.threads <= 1 || work <= SERIAL_WORK {
+        return part(0..rows);
+    }
+    let parts = (cpu.threads * PARTS_PER_THREAD).min(work / MIN_PART_WORK).max(1);
+    let step = rows.div_ceil(parts).next_multiple_of(multiple);
+    tasks(cpu, rows.div_ceil(step), |i| part(i * step..rows.min((i + 1) * step)));
+}
+
+/// A mutable slice whose disjoint ranges several threads write at once.
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrowed: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the pointer stands for an exclusive borrow; what threads reach through it is theirs alone by the
+// contract of `range`.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), borrowed: PhantomData }
+    }
+
+    /// The part of the slice in `range`.
+    ///
+    /// # Safety
+    /// While the result lives, nobody else holds a range that overlaps it.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "range is outside the slice");
+        // SAFETY: the range lies in the borrowed slice (just checked) and is the caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+
+    /// The pointer to element `index`, for kernels that write strided tiles.
+    pub(crate) fn pointer(&self, index: usize) -> *mut T {
+        assert!(index <= self.len, "index is outside the slice");
+        // SAFETY: the element (or one past the end) lies in the borrowed slice.
+        unsafe { self.start.add(index) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn every_row_is_visited_once_whatever_the_threads() {
+        for threads in [0, 1, 2, 3, 7] {
+            for n in [0, 1, 5, 64, 1000] {
+                let mut seen = vec![0u8; n];
+                let shared = Shared::new(&mut seen);
+                rows(Cpu { isa: Isa::Scalar, threads }, n, 100_000, 3, |range| {
+                    assert!(range.start % 3 == 0);
+                    // SAFETY: `rows` hands out disjoint ranges.
+                    unsafe { shared.range(range) }.iter_mut().for_each(|v| *v += 1);
+                });
+                assert!(seen.iter().all(|v| *v == 1));
+            }
+        }
+    }
+}
