@@ -1,0 +1,191 @@
+//! A model directory in the Hugging Face layout, opened or written as a whole.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use andiron_core::{Forward, KvCache};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::catalog::{DecoderConfig, DecoderModel, ReadError};
+use crate::family::Decoder;
+use crate::generate::{Logits, NextToken};
+use crate::hf_config::ConfigError;
+use crate::weights::{self, LoadError, SaveError};
+
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// A decoder with everything that its directory says, except the tokenizer.
+#[derive(Clone, Debug)]
+pub struct DecoderBundle {
+    /// `config.json`.
+    pub config: DecoderConfig,
+    /// The model, with the weights of `model.safetensors`.
+    pub model: DecoderModel,
+    /// `generation_config.json`, or what `config.json` implies.
+    pub generation: GenerationDefaults,
+    device: Device,
+}
+
+/// What `generation_config.json` says about ending and sampling; other keys are carried but not used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GenerationDefaults {
+    /// Id that begins a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos_token_id: Option<u32>,
+    /// Ids that end a text.
+    #[serde(default, skip_serializing_if = "Ids::is_empty")]
+    pub eos_token_id: Ids,
+    /// Id that fills rows up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<u32>,
+    /// Every other key, kept as it was.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
+}
+
+/// One id or several: Hugging Face writes either.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Ids {
+    /// No id.
+    None(()),
+    /// One id.
+    One(u32),
+    /// Several.
+    Many(Vec<u32>),
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::None(())
+    }
+}
+
+impl Ids {
+    /// The ids, however many.
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None(()) => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+}
+
+impl DecoderBundle {
+    /// A new model with random weights drawn from `seed`.
+    pub fn init(config: DecoderConfig, seed: Seed, device: &Device) -> Self {
+        let sizes = config.sizes();
+        let generation = GenerationDefaults {
+            bos_token_id: sizes.bos_token_id,
+            eos_token_id: sizes.eos_token_id.map_or(Ids::default(), Ids::One),
+            ..GenerationDefaults::default()
+        };
+        let model = config.init(seed, device);
+        Self { config, model, generation, device: device.clone() }
+    }
+
+    /// Opens the model directory `dir` on `device`.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
+    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        if !dir.is_dir() {
+            return Err(LoadError::NotADirectory { path: dir.to_owned() });
+        }
+        let config = read_config(&dir.join(CONFIG))?;
+        let mut bundle = Self::init(config, Seed::new(0), device);
+        if dir.join(GENERATION).exists() {
+            bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
+        }
+        bundle.model = weights::load(bundle.model, dir, bundle.config.name_rules(), device)?;
+        Ok(bundle)
+    }
+
+    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
+        fs::create_dir_all(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
+        let config = self.config.to_value().expect("configurations are plain data");
+        write_json(&dir.join(CONFIG), &config)?;
+        write_json(&dir.join(GENERATION), &self.generation)?;
+        weights::save(&self.model, &dir.join(WEIGHTS))
+    }
+
+    /// Where the model's tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Number of parameters, tied ones once.
+    pub fn n_parameters(&self) -> usize {
+        self.model.num_params()
+    }
+}
+
+impl NextToken for DecoderBundle {
+    type State = KvCache;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.config.max_positions()
+    }
+
+    fn begin(&self) -> KvCache {
+        self.model.new_cache()
+    }
+
+    fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        assert!(!ids.is_empty(), "a sequence is extended by at least one id");
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let ids_bt: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids.clone(), [1, ids.len()]), &self.device);
+        let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
+        let [_, t, d] = hidden_btd.dims();
+        let hidden_btd = match wanted {
+            Logits::Last => hidden_btd.slice([0..1, t - 1..t, 0..d]),
+            Logits::All => hidden_btd,
+        };
+        let logits = self.model.logits(hidden_btd).into_data();
+        logits.try_into_vec::<f32>().expect("logits are f32")
+    }
+}
+
+fn read_config(path: &Path) -> Result<DecoderConfig, ConfigError> {
+    let value: Value = read_json(path, "model config")?;
+    DecoderConfig::from_value(value).map_err(|error| match error {
+        ReadError::Config(error) => error,
+        ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
+    })
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, ConfigError> {
+    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.to_owned(), what, source })
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {
+    let mut text = serde_json::to_string_pretty(value).expect("plain data serializes");
+    text.push('\n');
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|source| SaveError::Io { path: path.to_owned(), source })
+}

@@ -1,0 +1,174 @@
+//! Every architecture, one row each: from `model_type` to a configuration, and from there to a model.
+
+use andiron_core::{Forward, KvCache};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::Value;
+
+use crate::decoder::gpt2;
+use crate::family::Decoder;
+use crate::hf_config::ConfigError;
+use crate::weights::NameRules;
+
+/// What every decoder's configuration says, under whatever names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence, in tokens.
+    pub max_positions: usize,
+    /// Id that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// Id that ends a text.
+    pub eos_token_id: Option<u32>,
+}
+
+/// Makes the configuration enum and the model enum of a family.
+macro_rules! decoders {
+    ($($(#[$doc:meta])* $variant:ident, $model_type:literal, $class:literal, $config:path, $model:path, $module:ident;)+) => {
+        /// The configuration of a decoder, by architecture.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum DecoderConfig {
+            $($(#[$doc])* $variant($config),)+
+        }
+
+        /// A decoder, by architecture.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)]
+        pub enum DecoderModel {
+            $($(#[$doc])* $variant($model),)+
+        }
+
+        impl DecoderConfig {
+            /// The `model_type`s that are implemented.
+            pub const MODEL_TYPES: &[&str] = &[$($model_type),+];
+
+            /// The architecture's name in `config.json`.
+            pub fn model_type(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $model_type,)+ }
+            }
+
+            /// Hugging Face's class for the architecture with a language-model head.
+            pub fn class_name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $class,)+ }
+            }
+
+            fn read(model_type: &str, fields: &mut serde_json::Map<String, Value>) -> Result<Self, ReadError> {
+                match model_type {
+                    $($model_type => {
+                        $module::INERT.strip(fields)?;
+                        let config: $config = serde_json::from_value(Value::Object(std::mem::take(fields)))?;
+                        config.validate()?;
+                        Ok(Self::$variant(config))
+                    })+
+                    other => Err(ConfigError::UnknownArchitecture {
+                        model_type: other.to_owned(),
+                        known: Self::MODEL_TYPES.join(", "),
+                    }.into()),
+                }
+            }
+
+            fn fields(&self) -> Result<Value, serde_json::Error> {
+                match self { $(Self::$variant(config) => serde_json::to_value(config),)+ }
+            }
+
+            pub(crate) fn name_rules(&self) -> NameRules {
+                match self { $(Self::$variant(_) => $module::NAMES,)+ }
+            }
+
+            /// A model with random weights drawn from `seed`.
+            pub fn init(&self, seed: Seed, device: &Device) -> DecoderModel {
+                match self { $(Self::$variant(config) => DecoderModel::$variant(config.init(seed, device)),)+ }
+            }
+
+            /// What generation and training ask of any decoder.
+            pub fn sizes(&self) -> Sizes {
+                match self { $(Self::$variant(config) => config.sizes(),)+ }
+            }
+
+            /// Checks that training computes what the configuration says.
+            ///
+            /// # Errors
+            /// If it asks for something that is implemented for inference only.
+            pub fn check_trainable(&self) -> Result<(), ConfigError> {
+                match self { $(Self::$variant(config) => config.check_trainable(),)+ }
+            }
+        }
+
+        impl Decoder for DecoderModel {
+            fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.hidden(ids_bt, cx),)+ }
+            }
+
+            fn head(&self) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.head(),)+ }
+            }
+
+            fn new_cache(&self) -> KvCache {
+                match self { $(Self::$variant(model) => model.new_cache(),)+ }
+            }
+        }
+    };
+}
+
+decoders! {
+    /// GPT-2 and what shares its shape, such as nanoGPT's models.
+    Gpt2, "gpt2", "GPT2LMHeadModel", gpt2::Gpt2Config, gpt2::Gpt2, gpt2;
+}
+
+/// A configuration that is wrong, or JSON that is.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    Config(ConfigError),
+    Json(serde_json::Error),
+}
+
+impl From<ConfigError> for ReadError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(error)
+    }
+}
+
+impl DecoderConfig {
+    /// Entries of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.sizes().vocab_size
+    }
+
+    /// Longest sequence, in tokens.
+    pub fn max_positions(&self) -> usize {
+        self.sizes().max_positions
+    }
+
+    /// Reads the object in a `config.json`.
+    pub(crate) fn from_value(value: Value) -> Result<Self, ReadError> {
+        let mut fields = match value {
+            Value::Object(fields) => fields,
+            _ => return Err(serde::de::Error::custom("expected a JSON object")).map_err(ReadError::Json),
+        };
+        let model_type = match fields.get("model_type") {
+            Some(Value::String(model_type)) => model_type.clone(),
+            _ => return Err(serde::de::Error::missing_field("model_type")).map_err(ReadError::Json),
+        };
+        Self::read(&model_type, &mut fields)
+    }
+
+    /// The object to write as `config.json`: the fields, and what `transformers` of either generation looks for.
+    pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {
+        let mut value = self.fields()?;
+        if let Value::Object(fields) = &mut value {
+            fields.insert("model_type".to_owned(), self.model_type().into());
+            fields.insert("architectures".to_owned(), vec![self.class_name()].into());
+            fields.insert("dtype".to_owned(), "float32".into());
+            fields.insert("torch_dtype".to_owned(), "float32".into());
+        }
+        Ok(value)
+    }
+}

@@ -1,0 +1,360 @@
+//! GPT-2: pre-norm blocks, learned positions, one fused projection for queries, keys and values.
+//!
+//! Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Hugging Face:
+//! `GPT2LMHeadModel`. Unlike its neighbours its weights lie `[in, out]` (`Conv1D`), and the head is the embedding
+//! table unless `tie_word_embeddings` is false.
+//!
+//! Not supported: cross-attention, `reorder_and_upcast_attn`, and dropout of attention probabilities in training
+//! (`attn_pdrop` must be 0 there; it has no effect in inference).
+
+use andiron_core::embedding::EmbeddingConfig;
+use andiron_core::linear::LinearConfig;
+use andiron_core::norm::LayerNormConfig;
+use andiron_core::ops::{self, AttentionOptions, Gelu, WeightLayout};
+use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Sizes;
+use crate::family::Decoder;
+use crate::hf_config::{Activation, ConfigError, InertKeys, positive};
+use crate::weights::NameRules;
+
+/// `config.json` of a GPT-2, in Hugging Face's field names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gpt2Config {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub n_positions: usize,
+    /// Width of the hidden states.
+    pub n_embd: usize,
+    /// Number of blocks.
+    pub n_layer: usize,
+    /// Attention heads; divides `n_embd`.
+    pub n_head: usize,
+    /// Width inside the feed-forward part; 4 · `n_embd` if absent.
+    #[serde(default)]
+    pub n_inner: Option<usize>,
+    /// Activation of the feed-forward part.
+    #[serde(default)]
+    pub activation_function: Activation,
+    /// Dropout on the output of each sublayer, in training.
+    #[serde(default = "tenth")]
+    pub resid_pdrop: f32,
+    /// Dropout on the embeddings, in training.
+    #[serde(default = "tenth")]
+    pub embd_pdrop: f32,
+    /// Dropout on attention probabilities; see the module's notes.
+    #[serde(default = "tenth")]
+    pub attn_pdrop: f32,
+    /// Added to variances.
+    #[serde(default = "default_eps")]
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of initial weights.
+    #[serde(default = "default_std")]
+    pub initializer_range: f32,
+    /// Whether the output head is the embedding table.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// Whether scores are divided by the root of the head width.
+    #[serde(default = "yes")]
+    pub scale_attn_weights: bool,
+    /// Whether scores are also divided by the block's number, from 1.
+    #[serde(default)]
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Id that begins a text.
+    #[serde(default)]
+    pub bos_token_id: Option<u32>,
+    /// Id that ends a text.
+    #[serde(default)]
+    pub eos_token_id: Option<u32>,
+}
+
+fn tenth() -> f32 {
+    0.1
+}
+
+fn default_eps() -> f64 {
+    1e-5
+}
+
+fn default_std() -> f32 {
+    0.02
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Keys of `config.json` that say nothing about this model's mathematics, or whose value must be the usual one.
+pub(crate) const INERT: InertKeys = InertKeys {
+    dropped: &[
+        "n_ctx",
+        "pad_token_id",
+        "gradient_checkpointing",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+    ],
+    must_be_false: &["add_cross_attention", "reorder_and_upcast_attn", "is_encoder_decoder"],
+};
+
+/// How tensors in a file correspond to the modules below, whose paths are Hugging Face's names.
+pub(crate) const NAMES: NameRules = NameRules {
+    optional_prefix: "transformer.",
+    ignored_suffixes: &[".attn.bias", ".attn.masked_bias"],
+    tied: &[("lm_head.weight", "transformer.wte.weight")],
+};
+
+impl Gpt2Config {
+    /// nanoGPT's configuration for a character model on a CPU: 4 layers of width 128, 64 positions.
+    ///
+    /// Source: <https://github.com/karpathy/nanoGPT>, README, "I only have a macbook".
+    pub fn nano(vocab_size: usize) -> Self {
+        Self {
+            vocab_size,
+            n_positions: 64,
+            n_embd: 128,
+            n_layer: 4,
+            n_head: 4,
+            n_inner: None,
+            activation_function: Activation::GeluNew,
+            resid_pdrop: 0.0,
+            embd_pdrop: 0.0,
+            attn_pdrop: 0.0,
+            layer_norm_epsilon: default_eps(),
+            initializer_range: default_std(),
+            tie_word_embeddings: true,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            bos_token_id: None,
+            eos_token_id: None,
+        }
+    }
+
+    /// The published 124-million-parameter model.
+    pub fn small() -> Self {
+        Self {
+            n_positions: 1024,
+            n_embd: 768,
+            n_layer: 12,
+            n_head: 12,
+            bos_token_id: Some(50256),
+            eos_token_id: Some(50256),
+            ..Self::nano(50257)
+        }
+    }
+
+    /// Checks that the sizes describe a model.
+    ///
+    /// # Errors
+    /// If a size is zero, the heads do not divide the width, or a probability is not in `0..1`.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.vocab_size)?;
+        positive("n_positions", self.n_positions)?;
+        positive("n_embd", self.n_embd)?;
+        positive("n_layer", self.n_layer)?;
+        positive("n_head", self.n_head)?;
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(ConfigError::Heads { width: self.n_embd, heads: self.n_head });
+        }
+        for (key, value) in [
+            ("resid_pdrop", self.resid_pdrop),
+            ("embd_pdrop", self.embd_pdrop),
+            ("attn_pdrop", self.attn_pdrop),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(ConfigError::Probability { key, value });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that training computes what the configuration says.
+    ///
+    /// # Errors
+    /// If attention probabilities are to be dropped out.
+    pub fn check_trainable(&self) -> Result<(), ConfigError> {
+        if self.attn_pdrop > 0.0 {
+            return Err(ConfigError::Untrainable { key: "attn_pdrop", wanted: "0" });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.n_positions,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id,
+        }
+    }
+
+    /// Draws every weight from its own stream of `seed`, lazily: a model that is then loaded draws none.
+    ///
+    /// Projections back into the residual stream start smaller by `√(2 · n_layer)`, as in the paper.
+    pub fn init(&self, seed: Seed, device: &Device) -> Gpt2 {
+        let std = self.initializer_range;
+        let table = |n_entries, name| {
+            EmbeddingConfig { n_entries, d_model: self.n_embd }.init(std, seed.derive(name), device)
+        };
+        Gpt2 {
+            transformer: Transformer {
+                wte: table(self.vocab_size, "transformer.wte.weight"),
+                wpe: table(self.n_positions, "transformer.wpe.weight"),
+                h: (0..self.n_layer).map(|index| self.init_block(index, seed, device)).collect(),
+                ln_f: self.init_norm(device),
+            },
+            lm_head: (!self.tie_word_embeddings).then(|| table(self.vocab_size, "lm_head.weight")),
+            embd_pdrop: self.embd_pdrop,
+        }
+    }
+
+    fn init_block(&self, index: usize, seed: Seed, device: &Device) -> Block {
+        let std = self.initializer_range;
+        let residual_std = std / ((2 * self.n_layer) as f32).sqrt();
+        let d_inner = self.n_inner.unwrap_or(4 * self.n_embd);
+        let linear = |d_input, d_output, std, name: &str| {
+            let seed = seed.derive(&format!("transformer.h.{index}.{name}.weight"));
+            LinearConfig { d_input, d_output, bias: true, layout: WeightLayout::InOut }.init(std, seed, device)
+        };
+        let mut scale = 1.0;
+        if self.scale_attn_weights {
+            scale /= ((self.n_embd / self.n_head) as f32).sqrt();
+        }
+        if self.scale_attn_by_inverse_layer_idx {
+            scale /= (index + 1) as f32;
+        }
+        Block {
+            ln_1: self.init_norm(device),
+            attn: Attention {
+                c_attn: linear(self.n_embd, 3 * self.n_embd, std, "attn.c_attn"),
+                c_proj: linear(self.n_embd, self.n_embd, residual_std, "attn.c_proj"),
+                index,
+                n_heads: self.n_head,
+                scale,
+            },
+            ln_2: self.init_norm(device),
+            mlp: Mlp {
+                c_fc: linear(self.n_embd, d_inner, std, "mlp.c_fc"),
+                c_proj: linear(d_inner, self.n_embd, residual_std, "mlp.c_proj"),
+                activation: self.activation_function,
+            },
+            resid_pdrop: self.resid_pdrop,
+        }
+    }
+
+    fn init_norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig { d_model: self.n_embd, eps: self.layer_norm_epsilon }.init(device)
+    }
+}
+
+/// A GPT-2 with its language-model head.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    transformer: Transformer,
+    lm_head: Option<Embedding>,
+    #[module(skip)]
+    embd_pdrop: f32,
+}
+
+#[derive(Module, Debug)]
+struct Transformer {
+    wte: Embedding,
+    wpe: Embedding,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    ln_1: LayerNorm,
+    attn: Attention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+    #[module(skip)]
+    resid_pdrop: f32,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    c_attn: Linear,
+    c_proj: Linear,
+    #[module(skip)]
+    index: usize,
+    #[module(skip)]
+    n_heads: usize,
+    #[module(skip)]
+    scale: f32,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Decoder for Gpt2 {
+    fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let t = ids_bt.dims()[1];
+        let body = &self.transformer;
+        let embedded = body.wte.forward(ids_bt) + body.wpe.range(cx.start(), t);
+        let mut x_btd = cx.dropout(embedded, self.embd_pdrop);
+        for block in &body.h {
+            x_btd = block.forward(x_btd, cx);
+        }
+        cx.advance(t);
+        body.ln_f.forward(x_btd)
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight.val()
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.transformer.h.len(), self.transformer.wpe.weight.lazy_shape()[0])
+    }
+}
+
+impl Block {
+    fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let attended = self.attn.forward(self.ln_1.forward(x_btd.clone()), cx);
+        let x_btd = x_btd + cx.dropout(attended, self.resid_pdrop);
+        let fed = self.mlp.forward(self.ln_2.forward(x_btd.clone()));
+        x_btd + cx.dropout(fed, self.resid_pdrop)
+    }
+}
+
+impl Attention {
+    fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let [b, t, d] = x_btd.dims();
+        let qkv_bt3d = self.c_attn.forward(x_btd);
+        let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
+            let part_btd = qkv_bt3d.clone().slice([0..b, 0..t, part * d..(part + 1) * d]);
+            part_btd.reshape([b, t, self.n_heads, d / self.n_heads])
+        });
+        let past = cx.past(self.index, k_bthk, v_bthk);
+        let options = AttentionOptions { scale: self.scale, causal: true, n_keys: past.len };
+        let out_bthk = ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+        self.c_proj.forward(out_bthk.reshape([b, t, d]))
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let inner_btf = self.c_fc.forward(x_btd);
+        let form = match self.activation {
+            Activation::GeluNew => Gelu::Tanh,
+            Activation::Gelu => Gelu::Erf,
+        };
+        self.c_proj.forward(ops::gelu(inner_btf, form))
+    }
+}

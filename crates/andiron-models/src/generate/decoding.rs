@@ -1,0 +1,338 @@
+//! One running generation, advanced one step at a time.
+
+use super::likelihood::{log_sum_exp, top_given};
+use super::{Logits, NextToken, Sampler, SamplingError, SamplingParams};
+
+/// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
+const MAX_SCORED_LOGITS: usize = 4 << 20;
+
+/// What to do when the model's context is full and more ids are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// End with [`FinishReason::Length`].
+    #[default]
+    Stop,
+    /// Forget all but the latest half of the context and go on. The model then sees only a window of the text, and
+    /// feeding the kept half again costs as much as a prompt of that length.
+    Slide,
+}
+
+/// Settings of one [`Decoding`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// How each id is chosen.
+    pub sampling: SamplingParams,
+    /// Most ids to generate; 0 only reads (and scores) the prompt.
+    pub max_new_tokens: usize,
+    /// Fewest ids to generate: until then the stop ids are never drawn.
+    pub min_new_tokens: usize,
+    /// Ids that end the generation, usually the model's end-of-text id. The stop id itself is returned as the last token.
+    pub stop_ids: Vec<u32>,
+    /// Never end at a stop id, and draw it like any other.
+    pub ignore_eos: bool,
+    /// How many of the most likely ids are reported with each token.
+    pub top_logprobs: usize,
+    /// Whether the log-probability of each prompt id is computed too; see [`Decoding::prompt_tokens`].
+    pub score_prompt: bool,
+    /// Most ids given to the model in one step, so that one long prompt cannot keep others waiting. 0 counts as 1.
+    pub prefill_chunk: usize,
+    /// What happens at the end of the model's context.
+    pub when_full: WhenFull,
+}
+
+impl Default for GenerateOptions {
+    /// 16 ids drawn from the model's own distribution, prompts read in chunks of 256.
+    fn default() -> Self {
+        Self {
+            sampling: SamplingParams::default(),
+            max_new_tokens: 16,
+            min_new_tokens: 0,
+            stop_ids: Vec::new(),
+            ignore_eos: false,
+            top_logprobs: 0,
+            score_prompt: false,
+            prefill_chunk: 256,
+            when_full: WhenFull::Stop,
+        }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop id came.
+    Stop,
+    /// The wanted number of ids was reached, or the context is full.
+    Length,
+}
+
+/// An id with its likelihood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The id.
+    pub id: u32,
+    /// Natural-log probability under the model's own distribution.
+    pub logprob: f32,
+    /// The most likely ids at this place and their natural-log probabilities, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What one [`Decoding::step`] did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// Read a chunk of the prompt, and there is more to read.
+    Prefill {
+        /// Ids read so far.
+        done: usize,
+        /// Ids to read before the next token.
+        total: usize,
+    },
+    /// Generated this token.
+    Token(Token),
+    /// Nothing more to do; each later step says so too.
+    Finished(FinishReason),
+}
+
+/// Why a generation cannot start or go on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// There is nothing to continue.
+    #[error("prompt: it is empty, give at least one token (the model's begin- or end-of-text id, say)")]
+    EmptyPrompt,
+    /// The prompt leaves no room.
+    #[error(
+        "prompt: {prompt} tokens and {wanted} to generate do not fit the model's context of {context} tokens; \
+         shorten the prompt"
+    )]
+    PromptTooLong {
+        /// Ids in the prompt.
+        prompt: usize,
+        /// Fewest new ids that must fit.
+        wanted: usize,
+        /// The model's context.
+        context: usize,
+    },
+    /// An id that the model does not have.
+    #[error("{what}: token id {id} is outside the vocabulary of {vocab_size} ids")]
+    IdOutsideVocabulary {
+        /// Where the id stood.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// No id could be chosen.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
+
+/// One running generation: the sequence so far, its state in the model, and what is still wanted.
+///
+/// A value without threads or clocks; whoever owns it decides when it advances. `S` is the model's
+/// [`NextToken::State`]. The model is passed to each step and must be the same each time.
+#[derive(Debug)]
+pub struct Decoding<S> {
+    options: GenerateOptions,
+    sampler: Sampler,
+    state: S,
+    /// Prompt and generated ids.
+    ids: Vec<u32>,
+    prompt_len: usize,
+    /// Ids before this one are no longer in `state`.
+    window_start: usize,
+    /// Ids before this one were given to the model.
+    fed: usize,
+    prompt_tokens: Vec<Token>,
+    finish_reason: Option<FinishReason>,
+}
+
+impl<S> Decoding<S> {
+    /// A generation that continues `prompt`.
+    ///
+    /// # Errors
+    /// [`GenerateError::EmptyPrompt`]; [`GenerateError::PromptTooLong`] if the prompt exceeds the model's context, with one
+    /// generated id unless the window slides; [`GenerateError::IdOutsideVocabulary`] for ids of the prompt, the stop ids or the bias;
+    /// [`GenerateError::Sampling`] for settings out of range.
+    pub fn new<M: NextToken<State = S>>(
+        model: &M,
+        prompt: &[u32],
+        options: GenerateOptions,
+    ) -> Result<Self, GenerateError> {
+        let vocab_size = model.vocab_size();
+        let biased: Vec<u32> = options.sampling.logit_bias.iter().map(|bias| bias.0).collect();
+        for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids), ("logit_bias", &biased)] {
+            if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+                return Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size });
+            }
+        }
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        let context = model.context_len();
+        let wanted = match options.when_full {
+            WhenFull::Stop => options.max_new_tokens.min(1),
+            WhenFull::Slide => 0,
+        };
+        if prompt.len() + wanted > context {
+            return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
+        }
+        Ok(Self {
+            sampler: Sampler::new(options.sampling.clone())?,
+            options,
+            state: model.begin(),
+            ids: prompt.to_vec(),
+            prompt_len: prompt.len(),
+            window_start: 0,
+            fed: 0,
+            prompt_tokens: Vec::new(),
+            finish_reason: None,
+        })
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.ids[..self.prompt_len]
+    }
+
+    /// The ids generated so far, the stop id included.
+    pub fn generated(&self) -> &[u32] {
+        &self.ids[self.prompt_len..]
+    }
+
+    /// Likelihood of the prompt's ids from the second one on, each given those before it; filled while the prompt is
+    /// read if [`GenerateOptions::score_prompt`] is set, else empty.
+    pub fn prompt_tokens(&self) -> &[Token] {
+        &self.prompt_tokens
+    }
+
+    /// Why the generation ended, once it did.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish_reason
+    }
+
+    /// Advances by one call of the model: reads a chunk of the prompt, or generates one token, or both when the last chunk
+    /// is read.
+    ///
+    /// # Errors
+    /// [`GenerateError::Sampling`] if no id can be chosen; a later step would try the same again.
+    ///
+    /// # Panics
+    /// If the model breaks its contract on the number of logits.
+    pub fn step<M: NextToken<State = S>>(&mut self, model: &M) -> Result<Progress, GenerateError> {
+        if let Some(reason) = self.finish_reason {
+            return Ok(Progress::Finished(reason));
+        }
+        // A window that slid back into the prompt reads it again, but it has been scored.
+        let scoring = self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len;
+        if self.options.max_new_tokens == 0 && !scoring {
+            return Ok(self.finish(FinishReason::Length));
+        }
+        let mut logits = self.feed(model, scoring);
+        if self.fed < self.ids.len() {
+            return Ok(Progress::Prefill {
+                done: self.fed - self.window_start,
+                total: self.ids.len() - self.window_start,
+            });
+        }
+        if self.options.max_new_tokens == 0 {
+            return Ok(self.finish(FinishReason::Length));
+        }
+        let last_row = logits.len() - model.vocab_size();
+        let token = self.choose(&mut logits[last_row..])?;
+        self.ids.push(token.id);
+        self.after_token(model);
+        Ok(Progress::Token(token))
+    }
+
+    /// Steps until the next token; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    ///
+    /// # Panics
+    /// As [`step`](Self::step).
+    pub fn next_token<M: NextToken<State = S>>(&mut self, model: &M) -> Result<Option<Token>, GenerateError> {
+        loop {
+            match self.step(model)? {
+                Progress::Prefill { .. } => {}
+                Progress::Token(token) => return Ok(Some(token)),
+                Progress::Finished(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Gives the model its next chunk, scores it if wanted, and returns the rows it gave.
+    fn feed<M: NextToken<State = S>>(&mut self, model: &M, scoring: bool) -> Vec<f32> {
+        let vocab_size = model.vocab_size();
+        let limit = match scoring {
+            true => self.options.prefill_chunk.min(MAX_SCORED_LOGITS / vocab_size.max(1)),
+            false => self.options.prefill_chunk,
+        };
+        let end = self.ids.len().min(self.fed + limit.max(1));
+        let chunk = &self.ids[self.fed..end];
+        let (wanted, rows) = if scoring { (Logits::All, chunk.len()) } else { (Logits::Last, 1) };
+        let logits = model.extend(&mut self.state, chunk, wanted);
+        assert_eq!(
+            logits.len(),
+            rows * vocab_size,
+            "the model must return {rows} rows of {vocab_size} logits"
+        );
+        if scoring {
+            // The row of an id predicts the next one; the row of the prompt's last id predicts the first new one.
+            let targets = &self.ids[self.fed + 1..self.prompt_len.min(end + 1)];
+            let scored = logits.chunks_exact(vocab_size).zip(targets).map(|(row, &id)| {
+                let log_sum = log_sum_exp(row);
+                let top = top_given(row, self.options.top_logprobs, log_sum);
+                Token { id, logprob: row[id as usize] - log_sum, top }
+            });
+            self.prompt_tokens.extend(scored);
+        }
+        self.fed = end;
+        logits
+    }
+
+    fn choose(&self, logits: &mut [f32]) -> Result<Token, GenerateError> {
+        let top = match self.options.top_logprobs {
+            0 => Vec::new(),
+            n => top_given(logits, n, log_sum_exp(logits)),
+        };
+        let stop_is_early = self.generated().len() < self.options.min_new_tokens && !self.options.ignore_eos;
+        let banned = if stop_is_early { self.options.stop_ids.as_slice() } else { &[] };
+        let sampled = self.sampler.sample_without(banned, logits, self.prompt(), self.generated())?;
+        Ok(Token { id: sampled.id, logprob: sampled.logprob, top })
+    }
+
+    /// Decides whether the generation goes on after the id just pushed.
+    fn after_token<M: NextToken<State = S>>(&mut self, model: &M) {
+        let stopped =
+            !self.options.ignore_eos && self.ids.last().is_some_and(|id| self.options.stop_ids.contains(id));
+        if stopped {
+            self.finish_reason = Some(FinishReason::Stop);
+        } else if self.generated().len() >= self.options.max_new_tokens {
+            self.finish_reason = Some(FinishReason::Length);
+        } else {
+            let in_window = self.ids.len() - self.window_start;
+            match self.options.when_full {
+                WhenFull::Stop if in_window >= model.context_len() => {
+                    self.finish_reason = Some(FinishReason::Length)
+                }
+                WhenFull::Slide if in_window > model.context_len() => {
+                    self.window_start = self.ids.len() - (model.context_len() / 2).max(1);
+                    self.fed = self.window_start;
+                    self.state = model.begin();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) -> Progress {
+        self.finish_reason = Some(reason);
+        Progress::Finished(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const VOCAB: usize = 11;
+
+/// A model whose next id depends on every id it was given, and that checks its own contract.
+struct Rolling {
+    context: usize,
+    /// The chunks it was given.
+    calls: Mutex<Vec<usize>>,
+}
+
+impl Rolling {
+    fn new(context: usize) -> Self {
+        Self { context, calls: Mutex::new(Vec::new()) }
+    }
+}
+
+/// One row of logits after the ids `seen`.
+fn row_after(seen: &[u32]) -> Vec<f32> {
+    let hash = seen.iter().fold(7u64, |hash, &id| hash.wrapping_mul(31).wrapping_add(u64::from(id) + 1));
+    (0..VOCAB as u64).map(|v| ((hash ^ (v * 0x9e37_79b9)) % 97) as f32 / 20.0).collect()
+}
+
+impl NextToken for Rolling {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn context_len(&self) -> usize {
+        self.context
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        assert!(!ids.is_empty() && state.len() + ids.len() <= self.context);
+        self.calls.lock().expect("not poisoned").push(ids.len());
+        let mut rows = Vec::new();
+        for &id in ids {
+            state.push(id);
+            rows.extend(row_after(state));
+        }
+        match wanted {
+            Logits::All => rows,
+            Logits::Last => rows.split_off(rows.len() - VOCAB),
+        }
+    }
+}
+
+fn run(model: &Rolling, prompt: &[u32], options: GenerateOptions) -> (Vec<u32>, FinishReason) {
+    let mut decoding = Decoding::new(model, prompt, options).expect("a valid request");
+    while decoding.next_token(model).expect("finite logits").is_some() {}
+    (decoding.generated().to_vec(), decoding.finish_reason().expect("it ended"))
+}
+
+/// What greedy decoding must give, from the whole sequence each time.
+fn greedy_reference(prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut ids = prompt.to_vec();
+    for _ in 0..n {
+        let row = row_after(&ids);
+        let best = (0..VOCAB).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("not empty");
+        ids.push(best as u32);
+    }
+    ids.split_off(prompt.len())
+}
+
+fn greedy(max_new_tokens: usize) -> GenerateOptions {
+    GenerateOptions { sampling: SamplingParams::greedy(), max_new_tokens, ..GenerateOptions::default() }
+}
+
+#[test]
+fn greedy_decoding_follows_the_largest_logit() {
+    let (ids, reason) = run(&Rolling::new(64), &[1, 2, 3], greedy(20));
+    assert_eq!(ids, greedy_reference(&[1, 2, 3], 20));
+    assert_eq!(reason, FinishReason::Length);
+}
+
+#[test]
+fn a_long_prompt_is_read_in_chunks_and_each_token_costs_one_call() {
+    let model = Rolling::new(64);
+    let options = GenerateOptions { prefill_chunk: 4, ..greedy(2) };
+    let mut decoding = Decoding::new(&model, &[1; 10], options).expect("a valid request");
+    assert_eq!(decoding.step(&model), Ok(Progress::Prefill { done: 4, total: 10 }));
+    assert_eq!(decoding.step(&model), Ok(Progress::Prefill { done: 8, total: 10 }));
+    assert!(matches!(decoding.step(&model), Ok(Progress::Token(_))));
+    assert!(matches!(decoding.step(&model), Ok(Progress::Token(_))));
+    assert_eq!(decoding.step(&model), Ok(Progress::Finished(FinishReason::Length)));
+    assert_eq!(decoding.step(&model), Ok(Progress::Finished(FinishReason::Length)));
+    assert_eq!(*model.calls.lock().expect("not poisoned"), [4, 4, 2, 1]);
+}
+
+#[test]
+fn a_stop_id_ends_the_generation_and_is_its_last_token() {
+    let free = greedy_reference(&[4], 12);
+    let stop = free[5];
+    let first = free.iter().position(|&id| id == stop).expect("it is there");
+    let options = GenerateOptions { stop_ids: vec![stop], ..greedy(12) };
+    assert_eq!(run(&Rolling::new(64), &[4], options.clone()), (free[..=first].to_vec(), FinishReason::Stop));
+    let ignoring = GenerateOptions { ignore_eos: true, ..options };
+    assert_eq!(run(&Rolling::new(64), &[4], ignoring), (free, FinishReason::Length));
+}
+
+#[test]
+fn stop_ids_do_not_come_before_the_minimum() {
+    let options = GenerateOptions { stop_ids: (0..10).collect(), min_new_tokens: 6, ..greedy(8) };
+    let (ids, reason) = run(&Rolling::new(64), &[4], options);
+    assert_eq!(&ids[..6], &[10; 6]);
+    assert!(reason == FinishReason::Stop || ids.len() == 8);
+}
+
+#[test]
+fn a_full_context_ends_the_generation() {
+    let (ids, reason) = run(&Rolling::new(8), &[1, 2, 3], greedy(100));
+    assert_eq!((ids.len(), reason), (5, FinishReason::Length));
+}
+
+#[test]
+fn a_sliding_window_goes_on_past_the_context() {
+    let model = Rolling::new(8);
+    let options = GenerateOptions { when_full: WhenFull::Slide, score_prompt: true, ..greedy(30) };
+    let mut decoding = Decoding::new(&model, &[1, 2, 3], options).expect("a valid request");
+    while decoding.next_token(&model).expect("finite logits").is_some() {}
+    assert_eq!(decoding.generated().len(), 30);
+    assert_eq!(decoding.prompt_tokens().len(), 2);
+    // The first eight ids are seen whole; the ninth call begins again with the latest four.
+    assert_eq!(decoding.generated()[..6], greedy_reference(&[1, 2, 3], 6));
+    let whole = [decoding.prompt(), decoding.generated()].concat();
+    assert_eq!(whole[9..11], greedy_reference(&whole[5..9], 2));
+    assert_eq!(
+        run(&Rolling::new(1), &[1], GenerateOptions { when_full: WhenFull::Slide, ..greedy(1) }).0.len(),
+        1
+    );
+}
+
+#[test]
+fn a_prompt_is_scored_with_the_logprob_of_each_id_given_those_before() {
+    let model = Rolling::new(64);
+    let prompt = [3, 1, 4, 1, 5, 9];
+    for prefill_chunk in [1, 2, 4, 100] {
+        let options = GenerateOptions { score_prompt: true, prefill_chunk, top_logprobs: 2, ..greedy(0) };
+        let mut decoding = Decoding::new(&model, &prompt, options).expect("a valid request");
+        assert_eq!(decoding.next_token(&model), Ok(None));
+        assert_eq!(decoding.finish_reason(), Some(FinishReason::Length));
+        assert_eq!(decoding.prompt_tokens().len(), 5);
+        for (at, token) in decoding.prompt_tokens().iter().enumerate() {
+            let row = row_after(&prompt[..=at]);
+            assert_eq!(token.id, prompt[at + 1]);
+            assert_eq!(token.logprob, row[prompt[at + 1] as usize] - log_sum_exp(&row));
+            assert_eq!(token.top, super::super::top_logprobs(&row, 2));
+        }
+    }
+}
+
+#[test]
+fn nothing_wanted_needs_no_model() {
+    let model = Rolling::new(4);
+    let mut decoding = Decoding::new(&model, &[1; 4], greedy(0)).expect("a full context can be read");
+    assert_eq!(decoding.step(&model), Ok(Progress::Finished(FinishReason::Length)));
+    assert!(model.calls.lock().expect("not poisoned").is_empty());
+}
+
+#[track_caller]
+fn check_refused(prompt: &[u32], options: GenerateOptions, message: &str) {
+    let refused = Decoding::new(&Rolling::new(8), prompt, options).err().expect("must be refused");
+    assert_eq!(refused.to_string(), message);
+}
+
+#[test]
+fn what_cannot_be_generated_is_refused_with_the_numbers() {
+    check_refused(
+        &[],
+        greedy(1),
+        "prompt: it is empty, give at least one token (the model's begin- or end-of-text id, say)",
+    );
+    check_refused(
+        &[1; 8],
+        greedy(5),
+        "prompt: 8 tokens and 1 to generate do not fit the model's context of 8 tokens; shorten the prompt",
+    );
+    check_refused(&[1, 11], greedy(1), "prompt: token id 11 is outside the vocabulary of 11 ids");
+    let stop = GenerateOptions { stop_ids: vec![99], ..greedy(1) };
+    check_refused(&[1], stop, "stop_ids: token id 99 is outside the vocabulary of 11 ids");
+    let sampling = SamplingParams { logit_bias: vec![(12, 1.0)], ..SamplingParams::default() };
+    let biased = GenerateOptions { sampling, ..greedy(1) };
+    check_refused(&[1], biased, "logit_bias: token id 12 is outside the vocabulary of 11 ids");
+    let sampling = SamplingParams { top_p: 2.0, ..SamplingParams::default() };
+    check_refused(&[1], GenerateOptions { sampling, ..greedy(1) }, "top_p: 2 is not between 0 and 1");
+}
+
+proptest! {
+    #[test]
+    fn the_same_seed_gives_the_same_ids_whatever_the_chunks_and_the_cut(
+        prompt in prop::collection::vec(0u32..VOCAB as u32, 1..30),
+        seed: u64,
+        chunk in 0usize..12,
+        cut in 1usize..9,
+    ) {
+        let sampling = SamplingParams { seed, temperature: 0.9, top_p: 0.9, top_k: 7, ..SamplingParams::default() };
+        let options = GenerateOptions { sampling, max_new_tokens: 10, ..GenerateOptions::default() };
+        let model = Rolling::new(64);
+        let (whole, _) = run(&model, &prompt, options.clone());
+        let chunked = GenerateOptions { prefill_chunk: chunk, ..options.clone() };
+        prop_assert_eq!(&run(&model, &prompt, chunked).0, &whole);
+        // Continuing from a part of the answer gives the rest of it.
+        let longer = [&prompt[..], &whole[..cut]].concat();
+        let rest = GenerateOptions { max_new_tokens: 10 - cut, ..options };
+        prop_assert_eq!(&run(&model, &longer, rest).0[..10 - cut], &whole[cut..]);
+    }
+}

@@ -1,0 +1,49 @@
+//! Text generation on token ids: one sampler, one decoding loop, no tokenizer and no tensor.
+//!
+//! A model is seen through [`NextToken`]: it is given ids and returns a row of logits. [`Sampler`] turns such a row into an
+//! id, [`Decoding`] drives both for one sequence, one step at a time, so that a caller who serves many sequences can
+//! interleave them fairly. Everything random is a function of the seed and of the position in the sequence: the
+//! same request gives the same ids alone, in a batch, or resumed from its own prefix.
+//!
+//! ```
+//! use andiron_models::generate::{Decoding, GenerateOptions, Logits, NextToken, SamplingParams};
+//!
+//! /// Says the id that follows the last one.
+//! struct Counter;
+//!
+//! impl NextToken for Counter {
+//!     type State = ();
+//!     fn vocab_size(&self) -> usize { 10 }
+//!     fn context_len(&self) -> usize { 16 }
+//!     fn begin(&self) {}
+//!     fn extend(&self, _: &mut (), ids: &[u32], wanted: Logits) -> Vec<f32> {
+//!         let ids = match wanted { Logits::All => ids, Logits::Last => &ids[ids.len() - 1..] };
+//!         ids.iter().flat_map(|&id| (0..10).map(move |v| if v == (id + 1) % 10 { 5.0 } else { 0.0 })).collect()
+//!     }
+//! }
+//!
+//! let options = GenerateOptions {
+//!     sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+//!     max_new_tokens: 3,
+//!     ..GenerateOptions::default()
+//! };
+//! let mut decoding = Decoding::new(&Counter, &[7], options)?;
+//! let mut ids = Vec::new();
+//! while let Some(token) = decoding.next_token(&Counter)? {
+//!     ids.push(token.id);
+//! }
+//! assert_eq!(ids, [8, 9, 0]);
+//! # Ok::<(), andiron_models::generate::GenerateError>(())
+//! ```
+
+mod decoding;
+mod likelihood;
+mod next_token;
+mod sampler;
+mod sampling_params;
+
+pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
+pub use likelihood::{log_sum_exp, top_logprobs};
+pub use next_token::{Logits, NextToken};
+pub use sampler::{Sampled, Sampler};
+pub use sampling_params::{SamplingError, SamplingParams};

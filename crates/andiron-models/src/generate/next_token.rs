@@ -1,0 +1,39 @@
+//! What generation asks of a model.
+
+/// Which rows of logits a call to [`NextToken::extend`] returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// One row: the prediction after the last id.
+    Last,
+    /// One row per id given, in order; needed to score a prompt.
+    All,
+}
+
+/// A language model seen from the generation side: ids in, next-token logits out.
+///
+/// Implemented for every decoder; test doubles implement it too. `&self` is shared by all sequences, what
+/// belongs to one sequence is in its [`State`](Self::State), so that outputs cannot depend on neighbours.
+pub trait NextToken: Send {
+    /// The decoding state of one sequence, its key-value cache. A value, never shared.
+    type State: Send;
+
+    /// Number of ids the model knows; every id is below it and every row of logits has this length.
+    fn vocab_size(&self) -> usize;
+
+    /// Longest sequence, prompt and generated ids together, that one state can hold.
+    fn context_len(&self) -> usize;
+
+    /// The state of an empty sequence.
+    fn begin(&self) -> Self::State;
+
+    /// Appends `ids` to the sequence and returns logits: of the last position only, or of each of `ids`.
+    ///
+    /// # Shape
+    /// `ids`: `[t]` → `[1, vocab_size]` for [`Logits::Last`], `[t, vocab_size]` for [`Logits::All`], row-major.
+    /// Minus infinity marks an id that can never come; any other value is finite.
+    ///
+    /// # Panics
+    /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would grow past
+    /// [`context_len`](Self::context_len).
+    fn extend(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
+}

@@ -1,0 +1,157 @@
+//! How the next id is chosen: the numbers a user sets.
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`Sampler`](super::Sampler), applied in the order of the fields below (`logit_bias` first).
+///
+/// The default draws from the model's own distribution. Names and meaning are those of Hugging Face's `generate`, and,
+/// for the presence and frequency penalties and the bias, of OpenAI's completions API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingParams {
+    /// Added to the logit of an id, first of all. Pairs of id and bias; an id given twice gets the sum.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Divides the positive and multiplies the negative logits of all ids in the prompt and the generated part; 1 is off.
+    pub repetition_penalty: f32,
+    /// Subtracted once from the logit of each id generated so far; 0 is off.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of an id as many times as it was generated so far; 0 is off.
+    pub frequency_penalty: f32,
+    /// Divides the logits; 0 takes the most likely id (the lowest one of several), 1 is the model's own distribution.
+    pub temperature: f32,
+    /// Keeps the ids whose logit is at least the k-th largest one; 0 is off.
+    pub top_k: usize,
+    /// Keeps the smallest set of most likely ids whose mass is at least this, at least one id; 1 is off.
+    pub top_p: f32,
+    /// Keeps ids at least this many times as likely as the most likely one; 0 is off.
+    pub min_p: f32,
+    /// Makes the draw repeatable: the same seed, position and logits give the same id.
+    pub seed: u64,
+}
+
+impl Default for SamplingParams {
+    fn default() -> Self {
+        Self {
+            logit_bias: Vec::new(),
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// The most likely id each time.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`SamplingError::Parameter`] naming the first field out of its range.
+    pub fn validate(&self) -> Result<(), SamplingError> {
+        let check = |name, value: f32, wanted, holds: bool| match holds {
+            true => Ok(()),
+            false => Err(SamplingError::Parameter { name, value, wanted }),
+        };
+        let finite = "a finite number";
+        check(
+            "temperature",
+            self.temperature,
+            "a finite number, at least 0",
+            at_least_zero(self.temperature),
+        )?;
+        check("top_p", self.top_p, "between 0 and 1", (0.0..=1.0).contains(&self.top_p))?;
+        check("min_p", self.min_p, "between 0 and 1", (0.0..=1.0).contains(&self.min_p))?;
+        check(
+            "repetition_penalty",
+            self.repetition_penalty,
+            "a finite number above 0",
+            self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
+        )?;
+        check("presence_penalty", self.presence_penalty, finite, self.presence_penalty.is_finite())?;
+        check("frequency_penalty", self.frequency_penalty, finite, self.frequency_penalty.is_finite())?;
+        self.logit_bias.iter().try_for_each(|&(_, bias)| check("logit_bias", bias, finite, bias.is_finite()))
+    }
+}
+
+fn at_least_zero(value: f32) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+/// Why no id could be chosen.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplingError {
+    /// A setting is out of its range.
+    #[error("{name}: {value} is not {wanted}")]
+    Parameter {
+        /// Field of [`SamplingParams`].
+        name: &'static str,
+        /// The value found.
+        value: f32,
+        /// The values allowed.
+        wanted: &'static str,
+    },
+    /// The bias names an id that the model does not have.
+    #[error("logit_bias: id {id} is outside the vocabulary of {vocab_size} ids")]
+    BiasOutsideVocabulary {
+        /// The id given.
+        id: u32,
+        /// Length of the row of logits.
+        vocab_size: usize,
+    },
+    /// The model returned something that is not a number; its weights or its precision are broken.
+    #[error(
+        "logits: the model gave {value} for id {id}, so nothing can be drawn; check the weights and the precision"
+    )]
+    NonFinite {
+        /// Position in the row.
+        id: usize,
+        /// NaN or positive infinity.
+        value: f32,
+    },
+    /// The row is empty, or every logit in it is minus infinity.
+    #[error("logits: none of {vocab_size} ids is possible")]
+    NoCandidate {
+        /// Length of the row of logits.
+        vocab_size: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_refused(edit: impl FnOnce(&mut SamplingParams), message: &str) {
+        let mut params = SamplingParams::default();
+        edit(&mut params);
+        assert_eq!(params.validate().expect_err("must be refused").to_string(), message);
+    }
+
+    #[test]
+    fn the_default_and_the_edges_are_valid() {
+        assert_eq!(SamplingParams::default().validate(), Ok(()));
+        assert_eq!(SamplingParams::greedy().validate(), Ok(()));
+        assert_eq!(SamplingParams { top_p: 0.0, min_p: 1.0, ..SamplingParams::default() }.validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_number_out_of_range_is_named() {
+        check_refused(|p| p.temperature = -0.5, "temperature: -0.5 is not a finite number, at least 0");
+        check_refused(|p| p.temperature = f32::NAN, "temperature: NaN is not a finite number, at least 0");
+        check_refused(|p| p.top_p = 1.5, "top_p: 1.5 is not between 0 and 1");
+        check_refused(|p| p.min_p = f32::NAN, "min_p: NaN is not between 0 and 1");
+        check_refused(|p| p.repetition_penalty = 0.0, "repetition_penalty: 0 is not a finite number above 0");
+        check_refused(|p| p.presence_penalty = f32::INFINITY, "presence_penalty: inf is not a finite number");
+        check_refused(|p| p.frequency_penalty = f32::NAN, "frequency_penalty: NaN is not a finite number");
+        check_refused(|p| p.logit_bias = vec![(1, f32::NAN)], "logit_bias: NaN is not a finite number");
+    }
+}

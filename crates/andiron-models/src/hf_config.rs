@@ -1,0 +1,152 @@
+//! `config.json` as Hugging Face writes it: every key is either understood, known to be inert, or an error.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Keys that any Hugging Face configuration may carry and that no architecture here reads.
+const ALWAYS_INERT: &[&str] = &[
+    "_name_or_path",
+    "_attn_implementation_autoset",
+    "architectures",
+    "chunk_size_feed_forward",
+    "dtype",
+    "id2label",
+    "is_decoder",
+    "label2id",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "task_specific_params",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+];
+
+/// Keys of one architecture's `config.json` that are not fields of its configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct InertKeys {
+    /// Dropped whatever they say.
+    pub dropped: &'static [&'static str],
+    /// Dropped if false or null; anything else asks for mathematics that is not implemented.
+    pub must_be_false: &'static [&'static str],
+}
+
+impl InertKeys {
+    /// Takes the inert keys out of `config`.
+    ///
+    /// # Errors
+    /// If a key asks for something that is not implemented.
+    pub(crate) fn strip(&self, config: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        for key in ALWAYS_INERT.iter().chain(self.dropped) {
+            config.shift_remove(*key);
+        }
+        for key in self.must_be_false {
+            match config.shift_remove(*key) {
+                None | Some(Value::Null | Value::Bool(false)) => {}
+                Some(value) => return Err(ConfigError::NotSupported { key, value }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Activation functions by Hugging Face's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `gelu`: the exact form.
+    #[serde(rename = "gelu")]
+    Gelu,
+    /// `gelu_new` and its aliases: the tanh form.
+    #[default]
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+}
+
+pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigError> {
+    if value == 0 { Err(ConfigError::Zero { key }) } else { Ok(()) }
+}
+
+/// Why a configuration does not describe a model that can be built here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not a JSON object of the expected fields.
+    #[error("{} is not a valid {what}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+        /// The cause; names the key and the line.
+        source: serde_json::Error,
+    },
+    /// The `model_type` is not one that is implemented.
+    #[error("model_type {model_type:?} is not supported: this build knows {known}")]
+    UnknownArchitecture {
+        /// What the configuration says.
+        model_type: String,
+        /// What is implemented.
+        known: String,
+    },
+    /// A key asks for mathematics that is not implemented.
+    #[error("config key {key} is {value}: only false is supported")]
+    NotSupported {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: Value,
+    },
+    /// A size is zero.
+    #[error("config key {key} is 0: it must be at least 1")]
+    Zero {
+        /// The key.
+        key: &'static str,
+    },
+    /// The heads do not divide the width.
+    #[error("{heads} attention heads do not divide a width of {width} evenly")]
+    Heads {
+        /// Hidden width.
+        width: usize,
+        /// Number of heads.
+        heads: usize,
+    },
+    /// A probability is out of range.
+    #[error("config key {key} is {value}: a probability lies in 0..1")]
+    Probability {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: f32,
+    },
+    /// The configuration can be run but not trained as it says.
+    #[error("config key {key} must be {wanted} for training: this part is not implemented")]
+    Untrainable {
+        /// The key.
+        key: &'static str,
+        /// The value that works.
+        wanted: &'static str,
+    },
+}
+
+// `Activation` stands in module fields; Burn asks that they can be displayed.
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gelu => "gelu",
+            Self::GeluNew => "gelu_new",
+        })
+    }
+}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+pub mod bundle;
+pub mod catalog;
+pub mod decoder;
+pub mod family;
+pub mod generate;
+pub mod hf_config;
+pub mod weights;
+
+pub use bundle::DecoderBundle;
+pub use catalog::{DecoderConfig, DecoderModel};
+pub use family::Decoder;

@@ -1,0 +1,124 @@
+//! One safetensors file, read tensor by tensor: the header is checked against the file before anything else.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError};
+
+/// Headers longer than this are refused, as the format's reference reader does.
+const MAX_HEADER: u64 = 100_000_000;
+const LENGTH_BYTES: u64 = 8;
+
+/// An open file whose header has been validated.
+pub(super) struct TensorFile {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    data_start: u64,
+}
+
+impl TensorFile {
+    /// Opens and checks `path`. Allocates no more than the file's own header.
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+        let at = || path.to_owned();
+        let read = |source| FileError::Read { path: at(), source };
+        let mut file = File::open(path).map_err(read)?;
+        let file_len = file.metadata().map_err(read)?.len();
+        let malformed = |reason: String| FileError::Malformed { path: at(), reason };
+        if file_len < LENGTH_BYTES {
+            return Err(malformed(format!("it has {file_len} bytes, fewer than the header's length takes")));
+        }
+        let mut length = [0; LENGTH_BYTES as usize];
+        file.read_exact(&mut length).map_err(read)?;
+        let header_len = u64::from_le_bytes(length);
+        if header_len > MAX_HEADER || header_len > file_len - LENGTH_BYTES {
+            return Err(malformed(format!("it claims a header of {header_len} bytes in a file of {file_len}")));
+        }
+        let mut header = vec![0; header_len as usize];
+        file.read_exact(&mut header).map_err(read)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|source| FileError::Header { path: at(), source })?;
+        let data_start = LENGTH_BYTES + header_len;
+        let data_len = file_len - data_start;
+        if metadata.data_len() as u64 != data_len {
+            let wanted = metadata.data_len();
+            return Err(malformed(format!(
+                "its header describes {wanted} bytes of tensors but {data_len} follow: the file is truncated or damaged"
+            )));
+        }
+        Ok(Self { path: at(), file, metadata, data_start })
+    }
+
+    /// Names and descriptions of all tensors.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, &TensorInfo)> {
+        self.metadata.tensors().into_iter()
+    }
+
+    /// The elements of a tensor as f32.
+    pub(super) fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
+        let info = self.metadata.info(name).expect("the caller took the name from this file");
+        let (start, end) = info.data_offsets;
+        let dtype = info.dtype;
+        let read = |source| FileError::Read { path: self.path.clone(), source };
+        let mut bytes = vec![0; end - start];
+        self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(read)?;
+        self.file.read_exact(&mut bytes).map_err(read)?;
+        match dtype {
+            Dtype::F32 => Ok(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+            Dtype::F16 => Ok(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
+            Dtype::BF16 => Ok(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()),
+            other => Err(FileError::Dtype { path: self.path.clone(), tensor: name.to_owned(), dtype: other }),
+        }
+    }
+}
+
+/// Why a weight file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Lengths in the file contradict each other.
+    #[error("{} is not a whole safetensors file: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The header is not what the format prescribes.
+    #[error("{} has an invalid safetensors header", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The elements are of a type that is not read.
+    #[error("{}: tensor {tensor} holds {dtype:?}; F32, F16 and BF16 are read", path.display())]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: Dtype,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: SafeTensorError,
+    },
+}

@@ -1,0 +1,227 @@
+//! From files into a module: first the accounts, then the tensors, one at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Deserialize;
+
+use super::file::{FileError, TensorFile};
+use super::{NameRules, ParamPath, names};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// At most this many names are listed in an error.
+const LISTED: usize = 8;
+
+/// Fills `model` with the weights in the directory `dir`.
+///
+/// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and one
+/// tensor.
+pub(crate) fn load<M: Module>(model: M, dir: &Path, rules: NameRules, device: &Device) -> Result<M, LoadError> {
+    let mut files = open_all(dir)?;
+    let accounts = account(&names(&model), &files, rules)?;
+    check_repeats(&mut files, &accounts)?;
+    let places = &accounts.places;
+    let mut filler = Filler { path: ParamPath::default(), files: &mut files, places, device, failed: None };
+    let model = model.map(&mut filler);
+    match filler.failed {
+        Some(error) => Err(error.into()),
+        None => Ok(model),
+    }
+}
+
+fn open_all(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+
+    let index_path = dir.join(INDEX);
+    if dir.join(SINGLE).exists() || !index_path.exists() {
+        return Ok(vec![TensorFile::open(&dir.join(SINGLE))?]);
+    }
+    let text = std::fs::read(&index_path)
+        .map_err(|source| FileError::Read { path: index_path.clone(), source })?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|source| FileError::Header { path: index_path.clone(), source })?;
+    let shards: BTreeSet<&String> = index.weight_map.values().collect();
+    let open = |name: &&String| {
+        let plain = Path::new(name.as_str());
+        // A shard is a file beside the index: a path in its name would leave the model directory.
+        if plain.file_name() != Some(plain.as_os_str()) {
+            let reason = format!("shard name {name:?} is not a plain file name");
+            return Err(FileError::Malformed { path: index_path.clone(), reason });
+        }
+        TensorFile::open(&dir.join(plain))
+    };
+    Ok(shards.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+/// Where a parameter is: number of the file, name in it.
+type Places = BTreeMap<String, (usize, String)>;
+
+/// Every tensor of the files, entered in its place.
+struct Accounts {
+    places: Places,
+    /// Tied tensors stored all the same: number of the file, name, and the parameter they must equal.
+    repeats: Vec<(usize, &'static str, &'static str)>,
+}
+
+/// Finds each wanted parameter in the files; anything missing, left over or of another shape is an error.
+fn account(
+    wanted: &[(String, Vec<usize>)],
+    files: &[TensorFile],
+    rules: NameRules,
+) -> Result<Accounts, LoadError> {
+    let mut stored: BTreeMap<String, (usize, Vec<usize>)> = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        for (name, info) in file.tensors() {
+            if stored.insert(name.clone(), (number, info.shape.clone())).is_some() {
+                return Err(LoadError::Twice { tensor: name });
+            }
+        }
+    }
+    let mut places = Places::new();
+    let mut missing = Vec::new();
+    for (name, shape) in wanted {
+        let short = name.strip_prefix(rules.optional_prefix);
+        let Some(key) = [Some(name.as_str()), short].into_iter().flatten().find(|key| stored.contains_key(*key))
+        else {
+            missing.push(name.clone());
+            continue;
+        };
+        let (number, found) = stored.remove(key).expect("just found");
+        if &found != shape {
+            return Err(LoadError::Shape { tensor: key.to_owned(), found, wanted: shape.clone() });
+        }
+        places.insert(name.clone(), (number, key.to_owned()));
+    }
+    if !missing.is_empty() {
+        return Err(LoadError::Missing { count: missing.len(), names: list(&missing) });
+    }
+    let repeat = |&(tied, owner): &(&'static str, &'static str)| {
+        stored.remove(tied).map(|(number, _)| (number, tied, owner))
+    };
+    let repeats = rules.tied.iter().filter_map(repeat).collect();
+    let ignored = |name: &String| rules.ignored_suffixes.iter().any(|suffix| name.ends_with(suffix));
+    let unused: Vec<String> = stored.into_keys().filter(|name| !ignored(name)).collect();
+    if !unused.is_empty() {
+        return Err(LoadError::Unused { count: unused.len(), names: list(&unused) });
+    }
+    Ok(Accounts { places, repeats })
+}
+
+/// A tied tensor that a file stores all the same must repeat its twin, or the model would be another.
+fn check_repeats(files: &mut [TensorFile], accounts: &Accounts) -> Result<(), LoadError> {
+    for (number, tied, owner) in &accounts.repeats {
+        let (owner_number, owner_key) = &accounts.places[*owner];
+        if files[*number].read_f32(tied)? != files[*owner_number].read_f32(owner_key)? {
+            return Err(LoadError::NotTied { tensor: tied, owner });
+        }
+    }
+    Ok(())
+}
+
+fn list(names: &[String]) -> String {
+    let mut text = names.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED {
+        text.push_str(", …");
+    }
+    text
+}
+
+struct Filler<'a> {
+    path: ParamPath,
+    files: &'a mut [TensorFile],
+    places: &'a Places,
+    device: &'a Device,
+    failed: Option<FileError>,
+}
+
+impl ModuleMapper for Filler<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.failed.is_some() {
+            return param;
+        }
+        let (number, key) = &self.places[&self.path.name()];
+        match self.files[*number].read_f32(key) {
+            Ok(values) => {
+                let data = TensorData::new(values, param.lazy_shape());
+                Param::from_tensor(Tensor::from_data(data, self.device))
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
+    }
+}
+
+/// Why a model's weights cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file is unreadable or malformed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configuration is unreadable or describes nothing that can be built.
+    #[error("cannot use the model's configuration")]
+    Config(#[from] crate::hf_config::ConfigError),
+    /// The directory does not exist.
+    #[error("{} is not a model directory: it must hold config.json and model.safetensors", path.display())]
+    NotADirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// Parameters of the model that no file has.
+    #[error("{count} tensors are missing from the weights: {names}")]
+    Missing {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
+    /// Tensors in the files that the model has no place for.
+    #[error("{count} tensors in the weights have no place in the model: {names}; does config.json belong to them?")]
+    Unused {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
+    /// A tensor of another shape.
+    #[error("{tensor}: file has shape {found:?}, model wants {wanted:?}; does config.json belong to the weights?")]
+    Shape {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape in the model.
+        wanted: Vec<usize>,
+    },
+    /// A tensor stored by two shards.
+    #[error("{tensor} is stored in two shards")]
+    Twice {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor that a tied model does not have, with values of its own.
+    #[error("{tensor} differs from {owner} although the configuration ties them: set tie_word_embeddings to false")]
+    NotTied {
+        /// The extra tensor.
+        tensor: &'static str,
+        /// The parameter it should repeat.
+        owner: &'static str,
+    },
+}

@@ -1,0 +1,227 @@
+//! Our numbers against those of `transformers`, on the fixtures that `golden/make.py` made.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use andiron_core::Forward;
+use andiron_core::ops;
+use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
+use andiron_models::weights::{LoadError, ParamPath};
+use andiron_models::{Decoder, DecoderBundle};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+use common::{assert_close, device, floats, ids};
+use serde::Deserialize;
+
+/// Logits and losses, in f32 on both sides.
+const LOGITS: f32 = 1e-4;
+/// Gradients of the mean loss.
+const GRADIENTS: f32 = 1e-3;
+
+#[derive(Deserialize)]
+struct Expected {
+    ids: Vec<Vec<u32>>,
+    logits: Vec<f32>,
+    loss: f32,
+    grads: BTreeMap<String, Vec<f32>>,
+    greedy: Greedy,
+}
+
+#[derive(Deserialize)]
+struct Greedy {
+    prompt: Vec<u32>,
+    continuation: Vec<u32>,
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn expected(name: &str) -> Expected {
+    let text = std::fs::read(fixture(name).join("expected.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// Gradients by parameter name.
+struct Collect<'a> {
+    path: ParamPath,
+    gradients: &'a Gradients,
+    found: BTreeMap<String, Vec<f32>>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.found.insert(self.path.name(), floats(gradient));
+        }
+    }
+}
+
+#[track_caller]
+fn check_golden(name: &str) {
+    let device = device();
+    let expected = expected(name);
+    let bundle = DecoderBundle::open(&fixture(name), &device).unwrap();
+
+    let hidden_btd = bundle.model.hidden(ids(&expected.ids, &device), &mut Forward::evaluation());
+    assert_close("logits", &floats(bundle.model.logits(hidden_btd)), &expected.logits, LOGITS);
+
+    let learner = DecoderBundle::open(&fixture(name), &device.clone().autodiff()).unwrap();
+    let (rows, t) = (expected.ids.len(), expected.ids[0].len());
+    let inputs: Vec<Vec<u32>> = expected.ids.iter().map(|row| row[..t - 1].to_vec()).collect();
+    let targets: Vec<Vec<u32>> = expected.ids.iter().map(|row| row[1..].to_vec()).collect();
+    let device = device.autodiff();
+    let hidden_btd = learner.model.hidden(ids(&inputs, &device), &mut Forward::evaluation());
+    let d = hidden_btd.dims()[2];
+    let n = rows * (t - 1);
+    let weights_n = Tensor::full([n], 1.0 / n as f32, &device);
+    let targets_n = ids(&targets, &device).reshape([n]);
+    let loss = ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head(), targets_n, weights_n);
+    assert_close("loss", &floats(loss.clone()), &[expected.loss], LOGITS);
+    let gradients = loss.backward();
+    let mut collect = Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
+    learner.model.visit(&mut collect);
+    assert!(!expected.grads.is_empty());
+    for (parameter, theirs) in &expected.grads {
+        assert_close(parameter, &collect.found[parameter], theirs, GRADIENTS);
+    }
+
+    let options = GenerateOptions {
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        max_new_tokens: expected.greedy.continuation.len(),
+        ..GenerateOptions::default()
+    };
+    let mut decoding = Decoding::new(&bundle, &expected.greedy.prompt, options).unwrap();
+    while decoding.finish_reason().is_none() {
+        decoding.step(&bundle).unwrap();
+    }
+    assert_eq!(decoding.generated(), expected.greedy.continuation, "greedy continuation");
+}
+
+#[test]
+fn gpt2_equals_transformers() {
+    check_golden("gpt2");
+}
+
+#[test]
+fn a_saved_model_opens_with_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = DecoderBundle::open(&fixture("gpt2"), &device()).unwrap();
+    bundle.save(dir.path()).unwrap();
+    let again = DecoderBundle::open(dir.path(), &device()).unwrap();
+    assert_eq!(again.config, bundle.config);
+    let [ours, theirs] = [&again, &bundle].map(|bundle| {
+        let ids = ids(&[vec![1, 2, 3]], &device());
+        floats(bundle.model.logits(bundle.model.hidden(ids, &mut Forward::evaluation())))
+    });
+    assert_eq!(ours, theirs);
+}
+
+/// A copy of the fixture whose `config.json` and weights can be edited.
+fn edited(edit: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read(fixture("gpt2").join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    edit(&mut config);
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::copy(fixture("gpt2").join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    dir
+}
+
+#[track_caller]
+fn check_refused(dir: &Path, needles: &[&str]) {
+    let error = DecoderBundle::open(dir, &device()).unwrap_err();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    for needle in needles {
+        assert!(text.contains(needle), "{text:?} does not mention {needle:?}");
+    }
+}
+
+#[test]
+fn an_unknown_config_key_is_an_error() {
+    check_refused(edited(|config| config["sliding_window"] = 4096.into()).path(), &["config.json", "sliding_window"]);
+}
+
+#[test]
+fn a_config_that_asks_for_cross_attention_is_an_error() {
+    check_refused(edited(|config| config["add_cross_attention"] = true.into()).path(), &["add_cross_attention"]);
+}
+
+#[test]
+fn an_unknown_architecture_is_an_error() {
+    check_refused(edited(|config| config["model_type"] = "mamba".into()).path(), &["mamba", "gpt2"]);
+}
+
+#[test]
+fn more_layers_than_the_file_has_are_missing_tensors() {
+    let dir = edited(|config| config["n_layer"] = 3.into());
+    check_refused(dir.path(), &["12 tensors are missing", "transformer.h.2.ln_1.weight"]);
+}
+
+#[test]
+fn fewer_layers_than_the_file_has_are_unused_tensors() {
+    let dir = edited(|config| config["n_layer"] = 1.into());
+    check_refused(dir.path(), &["12 tensors", "no place", "transformer.h.1."]);
+}
+
+#[test]
+fn another_width_is_a_shape_error() {
+    let dir = edited(|config| config["vocab_size"] = 62.into());
+    check_refused(dir.path(), &["transformer.wte.weight", "[61, 24]", "[62, 24]"]);
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error_and_never_a_panic() {
+    let whole = std::fs::read(fixture("gpt2").join("model.safetensors")).unwrap();
+    for len in (0..whole.len()).step_by(997).chain([whole.len() - 1]) {
+        let dir = edited(|_| ());
+        std::fs::write(dir.path().join("model.safetensors"), &whole[..len]).unwrap();
+        check_refused(dir.path(), &["model.safetensors"]);
+    }
+}
+
+#[test]
+fn a_header_longer_than_the_file_allocates_nothing() {
+    for claim in [u64::MAX, 1 << 63, 1 << 31, 100_000_001, 65] {
+        let dir = edited(|_| ());
+        let mut file = claim.to_le_bytes().to_vec();
+        file.extend([b' '; 64]);
+        std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+        check_refused(dir.path(), &["model.safetensors", "header"]);
+    }
+}
+
+#[test]
+fn a_missing_directory_is_named() {
+    let error = DecoderBundle::open(Path::new("no/such/model"), &device()).unwrap_err();
+    assert!(matches!(error, LoadError::NotADirectory { .. }));
+    assert!(error.to_string().contains("no/such/model"));
+}
+
+#[test]
+fn a_file_without_the_prefix_and_with_mask_buffers_opens() {
+    // What `openai-community/gpt2` on the hub looks like.
+    let dir = edited(|_| ());
+    let bytes = std::fs::read(fixture("gpt2").join("model.safetensors")).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mask = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let tensors = stored.iter().map(|(name, view)| (name.trim_start_matches("transformer.").to_owned(), view));
+    let tensors: Vec<_> = tensors.chain([("h.0.attn.bias".to_owned(), mask)]).collect();
+    safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
+    DecoderBundle::open(dir.path(), &device()).unwrap();
+}
