@@ -6,10 +6,10 @@
 use std::fmt;
 
 use burn::tensor::Device;
-#[cfg(feature = "cube")]
-use burn::tensor::{DeviceType, Devices};
 #[cfg(feature = "wgpu")]
 use burn::tensor::DeviceKind;
+#[cfg(feature = "cube")]
+use burn::tensor::{DeviceType, Devices};
 
 /// A Burn backend, chosen at compile time by the feature of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,7 @@ pub enum Backend {
 
 impl Backend {
     /// Every backend Andiron knows, compiled in or not.
-    pub const ALL: [Self; 6] =
-        [Self::Ndarray, Self::Flex, Self::Wgpu, Self::Vulkan, Self::Metal, Self::Cuda];
+    pub const ALL: [Self; 6] = [Self::Ndarray, Self::Flex, Self::Wgpu, Self::Vulkan, Self::Metal, Self::Cuda];
 
     /// The name used for the Cargo feature and on the command line.
     pub fn name(self) -> &'static str {
@@ -209,12 +208,16 @@ pub enum DeviceError {
         text: String,
     },
     /// The backend exists but this build was made without it.
-    #[error("backend {backend} is not part of this build: build with `--features {backend}`, or run `cargo xtask <verb> --backend {backend}`")]
+    #[error(
+        "backend {backend} is not part of this build: build with `--features {backend}`, or run `cargo xtask <verb> --backend {backend}`"
+    )]
     NotCompiled {
         /// The missing backend.
         backend: Backend,
     },
     /// This build contains no backend.
-    #[error("this build has no backend: build with one of the features ndarray, flex, wgpu, vulkan, metal, cuda")]
+    #[error(
+        "this build has no backend: build with one of the features ndarray, flex, wgpu, vulkan, metal, cuda"
+    )]
     NoBackend,
 }

@@ -130,14 +130,24 @@ fn layer_norm() {
 #[test]
 fn gelu_in_both_forms() {
     for shape in [[1, 1], [3, 17], [64, 65]] {
-        check("gelu erf", [shape], |[x]| ops::gelu(x, Gelu::Erf), |[x]| {
-            let phi = (x.clone() / 2f32.sqrt()).erf() * 0.5 + 0.5;
-            x * phi
-        });
-        check("gelu tanh", [shape], |[x]| ops::gelu(x, Gelu::Tanh), |[x]| {
-            let inner = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044715) * 0.797_884_6;
-            x * (inner.tanh() + 1.0) * 0.5
-        });
+        check(
+            "gelu erf",
+            [shape],
+            |[x]| ops::gelu(x, Gelu::Erf),
+            |[x]| {
+                let phi = (x.clone() / 2f32.sqrt()).erf() * 0.5 + 0.5;
+                x * phi
+            },
+        );
+        check(
+            "gelu tanh",
+            [shape],
+            |[x]| ops::gelu(x, Gelu::Tanh),
+            |[x]| {
+                let inner = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044715) * 0.797_884_6;
+                x * (inner.tanh() + 1.0) * 0.5
+            },
+        );
     }
 }
 
@@ -162,7 +172,13 @@ fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOp
 #[test]
 fn attention() {
     // batch, queries, keys, heads, key heads, width
-    let cases = [(1, 1, 1, 1, 1, 4), (2, 9, 9, 3, 3, 8), (1, 5, 12, 4, 2, 16), (2, 33, 70, 2, 1, 32), (1, 64, 64, 2, 2, 64)];
+    let cases = [
+        (1, 1, 1, 1, 1, 4),
+        (2, 9, 9, 3, 3, 8),
+        (1, 5, 12, 4, 2, 16),
+        (2, 33, 70, 2, 1, 32),
+        (1, 64, 64, 2, 2, 64),
+    ];
     for (b, t, s, h, key_h, w) in cases {
         for causal in [true, false] {
             let options = AttentionOptions { scale: 0.4, causal, n_keys: s };
@@ -177,7 +193,8 @@ fn attention() {
                     let grads = (out.clone() * random([b, t, h, w], "towards", &device)).sum().backward();
                     (out.inner(), q.grad(&grads).unwrap(), kv.grad(&grads).unwrap())
                 };
-                let ((out, dq, dkv), (out_twin, dq_twin, dkv_twin)) = (run(ops::attention), run(attention_twin));
+                let ((out, dq, dkv), (out_twin, dq_twin, dkv_twin)) =
+                    (run(ops::attention), run(attention_twin));
                 assert_close("attention", out, out_twin);
                 assert_close("dq", dq, dq_twin);
                 assert_close("dkv", dkv, dkv_twin);
@@ -296,7 +313,8 @@ fn adamw_follows_the_formula() {
             let scaled = grad * 0.5;
             mean = 0.9 * mean + 0.1 * scaled;
             square = 0.99 * square + 0.01 * scaled * scaled;
-            let (m, s) = (mean / (1.0 - 0.9f64.powi(number as i32)), square / (1.0 - 0.99f64.powi(number as i32)));
+            let (m, s) =
+                (mean / (1.0 - 0.9f64.powi(number as i32)), square / (1.0 - 0.99f64.powi(number as i32)));
             value = value - 0.01 * 0.1 * value - 0.01 * m / (s.sqrt() + 1e-8);
             let expected = Tensor::<1>::from_floats([value as f32, -value as f32], &device);
             assert_close("value", at.value.clone(), expected);

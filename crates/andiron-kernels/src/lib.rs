@@ -12,6 +12,7 @@ mod parallel;
 mod simd;
 
 pub mod gemm;
+pub mod mapped;
 
 pub mod attention;
 

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::catalog::{DecoderConfig, DecoderModel, ReadError};
+use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
 use crate::generate::{Logits, NextToken};
 use crate::hf_config::ConfigError;
@@ -104,7 +104,7 @@ impl DecoderBundle {
         if !dir.is_dir() {
             return Err(LoadError::NotADirectory { path: dir.to_owned() });
         }
-        let config = read_config(&dir.join(CONFIG))?;
+        let config = DecoderConfig::read(&dir.join(CONFIG))?;
         let mut bundle = Self::init(config, Seed::new(0), device);
         if dir.join(GENERATION).exists() {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
@@ -154,7 +154,8 @@ impl NextToken for DecoderBundle {
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
         assert!(!ids.is_empty(), "a sequence is extended by at least one id");
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let ids_bt: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids.clone(), [1, ids.len()]), &self.device);
+        let ids_bt: Tensor<2, Int> =
+            Tensor::from_data(TensorData::new(ids.clone(), [1, ids.len()]), &self.device);
         let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
         let [_, t, d] = hidden_btd.dims();
         let hidden_btd = match wanted {
@@ -164,14 +165,6 @@ impl NextToken for DecoderBundle {
         let logits = self.model.logits(hidden_btd).into_data();
         logits.try_into_vec::<f32>().expect("logits are f32")
     }
-}
-
-fn read_config(path: &Path) -> Result<DecoderConfig, ConfigError> {
-    let value: Value = read_json(path, "model config")?;
-    DecoderConfig::from_value(value).map_err(|error| match error {
-        ReadError::Config(error) => error,
-        ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
-    })
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, ConfigError> {

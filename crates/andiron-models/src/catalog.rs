@@ -1,9 +1,13 @@
 //! Every architecture, one row each: from `model_type` to a configuration, and from there to a model.
 
+use std::fs;
+use std::path::Path;
+
 use andiron_core::{Forward, KvCache};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::decoder::gpt2;
@@ -27,10 +31,13 @@ pub struct Sizes {
 /// Makes the configuration enum and the model enum of a family.
 macro_rules! decoders {
     ($($(#[$doc:meta])* $variant:ident, $model_type:literal, $class:literal, $config:path, $model:path, $module:ident;)+) => {
-        /// The configuration of a decoder, by architecture.
-        #[derive(Clone, Debug, PartialEq)]
+        /// The configuration of a decoder, by architecture: the fields of its `config.json`, told apart by
+        /// `model_type`. Serde reads and writes these fields only; [`DecoderConfig::read`] also takes a
+        /// `config.json` with the inert keys that Hugging Face adds.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "model_type")]
         pub enum DecoderConfig {
-            $($(#[$doc])* $variant($config),)+
+            $($(#[$doc])* #[serde(rename = $model_type)] $variant($config),)+
         }
 
         /// A decoder, by architecture.
@@ -54,7 +61,7 @@ macro_rules! decoders {
                 match self { $(Self::$variant(_) => $class,)+ }
             }
 
-            fn read(model_type: &str, fields: &mut serde_json::Map<String, Value>) -> Result<Self, ReadError> {
+            fn from_fields(model_type: &str, fields: &mut serde_json::Map<String, Value>) -> Result<Self, ReadError> {
                 match model_type {
                     $($model_type => {
                         $module::INERT.strip(fields)?;
@@ -67,10 +74,6 @@ macro_rules! decoders {
                         known: Self::MODEL_TYPES.join(", "),
                     }.into()),
                 }
-            }
-
-            fn fields(&self) -> Result<Value, serde_json::Error> {
-                match self { $(Self::$variant(config) => serde_json::to_value(config),)+ }
             }
 
             pub(crate) fn name_rules(&self) -> NameRules {
@@ -118,8 +121,7 @@ decoders! {
 }
 
 /// A configuration that is wrong, or JSON that is.
-#[derive(Debug)]
-pub(crate) enum ReadError {
+enum ReadError {
     Config(ConfigError),
     Json(serde_json::Error),
 }
@@ -147,8 +149,22 @@ impl DecoderConfig {
         self.sizes().max_positions
     }
 
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not describe a decoder that can be built here.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
+        let value = serde_json::from_slice(&text).map_err(json)?;
+        Self::from_value(value).map_err(|error| match error {
+            ReadError::Config(error) => error,
+            ReadError::Json(source) => json(source),
+        })
+    }
+
     /// Reads the object in a `config.json`.
-    pub(crate) fn from_value(value: Value) -> Result<Self, ReadError> {
+    fn from_value(value: Value) -> Result<Self, ReadError> {
         let mut fields = match value {
             Value::Object(fields) => fields,
             _ => return Err(serde::de::Error::custom("expected a JSON object")).map_err(ReadError::Json),
@@ -157,14 +173,13 @@ impl DecoderConfig {
             Some(Value::String(model_type)) => model_type.clone(),
             _ => return Err(serde::de::Error::missing_field("model_type")).map_err(ReadError::Json),
         };
-        Self::read(&model_type, &mut fields)
+        Self::from_fields(&model_type, &mut fields)
     }
 
     /// The object to write as `config.json`: the fields, and what `transformers` of either generation looks for.
     pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {
-        let mut value = self.fields()?;
+        let mut value = serde_json::to_value(self)?;
         if let Value::Object(fields) = &mut value {
-            fields.insert("model_type".to_owned(), self.model_type().into());
             fields.insert("architectures".to_owned(), vec![self.class_name()].into());
             fields.insert("dtype".to_owned(), "float32".into());
             fields.insert("torch_dtype".to_owned(), "float32".into());

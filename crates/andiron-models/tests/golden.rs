@@ -86,7 +86,8 @@ fn check_golden(name: &str) {
     let n = rows * (t - 1);
     let weights_n = Tensor::full([n], 1.0 / n as f32, &device);
     let targets_n = ids(&targets, &device).reshape([n]);
-    let loss = ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head(), targets_n, weights_n);
+    let loss =
+        ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head(), targets_n, weights_n);
     assert_close("loss", &floats(loss.clone()), &[expected.loss], LOGITS);
     let gradients = loss.backward();
     let mut collect = Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
@@ -154,12 +155,18 @@ fn check_refused(dir: &Path, needles: &[&str]) {
 
 #[test]
 fn an_unknown_config_key_is_an_error() {
-    check_refused(edited(|config| config["sliding_window"] = 4096.into()).path(), &["config.json", "sliding_window"]);
+    check_refused(
+        edited(|config| config["sliding_window"] = 4096.into()).path(),
+        &["config.json", "sliding_window"],
+    );
 }
 
 #[test]
 fn a_config_that_asks_for_cross_attention_is_an_error() {
-    check_refused(edited(|config| config["add_cross_attention"] = true.into()).path(), &["add_cross_attention"]);
+    check_refused(
+        edited(|config| config["add_cross_attention"] = true.into()).path(),
+        &["add_cross_attention"],
+    );
 }
 
 #[test]
@@ -220,7 +227,8 @@ fn a_file_without_the_prefix_and_with_mask_buffers_opens() {
     let bytes = std::fs::read(fixture("gpt2").join("model.safetensors")).unwrap();
     let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mask = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
-    let tensors = stored.iter().map(|(name, view)| (name.trim_start_matches("transformer.").to_owned(), view));
+    let tensors =
+        stored.iter().map(|(name, view)| (name.trim_start_matches("transformer.").to_owned(), view));
     let tensors: Vec<_> = tensors.chain([("h.0.attn.bias".to_owned(), mask)]).collect();
     safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
     DecoderBundle::open(dir.path(), &device()).unwrap();

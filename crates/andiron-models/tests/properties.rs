@@ -86,7 +86,8 @@ fn the_last_row_of_logits_is_the_last_of_all() {
 #[test]
 fn weights_are_a_function_of_the_seed() {
     let config = DecoderConfig::Gpt2(Gpt2Config::nano(VOCABULARY));
-    let logits = |seed| whole(&DecoderBundle::init(config.clone(), Seed::new(seed), &device()), &[vec![1, 2]]);
+    let logits =
+        |seed| whole(&DecoderBundle::init(config.clone(), Seed::new(seed), &device()), &[vec![1, 2]]);
     assert_eq!(logits(1), logits(1));
     assert_ne!(logits(1), logits(2));
 }

@@ -1,11 +1,11 @@
 //! Gradients by hand, once for all backends.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::Autodiff;
 
 use super::{AttentionOptions, FusedOps, Gelu, WeightLayout};
 

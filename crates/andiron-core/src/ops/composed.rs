@@ -118,7 +118,10 @@ pub(super) fn gelu_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>, f
     let slope = match form {
         Gelu::Erf => {
             let density = B::float_exp(B::float_mul_scalar(square, scalar(-0.5)));
-            let density = B::float_mul_scalar(density, scalar(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2));
+            let density = B::float_mul_scalar(
+                density,
+                scalar(0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2),
+            );
             B::float_add(normal_cdf::<B>(x.clone()), B::float_mul(x, density))
         }
         Gelu::Tanh => {
@@ -304,7 +307,8 @@ pub(super) fn head_cross_entropy_with_grad<B: Backend>(
     let (mut total, mut dhead) = (None, None);
     let mut dhidden = Vec::new();
     for_row_blocks::<B>(&hidden, vocabulary, targets, weights, |hidden, targets, weights| {
-        let LogitsBlock { logits, lse, losses } = logits_block::<B>(hidden.clone(), head.clone(), targets.clone());
+        let LogitsBlock { logits, lse, losses } =
+            logits_block::<B>(hidden.clone(), head.clone(), targets.clone());
         add_to::<B>(&mut total, weighted_sum::<B>(losses, weights.clone()));
         let p = B::float_mul(B::float_exp(B::float_sub(logits, lse)), weights.clone());
         let dlogits = B::float_scatter(1, p, targets, B::float_neg(weights), IndexingUpdateOp::Add);

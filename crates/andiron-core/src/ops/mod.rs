@@ -124,18 +124,14 @@ pub fn linear<const D: usize>(
 ///
 /// # Panics
 /// If the widths do not match.
-pub fn layer_norm<const D: usize>(
-    x: Tensor<D>,
-    gain: Tensor<1>,
-    offset: Tensor<1>,
-    eps: f64,
-) -> Tensor<D> {
+pub fn layer_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, offset: Tensor<1>, eps: f64) -> Tensor<D> {
     let shape = x.dims();
     let width = shape[D - 1];
     assert_eq!([width], gain.dims(), "gain of a layer norm over {shape:?}");
     assert_eq!([width], offset.dims(), "offset of a layer norm over {shape:?}");
     let x_nd: Tensor<2> = x.reshape([-1, width as isize]);
-    let y = Dispatch::layer_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), offset.into_dispatch(), eps);
+    let y =
+        Dispatch::layer_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), offset.into_dispatch(), eps);
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 

@@ -222,7 +222,8 @@ impl Gpt2Config {
         let d_inner = self.n_inner.unwrap_or(4 * self.n_embd);
         let linear = |d_input, d_output, std, name: &str| {
             let seed = seed.derive(&format!("transformer.h.{index}.{name}.weight"));
-            LinearConfig { d_input, d_output, bias: true, layout: WeightLayout::InOut }.init(std, seed, device)
+            LinearConfig { d_input, d_output, bias: true, layout: WeightLayout::InOut }
+                .init(std, seed, device)
         };
         let mut scale = 1.0;
         if self.scale_attn_weights {

@@ -35,7 +35,9 @@ impl TensorFile {
         file.read_exact(&mut length).map_err(read)?;
         let header_len = u64::from_le_bytes(length);
         if header_len > MAX_HEADER || header_len > file_len - LENGTH_BYTES {
-            return Err(malformed(format!("it claims a header of {header_len} bytes in a file of {file_len}")));
+            return Err(malformed(format!(
+                "it claims a header of {header_len} bytes in a file of {file_len}"
+            )));
         }
         let mut header = vec![0; header_len as usize];
         file.read_exact(&mut header).map_err(read)?;

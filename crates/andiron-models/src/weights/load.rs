@@ -20,7 +20,12 @@ const LISTED: usize = 8;
 ///
 /// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and one
 /// tensor.
-pub(crate) fn load<M: Module>(model: M, dir: &Path, rules: NameRules, device: &Device) -> Result<M, LoadError> {
+pub(crate) fn load<M: Module>(
+    model: M,
+    dir: &Path,
+    rules: NameRules,
+    device: &Device,
+) -> Result<M, LoadError> {
     let mut files = open_all(dir)?;
     let accounts = account(&names(&model), &files, rules)?;
     check_repeats(&mut files, &accounts)?;
@@ -43,8 +48,8 @@ fn open_all(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     if dir.join(SINGLE).exists() || !index_path.exists() {
         return Ok(vec![TensorFile::open(&dir.join(SINGLE))?]);
     }
-    let text = std::fs::read(&index_path)
-        .map_err(|source| FileError::Read { path: index_path.clone(), source })?;
+    let text =
+        std::fs::read(&index_path).map_err(|source| FileError::Read { path: index_path.clone(), source })?;
     let index: Index = serde_json::from_slice(&text)
         .map_err(|source| FileError::Header { path: index_path.clone(), source })?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -88,7 +93,8 @@ fn account(
     let mut missing = Vec::new();
     for (name, shape) in wanted {
         let short = name.strip_prefix(rules.optional_prefix);
-        let Some(key) = [Some(name.as_str()), short].into_iter().flatten().find(|key| stored.contains_key(*key))
+        let Some(key) =
+            [Some(name.as_str()), short].into_iter().flatten().find(|key| stored.contains_key(*key))
         else {
             missing.push(name.clone());
             continue;
@@ -193,7 +199,9 @@ pub enum LoadError {
         names: String,
     },
     /// Tensors in the files that the model has no place for.
-    #[error("{count} tensors in the weights have no place in the model: {names}; does config.json belong to them?")]
+    #[error(
+        "{count} tensors in the weights have no place in the model: {names}; does config.json belong to them?"
+    )]
     Unused {
         /// How many.
         count: usize,
@@ -201,7 +209,9 @@ pub enum LoadError {
         names: String,
     },
     /// A tensor of another shape.
-    #[error("{tensor}: file has shape {found:?}, model wants {wanted:?}; does config.json belong to the weights?")]
+    #[error(
+        "{tensor}: file has shape {found:?}, model wants {wanted:?}; does config.json belong to the weights?"
+    )]
     Shape {
         /// The tensor's name in the file.
         tensor: String,
@@ -217,7 +227,9 @@ pub enum LoadError {
         tensor: String,
     },
     /// A tensor that a tied model does not have, with values of its own.
-    #[error("{tensor} differs from {owner} although the configuration ties them: set tie_word_embeddings to false")]
+    #[error(
+        "{tensor} differs from {owner} although the configuration ties them: set tie_word_embeddings to false"
+    )]
     NotTied {
         /// The extra tensor.
         tensor: &'static str,

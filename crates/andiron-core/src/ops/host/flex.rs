@@ -39,20 +39,27 @@ impl HostTensors for Flex {
     }
 
     fn from_vec(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
-        FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape.to_vec())), DType::F32)
+        FlexTensor::new(
+            Bytes::from_elems(values),
+            Layout::contiguous(Shape::from(shape.to_vec())),
+            DType::F32,
+        )
     }
 
     fn into_vec(tensor: FlexTensor) -> Vec<f32> {
         assert_f32(&tensor);
         let values = Self::floats(&tensor);
-        if !tensor.is_unique() || matches!(values, Cow::Owned(_)) || values.len() * 4 != tensor.bytes().len() {
+        if !tensor.is_unique() || matches!(values, Cow::Owned(_)) || values.len() * 4 != tensor.bytes().len()
+        {
             return values.into_owned();
         }
         drop(values);
         let data = tensor.data_arc();
         drop(tensor);
         match Arc::try_unwrap(data) {
-            Ok(bytes) => bytes.try_into_vec::<f32>().unwrap_or_else(|bytes| bytemuck::cast_slice(&bytes).to_vec()),
+            Ok(bytes) => {
+                bytes.try_into_vec::<f32>().unwrap_or_else(|bytes| bytemuck::cast_slice(&bytes).to_vec())
+            }
             Err(shared) => bytemuck::cast_slice(&shared).to_vec(),
         }
     }

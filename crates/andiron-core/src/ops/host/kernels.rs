@@ -183,7 +183,8 @@ pub(super) fn gelu_backward<B: HostTensors>(
 fn attention<B: HostTensors>(q: &FloatTensor<B>, k: &FloatTensor<B>, options: AttentionOptions) -> Attention {
     let [batch, queries, heads, head_dim] = q.shape().dims();
     let [_, key_capacity, kv_heads, _] = k.shape().dims();
-    let shape = AttentionShape { batch, queries, keys: options.n_keys, key_capacity, heads, kv_heads, head_dim };
+    let shape =
+        AttentionShape { batch, queries, keys: options.n_keys, key_capacity, heads, kv_heads, head_dim };
     Attention { shape, causal: options.causal, scale: options.scale }
 }
 

@@ -91,12 +91,7 @@ macro_rules! host_ops {
                 kernels::gelu_backward::<Self>(x, dy, form)
             }
 
-            fn attention_with_lse(
-                q: Float,
-                k: Float,
-                v: Float,
-                options: AttentionOptions,
-            ) -> (Float, Float) {
+            fn attention_with_lse(q: Float, k: Float, v: Float, options: AttentionOptions) -> (Float, Float) {
                 kernels::attention_with_lse::<Self>(q, k, v, options)
             }
 

@@ -1,0 +1,52 @@
+//! What a loader hands to a trainer: plain memory, no tensor.
+
+/// Token ids, what should follow each, and how much each counts: three tables of `rows × columns`, row after
+/// row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostBatch {
+    /// What the model reads.
+    pub ids: Vec<u32>,
+    /// What it should say at each position.
+    pub targets: Vec<u32>,
+    /// How much each target counts in the loss: 0 is not at all. Padding has weight 0.
+    pub weights: Vec<f32>,
+    /// How many sequences.
+    pub rows: usize,
+    /// How many positions in each.
+    pub columns: usize,
+}
+
+impl HostBatch {
+    /// A batch of nothing but padding.
+    pub fn padding(rows: usize, columns: usize, pad: u32) -> Self {
+        let n = rows * columns;
+        Self { ids: vec![pad; n], targets: vec![pad; n], weights: vec![0.0; n], rows, columns }
+    }
+
+    /// How many targets count in the loss.
+    pub fn n_targets(&self) -> usize {
+        self.weights.iter().filter(|&&weight| weight > 0.0).count()
+    }
+
+    /// The ids, targets and weights of one row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> (&[u32], &[u32], &[f32]) {
+        assert!(row < self.rows, "row {row} of a batch of {}", self.rows);
+        let at = row * self.columns..(row + 1) * self.columns;
+        (&self.ids[at.clone()], &self.targets[at.clone()], &self.weights[at])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_counts_nothing() {
+        let batch = HostBatch::padding(2, 3, 9);
+        assert_eq!(batch.n_targets(), 0);
+        assert_eq!(batch.row(1), ([9u32; 3].as_slice(), [9u32; 3].as_slice(), [0.0f32; 3].as_slice()));
+    }
+}

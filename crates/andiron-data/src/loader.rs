@@ -1,0 +1,474 @@
+//! Batches of a dataset in an order that can be taken up again at any point.
+//!
+//! A loader keeps no buffer and no shuffled list: which tokens the batch with a given number holds is a function
+//! of that number, the seed and the dataset. Its whole state is a counter, so a [`Cursor`] saved with a
+//! checkpoint resumes exactly, and any step leads back to its documents.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::HostBatch;
+use crate::collate::Causal;
+use crate::seed::{LOADER, Seed};
+use crate::shard::Dataset;
+
+/// Which tokens come when. A window is `columns + 1` neighbouring tokens: its last is only a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Windows that begin anywhere, drawn with replacement, without end. Source: Karpathy's nanoGPT.
+    Windows,
+    /// Disjoint windows, each once an epoch in an order of its own, without end. The tokens after the last whole
+    /// window are never seen.
+    Epochs,
+    /// Disjoint windows from the first token to the last, once, for evaluation: every token but the first is a
+    /// target exactly once. The last window is shorter and the last batch emptier: what is missing is padding
+    /// with weight 0.
+    Sequential,
+}
+
+/// The shape and order of a [`Loader`]'s batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderOptions {
+    /// Sequences in a batch.
+    pub rows: usize,
+    /// Positions in a sequence.
+    pub columns: usize,
+    /// Which tokens come when.
+    pub order: Order,
+}
+
+/// Where a loader stands, with everything that must be the same for the rest to follow exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// The number of the batch that comes next.
+    pub next_batch: u64,
+    /// Sequences in a batch.
+    pub rows: usize,
+    /// Positions in a sequence.
+    pub columns: usize,
+    /// Which tokens come when.
+    pub order: Order,
+    /// The seed of the run.
+    pub seed: u64,
+    /// The dataset's [`fingerprint`](Dataset::fingerprint).
+    pub dataset: String,
+}
+
+/// Makes batches for next-token prediction from a dataset.
+///
+/// # Example
+/// ```
+/// use std::sync::Arc;
+/// use andiron_data::loader::{Loader, LoaderOptions, Order};
+/// use andiron_data::seed::Seed;
+/// # use andiron_data::shard::{Dataset, DatasetWriter, WriterOptions};
+/// # let dir = tempfile::tempdir()?;
+/// # let mut writer = DatasetWriter::create(&dir.path().join("d"), WriterOptions::new(50, "x"))?;
+/// # writer.push("a", &(0..50).collect::<Vec<_>>(), "")?;
+/// # writer.finish()?;
+/// let dataset = Arc::new(Dataset::open(&dir.path().join("d"))?);
+/// let options = LoaderOptions { rows: 2, columns: 8, order: Order::Epochs };
+/// let mut loader = Loader::new(dataset.clone(), options, Seed::new(1))?;
+/// let first = loader.next_batch().expect("this order has no end");
+/// let cursor = loader.cursor();
+/// let second = loader.next_batch();
+///
+/// let mut resumed = Loader::new(dataset, options, Seed::new(1))?;
+/// resumed.seek(&cursor)?;
+/// assert_eq!(resumed.next_batch(), second);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Loader {
+    dataset: Arc<Dataset>,
+    options: LoaderOptions,
+    seed: Seed,
+    stream: Seed,
+    next_batch: u64,
+}
+
+/// A document that a batch shows a part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenDocument {
+    /// In which row.
+    pub row: usize,
+    /// The number of the document in the dataset.
+    pub index: u64,
+    /// Its name.
+    pub id: String,
+    /// Which of the dataset's tokens are seen of it.
+    pub tokens: Range<u64>,
+}
+
+/// Why a loader cannot be made or moved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoaderError {
+    /// A batch without rows or columns.
+    #[error("a batch of {rows} rows and {columns} columns is empty")]
+    EmptyBatch {
+        /// Sequences in a batch.
+        rows: usize,
+        /// Positions in a sequence.
+        columns: usize,
+    },
+    /// The dataset has not one window.
+    #[error("{tokens} tokens are too few for one window of {needed}; use more text or a shorter context")]
+    TooShort {
+        /// Tokens in the dataset.
+        tokens: u64,
+        /// Tokens in a window.
+        needed: u64,
+    },
+    /// A cursor of another run.
+    #[error(
+        "the saved position was taken with {field} {saved}, but this run has {current}; resume with the same data and settings"
+    )]
+    CursorMismatch {
+        /// What differs.
+        field: &'static str,
+        /// Its value in the cursor.
+        saved: String,
+        /// Its value now.
+        current: String,
+    },
+    /// A cursor behind the end.
+    #[error("the saved position is batch {next_batch}, the data has {batches}")]
+    CursorRange {
+        /// The cursor's batch.
+        next_batch: u64,
+        /// How many there are.
+        batches: u64,
+    },
+    /// The thread that prepares batches cannot be started.
+    #[error("cannot start the thread that loads data")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Loader {
+    /// A loader at the first batch. `seed` is that of the run: the loader derives its own stream from it.
+    ///
+    /// # Errors
+    /// If the batch is empty or the dataset too short for one window (two tokens, for
+    /// [`Order::Sequential`]).
+    pub fn new(dataset: Arc<Dataset>, options: LoaderOptions, seed: Seed) -> Result<Self, LoaderError> {
+        let LoaderOptions { rows, columns, order } = options;
+        if rows == 0 || columns == 0 {
+            return Err(LoaderError::EmptyBatch { rows, columns });
+        }
+        let tokens = dataset.tokens();
+        let needed = if order == Order::Sequential { 2 } else { columns as u64 + 1 };
+        if tokens < needed {
+            return Err(LoaderError::TooShort { tokens, needed });
+        }
+        Ok(Self { dataset, options, seed, stream: seed.derive(LOADER), next_batch: 0 })
+    }
+
+    /// What it reads.
+    pub fn dataset(&self) -> &Arc<Dataset> {
+        &self.dataset
+    }
+
+    /// The shape and order of its batches.
+    pub fn options(&self) -> LoaderOptions {
+        self.options
+    }
+
+    /// How many batches there are, for [`Order::Sequential`]; the other orders have no end.
+    pub fn n_batches(&self) -> Option<u64> {
+        (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
+    }
+
+    /// How many batches, a fraction included, show as many targets as the dataset has tokens.
+    pub fn batches_per_epoch(&self) -> f64 {
+        self.dataset.tokens() as f64 / (self.options.rows * self.options.columns) as f64
+    }
+
+    /// The next batch, or nothing at the end.
+    pub fn next_batch(&mut self) -> Option<HostBatch> {
+        if self.n_batches().is_some_and(|n| self.next_batch >= n) {
+            return None;
+        }
+        let batch = self.batch_at(self.next_batch);
+        self.next_batch += 1;
+        Some(batch)
+    }
+
+    /// The batch with a number, whatever came before.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    pub fn batch_at(&self, index: u64) -> HostBatch {
+        self.rows_at(index, 0..self.options.rows)
+    }
+
+    /// Some rows of the batch with a number: how several processes share one batch.
+    ///
+    /// # Panics
+    /// If there is no such batch or row.
+    pub fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
+        assert!(rows.end <= self.options.rows, "row {} of {}", rows.end, self.options.rows);
+        let sequences: Vec<Vec<u32>> = rows
+            .map(|row| {
+                let window = self.window(index, row);
+                let mut ids = vec![0; (window.end - window.start) as usize];
+                self.dataset.read(window.start, &mut ids);
+                ids
+            })
+            .collect();
+        Causal { columns: self.options.columns, pad: 0 }.collate(&sequences)
+    }
+
+    /// The documents of which the batch with a number shows a part, row by row.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    pub fn documents_of(&self, index: u64) -> Vec<SeenDocument> {
+        let mut seen = Vec::new();
+        for row in 0..self.options.rows {
+            let window = self.window(index, row);
+            for document in self.dataset.documents_in(window.clone()) {
+                let tokens = document.tokens.start.max(window.start)..document.tokens.end.min(window.end);
+                seen.push(SeenDocument { row, index: document.index, id: document.id.to_owned(), tokens });
+            }
+        }
+        seen
+    }
+
+    /// Where it stands: before the batch that [`next_batch`](Self::next_batch) gives.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor_at(self.next_batch)
+    }
+
+    /// Where it will stand before the batch with a number.
+    pub fn cursor_at(&self, next_batch: u64) -> Cursor {
+        Cursor {
+            next_batch,
+            rows: self.options.rows,
+            columns: self.options.columns,
+            order: self.options.order,
+            seed: self.seed.value(),
+            dataset: self.dataset.fingerprint().to_owned(),
+        }
+    }
+
+    /// Goes to where a loader stood that had the same data and settings.
+    ///
+    /// # Errors
+    /// If a setting differs, which the error names, or the position is behind the end.
+    pub fn seek(&mut self, cursor: &Cursor) -> Result<(), LoaderError> {
+        let own = self.cursor();
+        let differs = |field, saved: &dyn std::fmt::Debug, current: &dyn std::fmt::Debug| {
+            let (saved, current) = (format!("{saved:?}"), format!("{current:?}"));
+            if saved == current { Ok(()) } else { Err(LoaderError::CursorMismatch { field, saved, current }) }
+        };
+        differs("dataset", &cursor.dataset, &own.dataset)?;
+        differs("rows", &cursor.rows, &own.rows)?;
+        differs("columns", &cursor.columns, &own.columns)?;
+        differs("order", &cursor.order, &own.order)?;
+        differs("seed", &cursor.seed, &own.seed)?;
+        if let Some(batches) = self.n_batches().filter(|&n| cursor.next_batch > n) {
+            return Err(LoaderError::CursorRange { next_batch: cursor.next_batch, batches });
+        }
+        self.next_batch = cursor.next_batch;
+        Ok(())
+    }
+
+    /// The disjoint windows of the orders that have such.
+    fn n_windows(&self) -> u64 {
+        let (targets, columns) = (self.dataset.tokens() - 1, self.options.columns as u64);
+        if self.options.order == Order::Sequential { targets.div_ceil(columns) } else { targets / columns }
+    }
+
+    /// The tokens of a row; none if it is padding.
+    fn window(&self, batch: u64, row: usize) -> Range<u64> {
+        let (tokens, columns) = (self.dataset.tokens(), self.options.columns as u64);
+        let sample = batch * self.options.rows as u64 + row as u64;
+        let start = match self.options.order {
+            Order::Windows => self.stream.below(sample, tokens - columns),
+            Order::Epochs => {
+                let n = self.n_windows();
+                self.stream.at(sample / n).permute(sample % n, n) * columns
+            }
+            Order::Sequential => {
+                let batches = self.n_windows().div_ceil(self.options.rows as u64);
+                assert!(batch < batches, "batch {batch} of {batches}");
+                (sample * columns).min(tokens - 1)
+            }
+        };
+        let end = (start + columns + 1).min(tokens);
+        // The last token alone is no window: it has no target.
+        if end - start < 2 { start..start } else { start..end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{DatasetWriter, WriterOptions};
+    use proptest::prelude::*;
+
+    /// A dataset whose token at position `i` is `i`, in documents of the given lengths.
+    fn counting(lengths: &[usize]) -> (tempfile::TempDir, Arc<Dataset>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        let options = WriterOptions { tokens_per_shard: 7, ..WriterOptions::new(1 << 17, "t") };
+        let mut writer = DatasetWriter::create(&path, options).unwrap();
+        let mut at = 0u32;
+        for (i, &length) in lengths.iter().enumerate() {
+            let ids: Vec<u32> = (at..at + length as u32).collect();
+            writer.push(&format!("doc{i}"), &ids, "").unwrap();
+            at += length as u32;
+        }
+        writer.finish().unwrap();
+        let dataset = Arc::new(Dataset::open(&path).unwrap());
+        (dir, dataset)
+    }
+
+    fn loader(dataset: &Arc<Dataset>, rows: usize, columns: usize, order: Order) -> Loader {
+        Loader::new(dataset.clone(), LoaderOptions { rows, columns, order }, Seed::new(7)).unwrap()
+    }
+
+    #[test]
+    fn sequential_batches_are_padded_at_the_end() {
+        let (_dir, dataset) = counting(&[4, 4]);
+        let mut loader = loader(&dataset, 2, 3, Order::Sequential);
+        assert_eq!(loader.n_batches(), Some(2));
+        let first = loader.next_batch().unwrap();
+        assert_eq!(first.ids, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(first.targets, [1, 2, 3, 4, 5, 6]);
+        let last = loader.next_batch().unwrap();
+        assert_eq!(last.ids, [6, 0, 0, 0, 0, 0]);
+        assert_eq!(last.targets, [7, 0, 0, 0, 0, 0]);
+        assert_eq!(last.weights, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(loader.next_batch(), None);
+    }
+
+    #[test]
+    fn random_windows_reach_every_start_and_no_further() {
+        let (_dir, dataset) = counting(&[10]);
+        let loader = loader(&dataset, 4, 3, Order::Windows);
+        let mut starts = [0; 10];
+        for batch in 0..100 {
+            let batch = loader.batch_at(batch);
+            for row in 0..4 {
+                let (ids, targets, _) = batch.row(row);
+                assert!(ids.iter().zip(targets).all(|(id, target)| id + 1 == *target));
+                starts[ids[0] as usize] += 1;
+            }
+        }
+        assert!(starts[..7].iter().all(|&n| n > 20) && starts[7..] == [0, 0, 0], "{starts:?}");
+    }
+
+    #[test]
+    fn a_batch_leads_back_to_its_documents() {
+        let (_dir, dataset) = counting(&[3, 0, 9, 5]);
+        let loader = loader(&dataset, 2, 4, Order::Sequential);
+        let seen = |row, index, id: &str, tokens| SeenDocument { row, index, id: id.into(), tokens };
+        assert_eq!(
+            loader.documents_of(0),
+            [seen(0, 0, "doc0", 0..3), seen(0, 2, "doc2", 3..5), seen(1, 2, "doc2", 4..9),]
+        );
+        assert_eq!(loader.documents_of(1)[1], seen(0, 3, "doc3", 12..13));
+    }
+
+    #[test]
+    fn a_cursor_of_another_run_is_refused_by_name() {
+        let (_dir, dataset) = counting(&[50]);
+        let mut here = loader(&dataset, 2, 4, Order::Epochs);
+        let other = loader(&dataset, 2, 5, Order::Epochs).cursor();
+        let message = here.seek(&other).unwrap_err().to_string();
+        assert!(message.contains("columns 5, but this run has 4"), "{message}");
+        let beyond = Cursor { next_batch: 9, ..loader(&dataset, 2, 4, Order::Sequential).cursor() };
+        let mut sequential = loader(&dataset, 2, 4, Order::Sequential);
+        assert!(matches!(sequential.seek(&beyond), Err(LoaderError::CursorRange { .. })));
+        let json = serde_json::to_string(&here.cursor()).unwrap();
+        assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), here.cursor());
+        assert!(serde_json::from_str::<Cursor>(&json.replace("next_batch", "next")).is_err());
+    }
+
+    #[test]
+    fn impossible_shapes_are_errors() {
+        let (_dir, dataset) = counting(&[5]);
+        let new = |rows, columns, order| {
+            Loader::new(dataset.clone(), LoaderOptions { rows, columns, order }, Seed::new(0)).err()
+        };
+        assert!(matches!(new(0, 4, Order::Windows), Some(LoaderError::EmptyBatch { .. })));
+        assert!(matches!(new(1, 5, Order::Epochs), Some(LoaderError::TooShort { tokens: 5, needed: 6 })));
+        assert!(new(1, 4, Order::Epochs).is_none());
+        assert!(new(9, 500, Order::Sequential).is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn each_window_comes_once_an_epoch(
+            tokens in 2usize..400, rows in 1usize..6, columns in 1usize..9, epochs in 1u64..4,
+        ) {
+            prop_assume!(tokens > columns);
+            let (_dir, dataset) = counting(&[tokens]);
+            let loader = loader(&dataset, rows, columns, Order::Epochs);
+            let n = ((tokens - 1) / columns) as u64;
+            let mut times = vec![0; n as usize];
+            let samples = n * epochs;
+            for sample in 0..samples {
+                let batch = loader.batch_at(sample / rows as u64);
+                let start = batch.row((sample % rows as u64) as usize).0[0] as usize;
+                prop_assert_eq!(start % columns, 0);
+                times[start / columns] += 1;
+                // Never a window again before all others had their turn.
+                let epoch = sample / n + 1;
+                prop_assert!(times[start / columns] == epoch);
+            }
+        }
+
+        #[test]
+        fn sequential_targets_are_all_tokens_but_the_first(
+            lengths in prop::collection::vec(1usize..30, 1..6), rows in 1usize..6, columns in 1usize..40,
+        ) {
+            let (_dir, dataset) = counting(&lengths);
+            prop_assume!(dataset.tokens() >= 2);
+            let mut loader = loader(&dataset, rows, columns, Order::Sequential);
+            let mut targets = Vec::new();
+            while let Some(batch) = loader.next_batch() {
+                prop_assert_eq!((batch.rows, batch.columns), (rows, columns));
+                let counted = batch.targets.iter().zip(&batch.weights).filter(|(_, w)| **w > 0.0);
+                targets.extend(counted.map(|(t, _)| *t));
+            }
+            prop_assert_eq!(targets, (1..dataset.tokens() as u32).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_resumed_loader_goes_on_exactly(
+            taken in 0u64..20, rows in 1usize..5,
+            order in prop::sample::select(vec![Order::Windows, Order::Epochs, Order::Sequential]),
+        ) {
+            let (_dir, dataset) = counting(&[30, 100, 77]);
+            let mut straight = loader(&dataset, rows, 5, order);
+            for _ in 0..taken {
+                straight.next_batch();
+            }
+            let mut resumed = loader(&dataset, rows, 5, order);
+            resumed.seek(&straight.cursor()).unwrap();
+            for _ in 0..10 {
+                let batch = straight.next_batch();
+                prop_assert_eq!(resumed.next_batch(), batch.clone());
+                if let Some(batch) = batch {
+                    let index = straight.cursor().next_batch - 1;
+                    let split = rows / 2;
+                    let (top, bottom) = (straight.rows_at(index, 0..split), straight.rows_at(index, split..rows));
+                    prop_assert_eq!([top.ids, bottom.ids].concat(), batch.ids);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What was done: the content of `prepare.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shard::Stats;
+
+/// What was done, and what it was done from. Everything in it is the same whenever it is done again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareReport {
+    /// The version of the pipeline, 1: the same inputs and settings give the same bytes within a version.
+    pub version: u32,
+    /// The BLAKE3 hash of the settings.
+    pub settings_blake3: String,
+    /// The settings, for people.
+    pub settings: serde_json::Value,
+    /// The files read, in order.
+    pub inputs: Vec<InputFile>,
+    /// What became of the documents.
+    pub documents: DocumentCounts,
+    /// The hash of the tokenizer.
+    pub tokenizer_blake3: String,
+    /// Ids are below this.
+    pub vocab_size: usize,
+    /// The part to train on.
+    pub train: SplitReport,
+    /// The part held out, if there is one.
+    pub valid: Option<SplitReport>,
+    /// Whether it was all there already; not in the file.
+    #[serde(skip)]
+    pub reused: bool,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputFile {
+    /// Its name without folders.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its BLAKE3 hash.
+    pub blake3: String,
+}
+
+/// What became of the documents: `read` is `kept` and all of `dropped`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentCounts {
+    /// Records in the inputs.
+    pub read: u64,
+    /// Those that were encoded.
+    pub kept: u64,
+    /// Those left out, by reason.
+    pub dropped: BTreeMap<String, u64>,
+}
+
+impl DocumentCounts {
+    /// How many were left out.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+/// One of the two datasets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitReport {
+    /// How much text it holds.
+    pub stats: Stats,
+    /// The dataset's fingerprint.
+    pub fingerprint: String,
+}

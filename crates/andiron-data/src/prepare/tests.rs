@@ -1,0 +1,271 @@
+use super::*;
+use crate::shard::Dataset;
+use crate::tokenizer::{Special, Tokenizer};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn out(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    fn options(&self, inputs: Vec<PathBuf>) -> PrepareOptions {
+        PrepareOptions::new(inputs, self.out(), TokenizerChoice::Characters(SpecialTokens::default()))
+    }
+}
+
+fn run(options: &PrepareOptions) -> Result<PrepareReport, PrepareError> {
+    prepare(options, &mut |_| {})
+}
+
+fn text_of(out: &Path, part: &str) -> Vec<(String, String)> {
+    let dataset = Dataset::open(&out.join(part)).unwrap();
+    dataset.verify().unwrap();
+    let tokenizer = Tokenizer::load(&out.join("tokenizer")).unwrap();
+    let texts = dataset.documents().map(|document| {
+        let mut ids = vec![0; (document.tokens.end - document.tokens.start) as usize];
+        dataset.read(document.tokens.start, &mut ids);
+        (document.id.to_owned(), tokenizer.decode(&ids, Special::Keep).unwrap())
+    });
+    texts.collect()
+}
+
+/// All files below a directory with their content.
+fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(content(&path));
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
+        .into_iter()
+        .map(|(path, bytes)| (path.strip_prefix(dir).map(Path::to_owned).unwrap_or(path), bytes))
+        .collect()
+}
+
+#[test]
+fn one_text_is_cut_as_nano_gpt_cuts_it() {
+    let place = Place::new();
+    let text: String = ('a'..='z').chain('é'..='ø').collect::<String>().repeat(7) + "xyz";
+    let report = run(&place.options(vec![place.file("c.txt", &text)])).unwrap();
+    let n = text.chars().count();
+    let cut = (n as f64 * 0.9) as usize;
+    let (train, valid): (String, String) =
+        (text.chars().take(cut).collect(), text.chars().skip(cut).collect());
+    assert_eq!(text_of(&place.out(), "train"), [(format!("c.txt#chars=0-{cut}"), train)]);
+    assert_eq!(text_of(&place.out(), "valid"), [(format!("c.txt#chars={cut}-{n}"), valid)]);
+    assert_eq!(report.train.stats.characters as usize, cut);
+    assert_eq!(report.vocab_size, 26 + 16);
+}
+
+#[test]
+fn documents_are_held_out_whole() {
+    let place = Place::new();
+    let rows: String = (0..50).map(|i| format!("{{\"text\":\"row {i}\",\"id\":{i}}}\n")).collect();
+    let bpe = BpeOptions::new(280);
+    let mut options = place.options(vec![place.file("r.jsonl", &rows)]);
+    options.tokenizer = TokenizerChoice::Bpe(bpe);
+    let report = run(&options).unwrap();
+    let (train, valid) = (text_of(&place.out(), "train"), text_of(&place.out(), "valid"));
+    assert_eq!((train.len(), valid.len()), (45, 5));
+    let mut ids: Vec<usize> = train.iter().chain(&valid).map(|(id, _)| id.parse().unwrap()).collect();
+    ids.sort();
+    assert_eq!(ids, (0..50).collect::<Vec<_>>());
+    assert!(train.iter().all(|(id, text)| text == &format!("row {id}<|endoftext|>")));
+    assert_eq!(report.valid.unwrap().stats.documents, 5);
+
+    options.seed = 1;
+    options.output = place.0.path().join("other");
+    run(&options).unwrap();
+    assert_ne!(text_of(&options.output, "valid"), valid);
+}
+
+#[test]
+fn counts_add_up_and_removed_documents_are_written_down() {
+    let place = Place::new();
+    let rows =
+        "{\"text\":\"a\"}\n{\"text\":\"a\"}\nbad\n{\"text\":\"\"}\n{\"txt\":\"\"}\n{\"text\":\"b\\r\\nc\"}\n";
+    let mut options = place.options(vec![place.file("r.jsonl", rows)]);
+    options.split.fraction = 0.0;
+    let failed = run(&options).unwrap_err();
+    assert!(failed.to_string().ends_with("r.jsonl:3: invalid JSON"), "{failed}");
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1, "nothing is left behind");
+
+    options.on_error = OnError::Skip;
+    options.line_endings = LineEndings::Unix;
+    let counts = run(&options).unwrap().documents;
+    assert_eq!((counts.read, counts.kept, counts.dropped_total()), (6, 2, 4));
+    let removed = fs::read_to_string(place.out().join("removed.jsonl")).unwrap();
+    let removed: Vec<serde_json::Value> =
+        removed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(removed.len(), 4);
+    assert_eq!(removed[0]["duplicate_of"], "r.jsonl:1");
+    assert_eq!((&removed[1]["line"], &removed[1]["reason"]), (&3.into(), &"invalid-json".into()));
+    assert_eq!(removed[2]["reason"], "empty");
+    assert_eq!(text_of(&place.out(), "train")[1].1, "b\nc");
+    assert!(!place.out().join("valid").exists());
+}
+
+#[test]
+fn doing_it_again_does_nothing_and_something_else_is_refused() {
+    let place = Place::new();
+    let input = place.file("c.txt", "some text, some more text\n");
+    let mut options = place.options(vec![input.clone()]);
+    let first = run(&options).unwrap();
+    let before = content(&place.out());
+    let mut stages = Vec::new();
+    let second = prepare(&options, &mut |progress| stages.push(progress.stage)).unwrap();
+    assert!(second.reused && stages.iter().all(|&stage| stage == Stage::Hash));
+    assert_eq!(PrepareReport { reused: false, ..second }, first);
+
+    options.seed = 5;
+    let refused = run(&options).unwrap_err();
+    assert!(matches!(refused, PrepareError::Exists { differs: "settings differ", .. }));
+    options.seed = 0;
+    fs::write(&input, "other text, other text\n").unwrap();
+    assert!(matches!(run(&options), Err(PrepareError::Exists { differs: "input files differ", .. })));
+    assert_eq!(content(&place.out()), before);
+    options.existing = Existing::Replace;
+    assert!(!run(&options).unwrap().reused);
+    assert_ne!(content(&place.out()), before);
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 2);
+
+    let ids = place.out().join("train/shard-00000.ids");
+    fs::write(&ids, b"x").unwrap();
+    options.existing = Existing::Refuse;
+    assert!(matches!(run(&options), Err(PrepareError::Exists { differs: "it is damaged", .. })));
+}
+
+#[test]
+fn a_directory_of_someone_else_is_never_replaced() {
+    let place = Place::new();
+    let mut options = place.options(vec![place.file("c.txt", "some text")]);
+    options.existing = Existing::Replace;
+    fs::create_dir(place.out()).unwrap();
+    fs::write(place.out().join("precious"), "x").unwrap();
+    assert!(matches!(run(&options), Err(PrepareError::Exists { .. })));
+    fs::remove_file(place.out().join("precious")).unwrap();
+    run(&options).unwrap();
+}
+
+#[test]
+fn the_output_does_not_depend_on_threads_or_on_an_interruption() {
+    let place = Place::new();
+    let rows: String = (0..300).map(|i| format!("{{\"text\":\"row {} and {i}\"}}\n", i % 7)).collect();
+    let inputs = vec![place.file("r.jsonl", &rows), place.file("s.txt", &rows)];
+    let mut options = place.options(inputs);
+    options.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(300));
+    options.tokens_per_shard = 500;
+    run(&options).unwrap();
+    let expected = content(&place.out());
+
+    options.output = place.0.path().join("again");
+    options.threads = NonZeroUsize::new(3).unwrap();
+    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        prepare(&options, &mut |p| {
+            assert!(p.stage != Stage::Encode || p.documents < 100, "stopped by the test")
+        })
+    }));
+    assert!(stopped.is_err() && !options.output.exists());
+    run(&options).unwrap();
+    assert!(content(&options.output) == expected);
+    assert!(Dataset::open(&options.output.join("train")).unwrap().manifest().shards.len() > 3);
+}
+
+#[test]
+fn a_tokenizer_that_is_there_is_used() {
+    let place = Place::new();
+    let input = place.file("c.txt", "abcabcabc abc");
+    run(&place.options(vec![input.clone()])).unwrap();
+    let mut options = place.options(vec![input.clone()]);
+    options.tokenizer = TokenizerChoice::Load(place.out().join("tokenizer"));
+    options.output = place.0.path().join("second");
+    let second = run(&options).unwrap();
+    assert_eq!(second.vocab_size, 4);
+    fs::write(input, "abcd and more").unwrap();
+    options.output = place.0.path().join("third");
+    let error = run(&options).unwrap_err();
+    assert_eq!(error.to_string(), "document c.txt#chars=0-11 cannot be encoded");
+    assert!(std::error::Error::source(&error).unwrap().to_string().starts_with("character 'd' at byte 3"));
+}
+
+#[test]
+fn impossible_work_is_refused() {
+    let place = Place::new();
+    let empty = place.file("e.txt", "");
+    assert!(matches!(run(&place.options(vec![empty])), Err(PrepareError::NoText { read: 1, dropped: 1 })));
+    let mut options = place.options(vec![place.file("c.txt", "abc")]);
+    options.split.by = SplitBy::Documents;
+    assert!(matches!(run(&options), Err(PrepareError::EmptyPart { part: "training", .. })));
+    for fraction in [1.0, -0.1, f64::NAN] {
+        options.split.fraction = fraction;
+        assert!(matches!(run(&options), Err(PrepareError::Fraction { .. })));
+    }
+    options.split = Split { fraction: 0.1, by: SplitBy::Auto };
+    options.inputs.push(place.0.path().join("missing.txt"));
+    assert!(matches!(run(&options), Err(PrepareError::Source(SourceError::Read { .. }))));
+}
+
+#[test]
+fn progress_reaches_the_end_of_every_stage() {
+    let place = Place::new();
+    let options = place.options(vec![place.file("c.txt", "abc abc"), place.file("d.txt", "abcd")]);
+    let mut last = BTreeMap::new();
+    prepare(&options, &mut |progress| {
+        last.insert(progress.stage, progress);
+    })
+    .unwrap();
+    assert_eq!(last.len(), 4);
+    assert!(last.values().all(|p| (p.bytes_done, p.bytes_total) == (11, 11)));
+    assert_eq!((last[&Stage::Encode].documents, last[&Stage::Encode].tokens), (2, 11));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn no_text_is_lost_and_counts_add_up(
+        texts in prop::collection::vec("[a-cé\n ]{0,6}", 2..30), fraction in 0.0f64..0.9,
+        by in prop::sample::select(vec![SplitBy::Auto, SplitBy::Documents, SplitBy::Characters]),
+    ) {
+        let place = Place::new();
+        let rows: String = texts.iter().map(|t| format!("{}\n", serde_json::json!({ "text": t }))).collect();
+        let mut options = place.options(vec![place.file("r.jsonl", &rows)]);
+        options.duplicates = Duplicates::Keep;
+        options.split = Split { fraction, by };
+        match run(&options) {
+            Ok(report) => {
+                let counts = &report.documents;
+                prop_assert_eq!(counts.read, texts.len() as u64);
+                prop_assert_eq!(counts.read, counts.kept + counts.dropped_total());
+                let valid = report.valid.as_ref().map_or(0, |v| v.stats.characters);
+                let total: usize = texts.iter().map(|t| t.chars().count()).sum();
+                prop_assert_eq!(report.train.stats.characters + valid, total as u64);
+                prop_assert_eq!(report.train.stats.tokens, report.train.stats.characters);
+            }
+            Err(error) => {
+                let expected = matches!(error, PrepareError::NoText { .. } | PrepareError::EmptyPart { .. });
+                prop_assert!(expected, "{:?}", error);
+                prop_assert!(!place.out().exists());
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Random numbers for data: a re-export of [`andiron_kernels::random::Seed`] and the labels used here.
+//!
+//! A run has one seed. Whatever needs random numbers derives a stream of its own from it by a label, so that
+//! adding one user never moves another's numbers. The streams of this crate:
+//!
+//! | label | counter | decides |
+//! |---|---|---|
+//! | [`LOADER`] | `batch * rows + row` ([`Order::Windows`](crate::loader::Order::Windows)) | where a window begins |
+//! | [`LOADER`], then `.at(epoch)` | window ([`Order::Epochs`](crate::loader::Order::Epochs)) | the order of the windows |
+//! | [`SPLIT`] | document | which documents are held out |
+//!
+//! ```
+//! use andiron_data::seed::{LOADER, Seed};
+//! let stream = Seed::new(1337).derive(LOADER);
+//! assert!(stream.below(0, 100) < 100);
+//! ```
+
+pub use andiron_kernels::random::Seed;
+
+/// The stream that orders a [`Loader`](crate::loader::Loader)'s windows.
+pub const LOADER: &str = "data.loader";
+
+/// The stream that chooses the documents held out by [`prepare`](crate::prepare::prepare).
+pub const SPLIT: &str = "data.split";

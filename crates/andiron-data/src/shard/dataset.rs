@@ -1,0 +1,256 @@
+//! Reads a dataset.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use andiron_kernels::mapped::MappedFile;
+
+use super::DatasetError;
+use super::documents::Index;
+use super::manifest::{FORMAT, Manifest, Stats, TokenType, VERSION, docs_file, ids_file};
+use crate::files::read_bounded;
+
+const JSON_LIMIT: u64 = 64 << 20;
+
+/// A dataset, mapped into memory.
+///
+/// Its tokens are one long row; a position in it is a number below [`tokens`](Self::tokens). The layout of the
+/// files: `.ids` is the ids, little-endian, and nothing else. `.docs` is, little-endian, the bytes `ANDRDOCS`;
+/// the number `n` of documents as `u64`; `n + 1` offsets of tokens as `u64`; `n + 1` offsets of bytes in the
+/// names as `u64`; the names in UTF-8.
+pub struct Dataset {
+    path: PathBuf,
+    manifest: Manifest,
+    stats: Stats,
+    fingerprint: String,
+    shards: Vec<Shard>,
+}
+
+struct Shard {
+    ids: MappedFile,
+    index: Index,
+    /// The place of its first token and first document in the dataset.
+    first_token: u64,
+    first_document: u64,
+}
+
+/// A document of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentRef<'a> {
+    /// Its number in the dataset.
+    pub index: u64,
+    /// Its name, the [`id`](crate::document::Document::id) it came with.
+    pub id: &'a str,
+    /// Where its tokens stand in the dataset.
+    pub tokens: Range<u64>,
+}
+
+impl Dataset {
+    /// Opens a dataset and checks that its files are there, have the sizes and counts that the manifest says,
+    /// and that the document indices are sound. The ids themselves are not read: [`verify`](Self::verify) does.
+    ///
+    /// # Errors
+    /// If anything is missing, damaged or of another version.
+    pub fn open(path: &Path) -> Result<Self, DatasetError> {
+        let manifest_path = path.join("manifest.json");
+        let bytes = read(&manifest_path)?;
+        let manifest: Manifest = parse(&manifest_path, &bytes)?;
+        let fingerprint = manifest.fingerprint();
+        if manifest.format != FORMAT || manifest.version != VERSION {
+            return Err(DatasetError::Format {
+                path: manifest_path,
+                found: manifest.format,
+                version: manifest.version,
+                wanted: FORMAT,
+                wanted_version: VERSION,
+            });
+        }
+        let damaged = |problem| DatasetError::Damaged { path: manifest_path.clone(), problem };
+        if manifest.token_type != TokenType::for_vocabulary(manifest.vocab_size) {
+            return Err(damaged("the token type does not fit the vocabulary"));
+        }
+        let mut shards = Vec::new();
+        let (mut tokens, mut documents) = (0u64, 0u64);
+        for (number, entry) in manifest.shards.iter().enumerate() {
+            let ids = open_ids(path, number, entry.tokens, manifest.token_type)?;
+            let docs_path = path.join(docs_file(number));
+            let docs = map(&docs_path)?;
+            let index = Index::new(docs, entry.documents, entry.tokens)
+                .map_err(|problem| DatasetError::Damaged { path: docs_path, problem })?;
+            shards.push(Shard { ids, index, first_token: tokens, first_document: documents });
+            let sums = (tokens.checked_add(entry.tokens), documents.checked_add(entry.documents));
+            let (Some(t), Some(d)) = sums else { return Err(damaged("its counts overflow")) };
+            (tokens, documents) = (t, d);
+        }
+        if (tokens, documents) != (manifest.tokens, manifest.documents) {
+            return Err(damaged("its counts are not the sums over the shards"));
+        }
+        let stats_path = path.join("stats.json");
+        let stats = parse(&stats_path, &read(&stats_path)?)?;
+        Ok(Self { path: path.to_owned(), manifest, stats, fingerprint, shards })
+    }
+
+    /// Reads everything: compares the hashes and checks that every id is in the vocabulary.
+    ///
+    /// # Errors
+    /// If a file differs from what was written.
+    pub fn verify(&self) -> Result<(), DatasetError> {
+        for (number, (shard, entry)) in self.shards.iter().zip(&self.manifest.shards).enumerate() {
+            for (name, bytes, wanted) in [
+                (ids_file(number), &shard.ids[..], &entry.ids_blake3),
+                (docs_file(number), shard.index.bytes(), &entry.docs_blake3),
+            ] {
+                if blake3::hash(bytes).to_hex().as_str() != wanted {
+                    let problem = "its hash differs from the manifest";
+                    return Err(DatasetError::Damaged { path: self.path.join(name), problem });
+                }
+            }
+            let mut ids = vec![0; 1 << 16];
+            let mut at = 0;
+            while at < entry.tokens {
+                let n = (entry.tokens - at).min(1 << 16) as usize;
+                self.read(shard.first_token + at, &mut ids[..n]);
+                let vocab_size = self.manifest.vocab_size;
+                if let Some(bad) = ids[..n].iter().position(|&id| id >= vocab_size) {
+                    let (id, position) = (ids[bad], shard.first_token + at + bad as u64);
+                    return Err(DatasetError::IdOutOfRange { id, position, vocab_size });
+                }
+                at += n as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// How much text it holds.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The BLAKE3 hash of its manifest in hexadecimal ([`Manifest::fingerprint`]): it names its content.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// How many token ids it has.
+    pub fn tokens(&self) -> u64 {
+        self.manifest.tokens
+    }
+
+    /// Ids are below this.
+    pub fn vocab_size(&self) -> usize {
+        self.manifest.vocab_size as usize
+    }
+
+    /// Fills `out` with the ids from position `start` on.
+    ///
+    /// # Panics
+    /// If that goes beyond the end.
+    pub fn read(&self, start: u64, out: &mut [u32]) {
+        let end = start.checked_add(out.len() as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.tokens()),
+            "{} ids from {start} on, of {}",
+            out.len(),
+            self.tokens()
+        );
+        let width = self.manifest.token_type.bytes();
+        let mut done = 0;
+        while done < out.len() {
+            let at = start + done as u64;
+            let shard = &self.shards[self.shard_at(at)];
+            // Below the length of a mapping, so it fits.
+            let from = (at - shard.first_token) as usize * width;
+            let n = ((shard.ids.len() - from) / width).min(out.len() - done);
+            self.manifest.token_type.decode(&shard.ids[from..from + n * width], &mut out[done..done + n]);
+            done += n;
+        }
+    }
+
+    /// The document with a number.
+    ///
+    /// # Panics
+    /// If there is no such document.
+    pub fn document(&self, index: u64) -> DocumentRef<'_> {
+        assert!(index < self.manifest.documents, "document {index} of {}", self.manifest.documents);
+        let shard = self.shards.partition_point(|shard| shard.first_document <= index) - 1;
+        let shard = &self.shards[shard];
+        let i = (index - shard.first_document) as usize;
+        let tokens = shard.first_token + shard.index.start(i)..shard.first_token + shard.index.start(i + 1);
+        DocumentRef { index, id: shard.index.name(i), tokens }
+    }
+
+    /// The documents that some positions belong to, in order; documents without tokens belong to none.
+    ///
+    /// # Panics
+    /// If the positions go beyond the end.
+    pub fn documents_in(&self, positions: Range<u64>) -> impl Iterator<Item = DocumentRef<'_>> {
+        assert!(positions.end <= self.tokens(), "position {} of {}", positions.end, self.tokens());
+        let first = (positions.start < positions.end).then(|| {
+            let shard = &self.shards[self.shard_at(positions.start)];
+            shard.first_document + shard.index.document_at(positions.start - shard.first_token) as u64
+        });
+        (first.unwrap_or(self.manifest.documents)..self.manifest.documents)
+            .map(|index| self.document(index))
+            .take_while(move |document| document.tokens.start < positions.end)
+            .filter(|document| !document.tokens.is_empty())
+    }
+
+    /// All documents, in order.
+    pub fn documents(&self) -> impl Iterator<Item = DocumentRef<'_>> {
+        (0..self.manifest.documents).map(|index| self.document(index))
+    }
+
+    /// The shard of a position that exists: the last that begins there or before, as one without tokens begins
+    /// where the next does.
+    fn shard_at(&self, position: u64) -> usize {
+        self.shards.partition_point(|shard| shard.first_token <= position) - 1
+    }
+}
+
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let documents = self.shards.iter().map(|shard| shard.index.documents()).sum::<usize>();
+        f.debug_struct("Dataset")
+            .field("path", &self.path)
+            .field("tokens", &self.tokens())
+            .field("documents", &documents)
+            .finish_non_exhaustive()
+    }
+}
+
+fn open_ids(
+    dir: &Path,
+    number: usize,
+    tokens: u64,
+    token_type: TokenType,
+) -> Result<MappedFile, DatasetError> {
+    let path = dir.join(ids_file(number));
+    let ids = map(&path)?;
+    let found = ids.len() as u64;
+    match tokens.checked_mul(token_type.bytes() as u64) {
+        Some(wanted) if wanted == found => Ok(ids),
+        wanted => Err(DatasetError::Size { path, found, wanted: wanted.unwrap_or(u64::MAX) }),
+    }
+}
+
+fn map(path: &Path) -> Result<MappedFile, DatasetError> {
+    MappedFile::open(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
+    read_bounded(path, JSON_LIMIT).map_err(|source| DatasetError::Read { path: path.to_owned(), source })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, DatasetError> {
+    serde_json::from_slice(bytes).map_err(|source| DatasetError::Json { path: path.to_owned(), source })
+}

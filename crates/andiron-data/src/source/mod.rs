@@ -1,0 +1,263 @@
+//! Where documents come from: one file per kind of file.
+//!
+//! A [`Source`] is an iterator of documents. A record that cannot be read is an item of its own
+//! ([`SourceError::Record`]) and the iterator goes on after it, so that the caller decides whether one bad
+//! line of a million ends the work: [`Documents`] applies that decision, an [`OnError`].
+
+mod jsonl;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::document::Document;
+
+pub use jsonl::{JsonlOptions, JsonlSource};
+pub use text::{TextOptions, TextSource};
+
+/// An iterator of documents that knows how far it has read.
+pub trait Source: Iterator<Item = Result<Document, SourceError>> + Send {
+    /// Bytes of the file consumed so far, for progress.
+    fn bytes_read(&self) -> u64;
+}
+
+impl Source for Box<dyn Source> {
+    fn bytes_read(&self) -> u64 {
+        (**self).bytes_read()
+    }
+}
+
+/// How each kind of file is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceOptions {
+    /// Plain text files.
+    #[serde(default)]
+    pub text: TextOptions,
+    /// Files with one JSON object per line.
+    #[serde(default)]
+    pub jsonl: JsonlOptions,
+}
+
+/// Opens a file as what its extension says: `.jsonl` and `.ndjson` hold one JSON object per line, anything else
+/// is plain text.
+///
+/// # Errors
+/// If the file cannot be opened, or has the extension of a format that is certainly not plain text (`.json`,
+/// `.csv`, `.parquet`, `.gz`, `.zst` …) and for which there is no source.
+pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    const NOT_TEXT: [&str; 13] =
+        ["json", "csv", "tsv", "parquet", "arrow", "gz", "zst", "xz", "bz2", "zip", "tar", "npy", "bin"];
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        "jsonl" | "ndjson" => Ok(Box::new(JsonlSource::open(path, options.jsonl.clone())?)),
+        other if NOT_TEXT.contains(&other) => {
+            Err(SourceError::Unsupported { path: path.to_owned(), extension })
+        }
+        _ => Ok(Box::new(TextSource::open(path, options.text.clone())?)),
+    }
+}
+
+/// The files that a list of files and directories stands for, in a fixed order: files as given, directories
+/// replaced by the files below them in order of their names. Names that begin with a dot are passed over.
+///
+/// # Errors
+/// If a path does not exist or a directory cannot be read.
+pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, SourceError> {
+    let mut files = Vec::new();
+    let mut waiting: Vec<PathBuf> = paths.iter().rev().cloned().collect();
+    while let Some(path) = waiting.pop() {
+        let reading = |source| SourceError::Read { path: path.clone(), source };
+        if std::fs::metadata(&path).map_err(reading)?.is_dir() {
+            let mut below = Vec::new();
+            for entry in std::fs::read_dir(&path).map_err(reading)? {
+                let entry = entry.map_err(reading)?;
+                if !entry.file_name().to_string_lossy().starts_with('.') {
+                    below.push(entry.path());
+                }
+            }
+            below.sort();
+            waiting.extend(below.into_iter().rev());
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// What a record that cannot be read does to the work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// Ends it with an error that names file and line.
+    #[default]
+    Fail,
+    /// Leaves the record out and counts it.
+    Skip,
+}
+
+/// The documents of a source under an [`OnError`].
+pub struct Documents<S> {
+    source: S,
+    on_error: OnError,
+    skipped: BTreeMap<&'static str, u64>,
+}
+
+impl<S: Source> Documents<S> {
+    /// Reads `source`, treating bad records as `on_error` says.
+    pub fn new(source: S, on_error: OnError) -> Self {
+        Self { source, on_error, skipped: BTreeMap::new() }
+    }
+
+    /// How many records were left out so far, by [`RecordFault::reason`].
+    pub fn skipped(&self) -> &BTreeMap<&'static str, u64> {
+        &self.skipped
+    }
+}
+
+impl<S: Source> Iterator for Documents<S> {
+    type Item = Result<Document, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.source.next()? {
+                Err(SourceError::Record(error)) if self.on_error == OnError::Skip => {
+                    *self.skipped.entry(error.fault.reason()).or_default() += 1;
+                }
+                item => return Some(item),
+            }
+        }
+    }
+}
+
+/// Why documents could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no source for this kind of file.
+    #[error("{}: files ending in .{extension} cannot be read; convert it to plain text or to JSON Lines (.jsonl)", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Its extension, in lower case.
+        extension: String,
+    },
+    /// One record is bad; the source goes on after it.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// One record that could not be turned into a document.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {fault}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+pub struct RecordError {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, counted from 1; none if the record is the whole file.
+    pub line: Option<u64>,
+    /// What is wrong with it.
+    pub fault: RecordFault,
+}
+
+/// What can be wrong with a record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordFault {
+    /// The bytes are no UTF-8.
+    #[error("invalid UTF-8 at byte {offset} of the record; convert the file to UTF-8")]
+    Utf8 {
+        /// Where in the record, in bytes.
+        offset: usize,
+    },
+    /// The line is no JSON object.
+    #[error("invalid JSON")]
+    Json {
+        /// What the parser said, with its own line number counted within the record.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The field that should hold the text is absent.
+    #[error("no field `{key}`; name the field that holds the text")]
+    MissingText {
+        /// The field.
+        key: String,
+    },
+    /// The field that should hold the text holds something else.
+    #[error("field `{key}` is not a string")]
+    NotText {
+        /// The field.
+        key: String,
+    },
+    /// The record is longer than allowed.
+    #[error("longer than {limit} bytes; raise the limit if this is meant")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+impl RecordFault {
+    /// A short fixed name, by which records left out are counted.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Utf8 { .. } => "invalid-utf8",
+            Self::Json { .. } => "invalid-json",
+            Self::MissingText { .. } => "missing-text",
+            Self::NotText { .. } => "text-is-no-string",
+            Self::TooLong { .. } => "too-long",
+        }
+    }
+}
+
+/// The name of a file without its folders: the same on every machine.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_extension_chooses_the_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        };
+        let options = SourceOptions::default();
+        let texts =
+            |path: &Path| -> Vec<String> { open(path, &options).unwrap().map(|d| d.unwrap().text).collect() };
+        assert_eq!(texts(&write("a.JSONL", "{\"text\":\"x\"}\n")), ["x"]);
+        assert_eq!(texts(&write("a.txt", "{\"text\":\"x\"}\n")), ["{\"text\":\"x\"}\n"]);
+        assert_eq!(texts(&write("noextension", "y")), ["y"]);
+        let parquet = write("a.parquet", "PAR1");
+        assert!(matches!(open(&parquet, &options), Err(SourceError::Unsupported { .. })));
+        let missing = dir.path().join("missing.txt");
+        assert!(matches!(open(&missing, &options), Err(SourceError::Read { .. })));
+    }
+
+    #[test]
+    fn directories_are_expanded_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("m")).unwrap();
+        for name in ["z.txt", "a.txt", ".hidden", "m/b.txt"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let files = expand(&[dir.path().join("z.txt"), dir.path().to_owned()]).unwrap();
+        let names: Vec<_> = files.iter().map(|f| file_name(f)).collect();
+        assert_eq!(names, ["z.txt", "a.txt", "b.txt", "z.txt"]);
+    }
+}

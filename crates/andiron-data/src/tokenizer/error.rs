@@ -1,0 +1,187 @@
+//! What can go wrong with tokenizers.
+
+use std::path::PathBuf;
+
+/// Why a tokenizer could not be read, used or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is no JSON of the expected form.
+    #[error("{file} is not what it should be")]
+    Json {
+        /// Which of the tokenizer's files.
+        file: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// `tokenizer.json` is well-formed but would not work.
+    #[error("tokenizer.json cannot be used: {0}")]
+    Invalid(#[from] TokenizerFault),
+    /// The `tokenizers` library refused the file or the text, or panicked over it.
+    #[error("the tokenizer failed to {operation}: {message}")]
+    Failed {
+        /// What it was asked to do.
+        operation: &'static str,
+        /// What the library said.
+        message: String,
+    },
+    /// The text has a character that a character vocabulary does not hold.
+    #[error(
+        "character {character:?} at byte {offset} is not in the vocabulary; this tokenizer knows only the characters of the text it was made from"
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Where it stands, in bytes.
+        offset: usize,
+    },
+    /// The text cannot be written without an id that is reserved for control.
+    #[error("the text contains {token:?}, which this tokenizer can only express as a control token")]
+    ControlToken {
+        /// The token.
+        token: String,
+    },
+}
+
+/// What can be wrong with the content of a `tokenizer.json`.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[non_exhaustive]
+pub enum TokenizerFault {
+    /// There is nothing to encode with.
+    #[error("its vocabulary is empty")]
+    EmptyVocabulary,
+    /// The empty string is a token.
+    #[error("it has an empty token")]
+    EmptyToken,
+    /// An id does not fit.
+    #[error("token {token:?} has the id {id}; ids are below 2147483648")]
+    IdTooLarge {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u64,
+    },
+    /// Ids are spread so thinly that a model would need an absurd embedding table.
+    #[error("its largest id is {max_id}, with only {tokens} tokens")]
+    SparseIds {
+        /// The largest id.
+        max_id: u64,
+        /// How many tokens there are.
+        tokens: usize,
+    },
+    /// A token occurs twice in the vocabulary.
+    #[error("token {token:?} occurs twice in its vocabulary")]
+    DuplicateToken {
+        /// The token.
+        token: String,
+    },
+    /// An id means two tokens.
+    #[error("tokens {first:?} and {second:?} have the same id {id}")]
+    DuplicateId {
+        /// The id.
+        id: u64,
+        /// One token.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A merge is not a pair.
+    #[error("merge {rank} is not a pair of tokens")]
+    MergeForm {
+        /// Its place in the list, from 0.
+        rank: usize,
+    },
+    /// A merge names something that is no token.
+    #[error("merge {rank} needs {token:?}, which is not in the vocabulary")]
+    MergeToken {
+        /// Its place in the list, from 0.
+        rank: usize,
+        /// The missing part or result.
+        token: String,
+    },
+    /// The second part of a merge lacks the prefix that marks continuations.
+    #[error(
+        "merge {rank} continues with {token:?}, which does not begin with the continuing_subword_prefix {prefix:?} followed by something"
+    )]
+    MergePrefix {
+        /// Its place in the list, from 0.
+        rank: usize,
+        /// The second part.
+        token: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// A pair is merged twice.
+    #[error("merge {rank} repeats an earlier one")]
+    DuplicateMerge {
+        /// Its place in the list, from 0.
+        rank: usize,
+    },
+    /// Merges are drawn by chance.
+    #[error("it has dropout, so the same text would get different ids")]
+    Dropout,
+    /// The token for the unknown is unknown.
+    #[error("its unk_token {token:?} is not in the vocabulary")]
+    UnknownToken {
+        /// The token.
+        token: String,
+    },
+    /// A byte-level vocabulary that cannot write every text.
+    #[error("it works on bytes but has no token for {missing} of them, first {first:#04x}")]
+    MissingBytes {
+        /// How many bytes that occur in UTF-8 have no token.
+        missing: usize,
+        /// The first of them.
+        first: u8,
+    },
+    /// An added token would get another id than the file says.
+    #[error("added token {token:?} says it has the id {id}, but would get {found:?}")]
+    AddedToken {
+        /// The token.
+        token: String,
+        /// The id in the file.
+        id: u64,
+        /// The id it would get.
+        found: Option<u32>,
+    },
+    /// A number that makes encoding slow without bound.
+    #[error("max_input_chars_per_word is {value}; at most {limit} is accepted")]
+    WordTooLong {
+        /// The number.
+        value: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A regular expression is too long.
+    #[error("a regular expression has {bytes} bytes; at most {limit} are accepted")]
+    PatternTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Replacements blow up a text.
+    #[error("its replacements can make a text {times} times as long; at most {limit} times is accepted")]
+    Growth {
+        /// How many times as long.
+        times: u64,
+        /// The limit.
+        limit: u64,
+    },
+}

@@ -1,0 +1,391 @@
+//! Text to token ids and back, in the `tokenizer.json` format of Hugging Face.
+//!
+//! A [`Tokenizer`] wraps the `tokenizers` library and makes it safe to use on files and texts that nobody
+//! vouches for: a file is bounded in size, checked before the library sees it and loaded under a guard that
+//! turns a panic into an error; a text never turns into a control token unless the caller asks for that.
+//!
+//! | to encode | use | control tokens in the text | tokens added around it |
+//! |---|---|---|---|
+//! | what a user wrote, or training text | [`Tokenizer::encode`] | are ordinary text | none |
+//! | the input of an encoder | [`Tokenizer::encode_framed`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
+//! | a template that the operator wrote | [`Tokenizer::encode_markup`] | become control tokens | none |
+
+mod bytes;
+mod error;
+mod files;
+mod special;
+mod stop;
+mod stream;
+mod train;
+mod validate;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use tokenizers::{Encoding, Model, Token};
+
+use validate::{Decoding, Facts};
+
+pub use error::{TokenizerError, TokenizerFault};
+pub use special::SpecialTokens;
+pub use stop::{StopError, StopMatcher, StopOutput};
+pub use stream::StreamDecoder;
+pub use train::{BpeOptions, TrainError, train_bpe, train_chars};
+
+/// What happens to control tokens when ids become text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// They are written out.
+    Keep,
+    /// They are left out.
+    Skip,
+}
+
+/// A tokenizer. Cloning it is cheap: clones share the vocabulary.
+///
+/// # Example
+/// ```
+/// use andiron_data::tokenizer::{Special, SpecialTokens, train_chars};
+/// let tokenizer = train_chars(["hello"], &SpecialTokens::default())?;
+/// let ids = tokenizer.encode("hole")?;
+/// assert_eq!(ids, [1, 3, 2, 0]);
+/// assert_eq!(tokenizer.decode(&ids, Special::Keep)?, "hole");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Treats control tokens in a text as ordinary text.
+    literal: tokenizers::Tokenizer,
+    /// Recognises control tokens; made when first asked for.
+    markup: OnceLock<tokenizers::Tokenizer>,
+    facts: Facts,
+    /// Control ids that a text must not turn into. The id of the unknown is not one: it is what unknown text
+    /// does turn into.
+    reserved: HashMap<u32, String>,
+    special: SpecialTokens,
+    files: files::Files,
+    fingerprint: String,
+}
+
+/// Long texts are encoded in pieces of about this many bytes where that does not change the ids.
+const PIECE_BYTES: usize = 64 << 10;
+
+impl Tokenizer {
+    /// Reads a tokenizer from a directory that holds `tokenizer.json`, or from such a file.
+    ///
+    /// Beside it, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read if they
+    /// are there. `truncation` and `padding` in the file are not applied: they depend on the use.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is longer than 128 MiB, or is not a tokenizer that works (see
+    /// [`TokenizerFault`]).
+    pub fn load(path: &Path) -> Result<Self, TokenizerError> {
+        Self::from_files(files::Files::read(path)?)
+    }
+
+    /// Makes a tokenizer from the content of a `tokenizer.json` alone.
+    ///
+    /// # Errors
+    /// If the content is not a tokenizer that works.
+    pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        Self::from_files(files::Files::of_json(json.to_vec()))
+    }
+
+    fn from_files(files: files::Files) -> Result<Self, TokenizerError> {
+        let facts = validate::validate(&files.tokenizer)?;
+        let special = files.special_tokens()?;
+        let mut literal = guard("load", || {
+            let mut loaded = tokenizers::Tokenizer::from_bytes(&files.tokenizer)?;
+            loaded.with_truncation(None)?;
+            loaded.with_padding(None);
+            Ok(loaded)
+        })?;
+        let mut reserved = HashMap::new();
+        for added in &facts.added {
+            let found = literal.token_to_id(&added.content);
+            if found.map(u64::from) != Some(added.id) {
+                let token = added.content.clone();
+                return Err(TokenizerFault::AddedToken { token, id: added.id, found }.into());
+            }
+            if let Some(id) =
+                found.filter(|_| added.special && Some(&added.content) != facts.unknown.as_ref())
+            {
+                reserved.insert(id, added.content.clone());
+            }
+        }
+        literal.set_encode_special_tokens(true);
+        let fingerprint = blake3::hash(&files.tokenizer).to_hex().to_string();
+        let markup = OnceLock::new();
+        let inner = Inner { literal, markup, facts, reserved, special, files, fingerprint };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json`, and `special_tokens_map.json` and
+    /// `chat_template.jinja` if there is something to say in them, into a directory that `transformers` can
+    /// load. Files that were read are written back byte for byte.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), TokenizerError> {
+        self.inner.files.write(dir, &self.inner.special)
+    }
+
+    /// The ids of a text. Control tokens in it are ordinary text: no input gives a control id.
+    ///
+    /// # Errors
+    /// If the text has a character that a character vocabulary does not hold
+    /// ([`TokenizerError::UnknownCharacter`]), or the library fails.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let inner = &*self.inner;
+        if let Some(characters) = &inner.facts.characters {
+            return encode_characters(characters, text);
+        }
+        let mut ids = Vec::with_capacity(text.len() / 3);
+        if inner.facts.cuts_at_lines {
+            for piece in pieces_at_lines(text, PIECE_BYTES) {
+                inner.encode_literal(piece, &mut ids)?;
+            }
+        } else {
+            inner.encode_literal(text, &mut ids)?;
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a text as an encoder wants it: [`encode`](Self::encode), with the tokens around it that the
+    /// tokenizer's post-processor adds.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_framed(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let ids = self.encode(text)?;
+        let literal = &self.inner.literal;
+        if literal.get_post_processor().is_none() {
+            return Ok(ids);
+        }
+        guard("add the tokens around a text", || {
+            let tokens =
+                ids.iter().map(|&id| Token::new(id, literal.id_to_token(id).unwrap_or_default(), (0, 0)));
+            let encoding = Encoding::from_tokens(tokens.collect(), 0);
+            Ok(literal.post_process(encoding, None, true)?.get_ids().to_vec())
+        })
+    }
+
+    /// The ids of a text in which control tokens are meant: a chat template's output, never a user's text.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let inner = &*self.inner;
+        let markup = inner.markup.get_or_init(|| {
+            let mut markup = inner.literal.clone();
+            markup.set_encode_special_tokens(false);
+            markup
+        });
+        let result = guard("encode", || Ok(markup.encode_fast(text, false)?.get_ids().to_vec()));
+        match (&inner.facts.characters, result) {
+            // The library's message does not say which character it was.
+            (Some(characters), Err(error)) => {
+                let plain = inner.reserved.values().fold(text.to_owned(), |t, token| t.replace(token, ""));
+                Err(encode_characters(characters, &plain).err().unwrap_or(error))
+            }
+            (_, result) => result,
+        }
+    }
+
+    /// The text of some ids. Ids that name no token are left out, as `transformers` does.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn decode(&self, ids: &[u32], special: Special) -> Result<String, TokenizerError> {
+        guard("decode", || self.inner.literal.decode(ids, special == Special::Skip))
+    }
+
+    /// One more than the largest id: the rows that an embedding table needs.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.facts.n_ids as usize
+    }
+
+    /// The id of a token as the vocabulary spells it (byte-level vocabularies spell a space `Ġ`).
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.literal.token_to_id(token)
+    }
+
+    /// A token as the vocabulary spells it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.literal.id_to_token(id)
+    }
+
+    /// The control tokens and their roles, from `tokenizer_config.json` and `special_tokens_map.json`.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.inner.special
+    }
+
+    /// Whether an id is a control token.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.reserved.contains_key(&id) || self.inner.is_special_token(id)
+    }
+
+    /// The id that begins a sequence, if the tokenizer's files name one.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.role(&self.inner.special.bos)
+    }
+
+    /// The id that ends a sequence, if the tokenizer's files name one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.role(&self.inner.special.eos)
+    }
+
+    /// The id that fills short rows, if the tokenizer's files name one.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.role(&self.inner.special.pad)
+    }
+
+    /// The id of the unknown, if the tokenizer's files name one.
+    pub fn unk_id(&self) -> Option<u32> {
+        self.role(&self.inner.special.unk)
+    }
+
+    /// The id that stands where something is to be guessed, if the tokenizer's files name one.
+    pub fn mask_id(&self) -> Option<u32> {
+        self.role(&self.inner.special.mask)
+    }
+
+    fn role(&self, token: &Option<String>) -> Option<u32> {
+        self.token_to_id(token.as_deref()?)
+    }
+
+    /// The chat template, if there is one: `chat_template.jinja`, else the field in `tokenizer_config.json`.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.inner.files.chat_template()
+    }
+
+    /// The BLAKE3 hash of `tokenizer.json` in hexadecimal, by which datasets and checkpoints name it.
+    pub fn fingerprint(&self) -> &str {
+        &self.inner.fingerprint
+    }
+
+    /// The content of `tokenizer.json`.
+    pub fn json(&self) -> &[u8] {
+        &self.inner.files.tokenizer
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size())
+            .field("fingerprint", &self.fingerprint())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn encode_literal(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let encoding = guard("encode", || self.literal.encode_fast(text, false))?;
+        if encoding.get_ids().iter().any(|id| self.reserved.contains_key(id)) {
+            return self.encode_around_reserved(text, ids);
+        }
+        ids.extend_from_slice(encoding.get_ids());
+        Ok(())
+    }
+
+    /// Some models hold control tokens in their own vocabulary and find them in any text. Taking the text apart
+    /// after the first character of each such find leaves nothing to find.
+    fn encode_around_reserved(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let encoding = guard("encode", || self.literal.encode(text, false))?;
+        let mut cuts = vec![0];
+        for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let Some(token) = self.reserved.get(id) else { continue };
+            let refuse = || TokenizerError::ControlToken { token: token.clone() };
+            let first = text.get(start..end).and_then(|t| t.chars().next()).ok_or_else(refuse)?;
+            let cut = start + first.len_utf8();
+            if cut >= end {
+                return Err(refuse());
+            }
+            cuts.push(cut);
+        }
+        cuts.push(text.len());
+        for pair in cuts.windows(2) {
+            let piece = &text[pair[0]..pair[1]];
+            let encoding = guard("encode", || self.literal.encode_fast(piece, false))?;
+            if let Some(token) = encoding.get_ids().iter().find_map(|id| self.reserved.get(id)) {
+                return Err(TokenizerError::ControlToken { token: token.clone() });
+            }
+            ids.extend_from_slice(encoding.get_ids());
+        }
+        Ok(())
+    }
+
+    /// What decoding sees of an id.
+    fn decoded_token(&self, id: u32) -> Option<String> {
+        let added = self.literal.get_added_vocabulary();
+        added.simple_id_to_token(id).or_else(|| self.literal.get_model().id_to_token(id))
+    }
+
+    fn is_special_token(&self, id: u32) -> bool {
+        self.decoded_token(id).is_some_and(|t| self.literal.get_added_vocabulary().is_special_token(&t))
+    }
+
+    fn decoding(&self) -> Decoding {
+        self.facts.decoding
+    }
+}
+
+fn encode_characters(vocabulary: &HashMap<char, u32>, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let mut ids = Vec::with_capacity(text.len());
+    for (offset, character) in text.char_indices() {
+        match vocabulary.get(&character) {
+            Some(&id) => ids.push(id),
+            None => return Err(TokenizerError::UnknownCharacter { character, offset }),
+        }
+    }
+    Ok(ids)
+}
+
+/// Pieces of about `size` bytes, cut only at a newline between two characters that are no white space; a text
+/// without such a place stays whole.
+fn pieces_at_lines(text: &str, size: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let cut = rest.as_bytes().iter().enumerate().skip(size).find_map(|(at, &byte)| {
+            let is_cut = byte == b'\n'
+                && rest[..at].chars().next_back().is_some_and(|c| !c.is_whitespace())
+                && rest[at + 1..].chars().next().is_some_and(|c| !c.is_whitespace());
+            is_cut.then_some(at + 1)
+        });
+        let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Runs the library, turning its errors and its panics into ours.
+fn guard<T>(
+    operation: &'static str,
+    run: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T, TokenizerError> {
+    let message = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(payload) => panic_message(&*payload),
+    };
+    Err(TokenizerError::Failed { operation, message })
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

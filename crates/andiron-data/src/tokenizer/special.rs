@@ -1,0 +1,100 @@
+//! Control tokens and the roles they play.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Control tokens by role, as `tokenizer_config.json` names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpecialTokens {
+    /// Begins a sequence.
+    pub bos: Option<String>,
+    /// Ends a sequence.
+    pub eos: Option<String>,
+    /// Stands for what the vocabulary does not know.
+    pub unk: Option<String>,
+    /// Separates two parts (BERT).
+    pub sep: Option<String>,
+    /// Fills short rows.
+    pub pad: Option<String>,
+    /// Stands for the whole sequence (BERT).
+    pub cls: Option<String>,
+    /// Stands where something is to be guessed.
+    pub mask: Option<String>,
+    /// Any others.
+    pub additional: Vec<String>,
+}
+
+impl SpecialTokens {
+    /// A single token that ends a sequence, as in GPT-2.
+    pub fn end_of_text(token: impl Into<String>) -> Self {
+        Self { eos: Some(token.into()), ..Self::default() }
+    }
+
+    pub(super) fn roles(&self) -> [(&'static str, &Option<String>); 7] {
+        [
+            ("bos_token", &self.bos),
+            ("eos_token", &self.eos),
+            ("unk_token", &self.unk),
+            ("sep_token", &self.sep),
+            ("pad_token", &self.pad),
+            ("cls_token", &self.cls),
+            ("mask_token", &self.mask),
+        ]
+    }
+
+    /// Every token once, in the order of the fields.
+    pub fn all(&self) -> Vec<&str> {
+        let mut tokens: Vec<&str> = Vec::new();
+        let named = self.roles().into_iter().filter_map(|(_, token)| token.as_deref());
+        for token in named.chain(self.additional.iter().map(String::as_str)) {
+            if !tokens.contains(&token) {
+                tokens.push(token);
+            }
+        }
+        tokens
+    }
+
+    /// Fills the roles that are still empty from a `tokenizer_config.json` or `special_tokens_map.json`, in
+    /// which a token is a string or an object with `content`.
+    pub(super) fn fill_from(&mut self, json: &Map<String, Value>) {
+        let content = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            other => other.get("content").and_then(Value::as_str).map(str::to_owned),
+        };
+        let fields = [
+            ("bos_token", &mut self.bos),
+            ("eos_token", &mut self.eos),
+            ("unk_token", &mut self.unk),
+            ("sep_token", &mut self.sep),
+            ("pad_token", &mut self.pad),
+            ("cls_token", &mut self.cls),
+            ("mask_token", &mut self.mask),
+        ];
+        for (key, field) in fields {
+            if field.is_none() {
+                *field = json.get(key).and_then(content);
+            }
+        }
+        if self.additional.is_empty() {
+            let list = json.get("extra_special_tokens").or_else(|| json.get("additional_special_tokens"));
+            if let Some(Value::Array(tokens)) = list {
+                self.additional = tokens.iter().filter_map(content).collect();
+            }
+        }
+    }
+
+    /// The map of `special_tokens_map.json`; empty if there is no token.
+    pub(super) fn to_map(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        for (key, token) in self.roles() {
+            if let Some(token) = token {
+                map.insert(key.into(), token.as_str().into());
+            }
+        }
+        if !self.additional.is_empty() {
+            map.insert("additional_special_tokens".into(), self.additional.clone().into());
+        }
+        map
+    }
+}

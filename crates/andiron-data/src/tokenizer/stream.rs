@@ -1,0 +1,174 @@
+//! Text as ids arrive, one at a time.
+
+use super::validate::Decoding;
+use super::{Special, Tokenizer, TokenizerError, bytes};
+
+/// Turns ids into text while they arrive and never shows half a character.
+///
+/// What [`push`](Self::push) and [`finish`](Self::finish) return, put together, is what
+/// [`Tokenizer::decode`] gives for all ids at once. An id costs the same whether it is the first or the
+/// thousandth. The bytes of a character that is spelled by several ids are held back until it is whole;
+/// tokenizers with byte fallback (Llama 2) decide only at the end of a run of byte tokens what they mean, so
+/// there the whole run is held back.
+///
+/// For decoders that look at the end of the text (stripping spaces there), the equality cannot be promised.
+///
+/// # Example
+/// ```
+/// use andiron_data::tokenizer::{BpeOptions, Special, StreamDecoder, train_bpe};
+/// let tokenizer = train_bpe(["text"], &BpeOptions::new(257))?;
+/// let ids = tokenizer.encode("né")?;
+/// assert_eq!(ids.len(), 3);
+/// let mut stream = StreamDecoder::new(&tokenizer, Special::Skip);
+/// let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect::<Result<_, _>>()?;
+/// assert_eq!(pieces, ["n", "", "é"]);
+/// assert_eq!(stream.finish()?, "");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct StreamDecoder {
+    tokenizer: Tokenizer,
+    special: Special,
+    state: State,
+}
+
+enum State {
+    /// Each token is some bytes, whatever its neighbours; these are the bytes of the unfinished character.
+    Bytes(Vec<u8>),
+    /// Tokens are decoded together with those before them: `ids[..shown]` has been shown, and is there to tell
+    /// what the ids after it add.
+    Window { ids: Vec<u32>, shown: usize },
+}
+
+impl StreamDecoder {
+    /// Starts a text.
+    pub fn new(tokenizer: &Tokenizer, special: Special) -> Self {
+        let state = match tokenizer.inner.decoding() {
+            Decoding::ByteLevel | Decoding::Concatenate => State::Bytes(Vec::new()),
+            Decoding::ByteFallback | Decoding::Other => State::Window { ids: Vec::new(), shown: 0 },
+        };
+        Self { tokenizer: tokenizer.clone(), special, state }
+    }
+
+    /// Takes the next id; returns what can be shown now, which may be nothing.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        let inner = &self.tokenizer.inner;
+        let Some(token) = inner.decoded_token(id) else { return Ok(String::new()) };
+        if self.special == Special::Skip && inner.literal.get_added_vocabulary().is_special_token(&token) {
+            return Ok(String::new());
+        }
+        match &mut self.state {
+            State::Bytes(pending) => {
+                match inner.decoding() {
+                    Decoding::ByteLevel => pending.extend(bytes::spelled(&token)),
+                    _ => pending.extend(token.as_bytes()),
+                }
+                Ok(take_whole_characters(pending))
+            }
+            State::Window { ids, .. } => {
+                ids.push(id);
+                if inner.decoding() == Decoding::ByteFallback && is_byte_token(&token) {
+                    return Ok(String::new());
+                }
+                self.advance(At::Middle)
+            }
+        }
+    }
+
+    /// Ends the text; returns what was held back. Bytes that never became a character are U+FFFD.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn finish(mut self) -> Result<String, TokenizerError> {
+        match &mut self.state {
+            State::Bytes(pending) => Ok(String::from_utf8_lossy(pending).into_owned()),
+            State::Window { .. } => self.advance(At::End),
+        }
+    }
+
+    fn advance(&mut self, at: At) -> Result<String, TokenizerError> {
+        let State::Window { ids, shown } = &mut self.state else { return Ok(String::new()) };
+        let before = self.tokenizer.decode(&ids[..*shown], self.special)?;
+        let all = self.tokenizer.decode(ids, self.special)?;
+        // U+FFFD at the end may be a character that is not whole yet. After some tokens it is one that never
+        // will be: waiting longer would let the window grow without bound.
+        let waits = all.ends_with('\u{fffd}') && ids.len() - *shown < MAX_WAIT;
+        match (all.strip_prefix(before.as_str()), at) {
+            (Some(new), At::End) => Ok(new.to_owned()),
+            (Some(new), At::Middle) if !new.is_empty() && !waits => {
+                let new = new.to_owned();
+                // What was just added becomes the context of what comes.
+                ids.drain(..*shown);
+                *shown = ids.len();
+                Ok(new)
+            }
+            _ => Ok(String::new()),
+        }
+    }
+}
+
+const MAX_WAIT: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Middle,
+    End,
+}
+
+fn is_byte_token(token: &str) -> bool {
+    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
+}
+
+/// Takes out of `pending` all but an unfinished character at its end; what can never be a character becomes
+/// U+FFFD, exactly as `String::from_utf8_lossy` of everything would have it.
+fn take_whole_characters(pending: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    loop {
+        match std::str::from_utf8(&pending[at..]) {
+            Ok(rest) => {
+                text.push_str(rest);
+                at = pending.len();
+                break;
+            }
+            Err(error) => {
+                let valid = at + error.valid_up_to();
+                text.push_str(&String::from_utf8_lossy(&pending[at..valid]));
+                at = valid;
+                match error.error_len() {
+                    Some(bad) => {
+                        text.push('\u{fffd}');
+                        at += bad;
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+    pending.drain(..at);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_in_any_portions_give_the_lossy_text(portions: Vec<Vec<u8>>) {
+            let mut pending = Vec::new();
+            let mut text = String::new();
+            for portion in &portions {
+                pending.extend(portion);
+                text.push_str(&take_whole_characters(&mut pending));
+                prop_assert!(pending.len() <= 3);
+            }
+            text.push_str(&String::from_utf8_lossy(&pending));
+            let whole = portions.concat();
+            prop_assert_eq!(text, String::from_utf8_lossy(&whole));
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Making a vocabulary from texts: one file per kind.
+
+mod bpe;
+mod chars;
+
+use super::error::TokenizerError;
+use super::special::SpecialTokens;
+
+pub use bpe::{BpeOptions, train_bpe};
+pub use chars::train_chars;
+
+/// Why a tokenizer could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// There is no text to learn from.
+    #[error("there is no text to make a vocabulary from")]
+    NoText,
+    /// The vocabulary cannot hold even what it must.
+    #[error("a vocabulary of {asked} is too small: bytes and control tokens alone take {least}")]
+    VocabularyTooSmall {
+        /// The size asked for.
+        asked: usize,
+        /// The smallest that works.
+        least: usize,
+    },
+    /// A control token cannot be used.
+    #[error("control token {token:?} is empty or also a token of the text")]
+    ControlToken {
+        /// The token.
+        token: String,
+    },
+    /// The tokenizer that came out does not load, or the library failed.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+fn check_special(special: &SpecialTokens, is_token: impl Fn(&str) -> bool) -> Result<(), TrainError> {
+    match special.all().into_iter().find(|token| token.is_empty() || is_token(token)) {
+        Some(token) => Err(TrainError::ControlToken { token: token.to_owned() }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask check`: everything but the tests that must hold before a change is pushed.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use super::select_default_build;
+use super::tidy::run_tidy;
+use crate::backend::Backend;
+use crate::flags::Invocation;
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+
+/// Format, lints, documentation, house rules, spelling and dependencies; arguments choose among those steps by name.
+///
+/// With `--backend` it only type-checks the program for that backend, which needs no device and none of its drivers.
+pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
+    let mut steps = Steps::default();
+    if let Some(choice) = &invocation.backend {
+        let mut cargo = workspace.cargo(&workspace.target_dir(choice.backend), "check");
+        cargo.args(["--release", "--package", "andiron-cli", "--features", choice.backend.name()]);
+        // CubeCL's CUDA backend links a prebuilt LLVM that its build script downloads. This is its own switch for builds
+        // that only look at types; a real build for CUDA needs that download.
+        cargo.env("DOCS_RS", "1");
+        steps.run(&format!("type check for {}", choice.backend), cargo.args(&invocation.args));
+        return Ok(steps.finish());
+    }
+
+    for name in
+        chosen(&invocation.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>())?
+    {
+        match name {
+            "fmt" => fmt(workspace, &mut steps),
+            "tidy" => run_tidy(workspace, &mut steps),
+            "typos" => typos(workspace, &mut steps),
+            "deny" => deny(workspace, &mut steps),
+            "clippy" => clippy(workspace, &mut steps),
+            "rustdoc" => rustdoc(workspace, &mut steps),
+            _ => unreachable!("{name} is a step without a body"),
+        }
+    }
+    Ok(steps.finish())
+}
+
+/// The steps, the quick ones first.
+const STEPS: [&str; 6] = ["fmt", "tidy", "typos", "deny", "clippy", "rustdoc"];
+
+fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
+    if let Some(name) = names.iter().find(|name| !STEPS.contains(&name.as_str())) {
+        anyhow::bail!("no step of the check is called {name:?}; the known ones are {}", STEPS.join(", "));
+    }
+    Ok(STEPS.into_iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step)).collect())
+}
+
+fn fmt(workspace: &Workspace, steps: &mut Steps) {
+    let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "fmt");
+    steps.run("fmt", cargo.args(["--all", "--", "--check"]));
+}
+
+fn clippy(workspace: &Workspace, steps: &mut Steps) {
+    let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "clippy");
+    // The release profile, so that build scripts and macros come from the same builds as everything else.
+    cargo.args(["--release", "--workspace", "--all-targets", "--features", "andiron-cli/ndarray"]);
+    steps.run("clippy", cargo.args(["--", "--deny", "warnings"]));
+}
+
+fn rustdoc(workspace: &Workspace, steps: &mut Steps) {
+    let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "doc");
+    select_default_build(cargo.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"));
+    steps.run("rustdoc", &mut cargo);
+}
+
+fn typos(workspace: &Workspace, steps: &mut Steps) {
+    let found = Command::new("typos").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        return steps.skip("typos", "`cargo install --locked typos-cli` brings the program");
+    }
+    let mut typos = Command::new("typos");
+    steps.run("typos", typos.current_dir(&workspace.root).args(["--config", "xtask/typos.toml", "."]));
+}
+
+fn deny(workspace: &Workspace, steps: &mut Steps) {
+    if !workspace.has_cargo("deny") {
+        return steps.skip("deny", "`cargo install --locked cargo-deny` brings the program");
+    }
+    let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "deny");
+    // Advisories are left out: they need a database from the network and change without a change of ours.
+    cargo.args(["--locked", "--config", "xtask/deny.toml", "check", "bans", "licenses", "sources"]);
+    steps.run("deny", &mut cargo);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_chosen_by_name_and_keep_their_order() {
+        let names = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
+        assert_eq!(chosen(&names("clippy fmt")).unwrap(), ["fmt", "clippy"]);
+        assert_eq!(chosen(&[]).unwrap(), STEPS);
+        assert!(chosen(&names("format")).unwrap_err().to_string().contains("fmt, tidy"));
+    }
+}

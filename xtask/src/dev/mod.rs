@@ -1,0 +1,26 @@
+//! Tasks of people who work on Andiron; one file each.
+
+mod bench;
+mod check;
+mod docs;
+mod golden;
+mod test;
+mod tidy;
+
+pub use bench::bench;
+pub use check::check;
+pub use docs::docs;
+pub use golden::golden;
+pub use test::test;
+pub use tidy::tidy;
+
+use std::process::Command;
+
+/// Everything that the default build is made of: what `cargo xtask quickstart` built is used again here.
+///
+/// The benches stay out, because criterion turns on a feature (`ciborium/default`) that would build all of Burn a
+/// second time.
+fn select_default_build(command: &mut Command) {
+    command.args(["--release", "--workspace", "--exclude", "andiron-benches"]);
+    command.args(["--features", "andiron-cli/ndarray"]);
+}

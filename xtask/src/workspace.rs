@@ -1,0 +1,58 @@
+//! Where the workspace lies and where its builds go.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::backend::Backend;
+
+/// The folders and the cargo that every task works with.
+pub struct Workspace {
+    /// Folder of the workspace's `Cargo.toml`.
+    pub root: PathBuf,
+    cargo: OsString,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace that this program was built from, and respects `CARGO` and `CARGO_TARGET_DIR`.
+    pub fn locate() -> Result<Self> {
+        let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&here).parent().context("xtask must lie in the workspace's folder")?.to_owned();
+        let target = match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) => std::path::absolute(&dir).context("CARGO_TARGET_DIR is no usable path")?,
+            None => root.join("target"),
+        };
+        Ok(Self { root, cargo: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), target })
+    }
+
+    /// Target folder of the builds for one backend.
+    ///
+    /// A backend switches features deep in the dependency tree, so that two of them in one folder would push each
+    /// other's builds out. The default one lives in the base folder.
+    pub fn target_dir(&self, backend: Backend) -> PathBuf {
+        if backend == Backend::ALL[0] { self.target.clone() } else { self.target.join(backend.name()) }
+    }
+
+    /// Another folder beside the builds.
+    pub fn scratch_dir(&self, name: &str) -> PathBuf {
+        self.target.join(name)
+    }
+
+    /// A cargo command that runs in the workspace's folder and builds into `target_dir`.
+    pub fn cargo(&self, target_dir: &Path, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", target_dir).arg(subcommand);
+        command
+    }
+
+    /// Whether `cargo <subcommand>` can be run here.
+    pub fn has_cargo(&self, subcommand: &str) -> bool {
+        let output =
+            Command::new(&self.cargo).current_dir(&self.root).args([subcommand, "--version"]).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}

@@ -1,0 +1,11 @@
+//! The house rules, held by tests: `cargo xtask tidy`.
+//!
+//! Every failure names a place, the rule and what to do. The rules themselves stand in `crates/ARCHITECTURE.md`.
+
+mod dependencies;
+mod houses;
+mod readme;
+mod report;
+mod source;
+mod sources;
+mod tree;
