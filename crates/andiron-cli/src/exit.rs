@@ -1,0 +1,74 @@
+//! How a run ends: exit codes, and the paragraph that explains a failure.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// How a verb ended without failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything was done.
+    Done,
+    /// Some rows of the input could not be answered; the output says which.
+    SomeFailed,
+    /// A signal stopped the work after it was saved; running it again resumes.
+    Interrupted,
+}
+
+/// The input was well-formed as a command line but asks for something that does not exist: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+/// `EX_TEMPFAIL` of sysexits: schedulers run such a job again.
+const INTERRUPTED: u8 = 75;
+
+/// Prints what went wrong, if anything, and gives the exit code.
+pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
+    match result {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::SomeFailed) => ExitCode::from(FAILED),
+        Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {}", paragraph(&error));
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
+        }
+    }
+}
+
+/// The error and its causes in one paragraph; a cause that its effect already quotes is not repeated.
+fn paragraph(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_paragraph_without_repetition() {
+        let error = anyhow::anyhow!("no such file")
+            .context("cannot read a.json: no such file")
+            .context("cannot load");
+        assert_eq!(paragraph(&error), "cannot load: cannot read a.json: no such file");
+    }
+}

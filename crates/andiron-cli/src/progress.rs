@@ -1,0 +1,125 @@
+//! Progress of long work: a bar on a terminal, plain lines elsewhere; both on standard error.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use andiron_eval::LossReport;
+use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// A bar with a unit and a message.
+pub struct Progress {
+    bar: ProgressBar,
+    title: String,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    /// Work of `total` units.
+    pub fn new(title: &str, total: u64) -> Self {
+        let bar = if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{prefix} [{bar:32}] {pos}/{len} {msg} {eta} left")
+                .expect("the template is valid")
+                .progress_chars("=> ");
+            ProgressBar::new(total).with_style(style).with_prefix(title.to_owned())
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_length(total);
+        Self { bar, title: title.to_owned(), last_line: None }
+    }
+
+    /// Work that an earlier process did: not counted for the time left.
+    pub fn start_at(&mut self, done: u64) {
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    /// `done` units are done.
+    pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
+        self.bar.set_position(done);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(message());
+        } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            eprintln!("{} {done}/{} {}", self.title, self.bar.length().unwrap_or(0), message());
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub fn line(&self, text: &str) {
+        if self.bar.is_hidden() { eprintln!("{text}") } else { self.bar.println(text) }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows a training run.
+#[derive(Default)]
+pub struct TrainingProgress {
+    progress: Option<Progress>,
+}
+
+impl TrainingProgress {
+    fn line(&self, text: &str) {
+        match &self.progress {
+            Some(progress) => progress.line(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(progress) = &self.progress {
+            progress.finish();
+        }
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn on_start(&mut self, start: &RunStart) {
+        let millions = start.n_parameters as f64 / 1e6;
+        let what = format!("{millions:.2} M parameters, {} tokens a step", start.tokens_per_step);
+        let mut progress = Progress::new("training", start.steps);
+        match start.resumed_from {
+            Some(step) => {
+                progress.line(&format!("goes on after step {step}: {what}"));
+                progress.start_at(step);
+            }
+            None => progress.line(&what),
+        }
+        self.progress = Some(progress);
+    }
+
+    fn on_step(&mut self, record: &StepRecord) {
+        if let Some(progress) = &mut self.progress {
+            let message = || format!("loss {:.4}, {:.0} tokens/s,", record.loss, record.tokens_per_s);
+            progress.set(record.step, message);
+        }
+    }
+
+    fn on_eval(&mut self, step: u64, report: &LossReport) {
+        self.line(&format!("step {step}: validation loss {:.4}", report.loss));
+    }
+
+    fn on_checkpoint(&mut self, step: u64, path: &Path) {
+        tracing::debug!(step, path = %path.display(), "saved a checkpoint");
+    }
+
+    fn on_warning(&mut self, warning: &Warning) {
+        let mut text = format!("warning: {warning}");
+        let mut source = std::error::Error::source(warning);
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        self.line(&text);
+    }
+}

@@ -1,0 +1,171 @@
+//! Text in, text out: a decoder with its tokenizer, and one generation from prompt to finish reason.
+
+use std::path::Path;
+
+use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
+use andiron_models::DecoderBundle;
+use andiron_models::generate::{Decoding, FinishReason, GenerateOptions, SamplingParams};
+use anyhow::Context as _;
+use burn::tensor::Device;
+use clap::Args;
+
+use crate::exit::Usage;
+
+/// A model directory, opened: the decoder, and its tokenizer if there is one.
+#[derive(Debug)]
+pub struct TextModel {
+    /// The decoder.
+    pub bundle: DecoderBundle,
+    tokenizer: Option<Tokenizer>,
+}
+
+/// What one generation gave.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The text up to a stop string; empty without a tokenizer.
+    pub text: String,
+    /// The generated ids, a stop id included.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Sum of the ids' natural-log probabilities.
+    pub sum_logprob: f64,
+}
+
+impl TextModel {
+    /// Opens the model directory `dir` on `device`.
+    pub fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
+        let bundle = DecoderBundle::open(dir, device)?;
+        let tokenizer = if dir.join("tokenizer.json").exists() {
+            let tokenizer = Tokenizer::load(dir)?;
+            anyhow::ensure!(
+                tokenizer.vocab_size() <= bundle.config.vocab_size(),
+                "the tokenizer in {} has {} ids but the model only {}: they do not belong together",
+                dir.display(),
+                tokenizer.vocab_size(),
+                bundle.config.vocab_size()
+            );
+            Some(tokenizer)
+        } else {
+            None
+        };
+        Ok(Self { bundle, tokenizer })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// If the model directory has none.
+    pub fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
+        self.tokenizer
+            .as_ref()
+            .context("the model directory has no tokenizer.json: give token ids instead of text")
+    }
+
+    /// The tokenizer, if there is one.
+    pub fn into_parts(self) -> (DecoderBundle, Option<Tokenizer>) {
+        (self.bundle, self.tokenizer)
+    }
+
+    /// The ids of a prompt; an empty one becomes the id that begins or ends a text, if the model has such an id.
+    pub fn encode_prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
+        let ids = self.tokenizer()?.encode(text)?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        let sizes = self.bundle.config.sizes();
+        let first = sizes.bos_token_id.or(sizes.eos_token_id);
+        Ok(vec![
+            first.context("the prompt is empty and the model has no id that begins a text: give a prompt")?,
+        ])
+    }
+
+    /// Generates from `prompt`, calling `show` with each piece of text as soon as it is certain.
+    pub fn generate(
+        &self,
+        prompt: &[u32],
+        mut options: GenerateOptions,
+        stops: &[String],
+        mut show: impl FnMut(&str),
+    ) -> anyhow::Result<Completion> {
+        options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
+        let stop_ids = options.stop_ids.clone();
+        let mut decoding = Decoding::new(&self.bundle, prompt, options)?;
+        let mut stream =
+            self.tokenizer.as_ref().map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
+        let mut matcher = StopMatcher::new(stops.iter().cloned())?;
+        let mut text = String::new();
+        let mut add = |piece: &str, text: &mut String| {
+            show(piece);
+            text.push_str(piece);
+        };
+        let mut sum_logprob = 0.0;
+        let mut stopped = false;
+        while let Some(token) = decoding.next_token(&self.bundle)? {
+            sum_logprob += f64::from(token.logprob);
+            let Some(stream) = &mut stream else { continue };
+            if !stop_ids.contains(&token.id) {
+                let output = matcher.push(&stream.push(token.id)?);
+                add(&output.text, &mut text);
+                if output.stopped.is_some() {
+                    stopped = true;
+                    break;
+                }
+            }
+        }
+        if let (Some(stream), false) = (stream, stopped) {
+            let output = matcher.push(&stream.finish()?);
+            add(&output.text, &mut text);
+            stopped = output.stopped.is_some();
+            if !stopped {
+                add(&matcher.finish(), &mut text);
+            }
+        }
+        let finish_reason = match decoding.finish_reason() {
+            Some(reason) if !stopped => reason,
+            _ => FinishReason::Stop,
+        };
+        Ok(Completion { text, ids: decoding.generated().to_vec(), finish_reason, sum_logprob })
+    }
+}
+
+/// How the next token is chosen, on the command line.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct Sampling {
+    /// Divides the logits; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f32,
+    /// Choose among this many likeliest tokens only; 0 is all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Choose among the likeliest tokens that together have this probability
+    #[arg(long, default_value_t = 1.0)]
+    top_p: f32,
+    /// Choose among tokens at least this many times as likely as the likeliest
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Makes tokens that have occurred less likely; 1 is off
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 1337)]
+    seed: u64,
+}
+
+impl Sampling {
+    /// The settings, checked.
+    pub fn params(&self) -> anyhow::Result<SamplingParams> {
+        let params = SamplingParams {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            ..SamplingParams::default()
+        };
+        params.validate().map_err(|error| Usage(error.to_string()))?;
+        Ok(params)
+    }
+}

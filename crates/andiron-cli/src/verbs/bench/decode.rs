@@ -1,0 +1,103 @@
+//! `andiron bench decode` and `prefill`: generation of one sequence.
+
+use std::time::{Duration, Instant};
+
+use andiron_kernels::random::Seed;
+use andiron_models::DecoderBundle;
+use andiron_models::generate::{Logits, NextToken as _};
+use clap::Args;
+
+use super::{Figures, Subject, median_ms, product_parameters};
+use crate::exit::Ending;
+use crate::flags::Common;
+
+/// Greedy decoding of one sequence
+#[derive(Debug, Args)]
+pub struct DecodeBench {
+    #[command(flatten)]
+    subject: Subject,
+    /// Tokens in the prompt
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Measured sequences
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+}
+
+/// Reading a prompt
+#[derive(Debug, Args)]
+pub struct PrefillBench {
+    #[command(flatten)]
+    subject: Subject,
+    /// Tokens in the prompt
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Measured prompts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+}
+
+/// Random ids, as many as asked for if the model can hold them.
+fn prompt(bundle: &DecoderBundle, count: u32, room_for: u32) -> anyhow::Result<Vec<u32>> {
+    let (vocabulary, context) = (bundle.vocab_size() as u64, bundle.context_len());
+    let wanted = count as usize + room_for as usize;
+    anyhow::ensure!(wanted <= context, "{wanted} tokens do not fit the model's context of {context}");
+    let seed = Seed::new(2);
+    Ok((0..u64::from(count)).map(|at| seed.below(at, vocabulary) as u32).collect())
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    best.map_or(0, |(id, _)| id as u32)
+}
+
+impl DecodeBench {
+    /// Measures and prints.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let bundle = self.subject.open(&common.open_device()?)?;
+        let prompt = prompt(&bundle, self.prompt, self.tokens)?;
+        let [mut prefill, mut decode] = [const { Vec::<Duration>::new() }; 2];
+        // One sequence to warm up.
+        for number in 0..=self.steps {
+            let start = Instant::now();
+            let mut state = bundle.begin();
+            let mut id = likeliest(&bundle.extend(&mut state, &prompt, Logits::Last));
+            let read = start.elapsed();
+            for _ in 0..self.tokens {
+                id = likeliest(&bundle.extend(&mut state, &[id], Logits::Last));
+            }
+            if number > 0 {
+                prefill.push(read);
+                decode.push(start.elapsed() - read);
+            }
+        }
+        let mut figures = Figures::new();
+        figures.number("tokens_per_s", f64::from(self.tokens) / median_ms(decode) * 1e3);
+        figures.number("prefill_ms", median_ms(prefill));
+        figures.print(common, 2.0 * product_parameters(&bundle))
+    }
+}
+
+impl PrefillBench {
+    /// Measures and prints.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let bundle = self.subject.open(&common.open_device()?)?;
+        let prompt = prompt(&bundle, self.tokens, 0)?;
+        let mut times = Vec::new();
+        for number in 0..=self.steps {
+            let start = Instant::now();
+            bundle.extend(&mut bundle.begin(), &prompt, Logits::Last);
+            if number > 0 {
+                times.push(start.elapsed());
+            }
+        }
+        let milliseconds = median_ms(times);
+        let mut figures = Figures::new();
+        figures.number("tokens_per_s", f64::from(self.tokens) / milliseconds * 1e3);
+        figures.number("prefill_ms", milliseconds);
+        figures.print(common, 2.0 * product_parameters(&bundle))
+    }
+}

@@ -1,0 +1,157 @@
+//! `andiron bench`: the speed of this build on this machine.
+
+mod decode;
+mod train;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use andiron_core::DeviceSpec;
+use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
+use andiron_kernels::random::Seed;
+use andiron_kernels::{Cpu, Isa};
+use andiron_models::{DecoderBundle, DecoderConfig};
+use burn::tensor::Device;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::machine;
+
+/// Measure the speed of this build on this machine
+#[derive(Debug, Subcommand)]
+pub enum BenchVerb {
+    /// Optimizer steps: forward, backward, clip, AdamW
+    Train(train::TrainBench),
+    /// Greedy decoding of one sequence
+    Decode(decode::DecodeBench),
+    /// Reading a prompt
+    Prefill(decode::PrefillBench),
+}
+
+impl BenchVerb {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        match self {
+            Self::Train(bench) => bench.run(common),
+            Self::Decode(bench) => bench.run(common),
+            Self::Prefill(bench) => bench.run(common),
+        }
+    }
+}
+
+/// Which model is measured.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Subject {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// A `config.json`: the model gets random weights
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Subject {
+    fn open(&self, device: &Device) -> anyhow::Result<DecoderBundle> {
+        match (&self.model, &self.config) {
+            (Some(dir), _) => Ok(DecoderBundle::open(dir, device)?),
+            (None, Some(config)) => {
+                let config = DecoderConfig::read(config)?;
+                Ok(DecoderBundle::init(config, Seed::new(1), device))
+            }
+            (None, None) => unreachable!("clap asks for one of them"),
+        }
+    }
+}
+
+/// Figures by name, in the order they are printed.
+struct Figures(Map<String, Value>);
+
+impl Figures {
+    fn new() -> Self {
+        Self(Map::new())
+    }
+
+    fn number(&mut self, name: &str, value: f64) {
+        // Five digits are more than any measurement here is good for.
+        let digits = 4 - value.abs().max(1e-9).log10().floor() as i32;
+        let scale = 10f64.powi(digits);
+        self.0.insert(name.to_owned(), json!((value * scale).round() / scale));
+    }
+
+    /// Adds what every benchmark reports and prints all of it. `flops_per_token` counts multiplications and additions.
+    fn print(mut self, common: &Common, flops_per_token: f64) -> anyhow::Result<Ending> {
+        let spec = common.device_spec()?;
+        let rate = self.0.get("tokens_per_s").and_then(Value::as_f64).unwrap_or(0.0);
+        let flops = rate * flops_per_token;
+        self.number("flops_per_s", flops);
+        if spec.backend.is_cpu() {
+            let peak = attainable_flops(common.threads());
+            self.number("peak_flops_per_s", peak);
+            self.number("peak_share", flops / peak);
+        } else {
+            self.0.insert("peak_share".to_owned(), Value::Null);
+        }
+        if let Some(bytes) = machine::peak_rss_bytes() {
+            self.number("peak_rss_mb", bytes as f64 / 1e6);
+        }
+        let facts = [
+            ("backend", json!(spec.backend.name())),
+            ("device", json!(device_name(spec))),
+            ("precision", json!("f32")),
+            ("threads", json!(common.threads())),
+            (
+                "kernels",
+                json!(if spec.backend.is_cpu() { Isa::best().to_string() } else { "cubecl".to_owned() }),
+            ),
+        ];
+        self.0.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+        if common.json {
+            println!("{}", Value::Object(self.0));
+        } else {
+            for (name, value) in &self.0 {
+                match value {
+                    Value::String(text) => println!("{name:>17}  {text}"),
+                    other => println!("{name:>17}  {other}"),
+                }
+            }
+        }
+        Ok(Ending::Done)
+    }
+}
+
+fn device_name(spec: DeviceSpec) -> String {
+    let found = spec.backend.found();
+    found.get(spec.index.unwrap_or(0)).cloned().unwrap_or_else(|| spec.to_string())
+}
+
+/// What a large f32 matrix product reaches here: the roof that `peak_share` is a share of.
+fn attainable_flops(threads: usize) -> f64 {
+    const N: usize = 1024;
+    let cpu = Cpu::detect(threads);
+    let a: Vec<f32> = (0..N * N).map(|at| (at % 7) as f32 - 3.0).collect();
+    let mut c = vec![0.0; N * N];
+    let best = (0..5).map(|_| {
+        let start = std::time::Instant::now();
+        let matrix = MatRef::row_major(&a, N, N);
+        matmul(cpu, matrix, matrix, Epilogue { bias: None, accumulate: false }, &mut c);
+        start.elapsed()
+    });
+    let best = best.min().unwrap_or(Duration::from_secs(1));
+    2.0 * (N * N * N) as f64 / best.as_secs_f64()
+}
+
+/// The middle value, in milliseconds.
+fn median_ms(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+/// Reads nothing but the sizes: parameters that take part in a matrix product for every token.
+fn product_parameters(bundle: &DecoderBundle) -> f64 {
+    let shapes = andiron_models::weights::names(&bundle.model);
+    let matrices = shapes.iter().filter(|(name, shape)| shape.len() == 2 && !name.ends_with("wpe.weight"));
+    matrices.map(|(_, shape)| shape.iter().product::<usize>() as f64).sum()
+}

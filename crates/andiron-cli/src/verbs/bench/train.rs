@@ -1,0 +1,106 @@
+//! `andiron bench train`: whole optimizer steps on random tokens.
+
+use std::time::{Duration, Instant};
+
+use andiron_data::batch::HostBatch;
+use andiron_kernels::random::Seed;
+use andiron_training::objective::Causal;
+use andiron_training::optimizer::{AdamW, OptimizerConfig, ScheduleKind, clip_scale};
+use andiron_training::step::compute;
+use burn::module::Module as _;
+use clap::Args;
+
+use super::{Figures, Subject, median_ms, product_parameters};
+use crate::exit::Ending;
+use crate::flags::Common;
+
+/// Steps before the measured ones: the first ones find memory, and on a GPU compile kernels.
+const WARM_UP: u64 = 3;
+
+/// Optimizer steps: forward, backward, clip, AdamW
+#[derive(Debug, Args)]
+pub struct TrainBench {
+    #[command(flatten)]
+    subject: Subject,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Tokens in a sequence; the model's longest if not given
+    #[arg(long)]
+    ctx: Option<usize>,
+    /// Measured steps
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+}
+
+impl TrainBench {
+    /// Measures and prints.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let device = common.open_device()?;
+        let bundle = self.subject.open(&device)?;
+        let longest = bundle.config.max_positions();
+        let columns = self.ctx.unwrap_or(longest);
+        anyhow::ensure!(
+            (1..=longest).contains(&columns),
+            "--ctx {columns}: the model reads 1 to {longest} tokens"
+        );
+        let rows = usize::from(self.batch);
+        let vocabulary = bundle.config.vocab_size() as u64;
+        let random = |label| {
+            let seed = Seed::new(1).derive(label);
+            (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect()
+        };
+        let batch = HostBatch {
+            ids: random("ids"),
+            targets: random("targets"),
+            weights: vec![1.0; rows * columns],
+            rows,
+            columns,
+        };
+        let optimizer = OptimizerConfig {
+            schedule: ScheduleKind::Constant,
+            lr: 1e-3,
+            min_lr: 0.0,
+            warmup_steps: 0,
+            decay_steps: None,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_embeddings: false,
+            clip_norm: 1.0,
+        };
+        let parameters = product_parameters(&bundle);
+        let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
+        let mut model = bundle.model.train();
+        let [mut forward, mut backward, mut update, mut step] = [const { Vec::<Duration>::new() }; 4];
+        let mut loss = f32::NAN;
+        for number in 0..WARM_UP + self.steps {
+            let start = Instant::now();
+            let computed = compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number));
+            loss = computed.loss;
+            let (forward_time, backward_time) = (computed.forward_time, computed.backward_time);
+            let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
+            let before_update = Instant::now();
+            model = adamw.update(model, computed.gradients, optimizer.lr, scale);
+            device.sync()?;
+            if number >= WARM_UP {
+                forward.push(forward_time);
+                backward.push(backward_time);
+                update.push(before_update.elapsed());
+                step.push(start.elapsed());
+            }
+        }
+        let step_ms = median_ms(step);
+        let tokens = (rows * columns) as f64;
+        let mut figures = Figures::new();
+        figures.number("tokens_per_s", tokens / step_ms * 1e3);
+        figures.number("step_ms", step_ms);
+        figures.number("forward_ms", median_ms(forward));
+        figures.number("backward_ms", median_ms(backward));
+        figures.number("update_ms", median_ms(update));
+        figures.number("loss", loss.into());
+        // Forward once, backward twice; a product costs a multiplication and an addition for each weight.
+        figures.print(common, 6.0 * parameters)
+    }
+}

@@ -1,0 +1,109 @@
+//! `andiron doctor`: what this machine and this build have.
+
+use andiron_core::Backend;
+use andiron_kernels::Isa;
+use clap::Args;
+use serde::Serialize;
+
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::machine;
+
+/// What this machine and this build have
+#[derive(Debug, Args)]
+pub struct Doctor {}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    cpu: String,
+    cpus: usize,
+    threads: usize,
+    cpu_features: Vec<&'static str>,
+    kernels: String,
+    memory_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    backends: Vec<BackendReport>,
+    default_device: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendReport {
+    name: &'static str,
+    compiled: bool,
+    devices: Vec<String>,
+}
+
+impl Doctor {
+    /// Looks and prints.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            cpu: machine::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cpus: machine::n_cpus(),
+            threads: common.threads(),
+            cpu_features: cpu_features(),
+            kernels: Isa::best().to_string(),
+            memory_bytes: machine::memory_bytes(),
+            available_bytes: machine::available_bytes(),
+            backends: Backend::ALL.into_iter().map(BackendReport::of).collect(),
+            default_device: common.device_spec().ok().map(|spec| spec.to_string()),
+        };
+        if common.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            report.print();
+        }
+        Ok(Ending::Done)
+    }
+}
+
+impl BackendReport {
+    fn of(backend: Backend) -> Self {
+        let compiled = backend.is_compiled();
+        let devices = if compiled { backend.found() } else { Vec::new() };
+        Self { name: backend.name(), compiled, devices }
+    }
+}
+
+impl Report {
+    fn print(&self) {
+        let gigabytes = |bytes: Option<u64>| match bytes {
+            Some(bytes) => format!("{:.1} GB", bytes as f64 / 1e9),
+            None => "unknown".to_owned(),
+        };
+        println!("andiron   {}", self.version);
+        println!("processor {}, {} logical, {} threads used", self.cpu, self.cpus, self.threads);
+        println!("features  {}", self.cpu_features.join(" "));
+        println!("kernels   {} (the best of those above that the kernels are written for)", self.kernels);
+        let (memory, available) = (gigabytes(self.memory_bytes), gigabytes(self.available_bytes));
+        println!("memory    {memory}, {available} available");
+        println!("device    {}", self.default_device.as_deref().unwrap_or("none: this build has no backend"));
+        println!("backends");
+        for BackendReport { name, compiled, devices } in &self.backends {
+            let found = match (compiled, devices.is_empty()) {
+                (false, _) => {
+                    format!("not in this build; `cargo xtask <verb> --backend {name}` makes one with it")
+                }
+                (true, true) => "in this build, no device found".to_owned(),
+                (true, false) => devices.join("; "),
+            };
+            println!("  {name:<8} {found}");
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    macro_rules! detected {
+        ($($name:tt)*) => { [$(($name, std::is_x86_feature_detected!($name))),*] };
+    }
+    let all =
+        detected!("avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
+    all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}

@@ -1,0 +1,121 @@
+//! `andiron evaluate`: loss and perplexity on held-out text.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use andiron_data::shard::Dataset;
+use andiron_data::source::{self, Documents, OnError, SourceOptions};
+use andiron_data::tokenizer::Special;
+use andiron_eval::LossReport;
+use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::text::TextModel;
+
+/// Measure a model's loss on held-out text
+///
+/// The text is read in disjoint windows of the context length; every token after the first of a window counts.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A text or JSONL file, encoded with the model's tokenizer
+    #[arg(long, value_name = "FILE", required_unless_present = "data", conflicts_with = "data")]
+    text: Option<PathBuf>,
+    /// A directory of shards made by `prepare`
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Tokens in a window; the model's longest sequence if not given
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Windows computed at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+}
+
+impl Evaluate {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let longest = model.bundle.config.max_positions();
+        let context = self.context.unwrap_or(longest);
+        anyhow::ensure!(
+            (1..=longest).contains(&context),
+            "--context {context}: the model reads 1 to {longest} tokens"
+        );
+        let windows = Windows { context, rows: self.batch.into(), limit: None };
+        let report = match (&self.text, &self.data) {
+            (Some(text), _) => {
+                let ids = encode_file(&model, text)?;
+                measure(&model, ids.as_slice(), windows)?
+            }
+            (None, Some(data)) => {
+                let dataset = Dataset::open(data)?;
+                let (ids, entries) = (dataset.vocab_size(), model.bundle.config.vocab_size());
+                anyhow::ensure!(
+                    ids <= entries,
+                    "{} was made for {ids} ids but the model has {entries}: they do not belong together",
+                    data.display()
+                );
+                measure(&model, &dataset, windows)?
+            }
+            (None, None) => unreachable!("clap asks for one of them"),
+        };
+        let checkpoint = hash(&self.model.join("model.safetensors"))?;
+        if common.json {
+            let mut object = serde_json::to_value(report)?;
+            object["context"] = json!(context);
+            object["checkpoint_blake3"] = json!(checkpoint);
+            println!("{object}");
+        } else {
+            println!("loss           {:.4} nats a token over {} tokens", report.loss, report.tokens);
+            println!("perplexity     {:.4}", report.perplexity);
+            if let Some(bits) = report.bits_per_byte {
+                println!("bits per byte  {bits:.4}");
+            }
+            println!("context        {context}");
+            println!("checkpoint     blake3 {checkpoint}");
+        }
+        Ok(Ending::Done)
+    }
+}
+
+fn measure<S: TokenStream + ?Sized>(
+    model: &TextModel,
+    stream: &S,
+    windows: Windows,
+) -> anyhow::Result<LossReport> {
+    let sum = loss_over_windows(&model.bundle.model, stream, windows, model.bundle.device())?;
+    // The predicted tokens spell the text from the second token on.
+    let bytes = match model.tokenizer() {
+        Ok(tokenizer) => {
+            let mut ids = vec![0; sum.tokens() as usize];
+            stream.read(1, &mut ids);
+            Some(tokenizer.decode(&ids, Special::Skip)?.len() as u64)
+        }
+        Err(_) => None,
+    };
+    Ok(LossReport::new(sum, bytes))
+}
+
+fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = model.tokenizer()?;
+    let mut ids = Vec::new();
+    for document in Documents::new(source::open(path, &SourceOptions::default())?, OnError::Fail) {
+        ids.extend(tokenizer.encode(&document?.text)?);
+        ids.extend(tokenizer.eos_id());
+    }
+    Ok(ids)
+}
+
+fn hash(path: &Path) -> anyhow::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let read = || format!("cannot read {}", path.display());
+    hasher.update_reader(File::open(path).with_context(read)?).with_context(read)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

@@ -1,0 +1,12 @@
+//! One file, one verb.
+
+pub mod bench;
+pub mod doctor;
+pub mod evaluate;
+pub mod generate;
+pub mod predict;
+pub mod prepare;
+pub mod pretrain;
+pub mod quickstart;
+pub mod serve;
+pub mod tokenizer;

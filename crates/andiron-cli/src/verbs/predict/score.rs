@@ -1,0 +1,31 @@
+//! Task `score`: how likely a sequence is.
+
+use andiron_data::tokenizer::Special;
+use andiron_eval::task::score::score;
+use serde_json::{Value, json};
+
+use super::{Row, RowError, ensure_empty, take_ids};
+use crate::text::TextModel;
+
+pub(super) fn answer(model: &TextModel, mut row: Row) -> Result<Row, RowError> {
+    let ids = take_ids(model, &mut row, "text", "ids")?;
+    ensure_empty(&row)?;
+    let bundle = &model.bundle;
+    let context = bundle.config.max_positions();
+    let scores = score(&bundle.model, &ids, context, bundle.device()).map_err(RowError::failed)?;
+    let bytes = match model.tokenizer() {
+        Ok(tokenizer) => json!(tokenizer.decode(&ids, Special::Skip).map_err(RowError::failed)?.len()),
+        Err(_) => Value::Null,
+    };
+    let answer = json!({
+        "ids": ids,
+        "logprobs": scores.logprobs,
+        "sum_logprob": scores.sum_logprob,
+        "bytes": bytes,
+        "is_greedy": scores.is_greedy,
+    });
+    match answer {
+        Value::Object(answer) => Ok(answer),
+        _ => unreachable!("made as an object"),
+    }
+}

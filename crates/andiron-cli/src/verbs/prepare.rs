@@ -1,0 +1,145 @@
+//! `andiron prepare`: text to shards of token ids.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use andiron_data::clean::LineEndings;
+use andiron_data::prepare::{
+    Duplicates, Existing, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy, Stage,
+    TokenizerChoice, prepare,
+};
+use andiron_data::source::OnError;
+use andiron_data::tokenizer::{BpeOptions, SpecialTokens};
+use clap::{Args, ValueEnum};
+
+use super::tokenizer::Kind;
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::progress::Progress;
+
+/// Turn text into shards of token ids
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// Text and JSONL files, or directories of them
+    #[arg(required = true)]
+    input: Vec<PathBuf>,
+    /// Directory to make: tokenizer/, train/, valid/, removed.jsonl, prepare.json
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Use this tokenizer instead of training one
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "vocab_size"])]
+    tokenizer: Option<PathBuf>,
+    /// Kind of tokenizer to train
+    #[arg(long, value_enum, default_value = "bpe")]
+    kind: Kind,
+    /// Tokens in a BPE vocabulary
+    #[arg(long, default_value_t = 8192, value_name = "N")]
+    vocab_size: usize,
+    /// Share of the text that is held out for validation
+    #[arg(long, default_value_t = 0.1, value_name = "0..1")]
+    held_out: f64,
+    /// What is held out: the end of each text or whole documents; by itself, the former for a single document
+    #[arg(long, value_enum, default_value = "auto")]
+    split_by: By,
+    /// Turn `\r\n` and lone `\r` into `\n`
+    #[arg(long)]
+    unix_line_endings: bool,
+    /// Keep documents that repeat an earlier one
+    #[arg(long)]
+    keep_duplicates: bool,
+    /// Leave out records that cannot be read instead of stopping
+    #[arg(long)]
+    skip_errors: bool,
+    /// Replace an output directory that was made from something else
+    #[arg(long)]
+    replace: bool,
+    /// Chooses the documents held out
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum By {
+    Auto,
+    Documents,
+    Characters,
+}
+
+impl Prepare {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let tokenizer = match (self.tokenizer, self.kind) {
+            (Some(path), _) => TokenizerChoice::Load(path),
+            (None, Kind::Bpe) => TokenizerChoice::Bpe(BpeOptions::new(self.vocab_size)),
+            (None, Kind::Char) => TokenizerChoice::Characters(SpecialTokens::default()),
+        };
+        let by = match self.split_by {
+            By::Auto => SplitBy::Auto,
+            By::Documents => SplitBy::Documents,
+            By::Characters => SplitBy::Characters,
+        };
+        let options = PrepareOptions {
+            existing: if self.replace { Existing::Replace } else { Existing::Refuse },
+            on_error: if self.skip_errors { OnError::Skip } else { OnError::Fail },
+            line_endings: if self.unix_line_endings { LineEndings::Unix } else { LineEndings::Keep },
+            duplicates: if self.keep_duplicates { Duplicates::Keep } else { Duplicates::Remove },
+            split: Split { fraction: self.held_out, by },
+            seed: self.seed,
+            ..PrepareOptions::new(self.input, self.output.clone(), tokenizer)
+        };
+        let report = run(options, common)?;
+        if common.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print(&report);
+            println!("in {}", self.output.display());
+        }
+        Ok(Ending::Done)
+    }
+}
+
+/// Prepares with all threads, showing progress.
+pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<PrepareReport> {
+    options.threads = NonZeroUsize::new(common.threads()).unwrap_or(NonZeroUsize::MIN);
+    let mut shown: Option<(Stage, Progress)> = None;
+    let mut show = |at: PrepareProgress| {
+        if shown.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
+            let title = match at.stage {
+                Stage::Hash => "checking",
+                Stage::Survey => "reading",
+                Stage::Train => "vocabulary",
+                Stage::Encode => "encoding",
+            };
+            if let Some((_, progress)) = &shown {
+                progress.finish();
+            }
+            shown = Some((at.stage, Progress::new(title, at.bytes_total)));
+        }
+        if let Some((_, progress)) = &mut shown {
+            progress
+                .set(at.bytes_done, || format!("bytes, {} documents, {} tokens,", at.documents, at.tokens));
+        }
+    };
+    let report = prepare(&options, &mut show)?;
+    if let Some((_, progress)) = &shown {
+        progress.finish();
+    }
+    Ok(report)
+}
+
+/// Prints what became of the documents.
+pub fn print(report: &PrepareReport) {
+    let counts = &report.documents;
+    println!("documents  {} read, {} kept", counts.read, counts.kept);
+    for (reason, count) in &counts.dropped {
+        println!("           {count} left out: {reason}");
+    }
+    println!("vocabulary {}", report.vocab_size);
+    println!("train      {} tokens", report.train.stats.tokens);
+    if let Some(valid) = &report.valid {
+        println!("valid      {} tokens", valid.stats.tokens);
+    }
+    if report.reused {
+        println!("(all of it was there already)");
+    }
+}

@@ -1,0 +1,79 @@
+//! `andiron pretrain`: train a model as a TOML file says.
+
+use std::path::PathBuf;
+
+use andiron_training::config::TrainConfig;
+use andiron_training::trainer::{Outcome, Status, start_or_resume};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::progress::TrainingProgress;
+use crate::stop;
+
+/// Train a model as a TOML file says
+///
+/// Running the same command again goes on from the newest checkpoint; the result is bit for bit that of an unbroken
+/// run. Ctrl-C and SIGTERM save first and exit with 75.
+#[derive(Debug, Args)]
+pub struct Pretrain {
+    /// The run's configuration; see `examples/pretrain.toml`
+    #[arg(value_name = "TOML")]
+    config: PathBuf,
+    /// Change a value of the configuration, as in `--set optimizer.lr=3e-4`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Fail unless there is a checkpoint to go on from
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Pretrain {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let config = TrainConfig::load(&self.config, &self.overrides)?;
+        let output = &config.run.output;
+        if self.resume {
+            let found = output.join("latest").exists();
+            anyhow::ensure!(found, "{} has no checkpoint to resume from", output.display());
+        }
+        let outcome = train(&config, common)?;
+        if common.json {
+            println!(
+                "{}",
+                json!({ "step": outcome.step, "tokens": outcome.tokens, "model": outcome.model,
+                        "validation": outcome.valid, "interrupted": outcome.status == Status::Interrupted })
+            );
+        } else if let Some(report) = &outcome.valid {
+            println!("validation loss {:.4}", report.loss);
+        }
+        ending(&outcome, &config)
+    }
+}
+
+/// Trains, showing progress, until the end or a signal.
+pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
+    let device = common.open_device()?;
+    let stop = stop::on_signal()?;
+    let mut progress = TrainingProgress::default();
+    let outcome = start_or_resume(config, &device, &mut progress, &stop);
+    progress.finish();
+    outcome.context("training stopped")
+}
+
+/// How a run's outcome ends the program.
+pub fn ending(outcome: &Outcome, config: &TrainConfig) -> anyhow::Result<Ending> {
+    if outcome.failed_saves > 0 {
+        anyhow::ensure!(outcome.saved, "the last checkpoint could not be saved; the warnings above say why");
+    }
+    match outcome.status {
+        Status::Finished => Ok(Ending::Done),
+        Status::Interrupted => {
+            let output = config.run.output.display();
+            eprintln!("saved after step {} in {output}; run the same command again to go on", outcome.step);
+            Ok(Ending::Interrupted)
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `andiron quickstart`: from a text to a model that can be served, in one command.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use andiron_data::loader::Order;
+use andiron_data::prepare::{Existing, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice};
+use andiron_data::tokenizer::SpecialTokens;
+use andiron_models::DecoderConfig;
+use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_models::generate::{GenerateOptions, SamplingParams, WhenFull};
+use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
+use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
+use andiron_training::trainer::Status;
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{prepare, pretrain};
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::text::TextModel;
+
+/// Shakespeare's plays; see `examples/data/README.md` for where they come from.
+const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.txt");
+
+const SAMPLES: u64 = 2;
+const SAMPLE_TOKENS: usize = 300;
+
+/// The whole story on one text: tokenizer, training, evaluation, samples, and how to serve the result
+///
+/// Trains nanoGPT's small character model (4 layers, width 128, 64 characters of context) on a text, by default on a
+/// shipped selection of Shakespeare's plays. Interrupted, it saves; the same command goes on from there.
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// A plain text to learn from instead of the shipped one
+    #[arg(long, value_name = "FILE")]
+    corpus: Option<PathBuf>,
+    /// Where everything goes; by default a directory under `runs/` named after the text
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// Seed of weights, data order and samples
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    seed: u64,
+    /// Begin anew, throwing away what an earlier quickstart left in the output directory
+    #[arg(long)]
+    restart: bool,
+}
+
+impl Quickstart {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        common.open_device()?;
+        let output = self.output();
+        let (data, run) = (output.join("data"), output.join("run"));
+        if self.restart {
+            remove(&data)?;
+            remove(&run)?;
+        }
+        let corpus = self.corpus(&output)?;
+
+        eprintln!("1. a character vocabulary and shards of token ids from {}", corpus.display());
+        let report = prepare::run(prepare_options(corpus, &data), common)?;
+        let train = report.train.stats.tokens;
+        let valid = report.valid.as_ref().map_or(0, |valid| valid.stats.tokens);
+        eprintln!("   {} characters, {train} tokens to learn from, {valid} held out", report.vocab_size);
+
+        eprintln!("2. training on {}", common.device_spec()?);
+        let config = self.config(&report, &data, &run);
+        let outcome = pretrain::train(&config, common)?;
+        if outcome.status == Status::Interrupted {
+            return pretrain::ending(&outcome, &config);
+        }
+        let loss = outcome.valid.context("the held-out part was not measured")?;
+        let dir = outcome.model.clone().context("the final model was not written")?;
+
+        eprintln!("3. evaluation over all {} held-out tokens, and samples", loss.tokens);
+        let samples = self.samples(&dir, common)?;
+        if common.json {
+            let result = json!({
+                "validation_loss": loss.loss, "bits_per_token": loss.bits_per_token, "steps": outcome.step,
+                "tokens": outcome.tokens, "model": dir, "samples": samples,
+            });
+            println!("{result}");
+        } else {
+            println!("validation loss {:.4}", loss.loss);
+            for sample in &samples {
+                println!("\n--- a sample ---\n{sample}");
+            }
+            println!("\nThe model is in {}, in the Hugging Face layout.", dir.display());
+            println!("Serve it:     cargo xtask serve --model {}", dir.display());
+            println!("Continue it:  cargo xtask generate --model {} \"ROMEO:\"", dir.display());
+        }
+        pretrain::ending(&outcome, &config)
+    }
+
+    fn output(&self) -> PathBuf {
+        let name = || match self.corpus.as_ref().and_then(|path| path.file_stem()) {
+            Some(stem) => format!("quickstart-{}", stem.to_string_lossy()),
+            None => "quickstart".to_owned(),
+        };
+        self.output.clone().unwrap_or_else(|| Path::new("runs").join(name()))
+    }
+
+    /// The text to learn from; the shipped one is written beside what is made of it.
+    fn corpus(&self, output: &Path) -> anyhow::Result<PathBuf> {
+        if let Some(corpus) = &self.corpus {
+            return Ok(corpus.clone());
+        }
+        fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
+        let path = output.join("shakespeare.txt");
+        fs::write(&path, SHAKESPEARE).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// nanoGPT's recipe for a CPU.
+    ///
+    /// Source: <https://github.com/karpathy/nanoGPT>, README, "I only have a macbook" and
+    /// `config/train_shakespeare_char.py`.
+    fn config(&self, report: &PrepareReport, data: &Path, run: &Path) -> TrainConfig {
+        let model = Gpt2Config::nano(report.vocab_size);
+        TrainConfig {
+            run: RunConfig {
+                output: run.to_owned(),
+                seed: self.seed,
+                steps: self.steps,
+                accumulate: 1,
+                log_every: 1,
+            },
+            data: DataConfig {
+                train: data.join("train"),
+                valid: Some(data.join("valid")),
+                tokenizer: Some(data.join("tokenizer")),
+                rows: 12,
+                context: model.n_positions,
+                order: Order::Windows,
+            },
+            optimizer: OptimizerConfig {
+                schedule: ScheduleKind::Cosine,
+                lr: 1e-3,
+                min_lr: 1e-4,
+                warmup_steps: 100.min(self.steps / 2),
+                decay_steps: None,
+                beta1: 0.9,
+                beta2: 0.99,
+                eps: 1e-8,
+                weight_decay: 0.1,
+                decay_embeddings: false,
+                clip_norm: 1.0,
+            },
+            checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
+            evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },
+            model: DecoderConfig::Gpt2(model),
+        }
+    }
+
+    fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<Vec<String>> {
+        let model = TextModel::open(dir, &common.open_device()?)?;
+        let prompt = model.encode_prompt("\n").or_else(|_| {
+            // A text without line ends: any character of it will do.
+            anyhow::Ok(vec![0])
+        })?;
+        let sample = |number| {
+            let sampling = SamplingParams {
+                temperature: 0.8,
+                seed: self.seed.wrapping_add(number),
+                ..SamplingParams::default()
+            };
+            let options = GenerateOptions {
+                sampling,
+                max_new_tokens: SAMPLE_TOKENS,
+                when_full: WhenFull::Slide,
+                ..GenerateOptions::default()
+            };
+            Ok(model.generate(&prompt, options, &[], |_| ())?.text.trim().to_owned())
+        };
+        (0..SAMPLES).map(sample).collect()
+    }
+}
+
+fn prepare_options(corpus: PathBuf, data: &Path) -> PrepareOptions {
+    PrepareOptions {
+        existing: Existing::Refuse,
+        split: Split { fraction: 0.1, by: SplitBy::Characters },
+        ..PrepareOptions::new(
+            vec![corpus],
+            data.to_owned(),
+            TokenizerChoice::Characters(SpecialTokens::default()),
+        )
+    }
+}
+
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,136 @@
+//! `andiron serve`: a model behind an OpenAI-compatible API and a web page.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use andiron_models::generate::WhenFull;
+use andiron_serving::engine::{Engine, EngineConfig};
+use andiron_serving::http::{Access, ApiKey, ServedModel, Server, ServerConfig, Stopped};
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::{Map, Value};
+
+use crate::exit::{Ending, Usage};
+use crate::flags::Common;
+use crate::text::TextModel;
+
+/// Serve a model over HTTP with an OpenAI-compatible API and a web page
+///
+/// SIGTERM or Ctrl-C finishes the running requests first; a second one ends them.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The model's name in the API; by default the name of its directory, or of the run it came from
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Address to listen on; other machines can reach anything but a loopback address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    host: String,
+    /// Port to listen on; 0 takes a free one and says which
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// File with an API key on each line; needed to listen beyond this machine
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Listen beyond this machine without a key
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Sequences that are generated in turn
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
+    max_running: NonZeroUsize,
+    /// Requests that may wait
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_queued: usize,
+    /// How long running requests may take to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain_timeout: u64,
+    /// Stop at the end of the model's context instead of going on with only the latest part
+    #[arg(long)]
+    no_slide: bool,
+}
+
+impl Serve {
+    /// Serves until a signal.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let keys = match &self.api_key_file {
+            Some(path) => read_keys(path)?,
+            None => Vec::new(),
+        };
+        let (bundle, tokenizer) = TextModel::open(&self.model, &common.open_device()?)?.into_parts();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
+        stop_ids.extend(bundle.config.sizes().eos_token_id);
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        let id = self.name();
+        let mut config = ServerConfig::new(id, since_epoch.as_nanos() as u64);
+        config.model = ServedModel {
+            created: since_epoch.as_secs(),
+            stop_ids,
+            tokenizer_config: tokenizer_config(&self.model)?,
+            ..config.model
+        };
+        config.access = Access { keys, insecure_no_auth: self.insecure_no_auth, ..Access::default() };
+        config.drain_timeout = Duration::from_secs(self.drain_timeout);
+        config.when_full = if self.no_slide { WhenFull::Stop } else { WhenFull::Slide };
+
+        let engine_config = EngineConfig {
+            max_running: self.max_running,
+            max_queued: self.max_queued,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::start(bundle, engine_config)?;
+        let server = Server::new(engine.handle(), tokenizer, config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the server's threads")?;
+        let stopped = runtime.block_on(async {
+            let address = format!("{}:{}", self.host, self.port);
+            let listener =
+                server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
+            let address = listener.local_addr()?;
+            println!("listening on http://{address}");
+            tokio::spawn(server.shutdown().follow_signals());
+            Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
+        })?;
+        drop(engine);
+        match stopped {
+            Stopped::Drained => Ok(Ending::Done),
+            Stopped::Cut => anyhow::bail!("some requests were cut off before they were finished"),
+        }
+    }
+
+    /// `runs/plays/run/model` is better called `plays` than `model`.
+    fn name(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let path = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
+        let names = path.iter().rev().map(|name| name.to_string_lossy().into_owned());
+        names.into_iter().find(|name| name != "model" && name != "run").unwrap_or_else(|| "model".to_owned())
+    }
+}
+
+fn read_keys(path: &Path) -> anyhow::Result<Vec<ApiKey>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let keys: Vec<ApiKey> = text.lines().map(str::trim).filter_map(ApiKey::new).collect();
+    if keys.is_empty() {
+        return Err(Usage(format!("{} holds no API key: write one on each line", path.display())).into());
+    }
+    Ok(keys)
+}
+
+fn tokenizer_config(model: &Path) -> anyhow::Result<Map<String, Value>> {
+    let path = model.join("tokenizer_config.json");
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not a JSON object", path.display()))
+}

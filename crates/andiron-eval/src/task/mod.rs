@@ -1,0 +1,5 @@
+//! What a model is asked to do so that it can be measured: one file each.
+
+mod batch;
+pub mod score;
+pub mod windows;

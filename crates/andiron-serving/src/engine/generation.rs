@@ -1,0 +1,68 @@
+//! The receiving side of one generation.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use andiron_models::generate::{FinishReason, GenerateError, Token};
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+/// What happens to a submitted job, in this order: the scored prompt if it was asked for, tokens, then one of the last two.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The prompt was read; its ids from the second one on with their likelihood.
+    Prompt(Vec<Token>),
+    /// The next token.
+    Token(Token),
+    /// The last event of a job that succeeded.
+    Finished(FinishReason),
+    /// The last event of a job that did not.
+    Failed(GenerationError),
+}
+
+/// Why a job failed after it was accepted.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GenerationError {
+    /// The job itself cannot be done.
+    #[error(transparent)]
+    Invalid(#[from] GenerateError),
+    /// The model panicked in a step of this job. The log says more; other jobs go on.
+    #[error("the model failed on this request")]
+    Panicked,
+    /// The engine was stopped.
+    #[error("the engine was stopped before the generation ended")]
+    Stopped,
+}
+
+/// A running or waiting generation: a stream of [`Event`]s.
+///
+/// Dropping it cancels the work: a waiting job leaves the queue, a running one ends before its next step. The buffer
+/// is bounded by the number of tokens asked for, so a slow reader holds no thread.
+#[derive(Debug)]
+pub struct Generation {
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) over: bool,
+}
+
+impl Generation {
+    /// The next event; `None` after the last one.
+    pub async fn next_event(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+}
+
+impl Stream for Generation {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        // A channel that closes without a last event means that the thread is gone.
+        let event = std::task::ready!(self.events.poll_recv(cx));
+        let event = event.unwrap_or(Event::Failed(GenerationError::Stopped));
+        self.over = matches!(event, Event::Finished(_) | Event::Failed(_));
+        Poll::Ready(Some(event))
+    }
+}

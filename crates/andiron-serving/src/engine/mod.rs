@@ -1,0 +1,171 @@
+//! The engine: one thread that owns a model and advances many generations, each a step at a time.
+//!
+//! ```text
+//!  submit ──► bounded queue ──► at most `max_running` sequences, round-robin, one step each ──► Generation (stream of events)
+//!     │            │                      │                                                        │
+//!   Full       dropped: leaves         a panic fails that one, the thread lives               dropped: the work ends
+//! ```
+//!
+//! A sequence's numbers never depend on its neighbours: each has its own state, its own seed, and one thread runs them in turn.
+//! The engine knows ids only; text, stop strings and HTTP are the business of [`http`](crate::http).
+
+mod generation;
+mod queue;
+mod worker;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use andiron_models::generate::{GenerateOptions, NextToken};
+
+pub use generation::{Event, Generation, GenerationError};
+pub use queue::{Load, SubmitError};
+
+use queue::Shared;
+
+/// Bounds of an [`Engine`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Sequences advanced in turn. More of them share the machine fairly, each slower; each holds a key-value cache.
+    pub max_running: NonZeroUsize,
+    /// Requests that may wait.
+    pub max_queued: usize,
+    /// Prompt tokens that may wait, over all waiting requests.
+    pub max_queued_tokens: usize,
+}
+
+impl Default for EngineConfig {
+    /// 8 running, 256 waiting with a million prompt tokens.
+    fn default() -> Self {
+        Self {
+            max_running: NonZeroUsize::new(8).expect("not zero"),
+            max_queued: 256,
+            max_queued_tokens: 1 << 20,
+        }
+    }
+}
+
+/// One generation to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The ids to continue.
+    pub prompt: Vec<u32>,
+    /// How to continue them.
+    pub options: GenerateOptions,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The operating system gave no thread.
+    #[error("engine: cannot start its thread")]
+    Spawn {
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+/// A running engine. Dropping it stops the work and waits for the thread, at most one step of the model.
+#[derive(Debug)]
+pub struct Engine {
+    handle: EngineHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Moves `model` to a thread of its own and begins to serve.
+    ///
+    /// # Errors
+    /// [`EngineError::Spawn`].
+    pub fn start<M: NextToken + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
+        let sizes = ModelSizes { vocab_size: model.vocab_size(), context_len: model.context_len() };
+        let max_running = config.max_running;
+        let shared = Arc::new(Shared::new(config));
+        let handle = EngineHandle { shared: Arc::clone(&shared), sizes };
+        let thread = std::thread::Builder::new()
+            .name("andiron-engine".to_owned())
+            .spawn(move || worker::run(&model, &shared, max_running))
+            .map_err(|source| EngineError::Spawn { source })?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+
+    /// A handle to submit work with; clone it freely.
+    pub fn handle(&self) -> EngineHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.handle.stop();
+        if let Some(thread) = self.thread.take() {
+            // The worker catches panics of the model, so there is nothing to learn from the result.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Sizes of the model an engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelSizes {
+    /// Number of ids.
+    pub vocab_size: usize,
+    /// Longest sequence, prompt and generated ids together.
+    pub context_len: usize,
+}
+
+/// Submits work to an [`Engine`] and watches it.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    sizes: ModelSizes,
+}
+
+impl EngineHandle {
+    /// Sizes of the model.
+    pub fn sizes(&self) -> ModelSizes {
+        self.sizes
+    }
+
+    /// Queues `jobs`, all of them or none, and returns one stream of events for each, in order.
+    ///
+    /// # Errors
+    /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::TooLarge`] if they never will,
+    /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] if the engine takes no more work.
+    pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
+        self.shared.submit(jobs)
+    }
+
+    /// What the engine is busy with.
+    pub fn load(&self) -> Load {
+        self.shared.load()
+    }
+
+    /// Whether one more job with a prompt of one token would be accepted now.
+    pub fn accepts_work(&self) -> bool {
+        self.shared.accepts_work()
+    }
+
+    /// Time since the thread last showed that it lives: it does so between two steps, and each second when idle.
+    pub fn heartbeat_age(&self) -> Duration {
+        self.shared.heartbeat_age()
+    }
+
+    /// Takes no more work from now on; what runs or waits is finished.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+
+    /// Waits until nothing runs and nothing waits.
+    pub async fn idle(&self) {
+        self.shared.idle().await;
+    }
+
+    /// Ends everything after the current step: what runs or waits gets [`GenerationError::Stopped`].
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+}

@@ -1,0 +1,243 @@
+//! What the engine's thread and its clients share: the bounded queue, the load, the life signs.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::generation::{Event, Generation};
+use super::{EngineConfig, Job};
+
+/// How often an idle thread shows that it lives.
+const IDLE_BEAT: Duration = Duration::from_secs(1);
+
+/// What an engine is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Jobs that advance in turn.
+    pub running: usize,
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Prompt tokens of the jobs that wait.
+    pub queued_tokens: usize,
+}
+
+/// Why jobs were not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// No room now; try again later.
+    #[error(
+        "the queue is full: {queued} requests with {queued_tokens} prompt tokens wait; try again in a moment"
+    )]
+    Full {
+        /// Jobs waiting.
+        queued: usize,
+        /// Prompt tokens waiting.
+        queued_tokens: usize,
+    },
+    /// No room ever.
+    #[error(
+        "{jobs} generations with {tokens} prompt tokens do not fit the queue, which holds {max_jobs} with \
+         {max_tokens}; send fewer at once"
+    )]
+    TooLarge {
+        /// Jobs submitted together.
+        jobs: usize,
+        /// Their prompt tokens.
+        tokens: usize,
+        /// Bound on jobs.
+        max_jobs: usize,
+        /// Bound on prompt tokens.
+        max_tokens: usize,
+    },
+    /// The engine finishes what it has and takes no more.
+    #[error("the server is shutting down and takes no new work")]
+    Draining,
+    /// The engine has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// A job on its way through the engine, with the way back to its client.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) job: Job,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    Draining,
+    Stopped,
+}
+
+/// What the worker is to do next.
+pub(super) enum Work {
+    /// Start these jobs, then advance what runs.
+    Go(Vec<Ticket>),
+    /// End everything.
+    Stop,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    config: EngineConfig,
+    state: Mutex<State>,
+    wake: Condvar,
+    load: watch::Sender<Load>,
+    born: Instant,
+    /// Milliseconds after `born` of the last life sign.
+    beat_ms: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<Ticket>,
+    queued_tokens: usize,
+    running: usize,
+    phase: Phase,
+}
+
+impl State {
+    /// Drops the jobs whose clients are gone.
+    fn sweep(&mut self) {
+        self.queue.retain(|ticket| !ticket.events.is_closed());
+        self.queued_tokens = self.queue.iter().map(|ticket| ticket.job.prompt.len()).sum();
+    }
+
+    fn load(&self) -> Load {
+        Load { running: self.running, queued: self.queue.len(), queued_tokens: self.queued_tokens }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: EngineConfig) -> Self {
+        let state = State { queue: VecDeque::new(), queued_tokens: 0, running: 0, phase: Phase::Open };
+        Self {
+            config,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            load: watch::Sender::new(Load::default()),
+            born: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Nothing below can panic while the lock is held, so a poisoned lock still guards a whole state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
+        let tokens = jobs.iter().map(|job| job.prompt.len()).sum::<usize>();
+        let (max_jobs, max_tokens) = (self.config.max_queued, self.config.max_queued_tokens);
+        if jobs.len() > max_jobs || tokens > max_tokens {
+            return Err(SubmitError::TooLarge { jobs: jobs.len(), tokens, max_jobs, max_tokens });
+        }
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Open => {}
+            Phase::Draining => return Err(SubmitError::Draining),
+            Phase::Stopped => return Err(SubmitError::Stopped),
+        }
+        state.sweep();
+        if state.queue.len() + jobs.len() > max_jobs || state.queued_tokens + tokens > max_tokens {
+            return Err(SubmitError::Full { queued: state.queue.len(), queued_tokens: state.queued_tokens });
+        }
+        let mut generations = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let (events, receiver) = mpsc::unbounded_channel();
+            state.queue.push_back(Ticket { job, events });
+            generations.push(Generation { events: receiver, over: false });
+        }
+        state.queued_tokens += tokens;
+        self.publish(&state);
+        drop(state);
+        self.wake.notify_one();
+        Ok(generations)
+    }
+
+    /// The worker's call between two rounds: says how many jobs still run, waits while there is nothing to do, and
+    /// takes as many waiting jobs as there are free places.
+    pub(super) fn next_work(&self, running: usize) -> Work {
+        let mut state = self.lock();
+        loop {
+            self.beat();
+            state.sweep();
+            state.running = running;
+            if state.phase == Phase::Stopped {
+                return Work::Stop;
+            }
+            let free = self.config.max_running.get().saturating_sub(running).min(state.queue.len());
+            if running + free > 0 {
+                let started: Vec<Ticket> = state.queue.drain(..free).collect();
+                state.queued_tokens -= started.iter().map(|ticket| ticket.job.prompt.len()).sum::<usize>();
+                state.running = running + free;
+                self.publish(&state);
+                return Work::Go(started);
+            }
+            self.publish(&state);
+            state = self.wake.wait_timeout(state, IDLE_BEAT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The worker's last call: fails what still waits.
+    pub(super) fn close(&self) -> Vec<Ticket> {
+        let mut state = self.lock();
+        state.phase = Phase::Stopped;
+        state.running = 0;
+        state.queued_tokens = 0;
+        let left = state.queue.drain(..).collect();
+        self.publish(&state);
+        left
+    }
+
+    /// Tells that the thread lives.
+    pub(super) fn beat(&self) {
+        self.beat_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn heartbeat_age(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let mut state = self.lock();
+        state.sweep();
+        state.load()
+    }
+
+    pub(super) fn accepts_work(&self) -> bool {
+        let mut state = self.lock();
+        state.sweep();
+        state.phase == Phase::Open
+            && state.queue.len() < self.config.max_queued
+            && state.queued_tokens < self.config.max_queued_tokens
+    }
+
+    pub(super) fn drain(&self) {
+        let mut state = self.lock();
+        state.phase = state.phase.max(Phase::Draining);
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().phase = Phase::Stopped;
+        self.wake.notify_one();
+    }
+
+    pub(super) async fn idle(&self) {
+        let mut load = self.load.subscribe();
+        // Fails only if the sender is gone, and `self` holds it.
+        drop(load.wait_for(|load| load.running == 0 && load.queued == 0).await);
+    }
+
+    /// Under the lock, so that watchers see the states in order.
+    fn publish(&self, state: &State) {
+        let load = state.load();
+        self.load.send_if_modified(|seen| std::mem::replace(seen, load) != load);
+    }
+}

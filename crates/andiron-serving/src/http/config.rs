@@ -1,0 +1,59 @@
+//! What a server is told at its start.
+
+use std::time::Duration;
+
+use andiron_models::generate::WhenFull;
+use serde_json::{Map, Value};
+
+use super::{Access, Limits};
+
+/// The model as the API names it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedModel {
+    /// Its id in `/v1/models` and in requests.
+    pub id: String,
+    /// Unix time in seconds at which it was made or loaded.
+    pub created: u64,
+    /// Ids that end a generation: the `eos_token_id` of `generation_config.json` or `config.json`.
+    pub stop_ids: Vec<u32>,
+    /// The object in `tokenizer_config.json`, served at `/tokenizer_info`.
+    pub tokenizer_config: Map<String, Value>,
+}
+
+/// Everything a [`Server`](super::Server) is told at its start.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The model as the API names it.
+    pub model: ServedModel,
+    /// Who may use the server.
+    pub access: Access,
+    /// Bounds on requests and connections.
+    pub limits: Limits,
+    /// How long running requests may still take after the shutdown began.
+    pub drain_timeout: Duration,
+    /// Source of the seeds of requests that bring none, and of request ids. Pass fresh entropy at each start; a fixed
+    /// number makes a server whose answers repeat in the order of its requests.
+    pub seed: u64,
+    /// What a generation does when the model's context is full. With [`WhenFull::Slide`], `max_tokens` is bounded by
+    /// [`Limits::max_tokens`] alone.
+    pub when_full: WhenFull,
+    /// Most prompt tokens read in one step of the engine; smaller keeps other streams smoother while a long prompt is read.
+    pub prefill_chunk: usize,
+}
+
+impl ServerConfig {
+    /// A server for the model `id`, for local use: no key, the default limits, 30 seconds to drain.
+    pub fn new(id: impl Into<String>, seed: u64) -> Self {
+        let model =
+            ServedModel { id: id.into(), created: 0, stop_ids: Vec::new(), tokenizer_config: Map::new() };
+        Self {
+            model,
+            access: Access::default(),
+            limits: Limits::default(),
+            drain_timeout: Duration::from_secs(30),
+            seed,
+            when_full: WhenFull::Stop,
+            prefill_chunk: 256,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The one place where an error meets a status code.
+
+use andiron_models::generate::{GenerateError, SamplingError};
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::engine::{GenerationError, SubmitError};
+
+/// A refusal or a failure as OpenAI's clients expect it: a status, and a body
+/// `{"error": {"message", "type", "param", "code"}}`.
+///
+/// Those clients retry 408, 409, 429 and everything from 500 on, so a mistake of the user is never one of these.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+    retry_after_s: Option<u32>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into(), param: None, code: None, retry_after_s: None }
+    }
+
+    fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    fn param(mut self, param: &str) -> Self {
+        self.param = Some(param.to_owned());
+        self
+    }
+
+    fn retry_after_s(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The field `param` has a value that cannot be used.
+    pub(super) fn invalid(param: &str, message: impl std::fmt::Display) -> Self {
+        let message = format!("{param}: {message}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            .param(param)
+            .code("invalid_value")
+    }
+
+    /// The field `param` is known, would change the answer, and is not supported.
+    pub(super) fn unsupported(param: &str, hint: &str) -> Self {
+        let message = format!("{param}: not supported by this server{hint}");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            .param(param)
+            .code("unsupported_parameter")
+    }
+
+    /// The body is not what it should be as a whole.
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("invalid_body")
+    }
+
+    pub(super) fn no_tokenizer(param: &str) -> Self {
+        let message = format!("{param}: this model has no tokenizer, send token ids instead of text");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            .param(param)
+            .code("tokenizer_missing")
+    }
+
+    pub(super) fn context_length_exceeded(param: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+            .param(param)
+            .code("context_length_exceeded")
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("body_too_large")
+    }
+
+    pub(super) fn body_too_slow() -> Self {
+        let message = "the request body did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("body_timeout")
+    }
+
+    pub(super) fn not_json() -> Self {
+        let message = "send the body as JSON with the header `Content-Type: application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
+            .code("unsupported_media_type")
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let message = "this server needs an API key: send `Authorization: Bearer KEY`";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", message).code("invalid_api_key")
+    }
+
+    pub(super) fn foreign_host() -> Self {
+        let message =
+            "the Host header does not name this machine; a server without a key answers local requests only";
+        Self::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed")
+    }
+
+    pub(super) fn no_such_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found_error", "there is nothing at this path")
+            .code("route_not_found")
+    }
+
+    pub(super) fn method_not_allowed() -> Self {
+        let message = "this path does not take this method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
+    }
+
+    pub(super) fn no_such_model(asked: &str, served: &str) -> Self {
+        let asked: String = asked.chars().take(100).collect();
+        let message = format!("the model `{asked}` does not exist here; this server has `{served}`");
+        Self::new(StatusCode::NOT_FOUND, "not_found_error", message).param("model").code("model_not_found")
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        let message = "the server is shutting down";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+            .code("shutting_down")
+            .retry_after_s(5)
+    }
+
+    pub(super) fn unhealthy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("not_ready").retry_after_s(1)
+    }
+
+    pub(super) fn deadline_exceeded(seconds: u64) -> Self {
+        let message = format!("the request took longer than {seconds} seconds; ask for fewer tokens");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", message).code("request_timeout")
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
+    }
+
+    /// The body, also sent as the last event of a stream that fails half-way.
+    pub(super) fn body(&self) -> Value {
+        json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+                .code("server_overloaded")
+                .retry_after_s(1),
+            SubmitError::TooLarge { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+                    .param("prompt")
+                    .code("request_too_large")
+            }
+            SubmitError::Draining | SubmitError::Stopped => Self::shutting_down(),
+        }
+    }
+}
+
+impl From<GenerationError> for ApiError {
+    fn from(error: GenerationError) -> Self {
+        match error {
+            GenerationError::Stopped => Self::shutting_down(),
+            GenerationError::Panicked => Self::internal(error.to_string()),
+            GenerationError::Invalid(error) => Self::from(error),
+        }
+    }
+}
+
+impl From<GenerateError> for ApiError {
+    fn from(error: GenerateError) -> Self {
+        let message = error.to_string();
+        match error {
+            GenerateError::PromptTooLong { .. } => Self::context_length_exceeded("prompt", message),
+            GenerateError::Sampling(SamplingError::Parameter { name, .. }) => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+                    .param(name)
+                    .code("invalid_value")
+            }
+            // What the model computed cannot be drawn from: not the user's fault.
+            GenerateError::Sampling(SamplingError::NonFinite { .. } | SamplingError::NoCandidate { .. }) => {
+                Self::internal(message)
+            }
+            _ => Self::malformed(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

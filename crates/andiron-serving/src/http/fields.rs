@@ -1,0 +1,147 @@
+//! The fields of a request body, each parsed on its own so that an error names it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::ApiError;
+
+/// Deepest nesting of arrays and objects in a body.
+const MAX_DEPTH: usize = 64;
+
+/// An object whose values are not parsed yet. `null` is the same as an absent field, as OpenAI has it.
+pub(super) struct Fields<'a> {
+    raw: BTreeMap<String, &'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
+        if depth(body) > MAX_DEPTH {
+            return Err(ApiError::malformed(format!("the body is nested deeper than {MAX_DEPTH} levels")));
+        }
+        let parsed: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_slice(body);
+        let mut raw =
+            parsed.map_err(|error| ApiError::malformed(format!("the body is no JSON object: {error}")))?;
+        raw.retain(|_, value| value.get() != "null");
+        Ok(Self { raw })
+    }
+
+    /// The text of a field as it was sent.
+    pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
+        self.raw.get(name).map(|value| value.get())
+    }
+
+    pub(super) fn required<T: DeserializeOwned>(&self, name: &str, wanted: &str) -> Result<T, ApiError> {
+        let missing = || ApiError::invalid(name, format_args!("missing, expected {wanted}"));
+        self.optional(name, wanted)?.ok_or_else(missing)
+    }
+
+    pub(super) fn optional<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        wanted: &str,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(raw) = self.raw(name) else {
+            return Ok(None);
+        };
+        serde_json::from_str(raw).map(Some).map_err(|_| self.unexpected(name, wanted))
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
+        Ok(self.optional(name, "true or false")?.unwrap_or(false))
+    }
+
+    pub(super) fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
+        let wanted = format!("an integer {}", between(&range));
+        let value: Option<i64> = self.optional(name, &wanted)?;
+        match value.is_none_or(|value| range.contains(&value)) {
+            true => Ok(value),
+            false => Err(self.unexpected(name, &wanted)),
+        }
+    }
+
+    /// An integer from `low` up that counts something in memory.
+    pub(super) fn count(&self, name: &str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
+        let range = i64::try_from(low).unwrap_or(i64::MAX)..=i64::try_from(high).unwrap_or(i64::MAX);
+        Ok(self.integer(name, range)?.and_then(|value| usize::try_from(value).ok()))
+    }
+
+    pub(super) fn number(&self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f32>, ApiError> {
+        let wanted = format!("a number {}", between(&range));
+        let value: Option<f64> = self.optional(name, &wanted)?;
+        match value.is_none_or(|value| range.contains(&value)) {
+            true => Ok(value.map(|value| value as f32)),
+            false => Err(self.unexpected(name, &wanted)),
+        }
+    }
+
+    pub(super) fn unexpected(&self, name: &str, wanted: &str) -> ApiError {
+        let raw = self.raw(name).unwrap_or("nothing");
+        let mut found: String = raw.chars().take(40).collect();
+        if found.len() < raw.len() {
+            found.push('…');
+        }
+        ApiError::invalid(name, format_args!("expected {wanted}, got {found}"))
+    }
+}
+
+fn between<T: Display>(range: &RangeInclusive<T>) -> String {
+    format!("between {} and {}", range.start(), range.end())
+}
+
+/// Deepest nesting of brackets outside strings; what is no JSON is measured too, and refused later.
+fn depth(body: &[u8]) -> usize {
+    let (mut now, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+    for &byte in body {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[') => {
+                now += 1;
+                deepest = deepest.max(now);
+            }
+            (false, b'}' | b']') => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        assert_eq!(depth(br#"{"a":[1,[2]],"b":"[[[[\"[["}"#), 3);
+        assert_eq!(depth(b"1"), 0);
+        assert_eq!(depth(&[b'['; 100]), 100);
+    }
+
+    #[test]
+    fn an_error_names_the_field_and_shows_what_came() {
+        let fields = Fields::parse(br#"{"n": 9, "t": "hot", "big": 1e400, "none": null}"#)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let message = |result: Result<Option<i64>, ApiError>| result.expect_err("refused").to_string();
+        assert_eq!(message(fields.integer("n", 1..=8)), "n: expected an integer between 1 and 8, got 9");
+        assert_eq!(
+            message(fields.integer("t", 1..=8)),
+            "t: expected an integer between 1 and 8, got \"hot\""
+        );
+        let number = fields.number("big", 0.0..=2.0).expect_err("refused").to_string();
+        assert_eq!(number, "big: expected a number between 0 and 2, got 1e400");
+        assert_eq!(fields.flag("none"), Ok(false));
+    }
+
+    #[test]
+    fn a_body_that_nests_too_deep_is_refused_before_it_is_parsed() {
+        let deep = format!("{{\"prompt\":{}{}}}", "[".repeat(64), "]".repeat(64));
+        assert!(
+            Fields::parse(deep.as_bytes()).is_err_and(|error| error.to_string().contains("deeper than 64"))
+        );
+    }
+}

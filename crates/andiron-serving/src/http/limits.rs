@@ -1,0 +1,121 @@
+//! Bounds on what a client may ask for, checked before anything is allocated.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
+
+use super::ApiError;
+
+/// Bounds on connections and requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections; more of them wait to be accepted.
+    pub max_connections: usize,
+    /// Header fields in a request; more give 431.
+    pub max_headers: usize,
+    /// Bytes of a request's head, at least 8192; more give 431.
+    pub max_header_bytes: usize,
+    /// Time for a request's head to arrive, and for an idle connection to send the next one.
+    pub header_timeout: Duration,
+    /// Bytes of a request's body; more give 413.
+    pub max_body_bytes: usize,
+    /// Time for a request's body to arrive.
+    pub body_timeout: Duration,
+    /// Time in which a client must read something of what is sent to it.
+    pub write_timeout: Duration,
+    /// Time for a request as a whole.
+    pub request_timeout: Duration,
+    /// Completions of one prompt (`n`).
+    pub max_n: usize,
+    /// Generations of one request: prompts times `n`.
+    pub max_choices: usize,
+    /// Tokens generated for one choice, besides the bound that the model's context sets.
+    pub max_tokens: usize,
+    /// Alternatives reported with each token (`logprobs`).
+    pub max_logprobs: usize,
+    /// Log-probabilities in one response: choices times tokens times alternatives.
+    pub max_logprob_entries: usize,
+    /// Stop strings.
+    pub max_stops: usize,
+    /// Bytes of one stop string.
+    pub max_stop_bytes: usize,
+    /// Stop token ids.
+    pub max_stop_ids: usize,
+    /// Entries of `logit_bias`.
+    pub max_logit_bias: usize,
+    /// Age of the engine's life sign from which `/health` reports it dead.
+    pub max_heartbeat_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_headers: 64,
+            max_header_bytes: 16 << 10,
+            header_timeout: Duration::from_secs(10),
+            max_body_bytes: 2 << 20,
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(600),
+            max_n: 8,
+            max_choices: 128,
+            max_tokens: 32 << 10,
+            max_logprobs: 20,
+            max_logprob_entries: 2 << 20,
+            max_stops: 4,
+            max_stop_bytes: 256,
+            max_stop_ids: 128,
+            max_logit_bias: 1024,
+            max_heartbeat_age: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The whole body of a JSON request.
+///
+/// The content type is required because a web page of another origin cannot send it without asking first, so that it
+/// cannot use a local server behind its user's back.
+pub(super) async fn read_json(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::not_json());
+    }
+    let read = tokio::time::timeout(limits.body_timeout, read(limits.max_body_bytes, headers, body)).await;
+    read.unwrap_or_else(|_| Err(ApiError::body_too_slow()))
+}
+
+async fn read(limit: usize, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let too_long = length.is_some_and(|length| length > limit as u64);
+    // A client that asks first is told at once, and one that claims an absurd length is not worth waiting for.
+    let absurd = length.is_some_and(|length| length > 8 * limit as u64);
+    if too_long && (absurd || headers.contains_key(header::EXPECT)) {
+        return Err(ApiError::body_too_large(limit));
+    }
+    let mut chunks = body.into_data_stream();
+    let mut whole = Vec::with_capacity(length.unwrap_or(0).min(limit as u64).min(64 << 10) as usize);
+    let mut seen = 0usize;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::malformed("the request body ended early"))?;
+        seen = seen.saturating_add(chunk.len());
+        if seen <= limit {
+            whole.extend_from_slice(&chunk);
+        } else {
+            // Read on a little without keeping it: closing a socket with unread bytes would throw the answer away.
+            whole = Vec::new();
+            if seen > 8 * limit {
+                break;
+            }
+        }
+    }
+    match seen <= limit {
+        true => Ok(whole.into()),
+        false => Err(ApiError::body_too_large(limit)),
+    }
+}

@@ -1,0 +1,127 @@
+//! The OpenAI-compatible front: routes, limits, keys, streams, and an end that never hangs.
+//!
+//! ```text
+//!  TCP ─► connection (header limits, time limits) ─► panics caught, log line ─► key and host ─► route ─► engine
+//! ```
+//!
+//! [`Server`] holds what the routes share. [`Server::router`] is a plain [`axum::Router`] that can be merged into another program;
+//! [`Server::serve`] runs one on a socket with the limits that a router cannot enforce.
+
+mod auth;
+mod config;
+mod error;
+mod fields;
+mod limits;
+mod routes;
+mod serve;
+mod shutdown;
+mod sse;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use andiron_data::tokenizer::Tokenizer;
+use andiron_kernels::random::Seed;
+use tokio::sync::{Semaphore, watch};
+
+pub use auth::{Access, ApiKey};
+pub use config::{ServedModel, ServerConfig};
+pub use error::ApiError;
+pub use limits::Limits;
+pub use routes::{Endpoint, endpoints};
+pub use serve::{ServeError, Stopped};
+pub use shutdown::{Phase, Shutdown};
+
+use text::TextSide;
+
+use crate::engine::EngineHandle;
+
+/// Tokenizing runs off the async threads, on this many at once.
+const TOKENIZING_AT_ONCE: usize = 2;
+
+/// A server of one model: its routes and the way they are served.
+#[derive(Clone, Debug)]
+pub struct Server {
+    app: Arc<App>,
+}
+
+/// What all routes share.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) engine: EngineHandle,
+    pub(crate) text: TextSide,
+    pub(crate) config: ServerConfig,
+    pub(crate) shutdown: Shutdown,
+    tokenizing: Semaphore,
+    requests: AtomicU64,
+    /// Completions being answered.
+    answering: watch::Sender<usize>,
+}
+
+/// Held while a completion is answered, so that the end of the service can wait for the last word.
+#[derive(Debug)]
+pub(crate) struct Answering {
+    app: Arc<App>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.app.answering.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Server {
+    /// A server in front of `engine`. Without a tokenizer it takes prompts of ids and returns empty text.
+    pub fn new(engine: EngineHandle, tokenizer: Option<Tokenizer>, config: ServerConfig) -> Self {
+        let app = App {
+            engine,
+            text: TextSide::new(tokenizer),
+            config,
+            shutdown: Shutdown::new(),
+            tokenizing: Semaphore::new(TOKENIZING_AT_ONCE),
+            requests: AtomicU64::new(0),
+            answering: watch::Sender::new(0),
+        };
+        Self { app: Arc::new(app) }
+    }
+
+    /// All routes with keys, host check, panic isolation and error bodies.
+    pub fn router(&self) -> axum::Router {
+        routes::router(Arc::clone(&self.app))
+    }
+
+    /// Ends the service from anywhere: a signal handler, a test, a supervisor.
+    pub fn shutdown(&self) -> Shutdown {
+        self.app.shutdown.clone()
+    }
+}
+
+impl App {
+    fn answering(self: &Arc<Self>) -> Answering {
+        self.answering.send_modify(|count| *count += 1);
+        Answering { app: Arc::clone(self) }
+    }
+
+    /// Waits until the engine has nothing to do and every answer has been handed to its connection.
+    async fn idle(&self) {
+        self.engine.idle().await;
+        // Fails only if the sender is gone, and `self` holds it.
+        drop(self.answering.subscribe().wait_for(|&count| count == 0).await);
+    }
+
+    /// A number of its own for a request, and the seed that the request gets if it brings none.
+    fn next_request(&self) -> (String, u64) {
+        let request = Seed::new(self.config.seed).at(self.requests.fetch_add(1, Ordering::Relaxed));
+        (format!("cmpl-{:016x}", request.bits(0)), request.bits(1))
+    }
+
+    /// Token ids of `text`, computed on a thread where it may take its time.
+    async fn encode(self: &Arc<Self>, text: String, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
+        // The semaphore is never closed.
+        let _turn = self.tokenizing.acquire().await;
+        let app = Arc::clone(self);
+        let encoded = tokio::task::spawn_blocking(move || app.text.encode(&text, add_special_tokens)).await;
+        encoded.unwrap_or_else(|_| Err(ApiError::internal("the tokenizer failed on this request")))
+    }
+}

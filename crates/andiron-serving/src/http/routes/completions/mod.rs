@@ -1,0 +1,103 @@
+//! `POST /v1/completions`: OpenAI's text completions, whole or as a stream.
+//!
+//! Follows OpenAI's API reference, with vLLM's additions (`top_k`, `min_p`, `repetition_penalty`, `stop_token_ids`, `ignore_eos`,
+//! `min_tokens`, `add_special_tokens`, `max_tokens: 0` with `echo`). Fields that would change the answer and are not supported are
+//! refused by name (see [`request::REFUSED`]); unknown ones are ignored, as all such servers do.
+
+mod answer;
+mod choice;
+mod request;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::http::fields::Fields;
+use crate::http::limits::read_json;
+use crate::http::sse::{self, Events, Gone};
+use crate::http::{ApiError, App, Phase};
+
+use answer::{Answer, Envelope};
+use request::CompletionRequest;
+
+/// Pause after which a waiting stream shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    if app.shutdown.phase() != Phase::Serving {
+        return Err(ApiError::shutting_down());
+    }
+    let (head, body) = request.into_parts();
+    let body = read_json(&app.config.limits, &head.headers, body).await?;
+    let request = CompletionRequest::parse(&Fields::parse(&body)?, &app)?;
+    drop(body);
+    let stream = request.stream;
+    let mut answer = Answer::start(&app, request).await?;
+    match stream {
+        None => {
+            let whole = answer.collect().await?;
+            Ok(Json(whole).into_response())
+        }
+        Some(options) => {
+            let (events, response) = sse::channel();
+            tokio::spawn(async move {
+                let envelope = answer.envelope(options);
+                let written = AssertUnwindSafe(write(&mut answer, &envelope, &events)).catch_unwind().await;
+                let ended = match written {
+                    Ok(Err(Gone)) => return,
+                    Ok(Ok(Ok(()))) => Ok(()),
+                    Ok(Ok(Err(error))) => Err(error),
+                    Err(_) => Err(ApiError::internal("the server failed on this request")),
+                };
+                // The work ends before the last words, which may wait for a slow reader.
+                answer.cancel();
+                if let Err(error) = ended
+                    && events.send(&error.body()).await.is_err()
+                {
+                    return;
+                }
+                // A client that has gone needs no farewell.
+                drop(events.done().await);
+            });
+            Ok(response)
+        }
+    }
+}
+
+/// Writes all chunks, unless the client goes or the answer fails.
+async fn write(
+    answer: &mut Answer,
+    envelope: &Envelope,
+    events: &Events,
+) -> Result<Result<(), ApiError>, Gone> {
+    let mut keep_alive = interval(KEEP_ALIVE);
+    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    keep_alive.reset();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = events.gone() => return Err(Gone),
+            next = answer.next() => next,
+            _ = keep_alive.tick() => {
+                events.keep_alive().await?;
+                continue;
+            }
+        };
+        match next {
+            Err(error) => return Ok(Err(error)),
+            Ok(Some((index, delta))) => events.send(&envelope.chunk(index, delta)).await?,
+            Ok(None) => break,
+        }
+        keep_alive.reset();
+    }
+    if let Some(usage) = envelope.usage_chunk(answer) {
+        events.send(&usage).await?;
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,294 @@
+//! What a client asks for, checked field by field.
+
+use std::collections::BTreeMap;
+
+use andiron_models::generate::SamplingParams;
+use serde_json::Value;
+
+use super::choice::ChoiceOptions;
+use crate::http::fields::Fields;
+use crate::http::{ApiError, App};
+
+/// Fields that OpenAI, vLLM or llama.cpp know, that would change the answer, and that are not supported: refused by name
+/// unless they hold one of the values (JSON text) that change nothing.
+pub(super) const REFUSED: &[(&str, &[&str])] = &[
+    ("suffix", &["\"\""]),
+    ("messages", &[]),
+    ("max_completion_tokens", &[]),
+    ("max_new_tokens", &[]),
+    ("n_predict", &[]),
+    ("use_beam_search", &["false"]),
+    ("num_beams", &["1"]),
+    ("length_penalty", &["1", "1.0"]),
+    ("response_format", &["{\"type\":\"text\"}", "{\"type\": \"text\"}"]),
+    ("structured_outputs", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("json_schema", &[]),
+    ("grammar", &["\"\""]),
+    ("prompt_logprobs", &[]),
+    ("prompt_embeds", &[]),
+    ("truncate_prompt_tokens", &[]),
+    ("allowed_token_ids", &[]),
+    ("bad_words", &["[]"]),
+    ("logits_processors", &["[]"]),
+    ("include_stop_str_in_output", &["false"]),
+    ("skip_special_tokens", &["true"]),
+    ("return_tokens_as_token_ids", &["false"]),
+    ("no_repeat_ngram_size", &["0"]),
+    ("typical_p", &["1", "1.0"]),
+    ("mirostat", &["0"]),
+    ("dry_multiplier", &["0", "0.0"]),
+    ("xtc_probability", &["0", "0.0"]),
+];
+
+const PROMPT: &str =
+    "a string, an array of strings, an array of token ids or an array of arrays of token ids";
+
+/// The prompts of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Prompts {
+    Texts(Vec<String>),
+    Ids(Vec<Vec<u32>>),
+}
+
+impl Prompts {
+    fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Ids(lists) => lists.len(),
+        }
+    }
+}
+
+/// How a stream is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct StreamOptions {
+    pub(super) include_usage: bool,
+}
+
+/// A checked request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CompletionRequest {
+    pub(super) prompts: Prompts,
+    pub(super) add_special_tokens: bool,
+    pub(super) max_tokens: Option<usize>,
+    pub(super) min_tokens: usize,
+    pub(super) sampling: SamplingParams,
+    pub(super) seed: Option<u64>,
+    pub(super) n: usize,
+    pub(super) stream: Option<StreamOptions>,
+    pub(super) logprobs: Option<usize>,
+    pub(super) echo: bool,
+    stops: Vec<String>,
+    stop_ids: Vec<u32>,
+}
+
+impl CompletionRequest {
+    pub(super) fn parse(fields: &Fields<'_>, app: &App) -> Result<Self, ApiError> {
+        let limits = &app.config.limits;
+        check_model(fields, &app.config.model.id)?;
+        check_refused(fields)?;
+        let n = fields.count("n", 1, limits.max_n)?.unwrap_or(1);
+        let best_of = fields.count("best_of", 1, limits.max_n)?;
+        if best_of.is_some_and(|best_of| best_of != n) {
+            return Err(ApiError::unsupported("best_of", " unless it equals `n`"));
+        }
+        let prompts = parse_prompts(fields)?;
+        if prompts.len() * n > limits.max_choices {
+            let message = format_args!(
+                "{} prompts with n = {n} are more than {} choices; send fewer at once",
+                prompts.len(),
+                limits.max_choices
+            );
+            return Err(ApiError::invalid("prompt", message));
+        }
+        if matches!(prompts, Prompts::Texts(_)) && app.text.tokenizer().is_none() {
+            return Err(ApiError::no_tokenizer("prompt"));
+        }
+        let echo = fields.flag("echo")?;
+        let max_tokens = fields.count("max_tokens", usize::from(!echo), limits.max_tokens)?;
+        let min_tokens = fields.count("min_tokens", 0, limits.max_tokens)?.unwrap_or(0);
+        if min_tokens > max_tokens.unwrap_or(usize::MAX) {
+            return Err(ApiError::invalid("min_tokens", "larger than max_tokens"));
+        }
+        let stops = parse_stops(fields, app)?;
+        Ok(Self {
+            prompts,
+            add_special_tokens: fields.optional("add_special_tokens", "true or false")?.unwrap_or(true),
+            max_tokens,
+            min_tokens,
+            sampling: parse_sampling(fields, app)?,
+            // Any 64 bits are a seed; negative ones are as good as others.
+            seed: match fields.raw("seed").is_some_and(|raw| !raw.starts_with('-')) {
+                true => fields.optional("seed", "an integer of 64 bits")?,
+                false => fields.optional::<i64>("seed", "an integer of 64 bits")?.map(|seed| seed as u64),
+            },
+            n,
+            stream: parse_stream(fields)?,
+            logprobs: fields.count("logprobs", 0, limits.max_logprobs)?,
+            echo,
+            stops,
+            stop_ids: parse_stop_ids(fields, app)?,
+        })
+    }
+
+    /// Whether the likelihood of the prompt is part of the answer.
+    pub(super) fn scores_prompt(&self) -> bool {
+        self.echo && self.logprobs.is_some()
+    }
+
+    pub(super) fn choice_options(&self) -> ChoiceOptions {
+        ChoiceOptions {
+            logprobs: self.logprobs.is_some(),
+            stops: self.stops.clone(),
+            stop_ids: self.stop_ids.clone(),
+            min_tokens: self.min_tokens,
+        }
+    }
+}
+
+fn check_model(fields: &Fields<'_>, served: &str) -> Result<(), ApiError> {
+    match fields.optional::<String>("model", "a string")? {
+        Some(asked) if asked != served => Err(ApiError::no_such_model(&asked, served)),
+        _ => Ok(()),
+    }
+}
+
+fn check_refused(fields: &Fields<'_>) -> Result<(), ApiError> {
+    for (name, harmless) in REFUSED {
+        if fields.raw(name).is_some_and(|raw| !harmless.contains(&raw)) {
+            let hint = match *name {
+                "messages" => " at this path; send `prompt`",
+                "max_completion_tokens" | "max_new_tokens" | "n_predict" => "; send `max_tokens`",
+                "prompt_logprobs" => "; send `echo` with `logprobs`",
+                _ => "",
+            };
+            return Err(ApiError::unsupported(name, hint));
+        }
+    }
+    Ok(())
+}
+
+fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
+    let refuse = || fields.unexpected("prompt", PROMPT);
+    let raw = fields
+        .raw("prompt")
+        .ok_or_else(|| ApiError::invalid("prompt", format_args!("missing, expected {PROMPT}")))?;
+    let first = raw.bytes().filter(|byte| !byte.is_ascii_whitespace()).take(2).collect::<Vec<u8>>();
+    match first.as_slice() {
+        [b'"', ..] => Ok(Prompts::Texts(vec![serde_json::from_str(raw).map_err(|_| refuse())?])),
+        [b'[', b'"'] => Ok(Prompts::Texts(serde_json::from_str(raw).map_err(|_| refuse())?)),
+        [b'[', b'['] => Ok(Prompts::Ids(serde_json::from_str(raw).map_err(|_| refuse())?)),
+        [b'[', b']'] => Err(ApiError::invalid("prompt", format_args!("empty, expected {PROMPT}"))),
+        [b'[', _] => Ok(Prompts::Ids(vec![serde_json::from_str(raw).map_err(|_| refuse())?])),
+        _ => Err(refuse()),
+    }
+}
+
+fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiError> {
+    let default = SamplingParams::default();
+    // vLLM and llama.cpp write "off" as -1 or 0.
+    let top_k =
+        fields.integer("top_k", -1..=i64::from(i32::MAX))?.and_then(|k| usize::try_from(k).ok()).unwrap_or(0);
+    let repetition_penalty = fields.number("repetition_penalty", 0.01..=100.0)?;
+    Ok(SamplingParams {
+        logit_bias: parse_logit_bias(fields, app)?,
+        repetition_penalty: repetition_penalty.unwrap_or(default.repetition_penalty),
+        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(default.presence_penalty),
+        frequency_penalty: fields
+            .number("frequency_penalty", -2.0..=2.0)?
+            .unwrap_or(default.frequency_penalty),
+        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(default.temperature),
+        top_k,
+        top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(default.top_p),
+        min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
+        seed: default.seed,
+    })
+}
+
+fn parse_logit_bias(fields: &Fields<'_>, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
+    const WANTED: &str = "an object from token ids to numbers between -100 and 100";
+    let bias: BTreeMap<String, f64> = fields.optional("logit_bias", WANTED)?.unwrap_or_default();
+    let limit = app.config.limits.max_logit_bias;
+    if bias.len() > limit {
+        return Err(ApiError::invalid(
+            "logit_bias",
+            format_args!("{} entries, at most {limit} are allowed", bias.len()),
+        ));
+    }
+    let entries = bias.into_iter().map(|(key, bias)| {
+        let id = key.parse().ok().filter(|_| (-100.0..=100.0).contains(&bias));
+        let id = id.ok_or_else(|| fields.unexpected("logit_bias", WANTED))?;
+        check_id("logit_bias", id, app)?;
+        Ok((id, bias as f32))
+    });
+    entries.collect()
+}
+
+fn parse_stops(fields: &Fields<'_>, app: &App) -> Result<Vec<String>, ApiError> {
+    const WANTED: &str = "a string or an array of strings";
+    let limits = &app.config.limits;
+    let stops: Vec<String> = match fields.raw("stop") {
+        Some(raw) if raw.starts_with('"') => fields.optional("stop", WANTED)?.into_iter().collect(),
+        _ => fields.optional("stop", WANTED)?.unwrap_or_default(),
+    };
+    if stops.len() > limits.max_stops {
+        let message = format_args!("{} strings, at most {} are allowed", stops.len(), limits.max_stops);
+        return Err(ApiError::invalid("stop", message));
+    }
+    if let Some(stop) = stops.iter().find(|stop| stop.is_empty() || stop.len() > limits.max_stop_bytes) {
+        let message =
+            format_args!("a string of {} bytes, expected 1 to {}", stop.len(), limits.max_stop_bytes);
+        return Err(ApiError::invalid("stop", message));
+    }
+    match !stops.is_empty() && app.text.tokenizer().is_none() {
+        true => Err(ApiError::no_tokenizer("stop")),
+        false => Ok(stops),
+    }
+}
+
+/// The ids that end a generation: the model's own, unless ignored, and the client's.
+fn parse_stop_ids(fields: &Fields<'_>, app: &App) -> Result<Vec<u32>, ApiError> {
+    let limit = app.config.limits.max_stop_ids;
+    let mut ids: Vec<u32> = fields.optional("stop_token_ids", "an array of token ids")?.unwrap_or_default();
+    if ids.len() > limit {
+        return Err(ApiError::invalid(
+            "stop_token_ids",
+            format_args!("{} ids, at most {limit} are allowed", ids.len()),
+        ));
+    }
+    ids.iter().try_for_each(|&id| check_id("stop_token_ids", id, app))?;
+    if !fields.flag("ignore_eos")? {
+        ids.extend(&app.config.model.stop_ids);
+    }
+    Ok(ids)
+}
+
+fn check_id(param: &str, id: u32, app: &App) -> Result<(), ApiError> {
+    let vocab_size = app.engine.sizes().vocab_size;
+    match (id as usize) < vocab_size {
+        true => Ok(()),
+        false => Err(ApiError::invalid(
+            param,
+            format_args!("token id {id} is outside the vocabulary of {vocab_size} ids"),
+        )),
+    }
+}
+
+fn parse_stream(fields: &Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
+    const WANTED: &str = "an object with `include_usage`";
+    let streams = fields.flag("stream")?;
+    let options: Option<BTreeMap<String, Value>> = fields.optional("stream_options", WANTED)?;
+    if options.is_some() && !streams {
+        return Err(ApiError::invalid("stream_options", "only allowed with `stream: true`"));
+    }
+    let include_usage = match options.as_ref().and_then(|options| options.get("include_usage")) {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(include)) => *include,
+        Some(_) => return Err(fields.unexpected("stream_options", WANTED)),
+    };
+    Ok(streams.then_some(StreamOptions { include_usage }))
+}

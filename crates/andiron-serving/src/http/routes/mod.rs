@@ -1,0 +1,103 @@
+//! The routes, one file each, and what surrounds them all.
+
+mod completions;
+mod health;
+mod models;
+mod page;
+mod ready;
+mod tokenize;
+mod tokenizer_info;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use futures_util::FutureExt;
+
+use super::{ApiError, App, auth};
+
+/// A path of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// The path as axum writes it.
+    pub path: &'static str,
+    /// Whether it is served without a key.
+    pub open: bool,
+}
+
+/// Every path a server has.
+pub fn endpoints() -> Vec<Endpoint> {
+    table().into_iter().map(|(endpoint, _)| endpoint).collect()
+}
+
+/// One row per endpoint; [`router`], the key check and the tests are made from it.
+fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
+    let open = |path| Endpoint { method: "GET", path, open: true };
+    let read = |path| Endpoint { method: "GET", path, open: false };
+    let send = |path| Endpoint { method: "POST", path, open: false };
+    vec![
+        (open("/health"), get(health::show)),
+        (open("/ready"), get(ready::show)),
+        (read("/"), get(page::show)),
+        (read("/v1/models"), get(models::list)),
+        (read("/v1/models/{*id}"), get(models::show)),
+        (send("/v1/completions"), post(completions::create)),
+        (send("/tokenize"), post(tokenize::create)),
+        (read("/tokenizer_info"), get(tokenizer_info::show)),
+    ]
+}
+
+/// Whether a path is served without a key.
+pub(super) fn is_open(path: &str) -> bool {
+    matches!(path, "/health" | "/ready")
+}
+
+pub(super) fn router(app: Arc<App>) -> Router {
+    let routes = table()
+        .into_iter()
+        .fold(Router::new(), |router, (endpoint, method)| router.route(endpoint.path, method));
+    routes
+        .fallback(|| async { ApiError::no_such_route() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+        .layer(from_fn_with_state(Arc::clone(&app), auth::guard))
+        .layer(from_fn(observe))
+        .with_state(app)
+}
+
+/// Turns a panic into a 500 and writes one log line per request, which never holds anything that the client wrote but
+/// the method and a known path.
+async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = path.unwrap_or_else(|| "(none)".to_owned());
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = answered.unwrap_or_else(|_| {
+        tracing::error!(%method, path, "a handler panicked");
+        ApiError::internal("the server failed on this request").into_response()
+    });
+    let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
+    tracing::info!(%method, path, status, ms, "request");
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_the_open_endpoints_need_no_key() {
+        for endpoint in endpoints() {
+            assert_eq!(endpoint.open, is_open(endpoint.path), "{endpoint:?}");
+        }
+        let open: Vec<&str> = endpoints().iter().filter(|e| e.open).map(|e| e.path).collect();
+        assert_eq!(open, ["/health", "/ready"]);
+    }
+}

@@ -1,0 +1,30 @@
+//! `POST /tokenize`: text to token ids, as vLLM has it and lm-eval asks for it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use serde_json::{Value, json};
+
+use crate::http::fields::Fields;
+use crate::http::limits::read_json;
+use crate::http::{ApiError, App};
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = read_json(&app.config.limits, &head.headers, body).await?;
+    let (prompt, framed, with_strings) = {
+        let fields = Fields::parse(&body)?;
+        if fields.raw("messages").is_some() {
+            return Err(ApiError::unsupported("messages", "; send `prompt`"));
+        }
+        let framed = fields.optional("add_special_tokens", "true or false")?.unwrap_or(true);
+        (fields.required::<String>("prompt", "a string")?, framed, fields.flag("return_token_strs")?)
+    };
+    let ids = app.encode(prompt, framed).await?;
+    let strings = with_strings.then(|| ids.iter().map(|&id| app.text.other_name(id)).collect::<Vec<_>>());
+    let max_model_len = app.engine.sizes().context_len;
+    Ok(Json(
+        json!({"count": ids.len(), "max_model_len": max_model_len, "tokens": ids, "token_strs": strings}),
+    ))
+}

@@ -1,0 +1,247 @@
+//! Serving a router on a socket: bounded connections, time limits, and an end that never hangs.
+//!
+//! `axum::serve` would wait forever for open event streams at its graceful end and bounds neither heads nor the time they take, so
+//! the accept loop is our own.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::{Access, Phase, Server};
+
+/// Time for the last bytes to leave after the work has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Wait after a failed accept; the usual cause is a lack of file descriptors, which only time mends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a server cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The address cannot be used.
+    #[error("cannot listen there; choose another address or port")]
+    Bind {
+        /// Cause.
+        source: io::Error,
+    },
+    /// Others could use the server without a key.
+    #[error(
+        "{address} can be reached from other machines and no API key is set: set a key, listen on 127.0.0.1, or say that \
+         serving everyone is meant (`insecure_no_auth`)"
+    )]
+    Unprotected {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+}
+
+/// How a service ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// All running requests were finished.
+    Drained,
+    /// Some were ended early, after the drain timeout or by a second request to stop.
+    Cut,
+}
+
+impl Server {
+    /// Opens a socket that [`serve`](Self::serve) will accept.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`], [`ServeError::Unprotected`].
+    pub async fn bind(&self, address: impl ToSocketAddrs) -> Result<TcpListener, ServeError> {
+        let addresses =
+            tokio::net::lookup_host(address).await.map_err(|source| ServeError::Bind { source })?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        addresses.iter().try_for_each(|&address| check_protected(address, &self.app.config.access))?;
+        TcpListener::bind(&addresses[..]).await.map_err(|source| ServeError::Bind { source })
+    }
+
+    /// Serves `router` (usually [`Server::router`]) until the [`Shutdown`](super::Shutdown) switch is moved.
+    ///
+    /// While it drains, `/ready` and new requests get 503 and running ones go on for at most the drain timeout; then what still runs
+    /// ends with an error event and `[DONE]`. Returns within the drain timeout and about a second, whatever the clients do.
+    ///
+    /// # Errors
+    /// [`ServeError::Unprotected`] if the socket is open to other machines and nothing protects it.
+    pub async fn serve(&self, listener: TcpListener, router: axum::Router) -> Result<Stopped, ServeError> {
+        let address = listener.local_addr().map_err(|source| ServeError::Bind { source })?;
+        check_protected(address, &self.app.config.access)?;
+        tracing::info!(%address, model = self.app.config.model.id, "serving");
+        let closing = watch::Sender::new(false);
+        let mut connections = JoinSet::new();
+        let stopped = {
+            let mut end = pin!(self.end_of_service());
+            let mut accepting = pin!(self.accept(&listener, &router, &closing, &mut connections));
+            tokio::select! {
+                stopped = &mut end => stopped,
+                never = &mut accepting => match never {},
+            }
+        };
+        drop(listener);
+        closing.send_replace(true);
+        let deadline = Instant::now() + LAST_WORDS;
+        while let Ok(Some(_)) = timeout_at(deadline, connections.join_next()).await {}
+        connections.shutdown().await;
+        tracing::info!(?stopped, "stopped");
+        Ok(stopped)
+    }
+
+    /// Waits for the end to begin, then for the work to end or for patience to run out.
+    async fn end_of_service(&self) -> Stopped {
+        let (shutdown, engine) = (&self.app.shutdown, &self.app.engine);
+        shutdown.reached(Phase::Draining).await;
+        engine.drain();
+        tracing::info!(load = ?engine.load(), "draining");
+        let stopped = tokio::select! {
+            () = self.app.idle() => Stopped::Drained,
+            () = tokio::time::sleep(self.app.config.drain_timeout) => Stopped::Cut,
+            () = shutdown.reached(Phase::Cut) => Stopped::Cut,
+        };
+        if stopped == Stopped::Cut {
+            shutdown.cut();
+            engine.stop();
+        }
+        stopped
+    }
+
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        router: &axum::Router,
+        closing: &watch::Sender<bool>,
+        connections: &mut JoinSet<()>,
+    ) -> std::convert::Infallible {
+        let limits = &self.app.config.limits;
+        let places = Arc::new(Semaphore::new(limits.max_connections));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_headers(limits.max_headers)
+            .max_buf_size(limits.max_header_bytes.max(8 << 10));
+        loop {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await;
+            while connections.try_join_next().is_some() {}
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Tokens are small and should leave at once.
+            drop(stream.set_nodelay(true));
+            let io = TokioIo::new(Impatient::new(stream, limits.write_timeout));
+            let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
+            let mut closing = closing.subscribe();
+            connections.spawn(async move {
+                let mut connection = pin!(connection);
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    // Fails only if the sender is gone, which closes as well.
+                    () = async { drop(closing.wait_for(|&closing| closing).await) } => None,
+                };
+                let ended = match ended {
+                    Some(ended) => ended,
+                    None => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+fn check_protected(address: SocketAddr, access: &Access) -> Result<(), ServeError> {
+    match address.ip().is_loopback() || !access.keys.is_empty() || access.insecure_no_auth {
+        true => Ok(()),
+        false => Err(ServeError::Unprotected { address }),
+    }
+}
+
+/// A socket that gives up on a peer which reads nothing for a while.
+struct Impatient {
+    stream: TcpStream,
+    patience: Duration,
+    /// Running while a write waits.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn new(stream: TcpStream, patience: Duration) -> Self {
+        Self { stream, patience, deadline: None }
+    }
+
+    /// Passes on the outcome of a write, or the end of patience.
+    fn judge<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.deadline = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
+        std::task::ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.judge(outcome, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judge(outcome, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.judge(outcome, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.judge(outcome, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

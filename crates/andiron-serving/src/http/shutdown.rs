@@ -1,0 +1,99 @@
+//! The end of the service, in two steps that anyone may start and everyone can wait for.
+
+use tokio::sync::watch;
+
+/// How far the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Requests are taken.
+    Serving,
+    /// New requests get 503, running ones go on.
+    Draining,
+    /// Running streams end now with an error event and `[DONE]`.
+    Cut,
+}
+
+/// Starts and follows the end of a service. Clones are the same switch; it only moves forward.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    phase: watch::Sender<Phase>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// A switch in [`Phase::Serving`].
+    pub fn new() -> Self {
+        Self { phase: watch::Sender::new(Phase::Serving) }
+    }
+
+    /// Where the service is.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Takes no more work; what runs may finish within the drain timeout.
+    pub fn drain(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// Ends running work too.
+    pub fn cut(&self) {
+        self.advance(Phase::Cut);
+    }
+
+    /// Waits until `phase` is reached or passed.
+    pub async fn reached(&self, phase: Phase) {
+        // Fails only if the sender is gone, and `self` holds it.
+        drop(self.phase.subscribe().wait_for(|&now| now >= phase).await);
+    }
+
+    /// Follows the process's signals for as long as it is polled: the first interrupt (Ctrl-C) or SIGTERM drains, the next
+    /// one cuts. Call it at the edge of a program, once; signals are the process's, not a library's.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    pub async fn follow_signals(self) -> std::io::Result<()> {
+        #[cfg(unix)]
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        for step in [Self::drain, Self::cut] {
+            #[cfg(unix)]
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+                _ = terminate.recv() => {}
+            }
+            #[cfg(not(unix))]
+            tokio::signal::ctrl_c().await?;
+            step(&self);
+        }
+        Ok(())
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < to;
+            *phase = (*phase).max(to);
+            forward
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_switch_only_moves_forward() {
+        let shutdown = Shutdown::new();
+        let seen_elsewhere = shutdown.clone();
+        assert_eq!(shutdown.phase(), Phase::Serving);
+        shutdown.cut();
+        shutdown.drain();
+        seen_elsewhere.reached(Phase::Draining).await;
+        assert_eq!(seen_elsewhere.phase(), Phase::Cut);
+    }
+}

@@ -1,0 +1,92 @@
+//! Text at the edge of the API: the one place that touches the tokenizer.
+
+use andiron_data::tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
+
+use super::ApiError;
+
+/// How many of the prompt's last ids a continuation is decoded after: enough for a tokenizer to know that it does not
+/// begin a text.
+const CONTEXT_IDS: usize = 8;
+
+/// The tokenizer, or the lack of one.
+#[derive(Clone, Debug)]
+pub(crate) struct TextSide {
+    tokenizer: Option<Tokenizer>,
+}
+
+impl TextSide {
+    pub(super) fn new(tokenizer: Option<Tokenizer>) -> Self {
+        Self { tokenizer }
+    }
+
+    pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The ids of a prompt.
+    pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
+        let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ApiError::no_tokenizer("prompt"))?;
+        let ids = match add_special_tokens {
+            true => tokenizer.encode_framed(text),
+            false => tokenizer.encode(text),
+        };
+        ids.map_err(|error| match error {
+            TokenizerError::UnknownCharacter { .. } | TokenizerError::ControlToken { .. } => {
+                ApiError::invalid("prompt", error)
+            }
+            _ => failed(error),
+        })
+    }
+
+    /// How one id reads on its own: its text, or, where that is only a part of a character, its name in the vocabulary.
+    pub(super) fn token(&self, id: u32) -> String {
+        let Some(tokenizer) = &self.tokenizer else {
+            return format!("token_id:{id}");
+        };
+        let text = tokenizer.decode(&[id], Special::Keep).unwrap_or_default();
+        match text.is_empty() || text.contains('\u{fffd}') {
+            true => tokenizer.id_to_token(id).unwrap_or_else(|| format!("token_id:{id}")),
+            false => text,
+        }
+    }
+
+    /// A name for `id` when [`token`](Self::token) gives one that another id has.
+    pub(super) fn other_name(&self, id: u32) -> String {
+        let spelled = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.id_to_token(id));
+        spelled.unwrap_or_else(|| format!("token_id:{id}"))
+    }
+
+    /// A decoder that begins with the first id of a text.
+    pub(super) fn decoder(&self) -> Detokenizer {
+        Detokenizer { stream: self.tokenizer.as_ref().map(|t| StreamDecoder::new(t, Special::Skip)) }
+    }
+
+    /// A decoder for what follows `prompt`.
+    pub(super) fn decoder_after(&self, prompt: &[u32]) -> Result<Detokenizer, ApiError> {
+        let mut decoder = self.decoder();
+        for &id in &prompt[prompt.len().saturating_sub(CONTEXT_IDS)..] {
+            decoder.push(id)?;
+        }
+        Ok(decoder)
+    }
+}
+
+/// Ids to text, never half a character. Without a tokenizer all text is empty.
+pub(super) struct Detokenizer {
+    stream: Option<StreamDecoder>,
+}
+
+impl Detokenizer {
+    pub(super) fn push(&mut self, id: u32) -> Result<String, ApiError> {
+        self.stream.as_mut().map_or(Ok(String::new()), |stream| stream.push(id).map_err(failed))
+    }
+
+    pub(super) fn finish(&mut self) -> Result<String, ApiError> {
+        self.stream.take().map_or(Ok(String::new()), |stream| stream.finish().map_err(failed))
+    }
+}
+
+fn failed(error: TokenizerError) -> ApiError {
+    tracing::error!(%error, "the tokenizer failed");
+    ApiError::internal("the tokenizer failed on this request")
+}

@@ -1,0 +1,185 @@
+//! The engine without HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
+mod common;
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use andiron_models::generate::{FinishReason, GenerateError, GenerateOptions, SamplingParams};
+use andiron_serving::engine::{
+    Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SubmitError,
+};
+
+use common::{Alphabet, BOMB, CONTEXT, Gate, eventually};
+
+fn engine(max_running: usize) -> (Engine, Gate) {
+    let gate = Gate::default();
+    let max_running = NonZeroUsize::new(max_running).unwrap();
+    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
+    (Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap(), gate)
+}
+
+fn job(prompt: &[u32], max_new_tokens: usize) -> Job {
+    let options =
+        GenerateOptions { sampling: SamplingParams::greedy(), max_new_tokens, ..GenerateOptions::default() };
+    Job { prompt: prompt.to_vec(), options }
+}
+
+async fn all_events(mut generation: Generation) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(event) = generation.next_event().await {
+        events.push(event);
+    }
+    events
+}
+
+fn ids(events: &[Event]) -> Vec<u32> {
+    let token = |event: &Event| if let Event::Token(token) = event { Some(token.id) } else { None };
+    events.iter().filter_map(token).collect()
+}
+
+#[tokio::test]
+async fn tokens_come_in_order_and_the_reason_is_last() {
+    let (engine, _gate) = engine(2);
+    let events = all_events(engine.handle().submit(vec![job(&[1], 3)]).unwrap().remove(0)).await;
+    assert_eq!(ids(&events), [2, 3, 4]);
+    assert_eq!(events.last(), Some(&Event::Finished(FinishReason::Length)));
+}
+
+#[tokio::test]
+async fn running_jobs_take_turns_while_a_long_prompt_is_read() {
+    let (engine, gate) = engine(2);
+    gate.set(Some(0));
+    let mut long = job(&[1; 40], 1);
+    long.options.prefill_chunk = 4;
+    let mut generations = engine.handle().submit(vec![long, job(&[1], 8)]).unwrap();
+    let short = generations.remove(1);
+    // Ten steps for the prompt, eight for the short job: after seventeen in turn the short one is done.
+    gate.set(Some(17));
+    assert_eq!(ids(&all_events(short).await).len(), 8);
+    gate.set(None);
+    assert_eq!(ids(&all_events(generations.remove(0)).await).len(), 1);
+}
+
+#[tokio::test]
+async fn jobs_are_taken_together_or_not_at_all() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(0));
+    let running = handle.submit(vec![job(&[1], 9)]).unwrap();
+    eventually("it runs", || handle.load().running == 1).await;
+    let waiting = handle.submit(vec![job(&[1, 2], 1), job(&[1], 1)]).unwrap();
+    let refused = handle.submit(vec![job(&[1], 1), job(&[1], 1), job(&[1], 1)]).err();
+    assert_eq!(refused, Some(SubmitError::Full { queued: 2, queued_tokens: 3 }));
+    let too_many = (0..5).map(|_| job(&[1], 1)).collect();
+    assert!(matches!(
+        handle.submit(too_many).err(),
+        Some(SubmitError::TooLarge { jobs: 5, max_jobs: 4, .. })
+    ));
+    let too_long = handle.submit(vec![job(&[1; 101], 1)]).err();
+    assert!(matches!(too_long, Some(SubmitError::TooLarge { tokens: 101, max_tokens: 100, .. })));
+    assert_eq!(handle.load(), Load { running: 1, queued: 2, queued_tokens: 3 });
+    drop(waiting);
+    assert_eq!(handle.load(), Load { running: 1, queued: 0, queued_tokens: 0 });
+    drop(running);
+    gate.set(None);
+    handle.idle().await;
+}
+
+#[tokio::test]
+async fn a_dropped_generation_makes_at_most_two_more_steps() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(5));
+    let mut generation = handle.submit(vec![job(&[1], 60)]).unwrap().remove(0);
+    for _ in 0..5 {
+        assert!(matches!(generation.next_event().await, Some(Event::Token(_))));
+    }
+    drop(generation);
+    gate.set(None);
+    handle.idle().await;
+    assert!(gate.steps() <= 7, "{} steps", gate.steps());
+}
+
+#[tokio::test]
+async fn what_the_model_cannot_do_fails_that_job_alone() {
+    let (engine, _gate) = engine(4);
+    let jobs = vec![job(&[BOMB], 3), job(&[], 3), job(&[1; 65], 3), job(&[1], 3)];
+    let mut last = Vec::new();
+    for generation in engine.handle().submit(jobs).unwrap() {
+        last.push(all_events(generation).await.pop().unwrap());
+    }
+    let too_long = GenerateError::PromptTooLong { prompt: 65, wanted: 1, context: CONTEXT };
+    assert_eq!(
+        last,
+        [
+            Event::Failed(GenerationError::Panicked),
+            Event::Failed(GenerateError::EmptyPrompt.into()),
+            Event::Failed(too_long.into()),
+            Event::Finished(FinishReason::Length),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_scored_prompt_comes_before_the_first_token() {
+    let (engine, _gate) = engine(1);
+    let mut scored = job(&[1, 2, 4], 1);
+    scored.options.score_prompt = true;
+    scored.options.prefill_chunk = 2;
+    let events = all_events(engine.handle().submit(vec![scored]).unwrap().remove(0)).await;
+    let Event::Prompt(tokens) = &events[0] else { panic!("{events:?}") };
+    assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(ids(&events), [5]);
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_waits_and_takes_nothing_new() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(0));
+    let generations = handle.submit(vec![job(&[1], 2), job(&[1], 2)]).unwrap();
+    handle.drain();
+    assert_eq!(handle.submit(vec![job(&[1], 1)]).err(), Some(SubmitError::Draining));
+    assert!(!handle.accepts_work());
+    gate.set(None);
+    for generation in generations {
+        assert_eq!(ids(&all_events(generation).await).len(), 2);
+    }
+    handle.idle().await;
+}
+
+#[tokio::test]
+async fn a_stop_fails_what_runs_and_what_waits() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(1));
+    let generations = handle.submit(vec![job(&[1], 50), job(&[1], 50)]).unwrap();
+    eventually("it runs", || handle.load().running == 1).await;
+    handle.stop();
+    gate.set(None);
+    for generation in generations {
+        assert_eq!(all_events(generation).await.pop(), Some(Event::Failed(GenerationError::Stopped)));
+    }
+    drop(engine);
+    assert_eq!(handle.submit(vec![job(&[1], 1)]).err(), Some(SubmitError::Stopped));
+    assert_eq!(handle.load(), Load::default());
+}
+
+#[tokio::test]
+async fn an_idle_engine_gives_signs_of_life() {
+    let (engine, _gate) = engine(1);
+    let handle = engine.handle();
+    let mut beats = 0;
+    let mut before = handle.heartbeat_age();
+    eventually("two more signs", || {
+        let now = handle.heartbeat_age();
+        beats += usize::from(now < before);
+        before = now;
+        beats == 2
+    })
+    .await;
+    assert!(handle.heartbeat_age() < Duration::from_secs(5));
+}

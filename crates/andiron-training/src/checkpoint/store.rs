@@ -1,0 +1,205 @@
+//! The checkpoints of one run.
+
+use std::path::{Path, PathBuf};
+
+use super::manifest::{Damage, MANIFEST, Manifest};
+use crate::files::{self, FileError};
+
+const PREFIX: &str = "step-";
+const CORRUPT: &str = ".corrupt";
+const LATEST: &str = "latest";
+
+/// The directory that holds a run's checkpoints.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    root: PathBuf,
+    keep_last: usize,
+}
+
+/// A checkpoint that could not be used and was renamed.
+#[derive(Debug)]
+pub struct SetAside {
+    /// Its step.
+    pub step: u64,
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub damage: Damage,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `root`, of which the newest `keep_last` stay. Clears what a crash may have left.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    ///
+    /// # Panics
+    /// If `keep_last` is less than 2: a crash while the newest is written would leave none.
+    pub fn open(root: &Path, keep_last: usize) -> Result<Self, CheckpointError> {
+        assert!(keep_last >= 2, "at least two checkpoints are kept");
+        for name in files::list(root)? {
+            if name.starts_with(&format!(".{PREFIX}")) {
+                files::remove_directory(&root.join(name))?;
+            }
+        }
+        Ok(Self { root: root.to_owned(), keep_last })
+    }
+
+    /// Saves step `step`: `write` fills a directory, which then becomes the newest checkpoint.
+    ///
+    /// # Errors
+    /// If anything cannot be written. The older checkpoints are then as they were, and the space is given back.
+    pub fn save<E>(&self, step: u64, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<PathBuf, E>
+    where
+        E: From<CheckpointError>,
+    {
+        let target = self.path(step);
+        let partial = files::sibling(&target, "partial");
+        let written = self.fill(step, &partial, write);
+        if written.is_err() {
+            // Best effort: the next `open` clears what stays.
+            let _ = files::remove_directory(&partial);
+        }
+        written?;
+        files::replace_directory(&partial, &target).map_err(CheckpointError::from)?;
+        let latest = format!("{}\n", name_of(step));
+        files::replace(&self.root.join(LATEST), latest.as_bytes()).map_err(CheckpointError::from)?;
+        self.prune()?;
+        Ok(target)
+    }
+
+    fn fill<E>(&self, step: u64, partial: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E>
+    where
+        E: From<CheckpointError>,
+    {
+        files::remove_directory(partial).map_err(CheckpointError::from)?;
+        files::make_directory(partial).map_err(CheckpointError::from)?;
+        write(partial)?;
+        let seal = || {
+            let manifest = Manifest::of(partial, step)?;
+            files::write_synced(&partial.join(MANIFEST), manifest.to_json().as_bytes())?;
+            files::sync_tree(partial)
+        };
+        seal().map_err(|error: FileError| CheckpointError::from(error).into())
+    }
+
+    /// Removes all but the newest checkpoints.
+    fn prune(&self) -> Result<(), CheckpointError> {
+        let steps = self.steps()?;
+        for &step in steps.iter().rev().skip(self.keep_last) {
+            // Under a hidden name first: a removal that is cut short leaves no half checkpoint.
+            let hidden = files::sibling(&self.path(step), "old");
+            files::rename(&self.path(step), &hidden)?;
+            files::remove_directory(&hidden)?;
+        }
+        Ok(())
+    }
+
+    /// The steps that have a checkpoint, in order; whether they are whole is not looked at.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
+        let mut steps: Vec<u64> = files::list(&self.root)?.iter().filter_map(|name| step_of(name)).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Where the checkpoint of a step is, or would be.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.root.join(name_of(step))
+    }
+
+    /// Loads the newest checkpoint that is whole and that `read` understands; `None` if there is none.
+    ///
+    /// A damaged one, or one for which `read` returns [`ReadFailure::Damaged`], is renamed, told to `report`, and
+    /// the next older is tried.
+    ///
+    /// # Errors
+    /// If a checkpoint is of a later version, if all are damaged, or if `read` refuses one.
+    pub fn load_newest<T, E>(
+        &self,
+        mut read: impl FnMut(&Path) -> Result<T, ReadFailure<E>>,
+        report: &mut dyn FnMut(SetAside),
+    ) -> Result<Option<T>, E>
+    where
+        E: From<CheckpointError>,
+    {
+        for step in self.steps()?.into_iter().rev() {
+            let path = self.path(step);
+            let damage = match Manifest::verify(&path, step) {
+                Ok(()) => match read(&path) {
+                    Ok(value) => return Ok(Some(value)),
+                    Err(ReadFailure::Refused(error)) => return Err(error),
+                    Err(ReadFailure::Damaged(damage)) => damage,
+                },
+                Err(damage @ Damage::TooNew { .. }) => {
+                    return Err(CheckpointError::TooNew { path, source: damage }.into());
+                }
+                Err(damage) => damage,
+            };
+            let aside = self.set_aside(step)?;
+            report(SetAside { step, path: aside, damage });
+        }
+        let damaged = files::list(&self.root).map_err(CheckpointError::from)?;
+        if damaged.iter().any(|name| name.starts_with(PREFIX) && name.contains(CORRUPT)) {
+            return Err(CheckpointError::AllDamaged { root: self.root.clone() }.into());
+        }
+        Ok(None)
+    }
+
+    fn set_aside(&self, step: u64) -> Result<PathBuf, CheckpointError> {
+        let aside = |number: u32| {
+            let number = if number == 0 { String::new() } else { format!(".{number}") };
+            self.root.join(format!("{}{CORRUPT}{number}", name_of(step)))
+        };
+        let free = (0..).map(aside).find(|path| !path.exists()).expect("numbers do not run out");
+        files::rename(&self.path(step), &free)?;
+        Ok(free)
+    }
+}
+
+/// Why a whole checkpoint was not loaded.
+#[derive(Debug)]
+pub enum ReadFailure<E> {
+    /// It is of no use: try an older one.
+    Damaged(Damage),
+    /// It must not be used, and neither must an older one.
+    Refused(E),
+}
+
+fn name_of(step: u64) -> String {
+    format!("{PREFIX}{step:06}")
+}
+
+/// The step of a directory's name, if it is written as [`name_of`] writes it.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (name_of(step) == name).then_some(step)
+}
+
+/// Why a checkpoint was not saved or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A later version wrote the newest checkpoint.
+    #[error("checkpoint {} cannot be used", path.display())]
+    TooNew {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The formats.
+        source: Damage,
+    },
+    /// There were checkpoints, but none is whole.
+    #[error(
+        "no checkpoint in {} is whole; they were renamed to step-*.corrupt: remove those to start over",
+        root.display()
+    )]
+    AllDamaged {
+        /// The run.
+        root: PathBuf,
+    },
+}

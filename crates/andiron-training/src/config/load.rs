@@ -1,0 +1,147 @@
+//! From a TOML file and `a.b=c` overrides to a [`TrainConfig`], and back.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{ConfigError, TrainConfig};
+
+impl TrainConfig {
+    /// Reads the TOML file at `path`, applies `overrides` in order and validates the result.
+    ///
+    /// An override is `key=value`, where the key is a dotted path such as `optimizer.lr`. The value is read as
+    /// TOML; what is not TOML is taken as a string, so `run.output=runs/a` needs no quotes.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not TOML, has an unknown or missing key, or a value makes no sense.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, overrides).map_err(|error| match error {
+            ConfigError::Toml { source, .. } => {
+                ConfigError::Toml { origin: path.display().to_string(), source }
+            }
+            other => other,
+        })
+    }
+
+    /// The same as [`load`](Self::load) for TOML that is already in memory.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load), reading apart.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        let toml =
+            |source| ConfigError::Toml { origin: "the configuration".to_owned(), source: Box::new(source) };
+        let config: Self = if overrides.is_empty() {
+            // Straight from the text, so that errors show the line.
+            toml::from_str(text).map_err(toml)?
+        } else {
+            let mut tree: Table = toml::from_str(text).map_err(toml)?;
+            for text in overrides {
+                apply(&mut tree, text)?;
+            }
+            Self::deserialize(tree).map_err(toml)?
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The whole configuration as TOML, defaults included.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration is plain data")
+    }
+}
+
+fn apply(tree: &mut Table, text: &str) -> Result<(), ConfigError> {
+    let malformed = || ConfigError::Override { text: text.to_owned() };
+    let (path, value) = text.split_once('=').ok_or_else(malformed)?;
+    let mut keys = path.trim().split('.');
+    let last = keys.next_back().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
+    let mut table = tree;
+    for key in keys {
+        if key.is_empty() {
+            return Err(malformed());
+        }
+        let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        table = entry.as_table_mut().ok_or_else(malformed)?;
+    }
+    table.insert(last.to_owned(), read_value(value.trim()));
+    Ok(())
+}
+
+fn read_value(text: &str) -> Value {
+    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
+    // More than one key means that the text held a line break and a key of its own.
+    match parsed {
+        Some(mut table) if table.len() == 1 => {
+            table.remove("value").unwrap_or_else(|| Value::String(text.to_owned()))
+        }
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::testing::CONFIG;
+
+    fn with(overrides: &[&str]) -> Result<TrainConfig, ConfigError> {
+        TrainConfig::parse(CONFIG, &overrides.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn check_error(overrides: &[&str], expected: &str) {
+        let error = with(overrides).unwrap_err();
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let config = with(&["model.resid_pdrop=0.1", "optimizer.lr=3e-2", "data.valid=v"]).unwrap();
+        assert_eq!(TrainConfig::parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn overrides_are_toml_or_strings() {
+        let config = with(&["run.steps=7", "run.output=runs/a b", "data.train=\"quoted\""]).unwrap();
+        assert_eq!(config.run.steps, 7);
+        assert_eq!(config.run.output, PathBuf::from("runs/a b"));
+        assert_eq!(config.data.train, PathBuf::from("quoted"));
+        let later = with(&["run.steps=7", "run.steps=8"]).unwrap();
+        assert_eq!(later.run.steps, 8);
+    }
+
+    #[test]
+    fn malformed_overrides_are_named() {
+        check_error(&["run.steps"], "run.steps");
+        check_error(&["=3"], "=3");
+        check_error(&["run..steps=3"], "run..steps=3");
+        check_error(&["run.steps.deeper=3"], "run.steps.deeper=3");
+    }
+
+    #[test]
+    fn unknown_and_missing_keys_are_named() {
+        check_error(&["optimizer.learning_rate=3"], "learning_rate");
+        check_error(&["model.sliding_window=3"], "sliding_window");
+        check_error(&["model.model_type=abacus"], "abacus");
+        let without = CONFIG.replace("steps = 20\n", "");
+        let error = TrainConfig::parse(&without, &[]).unwrap_err();
+        assert!(format!("{error:?}").contains("steps"), "{error:?}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = TrainConfig::load(Path::new("no/such.toml"), &[]).unwrap_err();
+        assert!(error.to_string().contains("no/such.toml"), "{error}");
+    }
+}

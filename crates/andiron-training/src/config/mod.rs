@@ -1,0 +1,301 @@
+//! What a run is: a tree of typed parts, read from TOML.
+//!
+//! ```toml
+//! [run]
+//! output = "runs/tiny"
+//! seed = 1337
+//! steps = 2000
+//!
+//! [model]                    # the fields of Hugging Face's config.json
+//! model_type = "gpt2"
+//! vocab_size = 65
+//! n_positions = 64
+//! n_embd = 128
+//! n_layer = 4
+//! n_head = 4
+//! attn_pdrop = 0.0
+//!
+//! [data]
+//! train = "data/train"       # a directory of shards
+//! valid = "data/valid"
+//! tokenizer = "data/tokenizer"
+//! rows = 12
+//! context = 64
+//! order = "windows"
+//!
+//! [optimizer]
+//! schedule = "cosine"
+//! lr = 1e-3
+//! min_lr = 1e-4
+//! warmup_steps = 100
+//! beta2 = 0.99
+//! weight_decay = 0.1
+//!
+//! [checkpoint]
+//! every = 250
+//!
+//! [evaluate]
+//! every = 250
+//! rows = 32
+//! ```
+
+mod diff;
+mod load;
+mod model;
+
+use std::path::PathBuf;
+
+use andiron_data::loader::Order;
+use andiron_models::DecoderConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::optimizer::{OptimizerConfig, ScheduleKind};
+
+pub(crate) use diff::{Difference, first_difference};
+
+/// Everything a run is a function of, apart from the bytes of its data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Where the run goes and how long it is.
+    pub run: RunConfig,
+    /// The model to train from random weights: the fields of a Hugging Face `config.json`.
+    #[serde(with = "model")]
+    pub model: DecoderConfig,
+    /// What it is trained on.
+    pub data: DataConfig,
+    /// How it is trained.
+    pub optimizer: OptimizerConfig,
+    /// When the state is saved.
+    pub checkpoint: CheckpointConfig,
+    /// When the model is measured.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+}
+
+/// Where a run goes and how long it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Directory of the run: checkpoints, metrics and the final model.
+    pub output: PathBuf,
+    /// Seed of all random streams: initial weights, data order, dropout.
+    pub seed: u64,
+    /// Length of the run, in optimizer steps.
+    pub steps: u64,
+    /// Batches whose gradients are summed for one optimizer step.
+    #[serde(default = "one")]
+    pub accumulate: u64,
+    /// `metrics.jsonl` has a line for each multiple of this number of steps.
+    #[serde(default = "one")]
+    pub log_every: u64,
+}
+
+/// What a model is trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Directory of the training shards.
+    pub train: PathBuf,
+    /// Directory of the shards that the loss is measured on; none, no measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<PathBuf>,
+    /// Directory whose tokenizer files are copied beside every saved model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Sequences in a batch.
+    pub rows: usize,
+    /// Tokens in a sequence.
+    pub context: usize,
+    /// Which tokens follow which.
+    pub order: Order,
+}
+
+/// When the state is saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; there is always one at the end.
+    pub every: u64,
+    /// How many of the newest checkpoints stay; at least 2.
+    #[serde(default = "three")]
+    pub keep_last: usize,
+}
+
+/// When the model is measured on the validation data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Steps between measurements; 0 measures only at the end.
+    #[serde(default)]
+    pub every: u64,
+    /// Windows computed at once.
+    #[serde(default = "sixteen")]
+    pub rows: usize,
+    /// How many windows a measurement during the run reads; none, all of them. The last one reads all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_windows: Option<u64>,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { every: 0, rows: sixteen(), max_windows: None }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn three() -> usize {
+    3
+}
+
+fn sixteen() -> usize {
+    16
+}
+
+impl TrainConfig {
+    /// Checks every value on its own and against the others.
+    ///
+    /// # Errors
+    /// Names the first field that makes no sense, what it is and what it should be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { run, model, data, optimizer, checkpoint, evaluate } = self;
+        // TOML has signed integers only.
+        check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 2^63 - 1")?;
+        check(!run.output.as_os_str().is_empty(), "run.output", "empty", "a directory")?;
+        check(run.steps > 0, "run.steps", run.steps, "at least 1")?;
+        check(run.accumulate > 0, "run.accumulate", run.accumulate, "at least 1")?;
+        check(run.log_every > 0, "run.log_every", run.log_every, "at least 1")?;
+        check(data.rows > 0, "data.rows", data.rows, "at least 1")?;
+        check(data.context > 0, "data.context", data.context, "at least 1")?;
+        let endless = data.order != Order::Sequential;
+        check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
+        check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
+        check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
+        check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
+        check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
+        optimizer.validate(run.steps)?;
+        model.check_trainable().map_err(|source| ConfigError::Model { source: Box::new(source) })?;
+        let longest = model.max_positions();
+        let fits = data.context <= longest;
+        check(fits, "data.context", data.context, &format!("at most the model's {longest} positions"))
+    }
+
+    /// Whether a checkpoint made under the configuration's twin at `path` may go on under another value.
+    pub(crate) fn may_change(&self, path: &str) -> bool {
+        const FREE: &[&str] = &[
+            "run.output",
+            "run.log_every",
+            // What the data holds is compared by its checksum, wherever it lies.
+            "data.train",
+            "data.valid",
+            "data.tokenizer",
+            "checkpoint.every",
+            "checkpoint.keep_last",
+            "evaluate.every",
+            "evaluate.rows",
+            "evaluate.max_windows",
+        ];
+        // A constant learning rate does not look at the end of the run, so the run may be made longer.
+        let longer = path == "run.steps" && self.optimizer.schedule == ScheduleKind::Constant;
+        longer || FREE.contains(&path)
+    }
+}
+
+/// Fails with the name of `field` unless it is `fine`.
+pub(crate) fn check(
+    fine: bool,
+    field: &'static str,
+    value: impl ToString,
+    wanted: &str,
+) -> Result<(), ConfigError> {
+    if fine {
+        return Ok(());
+    }
+    Err(ConfigError::Field { field, value: value.to_string(), wanted: wanted.to_owned() })
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, or its keys are not those of a configuration.
+    #[error("{origin} is not a valid training configuration")]
+    Toml {
+        /// Where the text comes from.
+        origin: String,
+        /// The cause; names the key.
+        source: Box<toml::de::Error>,
+    },
+    /// An override is not of the form `a.b=c`, or its path leads through a value.
+    #[error("override {text:?} does not set a key: write table.key=value, for example optimizer.lr=3e-4")]
+    Override {
+        /// What was given.
+        text: String,
+    },
+    /// A field's value makes no sense.
+    #[error("{field} is {value}: it must be {wanted}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What would do.
+        wanted: String,
+    },
+    /// The model cannot be trained as its configuration says.
+    #[error("the model table cannot be trained")]
+    Model {
+        /// The cause; names the key.
+        source: Box<andiron_models::hf_config::ConfigError>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::CONFIG;
+
+    #[track_caller]
+    fn check_refused(set: &str, field: &str) {
+        let error = TrainConfig::parse(CONFIG, &[set.to_owned()]).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{field} is ")), "{error}");
+    }
+
+    #[test]
+    fn senseless_values_are_named() {
+        check_refused("run.steps=0", "run.steps");
+        check_refused("run.output=\"\"", "run.output");
+        check_refused("run.accumulate=0", "run.accumulate");
+        check_refused("data.rows=0", "data.rows");
+        check_refused("data.context=0", "data.context");
+        check_refused("data.context=1000", "data.context");
+        check_refused("data.order=sequential", "data.order");
+        check_refused("checkpoint.keep_last=1", "checkpoint.keep_last");
+        check_refused("checkpoint.every=0", "checkpoint.every");
+        check_refused("evaluate.max_windows=0", "evaluate.max_windows");
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_trained_is_refused() {
+        let error = TrainConfig::parse(CONFIG, &["model.attn_pdrop=0.1".to_owned()]).unwrap_err();
+        assert!(matches!(error, ConfigError::Model { .. }), "{error}");
+    }
+
+    #[test]
+    fn defaults_are_the_usual_ones() {
+        let config = TrainConfig::parse(CONFIG, &[]).unwrap();
+        assert_eq!((config.run.accumulate, config.run.log_every), (1, 1));
+        assert_eq!((config.checkpoint.keep_last, config.evaluate), (3, EvaluateConfig::default()));
+    }
+}

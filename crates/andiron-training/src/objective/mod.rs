@@ -1,0 +1,52 @@
+//! What is minimised, one file for each objective.
+
+mod causal;
+
+use andiron_core::Forward;
+use andiron_data::batch::HostBatch;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+pub use causal::Causal;
+
+/// A batch on its device.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What the model reads, `[rows, columns]`.
+    pub ids_bt: Tensor<2, Int>,
+    /// What it should say, `[rows · columns]`.
+    pub targets_n: Tensor<1, Int>,
+    /// How much each target counts, `[rows · columns]`.
+    pub weights_n: Tensor<1>,
+}
+
+impl Batch {
+    /// Uploads a batch, its weights multiplied by `scale`.
+    ///
+    /// # Panics
+    /// If an id does not fit `i32`.
+    pub fn upload(host: &HostBatch, scale: f32, device: &Device) -> Self {
+        let signed = |ids: &[u32]| -> Vec<i32> {
+            let id = |&id: &u32| i32::try_from(id).expect("vocabularies have fewer than 2^31 entries");
+            ids.iter().map(id).collect()
+        };
+        let weights: Vec<f32> = host.weights.iter().map(|weight| weight * scale).collect();
+        let n = weights.len();
+        Self {
+            ids_bt: Tensor::from_data(TensorData::new(signed(&host.ids), [host.rows, host.columns]), device),
+            targets_n: Tensor::from_data(TensorData::new(signed(&host.targets), [n]), device),
+            weights_n: Tensor::from_data(TensorData::new(weights, [n]), device),
+        }
+    }
+}
+
+/// What a model of type `M` is trained to minimise.
+pub trait Objective<M> {
+    /// The weighted *sum* of the losses of a batch's targets.
+    ///
+    /// The caller scales the weights so that those of a whole step add up to 1: then the sums of its batches add up
+    /// to the mean over the step's targets, however many each batch has.
+    ///
+    /// # Shape
+    /// `[1]`.
+    fn loss(&self, model: &M, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1>;
+}

@@ -1,0 +1,152 @@
+//! A run's directory and its data, opened once and held until the run ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use andiron_data::batch::HostBatch;
+use andiron_data::loader::{Loader, LoaderOptions};
+use andiron_data::shard::Dataset;
+use andiron_eval::LossReport;
+use andiron_eval::task::windows::{Windows, WindowsError, loss_over_windows};
+use andiron_kernels::random::Seed;
+use andiron_models::DecoderModel;
+use burn::tensor::Device;
+use serde_json::Value;
+
+use crate::checkpoint::Checkpoints;
+use crate::config::TrainConfig;
+use crate::files::{self, DirectoryLock};
+use crate::observe::{Observer, Warning};
+use crate::state::{Progress, TrainState, tokenizer_checksum};
+use crate::trainer::{SaveError, TrainError};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const MODEL: &str = "model";
+
+/// What a run reads and writes.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) config: TrainConfig,
+    loader: Loader,
+    device: Device,
+    valid: Option<Dataset>,
+    checkpoints: Checkpoints,
+    /// The configuration and the checksums of the data: what a checkpoint must agree with.
+    identity: Value,
+    _lock: DirectoryLock,
+}
+
+impl Run {
+    /// Opens the data, takes the run's directory and writes the resolved configuration into it.
+    pub(crate) fn open(config: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
+        config.validate()?;
+        let dataset = |path: &Path| {
+            let dataset =
+                Dataset::open(path).map_err(|source| TrainError::Data { source: Box::new(source) })?;
+            let (found, wanted) = (dataset.vocab_size(), config.model.vocab_size());
+            if found > wanted {
+                return Err(TrainError::Vocabulary { path: path.to_owned(), data: found, model: wanted });
+            }
+            Ok(dataset)
+        };
+        let train = dataset(&config.data.train)?;
+        let valid = config.data.valid.as_deref().map(dataset).transpose()?;
+        let identity = identity(config, &train, valid.as_ref())?;
+        if let Some(valid) = &valid {
+            let windows = Windows { context: config.data.context, rows: 1, limit: None };
+            if windows.count(valid.tokens()) == 0 {
+                let (tokens, context) = (valid.tokens(), config.data.context);
+                return Err(TrainError::Evaluate { source: WindowsError::TooShort { tokens, context } });
+            }
+        }
+        let loader = open_loader(config, train)?;
+        let root = &config.run.output;
+        files::make_directory(root)?;
+        let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
+        let checkpoints = Checkpoints::open(root, config.checkpoint.keep_last)?;
+        let (config, device) = (config.clone(), device.clone());
+        Ok(Self { config, loader, device, valid, checkpoints, identity, _lock: lock })
+    }
+
+    /// The state of the newest whole checkpoint; `None` if the run has none.
+    pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState>, TrainError> {
+        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device);
+        self.checkpoints
+            .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
+    }
+
+    /// Writes the resolved configuration; after [`load`](Self::load) has found that it may be used here.
+    pub(crate) fn write_config(&self) -> Result<(), TrainError> {
+        let path = self.config.run.output.join(CONFIG);
+        Ok(files::replace(&path, self.config.to_toml().as_bytes())?)
+    }
+
+    /// The batches of the next step.
+    pub(crate) fn next_batches(&self, progress: &mut Progress) -> Vec<HostBatch> {
+        let first = progress.next_batch;
+        progress.next_batch += self.config.run.accumulate;
+        (first..progress.next_batch).map(|index| self.loader.batch_at(index)).collect()
+    }
+
+    pub(crate) fn fresh_state(&self) -> TrainState {
+        TrainState::fresh(&self.config, &self.device)
+    }
+
+    pub(crate) fn metrics_path(&self) -> PathBuf {
+        self.config.run.output.join(METRICS)
+    }
+
+    /// Saves a checkpoint and returns where.
+    pub(crate) fn save(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
+        let tokenizer = self.config.data.tokenizer.as_deref();
+        self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
+    }
+
+    /// Writes the model directory that the run is for, in place of an earlier one.
+    pub(crate) fn export(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
+        let target = self.config.run.output.join(MODEL);
+        let partial = files::sibling(&target, "partial");
+        files::remove_directory(&partial)?;
+        state.save_model(&partial, self.config.data.tokenizer.as_deref())?;
+        files::sync_tree(&partial)?;
+        files::replace_directory(&partial, &target)?;
+        Ok(target)
+    }
+
+    /// Measures `model` on the first `limit` windows of the validation data; `None` if the run has none.
+    pub(crate) fn evaluate(
+        &self,
+        model: &DecoderModel,
+        limit: Option<u64>,
+    ) -> Result<Option<LossReport>, TrainError> {
+        let Some(valid) = &self.valid else { return Ok(None) };
+        let windows = Windows { context: self.config.data.context, rows: self.config.evaluate.rows, limit };
+        let sum = loss_over_windows(model, valid, windows, &self.device)
+            .map_err(|source| TrainError::Evaluate { source })?;
+        // What the measured tokens spell, as a share of the whole: exact but for the tail that fills no window.
+        let bytes = valid.stats().bytes as f64 * sum.tokens() as f64 / valid.tokens() as f64;
+        Ok(Some(LossReport::new(sum, Some(bytes.round() as u64).filter(|&bytes| bytes > 0))))
+    }
+}
+
+fn open_loader(config: &TrainConfig, train: Dataset) -> Result<Loader, TrainError> {
+    let data = &config.data;
+    let options = LoaderOptions { rows: data.rows, columns: data.context, order: data.order };
+    Loader::new(Arc::new(train), options, Seed::new(config.run.seed))
+        .map_err(|source| TrainError::Loader { path: data.train.clone(), source })
+}
+
+/// The configuration as a tree, with the checksums of what it points at.
+fn identity(config: &TrainConfig, train: &Dataset, valid: Option<&Dataset>) -> Result<Value, TrainError> {
+    let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
+    let mut add = |key: &str, checksum: String| tree["data"][key] = checksum.into();
+    add("train_blake3", train.fingerprint().to_owned());
+    if let Some(valid) = valid {
+        add("valid_blake3", valid.fingerprint().to_owned());
+    }
+    if let Some(tokenizer) = &config.data.tokenizer {
+        add("tokenizer_blake3", tokenizer_checksum(tokenizer)?);
+    }
+    Ok(tree)
+}

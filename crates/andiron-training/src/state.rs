@@ -1,0 +1,211 @@
+//! Everything that the next step depends on, as a value that can be saved and read back bit for bit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use andiron_kernels::random::Seed;
+use andiron_models::{DecoderBundle, DecoderModel};
+use burn::module::Module;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::checkpoint::{Damage, ReadFailure};
+use crate::config::{Difference, TrainConfig, first_difference};
+use crate::files::{self, FileError};
+use crate::optimizer::AdamW;
+use crate::step::{Computed, parameters_are_finite};
+use crate::trainer::{SaveError, TrainError};
+
+const MODEL: &str = "model";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// The files that make a tokenizer, of which a directory has some.
+const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+];
+
+const MAX_STATE: u64 = 16 << 20;
+
+/// Non-finite steps are counted over this many steps.
+const SKIP_WINDOW: u64 = 100;
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps done, skipped ones included.
+    pub step: u64,
+    /// Steps that changed the weights.
+    pub updates: u64,
+    /// Targets trained on.
+    pub tokens: u64,
+    /// Number of the next batch: the loader's whole position.
+    pub next_batch: u64,
+    /// The skipped steps among the last hundred.
+    pub recent_skips: Vec<u64>,
+    /// Times the run went back to an earlier state.
+    pub rollbacks: u32,
+    /// Seconds the run took so far, over all its processes.
+    pub elapsed_s: f64,
+}
+
+impl Progress {
+    /// Notes that `step` was skipped; returns how many of the last hundred steps were.
+    pub(crate) fn skip(&mut self, step: u64) -> usize {
+        self.recent_skips.retain(|&earlier| earlier + SKIP_WINDOW > step);
+        self.recent_skips.push(step);
+        self.recent_skips.len()
+    }
+}
+
+/// Weights, optimizer and progress. The learning rate and the random streams are functions of progress and seed.
+#[derive(Clone, Debug)]
+pub struct TrainState {
+    /// The model, with autodiff on, and what its directory says besides.
+    pub bundle: DecoderBundle,
+    /// The optimizer's moments.
+    pub optimizer: AdamW,
+    /// Where the run stands.
+    pub progress: Progress,
+}
+
+/// The content of `state.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    progress: Progress,
+    /// The configuration, with checksums of the data.
+    identity: Value,
+}
+
+impl TrainState {
+    /// Random weights, no moments, nothing done.
+    pub fn fresh(config: &TrainConfig, device: &Device) -> Self {
+        let seed = Seed::new(config.run.seed).derive("weights");
+        Self::new(DecoderBundle::init(config.model.clone(), seed, device), config, device)
+    }
+
+    fn new(mut bundle: DecoderBundle, config: &TrainConfig, device: &Device) -> Self {
+        bundle.model = bundle.model.train();
+        let optimizer = AdamW::new(&bundle.model, &config.optimizer, device);
+        Self { bundle, optimizer, progress: Progress::default() }
+    }
+
+    /// The state after an update with what a step computed.
+    pub fn updated(mut self, computed: Computed, lr: f64, grad_scale: f32) -> Self {
+        self.bundle.model = self.optimizer.update(self.bundle.model, computed.gradients, lr, grad_scale);
+        self.progress.updates = self.optimizer.updates();
+        self
+    }
+
+    /// The model for evaluation: no autodiff.
+    pub fn plain_model(&self) -> DecoderModel {
+        self.bundle.model.valid()
+    }
+
+    /// Fills the checkpoint directory `dir`.
+    pub(crate) fn save(
+        &self,
+        dir: &Path,
+        tokenizer: Option<&Path>,
+        identity: &Value,
+    ) -> Result<(), SaveError> {
+        if !parameters_are_finite(&self.bundle.model) {
+            return Err(SaveError::NotFinite);
+        }
+        self.save_model(&dir.join(MODEL), tokenizer)?;
+        self.optimizer.save(&dir.join(OPTIMIZER))?;
+        let saved = Saved { progress: self.progress.clone(), identity: identity.clone() };
+        let text = serde_json::to_string_pretty(&saved).expect("a state is plain data") + "\n";
+        Ok(files::write_synced(&dir.join(STATE), text.as_bytes())?)
+    }
+
+    /// Writes the model directory `dir` with the tokenizer's files.
+    pub(crate) fn save_model(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
+        self.bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
+        for file in tokenizer.map(tokenizer_files).unwrap_or_default() {
+            let target = dir.join(file.file_name().unwrap_or_default());
+            fs::copy(&file, &target).map_err(files::failed("copy", &file))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the checkpoint directory `dir`, made under a configuration that must agree with this one.
+    pub(crate) fn load(
+        dir: &Path,
+        config: &TrainConfig,
+        identity: &Value,
+        device: &Device,
+    ) -> Result<Self, ReadFailure<TrainError>> {
+        let damaged = |reason: String| ReadFailure::Damaged(Damage::Content { reason });
+        let text =
+            files::read_bounded(&dir.join(STATE), MAX_STATE).map_err(|error| damaged(chain(&error)))?;
+        let saved: Saved =
+            serde_json::from_slice(&text).map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        let may_change = |field: &str| config.may_change(field);
+        if let Some(difference) = first_difference(&saved.identity, identity, &may_change) {
+            let Difference { field, before, now } = difference;
+            let (before, now) = (before.to_string(), now.to_string());
+            return Err(ReadFailure::Refused(TrainError::Mismatch {
+                path: dir.to_owned(),
+                field,
+                before,
+                now,
+            }));
+        }
+        let bundle = DecoderBundle::open(&dir.join(MODEL), device).map_err(|error| damaged(chain(&error)))?;
+        let mut state = Self::new(bundle, config, device);
+        state
+            .optimizer
+            .load(&dir.join(OPTIMIZER), saved.progress.updates, device)
+            .map_err(|error| damaged(chain(&error)))?;
+        state.progress = saved.progress;
+        Ok(state)
+    }
+}
+
+/// The tokenizer files that a directory has.
+fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
+    TOKENIZER_FILES.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
+}
+
+/// Checks that a directory has a tokenizer, and returns its checksum.
+pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
+    const MAX_TOKENIZER: u64 = 1 << 30;
+    let bytes = files::read_bounded(&dir.join(TOKENIZER_FILES[0]), MAX_TOKENIZER)?;
+    Ok(blake3::hash(&bytes).to_hex().to_string())
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_counted_over_the_last_hundred_steps() {
+        let mut progress = Progress::default();
+        assert_eq!([7, 8, 9].map(|step| progress.skip(step)), [1, 2, 3]);
+        assert_eq!(progress.skip(106), 4);
+        // Step 7 is a hundred steps back and no longer counts.
+        assert_eq!(progress.skip(107), 4);
+        assert_eq!(progress.recent_skips, [8, 9, 106, 107]);
+        assert_eq!(progress.skip(1000), 1);
+    }
+}

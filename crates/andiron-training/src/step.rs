@@ -1,0 +1,220 @@
+//! Loss and gradients of one optimizer step over all its batches.
+
+use std::time::{Duration, Instant};
+
+use andiron_core::{Forward, ops};
+use andiron_data::batch::HostBatch;
+use andiron_kernels::random::Seed;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+
+use crate::objective::{Batch, Objective};
+use crate::optimizer::global_norm;
+
+/// What a step found before anything is changed.
+#[derive(Debug)]
+pub struct Computed {
+    /// Mean loss of the step's targets, in nats.
+    pub loss: f32,
+    /// Length of all gradients taken as one vector.
+    pub grad_norm: f64,
+    /// How many targets counted.
+    pub tokens: u64,
+    /// The gradient of each parameter in the order of the module, as a list; none where the loss does not depend on
+    /// the parameter.
+    pub gradients: Vec<Option<Tensor<1>>>,
+    /// Time the forward passes took to be issued; on the CPU, to be computed.
+    pub forward_time: Duration,
+    /// Time the backward passes took to be issued; on the CPU, to be computed.
+    pub backward_time: Duration,
+}
+
+impl Computed {
+    /// Whether loss and gradients are numbers that an optimizer can use.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.grad_norm.is_finite()
+    }
+}
+
+/// Loss and gradients of `model`, which has autodiff on, over `batches` taken together.
+///
+/// Each target counts by its weight over the weight of *all* batches, so the result does not depend on how rows are
+/// spread over batches. `dropout` must differ from step to step. The device is asked for values once.
+///
+/// # Panics
+/// If there is no batch, or the model has no parameters.
+pub fn compute<M: Module>(
+    model: &M,
+    objective: &impl Objective<M>,
+    batches: &[HostBatch],
+    dropout: Seed,
+) -> Computed {
+    let device = model.devices().into_iter().next().expect("a model has parameters").autodiff();
+    let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| f64::from(weight)).sum();
+    let scale = if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 };
+    let mut loss: Option<Tensor<1>> = None;
+    let mut sum = GradientSum::default();
+    let (mut forward_time, mut backward_time) = (Duration::ZERO, Duration::ZERO);
+    for (number, batch) in batches.iter().enumerate() {
+        let mut cx = Forward::training(dropout.at(number as u64));
+        let start = Instant::now();
+        let part = objective.loss(model, Batch::upload(batch, scale, &device), &mut cx);
+        forward_time += start.elapsed();
+        let start = Instant::now();
+        sum.add(model, part.backward());
+        backward_time += start.elapsed();
+        let part = part.inner();
+        loss = Some(match loss {
+            Some(loss) => loss + part,
+            None => part,
+        });
+    }
+    let mut numbers = vec![loss.expect("a step has at least one batch")];
+    numbers.extend(sum.gradients.iter().flatten().map(|gradient| ops::square_sum(gradient.clone())));
+    let numbers = Tensor::cat(numbers, 0).into_data().convert::<f32>();
+    let numbers = numbers.as_slice::<f32>().expect("just converted to f32");
+    Computed {
+        loss: numbers[0],
+        grad_norm: global_norm(&numbers[1..]),
+        tokens: batches.iter().map(|batch| batch.n_targets() as u64).sum(),
+        gradients: sum.gradients,
+        forward_time,
+        backward_time,
+    }
+}
+
+/// Whether all parameters of `model` are finite; the device is asked for values once.
+pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
+    struct Squares(Vec<Tensor<1>>);
+    impl ModuleVisitor for Squares {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(ops::square_sum(param.val().inner()));
+        }
+    }
+    let mut squares = Squares(Vec::new());
+    model.visit(&mut squares);
+    let squares = Tensor::cat(squares.0, 0).into_data().convert::<f32>();
+    squares.as_slice::<f32>().expect("just converted to f32").iter().all(|square| square.is_finite())
+}
+
+/// Adds up the gradients of several batches.
+#[derive(Default)]
+struct GradientSum {
+    gradients: Vec<Option<Tensor<1>>>,
+}
+
+impl GradientSum {
+    fn add<M: Module>(&mut self, model: &M, gradients: Gradients) {
+        let mut taken = Taken { from: gradients, gradients: Vec::with_capacity(self.gradients.len()) };
+        model.visit(&mut taken);
+        if self.gradients.is_empty() {
+            self.gradients = taken.gradients;
+            return;
+        }
+        for (sum, new) in self.gradients.iter_mut().zip(taken.gradients) {
+            *sum = match (sum.take(), new) {
+                (Some(sum), Some(new)) => Some(sum + new),
+                (one, other) => one.or(other),
+            };
+        }
+    }
+}
+
+struct Taken {
+    from: Gradients,
+    gradients: Vec<Option<Tensor<1>>>,
+}
+
+impl ModuleVisitor for Taken {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let n = value.shape().num_elements();
+        self.gradients.push(value.grad_remove(&mut self.from).map(|gradient| gradient.reshape([n])));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use andiron_models::DecoderModel;
+
+    use super::*;
+    use crate::config::TrainConfig;
+    use crate::objective::Causal;
+    use crate::testing::{CONFIG, device};
+
+    fn model() -> DecoderModel {
+        let config =
+            TrainConfig::parse(CONFIG, &["model.resid_pdrop=0.0", "model.embd_pdrop=0.0"].map(str::to_owned));
+        config.unwrap().model.init(Seed::new(3), &device()).train()
+    }
+
+    /// Rows of random ids; row `r` has its first `2 r` targets masked out.
+    fn rows(range: std::ops::Range<u64>) -> HostBatch {
+        let rows = range.clone().count();
+        let of = |label: &str| -> Vec<u32> {
+            let at = |row: u64| {
+                let seed = Seed::new(1).derive(label).at(row);
+                (0..8).map(move |i| seed.below(i, 13) as u32)
+            };
+            range.clone().flat_map(at).collect()
+        };
+        let weight = |row: u64| (0..8).map(move |i| f32::from(u8::from(i >= 2 * row)));
+        HostBatch {
+            ids: of("ids"),
+            targets: of("targets"),
+            weights: range.clone().flat_map(weight).collect(),
+            rows,
+            columns: 8,
+        }
+    }
+
+    fn floats(gradients: &[Option<Tensor<1>>]) -> Vec<f32> {
+        let one = |gradient: &Tensor<1>| gradient.clone().into_data().try_into_vec::<f32>().unwrap();
+        gradients.iter().map(|gradient| one(gradient.as_ref().unwrap())).collect::<Vec<_>>().concat()
+    }
+
+    #[test]
+    fn rows_may_be_spread_over_batches_in_any_way() {
+        let model = model();
+        let seed = Seed::new(0);
+        let together = compute(&model, &Causal, &[rows(0..4)], seed);
+        assert_eq!(together.tokens, 8 + 6 + 4 + 2);
+        for split in [vec![rows(0..1), rows(1..4)], vec![rows(0..2), rows(2..3), rows(3..4)]] {
+            let apart = compute(&model, &Causal, &split, seed);
+            assert_eq!(apart.tokens, together.tokens);
+            assert!((apart.loss - together.loss).abs() < 1e-5, "{} {}", apart.loss, together.loss);
+            assert!((apart.grad_norm - together.grad_norm).abs() < 1e-5);
+            for (a, b) in floats(&apart.gradients).iter().zip(floats(&together.gradients)) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_norm_is_that_of_the_gradients() {
+        let computed = compute(&model(), &Causal, &[rows(0..3)], Seed::new(0));
+        let squares: f64 = floats(&computed.gradients).iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+        assert!((computed.grad_norm - squares.sqrt()).abs() < 1e-5 * squares.sqrt());
+        assert!(computed.is_finite());
+    }
+
+    #[test]
+    fn a_step_without_targets_is_zero() {
+        let mut batch = rows(0..1);
+        batch.weights.fill(0.0);
+        let computed = compute(&model(), &Causal, &[batch], Seed::new(0));
+        assert_eq!((computed.loss, computed.grad_norm, computed.tokens), (0.0, 0.0, 0));
+    }
+
+    #[test]
+    fn an_infinite_weight_is_noticed() {
+        struct Poison;
+        impl burn::module::ModuleMapper for Poison {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|value| value.inner().mul_scalar(f32::INFINITY))
+            }
+        }
+        assert!(parameters_are_finite(&model()));
+        assert!(!parameters_are_finite(&model().map(&mut Poison)));
+    }
+}

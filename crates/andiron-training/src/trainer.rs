@@ -1,0 +1,245 @@
+//! The loop: batches in, steps, measurements, checkpoints, and what to do when something goes wrong.
+
+mod error;
+mod outcome;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use andiron_eval::LossReport;
+use andiron_kernels::random::Seed;
+use andiron_models::DecoderModel;
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::config::TrainConfig;
+use crate::objective::{Causal, Objective};
+use crate::observe::{MetricsFile, Observer, RunStart, StepRecord, Warning};
+use crate::optimizer::{Schedule, clip_scale};
+use crate::run::Run;
+use crate::state::TrainState;
+use crate::step::{Computed, compute};
+
+pub use error::{SaveError, TrainError};
+pub use outcome::{Outcome, Status};
+
+/// More skipped steps than this among a hundred bring an earlier state back.
+const MAX_SKIPS: usize = 3;
+
+/// A run goes back this many times, then stops.
+const MAX_ROLLBACKS: u32 = 3;
+
+/// Trains as `config` says, from the newest checkpoint in its output directory or from the beginning.
+///
+/// `device` is a plain one (no autodiff). When `stop` becomes true the step at hand is finished and saved.
+///
+/// # Errors
+/// If the configuration, the data or the output directory cannot be used, if a checkpoint was made under another
+/// configuration, or if the loss keeps being non-finite. A checkpoint that cannot be *saved* is no error: the run goes on
+/// and the outcome tells.
+pub fn start_or_resume(
+    config: &TrainConfig,
+    device: &Device,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome, TrainError> {
+    Trainer::open(config, device, Causal)?.run(observer, stop)
+}
+
+/// A run that is ready to go: its directory is locked, its data is open.
+#[derive(Debug)]
+pub struct Trainer<O> {
+    run: Run,
+    objective: O,
+    schedule: Schedule,
+    dropout: Seed,
+    failed_saves: u32,
+    saved_step: Option<u64>,
+}
+
+impl<O: Objective<DecoderModel>> Trainer<O> {
+    /// Opens the data and takes the output directory for itself.
+    ///
+    /// # Errors
+    /// If the configuration, the data or the output directory cannot be used.
+    pub fn open(config: &TrainConfig, device: &Device, objective: O) -> Result<Self, TrainError> {
+        let run = Run::open(config, device)?;
+        let schedule = config.optimizer.schedule(config.run.steps);
+        let dropout = Seed::new(config.run.seed).derive("dropout");
+        Ok(Self { run, objective, schedule, dropout, failed_saves: 0, saved_step: None })
+    }
+
+    /// Trains to the end, or until `stop` becomes true; see [`start_or_resume`].
+    ///
+    /// # Errors
+    /// As for [`start_or_resume`].
+    pub fn run(mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome, TrainError> {
+        let loaded = self.run.load(observer)?;
+        self.run.write_config()?;
+        let resumed_from = loaded.as_ref().map(|state| state.progress.step);
+        self.saved_step = resumed_from;
+        let mut state = loaded.unwrap_or_else(|| self.run.fresh_state());
+        let mut metrics = MetricsFile::open(&self.run.metrics_path(), state.progress.step)?;
+        let (steps, data) = (self.run.config.run.steps, &self.run.config.data);
+        observer.on_start(&RunStart {
+            steps,
+            resumed_from,
+            n_parameters: state.bundle.model.num_params(),
+            tokens_per_step: (data.rows * data.context) as u64 * self.run.config.run.accumulate,
+        });
+        let mut valid = None;
+        while state.progress.step < steps {
+            if stop.load(Ordering::Relaxed) {
+                self.save(&state, &metrics, observer);
+                return Ok(self.outcome(&state, resumed_from, Status::Interrupted));
+            }
+            (state, valid) = self.step(state, &mut metrics, observer)?;
+        }
+        // A run that had already finished is measured again.
+        let valid = match valid {
+            Some(valid) => Some(valid),
+            None => self.measure(&state, observer)?,
+        };
+        let model = self.run.export(&state).map_err(|source| TrainError::Export { source })?;
+        let outcome = self.outcome(&state, resumed_from, Status::Finished);
+        Ok(Outcome { valid, model: Some(model), ..outcome })
+    }
+
+    /// One step, and whatever is due after it.
+    fn step(
+        &mut self,
+        mut state: TrainState,
+        metrics: &mut MetricsFile,
+        observer: &mut dyn Observer,
+    ) -> Result<(TrainState, Option<LossReport>), TrainError> {
+        let started = Instant::now();
+        let before = state.progress.step;
+        let batches = self.run.next_batches(&mut state.progress);
+        let lr = self.schedule.at(before);
+        let computed = compute(&state.bundle.model, &self.objective, &batches, self.dropout.at(before));
+        let Computed { loss, grad_norm, tokens, .. } = computed;
+        let step = before + 1;
+        let skipped = !computed.is_finite();
+        if skipped {
+            observer.on_warning(&Warning::Skipped { step, loss, grad_norm });
+            if state.progress.skip(step) > MAX_SKIPS {
+                return Ok((self.roll_back(state, metrics, observer)?, None));
+            }
+        } else {
+            let scale = clip_scale(grad_norm, self.run.config.optimizer.clip_norm);
+            state = state.updated(computed, lr, scale);
+            state.progress.tokens += tokens;
+        }
+        state.progress.step = step;
+        let seconds = started.elapsed().as_secs_f64();
+        let valid = if self.measures_after(step) { self.measure(&state, observer)? } else { None };
+        state.progress.elapsed_s += started.elapsed().as_secs_f64();
+        let record = StepRecord {
+            step,
+            loss,
+            lr,
+            grad_norm,
+            tokens: state.progress.tokens,
+            skipped,
+            valid_loss: valid.map(|report| report.loss),
+            tokens_per_s: tokens as f64 / seconds,
+            elapsed_s: state.progress.elapsed_s,
+        };
+        self.log(&record, metrics, observer);
+        if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.config.run.steps {
+            self.save(&state, metrics, observer);
+        }
+        Ok((state, valid))
+    }
+
+    /// An earlier state, with the data since then left out.
+    fn roll_back(
+        &mut self,
+        state: TrainState,
+        metrics: &mut MetricsFile,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainState, TrainError> {
+        let failed = state.progress;
+        let count = failed.rollbacks + 1;
+        if count > MAX_ROLLBACKS {
+            return Err(TrainError::Diverged { step: failed.step + 1, rollbacks: failed.rollbacks });
+        }
+        let mut state = self.run.load(observer)?.unwrap_or_else(|| self.run.fresh_state());
+        state.progress.next_batch = failed.next_batch;
+        state.progress.rollbacks = count;
+        state.progress.elapsed_s = failed.elapsed_s;
+        state.progress.recent_skips.clear();
+        let to = state.progress.step;
+        *metrics = MetricsFile::open(&self.run.metrics_path(), to)?;
+        observer.on_warning(&Warning::RolledBack { to, count });
+        Ok(state)
+    }
+
+    fn measures_after(&self, step: u64) -> bool {
+        let every = self.run.config.evaluate.every;
+        step == self.run.config.run.steps || (every > 0 && step.is_multiple_of(every))
+    }
+
+    /// Measures the model: at the end on all of the validation data, before on as much as is configured.
+    fn measure(
+        &self,
+        state: &TrainState,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<LossReport>, TrainError> {
+        let step = state.progress.step;
+        let ended = step == self.run.config.run.steps;
+        let limit = if ended { None } else { self.run.config.evaluate.max_windows };
+        let report = self.run.evaluate(&state.plain_model(), limit)?;
+        if let Some(report) = &report {
+            observer.on_eval(step, report);
+        }
+        Ok(report)
+    }
+
+    fn log(&self, record: &StepRecord, metrics: &mut MetricsFile, observer: &mut dyn Observer) {
+        let config = &self.run.config.run;
+        let last = record.step == config.steps;
+        let due = record.step.is_multiple_of(config.log_every) || record.valid_loss.is_some() || last;
+        if due && let Err(source) = metrics.write(record) {
+            observer.on_warning(&Warning::NotLogged { step: record.step, source });
+        }
+        observer.on_step(record);
+    }
+
+    /// Saves a checkpoint; a failure is told and counted.
+    fn save(&mut self, state: &TrainState, metrics: &MetricsFile, observer: &mut dyn Observer) {
+        let step = state.progress.step;
+        if self.saved_step == Some(step) {
+            return;
+        }
+        // The lines before a checkpoint must outlive it: a resumed run does not write them again.
+        let saved = metrics.sync().map_err(SaveError::from).and_then(|()| self.run.save(state));
+        match saved {
+            Ok(path) => {
+                self.saved_step = Some(step);
+                observer.on_checkpoint(step, &path);
+            }
+            Err(source) => {
+                self.failed_saves += 1;
+                observer.on_warning(&Warning::NotSaved { step, source });
+            }
+        }
+    }
+
+    fn outcome(&self, state: &TrainState, resumed_from: Option<u64>, status: Status) -> Outcome {
+        Outcome {
+            status,
+            step: state.progress.step,
+            tokens: state.progress.tokens,
+            resumed_from,
+            valid: None,
+            model: None,
+            saved: self.saved_step == Some(state.progress.step),
+            failed_saves: self.failed_saves,
+            rollbacks: state.progress.rollbacks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

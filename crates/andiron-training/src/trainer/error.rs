@@ -1,0 +1,123 @@
+//! What ends a run, and what a run survives.
+
+use std::path::PathBuf;
+
+use andiron_data::loader::LoaderError;
+use andiron_data::shard::DatasetError;
+use andiron_eval::task::windows::WindowsError;
+
+use crate::checkpoint::CheckpointError;
+use crate::config::ConfigError;
+use crate::files::FileError;
+use crate::optimizer::OptimizerError;
+
+/// Why a run cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data cannot be opened.
+    #[error("the data cannot be used")]
+    Data {
+        /// The cause; names the file.
+        source: Box<DatasetError>,
+    },
+    /// The data has ids that the model does not know.
+    #[error(
+        "{} has a vocabulary of {data} tokens, the model one of {model}: set model.vocab_size to at least {data}",
+        path.display()
+    )]
+    Vocabulary {
+        /// The dataset.
+        path: PathBuf,
+        /// Its vocabulary.
+        data: usize,
+        /// The model's.
+        model: usize,
+    },
+    /// The training data cannot be cut into sequences.
+    #[error("{} cannot be trained on", path.display())]
+    Loader {
+        /// The dataset.
+        path: PathBuf,
+        /// The cause.
+        source: LoaderError,
+    },
+    /// The validation data cannot be measured on.
+    #[error("the validation data cannot be used")]
+    Evaluate {
+        /// The cause.
+        source: WindowsError,
+    },
+    /// Another process writes to the run.
+    #[error("{} is in use by another process: wait for it, or choose another run.output", path.display())]
+    Busy {
+        /// The run's directory.
+        path: PathBuf,
+    },
+    /// A checkpoint was made under another configuration.
+    #[error(
+        "{} was made with {field} = {before}, the configuration now says {now}: set it back, or choose another \
+         run.output",
+        path.display()
+    )]
+    Mismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The first field that differs.
+        field: String,
+        /// Its value in the checkpoint, as JSON.
+        before: String,
+        /// Its value now, as JSON.
+        now: String,
+    },
+    /// Checkpoints cannot be listed or used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file of the run cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The loss stays non-finite, however often the run goes back.
+    #[error(
+        "training diverged at step {step} after {rollbacks} rollbacks: lower optimizer.lr, lengthen \
+         optimizer.warmup_steps or look at the data"
+    )]
+    Diverged {
+        /// The last step that was tried.
+        step: u64,
+        /// How often the run had gone back.
+        rollbacks: u32,
+    },
+    /// The final model cannot be written.
+    #[error("the final model cannot be written; the last checkpoint holds it")]
+    Export {
+        /// The cause.
+        source: SaveError,
+    },
+}
+
+/// Why a checkpoint or a model was not saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// The directory cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The model cannot be written.
+    #[error("the model cannot be written")]
+    Model {
+        /// The cause; names the file.
+        source: Box<andiron_models::weights::SaveError>,
+    },
+    /// The optimizer's state cannot be written.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    /// A weight is infinite or not a number, so the state would be of no use.
+    #[error("a weight is not finite")]
+    NotFinite,
+}

@@ -1,0 +1,37 @@
+//! How a run ended.
+
+use std::path::PathBuf;
+
+use andiron_eval::LossReport;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub status: Status,
+    /// Steps done.
+    pub step: u64,
+    /// Targets trained on.
+    pub tokens: u64,
+    /// Steps that an earlier process had done; `None` if this one began the run.
+    pub resumed_from: Option<u64>,
+    /// The final measurement over all of the validation data, if the run finished and has any.
+    pub valid: Option<LossReport>,
+    /// The final model's directory, if the run finished.
+    pub model: Option<PathBuf>,
+    /// Whether a checkpoint of the last step is on the disk.
+    pub saved: bool,
+    /// Checkpoints that could not be saved.
+    pub failed_saves: u32,
+    /// Times the run went back to an earlier state.
+    pub rollbacks: u32,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All steps are done.
+    Finished,
+    /// It was asked to stop; running it again goes on.
+    Interrupted,
+}

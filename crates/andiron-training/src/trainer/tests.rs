@@ -1,0 +1,418 @@
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use andiron_core::Forward;
+use burn::tensor::Tensor;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::objective::Batch;
+use crate::testing::{config_in, device, train, write_data};
+
+/// Asks the run to stop after a step, and remembers what it was told.
+struct StopAfter<'a> {
+    step: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for StopAfter<'_> {
+    fn on_step(&mut self, record: &StepRecord) {
+        if record.step == self.step {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Heard {
+    warnings: Vec<String>,
+    checkpoints: Vec<u64>,
+    measured: Vec<(u64, u64)>,
+    skipped: Vec<u64>,
+}
+
+impl Observer for Heard {
+    fn on_step(&mut self, record: &StepRecord) {
+        if record.skipped {
+            self.skipped.push(record.step);
+        }
+    }
+
+    fn on_eval(&mut self, step: u64, report: &LossReport) {
+        self.measured.push((step, report.tokens));
+    }
+
+    fn on_checkpoint(&mut self, step: u64, path: &Path) {
+        assert!(path.join("manifest.json").exists());
+        self.checkpoints.push(step);
+    }
+
+    fn on_warning(&mut self, warning: &Warning) {
+        self.warnings.push(warning.to_string());
+    }
+}
+
+/// The causal loss, but for the calls that are to give something else.
+struct Faulty<F> {
+    calls: Cell<u64>,
+    factor: F,
+}
+
+impl<F: Fn(u64) -> f32> Faulty<F> {
+    fn new(factor: F) -> Self {
+        Self { calls: Cell::new(0), factor }
+    }
+}
+
+impl<F: Fn(u64) -> f32> Objective<DecoderModel> for Faulty<F> {
+    fn loss(&self, model: &DecoderModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
+        self.calls.set(self.calls.get() + 1);
+        Causal.loss(model, batch, cx).mul_scalar((self.factor)(self.calls.get()))
+    }
+}
+
+/// The lines of `metrics.jsonl` without what depends on the machine.
+fn metrics(config: &TrainConfig) -> Vec<Value> {
+    let text = fs::read_to_string(config.run.output.join("metrics.jsonl")).unwrap();
+    let strip = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let fields = line.as_object_mut().unwrap();
+        assert!(fields.remove("tokens_per_s").is_some() && fields.remove("elapsed_s").is_some());
+        line
+    };
+    text.lines().map(strip).collect()
+}
+
+fn steps(config: &TrainConfig) -> Vec<u64> {
+    metrics(config).iter().map(|line| line["step"].as_u64().unwrap()).collect()
+}
+
+/// The bytes that a run is for: the final model and the optimizer beside it.
+fn result(config: &TrainConfig) -> [Vec<u8>; 2] {
+    let last = config.run.output.join(format!("step-{:06}", config.run.steps));
+    [config.run.output.join("model/model.safetensors"), last.join("optimizer.safetensors")]
+        .map(|path| fs::read(path).unwrap())
+}
+
+fn in_new_directory(overrides: &[&str]) -> (TempDir, TrainConfig) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path(), overrides);
+    (dir, config)
+}
+
+fn finish(config: &TrainConfig) -> Outcome {
+    train(config, Causal, &mut ()).unwrap()
+}
+
+fn interrupt(config: &TrainConfig, step: u64) -> Outcome {
+    let stop = AtomicBool::new(false);
+    start_or_resume(config, &device(), &mut StopAfter { step, stop: &stop }, &stop).unwrap()
+}
+
+#[test]
+fn a_run_learns_and_leaves_everything_behind() {
+    let (_dir, config) = in_new_directory(&["run.steps=60", "evaluate.every=20", "evaluate.max_windows=2"]);
+    let mut heard = Heard::default();
+    let outcome = train(&config, Causal, &mut heard).unwrap();
+    assert_eq!((outcome.status, outcome.step, outcome.tokens), (Status::Finished, 60, 60 * 24));
+    assert_eq!((outcome.saved, outcome.failed_saves, outcome.rollbacks), (true, 0, 0));
+    assert_eq!(heard.warnings, [""; 0]);
+    assert_eq!(heard.checkpoints, (1..=12).map(|i| 5 * i).collect::<Vec<_>>());
+    // Two windows of eight on the way, all six at the end.
+    assert_eq!(heard.measured, [(20, 16), (40, 16), (60, 48)]);
+    let lines = metrics(&config);
+    assert_eq!(steps(&config), (1..=60).collect::<Vec<_>>());
+    assert_eq!(lines[59]["valid_loss"].as_f64(), outcome.valid.map(|report| report.loss));
+    let (first, last) = (lines[0]["loss"].as_f64().unwrap(), outcome.valid.unwrap().loss);
+    // A guess among thirteen costs ln 13 = 2.56 nats, knowing the rule ln 2 = 0.69.
+    assert!((2.4..2.8).contains(&first) && last < 1.6, "{first} {last}");
+    let written = TrainConfig::load(&config.run.output.join("config.toml"), &[]).unwrap();
+    assert_eq!(written, config);
+    let kept = crate::files::list(&config.run.output).unwrap();
+    let expected = [
+        ".lock",
+        "config.toml",
+        "latest",
+        "metrics.jsonl",
+        "model",
+        "step-000050",
+        "step-000055",
+        "step-000060",
+    ];
+    assert_eq!(kept, expected);
+}
+
+#[test]
+fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
+    let all = ["run.accumulate=2", "evaluate.every=6", "run.steps=12", "data.order=epochs"];
+    let (_whole_dir, whole) = in_new_directory(&all);
+    finish(&whole);
+    for step in 1..12 {
+        let (_dir, config) = in_new_directory(&all);
+        let stopped = interrupt(&config, step);
+        assert_eq!((stopped.status, stopped.step, stopped.saved), (Status::Interrupted, step, true));
+        assert_eq!(stopped.model, None);
+        let outcome = finish(&config);
+        assert_eq!((outcome.status, outcome.resumed_from), (Status::Finished, Some(step)));
+        assert_eq!(metrics(&config), metrics(&whole), "stopped after step {step}");
+        assert!(result(&config) == result(&whole), "stopped after step {step}");
+    }
+}
+
+#[test]
+fn a_run_that_lost_its_last_steps_does_them_again() {
+    let (_whole_dir, whole) = in_new_directory(&["run.steps=12"]);
+    finish(&whole);
+    let (_dir, config) = in_new_directory(&["run.steps=12"]);
+    interrupt(&config, 9);
+    // As a crash leaves it: metrics up to step 9, the newest checkpoint of step 5.
+    fs::remove_dir_all(config.run.output.join("step-000009")).unwrap();
+    fs::write(config.run.output.join("latest"), "step-000009\n").unwrap();
+    assert_eq!(finish(&config).resumed_from, Some(5));
+    assert_eq!(metrics(&config), metrics(&whole));
+    assert!(result(&config) == result(&whole));
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_and_the_older_one_goes_on() {
+    let (_whole_dir, whole) = in_new_directory(&["run.steps=12"]);
+    finish(&whole);
+    let (_dir, config) = in_new_directory(&["run.steps=12"]);
+    interrupt(&config, 8);
+    let weights = config.run.output.join("step-000008/model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let mut heard = Heard::default();
+    let outcome = train(&config, Causal, &mut heard).unwrap();
+    assert_eq!(outcome.resumed_from, Some(5));
+    assert_eq!(heard.warnings.len(), 1);
+    assert!(heard.warnings[0].contains("step 8") && heard.warnings[0].contains("model.safetensors"));
+    assert_eq!(metrics(&config), metrics(&whole));
+    assert!(result(&config) == result(&whole));
+}
+
+#[test]
+fn a_finished_run_is_only_measured_again() {
+    let (_dir, config) = in_new_directory(&["run.steps=6"]);
+    let first = finish(&config);
+    let before = result(&config);
+    let again = finish(&config);
+    assert_eq!(again.resumed_from, Some(6));
+    assert_eq!((again.valid, again.model, again.saved), (first.valid, first.model, true));
+    assert!(result(&config) == before);
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let (_one_dir, one) = in_new_directory(&["run.steps=3"]);
+    let (_other_dir, other) = in_new_directory(&["run.steps=3", "run.seed=8"]);
+    finish(&one);
+    finish(&other);
+    assert_ne!(metrics(&one), metrics(&other));
+}
+
+#[test]
+fn three_bad_steps_are_skipped_and_change_nothing() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let (_dir, config) =
+            in_new_directory(&["run.steps=12", "checkpoint.every=1", "checkpoint.keep_last=12"]);
+        let faulty = Faulty::new(|call| if (7..=9).contains(&call) { value } else { 1.0 });
+        let mut heard = Heard::default();
+        let outcome = train(&config, faulty, &mut heard).unwrap();
+        assert_eq!((outcome.status, outcome.rollbacks, outcome.tokens), (Status::Finished, 0, 9 * 24));
+        assert_eq!((heard.skipped, heard.warnings.len()), (vec![7, 8, 9], 3));
+        let weights = |step: u64| {
+            fs::read(config.run.output.join(format!("step-{step:06}/model/model.safetensors"))).unwrap()
+        };
+        assert!(weights(6) == weights(9) && weights(9) != weights(10));
+        let lines = metrics(&config);
+        assert_eq!((&lines[6]["loss"], &lines[6]["skipped"]), (&Value::Null, &Value::Bool(true)));
+        assert!(lines[9]["loss"].is_number());
+    }
+}
+
+#[test]
+fn a_fourth_bad_step_brings_the_last_state_back_and_leaves_its_data_out() {
+    let (_dir, config) = in_new_directory(&["run.steps=14"]);
+    let mut heard = Heard::default();
+    // Steps 7 to 10 are bad; the checkpoint is of step 5, so batches 6 to 10 are left out.
+    let faulty = Faulty::new(|call| if (7..=10).contains(&call) { f32::NAN } else { 1.0 });
+    let outcome = train(&config, faulty, &mut heard).unwrap();
+    assert_eq!((outcome.status, outcome.rollbacks), (Status::Finished, 1));
+    assert_eq!(steps(&config), (1..=14).collect::<Vec<_>>());
+    assert!(metrics(&config).iter().all(|line| line.get("skipped").is_none()));
+    let last = heard.warnings.last().unwrap();
+    assert!(last.contains("after step 5") && last.contains("rollback 1"), "{last}");
+    let state = fs::read_to_string(config.run.output.join("step-000014/state.json")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["progress"]["next_batch"], 14 + 5);
+}
+
+#[test]
+fn a_run_without_a_checkpoint_goes_back_to_its_beginning() {
+    let (_dir, config) = in_new_directory(&["run.steps=6", "checkpoint.every=100"]);
+    let faulty = Faulty::new(|call| if call <= 4 { f32::NAN } else { 1.0 });
+    let outcome = train(&config, faulty, &mut ()).unwrap();
+    assert_eq!((outcome.status, outcome.step, outcome.rollbacks), (Status::Finished, 6, 1));
+    assert_eq!(steps(&config), (1..=6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_that_keeps_failing_stops() {
+    let (_dir, config) = in_new_directory(&[]);
+    let faulty = Faulty::new(|call| if call > 7 { f32::NAN } else { 1.0 });
+    let error = train(&config, faulty, &mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { rollbacks: 3, .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_saved_does_not_stop_the_run() {
+    let (_whole_dir, whole) = in_new_directory(&["run.steps=12"]);
+    finish(&whole);
+    let (_dir, config) = in_new_directory(&["run.steps=12"]);
+    let mut heard = Heard::default();
+    let trainer = Trainer::open(&config, &device(), Causal).unwrap();
+    // A file where the checkpoint of step 10 would be written.
+    fs::write(config.run.output.join(".step-000010.partial"), "").unwrap();
+    let outcome = trainer.run(&mut heard, &AtomicBool::new(false)).unwrap();
+    assert_eq!((outcome.failed_saves, outcome.saved), (1, true));
+    assert_eq!(heard.checkpoints, [5, 12]);
+    assert!(heard.warnings[0].contains("step 10"), "{:?}", heard.warnings);
+    assert_eq!(metrics(&config), metrics(&whole));
+    assert!(result(&config) == result(&whole));
+}
+
+#[test]
+fn a_state_that_is_not_finite_is_not_saved() {
+    let (_dir, config) = in_new_directory(&["run.steps=4", "checkpoint.every=2"]);
+    let mut heard = Heard::default();
+    // Finite gradients, but a learning rate that throws the weights out of range.
+    let config = TrainConfig {
+        optimizer: crate::optimizer::OptimizerConfig { lr: 1e38, weight_decay: 1e10, ..config.optimizer },
+        ..config
+    };
+    let _ = train(&config, Causal, &mut heard);
+    assert_eq!(heard.checkpoints, [0u64; 0]);
+}
+
+#[track_caller]
+fn check_mismatch(set: &[&str], field: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    interrupt(&config_in(dir.path(), &[]), 3);
+    let error = train(&config_in(dir.path(), set), Causal, &mut ()).unwrap_err();
+    match &error {
+        TrainError::Mismatch { field: found, .. } => assert_eq!(found, field),
+        other => panic!("{other}"),
+    }
+    assert!(error.to_string().contains(field));
+    // The refusal changed nothing.
+    assert_eq!(finish(&config_in(dir.path(), &[])).resumed_from, Some(3));
+}
+
+#[test]
+fn a_checkpoint_of_another_configuration_is_refused() {
+    check_mismatch(&["optimizer.lr=0.02"], "optimizer.lr");
+    check_mismatch(&["run.seed=8"], "run.seed");
+    check_mismatch(&["run.steps=21"], "run.steps");
+    check_mismatch(&["model.n_layer=1"], "model.n_layer");
+    check_mismatch(&["data.rows=4"], "data.rows");
+}
+
+#[test]
+fn what_does_not_change_the_weights_may_change() {
+    let dir = tempfile::tempdir().unwrap();
+    interrupt(&config_in(dir.path(), &[]), 3);
+    let set = ["run.log_every=2", "checkpoint.every=3", "checkpoint.keep_last=2", "evaluate.every=4"];
+    let outcome = train(&config_in(dir.path(), &set), Causal, &mut ()).unwrap();
+    assert_eq!(outcome.resumed_from, Some(3));
+}
+
+#[test]
+fn a_constant_run_may_be_made_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = ["optimizer.schedule=constant", "run.steps=4"];
+    finish(&config_in(dir.path(), &set));
+    let longer = config_in(dir.path(), &["optimizer.schedule=constant", "run.steps=8"]);
+    let outcome = finish(&longer);
+    assert_eq!((outcome.resumed_from, outcome.step), (Some(4), 8));
+    assert_eq!(steps(&longer), (1..=8).collect::<Vec<_>>());
+}
+
+#[test]
+fn other_data_under_the_same_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config_in(dir.path(), &[]);
+    interrupt(&config, 3);
+    fs::remove_dir_all(&config.data.train).unwrap();
+    write_data(&config.data.train, 500);
+    let error = train(&config, Causal, &mut ()).unwrap_err();
+    assert!(matches!(&error, TrainError::Mismatch { field, .. } if field == "data.train_blake3"), "{error}");
+}
+
+#[test]
+fn two_runs_cannot_share_a_directory() {
+    let (_dir, config) = in_new_directory(&[]);
+    let held = Trainer::open(&config, &device(), Causal).unwrap();
+    let error = Trainer::open(&config, &device(), Causal).unwrap_err();
+    assert!(matches!(error, TrainError::Busy { .. }), "{error}");
+    drop(held);
+    Trainer::open(&config, &device(), Causal).unwrap();
+}
+
+#[test]
+fn the_tokenizer_goes_with_every_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = dir.path().join("tokenizer");
+    fs::create_dir(&tokenizer).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json", "corpus.txt"] {
+        fs::write(tokenizer.join(file), file).unwrap();
+    }
+    let set = format!("data.tokenizer={:?}", tokenizer.display().to_string());
+    let config = config_in(dir.path(), &["run.steps=5", &set]);
+    finish(&config);
+    for model in ["model", "step-000005/model"] {
+        let files = crate::files::list(&config.run.output.join(model)).unwrap();
+        let expected = [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ];
+        assert_eq!(files, expected);
+    }
+    fs::write(tokenizer.join("tokenizer.json"), "another").unwrap();
+    let error = train(&config, Causal, &mut ()).unwrap_err();
+    assert!(
+        matches!(&error, TrainError::Mismatch { field, .. } if field == "data.tokenizer_blake3"),
+        "{error}"
+    );
+    fs::remove_file(tokenizer.join("tokenizer.json")).unwrap();
+    let error = train(&config, Causal, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn data_that_does_not_fit_the_model_is_refused() {
+    let (_dir, config) = in_new_directory(&["model.vocab_size=12"]);
+    let error = train(&config, Causal, &mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Vocabulary { data: 13, model: 12, .. }), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    write_data(&dir.path().join("train"), 8);
+    let error = train(&config_in(dir.path(), &[]), Causal, &mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Loader { .. }), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    write_data(&dir.path().join("valid"), 8);
+    let error = train(&config_in(dir.path(), &[]), Causal, &mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Evaluate { .. }), "{error}");
+
+    let (_dir, config) = in_new_directory(&["data.train=nowhere"]);
+    let error = train(&config, Causal, &mut ()).unwrap_err();
+    assert!(matches!(error, TrainError::Data { .. }), "{error}");
+}
