@@ -169,7 +169,7 @@ fn nothing_wanted_needs_no_model() {
 
 #[track_caller]
 fn check_refused(prompt: &[u32], options: GenerateOptions, message: &str) {
-    let refused = Decoding::new(&Rolling::new(8), prompt, options).err().expect("must be refused");
+    let refused = Decoding::new(&Rolling::new(8), prompt, options).expect_err("must be refused");
     assert_eq!(refused.to_string(), message);
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// ln of 0.5, 0.25, 0.125, 0.0625, 0.0625.
-const HALVES: [f32; 5] = [-0.693_147_2, -1.386_294_4, -2.079_441_5, -2.772_588_7, -2.772_588_7];
+const HALVES: [f32; 5] = [-std::f32::consts::LN_2, -1.386_294_4, -2.079_441_5, -2.772_588_7, -2.772_588_7];
 
 fn sampler(edit: impl FnOnce(&mut SamplingParams)) -> Sampler {
     let mut params = SamplingParams::default();
