@@ -29,11 +29,24 @@ impl Backend {
         }
     }
 
+    /// Cargo features of a build for this backend.
+    ///
+    /// Any but the default one comes with the CPU backends, so that one build both runs and can be compared with
+    /// them: a GPU build is too long to be made twice.
+    pub fn features(self) -> String {
+        match self {
+            Self::Ndarray => Self::Ndarray.name().to_owned(),
+            Self::Flex => format!("{},{}", Self::Ndarray, Self::Flex),
+            gpu => format!("{},{},{gpu}", Self::Ndarray, Self::Flex),
+        }
+    }
+
     /// About how long the first build takes, in minutes on two cores.
     pub fn first_build_minutes(self) -> u32 {
         match self {
-            Self::Ndarray | Self::Flex => 5,
-            Self::Wgpu | Self::Vulkan | Self::Metal | Self::Cuda => 16,
+            Self::Ndarray => 6,
+            Self::Flex => 9,
+            Self::Wgpu | Self::Vulkan | Self::Metal | Self::Cuda => 20,
         }
     }
 }
@@ -83,6 +96,13 @@ mod tests {
     fn an_index_stays_with_the_device() {
         assert_eq!(Choice::parse("wgpu:1"), Ok(Choice { backend: Backend::Wgpu, device: "wgpu:1".into() }));
         assert_eq!(Choice::parse("ndarray"), Ok(Choice::from(Backend::Ndarray)));
+    }
+
+    #[test]
+    fn a_gpu_build_has_the_cpu_backends_too() {
+        assert_eq!(Backend::Ndarray.features(), "ndarray");
+        assert_eq!(Backend::Flex.features(), "ndarray,flex");
+        assert_eq!(Backend::Wgpu.features(), "ndarray,flex,wgpu");
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn build(workspace: &Workspace, choice: &Choice, andiron: &Path) -> Result<()> {
     // No `--no-default-features`: the program has no default features, and with the same flags as `cargo xtask test`
     // both share every build.
     let mut cargo = workspace.cargo(&target_dir, "build");
-    cargo.args(["--release", "--package", "andiron-cli", "--features", choice.backend.name()]);
+    cargo.args(["--release", "--package", "andiron-cli", "--features", &choice.backend.features()]);
     let status = cargo.status().context("cannot run cargo")?;
     ensure!(status.success(), "andiron could not be built for {}; cargo says why above", choice.backend);
     if first {

@@ -83,7 +83,7 @@ fn a_backend_has_its_own_target_folder() {
         "wgpu",
         "serve --port 0 --backend wgpu:1",
         "built/wgpu",
-        "wgpu",
+        "ndarray,flex,wgpu",
         "--device wgpu:1 serve --port 0",
     );
 }
@@ -94,7 +94,7 @@ fn a_device_of_the_caller_wins() {
         "device",
         "doctor --backend wgpu --device wgpu:2",
         "built/wgpu",
-        "wgpu",
+        "ndarray,flex,wgpu",
         "--device wgpu:2 doctor",
     );
 }

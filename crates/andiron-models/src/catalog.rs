@@ -90,6 +90,14 @@ macro_rules! decoders {
                 match self { $(Self::$variant(config) => config.sizes(),)+ }
             }
 
+            /// Checks that the sizes describe a model. Serde alone does not.
+            ///
+            /// # Errors
+            /// Names the first key that makes no sense.
+            pub fn validate(&self) -> Result<(), ConfigError> {
+                match self { $(Self::$variant(config) => config.validate(),)+ }
+            }
+
             /// Checks that training computes what the configuration says.
             ///
             /// # Errors
@@ -167,11 +175,11 @@ impl DecoderConfig {
     fn from_value(value: Value) -> Result<Self, ReadError> {
         let mut fields = match value {
             Value::Object(fields) => fields,
-            _ => return Err(serde::de::Error::custom("expected a JSON object")).map_err(ReadError::Json),
+            _ => return Err(ReadError::Json(serde::de::Error::custom("expected a JSON object"))),
         };
         let model_type = match fields.get("model_type") {
             Some(Value::String(model_type)) => model_type.clone(),
-            _ => return Err(serde::de::Error::missing_field("model_type")).map_err(ReadError::Json),
+            _ => return Err(ReadError::Json(serde::de::Error::missing_field("model_type"))),
         };
         Self::from_fields(&model_type, &mut fields)
     }

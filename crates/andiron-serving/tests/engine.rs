@@ -5,7 +5,7 @@
 mod common;
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use andiron_models::generate::{FinishReason, GenerateError, GenerateOptions, SamplingParams};
 use andiron_serving::engine::{
@@ -182,4 +182,20 @@ async fn an_idle_engine_gives_signs_of_life() {
     })
     .await;
     assert!(handle.heartbeat_age() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_model_that_hangs_does_not_keep_its_owner() {
+    let (engine, gate) = engine(1);
+    gate.set(Some(0));
+    let handle = engine.handle();
+    let generations = handle.submit(vec![job(&[1], 1)]).unwrap();
+    eventually("it hangs", || handle.load().running == 1).await;
+    let begun = Instant::now();
+    drop(engine);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    gate.set(None);
+    for generation in generations {
+        all_events(generation).await;
+    }
 }

@@ -36,21 +36,12 @@ pub fn test(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> 
             steps.run("doc tests", &mut doc_tests);
         }
     } else {
-        let mut tests = runner.command(workspace, &workspace.scratch_dir(&format!("test-{backend}")));
+        let mut tests = runner.command(workspace, &workspace.target_dir(backend));
         tests.args(["--release", "--package", "andiron-cli", "--test", "backends"]);
-        tests.args(["--features", &compared_features(backend)]);
+        tests.args(["--features", &backend.features()]);
         steps.run(&format!("tests across backends, with {backend}"), tests.args(&invocation.args));
     }
     Ok(steps.finish())
-}
-
-/// Both CPU backends and the one that is compared with them.
-fn compared_features(backend: Backend) -> String {
-    let mut features = vec![Backend::Ndarray.name(), Backend::Flex.name()];
-    if !features.contains(&backend.name()) {
-        features.push(backend.name());
-    }
-    features.join(",")
 }
 
 fn names_package(args: &[OsString]) -> bool {
@@ -105,11 +96,5 @@ mod tests {
         assert!(names("loader --package=andiron-data"));
         assert!(!names("--no-fail-fast loader"));
         assert!(!names("-- -p"));
-    }
-
-    #[test]
-    fn a_backend_is_compared_with_both_cpu_backends() {
-        assert_eq!(compared_features(Backend::Wgpu), "ndarray,flex,wgpu");
-        assert_eq!(compared_features(Backend::Flex), "ndarray,flex");
     }
 }

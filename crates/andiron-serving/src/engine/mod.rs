@@ -16,7 +16,7 @@ mod worker;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use andiron_models::generate::{GenerateOptions, NextToken};
 
@@ -68,7 +68,11 @@ pub enum EngineError {
     },
 }
 
-/// A running engine. Dropping it stops the work and waits for the thread, at most one step of the model.
+/// How long a dropped engine waits for the step that its thread is in.
+const LAST_STEP: Duration = Duration::from_secs(1);
+
+/// A running engine. Dropping it stops the work and waits for the thread, which ends after the step it is in; a thread
+/// that takes longer than a second for that is left behind, so that a hanging model cannot keep a program from ending.
 #[derive(Debug)]
 pub struct Engine {
     handle: EngineHandle,
@@ -101,10 +105,18 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.handle.stop();
-        if let Some(thread) = self.thread.take() {
-            // The worker catches panics of the model, so there is nothing to learn from the result.
-            drop(thread.join());
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + LAST_STEP;
+        // The standard library cannot join with a time limit.
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!("the engine's thread hangs in a step of the model and is left behind");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        // The worker catches panics of the model, so there is nothing to learn from the result.
+        drop(thread.join());
     }
 }
 

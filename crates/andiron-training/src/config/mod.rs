@@ -41,7 +41,6 @@
 
 mod diff;
 mod load;
-mod model;
 
 use std::path::PathBuf;
 
@@ -60,7 +59,6 @@ pub struct TrainConfig {
     /// Where the run goes and how long it is.
     pub run: RunConfig,
     /// The model to train from random weights: the fields of a Hugging Face `config.json`.
-    #[serde(with = "model")]
     pub model: DecoderConfig,
     /// What it is trained on.
     pub data: DataConfig,
@@ -177,7 +175,8 @@ impl TrainConfig {
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
         check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
         optimizer.validate(run.steps)?;
-        model.check_trainable().map_err(|source| ConfigError::Model { source: Box::new(source) })?;
+        let trainable = model.validate().and_then(|()| model.check_trainable());
+        trainable.map_err(|source| ConfigError::Model { source: Box::new(source) })?;
         let longest = model.max_positions();
         let fits = data.context <= longest;
         check(fits, "data.context", data.context, &format!("at most the model's {longest} positions"))
@@ -287,9 +286,15 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_cannot_be_trained_is_refused() {
-        let error = TrainConfig::parse(CONFIG, &["model.attn_pdrop=0.1".to_owned()]).unwrap_err();
-        assert!(matches!(error, ConfigError::Model { .. }), "{error}");
+    fn a_model_that_cannot_be_built_or_trained_is_refused() {
+        for (set, cause) in [("model.n_head=3", "3 attention heads"), ("model.attn_pdrop=0.1", "attn_pdrop")]
+        {
+            let error = TrainConfig::parse(CONFIG, &[set.to_owned()]).unwrap_err();
+            match error {
+                ConfigError::Model { source } => assert!(source.to_string().contains(cause), "{source}"),
+                other => panic!("{other}"),
+            }
+        }
     }
 
     #[test]
