@@ -1,13 +1,42 @@
-"""Drives a running server with the official `openai` client.
+"""Drives a server with the official `openai` client.
 
-    python openai_client.py BASE_URL [API_KEY]      e.g.  http://127.0.0.1:8080/v1
+    python openai_client.py                         trains a small model, serves it and stops the server by SIGTERM
+    python openai_client.py BASE_URL [API_KEY]      takes a running server, e.g. http://127.0.0.1:8080/v1
 
-Exits with 0 and prints `ok` if everything is as the client expects; any model with a tokenizer will do.
+Exits with 0 and prints `ok` if everything is as the client expects; any model with a tokenizer will do. The program is
+the one that ANDIRON names, or `andiron` in the release folder of the target directory.
 """
 
+import os
+import pathlib
+import signal
+import subprocess
 import sys
+import tempfile
 
 import openai
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def program() -> str:
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    return os.environ.get("ANDIRON") or str(target / "release" / "andiron")
+
+
+def with_own_server() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([program(), "quickstart", "--steps", "60", "--output", folder], check=True, capture_output=True)
+        serve = [program(), "--log", "warn", "serve", "--model", f"{folder}/run/model", "--port", "0"]
+        with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                line = server.stdout.readline()
+                assert line.startswith("listening on http://127.0.0.1:"), line
+                main(line.split()[-1] + "/v1", "none")
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(timeout=60) == 0, server.returncode
+            finally:
+                server.kill()
 
 
 def main(base_url: str, api_key: str) -> None:
@@ -93,4 +122,7 @@ def main(base_url: str, api_key: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "none")
+    if len(sys.argv) > 1:
+        main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "none")
+    else:
+        with_own_server()
