@@ -122,7 +122,11 @@ impl DecoderBundle {
         let config = self.config.to_value().expect("configurations are plain data");
         write_json(&dir.join(CONFIG), &config)?;
         write_json(&dir.join(GENERATION), &self.generation)?;
-        weights::save(&self.model, &dir.join(WEIGHTS))
+        let weights = dir.join(WEIGHTS);
+        weights::save(&self.model, &weights)?;
+        // The library writes a file that only its owner can read; it shall be as open as those beside it.
+        let open = || fs::set_permissions(&weights, fs::metadata(dir.join(CONFIG))?.permissions());
+        open().map_err(|source| SaveError::Io { path: weights.clone(), source })
     }
 
     /// Where the model's tensors live.

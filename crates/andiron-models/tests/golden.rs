@@ -126,6 +126,8 @@ fn a_saved_model_opens_with_the_same_weights() {
         floats(bundle.model.logits(bundle.model.hidden(ids, &mut Forward::evaluation())))
     });
     assert_eq!(ours, theirs);
+    let access = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions();
+    assert_eq!(access("model.safetensors"), access("config.json"), "who may read the weights");
 }
 
 /// A copy of the fixture whose `config.json` and weights can be edited.
