@@ -1,0 +1,95 @@
+//! A character model learns a few pages of a play, in seconds.
+//!
+//! ```sh
+//! cargo run --release -p andiron-examples --example 01_train_tiny
+//! ```
+//!
+//! The story: a text becomes ids on disk, ids become batches, batches become a model directory that `transformers`
+//! opens. Interrupt it and run it again: it goes on where it stopped, bit for bit.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use andiron_core::DeviceSpec;
+use andiron_data::loader::Order;
+use andiron_data::prepare::{PrepareOptions, TokenizerChoice, prepare};
+use andiron_data::tokenizer::SpecialTokens;
+use andiron_models::DecoderConfig;
+use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
+use andiron_training::observe::{Observer, StepRecord};
+use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
+use andiron_training::trainer::start_or_resume;
+
+/// Someone who watches the run. The library itself never prints.
+struct Losses;
+
+impl Observer for Losses {
+    fn on_step(&mut self, record: &StepRecord) {
+        if record.step.is_multiple_of(50) {
+            println!("step {:>4}  loss {:.3}  {:>6.0} tokens/s", record.step, record.loss, record.tokens_per_s);
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let home = Path::new("runs/example-tiny");
+    fs::create_dir_all(home)?;
+
+    // 1. A text. The first pages of what ships with Andiron will do.
+    let play = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/shakespeare.txt"))?;
+    let pages: String = play.chars().take(60_000).collect();
+    fs::write(home.join("pages.txt"), pages)?;
+
+    // 2. A vocabulary of its characters, and the text as ids: nine tenths to learn from, one to be measured on.
+    //    Done once; the second time it finds that nothing has changed.
+    let data = home.join("data");
+    let vocabulary = TokenizerChoice::Characters(SpecialTokens::default());
+    let options = PrepareOptions::new(vec![home.join("pages.txt")], data.clone(), vocabulary);
+    let report = prepare(&options, &mut |_| ())?;
+    println!("{} characters, {} tokens to learn from", report.vocab_size, report.train.stats.tokens);
+
+    // 3. A model, and how it is trained. A run is a function of these values, the seed and the data.
+    let model = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, ..Gpt2Config::nano(report.vocab_size) };
+    let config = TrainConfig {
+        run: RunConfig { output: home.join("run"), seed: 1, steps: 400, accumulate: 1, log_every: 1 },
+        data: DataConfig {
+            train: data.join("train"),
+            valid: Some(data.join("valid")),
+            tokenizer: Some(data.join("tokenizer")),
+            rows: 16,
+            context: model.n_positions,
+            order: Order::Windows,
+        },
+        model: DecoderConfig::Gpt2(model),
+        optimizer: OptimizerConfig {
+            schedule: ScheduleKind::Cosine,
+            lr: 3e-3,
+            min_lr: 3e-4,
+            warmup_steps: 20,
+            decay_steps: None,
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            decay_embeddings: false,
+            clip_norm: 1.0,
+        },
+        checkpoint: CheckpointConfig { every: 100, keep_last: 2 },
+        evaluate: EvaluateConfig::default(),
+    };
+
+    // 4. The device is chosen here, at the edge, and handed in. `stop` would be set by a signal handler.
+    let device = DeviceSpec::first_compiled()?.open()?;
+    let stop = AtomicBool::new(false);
+    let outcome = start_or_resume(&config, &device, &mut Losses, &stop)?;
+
+    if let Some(valid) = outcome.valid {
+        println!("validation loss {:.3}, {:.3} bits a character", valid.loss, valid.bits_per_token);
+    }
+    if let Some(dir) = outcome.model {
+        println!("the model is in {}; 02_generate continues texts with it", dir.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! A model directory continues a text, piece by piece.
+//!
+//! ```sh
+//! cargo run --release -p andiron-examples --example 02_generate -- [MODEL_DIR] [PROMPT]
+//! ```
+//!
+//! Without arguments it takes the model that `01_train_tiny` left. Any GPT-2 directory in the Hugging Face layout will do,
+//! whoever trained it.
+
+use std::env;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use andiron_core::DeviceSpec;
+use andiron_data::tokenizer::{Special, StreamDecoder, Tokenizer};
+use andiron_models::DecoderBundle;
+use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams, WhenFull};
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = env::args().skip(1);
+    let dir = arguments.next().map_or_else(|| PathBuf::from("runs/example-tiny/run/model"), PathBuf::from);
+    let prompt = arguments.next().unwrap_or_else(|| "KING".to_owned());
+
+    // 1. Weights and configuration, every tensor accounted for; and the tokenizer beside them. The model knows only
+    //    ids, so the two meet here and not in the library.
+    let device = DeviceSpec::first_compiled()?.open()?;
+    let bundle = DecoderBundle::open(&dir, &device)
+        .with_context(|| format!("cannot open {}: run the example 01_train_tiny first?", dir.display()))?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    eprintln!("{} parameters", bundle.n_parameters());
+
+    // 2. How the next token is chosen. The same seed gives the same text.
+    let options = GenerateOptions {
+        sampling: SamplingParams { temperature: 0.7, top_k: 20, seed: 7, ..SamplingParams::default() },
+        max_new_tokens: 400,
+        when_full: WhenFull::Slide,
+        ..GenerateOptions::default()
+    };
+
+    // 3. One token at a time. The decoder of text holds back what is not yet a whole character.
+    let mut decoding = Decoding::new(&bundle, &tokenizer.encode(&prompt)?, options)?;
+    let mut stream = StreamDecoder::new(&tokenizer, Special::Skip);
+    let mut out = std::io::stdout();
+    write!(out, "{prompt}")?;
+    while let Some(token) = decoding.next_token(&bundle)? {
+        write!(out, "{}", stream.push(token.id)?)?;
+        out.flush()?;
+    }
+    writeln!(out, "{}", stream.finish()?)?;
+    Ok(())
+}
