@@ -1,0 +1,58 @@
+//! A whole optimizer step: forward, backward, clip, AdamW.
+#![allow(missing_docs)] // What criterion's macros make.
+
+use andiron_benches::{baby, device, nano, random};
+use andiron_data::batch::HostBatch;
+use andiron_kernels::random::Seed;
+use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_training::objective::Causal;
+use andiron_training::optimizer::{AdamW, OptimizerConfig, ScheduleKind, clip_scale};
+use andiron_training::step::compute;
+use burn::module::Module as _;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+fn step(c: &mut Criterion, name: &str, config: Gpt2Config, rows: usize) {
+    let columns = config.n_positions;
+    let vocabulary = config.vocab_size as u64;
+    let ids = |label| {
+        let seed = Seed::new(1).derive(label);
+        (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect()
+    };
+    let (ids, targets) = (ids("ids"), ids("targets"));
+    let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
+    let settings = OptimizerConfig {
+        schedule: ScheduleKind::Constant,
+        lr: 1e-3,
+        min_lr: 0.0,
+        warmup_steps: 0,
+        decay_steps: None,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        decay_embeddings: false,
+        clip_norm: 1.0,
+    };
+    let model = random(config).model;
+    let mut optimizer = AdamW::new(&model, &settings, &device());
+    let mut model = Some(model.train());
+    let mut group = c.benchmark_group("train_step");
+    group.sample_size(10).throughput(Throughput::Elements((rows * columns) as u64));
+    group.bench_function(name, |b| {
+        b.iter(|| {
+            let before = model.take().expect("each step gives a model back");
+            let computed = compute(&before, &Causal, std::slice::from_ref(&batch), Seed::new(0));
+            let scale = clip_scale(computed.grad_norm, settings.clip_norm);
+            model = Some(optimizer.update(before, computed.gradients, settings.lr, scale));
+        });
+    });
+    group.finish();
+}
+
+fn train_step(c: &mut Criterion) {
+    step(c, "nano_12x64", nano(), 12);
+    step(c, "baby_8x256", baby(), 8);
+}
+
+criterion_group!(benches, train_step);
+criterion_main!(benches);
