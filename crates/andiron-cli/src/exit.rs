@@ -1,7 +1,9 @@
 //! How a run ends: exit codes, and the paragraph that explains a failure.
 
-use std::io::Write as _;
+use std::io;
 use std::process::ExitCode;
+
+use crate::lines;
 
 /// How a verb ended without failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,19 +39,27 @@ pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => ExitCode::from(FAILED),
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
+        // The reader of standard output has gone, as `head` does; there is nothing to add for anybody.
+        Err(error) if reader_gone(&error) => ExitCode::from(FAILED),
         Err(error) => {
-            // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "error: {}", paragraph(&error));
+            lines::note!("error: {}", paragraph(&error));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }
 }
 
-/// The error and its causes in one paragraph; a cause that its effect already quotes is not repeated.
+fn reader_gone(error: &anyhow::Error) -> bool {
+    let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+/// The error and its causes in one paragraph: without empty lines, and without a cause that its effect already quotes.
 fn paragraph(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let part = cause.to_string();
+        let lines: Vec<&str> = part.lines().filter(|line| !line.trim().is_empty()).collect();
+        let part = lines.join("\n");
         if !text.contains(&part) {
             if !text.is_empty() {
                 text.push_str(": ");
@@ -70,5 +80,18 @@ mod tests {
             .context("cannot read a.json: no such file")
             .context("cannot load");
         assert_eq!(paragraph(&error), "cannot load: cannot read a.json: no such file");
+    }
+
+    #[test]
+    fn a_cause_of_several_lines_stays_one_paragraph() {
+        let error = anyhow::anyhow!("3 | lrr = 1\n  | ^^^\n\nunknown field\n").context("a.toml is wrong");
+        assert_eq!(paragraph(&error), "a.toml is wrong: 3 | lrr = 1\n  | ^^^\nunknown field");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_recognised() {
+        let error = |kind| anyhow::Error::new(io::Error::from(kind)).context("cannot write");
+        assert!(reader_gone(&error(io::ErrorKind::BrokenPipe)));
+        assert!(!reader_gone(&error(io::ErrorKind::StorageFull)));
     }
 }

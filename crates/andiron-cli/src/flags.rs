@@ -1,5 +1,7 @@
 //! The command line: what every verb shares, and the verbs.
 
+use std::io::IsTerminal as _;
+
 use andiron_core::{DeviceError, DeviceSpec};
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -21,16 +23,17 @@ pub struct Flags {
 /// What every verb understands.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Where tensors live: a backend of this build, with a device number if it has several, as in `wgpu:1`
+    /// Where the model runs: a backend of this build (`andiron doctor` lists them), with a device number if the
+    /// backend has several devices, as in `wgpu:1` [default: the first backend of this build]
     #[arg(long, global = true, value_name = "BACKEND[:N]", help_heading = "Common options")]
     device: Option<String>,
-    /// Threads of the CPU kernels; all of the machine's if not given
+    /// Threads to compute with [default: one for each processor]
     #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
     threads: Option<std::num::NonZeroUsize>,
-    /// Print the result as JSON on standard output
+    /// Print the result as one JSON object on standard output
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
-    /// How much to log on standard error: a level, or `target=level` pairs
+    /// What to log on standard error: off, error, warn, info, debug or trace, or `crate=level` pairs
     #[arg(
         long,
         global = true,
@@ -43,24 +46,24 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// The whole story on one text: tokenizer, training, evaluation, samples, and how to serve the result
+    /// From a text to a model that can be served, in one command: the place to begin
     Quickstart(verbs::quickstart::Quickstart),
     /// Turn text into shards of token ids
     Prepare(verbs::prepare::Prepare),
-    /// Train or look into a tokenizer
+    /// Train a tokenizer, measure it, or see how it splits a text
     #[command(subcommand)]
     Tokenizer(verbs::tokenizer::TokenizerVerb),
-    /// Train a model as a TOML file says
+    /// Train a model from random weights as a TOML file says; run again, it resumes
     Pretrain(verbs::pretrain::Pretrain),
-    /// Measure a model's loss on held-out text
+    /// Measure a model's loss and perplexity on a text
     Evaluate(verbs::evaluate::Evaluate),
-    /// Answer rows of a JSONL file: score or generate
+    /// Answer the rows of a JSONL file: score texts or continue prompts
     Predict(verbs::predict::Predict),
     /// Continue a prompt
     Generate(verbs::generate::Generate),
     /// Serve a model over HTTP with an OpenAI-compatible API and a web page
     Serve(verbs::serve::Serve),
-    /// What this machine and this build have
+    /// Show what this machine has and what this build uses of it
     Doctor(verbs::doctor::Doctor),
     /// Measure the speed of this build on this machine
     #[command(subcommand)]
@@ -95,6 +98,9 @@ impl Common {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            // Told on standard error, which is where the failure was.
+            .log_internal_errors(false)
             .with_target(false)
             .without_time()
             .compact()

@@ -2,6 +2,7 @@
 
 mod exit;
 mod flags;
+mod lines;
 mod machine;
 mod progress;
 mod stop;

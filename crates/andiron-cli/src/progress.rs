@@ -4,25 +4,26 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::lines::note;
 use andiron_eval::LossReport;
 use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two plain lines.
+/// Between two plain lines; work that is done sooner needs none.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// A bar with a unit and a message.
 pub struct Progress {
     bar: ProgressBar,
     title: String,
-    last_line: Option<Instant>,
+    last_line: Instant,
 }
 
 impl Progress {
     /// Work of `total` units.
     pub fn new(title: &str, total: u64) -> Self {
         let bar = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{prefix} [{bar:32}] {pos}/{len} {msg} {eta} left")
+            let style = ProgressStyle::with_template("{prefix} [{bar:32}] {pos}/{len} {msg}, {eta} left")
                 .expect("the template is valid")
                 .progress_chars("=> ");
             ProgressBar::new(total).with_style(style).with_prefix(title.to_owned())
@@ -30,7 +31,7 @@ impl Progress {
             ProgressBar::hidden()
         };
         bar.set_length(total);
-        Self { bar, title: title.to_owned(), last_line: None }
+        Self { bar, title: title.to_owned(), last_line: Instant::now() }
     }
 
     /// Work that an earlier process did: not counted for the time left.
@@ -44,15 +45,15 @@ impl Progress {
         self.bar.set_position(done);
         if !self.bar.is_hidden() {
             self.bar.set_message(message());
-        } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            self.last_line = Some(Instant::now());
-            eprintln!("{} {done}/{} {}", self.title, self.bar.length().unwrap_or(0), message());
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            note!("{} {done}/{} {}", self.title, self.bar.length().unwrap_or(0), message());
         }
     }
 
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
-        if self.bar.is_hidden() { eprintln!("{text}") } else { self.bar.println(text) }
+        if self.bar.is_hidden() { note!("{text}") } else { self.bar.println(text) }
     }
 
     /// Takes the bar away.
@@ -71,7 +72,7 @@ impl TrainingProgress {
     fn line(&self, text: &str) {
         match &self.progress {
             Some(progress) => progress.line(text),
-            None => eprintln!("{text}"),
+            None => note!("{text}"),
         }
     }
 
@@ -100,7 +101,7 @@ impl Observer for TrainingProgress {
 
     fn on_step(&mut self, record: &StepRecord) {
         if let Some(progress) = &mut self.progress {
-            let message = || format!("loss {:.4}, {:.0} tokens/s,", record.loss, record.tokens_per_s);
+            let message = || format!("loss {:.4}, {:.0} tokens/s", record.loss, record.tokens_per_s);
             progress.set(record.step, message);
         }
     }

@@ -4,6 +4,7 @@ use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::lines::note;
 use anyhow::Context as _;
 
 /// 128 and the number of SIGINT, as shells report it.
@@ -17,7 +18,7 @@ pub fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::Relaxed) {
             process::exit(KILLED);
         }
-        eprintln!("\nstopping after this step; once more stops at once");
+        note!("\nstopping after this step; once more stops at once");
     })
     .context("cannot watch for signals")?;
     Ok(stop)

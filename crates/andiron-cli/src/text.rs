@@ -37,7 +37,8 @@ impl TextModel {
     pub fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
         let bundle = DecoderBundle::open(dir, device)?;
         let tokenizer = if dir.join("tokenizer.json").exists() {
-            let tokenizer = Tokenizer::load(dir)?;
+            let tokenizer = Tokenizer::load(dir)
+                .with_context(|| format!("cannot use the tokenizer in {}", dir.display()))?;
             anyhow::ensure!(
                 tokenizer.vocab_size() <= bundle.config.vocab_size(),
                 "the tokenizer in {} has {} ids but the model only {}: they do not belong together",
@@ -88,6 +89,10 @@ impl TextModel {
         stops: &[String],
         mut show: impl FnMut(&str),
     ) -> anyhow::Result<Completion> {
+        anyhow::ensure!(
+            stops.is_empty() || self.tokenizer.is_some(),
+            "a stop string needs a tokenizer and the model directory has no tokenizer.json"
+        );
         options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
         let stop_ids = options.stop_ids.clone();
         let mut decoding = Decoding::new(&self.bundle, prompt, options)?;
@@ -133,23 +138,23 @@ impl TextModel {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
-    /// Divides the logits; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 0.8)]
+    /// Below 1 the likely tokens become likelier, above 1 less so; 0 always takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among this many likeliest tokens only; 0 is all
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     top_k: usize,
-    /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, default_value_t = 1.0)]
+    /// Choose among the fewest likeliest tokens that together have this probability; 1 is all
+    #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
-    /// Choose among tokens at least this many times as likely as the likeliest
-    #[arg(long, default_value_t = 0.0)]
+    /// Leave out tokens less likely than this share of the likeliest one's probability; 0 leaves none out
+    #[arg(long, value_name = "0..1", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
-    /// Makes tokens that have occurred less likely; 1 is off
-    #[arg(long, default_value_t = 1.0)]
+    /// Make tokens that have occurred less likely, the more the larger; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// The same seed gives the same text
-    #[arg(long, default_value_t = 1337)]
+    #[arg(long, value_name = "N", default_value_t = 1337)]
     seed: u64,
 }
 

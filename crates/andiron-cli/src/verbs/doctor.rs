@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::out;
 use crate::machine;
 
-/// What this machine and this build have
+/// Show what this machine has and what this build uses of it
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
@@ -37,6 +38,10 @@ struct BackendReport {
 impl Doctor {
     /// Looks and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let default_device = match Backend::compiled().is_empty() {
+            true => None,
+            false => Some(common.device_spec()?.to_string()),
+        };
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             cpu: machine::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
@@ -47,12 +52,12 @@ impl Doctor {
             memory_bytes: machine::memory_bytes(),
             available_bytes: machine::available_bytes(),
             backends: Backend::ALL.into_iter().map(BackendReport::of).collect(),
-            default_device: common.device_spec().ok().map(|spec| spec.to_string()),
+            default_device,
         };
         if common.json {
-            println!("{}", serde_json::to_string(&report)?);
+            out!("{}", serde_json::to_string(&report)?)?;
         } else {
-            report.print();
+            report.print()?;
         }
         Ok(Ending::Done)
     }
@@ -67,19 +72,19 @@ impl BackendReport {
 }
 
 impl Report {
-    fn print(&self) {
+    fn print(&self) -> anyhow::Result<()> {
         let gigabytes = |bytes: Option<u64>| match bytes {
             Some(bytes) => format!("{:.1} GB", bytes as f64 / 1e9),
             None => "unknown".to_owned(),
         };
-        println!("andiron   {}", self.version);
-        println!("processor {}, {} logical, {} threads used", self.cpu, self.cpus, self.threads);
-        println!("features  {}", self.cpu_features.join(" "));
-        println!("kernels   {} (the best of those above that the kernels are written for)", self.kernels);
+        out!("andiron   {}", self.version)?;
+        out!("processor {}, {} logical, {} threads used", self.cpu, self.cpus, self.threads)?;
+        out!("features  {}", self.cpu_features.join(" "))?;
+        out!("kernels   {} (the best of those above that the kernels are written for)", self.kernels)?;
         let (memory, available) = (gigabytes(self.memory_bytes), gigabytes(self.available_bytes));
-        println!("memory    {memory}, {available} available");
-        println!("device    {}", self.default_device.as_deref().unwrap_or("none: this build has no backend"));
-        println!("backends");
+        out!("memory    {memory}, {available} available")?;
+        out!("device    {}", self.default_device.as_deref().unwrap_or("none: this build has no backend"))?;
+        out!("backends")?;
         for BackendReport { name, compiled, devices } in &self.backends {
             let found = match (compiled, devices.is_empty()) {
                 (false, _) => {
@@ -88,8 +93,9 @@ impl Report {
                 (true, true) => "in this build, no device found".to_owned(),
                 (true, false) => devices.join("; "),
             };
-            println!("  {name:<8} {found}");
+            out!("  {name:<8} {found}")?;
         }
+        Ok(())
     }
 }
 

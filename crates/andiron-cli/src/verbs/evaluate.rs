@@ -1,6 +1,6 @@
 //! `andiron evaluate`: loss and perplexity on held-out text.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use andiron_data::shard::Dataset;
@@ -9,28 +9,30 @@ use andiron_data::tokenizer::Special;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::out;
 use crate::text::TextModel;
 
-/// Measure a model's loss on held-out text
+/// Measure a model's loss and perplexity on a text
 ///
 /// The text is read in disjoint windows of the context length; every token after the first of a window counts.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A text or JSONL file, encoded with the model's tokenizer
-    #[arg(long, value_name = "FILE", required_unless_present = "data", conflicts_with = "data")]
+    #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// A directory of shards made by `prepare`
+    /// A dataset made by `prepare`: the directory train/ or valid/ of its output
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Tokens in a window; the model's longest sequence if not given
+    /// Tokens in a window; the model's whole context if not given
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// Windows computed at once
@@ -52,7 +54,7 @@ impl Evaluate {
         let report = match (&self.text, &self.data) {
             (Some(text), _) => {
                 let ids = encode_file(&model, text)?;
-                measure(&model, ids.as_slice(), windows)?
+                measure(&model, ids.as_slice(), windows).with_context(|| text.display().to_string())?
             }
             (None, Some(data)) => {
                 let dataset = Dataset::open(data)?;
@@ -62,24 +64,24 @@ impl Evaluate {
                     "{} was made for {ids} ids but the model has {entries}: they do not belong together",
                     data.display()
                 );
-                measure(&model, &dataset, windows)?
+                measure(&model, &dataset, windows).with_context(|| data.display().to_string())?
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
-        let checkpoint = hash(&self.model.join("model.safetensors"))?;
+        let checkpoint = hash(&self.model)?;
         if common.json {
             let mut object = serde_json::to_value(report)?;
             object["context"] = json!(context);
             object["checkpoint_blake3"] = json!(checkpoint);
-            println!("{object}");
+            out!("{object}")?;
         } else {
-            println!("loss           {:.4} nats a token over {} tokens", report.loss, report.tokens);
-            println!("perplexity     {:.4}", report.perplexity);
+            out!("loss           {:.4} nats a token over {} tokens", report.loss, report.tokens)?;
+            out!("perplexity     {:.4}", report.perplexity)?;
             if let Some(bits) = report.bits_per_byte {
-                println!("bits per byte  {bits:.4}");
+                out!("bits per byte  {bits:.4}")?;
             }
-            println!("context        {context}");
-            println!("checkpoint     blake3 {checkpoint}");
+            out!("context        {context}")?;
+            out!("checkpoint     blake3 {checkpoint}")?;
         }
         Ok(Ending::Done)
     }
@@ -113,9 +115,21 @@ fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(ids)
 }
 
-fn hash(path: &Path) -> anyhow::Result<String> {
+/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other.
+fn hash(dir: &Path) -> anyhow::Result<String> {
+    let single = dir.join("model.safetensors");
+    let mut files = vec![single.clone()];
+    if !single.exists() {
+        let list = || format!("cannot list {}", dir.display());
+        let entries: Result<Vec<_>, _> = fs::read_dir(dir).with_context(list)?.collect();
+        files = entries.with_context(list)?.into_iter().map(|entry| entry.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+        files.sort();
+    }
     let mut hasher = blake3::Hasher::new();
-    let read = || format!("cannot read {}", path.display());
-    hasher.update_reader(File::open(path).with_context(read)?).with_context(read)?;
+    for path in &files {
+        let read = || format!("cannot read {}", path.display());
+        hasher.update_reader(File::open(path).with_context(read)?).with_context(read)?;
+    }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -1,31 +1,36 @@
 //! `andiron generate`: continue a prompt.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
 use andiron_models::generate::{GenerateOptions, WhenFull};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::out;
 use crate::text::{Sampling, TextModel};
 
 /// Continue a prompt
+///
+/// The text appears as it is made. With `--json`, one object at the end: `text`, `ids`, `finish_reason` and
+/// `sum_logprob`.
 #[derive(Debug, Args)]
 pub struct Generate {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The text to continue; `-` reads it from standard input
+    /// The text to continue; `-` reads it from standard input, its line ends included
     prompt: String,
-    /// Most tokens to generate
+    /// Most tokens to generate; the end of the model's context ends the text earlier
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    /// End before this text; may be given several times
+    /// Stop before this text would appear; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on past the model's context, remembering only the latest part
+    /// Go on past the end of the model's context, remembering only the latest part of the text
     #[arg(long)]
     slide: bool,
     #[command(flatten)]
@@ -39,7 +44,7 @@ impl Generate {
         let mut prompt = self.prompt;
         if prompt == "-" {
             prompt.clear();
-            std::io::stdin().read_to_string(&mut prompt)?;
+            io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
         }
         let options = GenerateOptions {
             sampling: self.sampling.params()?,
@@ -50,20 +55,22 @@ impl Generate {
         let ids = model.encode_prompt(&prompt)?;
         if common.json {
             let done = model.generate(&ids, options, &self.stop, |_| ())?;
-            println!(
+            out!(
                 "{}",
                 json!({ "text": done.text, "ids": done.ids, "finish_reason": finish(&done),
                         "sum_logprob": done.sum_logprob })
-            );
+            )?;
             return Ok(Ending::Done);
         }
-        let mut out = std::io::stdout();
-        write!(out, "{prompt}")?;
+        let mut out = io::stdout();
+        // Shown with the first piece: a prompt that cannot be continued leaves only its error.
+        let mut lead = Some(prompt.as_str());
         model.generate(&ids, options, &self.stop, |piece| {
-            // A closed pipe ends the program at the next line; there is nobody to tell.
-            let _ = write!(out, "{piece}").and_then(|()| out.flush());
+            let lead = lead.take().unwrap_or_default();
+            // If standard output is closed or full, the line below says so.
+            let _ = write!(out, "{lead}{piece}").and_then(|()| out.flush());
         })?;
-        println!();
+        out!("{}", lead.unwrap_or_default())?;
         Ok(Ending::Done)
     }
 }

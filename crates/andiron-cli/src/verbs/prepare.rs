@@ -5,19 +5,22 @@ use std::path::PathBuf;
 
 use andiron_data::clean::LineEndings;
 use andiron_data::prepare::{
-    Duplicates, Existing, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy, Stage,
-    TokenizerChoice, prepare,
+    Duplicates, Existing, PrepareError, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy,
+    Stage, TokenizerChoice, prepare,
 };
 use andiron_data::source::OnError;
-use andiron_data::tokenizer::{BpeOptions, SpecialTokens};
 use clap::{Args, ValueEnum};
 
-use super::tokenizer::Kind;
+use super::tokenizer::{Kind, Vocabulary};
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::out;
 use crate::progress::Progress;
 
 /// Turn text into shards of token ids
+///
+/// Makes a directory with a tokenizer and two datasets, one to train on and one held out. The same command over the same
+/// files finds its result there and does nothing.
 #[derive(Debug, Args)]
 pub struct Prepare {
     /// Text and JSONL files, or directories of them
@@ -26,19 +29,20 @@ pub struct Prepare {
     /// Directory to make: tokenizer/, train/, valid/, removed.jsonl, prepare.json
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// Use this tokenizer instead of training one
+    /// Use the tokenizer in this directory instead of training one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "vocab_size"])]
     tokenizer: Option<PathBuf>,
     /// Kind of tokenizer to train
     #[arg(long, value_enum, default_value = "bpe")]
     kind: Kind,
-    /// Tokens in a BPE vocabulary
-    #[arg(long, default_value_t = 8192, value_name = "N")]
-    vocab_size: usize,
+    /// Tokens in a BPE vocabulary [default: 8192]
+    #[arg(long, value_name = "N")]
+    vocab_size: Option<usize>,
     /// Share of the text that is held out for validation
     #[arg(long, default_value_t = 0.1, value_name = "0..1")]
     held_out: f64,
-    /// What is held out: the end of each text or whole documents; by itself, the former for a single document
+    /// What is held out: whole documents, or the last characters of the text; auto takes the characters where there is
+    /// a single document
     #[arg(long, value_enum, default_value = "auto")]
     split_by: By,
     /// Turn `\r\n` and lone `\r` into `\n`
@@ -54,7 +58,7 @@ pub struct Prepare {
     #[arg(long)]
     replace: bool,
     /// Chooses the documents held out
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
@@ -70,8 +74,10 @@ impl Prepare {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let tokenizer = match (self.tokenizer, self.kind) {
             (Some(path), _) => TokenizerChoice::Load(path),
-            (None, Kind::Bpe) => TokenizerChoice::Bpe(BpeOptions::new(self.vocab_size)),
-            (None, Kind::Char) => TokenizerChoice::Characters(SpecialTokens::default()),
+            (None, kind) => match kind.options(self.vocab_size)? {
+                Vocabulary::Bpe(options) => TokenizerChoice::Bpe(options),
+                Vocabulary::Characters(special) => TokenizerChoice::Characters(special),
+            },
         };
         let by = match self.split_by {
             By::Auto => SplitBy::Auto,
@@ -87,12 +93,17 @@ impl Prepare {
             seed: self.seed,
             ..PrepareOptions::new(self.input, self.output.clone(), tokenizer)
         };
-        let report = run(options, common)?;
+        let report = run(options, common).map_err(|error| match error.downcast_ref() {
+            Some(PrepareError::Exists { .. }) => {
+                error.context(format!("{} is taken; --replace makes it anew", self.output.display()))
+            }
+            _ => error,
+        })?;
         if common.json {
-            println!("{}", serde_json::to_string(&report)?);
+            out!("{}", serde_json::to_string(&report)?)?;
         } else {
-            print(&report);
-            println!("in {}", self.output.display());
+            print(&report)?;
+            out!("in {}", self.output.display())?;
         }
         Ok(Ending::Done)
     }
@@ -117,29 +128,42 @@ pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<Prepa
         }
         if let Some((_, progress)) = &mut shown {
             progress
-                .set(at.bytes_done, || format!("bytes, {} documents, {} tokens,", at.documents, at.tokens));
+                .set(at.bytes_done, || format!("bytes, {} documents, {} tokens", at.documents, at.tokens));
         }
     };
-    let report = prepare(&options, &mut show)?;
+    let report = prepare(&options, &mut show);
     if let Some((_, progress)) = &shown {
         progress.finish();
     }
-    Ok(report)
+    report.map_err(|error| {
+        // These speak of the text as a whole; say which text it was.
+        let nameless = matches!(
+            error,
+            PrepareError::NoText { .. } | PrepareError::EmptyPart { .. } | PrepareError::Train(_)
+        );
+        let error = anyhow::Error::new(error);
+        if !nameless {
+            return error;
+        }
+        let names: Vec<String> = options.inputs.iter().map(|path| path.display().to_string()).collect();
+        error.context(names.join(", "))
+    })
 }
 
 /// Prints what became of the documents.
-pub fn print(report: &PrepareReport) {
+fn print(report: &PrepareReport) -> anyhow::Result<()> {
     let counts = &report.documents;
-    println!("documents  {} read, {} kept", counts.read, counts.kept);
+    out!("documents  {} read, {} kept", counts.read, counts.kept)?;
     for (reason, count) in &counts.dropped {
-        println!("           {count} left out: {reason}");
+        out!("           {count} left out: {reason}")?;
     }
-    println!("vocabulary {}", report.vocab_size);
-    println!("train      {} tokens", report.train.stats.tokens);
+    out!("vocabulary {}", report.vocab_size)?;
+    out!("train      {} tokens", report.train.stats.tokens)?;
     if let Some(valid) = &report.valid {
-        println!("valid      {} tokens", valid.stats.tokens);
+        out!("valid      {} tokens", valid.stats.tokens)?;
     }
     if report.reused {
-        println!("(all of it was there already)");
+        out!("(all of it was there already)")?;
     }
+    Ok(())
 }

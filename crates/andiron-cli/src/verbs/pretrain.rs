@@ -1,28 +1,29 @@
 //! `andiron pretrain`: train a model as a TOML file says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use andiron_training::config::TrainConfig;
-use andiron_training::trainer::{Outcome, Status, start_or_resume};
+use andiron_training::config::{ConfigError, TrainConfig};
+use andiron_training::trainer::{Outcome, Status, TrainError, start_or_resume};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use crate::flags::Common;
+use crate::lines::{note, out};
 use crate::progress::TrainingProgress;
 use crate::stop;
 
-/// Train a model as a TOML file says
+/// Train a model from random weights as a TOML file says
 ///
 /// Running the same command again goes on from the newest checkpoint; the result is bit for bit that of an unbroken
 /// run. Ctrl-C and SIGTERM save first and exit with 75.
 #[derive(Debug, Args)]
 pub struct Pretrain {
-    /// The run's configuration; see `examples/pretrain.toml`
+    /// The run's configuration. Every run keeps its own as `config.toml`: quickstart's is one to start from
     #[arg(value_name = "TOML")]
     config: PathBuf,
-    /// Change a value of the configuration, as in `--set optimizer.lr=3e-4`
+    /// Change a value of the configuration, as in `--set optimizer.lr=3e-4`; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Fail unless there is a checkpoint to go on from
@@ -33,7 +34,7 @@ pub struct Pretrain {
 impl Pretrain {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let config = TrainConfig::load(&self.config, &self.overrides)?;
+        let config = load(&self.config, &self.overrides)?;
         let output = &config.run.output;
         if self.resume {
             let found = output.join("latest").exists();
@@ -41,13 +42,18 @@ impl Pretrain {
         }
         let outcome = train(&config, common)?;
         if common.json {
-            println!(
+            out!(
                 "{}",
                 json!({ "step": outcome.step, "tokens": outcome.tokens, "model": outcome.model,
                         "validation": outcome.valid, "interrupted": outcome.status == Status::Interrupted })
-            );
-        } else if let Some(report) = &outcome.valid {
-            println!("validation loss {:.4}", report.loss);
+            )?;
+        } else {
+            if let Some(report) = &outcome.valid {
+                out!("validation loss {:.4}", report.loss)?;
+            }
+            if let Some(model) = &outcome.model {
+                out!("The model is in {}, in the Hugging Face layout.", model.display())?;
+            }
         }
         ending(&outcome, &config)
     }
@@ -60,7 +66,24 @@ pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
     let mut progress = TrainingProgress::default();
     let outcome = start_or_resume(config, &device, &mut progress, &stop);
     progress.finish();
-    outcome.context("training stopped")
+    outcome.map_err(|error| {
+        let evaluate = matches!(error, TrainError::Evaluate { .. });
+        match (&config.data.valid, anyhow::Error::new(error)) {
+            (Some(valid), error) if evaluate => error.context(valid.display().to_string()),
+            (_, error) => error,
+        }
+    })
+}
+
+/// Reads the configuration; if only the overrides make it wrong, the error names them instead of blaming the file.
+fn load(path: &Path, overrides: &[String]) -> anyhow::Result<TrainConfig> {
+    match TrainConfig::load(path, overrides) {
+        Err(error @ ConfigError::Override { .. }) => Err(Usage(error.to_string()).into()),
+        Err(error) if !overrides.is_empty() && TrainConfig::load(path, &[]).is_ok() => {
+            Err(error).with_context(|| format!("cannot apply --set {}", overrides.join(" --set ")))
+        }
+        result => Ok(result?),
+    }
 }
 
 /// How a run's outcome ends the program.
@@ -72,7 +95,7 @@ pub fn ending(outcome: &Outcome, config: &TrainConfig) -> anyhow::Result<Ending>
         Status::Finished => Ok(Ending::Done),
         Status::Interrupted => {
             let output = config.run.output.display();
-            eprintln!("saved after step {} in {output}; run the same command again to go on", outcome.step);
+            note!("saved after step {} in {output}; run the same command again to go on", outcome.step);
             Ok(Ending::Interrupted)
         }
     }

@@ -3,15 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use andiron_core::DeviceSpec;
 use andiron_data::loader::Order;
-use andiron_data::prepare::{Existing, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice};
+use andiron_data::prepare::{
+    Existing, PrepareError, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice,
+};
 use andiron_data::tokenizer::SpecialTokens;
 use andiron_models::DecoderConfig;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{GenerateOptions, SamplingParams, WhenFull};
 use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
 use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
-use andiron_training::trainer::Status;
+use andiron_training::trainer::{Status, TrainError};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -19,6 +22,7 @@ use serde_json::json;
 use super::{prepare, pretrain};
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::{note, out};
 use crate::text::TextModel;
 
 /// Shakespeare's plays; see `examples/data/README.md` for where they come from.
@@ -27,7 +31,9 @@ const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.tx
 const SAMPLES: u64 = 2;
 const SAMPLE_TOKENS: usize = 300;
 
-/// The whole story on one text: tokenizer, training, evaluation, samples, and how to serve the result
+/// From a text to a model that can be served, in one command
+///
+/// Makes a tokenizer, trains, evaluates, prints samples, and says how to serve the result.
 ///
 /// Trains nanoGPT's small character model (4 layers, width 128, 64 characters of context) on a text, by default on a
 /// shipped selection of Shakespeare's plays. Interrupted, it saves; the same command goes on from there.
@@ -36,13 +42,13 @@ pub struct Quickstart {
     /// A plain text to learn from instead of the shipped one
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
-    /// Where everything goes; by default a directory under `runs/` named after the text
+    /// Where everything goes [default: runs/quickstart, or runs/quickstart-NAME for the corpus NAME.txt]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Optimizer steps
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
-    /// Seed of weights, data order and samples
+    /// Seed of the first weights, the order of the data, and the samples
     #[arg(long, value_name = "N", default_value_t = 1337)]
     seed: u64,
     /// Begin anew, throwing away what an earlier quickstart left in the output directory
@@ -62,37 +68,42 @@ impl Quickstart {
         }
         let corpus = self.corpus(&output)?;
 
-        eprintln!("1. a character vocabulary and shards of token ids from {}", corpus.display());
-        let report = prepare::run(prepare_options(corpus, &data), common)?;
+        note!("1. a character vocabulary and shards of token ids from {}", corpus.display());
+        let report = prepare::run(prepare_options(corpus.clone(), &data), common)
+            .map_err(|error| self.other_quickstart(error, &output))?;
         let train = report.train.stats.tokens;
         let valid = report.valid.as_ref().map_or(0, |valid| valid.stats.tokens);
-        eprintln!("   {} characters, {train} tokens to learn from, {valid} held out", report.vocab_size);
+        note!("   {} characters, {train} tokens to learn from, {valid} held out", report.vocab_size);
 
-        eprintln!("2. training on {}", common.device_spec()?);
         let config = self.config(&report, &data, &run);
-        let outcome = pretrain::train(&config, common)?;
+        ensure_long_enough(&corpus, train.min(valid), config.data.context)?;
+
+        note!("2. training on {}", common.device_spec()?);
+        let outcome =
+            pretrain::train(&config, common).map_err(|error| self.other_quickstart(error, &output))?;
         if outcome.status == Status::Interrupted {
             return pretrain::ending(&outcome, &config);
         }
         let loss = outcome.valid.context("the held-out part was not measured")?;
         let dir = outcome.model.clone().context("the final model was not written")?;
 
-        eprintln!("3. evaluation over all {} held-out tokens, and samples", loss.tokens);
-        let samples = self.samples(&dir, common)?;
+        note!("3. evaluation over all {} held-out tokens, and samples", loss.tokens);
+        let (samples, prompt) = self.samples(&dir, common)?;
         if common.json {
             let result = json!({
                 "validation_loss": loss.loss, "bits_per_token": loss.bits_per_token, "steps": outcome.step,
                 "tokens": outcome.tokens, "model": dir, "samples": samples,
             });
-            println!("{result}");
+            out!("{result}")?;
         } else {
-            println!("validation loss {:.4}", loss.loss);
+            out!("validation loss {:.4}", loss.loss)?;
             for sample in &samples {
-                println!("\n--- a sample ---\n{sample}");
+                out!("\n--- a sample ---\n{sample}")?;
             }
-            println!("\nThe model is in {}, in the Hugging Face layout.", dir.display());
-            println!("Serve it:     cargo xtask serve --model {}", dir.display());
-            println!("Continue it:  cargo xtask generate --model {} \"ROMEO:\"", dir.display());
+            out!("\nThe model is in {}, in the Hugging Face layout.", dir.display())?;
+            let command = Command::of(common)?;
+            out!("Serve it:     {}", command.line("serve", &dir))?;
+            out!("Continue it:  {} '{prompt}'", command.line("generate", &dir))?;
         }
         pretrain::ending(&outcome, &config)
     }
@@ -114,6 +125,20 @@ impl Quickstart {
         let path = output.join("shakespeare.txt");
         fs::write(&path, SHAKESPEARE).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Says in this verb's words what to do when the output holds the work of another quickstart.
+    fn other_quickstart(&self, error: anyhow::Error, output: &Path) -> anyhow::Error {
+        let prepared = matches!(error.downcast_ref(), Some(PrepareError::Exists { .. }));
+        let trained = matches!(error.downcast_ref(), Some(TrainError::Mismatch { .. }));
+        if prepared || trained {
+            error.context(format!(
+                "{} holds another quickstart; give another --output, or throw that one away with --restart",
+                output.display()
+            ))
+        } else {
+            error
+        }
     }
 
     /// nanoGPT's recipe for a CPU.
@@ -157,7 +182,7 @@ impl Quickstart {
         }
     }
 
-    fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<Vec<String>> {
+    fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<(Vec<String>, String)> {
         let model = TextModel::open(dir, &common.open_device()?)?;
         let prompt = model.encode_prompt("\n").or_else(|_| {
             // A text without line ends: any character of it will do.
@@ -177,8 +202,57 @@ impl Quickstart {
             };
             Ok(model.generate(&prompt, options, &[], |_| ())?.text.trim().to_owned())
         };
-        (0..SAMPLES).map(sample).collect()
+        let samples: anyhow::Result<Vec<String>> = (0..SAMPLES).map(sample).collect();
+        let prompts = ["ROMEO:", "The ", "the ", "a"];
+        let known = prompts.into_iter().find(|prompt| model.encode_prompt(prompt).is_ok());
+        Ok((samples?, known.unwrap_or("...").to_owned()))
     }
+}
+
+/// The words that run another verb of this program in the same way.
+struct Command {
+    program: &'static str,
+    /// Empty, or the option that chooses the device, with a space before it.
+    device: String,
+}
+
+impl Command {
+    fn of(common: &Common) -> anyhow::Result<Self> {
+        let spec = common.device_spec()?;
+        // A program that was found by its bare name is installed; any other one belongs to a checkout.
+        let installed = std::env::args_os().next().is_some_and(|name| name == "andiron");
+        let (program, option, default) = match installed {
+            true => ("andiron", "--device", DeviceSpec::first_compiled()?.to_string()),
+            false => ("cargo xtask", "--backend", "ndarray".to_owned()),
+        };
+        let spec = spec.to_string();
+        let device = if spec == default { String::new() } else { format!(" {option} {spec}") };
+        Ok(Self { program, device })
+    }
+
+    fn line(&self, verb: &str, model: &Path) -> String {
+        let model = model.to_string_lossy();
+        let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+        let model = if model.chars().all(plain) {
+            model.into_owned()
+        } else {
+            format!("'{}'", model.replace('\'', r"'\''"))
+        };
+        format!("{} {verb}{} --model {model}", self.program, self.device)
+    }
+}
+
+/// Training and evaluation both need a window of text and the character after it.
+fn ensure_long_enough(corpus: &Path, shorter: u64, context: usize) -> anyhow::Result<()> {
+    let needed = context as u64 + 1;
+    anyhow::ensure!(
+        shorter >= needed,
+        "{} is too short: its held-out tenth has {shorter} characters and the model reads {needed} at a time; \
+         give a text of at least {} characters",
+        corpus.display(),
+        10 * needed
+    );
+    Ok(())
 }
 
 fn prepare_options(corpus: PathBuf, data: &Path) -> PrepareOptions {

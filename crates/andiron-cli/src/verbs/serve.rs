@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
+use crate::lines::out;
 use crate::text::TextModel;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
@@ -31,7 +32,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
     /// Port to listen on; 0 takes a free one and says which
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
     /// File with an API key on each line; needed to listen beyond this machine
     #[arg(long, value_name = "FILE")]
@@ -39,16 +40,16 @@ pub struct Serve {
     /// Listen beyond this machine without a key
     #[arg(long)]
     insecure_no_auth: bool,
-    /// Sequences that are generated in turn
+    /// Sequences that are generated side by side; further requests wait
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
-    /// Requests that may wait
+    /// Requests that may wait; one more is refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_queued: usize,
     /// How long running requests may take to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
-    /// Stop at the end of the model's context instead of going on with only the latest part
+    /// End a text where the model's context ends, instead of going on with only the latest part of the text
     #[arg(long)]
     no_slide: bool,
 }
@@ -95,7 +96,7 @@ impl Serve {
             let listener =
                 server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
             let address = listener.local_addr()?;
-            println!("listening on http://{address}");
+            out!("listening on http://{address}")?;
             tokio::spawn(server.shutdown().follow_signals());
             Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
         })?;

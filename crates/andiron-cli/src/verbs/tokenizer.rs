@@ -4,22 +4,27 @@ use std::path::PathBuf;
 
 use andiron_data::source::{self, Documents, OnError, SourceOptions};
 use andiron_data::tokenizer::{BpeOptions, SpecialTokens, Tokenizer, train_bpe, train_chars};
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use crate::flags::Common;
+use crate::lines::out;
 
-/// Train or look into a tokenizer
+/// Train a tokenizer, measure it, or see how it splits a text
 #[derive(Debug, Subcommand)]
 pub enum TokenizerVerb {
-    /// Make a vocabulary from text
+    /// Make a tokenizer from text
     Train(Train),
-    /// How well a tokenizer compresses a text, and whether it gives it back exactly
+    /// Measure how short a tokenizer makes a text, and whether it gives the text back exactly
     Eval(Eval),
-    /// Show how a text is split
+    /// Show the tokens that a text is split into
     Inspect(Inspect),
 }
+
+/// Tokens in a BPE vocabulary that nobody gave a size.
+const DEFAULT_SIZE: usize = 8192;
 
 /// The kind of vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,7 +35,32 @@ pub enum Kind {
     Char,
 }
 
-/// Make a vocabulary from text
+/// What a vocabulary is made with.
+pub enum Vocabulary {
+    /// Byte-level byte-pair encoding.
+    Bpe(BpeOptions),
+    /// Characters.
+    Characters(SpecialTokens),
+}
+
+impl Kind {
+    /// How to make a vocabulary of this kind.
+    ///
+    /// # Errors
+    /// If `size` is given for a kind whose size the text decides.
+    pub fn options(self, size: Option<usize>) -> anyhow::Result<Vocabulary> {
+        match (self, size) {
+            (Self::Bpe, size) => Ok(Vocabulary::Bpe(BpeOptions::new(size.unwrap_or(DEFAULT_SIZE)))),
+            (Self::Char, None) => Ok(Vocabulary::Characters(SpecialTokens::default())),
+            (Self::Char, Some(_)) => {
+                let message = "--vocab-size goes with --kind bpe: a character vocabulary is as large as the text makes it";
+                Err(Usage(message.to_owned()).into())
+            }
+        }
+    }
+}
+
+/// Make a tokenizer from text
 #[derive(Debug, Args)]
 pub struct Train {
     /// Text and JSONL files, or directories of them
@@ -42,12 +72,12 @@ pub struct Train {
     /// Kind of vocabulary
     #[arg(long, value_enum, default_value = "bpe")]
     kind: Kind,
-    /// Tokens in a BPE vocabulary
-    #[arg(long, default_value_t = 8192, value_name = "N")]
-    vocab_size: usize,
+    /// Tokens in a BPE vocabulary [default: 8192]
+    #[arg(long, value_name = "N")]
+    vocab_size: Option<usize>,
 }
 
-/// How well a tokenizer compresses a text
+/// Measure how short a tokenizer makes a text, and whether it gives the text back exactly
 #[derive(Debug, Args)]
 pub struct Eval {
     /// Directory with a tokenizer.json
@@ -58,13 +88,13 @@ pub struct Eval {
     input: Vec<PathBuf>,
 }
 
-/// Show how a text is split
+/// Show the tokens that a text is split into
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// Directory with a tokenizer.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// The text
+    /// The text to split
     text: String,
 }
 
@@ -92,16 +122,22 @@ fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
 
 impl Train {
     fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let options = self.kind.options(self.vocab_size)?;
         let texts = texts(&self.input)?;
-        let tokenizer = match self.kind {
-            Kind::Bpe => train_bpe(texts, &BpeOptions::new(self.vocab_size))?,
-            Kind::Char => train_chars(texts, &SpecialTokens::default())?,
+        let trained = match options {
+            Vocabulary::Bpe(options) => train_bpe(texts, &options),
+            Vocabulary::Characters(special) => train_chars(texts, &special),
         };
+        let names = || {
+            let names: Vec<String> = self.input.iter().map(|path| path.display().to_string()).collect();
+            format!("cannot make a tokenizer from {}", names.join(", "))
+        };
+        let tokenizer = trained.with_context(names)?;
         tokenizer.save(&self.output)?;
         if common.json {
-            println!("{}", json!({ "vocab_size": tokenizer.vocab_size(), "tokenizer": self.output }));
+            out!("{}", json!({ "vocab_size": tokenizer.vocab_size(), "tokenizer": self.output }))?;
         } else {
-            println!("{} tokens, saved in {}", tokenizer.vocab_size(), self.output.display());
+            out!("{} tokens, saved in {}", tokenizer.vocab_size(), self.output.display())?;
         }
         Ok(Ending::Done)
     }
@@ -121,14 +157,14 @@ impl Eval {
         let ratio = bytes as f64 / tokens.max(1) as f64;
         if common.json {
             let vocab_size = tokenizer.vocab_size();
-            println!(
+            out!(
                 "{}",
                 json!({ "documents": documents, "exact": exact, "bytes": bytes, "tokens": tokens,
                         "bytes_per_token": ratio, "vocab_size": vocab_size })
-            );
+            )?;
         } else {
-            println!("{bytes} bytes in {tokens} tokens: {ratio:.3} bytes a token");
-            println!("{exact} of {documents} documents come back exactly");
+            out!("{bytes} bytes in {tokens} tokens: {ratio:.3} bytes a token")?;
+            out!("{exact} of {documents} documents come back exactly")?;
         }
         Ok(Ending::Done)
     }
@@ -141,10 +177,10 @@ impl Inspect {
         let tokens: Vec<String> =
             ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
         if common.json {
-            println!("{}", json!({ "ids": ids, "tokens": tokens }));
+            out!("{}", json!({ "ids": ids, "tokens": tokens }))?;
         } else {
             for (id, token) in ids.iter().zip(&tokens) {
-                println!("{id:>7}  {token:?}");
+                out!("{id:>7}  {token:?}")?;
             }
         }
         Ok(Ending::Done)

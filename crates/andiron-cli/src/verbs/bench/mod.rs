@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::lines::out;
 use crate::machine;
 
 /// Measure the speed of this build on this machine
@@ -48,7 +49,7 @@ struct Subject {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A `config.json`: the model gets random weights
+    /// A Hugging Face `config.json`; the model gets random weights
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -84,6 +85,8 @@ impl Figures {
     /// Adds what every benchmark reports and prints all of it. `flops_per_token` counts multiplications and additions.
     fn print(mut self, common: &Common, flops_per_token: f64) -> anyhow::Result<Ending> {
         let spec = common.device_spec()?;
+        // Before anything below needs memory of its own.
+        let peak_rss = machine::peak_rss_bytes();
         let rate = self.0.get("tokens_per_s").and_then(Value::as_f64).unwrap_or(0.0);
         let flops = rate * flops_per_token;
         self.number("flops_per_s", flops);
@@ -94,7 +97,7 @@ impl Figures {
         } else {
             self.0.insert("peak_share".to_owned(), Value::Null);
         }
-        if let Some(bytes) = machine::peak_rss_bytes() {
+        if let Some(bytes) = peak_rss {
             self.number("peak_rss_mb", bytes as f64 / 1e6);
         }
         let facts = [
@@ -109,12 +112,12 @@ impl Figures {
         ];
         self.0.extend(facts.map(|(name, value)| (name.to_owned(), value)));
         if common.json {
-            println!("{}", Value::Object(self.0));
+            out!("{}", Value::Object(self.0))?;
         } else {
             for (name, value) in &self.0 {
                 match value {
-                    Value::String(text) => println!("{name:>17}  {text}"),
-                    other => println!("{name:>17}  {other}"),
+                    Value::String(text) => out!("{name:>17}  {text}")?,
+                    other => out!("{name:>17}  {other}")?,
                 }
             }
         }

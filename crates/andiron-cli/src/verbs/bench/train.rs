@@ -23,13 +23,13 @@ pub struct TrainBench {
     #[command(flatten)]
     subject: Subject,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Tokens in a sequence; the model's longest if not given
-    #[arg(long)]
+    /// Tokens in a sequence; the model's whole context if not given
+    #[arg(long, value_name = "N")]
     ctx: Option<usize>,
     /// Measured steps
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 }
 

@@ -14,7 +14,7 @@ pub(super) fn answer(
     sampling: &SamplingParams,
     max_tokens: usize,
 ) -> Result<Row, RowError> {
-    let ids = take_ids(model, &mut row, "prompt", "prompt_ids")?;
+    let ids = take_ids(&mut row, "prompt", "prompt_ids", |text| model.encode_prompt(text))?;
     let max_new_tokens = take(&mut row, "max_tokens", "a whole number")?.unwrap_or(max_tokens);
     let seed = take(&mut row, "seed", "a whole number")?.unwrap_or(sampling.seed);
     let stops: Vec<String> = match row.shift_remove("stop") {

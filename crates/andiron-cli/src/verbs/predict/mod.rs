@@ -27,7 +27,7 @@ pub struct Predict {
     /// Model directory
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to do with each row
+    /// What to do with each row, and which fields it has
     #[arg(long, value_enum, default_value = "generate")]
     task: Task,
     /// JSONL file to read; `-` is standard input
@@ -36,7 +36,7 @@ pub struct Predict {
     /// JSONL file to write; `-` is standard output
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Most tokens to generate for a row that does not say `max_tokens`
+    /// Most tokens to generate for a row that does not set `max_tokens`
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
     #[command(flatten)]
@@ -62,6 +62,10 @@ impl RowError {
         Self { code: "invalid_row", message: message.into() }
     }
 
+    fn too_long() -> Self {
+        Self::invalid(format!("a row has at most {MAX_LINE} bytes"))
+    }
+
     fn failed(error: impl std::fmt::Display) -> Self {
         Self { code: "cannot_answer", message: format!("{error:#}") }
     }
@@ -85,15 +89,15 @@ impl Predict {
             if len == 0 {
                 break;
             }
-            anyhow::ensure!(
-                len as u64 <= MAX_LINE,
-                "{}:{number}: a row is over {MAX_LINE} bytes",
-                self.input.display()
-            );
+            let too_long = len as u64 > MAX_LINE;
+            if too_long && line.last() != Some(&b'\n') {
+                reader.skip_until(b'\n').with_context(name)?;
+            }
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let (id, answer) = match parse(&line) {
+            let row = if too_long { Err(RowError::too_long()) } else { parse(&line) };
+            let (id, answer) = match row {
                 Ok(mut row) => {
                     let id = row.shift_remove("id");
                     let answer = match self.task {
@@ -112,7 +116,7 @@ impl Predict {
                 Ok(answer) => output.extend(answer),
                 Err(RowError { code, message }) => {
                     ending = Ending::SomeFailed;
-                    let message = format!("row {number}: {message}");
+                    let message = format!("line {number}: {message}");
                     output.insert("error".to_owned(), json!({ "code": code, "message": message }));
                 }
             }
@@ -132,10 +136,15 @@ fn parse(line: &[u8]) -> Result<Row, RowError> {
     }
 }
 
-/// The ids that a row gives: as ids under `ids_key`, or as text under `text_key`.
-fn take_ids(model: &TextModel, row: &mut Row, text_key: &str, ids_key: &str) -> Result<Vec<u32>, RowError> {
+/// The ids that a row gives: as ids under `ids_key`, or as text under `text_key`, which `encode` turns into ids.
+fn take_ids(
+    row: &mut Row,
+    text_key: &str,
+    ids_key: &str,
+    encode: impl FnOnce(&str) -> anyhow::Result<Vec<u32>>,
+) -> Result<Vec<u32>, RowError> {
     match (row.shift_remove(text_key), row.shift_remove(ids_key)) {
-        (Some(Value::String(text)), None) => model.encode_prompt(&text).map_err(RowError::failed),
+        (Some(Value::String(text)), None) => encode(&text).map_err(RowError::failed),
         (None, Some(ids)) => serde_json::from_value(ids)
             .map_err(|error| RowError::invalid(format!("{ids_key} is not a list of token ids: {error}"))),
         (Some(_), Some(_)) => Err(RowError::invalid(format!("give {text_key} or {ids_key}, not both"))),

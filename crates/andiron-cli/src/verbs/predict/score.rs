@@ -8,7 +8,8 @@ use super::{Row, RowError, ensure_empty, take_ids};
 use crate::text::TextModel;
 
 pub(super) fn answer(model: &TextModel, mut row: Row) -> Result<Row, RowError> {
-    let ids = take_ids(model, &mut row, "text", "ids")?;
+    // A text is scored as it is: an empty one has no tokens, where a prompt would begin with one.
+    let ids = take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode(text)?))?;
     ensure_empty(&row)?;
     let bundle = &model.bundle;
     let context = bundle.config.max_positions();

@@ -1,0 +1,15 @@
+//! The program as people meet it: command lines in, output, files and exit codes out.
+
+#![cfg(feature = "ndarray")]
+// Clippy knows the functions marked as tests, not those they call.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod common;
+mod predict;
+mod quickstart;
+#[cfg(unix)]
+mod serve;
+#[cfg(unix)]
+mod signals;
+mod verbs;

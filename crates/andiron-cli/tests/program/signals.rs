@@ -1,0 +1,125 @@
+//! Runs that are killed or asked to stop end like those that are left alone.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use andiron_kernels::random::Seed;
+
+use crate::common::{Place, finish, metrics};
+
+const PRETRAIN: &[&str] = &["pretrain", "run.toml"];
+const QUICKSTART: &[&str] = &["quickstart", "--corpus", "corpus.txt", "--output", "story", "--steps", "40"];
+
+/// Lines of the metrics file, which is being written.
+fn lines(path: &Path) -> usize {
+    match fs::read(path) {
+        Ok(text) => text.iter().filter(|&&byte| byte == b'\n').count(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => panic!("{}: {error}", path.display()),
+    }
+}
+
+/// Waits until the run has logged `steps` steps; false if the process ended before.
+fn wait_for(child: &mut Child, run: &Path, steps: usize) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while lines(&run.join("metrics.jsonl")) < steps {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "nothing happens");
+        std::thread::yield_now();
+    }
+    true
+}
+
+pub fn terminate(child: &Child) {
+    // The shell's own `kill`: a program of that name is not everywhere.
+    let line = format!("kill -TERM {}", child.id());
+    assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+}
+
+#[track_caller]
+fn check_same(whole: &Path, broken: &Path) {
+    let [expected, found] = [whole, broken].map(metrics);
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected, found);
+    }
+    assert_eq!(expected.len(), found.len());
+    for file in ["model/model.safetensors", "model/config.json", "model/tokenizer.json"] {
+        assert!(
+            fs::read(whole.join(file)).unwrap() == fs::read(broken.join(file)).unwrap(),
+            "{file} differs"
+        );
+    }
+}
+
+#[test]
+fn a_killed_pretraining_goes_on_to_the_same_bytes() {
+    let [whole, broken] = [(); 2].map(|()| Place::new());
+    for place in [&whole, &broken] {
+        place.prepare();
+    }
+    whole.ok(PRETRAIN);
+    let seed = Seed::new(2025);
+    // Moments between checkpoints, each later than the last checkpoint before it.
+    for (number, latest) in [15, 30, 45].into_iter().enumerate() {
+        let step = latest - seed.below(number as u64, 12) as usize;
+        let mut child = broken.command(PRETRAIN).spawn().unwrap();
+        assert!(wait_for(&mut child, &broken.path("run"), step), "ended before step {step}");
+        child.kill().unwrap();
+        assert_eq!(finish(child).code, None);
+    }
+    let ran = broken.run(PRETRAIN);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("goes on after step "), "{ran:?}");
+    check_same(&whole.path("run"), &broken.path("run"));
+}
+
+#[test]
+fn a_pretraining_asked_to_stop_saves_and_says_so() {
+    let [whole, broken] = [(); 2].map(|()| Place::new());
+    for place in [&whole, &broken] {
+        place.prepare();
+    }
+    whole.ok(PRETRAIN);
+    let refused = [PRETRAIN, &["--resume"]].concat();
+    broken.fails(&refused, 1, &["run has no checkpoint"]);
+    let mut child = broken.command(&[PRETRAIN, &["--json"]].concat()).spawn().unwrap();
+    assert!(wait_for(&mut child, &broken.path("run"), 10));
+    terminate(&child);
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(75), "{ran:?}");
+    assert!(ran.err.contains("run the same command again"), "{ran:?}");
+    let stopped: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&stopped["interrupted"], &stopped["model"]), (&true.into(), &serde_json::Value::Null));
+    let step = stopped["step"].as_u64().unwrap();
+    assert!((10..60).contains(&step), "{stopped}");
+    let ran = broken.run(&refused);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains(&format!("goes on after step {step}:")), "{ran:?}");
+    check_same(&whole.path("run"), &broken.path("run"));
+}
+
+#[test]
+fn a_quickstart_killed_and_stopped_ends_like_one_left_alone() {
+    let [whole, broken] = [(); 2].map(|()| Place::new());
+    let expected = whole.ok(QUICKSTART);
+    let run = broken.path("story/run");
+    let mut child = broken.command(QUICKSTART).spawn().unwrap();
+    assert!(wait_for(&mut child, &run, 3 + Seed::new(5).below(0, 12) as usize));
+    child.kill().unwrap();
+    finish(child);
+    // It begins again: the first checkpoint of this recipe comes later.
+    fs::remove_file(run.join("metrics.jsonl")).unwrap();
+    let mut child = broken.command(QUICKSTART).spawn().unwrap();
+    assert!(wait_for(&mut child, &run, 5));
+    terminate(&child);
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(75), "{ran:?}");
+    assert_eq!(ran.out, "");
+    assert_eq!(broken.ok(QUICKSTART), expected);
+    check_same(&whole.path("story/run"), &run);
+}

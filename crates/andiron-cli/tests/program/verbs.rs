@@ -1,0 +1,206 @@
+//! What every other verb prints when all is well.
+
+use serde_json::Value;
+
+use crate::common::{Place, keys, metrics};
+
+#[track_caller]
+fn check_positive(object: &Value, names: &[&str]) {
+    for name in names {
+        let number = object[name].as_f64().unwrap_or_else(|| panic!("{name} is no number: {object}"));
+        assert!(number > 0.0 && number.is_finite(), "{name} in {object}");
+    }
+}
+
+#[test]
+fn prepare_counts_documents_and_tokens_and_does_nothing_twice() {
+    let place = Place::new();
+    place.write("twice.jsonl", "{\"text\":\"one two\"}\n{\"text\":\"one two\"}\n{\"text\":\"three four\"}\n");
+    let args = ["prepare", "corpus.txt", "twice.jsonl", "--vocab-size", "300", "-o", "data"];
+    let first = place.json(&args);
+    assert_eq!((&first["documents"]["read"], &first["documents"]["kept"]), (&4.into(), &3.into()));
+    assert_eq!((&first["vocab_size"], &first["reused"]), (&300.into(), &false.into()));
+    for part in ["train", "valid"] {
+        check_positive(&first[part]["stats"], &["tokens"]);
+        assert!(place.path("data").join(part).join("manifest.json").exists());
+    }
+    assert_eq!(place.json(&args)["reused"], true);
+    let other = [&args[..5], &["400", "-o", "data"]].concat();
+    place.fails(&other, 1, &["data", "--replace"]);
+    assert_eq!(place.json(&[&other, &["--replace"] as &[_]].concat())["vocab_size"], 400);
+    let text = place.ok(&args[..2].iter().chain(&args[5..6]).copied().chain(["other"]).collect::<Vec<_>>());
+    assert!(text.contains("1 read, 1 kept") && text.contains("in other"), "{text}");
+
+    let tokenizer = ["prepare", "twice.jsonl", "--tokenizer", "data/tokenizer", "-o", "third"];
+    assert_eq!(place.json(&tokenizer)["vocab_size"], 400);
+}
+
+#[test]
+fn a_tokenizer_is_trained_measured_and_looked_into() {
+    let place = Place::new();
+    let train = ["tokenizer", "train", "corpus.txt", "--kind", "char", "-o", "characters"];
+    let trained = place.json(&train);
+    assert_eq!(trained["tokenizer"], "characters");
+    let bpe = place.ok(&["tokenizer", "train", "corpus.txt", "--vocab-size", "300", "-o", "bytes"]);
+    assert_eq!(bpe, "300 tokens, saved in bytes\n");
+    let measured = place.json(&["tokenizer", "eval", "--tokenizer", "characters", "corpus.txt"]);
+    assert_eq!((&measured["documents"], &measured["exact"]), (&1.into(), &1.into()));
+    assert_eq!((&measured["bytes"], &measured["tokens"]), (&4000.into(), &4000.into()));
+    assert_eq!(
+        (&measured["bytes_per_token"], &measured["vocab_size"]),
+        (&1.0.into(), &trained["vocab_size"])
+    );
+    let shorter = place.json(&["tokenizer", "eval", "--tokenizer", "bytes", "corpus.txt"]);
+    assert!(shorter["bytes_per_token"].as_f64().unwrap() > 1.2, "{shorter}");
+    let split = place.json(&["tokenizer", "inspect", "--tokenizer", "characters", "Ham"]);
+    assert_eq!(split["tokens"], serde_json::json!(["H", "a", "m"]));
+    assert_eq!(split["ids"].as_array().unwrap().len(), 3);
+    place.fails(&["tokenizer", "inspect", "--tokenizer", "characters", "é"], 1, &["'é'"]);
+    place.fails(&["tokenizer", "eval", "--tokenizer", "missing", "corpus.txt"], 1, &["missing"]);
+}
+
+#[test]
+fn pretrain_reports_where_the_model_is() {
+    let place = Place::new();
+    place.prepare();
+    let args = ["pretrain", "run.toml", "--set", "run.steps=12", "--set", "run.output=elsewhere"];
+    let report = place.json(&args);
+    assert_eq!(keys(&report), ["step", "tokens", "model", "validation", "interrupted"]);
+    assert_eq!((&report["step"], &report["tokens"]), (&12.into(), &(12 * 2 * 4 * 32).into()));
+    assert_eq!((&report["model"], &report["interrupted"]), (&"elsewhere/model".into(), &false.into()));
+    check_positive(&report["validation"], &["loss", "perplexity", "tokens"]);
+    let lines = metrics(&place.path("elsewhere"));
+    assert_eq!((lines.len(), &lines[11]["valid_loss"]), (12, &report["validation"]["loss"]));
+    let text = place.ok(&args);
+    assert!(text.starts_with("validation loss ") && text.contains("elsewhere/model"), "{text}");
+
+    // The same run from its own record of itself.
+    let again = ["pretrain", "elsewhere/config.toml", "--set", "run.output=again"];
+    assert_eq!(place.json(&again)["validation"], report["validation"]);
+    assert_eq!(place.read("again/model/model.safetensors"), place.read("elsewhere/model/model.safetensors"));
+}
+
+#[test]
+fn evaluate_measures_a_text_and_a_dataset_alike() {
+    let place = Place::with_model();
+    let model = ["evaluate", "--model", "run/model"];
+    let by_data = place.json(&[&model, &["--data", "data/valid"] as &[_]].concat());
+    assert_eq!(
+        keys(&by_data),
+        ["loss", "perplexity", "bits_per_token", "bits_per_byte", "tokens", "context", "checkpoint_blake3"]
+    );
+    check_positive(&by_data, &["loss", "perplexity", "bits_per_byte"]);
+    // 400 held-out characters are 12 windows of 32 and a rest.
+    assert_eq!((&by_data["tokens"], &by_data["context"]), (&(12 * 32).into(), &32.into()));
+    assert_eq!(by_data["checkpoint_blake3"].as_str().unwrap().len(), 64);
+
+    place.write("held-out.txt", &crate::common::text(4000)[3600..]);
+    let by_text = place.json(&[&model, &["--text", "held-out.txt", "--batch", "5"] as &[_]].concat());
+    let loss = |report: &Value| report["loss"].as_f64().unwrap();
+    assert!((loss(&by_text) - loss(&by_data)).abs() < 1e-5, "{by_text} {by_data}");
+    assert_eq!(by_text["checkpoint_blake3"], by_data["checkpoint_blake3"]);
+    let short = place.json(&[&model, &["--text", "held-out.txt", "--context", "4"] as &[_]].concat());
+    assert!(loss(&short) > 0.0 && short["context"] == 4, "{short}");
+    let text = place.ok(&[&model, &["--text", "held-out.txt"] as &[_]].concat());
+    assert!(text.contains(by_data["checkpoint_blake3"].as_str().unwrap()), "{text}");
+}
+
+#[test]
+fn generate_continues_what_it_was_given() {
+    let place = Place::with_model();
+    let model = ["generate", "--model", "run/model", "--seed", "5", "--max-tokens", "9"];
+    let json = place.json(&[&model, &["Ham"] as &[_]].concat());
+    assert_eq!(keys(&json), ["text", "ids", "finish_reason", "sum_logprob"]);
+    assert_eq!((json["ids"].as_array().unwrap().len(), &json["finish_reason"]), (9, &"length".into()));
+    let text = place.ok(&[&model, &["Ham"] as &[_]].concat());
+    assert_eq!(text, format!("Ham{}\n", json["text"].as_str().unwrap()));
+    let piped = place.run_with_input(&[&model, &["-"] as &[_]].concat(), "Ham");
+    assert_eq!((piped.code, &piped.out), (Some(0), &text));
+    let nothing = place.ok(&["generate", "--model", "run/model", "--max-tokens", "0", "Ham"]);
+    assert_eq!(nothing, "Ham\n");
+    let far = ["generate", "--model", "run/model", "--max-tokens", "50", "--slide", "Ham"];
+    assert_eq!(place.json(&far)["ids"].as_array().unwrap().len(), 50);
+}
+
+#[test]
+fn threads_do_not_change_what_is_said() {
+    let place = Place::with_model();
+    let args = ["generate", "--model", "run/model", "--max-tokens", "20", "Ham", "--threads"];
+    let [one, three] = ["1", "3"].map(|threads| place.ok(&[&args[..], &[threads]].concat()));
+    assert_eq!(one, three);
+}
+
+#[test]
+fn doctor_knows_the_machine_and_the_build() {
+    let place = Place::new();
+    let report = place.json(&["doctor", "--threads", "3"]);
+    assert_eq!(
+        keys(&report),
+        [
+            "version",
+            "cpu",
+            "cpus",
+            "threads",
+            "cpu_features",
+            "kernels",
+            "memory_bytes",
+            "available_bytes",
+            "backends",
+            "default_device",
+        ]
+    );
+    assert_eq!((&report["version"], &report["threads"]), (&env!("CARGO_PKG_VERSION").into(), &3.into()));
+    let backends = report["backends"].as_array().unwrap();
+    let names: Vec<&str> = backends.iter().map(|backend| backend["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ndarray", "flex", "wgpu", "vulkan", "metal", "cuda"]);
+    assert_eq!(backends[0]["compiled"], true);
+    assert_eq!(backends[0]["devices"].as_array().unwrap().len(), 1);
+    assert_eq!(report["default_device"], "ndarray");
+    let text = place.ok(&["doctor"]);
+    for word in ["kernels", "memory", "ndarray", "cuda"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn bench_reports_the_figures_of_its_contract() {
+    let place = Place::with_model();
+    let common = ["tokens_per_s", "flops_per_s", "peak_share", "threads", "peak_rss_mb"];
+    let words = |report: &Value| {
+        for name in ["backend", "device", "precision", "kernels"] {
+            assert!(!report[name].as_str().unwrap().is_empty(), "{report}");
+        }
+    };
+    let config = ["--config", "run/model/config.json", "--steps", "2", "--threads", "1"];
+    let train = place.json(&[&["bench", "train", "--batch", "2", "--ctx", "8"] as &[_], &config].concat());
+    check_positive(&train, &common);
+    check_positive(&train, &["step_ms", "forward_ms", "backward_ms", "update_ms", "loss"]);
+    words(&train);
+    let decode =
+        place.json(&[&["bench", "decode", "--prompt", "4", "--tokens", "8"] as &[_], &config].concat());
+    check_positive(&decode, &common);
+    check_positive(&decode, &["prefill_ms"]);
+    words(&decode);
+    let model = ["bench", "prefill", "--tokens", "16", "--model", "run/model", "--steps", "2"];
+    let prefill = place.json(&model);
+    check_positive(&prefill, &common);
+    words(&prefill);
+    let table = place.ok(&model);
+    assert!(table.contains("tokens_per_s") && table.contains("ndarray"), "{table}");
+    place.fails(&["bench", "train", "--config", "missing.json"], 1, &["missing.json"]);
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let place = Place::new();
+    let general = place.ok(&["--help"]);
+    for verb in ["quickstart", "prepare", "tokenizer", "pretrain", "evaluate", "predict", "generate"]
+        .into_iter()
+        .chain(["serve", "doctor", "bench"])
+    {
+        assert!(general.contains(verb), "{general}");
+        let help = place.ok(&[verb, "--help"]);
+        assert!(help.contains("Usage: andiron ") && help.contains("--json"), "{help}");
+    }
+    assert_eq!(place.ok(&["--version"]), format!("andiron {}\n", env!("CARGO_PKG_VERSION")));
+}
