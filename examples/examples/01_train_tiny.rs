@@ -28,7 +28,10 @@ struct Losses;
 impl Observer for Losses {
     fn on_step(&mut self, record: &StepRecord) {
         if record.step.is_multiple_of(50) {
-            println!("step {:>4}  loss {:.3}  {:>6.0} tokens/s", record.step, record.loss, record.tokens_per_s);
+            println!(
+                "step {:>4}  loss {:.3}  {:>6.0} tokens/s",
+                record.step, record.loss, record.tokens_per_s
+            );
         }
     }
 }

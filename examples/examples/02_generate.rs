@@ -11,11 +11,11 @@ use std::env;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use andiron_core::DeviceSpec;
 use andiron_data::tokenizer::{Special, StreamDecoder, Tokenizer};
 use andiron_models::DecoderBundle;
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams, WhenFull};
+use anyhow::Context as _;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1);

@@ -3,6 +3,7 @@
 //! `cargo xtask test --backend wgpu` builds this with `ndarray`, `flex` and `wgpu`; a build with one backend has
 //! nothing to compare and leaves it out.
 
+#![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(all(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::{Backend, DeviceSpec};

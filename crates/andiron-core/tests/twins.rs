@@ -3,6 +3,7 @@
 //! The twin here is written once more with Burn's tensor operations, so that neither the kernels nor the composed
 //! bodies vouch for themselves.
 
+#![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{self, AdamWStep, AttentionOptions, Gelu, Moments, WeightLayout};

@@ -1,24 +1,29 @@
 #!/usr/bin/env python3
 """Compares tokenizers saved by `andiron-data` with what the Python libraries make of the same directory.
 
-Not part of `cargo test`, because it needs Python with `transformers` and `tokenizers`:
+    python check_tokenizer.py
 
-    cargo run -p andiron-data --example save_tokenizers -- OUT ../../examples/data/shakespeare.txt
-    python3 -W error tests/check_tokenizer.py OUT
-
-The example trains a character vocabulary and a byte-level one on the text, saves each into a directory below OUT
-and writes beside it `cases.jsonl`: texts with the ids and the decoded text that Andiron gives. This script loads
-each directory with `transformers.AutoTokenizer` and with `tokenizers.Tokenizer`, and fails at the first
-difference, at any warning, and if a character that a character vocabulary lacks is not an error in Python too.
+Not part of `cargo test`, because it needs Python with `transformers` and `tokenizers`. Runs the example
+`save_tokenizers`, which trains a character vocabulary and a byte-level one on the shipped text, saves each into a
+directory of its own and writes beside it `cases.jsonl`: texts with the ids and the decoded text that Andiron gives.
+Then loads each directory with `transformers.AutoTokenizer` and with `tokenizers.Tokenizer`, and fails at the first difference,
+at any warning, and if a character that a character vocabulary lacks is not an error in Python too.
 """
 
 import json
 import logging
+import subprocess
 import sys
+import tempfile
+import warnings
 from pathlib import Path
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
+
+
+ROOT = Path(__file__).resolve().parents[3]
+CORPUS = ROOT / "examples/data/shakespeare.txt"
 
 
 class Complaints(logging.Handler):
@@ -61,16 +66,22 @@ def check(directory: Path, complaints: Complaints) -> int:
     return cases
 
 
+def save(out: Path) -> None:
+    example = ["cargo", "run", "--quiet", "--release", "-p", "andiron-data", "--example", "save_tokenizers"]
+    subprocess.run([*example, "--", out, CORPUS], cwd=ROOT, check=True)
+
+
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("usage: check_tokenizer.py OUT")
+    warnings.simplefilter("error")
     complaints = Complaints()
     for name in ("transformers", "tokenizers"):
         logging.getLogger(name).addHandler(complaints)
-    directories = sorted(path.parent for path in Path(sys.argv[1]).glob("*/cases.jsonl"))
-    assert directories, "no directory with cases.jsonl below " + sys.argv[1]
-    for directory in directories:
-        print(f"{directory.name}: {check(directory, complaints)} texts are the same")
+    with tempfile.TemporaryDirectory() as out:
+        save(Path(out))
+        directories = sorted(path.parent for path in Path(out).glob("*/cases.jsonl"))
+        assert directories, "the example has saved nothing"
+        for directory in directories:
+            print(f"{directory.name}: {check(directory, complaints)} texts are the same")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ use andiron_data::prepare::{
 };
 use andiron_data::source::OnError;
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::tokenizer::{Kind, Vocabulary};
 use crate::exit::Ending;
@@ -100,7 +101,9 @@ impl Prepare {
             _ => error,
         })?;
         if common.json {
-            out!("{}", serde_json::to_string(&report)?)?;
+            let mut object = serde_json::to_value(&report)?;
+            object["reused"] = json!(report.reused);
+            out!("{object}")?;
         } else {
             print(&report)?;
             out!("in {}", self.output.display())?;

@@ -41,7 +41,7 @@ fn a_key_that_a_configuration_does_not_have_is_named() {
     let place = Place::new();
     place.prepare();
     place.write("misspelt.toml", PRETRAIN.replace("\nlr =", "\nlrr ="));
-    place.fails(&["pretrain", "misspelt.toml"], 1, &["misspelt.toml", "`lrr`", "`lr`", "line 33"]);
+    place.fails(&["pretrain", "misspelt.toml"], 1, &["misspelt.toml", "`lrr`", "`lr`", "lrr = 1e-2"]);
     let misspelt = ["pretrain", "run.toml", "--set", "optimizer.lrr=1"];
     place.fails(&misspelt, 1, &["--set optimizer.lrr=1", "`lrr`", "`lr`"]);
     place.fails(&["pretrain", "run.toml", "--set", "optimizer.lr=fast"], 1, &["optimizer.lr=fast", "fast"]);

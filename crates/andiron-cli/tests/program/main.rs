@@ -9,6 +9,8 @@ mod common;
 mod predict;
 mod quickstart;
 #[cfg(unix)]
+mod readme;
+#[cfg(unix)]
 mod serve;
 #[cfg(unix)]
 mod signals;

@@ -1,6 +1,6 @@
 //! Weights between modules and safetensors files, under Hugging Face's names, every tensor accounted for.
 //!
-//! The path of a parameter in its module *is* its name in the file; [`NameRules`] say where files in the wild
+//! The path of a parameter in its module *is* its name in the file; a few rules say where files in the wild
 //! differ.
 
 mod file;
