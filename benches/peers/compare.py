@@ -29,9 +29,19 @@ def busy_seconds():
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
+def wait_until_quiet(share):
+    """Returns after two seconds in which others used no more than their share."""
+    while True:
+        busy, start = busy_seconds(), time.monotonic()
+        time.sleep(2)
+        if busy_seconds() - busy <= share * (time.monotonic() - start) * os.cpu_count():
+            return
+
+
 def measured(command, share):
     """Runs a command until it had the machine to itself; returns what it wrote and how often that took."""
     for attempt in range(1, 61):
+        wait_until_quiet(share)
         busy, start = busy_seconds(), time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         output, errors = process.communicate()
@@ -45,7 +55,6 @@ def measured(command, share):
         print(f"  {others:6.1%} used by others, {elapsed:5.1f} s", file=sys.stderr)
         if others <= share:
             return output, attempt
-        time.sleep(5)
     sys.exit("the machine is too busy to measure anything")
 
 

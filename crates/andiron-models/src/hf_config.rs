@@ -129,7 +129,7 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
         /// Its value.
-        value: f32,
+        value: f64,
     },
     /// The configuration can be run but not trained as it says.
     #[error("config key {key} must be {wanted} for training: this part is not implemented")]

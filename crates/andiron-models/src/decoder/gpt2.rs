@@ -44,19 +44,19 @@ pub struct Gpt2Config {
     pub activation_function: Activation,
     /// Dropout on the output of each sublayer, in training.
     #[serde(default = "tenth")]
-    pub resid_pdrop: f32,
+    pub resid_pdrop: f64,
     /// Dropout on the embeddings, in training.
     #[serde(default = "tenth")]
-    pub embd_pdrop: f32,
+    pub embd_pdrop: f64,
     /// Dropout on attention probabilities; see the module's notes.
     #[serde(default = "tenth")]
-    pub attn_pdrop: f32,
+    pub attn_pdrop: f64,
     /// Added to variances.
     #[serde(default = "default_eps")]
     pub layer_norm_epsilon: f64,
     /// Standard deviation of initial weights.
     #[serde(default = "default_std")]
-    pub initializer_range: f32,
+    pub initializer_range: f64,
     /// Whether the output head is the embedding table.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
@@ -74,7 +74,7 @@ pub struct Gpt2Config {
     pub eos_token_id: Option<u32>,
 }
 
-fn tenth() -> f32 {
+fn tenth() -> f64 {
     0.1
 }
 
@@ -82,7 +82,7 @@ fn default_eps() -> f64 {
     1e-5
 }
 
-fn default_std() -> f32 {
+fn default_std() -> f64 {
     0.02
 }
 
@@ -200,7 +200,7 @@ impl Gpt2Config {
     ///
     /// Projections back into the residual stream start smaller by `√(2 · n_layer)`, as in the paper.
     pub fn init(&self, seed: Seed, device: &Device) -> Gpt2 {
-        let std = self.initializer_range;
+        let std = self.initializer_range as f32;
         let table = |n_entries, name| {
             EmbeddingConfig { n_entries, d_model: self.n_embd }.init(std, seed.derive(name), device)
         };
@@ -212,12 +212,12 @@ impl Gpt2Config {
                 ln_f: self.init_norm(device),
             },
             lm_head: (!self.tie_word_embeddings).then(|| table(self.vocab_size, "lm_head.weight")),
-            embd_pdrop: self.embd_pdrop,
+            embd_pdrop: self.embd_pdrop as f32,
         }
     }
 
     fn init_block(&self, index: usize, seed: Seed, device: &Device) -> Block {
-        let std = self.initializer_range;
+        let std = self.initializer_range as f32;
         let residual_std = std / ((2 * self.n_layer) as f32).sqrt();
         let d_inner = self.n_inner.unwrap_or(4 * self.n_embd);
         let linear = |d_input, d_output, std, name: &str| {
@@ -247,7 +247,7 @@ impl Gpt2Config {
                 c_proj: linear(d_inner, self.n_embd, residual_std, "mlp.c_proj"),
                 activation: self.activation_function,
             },
-            resid_pdrop: self.resid_pdrop,
+            resid_pdrop: self.resid_pdrop as f32,
         }
     }
 

@@ -41,7 +41,7 @@ pub enum ServeError {
     /// Others could use the server without a key.
     #[error(
         "{address} can be reached from other machines and no API key is set: set a key, listen on 127.0.0.1, or say that \
-         serving everyone is meant (`insecure_no_auth`)"
+         serving everyone is meant (`--insecure-no-auth`, the setting `insecure_no_auth`)"
     )]
     Unprotected {
         /// The address asked for.
