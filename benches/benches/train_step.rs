@@ -6,7 +6,7 @@ use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, ScheduleKind, clip_scale};
+use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -20,19 +20,7 @@ fn step(c: &mut Criterion, name: &str, config: Gpt2Config, rows: usize) {
     };
     let (ids, targets) = (ids("ids"), ids("targets"));
     let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
-    let settings = OptimizerConfig {
-        schedule: ScheduleKind::Constant,
-        lr: 1e-3,
-        min_lr: 0.0,
-        warmup_steps: 0,
-        decay_steps: None,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        decay_embeddings: false,
-        clip_norm: 1.0,
-    };
+    let settings = OptimizerConfig { beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
     let model = random(config).model;
     let mut optimizer = AdamW::new(&model, &settings, &device());
     let mut model = Some(model.train());

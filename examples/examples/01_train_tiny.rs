@@ -68,16 +68,9 @@ fn main() -> anyhow::Result<()> {
         model: DecoderConfig::Gpt2(model),
         optimizer: OptimizerConfig {
             schedule: ScheduleKind::Cosine,
-            lr: 3e-3,
             min_lr: 3e-4,
             warmup_steps: 20,
-            decay_steps: None,
-            beta1: 0.9,
-            beta2: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: false,
-            clip_norm: 1.0,
+            ..OptimizerConfig::constant(3e-3)
         },
         checkpoint: CheckpointConfig { every: 100, keep_last: 2 },
         evaluate: EvaluateConfig::default(),

@@ -13,7 +13,7 @@ use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
 use andiron_models::{DecoderBundle, DecoderConfig};
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, ScheduleKind, clip_scale};
+use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
 
@@ -57,19 +57,7 @@ fn train(backend: Backend) -> (Vec<f32>, Vec<u32>) {
         ..Gpt2Config::nano(VOCABULARY)
     };
     let mut bundle = DecoderBundle::init(DecoderConfig::Gpt2(config), Seed::new(3), &device);
-    let optimizer = OptimizerConfig {
-        schedule: ScheduleKind::Constant,
-        lr: 3e-3,
-        min_lr: 0.0,
-        warmup_steps: 0,
-        decay_steps: None,
-        beta1: 0.9,
-        beta2: 0.99,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        decay_embeddings: false,
-        clip_norm: 1.0,
-    };
+    let optimizer = OptimizerConfig::constant(3e-3);
     let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
     let mut model = bundle.model.train();
     let mut losses = Vec::new();

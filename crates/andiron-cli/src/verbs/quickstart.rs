@@ -165,16 +165,9 @@ impl Quickstart {
             },
             optimizer: OptimizerConfig {
                 schedule: ScheduleKind::Cosine,
-                lr: 1e-3,
                 min_lr: 1e-4,
                 warmup_steps: 100.min(self.steps / 2),
-                decay_steps: None,
-                beta1: 0.9,
-                beta2: 0.99,
-                eps: 1e-8,
-                weight_decay: 0.1,
-                decay_embeddings: false,
-                clip_norm: 1.0,
+                ..OptimizerConfig::constant(1e-3)
             },
             checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
             evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },

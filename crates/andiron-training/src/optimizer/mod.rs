@@ -62,6 +62,24 @@ fn default_clip_norm() -> f64 {
 }
 
 impl OptimizerConfig {
+    /// A constant learning rate and what is usual for small language models: betas of 0.9 and 0.99, a decay of 0.1 that
+    /// spares embeddings, gradients no longer than 1. The start for other settings by struct update.
+    pub fn constant(lr: f64) -> Self {
+        Self {
+            schedule: ScheduleKind::Constant,
+            lr,
+            min_lr: 0.0,
+            warmup_steps: 0,
+            decay_steps: None,
+            beta1: default_beta1(),
+            beta2: 0.99,
+            eps: default_eps(),
+            weight_decay: 0.1,
+            decay_embeddings: false,
+            clip_norm: default_clip_norm(),
+        }
+    }
+
     /// Checks the values for a run of `steps` steps.
     ///
     /// # Errors

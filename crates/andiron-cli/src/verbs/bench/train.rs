@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, ScheduleKind, clip_scale};
+use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
 use clap::Args;
@@ -57,19 +57,7 @@ impl TrainBench {
             rows,
             columns,
         };
-        let optimizer = OptimizerConfig {
-            schedule: ScheduleKind::Constant,
-            lr: 1e-3,
-            min_lr: 0.0,
-            warmup_steps: 0,
-            decay_steps: None,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            decay_embeddings: false,
-            clip_norm: 1.0,
-        };
+        let optimizer = OptimizerConfig { beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
         let parameters = product_parameters(&bundle);
         let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
         let mut model = bundle.model.train();
