@@ -1,6 +1,8 @@
 //! Keys and values of past positions, kept so that decoding computes each position once.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::Rows;
 
 /// The keys and values of one batch of sequences, for every layer: a value that belongs to its caller.
 ///
@@ -11,6 +13,7 @@ pub struct KvCache {
     layers: Vec<LayerCache>,
     len: usize,
     max_len: usize,
+    rows: Option<Rows>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -35,7 +38,34 @@ impl KvCache {
 
     /// An empty cache for `n_layers` layers that will hold at most `max_len` positions.
     pub fn new(n_layers: usize, max_len: usize) -> Self {
-        Self { layers: vec![LayerCache::default(); n_layers], len: 0, max_len }
+        Self { layers: vec![LayerCache::default(); n_layers], len: 0, max_len, rows: None }
+    }
+
+    /// The same for rows with padding before them: what is written there is seen by nobody.
+    ///
+    /// # Panics
+    /// If something was computed already.
+    pub fn over(self, rows: Rows) -> Self {
+        assert!(self.is_empty(), "rows are told before anything is computed");
+        Self { rows: Some(rows), ..self }
+    }
+
+    /// Which columns belong to each row; `None` if all do.
+    pub fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    /// Keeps these rows of the batch, in this order; one may be kept several times, to be continued in several ways.
+    ///
+    /// # Panics
+    /// If an index is not below the size of the batch.
+    pub fn select(&mut self, rows: &[usize]) {
+        for layer in &mut self.layers {
+            for slot in [&mut layer.keys_bshk, &mut layer.values_bshk] {
+                *slot = slot.take().map(|buffer| select_rows(buffer, rows));
+            }
+        }
+        self.rows = self.rows.take().map(|spans| spans.select(rows));
     }
 
     /// Positions held so far; the next one to be computed.
@@ -82,6 +112,51 @@ impl KvCache {
         assert!(positions <= self.room(), "the cache cannot move past its end");
         self.len += positions;
     }
+}
+
+/// What an encoder leaves to a decoder: for each of the decoder's layers the keys and values of its cross-attention.
+///
+/// Computed once for a source, however many tokens are then decoded. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    layers: Vec<(Tensor<4>, Tensor<4>)>,
+    rows: Option<Rows>,
+}
+
+impl Memory {
+    /// From keys and values of each layer, `[batch, source, heads, head width]` each, and the encoder's rows.
+    pub fn new(layers: Vec<(Tensor<4>, Tensor<4>)>, rows: Option<Rows>) -> Self {
+        Self { layers, rows }
+    }
+
+    /// Which columns of the source belong to each row; `None` if all do.
+    pub fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    /// Keeps these rows of the batch, in this order; one may be kept several times.
+    ///
+    /// # Panics
+    /// If an index is not below the size of the batch.
+    pub fn select(&mut self, rows: &[usize]) {
+        let layers = std::mem::take(&mut self.layers);
+        let kept =
+            layers.into_iter().map(|(keys, values)| (select_rows(keys, rows), select_rows(values, rows)));
+        self.layers = kept.collect();
+        self.rows = self.rows.take().map(|spans| spans.select(rows));
+    }
+
+    pub(crate) fn layer(&self, layer: usize) -> Past {
+        let (keys_bshk, values_bshk) = self.layers[layer].clone();
+        let len = keys_bshk.dims()[1];
+        Past { keys_bshk, values_bshk, len }
+    }
+}
+
+fn select_rows(x_bshk: Tensor<4>, rows: &[usize]) -> Tensor<4> {
+    let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len()]), &x_bshk.device());
+    x_bshk.select(0, ids)
 }
 
 /// Writes `rows` at `start` into the buffer in `slot`, growing it first if needed.

@@ -1,9 +1,13 @@
-//! What a forward pass is told beside its input: the past, and where randomness comes from.
+//! What a forward pass is told beside its input: the past, who sees whom, and where randomness comes from.
 
 use andiron_kernels::random::Seed;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::{KvCache, cache::Past, ops};
+use crate::attention::Sight;
+use crate::{KvCache, Rows, cache::Past, ops};
+
+/// Added to the score of a key that must not be seen. Finite, so that a row of nothing but padding stays a number.
+const HIDDEN: f32 = -1e30;
 
 /// The context of one forward pass.
 ///
@@ -14,12 +18,20 @@ use crate::{KvCache, cache::Past, ops};
 /// | training | none | a seed that is new for every step |
 /// | evaluation | none | none |
 /// | prefill, decoding | the sequence's own | none |
+///
+/// Rows of different lengths are told by [`Forward::over`]; without it every column of every row counts.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
     dropout: Option<Seed>,
     draws: u64,
+    rows: Option<Rows>,
+    /// Masks made so far in this pass: layers ask for the same few.
+    masks: Vec<(MaskKey, Tensor<4>)>,
 }
+
+/// Who sees whom, queries, keys.
+type MaskKey = (Sight, usize, usize);
 
 impl<'a> Forward<'a> {
     /// Whole sequences, no randomness: evaluation.
@@ -34,12 +46,80 @@ impl<'a> Forward<'a> {
 
     /// Sequences that continue what `cache` holds.
     pub fn cached(cache: &'a mut KvCache) -> Self {
-        Self { cache: Some(cache), ..Self::default() }
+        Self { rows: cache.rows().cloned(), cache: Some(cache), ..Self::default() }
     }
 
-    /// Position of the first new token: how many the cache holds.
+    /// The same pass over rows of different lengths: padding is seen by nobody, and positions count from each row's
+    /// first own column. With a cache the rows are the cache's: see [`KvCache::over`].
+    pub fn over(self, rows: Rows) -> Self {
+        Self { rows: Some(rows), ..self }
+    }
+
+    /// Which columns belong to each row; `None` if all do.
+    pub fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    /// Column of the first new token: how many the cache holds.
     pub fn start(&self) -> usize {
         self.cache.as_ref().map_or(0, |cache| cache.len())
+    }
+
+    /// Position in its own row of each of `columns` new tokens; 0 for padding. One list if all rows agree.
+    pub fn positions(&self, columns: usize) -> Vec<Vec<usize>> {
+        let new = self.start()..self.start() + columns;
+        match &self.rows {
+            Some(rows) => {
+                let of = |start: usize| new.clone().map(|column| column.saturating_sub(start)).collect();
+                rows.spans().iter().map(|span| of(span.start)).collect()
+            }
+            None => vec![new.collect()],
+        }
+    }
+
+    /// The same as a tensor, `[batch or 1, columns]`, each position moved up by `offset`.
+    pub fn position_ids(&self, columns: usize, offset: usize, device: &Device) -> Tensor<2, Int> {
+        let positions = self.positions(columns);
+        let shape = [positions.len(), columns];
+        let ids: Vec<i32> =
+            positions.into_iter().flatten().map(|position| (position + offset) as i32).collect();
+        Tensor::from_data(TensorData::new(ids, shape), device)
+    }
+
+    /// What to add to the scores of `t` new queries over `s` keys, `[batch or 1, 1, t, s]`; `None` if every query
+    /// sees every key, or if being causal is all there is to it.
+    pub(crate) fn mask(&mut self, sight: Sight, t: usize, s: usize, device: &Device) -> Option<Tensor<4>> {
+        let within_reach = sight.reach.is_none_or(|reach| s <= reach + 1);
+        if self.rows.is_none() && within_reach {
+            return None;
+        }
+        let key = (sight, t, s);
+        if let Some((_, mask)) = self.masks.iter().find(|(made, _)| *made == key) {
+            return Some(mask.clone());
+        }
+        let everything = Rows::padded_left([0]);
+        let spans = self.rows.as_ref().unwrap_or(&everything).spans();
+        let mut mask = Vec::with_capacity(spans.len() * t * s);
+        for span in spans {
+            for query in s - t..s {
+                mask.extend((0..s).map(|key| match span.contains(&key) && sight.reaches(query, key) {
+                    true => 0.0,
+                    false => HIDDEN,
+                }));
+            }
+        }
+        let mask = Tensor::from_data(TensorData::new(mask, [spans.len(), 1, t, s]), device);
+        self.masks.push((key, mask.clone()));
+        Some(mask)
+    }
+
+    /// The mask of keys that all lie elsewhere, such as an encoder's: padding is hidden, everything else seen.
+    pub(crate) fn mask_over(rows: &Rows, s: usize, device: &Device) -> Tensor<4> {
+        let hidden =
+            |column: usize, own: &std::ops::Range<usize>| if own.contains(&column) { 0.0 } else { HIDDEN };
+        let mask: Vec<f32> =
+            rows.spans().iter().flat_map(|own| (0..s).map(move |column| hidden(column, own))).collect();
+        Tensor::from_data(TensorData::new(mask, [rows.len(), 1, 1, s]), device)
     }
 
     /// All keys and values that layer `layer` may attend to, given those of the new positions.
@@ -79,5 +159,10 @@ impl<'a> Forward<'a> {
             }
             _ => x,
         }
+    }
+
+    /// Whether [`Forward::dropout`] with this probability changes anything.
+    pub(crate) fn drops(&self, probability: f32) -> bool {
+        self.dropout.is_some() && probability > 0.0
     }
 }

@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{init, ops};
+use crate::{Forward, init, ops};
 
 /// Sizes of an [`Embedding`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,16 +43,20 @@ impl Embedding {
         ops::embedding(self.weight.val(), ids_bt)
     }
 
-    /// The vectors of consecutive entries, as positions are looked up.
+    /// The vectors of the positions of `columns` new tokens, position 0 being entry `offset`.
     ///
     /// # Shape
-    /// `[1, count, d_model]`.
+    /// `[batch, columns, d_model]`, or `[1, columns, d_model]` if all rows stand alike.
     ///
     /// # Panics
     /// If the entries do not exist.
-    pub fn range(&self, start: usize, count: usize) -> Tensor<3> {
+    pub fn positions(&self, columns: usize, offset: usize, cx: &Forward<'_>) -> Tensor<3> {
         let [n_entries, d_model] = self.weight.val().dims();
-        assert!(start + count <= n_entries, "entries {start}..{} of {n_entries}", start + count);
-        self.weight.val().slice([start..start + count, 0..d_model]).unsqueeze()
+        let end = cx.start() + columns + offset;
+        assert!(end <= n_entries, "position entries up to {end} of {n_entries}");
+        if cx.rows().is_some() {
+            return self.forward(cx.position_ids(columns, offset, &self.weight.val().device()));
+        }
+        self.weight.val().slice([end - columns..end, 0..d_model]).unsqueeze()
     }
 }

@@ -6,6 +6,7 @@
 //! `b` batch · `t` query time · `s` key time · `d` model · `h` heads · `k` head width · `f` feed-forward ·
 //! `v` vocabulary · `n` rows (batch and time flattened).
 
+pub mod attention;
 pub mod cache;
 pub mod context;
 pub mod device;
@@ -14,10 +15,13 @@ pub mod init;
 pub mod linear;
 pub mod norm;
 pub mod ops;
+pub mod position;
+pub mod rows;
 
 pub use cache::KvCache;
 pub use context::Forward;
 pub use device::{Backend, DeviceError, DeviceSpec};
 pub use embedding::Embedding;
 pub use linear::Linear;
-pub use norm::LayerNorm;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rows::Rows;

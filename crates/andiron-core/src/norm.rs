@@ -52,3 +52,56 @@ impl LayerNorm {
         ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
 }
+
+/// Sizes of an [`RmsNorm`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RmsNormConfig {
+    /// Width of the axis that is normalised.
+    pub d_model: usize,
+    /// Added to the mean square before the root.
+    pub eps: f64,
+    /// Whether the gain is one more than the weight, as in Gemma.
+    pub unit_offset: bool,
+}
+
+impl RmsNormConfig {
+    /// Gain 1.
+    pub fn init(&self, device: &Device) -> RmsNorm {
+        let weight = match self.unit_offset {
+            true => init::zeros([self.d_model], device),
+            false => init::ones([self.d_model], device),
+        };
+        RmsNorm { weight, eps: self.eps, unit_offset: self.unit_offset }
+    }
+}
+
+/// `x / √(mean of x² + eps) · gain` over the last axis.
+///
+/// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// The gain, or what it exceeds 1 by, `[d_model]`.
+    pub weight: Param<Tensor<1>>,
+    #[module(skip)]
+    eps: f64,
+    #[module(skip)]
+    unit_offset: bool,
+}
+
+impl RmsNorm {
+    /// Normalises each position.
+    ///
+    /// # Shape
+    /// `[.., d_model]` → the same.
+    ///
+    /// # Panics
+    /// If the last axis is not `d_model`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let gain = match self.unit_offset {
+            true => self.weight.val() + 1.0,
+            false => self.weight.val(),
+        };
+        ops::rms_norm(x, gain, self.eps)
+    }
+}

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
-use andiron_core::ops::{self, AdamWStep, AttentionOptions, Gelu, Moments, WeightLayout};
+use andiron_core::ops::{self, Activation, AdamWStep, AttentionOptions, Moments, WeightLayout};
 use andiron_core::{Backend, DeviceSpec};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -129,12 +129,30 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    for (rows, width) in [(1, 2), (6, 33), (40, 128)] {
+        check(
+            "RMS norm",
+            [[rows, width], [1, width]],
+            |[x, g]| ops::rms_norm(x, g.reshape([width]), 1e-5),
+            |[x, g]| x.clone() / ((x.clone() * x).mean_dim(1) + 1e-5).sqrt() * g,
+        );
+    }
+}
+
+#[test]
+fn silu_and_relu() {
+    check("silu", [[7, 19]], |[x]| ops::activate(x, Activation::Silu), |[x]| x.clone() / ((-x).exp() + 1.0));
+    check("relu", [[7, 19]], |[x]| ops::activate(x, Activation::Relu), |[x]| (x.clone() + x.abs()) * 0.5);
+}
+
+#[test]
 fn gelu_in_both_forms() {
     for shape in [[1, 1], [3, 17], [64, 65]] {
         check(
             "gelu erf",
             [shape],
-            |[x]| ops::gelu(x, Gelu::Erf),
+            |[x]| ops::activate(x, Activation::GeluErf),
             |[x]| {
                 let phi = (x.clone() / 2f32.sqrt()).erf() * 0.5 + 0.5;
                 x * phi
@@ -143,7 +161,7 @@ fn gelu_in_both_forms() {
         check(
             "gelu tanh",
             [shape],
-            |[x]| ops::gelu(x, Gelu::Tanh),
+            |[x]| ops::activate(x, Activation::GeluTanh),
             |[x]| {
                 let inner = (x.clone() + x.clone() * x.clone() * x.clone() * 0.044715) * 0.797_884_6;
                 x * (inner.tanh() + 1.0) * 0.5

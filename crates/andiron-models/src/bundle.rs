@@ -171,12 +171,15 @@ impl NextToken for DecoderBundle {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, ConfigError> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    what: &'static str,
+) -> Result<T, ConfigError> {
     let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.to_owned(), what, source })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {
     let mut text = serde_json::to_string_pretty(value).expect("plain data serializes");
     text.push('\n');
     let write = || {

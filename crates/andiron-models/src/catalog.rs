@@ -7,15 +7,16 @@ use andiron_core::{Forward, KvCache};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
+use serde_json::{Map, Value};
 
 use crate::decoder::gpt2;
 use crate::family::Decoder;
-use crate::hf_config::ConfigError;
+use crate::hf_config::{ConfigError, InertKeys};
 use crate::weights::NameRules;
 
-/// What every decoder's configuration says, under whatever names.
+/// What every model's configuration says, under whatever names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Entries of the vocabulary.
@@ -28,26 +29,63 @@ pub struct Sizes {
     pub eos_token_id: Option<u32>,
 }
 
+/// A configuration in Hugging Face's field names, and what is built from it.
+pub trait Architecture: Serialize + DeserializeOwned {
+    /// The model, its parameters' paths being their names in the file.
+    type Model: Module;
+    /// Keys of `config.json` that are not fields of the configuration.
+    const INERT: InertKeys;
+
+    /// Hugging Face's class for the model with its head.
+    fn class_name(&self) -> &'static str;
+
+    /// How names in files may differ from those of the module.
+    fn name_rules(&self) -> NameRules;
+
+    /// Rewrites what different generations of `transformers` write differently, before the fields are read.
+    ///
+    /// # Errors
+    /// If a key asks for something that is not implemented.
+    fn normalise(_fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// Adds to the object that is written what other generations of `transformers` look for.
+    fn supplement(&self, _fields: &mut Map<String, Value>) {}
+
+    /// Checks that the sizes describe a model. Serde alone does not.
+    ///
+    /// # Errors
+    /// Names the first key that makes no sense.
+    fn validate(&self) -> Result<(), ConfigError>;
+
+    /// What generation and training ask of any model.
+    fn sizes(&self) -> Sizes;
+
+    /// A model with random weights, each parameter drawn from its own stream of `seed`, when it is first used.
+    fn init(&self, seed: Seed, device: &Device) -> Self::Model;
+}
+
 /// Makes the configuration enum and the model enum of a family.
-macro_rules! decoders {
-    ($($(#[$doc:meta])* $variant:ident, $model_type:literal, $class:literal, $config:path, $model:path, $module:ident;)+) => {
-        /// The configuration of a decoder, by architecture: the fields of its `config.json`, told apart by
-        /// `model_type`. Serde reads and writes these fields only; [`DecoderConfig::read`] also takes a
-        /// `config.json` with the inert keys that Hugging Face adds.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+macro_rules! architectures {
+    ($family:literal, $configs:ident, $models:ident; $($(#[$doc:meta])* $variant:ident, $model_type:literal, $config:path;)+) => {
+        #[doc = concat!("The configuration of ", $family, ", by architecture: the fields of its `config.json`, told apart by")]
+        /// `model_type`. Serde reads and writes these fields only; [`Self::read`] also takes a `config.json` with the
+        /// inert keys that Hugging Face adds.
+        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(tag = "model_type")]
-        pub enum DecoderConfig {
+        pub enum $configs {
             $($(#[$doc])* #[serde(rename = $model_type)] $variant($config),)+
         }
 
-        /// A decoder, by architecture.
-        #[derive(Module, Debug)]
+        #[doc = concat!("The model of ", $family, ", by architecture.")]
+        #[derive(burn::module::Module, Debug)]
         #[allow(clippy::large_enum_variant)]
-        pub enum DecoderModel {
-            $($(#[$doc])* $variant($model),)+
+        pub enum $models {
+            $($(#[$doc])* $variant(<$config as $crate::catalog::Architecture>::Model),)+
         }
 
-        impl DecoderConfig {
+        impl $configs {
             /// The `model_type`s that are implemented.
             pub const MODEL_TYPES: &[&str] = &[$($model_type),+];
 
@@ -56,57 +94,76 @@ macro_rules! decoders {
                 match self { $(Self::$variant(_) => $model_type,)+ }
             }
 
-            /// Hugging Face's class for the architecture with a language-model head.
+            /// Hugging Face's class for the model with its head.
             pub fn class_name(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $class,)+ }
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::class_name(config),)+ }
             }
 
-            fn from_fields(model_type: &str, fields: &mut serde_json::Map<String, Value>) -> Result<Self, ReadError> {
+            /// Reads a `config.json`.
+            ///
+            /// # Errors
+            /// If the file cannot be read, or does not describe a model of this family that can be built here.
+            pub fn read(path: &std::path::Path) -> Result<Self, $crate::hf_config::ConfigError> {
+                $crate::catalog::read(path, Self::MODEL_TYPES, Self::from_fields)
+            }
+
+            /// Reads the fields of a `config.json`, `model_type` taken out.
+            fn from_fields(
+                model_type: &str,
+                fields: serde_json::Map<String, serde_json::Value>,
+            ) -> Option<Result<Self, $crate::catalog::ReadError>> {
                 match model_type {
-                    $($model_type => {
-                        $module::INERT.strip(fields)?;
-                        let config: $config = serde_json::from_value(Value::Object(std::mem::take(fields)))?;
-                        config.validate()?;
-                        Ok(Self::$variant(config))
-                    })+
-                    other => Err(ConfigError::UnknownArchitecture {
-                        model_type: other.to_owned(),
-                        known: Self::MODEL_TYPES.join(", "),
-                    }.into()),
+                    $($model_type => Some($crate::catalog::from_fields(fields).map(Self::$variant)),)+
+                    _ => None,
                 }
             }
 
-            pub(crate) fn name_rules(&self) -> NameRules {
-                match self { $(Self::$variant(_) => $module::NAMES,)+ }
+            /// The object to write as `config.json`: the fields, and what either generation of `transformers` looks for.
+            pub(crate) fn to_value(&self) -> Result<serde_json::Value, serde_json::Error> {
+                let mut value = serde_json::to_value(self)?;
+                if let serde_json::Value::Object(fields) = &mut value {
+                    fields.insert("architectures".to_owned(), vec![self.class_name()].into());
+                    fields.insert("dtype".to_owned(), "float32".into());
+                    fields.insert("torch_dtype".to_owned(), "float32".into());
+                    match self {
+                        $(Self::$variant(config) => $crate::catalog::Architecture::supplement(config, fields),)+
+                    }
+                }
+                Ok(value)
+            }
+
+            pub(crate) fn name_rules(&self) -> $crate::weights::NameRules {
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::name_rules(config),)+ }
             }
 
             /// A model with random weights drawn from `seed`.
-            pub fn init(&self, seed: Seed, device: &Device) -> DecoderModel {
-                match self { $(Self::$variant(config) => DecoderModel::$variant(config.init(seed, device)),)+ }
+            pub fn init(&self, seed: andiron_kernels::random::Seed, device: &burn::tensor::Device) -> $models {
+                match self {
+                    $(Self::$variant(config) => $models::$variant($crate::catalog::Architecture::init(config, seed, device)),)+
+                }
             }
 
-            /// What generation and training ask of any decoder.
-            pub fn sizes(&self) -> Sizes {
-                match self { $(Self::$variant(config) => config.sizes(),)+ }
+            /// What generation and training ask of any model.
+            pub fn sizes(&self) -> $crate::catalog::Sizes {
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::sizes(config),)+ }
             }
 
             /// Checks that the sizes describe a model. Serde alone does not.
             ///
             /// # Errors
             /// Names the first key that makes no sense.
-            pub fn validate(&self) -> Result<(), ConfigError> {
-                match self { $(Self::$variant(config) => config.validate(),)+ }
-            }
-
-            /// Checks that training computes what the configuration says.
-            ///
-            /// # Errors
-            /// If it asks for something that is implemented for inference only.
-            pub fn check_trainable(&self) -> Result<(), ConfigError> {
-                match self { $(Self::$variant(config) => config.check_trainable(),)+ }
+            pub fn validate(&self) -> Result<(), $crate::hf_config::ConfigError> {
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::validate(config),)+ }
             }
         }
+    };
+}
+#[allow(unused_imports)] // Used by the families that live in folders of their own.
+pub(crate) use architectures;
 
+/// Forwards a family's trait from the enum of models to the model.
+macro_rules! forward_decoder {
+    ($($variant:ident),+) => {
         impl Decoder for DecoderModel {
             fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, cx),)+ }
@@ -123,13 +180,26 @@ macro_rules! decoders {
     };
 }
 
-decoders! {
+architectures! { "a decoder", DecoderConfig, DecoderModel;
     /// GPT-2 and what shares its shape, such as nanoGPT's models.
-    Gpt2, "gpt2", "GPT2LMHeadModel", gpt2::Gpt2Config, gpt2::Gpt2, gpt2;
+    Gpt2, "gpt2", gpt2::Gpt2Config;
+}
+forward_decoder!(Gpt2);
+
+impl DecoderConfig {
+    /// Entries of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.sizes().vocab_size
+    }
+
+    /// Longest sequence, in tokens.
+    pub fn max_positions(&self) -> usize {
+        self.sizes().max_positions
+    }
 }
 
 /// A configuration that is wrong, or JSON that is.
-enum ReadError {
+pub(crate) enum ReadError {
     Config(ConfigError),
     Json(serde_json::Error),
 }
@@ -146,52 +216,43 @@ impl From<serde_json::Error> for ReadError {
     }
 }
 
-impl DecoderConfig {
-    /// Entries of the vocabulary.
-    pub fn vocab_size(&self) -> usize {
-        self.sizes().vocab_size
-    }
+/// Reads a `config.json` as one of the architectures that `from_fields` knows.
+pub(crate) fn read<C>(
+    path: &Path,
+    known: &[&str],
+    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,
+) -> Result<C, ConfigError> {
+    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
+    let value = serde_json::from_slice(&text).map_err(json)?;
+    from_value(value, known, from_fields).map_err(|error| match error {
+        ReadError::Config(error) => error,
+        ReadError::Json(source) => json(source),
+    })
+}
 
-    /// Longest sequence, in tokens.
-    pub fn max_positions(&self) -> usize {
-        self.sizes().max_positions
-    }
+/// Reads the object in a `config.json`.
+pub(crate) fn from_value<C>(
+    value: Value,
+    known: &[&str],
+    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,
+) -> Result<C, ReadError> {
+    let Value::Object(fields) = value else {
+        return Err(serde_json::Error::custom("expected a JSON object").into());
+    };
+    let Some(Value::String(model_type)) = fields.get("model_type").cloned() else {
+        return Err(serde_json::Error::missing_field("model_type").into());
+    };
+    from_fields(&model_type, fields).unwrap_or_else(|| {
+        Err(ConfigError::UnknownArchitecture { model_type, known: known.join(", ") }.into())
+    })
+}
 
-    /// Reads a `config.json`.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or does not describe a decoder that can be built here.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
-        let value = serde_json::from_slice(&text).map_err(json)?;
-        Self::from_value(value).map_err(|error| match error {
-            ReadError::Config(error) => error,
-            ReadError::Json(source) => json(source),
-        })
-    }
-
-    /// Reads the object in a `config.json`.
-    fn from_value(value: Value) -> Result<Self, ReadError> {
-        let mut fields = match value {
-            Value::Object(fields) => fields,
-            _ => return Err(ReadError::Json(serde::de::Error::custom("expected a JSON object"))),
-        };
-        let model_type = match fields.get("model_type") {
-            Some(Value::String(model_type)) => model_type.clone(),
-            _ => return Err(ReadError::Json(serde::de::Error::missing_field("model_type"))),
-        };
-        Self::from_fields(&model_type, &mut fields)
-    }
-
-    /// The object to write as `config.json`: the fields, and what `transformers` of either generation looks for.
-    pub(crate) fn to_value(&self) -> Result<Value, serde_json::Error> {
-        let mut value = serde_json::to_value(self)?;
-        if let Value::Object(fields) = &mut value {
-            fields.insert("architectures".to_owned(), vec![self.class_name()].into());
-            fields.insert("dtype".to_owned(), "float32".into());
-            fields.insert("torch_dtype".to_owned(), "float32".into());
-        }
-        Ok(value)
-    }
+/// Reads the fields of one architecture's `config.json`.
+pub(crate) fn from_fields<A: Architecture>(mut fields: Map<String, Value>) -> Result<A, ReadError> {
+    A::normalise(&mut fields)?;
+    A::INERT.strip(&mut fields)?;
+    let config: A = serde_json::from_value(Value::Object(fields))?;
+    config.validate()?;
+    Ok(config)
 }

@@ -1,5 +1,6 @@
 //! What the model families have in common, seen from training and generation.
 
+use andiron_core::cache::Memory;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::{Forward, KvCache};
 use burn::tensor::{Int, Tensor};
@@ -30,5 +31,64 @@ pub trait Decoder {
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
     fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
         ops::linear(hidden_btd, self.head(), None, WeightLayout::OutIn)
+    }
+}
+
+/// A model that reads a whole text at once and gives a vector for each of its tokens.
+pub trait Encoder {
+    /// Hidden states of the last layer; padding, told by [`Forward::over`], is seen by nobody.
+    ///
+    /// # Shape
+    /// `ids_bt`: `[batch, time]`; `types_bt`, which of two texts each token belongs to, alike, all 0 if absent →
+    /// `[batch, time, d_model]`.
+    ///
+    /// # Panics
+    /// If the texts are longer than the model reads.
+    fn hidden(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        types_bt: Option<Tensor<2, Int>>,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3>;
+}
+
+/// A model that reads a source and predicts each token of a target from the source and the tokens before it.
+pub trait EncoderDecoder {
+    /// Reads sources; padding is told by [`Forward::over`].
+    ///
+    /// # Shape
+    /// `[batch, source]`.
+    ///
+    /// # Panics
+    /// If the sources are longer than the model reads.
+    fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Memory;
+
+    /// Hidden states of the decoder, ready for [`EncoderDecoder::logits`].
+    ///
+    /// # Shape
+    /// `[batch, time]` → `[batch, time, d_model]`.
+    ///
+    /// # Panics
+    /// If past and new positions together are more than the model has.
+    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3>;
+
+    /// The output head's weight: one row for each entry of the target vocabulary.
+    ///
+    /// # Shape
+    /// `[vocabulary, d_model]`.
+    fn head(&self) -> Tensor<2>;
+
+    /// Added to the logits, `[vocabulary]`, if the model has such a bias.
+    fn head_bias(&self) -> Option<Tensor<1>>;
+
+    /// An empty cache for one batch of targets.
+    fn new_cache(&self) -> KvCache;
+
+    /// Unnormalised log-probabilities of the next token at each position.
+    ///
+    /// # Shape
+    /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
+    fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
+        ops::linear(hidden_btd, self.head(), self.head_bias(), WeightLayout::OutIn)
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use andiron_core::ops;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -65,6 +66,24 @@ pub enum Activation {
     #[default]
     #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
+    /// `silu`, or `swish`.
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+    /// `relu`.
+    #[serde(rename = "relu")]
+    Relu,
+}
+
+impl Activation {
+    /// The function itself.
+    pub fn function(self) -> ops::Activation {
+        match self {
+            Self::Gelu => ops::Activation::GeluErf,
+            Self::GeluNew => ops::Activation::GeluTanh,
+            Self::Silu => ops::Activation::Silu,
+            Self::Relu => ops::Activation::Relu,
+        }
+    }
 }
 
 pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigError> {
@@ -131,14 +150,6 @@ pub enum ConfigError {
         /// Its value.
         value: f64,
     },
-    /// The configuration can be run but not trained as it says.
-    #[error("config key {key} must be {wanted} for training: this part is not implemented")]
-    Untrainable {
-        /// The key.
-        key: &'static str,
-        /// The value that works.
-        wanted: &'static str,
-    },
 }
 
 // `Activation` stands in module fields; Burn asks that they can be displayed.
@@ -147,6 +158,8 @@ impl fmt::Display for Activation {
         f.write_str(match self {
             Self::Gelu => "gelu",
             Self::GeluNew => "gelu_new",
+            Self::Silu => "silu",
+            Self::Relu => "relu",
         })
     }
 }

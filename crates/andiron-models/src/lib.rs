@@ -10,4 +10,4 @@ pub mod weights;
 
 pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
-pub use family::Decoder;
+pub use family::{Decoder, Encoder, EncoderDecoder};

@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{AttentionOptions, FusedOps, Gelu, WeightLayout};
+use super::{Activation, AttentionOptions, FusedOps, WeightLayout};
 
 /// Hands `gradient` to the parent, if it wants one.
 macro_rules! give {
@@ -108,25 +108,54 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
-    fn gelu_unit(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
+    fn rms_norm_rows(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         #[derive(Debug)]
-        struct GeluUnit;
+        struct RmsNorm;
 
-        impl<B: FusedOps> Backward<B, 1> for GeluUnit {
-            type State = (FloatTensor<B>, Gelu);
+        impl<B: FusedOps> Backward<B, 2> for RmsNorm {
+            /// Input, gain, reciprocal root of the mean square.
+            type State = [FloatTensor<B>; 3];
 
-            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let (x, form) = ops.state;
-                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::gelu_unit_backward(x, dy, form));
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let [x, gain, rstd] = ops.state;
+                let (dx, dgain) = B::rms_norm_backward(x, gain, rstd, dy);
+                let [x, gain] = ops.parents;
+                give!(grads, x, dx);
+                give!(grads, gain, dgain);
             }
         }
 
-        match GeluUnit.prepare::<C>([x.node()]).compute_bound().stateful() {
+        let nodes = [x.node(), gain.node()];
+        let (x, gain) = (x.into_primitive(), gain.into_primitive());
+        match RmsNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (y, rstd) = B::rms_norm_with_rstd(x.clone(), gain.clone(), eps);
+                prep.finish([x, gain, rstd], y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_rows(x, gain, eps)),
+        }
+    }
+
+    fn activate(x: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Activate;
+
+        impl<B: FusedOps> Backward<B, 1> for Activate {
+            type State = (FloatTensor<B>, Activation);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let (x, form) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::activate_backward(x, dy, form));
+            }
+        }
+
+        match Activate.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let x = x.into_primitive();
-                prep.finish((x.clone(), form), B::gelu_unit(x, form))
+                prep.finish((x.clone(), form), B::activate(x, form))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::gelu_unit(x.into_primitive(), form)),
+            OpsKind::UnTracked(prep) => prep.finish(B::activate(x.into_primitive(), form)),
         }
     }
 

@@ -7,7 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{AdamWStep, AttentionOptions, Gelu, WeightLayout};
+use super::{Activation, AdamWStep, AttentionOptions, WeightLayout};
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
 /// let one buffer be.
@@ -86,6 +86,34 @@ pub(super) fn layer_norm_backward<B: Backend>(
     (dx, dgain, doffset)
 }
 
+pub(super) fn rms_norm_with_rstd<B: Backend>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [n, d] = x.shape().dims();
+    let square = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1);
+    let rstd = B::float_recip(B::float_sqrt(B::float_add_scalar(square, scalar(eps))));
+    let y = B::float_mul(B::float_mul(x, rstd.clone()), reshape::<B>(gain, [1, d]));
+    (y, reshape::<B>(rstd, [n]))
+}
+
+pub(super) fn rms_norm_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    rstd: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [n, d] = x.shape().dims();
+    let rstd = reshape::<B>(rstd, [n, 1]);
+    let normal = B::float_mul(x, rstd.clone());
+    let dgain = column_sum::<B>(B::float_mul(dy.clone(), normal.clone()));
+    let dnormal = B::float_mul(dy, reshape::<B>(gain, [1, d]));
+    let along = B::float_mean_dim(B::float_mul(dnormal.clone(), normal.clone()), 1);
+    let dx = B::float_mul(B::float_sub(dnormal, B::float_mul(normal, along)), rstd);
+    (dx, dgain)
+}
+
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 const CUBIC: f64 = 0.044_715;
 
@@ -102,21 +130,34 @@ fn normal_cdf<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_mul_scalar(B::float_add_scalar(erf, scalar(1.0)), scalar(0.5))
 }
 
-pub(super) fn gelu<B: Backend>(x: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+pub(super) fn activate<B: Backend>(x: FloatTensor<B>, form: Activation) -> FloatTensor<B> {
     let gate = match form {
-        Gelu::Erf => normal_cdf::<B>(x.clone()),
-        Gelu::Tanh => {
+        Activation::GeluErf => normal_cdf::<B>(x.clone()),
+        Activation::GeluTanh => {
             let t = gelu_tanh_part::<B>(x.clone());
             B::float_mul_scalar(B::float_add_scalar(t, scalar(1.0)), scalar(0.5))
         }
+        Activation::Silu => B::sigmoid(x.clone()),
+        Activation::Relu => return B::relu(x),
     };
     B::float_mul(x, gate)
 }
 
-pub(super) fn gelu_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+pub(super) fn activate_backward<B: Backend>(
+    x: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    form: Activation,
+) -> FloatTensor<B> {
     let square = B::float_mul(x.clone(), x.clone());
     let slope = match form {
-        Gelu::Erf => {
+        Activation::Relu => return B::relu_backward(x, dy),
+        Activation::Silu => {
+            let gate = B::sigmoid(x.clone());
+            let fall = B::float_add_scalar(B::float_neg(gate.clone()), scalar(1.0));
+            let inner = B::float_add_scalar(B::float_mul(x, fall), scalar(1.0));
+            B::float_mul(gate, inner)
+        }
+        Activation::GeluErf => {
             let density = B::float_exp(B::float_mul_scalar(square, scalar(-0.5)));
             let density = B::float_mul_scalar(
                 density,
@@ -124,7 +165,7 @@ pub(super) fn gelu_backward<B: Backend>(x: FloatTensor<B>, dy: FloatTensor<B>, f
             );
             B::float_add(normal_cdf::<B>(x.clone()), B::float_mul(x, density))
         }
-        Gelu::Tanh => {
+        Activation::GeluTanh => {
             let t = gelu_tanh_part::<B>(x.clone());
             let gate = B::float_mul_scalar(B::float_add_scalar(t.clone(), scalar(1.0)), scalar(0.5));
             let sech2 = B::float_add_scalar(B::float_neg(B::float_mul(t.clone(), t)), scalar(1.0));

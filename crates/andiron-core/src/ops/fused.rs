@@ -5,7 +5,7 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::{AdamWStep, AttentionOptions, Gelu, WeightLayout, composed};
+use super::{Activation, AdamWStep, AttentionOptions, WeightLayout, composed};
 
 /// Operations that a backend may override with kernels of its own.
 ///
@@ -88,16 +88,43 @@ pub trait FusedOps: Backend {
         composed::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
     }
 
-    /// GELU of each element.
+    /// RMS norm of each row.
     #[fusion(default)]
-    fn gelu_unit(x: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
-        composed::gelu::<Self>(x, form)
+    fn rms_norm_rows(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        Self::rms_norm_with_rstd(x, gain, eps).0
     }
 
-    /// Gradient of [`FusedOps::gelu_unit`].
+    /// RMS norm of each row, with the reciprocal root of each row's mean square.
     #[fusion(default)]
-    fn gelu_unit_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, form: Gelu) -> FloatTensor<Self> {
-        composed::gelu_backward::<Self>(x, dy, form)
+    fn rms_norm_with_rstd(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::rms_norm_with_rstd::<Self>(x, gain, eps)
+    }
+
+    /// Gradients of [`FusedOps::rms_norm_rows`] with respect to input and gain.
+    #[fusion(default)]
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        rstd: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::rms_norm_backward::<Self>(x, gain, rstd, dy)
+    }
+
+    /// An activation function of each element.
+    #[fusion(default)]
+    fn activate(x: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
+        composed::activate::<Self>(x, form)
+    }
+
+    /// Gradient of [`FusedOps::activate`].
+    #[fusion(default)]
+    fn activate_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
+        composed::activate_backward::<Self>(x, dy, form)
     }
 
     /// Attention over heads.

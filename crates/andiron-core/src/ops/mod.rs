@@ -41,16 +41,22 @@ impl WeightLayout {
     }
 }
 
-/// Which form of the Gaussian error linear unit.
-///
-/// Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", <https://arxiv.org/abs/1606.08415>.
+/// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gelu {
-    /// `x · Φ(x)`: Hugging Face's `gelu`.
-    Erf,
-    /// `x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))`: Hugging Face's `gelu_new`.
-    Tanh,
+pub enum Activation {
+    /// `x · Φ(x)`, the Gaussian error linear unit: Hugging Face's `gelu`.
+    ///
+    /// Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", <https://arxiv.org/abs/1606.08415>.
+    GeluErf,
+    /// `x/2 · (1 + tanh(√(2/π)(x + 0.044715 x³)))`, the usual approximation of it: Hugging Face's `gelu_new`.
+    GeluTanh,
+    /// `x / (1 + exp(−x))`, also called swish.
+    ///
+    /// Source: Elfwing, Uchibe and Doya 2018, <https://arxiv.org/abs/1702.03118>.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
 }
 
 /// How queries look at keys.
@@ -135,9 +141,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, offset: Tensor<
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
-/// Gaussian error linear unit, element by element.
-pub fn gelu<const D: usize>(x: Tensor<D>, form: Gelu) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::gelu_unit(x.into_dispatch(), form))
+/// An activation function, element by element.
+pub fn activate<const D: usize>(x: Tensor<D>, form: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::activate(x.into_dispatch(), form))
 }
 
 /// `softmax(q · kᵀ · scale) · v`, per head; query heads share key heads in equal groups.
@@ -167,6 +173,24 @@ pub fn attention(
         v_bshk.into_dispatch(),
         options,
     ))
+}
+
+/// Divides the last axis by the root of its mean square, then applies a gain.
+///
+/// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
+///
+/// # Shape
+/// `[.., d]` → the same; `gain` is `[d]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tensor<D> {
+    let shape = x.dims();
+    let width = shape[D - 1];
+    assert_eq!([width], gain.dims(), "gain of an RMS norm over {shape:?}");
+    let x_nd: Tensor<2> = x.reshape([-1, width as isize]);
+    let y = Dispatch::rms_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), eps);
+    Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
 /// Looks rows of a table up.

@@ -4,20 +4,20 @@
 //! `GPT2LMHeadModel`. Unlike its neighbours its weights lie `[in, out]` (`Conv1D`), and the head is the embedding
 //! table unless `tie_word_embeddings` is false.
 //!
-//! Not supported: cross-attention, `reorder_and_upcast_attn`, and dropout of attention probabilities in training
-//! (`attn_pdrop` must be 0 there; it has no effect in inference).
+//! Not supported: cross-attention and `reorder_and_upcast_attn`.
 
+use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::LinearConfig;
 use andiron_core::norm::LayerNormConfig;
-use andiron_core::ops::{self, AttentionOptions, Gelu, WeightLayout};
+use andiron_core::ops::{self, WeightLayout};
 use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Sizes;
+use crate::catalog::{Architecture, Sizes};
 use crate::family::Decoder;
 use crate::hf_config::{Activation, ConfigError, InertKeys, positive};
 use crate::weights::NameRules;
@@ -48,7 +48,7 @@ pub struct Gpt2Config {
     /// Dropout on the embeddings, in training.
     #[serde(default = "tenth")]
     pub embd_pdrop: f64,
-    /// Dropout on attention probabilities; see the module's notes.
+    /// Dropout on attention probabilities, in training.
     #[serde(default = "tenth")]
     pub attn_pdrop: f64,
     /// Added to variances.
@@ -90,28 +90,6 @@ fn yes() -> bool {
     true
 }
 
-/// Keys of `config.json` that say nothing about this model's mathematics, or whose value must be the usual one.
-pub(crate) const INERT: InertKeys = InertKeys {
-    dropped: &[
-        "n_ctx",
-        "pad_token_id",
-        "gradient_checkpointing",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-    ],
-    must_be_false: &["add_cross_attention", "reorder_and_upcast_attn", "is_encoder_decoder"],
-};
-
-/// How tensors in a file correspond to the modules below, whose paths are Hugging Face's names.
-pub(crate) const NAMES: NameRules = NameRules {
-    optional_prefix: "transformer.",
-    ignored_suffixes: &[".attn.bias", ".attn.masked_bias"],
-    tied: &[("lm_head.weight", "transformer.wte.weight")],
-};
-
 impl Gpt2Config {
     /// nanoGPT's configuration for a character model on a CPU: 4 layers of width 128, 64 positions.
     ///
@@ -151,71 +129,6 @@ impl Gpt2Config {
         }
     }
 
-    /// Checks that the sizes describe a model.
-    ///
-    /// # Errors
-    /// If a size is zero, the heads do not divide the width, or a probability is not in `0..1`.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("n_positions", self.n_positions)?;
-        positive("n_embd", self.n_embd)?;
-        positive("n_layer", self.n_layer)?;
-        positive("n_head", self.n_head)?;
-        if !self.n_embd.is_multiple_of(self.n_head) {
-            return Err(ConfigError::Heads { width: self.n_embd, heads: self.n_head });
-        }
-        for (key, value) in [
-            ("resid_pdrop", self.resid_pdrop),
-            ("embd_pdrop", self.embd_pdrop),
-            ("attn_pdrop", self.attn_pdrop),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(ConfigError::Probability { key, value });
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that training computes what the configuration says.
-    ///
-    /// # Errors
-    /// If attention probabilities are to be dropped out.
-    pub fn check_trainable(&self) -> Result<(), ConfigError> {
-        if self.attn_pdrop > 0.0 {
-            return Err(ConfigError::Untrainable { key: "attn_pdrop", wanted: "0" });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn sizes(&self) -> Sizes {
-        Sizes {
-            vocab_size: self.vocab_size,
-            max_positions: self.n_positions,
-            bos_token_id: self.bos_token_id,
-            eos_token_id: self.eos_token_id,
-        }
-    }
-
-    /// Draws every weight from its own stream of `seed`, lazily: a model that is then loaded draws none.
-    ///
-    /// Projections back into the residual stream start smaller by `√(2 · n_layer)`, as in the paper.
-    pub fn init(&self, seed: Seed, device: &Device) -> Gpt2 {
-        let std = self.initializer_range as f32;
-        let table = |n_entries, name| {
-            EmbeddingConfig { n_entries, d_model: self.n_embd }.init(std, seed.derive(name), device)
-        };
-        Gpt2 {
-            transformer: Transformer {
-                wte: table(self.vocab_size, "transformer.wte.weight"),
-                wpe: table(self.n_positions, "transformer.wpe.weight"),
-                h: (0..self.n_layer).map(|index| self.init_block(index, seed, device)).collect(),
-                ln_f: self.init_norm(device),
-            },
-            lm_head: (!self.tie_word_embeddings).then(|| table(self.vocab_size, "lm_head.weight")),
-            embd_pdrop: self.embd_pdrop as f32,
-        }
-    }
-
     fn init_block(&self, index: usize, seed: Seed, device: &Device) -> Block {
         let std = self.initializer_range as f32;
         let residual_std = std / ((2 * self.n_layer) as f32).sqrt();
@@ -240,6 +153,7 @@ impl Gpt2Config {
                 index,
                 n_heads: self.n_head,
                 scale,
+                attn_pdrop: self.attn_pdrop as f32,
             },
             ln_2: self.init_norm(device),
             mlp: Mlp {
@@ -253,6 +167,83 @@ impl Gpt2Config {
 
     fn init_norm(&self, device: &Device) -> LayerNorm {
         LayerNormConfig { d_model: self.n_embd, eps: self.layer_norm_epsilon }.init(device)
+    }
+}
+
+impl Architecture for Gpt2Config {
+    type Model = Gpt2;
+    const INERT: InertKeys = InertKeys {
+        dropped: &[
+            "n_ctx",
+            "pad_token_id",
+            "gradient_checkpointing",
+            "summary_activation",
+            "summary_first_dropout",
+            "summary_proj_to_labels",
+            "summary_type",
+            "summary_use_proj",
+        ],
+        must_be_false: &["add_cross_attention", "reorder_and_upcast_attn", "is_encoder_decoder"],
+    };
+
+    fn class_name(&self) -> &'static str {
+        "GPT2LMHeadModel"
+    }
+
+    fn name_rules(&self) -> NameRules {
+        NameRules {
+            optional_prefix: "transformer.",
+            ignored: &["*.attn.bias", "*.attn.masked_bias"],
+            tied: &[("lm_head.weight", "transformer.wte.weight")],
+            ..NameRules::default()
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.vocab_size)?;
+        positive("n_positions", self.n_positions)?;
+        positive("n_embd", self.n_embd)?;
+        positive("n_layer", self.n_layer)?;
+        positive("n_head", self.n_head)?;
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(ConfigError::Heads { width: self.n_embd, heads: self.n_head });
+        }
+        for (key, value) in [
+            ("resid_pdrop", self.resid_pdrop),
+            ("embd_pdrop", self.embd_pdrop),
+            ("attn_pdrop", self.attn_pdrop),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(ConfigError::Probability { key, value });
+            }
+        }
+        Ok(())
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.n_positions,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id,
+        }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> Gpt2 {
+        let std = self.initializer_range as f32;
+        let table = |n_entries, name| {
+            EmbeddingConfig { n_entries, d_model: self.n_embd }.init(std, seed.derive(name), device)
+        };
+        Gpt2 {
+            transformer: Transformer {
+                wte: table(self.vocab_size, "transformer.wte.weight"),
+                wpe: table(self.n_positions, "transformer.wpe.weight"),
+                h: (0..self.n_layer).map(|index| self.init_block(index, seed, device)).collect(),
+                ln_f: self.init_norm(device),
+            },
+            lm_head: (!self.tie_word_embeddings).then(|| table(self.vocab_size, "lm_head.weight")),
+            embd_pdrop: self.embd_pdrop as f32,
+        }
     }
 }
 
@@ -293,6 +284,8 @@ struct Attention {
     n_heads: usize,
     #[module(skip)]
     scale: f32,
+    #[module(skip)]
+    attn_pdrop: f32,
 }
 
 #[derive(Module, Debug)]
@@ -307,7 +300,7 @@ impl Decoder for Gpt2 {
     fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         let body = &self.transformer;
-        let embedded = body.wte.forward(ids_bt) + body.wpe.range(cx.start(), t);
+        let embedded = body.wte.forward(ids_bt) + body.wpe.positions(t, 0, cx);
         let mut x_btd = cx.dropout(embedded, self.embd_pdrop);
         for block in &body.h {
             x_btd = block.forward(x_btd, cx);
@@ -343,8 +336,8 @@ impl Attention {
             part_btd.reshape([b, t, self.n_heads, d / self.n_heads])
         });
         let past = cx.past(self.index, k_bthk, v_bthk);
-        let options = AttentionOptions { scale: self.scale, causal: true, n_keys: past.len };
-        let out_bthk = ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+        let scoring = Scoring { dropout: self.attn_pdrop, ..Scoring::new(self.scale, Sight::PAST) };
+        let out_bthk = attend(q_bthk, past, scoring, cx);
         self.c_proj.forward(out_bthk.reshape([b, t, d]))
     }
 }
@@ -352,10 +345,6 @@ impl Attention {
 impl Mlp {
     fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
         let inner_btf = self.c_fc.forward(x_btd);
-        let form = match self.activation {
-            Activation::GeluNew => Gelu::Tanh,
-            Activation::Gelu => Gelu::Erf,
-        };
-        self.c_proj.forward(ops::gelu(inner_btf, form))
+        self.c_proj.forward(ops::activate(inner_btf, self.activation.function()))
     }
 }

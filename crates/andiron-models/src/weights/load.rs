@@ -81,10 +81,12 @@ fn account(
     files: &[TensorFile],
     rules: NameRules,
 ) -> Result<Accounts, LoadError> {
-    let mut stored: BTreeMap<String, (usize, Vec<usize>)> = BTreeMap::new();
+    // By the name of today: number of the file, name there, shape.
+    let mut stored: BTreeMap<String, (usize, String, Vec<usize>)> = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
         for (name, info) in file.tensors() {
-            if stored.insert(name.clone(), (number, info.shape.clone())).is_some() {
+            let entry = (number, name.clone(), info.shape.clone());
+            if stored.insert(rules.current_name(&name), entry).is_some() {
                 return Err(LoadError::Twice { tensor: name });
             }
         }
@@ -99,21 +101,20 @@ fn account(
             missing.push(name.clone());
             continue;
         };
-        let (number, found) = stored.remove(key).expect("just found");
+        let (number, key, found) = stored.remove(key).expect("just found");
         if &found != shape {
-            return Err(LoadError::Shape { tensor: key.to_owned(), found, wanted: shape.clone() });
+            return Err(LoadError::Shape { tensor: key, found, wanted: shape.clone() });
         }
-        places.insert(name.clone(), (number, key.to_owned()));
+        places.insert(name.clone(), (number, key));
     }
     if !missing.is_empty() {
         return Err(LoadError::Missing { count: missing.len(), names: list(&missing) });
     }
     let repeat = |&(tied, owner): &(&'static str, &'static str)| {
-        stored.remove(tied).map(|(number, _)| (number, tied, owner))
+        stored.remove(tied).map(|(number, _, _)| (number, tied, owner))
     };
     let repeats = rules.tied.iter().filter_map(repeat).collect();
-    let ignored = |name: &String| rules.ignored_suffixes.iter().any(|suffix| name.ends_with(suffix));
-    let unused: Vec<String> = stored.into_keys().filter(|name| !ignored(name)).collect();
+    let unused: Vec<String> = stored.into_keys().filter(|name| !rules.ignores(name)).collect();
     if !unused.is_empty() {
         return Err(LoadError::Unused { count: unused.len(), names: list(&unused) });
     }

@@ -17,14 +17,33 @@ pub use save::SaveError;
 pub(crate) use save::save;
 
 /// How the names in a file may differ from the paths of a module's parameters.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NameRules {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NameRules {
     /// A prefix that some files leave out.
-    pub(crate) optional_prefix: &'static str,
-    /// Endings of tensors that are no parameters, such as saved masks.
-    pub(crate) ignored_suffixes: &'static [&'static str],
+    pub optional_prefix: &'static str,
+    /// Names of tensors that are no parameters of this model, such as saved masks; a `*` stands for anything, at the
+    /// beginning or the end.
+    pub ignored: &'static [&'static str],
+    /// Older endings of names, and what they are called today.
+    pub renamed: &'static [(&'static str, &'static str)],
     /// Names that a tied model does not store, and the parameter that they repeat.
-    pub(crate) tied: &'static [(&'static str, &'static str)],
+    pub tied: &'static [(&'static str, &'static str)],
+}
+
+impl NameRules {
+    /// The name that a tensor of a file has today.
+    fn current_name(&self, name: &str) -> String {
+        let renamed = |(old, new): &(&str, &str)| Some(format!("{}{new}", name.strip_suffix(old)?));
+        self.renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
+
+    fn ignores(&self, name: &str) -> bool {
+        self.ignored.iter().any(|pattern| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+            (Some(ending), _) => name.ends_with(ending),
+            (_, Some(beginning)) => name.starts_with(beginning),
+            _ => name == *pattern,
+        })
+    }
 }
 
 /// Names and shapes of all parameters, in the order of the module. Draws no weights.

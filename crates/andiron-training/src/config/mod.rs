@@ -175,7 +175,7 @@ impl TrainConfig {
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
         check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
         optimizer.validate(run.steps)?;
-        let trainable = model.validate().and_then(|()| model.check_trainable());
+        let trainable = model.validate();
         trainable.map_err(|source| ConfigError::Model { source: Box::new(source) })?;
         let longest = model.max_positions();
         let fits = data.context <= longest;

@@ -2,13 +2,15 @@
 //!
 //! Tensors that are not f32 take the composed path.
 
-use andiron_kernels::activation::{self, Activation};
+use andiron_kernels::activation;
 use andiron_kernels::adamw::AdamW;
 use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved, AttentionShape, Qkv};
 use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
 use andiron_kernels::dropout::{self as masks, Dropout};
 use andiron_kernels::gemm::{self, Epilogue, MatRef};
-use andiron_kernels::norm::{self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams};
+use andiron_kernels::norm::{
+    self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams, RmsNormGrads, RmsNormSaved,
+};
 use andiron_kernels::random::Seed;
 use andiron_kernels::{Cpu, embedding, reduce};
 use burn::backend::TensorMetadata;
@@ -16,7 +18,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
-use crate::ops::{AdamWStep, AttentionOptions, Gelu, WeightLayout, composed};
+use crate::ops::{Activation, AdamWStep, AttentionOptions, WeightLayout, composed};
 
 type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
@@ -149,16 +151,51 @@ pub(super) fn layer_norm_backward<B: HostTensors>(
     (B::from_vec(dx, &[rows, width]), B::from_vec(dgain, &[width]), B::from_vec(doffset, &[width]))
 }
 
-fn unit(form: Gelu) -> Activation {
+pub(super) fn rms_norm_with_rstd<B: HostTensors>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&x, &gain]) {
+        return composed::rms_norm_with_rstd::<B>(x, gain, eps);
+    }
+    let [rows, width] = x.shape().dims();
+    let (mut y, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows]);
+    let gain = B::floats(&gain);
+    let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
+    norm::rms_norm(cpu(), params, &B::floats(&x), &mut y, &mut rstd);
+    (B::from_vec(y, &[rows, width]), B::from_vec(rstd, &[rows]))
+}
+
+pub(super) fn rms_norm_backward<B: HostTensors>(
+    x: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    rstd: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&x, &gain, &rstd, &dy]) {
+        return composed::rms_norm_backward::<B>(x, gain, rstd, dy);
+    }
+    let [rows, width] = x.shape().dims();
+    let (mut dx, mut dgain) = (vec![0.0; rows * width], vec![0.0; width]);
+    let saved = RmsNormSaved { x: &B::floats(&x), gamma: &B::floats(&gain), rstd: &B::floats(&rstd) };
+    let grads = RmsNormGrads { dx: &mut dx, dgamma: &mut dgain };
+    norm::rms_norm_backward(cpu(), saved, &B::floats(&dy), grads);
+    (B::from_vec(dx, &[rows, width]), B::from_vec(dgain, &[width]))
+}
+
+fn unit(form: Activation) -> activation::Activation {
     match form {
-        Gelu::Erf => Activation::GeluErf,
-        Gelu::Tanh => Activation::GeluTanh,
+        Activation::GeluErf => activation::Activation::GeluErf,
+        Activation::GeluTanh => activation::Activation::GeluTanh,
+        Activation::Silu => activation::Activation::Silu,
+        Activation::Relu => activation::Activation::Relu,
     }
 }
 
-pub(super) fn gelu<B: HostTensors>(x: FloatTensor<B>, form: Gelu) -> FloatTensor<B> {
+pub(super) fn activate<B: HostTensors>(x: FloatTensor<B>, form: Activation) -> FloatTensor<B> {
     if !are_f32::<B>(&[&x]) {
-        return composed::gelu::<B>(x, form);
+        return composed::activate::<B>(x, form);
     }
     let shape = x.shape();
     let mut y = vec![0.0; shape.num_elements()];
@@ -166,13 +203,13 @@ pub(super) fn gelu<B: HostTensors>(x: FloatTensor<B>, form: Gelu) -> FloatTensor
     B::from_vec(y, &shape)
 }
 
-pub(super) fn gelu_backward<B: HostTensors>(
+pub(super) fn activate_backward<B: HostTensors>(
     x: FloatTensor<B>,
     dy: FloatTensor<B>,
-    form: Gelu,
+    form: Activation,
 ) -> FloatTensor<B> {
     if !are_f32::<B>(&[&x, &dy]) {
-        return composed::gelu_backward::<B>(x, dy, form);
+        return composed::activate_backward::<B>(x, dy, form);
     }
     let shape = x.shape();
     let mut dx = vec![0.0; shape.num_elements()];

@@ -42,7 +42,7 @@ trait HostTensors: Backend {
 macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
-        use crate::ops::{AdamWStep, AttentionOptions, FusedOps, Gelu, WeightLayout};
+        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, WeightLayout};
 
         type Float = burn::backend::tensor::FloatTensor<$backend>;
         type Int = burn::backend::tensor::IntTensor<$backend>;
@@ -83,12 +83,20 @@ macro_rules! host_ops {
                 kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
             }
 
-            fn gelu_unit(x: Float, form: Gelu) -> Float {
-                kernels::gelu::<Self>(x, form)
+            fn rms_norm_with_rstd(x: Float, gain: Float, eps: f64) -> (Float, Float) {
+                kernels::rms_norm_with_rstd::<Self>(x, gain, eps)
             }
 
-            fn gelu_unit_backward(x: Float, dy: Float, form: Gelu) -> Float {
-                kernels::gelu_backward::<Self>(x, dy, form)
+            fn rms_norm_backward(x: Float, gain: Float, rstd: Float, dy: Float) -> (Float, Float) {
+                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy)
+            }
+
+            fn activate(x: Float, form: Activation) -> Float {
+                kernels::activate::<Self>(x, form)
+            }
+
+            fn activate_backward(x: Float, dy: Float, form: Activation) -> Float {
+                kernels::activate_backward::<Self>(x, dy, form)
             }
 
             fn attention_with_lse(q: Float, k: Float, v: Float, options: AttentionOptions) -> (Float, Float) {

@@ -1,0 +1,132 @@
+//! Attention as layers call it: who sees whom, padding, biases and dropout of the probabilities.
+
+use burn::tensor::{Tensor, activation};
+
+use crate::Forward;
+use crate::cache::{Memory, Past};
+use crate::ops::{self, AttentionOptions};
+
+/// Which keys a query sees, apart from padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// Only keys at its own position and before.
+    pub causal: bool,
+    /// Only keys at most this many positions away; `None` is any distance. A sliding window of `w` positions, the
+    /// query's own included, is a reach of `w − 1`.
+    pub reach: Option<usize>,
+}
+
+impl Sight {
+    /// Every key: encoders.
+    pub const ALL: Self = Self { causal: false, reach: None };
+    /// The past: decoders.
+    pub const PAST: Self = Self { causal: true, reach: None };
+
+    pub(crate) fn reaches(self, query: usize, key: usize) -> bool {
+        (!self.causal || key <= query) && self.reach.is_none_or(|reach| query.abs_diff(key) <= reach)
+    }
+}
+
+/// How scores become a mixture of values.
+#[derive(Clone, Debug)]
+pub struct Scoring {
+    /// Multiplies the scores; usually `1 / √(head width)`.
+    pub scale: f32,
+    /// Which keys a query sees.
+    pub sight: Sight,
+    /// Added to the scores, `[1, heads, t, s]`, as T5's relative positions are.
+    pub bias_bhts: Option<Tensor<4>>,
+    /// Share of the probabilities that is dropped in training.
+    pub dropout: f32,
+}
+
+impl Scoring {
+    /// Scores times `scale`, nothing else.
+    pub fn new(scale: f32, sight: Sight) -> Self {
+        Self { scale, sight, bias_bhts: None, dropout: 0.0 }
+    }
+}
+
+/// Self-attention of new positions over themselves and their past; query heads share key heads in equal groups.
+///
+/// # Shape
+/// `q_bthk`: `[batch, t, heads, width]` → the same.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
+    let (t, s) = (q_bthk.dims()[1], past.len);
+    let mask = cx.mask(scoring.sight, t, s, &q_bthk.device());
+    if mask.is_none() && scoring.bias_bhts.is_none() && !cx.drops(scoring.dropout) {
+        let options = AttentionOptions { scale: scoring.scale, causal: scoring.sight.causal, n_keys: s };
+        return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+    }
+    let mask = match mask {
+        None if scoring.sight.causal && t > 1 => {
+            let past = Tensor::<2>::full([t, s], f32::MIN / 4.0, &q_bthk.device());
+            Some(past.triu((s - t + 1) as i64).unsqueeze())
+        }
+        mask => mask,
+    };
+    let added = match (mask, scoring.bias_bhts) {
+        (Some(mask), Some(bias)) => Some(mask + bias),
+        (mask, bias) => mask.or(bias),
+    };
+    mix(q_bthk, past, added, (scoring.scale, scoring.dropout), cx)
+}
+
+/// Cross-attention of a decoder's positions over what an encoder left.
+///
+/// # Shape
+/// `q_bthk`: `[batch, t, heads, width]` → the same.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn attend_memory(
+    q_bthk: Tensor<4>,
+    memory: &Memory,
+    layer: usize,
+    (scale, dropout): (f32, f32),
+    cx: &mut Forward<'_>,
+) -> Tensor<4> {
+    let past = memory.layer(layer);
+    if memory.rows().is_none() && !cx.drops(dropout) {
+        let options = AttentionOptions { scale, causal: false, n_keys: past.len };
+        return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+    }
+    let mask = memory.rows().map(|rows| Forward::mask_over(rows, past.len, &q_bthk.device()));
+    mix(q_bthk, past, mask, (scale, dropout), cx)
+}
+
+/// `dropout(softmax(q · kᵀ · scale + added)) · v`.
+fn mix(
+    q_bthk: Tensor<4>,
+    past: Past,
+    added: Option<Tensor<4>>,
+    (scale, dropout): (f32, f32),
+    cx: &mut Forward<'_>,
+) -> Tensor<4> {
+    let h = q_bthk.dims()[2];
+    let [k_bhsk, v_bhsk] = [past.keys_bshk, past.values_bshk].map(|x_bshk| {
+        let [b, capacity, key_h, k] = x_bshk.dims();
+        let filled = match past.len < capacity {
+            true => x_bshk.slice([0..b, 0..past.len, 0..key_h, 0..k]),
+            false => x_bshk,
+        };
+        let x_bhsk = filled.swap_dims(1, 2);
+        match h / key_h {
+            1 => x_bhsk,
+            group => {
+                let shared: Tensor<5> = x_bhsk.unsqueeze_dim(2);
+                shared.expand([b, key_h, group, past.len, k]).reshape([b, h, past.len, k])
+            }
+        }
+    });
+    let scores_bhts = q_bthk.swap_dims(1, 2).matmul(k_bhsk.swap_dims(2, 3)) * scale;
+    let scores_bhts = match added {
+        Some(added) => scores_bhts + added,
+        None => scores_bhts,
+    };
+    let probabilities = cx.dropout(activation::softmax(scores_bhts, 3), dropout);
+    probabilities.matmul(v_bhsk).swap_dims(1, 2)
+}

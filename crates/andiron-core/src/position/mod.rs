@@ -1,0 +1,4 @@
+//! Where a token stands, told to a model that would not notice otherwise.
+
+pub mod rotary;
+pub mod sinusoidal;

@@ -1,0 +1,72 @@
+//! Rotary positions: pairs of a head's channels are turned by an angle that grows with the position.
+//!
+//! Source: Su et al. 2021, "RoFormer", <https://arxiv.org/abs/2104.09864>. A pair is channels `i` and `i + n/2` of the
+//! `n` that are turned, as in Hugging Face's files, not neighbours as in the paper.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::Forward;
+
+/// Frequencies of the turned pairs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// Angle per position of each pair, in radians.
+    pub frequencies: Vec<f32>,
+    /// Multiplies sines and cosines; 1 except where a scaling to longer contexts says otherwise.
+    pub amplitude: f32,
+}
+
+impl Rotary {
+    /// The usual frequencies, `theta^(−2i / n)` for the pairs of `n` channels.
+    pub fn new(theta: f64, n: usize) -> Self {
+        let frequency = |i: usize| theta.powf(-(2.0 * i as f64) / n as f64) as f32;
+        Self { frequencies: (0..n / 2).map(frequency).collect(), amplitude: 1.0 }
+    }
+
+    /// The angles of the `columns` new tokens of a pass.
+    pub fn angles(&self, columns: usize, cx: &Forward<'_>, device: &Device) -> Angles {
+        let positions = cx.positions(columns);
+        let shape = [positions.len(), columns, 1, self.frequencies.len()];
+        let angles: Vec<f32> = positions
+            .into_iter()
+            .flatten()
+            .flat_map(|position| self.frequencies.iter().map(move |frequency| position as f32 * frequency))
+            .collect();
+        let table = |of: fn(f32) -> f32| {
+            let values: Vec<f32> = angles.iter().map(|&angle| of(angle) * self.amplitude).collect();
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        Angles { cos_bt1k: table(f32::cos), sin_bt1k: table(f32::sin) }
+    }
+}
+
+/// Cosines and sines of the angles of some positions, made once for all layers of a pass.
+#[derive(Clone, Debug)]
+pub struct Angles {
+    cos_bt1k: Tensor<4>,
+    sin_bt1k: Tensor<4>,
+}
+
+impl Angles {
+    /// Turns the first channels of every head, as many as there are frequencies for; the rest stay as they are.
+    ///
+    /// # Shape
+    /// `[batch, t, heads, width]` → the same.
+    ///
+    /// # Panics
+    /// If the heads are narrower than what is turned.
+    pub fn turn(&self, x_bthk: Tensor<4>) -> Tensor<4> {
+        let [b, t, h, k] = x_bthk.dims();
+        let half = self.cos_bt1k.dims()[3];
+        assert!(2 * half <= k, "{} channels cannot be turned in heads of width {k}", 2 * half);
+        let part = |from, to| x_bthk.clone().slice([0..b, 0..t, 0..h, from..to]);
+        let (first, second) = (part(0, half), part(half, 2 * half));
+        let (cos, sin) = (self.cos_bt1k.clone(), self.sin_bt1k.clone());
+        let mut turned =
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin];
+        if 2 * half < k {
+            turned.push(part(2 * half, k));
+        }
+        Tensor::cat(turned, 3)
+    }
+}

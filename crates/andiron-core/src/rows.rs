@@ -1,0 +1,65 @@
+//! Which columns of a batch belong to each row.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Where each row's own tokens lie among the columns of a batch; the other columns are padding that nobody sees.
+///
+/// Padding may stand on either side: encoders pad on the right, so that all rows begin in column 0; a batch of
+/// prompts that are continued together is padded on the left, so that all rows end in the same column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    spans: Vec<Range<usize>>,
+}
+
+impl Rows {
+    /// Rows that begin in column 0 and have these lengths.
+    pub fn padded_right(lengths: impl IntoIterator<Item = usize>) -> Self {
+        Self { spans: lengths.into_iter().map(|len| 0..len).collect() }
+    }
+
+    /// Rows that have this many columns of padding before them and go on for as long as they are continued.
+    pub fn padded_left(paddings: impl IntoIterator<Item = usize>) -> Self {
+        Self { spans: paddings.into_iter().map(|padding| padding..usize::MAX).collect() }
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The columns of each row.
+    pub fn spans(&self) -> &[Range<usize>] {
+        &self.spans
+    }
+
+    /// These rows in another order, some perhaps several times or not at all.
+    ///
+    /// # Panics
+    /// If an index is not below [`Rows::len`].
+    pub fn select(&self, rows: &[usize]) -> Self {
+        Self { spans: rows.iter().map(|&row| self.spans[row].clone()).collect() }
+    }
+
+    /// 1 for each column that belongs to its row, 0 for padding, `[rows, columns]`.
+    pub fn weights(&self, columns: usize, device: &Device) -> Tensor<2> {
+        let own = self
+            .spans
+            .iter()
+            .flat_map(|span| (0..columns).map(|column| if span.contains(&column) { 1.0f32 } else { 0.0 }));
+        Tensor::from_data(TensorData::new(own.collect(), [self.len(), columns]), device)
+    }
+
+    /// Index of the last column that belongs to each row, `[rows]`, given how many columns there are.
+    pub fn last(&self, columns: usize, device: &Device) -> Tensor<1, Int> {
+        let last: Vec<i32> =
+            self.spans.iter().map(|span| span.end.min(columns).saturating_sub(1) as i32).collect();
+        Tensor::from_data(TensorData::new(last, [self.len()]), device)
+    }
+}
