@@ -35,7 +35,9 @@ pub const VERBS: &[Verb] = &[
     program("evaluate", "Measure a model directory on held-out text"),
     program("predict", "Answer a JSONL file of rows: one output row per input row"),
     program("generate", "Continue a prompt on the terminal"),
+    program("chat", "Talk with a model on the terminal"),
     program("serve", "Serve a model directory over HTTP, with an OpenAI-compatible API and a web page"),
+    program("inspect", "Show what a model is made of: parts, parameters, memory, work per token"),
     program("doctor", "Say what this machine has and which backend and kernels are used"),
     development(
         "bench",

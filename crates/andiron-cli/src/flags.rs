@@ -61,8 +61,12 @@ enum Verb {
     Predict(verbs::predict::Predict),
     /// Continue a prompt
     Generate(verbs::generate::Generate),
+    /// Talk with a model
+    Chat(verbs::chat::Chat),
     /// Serve a model over HTTP with an OpenAI-compatible API and a web page
     Serve(verbs::serve::Serve),
+    /// Show what a model is made of: parts, parameters, memory, work per token
+    Inspect(verbs::inspect::Inspect),
     /// Show what this machine has and what this build uses of it
     Doctor(verbs::doctor::Doctor),
     /// Measure the speed of this build on this machine
@@ -83,7 +87,9 @@ impl Flags {
             Verb::Evaluate(verb) => verb.run(common),
             Verb::Predict(verb) => verb.run(common),
             Verb::Generate(verb) => verb.run(common),
+            Verb::Chat(verb) => verb.run(common),
             Verb::Serve(verb) => verb.run(common),
+            Verb::Inspect(verb) => verb.run(common),
             Verb::Doctor(verb) => verb.run(common),
             Verb::Bench(verb) => verb.run(common),
         }

@@ -6,6 +6,7 @@ pub mod decoder;
 pub mod family;
 pub mod generate;
 pub mod hf_config;
+pub mod summary;
 pub mod weights;
 
 pub use bundle::DecoderBundle;

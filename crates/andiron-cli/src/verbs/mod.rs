@@ -1,9 +1,11 @@
 //! One file, one verb.
 
 pub mod bench;
+pub mod chat;
 pub mod doctor;
 pub mod evaluate;
 pub mod generate;
+pub mod inspect;
 pub mod predict;
 pub mod prepare;
 pub mod pretrain;

@@ -192,12 +192,40 @@ fn bench_reports_the_figures_of_its_contract() {
 }
 
 #[test]
+fn inspect_counts_what_a_model_is_made_of() {
+    let place = Place::with_model();
+    let report = place.json(&["inspect", "--model", "run/model"]);
+    let parts = report["parts"].as_array().unwrap();
+    let parameters: u64 = parts.iter().map(|part| part["parameters"].as_u64().unwrap()).sum();
+    assert_eq!(report["parameters"].as_u64(), Some(parameters), "{report}");
+    assert_eq!(report["weight_bytes"]["f32"].as_u64(), Some(4 * parameters), "{report}");
+    assert_eq!(report["model_type"], "gpt2");
+    let table = place.ok(&["inspect", "--model", "run/model/config.json"]);
+    assert!(table.contains("transformer.h") && table.contains("GFLOP"), "{table}");
+    place.fails(&["inspect", "--model", "nowhere"], 1, &["nowhere"]);
+}
+
+#[test]
+fn chat_answers_through_the_template() {
+    let place = Place::with_model();
+    place.fails(&["chat", "--model", "run/model", "--message", "hi"], 1, &["chat template"]);
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: ";
+    std::fs::write(place.path("run/model/chat_template.jinja"), template).unwrap();
+    let ask = ["chat", "--model", "run/model", "--message", "ho", "--max-tokens", "2"];
+    let answer = place.json(&ask);
+    assert_eq!(answer["ids"].as_array().unwrap().len(), 2, "{answer}");
+    assert_eq!(answer["finish_reason"], "length");
+    let content = answer["content"].as_str().unwrap();
+    assert_eq!(place.ok(&ask), format!("{content}\n"));
+}
+
+#[test]
 fn every_verb_explains_itself() {
     let place = Place::new();
     let general = place.ok(&["--help"]);
     for verb in ["quickstart", "prepare", "tokenizer", "pretrain", "evaluate", "predict", "generate"]
         .into_iter()
-        .chain(["serve", "doctor", "bench"])
+        .chain(["chat", "serve", "inspect", "doctor", "bench"])
     {
         assert!(general.contains(verb), "{general}");
         let help = place.ok(&[verb, "--help"]);

@@ -51,6 +51,17 @@ pub enum TokenizerError {
         /// Where it stands, in bytes.
         offset: usize,
     },
+    /// There is no chat template.
+    #[error(
+        "the tokenizer has no chat template, which a conversation needs: use a model made for chat, or give a prompt"
+    )]
+    NoChatTemplate,
+    /// The chat template failed.
+    #[error("the model's chat template cannot be used: {message}")]
+    ChatTemplate {
+        /// What the template engine, or the template itself, said.
+        message: String,
+    },
     /// The text cannot be written without an id that is reserved for control.
     #[error("the text contains {token:?}, which this tokenizer can only express as a control token")]
     ControlToken {

@@ -11,6 +11,7 @@
 //! | a template that the operator wrote | [`Tokenizer::encode_markup`] | become control tokens | none |
 
 mod bytes;
+mod chat;
 mod error;
 mod files;
 mod special;
@@ -29,6 +30,7 @@ use tokenizers::{Encoding, Model, Token};
 
 use validate::{Decoding, Facts};
 
+pub use chat::Message;
 pub use error::{TokenizerError, TokenizerFault};
 pub use special::SpecialTokens;
 pub use stop::{StopError, StopMatcher, StopOutput};

@@ -10,6 +10,7 @@ use andiron_core::DeviceSpec;
 use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
 use andiron_kernels::random::Seed;
 use andiron_kernels::{Cpu, Isa};
+use andiron_models::summary::Summary;
 use andiron_models::{DecoderBundle, DecoderConfig};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
@@ -154,7 +155,5 @@ fn median_ms(mut times: Vec<Duration>) -> f64 {
 
 /// Reads nothing but the sizes: parameters that take part in a matrix product for every token.
 fn product_parameters(bundle: &DecoderBundle) -> f64 {
-    let shapes = andiron_models::weights::names(&bundle.model);
-    let matrices = shapes.iter().filter(|(name, shape)| shape.len() == 2 && !name.ends_with("wpe.weight"));
-    matrices.map(|(_, shape)| shape.iter().product::<usize>() as f64).sum()
+    Summary::new(&andiron_models::weights::names(&bundle.model), true).product_parameters as f64
 }

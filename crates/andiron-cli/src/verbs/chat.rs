@@ -1,0 +1,123 @@
+//! `andiron chat`: talk with a model.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use andiron_data::tokenizer::Message;
+use andiron_models::generate::GenerateOptions;
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+
+use super::generate::finish;
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::lines::{note, out};
+use crate::text::{Sampling, TextModel};
+
+/// Longest line that somebody says, in bytes.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Talk with a model that has a chat template
+///
+/// Each line is one message; the answer appears as it is made. `/reset` begins anew, `/exit` or the end of the input
+/// ends. With `--json`, each answer is an object on a line of its own: `content`, `ids`, `finish_reason` and
+/// `sum_logprob`.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Model directory
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What the model is told before the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Say this, print the answer and end; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    message: Vec<String>,
+    /// Most tokens of an answer; the end of the model's context ends it earlier
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_tokens: usize,
+    #[command(flatten)]
+    sampling: Sampling,
+}
+
+impl Chat {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let options = GenerateOptions {
+            sampling: self.sampling.params()?,
+            max_new_tokens: self.max_tokens,
+            ..GenerateOptions::default()
+        };
+        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let opening: Vec<Message> =
+            self.system.into_iter().map(|system| Message::new("system", system)).collect();
+        let mut talk = Talk { model: &model, options, said: opening.clone(), json: common.json };
+        // A model that cannot chat says so before anybody has typed a word.
+        let probe = [opening.as_slice(), &[Message::new("user", "?")]].concat();
+        model.tokenizer()?.chat_text(&probe)?;
+        if !self.message.is_empty() {
+            self.message.into_iter().try_for_each(|message| talk.turn(message))?;
+            return Ok(Ending::Done);
+        }
+        let somebody = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if somebody {
+            note!("Say something. /reset begins anew, /exit ends.");
+        }
+        loop {
+            if somebody {
+                let _ = write!(io::stderr(), "> ").and_then(|()| io::stderr().flush());
+            }
+            let Some(line) = read_line()? else { break };
+            match line.trim() {
+                "" => {}
+                "/exit" => break,
+                "/reset" => talk.said.clone_from(&opening),
+                message => talk.turn(message.to_owned())?,
+            }
+        }
+        Ok(Ending::Done)
+    }
+}
+
+/// A conversation so far.
+struct Talk<'a> {
+    model: &'a TextModel,
+    options: GenerateOptions,
+    said: Vec<Message>,
+    json: bool,
+}
+
+impl Talk<'_> {
+    fn turn(&mut self, message: String) -> anyhow::Result<()> {
+        self.said.push(Message::new("user", message));
+        let ids = self.model.tokenizer()?.encode_chat(&self.said)?;
+        let json = self.json;
+        let mut out = io::stdout();
+        let done = self.model.generate(&ids, self.options.clone(), &[], |piece| {
+            if !json {
+                // If standard output is closed or full, the line below says so.
+                let _ = write!(out, "{piece}").and_then(|()| out.flush());
+            }
+        })?;
+        if json {
+            out!(
+                "{}",
+                json!({ "content": done.text, "ids": done.ids, "finish_reason": finish(&done),
+                        "sum_logprob": done.sum_logprob })
+            )?;
+        } else {
+            out!("")?;
+        }
+        self.said.push(Message::new("assistant", done.text));
+        Ok(())
+    }
+}
+
+fn read_line() -> anyhow::Result<Option<String>> {
+    let mut line = String::new();
+    let mut input = io::Read::take(io::stdin().lock(), MAX_LINE + 1);
+    let len = input.read_line(&mut line).context("cannot read standard input as text")?;
+    anyhow::ensure!(len as u64 <= MAX_LINE, "a message has at most {MAX_LINE} bytes");
+    Ok((len > 0).then_some(line))
+}

@@ -1,0 +1,93 @@
+//! `andiron inspect`: what a model is made of.
+
+use std::path::{Path, PathBuf};
+
+use andiron_kernels::random::Seed;
+use andiron_models::summary::Summary;
+use andiron_models::{DecoderConfig, weights};
+use clap::Args;
+use serde_json::json;
+
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::lines::out;
+
+/// Bytes per element of each precision that models are kept in.
+const PRECISIONS: &[(&str, f64)] =
+    &[("f32", 4.0), ("bf16", 2.0), ("int8", 1.0 + 2.0 / 32.0), ("int4", 0.5 + 2.0 / 32.0)];
+
+/// Show what a model is made of: its parts, parameters, memory and work per token
+///
+/// Reads sizes only: no weight is loaded.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Model directory, or a `config.json`
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+}
+
+impl Inspect {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let config = DecoderConfig::read(&config_file(&self.model))?;
+        let model = config.init(Seed::new(0), &common.open_device()?);
+        let summary = Summary::new(&weights::names(&model), true);
+        if common.json {
+            let parts = summary.parts.iter().map(|part| {
+                json!({ "name": part.name, "repeats": part.repeats, "tensors": part.tensors,
+                        "parameters": part.parameters })
+            });
+            let memory = PRECISIONS
+                .iter()
+                .map(|&(name, bytes)| (name.to_owned(), json!(weight_bytes(&summary, bytes))));
+            out!(
+                "{}",
+                json!({
+                    "model_type": config.model_type(),
+                    "class": config.class_name(),
+                    "vocab_size": config.vocab_size(),
+                    "max_positions": config.max_positions(),
+                    "parameters": summary.parameters,
+                    "flops_per_token": summary.flops_per_token(),
+                    "weight_bytes": memory.collect::<serde_json::Map<_, _>>(),
+                    "parts": parts.collect::<Vec<_>>(),
+                })
+            )?;
+            return Ok(Ending::Done);
+        }
+        out!("{} ({})", config.class_name(), config.model_type())?;
+        out!("vocabulary {}, up to {} tokens", config.vocab_size(), config.max_positions())?;
+        out!("")?;
+        let width = summary.parts.iter().map(|part| part.name.len()).max().unwrap_or(0).max("part".len());
+        out!("{:width$}  {:>7}  {:>7}  {:>13}  {:>6}", "part", "repeats", "tensors", "parameters", "share")?;
+        for part in &summary.parts {
+            let share = 100.0 * part.parameters as f64 / summary.parameters as f64;
+            out!(
+                "{:width$}  {:>7}  {:>7}  {:>13}  {share:>5.1}%",
+                part.name,
+                part.repeats,
+                part.tensors,
+                part.parameters
+            )?;
+        }
+        out!("{:width$}  {:>7}  {:>7}  {:>13}", "together", "", "", summary.parameters)?;
+        out!("")?;
+        for &(name, bytes) in PRECISIONS {
+            out!("{name:>5} weights  {:>9.1} MB", weight_bytes(&summary, bytes) as f64 / 1e6)?;
+        }
+        out!("work per token  {:.3} GFLOP, attention apart", summary.flops_per_token() as f64 / 1e9)?;
+        Ok(Ending::Done)
+    }
+}
+
+/// Memory of the weights. Whole numbers by block carry a scale of two bytes for every 32 elements.
+fn weight_bytes(summary: &Summary, per_element: f64) -> u64 {
+    (summary.parameters as f64 * per_element) as u64
+}
+
+fn config_file(model: &Path) -> PathBuf {
+    match model.is_dir() {
+        true => model.join("config.json"),
+        false => model.to_owned(),
+    }
+}
