@@ -4,6 +4,7 @@
 //! differ.
 
 mod file;
+pub mod gguf;
 mod load;
 mod save;
 
