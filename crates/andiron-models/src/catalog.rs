@@ -164,10 +164,16 @@ impl DecoderConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
-        let value = serde_json::from_slice(&text).map_err(json)?;
+        Self::from_json(serde_json::from_slice(&text).map_err(json)?, path)
+    }
+
+    /// Reads the object in a `config.json`, or one like it that comes from `path`.
+    pub(crate) fn from_json(value: Value, path: &Path) -> Result<Self, ConfigError> {
         Self::from_value(value).map_err(|error| match error {
             ReadError::Config(error) => error,
-            ReadError::Json(source) => json(source),
+            ReadError::Json(source) => {
+                ConfigError::Json { path: path.to_owned(), what: "model config", source }
+            }
         })
     }
 

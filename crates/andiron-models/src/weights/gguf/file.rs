@@ -481,6 +481,16 @@ pub enum GgufError {
         /// What it should be.
         wanted: &'static str,
     },
+    /// The model is of a kind that is not implemented.
+    #[error("{}: {what} is not supported: {reason}", path.display())]
+    NotSupported {
+        /// The file.
+        path: PathBuf,
+        /// The metadata key or tensor.
+        what: String,
+        /// Why.
+        reason: String,
+    },
     /// The architecture is not one that is known here.
     #[error("{}: architecture {architecture:?} is not supported: {known} are", path.display())]
     Architecture {
