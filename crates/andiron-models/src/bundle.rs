@@ -15,7 +15,8 @@ use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
 use crate::generate::{Logits, NextToken};
 use crate::hf_config::ConfigError;
-use crate::weights::{self, LoadError, SaveError};
+use crate::weights::gguf::{self, GgufFile, GgufWeights};
+use crate::weights::{self, FileError, LoadError, SaveError};
 
 const CONFIG: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
@@ -96,11 +97,14 @@ impl DecoderBundle {
         Self { config, model, generation, device: device.clone() }
     }
 
-    /// Opens the model directory `dir` on `device`.
+    /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
     ///
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        if gguf::is_gguf(dir) && !dir.is_dir() {
+            return Self::open_gguf(dir, device);
+        }
         if !dir.is_dir() {
             return Err(LoadError::NotADirectory { path: dir.to_owned() });
         }
@@ -110,6 +114,19 @@ impl DecoderBundle {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
         }
         bundle.model = weights::load(bundle.model, dir, bundle.config.name_rules(), device)?;
+        Ok(bundle)
+    }
+
+    fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
+        let file = GgufFile::open(path).map_err(FileError::from)?;
+        let config = DecoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
+        let end_ids = gguf::end_ids(&file).map_err(FileError::from)?;
+        let weights = GgufWeights::new(file).map_err(FileError::from)?;
+        let mut bundle = Self::init(config, Seed::new(0), device);
+        if end_ids.len() > 1 {
+            bundle.generation.eos_token_id = Ids::Many(end_ids);
+        }
+        bundle.model = weights::load_from(bundle.model, &mut [weights], bundle.config.name_rules(), device)?;
         Ok(bundle)
     }
 

@@ -104,7 +104,15 @@ macro_rules! architectures {
             /// # Errors
             /// If the file cannot be read, or does not describe a model of this family that can be built here.
             pub fn read(path: &std::path::Path) -> Result<Self, $crate::hf_config::ConfigError> {
-                $crate::catalog::read(path, Self::MODEL_TYPES, Self::from_fields)
+                Self::from_json($crate::catalog::read_object(path)?, path)
+            }
+
+            /// Reads the object in a `config.json`, or one like it that comes from `path`.
+            pub(crate) fn from_json(
+                value: serde_json::Value,
+                path: &std::path::Path,
+            ) -> Result<Self, $crate::hf_config::ConfigError> {
+                $crate::catalog::from_json(value, path, Self::MODEL_TYPES, Self::from_fields)
             }
 
             /// Reads the fields of a `config.json`, `model_type` taken out.
@@ -216,23 +224,27 @@ impl From<serde_json::Error> for ReadError {
     }
 }
 
-/// Reads a `config.json` as one of the architectures that `from_fields` knows.
-pub(crate) fn read<C>(
+/// Reads a `config.json`.
+pub(crate) fn read_object(path: &Path) -> Result<Value, ConfigError> {
+    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
+    serde_json::from_slice(&text).map_err(json)
+}
+
+/// Reads the object in a `config.json` as one of the architectures that `from_fields` knows.
+pub(crate) fn from_json<C>(
+    value: Value,
     path: &Path,
     known: &[&str],
     from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,
 ) -> Result<C, ConfigError> {
-    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
-    let value = serde_json::from_slice(&text).map_err(json)?;
     from_value(value, known, from_fields).map_err(|error| match error {
         ReadError::Config(error) => error,
-        ReadError::Json(source) => json(source),
+        ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
     })
 }
 
-/// Reads the object in a `config.json`.
-pub(crate) fn from_value<C>(
+fn from_value<C>(
     value: Value,
     known: &[&str],
     from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,

@@ -5,8 +5,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
+
+use super::gguf::GgufError;
+use super::source::TensorSource;
 
 /// Headers longer than this are refused, as the format's reference reader does.
 const MAX_HEADER: u64 = 100_000_000;
@@ -53,14 +56,14 @@ impl TensorFile {
         }
         Ok(Self { path: at(), file, metadata, data_start })
     }
+}
 
-    /// Names and descriptions of all tensors.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, &TensorInfo)> {
-        self.metadata.tensors().into_iter()
+impl TensorSource for TensorFile {
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        self.metadata.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
     }
 
-    /// The elements of a tensor as f32.
-    pub(super) fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
+    fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
         let info = self.metadata.info(name).expect("the caller took the name from this file");
         let (start, end) = info.data_offsets;
         let dtype = info.dtype;
@@ -115,6 +118,9 @@ pub enum FileError {
         /// Its type.
         dtype: Dtype,
     },
+    /// A GGUF file cannot be used.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 
 use super::file::{FileError, TensorFile};
+use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
 
 const SINGLE: &str = "model.safetensors";
@@ -26,11 +27,20 @@ pub(crate) fn load<M: Module>(
     rules: NameRules,
     device: &Device,
 ) -> Result<M, LoadError> {
-    let mut files = open_all(dir)?;
-    let accounts = account(&names(&model), &files, rules)?;
-    check_repeats(&mut files, &accounts)?;
+    load_from(model, &mut open_all(dir)?, rules, device)
+}
+
+/// Fills `model` with the weights in `files`, in the same manner.
+pub(crate) fn load_from<M: Module, S: TensorSource>(
+    model: M,
+    files: &mut [S],
+    rules: NameRules,
+    device: &Device,
+) -> Result<M, LoadError> {
+    let accounts = account(&names(&model), files, rules)?;
+    check_repeats(files, &accounts)?;
     let places = &accounts.places;
-    let mut filler = Filler { path: ParamPath::default(), files: &mut files, places, device, failed: None };
+    let mut filler = Filler { path: ParamPath::default(), files, places, device, failed: None };
     let model = model.map(&mut filler);
     match filler.failed {
         Some(error) => Err(error.into()),
@@ -76,16 +86,16 @@ struct Accounts {
 }
 
 /// Finds each wanted parameter in the files; anything missing, left over or of another shape is an error.
-fn account(
+fn account<S: TensorSource>(
     wanted: &[(String, Vec<usize>)],
-    files: &[TensorFile],
+    files: &[S],
     rules: NameRules,
 ) -> Result<Accounts, LoadError> {
     // By the name of today: number of the file, name there, shape.
     let mut stored: BTreeMap<String, (usize, String, Vec<usize>)> = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
-        for (name, info) in file.tensors() {
-            let entry = (number, name.clone(), info.shape.clone());
+        for (name, shape) in file.tensors() {
+            let entry = (number, name.clone(), shape);
             if stored.insert(rules.current_name(&name), entry).is_some() {
                 return Err(LoadError::Twice { tensor: name });
             }
@@ -122,7 +132,7 @@ fn account(
 }
 
 /// A tied tensor that a file stores all the same must repeat its twin, or the model would be another.
-fn check_repeats(files: &mut [TensorFile], accounts: &Accounts) -> Result<(), LoadError> {
+fn check_repeats<S: TensorSource>(files: &mut [S], accounts: &Accounts) -> Result<(), LoadError> {
     for (number, tied, owner) in &accounts.repeats {
         let (owner_number, owner_key) = &accounts.places[*owner];
         if files[*number].read_f32(tied)? != files[*owner_number].read_f32(owner_key)? {
@@ -140,15 +150,15 @@ fn list(names: &[String]) -> String {
     text
 }
 
-struct Filler<'a> {
+struct Filler<'a, S> {
     path: ParamPath,
-    files: &'a mut [TensorFile],
+    files: &'a mut [S],
     places: &'a Places,
     device: &'a Device,
     failed: Option<FileError>,
 }
 
-impl ModuleMapper for Filler<'_> {
+impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.enter(name);
     }
@@ -186,7 +196,10 @@ pub enum LoadError {
     #[error("cannot use the model's configuration")]
     Config(#[from] crate::hf_config::ConfigError),
     /// The directory does not exist.
-    #[error("{} is not a model directory: it must hold config.json and model.safetensors", path.display())]
+    #[error(
+        "{} is not a model directory: it must hold config.json and model.safetensors, or be a .gguf file",
+        path.display()
+    )]
     NotADirectory {
         /// What was given.
         path: PathBuf,

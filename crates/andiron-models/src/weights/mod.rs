@@ -4,15 +4,17 @@
 //! differ.
 
 mod file;
+pub mod gguf;
 mod load;
 mod save;
+mod source;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::load;
+pub(crate) use load::{load, load_from};
 pub use save::SaveError;
 pub(crate) use save::save;
 

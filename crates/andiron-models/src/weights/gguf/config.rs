@@ -1,0 +1,309 @@
+//! The `config.json` that a GGUF file's metadata amount to.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::file::{GgufError, GgufFile};
+use super::names::ARCHITECTURES;
+use super::value::Value;
+
+pub(super) const ARCHITECTURE: &str = "general.architecture";
+const EMBEDDING: &str = "token_embd.weight";
+const OUTPUT: &str = "output.weight";
+/// Divisors of the rotary frequencies, which stand for Llama 3's way of stretching them.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Constants of every published model with Llama 3's rotary scaling; the factor differs.
+const LLAMA3_LOW: f64 = 1.0;
+const LLAMA3_HIGH: f64 = 4.0;
+const LLAMA3_ORIGINAL: usize = 8192;
+/// How far the file's divisors, which are f32, may be from those that the configuration implies.
+const FACTOR_TOLERANCE: f64 = 1e-4;
+
+/// Keys of an architecture, without its name, that are understood or change nothing.
+const KNOWN: &[&str] = &[
+    "attention.causal",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.value_length",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "expert_count",
+    "expert_used_count",
+    "feed_forward_length",
+    "pooling_type",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+    "vocab_size",
+];
+
+/// The architecture, which is also Hugging Face's `model_type`.
+///
+/// # Errors
+/// If the file does not say, or says one that is not known here.
+pub(super) fn model_type(file: &GgufFile) -> Result<&str, GgufError> {
+    let architecture = file.wanted(ARCHITECTURE, "a string", Value::as_str)?;
+    if ARCHITECTURES.contains(&architecture) {
+        return Ok(architecture);
+    }
+    Err(GgufError::Architecture {
+        path: file.path().to_owned(),
+        architecture: architecture.to_owned(),
+        known: ARCHITECTURES.join(", "),
+    })
+}
+
+/// Attention heads of queries and of keys.
+pub(super) fn n_heads(file: &GgufFile) -> Result<[usize; 2], GgufError> {
+    let keys = Keys { file, architecture: model_type(file)? };
+    let n_heads = keys.size("attention.head_count")?;
+    Ok([n_heads, keys.optional_size("attention.head_count_kv")?.unwrap_or(n_heads)])
+}
+
+/// The `config.json` of the model in a GGUF file, for architectures `llama`, `qwen2`, `qwen3`, `gpt2` and `bert`.
+///
+/// It has the keys that describe the model, under the names that `transformers` gives them. What the file does not
+/// say, such as dropout, is left out.
+///
+/// # Errors
+/// If a key is missing, of another type, or asks for something that Hugging Face's model of this type does not do.
+pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
+    let keys = Keys { file, architecture: model_type(file)? };
+    keys.refuse_unknown()?;
+    let mut config = Map::new();
+    config.insert("model_type".to_owned(), keys.architecture.into());
+    match keys.architecture {
+        "gpt2" => keys.gpt2(&mut config)?,
+        "bert" => keys.bert(&mut config)?,
+        _ => keys.llama(&mut config)?,
+    }
+    for (key, id) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
+        let id = file.optional(&format!("tokenizer.ggml.{id}_token_id"), "an id", Value::as_u64)?;
+        // The encoder has no use for the first two, and no keys for them.
+        if let Some(id) = id.filter(|_| keys.architecture != "bert" || key == "pad_token_id") {
+            config.insert(key.to_owned(), id.into());
+        }
+    }
+    Ok(Json::Object(config))
+}
+
+/// Ids that end a text or a turn.
+///
+/// # Errors
+/// If one is not an integer.
+pub(crate) fn end_ids(file: &GgufFile) -> Result<Vec<u32>, GgufError> {
+    let mut ids = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        let read = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let id = file.optional(&format!("tokenizer.ggml.{name}_token_id"), "an id", read)?;
+        ids.extend(id.filter(|id| !ids.contains(id)));
+    }
+    Ok(ids)
+}
+
+/// Keys that begin with the architecture's name.
+struct Keys<'a> {
+    file: &'a GgufFile,
+    architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn size(&self, key: &str) -> Result<usize, GgufError> {
+        let positive = |value: &Value| value.as_usize().filter(|&size| size > 0);
+        self.file.wanted(&self.full(key), "a positive integer", positive)
+    }
+
+    fn optional_size(&self, key: &str) -> Result<Option<usize>, GgufError> {
+        let positive = |value: &Value| value.as_usize().filter(|&size| size > 0);
+        self.file.optional(&self.full(key), "a positive integer", positive)
+    }
+
+    fn number(&self, key: &str) -> Result<f64, GgufError> {
+        self.file.wanted(&self.full(key), "a number", finite)
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    fn not_supported(&self, what: &str, reason: &str) -> GgufError {
+        let path = self.file.path().to_owned();
+        GgufError::NotSupported { path, what: what.to_owned(), reason: reason.to_owned() }
+    }
+
+    /// A key that is not known may change what the model computes.
+    fn refuse_unknown(&self) -> Result<(), GgufError> {
+        let prefix = self.full("");
+        for (key, _) in self.file.all_metadata() {
+            if key.strip_prefix(&prefix).is_some_and(|short| !KNOWN.contains(&short)) {
+                return Err(self.not_supported(key, "this key is not known here"));
+            }
+        }
+        match self.file.metadata(&self.full("expert_count")).map(Value::as_u64) {
+            None | Some(Some(0)) => Ok(()),
+            Some(_) => Err(self.not_supported(&self.full("expert_count"), "experts are not implemented")),
+        }
+    }
+
+    /// Rows of the table `name`.
+    fn rows(&self, name: &str) -> Result<usize, GgufError> {
+        let missing = || GgufError::NoTensor { path: self.file.path().to_owned(), tensor: name.to_owned() };
+        Ok(self.file.tensor(name).ok_or_else(missing)?.shape.first().copied().unwrap_or(1))
+    }
+
+    /// Whether the output head is the embedding table: it is not stored, or stored twice.
+    fn tied(&self) -> Result<bool, GgufError> {
+        let (Some(output), Some(embedding)) = (self.file.tensor(OUTPUT), self.file.tensor(EMBEDDING)) else {
+            return Ok(self.file.tensor(OUTPUT).is_none());
+        };
+        Ok(output.element == embedding.element
+            && self.file.read_bytes(OUTPUT)? == self.file.read_bytes(EMBEDDING)?)
+    }
+
+    fn gpt2(&self, config: &mut Map<String, Json>) -> Result<(), GgufError> {
+        let fields = [
+            ("vocab_size", json!(self.rows(EMBEDDING)?)),
+            ("n_positions", json!(self.size("context_length")?)),
+            ("n_embd", json!(self.size("embedding_length")?)),
+            ("n_layer", json!(self.size("block_count")?)),
+            ("n_head", json!(self.size("attention.head_count")?)),
+            ("n_inner", json!(self.size("feed_forward_length")?)),
+            ("activation_function", json!("gelu_new")),
+            ("layer_norm_epsilon", json!(self.number("attention.layer_norm_epsilon")?)),
+            ("tie_word_embeddings", json!(self.tied()?)),
+        ];
+        config.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+        Ok(())
+    }
+
+    fn bert(&self, config: &mut Map<String, Json>) -> Result<(), GgufError> {
+        let fields = [
+            ("vocab_size", json!(self.rows(EMBEDDING)?)),
+            ("hidden_size", json!(self.size("embedding_length")?)),
+            ("num_hidden_layers", json!(self.size("block_count")?)),
+            ("num_attention_heads", json!(self.size("attention.head_count")?)),
+            ("intermediate_size", json!(self.size("feed_forward_length")?)),
+            ("hidden_act", json!("gelu")),
+            ("max_position_embeddings", json!(self.size("context_length")?)),
+            ("type_vocab_size", json!(self.rows("token_types.weight")?)),
+            ("layer_norm_eps", json!(self.number("attention.layer_norm_epsilon")?)),
+        ];
+        config.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+        Ok(())
+    }
+
+    fn llama(&self, config: &mut Map<String, Json>) -> Result<(), GgufError> {
+        let width = self.size("embedding_length")?;
+        let [n_heads, n_kv_heads] = n_heads(self.file)?;
+        let rotated = self.optional_size("rope.dimension_count")?;
+        let head_dim = self.optional_size("attention.key_length")?.or(rotated).unwrap_or(width / n_heads);
+        if rotated.is_some_and(|n| n != head_dim) {
+            let key = self.full("rope.dimension_count");
+            return Err(self.not_supported(&key, "only whole heads are rotated here"));
+        }
+        if self.optional_size("attention.value_length")?.is_some_and(|n| n != head_dim) {
+            let key = self.full("attention.value_length");
+            return Err(self.not_supported(&key, "keys and values must be of one width"));
+        }
+        let theta = self.file.optional(&self.full("rope.freq_base"), "a number", finite)?.unwrap_or(10_000.0);
+        let fields = [
+            ("vocab_size", json!(self.rows(EMBEDDING)?)),
+            ("hidden_size", json!(width)),
+            ("intermediate_size", json!(self.size("feed_forward_length")?)),
+            ("num_hidden_layers", json!(self.size("block_count")?)),
+            ("num_attention_heads", json!(n_heads)),
+            ("num_key_value_heads", json!(n_kv_heads)),
+            ("hidden_act", json!("silu")),
+            ("max_position_embeddings", json!(self.size("context_length")?)),
+            ("rms_norm_eps", json!(self.number("attention.layer_norm_rms_epsilon")?)),
+            ("rope_theta", json!(theta)),
+            ("tie_word_embeddings", json!(self.tied()?)),
+        ];
+        config.extend(fields.map(|(key, value)| (key.to_owned(), value)));
+        // Qwen 2 has biases and whole heads always, and no keys to say so.
+        if self.architecture != "qwen2" {
+            config.insert("head_dim".to_owned(), head_dim.into());
+            let bias = self.file.tensor("blk.0.attn_q.bias").is_some();
+            config.insert("attention_bias".to_owned(), bias.into());
+        } else if Some(width) != head_dim.checked_mul(n_heads) {
+            let key = self.full("attention.key_length");
+            return Err(self.not_supported(&key, "the heads of this architecture share out its width"));
+        }
+        if self.architecture == "llama" {
+            let bias = self.file.tensor("blk.0.ffn_up.bias").is_some();
+            config.insert("mlp_bias".to_owned(), bias.into());
+        }
+        if let Some(scaling) = self.rope_scaling(head_dim, theta)? {
+            config.insert("rope_scaling".to_owned(), scaling);
+        }
+        Ok(())
+    }
+
+    fn rope_scaling(&self, head_dim: usize, theta: f64) -> Result<Option<Json>, GgufError> {
+        if self.file.tensor(ROPE_FACTORS).is_some() {
+            return self.llama3_scaling(head_dim, theta).map(Some);
+        }
+        let key = self.full("rope.scaling.type");
+        match self.file.optional(&key, "a string", Value::as_str)? {
+            None | Some("none") => Ok(None),
+            Some("linear") => {
+                Ok(Some(json!({ "rope_type": "linear", "factor": self.number("rope.scaling.factor")? })))
+            }
+            Some("yarn") => Ok(Some(json!({
+                "rope_type": "yarn",
+                "factor": self.number("rope.scaling.factor")?,
+                "original_max_position_embeddings": self.size("rope.scaling.original_context_length")?,
+            }))),
+            Some(other) => Err(self.not_supported(&key, &format!("{other} is none of linear and yarn"))),
+        }
+    }
+
+    /// Llama 3's scaling, of which the file holds only the result.
+    fn llama3_scaling(&self, head_dim: usize, theta: f64) -> Result<Json, GgufError> {
+        let stored = self.file.read_f32(ROPE_FACTORS)?;
+        let factor = stored.iter().copied().fold(1.0, f32::max);
+        let implied = llama3_factors(head_dim, theta, factor.into());
+        let close = |(&stored, implied): (&f32, f64)| {
+            (f64::from(stored) - implied).abs() <= FACTOR_TOLERANCE * implied
+        };
+        if stored.len() != implied.len() || !stored.iter().zip(implied).all(close) {
+            return Err(self.not_supported(ROPE_FACTORS, "it is not what Llama 3 divides frequencies by"));
+        }
+        Ok(json!({
+            "rope_type": "llama3",
+            "factor": f64::from(factor),
+            "low_freq_factor": LLAMA3_LOW,
+            "high_freq_factor": LLAMA3_HIGH,
+            "original_max_position_embeddings": LLAMA3_ORIGINAL,
+        }))
+    }
+}
+
+fn finite(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|value| value.is_finite())
+}
+
+/// What Llama 3 divides each rotary frequency by, when it stretches texts `factor` times.
+pub(super) fn llama3_factors(head_dim: usize, theta: f64, factor: f64) -> Vec<f64> {
+    let original = LLAMA3_ORIGINAL as f64;
+    (0..head_dim / 2)
+        .map(|pair| {
+            let wavelength = std::f64::consts::TAU * theta.powf((2 * pair) as f64 / head_dim as f64);
+            if wavelength < original / LLAMA3_HIGH {
+                1.0
+            } else if wavelength > original / LLAMA3_LOW {
+                factor
+            } else {
+                let smooth = (original / wavelength - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW);
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,19 @@
+//! GGUF files, as llama.cpp reads and writes them.
+//!
+//! [`GgufFile`] is the file as it is: metadata and tensors, checked before use. [`config_json`] and [`GgufWeights`]
+//! say the same in Hugging Face's words.
+
+mod blocks;
+mod config;
+mod file;
+mod names;
+mod source;
+mod value;
+
+pub use blocks::ElementType;
+pub use config::config_json;
+pub(crate) use config::end_ids;
+pub use file::{GgufError, GgufFile, TensorEntry};
+pub use names::{gguf_name, hf_name};
+pub use source::{GgufWeights, is_gguf};
+pub use value::{Array, Value};

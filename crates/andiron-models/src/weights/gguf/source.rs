@@ -1,0 +1,82 @@
+//! The tensors of a GGUF file under Hugging Face's names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::config::{ROPE_FACTORS, model_type, n_heads};
+use super::file::{GgufError, GgufFile};
+use super::names::{Layout, hf_name};
+use crate::weights::FileError;
+use crate::weights::source::TensorSource;
+
+/// A GGUF file whose tensors are called, shaped and laid out as Hugging Face's.
+#[derive(Debug)]
+pub struct GgufWeights {
+    file: GgufFile,
+    /// By Hugging Face's name: GGUF's, and how the elements lie there.
+    names: BTreeMap<String, (String, Layout)>,
+}
+
+impl GgufWeights {
+    /// Finds the names of all tensors in `file`.
+    ///
+    /// A tensor that the architecture does not have keeps its name.
+    ///
+    /// # Errors
+    /// If the architecture is not known here, or heads do not divide a tensor's rows.
+    pub fn new(file: GgufFile) -> Result<Self, GgufError> {
+        let model_type = model_type(&file)?;
+        let n_heads = n_heads(&file)?;
+        let mut names = BTreeMap::new();
+        // The configuration says what this one does.
+        for tensor in file.tensors().filter(|tensor| tensor.name != ROPE_FACTORS) {
+            let layout = Layout::of(model_type, &tensor.name, n_heads);
+            if !layout.fits(&tensor.shape) {
+                let reason = format!("its shape {:?} does not fit {n_heads:?} heads", tensor.shape);
+                let (path, what) = (file.path().to_owned(), tensor.name.clone());
+                return Err(GgufError::Malformed { path, what, reason });
+            }
+            let theirs = hf_name(model_type, &tensor.name).unwrap_or_else(|| tensor.name.clone());
+            names.insert(theirs, (tensor.name.clone(), layout));
+        }
+        Ok(Self { file, names })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &GgufFile {
+        &self.file
+    }
+
+    /// Names and shapes of all tensors, as Hugging Face has them.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        self.names.iter().filter_map(|(theirs, (ours, layout))| {
+            Some((theirs.as_str(), layout.shape(&self.file.tensor(ours)?.shape)))
+        })
+    }
+
+    /// The elements of the tensor that Hugging Face calls `name`, as f32, row by row.
+    ///
+    /// # Errors
+    /// If there is no such tensor.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, GgufError> {
+        let missing = || GgufError::NoTensor { path: self.file.path().to_owned(), tensor: name.to_owned() };
+        let (ours, layout) = self.names.get(name).ok_or_else(missing)?;
+        let tensor = self.file.tensor(ours).ok_or_else(missing)?;
+        Ok(layout.to_hf(self.file.read_f32(ours)?, &tensor.shape))
+    }
+}
+
+impl TensorSource for GgufWeights {
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        self.tensors().map(|(name, shape)| (name.to_owned(), shape)).collect()
+    }
+
+    fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
+        Ok(Self::read_f32(self, name)?)
+    }
+}
+
+/// Whether `path` is called as GGUF files are.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
