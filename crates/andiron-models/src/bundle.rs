@@ -105,10 +105,7 @@ impl DecoderBundle {
         if gguf::is_gguf(dir) && !dir.is_dir() {
             return Self::open_gguf(dir, device);
         }
-        if !dir.is_dir() {
-            return Err(LoadError::NotADirectory { path: dir.to_owned() });
-        }
-        let config = DecoderConfig::read(&dir.join(CONFIG))?;
+        let config = read_config(dir, DecoderConfig::read)?;
         let mut bundle = Self::init(config, Seed::new(0), device);
         if dir.join(GENERATION).exists() {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
@@ -135,15 +132,9 @@ impl DecoderBundle {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        fs::create_dir_all(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
         let config = self.config.to_value().expect("configurations are plain data");
-        write_json(&dir.join(CONFIG), &config)?;
-        write_json(&dir.join(GENERATION), &self.generation)?;
-        let weights = dir.join(WEIGHTS);
-        weights::save(&self.model, &weights)?;
-        // The library writes a file that only its owner can read; it shall be as open as those beside it.
-        let open = || fs::set_permissions(&weights, fs::metadata(dir.join(CONFIG))?.permissions());
-        open().map_err(|source| SaveError::Io { path: weights.clone(), source })
+        save_model(&self.model, &config, dir)?;
+        write_json(&dir.join(GENERATION), &self.generation)
     }
 
     /// Where the model's tensors live.
@@ -186,6 +177,28 @@ impl NextToken for DecoderBundle {
         let logits = self.model.logits(hidden_btd).into_data();
         logits.try_into_vec::<f32>().expect("logits are f32")
     }
+}
+
+/// Reads the `config.json` of a model directory.
+pub(crate) fn read_config<C>(
+    dir: &Path,
+    read: impl FnOnce(&Path) -> Result<C, ConfigError>,
+) -> Result<C, LoadError> {
+    if !dir.is_dir() {
+        return Err(LoadError::NotADirectory { path: dir.to_owned() });
+    }
+    Ok(read(&dir.join(CONFIG))?)
+}
+
+/// Writes a model's configuration and weights into the directory `dir`, which is made if need be.
+pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Result<(), SaveError> {
+    fs::create_dir_all(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
+    write_json(&dir.join(CONFIG), config)?;
+    let weights = dir.join(WEIGHTS);
+    weights::save(model, &weights)?;
+    // The library writes a file that only its owner can read; it shall be as open as those beside it.
+    let open = || fs::set_permissions(&weights, fs::metadata(dir.join(CONFIG))?.permissions());
+    open().map_err(|source| SaveError::Io { path: weights.clone(), source })
 }
 
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(

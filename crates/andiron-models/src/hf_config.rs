@@ -90,6 +90,10 @@ pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigErro
     if value == 0 { Err(ConfigError::Zero { key }) } else { Ok(()) }
 }
 
+pub(crate) fn probability(key: &'static str, value: f64) -> Result<(), ConfigError> {
+    if (0.0..1.0).contains(&value) { Ok(()) } else { Err(ConfigError::Probability { key, value }) }
+}
+
 /// Why a configuration does not describe a model that can be built here.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -119,6 +123,20 @@ pub enum ConfigError {
         model_type: String,
         /// What is implemented.
         known: String,
+    },
+    /// `architectures` names a class whose head is not implemented.
+    #[error("architectures names {class}: its head is not supported; this build knows {known}")]
+    UnknownHead {
+        /// The class.
+        class: String,
+        /// Endings of the classes that are implemented.
+        known: &'static str,
+    },
+    /// `id2label` does not name the labels from 0 on.
+    #[error("config key id2label must name every label from 0 on: {reason}")]
+    Labels {
+        /// What is wrong.
+        reason: String,
     },
     /// A key asks for mathematics that is not implemented.
     #[error("config key {key} is {value}: only false is supported")]

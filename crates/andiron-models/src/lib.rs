@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod catalog;
 pub mod decoder;
+pub mod encoder;
 pub mod family;
 pub mod generate;
 pub mod hf_config;
@@ -11,4 +12,5 @@ pub mod weights;
 
 pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
+pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};
 pub use family::{Decoder, Encoder, EncoderDecoder};

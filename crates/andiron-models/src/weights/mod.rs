@@ -74,6 +74,9 @@ pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
     names.found
 }
 
+/// Names in files that no field can have, because they are keywords or look like an enum's variant, by the field's name.
+const UNSPEAKABLE: &[(&str, &str)] = &[("self_", "self"), ("layer_norm_", "LayerNorm")];
+
 /// The path of the module that a traversal is in: give it what `enter_module` and `exit_module` are told.
 #[derive(Clone, Debug, Default)]
 pub struct ParamPath {
@@ -91,9 +94,14 @@ impl ParamPath {
         self.segments.pop();
     }
 
-    /// The name of the parameter here: segments joined by dots. The names of enum variants are left out.
+    /// The name of the parameter here: segments joined by dots. The names of enum variants are left out; a few
+    /// fields are called otherwise, because a file's name for them cannot be a field's.
     pub fn name(&self) -> String {
         let fields = self.segments.iter().filter(|segment| !segment.starts_with(char::is_uppercase));
-        fields.map(String::as_str).collect::<Vec<_>>().join(".")
+        let name_in_file = |field: &String| match UNSPEAKABLE.iter().find(|(ours, _)| ours == field) {
+            Some((_, theirs)) => (*theirs).to_owned(),
+            None => field.clone(),
+        };
+        fields.map(name_in_file).collect::<Vec<_>>().join(".")
     }
 }

@@ -14,6 +14,8 @@ import sys
 import torch
 import transformers
 
+import encoders
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -63,6 +65,7 @@ def gpt2():
 
 
 MAKERS = {"gpt2": gpt2}
+MAKERS |= encoders.MAKERS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)

@@ -1,0 +1,126 @@
+//! An encoder's model directory in the Hugging Face layout, opened or written as a whole.
+
+use std::path::Path;
+
+use andiron_core::{Forward, Rows};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel};
+use crate::bundle::{read_config, save_model};
+use crate::family::Encoder;
+use crate::hf_config::ConfigError;
+use crate::weights::{self, LoadError, SaveError};
+
+/// An encoder with everything that its directory says, except the tokenizer.
+#[derive(Clone, Debug)]
+pub struct EncoderBundle {
+    /// `config.json`.
+    pub config: EncoderConfig,
+    /// The model, with the weights of `model.safetensors`.
+    pub model: EncoderModel,
+    /// `modules.json` with its folders, if the directory has it: how hidden states become one vector.
+    pub embedding: Option<EmbedPipeline>,
+    device: Device,
+}
+
+impl EncoderBundle {
+    /// A new model with random weights drawn from `seed`.
+    pub fn init(config: EncoderConfig, seed: Seed, device: &Device) -> Self {
+        let model = config.init(seed, device);
+        Self { config, model, embedding: None, device: device.clone() }
+    }
+
+    /// Opens the model directory `dir` on `device`.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
+    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        let config = read_config(dir, EncoderConfig::read)?;
+        let mut bundle = Self::init(config, Seed::new(0), device);
+        bundle.embedding = EmbedPipeline::read(dir)?;
+        bundle.model = weights::load(bundle.model, dir, bundle.config.name_rules(), device)?;
+        Ok(bundle)
+    }
+
+    /// The same model with another head, whose weights are drawn from `seed`: where fine-tuning begins.
+    ///
+    /// # Errors
+    /// If the head has labels and none are given.
+    pub fn with_head(self, head: EncoderHead, labels: Vec<String>, seed: Seed) -> Result<Self, ConfigError> {
+        let config = self.config.with_head(head, labels)?;
+        let model = config.init_head(self.model, seed, &self.device);
+        Ok(Self { config, model, ..self })
+    }
+
+    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
+        let config = self.config.to_value().expect("configurations are plain data");
+        save_model(&self.model, &config, dir)?;
+        match self.embedding {
+            Some(pipeline) => pipeline.write(self.config.d_model(), dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the model's tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Number of parameters, tied ones once.
+    pub fn n_parameters(&self) -> usize {
+        self.model.num_params()
+    }
+
+    /// Longest text for [`EncoderBundle::embed`], in tokens.
+    pub fn max_tokens(&self) -> usize {
+        let limit = self.embedding.and_then(|pipeline| pipeline.max_tokens).unwrap_or(usize::MAX);
+        limit.min(self.config.max_positions())
+    }
+
+    /// Texts of different lengths as one batch, padded on the right.
+    ///
+    /// # Shape
+    /// `[texts, longest]`.
+    ///
+    /// # Panics
+    /// If there is no text.
+    pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, Rows) {
+        let columns =
+            texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
+        let mut flat = Vec::with_capacity(texts.len() * columns);
+        for (row, ids) in texts.iter().enumerate() {
+            flat.extend(ids.as_ref().iter().map(|&id| id as i32));
+            flat.resize((row + 1) * columns, self.config.pad_token_id() as i32);
+        }
+        let ids_bt = Tensor::from_data(TensorData::new(flat, [texts.len(), columns]), &self.device);
+        (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
+    }
+
+    /// One vector for each text, made as [`EncoderBundle::embedding`] says, or by the mean if it says nothing.
+    ///
+    /// Texts are token ids with the special tokens that the model was trained with.
+    ///
+    /// # Panics
+    /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
+    pub fn embed<R: AsRef<[u32]>>(&self, texts: &[R]) -> Vec<Vec<f32>> {
+        if texts.is_empty() {
+            return Vec::new();
+        }
+        let (ids_bt, rows) = self.batch(texts);
+        // Without padding every column counts, which is the faster case.
+        let columns = ids_bt.dims()[1];
+        let padded = rows.spans().iter().any(|span| span.len() < columns);
+        let mut cx = if padded { Forward::evaluation().over(rows) } else { Forward::evaluation() };
+        let hidden_btd = self.model.hidden(ids_bt, None, &mut cx);
+        let embedded = self.embedding.unwrap_or_default().apply(hidden_btd, cx.rows());
+        let d = embedded.dims()[1];
+        let values = embedded.into_data().try_into_vec::<f32>().expect("embeddings are f32");
+        values.chunks_exact(d).map(<[f32]>::to_vec).collect()
+    }
+}

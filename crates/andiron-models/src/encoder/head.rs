@@ -1,0 +1,180 @@
+//! What stands on top of an encoder, as `architectures`, `problem_type` and `id2label` of a `config.json` say.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::hf_config::ConfigError;
+
+/// More labels than any task has: a number from a file is not believed beyond it.
+const MAX_LABELS: u64 = 1 << 20;
+
+const KNOWN: &str =
+    "…Model, …ForMaskedLM, …ForSequenceClassification, …ForTokenClassification, …ForQuestionAnswering";
+
+/// The head of an encoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderHead {
+    /// None: hidden states, as for embeddings.
+    #[default]
+    None,
+    /// Predicts masked tokens.
+    MaskedLm,
+    /// Labels whole texts.
+    Classify {
+        /// How the labels relate.
+        problem: Problem,
+    },
+    /// Labels each token.
+    TokenClassify,
+    /// Finds the beginning and the end of an answer.
+    Span,
+}
+
+/// How the labels of a text relate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// Exactly one is right: softmax.
+    SingleLabel,
+    /// Each is right or not by itself: sigmoid.
+    MultiLabel,
+    /// They are numbers: no function.
+    Regression,
+}
+
+impl EncoderHead {
+    /// Whether the head has one output for each label.
+    pub fn has_labels(self) -> bool {
+        matches!(self, Self::Classify { .. } | Self::TokenClassify)
+    }
+}
+
+/// Hugging Face's classes of one architecture.
+pub(crate) struct Classes {
+    pub(crate) none: &'static str,
+    pub(crate) masked_lm: &'static str,
+    pub(crate) classify: &'static str,
+    pub(crate) token_classify: &'static str,
+    pub(crate) span: &'static str,
+}
+
+/// The classes whose names begin with `$prefix`.
+macro_rules! classes {
+    ($prefix:literal) => {
+        $crate::encoder::head::Classes {
+            none: concat!($prefix, "Model"),
+            masked_lm: concat!($prefix, "ForMaskedLM"),
+            classify: concat!($prefix, "ForSequenceClassification"),
+            token_classify: concat!($prefix, "ForTokenClassification"),
+            span: concat!($prefix, "ForQuestionAnswering"),
+        }
+    };
+}
+pub(crate) use classes;
+
+impl Classes {
+    pub(crate) fn of(&self, head: EncoderHead) -> &'static str {
+        match head {
+            EncoderHead::None => self.none,
+            EncoderHead::MaskedLm => self.masked_lm,
+            EncoderHead::Classify { .. } => self.classify,
+            EncoderHead::TokenClassify => self.token_classify,
+            EncoderHead::Span => self.span,
+        }
+    }
+}
+
+/// Puts `head` and `labels` into `fields`, as the keys that Hugging Face writes imply.
+pub(crate) fn read(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+    let class = match fields.get("architectures") {
+        Some(Value::Array(classes)) => classes.first().and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    };
+    let stated = read_labels(fields)?;
+    let n_labels = stated.as_ref().map_or(2, Vec::len);
+    if let Some(class) = class {
+        let head = head_of(class, fields.get("problem_type"), n_labels)?;
+        fields.insert("head".to_owned(), serde_json::to_value(head).expect("plain data"));
+        if stated.is_none() && head.has_labels() {
+            fields.insert("labels".to_owned(), numbered(2).into());
+        }
+    }
+    if let Some(labels) = stated {
+        fields.insert("labels".to_owned(), labels.into());
+    }
+    fields.shift_remove("num_labels");
+    Ok(())
+}
+
+/// Writes the keys that Hugging Face reads in place of `head` and `labels`.
+pub(crate) fn write(head: EncoderHead, labels: &[String], fields: &mut Map<String, Value>) {
+    fields.shift_remove("head");
+    fields.shift_remove("labels");
+    if let EncoderHead::Classify { problem } = head {
+        let name = match problem {
+            Problem::SingleLabel => "single_label_classification",
+            Problem::MultiLabel => "multi_label_classification",
+            Problem::Regression => "regression",
+        };
+        fields.insert("problem_type".to_owned(), name.into());
+    }
+    if !labels.is_empty() {
+        let by_id = labels.iter().enumerate().map(|(id, label)| (id.to_string(), label.as_str().into()));
+        let by_label = labels.iter().enumerate().map(|(id, label)| (label.clone(), id.into()));
+        fields.insert("id2label".to_owned(), Value::Object(by_id.collect()));
+        fields.insert("label2id".to_owned(), Value::Object(by_label.collect()));
+    }
+}
+
+/// Checks that a head with labels has some.
+pub(crate) fn validate(head: EncoderHead, labels: &[String]) -> Result<(), ConfigError> {
+    if head.has_labels() && labels.is_empty() {
+        return Err(ConfigError::Labels { reason: "it names none".to_owned() });
+    }
+    Ok(())
+}
+
+fn head_of(class: String, problem: Option<&Value>, n_labels: usize) -> Result<EncoderHead, ConfigError> {
+    if class.ends_with("ForMaskedLM") || class.ends_with("ForPreTraining") {
+        Ok(EncoderHead::MaskedLm)
+    } else if class.ends_with("ForSequenceClassification") {
+        let problem = match problem.and_then(Value::as_str) {
+            Some("multi_label_classification") => Problem::MultiLabel,
+            Some("regression") => Problem::Regression,
+            Some("single_label_classification") => Problem::SingleLabel,
+            // What `transformers` infers.
+            _ if n_labels == 1 => Problem::Regression,
+            _ => Problem::SingleLabel,
+        };
+        Ok(EncoderHead::Classify { problem })
+    } else if class.ends_with("ForTokenClassification") {
+        Ok(EncoderHead::TokenClassify)
+    } else if class.ends_with("ForQuestionAnswering") {
+        Ok(EncoderHead::Span)
+    } else if class.ends_with("Model") && !class.ends_with("LMHeadModel") {
+        Ok(EncoderHead::None)
+    } else {
+        Err(ConfigError::UnknownHead { class, known: KNOWN })
+    }
+}
+
+fn read_labels(fields: &Map<String, Value>) -> Result<Option<Vec<String>>, ConfigError> {
+    let bad = |reason: String| ConfigError::Labels { reason };
+    let by_id = match (fields.get("id2label"), fields.get("num_labels").and_then(Value::as_u64)) {
+        (Some(Value::Object(by_id)), _) => by_id,
+        (_, Some(n)) if n <= MAX_LABELS => return Ok(Some(numbered(n as usize))),
+        (_, Some(n)) => return Err(bad(format!("num_labels is {n}"))),
+        _ => return Ok(None),
+    };
+    let label = |id: usize| match by_id.get(&id.to_string()) {
+        Some(Value::String(label)) => Ok(label.clone()),
+        Some(other) => Ok(other.to_string()),
+        None => Err(bad(format!("it has {} entries and none is {id}", by_id.len()))),
+    };
+    (0..by_id.len()).map(label).collect::<Result<_, _>>().map(Some)
+}
+
+fn numbered(n: usize) -> Vec<String> {
+    (0..n).map(|id| format!("LABEL_{id}")).collect()
+}

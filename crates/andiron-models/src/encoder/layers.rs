@@ -1,0 +1,77 @@
+//! What the encoders share below their blocks: fresh parameters, attention over whole texts, output over the
+//! vocabulary.
+
+use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::embedding::EmbeddingConfig;
+use andiron_core::linear::LinearConfig;
+use andiron_core::norm::LayerNormConfig;
+use andiron_core::ops::{self, WeightLayout};
+use andiron_core::{Embedding, Forward, LayerNorm, Linear};
+use andiron_kernels::random::Seed;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+
+/// Makes parameters, each drawn from a stream of its own name.
+pub(super) struct Fresh<'a> {
+    pub(super) std: f32,
+    pub(super) eps: f64,
+    pub(super) seed: Seed,
+    pub(super) device: &'a Device,
+}
+
+impl Fresh<'_> {
+    pub(super) fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
+        let seed = self.seed.derive(&format!("{name}.weight"));
+        LinearConfig { d_input, d_output, bias, layout: WeightLayout::OutIn }.init(
+            self.std,
+            seed,
+            self.device,
+        )
+    }
+
+    pub(super) fn table(&self, name: &str, n_entries: usize, d_model: usize) -> Embedding {
+        let seed = self.seed.derive(&format!("{name}.weight"));
+        EmbeddingConfig { n_entries, d_model }.init(self.std, seed, self.device)
+    }
+
+    pub(super) fn norm(&self, d_model: usize) -> LayerNorm {
+        LayerNormConfig { d_model, eps: self.eps }.init(self.device)
+    }
+}
+
+/// Every position attends to every other of its own row.
+///
+/// # Shape
+/// `[batch, t, heads · width]` each → the same.
+pub(super) fn attend_all(
+    qkv_btd: [Tensor<3>; 3],
+    n_heads: usize,
+    dropout: f32,
+    cx: &mut Forward<'_>,
+) -> Tensor<3> {
+    let [b, t, d] = qkv_btd[0].dims();
+    let width = d / n_heads;
+    let [q_bthk, k_bthk, v_bthk] = qkv_btd.map(|x_btd| x_btd.reshape([b, t, n_heads, width]));
+    let past = cx.past(0, k_bthk, v_bthk);
+    let scoring = Scoring { dropout, ..Scoring::new(1.0 / (width as f32).sqrt(), Sight::ALL) };
+    attend(q_bthk, past, scoring, cx).reshape([b, t, d])
+}
+
+/// Scores of the vocabulary's entries: by a decoder of their own, or by the embedding table and a bias.
+pub(super) fn vocabulary_scores(
+    x_nd: Tensor<2>,
+    decoder: Option<&Linear>,
+    table: &Embedding,
+    bias: &Param<Tensor<1>>,
+) -> Tensor<2> {
+    match decoder {
+        Some(decoder) => decoder.forward(x_nd),
+        None => ops::linear(x_nd, table.weight.val(), Some(bias.val()), WeightLayout::OutIn),
+    }
+}
+
+/// The first column of every row.
+pub(super) fn first(hidden_btd: Tensor<3>) -> Tensor<2> {
+    let [b, _, d] = hidden_btd.dims();
+    hidden_btd.slice([0..b, 0..1, 0..d]).reshape([b, d])
+}

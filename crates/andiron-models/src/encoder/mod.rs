@@ -1,0 +1,146 @@
+//! Encoder architectures: one file each, wiring over shared layers.
+
+pub mod bert;
+mod bundle;
+mod embed;
+mod head;
+mod layers;
+
+use andiron_core::Forward;
+use andiron_kernels::random::Seed;
+use burn::tensor::{Device, Int, Tensor};
+
+pub use bundle::EncoderBundle;
+pub use embed::{EmbedPipeline, Pooling};
+pub use head::{EncoderHead, Problem};
+
+use crate::catalog::{Architecture, architectures};
+use crate::family::Encoder;
+
+/// What encoders' configurations say beyond those of all families.
+pub(crate) trait EncoderArchitecture: Architecture {
+    /// What stands on top.
+    fn head(&self) -> EncoderHead;
+
+    /// Names of the labels.
+    fn labels(&self) -> &[String];
+
+    /// Id that fills rows up.
+    fn pad_token_id(&self) -> u32;
+
+    /// Width of the hidden states.
+    fn d_model(&self) -> usize;
+
+    /// Puts another head on top.
+    fn set_head(&mut self, head: EncoderHead, labels: Vec<String>);
+
+    /// Replaces the weights below `model`'s head by those of `other`.
+    fn adopt(model: &mut Self::Model, other: Self::Model);
+}
+
+/// Forwards what only encoders have from the enums to the architectures.
+macro_rules! forward_encoder {
+    ($($variant:ident),+) => {
+        impl Encoder for EncoderModel {
+            fn hidden(
+                &self,
+                ids_bt: Tensor<2, Int>,
+                types_bt: Option<Tensor<2, Int>>,
+                cx: &mut Forward<'_>,
+            ) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.hidden(ids_bt, types_bt, cx),)+ }
+            }
+
+            fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.masked_lm_logits(hidden_nd),)+ }
+            }
+
+            fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.classify(hidden_btd, cx),)+ }
+            }
+
+            fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.label_tokens(hidden_btd, cx),)+ }
+            }
+
+            fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.spans(hidden_btd, cx),)+ }
+            }
+        }
+
+        impl EncoderConfig {
+            /// What stands on top of the model.
+            pub fn head(&self) -> EncoderHead {
+                match self { $(Self::$variant(config) => config.head(),)+ }
+            }
+
+            /// Names of the labels, in the order of the head's outputs.
+            pub fn labels(&self) -> &[String] {
+                match self { $(Self::$variant(config) => config.labels(),)+ }
+            }
+
+            /// Id that fills rows up.
+            pub fn pad_token_id(&self) -> u32 {
+                match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
+            }
+
+            /// Width of the hidden states.
+            pub fn d_model(&self) -> usize {
+                match self { $(Self::$variant(config) => config.d_model(),)+ }
+            }
+
+            /// The same configuration with another head; `labels` are the names of its outputs, if it has labels.
+            ///
+            /// # Errors
+            /// If the head has labels and none are given.
+            pub fn with_head(
+                mut self,
+                head: EncoderHead,
+                labels: Vec<String>,
+            ) -> Result<Self, crate::hf_config::ConfigError> {
+                match &mut self { $(Self::$variant(config) => config.set_head(head, labels),)+ }
+                self.validate()?;
+                Ok(self)
+            }
+
+            /// A model of this configuration that has the weights of `body` below its head, and a fresh head.
+            ///
+            /// # Panics
+            /// If `body` is of another architecture.
+            pub(crate) fn init_head(&self, body: EncoderModel, seed: Seed, device: &Device) -> EncoderModel {
+                let mut model = self.init(seed, device);
+                match (self, &mut model, body) {
+                    $((Self::$variant(config), EncoderModel::$variant(model), EncoderModel::$variant(body)) => {
+                        adopt(config, model, body);
+                    })+
+                    #[allow(unreachable_patterns)] // While there is one architecture only.
+                    _ => panic!("the body of a {} has another architecture", self.model_type()),
+                }
+                model
+            }
+        }
+    };
+}
+
+/// [`EncoderArchitecture::adopt`], its type told by a value.
+fn adopt<A: EncoderArchitecture>(_: &A, model: &mut A::Model, body: A::Model) {
+    A::adopt(model, body);
+}
+
+architectures! { "an encoder", EncoderConfig, EncoderModel;
+    /// BERT, and what shares its shape, such as MiniLM.
+    Bert, "bert", bert::BertConfig;
+}
+forward_encoder!(Bert);
+
+impl EncoderConfig {
+    /// Entries of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.sizes().vocab_size
+    }
+
+    /// Longest text, in tokens.
+    pub fn max_positions(&self) -> usize {
+        self.sizes().max_positions
+    }
+}

@@ -1,0 +1,105 @@
+"""Fixtures of encoders: a model directory each, with hidden states, the head's output and gradients.
+
+Rows are padded on the right and the head's output is compared where a row has tokens. `loss` is the sum of the head's
+outputs times fixed weights, so that its gradient reaches every parameter.
+"""
+import json
+import pathlib
+
+import torch
+import transformers
+
+HERE = pathlib.Path(__file__).parent
+VOCABULARY = 53
+LENGTHS = (11, 7)
+
+
+def rounded(t):
+    return [float(f"{x:.7g}") for x in t.flatten().tolist()]
+
+
+def wide(model, scale=6.0):
+    """Wider weights than initial ones, so that a mistake shows."""
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p.mul_(scale)
+            else:
+                p.add_(torch.randn_like(p) * 0.1)
+
+
+def save(name, model, grads_of, types=True, pad=0, low=3):
+    wide(model)
+    model = model.eval()
+    folder = HERE / name
+    model.save_pretrained(folder)
+    ids = torch.randint(low, VOCABULARY, (len(LENGTHS), max(LENGTHS)))
+    mask = torch.tensor([[1] * n + [0] * (max(LENGTHS) - n) for n in LENGTHS])
+    ids = torch.where(mask == 1, ids, pad)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    expected = {"versions": {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]},
+                "ids": ids.tolist(), "lengths": list(LENGTHS)}
+    if types:
+        inputs["token_type_ids"] = torch.tensor([[0] * 4 + [1] * (max(LENGTHS) - 4)] * 2)
+        expected["types"] = inputs["token_type_ids"].tolist()
+    out = model(**inputs, output_hidden_states=True)
+    hidden = out.last_hidden_state if "last_hidden_state" in out else out.hidden_states[-1]
+    expected["hidden"] = rounded(hidden.detach()[mask == 1])
+    if "start_logits" in out:
+        head = torch.stack([out.start_logits, out.end_logits], -1)
+    else:
+        head = out.get("logits", out.get("last_hidden_state"))
+    own = head if head.dim() == 2 else head[mask == 1]
+    expected["output"] = rounded(own.detach())
+    weights = torch.cos(torch.arange(own.numel(), dtype=torch.float32)).view_as(own) / own.numel()
+    (own * weights).sum().backward()
+    parameters = dict(model.named_parameters())
+    expected["grads"] = {n: rounded(parameters[n].grad) for n in grads_of}
+    (folder / "expected.json").write_text(json.dumps(expected))
+
+
+def bert(**settings):
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+             "intermediate_size": 40, "max_position_embeddings": 20}
+    return transformers.BertConfig(**(sizes | settings))
+
+
+def bert_none():
+    torch.manual_seed(1)
+    save("bert", transformers.BertModel(bert()), [])
+
+
+def bert_masked_lm():
+    torch.manual_seed(2)
+    grads = ["bert.embeddings.word_embeddings.weight", "bert.embeddings.token_type_embeddings.weight",
+             "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.attention.self.key.weight",
+             "bert.encoder.layer.1.attention.output.LayerNorm.weight", "bert.encoder.layer.0.output.dense.bias",
+             "cls.predictions.transform.LayerNorm.bias", "cls.predictions.bias"]
+    save("bert-masked-lm", transformers.BertForMaskedLM(bert(hidden_act="gelu_new", layer_norm_eps=1e-3)), grads)
+
+
+def bert_classify():
+    torch.manual_seed(3)
+    config = bert(hidden_act="relu", problem_type="multi_label_classification",
+                  id2label={0: "toxic", 1: "rude", 2: "fine"}, label2id={"toxic": 0, "rude": 1, "fine": 2})
+    grads = ["bert.pooler.dense.weight", "classifier.weight"]
+    save("bert-classify", transformers.BertForSequenceClassification(config), grads)
+
+
+def bert_token_classify():
+    torch.manual_seed(4)
+    save("bert-token-classify", transformers.BertForTokenClassification(bert(num_labels=5)), ["classifier.bias"])
+
+
+def bert_span():
+    torch.manual_seed(5)
+    save("bert-span", transformers.BertForQuestionAnswering(bert()), ["qa_outputs.weight"])
+
+
+MAKERS = {
+    "bert": bert_none,
+    "bert-masked-lm": bert_masked_lm,
+    "bert-classify": bert_classify,
+    "bert-token-classify": bert_token_classify,
+    "bert-span": bert_span,
+}
