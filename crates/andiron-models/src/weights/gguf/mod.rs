@@ -8,6 +8,7 @@ mod config;
 mod file;
 mod names;
 mod source;
+mod tokenizer;
 mod value;
 
 pub use blocks::ElementType;
@@ -16,4 +17,5 @@ pub(crate) use config::end_ids;
 pub use file::{GgufError, GgufFile, TensorEntry};
 pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
+pub use tokenizer::{chat_template, tokenizer_json};
 pub use value::{Array, Value};
