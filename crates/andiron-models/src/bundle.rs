@@ -84,6 +84,17 @@ impl Ids {
     }
 }
 
+/// What a GGUF file holds besides the model, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GgufOptions<'a> {
+    /// `tokenizer.json`, of a byte-level BPE; without it the file holds no vocabulary.
+    pub tokenizer: Option<&'a Value>,
+    /// The chat template, in Jinja.
+    pub chat_template: Option<&'a str>,
+    /// Whether matrices are stored as f16 instead of f32.
+    pub half: bool,
+}
+
 impl DecoderBundle {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: DecoderConfig, seed: Seed, device: &Device) -> Self {
@@ -135,6 +146,23 @@ impl DecoderBundle {
         let config = self.config.to_value().expect("configurations are plain data");
         save_model(&self.model, &config, dir)?;
         write_json(&dir.join(GENERATION), &self.generation)
+    }
+
+    /// Writes the model as a GGUF file, for llama.cpp; the tokenizer and the chat template are the caller's.
+    ///
+    /// # Errors
+    /// If the model or its tokenizer cannot be said in GGUF, or the file cannot be written.
+    pub fn save_gguf(&self, path: &Path, options: GgufOptions<'_>) -> Result<(), SaveError> {
+        let config = self.config.to_value().expect("configurations are plain data");
+        let GgufOptions { tokenizer, chat_template, half } = options;
+        let model = gguf::GgufModel { config: &config, tokenizer, chat_template, half };
+        let tensor = |(name, parameter): (String, weights::Parameter)| gguf::TensorToWrite {
+            name,
+            shape: parameter.shape,
+            read: parameter.read,
+        };
+        let tensors: Vec<_> = weights::parameters(&self.model).into_iter().map(tensor).collect();
+        Ok(gguf::write(path, &model, &tensors)?)
     }
 
     /// Where the model's tensors live.

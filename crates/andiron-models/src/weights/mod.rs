@@ -16,7 +16,7 @@ pub use file::FileError;
 pub use load::LoadError;
 pub(crate) use load::{load, load_from};
 pub use save::SaveError;
-pub(crate) use save::save;
+pub(crate) use save::{Parameter, parameters, save};
 
 /// How the names in a file may differ from the paths of a module's parameters.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,13 +16,18 @@ use super::{FileError, ParamPath};
 ///
 /// Tensors are read from their device one at a time, as they are written.
 pub(crate) fn save<M: Module>(model: &M, path: &Path) -> Result<(), SaveError> {
-    let mut collected = Parameters { path: ParamPath::default(), found: Vec::new() };
-    model.visit(&mut collected);
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let write = |source| FileError::Write { path: path.to_owned(), source };
-    serialize_to_file(collected.found, Some(metadata), path).map_err(write)?;
+    serialize_to_file(parameters(model), Some(metadata), path).map_err(write)?;
     let sync = |source| SaveError::Io { path: path.to_owned(), source };
     File::open(path).and_then(|file| file.sync_all()).map_err(sync)
+}
+
+/// All parameters of `model` with their names. Elements are fetched when they are asked for.
+pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Parameter)> {
+    let mut collected = Parameters { path: ParamPath::default(), found: Vec::new() };
+    model.visit(&mut collected);
+    collected.found
 }
 
 struct Parameters {
@@ -52,9 +57,9 @@ fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 }
 
 /// A parameter whose elements are fetched when they are written.
-struct Parameter {
-    shape: Vec<usize>,
-    read: Box<dyn Fn() -> Vec<f32>>,
+pub(crate) struct Parameter {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) read: Box<dyn Fn() -> Vec<f32>>,
 }
 
 impl View for Parameter {
@@ -82,6 +87,9 @@ pub enum SaveError {
     /// The weights cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The model cannot be written as a GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] super::gguf::GgufError),
     /// Another file cannot be written.
     #[error("cannot write {}", path.display())]
     Io {

@@ -1,14 +1,18 @@
 //! GGUF files, as llama.cpp reads and writes them.
 //!
 //! [`GgufFile`] is the file as it is: metadata and tensors, checked before use. [`config_json`] and [`GgufWeights`]
-//! say the same in Hugging Face's words.
+//! say the same in Hugging Face's words;
+//! [`write`] goes the other way.
 
 mod blocks;
 mod config;
 mod file;
+mod from_config;
 mod names;
 mod source;
+mod tokenizer;
 mod value;
+mod write;
 
 pub use blocks::ElementType;
 pub use config::config_json;
@@ -16,4 +20,6 @@ pub(crate) use config::end_ids;
 pub use file::{GgufError, GgufFile, TensorEntry};
 pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
+pub use tokenizer::{chat_template, tokenizer_json};
 pub use value::{Array, Value};
+pub use write::{GgufModel, TensorToWrite, write};

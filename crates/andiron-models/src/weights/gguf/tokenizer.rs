@@ -1,0 +1,211 @@
+//! The `tokenizer.json` and the chat template that a GGUF file's metadata amount to.
+//!
+//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`) only. The file names its pre-tokenizer instead of spelling it
+//! out; the patterns are those of the published tokenizers of that name.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::file::{GgufError, GgufFile};
+use super::value::Value;
+
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const PRE: &str = "tokenizer.ggml.pre";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
+pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Token types.
+pub(super) const NORMAL: i64 = 1;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
+pub(super) const UNUSED: i64 = 5;
+
+/// How Llama 3 takes a text apart.
+pub(super) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// How Qwen 2 does: like Llama 3, but each digit alone.
+pub(super) const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The chat template in a GGUF file, in Jinja.
+///
+/// # Errors
+/// If the key is no string.
+pub fn chat_template(file: &GgufFile) -> Result<Option<&str>, GgufError> {
+    file.optional(CHAT_TEMPLATE, "a string", Value::as_str)
+}
+
+/// The `tokenizer.json` of the tokenizer in a GGUF file.
+///
+/// # Errors
+/// If the file has none, its parts contradict each other, or it is not byte-level BPE with a pre-tokenizer that is
+/// known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
+pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
+    let model = file.wanted(MODEL, "a string", Value::as_str)?;
+    if model != "gpt2" {
+        return Err(not_supported(file, MODEL, &format!("{model} is not gpt2, which is byte-level BPE")));
+    }
+    let pre = file.optional(PRE, "a string", Value::as_str)?.unwrap_or("default");
+    let Some(splitting) = Splitting::of(pre) else {
+        let known = Splitting::KNOWN.map(|(name, _)| name).join(", ");
+        return Err(not_supported(file, PRE, &format!("{pre} is none of {known}")));
+    };
+    let tokens = file.wanted(TOKENS, "a list of strings", Value::as_strings)?;
+    let types = file.optional(TOKEN_TYPE, "a list of integers", Value::as_integers)?;
+    if types.as_ref().is_some_and(|types| types.len() != tokens.len()) {
+        return Err(malformed(file, TOKEN_TYPE, "it has not one entry for each token".to_owned()));
+    }
+    let mut vocab = Map::new();
+    let mut added = Vec::new();
+    for (id, token) in tokens.iter().enumerate() {
+        let kind = types.as_ref().map_or(NORMAL, |types| types[id]);
+        if kind == CONTROL || kind == USER_DEFINED {
+            added.push(added_token(id, token, kind == CONTROL));
+        }
+        // Names that only fill the table up are no part of the vocabulary.
+        if kind != UNUSED && vocab.insert(token.clone(), id.into()).is_some() {
+            return Err(malformed(file, TOKENS, format!("token {token:?} is there twice")));
+        }
+    }
+    let merges = merges(file, &vocab)?;
+    Ok(json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": splitting.normalizer(),
+        "pre_tokenizer": splitting.pre_tokenizer(),
+        "post_processor": post_processor(file, tokens)?,
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null,
+            "fuse_unk": false,
+            "byte_fallback": false,
+            // Llama 3 takes a word that is a token as it is, whether or not merges lead there.
+            "ignore_merges": splitting == Splitting::Llama3,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    }))
+}
+
+fn not_supported(file: &GgufFile, key: &str, reason: &str) -> GgufError {
+    let path = file.path().to_owned();
+    GgufError::NotSupported { path, what: key.to_owned(), reason: reason.to_owned() }
+}
+
+fn malformed(file: &GgufFile, key: &str, reason: String) -> GgufError {
+    GgufError::Malformed { path: file.path().to_owned(), what: key.to_owned(), reason }
+}
+
+fn added_token(id: usize, token: &str, special: bool) -> Json {
+    json!({
+        "id": id,
+        "content": token,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": special,
+    })
+}
+
+/// Pairs of tokens, each of which with its result is in the vocabulary.
+fn merges(file: &GgufFile, vocab: &Map<String, Json>) -> Result<Vec<Json>, GgufError> {
+    let merges = file.wanted(MERGES, "a list of strings", Value::as_strings)?;
+    let mut seen = HashSet::new();
+    let mut pairs = Vec::with_capacity(merges.len());
+    for merge in merges {
+        let known = |(a, b): &(&str, &str)| {
+            vocab.contains_key(*a) && vocab.contains_key(*b) && vocab.contains_key(&format!("{a}{b}"))
+        };
+        match merge.split_once(' ').filter(known) {
+            Some((a, b)) if seen.insert(merge) => pairs.push(json!([a, b])),
+            Some(_) => return Err(malformed(file, MERGES, format!("merge {merge:?} is there twice"))),
+            None => return Err(malformed(file, MERGES, format!("merge {merge:?} is not one of tokens"))),
+        }
+    }
+    Ok(pairs)
+}
+
+/// Puts the token that begins a text in front, if the file asks for it.
+fn post_processor(file: &GgufFile, tokens: &[String]) -> Result<Json, GgufError> {
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true,
+    });
+    if file.optional(ADD_BOS, "true or false", Value::as_bool)? != Some(true) {
+        return Ok(bytes);
+    }
+    let id =
+        file.wanted(BOS, "the id of a token", |value| value.as_usize().filter(|&id| id < tokens.len()))?;
+    let bos = json!({ "SpecialToken": { "id": tokens[id], "type_id": 0 } });
+    let special = json!({ "id": tokens[id], "ids": [id], "tokens": [tokens[id]] });
+    let first = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let second = json!({ "Sequence": { "id": "B", "type_id": 1 } });
+    let second_bos = json!({ "SpecialToken": { "id": tokens[id], "type_id": 1 } });
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [bos, first],
+        "pair": [bos, first, second_bos, second],
+        "special_tokens": { tokens[id].as_str(): special },
+    });
+    Ok(json!({ "type": "Sequence", "processors": [bytes, template] }))
+}
+
+/// How a text is taken apart before merging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Splitting {
+    Gpt2,
+    SmolLm,
+    Llama3,
+    Qwen2,
+}
+
+impl Splitting {
+    /// Names in GGUF; the first of each is the one to write.
+    pub(super) const KNOWN: [(&'static str, Self); 5] = [
+        ("gpt-2", Self::Gpt2),
+        ("default", Self::Gpt2),
+        ("smollm", Self::SmolLm),
+        ("llama-bpe", Self::Llama3),
+        ("qwen2", Self::Qwen2),
+    ];
+
+    fn of(pre: &str) -> Option<Self> {
+        Self::KNOWN.iter().find(|(name, _)| *name == pre).map(|&(_, splitting)| splitting)
+    }
+
+    pub(super) fn normalizer(self) -> Json {
+        if self == Self::Qwen2 { json!({ "type": "NFC" }) } else { Json::Null }
+    }
+
+    pub(super) fn pre_tokenizer(self) -> Json {
+        let bytes = |use_regex: bool| {
+            json!({
+                "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex,
+            })
+        };
+        let split = |pattern: &str| {
+            let split = json!({
+                "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+            });
+            json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] })
+        };
+        match self {
+            Self::Gpt2 => bytes(true),
+            Self::SmolLm => {
+                let digits = json!({ "type": "Digits", "individual_digits": true });
+                json!({ "type": "Sequence", "pretokenizers": [digits, bytes(true)] })
+            }
+            Self::Llama3 => split(LLAMA3_PATTERN),
+            Self::Qwen2 => split(QWEN2_PATTERN),
+        }
+    }
+}
