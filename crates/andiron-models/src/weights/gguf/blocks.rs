@@ -195,26 +195,24 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 fn q2_k(block: &[u8; 84], out: &mut [f32; K]) {
     let (scales, low) = (&block[..16], &block[16..80]);
     let (d, d_min) = (half_at(block, 80), half_at(block, 82));
-    for (group, &scale) in scales.iter().enumerate() {
+    for (index, value) in out.iter_mut().enumerate() {
+        let scale = scales[index / 16];
         let (dl, ml) = (d * f32::from(scale & 15), d_min * f32::from(scale >> 4));
-        for index in group * 16..(group + 1) * 16 {
-            out[index] = dl * f32::from(two_bits(low, index)) - ml;
-        }
+        *value = dl * f32::from(two_bits(low, index)) - ml;
     }
 }
 
 fn q3_k(block: &[u8; 110], out: &mut [f32; K]) {
     let (mask, low, scales) = (&block[..32], &block[32..96], &block[96..108]);
     let d = half_at(block, 108);
-    for group in 0..16 {
+    for (index, value) in out.iter_mut().enumerate() {
+        let group = index / 16;
         let nibble = (scales[group % 8] >> (4 * (group / 8))) & 15;
         let upper = (scales[8 + group % 4] >> (2 * (group / 4))) & 3;
         let dl = d * (f32::from(nibble | upper << 4) - 32.0);
-        for index in group * 16..(group + 1) * 16 {
-            // The third bit is stored inverted: where it is not set, 4 is taken off.
-            let offset = if (mask[index % 32] >> (index / 32)) & 1 == 1 { 0.0 } else { 4.0 };
-            out[index] = dl * (f32::from(two_bits(low, index)) - offset);
-        }
+        // The third bit is stored inverted: where it is not set, 4 is taken off.
+        let offset = if (mask[index % 32] >> (index / 32)) & 1 == 1 { 0.0 } else { 4.0 };
+        *value = dl * (f32::from(two_bits(low, index)) - offset);
     }
 }
 
@@ -265,13 +263,11 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; K]) {
 fn q6_k(block: &[u8; 210], out: &mut [f32; K]) {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
     let d = half_at(block, 208);
-    for (group, &scale) in scales.iter().enumerate() {
-        let dl = d * f32::from(scale as i8);
-        for index in group * 16..(group + 1) * 16 {
-            let (half, within) = (index / 128, index % 128);
-            let nibble = (low[half * 64 + within % 64] >> (4 * (within / 64))) & 15;
-            let bits = two_bits(high, index);
-            out[index] = dl * (f32::from(nibble | bits << 4) - 32.0);
-        }
+    for (index, value) in out.iter_mut().enumerate() {
+        let dl = d * f32::from(scales[index / 16] as i8);
+        let (half, within) = (index / 128, index % 128);
+        let nibble = (low[half * 64 + within % 64] >> (4 * (within / 64))) & 15;
+        let bits = two_bits(high, index);
+        *value = dl * (f32::from(nibble | bits << 4) - 32.0);
     }
 }

@@ -222,7 +222,7 @@ fn pre_name(tokenizer: &Json) -> Option<&'static str> {
     };
     let same = |splitting: Splitting| {
         steps(&splitting.pre_tokenizer()).as_ref() == Some(&ours)
-            && !splitting.normalizer().is_null() == normalizes
+            && splitting.normalizer().is_null() != normalizes
     };
     Splitting::KNOWN.iter().find(|(_, splitting)| same(*splitting)).map(|(name, _)| *name)
 }

@@ -2,7 +2,7 @@
 //!
 //! [`GgufFile`] is the file as it is: metadata and tensors, checked before use. [`config_json`] and [`GgufWeights`]
 //! say the same in Hugging Face's words;
-//! [`write`] goes the other way.
+//! [`write()`] goes the other way.
 
 mod blocks;
 mod config;
