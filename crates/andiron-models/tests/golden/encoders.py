@@ -96,10 +96,41 @@ def bert_span():
     save("bert-span", transformers.BertForQuestionAnswering(bert()), ["qa_outputs.weight"])
 
 
+def roberta(kind, **settings):
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+             "intermediate_size": 40, "max_position_embeddings": 20, "type_vocab_size": 1}
+    return kind(**(sizes | settings))
+
+
+def roberta_masked_lm():
+    torch.manual_seed(6)
+    # The output is the same whatever `hidden_act` says: this head's activation is always gelu.
+    model = transformers.RobertaForMaskedLM(roberta(transformers.RobertaConfig, hidden_act="relu"))
+    # Not the tables: PyTorch keeps the gradient of their padding entries at 0.
+    grads = ["roberta.encoder.layer.0.attention.self.query.weight", "lm_head.dense.weight", "lm_head.layer_norm.bias",
+             "lm_head.bias"]
+    save("roberta-masked-lm", model, grads, types=False, pad=1, low=0)
+
+
+def roberta_classify():
+    torch.manual_seed(7)
+    model = transformers.RobertaForSequenceClassification(roberta(transformers.RobertaConfig, num_labels=1))
+    save("roberta-classify", model, ["classifier.dense.weight"], types=False, pad=1)
+
+
+def xlm_roberta_token_classify():
+    torch.manual_seed(8)
+    model = transformers.XLMRobertaForTokenClassification(roberta(transformers.XLMRobertaConfig, pad_token_id=4))
+    save("xlm-roberta-token-classify", model, ["classifier.bias"], types=False, pad=4, low=5)
+
+
 MAKERS = {
     "bert": bert_none,
     "bert-masked-lm": bert_masked_lm,
     "bert-classify": bert_classify,
     "bert-token-classify": bert_token_classify,
     "bert-span": bert_span,
+    "roberta-masked-lm": roberta_masked_lm,
+    "roberta-classify": roberta_classify,
+    "xlm-roberta-token-classify": xlm_roberta_token_classify,
 }
