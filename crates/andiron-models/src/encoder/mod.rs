@@ -2,6 +2,7 @@
 
 pub mod bert;
 mod bundle;
+pub mod distilbert;
 mod embed;
 mod head;
 mod layers;
@@ -130,12 +131,14 @@ fn adopt<A: EncoderArchitecture>(_: &A, model: &mut A::Model, body: A::Model) {
 architectures! { "an encoder", EncoderConfig, EncoderModel;
     /// BERT, and what shares its shape, such as MiniLM.
     Bert, "bert", bert::BertConfig;
+    /// DistilBERT.
+    DistilBert, "distilbert", distilbert::DistilBertConfig;
     /// RoBERTa.
     Roberta, "roberta", roberta::RobertaConfig;
     /// XLM-RoBERTa: RoBERTa over many languages.
     XlmRoberta, "xlm-roberta", roberta::XlmRobertaConfig;
 }
-forward_encoder!(Bert, Roberta, XlmRoberta);
+forward_encoder!(Bert, DistilBert, Roberta, XlmRoberta);
 
 impl EncoderConfig {
     /// Entries of the vocabulary.

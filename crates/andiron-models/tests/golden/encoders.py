@@ -124,12 +124,39 @@ def xlm_roberta_token_classify():
     save("xlm-roberta-token-classify", model, ["classifier.bias"], types=False, pad=4, low=5)
 
 
+def distilbert(kind, seed, grads, **settings):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": VOCABULARY, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40,
+             "max_position_embeddings": 20}
+    model = kind(transformers.DistilBertConfig(**(sizes | settings)))
+    return model, grads
+
+
+def distilbert_masked_lm():
+    grads = ["distilbert.transformer.layer.0.attention.k_lin.weight", "vocab_layer_norm.weight",
+             "vocab_projector.bias"]
+    save("distilbert-masked-lm", *distilbert(transformers.DistilBertForMaskedLM, 9, grads, activation="relu"),
+         types=False)
+
+
+def distilbert_classify():
+    kind = transformers.DistilBertForSequenceClassification
+    save("distilbert-classify", *distilbert(kind, 10, ["pre_classifier.weight"], num_labels=4), types=False)
+
+
+def distilbert_span():
+    save("distilbert-span", *distilbert(transformers.DistilBertForQuestionAnswering, 11, []), types=False)
+
+
 MAKERS = {
     "bert": bert_none,
     "bert-masked-lm": bert_masked_lm,
     "bert-classify": bert_classify,
     "bert-token-classify": bert_token_classify,
     "bert-span": bert_span,
+    "distilbert-masked-lm": distilbert_masked_lm,
+    "distilbert-classify": distilbert_classify,
+    "distilbert-span": distilbert_span,
     "roberta-masked-lm": roberta_masked_lm,
     "roberta-classify": roberta_classify,
     "xlm-roberta-token-classify": xlm_roberta_token_classify,
