@@ -28,14 +28,17 @@ const GRADIENTS: f32 = 1e-3;
 const FIXTURES: &[&str] = &[
     "bert",
     "bert-masked-lm",
+    "bert-untied",
     "bert-classify",
     "bert-token-classify",
     "bert-span",
     "distilbert-masked-lm",
+    "distilbert-untied",
     "distilbert-classify",
     "distilbert-span",
     "roberta-masked-lm",
     "roberta-classify",
+    "roberta-untied",
     "xlm-roberta-token-classify",
 ];
 

@@ -148,7 +148,27 @@ def distilbert_span():
     save("distilbert-span", *distilbert(transformers.DistilBertForQuestionAnswering, 11, []), types=False)
 
 
+def bert_untied():
+    torch.manual_seed(12)
+    save("bert-untied", transformers.BertForMaskedLM(bert(tie_word_embeddings=False)),
+         ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"])
+
+
+def distilbert_untied():
+    kind = transformers.DistilBertForMaskedLM
+    save("distilbert-untied", *distilbert(kind, 13, ["vocab_projector.weight"], tie_word_embeddings=False), types=False)
+
+
+def roberta_untied():
+    torch.manual_seed(14)
+    config = roberta(transformers.RobertaConfig, tie_word_embeddings=False)
+    save("roberta-untied", transformers.RobertaForMaskedLM(config), ["lm_head.decoder.bias"], types=False, pad=1)
+
+
 MAKERS = {
+    "bert-untied": bert_untied,
+    "distilbert-untied": distilbert_untied,
+    "roberta-untied": roberta_untied,
     "bert": bert_none,
     "bert-masked-lm": bert_masked_lm,
     "bert-classify": bert_classify,
