@@ -132,6 +132,16 @@ pub enum ConfigError {
         /// Endings of the classes that are implemented.
         known: &'static str,
     },
+    /// The position table has no entry for a token.
+    #[error(
+        "config key max_position_embeddings is {entries}: positions begin after pad_token_id, which is {padding}"
+    )]
+    Positions {
+        /// Entries of the table.
+        entries: usize,
+        /// The entry before the first token's.
+        padding: usize,
+    },
     /// `id2label` does not name the labels from 0 on.
     #[error("config key id2label must name every label from 0 on: {reason}")]
     Labels {

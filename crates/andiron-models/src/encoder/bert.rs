@@ -252,7 +252,7 @@ pub(super) fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigErr
 const CLASSES: Classes = classes!("Bert");
 
 /// What old files call gains and offsets.
-const RENAMED: &[(&str, &str)] =
+pub(super) const RENAMED: &[(&str, &str)] =
     &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
 impl Architecture for BertConfig {
@@ -492,11 +492,6 @@ impl Body {
     /// The table of positions.
     pub(super) fn places(&self) -> &Embedding {
         &self.embeddings.position_embeddings
-    }
-
-    /// The activation of the feed-forward part, which heads use too.
-    pub(super) fn activation(&self) -> Activation {
-        self.activation
     }
 
     /// Takes the weights of `other`, of which the pooler may be missing.

@@ -60,7 +60,7 @@ impl Pooling {
     /// `[batch, time, d_model]` → `[batch, d_model]`.
     ///
     /// # Panics
-    /// If there are as many rows as are not in the batch, or a row has no column of its own.
+    /// If `rows` are not as many as the batch has, or a row has no column of its own.
     pub fn pool(self, hidden_btd: Tensor<3>, rows: Option<&Rows>) -> Tensor<2> {
         let [b, t, d] = hidden_btd.dims();
         let device = hidden_btd.device();

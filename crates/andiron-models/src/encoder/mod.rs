@@ -2,9 +2,11 @@
 
 pub mod bert;
 mod bundle;
+pub mod distilbert;
 mod embed;
 mod head;
 mod layers;
+pub mod roberta;
 
 use andiron_core::Forward;
 use andiron_kernels::random::Seed;
@@ -113,7 +115,6 @@ macro_rules! forward_encoder {
                     $((Self::$variant(config), EncoderModel::$variant(model), EncoderModel::$variant(body)) => {
                         adopt(config, model, body);
                     })+
-                    #[allow(unreachable_patterns)] // While there is one architecture only.
                     _ => panic!("the body of a {} has another architecture", self.model_type()),
                 }
                 model
@@ -130,8 +131,14 @@ fn adopt<A: EncoderArchitecture>(_: &A, model: &mut A::Model, body: A::Model) {
 architectures! { "an encoder", EncoderConfig, EncoderModel;
     /// BERT, and what shares its shape, such as MiniLM.
     Bert, "bert", bert::BertConfig;
+    /// DistilBERT.
+    DistilBert, "distilbert", distilbert::DistilBertConfig;
+    /// RoBERTa.
+    Roberta, "roberta", roberta::RobertaConfig;
+    /// XLM-RoBERTa: RoBERTa over many languages.
+    XlmRoberta, "xlm-roberta", roberta::XlmRobertaConfig;
 }
-forward_encoder!(Bert);
+forward_encoder!(Bert, DistilBert, Roberta, XlmRoberta);
 
 impl EncoderConfig {
     /// Entries of the vocabulary.

@@ -96,10 +96,88 @@ def bert_span():
     save("bert-span", transformers.BertForQuestionAnswering(bert()), ["qa_outputs.weight"])
 
 
+def roberta(kind, **settings):
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+             "intermediate_size": 40, "max_position_embeddings": 20, "type_vocab_size": 1}
+    return kind(**(sizes | settings))
+
+
+def roberta_masked_lm():
+    torch.manual_seed(6)
+    # The output is the same whatever `hidden_act` says: this head's activation is always gelu.
+    model = transformers.RobertaForMaskedLM(roberta(transformers.RobertaConfig, hidden_act="relu"))
+    # Not the tables: PyTorch keeps the gradient of their padding entries at 0.
+    grads = ["roberta.encoder.layer.0.attention.self.query.weight", "lm_head.dense.weight", "lm_head.layer_norm.bias",
+             "lm_head.bias"]
+    save("roberta-masked-lm", model, grads, types=False, pad=1, low=0)
+
+
+def roberta_classify():
+    torch.manual_seed(7)
+    model = transformers.RobertaForSequenceClassification(roberta(transformers.RobertaConfig, num_labels=1))
+    save("roberta-classify", model, ["classifier.dense.weight"], types=False, pad=1)
+
+
+def xlm_roberta_token_classify():
+    torch.manual_seed(8)
+    model = transformers.XLMRobertaForTokenClassification(roberta(transformers.XLMRobertaConfig, pad_token_id=4))
+    save("xlm-roberta-token-classify", model, ["classifier.bias"], types=False, pad=4, low=5)
+
+
+def distilbert(kind, seed, grads, **settings):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": VOCABULARY, "dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40,
+             "max_position_embeddings": 20}
+    model = kind(transformers.DistilBertConfig(**(sizes | settings)))
+    return model, grads
+
+
+def distilbert_masked_lm():
+    grads = ["distilbert.transformer.layer.0.attention.k_lin.weight", "vocab_layer_norm.weight",
+             "vocab_projector.bias"]
+    save("distilbert-masked-lm", *distilbert(transformers.DistilBertForMaskedLM, 9, grads, activation="relu"),
+         types=False)
+
+
+def distilbert_classify():
+    kind = transformers.DistilBertForSequenceClassification
+    save("distilbert-classify", *distilbert(kind, 10, ["pre_classifier.weight"], num_labels=4), types=False)
+
+
+def distilbert_span():
+    save("distilbert-span", *distilbert(transformers.DistilBertForQuestionAnswering, 11, []), types=False)
+
+
+def bert_untied():
+    torch.manual_seed(12)
+    save("bert-untied", transformers.BertForMaskedLM(bert(tie_word_embeddings=False)),
+         ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"])
+
+
+def distilbert_untied():
+    kind = transformers.DistilBertForMaskedLM
+    save("distilbert-untied", *distilbert(kind, 13, ["vocab_projector.weight"], tie_word_embeddings=False), types=False)
+
+
+def roberta_untied():
+    torch.manual_seed(14)
+    config = roberta(transformers.RobertaConfig, tie_word_embeddings=False)
+    save("roberta-untied", transformers.RobertaForMaskedLM(config), ["lm_head.decoder.bias"], types=False, pad=1)
+
+
 MAKERS = {
+    "bert-untied": bert_untied,
+    "distilbert-untied": distilbert_untied,
+    "roberta-untied": roberta_untied,
     "bert": bert_none,
     "bert-masked-lm": bert_masked_lm,
     "bert-classify": bert_classify,
     "bert-token-classify": bert_token_classify,
     "bert-span": bert_span,
+    "distilbert-masked-lm": distilbert_masked_lm,
+    "distilbert-classify": distilbert_classify,
+    "distilbert-span": distilbert_span,
+    "roberta-masked-lm": roberta_masked_lm,
+    "roberta-classify": roberta_classify,
+    "xlm-roberta-token-classify": xlm_roberta_token_classify,
 }

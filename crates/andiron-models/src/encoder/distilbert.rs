@@ -1,0 +1,384 @@
+//! DistilBERT: BERT with half the blocks, under other names, without a pooler and without telling texts apart.
+//!
+//! Paper: Sanh et al. 2019, "DistilBERT", <https://arxiv.org/abs/1910.01108>. Hugging Face: `DistilBertModel`,
+//! `DistilBertForMaskedLM`, `DistilBertForSequenceClassification`, `DistilBertForTokenClassification`,
+//! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Which of two texts
+//! a token belongs to is not seen by the model. Not supported: the multiple-choice head.
+
+use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, ops};
+use andiron_kernels::random::Seed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::EncoderArchitecture;
+use super::head::{self, Classes, EncoderHead, classes};
+use super::layers::{Fresh, attend_all, first};
+use crate::catalog::{Architecture, Sizes};
+use crate::family::Encoder;
+use crate::hf_config::{Activation, ConfigError, InertKeys, positive, probability};
+use crate::weights::NameRules;
+
+/// `config.json` of a DistilBERT, in Hugging Face's field names, `head` and `labels` apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistilBertConfig {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Longest text.
+    #[serde(default = "default_positions")]
+    pub max_position_embeddings: usize,
+    /// Whether the positions were sines and cosines when training began; they are read from the file.
+    #[serde(default)]
+    pub sinusoidal_pos_embds: bool,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Attention heads; divides `dim`.
+    pub n_heads: usize,
+    /// Width of the hidden states.
+    pub dim: usize,
+    /// Width inside the feed-forward part.
+    pub hidden_dim: usize,
+    /// Dropout on the embeddings, the feed-forward part and tokens to be labelled, in training.
+    #[serde(default = "tenth")]
+    pub dropout: f64,
+    /// Dropout on attention probabilities, in training.
+    #[serde(default = "tenth")]
+    pub attention_dropout: f64,
+    /// Activation of the feed-forward part.
+    #[serde(default = "gelu")]
+    pub activation: Activation,
+    /// Standard deviation of initial weights.
+    #[serde(default = "default_std")]
+    pub initializer_range: f64,
+    /// Dropout before the head for spans, in training.
+    #[serde(default = "tenth")]
+    pub qa_dropout: f64,
+    /// Dropout before the head for labels of texts, in training.
+    #[serde(default = "fifth")]
+    pub seq_classif_dropout: f64,
+    /// Id that fills rows up.
+    #[serde(default)]
+    pub pad_token_id: Option<u32>,
+    /// Id that begins a text.
+    #[serde(default)]
+    pub bos_token_id: Option<u32>,
+    /// Id that ends a text.
+    #[serde(default)]
+    pub eos_token_id: Option<u32>,
+    /// Whether the head for masked tokens ends in the embedding table.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// What stands on top; `architectures` in the file.
+    #[serde(default)]
+    pub head: EncoderHead,
+    /// Names of the labels; `id2label` in the file.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+fn default_positions() -> usize {
+    512
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+fn fifth() -> f64 {
+    0.2
+}
+
+fn gelu() -> Activation {
+    Activation::Gelu
+}
+
+fn default_std() -> f64 {
+    0.02
+}
+
+fn yes() -> bool {
+    true
+}
+
+const CLASSES: Classes = classes!("DistilBert");
+
+/// Added to variances; no key says so.
+const EPS: f64 = 1e-12;
+
+impl DistilBertConfig {
+    fn init_layer(&self, name: &str, fresh: &Fresh<'_>) -> Layer {
+        let (d, f) = (self.dim, self.hidden_dim);
+        let linear =
+            |part: &str, d_input, d_output| fresh.linear(&format!("{name}.{part}"), d_input, d_output, true);
+        Layer {
+            attention: Attention {
+                q_lin: linear("attention.q_lin", d, d),
+                k_lin: linear("attention.k_lin", d, d),
+                v_lin: linear("attention.v_lin", d, d),
+                out_lin: linear("attention.out_lin", d, d),
+            },
+            sa_layer_norm: fresh.norm(d),
+            ffn: FeedForward { lin1: linear("ffn.lin1", d, f), lin2: linear("ffn.lin2", f, d) },
+            output_layer_norm: fresh.norm(d),
+        }
+    }
+
+    /// Dropout before the head.
+    fn head_dropout(&self) -> f64 {
+        match self.head {
+            EncoderHead::Classify { .. } => self.seq_classif_dropout,
+            EncoderHead::Span => self.qa_dropout,
+            _ => self.dropout,
+        }
+    }
+}
+
+impl Architecture for DistilBertConfig {
+    type Model = DistilBert;
+    const INERT: InertKeys = InertKeys {
+        dropped: &["finetuning_task", "gradient_checkpointing", "output_past", "tie_weights_", "torchscript"],
+        must_be_false: &["add_cross_attention", "is_encoder_decoder"],
+    };
+
+    fn class_name(&self) -> &'static str {
+        CLASSES.of(self.head)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        NameRules {
+            optional_prefix: "distilbert.",
+            ignored: match self.head {
+                EncoderHead::None => &["*position_ids", "vocab_*"],
+                _ => &["*position_ids"],
+            },
+            tied: match self.head {
+                EncoderHead::MaskedLm if self.tie_word_embeddings => {
+                    &[("vocab_projector.weight", "distilbert.embeddings.word_embeddings.weight")]
+                }
+                _ => &[],
+            },
+            ..NameRules::default()
+        }
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        head::read(fields)
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        head::write(self.head, &self.labels, fields);
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.vocab_size)?;
+        positive("max_position_embeddings", self.max_position_embeddings)?;
+        positive("n_layers", self.n_layers)?;
+        positive("n_heads", self.n_heads)?;
+        positive("dim", self.dim)?;
+        positive("hidden_dim", self.hidden_dim)?;
+        if !self.dim.is_multiple_of(self.n_heads) {
+            return Err(ConfigError::Heads { width: self.dim, heads: self.n_heads });
+        }
+        probability("dropout", self.dropout)?;
+        probability("attention_dropout", self.attention_dropout)?;
+        probability("qa_dropout", self.qa_dropout)?;
+        probability("seq_classif_dropout", self.seq_classif_dropout)?;
+        head::validate(self.head, &self.labels)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.max_position_embeddings,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id,
+        }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> DistilBert {
+        let (d, head) = (self.dim, self.head);
+        let fresh = Fresh { std: self.initializer_range as f32, eps: EPS, seed, device };
+        let masked = head == EncoderHead::MaskedLm;
+        let table = |name: &str, n| fresh.table(&format!("distilbert.embeddings.{name}"), n, d);
+        let layer = |index| self.init_layer(&format!("distilbert.transformer.layer.{index}"), &fresh);
+        let own_weight = || fresh.table("vocab_projector", self.vocab_size, d).weight;
+        DistilBert {
+            distilbert: Body {
+                embeddings: Embeddings {
+                    word_embeddings: table("word_embeddings", self.vocab_size),
+                    position_embeddings: table("position_embeddings", self.max_position_embeddings),
+                    layer_norm_: fresh.norm(d),
+                },
+                transformer: Layers { layer: (0..self.n_layers).map(layer).collect() },
+            },
+            vocab_transform: masked.then(|| fresh.linear("vocab_transform", d, d, true)),
+            vocab_layer_norm: masked.then(|| fresh.norm(d)),
+            vocab_projector: masked.then(|| Projector {
+                weight: (!self.tie_word_embeddings).then(own_weight),
+                bias: init::zeros([self.vocab_size], device),
+            }),
+            pre_classifier: matches!(head, EncoderHead::Classify { .. })
+                .then(|| fresh.linear("pre_classifier", d, d, true)),
+            classifier: head.has_labels().then(|| fresh.linear("classifier", d, self.labels.len(), true)),
+            qa_outputs: (head == EncoderHead::Span).then(|| fresh.linear("qa_outputs", d, 2, true)),
+            n_heads: self.n_heads,
+            activation: self.activation,
+            dropout: self.dropout as f32,
+            attention_dropout: self.attention_dropout as f32,
+            head_dropout: self.head_dropout() as f32,
+        }
+    }
+}
+
+impl EncoderArchitecture for DistilBertConfig {
+    fn head(&self) -> EncoderHead {
+        self.head
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.pad_token_id.unwrap_or(0)
+    }
+
+    fn d_model(&self) -> usize {
+        self.dim
+    }
+
+    fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
+        (self.head, self.labels) = (head, labels);
+    }
+
+    fn adopt(model: &mut DistilBert, other: DistilBert) {
+        model.distilbert = other.distilbert;
+    }
+}
+
+/// A DistilBERT with the head that its configuration names.
+#[derive(Module, Debug)]
+pub struct DistilBert {
+    distilbert: Body,
+    vocab_transform: Option<Linear>,
+    vocab_layer_norm: Option<LayerNorm>,
+    vocab_projector: Option<Projector>,
+    pre_classifier: Option<Linear>,
+    classifier: Option<Linear>,
+    qa_outputs: Option<Linear>,
+    #[module(skip)]
+    n_heads: usize,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    dropout: f32,
+    #[module(skip)]
+    attention_dropout: f32,
+    #[module(skip)]
+    head_dropout: f32,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    embeddings: Embeddings,
+    transformer: Layers,
+}
+
+#[derive(Module, Debug)]
+struct Embeddings {
+    word_embeddings: Embedding,
+    position_embeddings: Embedding,
+    layer_norm_: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Layers {
+    layer: Vec<Layer>,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    attention: Attention,
+    sa_layer_norm: LayerNorm,
+    ffn: FeedForward,
+    output_layer_norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q_lin: Linear,
+    k_lin: Linear,
+    v_lin: Linear,
+    out_lin: Linear,
+}
+
+#[derive(Module, Debug)]
+struct FeedForward {
+    lin1: Linear,
+    lin2: Linear,
+}
+
+/// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
+#[derive(Module, Debug)]
+struct Projector {
+    weight: Option<Param<Tensor<2>>>,
+    bias: Param<Tensor<1>>,
+}
+
+impl Encoder for DistilBert {
+    fn hidden(&self, ids_bt: Tensor<2, Int>, _: Option<Tensor<2, Int>>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let tables = &self.distilbert.embeddings;
+        let positions_btd = tables.position_embeddings.positions(ids_bt.dims()[1], 0, cx);
+        let embedded = tables.word_embeddings.forward(ids_bt) + positions_btd;
+        let mut x_btd = cx.dropout(tables.layer_norm_.forward(embedded), self.dropout);
+        for layer in &self.distilbert.transformer.layer {
+            x_btd = self.layer(layer, x_btd, cx);
+        }
+        x_btd
+    }
+
+    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        let (Some(transform), Some(norm), Some(projector)) =
+            (&self.vocab_transform, &self.vocab_layer_norm, &self.vocab_projector)
+        else {
+            panic!("the model has no head for masked tokens");
+        };
+        let x_nd = norm.forward(ops::activate(transform.forward(hidden_nd), self.activation.function()));
+        let weight = projector.weight.as_ref().unwrap_or(&self.distilbert.embeddings.word_embeddings.weight);
+        ops::linear(x_nd, weight.val(), Some(projector.bias.val()), ops::WeightLayout::OutIn)
+    }
+
+    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+        let (Some(dense), Some(classifier)) = (&self.pre_classifier, &self.classifier) else {
+            panic!("the model has no head for labels of texts");
+        };
+        let x_bd = ops::activate(dense.forward(first(hidden_btd)), ops::Activation::Relu);
+        classifier.forward(cx.dropout(x_bd, self.head_dropout))
+    }
+
+    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let head = self.classifier.as_ref().filter(|_| self.pre_classifier.is_none());
+        let head = head.expect("the model has a head for labels of tokens");
+        head.forward(cx.dropout(hidden_btd, self.head_dropout))
+    }
+
+    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let head = self.qa_outputs.as_ref().expect("the model has a head for spans");
+        head.forward(cx.dropout(hidden_btd, self.head_dropout))
+    }
+}
+
+impl DistilBert {
+    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let projections = &layer.attention;
+        let qkv_btd = [&projections.q_lin, &projections.k_lin, &projections.v_lin]
+            .map(|projection| projection.forward(x_btd.clone()));
+        let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
+        let x_btd = layer.sa_layer_norm.forward(projections.out_lin.forward(attended) + x_btd);
+        let inner_btf = layer.ffn.lin1.forward(x_btd.clone());
+        let fed = layer.ffn.lin2.forward(ops::activate(inner_btf, self.activation.function()));
+        layer.output_layer_norm.forward(cx.dropout(fed, self.dropout) + x_btd)
+    }
+}

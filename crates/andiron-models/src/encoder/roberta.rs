@@ -1,0 +1,293 @@
+//! RoBERTa and XLM-RoBERTa: BERT's blocks with positions that count from the padding id.
+//!
+//! Papers: Liu et al. 2019, "RoBERTa", <https://arxiv.org/abs/1907.11692>; Conneau et al. 2019, "Unsupervised
+//! Cross-lingual Representation Learning at Scale", <https://arxiv.org/abs/1911.02116>. Hugging Face: `RobertaModel`,
+//! `RobertaForMaskedLM` and so on, the same with `XLMRoberta`. Unlike BERT the first token is at position
+//! `pad_token_id` + 1, tokens with the padding id have no position of their own, and the heads are other ones.
+//!
+//! Not supported: use as a decoder and the multiple-choice head.
+
+use andiron_core::{Forward, LayerNorm, Linear, init, ops};
+use andiron_kernels::random::Seed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, activation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::EncoderArchitecture;
+use super::bert::{self, BertConfig, Body};
+use super::head::{self, Classes, EncoderHead, classes};
+use super::layers::{first, vocabulary_scores};
+use crate::catalog::{Architecture, Sizes};
+use crate::family::Encoder;
+use crate::hf_config::{ConfigError, InertKeys};
+use crate::weights::NameRules;
+
+/// `config.json` of a RoBERTa: BERT's fields, some with other values where the file has none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RobertaConfig(pub BertConfig);
+
+/// `config.json` of an XLM-RoBERTa.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct XlmRobertaConfig(pub RobertaConfig);
+
+const CLASSES: Classes = classes!("Roberta");
+const XLM_CLASSES: Classes = classes!("XLMRoberta");
+
+impl RobertaConfig {
+    /// Row of the position table before that of the first token.
+    fn padding(&self) -> usize {
+        self.0.pad_token_id.map_or(1, |id| id as usize)
+    }
+}
+
+impl Architecture for RobertaConfig {
+    type Model = Roberta;
+    const INERT: InertKeys = bert::INERT;
+
+    fn class_name(&self) -> &'static str {
+        CLASSES.of(self.0.head)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        const BARE: &[&str] = &["*position_ids", "*token_type_ids", "lm_head.*"];
+        const UNPOOLED: &[&str] = &["*position_ids", "*token_type_ids", "roberta.pooler.*", "pooler.*"];
+        NameRules {
+            optional_prefix: "roberta.",
+            renamed: bert::RENAMED,
+            ignored: match self.0.head {
+                EncoderHead::None => BARE,
+                _ => UNPOOLED,
+            },
+            tied: match self.0.head {
+                EncoderHead::MaskedLm if self.0.tie_word_embeddings => &[
+                    ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
+                    ("lm_head.decoder.bias", "lm_head.bias"),
+                ],
+                _ => &[],
+            },
+        }
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        for (key, value) in [("pad_token_id", 1), ("bos_token_id", 0), ("eos_token_id", 2)] {
+            fields.entry(key).or_insert_with(|| value.into());
+        }
+        bert::normalise(fields)
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        head::write(self.0.head, &self.0.labels, fields);
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.0.validate_sizes()?;
+        if self.0.max_position_embeddings <= self.padding() + 1 {
+            return Err(ConfigError::Positions {
+                entries: self.0.max_position_embeddings,
+                padding: self.padding(),
+            });
+        }
+        Ok(())
+    }
+
+    fn sizes(&self) -> Sizes {
+        let max_positions = self.0.max_position_embeddings.saturating_sub(self.padding() + 1);
+        Sizes { max_positions, ..self.0.sizes() }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> Roberta {
+        let (config, d) = (&self.0, self.0.hidden_size);
+        let fresh = config.fresh(seed, device);
+        let linear = |name: &str, d_output| fresh.linear(name, d, d_output, true);
+        let lm_head = || LmHead {
+            dense: linear("lm_head.dense", d),
+            layer_norm: fresh.norm(d),
+            decoder: (!config.tie_word_embeddings).then(|| linear("lm_head.decoder", config.vocab_size)),
+            bias: init::zeros([config.vocab_size], device),
+        };
+        Roberta {
+            roberta: config.init_body("roberta", config.head == EncoderHead::None, seed, device),
+            lm_head: (config.head == EncoderHead::MaskedLm).then(lm_head),
+            classifier: match config.head {
+                EncoderHead::Classify { .. } => Some(Classifier::Text(TextClassifier {
+                    dense: linear("classifier.dense", d),
+                    out_proj: linear("classifier.out_proj", config.labels.len()),
+                })),
+                EncoderHead::TokenClassify => {
+                    Some(Classifier::Token(linear("classifier", config.labels.len())))
+                }
+                _ => None,
+            },
+            qa_outputs: (config.head == EncoderHead::Span).then(|| linear("qa_outputs", 2)),
+            padding: self.padding(),
+            dropout: config.head_dropout(),
+        }
+    }
+}
+
+impl EncoderArchitecture for RobertaConfig {
+    fn head(&self) -> EncoderHead {
+        self.0.head
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.0.labels
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.padding() as u32
+    }
+
+    fn d_model(&self) -> usize {
+        self.0.hidden_size
+    }
+
+    fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
+        self.0.set_head(head, labels);
+    }
+
+    fn adopt(model: &mut Roberta, other: Roberta) {
+        model.roberta.adopt(other.roberta);
+    }
+}
+
+impl Architecture for XlmRobertaConfig {
+    type Model = Roberta;
+    const INERT: InertKeys = bert::INERT;
+
+    fn class_name(&self) -> &'static str {
+        XLM_CLASSES.of(self.0.0.head)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.0.name_rules()
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        RobertaConfig::normalise(fields)
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        self.0.supplement(fields);
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.0.validate()
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.0.sizes()
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> Roberta {
+        self.0.init(seed, device)
+    }
+}
+
+impl EncoderArchitecture for XlmRobertaConfig {
+    fn head(&self) -> EncoderHead {
+        self.0.head()
+    }
+
+    fn labels(&self) -> &[String] {
+        self.0.labels()
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.0.pad_token_id()
+    }
+
+    fn d_model(&self) -> usize {
+        self.0.d_model()
+    }
+
+    fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
+        self.0.set_head(head, labels);
+    }
+
+    fn adopt(model: &mut Roberta, other: Roberta) {
+        RobertaConfig::adopt(model, other);
+    }
+}
+
+/// A RoBERTa with the head that its configuration names.
+#[derive(Module, Debug)]
+pub struct Roberta {
+    roberta: Body,
+    lm_head: Option<LmHead>,
+    classifier: Option<Classifier>,
+    qa_outputs: Option<Linear>,
+    #[module(skip)]
+    padding: usize,
+    #[module(skip)]
+    dropout: f32,
+}
+
+#[derive(Module, Debug)]
+struct LmHead {
+    dense: Linear,
+    layer_norm: LayerNorm,
+    decoder: Option<Linear>,
+    bias: Param<Tensor<1>>,
+}
+
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)]
+enum Classifier {
+    Text(TextClassifier),
+    Token(Linear),
+}
+
+#[derive(Module, Debug)]
+struct TextClassifier {
+    dense: Linear,
+    out_proj: Linear,
+}
+
+impl Encoder for Roberta {
+    fn hidden(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        types_bt: Option<Tensor<2, Int>>,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let (t, table) = (ids_bt.dims()[1], self.roberta.places());
+        let entries = table.weight.val().dims()[0];
+        assert!(t + self.padding < entries, "position entries up to {} of {entries}", t + self.padding + 1);
+        // Every token that is not the padding id is one further; the padding id itself stays before the first.
+        let counted_bt = ids_bt.clone().not_equal_elem(self.padding as i32).int();
+        let places_bt = counted_bt.clone().cumsum(1) * counted_bt + self.padding as i32;
+        self.roberta.forward(ids_bt, types_bt, table.forward(places_bt), cx)
+    }
+
+    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        let head = self.lm_head.as_ref().expect("the model has a head for masked tokens");
+        // This activation is not the configuration's.
+        let inner = ops::activate(head.dense.forward(hidden_nd), ops::Activation::GeluErf);
+        let x_nd = head.layer_norm.forward(inner);
+        vocabulary_scores(x_nd, head.decoder.as_ref(), self.roberta.words(), &head.bias)
+    }
+
+    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+        let Some(Classifier::Text(head)) = &self.classifier else {
+            panic!("the model has no head for labels of texts");
+        };
+        let x_bd = cx.dropout(first(hidden_btd), self.dropout);
+        let x_bd = activation::tanh(head.dense.forward(x_bd));
+        head.out_proj.forward(cx.dropout(x_bd, self.dropout))
+    }
+
+    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let Some(Classifier::Token(head)) = &self.classifier else {
+            panic!("the model has no head for labels of tokens");
+        };
+        head.forward(cx.dropout(hidden_btd, self.dropout))
+    }
+
+    fn spans(&self, hidden_btd: Tensor<3>, _: &mut Forward<'_>) -> Tensor<3> {
+        self.qa_outputs.as_ref().expect("the model has a head for spans").forward(hidden_btd)
+    }
+}
