@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::Rows;
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::tasks::context;
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel};
 use crate::bundle::{read_config, save_model};
 use crate::family::Encoder;
@@ -113,10 +114,7 @@ impl EncoderBundle {
             return Vec::new();
         }
         let (ids_bt, rows) = self.batch(texts);
-        // Without padding every column counts, which is the faster case.
-        let columns = ids_bt.dims()[1];
-        let padded = rows.spans().iter().any(|span| span.len() < columns);
-        let mut cx = if padded { Forward::evaluation().over(rows) } else { Forward::evaluation() };
+        let mut cx = context(rows, ids_bt.dims()[1]);
         let hidden_btd = self.model.hidden(ids_bt, None, &mut cx);
         let embedded = self.embedding.unwrap_or_default().apply(hidden_btd, cx.rows());
         let d = embedded.dims()[1];

@@ -7,6 +7,7 @@ mod embed;
 mod head;
 mod layers;
 pub mod roberta;
+mod tasks;
 
 use andiron_core::Forward;
 use andiron_kernels::random::Seed;
@@ -15,6 +16,7 @@ use burn::tensor::{Device, Int, Tensor};
 pub use bundle::EncoderBundle;
 pub use embed::{EmbedPipeline, Pooling};
 pub use head::{EncoderHead, Problem};
+pub use tasks::{EncoderInput, Entity, Span};
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::Encoder;
