@@ -116,7 +116,7 @@ macro_rules! architectures {
             }
 
             /// Reads the fields of a `config.json`, `model_type` taken out.
-            fn from_fields(
+            pub(crate) fn from_fields(
                 model_type: &str,
                 fields: serde_json::Map<String, serde_json::Value>,
             ) -> Option<Result<Self, $crate::catalog::ReadError>> {

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::text::TextModel;
+use crate::model::TextModel;
 
 /// Measure a model's loss and perplexity on a text
 ///

@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::text::{Sampling, TextModel};
+use crate::model::TextModel;
+use crate::text::Sampling;
 
 /// Continue a prompt
 ///

@@ -29,6 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use serde_json::{Map, Value};
 use tokenizers::{Encoding, Model as _};
 
 use validate::{Decoding, Facts};
@@ -102,6 +103,14 @@ impl Tokenizer {
     /// If the content is not a tokenizer that works.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
         Self::from_files(files::Files::of_json(json.to_vec()))
+    }
+
+    /// Makes a tokenizer from the contents of a `tokenizer.json` and a `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// If the content is not a tokenizer that works.
+    pub fn from_contents(json: &[u8], config: Map<String, Value>) -> Result<Self, TokenizerError> {
+        Self::from_files(files::Files::of_json(json.to_vec()).with_config(config))
     }
 
     fn from_files(files: files::Files) -> Result<Self, TokenizerError> {
@@ -254,6 +263,11 @@ impl Tokenizer {
     /// The chat template, if there is one: `chat_template.jinja`, else the field in `tokenizer_config.json`.
     pub fn chat_template(&self) -> Option<&str> {
         self.inner.files.chat_template()
+    }
+
+    /// What `tokenizer_config.json` says, or would say.
+    pub fn config(&self) -> Map<String, Value> {
+        self.inner.files.config(&self.inner.special)
     }
 
     /// The BLAKE3 hash of `tokenizer.json` in hexadecimal, by which datasets and checkpoints name it.

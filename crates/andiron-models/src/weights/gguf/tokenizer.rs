@@ -19,6 +19,14 @@ pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
+/// Roles in `tokenizer_config.json`, and where the ids of their tokens stand.
+const ROLES: [(&str, &str); 4] = [
+    ("bos_token", BOS),
+    ("eos_token", "tokenizer.ggml.eos_token_id"),
+    ("unk_token", "tokenizer.ggml.unknown_token_id"),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+];
+
 /// Token types.
 pub(super) const NORMAL: i64 = 1;
 pub(super) const CONTROL: i64 = 3;
@@ -36,6 +44,29 @@ pub(super) const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L
 /// If the key is no string.
 pub fn chat_template(file: &GgufFile) -> Result<Option<&str>, GgufError> {
     file.optional(CHAT_TEMPLATE, "a string", Value::as_str)
+}
+
+/// The `tokenizer_config.json` of the tokenizer in a GGUF file: the tokens with a role, and the chat template.
+///
+/// # Errors
+/// If an id names no token, or a key is not of the type that it must be.
+pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufError> {
+    let tokens = file.wanted(TOKENS, "a list of strings", Value::as_strings)?;
+    let mut config = Map::new();
+    config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
+    config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
+    for (role, key) in ROLES {
+        let Some(id) = file.optional(key, "an id", Value::as_usize)? else { continue };
+        let token = tokens.get(id).ok_or_else(|| malformed(file, key, format!("there is no token {id}")))?;
+        config.insert(role.to_owned(), token.as_str().into());
+    }
+    if let Some(add) = file.optional(ADD_BOS, "a truth value", Value::as_bool)? {
+        config.insert("add_bos_token".to_owned(), add.into());
+    }
+    if let Some(template) = chat_template(file)? {
+        config.insert("chat_template".to_owned(), template.into());
+    }
+    Ok(config)
 }
 
 /// The `tokenizer.json` of the tokenizer in a GGUF file.
