@@ -57,7 +57,7 @@ enum Verb {
     Pretrain(verbs::pretrain::Pretrain),
     /// Measure a model's loss and perplexity on a text
     Evaluate(verbs::evaluate::Evaluate),
-    /// Answer the rows of a JSONL file: score texts or continue prompts
+    /// Answer the rows of a JSONL file: continue, score, embed, label, find answers, and more
     Predict(verbs::predict::Predict),
     /// Continue a prompt
     Generate(verbs::generate::Generate),
