@@ -51,7 +51,10 @@ impl AnyModel {
     pub fn encoder(self) -> anyhow::Result<EncoderModel> {
         match self.bundle {
             AnyBundle::Encoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
-            _ => anyhow::bail!("this needs an encoder, such as BERT; this model writes texts"),
+            other => anyhow::bail!(
+                "this needs an encoder, such as BERT; this model is of the family {}",
+                other.family()
+            ),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A model of any family: what `config.json` says decides which.
 
+use std::fmt;
 use std::path::Path;
 
 use andiron_kernels::random::Seed;
@@ -8,10 +9,32 @@ use burn::tensor::Device;
 use crate::bundle::{DecoderBundle, read_config};
 use crate::catalog::{self, DecoderConfig, Sizes};
 use crate::encoder::{EncoderBundle, EncoderConfig, EncoderHead};
+use crate::encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig};
 use crate::hf_config::ConfigError;
 use crate::summary::Summary;
 use crate::weights::gguf::{self, GgufFile};
 use crate::weights::{self, FileError, LoadError};
+
+/// What a model reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Predicts each token from those before it.
+    Decoder,
+    /// Reads a whole text.
+    Encoder,
+    /// Reads a text and writes another.
+    EncoderDecoder,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Decoder => "decoder",
+            Self::Encoder => "encoder",
+            Self::EncoderDecoder => "encoder-decoder",
+        })
+    }
+}
 
 /// A configuration of any family.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +43,8 @@ pub enum AnyConfig {
     Decoder(DecoderConfig),
     /// Of an encoder.
     Encoder(EncoderConfig),
+    /// Of an encoder-decoder.
+    EncoderDecoder(Seq2SeqConfig),
 }
 
 /// A model of any family, with everything that its directory says, except the tokenizer.
@@ -30,6 +55,8 @@ pub enum AnyBundle {
     Decoder(DecoderBundle),
     /// An encoder.
     Encoder(EncoderBundle),
+    /// An encoder-decoder.
+    EncoderDecoder(Seq2SeqBundle),
 }
 
 /// Does the same with whatever a value of [`AnyConfig`] holds.
@@ -38,6 +65,7 @@ macro_rules! each {
         match $any {
             AnyConfig::Decoder($config) => $do,
             AnyConfig::Encoder($config) => $do,
+            AnyConfig::EncoderDecoder($config) => $do,
         }
     };
 }
@@ -64,20 +92,25 @@ impl AnyConfig {
     }
 
     fn from_json(value: serde_json::Value, path: &Path) -> Result<Self, ConfigError> {
-        let known: Vec<&str> = [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES].concat();
+        let known: Vec<&str> =
+            [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat();
         catalog::from_json(value, path, &known, |model_type, fields| {
             if EncoderConfig::MODEL_TYPES.contains(&model_type) {
-                return EncoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Encoder));
+                EncoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Encoder))
+            } else if Seq2SeqConfig::MODEL_TYPES.contains(&model_type) {
+                Seq2SeqConfig::from_fields(model_type, fields).map(|read| read.map(Self::EncoderDecoder))
+            } else {
+                DecoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Decoder))
             }
-            DecoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Decoder))
         })
     }
 
-    /// The family in a sentence: `decoder` and so on.
-    pub fn family(&self) -> &'static str {
+    /// The model's family.
+    pub fn family(&self) -> Family {
         match self {
-            Self::Decoder(_) => "decoder",
-            Self::Encoder(_) => "encoder",
+            Self::Decoder(_) => Family::Decoder,
+            Self::Encoder(_) => Family::Encoder,
+            Self::EncoderDecoder(_) => Family::EncoderDecoder,
         }
     }
 
@@ -100,7 +133,7 @@ impl AnyConfig {
     pub fn summary(&self, device: &Device) -> Summary {
         let tensors = each!(self, config => weights::names(&config.init(Seed::new(0), device)));
         let predicts = match self {
-            Self::Decoder(_) => true,
+            Self::Decoder(_) | Self::EncoderDecoder(_) => true,
             Self::Encoder(config) => config.head() == EncoderHead::MaskedLm,
         };
         Summary::new(&tensors, predicts)
@@ -116,6 +149,16 @@ impl AnyBundle {
         match AnyConfig::open(path)? {
             AnyConfig::Decoder(_) => Ok(Self::Decoder(DecoderBundle::open(path, device)?)),
             AnyConfig::Encoder(_) => Ok(Self::Encoder(EncoderBundle::open(path, device)?)),
+            AnyConfig::EncoderDecoder(_) => Ok(Self::EncoderDecoder(Seq2SeqBundle::open(path, device)?)),
+        }
+    }
+
+    /// The model's family.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Decoder(_) => Family::Decoder,
+            Self::Encoder(_) => Family::Encoder,
+            Self::EncoderDecoder(_) => Family::EncoderDecoder,
         }
     }
 
@@ -124,6 +167,7 @@ impl AnyBundle {
         match self {
             Self::Decoder(bundle) => bundle.config.sizes(),
             Self::Encoder(bundle) => bundle.config.sizes(),
+            Self::EncoderDecoder(bundle) => bundle.config.sizes(),
         }
     }
 }

@@ -5,14 +5,16 @@ pub mod bundle;
 pub mod catalog;
 pub mod decoder;
 pub mod encoder;
+pub mod encoder_decoder;
 pub mod family;
 pub mod generate;
 pub mod hf_config;
 pub mod summary;
 pub mod weights;
 
-pub use any::{AnyBundle, AnyConfig};
+pub use any::{AnyBundle, AnyConfig, Family};
 pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
 pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};
+pub use encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
 pub use family::{Decoder, Encoder, EncoderDecoder};

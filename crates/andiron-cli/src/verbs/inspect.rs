@@ -45,7 +45,7 @@ impl Inspect {
             out!(
                 "{}",
                 json!({
-                    "family": config.family(),
+                    "family": config.family().to_string(),
                     "model_type": config.model_type(),
                     "class": config.class_name(),
                     "vocab_size": sizes.vocab_size,

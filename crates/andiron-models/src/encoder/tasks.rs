@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::Forward;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::{EncoderBundle, EncoderHead, Problem};
+use crate::bundle::evaluation_over;
 use crate::family::Encoder as _;
 
 /// A text, or two, as the tokenizer framed them.
@@ -149,16 +150,8 @@ impl EncoderBundle {
             }
             Tensor::from_data(TensorData::new(flat, [b, t]), self.device())
         });
-        let mut cx = context(rows, t);
+        let mut cx = evaluation_over(rows, t);
         (self.model.hidden(ids_bt, types_bt, &mut cx), cx)
-    }
-}
-
-/// A context over `rows`; without padding every column counts, which is the faster case.
-pub(super) fn context(rows: Rows, columns: usize) -> Forward<'static> {
-    match rows.spans().iter().any(|span| span.len() < columns) {
-        true => Forward::evaluation().over(rows),
-        false => Forward::evaluation(),
     }
 }
 

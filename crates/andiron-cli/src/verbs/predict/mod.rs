@@ -247,6 +247,7 @@ impl Predict {
                 EncoderHead::TokenClassify => Task::TokenClassify,
                 EncoderHead::Span => Task::Answer,
             },
+            AnyConfig::EncoderDecoder(_) => anyhow::bail!("say with --task what to do"),
         })
     }
 
