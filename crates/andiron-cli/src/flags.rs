@@ -67,6 +67,8 @@ enum Verb {
     Serve(verbs::serve::Serve),
     /// Show what a model is made of: parts, parameters, memory, work per token
     Inspect(verbs::inspect::Inspect),
+    /// Write a model in another layout: a Hugging Face directory, or a GGUF file
+    Export(verbs::export::Export),
     /// Show what this machine has and what this build uses of it
     Doctor(verbs::doctor::Doctor),
     /// Measure the speed of this build on this machine
@@ -90,6 +92,7 @@ impl Flags {
             Verb::Chat(verb) => verb.run(common),
             Verb::Serve(verb) => verb.run(common),
             Verb::Inspect(verb) => verb.run(common),
+            Verb::Export(verb) => verb.run(common),
             Verb::Doctor(verb) => verb.run(common),
             Verb::Bench(verb) => verb.run(common),
         }

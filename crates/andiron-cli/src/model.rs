@@ -13,7 +13,8 @@ use burn::tensor::Device;
 pub struct Opened<B> {
     /// The model.
     pub bundle: B,
-    tokenizer: Option<Tokenizer>,
+    /// Its tokenizer.
+    pub tokenizer: Option<Tokenizer>,
 }
 
 /// A model of any family.

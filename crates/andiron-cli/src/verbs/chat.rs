@@ -26,7 +26,7 @@ const MAX_LINE: u64 = 1 << 20;
 /// `sum_logprob`.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What the model is told before the conversation

@@ -23,7 +23,7 @@ use crate::model::TextModel;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A text or JSONL file, encoded with the model's tokenizer

@@ -20,7 +20,7 @@ use crate::text::Sampling;
 /// `sum_logprob`.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// The text to continue; `-` reads it from standard input, its line ends included

@@ -22,7 +22,7 @@ use crate::model::TextModel;
 /// SIGTERM or Ctrl-C finishes the running requests first; a second one ends them.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// The model's name in the API; by default the name of its directory, or of the run it came from
