@@ -193,19 +193,34 @@ impl NextToken for DecoderBundle {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        assert!(!ids.is_empty(), "a sequence is extended by at least one id");
-        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let ids_bt: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(ids.clone(), [1, ids.len()]), &self.device);
-        let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
-        let [_, t, d] = hidden_btd.dims();
-        let hidden_btd = match wanted {
-            Logits::Last => hidden_btd.slice([0..1, t - 1..t, 0..d]),
-            Logits::All => hidden_btd,
-        };
-        let logits = self.model.logits(hidden_btd).into_data();
-        logits.try_into_vec::<f32>().expect("logits are f32")
+        let hidden_btd = self.model.hidden(one_row(ids, &self.device), &mut Forward::cached(cache));
+        floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
     }
+}
+
+/// The ids of one sequence's extension, `[1, t]`.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn one_row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    assert!(!ids.is_empty(), "a sequence is extended by at least one id");
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}
+
+/// The hidden states whose logits are wanted.
+pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits) -> Tensor<3> {
+    let [b, t, d] = hidden_btd.dims();
+    match wanted {
+        Logits::Last => hidden_btd.slice([0..b, t - 1..t, 0..d]),
+        Logits::All => hidden_btd,
+    }
+}
+
+/// Logits as plain numbers, row by row.
+pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
+    logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
 }
 
 /// Reads the `config.json` of a model directory.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::generation::strip;
 use super::post_norm::{PostNorm, PostNormSizes, Stack};
-use super::{Seq2SeqArchitecture, check_class};
+use super::{Seq2SeqArchitecture, check_class, check_ids};
 use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
 use crate::hf_config::{Activation, ConfigError, InertKeys};
@@ -190,7 +190,8 @@ impl Architecture for BartConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        self.post_norm().validate()
+        self.post_norm().validate()?;
+        check_ids(self)
     }
 
     fn sizes(&self) -> Sizes {

@@ -2,7 +2,9 @@
 
 pub mod bart;
 mod bundle;
+mod conditioned;
 mod generation;
+pub mod marian;
 pub mod post_norm;
 
 use andiron_core::cache::Memory;
@@ -11,6 +13,7 @@ use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value};
 
 pub use bundle::Seq2SeqBundle;
+pub use conditioned::Conditioned;
 pub use generation::{EarlyStopping, Seq2SeqGeneration};
 
 use crate::catalog::{Architecture, architectures};
@@ -97,8 +100,10 @@ macro_rules! forward_encoder_decoder {
 architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel;
     /// BART.
     Bart, "bart", bart::BartConfig;
+    /// Marian, the models of OPUS-MT.
+    Marian, "marian", marian::MarianConfig;
 }
-forward_encoder_decoder!(Bart);
+forward_encoder_decoder!(Bart, Marian);
 
 impl Seq2SeqConfig {
     /// Entries of the sources' vocabulary.
@@ -119,4 +124,14 @@ fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), C
         Some(class) => Err(ConfigError::UnknownHead { class: class.to_owned(), known }),
         None => Ok(()),
     }
+}
+
+/// Checks that the ids exist that are fed to every model.
+fn check_ids<A: Seq2SeqArchitecture>(config: &A) -> Result<(), ConfigError> {
+    let check = |key, id: u32, vocab_size| match (id as usize) < vocab_size {
+        true => Ok(()),
+        false => Err(ConfigError::TokenId { key, id, vocab_size }),
+    };
+    check("pad_token_id", config.pad_token_id(), config.sizes().vocab_size)?;
+    check("decoder_start_token_id", config.decoder_start_token_id(), config.target_vocab_size())
 }
