@@ -115,9 +115,10 @@ fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other.
+/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other; of a
+/// GGUF file, all of it.
 fn hash(dir: &Path) -> anyhow::Result<String> {
-    let single = dir.join("model.safetensors");
+    let single = if dir.is_dir() { dir.join("model.safetensors") } else { dir.to_owned() };
     let mut files = vec![single.clone()];
     if !single.exists() {
         let list = || format!("cannot list {}", dir.display());

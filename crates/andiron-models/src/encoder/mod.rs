@@ -35,6 +35,9 @@ pub(crate) trait EncoderArchitecture: Architecture {
     /// Width of the hidden states.
     fn d_model(&self) -> usize;
 
+    /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
+    fn settle(&mut self, _stored: &[String]) {}
+
     /// Puts another head on top.
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>);
 
@@ -105,6 +108,10 @@ macro_rules! forward_encoder {
                 match &mut self { $(Self::$variant(config) => config.set_head(head, labels),)+ }
                 self.validate()?;
                 Ok(self)
+            }
+
+            fn settle(&mut self, stored: &[String]) {
+                match self { $(Self::$variant(config) => config.settle(stored),)+ }
             }
 
             /// A model of this configuration that has the weights of `body` below its head, and a fresh head.

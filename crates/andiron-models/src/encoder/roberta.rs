@@ -146,6 +146,10 @@ impl EncoderArchitecture for RobertaConfig {
         self.0.hidden_size
     }
 
+    fn settle(&mut self, stored: &[String]) {
+        self.0.settle(stored);
+    }
+
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
         self.0.set_head(head, labels);
     }
@@ -203,6 +207,10 @@ impl EncoderArchitecture for XlmRobertaConfig {
 
     fn d_model(&self) -> usize {
         self.0.d_model()
+    }
+
+    fn settle(&mut self, stored: &[String]) {
+        self.0.settle(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
