@@ -43,17 +43,17 @@ impl EncoderBundle {
         }
         let config = read_config(dir, EncoderConfig::read)?;
         let embedding = EmbedPipeline::read(dir)?;
-        Self::fill(config, embedding, &mut weights::open(dir)?, device)
+        Self::load(config, embedding, &mut weights::open(dir)?, device)
     }
 
     fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
         let file = GgufFile::open(path).map_err(FileError::from)?;
         let config = EncoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
         let embedding = EmbedPipeline::of_gguf(&file)?;
-        Self::fill(config, embedding, &mut [GgufWeights::new(file).map_err(FileError::from)?], device)
+        Self::load(config, embedding, &mut [GgufWeights::new(file).map_err(FileError::from)?], device)
     }
 
-    fn fill<S: TensorSource>(
+    fn load<S: TensorSource>(
         mut config: EncoderConfig,
         embedding: Option<EmbedPipeline>,
         files: &mut [S],

@@ -110,7 +110,12 @@ impl Architecture for RobertaConfig {
             bias: init::zeros([config.vocab_size], device),
         };
         Roberta {
-            roberta: config.init_body("roberta", config.head == EncoderHead::None, seed, device),
+            roberta: config.init_body(
+                "roberta",
+                config.head == EncoderHead::None && config.pooler,
+                seed,
+                device,
+            ),
             lm_head: (config.head == EncoderHead::MaskedLm).then(lm_head),
             classifier: match config.head {
                 EncoderHead::Classify { .. } => Some(Classifier::Text(TextClassifier {

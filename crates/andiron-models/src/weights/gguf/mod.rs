@@ -12,6 +12,7 @@ mod names;
 mod source;
 mod tokenizer;
 mod value;
+mod word_piece;
 mod write;
 
 pub use blocks::ElementType;
