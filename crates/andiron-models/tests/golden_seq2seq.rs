@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::{Forward, Rows};
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::{Conditioned, EarlyStopping};
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
 use andiron_models::weights::{ParamPath, names};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
@@ -304,10 +304,40 @@ fn an_old_configuration_opens() {
     assert_eq!(generation.decoder_start_token_id, 46);
     assert_eq!(generation.forced_bos_token_id, None);
 
-    let old = |config: &mut serde_json::Value| config["force_bos_token_to_be_generated"] = true.into();
+    let old = |config: &mut serde_json::Value| {
+        for (key, value) in [
+            ("_num_labels", serde_json::json!(3)),
+            ("add_bias_logits", serde_json::json!(false)),
+            ("add_final_layer_norm", serde_json::json!(false)),
+            ("classif_dropout", serde_json::json!(0.1)),
+            ("early_stopping", serde_json::json!(true)),
+            ("force_bos_token_to_be_generated", serde_json::json!(true)),
+            ("gradient_checkpointing", serde_json::json!(false)),
+            ("length_penalty", serde_json::json!(0.6)),
+            ("min_length", serde_json::json!(5)),
+            ("no_repeat_ngram_size", serde_json::json!(3)),
+            ("normalize_before", serde_json::json!(false)),
+            ("normalize_embedding", serde_json::json!(true)),
+            ("num_hidden_layers", serde_json::json!(2)),
+            ("output_past", serde_json::json!(true)),
+            ("prefix", serde_json::json!(" ")),
+            ("task_specific_params", serde_json::json!({ "summarization": { "num_beams": 4 } })),
+        ] {
+            config[key] = value;
+        }
+    };
     let dir = edited("bart", old, same);
-    let generation = Seq2SeqBundle::open(dir.path(), &device()).unwrap().generation;
-    assert_eq!(generation.forced_bos_token_id, Some(0));
+    let bundle = Seq2SeqBundle::open(dir.path(), &device()).unwrap();
+    assert_eq!(bundle.generation.forced_bos_token_id, Some(0));
+    assert_eq!(bundle.generation.early_stopping, Some(EarlyStopping::Yes));
+    assert_eq!(bundle.generation.min_length, Some(5));
+    // What `config.json` said has its place in `generation_config.json` now.
+    let copy = tempfile::tempdir().unwrap();
+    bundle.save(copy.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(copy.path().join(name)).unwrap();
+    assert!(read("generation_config.json").contains(r#""length_penalty": 0.6,"#));
+    assert!(!read("config.json").contains("length_penalty"));
+    assert_eq!(Seq2SeqBundle::open(copy.path(), &device()).unwrap().generation, bundle.generation);
 }
 
 #[test]
@@ -348,6 +378,11 @@ fn what_cannot_be_built_is_refused_by_name() {
     check("bart", &|config| config["normalize_before"] = true.into(), "normalize_before");
     check("bart", &|config| config["encoder_attention_heads"] = 5.into(), "5 attention heads");
     check("bart", &|config| config["decoder_attention_heads"] = 0.into(), "decoder_attention_heads");
+    for key in ["vocab_size", "encoder_ffn_dim", "max_position_embeddings"] {
+        check("bart", &|config| config[key] = u64::MAX.into(), "shape");
+    }
+    check("bart", &|config| config["d_model"] = (3u64 << 61).into(), "shape");
+    check("bart", &|config| config["encoder_layers"] = u64::MAX.into(), "encoder_layers");
     check("bart", &|config| config["surprise"] = 1.into(), "surprise");
     check("bart", &|config| config["dropout"] = 1.into(), "dropout");
     check("bart", &|config| config["decoder_start_token_id"] = 47.into(), "decoder_start_token_id");
@@ -366,4 +401,56 @@ fn what_cannot_be_built_is_refused_by_name() {
     let dropped =
         |stored: &str| if stored == "model.shared.weight" { Vec::new() } else { vec![stored.to_owned()] };
     check_refused(edited("bart", |_| (), dropped).path(), "model.shared.weight");
+}
+
+/// Opens a directory and, if that is possible, says something.
+fn try_out(dir: &Path) {
+    let Ok(bundle) = Seq2SeqBundle::open(dir, &device()) else { return };
+    let conditioned = Conditioned::new(&bundle, &[5]);
+    let options = GenerateOptions { max_new_tokens: 3, ..GenerateOptions::default() };
+    if let Ok(mut decoding) = Decoding::new(&conditioned, &[conditioned.start()], options) {
+        while let Ok(Some(_)) = decoding.next_token(&conditioned) {}
+    }
+}
+
+#[test]
+fn no_value_of_a_key_makes_it_panic() {
+    let values = serde_json::json!([
+        null,
+        true,
+        0,
+        1,
+        -1,
+        46,
+        47,
+        4_294_967_296u64,
+        u64::MAX,
+        0.5,
+        1e300,
+        "never",
+        [],
+        [3],
+        [-1],
+        [[47]],
+        [[]],
+        {}
+    ]);
+    for name in ["bart-scaled", "marian-separate"] {
+        for file in ["config.json", "generation_config.json"] {
+            let dir = edited(name, |_| (), same);
+            let path = dir.path().join(file);
+            let original: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(fixture(name).join(file)).unwrap()).unwrap();
+            let mut keys: Vec<String> = original.as_object().unwrap().keys().cloned().collect();
+            keys.extend(["bad_words_ids", "max_length", "min_length", "early_stopping"].map(str::to_owned));
+            for key in keys {
+                for value in values.as_array().unwrap() {
+                    let mut changed = original.clone();
+                    changed[&key] = value.clone();
+                    std::fs::write(&path, changed.to_string()).unwrap();
+                    try_out(dir.path());
+                }
+            }
+        }
+    }
 }
