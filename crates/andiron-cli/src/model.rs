@@ -4,7 +4,7 @@ use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::weights::gguf::{self, GgufFile};
-use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle};
+use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle, Seq2SeqBundle};
 use anyhow::Context as _;
 use burn::tensor::Device;
 
@@ -21,6 +21,8 @@ pub struct Opened<B> {
 pub type AnyModel = Opened<AnyBundle>;
 /// An encoder.
 pub type EncoderModel = Opened<EncoderBundle>;
+/// An encoder-decoder.
+pub type Seq2SeqModel = Opened<Seq2SeqBundle>;
 /// A decoder.
 pub type TextModel = Opened<DecoderBundle>;
 
@@ -41,6 +43,20 @@ impl AnyModel {
             AnyBundle::Decoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
             _ => anyhow::bail!(
                 "this needs a model that writes texts, such as GPT-2 or Llama; this one is an encoder"
+            ),
+        }
+    }
+
+    /// The encoder-decoder.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn encoder_decoder(self) -> anyhow::Result<Seq2SeqModel> {
+        match self.bundle {
+            AnyBundle::EncoderDecoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
+            other => anyhow::bail!(
+                "this needs an encoder-decoder, such as T5 or BART; this model is of the family {}",
+                other.family()
             ),
         }
     }

@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 use super::{EncoderBundle, EncoderHead, Problem};
 use crate::bundle::evaluation_over;
 use crate::family::Encoder as _;
+use crate::generate::top_logprobs;
 
 /// A text, or two, as the tokenizer framed them.
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +62,10 @@ impl EncoderBundle {
         let wanted: Tensor<1, Int> =
             Tensor::from_data(TensorData::new(wanted, [positions.len()]), self.device());
         let logits_nv = self.model.masked_lm_logits(hidden_btd.reshape([t, d]).select(0, wanted));
-        let probabilities = values(activation::softmax(logits_nv, 1));
-        let rows = probabilities.chunks_exact(probabilities.len() / positions.len());
-        rows.map(|row| likeliest(row, n)).collect()
+        let logits = values(logits_nv);
+        let rows = logits.chunks_exact(logits.len() / positions.len());
+        let likeliest = |row| top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp()));
+        rows.map(|row| likeliest(row).collect()).collect()
     }
 
     /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
@@ -157,19 +159,6 @@ impl EncoderBundle {
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("scores are f32")
-}
-
-/// The greatest `n` entries with their indices, greatest first, the lower index first among equals.
-fn likeliest(row: &[f32], n: usize) -> Vec<(u32, f32)> {
-    let n = n.min(row.len());
-    let mut ids: Vec<usize> = (0..row.len()).collect();
-    let order = |&a: &usize, &b: &usize| row[b].total_cmp(&row[a]).then(a.cmp(&b));
-    if n > 0 && n < ids.len() {
-        ids.select_nth_unstable_by(n - 1, order);
-    }
-    ids.truncate(n);
-    ids.sort_by(order);
-    ids.into_iter().map(|id| (id as u32, row[id])).collect()
 }
 
 fn greatest(row: &[f32]) -> (usize, f32) {
@@ -286,12 +275,5 @@ mod tests {
         let found = softmax_where([1.0, 50.0, 1.0].into_iter(), &[true, false, true]);
         assert_eq!(found, [0.5, 0.0, 0.5]);
         assert_eq!(softmax_where([1.0].into_iter(), &[false]), [0.0]);
-    }
-
-    #[test]
-    fn the_likeliest_come_first() {
-        assert_eq!(likeliest(&[0.1, 0.4, 0.1, 0.4], 3), [(1, 0.4), (3, 0.4), (0, 0.1)]);
-        assert_eq!(likeliest(&[0.1], 3), [(0, 0.1)]);
-        assert_eq!(likeliest(&[0.1], 0), []);
     }
 }

@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-use andiron_models::AnyConfig;
 use andiron_models::encoder::{EncoderHead, Pooling};
+use andiron_models::{AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::de::DeserializeOwned;
@@ -88,7 +88,8 @@ enum PoolingName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// `{"text"}` or `{"ids"}`: log-probability of each token given all before it
+    /// `{"text"}` or `{"ids"}`, of an encoder-decoder `{"source","target"}` or `{"source_ids","target_ids"}`:
+    /// log-probability of each token given all before it
     Score,
     /// `{"prompt"}` or `{"prompt_ids"}`: continue it; a row may set `max_tokens`, `seed` and `stop`
     Generate,
@@ -196,6 +197,9 @@ impl Predict {
         let task = self.task.map_or_else(|| self.default_task(), Ok)?;
         let opened = AnyModel::open(&self.model, &common.open_device()?)?;
         Ok(match task {
+            Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
+                Box::new(score::ScoreTarget { model: opened.encoder_decoder()? })
+            }
             Task::Score => Box::new(score::Score { model: opened.decoder()? }),
             Task::Generate => Box::new(generate::Generate {
                 model: opened.decoder()?,
