@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -18,8 +18,8 @@ use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError};
 
-const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const GENERATION: &str = "generation_config.json";
 const WEIGHTS: &str = "model.safetensors";
 
 /// A decoder with everything that its directory says, except the tokenizer.
@@ -79,7 +79,8 @@ impl Ids {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether there is no id.
+    pub fn is_empty(&self) -> bool {
         self.as_slice().is_empty()
     }
 }
@@ -192,19 +193,34 @@ impl NextToken for DecoderBundle {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        assert!(!ids.is_empty(), "a sequence is extended by at least one id");
-        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let ids_bt: Tensor<2, Int> =
-            Tensor::from_data(TensorData::new(ids.clone(), [1, ids.len()]), &self.device);
-        let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
-        let [_, t, d] = hidden_btd.dims();
-        let hidden_btd = match wanted {
-            Logits::Last => hidden_btd.slice([0..1, t - 1..t, 0..d]),
-            Logits::All => hidden_btd,
-        };
-        let logits = self.model.logits(hidden_btd).into_data();
-        logits.try_into_vec::<f32>().expect("logits are f32")
+        let hidden_btd = self.model.hidden(one_row(ids, &self.device), &mut Forward::cached(cache));
+        floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
     }
+}
+
+/// The ids of one sequence's extension, `[1, t]`.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn one_row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    assert!(!ids.is_empty(), "a sequence is extended by at least one id");
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}
+
+/// The hidden states whose logits are wanted.
+pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits) -> Tensor<3> {
+    let [b, t, d] = hidden_btd.dims();
+    match wanted {
+        Logits::Last => hidden_btd.slice([0..b, t - 1..t, 0..d]),
+        Logits::All => hidden_btd,
+    }
+}
+
+/// Logits as plain numbers, row by row.
+pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
+    logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
 }
 
 /// Reads the `config.json` of a model directory.
@@ -227,6 +243,34 @@ pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Re
     // The library writes a file that only its owner can read; it shall be as open as those beside it.
     let open = || fs::set_permissions(&weights, fs::metadata(dir.join(CONFIG))?.permissions());
     open().map_err(|source| SaveError::Io { path: weights.clone(), source })
+}
+
+/// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.
+///
+/// # Panics
+/// If there is no text.
+pub(crate) fn pad_right<R: AsRef<[u32]>>(
+    texts: &[R],
+    padding: u32,
+    device: &Device,
+) -> (Tensor<2, Int>, Rows) {
+    let columns = texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
+    let mut flat = Vec::with_capacity(texts.len() * columns);
+    for (row, ids) in texts.iter().enumerate() {
+        flat.extend(ids.as_ref().iter().map(|&id| id as i32));
+        flat.resize((row + 1) * columns, padding as i32);
+    }
+    let ids_bt = Tensor::from_data(TensorData::new(flat, [texts.len(), columns]), device);
+    (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
+}
+
+/// An evaluation over `rows` of a batch of so many columns.
+pub(crate) fn evaluation_over<'a>(rows: Rows, columns: usize) -> Forward<'a> {
+    // Without padding every column counts, which is the faster case.
+    match rows.spans().iter().any(|span| span.len() < columns) {
+        true => Forward::evaluation().over(rows),
+        false => Forward::evaluation(),
+    }
 }
 
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(

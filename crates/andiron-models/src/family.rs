@@ -2,7 +2,7 @@
 
 use andiron_core::cache::Memory;
 use andiron_core::ops::{self, WeightLayout};
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KvCache, Rows};
 use burn::tensor::{Int, Tensor};
 
 /// A model that predicts each token from those before it.
@@ -90,14 +90,32 @@ pub trait Encoder {
 
 /// A model that reads a source and predicts each token of a target from the source and the tokens before it.
 pub trait EncoderDecoder {
-    /// Reads sources; padding is told by [`Forward::over`].
+    /// Hidden states of the encoder; padding, told by [`Forward::over`], is seen by nobody.
+    ///
+    /// # Shape
+    /// `[batch, source]` → `[batch, source, d_model]`.
+    ///
+    /// # Panics
+    /// If the sources are longer than the model reads.
+    fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3>;
+
+    /// What the decoder's layers ask of the encoder's hidden states; `rows` are those of the encoder's pass.
+    ///
+    /// # Shape
+    /// `[batch, source, d_model]`.
+    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory;
+
+    /// Reads sources: [`EncoderDecoder::memory`] of [`EncoderDecoder::encoder_hidden`].
     ///
     /// # Shape
     /// `[batch, source]`.
     ///
     /// # Panics
     /// If the sources are longer than the model reads.
-    fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Memory;
+    fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Memory {
+        let hidden_bsd = self.encoder_hidden(ids_bs, cx);
+        self.memory(hidden_bsd, cx.rows().cloned())
+    }
 
     /// Hidden states of the decoder, ready for [`EncoderDecoder::logits`].
     ///

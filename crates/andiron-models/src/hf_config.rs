@@ -170,6 +170,16 @@ pub enum ConfigError {
         /// Number of heads.
         heads: usize,
     },
+    /// A key names an id that the vocabulary lacks.
+    #[error("config key {key} names token id {id}: the vocabulary has {vocab_size} ids")]
+    TokenId {
+        /// The key.
+        key: &'static str,
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
     /// A probability is out of range.
     #[error("config key {key} is {value}: a probability lies in 0..1")]
     Probability {

@@ -284,6 +284,7 @@ impl Architecture for BertConfig {
                 ],
                 _ => &[],
             },
+            ..NameRules::default()
         }
     }
 

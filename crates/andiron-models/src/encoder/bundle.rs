@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::Rows;
 use andiron_kernels::random::Seed;
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel};
-use crate::bundle::{read_config, save_model};
+use crate::bundle::{evaluation_over, pad_right, read_config, save_model};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::weights::{self, LoadError, SaveError};
@@ -91,15 +91,7 @@ impl EncoderBundle {
     /// # Panics
     /// If there is no text.
     pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, Rows) {
-        let columns =
-            texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
-        let mut flat = Vec::with_capacity(texts.len() * columns);
-        for (row, ids) in texts.iter().enumerate() {
-            flat.extend(ids.as_ref().iter().map(|&id| id as i32));
-            flat.resize((row + 1) * columns, self.config.pad_token_id() as i32);
-        }
-        let ids_bt = Tensor::from_data(TensorData::new(flat, [texts.len(), columns]), &self.device);
-        (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
+        pad_right(texts, self.config.pad_token_id(), &self.device)
     }
 
     /// One vector for each text, made as [`EncoderBundle::embedding`] says, or by the mean if it says nothing.
@@ -113,10 +105,7 @@ impl EncoderBundle {
             return Vec::new();
         }
         let (ids_bt, rows) = self.batch(texts);
-        // Without padding every column counts, which is the faster case.
-        let columns = ids_bt.dims()[1];
-        let padded = rows.spans().iter().any(|span| span.len() < columns);
-        let mut cx = if padded { Forward::evaluation().over(rows) } else { Forward::evaluation() };
+        let mut cx = evaluation_over(rows, ids_bt.dims()[1]);
         let hidden_btd = self.model.hidden(ids_bt, None, &mut cx);
         let embedded = self.embedding.unwrap_or_default().apply(hidden_btd, cx.rows());
         let d = embedded.dims()[1];

@@ -12,15 +12,15 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 
 /// Makes parameters, each drawn from a stream of its own name.
-pub(super) struct Fresh<'a> {
-    pub(super) std: f32,
-    pub(super) eps: f64,
-    pub(super) seed: Seed,
-    pub(super) device: &'a Device,
+pub(crate) struct Fresh<'a> {
+    pub(crate) std: f32,
+    pub(crate) eps: f64,
+    pub(crate) seed: Seed,
+    pub(crate) device: &'a Device,
 }
 
 impl Fresh<'_> {
-    pub(super) fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
+    pub(crate) fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
         let seed = self.seed.derive(&format!("{name}.weight"));
         LinearConfig { d_input, d_output, bias, layout: WeightLayout::OutIn }.init(
             self.std,
@@ -29,12 +29,12 @@ impl Fresh<'_> {
         )
     }
 
-    pub(super) fn table(&self, name: &str, n_entries: usize, d_model: usize) -> Embedding {
+    pub(crate) fn table(&self, name: &str, n_entries: usize, d_model: usize) -> Embedding {
         let seed = self.seed.derive(&format!("{name}.weight"));
         EmbeddingConfig { n_entries, d_model }.init(self.std, seed, self.device)
     }
 
-    pub(super) fn norm(&self, d_model: usize) -> LayerNorm {
+    pub(crate) fn norm(&self, d_model: usize) -> LayerNorm {
         LayerNormConfig { d_model, eps: self.eps }.init(self.device)
     }
 }

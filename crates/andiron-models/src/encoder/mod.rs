@@ -5,7 +5,7 @@ mod bundle;
 pub mod distilbert;
 mod embed;
 mod head;
-mod layers;
+pub(crate) mod layers;
 pub mod roberta;
 
 use andiron_core::Forward;

@@ -68,6 +68,7 @@ impl Architecture for RobertaConfig {
                 ],
                 _ => &[],
             },
+            ..NameRules::default()
         }
     }
 

@@ -16,7 +16,7 @@ const MAX_HEADER: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
 
 /// An open file whose header has been validated.
-pub(super) struct TensorFile {
+pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,

@@ -27,7 +27,7 @@ pub(crate) fn load<M: Module>(
     rules: NameRules,
     device: &Device,
 ) -> Result<M, LoadError> {
-    load_from(model, &mut open_all(dir)?, rules, device)
+    load_from(model, &mut open(dir)?, rules, device)
 }
 
 /// Fills `model` with the weights in `files`, in the same manner.
@@ -48,7 +48,8 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     }
 }
 
-fn open_all(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
+/// Opens the weights in the directory `dir`: one file, or the shards that an index names.
+pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -75,6 +76,11 @@ fn open_all(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     Ok(shards.iter().map(open).collect::<Result<_, _>>()?)
 }
 
+/// The names of all tensors in `files`.
+pub(crate) fn stored_names<S: TensorSource>(files: &[S]) -> Vec<String> {
+    files.iter().flat_map(TensorSource::tensors).map(|(name, _)| name).collect()
+}
+
 /// Where a parameter is: number of the file, name in it.
 type Places = BTreeMap<String, (usize, String)>;
 
@@ -82,7 +88,7 @@ type Places = BTreeMap<String, (usize, String)>;
 struct Accounts {
     places: Places,
     /// Tied tensors stored all the same: number of the file, name, and the parameter they must equal.
-    repeats: Vec<(usize, &'static str, &'static str)>,
+    repeats: Vec<(usize, String, &'static str)>,
 }
 
 /// Finds each wanted parameter in the files; anything missing, left over or of another shape is an error.
@@ -104,14 +110,15 @@ fn account<S: TensorSource>(
     let mut places = Places::new();
     let mut missing = Vec::new();
     for (name, shape) in wanted {
-        let short = name.strip_prefix(rules.optional_prefix);
-        let Some(key) =
-            [Some(name.as_str()), short].into_iter().flatten().find(|key| stored.contains_key(*key))
-        else {
-            missing.push(name.clone());
+        // A file that leaves the owner out may hold a parameter that repeats it.
+        let twins = rules.tied.iter().filter(|(_, owner)| owner == name).map(|(tied, _)| *tied);
+        let mut forms = std::iter::once(name.as_str()).chain(twins).flat_map(|name| rules.forms(name));
+        let Some((number, key, found)) = forms.find_map(|form| stored.remove(form)) else {
+            if !rules.optional.contains(&name.as_str()) {
+                missing.push(name.clone());
+            }
             continue;
         };
-        let (number, key, found) = stored.remove(key).expect("just found");
         if &found != shape {
             return Err(LoadError::Shape { tensor: key, found, wanted: shape.clone() });
         }
@@ -121,7 +128,8 @@ fn account<S: TensorSource>(
         return Err(LoadError::Missing { count: missing.len(), names: list(&missing) });
     }
     let repeat = |&(tied, owner): &(&'static str, &'static str)| {
-        stored.remove(tied).map(|(number, _, _)| (number, tied, owner))
+        let (number, key, _) = rules.forms(tied).find_map(|form| stored.remove(form))?;
+        Some((number, key, owner))
     };
     let repeats = rules.tied.iter().filter_map(repeat).collect();
     let unused: Vec<String> = stored.into_keys().filter(|name| !rules.ignores(name)).collect();
@@ -136,7 +144,7 @@ fn check_repeats<S: TensorSource>(files: &mut [S], accounts: &Accounts) -> Resul
     for (number, tied, owner) in &accounts.repeats {
         let (owner_number, owner_key) = &accounts.places[*owner];
         if files[*number].read_f32(tied)? != files[*owner_number].read_f32(owner_key)? {
-            return Err(LoadError::NotTied { tensor: tied, owner });
+            return Err(LoadError::NotTied { tensor: tied.clone(), owner });
         }
     }
     Ok(())
@@ -171,7 +179,9 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
         if self.failed.is_some() {
             return param;
         }
-        let (number, key) = &self.places[&self.path.name()];
+        let Some((number, key)) = self.places.get(&self.path.name()) else {
+            return param; // Optional, and not in the files.
+        };
         match self.files[*number].read_f32(key) {
             Ok(values) => {
                 let data = TensorData::new(values, param.lazy_shape());
@@ -246,7 +256,7 @@ pub enum LoadError {
     )]
     NotTied {
         /// The extra tensor.
-        tensor: &'static str,
+        tensor: String,
         /// The parameter it should repeat.
         owner: &'static str,
     },

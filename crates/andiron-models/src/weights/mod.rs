@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{load, load_from};
+pub(crate) use load::{load, load_from, open, stored_names};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
 
@@ -28,8 +28,11 @@ pub struct NameRules {
     pub ignored: &'static [&'static str],
     /// Older endings of names, and what they are called today.
     pub renamed: &'static [(&'static str, &'static str)],
-    /// Names that a tied model does not store, and the parameter that they repeat.
+    /// Names that a tied model does not store, and the parameter that they repeat. A file may hold the one, the other
+    /// or both.
     pub tied: &'static [(&'static str, &'static str)],
+    /// Parameters that a file may leave out; they keep their first values.
+    pub optional: &'static [&'static str],
 }
 
 impl NameRules {
@@ -37,6 +40,11 @@ impl NameRules {
     fn current_name(&self, name: &str) -> String {
         let renamed = |(old, new): &(&str, &str)| Some(format!("{}{new}", name.strip_suffix(old)?));
         self.renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// The ways in which a file may write a parameter's name.
+    fn forms<'a>(&self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+        [Some(name), name.strip_prefix(self.optional_prefix)].into_iter().flatten()
     }
 
     fn ignores(&self, name: &str) -> bool {

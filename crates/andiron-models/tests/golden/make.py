@@ -15,6 +15,7 @@ import torch
 import transformers
 
 import encoders
+import seq2seq
 
 HERE = pathlib.Path(__file__).parent
 
@@ -65,7 +66,7 @@ def gpt2():
 
 
 MAKERS = {"gpt2": gpt2}
-MAKERS |= encoders.MAKERS
+MAKERS |= encoders.MAKERS | seq2seq.MAKERS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)

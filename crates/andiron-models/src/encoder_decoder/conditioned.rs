@@ -1,0 +1,134 @@
+//! An encoder-decoder that has read a source, seen as a model that continues targets.
+
+use andiron_core::cache::Memory;
+use andiron_core::{Forward, KvCache};
+use burn::tensor::Device;
+
+use super::{Seq2SeqBundle, Seq2SeqGeneration, Seq2SeqModel};
+use crate::bundle::{floats, one_row, wanted_columns};
+use crate::family::EncoderDecoder;
+use crate::generate::{Logits, NextToken};
+
+/// What comes next in the target of one source.
+///
+/// A target begins with [`Conditioned::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
+/// stop ids are those of [`Seq2SeqGeneration::eos_token_id`]. Ids that a [`Seq2SeqGeneration`] rules out have a logit of
+/// minus infinity.
+#[derive(Clone, Debug)]
+pub struct Conditioned {
+    model: Seq2SeqModel,
+    memory: Memory,
+    rules: Option<Seq2SeqGeneration>,
+    start: u32,
+    vocab_size: usize,
+    longest: usize,
+    device: Device,
+}
+
+impl Conditioned {
+    /// Reads `source`, token ids with the special tokens that the model was trained with. Targets are as long as the
+    /// bundle's [`Seq2SeqGeneration`] says, or as the model is able to.
+    ///
+    /// # Panics
+    /// If the source is empty or longer than the model reads, or has an id that the model lacks.
+    pub fn new(bundle: &Seq2SeqBundle, source: &[u32]) -> Self {
+        assert!(!source.is_empty(), "a source has at least one id");
+        let rules = bundle.generation.clone();
+        let possible = bundle.config.max_positions();
+        Self {
+            model: bundle.model.clone(),
+            memory: bundle.encode(&[source]),
+            start: rules.decoder_start_token_id,
+            longest: rules.length_limit().map_or(possible, |limit| limit.clamp(1, possible)),
+            rules: Some(rules),
+            vocab_size: bundle.config.target_vocab_size(),
+            device: bundle.device().clone(),
+        }
+    }
+
+    /// The same with targets of at most `len` ids, the start id included, if the model is able to.
+    #[must_use]
+    pub fn with_length_limit(self, len: usize) -> Self {
+        let possible = self.model.new_cache().room();
+        Self { longest: len.clamp(1, possible), ..self }
+    }
+
+    /// The same without rules: the model's own distribution, as for scoring a target that is given.
+    #[must_use]
+    pub fn without_rules(self) -> Self {
+        Self { rules: None, longest: self.model.new_cache().room(), ..self }
+    }
+
+    /// The id that a target begins with.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+}
+
+impl NextToken for Conditioned {
+    type State = KvCache;
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn context_len(&self) -> usize {
+        self.longest
+    }
+
+    fn begin(&self) -> KvCache {
+        self.model.new_cache()
+    }
+
+    fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        let ids_bt = one_row(ids, &self.device);
+        let hidden_btd = self.model.hidden(ids_bt, &self.memory, &mut Forward::cached(cache));
+        let mut logits = floats(self.model.logits(wanted_columns(hidden_btd, wanted)));
+        if let Some(rules) = &self.rules {
+            let rows = logits.len() / self.vocab_size;
+            // A row predicts the id after the one it belongs to.
+            let first_len = cache.len() - rows + 1;
+            for (row, scores_v) in logits.chunks_exact_mut(self.vocab_size).enumerate() {
+                rules.constrain(first_len + row, self.longest, scores_v);
+            }
+        }
+        logits
+    }
+}
+
+impl Seq2SeqGeneration {
+    /// Rules out, in the scores of the id that follows `len` others, start id included, what must not stand there, in
+    /// a target of at most `longest` ids: single ids among `bad_words_ids`, ends before `min_length`, all but
+    /// `forced_bos_token_id` in second place and all but `forced_eos_token_id` in the last. Scores are logits or
+    /// log-probabilities; a forced id has 0, others that are ruled out minus infinity.
+    ///
+    /// Longer `bad_words_ids` and `no_repeat_ngram_size` depend on which ids came before, which is not known here.
+    ///
+    /// # Panics
+    /// If an id has no score: see [`Seq2SeqGeneration::validate`].
+    pub fn constrain(&self, len: usize, longest: usize, scores_v: &mut [f32]) {
+        let ends = self.eos_token_id.as_slice();
+        for words in &self.bad_words_ids {
+            if let [id] = words.as_slice()
+                && !ends.contains(id)
+            {
+                scores_v[*id as usize] = f32::NEG_INFINITY;
+            }
+        }
+        if self.min_length.is_some_and(|least| len < least) {
+            ends.iter().for_each(|&id| scores_v[id as usize] = f32::NEG_INFINITY);
+        }
+        let mut force = |ids: &[u32]| {
+            scores_v.fill(f32::NEG_INFINITY);
+            ids.iter().for_each(|&id| scores_v[id as usize] = 0.0);
+        };
+        match self.forced_bos_token_id {
+            Some(id) if len == 1 => force(&[id]),
+            _ => {}
+        }
+        let forced_ends = self.forced_eos_token_id.as_slice();
+        if len + 1 == longest && !forced_ends.is_empty() {
+            force(forced_ends);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Marian: sinusoidal positions that no file holds, and tables that sources and targets may have apart.
+//!
+//! Paper: Junczys-Dowmunt et al. 2018, "Marian", <https://arxiv.org/abs/1804.00344>; the models of OPUS-MT are of this
+//! kind. Hugging Face: `MarianMTModel`, and `MarianModel`, whose head is the targets' table. Otherwise as BART, without
+//! its norm after the embeddings. Targets begin with the padding id, which `bad_words_ids` keeps from coming again. Not
+//! supported: the norms before the blocks, and leaving layers out in training.
+
+use andiron_kernels::random::Seed;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::generation::strip;
+use super::post_norm::{PostNorm, PostNormSizes, Stack};
+use super::{Seq2SeqArchitecture, check_class, check_ids};
+use crate::bundle::Ids;
+use crate::catalog::{Architecture, Sizes};
+use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::weights::NameRules;
+
+/// `config.json` of a Marian, in Hugging Face's field names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MarianConfig {
+    /// Entries of the vocabulary of sources, and of targets if they share it.
+    pub vocab_size: usize,
+    /// Entries of the vocabulary of targets if they have their own; as many as `vocab_size` if absent.
+    #[serde(default)]
+    pub decoder_vocab_size: Option<usize>,
+    /// Longest source and longest target.
+    pub max_position_embeddings: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Number of the encoder's layers.
+    pub encoder_layers: usize,
+    /// Attention heads of the encoder; divides `d_model`.
+    pub encoder_attention_heads: usize,
+    /// Width inside the encoder's feed-forward parts.
+    pub encoder_ffn_dim: usize,
+    /// Number of the decoder's layers.
+    pub decoder_layers: usize,
+    /// Attention heads of the decoder; divides `d_model`.
+    pub decoder_attention_heads: usize,
+    /// Width inside the decoder's feed-forward parts.
+    pub decoder_ffn_dim: usize,
+    /// Activation of the feed-forward parts.
+    #[serde(default = "gelu")]
+    pub activation_function: Activation,
+    /// Whether embeddings are multiplied by the root of `d_model`.
+    #[serde(default)]
+    pub scale_embedding: bool,
+    /// Whether sources and targets share a vocabulary, and a table unless `tie_word_embeddings` is false.
+    #[serde(default = "yes")]
+    pub share_encoder_decoder_embeddings: bool,
+    /// Whether the head is the targets' table.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// Dropout on the embeddings and on what each sublayer adds, in training.
+    #[serde(default = "tenth")]
+    pub dropout: f64,
+    /// Dropout on attention probabilities, in training.
+    #[serde(default)]
+    pub attention_dropout: f64,
+    /// Dropout inside the feed-forward parts, in training.
+    #[serde(default)]
+    pub activation_dropout: f64,
+    /// Standard deviation of initial weights.
+    #[serde(default = "default_std")]
+    pub init_std: f64,
+    /// Id that begins a text.
+    #[serde(default)]
+    pub bos_token_id: Option<u32>,
+    /// Id that fills rows up.
+    pub pad_token_id: Option<u32>,
+    /// Ids that end a text.
+    #[serde(default = "eos")]
+    pub eos_token_id: Ids,
+    /// Id before the first of a target.
+    pub decoder_start_token_id: u32,
+    /// The last id of a target of the greatest length.
+    #[serde(default = "eos")]
+    pub forced_eos_token_id: Ids,
+}
+
+fn gelu() -> Activation {
+    Activation::Gelu
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+fn default_std() -> f64 {
+    0.02
+}
+
+fn eos() -> Ids {
+    Ids::One(0)
+}
+
+const CLASS: &str = "MarianMTModel";
+
+/// Classes whose heads are implemented.
+const CLASSES: &str = "MarianMTModel, MarianModel";
+
+impl MarianConfig {
+    fn post_norm(&self) -> PostNormSizes {
+        PostNormSizes {
+            d_model: self.d_model,
+            max_positions: self.max_position_embeddings,
+            encoder: Stack {
+                n_layers: self.encoder_layers,
+                n_heads: self.encoder_attention_heads,
+                d_hidden: self.encoder_ffn_dim,
+                vocab_size: self.vocab_size,
+            },
+            decoder: Stack {
+                n_layers: self.decoder_layers,
+                n_heads: self.decoder_attention_heads,
+                d_hidden: self.decoder_ffn_dim,
+                vocab_size: self.target_vocab_size(),
+            },
+            shared: self.share_encoder_decoder_embeddings,
+            tied: self.tie_word_embeddings,
+            learned: false,
+            scale_embedding: self.scale_embedding,
+            activation: self.activation_function,
+            std: self.init_std,
+            dropout: self.dropout,
+            attention_dropout: self.attention_dropout,
+            activation_dropout: self.activation_dropout,
+        }
+    }
+}
+
+impl Architecture for MarianConfig {
+    type Model = PostNorm;
+    const INERT: InertKeys = InertKeys {
+        dropped: &[
+            "_num_labels",
+            "classif_dropout",
+            "classifier_dropout",
+            "decoder_layerdrop",
+            "encoder_layerdrop",
+            "extra_pos_embeddings",
+            "gradient_checkpointing",
+            "is_encoder_decoder",
+            "num_hidden_layers",
+            "output_past",
+            "prefix",
+            "sep_token_id",
+            "static_position_embeddings",
+        ],
+        must_be_false: &[
+            "add_bias_logits",
+            "add_final_layer_norm",
+            "normalize_before",
+            "normalize_embedding",
+        ],
+    };
+
+    fn class_name(&self) -> &'static str {
+        CLASS
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.post_norm().name_rules()
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        check_class(fields, CLASSES)?;
+        strip(fields);
+        Ok(())
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        fields.insert("is_encoder_decoder".to_owned(), true.into());
+        fields.insert("decoder_vocab_size".to_owned(), self.target_vocab_size().into());
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.post_norm().validate()?;
+        check_ids(self)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.max_position_embeddings,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id.as_slice().first().copied(),
+        }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> PostNorm {
+        self.post_norm().init(seed, device)
+    }
+}
+
+impl Seq2SeqArchitecture for MarianConfig {
+    fn target_vocab_size(&self) -> usize {
+        match (self.share_encoder_decoder_embeddings, self.decoder_vocab_size) {
+            (false, Some(own)) => own,
+            _ => self.vocab_size,
+        }
+    }
+
+    fn d_model(&self) -> usize {
+        self.d_model
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.pad_token_id.unwrap_or(0)
+    }
+
+    fn decoder_start_token_id(&self) -> u32 {
+        self.decoder_start_token_id
+    }
+}

@@ -1,0 +1,137 @@
+//! Encoder-decoder architectures: one file each, wiring over shared layers.
+
+pub mod bart;
+mod bundle;
+mod conditioned;
+mod generation;
+pub mod marian;
+pub mod post_norm;
+
+use andiron_core::cache::Memory;
+use andiron_core::{Forward, KvCache, Rows};
+use burn::tensor::{Int, Tensor};
+use serde_json::{Map, Value};
+
+pub use bundle::Seq2SeqBundle;
+pub use conditioned::Conditioned;
+pub use generation::{EarlyStopping, Seq2SeqGeneration};
+
+use crate::catalog::{Architecture, architectures};
+use crate::family::EncoderDecoder;
+use crate::hf_config::ConfigError;
+
+/// What encoder-decoders' configurations say beyond those of all families.
+pub(crate) trait Seq2SeqArchitecture: Architecture {
+    /// Entries of the vocabulary that is predicted.
+    fn target_vocab_size(&self) -> usize {
+        self.sizes().vocab_size
+    }
+
+    /// Width of the hidden states.
+    fn d_model(&self) -> usize;
+
+    /// Id that fills rows up.
+    fn pad_token_id(&self) -> u32;
+
+    /// Id before the first of a target.
+    fn decoder_start_token_id(&self) -> u32;
+
+    /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
+    fn settle(&mut self, _stored: &[String]) {}
+}
+
+/// Forwards what only encoder-decoders have from the enums to the architectures.
+macro_rules! forward_encoder_decoder {
+    ($($variant:ident),+) => {
+        impl EncoderDecoder for Seq2SeqModel {
+            fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.encoder_hidden(ids_bs, cx),)+ }
+            }
+
+            fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
+                match self { $(Self::$variant(model) => model.memory(hidden_bsd, rows),)+ }
+            }
+
+            fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.hidden(ids_bt, memory, cx),)+ }
+            }
+
+            fn head(&self) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.head(),)+ }
+            }
+
+            fn head_bias(&self) -> Option<Tensor<1>> {
+                match self { $(Self::$variant(model) => model.head_bias(),)+ }
+            }
+
+            fn new_cache(&self) -> KvCache {
+                match self { $(Self::$variant(model) => model.new_cache(),)+ }
+            }
+        }
+
+        impl Seq2SeqConfig {
+            /// Entries of the vocabulary that is predicted; [`Self::vocab_size`] is the sources'.
+            pub fn target_vocab_size(&self) -> usize {
+                match self { $(Self::$variant(config) => config.target_vocab_size(),)+ }
+            }
+
+            /// Width of the hidden states.
+            pub fn d_model(&self) -> usize {
+                match self { $(Self::$variant(config) => config.d_model(),)+ }
+            }
+
+            /// Id that fills rows up.
+            pub fn pad_token_id(&self) -> u32 {
+                match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
+            }
+
+            /// Id before the first of a target, unless a [`Seq2SeqGeneration`] says otherwise.
+            pub fn decoder_start_token_id(&self) -> u32 {
+                match self { $(Self::$variant(config) => config.decoder_start_token_id(),)+ }
+            }
+
+            fn settle(&mut self, stored: &[String]) {
+                match self { $(Self::$variant(config) => config.settle(stored),)+ }
+            }
+        }
+    };
+}
+
+architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel;
+    /// BART.
+    Bart, "bart", bart::BartConfig;
+    /// Marian, the models of OPUS-MT.
+    Marian, "marian", marian::MarianConfig;
+}
+forward_encoder_decoder!(Bart, Marian);
+
+impl Seq2SeqConfig {
+    /// Entries of the sources' vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.sizes().vocab_size
+    }
+
+    /// Longest source and longest target, in tokens.
+    pub fn max_positions(&self) -> usize {
+        self.sizes().max_positions
+    }
+}
+
+/// Checks that `architectures`, if it is said, names one of the classes `known`, which are separated by commas.
+fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), ConfigError> {
+    let classes = fields.get("architectures").and_then(Value::as_array).into_iter().flatten();
+    match classes.filter_map(Value::as_str).find(|class| !known.split(", ").any(|known| known == *class)) {
+        Some(class) => Err(ConfigError::UnknownHead { class: class.to_owned(), known }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the ids exist that are fed to every model.
+fn check_ids<A: Seq2SeqArchitecture>(config: &A) -> Result<(), ConfigError> {
+    let check = |key, id: u32, vocab_size| match (id as usize) < vocab_size {
+        true => Ok(()),
+        false => Err(ConfigError::TokenId { key, id, vocab_size }),
+    };
+    check("pad_token_id", config.pad_token_id(), config.sizes().vocab_size)?;
+    check("decoder_start_token_id", config.decoder_start_token_id(), config.target_vocab_size())
+}

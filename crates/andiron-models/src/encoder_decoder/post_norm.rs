@@ -1,0 +1,357 @@
+//! The encoder-decoder of Vaswani et al., as BART and Marian have it: each sublayer's output is added to its input, then
+//! normalised.
+//!
+//! The two differ in how positions are told, in a norm after the embeddings, and in which tables are one:
+//!
+//! | tables | in the file |
+//! |---|---|
+//! | one for sources, targets and head | `model.shared` |
+//! | the targets' is the head's | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
+//! | none are one | those two and `lm_head`; where sources and targets would share, also a `model.shared` that is not used |
+
+use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
+use andiron_core::cache::Memory;
+use andiron_core::position::sinusoidal::sinusoid;
+use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, Rows, init, ops};
+use andiron_kernels::random::Seed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::encoder::layers::Fresh;
+use crate::family::EncoderDecoder;
+use crate::hf_config::{Activation, ConfigError, positive, probability};
+use crate::weights::NameRules;
+
+/// Entries of a table of learned positions before that of position 0.
+const POSITION_OFFSET: usize = 2;
+
+/// Added to variances; no key says so.
+const EPS: f64 = 1e-5;
+
+/// Sizes of one half of the model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stack {
+    pub(super) n_layers: usize,
+    pub(super) n_heads: usize,
+    pub(super) d_hidden: usize,
+    pub(super) vocab_size: usize,
+}
+
+/// What a [`PostNorm`] is made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PostNormSizes {
+    pub(super) d_model: usize,
+    pub(super) max_positions: usize,
+    pub(super) encoder: Stack,
+    pub(super) decoder: Stack,
+    /// Sources and targets share a table.
+    pub(super) shared: bool,
+    /// The head is the targets' table.
+    pub(super) tied: bool,
+    /// Positions are learned, and the embeddings are normalised: BART. Otherwise neither: Marian.
+    pub(super) learned: bool,
+    pub(super) scale_embedding: bool,
+    pub(super) activation: Activation,
+    pub(super) std: f64,
+    pub(super) dropout: f64,
+    pub(super) attention_dropout: f64,
+    pub(super) activation_dropout: f64,
+}
+
+impl PostNormSizes {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.encoder.vocab_size)?;
+        positive("decoder_vocab_size", self.decoder.vocab_size)?;
+        positive("max_position_embeddings", self.max_positions)?;
+        positive("d_model", self.d_model)?;
+        positive("encoder_layers", self.encoder.n_layers)?;
+        positive("encoder_attention_heads", self.encoder.n_heads)?;
+        positive("encoder_ffn_dim", self.encoder.d_hidden)?;
+        positive("decoder_layers", self.decoder.n_layers)?;
+        positive("decoder_attention_heads", self.decoder.n_heads)?;
+        positive("decoder_ffn_dim", self.decoder.d_hidden)?;
+        for heads in [self.encoder.n_heads, self.decoder.n_heads] {
+            if !self.d_model.is_multiple_of(heads) {
+                return Err(ConfigError::Heads { width: self.d_model, heads });
+            }
+        }
+        probability("dropout", self.dropout)?;
+        probability("attention_dropout", self.attention_dropout)?;
+        probability("activation_dropout", self.activation_dropout)
+    }
+
+    pub(super) fn name_rules(&self) -> NameRules {
+        NameRules {
+            optional_prefix: "model.",
+            ignored: match self.learned {
+                true => &["*coder.version"],
+                false => &["*coder.version", "*coder.embed_positions.weight"],
+            },
+            tied: match (self.shared, self.tied) {
+                (true, true) => &[
+                    ("lm_head.weight", "model.shared.weight"),
+                    ("model.decoder.embed_tokens.weight", "model.shared.weight"),
+                    ("model.encoder.embed_tokens.weight", "model.shared.weight"),
+                ],
+                (false, true) => &[("lm_head.weight", "model.decoder.embed_tokens.weight")],
+                (_, false) => &[],
+            },
+            optional: &["final_logits_bias"],
+            ..NameRules::default()
+        }
+    }
+
+    pub(super) fn init(&self, seed: Seed, device: &Device) -> PostNorm {
+        let fresh = Fresh { std: self.std as f32, eps: EPS, seed, device };
+        PostNorm {
+            model: Body {
+                shared: self
+                    .shared
+                    .then(|| fresh.table("model.shared", self.encoder.vocab_size, self.d_model)),
+                encoder: self.init_half("model.encoder", self.encoder, &fresh),
+                decoder: self.init_half("model.decoder", self.decoder, &fresh),
+            },
+            lm_head: (!self.tied).then(|| fresh.table("lm_head", self.decoder.vocab_size, self.d_model)),
+            final_logits_bias: init::zeros([1, self.decoder.vocab_size], device),
+            max_positions: self.max_positions,
+            embed_scale: self.scale_embedding.then(|| (self.d_model as f32).sqrt()),
+            activation: self.activation,
+            dropout: self.dropout as f32,
+            activation_dropout: self.activation_dropout as f32,
+        }
+    }
+
+    fn init_half(&self, name: &str, stack: Stack, fresh: &Fresh<'_>) -> Half {
+        let d = self.d_model;
+        let table = |part: &str, n_entries| fresh.table(&format!("{name}.{part}"), n_entries, d);
+        let layer = |index| self.init_layer(&format!("{name}.layers.{index}"), stack, fresh);
+        let own_table = !(self.shared && self.tied);
+        Half {
+            embed_tokens: own_table.then(|| table("embed_tokens", stack.vocab_size)),
+            embed_positions: self
+                .learned
+                .then(|| table("embed_positions", self.max_positions + POSITION_OFFSET)),
+            layernorm_embedding: self.learned.then(|| fresh.norm(d)),
+            layers: (0..stack.n_layers).map(layer).collect(),
+        }
+    }
+
+    fn init_layer(&self, name: &str, stack: Stack, fresh: &Fresh<'_>) -> Layer {
+        let d = self.d_model;
+        let linear =
+            |part: &str, d_input, d_output| fresh.linear(&format!("{name}.{part}"), d_input, d_output, true);
+        let attention = |part: &str| Attention {
+            k_proj: linear(&format!("{part}.k_proj"), d, d),
+            v_proj: linear(&format!("{part}.v_proj"), d, d),
+            q_proj: linear(&format!("{part}.q_proj"), d, d),
+            out_proj: linear(&format!("{part}.out_proj"), d, d),
+            n_heads: stack.n_heads,
+            dropout: self.attention_dropout as f32,
+        };
+        let decodes = name.starts_with("model.decoder");
+        Layer {
+            self_attn: attention("self_attn"),
+            self_attn_layer_norm: fresh.norm(d),
+            encoder_attn: decodes.then(|| attention("encoder_attn")),
+            encoder_attn_layer_norm: decodes.then(|| fresh.norm(d)),
+            fc1: linear("fc1", d, stack.d_hidden),
+            fc2: linear("fc2", stack.d_hidden, d),
+            final_layer_norm: fresh.norm(d),
+        }
+    }
+}
+
+/// A BART or a Marian with its language-model head.
+#[derive(Module, Debug)]
+pub struct PostNorm {
+    model: Body,
+    lm_head: Option<Embedding>,
+    final_logits_bias: Param<Tensor<2>>,
+    #[module(skip)]
+    max_positions: usize,
+    #[module(skip)]
+    embed_scale: Option<f32>,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    dropout: f32,
+    #[module(skip)]
+    activation_dropout: f32,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    shared: Option<Embedding>,
+    encoder: Half,
+    decoder: Half,
+}
+
+#[derive(Module, Debug)]
+struct Half {
+    embed_tokens: Option<Embedding>,
+    embed_positions: Option<Embedding>,
+    layernorm_embedding: Option<LayerNorm>,
+    layers: Vec<Layer>,
+}
+
+/// One layer; in the decoder it has an `encoder_attn`.
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: Attention,
+    self_attn_layer_norm: LayerNorm,
+    encoder_attn: Option<Attention>,
+    encoder_attn_layer_norm: Option<LayerNorm>,
+    fc1: Linear,
+    fc2: Linear,
+    final_layer_norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    k_proj: Linear,
+    v_proj: Linear,
+    q_proj: Linear,
+    out_proj: Linear,
+    #[module(skip)]
+    n_heads: usize,
+    #[module(skip)]
+    dropout: f32,
+}
+
+impl EncoderDecoder for PostNorm {
+    fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let mut x_bsd = self.embed(&self.model.encoder, ids_bs, cx);
+        for (index, layer) in self.model.encoder.layers.iter().enumerate() {
+            x_bsd = self.layer(layer, x_bsd, (index, None), cx);
+        }
+        x_bsd
+    }
+
+    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
+        let attentions = self.model.decoder.layers.iter().filter_map(|layer| layer.encoder_attn.as_ref());
+        let of = |attention: &Attention| {
+            let [keys, values] = [&attention.k_proj, &attention.v_proj]
+                .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
+            (keys, values)
+        };
+        Memory::new(attentions.map(of).collect(), rows)
+    }
+
+    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
+        let t = ids_bt.dims()[1];
+        let mut x_btd = self.embed(&self.model.decoder, ids_bt, cx);
+        for (index, layer) in self.model.decoder.layers.iter().enumerate() {
+            x_btd = self.layer(layer, x_btd, (index, Some(memory)), cx);
+        }
+        cx.advance(t);
+        x_btd
+    }
+
+    fn head(&self) -> Tensor<2> {
+        let own = self.lm_head.as_ref();
+        own.unwrap_or_else(|| self.model.table(&self.model.decoder)).weight.val()
+    }
+
+    // A constant of the model, which training leaves alone.
+    fn head_bias(&self) -> Option<Tensor<1>> {
+        let [_, v] = self.final_logits_bias.lazy_shape().dims();
+        Some(self.final_logits_bias.val().detach().reshape([v]))
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.model.decoder.layers.len(), self.max_positions)
+    }
+}
+
+impl Body {
+    /// The table of a half's tokens.
+    fn table<'a>(&'a self, half: &'a Half) -> &'a Embedding {
+        half.embed_tokens.as_ref().or(self.shared.as_ref()).expect("each half has a table or both share one")
+    }
+}
+
+impl PostNorm {
+    fn embed(&self, half: &Half, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let (t, device) = (ids_bt.dims()[1], ids_bt.device());
+        let tokens_btd = self.model.table(half).forward(ids_bt);
+        let tokens_btd = match self.embed_scale {
+            Some(scale) => tokens_btd * scale,
+            None => tokens_btd,
+        };
+        let positions_btd = match &half.embed_positions {
+            Some(table) => table.positions(t, POSITION_OFFSET, cx),
+            None => self.sinusoids(t, tokens_btd.dims()[2], cx, &device),
+        };
+        let embedded = tokens_btd + positions_btd;
+        let embedded = match &half.layernorm_embedding {
+            Some(norm) => norm.forward(embedded),
+            None => embedded,
+        };
+        cx.dropout(embedded, self.dropout)
+    }
+
+    fn sinusoids(&self, columns: usize, d: usize, cx: &Forward<'_>, device: &Device) -> Tensor<3> {
+        let (end, known) = (cx.start() + columns, self.max_positions);
+        assert!(end <= known, "positions up to {end} of {known}");
+        let positions = cx.positions(columns);
+        let shape = [positions.len(), columns, d];
+        let values = positions.into_iter().flatten().flat_map(|position| sinusoid(position, d)).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
+    /// One layer of either half; the decoder's see `memory`.
+    fn layer(
+        &self,
+        layer: &Layer,
+        x_btd: Tensor<3>,
+        (index, memory): (usize, Option<&Memory>),
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let sight = if memory.is_some() { Sight::PAST } else { Sight::ALL };
+        let attended = layer.self_attn.over_itself(x_btd.clone(), index, sight, cx);
+        let mut x_btd = layer.self_attn_layer_norm.forward(x_btd + cx.dropout(attended, self.dropout));
+        if let (Some(memory), Some(attention), Some(norm)) =
+            (memory, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
+        {
+            let attended = attention.over_memory(x_btd.clone(), memory, index, cx);
+            x_btd = norm.forward(x_btd + cx.dropout(attended, self.dropout));
+        }
+        let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), self.activation.function());
+        let fed = layer.fc2.forward(cx.dropout(inner_btf, self.activation_dropout));
+        layer.final_layer_norm.forward(x_btd + cx.dropout(fed, self.dropout))
+    }
+}
+
+impl Attention {
+    fn over_itself(&self, x_btd: Tensor<3>, layer: usize, sight: Sight, cx: &mut Forward<'_>) -> Tensor<3> {
+        let [q_bthk, k_bthk, v_bthk] = [&self.q_proj, &self.k_proj, &self.v_proj]
+            .map(|projection| self.heads(projection.forward(x_btd.clone())));
+        let scoring = Scoring { dropout: self.dropout, ..Scoring::new(self.scale(&q_bthk), sight) };
+        let past = cx.past(layer, k_bthk, v_bthk);
+        self.out_proj.forward(attend(q_bthk, past, scoring, cx).reshape(x_btd.dims()))
+    }
+
+    fn over_memory(
+        &self,
+        x_btd: Tensor<3>,
+        memory: &Memory,
+        layer: usize,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let shape = x_btd.dims();
+        let q_bthk = self.heads(self.q_proj.forward(x_btd));
+        let scale = self.scale(&q_bthk);
+        let attended = attend_memory(q_bthk, memory, layer, (scale, self.dropout), cx);
+        self.out_proj.forward(attended.reshape(shape))
+    }
+
+    /// `[batch, t, heads · width]` → `[batch, t, heads, width]`.
+    fn heads(&self, x_btd: Tensor<3>) -> Tensor<4> {
+        let [b, t, d] = x_btd.dims();
+        x_btd.reshape([b, t, self.n_heads, d / self.n_heads])
+    }
+
+    fn scale(&self, q_bthk: &Tensor<4>) -> f32 {
+        1.0 / (q_bthk.dims()[3] as f32).sqrt()
+    }
+}
