@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::{Forward, Rows};
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::{Conditioned, EarlyStopping};
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
 use andiron_models::weights::{ParamPath, names};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
@@ -304,10 +304,40 @@ fn an_old_configuration_opens() {
     assert_eq!(generation.decoder_start_token_id, 46);
     assert_eq!(generation.forced_bos_token_id, None);
 
-    let old = |config: &mut serde_json::Value| config["force_bos_token_to_be_generated"] = true.into();
+    let old = |config: &mut serde_json::Value| {
+        for (key, value) in [
+            ("_num_labels", serde_json::json!(3)),
+            ("add_bias_logits", serde_json::json!(false)),
+            ("add_final_layer_norm", serde_json::json!(false)),
+            ("classif_dropout", serde_json::json!(0.1)),
+            ("early_stopping", serde_json::json!(true)),
+            ("force_bos_token_to_be_generated", serde_json::json!(true)),
+            ("gradient_checkpointing", serde_json::json!(false)),
+            ("length_penalty", serde_json::json!(0.6)),
+            ("min_length", serde_json::json!(5)),
+            ("no_repeat_ngram_size", serde_json::json!(3)),
+            ("normalize_before", serde_json::json!(false)),
+            ("normalize_embedding", serde_json::json!(true)),
+            ("num_hidden_layers", serde_json::json!(2)),
+            ("output_past", serde_json::json!(true)),
+            ("prefix", serde_json::json!(" ")),
+            ("task_specific_params", serde_json::json!({ "summarization": { "num_beams": 4 } })),
+        ] {
+            config[key] = value;
+        }
+    };
     let dir = edited("bart", old, same);
-    let generation = Seq2SeqBundle::open(dir.path(), &device()).unwrap().generation;
-    assert_eq!(generation.forced_bos_token_id, Some(0));
+    let bundle = Seq2SeqBundle::open(dir.path(), &device()).unwrap();
+    assert_eq!(bundle.generation.forced_bos_token_id, Some(0));
+    assert_eq!(bundle.generation.early_stopping, Some(EarlyStopping::Yes));
+    assert_eq!(bundle.generation.min_length, Some(5));
+    // What `config.json` said has its place in `generation_config.json` now.
+    let copy = tempfile::tempdir().unwrap();
+    bundle.save(copy.path()).unwrap();
+    let read = |name: &str| std::fs::read_to_string(copy.path().join(name)).unwrap();
+    assert!(read("generation_config.json").contains(r#""length_penalty": 0.6,"#));
+    assert!(!read("config.json").contains("length_penalty"));
+    assert_eq!(Seq2SeqBundle::open(copy.path(), &device()).unwrap().generation, bundle.generation);
 }
 
 #[test]

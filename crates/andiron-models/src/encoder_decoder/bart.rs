@@ -162,12 +162,16 @@ impl Architecture for BartConfig {
             "output_past",
             "prefix",
             "sep_token_id",
+            "tokenizer_class",
+            "torchscript",
         ],
         must_be_false: &[
             "add_bias_logits",
+            "add_cross_attention",
             "add_final_layer_norm",
             "normalize_before",
             "static_position_embeddings",
+            "tie_encoder_decoder",
         ],
     };
 

@@ -132,3 +132,53 @@ impl Seq2SeqGeneration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const NEVER: f32 = f32::NEG_INFINITY;
+
+    /// What `rules` make of four scores of 1 in the place after `len` ids, in a target of at most 5.
+    #[track_caller]
+    fn check(rules: Value, len: usize, expected: [f32; 4]) {
+        let mut fields = json!({ "decoder_start_token_id": 0, "eos_token_id": 2 });
+        fields.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+        let generation: Seq2SeqGeneration = serde_json::from_value(fields).unwrap();
+        let mut scores = [1.0; 4];
+        generation.constrain(len, 5, &mut scores);
+        assert_eq!(scores, expected);
+    }
+
+    #[test]
+    fn without_rules_scores_stay() {
+        check(json!({}), 1, [1.0; 4]);
+        check(json!({}), 4, [1.0; 4]);
+    }
+
+    #[test]
+    fn single_ids_are_banned_and_ends_never_are() {
+        check(json!({ "bad_words_ids": [[0], [2], [3, 1]] }), 2, [NEVER, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_second_id_may_be_forced() {
+        check(json!({ "forced_bos_token_id": 3 }), 1, [NEVER, NEVER, NEVER, 0.0]);
+        check(json!({ "forced_bos_token_id": 3 }), 2, [1.0; 4]);
+    }
+
+    #[test]
+    fn the_last_id_may_be_forced() {
+        let rules = json!({ "forced_eos_token_id": [2, 3], "bad_words_ids": [[3]] });
+        check(rules.clone(), 4, [NEVER, NEVER, 0.0, 0.0]);
+        check(rules, 3, [1.0, 1.0, 1.0, NEVER]);
+    }
+
+    #[test]
+    fn a_target_does_not_end_early() {
+        check(json!({ "min_length": 3 }), 2, [1.0, 1.0, NEVER, 1.0]);
+        check(json!({ "min_length": 3 }), 3, [1.0; 4]);
+    }
+}

@@ -153,13 +153,17 @@ impl Architecture for MarianConfig {
             "output_past",
             "prefix",
             "sep_token_id",
+            "tokenizer_class",
+            "torchscript",
             "static_position_embeddings",
         ],
         must_be_false: &[
             "add_bias_logits",
+            "add_cross_attention",
             "add_final_layer_norm",
             "normalize_before",
             "normalize_embedding",
+            "tie_encoder_decoder",
         ],
     };
 
