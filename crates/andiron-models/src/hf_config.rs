@@ -199,6 +199,17 @@ pub enum ConfigError {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
+    /// Some distances between positions have no bucket.
+    #[error(
+        "config key relative_attention_num_buckets is {n_buckets} and relative_attention_max_distance is \
+         {max_distance}: there must be 4 buckets or more, and a distance above half their number"
+    )]
+    Buckets {
+        /// Number of buckets.
+        n_buckets: usize,
+        /// Distance from which on all positions are in one bucket.
+        max_distance: usize,
+    },
     /// A probability is out of range.
     #[error("config key {key} is {value}: a probability lies in 0..1")]
     Probability {

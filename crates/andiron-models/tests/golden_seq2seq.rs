@@ -1,4 +1,5 @@
-//! Encoder-decoders: our numbers against those of `transformers` on the fixtures that `golden/seq2seq.py` made.
+//! Encoder-decoders: our numbers against those of `transformers` on the fixtures that `golden/seq2seq.py` and
+//! `golden/t5.py` made.
 
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 
@@ -24,8 +25,18 @@ const VALUES: f32 = 1e-4;
 const GRADIENTS: f32 = 1e-3;
 
 /// All fixtures: each architecture with what changes its mathematics.
-const FIXTURES: &[&str] =
-    &["bart", "bart-scaled", "bart-untied", "marian", "marian-separate", "marian-untied"];
+const FIXTURES: &[&str] = &[
+    "bart",
+    "bart-scaled",
+    "bart-untied",
+    "marian",
+    "marian-separate",
+    "marian-untied",
+    "t5",
+    "t5-gated",
+    "t5-silu",
+    "t5-tied",
+];
 
 #[derive(Deserialize)]
 struct Expected {

@@ -50,7 +50,7 @@ impl Seq2SeqBundle {
             _ => Seq2SeqGeneration::of(&config),
         };
         let mut files = weights::open(dir)?;
-        config.settle(&weights::stored_names(&files));
+        config.settle(&mut weights::Stored(&mut files)).map_err(LoadError::from)?;
         let model = config.init(Seed::new(0), device);
         let model = weights::load_from(model, &mut files, config.name_rules(), device)?;
         Ok(Self { config, model, generation, device: device.clone() })

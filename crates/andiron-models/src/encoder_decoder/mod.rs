@@ -6,6 +6,7 @@ mod conditioned;
 mod generation;
 pub mod marian;
 pub mod post_norm;
+pub mod t5;
 
 use andiron_core::cache::Memory;
 use andiron_core::{Forward, KvCache, Rows};
@@ -19,6 +20,7 @@ pub use generation::{EarlyStopping, Seq2SeqGeneration};
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;
 use crate::hf_config::ConfigError;
+use crate::weights::{FileError, Stored};
 
 /// What encoder-decoders' configurations say beyond those of all families.
 pub(crate) trait Seq2SeqArchitecture: Architecture {
@@ -36,8 +38,13 @@ pub(crate) trait Seq2SeqArchitecture: Architecture {
     /// Id before the first of a target.
     fn decoder_start_token_id(&self) -> u32;
 
-    /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
-    fn settle(&mut self, _stored: &[String]) {}
+    /// Decides by the tensors in the files what `config.json` leaves open, before a model is built.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    fn settle(&mut self, _stored: &mut Stored<'_>) -> Result<(), FileError> {
+        Ok(())
+    }
 }
 
 /// Forwards what only encoder-decoders have from the enums to the architectures.
@@ -90,7 +97,7 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(config) => config.decoder_start_token_id(),)+ }
             }
 
-            fn settle(&mut self, stored: &[String]) {
+            fn settle(&mut self, stored: &mut Stored<'_>) -> Result<(), FileError> {
                 match self { $(Self::$variant(config) => config.settle(stored),)+ }
             }
         }
@@ -102,8 +109,10 @@ architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel;
     Bart, "bart", bart::BartConfig;
     /// Marian, the models of OPUS-MT.
     Marian, "marian", marian::MarianConfig;
+    /// T5, its version 1.1 and Flan-T5.
+    T5, "t5", t5::T5Config;
 }
-forward_encoder_decoder!(Bart, Marian);
+forward_encoder_decoder!(Bart, Marian, T5);
 
 impl Seq2SeqConfig {
     /// Entries of the sources' vocabulary.
@@ -111,7 +120,7 @@ impl Seq2SeqConfig {
         self.sizes().vocab_size
     }
 
-    /// Longest source and longest target, in tokens.
+    /// Longest source and longest target, in tokens; `usize::MAX` if any length is read.
     pub fn max_positions(&self) -> usize {
         self.sizes().max_positions
     }

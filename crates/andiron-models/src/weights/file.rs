@@ -56,6 +56,11 @@ impl TensorFile {
         }
         Ok(Self { path: at(), file, metadata, data_start })
     }
+
+    /// Whether it holds a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
 }
 
 impl TensorSource for TensorFile {

@@ -76,9 +76,23 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     Ok(shards.iter().map(open).collect::<Result<_, _>>()?)
 }
 
-/// The names of all tensors in `files`.
-pub(crate) fn stored_names<S: TensorSource>(files: &[S]) -> Vec<String> {
-    files.iter().flat_map(TensorSource::tensors).map(|(name, _)| name).collect()
+/// The tensors in a model's files, for what its configuration leaves open.
+pub(crate) struct Stored<'a>(pub(crate) &'a mut [TensorFile]);
+
+impl Stored<'_> {
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|file| file.has(name))
+    }
+
+    /// Whether two tensors that there are have the same elements.
+    pub(crate) fn same(&mut self, name: &str, other: &str) -> Result<bool, FileError> {
+        Ok(self.read(name)? == self.read(other)?)
+    }
+
+    fn read(&mut self, name: &str) -> Result<Option<Vec<f32>>, FileError> {
+        self.0.iter_mut().find(|file| file.has(name)).map(|file| file.read_f32(name)).transpose()
+    }
 }
 
 /// Where a parameter is: number of the file, name in it.

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{load, load_from, open, stored_names};
+pub(crate) use load::{Stored, load, load_from, open};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
 pub(crate) use source::TensorSource;
@@ -84,7 +84,13 @@ pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Names in files that no field can have, because they are keywords or look like an enum's variant, by the field's name.
-const UNSPEAKABLE: &[(&str, &str)] = &[("self_", "self"), ("layer_norm_", "LayerNorm")];
+const UNSPEAKABLE: &[(&str, &str)] = &[
+    ("self_", "self"),
+    ("layer_norm_", "LayerNorm"),
+    ("self_attention_", "SelfAttention"),
+    ("enc_dec_attention_", "EncDecAttention"),
+    ("dense_relu_dense_", "DenseReluDense"),
+];
 
 /// The path of the module that a traversal is in: give it what `enter_module` and `exit_module` are told.
 #[derive(Clone, Debug, Default)]

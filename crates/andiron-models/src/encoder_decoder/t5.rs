@@ -1,0 +1,351 @@
+//! T5: positions told by what is added to scores, norms before the sublayers that subtract no mean, and no biases.
+//!
+//! Papers: Raffel et al. 2020, <https://arxiv.org/abs/1910.10683>; Shazeer 2020, "GLU Variants Improve Transformer",
+//! <https://arxiv.org/abs/2002.05202>, for the gated form of T5 1.1 and Flan-T5. Hugging Face:
+//! `T5ForConditionalGeneration`, and `T5Model`, whose head is the table of tokens.
+//!
+//! Unlike its neighbours its scores are not divided by the root of the head width, and a table of [relative
+//! positions](andiron_core::position::relative) in the first block of either half serves all blocks of that half. Sources
+//! and targets may be of any length. Two things differ between T5 1.0 and 1.1, and `tie_word_embeddings` says neither for
+//! certain:
+//!
+//! - whether the head is the table of tokens. The files decide: it is, unless they hold a `lm_head.weight` of other
+//!   values.
+//! - whether the decoder's output is divided by the root of `d_model`: `scale_decoder_outputs`; a `config.json` without
+//!   that key means yes, unless its `tie_word_embeddings` is false.
+//!
+//! Not supported: the encoder alone, and heads for labels and spans.
+
+mod model;
+
+use andiron_core::position::relative::RelativeBiasConfig;
+use andiron_kernels::random::Seed;
+use burn::tensor::Device;
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+pub use model::T5;
+
+use super::generation::strip;
+use super::{Seq2SeqArchitecture, check_class, check_ids};
+use crate::bundle::Ids;
+use crate::catalog::{Architecture, Sizes};
+use crate::hf_config::{Activation, ConfigError, InertKeys, positive, probability};
+use crate::weights::{FileError, NameRules, Stored};
+
+/// `config.json` of a T5, in Hugging Face's field names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct T5Config {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Width of a head, whatever `d_model` is.
+    pub d_kv: usize,
+    /// Width inside the feed-forward parts.
+    pub d_ff: usize,
+    /// Number of the encoder's blocks.
+    pub num_layers: usize,
+    /// Number of the decoder's blocks; as many as the encoder has if absent.
+    #[serde(default)]
+    pub num_decoder_layers: Option<usize>,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Buckets of relative positions.
+    #[serde(default = "buckets")]
+    pub relative_attention_num_buckets: usize,
+    /// Distance from which on all positions are in one bucket.
+    #[serde(default = "far")]
+    pub relative_attention_max_distance: usize,
+    /// Form of the feed-forward parts.
+    #[serde(default)]
+    pub feed_forward_proj: FeedForwardProj,
+    /// Activation of the feed-forward parts; goes before what `feed_forward_proj` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dense_act_fn: Option<Activation>,
+    /// Whether the feed-forward parts are gated; goes before what `feed_forward_proj` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_gated_act: Option<bool>,
+    /// Whether the head is the table of tokens. A directory's files decide it anew.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// Whether the decoder's output is divided by the root of `d_model`.
+    #[serde(default = "yes")]
+    pub scale_decoder_outputs: bool,
+    /// Dropout on the embeddings, on what each sublayer adds, inside the feed-forward parts, on attention probabilities
+    /// and after the last norms, in training.
+    #[serde(default = "tenth")]
+    pub dropout_rate: f64,
+    /// Added to mean squares.
+    #[serde(default = "default_eps")]
+    pub layer_norm_epsilon: f64,
+    /// Multiplies the standard deviations of initial weights.
+    #[serde(default = "one")]
+    pub initializer_factor: f64,
+    /// Id that fills rows up.
+    #[serde(default = "pad")]
+    pub pad_token_id: Option<u32>,
+    /// Ids that end a text.
+    #[serde(default = "eos")]
+    pub eos_token_id: Ids,
+    /// Id before the first of a target; that of padding if absent.
+    #[serde(default)]
+    pub decoder_start_token_id: Option<u32>,
+}
+
+fn buckets() -> usize {
+    32
+}
+
+fn far() -> usize {
+    128
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+fn default_eps() -> f64 {
+    1e-6
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn pad() -> Option<u32> {
+    Some(0)
+}
+
+fn eos() -> Ids {
+    Ids::One(1)
+}
+
+/// Form of a feed-forward part, written `relu` or `gated-silu`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedForwardProj {
+    gated: bool,
+    activation: Activation,
+}
+
+impl FeedForwardProj {
+    /// `activation(x · wi) · wo`.
+    pub fn plain(activation: Activation) -> Self {
+        Self { gated: false, activation }
+    }
+
+    /// `(activation(x · wi_0) ∘ (x · wi_1)) · wo`. As `gated-gelu` means the tanh form, the exact one becomes it too.
+    pub fn gated(activation: Activation) -> Self {
+        let activation = if activation == Activation::Gelu { Activation::GeluNew } else { activation };
+        Self { gated: true, activation }
+    }
+}
+
+impl Default for FeedForwardProj {
+    fn default() -> Self {
+        Self::plain(Activation::Relu)
+    }
+}
+
+impl Serialize for FeedForwardProj {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.gated, self.activation) {
+            (true, Activation::GeluNew) => serializer.serialize_str("gated-gelu"),
+            (true, activation) => serializer.collect_str(&format_args!("gated-{activation}")),
+            (false, activation) => serializer.collect_str(&activation),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FeedForwardProj {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = String::deserialize(deserializer)?;
+        match form.strip_prefix("gated-") {
+            Some(name) => Activation::deserialize(name.into_deserializer()).map(Self::gated),
+            None => Activation::deserialize(form.as_str().into_deserializer()).map(Self::plain),
+        }
+    }
+}
+
+const CLASS: &str = "T5ForConditionalGeneration";
+
+/// Classes whose heads are implemented; the last is a former name of the first.
+const CLASSES: &str = "T5ForConditionalGeneration, T5Model, T5WithLMHeadModel";
+
+const TABLE: &str = "shared.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Names of the table of tokens.
+const TABLES: &[(&str, &str)] =
+    &[("encoder.embed_tokens.weight", TABLE), ("decoder.embed_tokens.weight", TABLE), (HEAD, TABLE)];
+
+impl T5Config {
+    /// The smallest published model of version 1.0, of 60 million parameters.
+    pub fn small() -> Self {
+        Self {
+            vocab_size: 32128,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 2048,
+            num_layers: 6,
+            num_decoder_layers: None,
+            num_heads: 8,
+            relative_attention_num_buckets: buckets(),
+            relative_attention_max_distance: far(),
+            feed_forward_proj: FeedForwardProj::default(),
+            dense_act_fn: None,
+            is_gated_act: None,
+            tie_word_embeddings: true,
+            scale_decoder_outputs: true,
+            dropout_rate: tenth(),
+            layer_norm_epsilon: default_eps(),
+            initializer_factor: one(),
+            pad_token_id: pad(),
+            eos_token_id: eos(),
+            decoder_start_token_id: pad(),
+        }
+    }
+
+    /// The smallest published model of version 1.1, of 77 million parameters, which is also the shape of the smallest
+    /// Flan-T5.
+    pub fn small_v1_1() -> Self {
+        Self {
+            d_ff: 1024,
+            num_layers: 8,
+            num_heads: 6,
+            feed_forward_proj: FeedForwardProj::gated(Activation::GeluNew),
+            tie_word_embeddings: false,
+            scale_decoder_outputs: false,
+            ..Self::small()
+        }
+    }
+
+    fn n_decoder_layers(&self) -> usize {
+        self.num_decoder_layers.unwrap_or(self.num_layers)
+    }
+
+    fn activation(&self) -> Activation {
+        self.dense_act_fn.unwrap_or(self.feed_forward_proj.activation)
+    }
+
+    fn is_gated(&self) -> bool {
+        self.is_gated_act.unwrap_or(self.feed_forward_proj.gated)
+    }
+
+    fn relative_bias(&self, causal: bool) -> RelativeBiasConfig {
+        RelativeBiasConfig {
+            n_heads: self.num_heads,
+            n_buckets: self.relative_attention_num_buckets,
+            max_distance: self.relative_attention_max_distance,
+            causal,
+        }
+    }
+}
+
+impl Architecture for T5Config {
+    type Model = T5;
+    const INERT: InertKeys = InertKeys {
+        dropped: &[
+            "bos_token_id",
+            "classifier_dropout",
+            "gradient_checkpointing",
+            "is_encoder_decoder",
+            "n_positions",
+            "output_past",
+            "prefix",
+            "sep_token_id",
+            "tokenizer_class",
+        ],
+        must_be_false: &[],
+    };
+
+    fn class_name(&self) -> &'static str {
+        CLASS
+    }
+
+    fn name_rules(&self) -> NameRules {
+        NameRules {
+            // Some files have a table of relative positions where the model has none.
+            ignored: &["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"],
+            tied: if self.tie_word_embeddings { TABLES } else { &TABLES[..2] },
+            ..NameRules::default()
+        }
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        check_class(fields, CLASSES)?;
+        strip(fields);
+        let untied = fields.get("tie_word_embeddings") == Some(&Value::Bool(false));
+        fields.entry("scale_decoder_outputs").or_insert((!untied).into());
+        fields.retain(|key, value| key != "tie_word_embeddings" || !value.is_null());
+        Ok(())
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        fields.insert("is_encoder_decoder".to_owned(), true.into());
+        fields.insert("is_gated_act".to_owned(), self.is_gated().into());
+        fields.insert("dense_act_fn".to_owned(), self.activation().to_string().into());
+        fields.insert("num_decoder_layers".to_owned(), self.n_decoder_layers().into());
+        fields.insert("decoder_start_token_id".to_owned(), self.decoder_start_token_id().into());
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.vocab_size)?;
+        positive("d_model", self.d_model)?;
+        positive("d_kv", self.d_kv)?;
+        positive("d_ff", self.d_ff)?;
+        positive("num_layers", self.num_layers)?;
+        positive("num_decoder_layers", self.n_decoder_layers())?;
+        positive("num_heads", self.num_heads)?;
+        probability("dropout_rate", self.dropout_rate)?;
+        if ![true, false].map(|causal| self.relative_bias(causal).is_sound()).iter().all(|&sound| sound) {
+            let (n_buckets, max_distance) =
+                (self.relative_attention_num_buckets, self.relative_attention_max_distance);
+            return Err(ConfigError::Buckets { n_buckets, max_distance });
+        }
+        check_ids(self)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: usize::MAX,
+            bos_token_id: None,
+            eos_token_id: self.eos_token_id.as_slice().first().copied(),
+        }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> T5 {
+        T5::new(self, seed, device)
+    }
+}
+
+impl Seq2SeqArchitecture for T5Config {
+    fn d_model(&self) -> usize {
+        self.d_model
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.pad_token_id.unwrap_or(0)
+    }
+
+    fn decoder_start_token_id(&self) -> u32 {
+        self.decoder_start_token_id.unwrap_or(self.pad_token_id())
+    }
+
+    fn settle(&mut self, stored: &mut Stored<'_>) -> Result<(), FileError> {
+        let tables = TABLES.iter().map(|(name, _)| *name).filter(|name| *name != HEAD);
+        let table = std::iter::once(TABLE).chain(tables).find(|name| stored.has(name));
+        self.tie_word_embeddings = match table {
+            Some(table) if stored.has(HEAD) => stored.same(table, HEAD)?,
+            _ => true,
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,328 @@
+//! The modules of a T5, their fields named as in its files.
+
+use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
+use andiron_core::cache::Memory;
+use andiron_core::embedding::EmbeddingConfig;
+use andiron_core::linear::LinearConfig;
+use andiron_core::norm::RmsNormConfig;
+use andiron_core::ops::{self, WeightLayout};
+use andiron_core::position::relative::RelativeBias;
+use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm, Rows};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::{HEAD, T5Config, TABLE};
+use crate::family::EncoderDecoder;
+use crate::hf_config::Activation;
+
+/// A T5 with its language-model head.
+#[derive(Module, Debug)]
+pub struct T5 {
+    shared: Embedding,
+    encoder: Encoder,
+    decoder: Decoder,
+    lm_head: Option<Embedding>,
+    #[module(skip)]
+    output_scale: Option<f32>,
+    #[module(skip)]
+    dropout: f32,
+}
+
+#[derive(Module, Debug)]
+struct Encoder {
+    block: Vec<EncoderBlock>,
+    final_layer_norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Decoder {
+    block: Vec<DecoderBlock>,
+    final_layer_norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct EncoderBlock {
+    layer: (SelfAttention, FeedForward),
+}
+
+#[derive(Module, Debug)]
+struct DecoderBlock {
+    layer: (SelfAttention, CrossAttention, FeedForward),
+}
+
+#[derive(Module, Debug)]
+struct SelfAttention {
+    self_attention_: Attention,
+    layer_norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct CrossAttention {
+    enc_dec_attention_: Attention,
+    layer_norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct FeedForward {
+    dense_relu_dense_: Dense,
+    layer_norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    /// In the first block; the others add what it adds.
+    relative_attention_bias: Option<RelativeBias>,
+    #[module(skip)]
+    n_heads: usize,
+    #[module(skip)]
+    dropout: f32,
+}
+
+#[derive(Module, Debug)]
+struct Dense {
+    wi: Option<Linear>,
+    wi_0: Option<Linear>,
+    wi_1: Option<Linear>,
+    wo: Linear,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    dropout: f32,
+}
+
+impl T5 {
+    /// A model with random weights.
+    pub(super) fn new(config: &T5Config, seed: Seed, device: &Device) -> Self {
+        Fresh { config, seed, device }.model()
+    }
+}
+
+impl EncoderDecoder for T5 {
+    fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let s = ids_bs.dims()[1];
+        let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout);
+        let bias_bhts = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
+        for (index, EncoderBlock { layer }) in self.encoder.block.iter().enumerate() {
+            let scoring = Scoring { bias_bhts: bias_bhts.clone(), ..Scoring::new(1.0, Sight::ALL) };
+            x_bsd = layer.0.forward(x_bsd, index, scoring, cx);
+            x_bsd = layer.1.forward(x_bsd, cx);
+        }
+        cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout)
+    }
+
+    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
+        let of = |block: &DecoderBlock| {
+            let attention = &block.layer.1.enc_dec_attention_;
+            let [keys, values] = [&attention.k, &attention.v]
+                .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
+            (keys, values)
+        };
+        Memory::new(self.decoder.block.iter().map(of).collect(), rows)
+    }
+
+    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
+        let t = ids_bt.dims()[1];
+        let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout);
+        let bias_bhts = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
+        for (index, DecoderBlock { layer }) in self.decoder.block.iter().enumerate() {
+            let scoring = Scoring { bias_bhts: bias_bhts.clone(), ..Scoring::new(1.0, Sight::PAST) };
+            x_btd = layer.0.forward(x_btd, index, scoring, cx);
+            x_btd = layer.1.forward(x_btd, memory, index, cx);
+            x_btd = layer.2.forward(x_btd, cx);
+        }
+        cx.advance(t);
+        let x_btd = cx.dropout(self.decoder.final_layer_norm.forward(x_btd), self.dropout);
+        match self.output_scale {
+            Some(scale) => x_btd * scale,
+            None => x_btd,
+        }
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
+    }
+
+    fn head_bias(&self) -> Option<Tensor<1>> {
+        None
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.decoder.block.len(), usize::MAX)
+    }
+}
+
+impl SelfAttention {
+    /// What this block and those after it add to scores, if it has the table.
+    fn bias(&self, t: usize, s: usize) -> Option<Tensor<4>> {
+        self.self_attention_.relative_attention_bias.as_ref().map(|bias| bias.forward(t, s))
+    }
+
+    fn forward(&self, x_btd: Tensor<3>, layer: usize, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<3> {
+        let attention = &self.self_attention_;
+        let normal_btd = self.layer_norm.forward(x_btd.clone());
+        let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
+            .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
+        let past = cx.past(layer, k_bthk, v_bthk);
+        let attended = attend(q_bthk, past, Scoring { dropout: attention.dropout, ..scoring }, cx);
+        x_btd + attention.output(attended, cx)
+    }
+}
+
+impl CrossAttention {
+    fn forward(&self, x_btd: Tensor<3>, memory: &Memory, layer: usize, cx: &mut Forward<'_>) -> Tensor<3> {
+        let attention = &self.enc_dec_attention_;
+        let q_bthk = attention.heads(attention.q.forward(self.layer_norm.forward(x_btd.clone())));
+        let attended = attend_memory(q_bthk, memory, layer, (1.0, attention.dropout), cx);
+        x_btd + attention.output(attended, cx)
+    }
+}
+
+impl Attention {
+    /// `[batch, t, heads · width]` → `[batch, t, heads, width]`.
+    fn heads(&self, x_bti: Tensor<3>) -> Tensor<4> {
+        let [b, t, d_inner] = x_bti.dims();
+        x_bti.reshape([b, t, self.n_heads, d_inner / self.n_heads])
+    }
+
+    fn output(&self, x_bthk: Tensor<4>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let [b, t, h, k] = x_bthk.dims();
+        cx.dropout(self.o.forward(x_bthk.reshape([b, t, h * k])), self.dropout)
+    }
+}
+
+impl FeedForward {
+    fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let dense = &self.dense_relu_dense_;
+        let inner_btf = dense.inner(self.layer_norm.forward(x_btd.clone()));
+        let fed = dense.wo.forward(cx.dropout(inner_btf, dense.dropout));
+        x_btd + cx.dropout(fed, dense.dropout)
+    }
+}
+
+impl Dense {
+    fn inner(&self, x_btd: Tensor<3>) -> Tensor<3> {
+        let activate = |x_btf| ops::activate(x_btf, self.activation.function());
+        match (&self.wi, &self.wi_0, &self.wi_1) {
+            (_, Some(gate), Some(up)) => activate(gate.forward(x_btd.clone())) * up.forward(x_btd),
+            (Some(up), _, _) => activate(up.forward(x_btd)),
+            _ => unreachable!("a feed-forward part is plain or gated"),
+        }
+    }
+}
+
+/// Makes parameters, each drawn from a stream of its own name.
+struct Fresh<'a> {
+    config: &'a T5Config,
+    seed: Seed,
+    device: &'a Device,
+}
+
+impl Fresh<'_> {
+    fn model(&self) -> T5 {
+        let config = self.config;
+        // An output that is not scaled wants a smaller head to begin with.
+        let head_width = if config.scale_decoder_outputs { 1 } else { config.d_model };
+        T5 {
+            shared: self.table(TABLE, 1),
+            encoder: Encoder {
+                block: (0..config.num_layers).map(|index| self.encoder_block(index)).collect(),
+                final_layer_norm: self.norm(),
+            },
+            decoder: Decoder {
+                block: (0..config.n_decoder_layers()).map(|index| self.decoder_block(index)).collect(),
+                final_layer_norm: self.norm(),
+            },
+            lm_head: (!config.tie_word_embeddings).then(|| self.table(HEAD, head_width)),
+            output_scale: config.scale_decoder_outputs.then(|| 1.0 / (config.d_model as f32).sqrt()),
+            dropout: config.dropout_rate as f32,
+        }
+    }
+
+    fn encoder_block(&self, index: usize) -> EncoderBlock {
+        let name = |layer| format!("encoder.block.{index}.layer.{layer}");
+        let bias = (index == 0).then_some(false);
+        EncoderBlock { layer: (self.self_attention(&name(0), bias), self.feed_forward(&name(1))) }
+    }
+
+    fn decoder_block(&self, index: usize) -> DecoderBlock {
+        let name = |layer| format!("decoder.block.{index}.layer.{layer}");
+        let bias = (index == 0).then_some(true);
+        let cross_attention = CrossAttention {
+            enc_dec_attention_: self.attention(&format!("{}.EncDecAttention", name(1)), None),
+            layer_norm: self.norm(),
+        };
+        let (first, last) = (self.self_attention(&name(0), bias), self.feed_forward(&name(2)));
+        DecoderBlock { layer: (first, cross_attention, last) }
+    }
+
+    fn self_attention(&self, name: &str, bias: Option<bool>) -> SelfAttention {
+        SelfAttention {
+            self_attention_: self.attention(&format!("{name}.SelfAttention"), bias),
+            layer_norm: self.norm(),
+        }
+    }
+
+    /// `bias` says whether there is a table of relative positions, and whether it is causal.
+    fn attention(&self, name: &str, bias: Option<bool>) -> Attention {
+        let config = self.config;
+        let (d, d_inner) = (config.d_model, config.num_heads.saturating_mul(config.d_kv));
+        let linear = |part: &str, sizes, width| self.linear(&format!("{name}.{part}"), sizes, width);
+        Attention {
+            // Narrow, because scores are not scaled.
+            q: linear("q", (d, d_inner), d.saturating_mul(config.d_kv)),
+            k: linear("k", (d, d_inner), d),
+            v: linear("v", (d, d_inner), d),
+            o: linear("o", (d_inner, d), d_inner),
+            relative_attention_bias: bias.map(|causal| {
+                let seed = self.seed.derive(&format!("{name}.relative_attention_bias.weight"));
+                config.relative_bias(causal).init(self.std(d), seed, self.device)
+            }),
+            n_heads: config.num_heads,
+            dropout: config.dropout_rate as f32,
+        }
+    }
+
+    fn feed_forward(&self, name: &str) -> FeedForward {
+        let (d, d_inner) = (self.config.d_model, self.config.d_ff);
+        let part = |part: &str| format!("{name}.DenseReluDense.{part}");
+        let inner = |name: &str| self.linear(&part(name), (d, d_inner), d);
+        let gated = self.config.is_gated();
+        FeedForward {
+            dense_relu_dense_: Dense {
+                wi: (!gated).then(|| inner("wi")),
+                wi_0: gated.then(|| inner("wi_0")),
+                wi_1: gated.then(|| inner("wi_1")),
+                wo: self.linear(&part("wo"), (d_inner, d), d_inner),
+                activation: self.config.activation(),
+                dropout: self.config.dropout_rate as f32,
+            },
+            layer_norm: self.norm(),
+        }
+    }
+
+    /// Standard deviation of the weights of a map from so many inputs.
+    fn std(&self, width: usize) -> f32 {
+        self.config.initializer_factor as f32 / (width as f32).sqrt()
+    }
+
+    fn linear(&self, name: &str, (d_input, d_output): (usize, usize), width: usize) -> Linear {
+        let seed = self.seed.derive(&format!("{name}.weight"));
+        let sizes = LinearConfig { d_input, d_output, bias: false, layout: WeightLayout::OutIn };
+        sizes.init(self.std(width), seed, self.device)
+    }
+
+    fn table(&self, name: &str, width: usize) -> Embedding {
+        let sizes = EmbeddingConfig { n_entries: self.config.vocab_size, d_model: self.config.d_model };
+        sizes.init(self.std(width), self.seed.derive(name), self.device)
+    }
+
+    fn norm(&self) -> RmsNorm {
+        let (d_model, eps) = (self.config.d_model, self.config.layer_norm_epsilon);
+        RmsNormConfig { d_model, eps, unit_offset: false }.init(self.device)
+    }
+}
