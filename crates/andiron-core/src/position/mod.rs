@@ -1,4 +1,5 @@
 //! Where a token stands, told to a model that would not notice otherwise.
 
+pub mod rope_scaling;
 pub mod rotary;
 pub mod sinusoidal;
