@@ -59,7 +59,8 @@ impl EncoderBundle {
         files: &mut [S],
         device: &Device,
     ) -> Result<Self, LoadError> {
-        config.settle(&weights::stored_names(files));
+        let names = files.iter().flat_map(|file| file.tensors()).map(|(name, _)| name);
+        config.settle(&names.collect::<Vec<_>>());
         let bundle = Self::init(config, Seed::new(0), device);
         let model = weights::load_from(bundle.model, files, bundle.config.name_rules(), device)?;
         Ok(Self { model, embedding, ..bundle })
