@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::{Forward, Rows};
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::{Conditioned, EarlyStopping};
-use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::generate::{Decoding, EarlyStopping, GenerateOptions, SamplingParams};
 use andiron_models::weights::{ParamPath, names};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use burn::module::{Module, ModuleVisitor, Param};
