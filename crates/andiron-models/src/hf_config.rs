@@ -28,6 +28,9 @@ const ALWAYS_INERT: &[&str] = &[
     "use_cache",
 ];
 
+/// More layers than any model has: a number from a file is not believed beyond it.
+const MAX_LAYERS: usize = 1 << 12;
+
 /// Keys of one architecture's `config.json` that are not fields of its configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct InertKeys {
@@ -88,6 +91,12 @@ impl Activation {
 
 pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigError> {
     if value == 0 { Err(ConfigError::Zero { key }) } else { Ok(()) }
+}
+
+/// Checks a number of layers, for each of which something is allocated before the weights are looked at.
+pub(crate) fn layers(key: &'static str, value: usize) -> Result<(), ConfigError> {
+    positive(key, value)?;
+    if value > MAX_LAYERS { Err(ConfigError::TooMany { key, value, limit: MAX_LAYERS }) } else { Ok(()) }
 }
 
 pub(crate) fn probability(key: &'static str, value: f64) -> Result<(), ConfigError> {
@@ -161,6 +170,16 @@ pub enum ConfigError {
     Zero {
         /// The key.
         key: &'static str,
+    },
+    /// A number is beyond what any model has.
+    #[error("config key {key} is {value}: at most {limit} are believed")]
+    TooMany {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// What would be believed.
+        limit: usize,
     },
     /// The heads do not divide the width.
     #[error("{heads} attention heads do not divide a width of {width} evenly")]

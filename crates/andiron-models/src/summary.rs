@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-/// Names of tables that are looked up, never multiplied with.
+/// Names of what is looked up or added, never multiplied with.
 const LOOKED_UP: &[&str] = &[
+    "encoder.embed_tokens.weight",
+    "final_logits_bias",
     "wpe.weight",
     "position_embeddings.weight",
     "token_type_embeddings.weight",
@@ -66,10 +68,9 @@ impl Summary {
             parts[at].parameters += elements(shape);
         }
         let own_head = tensors.iter().any(|(name, _)| ends_with_any(name, HEADS));
-        let multiplied = |name: &str| match ends_with_any(name, TOKENS) {
-            true => predicts && !own_head,
-            false => !ends_with_any(name, LOOKED_UP),
-        };
+        let head = predicts && !own_head;
+        let multiplied =
+            |name: &str| !ends_with_any(name, LOOKED_UP) && (head || !ends_with_any(name, TOKENS));
         let products = tensors.iter().filter(|(name, shape)| shape.len() == 2 && multiplied(name));
         Self {
             parameters: parts.iter().map(|part| part.parameters).sum(),
@@ -141,5 +142,15 @@ mod tests {
         untied.push(tensor("lm_head.weight", &[10, 4]));
         assert_eq!(Summary::new(&untied, true).product_parameters, 40 + 32);
         assert_eq!(Summary::new(&untied, true).flops_per_token(), 144);
+    }
+
+    #[test]
+    fn of_two_tables_the_targets_is_multiplied_with() {
+        let tensors = [
+            tensor("model.encoder.embed_tokens.weight", &[10, 4]),
+            tensor("model.decoder.embed_tokens.weight", &[7, 4]),
+            tensor("final_logits_bias", &[1, 7]),
+        ];
+        assert_eq!(Summary::new(&tensors, true).product_parameters, 28);
     }
 }

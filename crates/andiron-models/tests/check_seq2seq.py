@@ -60,7 +60,13 @@ CONFIGS = {
 }
 # What `generation_config.json` says, for the greedy targets too.
 GENERATION = {
-    "bart": {"forced_bos_token_id": 0, "max_length": 15, "num_beams": 4, "length_penalty": 0.6, "no_repeat_ngram_size": 3},
+    "bart": {
+        "forced_bos_token_id": 0,
+        "max_length": 15,
+        "num_beams": 4,
+        "length_penalty": 0.6,
+        "no_repeat_ngram_size": 3,
+    },
     "marian": {"max_length": 15, "num_beams": 4, "renormalize_logits": True},
 }
 

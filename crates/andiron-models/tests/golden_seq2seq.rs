@@ -389,6 +389,11 @@ fn what_cannot_be_built_is_refused_by_name() {
     check("bart", &|config| config["normalize_before"] = true.into(), "normalize_before");
     check("bart", &|config| config["encoder_attention_heads"] = 5.into(), "5 attention heads");
     check("bart", &|config| config["decoder_attention_heads"] = 0.into(), "decoder_attention_heads");
+    for key in ["vocab_size", "encoder_ffn_dim", "max_position_embeddings"] {
+        check("bart", &|config| config[key] = u64::MAX.into(), "shape");
+    }
+    check("bart", &|config| config["d_model"] = (3u64 << 61).into(), "shape");
+    check("bart", &|config| config["encoder_layers"] = u64::MAX.into(), "encoder_layers");
     check("bart", &|config| config["surprise"] = 1.into(), "surprise");
     check("bart", &|config| config["dropout"] = 1.into(), "dropout");
     check("bart", &|config| config["decoder_start_token_id"] = 47.into(), "decoder_start_token_id");
@@ -407,4 +412,56 @@ fn what_cannot_be_built_is_refused_by_name() {
     let dropped =
         |stored: &str| if stored == "model.shared.weight" { Vec::new() } else { vec![stored.to_owned()] };
     check_refused(edited("bart", |_| (), dropped).path(), "model.shared.weight");
+}
+
+/// Opens a directory and, if that is possible, says something.
+fn try_out(dir: &Path) {
+    let Ok(bundle) = Seq2SeqBundle::open(dir, &device()) else { return };
+    let conditioned = Conditioned::new(&bundle, &[5]);
+    let options = GenerateOptions { max_new_tokens: 3, ..GenerateOptions::default() };
+    if let Ok(mut decoding) = Decoding::new(&conditioned, &[conditioned.start()], options) {
+        while let Ok(Some(_)) = decoding.next_token(&conditioned) {}
+    }
+}
+
+#[test]
+fn no_value_of_a_key_makes_it_panic() {
+    let values = serde_json::json!([
+        null,
+        true,
+        0,
+        1,
+        -1,
+        46,
+        47,
+        4_294_967_296u64,
+        u64::MAX,
+        0.5,
+        1e300,
+        "never",
+        [],
+        [3],
+        [-1],
+        [[47]],
+        [[]],
+        {}
+    ]);
+    for name in ["bart-scaled", "marian-separate"] {
+        for file in ["config.json", "generation_config.json"] {
+            let dir = edited(name, |_| (), same);
+            let path = dir.path().join(file);
+            let original: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(fixture(name).join(file)).unwrap()).unwrap();
+            let mut keys: Vec<String> = original.as_object().unwrap().keys().cloned().collect();
+            keys.extend(["bad_words_ids", "max_length", "min_length", "early_stopping"].map(str::to_owned));
+            for key in keys {
+                for value in values.as_array().unwrap() {
+                    let mut changed = original.clone();
+                    changed[&key] = value.clone();
+                    std::fs::write(&path, changed.to_string()).unwrap();
+                    try_out(dir.path());
+                }
+            }
+        }
+    }
 }

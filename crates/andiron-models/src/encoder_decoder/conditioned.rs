@@ -12,8 +12,8 @@ use crate::generate::{Logits, NextToken};
 /// What comes next in the target of one source.
 ///
 /// A target begins with [`Conditioned::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
-/// stop ids are those of [`Seq2SeqGeneration::eos_token_id`]. Ids that a [`Seq2SeqGeneration`] rules out have a logit of
-/// minus infinity.
+/// stop ids are those of [`Seq2SeqGeneration::eos_token_id`]. What [`Seq2SeqGeneration::constrain`] rules out has a logit
+/// of minus infinity.
 #[derive(Clone, Debug)]
 pub struct Conditioned {
     model: Seq2SeqModel,

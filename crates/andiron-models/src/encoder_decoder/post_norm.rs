@@ -1,5 +1,5 @@
-//! The encoder-decoder of Vaswani et al., as BART and Marian have it: each sublayer's output is added to its input, then
-//! normalised.
+//! The encoder-decoder of Vaswani et al., as BART and Marian have it: each sublayer's output is added to its input,
+//! then normalised.
 //!
 //! The two differ in how positions are told, in a norm after the embeddings, and in which tables are one:
 //!
@@ -7,7 +7,7 @@
 //! |---|---|
 //! | one for sources, targets and head | `model.shared` |
 //! | the targets' is the head's | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
-//! | none are one | those two and `lm_head`; where sources and targets would share, also a `model.shared` that is not used |
+//! | none are one | those two, `lm_head`, and an idle `model.shared` where sources and targets would share |
 
 use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
 use andiron_core::cache::Memory;
@@ -19,7 +19,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::encoder::layers::Fresh;
 use crate::family::EncoderDecoder;
-use crate::hf_config::{Activation, ConfigError, positive, probability};
+use crate::hf_config::{Activation, ConfigError, layers, positive, probability};
 use crate::weights::NameRules;
 
 /// Entries of a table of learned positions before that of position 0.
@@ -64,10 +64,10 @@ impl PostNormSizes {
         positive("decoder_vocab_size", self.decoder.vocab_size)?;
         positive("max_position_embeddings", self.max_positions)?;
         positive("d_model", self.d_model)?;
-        positive("encoder_layers", self.encoder.n_layers)?;
+        layers("encoder_layers", self.encoder.n_layers)?;
         positive("encoder_attention_heads", self.encoder.n_heads)?;
         positive("encoder_ffn_dim", self.encoder.d_hidden)?;
-        positive("decoder_layers", self.decoder.n_layers)?;
+        layers("decoder_layers", self.decoder.n_layers)?;
         positive("decoder_attention_heads", self.decoder.n_heads)?;
         positive("decoder_ffn_dim", self.decoder.d_hidden)?;
         for heads in [self.encoder.n_heads, self.decoder.n_heads] {
@@ -130,7 +130,7 @@ impl PostNormSizes {
             embed_tokens: own_table.then(|| table("embed_tokens", stack.vocab_size)),
             embed_positions: self
                 .learned
-                .then(|| table("embed_positions", self.max_positions + POSITION_OFFSET)),
+                .then(|| table("embed_positions", self.max_positions.saturating_add(POSITION_OFFSET))),
             layernorm_embedding: self.learned.then(|| fresh.norm(d)),
             layers: (0..stack.n_layers).map(layer).collect(),
         }
