@@ -33,11 +33,12 @@ pub const VERBS: &[Verb] = &[
     program("tokenizer", "Train, evaluate and inspect tokenizers"),
     program("pretrain", "Train a model from a TOML config; --resume goes on after an interruption"),
     program("evaluate", "Measure a model directory on held-out text"),
-    program("predict", "Answer a JSONL file of rows: one output row per input row"),
+    program("predict", "Answer a JSONL file: continue, score, embed, label, find answers, and more"),
     program("generate", "Continue a prompt on the terminal"),
     program("chat", "Talk with a model on the terminal"),
     program("serve", "Serve a model directory over HTTP, with an OpenAI-compatible API and a web page"),
     program("inspect", "Show what a model is made of: parts, parameters, memory, work per token"),
+    program("export", "Write a model in another layout: a Hugging Face directory, or a GGUF file"),
     program("doctor", "Say what this machine has and which backend and kernels are used"),
     development(
         "bench",

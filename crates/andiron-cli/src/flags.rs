@@ -57,7 +57,7 @@ enum Verb {
     Pretrain(verbs::pretrain::Pretrain),
     /// Measure a model's loss and perplexity on a text
     Evaluate(verbs::evaluate::Evaluate),
-    /// Answer the rows of a JSONL file: score texts or continue prompts
+    /// Answer the rows of a JSONL file: continue, score, embed, label, find answers, and more
     Predict(verbs::predict::Predict),
     /// Continue a prompt
     Generate(verbs::generate::Generate),
@@ -67,6 +67,8 @@ enum Verb {
     Serve(verbs::serve::Serve),
     /// Show what a model is made of: parts, parameters, memory, work per token
     Inspect(verbs::inspect::Inspect),
+    /// Write a model in another layout: a Hugging Face directory, or a GGUF file
+    Export(verbs::export::Export),
     /// Show what this machine has and what this build uses of it
     Doctor(verbs::doctor::Doctor),
     /// Measure the speed of this build on this machine
@@ -90,6 +92,7 @@ impl Flags {
             Verb::Chat(verb) => verb.run(common),
             Verb::Serve(verb) => verb.run(common),
             Verb::Inspect(verb) => verb.run(common),
+            Verb::Export(verb) => verb.run(common),
             Verb::Doctor(verb) => verb.run(common),
             Verb::Bench(verb) => verb.run(common),
         }

@@ -4,6 +4,7 @@ mod exit;
 mod flags;
 mod lines;
 mod machine;
+mod model;
 mod progress;
 mod stop;
 mod text;

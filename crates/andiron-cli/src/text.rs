@@ -1,23 +1,12 @@
 //! Text in, text out: a decoder with its tokenizer, and one generation from prompt to finish reason.
 
-use std::path::Path;
-
-use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
-use andiron_models::DecoderBundle;
+use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder};
 use andiron_models::generate::{Decoding, FinishReason, GenerateOptions, SamplingParams};
 use anyhow::Context as _;
-use burn::tensor::Device;
 use clap::Args;
 
 use crate::exit::Usage;
-
-/// A model directory, opened: the decoder, and its tokenizer if there is one.
-#[derive(Debug)]
-pub struct TextModel {
-    /// The decoder.
-    pub bundle: DecoderBundle,
-    tokenizer: Option<Tokenizer>,
-}
+use crate::model::TextModel;
 
 /// What one generation gave.
 #[derive(Clone, Debug)]
@@ -33,41 +22,6 @@ pub struct Completion {
 }
 
 impl TextModel {
-    /// Opens the model directory `dir` on `device`.
-    pub fn open(dir: &Path, device: &Device) -> anyhow::Result<Self> {
-        let bundle = DecoderBundle::open(dir, device)?;
-        let tokenizer = if dir.join("tokenizer.json").exists() {
-            let tokenizer = Tokenizer::load(dir)
-                .with_context(|| format!("cannot use the tokenizer in {}", dir.display()))?;
-            anyhow::ensure!(
-                tokenizer.vocab_size() <= bundle.config.vocab_size(),
-                "the tokenizer in {} has {} ids but the model only {}: they do not belong together",
-                dir.display(),
-                tokenizer.vocab_size(),
-                bundle.config.vocab_size()
-            );
-            Some(tokenizer)
-        } else {
-            None
-        };
-        Ok(Self { bundle, tokenizer })
-    }
-
-    /// The tokenizer.
-    ///
-    /// # Errors
-    /// If the model directory has none.
-    pub fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
-        self.tokenizer
-            .as_ref()
-            .context("the model directory has no tokenizer.json: give token ids instead of text")
-    }
-
-    /// The tokenizer, if there is one.
-    pub fn into_parts(self) -> (DecoderBundle, Option<Tokenizer>) {
-        (self.bundle, self.tokenizer)
-    }
-
     /// The ids of a prompt; an empty one becomes the id that begins or ends a text, if the model has such an id.
     pub fn encode_prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
         let ids = self.tokenizer()?.encode(text)?;
@@ -90,14 +44,13 @@ impl TextModel {
         mut show: impl FnMut(&str),
     ) -> anyhow::Result<Completion> {
         anyhow::ensure!(
-            stops.is_empty() || self.tokenizer.is_some(),
+            stops.is_empty() || self.tokenizer().is_ok(),
             "a stop string needs a tokenizer and the model directory has no tokenizer.json"
         );
         options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
         let stop_ids = options.stop_ids.clone();
         let mut decoding = Decoding::new(&self.bundle, prompt, options)?;
-        let mut stream =
-            self.tokenizer.as_ref().map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
+        let mut stream = self.tokenizer().ok().map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
         let mut matcher = StopMatcher::new(stops.iter().cloned())?;
         let mut text = String::new();
         let mut add = |piece: &str, text: &mut String| {

@@ -102,7 +102,7 @@ impl DecoderBundle {
         let sizes = config.sizes();
         let generation = GenerationDefaults {
             bos_token_id: sizes.bos_token_id,
-            eos_token_id: sizes.eos_token_id.map_or(Ids::default(), Ids::One),
+            eos_token_id: config.end_ids(),
             ..GenerationDefaults::default()
         };
         let model = config.init(seed, device);

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
-use crate::decoder::gpt2;
+use crate::bundle::Ids;
+use crate::decoder::{gpt2, llama, mistral, qwen2, qwen3};
 use crate::family::Decoder;
 use crate::hf_config::{ConfigError, InertKeys};
 use crate::weights::NameRules;
@@ -61,6 +62,11 @@ pub trait Architecture: Serialize + DeserializeOwned {
 
     /// What generation and training ask of any model.
     fn sizes(&self) -> Sizes;
+
+    /// Ids that end a text: [`Sizes::eos_token_id`] and any others.
+    fn end_ids(&self) -> Ids {
+        self.sizes().eos_token_id.map_or(Ids::default(), Ids::One)
+    }
 
     /// A model with random weights, each parameter drawn from its own stream of `seed`, when it is first used.
     fn init(&self, seed: Seed, device: &Device) -> Self::Model;
@@ -116,7 +122,7 @@ macro_rules! architectures {
             }
 
             /// Reads the fields of a `config.json`, `model_type` taken out.
-            fn from_fields(
+            pub(crate) fn from_fields(
                 model_type: &str,
                 fields: serde_json::Map<String, serde_json::Value>,
             ) -> Option<Result<Self, $crate::catalog::ReadError>> {
@@ -156,6 +162,11 @@ macro_rules! architectures {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::sizes(config),)+ }
             }
 
+            /// Ids that end a text.
+            pub fn end_ids(&self) -> $crate::bundle::Ids {
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::end_ids(config),)+ }
+            }
+
             /// Checks that the sizes describe a model. Serde alone does not.
             ///
             /// # Errors
@@ -191,8 +202,16 @@ macro_rules! forward_decoder {
 architectures! { "a decoder", DecoderConfig, DecoderModel;
     /// GPT-2 and what shares its shape, such as nanoGPT's models.
     Gpt2, "gpt2", gpt2::Gpt2Config;
+    /// Llama and what shares its shape, such as SmolLM.
+    Llama, "llama", llama::LlamaConfig;
+    /// Mistral.
+    Mistral, "mistral", mistral::MistralConfig;
+    /// Qwen 2 and 2.5.
+    Qwen2, "qwen2", qwen2::Qwen2Config;
+    /// Qwen 3.
+    Qwen3, "qwen3", qwen3::Qwen3Config;
 }
-forward_decoder!(Gpt2);
+forward_decoder!(Gpt2, Llama, Mistral, Qwen2, Qwen3);
 
 impl DecoderConfig {
     /// Entries of the vocabulary.

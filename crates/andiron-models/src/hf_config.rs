@@ -99,6 +99,10 @@ pub(crate) fn layers(key: &'static str, value: usize) -> Result<(), ConfigError>
     if value > MAX_LAYERS { Err(ConfigError::TooMany { key, value, limit: MAX_LAYERS }) } else { Ok(()) }
 }
 
+pub(crate) fn positive_number(key: &'static str, value: f64) -> Result<(), ConfigError> {
+    if value.is_finite() && value > 0.0 { Ok(()) } else { Err(ConfigError::NotPositive { key, value }) }
+}
+
 pub(crate) fn probability(key: &'static str, value: f64) -> Result<(), ConfigError> {
     if (0.0..1.0).contains(&value) { Ok(()) } else { Err(ConfigError::Probability { key, value }) }
 }
@@ -209,6 +213,43 @@ pub enum ConfigError {
         n_buckets: usize,
         /// Distance from which on all positions are in one bucket.
         max_distance: usize,
+    },
+    /// The key heads cannot be shared out.
+    #[error(
+        "num_attention_heads is {heads}: it must be a multiple of num_key_value_heads, which is {key_heads}"
+    )]
+    KeyHeads {
+        /// Heads of queries.
+        heads: usize,
+        /// Heads of keys and values.
+        key_heads: usize,
+    },
+    /// Channels of a head cannot be turned in pairs.
+    #[error("heads are {width} wide: rotary positions need an even head_dim")]
+    OddHead {
+        /// Width of a head.
+        width: usize,
+    },
+    /// The types of layers are not those of all layers.
+    #[error("config key layer_types has {types} entries: it must have one for each of {layers} layers")]
+    LayerTypes {
+        /// Entries.
+        types: usize,
+        /// Layers.
+        layers: usize,
+    },
+    /// A layer with a window, and no window.
+    #[error(
+        "config key layer_types has sliding_attention: set sliding_window to its tokens and use_sliding_window to true"
+    )]
+    NoWindow,
+    /// A number that must be positive is not.
+    #[error("config key {key} is {value}: it must be finite and above 0")]
+    NotPositive {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: f64,
     },
     /// A probability is out of range.
     #[error("config key {key} is {value}: a probability lies in 0..1")]

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod any;
 pub mod bundle;
 pub mod catalog;
 pub mod decoder;
@@ -11,6 +12,7 @@ pub mod hf_config;
 pub mod summary;
 pub mod weights;
 
+pub use any::{AnyBundle, AnyConfig, Family};
 pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
 pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};

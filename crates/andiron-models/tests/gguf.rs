@@ -7,8 +7,11 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use andiron_core::Forward;
-use andiron_models::weights::gguf::{Array, GgufError, GgufFile, GgufWeights, Value, config_json};
-use andiron_models::{Decoder, DecoderBundle};
+use andiron_models::encoder::{EmbedPipeline, Pooling};
+use andiron_models::weights::gguf::{
+    Array, GgufError, GgufFile, GgufWeights, Value, config_json, tokenizer_config_json, tokenizer_json,
+};
+use andiron_models::{Decoder, DecoderBundle, EncoderBundle};
 use common::{assert_close, device, floats, ids};
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -298,4 +301,35 @@ fn what_a_configuration_cannot_say_is_refused() {
     refused("gpt2.expert_count", 8, "gpt2.expert_count is not supported");
     refused("gpt2.context_length", 0, "gpt2.context_length must be a positive integer");
     refused("gpt2.context_length", 7, "no metadata key gpt2.embedding_length");
+}
+
+#[test]
+fn an_embedding_model_is_what_its_directory_is() {
+    let from_file = EncoderBundle::open(&fixture("bert.gguf"), &device()).unwrap();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
+    let mut from_dir = EncoderBundle::open(&dir, &device()).unwrap();
+    let pipeline = EmbedPipeline { pooling: Pooling::Mean, normalize: true, max_tokens: None };
+    assert_eq!(from_file.embedding, Some(pipeline));
+    from_dir.embedding = Some(pipeline);
+    let texts = [vec![2, 5, 6, 7, 3], vec![2, 9, 3]];
+    assert_eq!(from_file.embed(&texts), from_dir.embed(&texts));
+    // It has no pooler, and what is saved of it has none either.
+    let saved = tempfile::tempdir().unwrap();
+    from_file.save(saved.path()).unwrap();
+    let again = EncoderBundle::open(saved.path(), &device()).unwrap();
+    assert_eq!(again.embed(&texts), from_file.embed(&texts));
+    assert_eq!(from_dir.n_parameters() - from_file.n_parameters(), 24 * 24 + 24);
+    assert_eq!(again.n_parameters(), from_file.n_parameters());
+}
+
+#[test]
+fn word_pieces_are_spelt_as_in_a_vocabulary() {
+    let file = GgufFile::open(&fixture("bert.gguf")).unwrap();
+    let json = tokenizer_json(&file).unwrap();
+    let vocab = &json["model"]["vocab"];
+    assert_eq!((&vocab["[CLS]"], &vocab["the"], &vocab["##s"]), (&json!(2), &json!(5), &json!(7)));
+    assert_eq!(vocab.as_object().unwrap().len(), 53);
+    assert_eq!(json["added_tokens"].as_array().unwrap().len(), 5);
+    let config = tokenizer_config_json(&file).unwrap();
+    assert_eq!((&config["mask_token"], &config["unk_token"]), (&json!("[MASK]"), &json!("[UNK]")));
 }

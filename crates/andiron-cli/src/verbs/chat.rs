@@ -13,7 +13,8 @@ use super::generate::finish;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::text::{Sampling, TextModel};
+use crate::model::TextModel;
+use crate::text::Sampling;
 
 /// Longest line that somebody says, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -25,7 +26,7 @@ const MAX_LINE: u64 = 1 << 20;
 /// `sum_logprob`.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What the model is told before the conversation

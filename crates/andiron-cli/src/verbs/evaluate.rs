@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::text::TextModel;
+use crate::model::TextModel;
 
 /// Measure a model's loss and perplexity on a text
 ///
@@ -23,7 +23,7 @@ use crate::text::TextModel;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A text or JSONL file, encoded with the model's tokenizer
@@ -115,9 +115,10 @@ fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other.
+/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other; of a
+/// GGUF file, all of it.
 fn hash(dir: &Path) -> anyhow::Result<String> {
-    let single = dir.join("model.safetensors");
+    let single = if dir.is_dir() { dir.join("model.safetensors") } else { dir.to_owned() };
     let mut files = vec![single.clone()];
     if !single.exists() {
         let list = || format!("cannot list {}", dir.display());

@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::text::{Sampling, TextModel};
+use crate::model::TextModel;
+use crate::text::Sampling;
 
 /// Continue a prompt
 ///
@@ -19,7 +20,7 @@ use crate::text::{Sampling, TextModel};
 /// `sum_logprob`.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// The text to continue; `-` reads it from standard input, its line ends included

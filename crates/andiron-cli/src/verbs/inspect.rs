@@ -1,10 +1,9 @@
 //! `andiron inspect`: what a model is made of.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use andiron_kernels::random::Seed;
+use andiron_models::AnyConfig;
 use andiron_models::summary::Summary;
-use andiron_models::{DecoderConfig, weights};
 use clap::Args;
 use serde_json::json;
 
@@ -21,7 +20,7 @@ const PRECISIONS: &[(&str, f64)] =
 /// Reads sizes only: no weight is loaded.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Model directory, or a `config.json`
+    /// Model directory, a GGUF file or a `config.json`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
 }
@@ -29,9 +28,12 @@ pub struct Inspect {
 impl Inspect {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let config = DecoderConfig::read(&config_file(&self.model))?;
-        let model = config.init(Seed::new(0), &common.open_device()?);
-        let summary = Summary::new(&weights::names(&model), true);
+        let config = match self.model.extension().is_some_and(|extension| extension == "json") {
+            true => AnyConfig::read(&self.model)?,
+            false => AnyConfig::open(&self.model)?,
+        };
+        let summary = config.summary(&common.open_device()?);
+        let sizes = config.sizes();
         if common.json {
             let parts = summary.parts.iter().map(|part| {
                 json!({ "name": part.name, "repeats": part.repeats, "tensors": part.tensors,
@@ -43,10 +45,11 @@ impl Inspect {
             out!(
                 "{}",
                 json!({
+                    "family": config.family().to_string(),
                     "model_type": config.model_type(),
                     "class": config.class_name(),
-                    "vocab_size": config.vocab_size(),
-                    "max_positions": config.max_positions(),
+                    "vocab_size": sizes.vocab_size,
+                    "max_positions": sizes.max_positions,
                     "parameters": summary.parameters,
                     "flops_per_token": summary.flops_per_token(),
                     "weight_bytes": memory.collect::<serde_json::Map<_, _>>(),
@@ -55,8 +58,8 @@ impl Inspect {
             )?;
             return Ok(Ending::Done);
         }
-        out!("{} ({})", config.class_name(), config.model_type())?;
-        out!("vocabulary {}, up to {} tokens", config.vocab_size(), config.max_positions())?;
+        out!("{} ({}), {}", config.class_name(), config.model_type(), config.family())?;
+        out!("vocabulary {}, up to {} tokens", sizes.vocab_size, sizes.max_positions)?;
         out!("")?;
         let width = summary.parts.iter().map(|part| part.name.len()).max().unwrap_or(0).max("part".len());
         out!("{:width$}  {:>7}  {:>7}  {:>13}  {:>6}", "part", "repeats", "tensors", "parameters", "share")?;
@@ -83,11 +86,4 @@ impl Inspect {
 /// Memory of the weights. Whole numbers by block carry a scale of two bytes for every 32 elements.
 fn weight_bytes(summary: &Summary, per_element: f64) -> u64 {
     (summary.parameters as f64 * per_element) as u64
-}
-
-fn config_file(model: &Path) -> PathBuf {
-    match model.is_dir() {
-        true => model.join("config.json"),
-        false => model.to_owned(),
-    }
 }

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod doctor;
 pub mod evaluate;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod predict;

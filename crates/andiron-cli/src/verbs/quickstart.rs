@@ -23,7 +23,7 @@ use super::{prepare, pretrain};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::text::TextModel;
+use crate::model::TextModel;
 
 /// Shakespeare's plays; see `examples/data/README.md` for where they come from.
 const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.txt");

@@ -5,24 +5,24 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::WhenFull;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{Access, ApiKey, ServedModel, Server, ServerConfig, Stopped};
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::{Map, Value};
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
-use crate::text::TextModel;
+use crate::model::TextModel;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
 /// SIGTERM or Ctrl-C finishes the running requests first; a second one ends them.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// The model's name in the API; by default the name of its directory, or of the run it came from
@@ -72,7 +72,7 @@ impl Serve {
         config.model = ServedModel {
             created: since_epoch.as_secs(),
             stop_ids,
-            tokenizer_config: tokenizer_config(&self.model)?,
+            tokenizer_config: tokenizer.as_ref().map(Tokenizer::config).unwrap_or_default(),
             ..config.model
         };
         config.access = Access { keys, insecure_no_auth: self.insecure_no_auth, ..Access::default() };
@@ -125,13 +125,4 @@ fn read_keys(path: &Path) -> anyhow::Result<Vec<ApiKey>> {
         return Err(Usage(format!("{} holds no API key: write one on each line", path.display())).into());
     }
     Ok(keys)
-}
-
-fn tokenizer_config(model: &Path) -> anyhow::Result<Map<String, Value>> {
-    let path = model.join("tokenizer_config.json");
-    if !path.exists() {
-        return Ok(Map::new());
-    }
-    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not a JSON object", path.display()))
 }

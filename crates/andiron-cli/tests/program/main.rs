@@ -7,6 +7,7 @@
 mod bad_input;
 mod common;
 mod predict;
+mod predict_encoder;
 mod quickstart;
 #[cfg(unix)]
 mod readme;

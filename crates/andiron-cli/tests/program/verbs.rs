@@ -233,3 +233,32 @@ fn every_verb_explains_itself() {
     }
     assert_eq!(place.ok(&["--version"]), format!("andiron {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn a_model_goes_through_gguf_and_back_unchanged() {
+    let place = Place::new();
+    place.ok(&["prepare", "corpus.txt", "--vocab-size", "300", "-o", "data"]);
+    place.write("run.toml", crate::common::PRETRAIN.replace("vocab_size = 70", "vocab_size = 300"));
+    place.ok(&["pretrain", "run.toml", "--set", "run.steps=2"]);
+    let greedy = |model: &str| {
+        place.json(&["generate", "--model", model, "To be", "--max-tokens", "12", "--temperature", "0"])
+    };
+    let first = greedy("run/model");
+    let said = place.json(&["export", "--model", "run/model", "-o", "one.gguf"]);
+    assert_eq!(
+        (&said["output"], place.read("one.gguf").len() as u64),
+        (&"one.gguf".into(), said["bytes"].as_u64().unwrap())
+    );
+    assert_eq!(greedy("one.gguf"), first);
+    place.ok(&["export", "--model", "one.gguf", "-o", "back"]);
+    assert_eq!(greedy("back"), first);
+    assert_eq!(place.read("back/model.safetensors"), place.read("run/model/model.safetensors"));
+    let half = place.json(&["export", "--model", "back", "--format", "gguf", "--half", "-o", "half"]);
+    assert!(half["bytes"].as_u64().unwrap() * 10 < said["bytes"].as_u64().unwrap() * 8, "{half}");
+
+    place.fails(&["export", "--model", "run/model", "-o", "back"], 1, &["back", "--replace"]);
+    place.ok(&["export", "--model", "run/model", "-o", "back", "--replace"]);
+    place.fails(&["export", "--model", "run/model", "-o", "other", "--half"], 2, &["--half"]);
+    let shown = place.json(&["inspect", "--model", "one.gguf"]);
+    assert_eq!((&shown["model_type"], &shown["vocab_size"]), (&"gpt2".into(), &300.into()));
+}

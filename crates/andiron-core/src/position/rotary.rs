@@ -25,18 +25,8 @@ impl Rotary {
 
     /// The angles of the `columns` new tokens of a pass.
     pub fn angles(&self, columns: usize, cx: &Forward<'_>, device: &Device) -> Angles {
-        let positions = cx.positions(columns);
-        let shape = [positions.len(), columns, 1, self.frequencies.len()];
-        let angles: Vec<f32> = positions
-            .into_iter()
-            .flatten()
-            .flat_map(|position| self.frequencies.iter().map(move |frequency| position as f32 * frequency))
-            .collect();
-        let table = |of: fn(f32) -> f32| {
-            let values: Vec<f32> = angles.iter().map(|&angle| of(angle) * self.amplitude).collect();
-            Tensor::from_data(TensorData::new(values, shape), device)
-        };
-        Angles { cos_bt1k: table(f32::cos), sin_bt1k: table(f32::sin) }
+        let of_row = |positions| (positions, self.clone());
+        Angles::of(&cx.positions(columns).into_iter().map(of_row).collect::<Vec<_>>(), device)
     }
 }
 
@@ -48,6 +38,24 @@ pub struct Angles {
 }
 
 impl Angles {
+    /// The angles of these positions, each row's with frequencies of its own. One row may stand for all.
+    pub(super) fn of(rows: &[(Vec<usize>, Rotary)], device: &Device) -> Self {
+        let (columns, pairs) =
+            rows.first().map_or((0, 0), |(positions, rotary)| (positions.len(), rotary.frequencies.len()));
+        let shape = [rows.len(), columns, 1, pairs];
+        let table = |of: fn(f32) -> f32| {
+            let mut values = Vec::with_capacity(shape.iter().product());
+            for (positions, rotary) in rows {
+                for &position in positions {
+                    let angles = rotary.frequencies.iter().map(|frequency| position as f32 * frequency);
+                    values.extend(angles.map(|angle| of(angle) * rotary.amplitude));
+                }
+            }
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        Self { cos_bt1k: table(f32::cos), sin_bt1k: table(f32::sin) }
+    }
+
     /// Turns the first channels of every head, as many as there are frequencies for; the rest stay as they are.
     ///
     /// # Shape

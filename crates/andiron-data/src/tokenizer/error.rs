@@ -62,6 +62,16 @@ pub enum TokenizerError {
         /// What the template engine, or the template itself, said.
         message: String,
     },
+    /// Two texts do not fit together.
+    #[error(
+        "the first text has {tokens} tokens, which leaves no room for the second within the {limit} that the model reads"
+    )]
+    NoRoom {
+        /// Tokens of the first text.
+        tokens: usize,
+        /// Tokens that the model reads.
+        limit: usize,
+    },
     /// The text cannot be written without an id that is reserved for control.
     #[error("the text contains {token:?}, which this tokenizer can only express as a control token")]
     ControlToken {

@@ -36,6 +36,15 @@ impl Files {
         Self { assigned: Some(special), ..Self::of_json(tokenizer) }
     }
 
+    pub(super) fn with_config(mut self, config: Map<String, Value>) -> Self {
+        self.config = Some((pretty(config.clone()), config));
+        self
+    }
+
+    pub(super) fn config(&self, special: &SpecialTokens) -> Map<String, Value> {
+        self.config.as_ref().map_or_else(|| config_of(special), |(_, config)| config.clone())
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, TokenizerError> {
         let (file, dir) = if path.is_dir() {
             (path.join(TOKENIZER), Some(path))

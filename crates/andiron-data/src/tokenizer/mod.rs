@@ -7,13 +7,15 @@
 //! | to encode | use | control tokens in the text | tokens added around it |
 //! |---|---|---|---|
 //! | what a user wrote, or training text | [`Tokenizer::encode`] | are ordinary text | none |
-//! | the input of an encoder | [`Tokenizer::encode_framed`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
+//! | the input of an encoder | [`Tokenizer::frame`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
+//! | the same, some of it to be guessed | [`Tokenizer::frame_masked`] | the mask is meant, others are refused | the same |
 //! | a template that the operator wrote | [`Tokenizer::encode_markup`] | become control tokens | none |
 
 mod bytes;
 mod chat;
 mod error;
 mod files;
+mod frame;
 mod special;
 mod stop;
 mod stream;
@@ -22,16 +24,19 @@ mod validate;
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use tokenizers::{Encoding, Model, Token};
+use serde_json::{Map, Value};
+use tokenizers::{Encoding, Model as _};
 
 use validate::{Decoding, Facts};
 
 pub use chat::Message;
 pub use error::{TokenizerError, TokenizerFault};
+pub use frame::{Framed, Place};
 pub use special::SpecialTokens;
 pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
@@ -100,6 +105,14 @@ impl Tokenizer {
         Self::from_files(files::Files::of_json(json.to_vec()))
     }
 
+    /// Makes a tokenizer from the contents of a `tokenizer.json` and a `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// If the content is not a tokenizer that works.
+    pub fn from_contents(json: &[u8], config: Map<String, Value>) -> Result<Self, TokenizerError> {
+        Self::from_files(files::Files::of_json(json.to_vec()).with_config(config))
+    }
+
     fn from_files(files: files::Files) -> Result<Self, TokenizerError> {
         let facts = validate::validate(&files.tokenizer)?;
         let special = files.special_tokens()?;
@@ -160,23 +173,12 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The ids of a text as an encoder wants it: [`encode`](Self::encode), with the tokens around it that the
-    /// tokenizer's post-processor adds.
+    /// The ids of a text as an encoder wants it: those of [`frame`](Self::frame), however many.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub fn encode_framed(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let ids = self.encode(text)?;
-        let literal = &self.inner.literal;
-        if literal.get_post_processor().is_none() {
-            return Ok(ids);
-        }
-        guard("add the tokens around a text", || {
-            let tokens =
-                ids.iter().map(|&id| Token::new(id, literal.id_to_token(id).unwrap_or_default(), (0, 0)));
-            let encoding = Encoding::from_tokens(tokens.collect(), 0);
-            Ok(literal.post_process(encoding, None, true)?.get_ids().to_vec())
-        })
+        Ok(self.frame(text, None, usize::MAX)?.ids)
     }
 
     /// The ids of a text in which control tokens are meant: a chat template's output, never a user's text.
@@ -185,12 +187,7 @@ impl Tokenizer {
     /// As for [`encode`](Self::encode).
     pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let inner = &*self.inner;
-        let markup = inner.markup.get_or_init(|| {
-            let mut markup = inner.literal.clone();
-            markup.set_encode_special_tokens(false);
-            markup
-        });
-        let result = guard("encode", || Ok(markup.encode_fast(text, false)?.get_ids().to_vec()));
+        let result = guard("encode", || Ok(inner.markup().encode_fast(text, false)?.get_ids().to_vec()));
         match (&inner.facts.characters, result) {
             // The library's message does not say which character it was.
             (Some(characters), Err(error)) => {
@@ -268,6 +265,11 @@ impl Tokenizer {
         self.inner.files.chat_template()
     }
 
+    /// What `tokenizer_config.json` says, or would say.
+    pub fn config(&self) -> Map<String, Value> {
+        self.inner.files.config(&self.inner.special)
+    }
+
     /// The BLAKE3 hash of `tokenizer.json` in hexadecimal, by which datasets and checkpoints name it.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint
@@ -298,10 +300,29 @@ impl Inner {
         Ok(())
     }
 
-    /// Some models hold control tokens in their own vocabulary and find them in any text. Taking the text apart
-    /// after the first character of each such find leaves nothing to find.
+    fn markup(&self) -> &tokenizers::Tokenizer {
+        self.markup.get_or_init(|| {
+            let mut markup = self.literal.clone();
+            markup.set_encode_special_tokens(false);
+            markup
+        })
+    }
+
     fn encode_around_reserved(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         let encoding = guard("encode", || self.literal.encode(text, false))?;
+        for piece in self.pieces_around_reserved(text, &encoding)? {
+            ids.extend_from_slice(self.encode_piece(&text[piece])?.get_ids());
+        }
+        Ok(())
+    }
+
+    /// Some models hold control tokens in their own vocabulary and find them in any text. Taking the text apart
+    /// after the first character of each such find leaves nothing to find.
+    fn pieces_around_reserved(
+        &self,
+        text: &str,
+        encoding: &Encoding,
+    ) -> Result<Vec<Range<usize>>, TokenizerError> {
         let mut cuts = vec![0];
         for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             let Some(token) = self.reserved.get(id) else { continue };
@@ -314,15 +335,15 @@ impl Inner {
             cuts.push(cut);
         }
         cuts.push(text.len());
-        for pair in cuts.windows(2) {
-            let piece = &text[pair[0]..pair[1]];
-            let encoding = guard("encode", || self.literal.encode_fast(piece, false))?;
-            if let Some(token) = encoding.get_ids().iter().find_map(|id| self.reserved.get(id)) {
-                return Err(TokenizerError::ControlToken { token: token.clone() });
-            }
-            ids.extend_from_slice(encoding.get_ids());
+        Ok(cuts.windows(2).map(|pair| pair[0]..pair[1]).collect())
+    }
+
+    fn encode_piece(&self, piece: &str) -> Result<Encoding, TokenizerError> {
+        let encoding = guard("encode", || self.literal.encode(piece, false))?;
+        match encoding.get_ids().iter().find_map(|id| self.reserved.get(id)) {
+            Some(token) => Err(TokenizerError::ControlToken { token: token.clone() }),
+            None => Ok(encoding),
         }
-        Ok(())
     }
 
     /// What decoding sees of an id.

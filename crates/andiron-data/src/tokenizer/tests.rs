@@ -353,7 +353,7 @@ fn framing_adds_what_the_post_processor_says() {
 /// Llama 2's way: spaces are `▁`, unknown characters become byte tokens.
 fn byte_fallback() -> Tokenizer {
     let mut json = small_bpe();
-    let mut vocab: serde_json::Map<String, Value> = serde_json::Map::new();
+    let mut vocab: Map<String, Value> = Map::new();
     for (id, token) in ["<unk>", "▁", "a", "b", "▁a", "你"].into_iter().enumerate() {
         vocab.insert(token.into(), id.into());
     }

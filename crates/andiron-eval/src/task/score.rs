@@ -1,9 +1,9 @@
 //! Log-probability of each token of a sequence, given all before it.
 
 use andiron_core::Forward;
-use andiron_models::Decoder;
 use andiron_models::generate::log_sum_exp;
-use burn::tensor::Device;
+use andiron_models::{Decoder, EncoderDecoder};
+use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 
 use super::batch::upload_rows;
@@ -14,11 +14,11 @@ const LOGITS_AT_ONCE: usize = 1 << 24;
 /// What a model thinks of a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
-    /// Natural-log probability of each token given all before it; `None` for the first, which has none before.
+    /// Natural-log probability of each token given all before it; `None` for the first of a text, which has none before.
     pub logprobs: Vec<Option<f32>>,
     /// Sum of the log-probabilities; 0 for a sequence of fewer than two tokens.
     pub sum_logprob: f64,
-    /// Whether each token is the most likely one at its place (the lowest id among equals); `None` for the first.
+    /// Whether each token is the most likely one at its place (the lowest id among equals); `None` where there is no log-probability.
     pub is_greedy: Vec<Option<bool>>,
 }
 
@@ -44,35 +44,84 @@ pub fn score(
     context: usize,
     device: &Device,
 ) -> Result<Scores, ScoreError> {
+    let vocab_size = model.head().dims()[0];
+    check(ids, context, vocab_size)?;
+    let Some((_, targets)) = ids.split_first() else { return Ok(Scores::default()) };
+    let mut scores = Scores { logprobs: vec![None], sum_logprob: 0.0, is_greedy: vec![None] };
+    if !targets.is_empty() {
+        let read = &ids[..targets.len()];
+        let hidden_btd = model.hidden(upload_rows(read, 1, device), &mut Forward::evaluation());
+        scores.add(hidden_btd, targets, vocab_size, |rows_btd| model.logits(rows_btd));
+    }
+    Ok(scores)
+}
+
+/// Scores every token of a target given a source, the target beginning after the id `start`, which is not scored.
+///
+/// Every token has a score. Source and target have at most `context` tokens, `start` not counted.
+///
+/// # Errors
+/// If one is longer than `context`, the source is empty, or an id is outside its vocabulary.
+///
+/// # Panics
+/// If `context` is more than the model can read.
+pub fn score_target(
+    model: &impl EncoderDecoder,
+    [source, target]: [&[u32]; 2],
+    start: u32,
+    [source_vocab, context]: [usize; 2],
+    device: &Device,
+) -> Result<Scores, ScoreError> {
+    check(source, context, source_vocab)?;
+    let vocab_size = model.head().dims()[0];
+    check(target, context, vocab_size)?;
+    if source.is_empty() {
+        return Err(ScoreError::EmptySource);
+    }
+    let mut scores = Scores::default();
+    if let Some((_, before)) = target.split_last() {
+        let memory = model.encode(upload_rows(source, 1, device), &mut Forward::evaluation());
+        let read = [&[start], before].concat();
+        let hidden_btd = model.hidden(upload_rows(&read, 1, device), &memory, &mut Forward::evaluation());
+        scores.add(hidden_btd, target, vocab_size, |rows_btd| model.logits(rows_btd));
+    }
+    Ok(scores)
+}
+
+fn check(ids: &[u32], context: usize, vocab_size: usize) -> Result<(), ScoreError> {
     if ids.len() > context {
         return Err(ScoreError::TooLong { tokens: ids.len(), context });
     }
-    let vocab_size = model.head().dims()[0];
-    if let Some((position, &id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
-        return Err(ScoreError::UnknownId { id, position, vocab_size });
+    match ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
+        Some((position, &id)) => Err(ScoreError::UnknownId { id, position, vocab_size }),
+        None => Ok(()),
     }
-    let Some((_, targets)) = ids.split_first() else { return Ok(Scores::default()) };
-    let mut scores = Scores { logprobs: vec![None], sum_logprob: 0.0, is_greedy: vec![None] };
-    if targets.is_empty() {
-        return Ok(scores);
-    }
-    let read = &ids[..targets.len()];
-    let hidden_btd = model.hidden(upload_rows(read, 1, device), &mut Forward::evaluation());
-    let d = hidden_btd.dims()[2];
-    let block = (LOGITS_AT_ONCE / vocab_size).max(1);
-    for (number, targets) in targets.chunks(block).enumerate() {
-        let start = number * block;
-        let rows_btd = hidden_btd.clone().slice([0..1, start..start + targets.len(), 0..d]);
-        let logits = model.logits(rows_btd).into_data().convert::<f32>();
-        let logits = logits.as_slice::<f32>().expect("just converted to f32");
-        for (logits, &target) in logits.chunks_exact(vocab_size).zip(targets) {
-            let logprob = logits[target as usize] - log_sum_exp(logits);
-            scores.logprobs.push(Some(logprob));
-            scores.sum_logprob += f64::from(logprob);
-            scores.is_greedy.push(Some(most_likely(logits) == target as usize));
+}
+
+impl Scores {
+    /// Adds the scores of `targets`, each predicted by the hidden state at its place.
+    fn add(
+        &mut self,
+        hidden_btd: Tensor<3>,
+        targets: &[u32],
+        vocab_size: usize,
+        logits: impl Fn(Tensor<3>) -> Tensor<3>,
+    ) {
+        let d = hidden_btd.dims()[2];
+        let block = (LOGITS_AT_ONCE / vocab_size).max(1);
+        for (number, targets) in targets.chunks(block).enumerate() {
+            let start = number * block;
+            let rows_btd = hidden_btd.clone().slice([0..1, start..start + targets.len(), 0..d]);
+            let logits = logits(rows_btd).into_data().convert::<f32>();
+            let logits = logits.as_slice::<f32>().expect("just converted to f32");
+            for (logits, &target) in logits.chunks_exact(vocab_size).zip(targets) {
+                let logprob = logits[target as usize] - log_sum_exp(logits);
+                self.logprobs.push(Some(logprob));
+                self.sum_logprob += f64::from(logprob);
+                self.is_greedy.push(Some(most_likely(logits) == target as usize));
+            }
         }
     }
-    Ok(scores)
 }
 
 /// The lowest id with the highest logit.
@@ -98,6 +147,9 @@ pub enum ScoreError {
         /// The limit.
         context: usize,
     },
+    /// There is nothing to be given.
+    #[error("the source has no token")]
+    EmptySource,
     /// An id is not in the vocabulary.
     #[error("token id {id} at position {position} is not below the model's vocabulary size {vocab_size}")]
     UnknownId {
@@ -112,6 +164,9 @@ pub enum ScoreError {
 
 #[cfg(test)]
 mod tests {
+    use andiron_kernels::random::Seed;
+    use andiron_models::{Seq2SeqConfig, Seq2SeqModel};
+
     use super::*;
     use crate::testing::{CONTEXT, VOCAB, device, stream, tiny};
 
@@ -176,5 +231,38 @@ mod tests {
         assert_eq!(long, ScoreError::TooLong { tokens: CONTEXT + 1, context: CONTEXT });
         let unknown = score(&model, &[0, 99], CONTEXT, &device()).unwrap_err();
         assert_eq!(unknown, ScoreError::UnknownId { id: 99, position: 1, vocab_size: VOCAB });
+    }
+
+    fn tiny_bart() -> Seq2SeqModel {
+        let config = serde_json::json!({
+            "model_type": "bart", "vocab_size": VOCAB, "d_model": 16, "max_position_embeddings": CONTEXT + 1,
+            "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "init_std": 0.6,
+        });
+        serde_json::from_value::<Seq2SeqConfig>(config).unwrap().init(Seed::new(5), &device())
+    }
+
+    #[test]
+    fn every_token_of_a_target_has_a_score() {
+        let (model, source) = (tiny_bart(), stream(5));
+        let score = |source: &[u32], target: &[u32]| {
+            score_target(&model, [source, target], 2, [VOCAB, CONTEXT], &device())
+        };
+        assert_eq!(score(&source, &[]).unwrap(), Scores::default());
+        let mut total = 0.0;
+        for id in 0..VOCAB as u32 {
+            total += f64::from(score(&source, &[id]).unwrap().logprobs[0].unwrap()).exp();
+        }
+        assert!((total - 1.0).abs() < 1e-5, "{total}");
+        let (long, short) = (score(&source, &stream(CONTEXT)).unwrap(), score(&source, &stream(4)).unwrap());
+        for (long, short) in long.logprobs.iter().zip(&short.logprobs) {
+            assert!((long.unwrap() - short.unwrap()).abs() < 1e-5);
+        }
+        let other = score(&stream(4), &stream(4)).unwrap();
+        assert_ne!(other.sum_logprob, short.sum_logprob);
+        assert_eq!(score(&[], &[1]).unwrap_err(), ScoreError::EmptySource);
+        assert!(matches!(score(&[99], &[1]).unwrap_err(), ScoreError::UnknownId { id: 99, .. }));
+        let long = score(&source, &stream(CONTEXT + 1)).unwrap_err();
+        assert_eq!(long, ScoreError::TooLong { tokens: CONTEXT + 1, context: CONTEXT });
     }
 }

@@ -1,3 +1,10 @@
 //! Decoder architectures: one file each, wiring over shared layers.
 
+pub mod gated;
 pub mod gpt2;
+pub mod layer_types;
+pub mod llama;
+pub mod mistral;
+pub mod qwen2;
+pub mod qwen3;
+pub mod rope;

@@ -73,6 +73,9 @@ pub struct BertConfig {
     /// Whether the head for masked tokens ends in the embedding table.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
+    /// Whether a model without head has a pooler; files decide where there are any.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub pooler: bool,
     /// What stands on top; `architectures` in the file.
     #[serde(default)]
     pub head: EncoderHead,
@@ -107,6 +110,10 @@ fn default_eps() -> f64 {
 
 fn yes() -> bool {
     true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Keys of old files that no architecture with BERT's fields reads.
@@ -152,6 +159,7 @@ impl BertConfig {
             eos_token_id: None,
             classifier_dropout: None,
             tie_word_embeddings: true,
+            pooler: true,
             head: EncoderHead::MaskedLm,
             labels: Vec::new(),
         }
@@ -170,6 +178,11 @@ impl BertConfig {
 
     pub(super) fn fresh<'a>(&self, seed: Seed, device: &'a Device) -> Fresh<'a> {
         Fresh { std: self.initializer_range as f32, eps: self.layer_norm_eps, seed, device }
+    }
+
+    /// Leaves the pooler out if no file has one, as those of embedding models.
+    pub(super) fn settle(&mut self, stored: &[String]) {
+        self.pooler = stored.iter().any(|name| name.ends_with("pooler.dense.weight"));
     }
 
     /// Dropout before a head with labels.
@@ -311,7 +324,10 @@ impl Architecture for BertConfig {
 
     fn init(&self, seed: Seed, device: &Device) -> Bert {
         let (fresh, d) = (self.fresh(seed, device), self.hidden_size);
-        let pooled = matches!(self.head, EncoderHead::None | EncoderHead::Classify { .. });
+        let pooled = match self.head {
+            EncoderHead::None => self.pooler,
+            head => matches!(head, EncoderHead::Classify { .. }),
+        };
         let predictions = || Predictions {
             transform: Output {
                 dense: fresh.linear("cls.predictions.transform.dense", d, d, true),
@@ -349,6 +365,10 @@ impl EncoderArchitecture for BertConfig {
 
     fn d_model(&self) -> usize {
         self.hidden_size
+    }
+
+    fn settle(&mut self, stored: &[String]) {
+        self.settle(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {

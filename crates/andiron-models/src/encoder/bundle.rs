@@ -11,7 +11,8 @@ use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel};
 use crate::bundle::{evaluation_over, pad_right, read_config, save_model};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
-use crate::weights::{self, LoadError, SaveError};
+use crate::weights::gguf::{self, GgufFile, GgufWeights};
+use crate::weights::{self, FileError, LoadError, SaveError, TensorSource};
 
 /// An encoder with everything that its directory says, except the tokenizer.
 #[derive(Clone, Debug)]
@@ -32,16 +33,37 @@ impl EncoderBundle {
         Self { config, model, embedding: None, device: device.clone() }
     }
 
-    /// Opens the model directory `dir` on `device`.
+    /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
     ///
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        if gguf::is_gguf(dir) && !dir.is_dir() {
+            return Self::open_gguf(dir, device);
+        }
         let config = read_config(dir, EncoderConfig::read)?;
-        let mut bundle = Self::init(config, Seed::new(0), device);
-        bundle.embedding = EmbedPipeline::read(dir)?;
-        bundle.model = weights::load(bundle.model, dir, bundle.config.name_rules(), device)?;
-        Ok(bundle)
+        let embedding = EmbedPipeline::read(dir)?;
+        Self::load(config, embedding, &mut weights::open(dir)?, device)
+    }
+
+    fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
+        let file = GgufFile::open(path).map_err(FileError::from)?;
+        let config = EncoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
+        let embedding = EmbedPipeline::of_gguf(&file)?;
+        Self::load(config, embedding, &mut [GgufWeights::new(file).map_err(FileError::from)?], device)
+    }
+
+    fn load<S: TensorSource>(
+        mut config: EncoderConfig,
+        embedding: Option<EmbedPipeline>,
+        files: &mut [S],
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let names = files.iter().flat_map(|file| file.tensors()).map(|(name, _)| name);
+        config.settle(&names.collect::<Vec<_>>());
+        let bundle = Self::init(config, Seed::new(0), device);
+        let model = weights::load_from(bundle.model, files, bundle.config.name_rules(), device)?;
+        Ok(Self { model, embedding, ..bundle })
     }
 
     /// The same model with another head, whose weights are drawn from `seed`: where fine-tuning begins.

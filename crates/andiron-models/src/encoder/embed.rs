@@ -7,11 +7,12 @@ use andiron_core::Rows;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::Deserialize;
 use serde::de::Error as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::bundle::{read_json, write_json};
 use crate::hf_config::ConfigError;
-use crate::weights::SaveError;
+use crate::weights::gguf::{GgufError, GgufFile, Value};
+use crate::weights::{FileError, SaveError};
 
 const MODULES: &str = "modules.json";
 const TRANSFORMER: &str = "sentence_bert_config.json";
@@ -93,25 +94,25 @@ impl Pooling {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let fields: Map<String, Value> = read_json(path, "pooling config")?;
+        let fields: Map<String, Json> = read_json(path, "pooling config")?;
         let chosen = |named: &str, flag: &str| {
             let by_name = match fields.get("pooling_mode") {
-                Some(Value::String(name)) => name == named,
-                Some(Value::Array(names)) => names.iter().any(|name| name == named),
+                Some(Json::String(name)) => name == named,
+                Some(Json::Array(names)) => names.iter().any(|name| name == named),
                 _ => false,
             };
-            by_name || fields.get(flag) == Some(&Value::Bool(true))
+            by_name || fields.get(flag) == Some(&Json::Bool(true))
         };
         let modes = fields
             .iter()
-            .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Value::Bool(true));
+            .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Json::Bool(true));
         let unknown = modes.filter(|(key, _)| Self::KEYS.iter().all(|(_, _, flag)| flag != key)).count();
         let found: Vec<Self> = Self::KEYS
             .iter()
             .filter(|(_, name, flag)| chosen(name, flag))
             .map(|(pooling, _, _)| *pooling)
             .collect();
-        let several = matches!(fields.get("pooling_mode"), Some(Value::Array(names)) if names.len() > 1);
+        let several = matches!(fields.get("pooling_mode"), Some(Json::Array(names)) if names.len() > 1);
         match found[..] {
             [pooling] if unknown == 0 && !several => Ok(pooling),
             _ => Err(refuse(path, "exactly one of the poolings cls, mean, max and lasttoken is supported")),
@@ -184,11 +185,29 @@ impl EmbedPipeline {
         }
         let transformer = dir.join(TRANSFORMER);
         if transformer.exists() {
-            let fields: Map<String, Value> = read_json(&transformer, "sentence transformer config")?;
-            let limit = fields.get("max_seq_length").and_then(Value::as_u64);
+            let fields: Map<String, Json> = read_json(&transformer, "sentence transformer config")?;
+            let limit = fields.get("max_seq_length").and_then(Json::as_u64);
             pipeline.max_tokens = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(1));
         }
         Ok(Some(pipeline))
+    }
+
+    /// What a GGUF file says: its pooling, if any. llama.cpp scales such vectors to length 1.
+    pub(super) fn of_gguf(file: &GgufFile) -> Result<Option<Self>, FileError> {
+        let pooling = match file.metadata("bert.pooling_type").map(Value::as_u64) {
+            None | Some(Some(0)) => return Ok(None),
+            Some(Some(1)) => Pooling::Mean,
+            Some(Some(2)) => Pooling::Cls,
+            Some(Some(3)) => Pooling::Last,
+            Some(other) => {
+                return Err(FileError::from(GgufError::NotSupported {
+                    path: file.path().to_owned(),
+                    what: "bert.pooling_type".to_owned(),
+                    reason: format!("{other:?} is none of 1 (mean), 2 (cls) and 3 (last)"),
+                }));
+            }
+        };
+        Ok(Some(Self { pooling, normalize: true, max_tokens: None }))
     }
 
     /// Writes what [`EmbedPipeline::read`] reads.

@@ -7,6 +7,7 @@ mod embed;
 mod head;
 pub(crate) mod layers;
 pub mod roberta;
+mod tasks;
 
 use andiron_core::Forward;
 use andiron_kernels::random::Seed;
@@ -15,6 +16,7 @@ use burn::tensor::{Device, Int, Tensor};
 pub use bundle::EncoderBundle;
 pub use embed::{EmbedPipeline, Pooling};
 pub use head::{EncoderHead, Problem};
+pub use tasks::{EncoderInput, Entity, Span};
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::Encoder;
@@ -32,6 +34,9 @@ pub(crate) trait EncoderArchitecture: Architecture {
 
     /// Width of the hidden states.
     fn d_model(&self) -> usize;
+
+    /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
+    fn settle(&mut self, _stored: &[String]) {}
 
     /// Puts another head on top.
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>);
@@ -103,6 +108,10 @@ macro_rules! forward_encoder {
                 match &mut self { $(Self::$variant(config) => config.set_head(head, labels),)+ }
                 self.validate()?;
                 Ok(self)
+            }
+
+            fn settle(&mut self, stored: &[String]) {
+                match self { $(Self::$variant(config) => config.settle(stored),)+ }
             }
 
             /// A model of this configuration that has the weights of `body` below its head, and a fresh head.

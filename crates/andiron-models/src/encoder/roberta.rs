@@ -110,7 +110,12 @@ impl Architecture for RobertaConfig {
             bias: init::zeros([config.vocab_size], device),
         };
         Roberta {
-            roberta: config.init_body("roberta", config.head == EncoderHead::None, seed, device),
+            roberta: config.init_body(
+                "roberta",
+                config.head == EncoderHead::None && config.pooler,
+                seed,
+                device,
+            ),
             lm_head: (config.head == EncoderHead::MaskedLm).then(lm_head),
             classifier: match config.head {
                 EncoderHead::Classify { .. } => Some(Classifier::Text(TextClassifier {
@@ -144,6 +149,10 @@ impl EncoderArchitecture for RobertaConfig {
 
     fn d_model(&self) -> usize {
         self.0.hidden_size
+    }
+
+    fn settle(&mut self, stored: &[String]) {
+        self.0.settle(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
@@ -203,6 +212,10 @@ impl EncoderArchitecture for XlmRobertaConfig {
 
     fn d_model(&self) -> usize {
         self.0.d_model()
+    }
+
+    fn settle(&mut self, stored: &[String]) {
+        self.0.settle(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {

@@ -17,6 +17,7 @@ pub use load::LoadError;
 pub(crate) use load::{Stored, load, load_from, open};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
+pub(crate) use source::TensorSource;
 
 /// How the names in a file may differ from the paths of a module's parameters.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,8 @@ metadata of each type; `gguf/types.safetensors` holds the tensors as f32, as the
 package cannot quantise is made of random bytes with scales of a usual size.
 
 `gguf/gpt2.gguf` is the fixture `gpt2`, with the names and layouts of llama.cpp's converter; `gguf/llama.gguf` is a tiny
-Llama of random weights, with `gguf/llama.safetensors` for what they are in Hugging Face's names and layouts.
+Llama of random weights, with `gguf/llama.safetensors` for what they are in Hugging Face's names and layouts;
+`gguf/bert.gguf` is the fixture `bert` without its pooler, with a small vocabulary of word pieces.
 """
 import json
 import pathlib
@@ -154,8 +155,49 @@ def llama():
     save_file(expected, HERE / "gguf/llama.safetensors")
 
 
+def write_bert(path, config, weights, vocab, control):
+    """An embedding model as llama.cpp's converter writes it: without pooler, words marked instead of their parts."""
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_tokenizer_model("bert")
+    writer.add_token_type_count(config["type_vocab_size"])
+    marked = lambda word: word if word in control else word[2:] if word.startswith("##") else "▁" + word
+    writer.add_token_list([marked(word) for word in vocab])
+    writer.add_token_types([gguf.TokenType.CONTROL if word in control else gguf.TokenType.NORMAL for word in vocab])
+    for add, word in [(writer.add_bos_token_id, "[CLS]"), (writer.add_sep_token_id, "[SEP]"),
+                      (writer.add_unk_token_id, "[UNK]"), (writer.add_pad_token_id, "[PAD]"),
+                      (writer.add_mask_token_id, "[MASK]")]:
+        add(vocab.index(word))
+    pairs = [("bert.", ""), ("encoder.layer.", "blk."), ("embeddings.word_embeddings", "token_embd"),
+             ("embeddings.position_embeddings", "position_embd"), ("embeddings.token_type_embeddings", "token_types"),
+             ("embeddings.LayerNorm", "token_embd_norm"), ("attention.output.LayerNorm", "attn_output_norm"),
+             ("attention.output.dense", "attn_output"), ("attention.self.query", "attn_q"),
+             ("attention.self.key", "attn_k"), ("attention.self.value", "attn_v"),
+             ("intermediate.dense", "ffn_up"), ("output.dense", "ffn_down"), ("output.LayerNorm", "layer_output_norm")]
+    for name, values in weights.items():
+        if "pooler" not in name and "position_ids" not in name:
+            writer.add_tensor(renamed(name, pairs), numpy.ascontiguousarray(values))
+    finish(writer)
+
+
+def bert():
+    config = json.loads((HERE / "bert/config.json").read_text())
+    control = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = control + ["the", "cat", "##s", "sat", "cafe"] + [chr(ord("a") + n) for n in range(26)]
+    vocab += [f"word{n}" for n in range(config["vocab_size"] - len(vocab))]
+    write_bert(HERE / "gguf/bert.gguf", config, load_file(HERE / "bert/model.safetensors"), vocab, control)
+
+
 if __name__ == "__main__":
     types()
     gpt2()
     llama()
+    bert()
     print(f"made {HERE / 'gguf'}")

@@ -1,19 +1,30 @@
 //! `andiron predict`: rows of JSON in, rows of JSON out.
 
+mod answer;
+mod classify;
+mod embed;
+mod fill_mask;
 mod generate;
+mod input;
+mod rerank;
 mod score;
+mod token_classify;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
+use andiron_models::encoder::{EncoderHead, Pooling};
+use andiron_models::{AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::exit::Ending;
 use crate::flags::Common;
-use crate::text::{Sampling, TextModel};
+use crate::model::{AnyModel, EncoderModel};
+use crate::text::Sampling;
 
 /// Longest line of input, in bytes: a row is held in memory.
 const MAX_LINE: u64 = 64 << 20;
@@ -24,12 +35,12 @@ const MAX_LINE: u64 = 64 << 20;
 /// an `error` in its place; the others still run, and the exit code is 1.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to do with each row, and which fields it has
-    #[arg(long, value_enum, default_value = "generate")]
-    task: Task,
+    /// What to do with each row, and which fields it has; by default what the model was made for
+    #[arg(long, value_enum)]
+    task: Option<Task>,
     /// JSONL file to read; `-` is standard input
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     input: PathBuf,
@@ -41,14 +52,65 @@ pub struct Predict {
     max_tokens: usize,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// What encoders can be told.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading")]
+struct Reading {
+    /// fill-mask: how many guesses to show for each mask
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top: usize,
+    /// answer: longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    max_answer_tokens: usize,
+    /// embed: which tokens make the vector; by default what `1_Pooling/config.json` says, or their mean
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingName>,
+    /// embed: whether to scale vectors to length 1; by default what `modules.json` says
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    normalize: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum PoolingName {
+    /// The first token's
+    Cls,
+    /// The mean of all
+    Mean,
+    /// The last token's
+    Last,
+    /// The greatest value of each dimension
+    Max,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// `{"text"}` or `{"ids"}`: log-probability of each token given all before it
+    /// `{"text"}` or `{"ids"}`, of an encoder-decoder `{"source","target"}` or `{"source_ids","target_ids"}`:
+    /// log-probability of each token given all before it
     Score,
     /// `{"prompt"}` or `{"prompt_ids"}`: continue it; a row may set `max_tokens`, `seed` and `stop`
     Generate,
+    /// `{"text"}` with the mask token in it, or `{"ids","mask_positions"}`: what may be hidden there
+    FillMask,
+    /// `{"text"}` or `{"ids"}`: one vector for it
+    Embed,
+    /// `{"text"}`, perhaps with `"text_pair"`, or `{"ids","type_ids"}`: its labels, best first
+    Classify,
+    /// `{"text"}` or `{"ids"}`: stretches of it with a label, such as names
+    TokenClassify,
+    /// `{"question","context"}` or `{"ids","type_ids"}`: where the answer stands
+    Answer,
+    /// `{"query","documents":[…]}`: how well each document fits, best first
+    Rerank,
+}
+
+/// A model that answers rows.
+trait Answer {
+    /// The answer to a row, its `id` taken out.
+    fn answer(&self, row: Row) -> Result<Row, RowError>;
 }
 
 /// Why a row cannot be answered: a code for programs and a sentence for people.
@@ -71,13 +133,18 @@ impl RowError {
     }
 }
 
+impl From<anyhow::Error> for RowError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
 type Row = Map<String, Value>;
 
 impl Predict {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let sampling = self.sampling.params()?;
-        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let model = self.open(common)?;
         let mut reader = open_input(&self.input)?;
         let mut writer = open_output(&self.output)?;
         let mut ending = Ending::Done;
@@ -100,11 +167,7 @@ impl Predict {
             let (id, answer) = match row {
                 Ok(mut row) => {
                     let id = row.shift_remove("id");
-                    let answer = match self.task {
-                        Task::Score => score::answer(&model, row),
-                        Task::Generate => generate::answer(&model, row, &sampling, self.max_tokens),
-                    };
-                    (id, answer)
+                    (id, model.answer(row))
                 }
                 Err(error) => (None, Err(error)),
             };
@@ -126,6 +189,98 @@ impl Predict {
         writer.flush().with_context(|| format!("cannot write {}", self.output.display()))?;
         Ok(ending)
     }
+}
+
+impl Predict {
+    fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
+        let sampling = self.sampling.params()?;
+        let task = self.task.map_or_else(|| self.default_task(), Ok)?;
+        let opened = AnyModel::open(&self.model, &common.open_device()?)?;
+        Ok(match task {
+            Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
+                Box::new(score::ScoreTarget { model: opened.encoder_decoder()? })
+            }
+            Task::Score => Box::new(score::Score { model: opened.decoder()? }),
+            Task::Generate => Box::new(generate::Generate {
+                model: opened.decoder()?,
+                sampling,
+                max_tokens: self.max_tokens,
+            }),
+            Task::FillMask => {
+                let model = opened.encoder()?;
+                ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
+                Box::new(fill_mask::FillMask { model, top: self.reading.top })
+            }
+            Task::Embed => Box::new(embed::Embed { model: self.embedder(opened.encoder()?) }),
+            Task::Classify => {
+                let model = opened.encoder()?;
+                ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
+                Box::new(classify::Classify { model })
+            }
+            Task::TokenClassify => {
+                let model = opened.encoder()?;
+                ensure_head(&model, task, |head| head == EncoderHead::TokenClassify)?;
+                Box::new(token_classify::TokenClassify { model })
+            }
+            Task::Answer => {
+                let model = opened.encoder()?;
+                ensure_head(&model, task, |head| head == EncoderHead::Span)?;
+                Box::new(answer::FindAnswer { model, max_tokens: self.reading.max_answer_tokens })
+            }
+            Task::Rerank => {
+                let model = opened.encoder()?;
+                let labels = model.bundle.config.labels().len();
+                let classifies = matches!(model.bundle.config.head(), EncoderHead::Classify { .. });
+                anyhow::ensure!(
+                    !classifies || labels == 1,
+                    "a model that reranks has one label; this one has {labels}"
+                );
+                Box::new(rerank::Rerank { model: self.embedder(model) })
+            }
+        })
+    }
+
+    /// What the class in `config.json` was made for.
+    fn default_task(&self) -> anyhow::Result<Task> {
+        Ok(match AnyConfig::open(&self.model)? {
+            AnyConfig::Decoder(_) => Task::Generate,
+            AnyConfig::Encoder(config) => match config.head() {
+                EncoderHead::None => Task::Embed,
+                EncoderHead::MaskedLm => Task::FillMask,
+                EncoderHead::Classify { .. } => Task::Classify,
+                EncoderHead::TokenClassify => Task::TokenClassify,
+                EncoderHead::Span => Task::Answer,
+            },
+            AnyConfig::EncoderDecoder(_) => anyhow::bail!("say with --task what to do"),
+        })
+    }
+
+    /// The model, told how to make one vector of many.
+    fn embedder(&self, mut model: EncoderModel) -> EncoderModel {
+        let Reading { pooling, normalize, .. } = self.reading;
+        let mut pipeline = model.bundle.embedding.unwrap_or_default();
+        pipeline.pooling = pooling.map_or(pipeline.pooling, |name| match name {
+            PoolingName::Cls => Pooling::Cls,
+            PoolingName::Mean => Pooling::Mean,
+            PoolingName::Last => Pooling::Last,
+            PoolingName::Max => Pooling::Max,
+        });
+        pipeline.normalize = normalize.unwrap_or(pipeline.normalize);
+        model.bundle.embedding = Some(pipeline);
+        model
+    }
+}
+
+fn ensure_head(model: &EncoderModel, task: Task, fits: impl Fn(EncoderHead) -> bool) -> anyhow::Result<()> {
+    let config = &model.bundle.config;
+    let name = task.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    anyhow::ensure!(
+        fits(config.head()),
+        "the task {name} needs a model with a head for it; this one is a {}: fine-tune it for the task first, or leave \
+         --task out to do what it was made for",
+        config.class_name()
+    );
+    Ok(())
 }
 
 fn parse(line: &[u8]) -> Result<Row, RowError> {
@@ -150,6 +305,20 @@ fn take_ids(
         (Some(_), Some(_)) => Err(RowError::invalid(format!("give {text_key} or {ids_key}, not both"))),
         (Some(_), None) => Err(RowError::invalid(format!("{text_key} is not a string"))),
         (None, None) => Err(RowError::invalid(format!("there is neither {text_key} nor {ids_key}"))),
+    }
+}
+
+/// A field of a row, if it is there and not null.
+fn take<T: DeserializeOwned>(row: &mut Row, key: &str, what: &str) -> Result<Option<T>, RowError> {
+    let value = row.shift_remove(key).unwrap_or(Value::Null);
+    serde_json::from_value(value).map_err(|_| RowError::invalid(format!("{key} is not {what}")))
+}
+
+/// An answer written as an object.
+fn object(value: Value) -> Row {
+    match value {
+        Value::Object(row) => row,
+        other => unreachable!("{other} is not an object"),
     }
 }
 

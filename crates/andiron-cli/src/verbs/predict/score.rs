@@ -1,32 +1,60 @@
 //! Task `score`: how likely a sequence is.
 
-use andiron_data::tokenizer::Special;
-use andiron_eval::task::score::score;
+use andiron_data::tokenizer::{Special, Tokenizer};
+use andiron_eval::task::score::{Scores, score, score_target};
+use andiron_models::Seq2SeqBundle;
 use serde_json::{Value, json};
 
-use super::{Row, RowError, ensure_empty, take_ids};
-use crate::text::TextModel;
+use super::{Answer, Row, RowError, ensure_empty, object, take_ids};
+use crate::model::{Seq2SeqModel, TextModel};
 
-pub(super) fn answer(model: &TextModel, mut row: Row) -> Result<Row, RowError> {
-    // A text is scored as it is: an empty one has no tokens, where a prompt would begin with one.
-    let ids = take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode(text)?))?;
-    ensure_empty(&row)?;
-    let bundle = &model.bundle;
-    let context = bundle.config.max_positions();
-    let scores = score(&bundle.model, &ids, context, bundle.device()).map_err(RowError::failed)?;
-    let bytes = match model.tokenizer() {
-        Ok(tokenizer) => json!(tokenizer.decode(&ids, Special::Skip).map_err(RowError::failed)?.len()),
-        Err(_) => Value::Null,
+pub(super) struct Score {
+    pub(super) model: TextModel,
+}
+
+/// The same of a target, given a source.
+pub(super) struct ScoreTarget {
+    pub(super) model: Seq2SeqModel,
+}
+
+impl Answer for ScoreTarget {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let encode = |text: &str| Ok(self.model.tokenizer()?.encode_framed(text)?);
+        let source = take_ids(&mut row, "source", "source_ids", encode)?;
+        let target = take_ids(&mut row, "target", "target_ids", encode)?;
+        ensure_empty(&row)?;
+        let Seq2SeqBundle { config, model, generation, .. } = &self.model.bundle;
+        let start = generation.decoder_start_token_id;
+        let sizes = [config.vocab_size(), config.max_positions()];
+        let scores = score_target(model, [&source, &target], start, sizes, self.model.bundle.device())
+            .map_err(RowError::failed)?;
+        to_row(&target, scores, self.model.tokenizer.as_ref())
+    }
+}
+
+fn to_row(ids: &[u32], scores: Scores, tokenizer: Option<&Tokenizer>) -> Result<Row, RowError> {
+    let bytes = match tokenizer {
+        Some(tokenizer) => json!(tokenizer.decode(ids, Special::Skip).map_err(RowError::failed)?.len()),
+        None => Value::Null,
     };
-    let answer = json!({
+    Ok(object(json!({
         "ids": ids,
         "logprobs": scores.logprobs,
         "sum_logprob": scores.sum_logprob,
         "bytes": bytes,
         "is_greedy": scores.is_greedy,
-    });
-    match answer {
-        Value::Object(answer) => Ok(answer),
-        _ => unreachable!("made as an object"),
+    })))
+}
+
+impl Answer for Score {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let model = &self.model;
+        // A text is scored as it is: an empty one has no tokens, where a prompt would begin with one.
+        let ids = take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode(text)?))?;
+        ensure_empty(&row)?;
+        let bundle = &model.bundle;
+        let context = bundle.config.max_positions();
+        let scores = score(&bundle.model, &ids, context, bundle.device()).map_err(RowError::failed)?;
+        to_row(&ids, scores, model.tokenizer.as_ref())
     }
 }

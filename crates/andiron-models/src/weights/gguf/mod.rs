@@ -12,6 +12,7 @@ mod names;
 mod source;
 mod tokenizer;
 mod value;
+mod word_piece;
 mod write;
 
 pub use blocks::ElementType;
@@ -20,6 +21,6 @@ pub(crate) use config::end_ids;
 pub use file::{GgufError, GgufFile, TensorEntry};
 pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
-pub use tokenizer::{chat_template, tokenizer_json};
+pub use tokenizer::{chat_template, tokenizer_config_json, tokenizer_json};
 pub use value::{Array, Value};
 pub use write::{GgufModel, TensorToWrite, write};

@@ -1,6 +1,6 @@
 //! The `tokenizer.json` and the chat template that a GGUF file's metadata amount to.
 //!
-//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`) only. The file names its pre-tokenizer instead of spelling it
+//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`) and BERT's word pieces (`bert`). The file names its pre-tokenizer instead of spelling it
 //! out; the patterns are those of the published tokenizers of that name.
 
 use std::collections::HashSet;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::file::{GgufError, GgufFile};
 use super::value::Value;
+use super::word_piece;
 
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -17,7 +18,20 @@ pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Roles in `tokenizer_config.json`, and where the ids of their tokens stand.
+const ROLES: [(&str, &str); 5] = [
+    ("bos_token", BOS),
+    ("eos_token", "tokenizer.ggml.eos_token_id"),
+    ("unk_token", UNKNOWN),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+    ("mask_token", "tokenizer.ggml.mask_token_id"),
+];
+
+/// What [`MODEL`] says of BERT's word pieces.
+const WORD_PIECE: &str = "bert";
 
 /// Token types.
 pub(super) const NORMAL: i64 = 1;
@@ -38,35 +52,89 @@ pub fn chat_template(file: &GgufFile) -> Result<Option<&str>, GgufError> {
     file.optional(CHAT_TEMPLATE, "a string", Value::as_str)
 }
 
+/// The `tokenizer_config.json` of the tokenizer in a GGUF file: the tokens with a role, and the chat template.
+///
+/// # Errors
+/// If an id names no token, or a key is not of the type that it must be.
+pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufError> {
+    let tokens = Tokens::of(file)?;
+    let is_bert = file.optional(MODEL, "a string", Value::as_str)? == Some(WORD_PIECE);
+    let mut config = Map::new();
+    config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
+    config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
+    for (role, key) in ROLES {
+        let Some(id) = file.optional(key, "an id", Value::as_usize)? else { continue };
+        let missing = || malformed(file, key, format!("there is no token {id}"));
+        let (_, token, kind) = tokens.iter().nth(id).ok_or_else(missing)?;
+        let token = if is_bert { word_piece::spelt(token, kind) } else { token.to_owned() };
+        config.insert(role.to_owned(), token.into());
+    }
+    if let Some(add) = file.optional(ADD_BOS, "true or false", Value::as_bool)? {
+        config.insert("add_bos_token".to_owned(), add.into());
+    }
+    if let Some(template) = chat_template(file)? {
+        config.insert("chat_template".to_owned(), template.into());
+    }
+    Ok(config)
+}
+
 /// The `tokenizer.json` of the tokenizer in a GGUF file.
 ///
 /// # Errors
-/// If the file has none, its parts contradict each other, or it is not byte-level BPE with a pre-tokenizer that is
-/// known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
+/// If the file has none, its parts contradict each other, or it is neither word pieces (`bert`) nor byte-level BPE
+/// (`gpt2`) with a pre-tokenizer that is known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
 pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
-    let model = file.wanted(MODEL, "a string", Value::as_str)?;
-    if model != "gpt2" {
-        return Err(not_supported(file, MODEL, &format!("{model} is not gpt2, which is byte-level BPE")));
+    let tokens = Tokens::of(file)?;
+    match file.wanted(MODEL, "a string", Value::as_str)? {
+        WORD_PIECE => word_piece::tokenizer_json(file, &tokens),
+        "gpt2" => byte_level(file, &tokens),
+        model => Err(not_supported(
+            file,
+            MODEL,
+            &format!(
+                "{model} is neither gpt2, which is byte-level BPE, nor {WORD_PIECE}, which is word pieces"
+            ),
+        )),
     }
+}
+
+/// The tokens of a file with their types.
+pub(super) struct Tokens<'a> {
+    names: &'a [String],
+    types: Option<Vec<i64>>,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(file: &'a GgufFile) -> Result<Self, GgufError> {
+        let names = file.wanted(TOKENS, "a list of strings", Value::as_strings)?;
+        let types = file.optional(TOKEN_TYPE, "a list of integers", Value::as_integers)?;
+        if types.as_ref().is_some_and(|types| types.len() != names.len()) {
+            return Err(malformed(file, TOKEN_TYPE, "it has not one entry for each token".to_owned()));
+        }
+        Ok(Self { names, types })
+    }
+
+    /// Ids, tokens and types.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &'a str, i64)> {
+        let kind = |id: usize| self.types.as_ref().map_or(NORMAL, |types| types[id]);
+        self.names.iter().enumerate().map(move |(id, name)| (id, name.as_str(), kind(id)))
+    }
+}
+
+fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
     let pre = file.optional(PRE, "a string", Value::as_str)?.unwrap_or("default");
     let Some(splitting) = Splitting::of(pre) else {
         let known = Splitting::KNOWN.map(|(name, _)| name).join(", ");
         return Err(not_supported(file, PRE, &format!("{pre} is none of {known}")));
     };
-    let tokens = file.wanted(TOKENS, "a list of strings", Value::as_strings)?;
-    let types = file.optional(TOKEN_TYPE, "a list of integers", Value::as_integers)?;
-    if types.as_ref().is_some_and(|types| types.len() != tokens.len()) {
-        return Err(malformed(file, TOKEN_TYPE, "it has not one entry for each token".to_owned()));
-    }
     let mut vocab = Map::new();
     let mut added = Vec::new();
-    for (id, token) in tokens.iter().enumerate() {
-        let kind = types.as_ref().map_or(NORMAL, |types| types[id]);
+    for (id, token, kind) in tokens.iter() {
         if kind == CONTROL || kind == USER_DEFINED {
             added.push(added_token(id, token, kind == CONTROL));
         }
         // Names that only fill the table up are no part of the vocabulary.
-        if kind != UNUSED && vocab.insert(token.clone(), id.into()).is_some() {
+        if kind != UNUSED && vocab.insert(token.to_owned(), id.into()).is_some() {
             return Err(malformed(file, TOKENS, format!("token {token:?} is there twice")));
         }
     }
@@ -78,7 +146,7 @@ pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
         "added_tokens": added,
         "normalizer": splitting.normalizer(),
         "pre_tokenizer": splitting.pre_tokenizer(),
-        "post_processor": post_processor(file, tokens)?,
+        "post_processor": post_processor(file, tokens.names)?,
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": {
             "type": "BPE",
@@ -101,11 +169,11 @@ fn not_supported(file: &GgufFile, key: &str, reason: &str) -> GgufError {
     GgufError::NotSupported { path, what: key.to_owned(), reason: reason.to_owned() }
 }
 
-fn malformed(file: &GgufFile, key: &str, reason: String) -> GgufError {
+pub(super) fn malformed(file: &GgufFile, key: &str, reason: String) -> GgufError {
     GgufError::Malformed { path: file.path().to_owned(), what: key.to_owned(), reason }
 }
 
-fn added_token(id: usize, token: &str, special: bool) -> Json {
+pub(super) fn added_token(id: usize, token: &str, special: bool) -> Json {
     json!({
         "id": id,
         "content": token,

@@ -1,0 +1,124 @@
+//! A model with its tokenizer, from a model directory or a GGUF file.
+
+use std::path::Path;
+
+use andiron_data::tokenizer::Tokenizer;
+use andiron_models::weights::gguf::{self, GgufFile};
+use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle, Seq2SeqBundle};
+use anyhow::Context as _;
+use burn::tensor::Device;
+
+/// A model, opened, and its tokenizer if there is one.
+#[derive(Debug)]
+pub struct Opened<B> {
+    /// The model.
+    pub bundle: B,
+    /// Its tokenizer.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+/// A model of any family.
+pub type AnyModel = Opened<AnyBundle>;
+/// An encoder.
+pub type EncoderModel = Opened<EncoderBundle>;
+/// An encoder-decoder.
+pub type Seq2SeqModel = Opened<Seq2SeqBundle>;
+/// A decoder.
+pub type TextModel = Opened<DecoderBundle>;
+
+impl AnyModel {
+    /// Opens the model directory or GGUF file `path` on `device`.
+    pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
+        let bundle = AnyBundle::open(path, device)?;
+        let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
+        Ok(Self { bundle, tokenizer })
+    }
+
+    /// The decoder.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn decoder(self) -> anyhow::Result<TextModel> {
+        match self.bundle {
+            AnyBundle::Decoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
+            _ => anyhow::bail!(
+                "this needs a model that writes texts, such as GPT-2 or Llama; this one is an encoder"
+            ),
+        }
+    }
+
+    /// The encoder-decoder.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn encoder_decoder(self) -> anyhow::Result<Seq2SeqModel> {
+        match self.bundle {
+            AnyBundle::EncoderDecoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
+            other => anyhow::bail!(
+                "this needs an encoder-decoder, such as T5 or BART; this model is of the family {}",
+                other.family()
+            ),
+        }
+    }
+
+    /// The encoder.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn encoder(self) -> anyhow::Result<EncoderModel> {
+        match self.bundle {
+            AnyBundle::Encoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
+            other => anyhow::bail!(
+                "this needs an encoder, such as BERT; this model is of the family {}",
+                other.family()
+            ),
+        }
+    }
+}
+
+impl TextModel {
+    /// Opens a decoder.
+    pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
+        AnyModel::open(path, device)?.decoder()
+    }
+}
+
+impl<B> Opened<B> {
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// If there is none beside the model.
+    pub fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
+        self.tokenizer
+            .as_ref()
+            .context("the model directory has no tokenizer.json: give token ids instead of text")
+    }
+
+    /// The model, and the tokenizer if there is one.
+    pub fn into_parts(self) -> (B, Option<Tokenizer>) {
+        (self.bundle, self.tokenizer)
+    }
+}
+
+fn open_tokenizer(path: &Path, vocab_size: usize) -> anyhow::Result<Option<Tokenizer>> {
+    let said = || format!("cannot use the tokenizer in {}", path.display());
+    let tokenizer = if path.join("tokenizer.json").exists() {
+        Tokenizer::load(path).with_context(said)?
+    } else if !path.is_dir() && gguf::is_gguf(path) {
+        let file = GgufFile::open(path)?;
+        if file.metadata("tokenizer.ggml.tokens").is_none() {
+            return Ok(None);
+        }
+        let json = gguf::tokenizer_json(&file).with_context(said)?.to_string();
+        Tokenizer::from_contents(json.as_bytes(), gguf::tokenizer_config_json(&file)?).with_context(said)?
+    } else {
+        return Ok(None);
+    };
+    anyhow::ensure!(
+        tokenizer.vocab_size() <= vocab_size,
+        "the tokenizer in {} has {} ids but the model only {vocab_size}: they do not belong together",
+        path.display(),
+        tokenizer.vocab_size(),
+    );
+    Ok(Some(tokenizer))
+}

@@ -1,0 +1,107 @@
+//! `andiron export`: the same model in another layout.
+
+use std::fs;
+use std::path::PathBuf;
+
+use andiron_models::AnyBundle;
+use andiron_models::bundle::GgufOptions;
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::exit::{Ending, Usage};
+use crate::flags::Common;
+use crate::lines::out;
+use crate::model::{AnyModel, Opened};
+
+/// Write a model in another layout: a Hugging Face directory, or a GGUF file
+///
+/// The tokenizer and the chat template go with it.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Model directory, or a GGUF file
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The layout; by default GGUF if the output ends in `.gguf`, else a directory
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Store matrices as f16 instead of f32 (GGUF)
+    #[arg(long)]
+    half: bool,
+    /// Where to write
+    #[arg(long, short, value_name = "PATH")]
+    output: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A directory that `transformers` loads
+    Hf,
+    /// A file for llama.cpp, which reads decoders such as GPT-2, Llama and Qwen
+    Gguf,
+}
+
+impl Export {
+    /// Does it.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let named =
+            if self.output.extension().is_some_and(|end| end == "gguf") { Format::Gguf } else { Format::Hf };
+        let format = self.format.unwrap_or(named);
+        if self.half && format == Format::Hf {
+            return Err(Usage("--half is for GGUF files".to_owned()).into());
+        }
+        let taken = self.output.symlink_metadata().is_ok();
+        anyhow::ensure!(
+            self.replace || !taken,
+            "{} is there already; --replace writes over it",
+            self.output.display()
+        );
+        let model = AnyModel::open(&self.model, &common.open_device()?)?;
+        match format {
+            Format::Hf => save_directory(&model, &self.output)?,
+            Format::Gguf => self.save_gguf(model)?,
+        }
+        let bytes = size_of_tree(&self.output)?;
+        match common.json {
+            true => out!("{}", json!({ "output": self.output, "bytes": bytes }))?,
+            false => out!("{} ({:.1} MB)", self.output.display(), bytes as f64 / 1e6)?,
+        }
+        Ok(Ending::Done)
+    }
+
+    fn save_gguf(&self, model: AnyModel) -> anyhow::Result<()> {
+        let Opened { bundle, tokenizer } = model.decoder()?;
+        let json = tokenizer.as_ref().map(|tokenizer| serde_json::from_slice::<Value>(tokenizer.json()));
+        let json = json.transpose().context("the tokenizer is no JSON")?;
+        let options = GgufOptions {
+            tokenizer: json.as_ref(),
+            chat_template: tokenizer.as_ref().and_then(|tokenizer| tokenizer.chat_template()),
+            half: self.half,
+        };
+        Ok(bundle.save_gguf(&self.output, options)?)
+    }
+}
+
+fn save_directory(model: &AnyModel, dir: &std::path::Path) -> anyhow::Result<()> {
+    match &model.bundle {
+        AnyBundle::Decoder(bundle) => bundle.save(dir)?,
+        AnyBundle::Encoder(bundle) => bundle.save(dir)?,
+        AnyBundle::EncoderDecoder(bundle) => bundle.save(dir)?,
+    }
+    if let Some(tokenizer) = &model.tokenizer {
+        tokenizer.save(dir)?;
+    }
+    Ok(())
+}
+
+/// Bytes of a file, or of the files in a directory.
+fn size_of_tree(path: &std::path::Path) -> anyhow::Result<u64> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    fs::read_dir(path)?.map(|entry| size_of_tree(&entry?.path())).sum()
+}

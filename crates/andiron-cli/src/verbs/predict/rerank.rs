@@ -1,0 +1,89 @@
+//! Task `rerank`: which documents answer a query best.
+
+use andiron_models::encoder::EncoderHead;
+use serde_json::json;
+
+use super::input::Input;
+use super::{Answer, Row, RowError, ensure_empty, object, take};
+use crate::model::EncoderModel;
+
+/// Documents that are read at once.
+const BATCH: usize = 16;
+
+pub(super) struct Rerank {
+    pub(super) model: EncoderModel,
+}
+
+impl Answer for Rerank {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let query: String = take(&mut row, "query", "a string")?
+            .ok_or_else(|| RowError::invalid("there is no query; query and documents are needed"))?;
+        let documents: Vec<String> = take(&mut row, "documents", "a list of strings")?
+            .ok_or_else(|| RowError::invalid("there are no documents; query and documents are needed"))?;
+        ensure_empty(&row)?;
+        let (scores, truncated) = match self.model.bundle.config.head() {
+            EncoderHead::Classify { .. } => self.read_together(&query, &documents)?,
+            _ => self.compare(&query, &documents)?,
+        };
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let results: Vec<_> =
+            order.into_iter().map(|index| json!({ "index": index, "score": scores[index] })).collect();
+        let mut answer = object(json!({ "results": results }));
+        if truncated {
+            answer.insert("truncated".to_owned(), json!(true));
+        }
+        Ok(answer)
+    }
+}
+
+impl Rerank {
+    /// A cross-encoder reads each document beside the query; its one output says how well they fit.
+    fn read_together(&self, query: &str, documents: &[String]) -> Result<(Vec<f32>, bool), RowError> {
+        let limit = self.model.bundle.config.max_positions();
+        let tokenizer = self.model.tokenizer()?;
+        let mut scores = Vec::with_capacity(documents.len());
+        let mut truncated = false;
+        for documents in documents.chunks(BATCH) {
+            let mut inputs = Vec::with_capacity(documents.len());
+            for document in documents {
+                let framed = tokenizer.frame(query, Some(document), limit).map_err(RowError::failed)?;
+                truncated |= framed.truncated;
+                inputs.push(Input::checked(framed, false, &self.model, limit)?);
+            }
+            let views: Vec<_> = inputs.iter().map(Input::view).collect();
+            scores.extend(self.model.bundle.classify(&views).into_iter().map(|scores| scores[0]));
+        }
+        // A model trained as a regression of 0 and 1 says the logarithm of the odds.
+        Ok((scores.into_iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect(), truncated))
+    }
+
+    /// Any other encoder embeds query and documents; the cosine of their angle says how well they fit.
+    fn compare(&self, query: &str, documents: &[String]) -> Result<(Vec<f32>, bool), RowError> {
+        let limit = self.model.bundle.max_tokens();
+        let tokenizer = self.model.tokenizer()?;
+        let mut truncated = false;
+        let mut embed = |texts: &[&str]| -> Result<Vec<Vec<f32>>, RowError> {
+            let mut inputs = Vec::with_capacity(texts.len());
+            for text in texts {
+                let framed = tokenizer.frame(text, None, limit).map_err(RowError::failed)?;
+                truncated |= framed.truncated;
+                inputs.push(Input::checked(framed, false, &self.model, limit)?.framed.ids);
+            }
+            Ok(self.model.bundle.embed(&inputs))
+        };
+        let query = embed(&[query])?.pop().unwrap_or_default();
+        let mut scores = Vec::with_capacity(documents.len());
+        for documents in documents.chunks(BATCH) {
+            let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
+            scores.extend(embed(&texts)?.iter().map(|document| cosine(&query, document)));
+        }
+        Ok((scores, truncated))
+    }
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+}

@@ -1,0 +1,173 @@
+//! A model of any family: what `config.json` says decides which.
+
+use std::fmt;
+use std::path::Path;
+
+use andiron_kernels::random::Seed;
+use burn::tensor::Device;
+
+use crate::bundle::{DecoderBundle, read_config};
+use crate::catalog::{self, DecoderConfig, Sizes};
+use crate::encoder::{EncoderBundle, EncoderConfig, EncoderHead};
+use crate::encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig};
+use crate::hf_config::ConfigError;
+use crate::summary::Summary;
+use crate::weights::gguf::{self, GgufFile};
+use crate::weights::{self, FileError, LoadError};
+
+/// What a model reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Predicts each token from those before it.
+    Decoder,
+    /// Reads a whole text.
+    Encoder,
+    /// Reads a text and writes another.
+    EncoderDecoder,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Decoder => "decoder",
+            Self::Encoder => "encoder",
+            Self::EncoderDecoder => "encoder-decoder",
+        })
+    }
+}
+
+/// A configuration of any family.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyConfig {
+    /// Of a decoder.
+    Decoder(DecoderConfig),
+    /// Of an encoder.
+    Encoder(EncoderConfig),
+    /// Of an encoder-decoder.
+    EncoderDecoder(Seq2SeqConfig),
+}
+
+/// A model of any family, with everything that its directory says, except the tokenizer.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // There is one, and it is moved once.
+pub enum AnyBundle {
+    /// A decoder.
+    Decoder(DecoderBundle),
+    /// An encoder.
+    Encoder(EncoderBundle),
+    /// An encoder-decoder.
+    EncoderDecoder(Seq2SeqBundle),
+}
+
+/// Does the same with whatever a value of [`AnyConfig`] holds.
+macro_rules! each {
+    ($any:expr, $config:ident => $do:expr) => {
+        match $any {
+            AnyConfig::Decoder($config) => $do,
+            AnyConfig::Encoder($config) => $do,
+            AnyConfig::EncoderDecoder($config) => $do,
+        }
+    };
+}
+
+impl AnyConfig {
+    /// Reads the configuration of a model directory, or of a file called `.gguf`.
+    ///
+    /// # Errors
+    /// If there is none, or it does not describe a model that can be built here.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        if !path.is_dir() && gguf::is_gguf(path) {
+            let file = GgufFile::open(path).map_err(FileError::from)?;
+            return Ok(Self::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?);
+        }
+        read_config(path, Self::read)
+    }
+
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not describe a model that can be built here.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::from_json(catalog::read_object(path)?, path)
+    }
+
+    fn from_json(value: serde_json::Value, path: &Path) -> Result<Self, ConfigError> {
+        let known: Vec<&str> =
+            [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat();
+        catalog::from_json(value, path, &known, |model_type, fields| {
+            if EncoderConfig::MODEL_TYPES.contains(&model_type) {
+                EncoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Encoder))
+            } else if Seq2SeqConfig::MODEL_TYPES.contains(&model_type) {
+                Seq2SeqConfig::from_fields(model_type, fields).map(|read| read.map(Self::EncoderDecoder))
+            } else {
+                DecoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Decoder))
+            }
+        })
+    }
+
+    /// The model's family.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Decoder(_) => Family::Decoder,
+            Self::Encoder(_) => Family::Encoder,
+            Self::EncoderDecoder(_) => Family::EncoderDecoder,
+        }
+    }
+
+    /// The architecture's name in `config.json`.
+    pub fn model_type(&self) -> &'static str {
+        each!(self, config => config.model_type())
+    }
+
+    /// Hugging Face's class for the model with its head.
+    pub fn class_name(&self) -> &'static str {
+        each!(self, config => config.class_name())
+    }
+
+    /// What every model's configuration says.
+    pub fn sizes(&self) -> Sizes {
+        each!(self, config => config.sizes())
+    }
+
+    /// What the model is made of; no weight is drawn.
+    pub fn summary(&self, device: &Device) -> Summary {
+        let tensors = each!(self, config => weights::names(&config.init(Seed::new(0), device)));
+        let predicts = match self {
+            Self::Decoder(_) | Self::EncoderDecoder(_) => true,
+            Self::Encoder(config) => config.head() == EncoderHead::MaskedLm,
+        };
+        Summary::new(&tensors, predicts)
+    }
+}
+
+impl AnyBundle {
+    /// Opens a model directory, or a file called `.gguf`, on `device`.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
+    pub fn open(path: &Path, device: &Device) -> Result<Self, LoadError> {
+        match AnyConfig::open(path)? {
+            AnyConfig::Decoder(_) => Ok(Self::Decoder(DecoderBundle::open(path, device)?)),
+            AnyConfig::Encoder(_) => Ok(Self::Encoder(EncoderBundle::open(path, device)?)),
+            AnyConfig::EncoderDecoder(_) => Ok(Self::EncoderDecoder(Seq2SeqBundle::open(path, device)?)),
+        }
+    }
+
+    /// The model's family.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Decoder(_) => Family::Decoder,
+            Self::Encoder(_) => Family::Encoder,
+            Self::EncoderDecoder(_) => Family::EncoderDecoder,
+        }
+    }
+
+    /// What every model's configuration says.
+    pub fn sizes(&self) -> Sizes {
+        match self {
+            Self::Decoder(bundle) => bundle.config.sizes(),
+            Self::Encoder(bundle) => bundle.config.sizes(),
+            Self::EncoderDecoder(bundle) => bundle.config.sizes(),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What encoders answer, in token ids: likely tokens, labels, entities, answers.
+
+use std::ops::Range;
+
+use andiron_core::Forward;
+use burn::tensor::{Int, Tensor, TensorData, activation};
+
+use super::{EncoderBundle, EncoderHead, Problem};
+use crate::bundle::evaluation_over;
+use crate::family::Encoder as _;
+use crate::generate::top_logprobs;
+
+/// A text, or two, as the tokenizer framed them.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderInput<'a> {
+    /// The ids, special tokens included.
+    pub ids: &'a [u32],
+    /// Which of two texts each id belongs to; empty if there is one text.
+    pub type_ids: &'a [u32],
+}
+
+impl<'a> From<&'a [u32]> for EncoderInput<'a> {
+    fn from(ids: &'a [u32]) -> Self {
+        Self { ids, type_ids: &[] }
+    }
+}
+
+/// Consecutive tokens that a model gave the same label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entity {
+    /// Index of the label, that of a beginning if there are two.
+    pub label: usize,
+    /// Its tokens.
+    pub tokens: Range<usize>,
+    /// Mean probability of the label over the tokens.
+    pub score: f32,
+}
+
+/// A stretch of tokens that answers a question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Its tokens.
+    pub tokens: Range<usize>,
+    /// Probability of the beginning times that of the end.
+    pub score: f32,
+}
+
+impl EncoderBundle {
+    /// The likeliest ids at each of `positions` with their probabilities, `n` at each, likeliest first.
+    ///
+    /// # Panics
+    /// If the model has no head for masked tokens, the text is empty or longer than the model reads, or a position is
+    /// not in it.
+    pub fn fill(&self, input: EncoderInput<'_>, positions: &[usize], n: usize) -> Vec<Vec<(u32, f32)>> {
+        if positions.is_empty() {
+            return Vec::new();
+        }
+        let (hidden_btd, _) = self.read(&[input]);
+        let [_, t, d] = hidden_btd.dims();
+        assert!(positions.iter().all(|&position| position < t), "positions lie in the text");
+        let wanted: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+        let wanted: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(wanted, [positions.len()]), self.device());
+        let logits_nv = self.model.masked_lm_logits(hidden_btd.reshape([t, d]).select(0, wanted));
+        let logits = values(logits_nv);
+        let rows = logits.chunks_exact(logits.len() / positions.len());
+        let likeliest = |row| top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp()));
+        rows.map(|row| likeliest(row).collect()).collect()
+    }
+
+    /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
+    ///
+    /// # Panics
+    /// If the model has no head for labels of texts, or a text is empty or longer than the model reads.
+    pub fn classify(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>> {
+        let EncoderHead::Classify { problem } = self.config.head() else {
+            panic!("the model has no head for labels of texts");
+        };
+        if inputs.is_empty() {
+            return Vec::new();
+        }
+        let (hidden_btd, mut cx) = self.read(inputs);
+        let logits_bl = self.model.classify(hidden_btd, &mut cx);
+        let scores = values(match problem {
+            Problem::SingleLabel => activation::softmax(logits_bl, 1),
+            Problem::MultiLabel => activation::sigmoid(logits_bl),
+            Problem::Regression => logits_bl,
+        });
+        scores.chunks_exact(scores.len() / inputs.len()).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Stretches of tokens that share a label other than `O`.
+    ///
+    /// Labels such as `B-PER` and `I-PER` are one kind: `B-` begins another entity. Only tokens that `counts` are looked
+    /// at; the frame's are better left out. Source: `simple` aggregation of Hugging Face's token classification.
+    ///
+    /// # Panics
+    /// If the model has no head for labels of tokens, the text is empty or longer than the model reads, or `counts` has
+    /// another length.
+    pub fn entities(&self, input: EncoderInput<'_>, counts: &[bool]) -> Vec<Entity> {
+        assert_eq!(
+            self.config.head(),
+            EncoderHead::TokenClassify,
+            "the model has no head for labels of tokens"
+        );
+        assert_eq!(counts.len(), input.ids.len(), "one entry for each token");
+        let (hidden_btd, mut cx) = self.read(&[input]);
+        let scores = values(activation::softmax(self.model.label_tokens(hidden_btd, &mut cx), 2));
+        let labels = self.config.labels();
+        let best: Vec<(usize, f32)> = scores.chunks_exact(labels.len()).map(greatest).collect();
+        group(labels, &best, counts)
+    }
+
+    /// The likeliest stretches of tokens that answer a question, one at most for each window, likeliest first.
+    ///
+    /// `allowed` says which tokens of each window may be part of an answer. An answer has at most `max_len` tokens.
+    ///
+    /// # Panics
+    /// If the model has no head for spans, a window is empty or longer than the model reads, or `allowed` has other
+    /// lengths.
+    pub fn answers(
+        &self,
+        windows: &[EncoderInput<'_>],
+        allowed: &[Vec<bool>],
+        max_len: usize,
+    ) -> Vec<(usize, Span)> {
+        assert_eq!(windows.len(), allowed.len(), "one entry for each window");
+        let mut found: Vec<(usize, Span)> = Vec::new();
+        for (number, (&window, allowed)) in windows.iter().zip(allowed).enumerate() {
+            assert_eq!(allowed.len(), window.ids.len(), "one entry for each token");
+            let (hidden_btd, mut cx) = self.read(&[window]);
+            let scores = values(self.model.spans(hidden_btd, &mut cx));
+            let column = |at: usize| softmax_where(scores.iter().skip(at).step_by(2).copied(), allowed);
+            let span = best_span(&column(0), &column(1), allowed, max_len);
+            found.extend(span.map(|span| (number, span)));
+        }
+        found.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+        found
+    }
+
+    /// Hidden states of a batch, and the context in which heads see them.
+    fn read(&self, inputs: &[EncoderInput<'_>]) -> (Tensor<3>, Forward<'static>) {
+        let texts: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
+        let (ids_bt, rows) = self.batch(&texts);
+        let [b, t] = ids_bt.dims();
+        let typed = inputs.iter().any(|input| input.type_ids.iter().any(|&id| id != 0));
+        let types_bt = typed.then(|| {
+            let mut flat = Vec::with_capacity(b * t);
+            for (row, input) in inputs.iter().enumerate() {
+                flat.extend(input.type_ids.iter().map(|&id| id as i32));
+                flat.resize((row + 1) * t, 0);
+            }
+            Tensor::from_data(TensorData::new(flat, [b, t]), self.device())
+        });
+        let mut cx = evaluation_over(rows, t);
+        (self.model.hidden(ids_bt, types_bt, &mut cx), cx)
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("scores are f32")
+}
+
+fn greatest(row: &[f32]) -> (usize, f32) {
+    let start = (0, f32::NEG_INFINITY);
+    row.iter().enumerate().fold(start, |best, (id, &score)| if score > best.1 { (id, score) } else { best })
+}
+
+/// The kind of entity that a label names, and whether it begins one.
+fn kind(label: &str) -> (&str, bool) {
+    match label.split_at_checked(2) {
+        Some(("B-", kind)) => (kind, true),
+        Some(("I-", kind)) => (kind, false),
+        _ => (label, false),
+    }
+}
+
+fn group(labels: &[String], best: &[(usize, f32)], counts: &[bool]) -> Vec<Entity> {
+    let mut entities: Vec<Entity> = Vec::new();
+    // The kind of the entity that the token before belongs to.
+    let mut open: Option<&str> = None;
+    let tokens = best.iter().enumerate().filter(|(at, _)| counts[*at]);
+    for (at, &(label, score)) in tokens {
+        let (this, begins) = kind(&labels[label]);
+        match entities.last_mut().filter(|_| open == Some(this) && !begins) {
+            Some(entity) => {
+                entity.tokens.end = at + 1;
+                entity.score += score;
+            }
+            None if this == "O" => {}
+            None => entities.push(Entity { label, tokens: at..at + 1, score }),
+        }
+        open = Some(this).filter(|kind| *kind != "O");
+    }
+    for entity in &mut entities {
+        entity.score /= counts[entity.tokens.clone()].iter().filter(|counts| **counts).count() as f32;
+    }
+    entities
+}
+
+/// Softmax over the entries that are allowed; the others are 0.
+fn softmax_where(logits: impl Iterator<Item = f32>, allowed: &[bool]) -> Vec<f32> {
+    let logits: Vec<f32> = logits
+        .zip(allowed)
+        .map(|(logit, &allowed)| if allowed { logit } else { f32::NEG_INFINITY })
+        .collect();
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return vec![0.0; logits.len()];
+    }
+    let exps: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
+    let sum: f32 = exps.iter().sum();
+    exps.into_iter().map(|exp| exp / sum).collect()
+}
+
+fn best_span(starts: &[f32], ends: &[f32], allowed: &[bool], max_len: usize) -> Option<Span> {
+    let mut best: Option<Span> = None;
+    for start in (0..starts.len()).filter(|&start| allowed[start]) {
+        let last = ends.len().min(start.saturating_add(max_len));
+        for end in (start..last).filter(|&end| allowed[end]) {
+            let score = starts[start] * ends[end];
+            if best.as_ref().is_none_or(|best| score > best.score) {
+                best = Some(Span { tokens: start..end + 1, score });
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Vec<String> {
+        ["O", "B-PER", "I-PER", "B-ORG", "I-ORG"].map(str::to_owned).to_vec()
+    }
+
+    fn grouped(tokens: &[usize], counts: &[bool]) -> Vec<(usize, Range<usize>)> {
+        let best: Vec<(usize, f32)> = tokens.iter().map(|&label| (label, 0.5)).collect();
+        let entities = group(&labels(), &best, counts);
+        assert!(entities.iter().all(|entity| entity.score == 0.5));
+        entities.into_iter().map(|entity| (entity.label, entity.tokens)).collect()
+    }
+
+    #[test]
+    fn tokens_of_one_kind_are_one_entity_until_another_begins() {
+        let all = [true; 8];
+        assert_eq!(grouped(&[0, 1, 2, 2, 0, 3, 4, 0], &all), [(1, 1..4), (3, 5..7)]);
+        assert_eq!(
+            grouped(&[1, 2, 1, 1, 2, 4, 2, 0], &all),
+            [(1, 0..2), (1, 2..3), (1, 3..5), (4, 5..6), (2, 6..7)]
+        );
+        assert_eq!(grouped(&[2, 0, 2, 0, 0, 0, 0, 1], &all), [(2, 0..1), (2, 2..3), (1, 7..8)]);
+    }
+
+    #[test]
+    fn tokens_that_do_not_count_are_passed_over() {
+        assert_eq!(grouped(&[1, 2, 2], &[false, true, false]), [(2, 1..2)]);
+        assert_eq!(grouped(&[1, 0, 2], &[true, false, true]), [(1, 0..3)]);
+    }
+
+    #[test]
+    fn the_best_span_is_ordered_allowed_and_short() {
+        let starts = [0.1, 0.2, 0.6, 0.1];
+        let ends = [0.5, 0.1, 0.1, 0.3];
+        let all = [true; 4];
+        assert_eq!(best_span(&starts, &ends, &all, 9).unwrap().tokens, 2..4);
+        assert_eq!(best_span(&starts, &ends, &all, 1).unwrap().tokens, 2..3);
+        assert_eq!(best_span(&starts, &ends, &[true, true, false, true], 9).unwrap().tokens, 1..4);
+        assert_eq!(best_span(&starts, &ends, &[false; 4], 9), None);
+    }
+
+    #[test]
+    fn a_softmax_leaves_out_what_is_not_allowed() {
+        let found = softmax_where([1.0, 50.0, 1.0].into_iter(), &[true, false, true]);
+        assert_eq!(found, [0.5, 0.0, 0.5]);
+        assert_eq!(softmax_where([1.0].into_iter(), &[false]), [0.0]);
+    }
+}
