@@ -4,23 +4,22 @@
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 
 mod common;
+#[path = "common/seq2seq.rs"]
+mod seq2seq;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use andiron_core::{Forward, Rows};
 use andiron_models::bundle::Ids;
 use andiron_models::encoder_decoder::Conditioned;
 use andiron_models::generate::{Decoding, EarlyStopping, GenerateOptions, SamplingParams};
 use andiron_models::weights::{ParamPath, names};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use common::{assert_close, device, floats, ids};
-use serde::Deserialize;
+use burn::tensor::{Gradients, Tensor, TensorData};
+use common::{assert_close, device, floats};
+use seq2seq::{Greedy, VALUES, check_refused, edited, expected, fixture, open, own, run, same};
 
-/// Hidden states and logits, in f32 on both sides.
-const VALUES: f32 = 1e-4;
 /// Gradients of a weighted mean of the logits.
 const GRADIENTS: f32 = 1e-3;
 
@@ -37,35 +36,6 @@ const FIXTURES: &[&str] = &[
     "t5-silu",
     "t5-tied",
 ];
-
-#[derive(Deserialize)]
-struct Expected {
-    ids: Vec<Vec<u32>>,
-    lengths: Vec<usize>,
-    target: Vec<Vec<u32>>,
-    encoder_hidden: Vec<f32>,
-    logits: Vec<f32>,
-    grads: BTreeMap<String, Vec<f32>>,
-    greedy: Vec<Greedy>,
-}
-
-#[derive(Deserialize)]
-struct Greedy {
-    settings: BTreeMap<String, Option<usize>>,
-    ids: Vec<Vec<u32>>,
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
-fn expected(name: &str) -> Expected {
-    serde_json::from_slice(&std::fs::read(fixture(name).join("expected.json")).unwrap()).unwrap()
-}
-
-fn open(name: &str) -> Seq2SeqBundle {
-    Seq2SeqBundle::open(&fixture(name), &device()).unwrap()
-}
 
 /// Gradients by parameter name.
 struct Collect<'a> {
@@ -88,26 +58,6 @@ impl ModuleVisitor for Collect<'_> {
             self.found.insert(self.path.name(), floats(gradient));
         }
     }
-}
-
-/// The vectors at the rows' own columns.
-fn own(x_btd: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
-    let [b, t, d] = x_btd.dims();
-    let at = lengths.iter().enumerate().flat_map(|(row, len)| (0..*len).map(move |column| row * t + column));
-    let at: Vec<i32> = at.map(|at| at as i32).collect();
-    let at: Tensor<1, Int> = Tensor::from_data(TensorData::new(at.clone(), [at.len()]), &x_btd.device());
-    x_btd.reshape([b * t, d]).select(0, at)
-}
-
-/// Hidden states of the encoder and logits.
-fn run(bundle: &Seq2SeqBundle, expected: &Expected, device: &Device) -> (Tensor<3>, Tensor<3>) {
-    let rows = Rows::padded_right(expected.lengths.clone());
-    let mut cx = Forward::evaluation().over(rows.clone());
-    let hidden_bsd = bundle.model.encoder_hidden(ids(&expected.ids, device), &mut cx);
-    let memory = bundle.model.memory(hidden_bsd.clone(), Some(rows));
-    let target = ids(&expected.target, device);
-    let hidden_btd = bundle.model.hidden(target, &memory, &mut Forward::evaluation());
-    (hidden_bsd, bundle.model.logits(hidden_btd))
 }
 
 #[track_caller]
@@ -208,28 +158,6 @@ fn a_saved_encoder_decoder_opens_as_it_was() {
     }
 }
 
-/// A copy of a fixture with an edited `config.json`, without `generation_config.json`, and with other names of tensors:
-/// each may become several or none.
-fn edited(
-    name: &str,
-    edit: impl FnOnce(&mut serde_json::Value),
-    rename: impl Fn(&str) -> Vec<String>,
-) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let config = std::fs::read(fixture(name).join("config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-    edit(&mut config);
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    let bytes = std::fs::read(fixture(name).join("model.safetensors")).unwrap();
-    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let tensors = stored.iter().flat_map(|(name, view)| {
-        rename(name).into_iter().map(move |name| (name, view.clone())).collect::<Vec<_>>()
-    });
-    let tensors: Vec<_> = tensors.collect();
-    safetensors::serialize_to_file(tensors, None, &dir.path().join("model.safetensors")).unwrap();
-    dir
-}
-
 const SHARED: &str = "model.shared.weight";
 const ENCODER: &str = "model.encoder.embed_tokens.weight";
 const DECODER: &str = "model.decoder.embed_tokens.weight";
@@ -272,10 +200,6 @@ fn a_file_of_the_bare_model_opens() {
         let ours: Vec<f32> = floats(logits).iter().zip(bias.iter().cycle()).map(|(x, b)| x + b).collect();
         assert_close(name, &ours, &expected.logits, VALUES);
     }
-}
-
-fn same(stored: &str) -> Vec<String> {
-    vec![stored.to_owned()]
 }
 
 #[test]
@@ -367,18 +291,6 @@ fn the_generation_config_goes_before_the_configuration() {
     assert_eq!(generation.rest.len(), 1);
 }
 
-#[track_caller]
-fn check_refused(dir: &Path, needle: &str) {
-    let error = Seq2SeqBundle::open(dir, &device()).unwrap_err();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    assert!(text.contains(needle), "{text:?} does not mention {needle:?}");
-}
-
 #[test]
 fn what_cannot_be_built_is_refused_by_name() {
     let check = |name: &str, edit: &dyn Fn(&mut serde_json::Value), needle: &str| {
@@ -446,7 +358,7 @@ fn no_value_of_a_key_makes_it_panic() {
         [[]],
         {}
     ]);
-    for name in ["bart-scaled", "marian-separate"] {
+    for name in ["bart-scaled", "marian-separate", "t5-gated"] {
         for file in ["config.json", "generation_config.json"] {
             let dir = edited(name, |_| (), same);
             let path = dir.path().join(file);

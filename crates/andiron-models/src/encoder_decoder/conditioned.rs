@@ -9,6 +9,9 @@ use crate::bundle::{floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
 use crate::generate::{Beams, Logits, NextToken};
 
+/// Longest target if neither the directory nor the model sets a limit: what T5 was trained with.
+const UNSAID_LIMIT: usize = 512;
+
 /// What comes next in the target of one source.
 ///
 /// A target begins with [`Conditioned::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
@@ -27,7 +30,7 @@ pub struct Conditioned {
 
 impl Conditioned {
     /// Reads `source`, token ids with the special tokens that the model was trained with. Targets are as long as the
-    /// bundle's [`Seq2SeqGeneration`] says, or as the model is able to.
+    /// bundle's [`Seq2SeqGeneration`] says, or as the model is able to, or of 512 ids if that is any length.
     ///
     /// # Panics
     /// If the source is empty or longer than the model reads, or has an id that the model lacks.
@@ -39,7 +42,11 @@ impl Conditioned {
             model: bundle.model.clone(),
             memory: bundle.encode(&[source]),
             start: rules.decoder_start_token_id,
-            longest: rules.length_limit().map_or(possible, |limit| limit.clamp(1, possible)),
+            longest: match rules.length_limit() {
+                Some(limit) => limit.clamp(1, possible),
+                None if possible == usize::MAX => UNSAID_LIMIT,
+                None => possible,
+            },
             rules: Some(rules),
             vocab_size: bundle.config.target_vocab_size(),
             device: bundle.device().clone(),

@@ -31,7 +31,7 @@ use super::generation::strip;
 use super::{Seq2SeqArchitecture, check_class, check_ids};
 use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
-use crate::hf_config::{Activation, ConfigError, InertKeys, positive, probability};
+use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
 use crate::weights::{FileError, NameRules, Stored};
 
 /// `config.json` of a T5, in Hugging Face's field names.
@@ -300,11 +300,11 @@ impl Architecture for T5Config {
         positive("d_model", self.d_model)?;
         positive("d_kv", self.d_kv)?;
         positive("d_ff", self.d_ff)?;
-        positive("num_layers", self.num_layers)?;
-        positive("num_decoder_layers", self.n_decoder_layers())?;
+        layers("num_layers", self.num_layers)?;
+        layers("num_decoder_layers", self.n_decoder_layers())?;
         positive("num_heads", self.num_heads)?;
         probability("dropout_rate", self.dropout_rate)?;
-        if ![true, false].map(|causal| self.relative_bias(causal).is_sound()).iter().all(|&sound| sound) {
+        if [true, false].iter().any(|&causal| !self.relative_bias(causal).is_sound()) {
             let (n_buckets, max_distance) =
                 (self.relative_attention_num_buckets, self.relative_attention_max_distance);
             return Err(ConfigError::Buckets { n_buckets, max_distance });
