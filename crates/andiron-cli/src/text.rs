@@ -1,7 +1,7 @@
 //! Text in, text out: a decoder with its tokenizer, and one generation from prompt to finish reason.
 
-use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder};
-use andiron_models::generate::{Decoding, FinishReason, GenerateOptions, SamplingParams};
+use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
+use andiron_models::generate::{Decoding, FinishReason, GenerateOptions, NextToken, SamplingParams};
 use anyhow::Context as _;
 use clap::Args;
 
@@ -41,50 +41,62 @@ impl TextModel {
         prompt: &[u32],
         mut options: GenerateOptions,
         stops: &[String],
-        mut show: impl FnMut(&str),
+        show: impl FnMut(&str),
     ) -> anyhow::Result<Completion> {
-        anyhow::ensure!(
-            stops.is_empty() || self.tokenizer().is_ok(),
-            "a stop string needs a tokenizer and the model directory has no tokenizer.json"
-        );
         options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
-        let stop_ids = options.stop_ids.clone();
-        let mut decoding = Decoding::new(&self.bundle, prompt, options)?;
-        let mut stream = self.tokenizer().ok().map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
-        let mut matcher = StopMatcher::new(stops.iter().cloned())?;
-        let mut text = String::new();
-        let mut add = |piece: &str, text: &mut String| {
-            show(piece);
-            text.push_str(piece);
-        };
-        let mut sum_logprob = 0.0;
-        let mut stopped = false;
-        while let Some(token) = decoding.next_token(&self.bundle)? {
-            sum_logprob += f64::from(token.logprob);
-            let Some(stream) = &mut stream else { continue };
-            if !stop_ids.contains(&token.id) {
-                let output = matcher.push(&stream.push(token.id)?);
-                add(&output.text, &mut text);
-                if output.stopped.is_some() {
-                    stopped = true;
-                    break;
-                }
-            }
-        }
-        if let (Some(stream), false) = (stream, stopped) {
-            let output = matcher.push(&stream.finish()?);
-            add(&output.text, &mut text);
-            stopped = output.stopped.is_some();
-            if !stopped {
-                add(&matcher.finish(), &mut text);
-            }
-        }
-        let finish_reason = match decoding.finish_reason() {
-            Some(reason) if !stopped => reason,
-            _ => FinishReason::Stop,
-        };
-        Ok(Completion { text, ids: decoding.generated().to_vec(), finish_reason, sum_logprob })
+        complete(&self.bundle, self.tokenizer.as_ref(), prompt, options, stops, show)
     }
+}
+
+/// Generates from `prompt`, calling `show` with each piece of text as soon as it is certain.
+pub fn complete<M: NextToken>(
+    model: &M,
+    tokenizer: Option<&Tokenizer>,
+    prompt: &[u32],
+    options: GenerateOptions,
+    stops: &[String],
+    mut show: impl FnMut(&str),
+) -> anyhow::Result<Completion> {
+    anyhow::ensure!(
+        stops.is_empty() || tokenizer.is_some(),
+        "a stop string needs a tokenizer and the model directory has no tokenizer.json"
+    );
+    let stop_ids = options.stop_ids.clone();
+    let mut decoding = Decoding::new(model, prompt, options)?;
+    let mut stream = tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
+    let mut matcher = StopMatcher::new(stops.iter().cloned())?;
+    let mut text = String::new();
+    let mut add = |piece: &str, text: &mut String| {
+        show(piece);
+        text.push_str(piece);
+    };
+    let mut sum_logprob = 0.0;
+    let mut stopped = false;
+    while let Some(token) = decoding.next_token(model)? {
+        sum_logprob += f64::from(token.logprob);
+        let Some(stream) = &mut stream else { continue };
+        if !stop_ids.contains(&token.id) {
+            let output = matcher.push(&stream.push(token.id)?);
+            add(&output.text, &mut text);
+            if output.stopped.is_some() {
+                stopped = true;
+                break;
+            }
+        }
+    }
+    if let (Some(stream), false) = (stream, stopped) {
+        let output = matcher.push(&stream.finish()?);
+        add(&output.text, &mut text);
+        stopped = output.stopped.is_some();
+        if !stopped {
+            add(&matcher.finish(), &mut text);
+        }
+    }
+    let finish_reason = match decoding.finish_reason() {
+        Some(reason) if !stopped => reason,
+        _ => FinishReason::Stop,
+    };
+    Ok(Completion { text, ids: decoding.generated().to_vec(), finish_reason, sum_logprob })
 }
 
 /// How the next token is chosen, on the command line.

@@ -1,5 +1,7 @@
 //! Which ids would repeat what was said.
 
+use std::collections::BTreeMap;
+
 /// Calls `visit` with each id that, put after `ids`, would make `n` consecutive ids which are there already; with
 /// none if `n` is 0. An id may be visited several times.
 ///
@@ -14,9 +16,79 @@ pub(super) fn for_each_repeat(ids: &[u32], n: usize, mut visit: impl FnMut(u32))
     }
 }
 
+/// Calls `visit` with each id that, put after `ids`, would go on repeating something, and how many ids at the end of
+/// `ids` repeat it already, the most of all its occurrences. What repeats has none of `breakers` in it.
+///
+/// Linear in `ids`. Source: DRY of llama.cpp, with the Z algorithm for the lengths.
+pub(super) fn for_each_continuation(ids: &[u32], breakers: &[u32], mut visit: impl FnMut(u32, usize)) {
+    let reversed: Vec<u32> = ids.iter().rev().copied().collect();
+    let unbroken = reversed.iter().position(|id| breakers.contains(id)).unwrap_or(reversed.len());
+    let mut longest: BTreeMap<u32, usize> = BTreeMap::new();
+    for (back, len) in common_prefixes(&reversed).into_iter().enumerate().skip(1) {
+        let next = reversed[back - 1];
+        let len = len.min(unbroken);
+        if len > 0 && !breakers.contains(&next) {
+            let longest = longest.entry(next).or_default();
+            *longest = len.max(*longest);
+        }
+    }
+    longest.into_iter().for_each(|(id, len)| visit(id, len));
+}
+
+/// For each place, how many ids from there on are those at the beginning; 0 for the beginning itself.
+fn common_prefixes(ids: &[u32]) -> Vec<usize> {
+    let mut lengths = vec![0; ids.len()];
+    // The stretch found so far that reaches furthest.
+    let (mut start, mut end) = (0, 0);
+    for at in 1..ids.len() {
+        let known = if at < end { lengths[at - start].min(end - at) } else { 0 };
+        let more = ids[at + known..].iter().zip(&ids[known..]).take_while(|(a, b)| a == b).count();
+        lengths[at] = known + more;
+        if at + lengths[at] > end {
+            (start, end) = (at, at + lengths[at]);
+        }
+    }
+    lengths
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn continuations(ids: &[u32], breakers: &[u32]) -> Vec<(u32, usize)> {
+        let mut found = Vec::new();
+        for_each_continuation(ids, breakers, |id, len| found.push((id, len)));
+        found
+    }
+
+    #[test]
+    fn what_followed_a_longer_repeat_counts_for_more() {
+        let ids = [1, 2, 3, 9, 2, 3, 8, 1, 2, 3];
+        assert_eq!(continuations(&ids, &[]), [(8, 2), (9, 3)]);
+        assert_eq!(continuations(&ids, &[2]), [(8, 1), (9, 1)]);
+        assert_eq!(continuations(&ids, &[9]), [(8, 2)]);
+        assert_eq!(continuations(&ids, &[3]), []);
+        assert_eq!(continuations(&[5, 5, 5], &[]), [(5, 2)]);
+        assert_eq!(continuations(&[], &[]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn lengths_are_those_of_a_plain_search(ids in prop::collection::vec(0u32..3, 0..40), breaker in 0u32..6) {
+            let mut expected: BTreeMap<u32, usize> = BTreeMap::new();
+            for next in 1..ids.len() {
+                let pairs = ids[..next].iter().rev().zip(ids.iter().rev());
+                let len = pairs.take_while(|(a, b)| a == b && **a != breaker).count();
+                if len > 0 && ids[next] != breaker {
+                    let longest = expected.entry(ids[next]).or_default();
+                    *longest = len.max(*longest);
+                }
+            }
+            prop_assert_eq!(continuations(&ids, &[breaker]), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
 
     fn repeats(ids: &[u32], n: usize) -> Vec<u32> {
         let mut found = Vec::new();

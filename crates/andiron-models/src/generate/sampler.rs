@@ -3,6 +3,7 @@
 use andiron_kernels::random::Seed;
 
 use super::likelihood::{likelier_first, log_sum_exp};
+use super::repeats::{for_each_continuation, for_each_repeat};
 use super::{SamplingError, SamplingParams};
 
 /// The id drawn, and how likely the model itself held it.
@@ -15,19 +16,20 @@ pub struct Sampled {
     pub logprob: f32,
 }
 
-/// Draws ids by the chain bias → repetition penalty → presence and frequency penalties → temperature → top-k → top-p →
-/// min-p → draw.
+/// Draws ids by the chain bias → repetition penalty → presence and frequency penalties → DRY → no repeated n-grams →
+/// top-n-sigma → temperature → top-k → top-p → min-p → typical-p → draw.
 ///
 /// Stateless: the random number is a function of the seed and of the position in the sequence, the penalties of the
 /// ids passed in. The kept ids are laid out by id, not by likelihood, before the draw, so that two backends which differ
 /// in the last bit of nearly equal logits draw the same id.
 ///
 /// Source: the filters follow `RepetitionPenaltyLogitsProcessor`, `TemperatureLogitsWarper`, `TopKLogitsWarper`,
-/// `TopPLogitsWarper` and `MinPLogitsWarper` of Hugging Face transformers (ties at the k-th logit are all kept); the penalties
+/// `TopPLogitsWarper`, `MinPLogitsWarper`, `TypicalLogitsWarper` and `NoRepeatNGramLogitsProcessor` of Hugging Face transformers (ties at the k-th logit are all kept); the penalties
 /// count generated ids only, as OpenAI documents. Holtzman et al. 2020, "The Curious Case of Neural Text
 /// Degeneration", <https://arxiv.org/abs/1904.09751> (top-p); Nguyen et al. 2024, "Turning Up the Heat",
 /// <https://arxiv.org/abs/2407.01082> (min-p); Keskar et al. 2019, "CTRL", <https://arxiv.org/abs/1909.05858>
-/// (repetition penalty).
+/// (repetition penalty); Meister et al. 2022, "Locally Typical Sampling", <https://arxiv.org/abs/2202.00666>; Tang et
+/// al. 2024, "Top-nσ", <https://arxiv.org/abs/2411.07641>.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -118,16 +120,32 @@ impl Sampler {
                 edits.apply(id, |logit| logit - penalty);
             });
         }
+        if params.dry_multiplier > 0.0 {
+            let said = [prompt, generated].concat();
+            for_each_continuation(&said, &params.dry_sequence_breakers, |id, len| {
+                if let Some(beyond) = len.checked_sub(params.dry_allowed_length) {
+                    let penalty = params.dry_multiplier * params.dry_base.powf(beyond as f32);
+                    edits.apply(id, |logit| logit - penalty.min(f32::MAX));
+                }
+            });
+        }
+        if params.no_repeat_ngram_size > 0 {
+            let said = [prompt, generated].concat();
+            for_each_repeat(&said, params.no_repeat_ngram_size, |id| edits.apply(id, |_| f32::NEG_INFINITY));
+        }
         Ok(())
     }
 
     /// Temperature and the three filters: what may be drawn, in ascending order of ids.
     fn keep(&self, logits: &[f32], largest: f32) -> Vec<Candidate> {
         let params = &self.params;
-        let floor = match params.top_k {
+        let mut floor = match params.top_k {
             0 => f32::NEG_INFINITY,
             k => kth_largest(logits, k),
         };
+        if params.top_n_sigma > 0.0 {
+            floor = floor.max(largest - params.top_n_sigma * deviation(logits));
+        }
         let weigh = |logit: f32| ((logit - largest) / params.temperature).exp();
         let mut kept: Vec<Candidate> = logits
             .iter()
@@ -141,6 +159,9 @@ impl Sampler {
         }
         // The likeliest id has weight 1, so this is the ratio of the two probabilities, and never empties the set.
         kept.retain(|&(_, weight)| weight >= params.min_p);
+        if params.typical_p < 1.0 {
+            typical(&mut kept, f64::from(params.typical_p));
+        }
         kept
     }
 
@@ -253,6 +274,33 @@ fn nucleus(kept: &mut Vec<Candidate>, top_p: f64) {
         sorted += take;
         block *= 2;
     }
+}
+
+/// Cuts `kept` to the candidates whose surprise is nearest to the expected one, the fewest whose share of the mass is
+/// at least `typical_p`, in the order in which they were.
+fn typical(kept: &mut Vec<Candidate>, typical_p: f64) {
+    let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
+    let surprise = |weight: f32| -(f64::from(weight) / total).ln();
+    let possible = kept.iter().filter(|(_, weight)| *weight > 0.0);
+    let expected: f64 = possible.map(|&(_, weight)| f64::from(weight) / total * surprise(weight)).sum();
+    let distance = |weight: f32| (surprise(weight) - expected).abs();
+    let mut nearest: Vec<f32> = kept.iter().map(|&(_, weight)| weight).collect();
+    nearest.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+    let mut mass = 0.0;
+    let furthest = nearest.iter().find(|&&weight| {
+        mass += f64::from(weight) / total;
+        mass >= typical_p
+    });
+    let Some(limit) = furthest.map(|&weight| distance(weight)) else { return };
+    kept.retain(|&(_, weight)| distance(weight) <= limit);
+}
+
+/// Standard deviation of the logits above minus infinity.
+fn deviation(logits: &[f32]) -> f32 {
+    let finite = || logits.iter().filter(|logit| logit.is_finite()).map(|&logit| f64::from(logit));
+    let n = finite().count().max(1) as f64;
+    let mean = finite().sum::<f64>() / n;
+    (finite().map(|logit| (logit - mean).powi(2)).sum::<f64>() / n).sqrt() as f32
 }
 
 /// The candidate at the share `uniform` of the total weight.

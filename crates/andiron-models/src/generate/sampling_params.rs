@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Settings of a [`Sampler`](super::Sampler), applied in the order of the fields below (`logit_bias` first).
 ///
 /// The default draws from the model's own distribution. Names and meaning are those of Hugging Face's `generate`, and,
-/// for the presence and frequency penalties and the bias, of OpenAI's completions API.
+/// for the presence and frequency penalties and the bias, of OpenAI's completions API; for DRY and top-n-sigma, of
+/// llama.cpp.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingParams {
@@ -17,6 +18,19 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Subtracted from the logit of an id as many times as it was generated so far; 0 is off.
     pub frequency_penalty: f32,
+    /// Subtracted, times `dry_base` to the number of ids beyond `dry_allowed_length`, from the logit of an id that would go
+    /// on repeating so many ids of the prompt and the generated part; 0 is off.
+    pub dry_multiplier: f32,
+    /// See `dry_multiplier`.
+    pub dry_base: f32,
+    /// Repeats of fewer ids are not penalised.
+    pub dry_allowed_length: usize,
+    /// Ids that end a repeat, such as those of line ends.
+    pub dry_sequence_breakers: Vec<u32>,
+    /// No sequence of so many ids comes twice in prompt and generated part; 0 is off.
+    pub no_repeat_ngram_size: usize,
+    /// Keeps the ids whose logit is at most this many standard deviations of all logits below the largest; 0 is off.
+    pub top_n_sigma: f32,
     /// Divides the logits; 0 takes the most likely id (the lowest one of several), 1 is the model's own distribution.
     pub temperature: f32,
     /// Keeps the ids whose logit is at least the k-th largest one; 0 is off.
@@ -25,6 +39,9 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keeps ids at least this many times as likely as the most likely one; 0 is off.
     pub min_p: f32,
+    /// Keeps the ids whose surprise is nearest to what is expected, the fewest that together have this probability; 1 is
+    /// off.
+    pub typical_p: f32,
     /// Makes the draw repeatable: the same seed, position and logits give the same id.
     pub seed: u64,
 }
@@ -36,10 +53,17 @@ impl Default for SamplingParams {
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_sequence_breakers: Vec::new(),
+            no_repeat_ngram_size: 0,
+            top_n_sigma: 0.0,
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             seed: 0,
         }
     }
@@ -68,6 +92,12 @@ impl SamplingParams {
             at_least_zero(self.temperature),
         )?;
         check("top_p", self.top_p, "between 0 and 1", (0.0..=1.0).contains(&self.top_p))?;
+        check("typical_p", self.typical_p, "between 0 and 1", (0.0..=1.0).contains(&self.typical_p))?;
+        for (name, value) in [("top_n_sigma", self.top_n_sigma), ("dry_multiplier", self.dry_multiplier)] {
+            check(name, value, "a finite number, at least 0", at_least_zero(value))?;
+        }
+        let base = self.dry_base;
+        check("dry_base", base, "a finite number, at least 1", base.is_finite() && base >= 1.0)?;
         check("min_p", self.min_p, "between 0 and 1", (0.0..=1.0).contains(&self.min_p))?;
         check(
             "repetition_penalty",
@@ -149,6 +179,13 @@ mod tests {
         check_refused(|p| p.temperature = f32::NAN, "temperature: NaN is not a finite number, at least 0");
         check_refused(|p| p.top_p = 1.5, "top_p: 1.5 is not between 0 and 1");
         check_refused(|p| p.min_p = f32::NAN, "min_p: NaN is not between 0 and 1");
+        check_refused(|p| p.typical_p = -0.1, "typical_p: -0.1 is not between 0 and 1");
+        check_refused(|p| p.top_n_sigma = -1.0, "top_n_sigma: -1 is not a finite number, at least 0");
+        check_refused(
+            |p| p.dry_multiplier = f32::NAN,
+            "dry_multiplier: NaN is not a finite number, at least 0",
+        );
+        check_refused(|p| p.dry_base = 0.5, "dry_base: 0.5 is not a finite number, at least 1");
         check_refused(|p| p.repetition_penalty = 0.0, "repetition_penalty: 0 is not a finite number above 0");
         check_refused(|p| p.presence_penalty = f32::INFINITY, "presence_penalty: inf is not a finite number");
         check_refused(|p| p.frequency_penalty = f32::NAN, "frequency_penalty: NaN is not a finite number");

@@ -287,3 +287,55 @@ proptest! {
         prop_assert_eq!(kth_largest(&values, k), expected);
     }
 }
+
+#[test]
+fn typical_p_keeps_what_transformers_keeps() {
+    let logits = [1.2, 0.3, -0.5, 2.5, 0.0, 1.1, -2.0, 0.9];
+    // `TypicalLogitsWarper` of transformers 5.23.
+    let cases: [(f32, &[u32]); 4] =
+        [(0.1, &[0]), (0.3, &[0, 5, 7]), (0.5, &[0, 3, 5, 7]), (0.9, &[0, 1, 3, 5, 7])];
+    for (typical_p, expected) in cases {
+        let ids: Vec<u32> =
+            kept(|p| p.typical_p = typical_p, &logits, &[], &[]).iter().map(|c| c.0).collect();
+        assert_eq!(ids, expected, "{typical_p}");
+    }
+    // One likely id among many rare ones: surprises differ, and the first alone has the mass.
+    let flat: Vec<f32> = std::iter::once(0.7).chain([0.3 / 999.0; 999]).map(f32::ln).collect();
+    assert_eq!(kept(|p| p.typical_p = 0.2, &flat, &[], &[]), [(0, 1.0)]);
+    assert_eq!(kept(|p| p.typical_p = 0.2, &[0.0], &[], &[]), [(0, 1.0)]);
+}
+
+#[test]
+fn top_n_sigma_counts_deviations_below_the_largest_whatever_the_temperature() {
+    // Mean 1, deviation √2.5.
+    let logits = [3.0, 2.0, 0.0, -1.0, f32::NEG_INFINITY];
+    for temperature in [0.5, 2.0] {
+        let ids = |n: f32| -> Vec<u32> {
+            let edit = |p: &mut SamplingParams| (p.top_n_sigma, p.temperature) = (n, temperature);
+            kept(edit, &logits, &[], &[]).iter().map(|c| c.0).collect()
+        };
+        assert_eq!(ids(0.5), [0]);
+        assert_eq!(ids(0.7), [0, 1]);
+        assert_eq!(ids(2.0), [0, 1, 2]);
+        assert_eq!(ids(0.0), [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn dry_penalises_by_the_length_of_the_repeat() {
+    let edit = |p: &mut SamplingParams| (p.dry_multiplier, p.dry_base) = (0.5, 2.0);
+    // 7 8 9 was followed by 1, 9 alone by 2.
+    let found = adjusted(edit, &[0.0; 4], &[7, 8, 9, 1, 9, 2], &[7, 8, 9]);
+    assert_eq!(found, [0.0, -1.0, 0.0, 0.0]);
+    let breaking = |p: &mut SamplingParams| {
+        edit(p);
+        p.dry_sequence_breakers = vec![8];
+    };
+    assert_eq!(adjusted(breaking, &[0.0; 4], &[7, 8, 9, 1, 9, 2], &[7, 8, 9]), [0.0; 4]);
+}
+
+#[test]
+fn ngrams_do_not_repeat() {
+    let found = adjusted(|p| p.no_repeat_ngram_size = 2, &[0.0; 4], &[1, 2, 3], &[1, 3, 1]);
+    assert_eq!(found, [0.0, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+}
