@@ -74,16 +74,10 @@ impl TensorSource for TensorFile {
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
         let info = self.metadata.info(name).expect("the caller took the name from this file");
         let (start, end) = info.data_offsets;
-        let (width, append): (usize, fn(&mut Vec<f32>, &[u8])) = match info.dtype {
-            Dtype::F32 => {
-                (4, |to, from| to.extend(from.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))))
-            }
-            Dtype::F16 => {
-                (2, |to, from| to.extend(from.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32())))
-            }
-            Dtype::BF16 => {
-                (2, |to, from| to.extend(from.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())))
-            }
+        let append = match info.dtype {
+            Dtype::F32 => append_f32,
+            Dtype::F16 => append_f16,
+            Dtype::BF16 => append_bf16,
             other => {
                 let (path, tensor) = (self.path.clone(), name.to_owned());
                 return Err(FileError::Dtype { path, tensor, dtype: other });
@@ -91,7 +85,7 @@ impl TensorSource for TensorFile {
         };
         let read = |source| FileError::Read { path: self.path.clone(), source };
         self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(read)?;
-        let mut values = Vec::with_capacity((end - start) / width);
+        let mut values = Vec::with_capacity((end - start) * 8 / info.dtype.bitsize());
         let mut block = vec![0; BLOCK.min(end - start)];
         let mut left = end - start;
         while left > 0 {
@@ -102,6 +96,18 @@ impl TensorSource for TensorFile {
         }
         Ok(values)
     }
+}
+
+fn append_f32(values: &mut Vec<f32>, bytes: &[u8]) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+}
+
+fn append_f16(values: &mut Vec<f32>, bytes: &[u8]) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
+}
+
+fn append_bf16(values: &mut Vec<f32>, bytes: &[u8]) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
 }
 
 /// Why a weight file cannot be used.
