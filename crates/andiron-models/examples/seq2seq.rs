@@ -18,6 +18,9 @@ use andiron_models::encoder_decoder::Conditioned;
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
 use serde::Deserialize;
 
+/// A target is at most this long, whatever the model is able to.
+const LONGEST: usize = 512;
+
 #[derive(Deserialize)]
 struct Row {
     source_ids: Vec<u32>,
@@ -50,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn likeliest(bundle: &Seq2SeqBundle, conditioned: &Conditioned) -> Result<Vec<u32>, Box<dyn Error>> {
     let options = GenerateOptions {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        max_new_tokens: usize::MAX,
+        max_new_tokens: LONGEST,
         stop_ids: bundle.generation.eos_token_id.as_slice().to_vec(),
         ..GenerateOptions::default()
     };

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
-use crate::generate::{Logits, NextToken};
+use crate::generate::{Beams, Logits, NextToken};
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError};
@@ -209,6 +209,11 @@ pub(crate) fn one_row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, shape), device)
 }
 
+/// One more id for each of several sequences, `[n, 1]`.
+pub(crate) fn one_column(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    one_row(ids, device).reshape([ids.len(), 1])
+}
+
 /// The hidden states whose logits are wanted.
 pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits) -> Tensor<3> {
     let [b, t, d] = hidden_btd.dims();
@@ -221,6 +226,31 @@ pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits) -> Tensor<3>
 /// Logits as plain numbers, row by row.
 pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
     logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
+}
+
+impl Beams for DecoderBundle {
+    type State = KvCache;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.config.max_positions()
+    }
+
+    fn begin_beams(&self, prompt: &[u32], n: usize) -> (KvCache, Vec<f32>) {
+        let mut cache = self.begin();
+        let logits = self.extend(&mut cache, prompt, Logits::Last);
+        cache.select(&vec![0; n]);
+        (cache, logits)
+    }
+
+    fn extend_beams(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+        cache.select(rows);
+        let hidden_btd = self.model.hidden(one_column(ids, &self.device), &mut Forward::cached(cache));
+        floats(self.model.logits(hidden_btd))
+    }
 }
 
 /// Reads the `config.json` of a model directory.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::{Conditioned, EarlyStopping};
-use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::generate::{Decoding, EarlyStopping, GenerateOptions, SamplingParams};
 use andiron_models::weights::{ParamPath, names};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use burn::module::{Module, ModuleVisitor, Param};

@@ -5,9 +5,9 @@ use andiron_core::{Forward, KvCache};
 use burn::tensor::Device;
 
 use super::{Seq2SeqBundle, Seq2SeqGeneration, Seq2SeqModel};
-use crate::bundle::{floats, one_row, wanted_columns};
+use crate::bundle::{floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
-use crate::generate::{Logits, NextToken};
+use crate::generate::{Beams, Logits, NextToken};
 
 /// Longest target if neither the directory nor the model sets a limit: what T5 was trained with.
 const UNSAID_LIMIT: usize = 512;
@@ -100,6 +100,43 @@ impl NextToken for Conditioned {
             }
         }
         logits
+    }
+}
+
+impl Beams for Conditioned {
+    /// What is known of the targets, and the source, once for each target.
+    type State = (KvCache, Memory);
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn context_len(&self) -> usize {
+        self.longest
+    }
+
+    fn begin_beams(&self, prompt: &[u32], n: usize) -> (Self::State, Vec<f32>) {
+        let mut cache = self.model.new_cache();
+        let ids_bt = one_row(prompt, &self.device);
+        let hidden_btd = self.model.hidden(ids_bt, &self.memory, &mut Forward::cached(&mut cache));
+        let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
+        let mut memory = self.memory.clone();
+        cache.select(&vec![0; n]);
+        memory.select(&vec![0; n]);
+        ((cache, memory), logits)
+    }
+
+    fn extend_beams(&self, (cache, memory): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+        cache.select(rows);
+        let hidden_btd =
+            self.model.hidden(one_column(ids, &self.device), memory, &mut Forward::cached(cache));
+        floats(self.model.logits(hidden_btd))
+    }
+
+    fn rule_out(&self, len: usize, longest: usize, scores_v: &mut [f32]) {
+        if let Some(rules) = &self.rules {
+            rules.constrain(len, longest, scores_v);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Seq2SeqConfig;
 use crate::bundle::{Ids, read_json};
+use crate::generate::{BeamOptions, EarlyStopping};
 use crate::hf_config::ConfigError;
 
 /// Keys of `config.json` that older generations of `transformers` wrote there and that belong to generation.
@@ -102,42 +103,29 @@ pub struct Seq2SeqGeneration {
     pub rest: Map<String, Value>,
 }
 
-/// When a beam search ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Value", into = "Value")]
-pub enum EarlyStopping {
-    /// `true`: as soon as there are as many finished targets as beams.
-    Yes,
-    /// `false`: when no running beam looks likely to become better, judged by its present length.
-    No,
-    /// `"never"`: when no running beam can become better, whatever its length.
-    Never,
-}
-
-impl TryFrom<Value> for EarlyStopping {
-    type Error = String;
-
-    fn try_from(value: Value) -> Result<Self, String> {
-        match value {
-            Value::Bool(true) => Ok(Self::Yes),
-            Value::Bool(false) => Ok(Self::No),
-            Value::String(word) if word == "never" => Ok(Self::Never),
-            other => Err(format!("early_stopping is {other}: expected true, false or \"never\"")),
-        }
-    }
-}
-
-impl From<EarlyStopping> for Value {
-    fn from(stopping: EarlyStopping) -> Self {
-        match stopping {
-            EarlyStopping::Yes => Self::Bool(true),
-            EarlyStopping::No => Self::Bool(false),
-            EarlyStopping::Never => Self::String("never".to_owned()),
-        }
-    }
-}
-
 impl Seq2SeqGeneration {
+    /// How targets are searched for; what is not said is [`BeamOptions`]' default, but for one beam. Targets are at most as
+    /// long as is said here.
+    pub fn beam_options(&self) -> BeamOptions {
+        let default = BeamOptions::default();
+        let num_beams = self.num_beams.unwrap_or(1).max(1);
+        let number = |key: &str| self.rest.get(key).and_then(Value::as_f64).map(|value| value as f32);
+        BeamOptions {
+            num_beams,
+            num_return_sequences: self.num_return_sequences.unwrap_or(1),
+            max_new_tokens: self
+                .length_limit()
+                .map_or(default.max_new_tokens, |limit| limit.saturating_sub(1)),
+            stop_ids: self.eos_token_id.as_slice().to_vec(),
+            length_penalty: self.length_penalty.unwrap_or(default.length_penalty),
+            early_stopping: self.early_stopping.unwrap_or(default.early_stopping),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
+            repetition_penalty: number("repetition_penalty").unwrap_or(default.repetition_penalty),
+            renormalize: self.renormalize_logits.unwrap_or(default.renormalize),
+            ..default
+        }
+    }
+
     /// What `config` says, and nothing else.
     pub fn of(config: &Seq2SeqConfig) -> Self {
         serde_json::from_value(Value::Object(ids(config))).expect("ids of a configuration are ids here")

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 pub use bundle::Seq2SeqBundle;
 pub use conditioned::Conditioned;
-pub use generation::{EarlyStopping, Seq2SeqGeneration};
+pub use generation::Seq2SeqGeneration;
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;

@@ -36,12 +36,15 @@
 //! # Ok::<(), andiron_models::generate::GenerateError>(())
 //! ```
 
+mod beam;
 mod decoding;
 mod likelihood;
 mod next_token;
+mod repeats;
 mod sampler;
 mod sampling_params;
 
+pub use beam::{BeamOptions, Beams, EarlyStopping, Hypothesis, beam_search};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
 pub use likelihood::{log_sum_exp, top_logprobs};
 pub use next_token::{Logits, NextToken};

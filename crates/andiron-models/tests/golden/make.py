@@ -14,9 +14,9 @@ import sys
 import torch
 import transformers
 
+import beams
 import encoders
 import seq2seq
-import t5
 import t5
 
 HERE = pathlib.Path(__file__).parent
@@ -68,7 +68,7 @@ def gpt2():
 
 
 MAKERS = {"gpt2": gpt2}
-MAKERS |= encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
+MAKERS |= beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)

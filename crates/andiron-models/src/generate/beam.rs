@@ -1,0 +1,421 @@
+//! Beam search: the likeliest sequences found by following several at once.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::repeats::for_each_repeat;
+use super::{GenerateError, SamplingError, log_sum_exp};
+
+/// The score of a beam that has nothing to say: lower than any sequence's, and finite.
+const NOTHING: f32 = -1e9;
+
+/// A model that continues several sequences at once.
+pub trait Beams {
+    /// The decoding state of all sequences.
+    type State;
+
+    /// Number of ids the model predicts.
+    fn vocab_size(&self) -> usize;
+
+    /// Longest sequence, prompt and generated ids together.
+    fn context_len(&self) -> usize;
+
+    /// Reads a prompt: the state of `n` sequences that all begin with it, and the logits of what comes next.
+    ///
+    /// # Shape
+    /// `prompt`: `[t]` → `[vocab_size]`.
+    fn begin_beams(&self, prompt: &[u32], n: usize) -> (Self::State, Vec<f32>);
+
+    /// Replaces the sequences by those at `rows`, in this order, with one more id each.
+    ///
+    /// # Shape
+    /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
+    fn extend_beams(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
+
+    /// Gives minus infinity to the scores of ids that must not follow a sequence of `len` ids, prompt included, where
+    /// none may have more than `longest`.
+    fn rule_out(&self, _len: usize, _longest: usize, _scores_v: &mut [f32]) {}
+}
+
+/// When a beam search ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum EarlyStopping {
+    /// `true`: as soon as there are as many finished sequences as beams.
+    Yes,
+    /// `false`: when no running beam looks likely to become better, judged by its present length.
+    #[default]
+    No,
+    /// `"never"`: when no running beam can become better, whatever its length.
+    Never,
+}
+
+impl TryFrom<Value> for EarlyStopping {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Bool(true) => Ok(Self::Yes),
+            Value::Bool(false) => Ok(Self::No),
+            Value::String(word) if word == "never" => Ok(Self::Never),
+            other => Err(format!("early_stopping is {other}: expected true, false or \"never\"")),
+        }
+    }
+}
+
+impl From<EarlyStopping> for Value {
+    fn from(stopping: EarlyStopping) -> Self {
+        match stopping {
+            EarlyStopping::Yes => Self::Bool(true),
+            EarlyStopping::No => Self::Bool(false),
+            EarlyStopping::Never => Self::String("never".to_owned()),
+        }
+    }
+}
+
+/// Settings of a [`beam_search`], in Hugging Face's names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BeamOptions {
+    /// Sequences that are followed at once.
+    pub num_beams: usize,
+    /// How many of the best are returned; at most `num_beams`.
+    pub num_return_sequences: usize,
+    /// Most ids to generate; the model's context ends a sequence earlier.
+    pub max_new_tokens: usize,
+    /// Fewest ids to generate: until then the stop ids never come.
+    pub min_new_tokens: usize,
+    /// Ids that end a sequence; the id itself is part of it.
+    pub stop_ids: Vec<u32>,
+    /// The sum of a sequence's log-probabilities is divided by its length to this power: above 0 favours long ones.
+    pub length_penalty: f32,
+    /// When the search ends.
+    pub early_stopping: EarlyStopping,
+    /// No sequence of so many ids comes twice; 0 is off.
+    pub no_repeat_ngram_size: usize,
+    /// Multiplies the log-probabilities of ids that occurred; 1 is off.
+    pub repetition_penalty: f32,
+    /// Whether log-probabilities are made to sum to 1 again after ids were ruled out.
+    pub renormalize: bool,
+    /// Into how many groups the beams are split, each of which avoids what the groups before it choose; divides
+    /// `num_beams`.
+    pub num_beam_groups: usize,
+    /// Subtracted from the log-probability of an id for each beam of an earlier group that chose it at the same place.
+    pub diversity_penalty: f32,
+}
+
+impl Default for BeamOptions {
+    /// 4 beams, the best of which is returned, of at most 64 ids.
+    fn default() -> Self {
+        Self {
+            num_beams: 4,
+            num_return_sequences: 1,
+            max_new_tokens: 64,
+            min_new_tokens: 0,
+            stop_ids: Vec::new(),
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::No,
+            no_repeat_ngram_size: 0,
+            repetition_penalty: 1.0,
+            renormalize: false,
+            num_beam_groups: 1,
+            diversity_penalty: 0.0,
+        }
+    }
+}
+
+impl BeamOptions {
+    /// More beams than anybody follows: memory grows with their number.
+    const MAX_BEAMS: usize = 1024;
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`SamplingError::Parameter`] naming the first field out of its range.
+    pub fn validate(&self) -> Result<(), SamplingError> {
+        let check = |name, value: f32, wanted, holds: bool| match holds {
+            true => Ok(()),
+            false => Err(SamplingError::Parameter { name, value, wanted }),
+        };
+        let (beams, returned, groups) = (self.num_beams, self.num_return_sequences, self.num_beam_groups);
+        check("num_beams", beams as f32, "between 1 and 1024", (1..=Self::MAX_BEAMS).contains(&beams))?;
+        check(
+            "num_return_sequences",
+            returned as f32,
+            "between 1 and num_beams",
+            (1..=beams).contains(&returned),
+        )?;
+        let divides = groups > 0 && beams.is_multiple_of(groups);
+        check("num_beam_groups", groups as f32, "a divisor of num_beams", divides)?;
+        let finite = "a finite number";
+        check("length_penalty", self.length_penalty, finite, self.length_penalty.is_finite())?;
+        check("diversity_penalty", self.diversity_penalty, finite, self.diversity_penalty.is_finite())?;
+        let penalty = self.repetition_penalty;
+        check("repetition_penalty", penalty, "a finite number above 0", penalty.is_finite() && penalty > 0.0)
+    }
+}
+
+/// A sequence that a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// The generated ids, a stop id included.
+    pub ids: Vec<u32>,
+    /// Sum of their log-probabilities over their number to the power of the length penalty.
+    pub score: f32,
+}
+
+/// The best continuations of `prompt`, best first.
+///
+/// Sequences, scores and their order are those of `generate` with these settings. With groups, each group searches by
+/// itself, and the best of all are returned.
+///
+/// Source: `_beam_search` of Hugging Face transformers 5; for groups Vijayakumar et al. 2016, "Diverse Beam Search",
+/// <https://arxiv.org/abs/1610.02424>.
+///
+/// # Errors
+/// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::IdOutsideVocabulary`] for ids of
+/// the prompt or stop ids, [`GenerateError::Sampling`] for settings out of range or logits that are no numbers.
+pub fn beam_search<M: Beams>(
+    model: &M,
+    prompt: &[u32],
+    options: &BeamOptions,
+) -> Result<Vec<Hypothesis>, GenerateError> {
+    options.validate()?;
+    let (vocab_size, context) = (model.vocab_size(), model.context_len());
+    for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids)] {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size });
+        }
+    }
+    if prompt.is_empty() {
+        return Err(GenerateError::EmptyPrompt);
+    }
+    let wanted = options.max_new_tokens.min(1);
+    if prompt.len() + wanted > context {
+        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
+    }
+    if options.max_new_tokens == 0 {
+        return Ok(vec![Hypothesis { ids: Vec::new(), score: 0.0 }; options.num_return_sequences]);
+    }
+    let longest = context.min(prompt.len().saturating_add(options.max_new_tokens));
+    let width = options.num_beams / options.num_beam_groups;
+    let mut groups = vec![Group::new(prompt, width); options.num_beam_groups];
+    let (mut state, first) = model.begin_beams(prompt, options.num_beams);
+    let mut logits = first.repeat(options.num_beams);
+    for len in prompt.len()..longest {
+        let search = Search { model, options, prompt_len: prompt.len(), longest, len };
+        let mut chosen = Vec::new();
+        for (group, logits) in groups.iter_mut().zip(logits.chunks_exact_mut(width * vocab_size)) {
+            if !group.done {
+                search.advance(group, logits, &chosen)?;
+                chosen.extend(group.running.iter().map(Beam::last));
+            }
+        }
+        if groups.iter().all(|group| group.done) {
+            break;
+        }
+        let offset = |(number, group): (usize, &Group)| {
+            group.running.iter().map(move |beam| number * width + beam.parent).collect::<Vec<_>>()
+        };
+        let rows: Vec<usize> = groups.iter().enumerate().flat_map(offset).collect();
+        let ids: Vec<u32> = groups.iter().flat_map(|group| group.running.iter().map(Beam::last)).collect();
+        logits = model.extend_beams(&mut state, &rows, &ids);
+    }
+    let mut found: Vec<Hypothesis> = groups.into_iter().flat_map(|group| group.finished).collect();
+    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    found.truncate(options.num_return_sequences);
+    for hypothesis in &mut found {
+        hypothesis.ids.drain(..prompt.len());
+    }
+    Ok(found)
+}
+
+/// Beams that compete with each other.
+#[derive(Clone, Debug)]
+struct Group {
+    /// As many as the group is wide.
+    running: Vec<Beam>,
+    /// The best so far, best first, prompt included; at most as many as the group is wide.
+    finished: Vec<Hypothesis>,
+    done: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Beam {
+    /// Prompt and generated ids.
+    ids: Vec<u32>,
+    /// Sum of the generated ids' log-probabilities.
+    score: f32,
+    /// The beam that this one continues.
+    parent: usize,
+}
+
+impl Beam {
+    fn last(&self) -> u32 {
+        *self.ids.last().expect("a prompt has at least one id")
+    }
+}
+
+impl Group {
+    /// Only the first beam counts at first, else all would find the same.
+    fn new(prompt: &[u32], width: usize) -> Self {
+        let beam = |number: usize| Beam {
+            ids: prompt.to_vec(),
+            score: if number == 0 { 0.0 } else { NOTHING },
+            parent: number,
+        };
+        Self { running: (0..width).map(beam).collect(), finished: Vec::new(), done: false }
+    }
+}
+
+/// One step of a search: sequences of `len` ids are about to get one more.
+struct Search<'a, M> {
+    model: &'a M,
+    options: &'a BeamOptions,
+    prompt_len: usize,
+    longest: usize,
+    len: usize,
+}
+
+impl<M: Beams> Search<'_, M> {
+    /// Continues the beams of a group, given the logits of each, and the ids that earlier groups chose.
+    fn advance(&self, group: &mut Group, logits: &mut [f32], chosen: &[u32]) -> Result<(), SamplingError> {
+        let options = self.options;
+        let (width, vocab_size) = (group.running.len(), self.model.vocab_size());
+        for (beam, scores_v) in group.running.iter().zip(logits.chunks_exact_mut(vocab_size)) {
+            self.log_probabilities(&beam.ids, scores_v, chosen)?;
+            scores_v.iter_mut().for_each(|score| *score += beam.score);
+        }
+        // So many that enough are left to go on with when all the best have ended.
+        let kept = width * (1 + options.stop_ids.len().max(1));
+        let candidates: Vec<Candidate> = greatest(logits, kept)
+            .into_iter()
+            .map(|(at, score)| {
+                let (parent, id) = (at / vocab_size, (at % vocab_size) as u32);
+                let ends = self.len + 1 >= self.longest || options.stop_ids.contains(&id);
+                Candidate { parent, id, score, ends }
+            })
+            .collect();
+        let all_end = candidates.iter().all(|candidate| candidate.ends);
+
+        let full = group.finished.len() == width && options.early_stopping == EarlyStopping::Yes;
+        if !full {
+            let divisor = self.divisor(self.len + 1);
+            for candidate in candidates.iter().take(width).filter(|candidate| candidate.ends) {
+                let ids = candidate.ids(group);
+                group.finished.push(Hypothesis { ids, score: candidate.score / divisor });
+            }
+            group.finished.sort_by(|a, b| b.score.total_cmp(&a.score));
+            group.finished.truncate(width);
+        }
+
+        let mut going_on: Vec<(f32, &Candidate)> = candidates
+            .iter()
+            .map(|candidate| (candidate.score + if candidate.ends { NOTHING } else { 0.0 }, candidate))
+            .collect();
+        going_on.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let beam = |&(score, candidate): &(f32, &Candidate)| Beam {
+            ids: candidate.ids(group),
+            score,
+            parent: candidate.parent,
+        };
+        group.running = going_on.iter().take(width).map(beam).collect();
+        group.done = all_end || !self.can_improve(group);
+        Ok(())
+    }
+
+    /// Turns logits into log-probabilities, changed and ruled out as the options and the model say.
+    fn log_probabilities(
+        &self,
+        ids: &[u32],
+        scores_v: &mut [f32],
+        chosen: &[u32],
+    ) -> Result<(), SamplingError> {
+        let strange = |(_, value): &(usize, &f32)| value.is_nan() || **value == f32::INFINITY;
+        if let Some((id, &value)) = scores_v.iter().enumerate().find(strange) {
+            return Err(SamplingError::NonFinite { id, value });
+        }
+        let options = self.options;
+        normalize(scores_v);
+        if options.repetition_penalty != 1.0 {
+            let mut seen = ids.to_vec();
+            seen.sort_unstable();
+            seen.dedup();
+            seen.iter().for_each(|&id| scores_v[id as usize] *= options.repetition_penalty);
+        }
+        for_each_repeat(ids, options.no_repeat_ngram_size, |id| scores_v[id as usize] = f32::NEG_INFINITY);
+        if self.len - self.prompt_len < options.min_new_tokens {
+            options.stop_ids.iter().for_each(|&id| scores_v[id as usize] = f32::NEG_INFINITY);
+        }
+        self.model.rule_out(self.len, self.longest, scores_v);
+        chosen.iter().for_each(|&id| scores_v[id as usize] -= options.diversity_penalty);
+        if options.renormalize {
+            normalize(scores_v);
+        }
+        Ok(())
+    }
+
+    /// What the scores of sequences of `len` ids are divided by.
+    fn divisor(&self, len: usize) -> f32 {
+        ((len - self.prompt_len) as f64).powf(self.options.length_penalty.into()) as f32
+    }
+
+    /// Whether a running beam may still find its way among the finished ones.
+    fn can_improve(&self, group: &Group) -> bool {
+        let complete = group.finished.len() == group.running.len();
+        if complete && self.options.early_stopping == EarlyStopping::Yes {
+            return false;
+        }
+        let at_best = match self.options.early_stopping {
+            EarlyStopping::Never if self.options.length_penalty > 0.0 => self.longest,
+            _ => self.len + 1,
+        };
+        let worst =
+            if complete { group.finished.last().map_or(NOTHING, |found| found.score) } else { NOTHING };
+        group.running[0].score / self.divisor(at_best) > worst
+    }
+}
+
+/// A beam with one more id.
+struct Candidate {
+    parent: usize,
+    id: u32,
+    score: f32,
+    ends: bool,
+}
+
+impl Candidate {
+    fn ids(&self, group: &Group) -> Vec<u32> {
+        [group.running[self.parent].ids.as_slice(), &[self.id]].concat()
+    }
+}
+
+/// Makes the exponentials of `scores_v` sum to 1, unless all are 0.
+fn normalize(scores_v: &mut [f32]) {
+    let log_sum = log_sum_exp(scores_v);
+    if log_sum != f32::NEG_INFINITY {
+        scores_v.iter_mut().for_each(|score| *score -= log_sum);
+    }
+}
+
+/// The `k` greatest values with their places, greatest first, the lower place first among equals.
+fn greatest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
+    let order = |a: &(usize, f32), b: &(usize, f32)| -> Ordering { b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)) };
+    let mut best: Vec<(usize, f32)> = Vec::with_capacity(2 * k);
+    let mut floor = None;
+    for (at, &value) in values.iter().enumerate() {
+        // Places come in ascending order, so a later equal never displaces an earlier one.
+        if floor.is_none_or(|floor| value > floor) {
+            best.push((at, value));
+            if best.len() == 2 * k {
+                best.select_nth_unstable_by(k - 1, order);
+                best.truncate(k);
+                floor = Some(best[k - 1].1);
+            }
+        }
+    }
+    best.sort_unstable_by(order);
+    best.truncate(k);
+    best
+}
