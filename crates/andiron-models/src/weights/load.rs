@@ -19,8 +19,8 @@ const LISTED: usize = 8;
 
 /// Fills `model` with the weights in the directory `dir`.
 ///
-/// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and one
-/// tensor.
+/// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and a block of a
+/// file.
 pub(crate) fn load<M: Module>(
     model: M,
     dir: &Path,

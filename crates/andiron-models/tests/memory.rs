@@ -1,0 +1,59 @@
+//! Opening a model takes no more memory than the model itself and a little. Alone in its program, because the peak that
+//! is measured is that of the whole process.
+
+#![cfg(target_os = "linux")] // Where the system tells it.
+#![allow(clippy::unwrap_used)] // A test fails where it panics.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use andiron_core::DeviceSpec;
+use andiron_kernels::random::Seed;
+use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_models::weights::names;
+use andiron_models::{DecoderBundle, DecoderConfig};
+use burn::tensor::Device;
+use serde_json::{Map, json};
+
+/// Peak while opening, in units of the model's own size.
+const LIMIT: f64 = 1.1;
+
+/// Most memory that this process has held so far, in bytes.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// Writes a model of zeros, of which the disk holds only the header, and returns its size in bytes.
+fn write_zeros(config: &DecoderConfig, dir: &Path, device: &Device) -> usize {
+    std::fs::write(dir.join("config.json"), serde_json::to_vec(config).unwrap()).unwrap();
+    let (mut header, mut end) = (Map::new(), 0);
+    for (name, shape) in names(&config.init(Seed::new(0), device)) {
+        let start = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut file = File::create(dir.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    end
+}
+
+#[test]
+fn opening_peaks_at_the_size_of_the_model() {
+    let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).unwrap();
+    // The largest tensor comes last, when all the others are there already.
+    let sizes =
+        Gpt2Config { n_embd: 256, n_layer: 1, tie_word_embeddings: false, ..Gpt2Config::nano(40_000) };
+    let dir = tempfile::tempdir().unwrap();
+    let size = write_zeros(&DecoderConfig::Gpt2(sizes), dir.path(), &device);
+    let before = peak();
+    let bundle = DecoderBundle::open(dir.path(), &device).unwrap();
+    let share = (peak() - before) as f64 / size as f64;
+    assert!(share <= LIMIT, "{share:.2} of the model's {size} bytes");
+    assert_eq!(bundle.n_parameters(), size / size_of::<f32>());
+}
