@@ -22,7 +22,7 @@ use crate::weights::NameRules;
 pub struct Sizes {
     /// Entries of the vocabulary.
     pub vocab_size: usize,
-    /// Longest sequence, in tokens.
+    /// Longest sequence, in tokens; `usize::MAX` if any length is read.
     pub max_positions: usize,
     /// Id that begins a text.
     pub bos_token_id: Option<u32>,
@@ -219,7 +219,7 @@ impl DecoderConfig {
         self.sizes().vocab_size
     }
 
-    /// Longest sequence, in tokens.
+    /// Longest sequence, in tokens; `usize::MAX` if any length is read.
     pub fn max_positions(&self) -> usize {
         self.sizes().max_positions
     }
