@@ -41,8 +41,9 @@ impl AnyModel {
     pub fn decoder(self) -> anyhow::Result<TextModel> {
         match self.bundle {
             AnyBundle::Decoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
-            _ => anyhow::bail!(
-                "this needs a model that writes texts, such as GPT-2 or Llama; this one is an encoder"
+            other => anyhow::bail!(
+                "this needs a decoder, such as GPT-2 or Llama; this model is of the family {}",
+                other.family()
             ),
         }
     }

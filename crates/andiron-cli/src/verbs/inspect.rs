@@ -49,7 +49,7 @@ impl Inspect {
                     "model_type": config.model_type(),
                     "class": config.class_name(),
                     "vocab_size": sizes.vocab_size,
-                    "max_positions": sizes.max_positions,
+                    "max_positions": Some(sizes.max_positions).filter(|&longest| longest < usize::MAX),
                     "parameters": summary.parameters,
                     "flops_per_token": summary.flops_per_token(),
                     "weight_bytes": memory.collect::<serde_json::Map<_, _>>(),
@@ -59,7 +59,11 @@ impl Inspect {
             return Ok(Ending::Done);
         }
         out!("{} ({}), {}", config.class_name(), config.model_type(), config.family())?;
-        out!("vocabulary {}, up to {} tokens", sizes.vocab_size, sizes.max_positions)?;
+        let longest = match sizes.max_positions {
+            usize::MAX => "texts of any length".to_owned(),
+            longest => format!("up to {longest} tokens"),
+        };
+        out!("vocabulary {}, {longest}", sizes.vocab_size)?;
         out!("")?;
         let width = summary.parts.iter().map(|part| part.name.len()).max().unwrap_or(0).max("part".len());
         out!("{:width$}  {:>7}  {:>7}  {:>13}  {:>6}", "part", "repeats", "tensors", "parameters", "share")?;

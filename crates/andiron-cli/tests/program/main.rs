@@ -8,6 +8,7 @@ mod bad_input;
 mod common;
 mod predict;
 mod predict_encoder;
+mod predict_seq2seq;
 mod quickstart;
 #[cfg(unix)]
 mod readme;

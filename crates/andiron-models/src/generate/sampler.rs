@@ -129,7 +129,8 @@ impl Sampler {
                 }
             });
         }
-        if params.no_repeat_ngram_size > 0 {
+        // What is forced to come may repeat.
+        if params.no_repeat_ngram_size > 0 && edits.possible().nth(1).is_some() {
             let said = [prompt, generated].concat();
             for_each_repeat(&said, params.no_repeat_ngram_size, |id| edits.apply(id, |_| f32::NEG_INFINITY));
         }
@@ -190,6 +191,11 @@ impl Edits<'_> {
             // An extreme but valid setting saturates; only a ban removes an id altogether.
             *logit = if edited == f32::NEG_INFINITY { edited } else { edited.clamp(f32::MIN, f32::MAX) };
         }
+    }
+
+    /// The logits of ids that may come.
+    fn possible(&self) -> impl Iterator<Item = f32> {
+        self.logits.iter().copied().filter(|&logit| logit > f32::NEG_INFINITY)
     }
 
     fn revert(&mut self) {

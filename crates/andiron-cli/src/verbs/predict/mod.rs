@@ -6,18 +6,22 @@ mod embed;
 mod fill_mask;
 mod generate;
 mod input;
+mod options;
 mod rerank;
 mod score;
 mod token_classify;
+mod write;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-use andiron_models::encoder::{EncoderHead, Pooling};
+use andiron_models::encoder::EncoderHead;
+use andiron_models::generate::BeamOptions;
 use andiron_models::{AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use options::{Reading, Searching};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -47,43 +51,15 @@ pub struct Predict {
     /// JSONL file to write; `-` is standard output
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Most tokens to generate for a row that does not set `max_tokens`
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_tokens: usize,
+    /// Most tokens to generate for a row that does not set `max_tokens`; by default what the model's files say, or 256
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    searching: Searching,
+    #[command(flatten)]
     reading: Reading,
-}
-
-/// What encoders can be told.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Reading")]
-struct Reading {
-    /// fill-mask: how many guesses to show for each mask
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    top: usize,
-    /// answer: longest answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    max_answer_tokens: usize,
-    /// embed: which tokens make the vector; by default what `1_Pooling/config.json` says, or their mean
-    #[arg(long, value_enum)]
-    pooling: Option<PoolingName>,
-    /// embed: whether to scale vectors to length 1; by default what `modules.json` says
-    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    normalize: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PoolingName {
-    /// The first token's
-    Cls,
-    /// The mean of all
-    Mean,
-    /// The last token's
-    Last,
-    /// The greatest value of each dimension
-    Max,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,6 +81,10 @@ enum Task {
     Answer,
     /// `{"query","documents":[…]}`: how well each document fits, best first
     Rerank,
+    /// `{"text"}` or `{"ids"}`: the same in another language; a row may set `max_tokens`
+    Translate,
+    /// `{"text"}` or `{"ids"}`: the same in fewer words; a row may set `max_tokens`
+    Summarize,
 }
 
 /// A model that answers rows.
@@ -193,7 +173,10 @@ impl Predict {
 
 impl Predict {
     fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
-        let sampling = self.sampling.params()?;
+        let wishes = generate::Wishes {
+            sampling: self.sampling.params()?,
+            max_tokens: self.max_tokens.unwrap_or(256),
+        };
         let task = self.task.map_or_else(|| self.default_task(), Ok)?;
         let opened = AnyModel::open(&self.model, &common.open_device()?)?;
         Ok(match task {
@@ -201,17 +184,36 @@ impl Predict {
                 Box::new(score::ScoreTarget { model: opened.encoder_decoder()? })
             }
             Task::Score => Box::new(score::Score { model: opened.decoder()? }),
-            Task::Generate => Box::new(generate::Generate {
-                model: opened.decoder()?,
-                sampling,
-                max_tokens: self.max_tokens,
-            }),
+            Task::Translate | Task::Summarize => {
+                let model = opened.encoder_decoder()?;
+                let mut options = model.bundle.generation.beam_options();
+                if model.bundle.generation.length_limit().is_none() {
+                    options.max_new_tokens = wishes.max_tokens;
+                }
+                self.searching.apply(&mut options, self.max_tokens)?;
+                Box::new(write::Write { model, options, prefix: self.searching.prefix.clone() })
+            }
+            Task::Generate if opened.bundle.family() == Family::EncoderDecoder => {
+                Box::new(write::Draw { model: opened.encoder_decoder()?, wishes })
+            }
+            Task::Generate if self.searching.num_beams.is_some_and(|n| n > 1) => {
+                let model = opened.decoder()?;
+                let mut options = BeamOptions {
+                    max_new_tokens: wishes.max_tokens,
+                    repetition_penalty: wishes.sampling.repetition_penalty,
+                    stop_ids: model.bundle.generation.eos_token_id.as_slice().to_vec(),
+                    ..BeamOptions::default()
+                };
+                self.searching.apply(&mut options, self.max_tokens)?;
+                Box::new(generate::Search { model, options })
+            }
+            Task::Generate => Box::new(generate::Generate { model: opened.decoder()?, wishes }),
             Task::FillMask => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
                 Box::new(fill_mask::FillMask { model, top: self.reading.top })
             }
-            Task::Embed => Box::new(embed::Embed { model: self.embedder(opened.encoder()?) }),
+            Task::Embed => Box::new(embed::Embed { model: self.reading.embedder(opened.encoder()?) }),
             Task::Classify => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
@@ -235,7 +237,7 @@ impl Predict {
                     !classifies || labels == 1,
                     "a model that reranks has one label; this one has {labels}"
                 );
-                Box::new(rerank::Rerank { model: self.embedder(model) })
+                Box::new(rerank::Rerank { model: self.reading.embedder(model) })
             }
         })
     }
@@ -251,23 +253,9 @@ impl Predict {
                 EncoderHead::TokenClassify => Task::TokenClassify,
                 EncoderHead::Span => Task::Answer,
             },
-            AnyConfig::EncoderDecoder(_) => anyhow::bail!("say with --task what to do"),
+            AnyConfig::EncoderDecoder(config) if config.model_type() == "bart" => Task::Summarize,
+            AnyConfig::EncoderDecoder(_) => Task::Translate,
         })
-    }
-
-    /// The model, told how to make one vector of many.
-    fn embedder(&self, mut model: EncoderModel) -> EncoderModel {
-        let Reading { pooling, normalize, .. } = self.reading;
-        let mut pipeline = model.bundle.embedding.unwrap_or_default();
-        pipeline.pooling = pooling.map_or(pipeline.pooling, |name| match name {
-            PoolingName::Cls => Pooling::Cls,
-            PoolingName::Mean => Pooling::Mean,
-            PoolingName::Last => Pooling::Last,
-            PoolingName::Max => Pooling::Max,
-        });
-        pipeline.normalize = normalize.unwrap_or(pipeline.normalize);
-        model.bundle.embedding = Some(pipeline);
-        model
     }
 }
 

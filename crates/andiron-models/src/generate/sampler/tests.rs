@@ -338,4 +338,6 @@ fn dry_penalises_by_the_length_of_the_repeat() {
 fn ngrams_do_not_repeat() {
     let found = adjusted(|p| p.no_repeat_ngram_size = 2, &[0.0; 4], &[1, 2, 3], &[1, 3, 1]);
     assert_eq!(found, [0.0, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
+    let forced = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+    assert_eq!(adjusted(|p| p.no_repeat_ngram_size = 1, &forced, &[1], &[]), forced);
 }

@@ -206,6 +206,7 @@ fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiE
         top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(default.top_p),
         min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
         seed: default.seed,
+        ..SamplingParams::default()
     })
 }
 

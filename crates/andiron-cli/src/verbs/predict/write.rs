@@ -1,0 +1,111 @@
+//! Tasks `translate` and `summarize`: read a text, write another. And `generate`, of models that read first.
+
+use andiron_data::tokenizer::Special;
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::generate::{BeamOptions, GenerateOptions, SamplingParams, beam_search};
+use serde_json::{Value, json};
+
+use super::generate::Wishes;
+use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
+use crate::model::Seq2SeqModel;
+use crate::text::complete;
+
+/// Reads, and searches for the likeliest target.
+pub(super) struct Write {
+    pub(super) model: Seq2SeqModel,
+    pub(super) options: BeamOptions,
+    /// Put before each text, as models that do several tasks want it.
+    pub(super) prefix: String,
+}
+
+impl Answer for Write {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let (source, truncated) = take_source(&mut row, &self.model, ["text", "ids"], &self.prefix)?;
+        let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
+        ensure_empty(&row)?;
+        let mut options = self.options.clone();
+        options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
+        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
+        let (ids, score) = if options.num_beams > 1 {
+            let found = beam_search(&model, &[model.start()], &options).map_err(RowError::failed)?;
+            found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
+        } else {
+            let sampling = SamplingParams {
+                repetition_penalty: options.repetition_penalty,
+                no_repeat_ngram_size: options.no_repeat_ngram_size,
+                ..SamplingParams::greedy()
+            };
+            let length_penalty = options.length_penalty;
+            let options = GenerateOptions {
+                sampling,
+                max_new_tokens: options.max_new_tokens,
+                stop_ids: options.stop_ids,
+                ..GenerateOptions::default()
+            };
+            let done = complete(&model, None, &[model.start()], options, &[], |_| ())?;
+            let score = done.sum_logprob as f32 / (done.ids.len() as f32).powf(length_penalty);
+            (done.ids, score)
+        };
+        let text = match self.model.tokenizer() {
+            Ok(tokenizer) => tokenizer.decode(&ids, Special::Skip).map_err(RowError::failed)?.into(),
+            Err(_) => Value::Null,
+        };
+        let mut answer = object(json!({ "text": text, "ids": ids, "score": score }));
+        if truncated {
+            answer.insert("truncated".to_owned(), json!(true));
+        }
+        Ok(answer)
+    }
+}
+
+/// Reads, and draws a target.
+pub(super) struct Draw {
+    pub(super) model: Seq2SeqModel,
+    pub(super) wishes: Wishes,
+}
+
+impl Answer for Draw {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
+        let (mut options, stops) = self.wishes.take(&mut row)?;
+        ensure_empty(&row)?;
+        options.stop_ids.extend(self.model.bundle.generation.eos_token_id.as_slice());
+        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
+        let done =
+            complete(&model, self.model.tokenizer.as_ref(), &[model.start()], options, &stops, |_| ())?;
+        Ok(super::generate::row(done))
+    }
+}
+
+/// The ids of a source, and whether its end was cut off.
+fn take_source(
+    row: &mut Row,
+    model: &Seq2SeqModel,
+    [text_key, ids_key]: [&str; 2],
+    prefix: &str,
+) -> Result<(Vec<u32>, bool), RowError> {
+    let (longest, vocab_size) = (model.bundle.config.max_positions(), model.bundle.config.vocab_size());
+    let mut truncated = false;
+    let ids = take_ids(row, text_key, ids_key, |text| {
+        let framed = model.tokenizer()?.frame(&format!("{prefix}{text}"), None, longest)?;
+        truncated = framed.truncated;
+        Ok(framed.ids)
+    })?;
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(id) => {
+            Err(RowError::invalid(format!("there is no token {id}: the vocabulary has {vocab_size}")))
+        }
+        None if ids.is_empty() => Err(RowError::invalid("there is no token to read")),
+        None if ids.len() > longest => Err(RowError::invalid(format!(
+            "there are {} ids, and the model reads at most {longest}",
+            ids.len()
+        ))),
+        None => Ok((ids, truncated)),
+    }
+}
+
+/// The model that has read `source`, for targets of at most `max_tokens` ids.
+fn conditioned(model: &Seq2SeqModel, source: &[u32], max_tokens: usize) -> Result<Conditioned, RowError> {
+    model.bundle.generation.validate(model.bundle.config.target_vocab_size()).map_err(RowError::failed)?;
+    Ok(Conditioned::new(&model.bundle, source).with_length_limit(max_tokens.saturating_add(1)))
+}

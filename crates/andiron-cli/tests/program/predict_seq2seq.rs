@@ -1,0 +1,153 @@
+//! `andiron predict` with models that read a text and write another: a tiny BART, and beams of a decoder.
+
+use andiron_core::DeviceSpec;
+use andiron_kernels::random::Seed;
+use andiron_models::{Seq2SeqBundle, Seq2SeqConfig};
+use serde_json::{Value, json};
+
+use crate::common::{Place, check_failure, keys, rows};
+
+/// A BART `model` with random weights; its tokenizer, if wanted, is one of characters.
+fn model(place: &Place, tokenizer: bool) {
+    let config = json!({
+        "model_type": "bart", "vocab_size": 64, "d_model": 16, "max_position_embeddings": 24,
+        "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "init_std": 0.6,
+    });
+    let config: Seq2SeqConfig = serde_json::from_value(config).unwrap();
+    let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
+    Seq2SeqBundle::init(config, Seed::new(5), &device).save(&place.path("model")).unwrap();
+    if tokenizer {
+        place.ok(&["tokenizer", "train", "corpus.txt", "--kind", "char", "-o", "characters"]);
+        place.write("model/tokenizer.json", place.read("characters/tokenizer.json"));
+        place.write("model/tokenizer_config.json", place.read("characters/tokenizer_config.json"));
+    }
+}
+
+#[track_caller]
+fn answers(place: &Place, args: &[&str], input: &[Value]) -> Vec<Value> {
+    let text: String = input.iter().map(|row| format!("{row}\n")).collect();
+    let ran = place.run_with_input(&[&["predict"], args].concat(), &text);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+    rows(&ran.out)
+}
+
+const TRANSLATE: &[&str] = &["--model", "model", "--task", "translate"];
+
+#[test]
+fn a_target_has_text_ids_and_score() {
+    let place = Place::new();
+    model(&place, true);
+    let long = "the ".repeat(20);
+    let input = [
+        json!({ "id": "a", "text": "Hamlet", "max_tokens": 6 }),
+        json!({ "text": long, "max_tokens": 6 }),
+        json!({ "text": &long[..24], "max_tokens": 6 }),
+    ];
+    let greedy = answers(&place, TRANSLATE, &input);
+    assert_eq!(keys(&greedy[0]), ["id", "text", "ids", "score"]);
+    assert_eq!(keys(&greedy[1]), ["text", "ids", "score", "truncated"]);
+    assert_eq!((&greedy[1]["ids"], &greedy[1]["score"]), (&greedy[2]["ids"], &greedy[2]["score"]));
+    assert!((1..=6).contains(&greedy[0]["ids"].as_array().unwrap().len()));
+    // The default task of a BART.
+    assert_eq!(answers(&place, &["--model", "model", "--task", "summarize"], &input)[0], greedy[0]);
+    assert_eq!(answers(&place, &["--model", "model"], &input)[0], greedy[0]);
+
+    // Beams find what is at least as likely, by the same measure, and `score` agrees with what they say.
+    let beams =
+        answers(&place, &[TRANSLATE, &["--num-beams", "5", "--length-penalty", "0"]].concat(), &input[..1]);
+    let alone = answers(&place, &[TRANSLATE, &["--length-penalty", "0"]].concat(), &input[..1]);
+    let score = |row: &Value| row["score"].as_f64().unwrap();
+    assert!(score(&beams[0]) >= score(&alone[0]) - 1e-5, "{beams:?} {alone:?}");
+    let other = answers(&place, &[TRANSLATE, &["--prefix", "to Danish: "]].concat(), &input[..1]);
+    assert_ne!(other[0]["score"], greedy[0]["score"]);
+    let unique = answers(
+        &place,
+        &[TRANSLATE, &["--no-repeat-ngram-size", "1", "--max-tokens", "9"]].concat(),
+        &[json!({ "text": "Hamlet" })],
+    );
+    let mut ids: Vec<u64> =
+        unique[0]["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+    let n = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), n);
+}
+
+#[test]
+fn scores_are_those_of_the_search() {
+    let place = Place::new();
+    model(&place, false);
+    // Without forced ends, the search says the model's own probabilities.
+    let config = place.read("model/generation_config.json");
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config.as_object_mut().unwrap().remove("forced_eos_token_id");
+    place.write("model/generation_config.json", config.to_string());
+    let source = json!([5, 6, 7, 2]);
+    let args = [TRANSLATE, &["--num-beams", "3", "--length-penalty", "0", "--max-tokens", "5"]].concat();
+    let found = &answers(&place, &args, &[json!({ "ids": source })])[0];
+    assert_eq!(found["text"], Value::Null);
+    let row = json!({ "source_ids": source, "target_ids": found["ids"] });
+    let scored = &answers(&place, &["--model", "model", "--task", "score"], &[row])[0];
+    assert_eq!(keys(scored), ["ids", "logprobs", "sum_logprob", "bytes", "is_greedy"]);
+    assert_eq!(scored["ids"], found["ids"]);
+    assert!(scored["logprobs"].as_array().unwrap().iter().all(Value::is_number));
+    let (sum, score) = (scored["sum_logprob"].as_f64().unwrap(), found["score"].as_f64().unwrap());
+    assert!((sum - score).abs() < 1e-4, "{sum} {score}");
+}
+
+#[test]
+fn a_reader_that_writes_can_draw_too() {
+    let place = Place::new();
+    model(&place, true);
+    let input = [
+        json!({ "prompt": "Ham", "max_tokens": 5, "seed": 3 }),
+        json!({ "prompt": "Ham", "max_tokens": 5, "seed": 3 }),
+        json!({ "prompt": "Ham", "max_tokens": 5, "seed": 4 }),
+    ];
+    let found = answers(&place, &["--model", "model", "--task", "generate"], &input);
+    assert_eq!(keys(&found[0]), ["text", "ids", "finish_reason", "sum_logprob"]);
+    assert_eq!(found[0], found[1]);
+    assert_ne!(found[0]["ids"], found[2]["ids"]);
+}
+
+#[test]
+fn bad_rows_and_settings_are_said() {
+    let place = Place::new();
+    model(&place, false);
+    let input =
+        [json!({ "ids": [] }), json!({ "ids": [64] }), json!({ "text": "a" }), json!({ "ids": vec![5; 25] })];
+    let text: String = input.iter().map(|row| format!("{row}\n")).collect();
+    let ran = place.run_with_input(&[&["predict"], TRANSLATE].concat(), &text);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let said: Vec<_> = rows(&ran.out).iter().map(|row| row["error"]["message"].to_string()).collect();
+    for (said, part) in
+        said.iter().zip(["no token to read", "no token 64", "no tokenizer.json", "at most 24"])
+    {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
+    let run = |args: &[&str]| place.run(&[&["predict"], TRANSLATE, args].concat());
+    check_failure(&run(&["--num-beams", "0"]), 2, &["num_beams"]);
+    check_failure(&run(&["--early-stopping", "soon"]), 2, &["early"]);
+    check_failure(&place.run(&["predict", "--model", "model", "--task", "embed"]), 1, &["encoder-decoder"]);
+    check_failure(&place.run(&["chat", "--model", "model"]), 1, &["decoder"]);
+    let shown = place.json(&["inspect", "--model", "model"]);
+    assert_eq!(shown["family"], "encoder-decoder");
+}
+
+#[test]
+fn a_decoder_searches_with_beams() {
+    let place = Place::with_model();
+    let args = ["--model", "run/model", "--task", "generate"];
+    let row = [json!({ "prompt": "Ham", "max_tokens": 5 })];
+    let beams =
+        &answers(&place, &[&args[..], &["--num-beams", "4", "--length-penalty", "0"]].concat(), &row)[0];
+    let greedy = &answers(&place, &[&args[..], &["--temperature", "0"]].concat(), &row)[0];
+    assert_eq!(
+        (keys(beams), keys(greedy)),
+        (keys(greedy), vec!["text", "ids", "finish_reason", "sum_logprob"])
+    );
+    let sum = |row: &Value| row["sum_logprob"].as_f64().unwrap();
+    assert!(sum(beams) >= sum(greedy) - 1e-5, "{beams} {greedy}");
+    assert_eq!(beams["text"].as_str().unwrap().chars().count(), 5);
+}
