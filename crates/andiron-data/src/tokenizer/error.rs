@@ -166,7 +166,7 @@ pub enum TokenizerFault {
     /// A byte-level vocabulary that cannot write every text.
     #[error("it works on bytes but has no token for {missing} of them, first {first:#04x}")]
     MissingBytes {
-        /// How many bytes that occur in UTF-8 have no token.
+        /// How many bytes that occur in written text have no token.
         missing: usize,
         /// The first of them.
         first: u8,

@@ -264,6 +264,13 @@ fn check_merges(model: &RawModel, ids: &HashMap<&str, u64>) -> Result<(), Tokeni
     Ok(())
 }
 
+/// Bytes that no written text has: control characters, and the first bytes of planes in which nothing is assigned. Some
+/// published vocabularies lack a few of these, and drop them from a text.
+fn is_never_written(byte: u8) -> bool {
+    (byte.is_ascii_control() && !byte.is_ascii_whitespace()) || matches!(byte, 0xf1 | 0xf2)
+}
+
+/// Every byte of written text must have a token.
 fn check_bytes(ids: &HashMap<&str, u64>, added: &[AddedEntry]) -> Result<(), TokenizerFault> {
     let added: HashSet<&str> = added.iter().map(|a| a.content.as_str()).collect();
     let in_utf8 = (0x00..=0xbf).chain(0xc2..=0xf4);
@@ -271,7 +278,7 @@ fn check_bytes(ids: &HashMap<&str, u64>, added: &[AddedEntry]) -> Result<(), Tok
         .filter(|&byte| {
             let mut buffer = [0; 4];
             let token: &str = super::bytes::byte_to_char(byte).encode_utf8(&mut buffer);
-            !ids.contains_key(token) && !added.contains(token)
+            !is_never_written(byte) && !ids.contains_key(token) && !added.contains(token)
         })
         .collect();
     match missing.first() {
