@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::Forward;
 use andiron_core::ops;
-use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
+use andiron_models::generate::{BeamOptions, Decoding, GenerateOptions, SamplingParams, beam_search};
 use andiron_models::weights::{LoadError, ParamPath};
 use andiron_models::{Decoder, DecoderBundle};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -29,6 +29,18 @@ struct Expected {
     loss: f32,
     grads: BTreeMap<String, Vec<f32>>,
     greedy: Greedy,
+    /// What four beams find, to the same length.
+    beam_ids: Vec<u32>,
+    beam_score: f32,
+    /// The same where an id ends a text.
+    beam_eos: Ending,
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    eos_id: u32,
+    ids: Vec<u32>,
+    score: f32,
 }
 
 #[derive(Deserialize)]
@@ -80,11 +92,12 @@ fn check_golden(name: &str) {
 
     let learner = DecoderBundle::open(&fixture(name), &device.clone().autodiff()).unwrap();
     let (rows, t) = (expected.ids.len(), expected.ids[0].len());
-    let inputs: Vec<Vec<u32>> = expected.ids.iter().map(|row| row[..t - 1].to_vec()).collect();
     let targets: Vec<Vec<u32>> = expected.ids.iter().map(|row| row[1..].to_vec()).collect();
     let device = device.autodiff();
-    let hidden_btd = learner.model.hidden(ids(&inputs, &device), &mut Forward::evaluation());
+    // The last position is read too: some positions depend on the length of the text.
+    let hidden_btd = learner.model.hidden(ids(&expected.ids, &device), &mut Forward::evaluation());
     let d = hidden_btd.dims()[2];
+    let hidden_btd = hidden_btd.slice([0..rows, 0..t - 1, 0..d]);
     let n = rows * (t - 1);
     let weights_n = Tensor::full([n], 1.0 / n as f32, &device);
     let targets_n = ids(&targets, &device).reshape([n]);
@@ -108,12 +121,43 @@ fn check_golden(name: &str) {
     while decoding.finish_reason().is_none() {
         decoding.step(&bundle).unwrap();
     }
-    assert_eq!(decoding.generated(), expected.greedy.continuation, "greedy continuation");
+    assert_eq!(decoding.generated(), expected.greedy.continuation, "greedy continuation of {name}");
+
+    let options = BeamOptions { max_new_tokens: expected.beam_ids.len(), ..BeamOptions::default() };
+    let ending = BeamOptions { stop_ids: vec![expected.beam_eos.eos_id], ..options.clone() };
+    let (ids, score) = (expected.beam_ids, expected.beam_score);
+    for (options, ids, score) in
+        [(options, ids, score), (ending, expected.beam_eos.ids, expected.beam_eos.score)]
+    {
+        let found = beam_search(&bundle, &expected.greedy.prompt, &options).unwrap().remove(0);
+        assert_eq!(found.ids, ids, "beams of {name} with stop ids {:?}", options.stop_ids);
+        assert_close("score", &[found.score], &[score], LOGITS);
+    }
 }
 
 #[test]
 fn gpt2_equals_transformers() {
     check_golden("gpt2");
+}
+
+#[test]
+fn llama_equals_transformers() {
+    ["llama", "llama-tied", "llama-llama3", "llama-yarn"].map(check_golden);
+}
+
+#[test]
+fn dynamic_positions_equal_those_of_transformers() {
+    check_golden("llama-dynamic");
+}
+
+#[test]
+fn mistral_equals_transformers() {
+    ["mistral", "mistral-full"].map(check_golden);
+}
+
+#[test]
+fn qwen_equals_transformers() {
+    ["qwen2", "qwen2-full", "qwen3", "qwen3-sliding"].map(check_golden);
 }
 
 #[test]
