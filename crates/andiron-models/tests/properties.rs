@@ -1,21 +1,35 @@
 //! What must hold for every decoder whatever its weights.
 
+#![allow(clippy::unwrap_used)] // A test fails where it panics.
+
 mod common;
 
-use andiron_core::Forward;
+use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{Logits, NextToken};
 use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
+use burn::tensor::Tensor;
 use common::{assert_close, device, floats, ids};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 const VOCABULARY: usize = 23;
 const CONTEXT: usize = 70;
 const TOLERANCE: f32 = 1e-4;
 
-fn bundle() -> DecoderBundle {
-    let config = Gpt2Config {
+/// Every architecture, with what changes who sees whom and where.
+fn configs() -> Vec<DecoderConfig> {
+    let gated = |model_type: &str, more: Value| {
+        let mut config = json!({
+            "model_type": model_type, "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 20,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT, "initializer_range": 0.3,
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap_or_else(|error| panic!("{model_type}: {error}"))
+    };
+    let gpt2 = Gpt2Config {
         n_positions: CONTEXT,
         n_embd: 24,
         n_head: 3,
@@ -23,7 +37,31 @@ fn bundle() -> DecoderBundle {
         initializer_range: 0.3,
         ..Gpt2Config::nano(VOCABULARY)
     };
-    DecoderBundle::init(DecoderConfig::Gpt2(config), Seed::new(5), &device())
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": CONTEXT / 2,
+    });
+    vec![
+        DecoderConfig::Gpt2(gpt2),
+        gated("llama", json!({ "head_dim": 10, "attention_bias": true, "mlp_bias": true })),
+        gated(
+            "llama",
+            json!({ "num_key_value_heads": 1, "tie_word_embeddings": true, "rope_scaling": yarn }),
+        ),
+        gated("mistral", json!({ "sliding_window": 5 })),
+        gated("qwen2", json!({ "use_sliding_window": true, "sliding_window": 3, "max_window_layers": 1 })),
+        gated(
+            "qwen3",
+            json!({
+                "head_dim": 8, "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1,
+            }),
+        ),
+    ]
+}
+
+const N_CONFIGS: usize = 6;
+
+fn bundle(which: usize) -> DecoderBundle {
+    DecoderBundle::init(configs().swap_remove(which), Seed::new(5), &device())
 }
 
 /// Logits of every position, computed at once.
@@ -40,8 +78,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn cached_equals_uncached(ids in sequence(2..CONTEXT), cuts in prop::collection::vec(1..9usize, 1..CONTEXT)) {
-        let bundle = bundle();
+    fn cached_equals_uncached(
+        which in 0..N_CONFIGS,
+        ids in sequence(2..CONTEXT),
+        cuts in prop::collection::vec(1..9usize, 1..CONTEXT),
+    ) {
+        let bundle = bundle(which);
         let mut cache = bundle.begin();
         let mut piecewise = Vec::new();
         let mut rest = ids.as_slice();
@@ -57,8 +99,8 @@ proptest! {
     }
 
     #[test]
-    fn a_row_of_a_batch_equals_the_row_alone(a in sequence(12), b in sequence(12)) {
-        let bundle = bundle();
+    fn a_row_of_a_batch_equals_the_row_alone(which in 0..N_CONFIGS, a in sequence(12), b in sequence(12)) {
+        let bundle = bundle(which);
         let both = whole(&bundle, &[a.clone(), b.clone()]);
         let (first, second) = both.split_at(12 * VOCABULARY);
         assert_close("first row", first, &whole(&bundle, &[a]), TOLERANCE);
@@ -66,8 +108,41 @@ proptest! {
     }
 
     #[test]
-    fn logits_do_not_see_the_future(mut ids in sequence(10), at in 1..10usize, other in 0..VOCABULARY as u32) {
-        let bundle = bundle();
+    fn padding_is_invisible(
+        which in 0..N_CONFIGS,
+        a in sequence(1..12),
+        b in sequence(12),
+        filling in 0..VOCABULARY as u32,
+    ) {
+        let bundle = bundle(which);
+        let mut padded = vec![filling; 12 - a.len()];
+        padded.extend(&a);
+        let rows = Rows::padded_left([12 - a.len(), 0]);
+        // At once, and in two pieces over a cache.
+        let both = [padded, b.clone()];
+        let at_once = bundle.model.hidden(ids(&both, &device()), &mut Forward::evaluation().over(rows.clone()));
+        let mut cache = bundle.begin().over(rows);
+        let pieces = [0..5, 5..12].map(|columns| {
+            let piece: Vec<Vec<u32>> = both.iter().map(|row| row[columns.clone()].to_vec()).collect();
+            bundle.model.hidden(ids(&piece, &device()), &mut Forward::cached(&mut cache))
+        });
+        let alone = [&a, &b].map(|row| whole(&bundle, std::slice::from_ref(row)));
+        for hidden_btd in [at_once, Tensor::cat(pieces.to_vec(), 1)] {
+            let logits = floats(bundle.model.logits(hidden_btd));
+            let (first, second) = logits.split_at(12 * VOCABULARY);
+            assert_close("padded row", &first[(12 - a.len()) * VOCABULARY..], &alone[0], TOLERANCE);
+            assert_close("whole row", second, &alone[1], TOLERANCE);
+        }
+    }
+
+    #[test]
+    fn logits_do_not_see_the_future(
+        which in 0..N_CONFIGS,
+        mut ids in sequence(10),
+        at in 1..10usize,
+        other in 0..VOCABULARY as u32,
+    ) {
+        let bundle = bundle(which);
         let before = whole(&bundle, std::slice::from_ref(&ids));
         ids[at] = other;
         let after = whole(&bundle, &[ids]);
@@ -76,8 +151,17 @@ proptest! {
 }
 
 #[test]
+fn every_architecture_is_tried() {
+    let tried = configs();
+    assert_eq!(tried.len(), N_CONFIGS);
+    for model_type in DecoderConfig::MODEL_TYPES {
+        assert!(tried.iter().any(|config| config.model_type() == *model_type), "{model_type}");
+    }
+}
+
+#[test]
 fn the_last_row_of_logits_is_the_last_of_all() {
-    let bundle = bundle();
+    let bundle = bundle(0);
     let all = bundle.extend(&mut bundle.begin(), &[3, 1, 4], Logits::All);
     let last = bundle.extend(&mut bundle.begin(), &[3, 1, 4], Logits::Last);
     assert_close("last", &last, &all[2 * VOCABULARY..], 1e-6);
