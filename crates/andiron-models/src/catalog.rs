@@ -12,7 +12,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
 use crate::bundle::Ids;
-use crate::decoder::{gpt2, llama, mistral, qwen2, qwen3};
+use crate::decoder::{gemma3, gpt_neox, gpt2, llama, mistral, qwen2, qwen3};
 use crate::family::Decoder;
 use crate::hf_config::{ConfigError, InertKeys};
 use crate::weights::NameRules;
@@ -210,8 +210,12 @@ architectures! { "a decoder", DecoderConfig, DecoderModel;
     Qwen2, "qwen2", qwen2::Qwen2Config;
     /// Qwen 3.
     Qwen3, "qwen3", qwen3::Qwen3Config;
+    /// GPT-NeoX, and Pythia.
+    GptNeox, "gpt_neox", gpt_neox::GptNeoxConfig;
+    /// Gemma 3, text only.
+    Gemma3, "gemma3_text", gemma3::Gemma3Config;
 }
-forward_decoder!(Gpt2, Llama, Mistral, Qwen2, Qwen3);
+forward_decoder!(Gpt2, Llama, Mistral, Qwen2, Qwen3, GptNeox, Gemma3);
 
 impl DecoderConfig {
     /// Entries of the vocabulary.

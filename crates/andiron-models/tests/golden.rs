@@ -142,7 +142,7 @@ fn gpt2_equals_transformers() {
 
 #[test]
 fn llama_equals_transformers() {
-    ["llama", "llama-tied", "llama-llama3", "llama-yarn"].map(check_golden);
+    ["llama", "llama-tied", "llama-llama3", "llama-yarn"].into_iter().for_each(check_golden);
 }
 
 #[test]
@@ -152,12 +152,22 @@ fn dynamic_positions_equal_those_of_transformers() {
 
 #[test]
 fn mistral_equals_transformers() {
-    ["mistral", "mistral-full"].map(check_golden);
+    ["mistral", "mistral-full"].into_iter().for_each(check_golden);
 }
 
 #[test]
 fn qwen_equals_transformers() {
-    ["qwen2", "qwen2-full", "qwen3", "qwen3-sliding"].map(check_golden);
+    ["qwen2", "qwen2-full", "qwen3", "qwen3-sliding"].into_iter().for_each(check_golden);
+}
+
+#[test]
+fn gpt_neox_equals_transformers() {
+    ["neox", "neox-serial", "neox-tied"].into_iter().for_each(check_golden);
+}
+
+#[test]
+fn gemma3_equals_transformers() {
+    ["gemma3", "gemma3-linear"].into_iter().for_each(check_golden);
 }
 
 #[test]

@@ -29,6 +29,15 @@ fn configs() -> Vec<DecoderConfig> {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(config).unwrap_or_else(|error| panic!("{model_type}: {error}"))
     };
+    let neox = |more: Value| {
+        let mut config = json!({
+            "model_type": "gpt_neox", "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 20,
+            "num_hidden_layers": 2, "num_attention_heads": 3, "max_position_embeddings": CONTEXT,
+            "initializer_range": 0.3,
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value::<DecoderConfig>(config).unwrap()
+    };
     let gpt2 = Gpt2Config {
         n_positions: CONTEXT,
         n_embd: 24,
@@ -55,10 +64,13 @@ fn configs() -> Vec<DecoderConfig> {
                 "head_dim": 8, "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1,
             }),
         ),
+        gated("gemma3_text", json!({ "head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2 })),
+        neox(json!({})),
+        neox(json!({ "use_parallel_residual": false, "rotary_pct": 1.0 })),
     ]
 }
 
-const N_CONFIGS: usize = 6;
+const N_CONFIGS: usize = 9;
 
 fn bundle(which: usize) -> DecoderBundle {
     DecoderBundle::init(configs().swap_remove(which), Seed::new(5), &device())

@@ -111,6 +111,16 @@ impl AttentionSizes {
     }
 }
 
+/// What tells one [`Mlp`] from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MlpSizes {
+    pub(super) d_model: usize,
+    /// Width inside.
+    pub(super) d_hidden: usize,
+    pub(super) bias: bool,
+    pub(super) activation: Activation,
+}
+
 /// The sizes as a configuration has them, to be checked before they are used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
@@ -160,6 +170,8 @@ impl Shape {
 pub(super) struct Fresh<'a> {
     pub(super) std: f32,
     pub(super) eps: f64,
+    /// Whether gains of norms are counted from 1.
+    pub(super) unit_offset: bool,
     pub(super) seed: Seed,
     pub(super) device: &'a Device,
 }
@@ -177,13 +189,19 @@ impl Fresh<'_> {
     }
 
     pub(super) fn norm(&self, d_model: usize) -> RmsNorm {
-        RmsNormConfig { d_model, eps: self.eps, unit_offset: false }.init(self.device)
+        RmsNormConfig { d_model, eps: self.eps, unit_offset: self.unit_offset }.init(self.device)
     }
 }
 
 impl GatedSizes {
     pub(super) fn init(&self, seed: Seed, device: &Device) -> Gated {
-        let fresh = Fresh { std: self.std as f32, eps: self.eps, seed, device };
+        let fresh = Fresh { std: self.std as f32, eps: self.eps, unit_offset: false, seed, device };
+        let mlp = MlpSizes {
+            d_model: self.d_model,
+            d_hidden: self.d_hidden,
+            bias: self.mlp_bias,
+            activation: self.activation,
+        };
         let layer = |(index, &reach): (usize, &Option<usize>)| {
             let name = format!("model.layers.{index}");
             let norms = [0, 1].map(|_| fresh.norm(self.d_model));
@@ -195,7 +213,7 @@ impl GatedSizes {
                     (index, reach),
                     fresh,
                 ),
-                mlp: Mlp::init(&format!("{name}.mlp"), self, fresh),
+                mlp: mlp.init(&format!("{name}.mlp"), fresh),
                 input_layernorm,
                 post_attention_layernorm,
             }
@@ -360,19 +378,21 @@ pub(super) struct Mlp {
     activation: Activation,
 }
 
-impl Mlp {
-    pub(super) fn init(name: &str, sizes: &GatedSizes, fresh: Fresh<'_>) -> Self {
+impl MlpSizes {
+    pub(super) fn init(&self, name: &str, fresh: Fresh<'_>) -> Mlp {
         let linear = |part: &str, d_input, d_output| {
-            fresh.linear(&format!("{name}.{part}"), d_input, d_output, sizes.mlp_bias)
+            fresh.linear(&format!("{name}.{part}"), d_input, d_output, self.bias)
         };
-        Self {
-            gate_proj: linear("gate_proj", sizes.d_model, sizes.d_hidden),
-            up_proj: linear("up_proj", sizes.d_model, sizes.d_hidden),
-            down_proj: linear("down_proj", sizes.d_hidden, sizes.d_model),
-            activation: sizes.activation,
+        Mlp {
+            gate_proj: linear("gate_proj", self.d_model, self.d_hidden),
+            up_proj: linear("up_proj", self.d_model, self.d_hidden),
+            down_proj: linear("down_proj", self.d_hidden, self.d_model),
+            activation: self.activation,
         }
     }
+}
 
+impl Mlp {
     /// Transforms each position.
     ///
     /// # Shape

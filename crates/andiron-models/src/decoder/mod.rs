@@ -1,7 +1,9 @@
 //! Decoder architectures: one file each, wiring over shared layers.
 
 pub mod gated;
+pub mod gemma3;
 pub mod gpt2;
+pub mod gpt_neox;
 pub mod layer_types;
 pub mod llama;
 pub mod mistral;

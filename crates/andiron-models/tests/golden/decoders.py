@@ -130,4 +130,48 @@ GATED = {
                                      "layer_types": ["sliding_attention", "full_attention"]}),
 }
 
-MAKERS = {"gpt2": gpt2} | {name: lambda name=name, make=make: make(name) for name, make in GATED.items()}
+def neox(settings):
+    def make(name):
+        torch.manual_seed(sum(name.encode()))
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
+                 "intermediate_size": 40, "max_position_embeddings": 32, "bos_token_id": None, "eos_token_id": None}
+        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**(sizes | settings)))
+        spread(model)
+        grads = ["gpt_neox.layers.0.attention.query_key_value.weight", "gpt_neox.layers.1.attention.dense.bias",
+                 "gpt_neox.layers.0.post_attention_layernorm.weight", "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
+                 "gpt_neox.final_layer_norm.bias", "gpt_neox.embed_in.weight"]
+        parameters = dict(model.named_parameters())
+        save(name, model, torch.randint(0, VOCABULARY, (2, 11)), [n for n in grads if n in parameters])
+
+    return make
+
+
+def gemma3(settings):
+    def make(name):
+        torch.manual_seed(sum(name.encode()))
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+                 "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 32, "max_position_embeddings": 32,
+                 "sliding_window": 4, "query_pre_attn_scalar": 12, "bos_token_id": None, "eos_token_id": None,
+                 "pad_token_id": 0}
+        model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**(sizes | settings)))
+        spread(model, 3.0)
+        grads = ["model.layers.0.self_attn.k_proj.weight", "model.layers.1.mlp.gate_proj.weight",
+                 "model.layers.2.self_attn.q_norm.weight", "model.layers.0.pre_feedforward_layernorm.weight",
+                 "model.layers.1.post_feedforward_layernorm.weight", "model.norm.weight"]
+        save(name, model, torch.randint(1, VOCABULARY, (2, 11)), grads)
+
+    return make
+
+
+OTHERS = {
+    "neox": neox({"rope_parameters": rope("default", partial_rotary_factor=0.5)}),
+    "neox-serial": neox({"use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new",
+                         "rope_parameters": rope("linear", factor=2.0, partial_rotary_factor=1.0)}),
+    "neox-tied": neox({"tie_word_embeddings": True, "layer_norm_eps": 1e-3}),
+    "gemma3": gemma3({"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+    "gemma3-linear": gemma3({"num_key_value_heads": 1, "attention_bias": True, "layer_types": [
+        "sliding_attention", "sliding_attention", "full_attention"], "rope_parameters": {
+            "full_attention": rope("linear", factor=4.0), "sliding_attention": rope("default")}}),
+}
+
+MAKERS = {"gpt2": gpt2} | {name: lambda name=name, make=make: make(name) for name, make in (GATED | OTHERS).items()}

@@ -1,0 +1,368 @@
+//! Gemma 3, text only: norms before and after each part, and windows in most layers, which have positions of their own.
+//!
+//! Report: Gemma Team 2025, "Gemma 3", <https://arxiv.org/abs/2503.19786>. Hugging Face: `Gemma3ForCausalLM`. Unlike its
+//! neighbours it multiplies embeddings by the root of their width, divides scores by the root of
+//! `query_pre_attn_scalar`, counts the gains of its norms from 1, and turns heads by `rope_local_base_freq` in layers
+//! with a window and by `rope_theta` in the others.
+//!
+//! Not supported: images, soft caps on logits, attention in both directions, and scaled positions in layers with a
+//! window.
+
+use andiron_core::position::rope_scaling::ScaledRotary;
+use andiron_core::position::rotary::Angles;
+use andiron_core::{Embedding, Forward, KvCache, RmsNorm};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::bundle::Ids;
+use crate::catalog::{Architecture, Sizes};
+use crate::decoder::gated::{Attention, AttentionSizes, Fresh, Mlp, MlpSizes, NAMES, Shape, defaults};
+use crate::decoder::layer_types::{LayerType, Windows};
+use crate::decoder::rope::{self, Rope, RopeScalingConfig};
+use crate::family::Decoder;
+use crate::hf_config::{Activation, ConfigError, InertKeys, positive, positive_number};
+use crate::weights::NameRules;
+
+/// `config.json` of a Gemma 3, in Hugging Face's field names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gemma3Config {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Heads of queries.
+    pub num_attention_heads: usize,
+    /// Heads of keys and values, which divide those of queries.
+    pub num_key_value_heads: usize,
+    /// Width of a head.
+    #[serde(default = "default_width")]
+    pub head_dim: usize,
+    /// Activation of the feed-forward part's gate.
+    #[serde(default)]
+    pub hidden_activation: Activation,
+    /// Longest text, in tokens.
+    #[serde(default = "default_positions")]
+    pub max_position_embeddings: usize,
+    /// Standard deviation of initial weights.
+    #[serde(default = "defaults::std")]
+    pub initializer_range: f64,
+    /// Added to mean squares.
+    #[serde(default = "defaults::eps")]
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies in layers that see everything.
+    #[serde(default = "default_theta")]
+    pub rope_theta: f64,
+    /// How those frequencies are lowered for longer texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScalingConfig>,
+    /// Base of the rotary frequencies in layers with a window.
+    #[serde(default = "rope::default_theta")]
+    pub rope_local_base_freq: f64,
+    /// Scores are divided by the root of this.
+    #[serde(default = "default_scalar")]
+    pub query_pre_attn_scalar: usize,
+    /// Width of the windows, in tokens.
+    #[serde(default = "default_window")]
+    pub sliding_window: Option<usize>,
+    /// What each layer sees; if absent, every `sliding_window_pattern`-th sees everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
+    /// See `layer_types`.
+    #[serde(default = "default_pattern")]
+    pub sliding_window_pattern: usize,
+    /// Whether the maps of the attention have biases.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Dropout on attention probabilities, in training.
+    #[serde(default)]
+    pub attention_dropout: f64,
+    /// Whether the output head is the embedding table.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// Id that begins a text.
+    #[serde(default = "bos")]
+    pub bos_token_id: Option<u32>,
+    /// Ids that end a text.
+    #[serde(default = "eos")]
+    pub eos_token_id: Ids,
+}
+
+fn default_width() -> usize {
+    256
+}
+
+fn default_positions() -> usize {
+    131_072
+}
+
+fn default_theta() -> f64 {
+    1_000_000.0
+}
+
+fn default_scalar() -> usize {
+    256
+}
+
+fn default_window() -> Option<usize> {
+    Some(4096)
+}
+
+fn default_pattern() -> usize {
+    6
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn bos() -> Option<u32> {
+    Some(2)
+}
+
+fn eos() -> Ids {
+    Ids::One(1)
+}
+
+const PARAMETERS: &str = "rope_parameters";
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+const PATTERN: &str = "sliding_window_pattern";
+/// What [`PATTERN`] is called in files of the fourth generation.
+const OLD_PATTERN: &str = "_sliding_window_pattern";
+
+impl Gemma3Config {
+    fn shape(&self) -> Shape {
+        Shape {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: Some(self.head_dim),
+            rms_norm_eps: self.rms_norm_eps,
+            attention_dropout: self.attention_dropout,
+        }
+    }
+
+    fn rope(&self) -> Rope<'_> {
+        Rope {
+            theta: self.rope_theta,
+            scaling: self.rope_scaling.as_ref(),
+            max_position_embeddings: self.max_position_embeddings,
+        }
+    }
+
+    fn types(&self) -> Vec<LayerType> {
+        let of_pattern = |layer: usize| match (layer + 1).is_multiple_of(self.sliding_window_pattern) {
+            true => LayerType::Full,
+            false => LayerType::Sliding,
+        };
+        self.layer_types.clone().unwrap_or_else(|| (0..self.num_hidden_layers).map(of_pattern).collect())
+    }
+
+    /// How many positions back each layer sees.
+    fn reaches(&self) -> Result<Vec<Option<usize>>, ConfigError> {
+        let types = self.types();
+        let windows = Windows {
+            n_layers: self.num_hidden_layers,
+            window: self.sliding_window,
+            types: Some(&types),
+            n_full: 0,
+        };
+        windows.check().map(|()| windows.reaches())
+    }
+}
+
+impl Architecture for Gemma3Config {
+    type Model = Gemma3;
+    const INERT: InertKeys = InertKeys {
+        dropped: &["pad_token_id", "cache_implementation"],
+        must_be_false: &["final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention"],
+    };
+
+    fn class_name(&self) -> &'static str {
+        "Gemma3ForCausalLM"
+    }
+
+    fn name_rules(&self) -> NameRules {
+        NAMES
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        if let Some(pattern) = fields.shift_remove(OLD_PATTERN) {
+            fields.insert(PATTERN.to_owned(), pattern);
+        }
+        if let Some(Value::Object(mut kinds)) = fields.shift_remove(PARAMETERS) {
+            if let Some(Value::Object(mut local)) = kinds.shift_remove(SLIDING) {
+                if let Some(theta) = local.shift_remove("rope_theta") {
+                    fields.insert("rope_local_base_freq".to_owned(), theta);
+                }
+                local.retain(|key, value| key != "rope_type" || value != "default");
+                // What is left asks for something else: no field has this name.
+                fields.extend(
+                    local.into_iter().map(|(key, value)| (format!("{PARAMETERS}.{SLIDING}.{key}"), value)),
+                );
+            }
+            let all = kinds.shift_remove(FULL).unwrap_or_else(|| kinds.into());
+            fields.insert(PARAMETERS.to_owned(), all);
+        }
+        rope::normalise(fields);
+        Ok(())
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        rope::supplement(fields);
+        let all = fields.shift_remove(PARAMETERS).unwrap_or_default();
+        let local = json!({ "rope_type": "default", "rope_theta": self.rope_local_base_freq });
+        fields.insert(PARAMETERS.to_owned(), json!({ FULL: all, SLIDING: local }));
+        fields.insert("layer_types".to_owned(), json!(self.types()));
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.shape().check()?;
+        positive(PATTERN, self.sliding_window_pattern)?;
+        self.reaches()?;
+        positive("query_pre_attn_scalar", self.query_pre_attn_scalar)?;
+        positive_number("rope_local_base_freq", self.rope_local_base_freq)?;
+        self.rope().check()
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.rope().longest(),
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id.as_slice().first().copied(),
+        }
+    }
+
+    fn end_ids(&self) -> Ids {
+        self.eos_token_id.clone()
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> Gemma3 {
+        let d_model = self.hidden_size;
+        let fresh = Fresh {
+            std: self.initializer_range as f32,
+            eps: self.rms_norm_eps,
+            unit_offset: true,
+            seed,
+            device,
+        };
+        let attention = AttentionSizes {
+            qkv_bias: self.attention_bias,
+            out_bias: self.attention_bias,
+            normed: true,
+            scale: 1.0 / (self.query_pre_attn_scalar as f32).sqrt(),
+            dropout: self.attention_dropout,
+            ..AttentionSizes::new(self.num_attention_heads, self.num_key_value_heads, self.head_dim)
+        };
+        let mlp = MlpSizes {
+            d_model,
+            d_hidden: self.intermediate_size,
+            bias: false,
+            activation: self.hidden_activation,
+        };
+        // Checked: see `validate`.
+        let reaches = self.reaches().unwrap_or_default();
+        let layer = |(index, reach): (usize, Option<usize>)| {
+            let name = format!("model.layers.{index}");
+            Layer {
+                self_attn: attention.init(&format!("{name}.self_attn"), d_model, (index, reach), fresh),
+                mlp: mlp.init(&format!("{name}.mlp"), fresh),
+                input_layernorm: fresh.norm(d_model),
+                post_attention_layernorm: fresh.norm(d_model),
+                pre_feedforward_layernorm: fresh.norm(d_model),
+                post_feedforward_layernorm: fresh.norm(d_model),
+                slides: reach.is_some(),
+            }
+        };
+        Gemma3 {
+            model: Body {
+                embed_tokens: fresh.table("model.embed_tokens", self.vocab_size, d_model),
+                layers: reaches.into_iter().enumerate().map(layer).collect(),
+                norm: fresh.norm(d_model),
+            },
+            lm_head: (!self.tie_word_embeddings).then(|| fresh.table("lm_head", self.vocab_size, d_model)),
+            rotary: self.rope().rotary(self.head_dim),
+            local_rotary: ScaledRotary::new(self.rope_local_base_freq, self.head_dim, None),
+            max_positions: self.rope().longest(),
+            embedding_scale: (d_model as f32).sqrt(),
+        }
+    }
+}
+
+/// A Gemma 3 with its language-model head.
+#[derive(Module, Debug)]
+pub struct Gemma3 {
+    model: Body,
+    lm_head: Option<Embedding>,
+    #[module(skip)]
+    rotary: ScaledRotary,
+    #[module(skip)]
+    local_rotary: ScaledRotary,
+    #[module(skip)]
+    max_positions: usize,
+    #[module(skip)]
+    embedding_scale: f32,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    embed_tokens: Embedding,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    self_attn: Attention,
+    mlp: Mlp,
+    input_layernorm: RmsNorm,
+    post_attention_layernorm: RmsNorm,
+    pre_feedforward_layernorm: RmsNorm,
+    post_feedforward_layernorm: RmsNorm,
+    #[module(skip)]
+    slides: bool,
+}
+
+impl Decoder for Gemma3 {
+    fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let t = ids_bt.dims()[1];
+        let device = ids_bt.device();
+        let angles = self.rotary.angles(t, cx, &device);
+        let local_angles = self.local_rotary.angles(t, cx, &device);
+        let mut x_btd = self.model.embed_tokens.forward(ids_bt) * self.embedding_scale;
+        for layer in &self.model.layers {
+            x_btd = layer.forward(x_btd, if layer.slides { &local_angles } else { &angles }, cx);
+        }
+        cx.advance(t);
+        self.model.norm.forward(x_btd)
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.model.layers.len(), self.max_positions)
+    }
+}
+
+impl Layer {
+    fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
+        let attended_btd = self.self_attn.forward(self.input_layernorm.forward(x_btd.clone()), angles, cx);
+        let x_btd = x_btd + self.post_attention_layernorm.forward(attended_btd);
+        let fed_btd = self.mlp.forward(self.pre_feedforward_layernorm.forward(x_btd.clone()));
+        x_btd + self.post_feedforward_layernorm.forward(fed_btd)
+    }
+}
