@@ -6,6 +6,7 @@ pub mod distilbert;
 mod embed;
 mod head;
 pub(crate) mod layers;
+pub mod modernbert;
 pub mod roberta;
 mod tasks;
 
@@ -142,12 +143,14 @@ architectures! { "an encoder", EncoderConfig, EncoderModel;
     Bert, "bert", bert::BertConfig;
     /// DistilBERT.
     DistilBert, "distilbert", distilbert::DistilBertConfig;
+    /// ModernBERT.
+    ModernBert, "modernbert", modernbert::ModernBertConfig;
     /// RoBERTa.
     Roberta, "roberta", roberta::RobertaConfig;
     /// XLM-RoBERTa: RoBERTa over many languages.
     XlmRoberta, "xlm-roberta", roberta::XlmRobertaConfig;
 }
-forward_encoder!(Bert, DistilBert, Roberta, XlmRoberta);
+forward_encoder!(Bert, DistilBert, ModernBert, Roberta, XlmRoberta);
 
 impl EncoderConfig {
     /// Entries of the vocabulary.

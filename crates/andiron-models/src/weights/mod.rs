@@ -90,6 +90,9 @@ const UNSPEAKABLE: &[(&str, &str)] = &[
     ("self_attention_", "SelfAttention"),
     ("enc_dec_attention_", "EncDecAttention"),
     ("dense_relu_dense_", "DenseReluDense"),
+    ("w_qkv_", "Wqkv"),
+    ("w_i_", "Wi"),
+    ("w_o_", "Wo"),
 ];
 
 /// The path of the module that a traversal is in: give it what `enter_module` and `exit_module` are told.

@@ -165,7 +165,39 @@ def roberta_untied():
     save("roberta-untied", transformers.RobertaForMaskedLM(config), ["lm_head.decoder.bias"], types=False, pad=1)
 
 
-MAKERS = {
+def modernbert(kind, grads, **settings):
+    """`local_attention` is so short that windows end within the texts."""
+
+    def make(name):
+        torch.manual_seed(sum(name.encode()))
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 4,
+                 "num_attention_heads": 3, "max_position_embeddings": 20, "local_attention": 6, "pad_token_id": 0,
+                 "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+        model = getattr(transformers, "ModernBert" + kind)(transformers.ModernBertConfig(**(sizes | settings)))
+        save(name, model, grads, types=False)
+
+    return make
+
+
+MODERN = {
+    "modernbert": modernbert("Model", ["layers.1.attn.Wqkv.weight", "layers.0.mlp.Wi.weight",
+                                       "layers.3.attn_norm.weight", "final_norm.weight"]),
+    "modernbert-masked-lm": modernbert("ForMaskedLM", ["decoder.bias", "head.dense.weight", "model.layers.2.mlp.Wo.weight"],
+                                       layer_types=["sliding_attention"] * 2 + ["full_attention"] * 2),
+    "modernbert-biased": modernbert(
+        "ForMaskedLM", ["decoder.weight", "head.norm.bias", "model.layers.0.attn.Wo.bias", "model.layers.1.mlp.Wi.bias"],
+        norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True, decoder_bias=False,
+        tie_word_embeddings=False, hidden_activation="gelu_pytorch_tanh", classifier_activation="relu", norm_eps=1e-3,
+        rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 50.0},
+                         "sliding_attention": {"rope_type": "default", "rope_theta": 7.0}}),
+    "modernbert-classify": modernbert("ForSequenceClassification", ["classifier.weight"], num_labels=3),
+    "modernbert-classify-mean": modernbert("ForSequenceClassification", ["head.dense.weight"], num_labels=2,
+                                           classifier_pooling="mean"),
+    "modernbert-token-classify": modernbert("ForTokenClassification", ["classifier.bias"], num_labels=5),
+    "modernbert-span": modernbert("ForQuestionAnswering", ["classifier.weight"]),
+}
+
+MAKERS = {name: lambda name=name, make=make: make(name) for name, make in MODERN.items()} | {
     "bert-untied": bert_untied,
     "distilbert-untied": distilbert_untied,
     "roberta-untied": roberta_untied,

@@ -1,0 +1,593 @@
+//! ModernBERT: pre-norm blocks, rotary positions, gated feed-forward parts, and windows in most layers.
+//!
+//! Paper: Warner et al. 2024, "Smarter, Better, Faster, Longer", <https://arxiv.org/abs/2412.13663>. Hugging Face:
+//! `ModernBertModel`, `ModernBertForMaskedLM`, `ModernBertForSequenceClassification`,
+//! `ModernBertForTokenClassification`, `ModernBertForQuestionAnswering`. Unlike its neighbours it has few biases, no norm
+//! before the first attention, and the same transformation under every head. Which of two texts a token belongs to is
+//! not seen by the model.
+//!
+//! Not supported: scaled positions, and the multiple-choice head.
+
+use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::position::rotary::{Angles, Rotary};
+use andiron_core::{Embedding, Forward, Linear, init, ops};
+use andiron_kernels::random::Seed;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::EncoderArchitecture;
+use super::embed::Pooling;
+use super::head::{self, Classes, EncoderHead, classes};
+use super::layers::Fresh;
+use crate::catalog::{Architecture, Sizes};
+use crate::decoder::layer_types::LayerType;
+use crate::family::Encoder;
+use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, positive_number, probability};
+use crate::weights::NameRules;
+
+/// `config.json` of a ModernBERT, in Hugging Face's field names, `head` and `labels` apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModernBertConfig {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Activation of the feed-forward part's gate.
+    #[serde(default = "gelu")]
+    pub hidden_activation: Activation,
+    /// Longest text.
+    #[serde(default = "default_positions")]
+    pub max_position_embeddings: usize,
+    /// Standard deviation of initial weights.
+    #[serde(default = "default_std")]
+    pub initializer_range: f64,
+    /// Added to variances.
+    #[serde(default = "default_eps")]
+    pub norm_eps: f64,
+    /// Whether norms have an offset.
+    #[serde(default)]
+    pub norm_bias: bool,
+    /// Id that fills rows up.
+    #[serde(default)]
+    pub pad_token_id: Option<u32>,
+    /// Id that begins a text.
+    #[serde(default)]
+    pub bos_token_id: Option<u32>,
+    /// Id that ends a text.
+    #[serde(default)]
+    pub eos_token_id: Option<u32>,
+    /// Id that stands for a whole text.
+    #[serde(default)]
+    pub cls_token_id: Option<u32>,
+    /// Id between texts.
+    #[serde(default)]
+    pub sep_token_id: Option<u32>,
+    /// Whether the maps of the attention have biases.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Dropout on attention probabilities and on what attention adds, in training.
+    #[serde(default)]
+    pub attention_dropout: f64,
+    /// What each layer sees; if absent, every `global_attn_every_n_layers`-th from the first sees everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
+    /// See `layer_types`.
+    #[serde(default = "three")]
+    pub global_attn_every_n_layers: usize,
+    /// Base of the rotary frequencies in layers that see everything.
+    #[serde(default = "default_global_theta")]
+    pub global_rope_theta: f64,
+    /// Base of the rotary frequencies in layers with a window; that of the others if null.
+    #[serde(default = "default_local_theta")]
+    pub local_rope_theta: Option<f64>,
+    /// Width of the windows, half on either side.
+    #[serde(default = "default_window")]
+    pub local_attention: usize,
+    /// Dropout on the embeddings, in training.
+    #[serde(default)]
+    pub embedding_dropout: f64,
+    /// Whether the maps of the feed-forward part have biases.
+    #[serde(default)]
+    pub mlp_bias: bool,
+    /// Dropout inside the feed-forward part, in training.
+    #[serde(default)]
+    pub mlp_dropout: f64,
+    /// Whether the head for masked tokens ends in a bias.
+    #[serde(default = "yes")]
+    pub decoder_bias: bool,
+    /// Which tokens make the vector of a text to be labelled.
+    #[serde(default)]
+    pub classifier_pooling: ClassifierPooling,
+    /// Dropout before a head with labels, in training.
+    #[serde(default)]
+    pub classifier_dropout: f64,
+    /// Whether the transformation under the heads has a bias.
+    #[serde(default)]
+    pub classifier_bias: bool,
+    /// Activation of the transformation under the heads.
+    #[serde(default = "gelu")]
+    pub classifier_activation: Activation,
+    /// Whether the head for masked tokens ends in the embedding table.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+    /// What stands on top; `architectures` in the file.
+    #[serde(default)]
+    pub head: EncoderHead,
+    /// Names of the labels; `id2label` in the file.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+/// Which tokens make the vector of a text to be labelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassifierPooling {
+    /// The first.
+    #[default]
+    Cls,
+    /// All, by their mean.
+    Mean,
+}
+
+fn gelu() -> Activation {
+    Activation::Gelu
+}
+
+fn default_positions() -> usize {
+    8192
+}
+
+fn default_std() -> f64 {
+    0.02
+}
+
+fn default_eps() -> f64 {
+    1e-5
+}
+
+fn three() -> usize {
+    3
+}
+
+fn default_global_theta() -> f64 {
+    160_000.0
+}
+
+fn default_local_theta() -> Option<f64> {
+    Some(10_000.0)
+}
+
+fn default_window() -> usize {
+    128
+}
+
+fn yes() -> bool {
+    true
+}
+
+const CLASSES: Classes = classes!("ModernBert");
+const PARAMETERS: &str = "rope_parameters";
+
+impl ModernBertConfig {
+    fn types(&self) -> Vec<LayerType> {
+        let of_pattern = |layer: usize| match layer.is_multiple_of(self.global_attn_every_n_layers) {
+            true => LayerType::Full,
+            false => LayerType::Sliding,
+        };
+        self.layer_types.clone().unwrap_or_else(|| (0..self.num_hidden_layers).map(of_pattern).collect())
+    }
+
+    fn init_layer(&self, index: usize, kind: LayerType, fresh: &Fresh<'_>) -> Layer {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let linear = |part: &str, d_input, d_output, bias| {
+            fresh.linear(&format!("model.layers.{index}.{part}"), d_input, d_output, bias)
+        };
+        Layer {
+            attn_norm: (index > 0).then(|| self.init_norm(fresh.device)),
+            attn: Attention {
+                w_qkv_: linear("attn.Wqkv", d, 3 * d, self.attention_bias),
+                w_o_: linear("attn.Wo", d, d, self.attention_bias),
+            },
+            mlp_norm: self.init_norm(fresh.device),
+            mlp: Mlp {
+                w_i_: linear("mlp.Wi", d, 2 * f, self.mlp_bias),
+                w_o_: linear("mlp.Wo", f, d, self.mlp_bias),
+            },
+            slides: kind == LayerType::Sliding,
+        }
+    }
+
+    fn init_norm(&self, device: &Device) -> Norm {
+        Norm {
+            weight: init::ones([self.hidden_size], device),
+            bias: self.norm_bias.then(|| init::zeros([self.hidden_size], device)),
+            eps: self.norm_eps,
+        }
+    }
+}
+
+impl Architecture for ModernBertConfig {
+    type Model = ModernBert;
+    const INERT: InertKeys = InertKeys {
+        dropped: &[
+            "deterministic_flash_attn",
+            "gradient_checkpointing",
+            "initializer_cutoff_factor",
+            "position_embedding_type",
+            "reference_compile",
+            "repad_logits_with_grad",
+            "sparse_pred_ignore_index",
+            "sparse_prediction",
+            "finetuning_task",
+        ],
+        must_be_false: &["is_encoder_decoder", "add_cross_attention", "rope_scaling"],
+    };
+
+    fn class_name(&self) -> &'static str {
+        CLASSES.of(self.head)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        NameRules {
+            optional_prefix: "model.",
+            ignored: match self.head {
+                EncoderHead::None => &["*rotary_emb.inv_freq", "head.*", "decoder.*"],
+                _ => &["*rotary_emb.inv_freq"],
+            },
+            tied: match self.head {
+                EncoderHead::MaskedLm if self.tie_word_embeddings => {
+                    &[("decoder.weight", "model.embeddings.tok_embeddings.weight")]
+                }
+                _ => &[],
+            },
+            ..NameRules::default()
+        }
+    }
+
+    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+        if let Some(Value::Object(kinds)) = fields.shift_remove(PARAMETERS) {
+            for (kind, value) in kinds {
+                let key = match kind.as_str() {
+                    "full_attention" => "global_rope_theta",
+                    "sliding_attention" => "local_rope_theta",
+                    _ => "",
+                };
+                let Value::Object(mut parameters) = value else { continue };
+                if let (Some(theta), false) = (parameters.shift_remove("rope_theta"), key.is_empty()) {
+                    fields.insert(key.to_owned(), theta);
+                }
+                parameters.retain(|key, value| key != "rope_type" || value != "default");
+                // What is left asks for something else: no field has this name.
+                let rest =
+                    parameters.into_iter().map(|(key, value)| (format!("{PARAMETERS}.{kind}.{key}"), value));
+                fields.extend(rest);
+            }
+        }
+        head::read(fields)
+    }
+
+    fn supplement(&self, fields: &mut Map<String, Value>) {
+        let local = self.local_rope_theta.unwrap_or(self.global_rope_theta);
+        let parameters = |theta: f64| json!({ "rope_type": "default", "rope_theta": theta });
+        fields.insert(
+            PARAMETERS.to_owned(),
+            json!({
+                "full_attention": parameters(self.global_rope_theta),
+                "sliding_attention": parameters(local),
+            }),
+        );
+        fields.insert("layer_types".to_owned(), json!(self.types()));
+        head::write(self.head, &self.labels, fields);
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        positive("vocab_size", self.vocab_size)?;
+        positive("hidden_size", self.hidden_size)?;
+        positive("intermediate_size", self.intermediate_size)?;
+        layers("num_hidden_layers", self.num_hidden_layers)?;
+        positive("num_attention_heads", self.num_attention_heads)?;
+        positive("max_position_embeddings", self.max_position_embeddings)?;
+        positive("global_attn_every_n_layers", self.global_attn_every_n_layers)?;
+        positive("local_attention", self.local_attention)?;
+        positive_number("norm_eps", self.norm_eps)?;
+        positive_number("global_rope_theta", self.global_rope_theta)?;
+        positive_number("local_rope_theta", self.local_rope_theta.unwrap_or(1.0))?;
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        if !width.is_multiple_of(heads) {
+            return Err(ConfigError::Heads { width, heads });
+        }
+        if !(width / heads).is_multiple_of(2) {
+            return Err(ConfigError::OddHead { width: width / heads });
+        }
+        let types = self.types().len();
+        if types != self.num_hidden_layers {
+            return Err(ConfigError::LayerTypes { types, layers: self.num_hidden_layers });
+        }
+        probability("attention_dropout", self.attention_dropout)?;
+        probability("embedding_dropout", self.embedding_dropout)?;
+        probability("mlp_dropout", self.mlp_dropout)?;
+        probability("classifier_dropout", self.classifier_dropout)?;
+        head::validate(self.head, &self.labels)
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_positions: self.max_position_embeddings,
+            bos_token_id: self.bos_token_id,
+            eos_token_id: self.eos_token_id,
+        }
+    }
+
+    fn init(&self, seed: Seed, device: &Device) -> ModernBert {
+        let (d, head) = (self.hidden_size, self.head);
+        let fresh = Fresh { std: self.initializer_range as f32, eps: self.norm_eps, seed, device };
+        let kinds = self.types();
+        let d_head = d / self.num_attention_heads;
+        let outputs = match head {
+            EncoderHead::Span => Some(2),
+            head => head.has_labels().then_some(self.labels.len()),
+        };
+        ModernBert {
+            model: Body {
+                embeddings: Embeddings {
+                    tok_embeddings: fresh.table("model.embeddings.tok_embeddings", self.vocab_size, d),
+                    norm: self.init_norm(device),
+                },
+                layers: kinds
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, kind)| self.init_layer(index, kind, &fresh))
+                    .collect(),
+                final_norm: self.init_norm(device),
+            },
+            head: (head != EncoderHead::None).then(|| Head {
+                dense: fresh.linear("head.dense", d, d, self.classifier_bias),
+                norm: self.init_norm(device),
+                activation: self.classifier_activation,
+            }),
+            decoder: (head == EncoderHead::MaskedLm).then(|| Projector {
+                weight: (!self.tie_word_embeddings)
+                    .then(|| fresh.table("decoder", self.vocab_size, d).weight),
+                bias: self.decoder_bias.then(|| init::zeros([self.vocab_size], device)),
+            }),
+            classifier: outputs.map(|n| fresh.linear("classifier", d, n, true)),
+            rotary: Rotary::new(self.global_rope_theta, d_head),
+            local_rotary: Rotary::new(self.local_rope_theta.unwrap_or(self.global_rope_theta), d_head),
+            n_heads: self.num_attention_heads,
+            reach: self.local_attention / 2,
+            activation: self.hidden_activation,
+            pooling: match self.classifier_pooling {
+                ClassifierPooling::Cls => Pooling::Cls,
+                ClassifierPooling::Mean => Pooling::Mean,
+            },
+            dropout: Dropout {
+                embedding: self.embedding_dropout as f32,
+                attention: self.attention_dropout as f32,
+                mlp: self.mlp_dropout as f32,
+                classifier: self.classifier_dropout as f32,
+            },
+        }
+    }
+}
+
+impl EncoderArchitecture for ModernBertConfig {
+    fn head(&self) -> EncoderHead {
+        self.head
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn pad_token_id(&self) -> u32 {
+        self.pad_token_id.unwrap_or(0)
+    }
+
+    fn d_model(&self) -> usize {
+        self.hidden_size
+    }
+
+    fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
+        (self.head, self.labels) = (head, labels);
+    }
+
+    fn adopt(model: &mut ModernBert, other: ModernBert) {
+        model.model = other.model;
+        // Every head has this transformation, so that it is kept where there was one.
+        if model.head.is_some() && other.head.is_some() {
+            model.head = other.head;
+        }
+    }
+}
+
+/// A ModernBERT with the head that its configuration names.
+#[derive(Module, Debug)]
+pub struct ModernBert {
+    model: Body,
+    head: Option<Head>,
+    decoder: Option<Projector>,
+    classifier: Option<Linear>,
+    #[module(skip)]
+    rotary: Rotary,
+    #[module(skip)]
+    local_rotary: Rotary,
+    #[module(skip)]
+    n_heads: usize,
+    #[module(skip)]
+    reach: usize,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    pooling: Pooling,
+    #[module(skip)]
+    dropout: Dropout,
+}
+
+/// Probabilities, by place.
+#[derive(Clone, Copy, Debug)]
+struct Dropout {
+    embedding: f32,
+    attention: f32,
+    mlp: f32,
+    classifier: f32,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    final_norm: Norm,
+}
+
+#[derive(Module, Debug)]
+struct Embeddings {
+    tok_embeddings: Embedding,
+    norm: Norm,
+}
+
+/// A layer norm whose offset may be missing.
+#[derive(Module, Debug)]
+struct Norm {
+    weight: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    eps: f64,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    attn_norm: Option<Norm>,
+    attn: Attention,
+    mlp_norm: Norm,
+    mlp: Mlp,
+    #[module(skip)]
+    slides: bool,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    w_qkv_: Linear,
+    w_o_: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    w_i_: Linear,
+    w_o_: Linear,
+}
+
+/// What stands under every head.
+#[derive(Module, Debug)]
+struct Head {
+    dense: Linear,
+    norm: Norm,
+    #[module(skip)]
+    activation: Activation,
+}
+
+/// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
+#[derive(Module, Debug)]
+struct Projector {
+    weight: Option<Param<Tensor<2>>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Norm {
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let weight = self.weight.val();
+        let bias = self.bias.as_ref().map_or_else(|| weight.zeros_like(), Param::val);
+        ops::layer_norm(x, weight, bias, self.eps)
+    }
+}
+
+impl Head {
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.norm.forward(ops::activate(self.dense.forward(x), self.activation.function()))
+    }
+}
+
+impl Encoder for ModernBert {
+    fn hidden(&self, ids_bt: Tensor<2, Int>, _: Option<Tensor<2, Int>>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let (t, device) = (ids_bt.dims()[1], ids_bt.device());
+        let angles = self.rotary.angles(t, cx, &device);
+        let local_angles = self.local_rotary.angles(t, cx, &device);
+        let embeddings = &self.model.embeddings;
+        let embedded = embeddings.norm.forward(embeddings.tok_embeddings.forward(ids_bt));
+        let mut x_btd = cx.dropout(embedded, self.dropout.embedding);
+        for layer in &self.model.layers {
+            x_btd = self.layer(layer, x_btd, if layer.slides { &local_angles } else { &angles }, cx);
+        }
+        self.model.final_norm.forward(x_btd)
+    }
+
+    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        let (Some(head), Some(decoder)) = (&self.head, &self.decoder) else {
+            panic!("the model has no head for masked tokens");
+        };
+        let weight = decoder.weight.as_ref().unwrap_or(&self.model.embeddings.tok_embeddings.weight);
+        let bias = decoder.bias.as_ref().map(Param::val);
+        ops::linear(head.forward(hidden_nd), weight.val(), bias, ops::WeightLayout::OutIn)
+    }
+
+    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+        let pooled_bd = self.pooling.pool(hidden_btd, cx.rows());
+        let (head, classifier) = self.labels("labels of texts");
+        classifier.forward(cx.dropout(head.forward(pooled_bd), self.dropout.classifier))
+    }
+
+    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let (head, classifier) = self.labels("labels of tokens");
+        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
+    }
+
+    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let (head, classifier) = self.labels("spans");
+        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
+    }
+}
+
+impl ModernBert {
+    fn labels(&self, what: &str) -> (&Head, &Linear) {
+        match (&self.head, &self.classifier) {
+            (Some(head), Some(classifier)) => (head, classifier),
+            _ => panic!("the model has no head for {what}"),
+        }
+    }
+
+    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
+        let normed_btd = match &layer.attn_norm {
+            Some(norm) => norm.forward(x_btd.clone()),
+            None => x_btd.clone(),
+        };
+        let x_btd = x_btd + self.attend(layer, normed_btd, angles, cx);
+        let inner = layer.mlp.w_i_.forward(layer.mlp_norm.forward(x_btd.clone()));
+        let [b, t, f] = inner.dims();
+        let half = |part: usize| inner.clone().slice([0..b, 0..t, part * f / 2..(part + 1) * f / 2]);
+        let gated = ops::activate(half(0), self.activation.function()) * half(1);
+        x_btd + layer.mlp.w_o_.forward(cx.dropout(gated, self.dropout.mlp))
+    }
+
+    fn attend(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
+        let [b, t, d] = x_btd.dims();
+        let (h, k) = (self.n_heads, d / self.n_heads);
+        let qkv = layer.attn.w_qkv_.forward(x_btd);
+        let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
+            .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
+        let past = cx.past(0, angles.turn(k_bthk), v_bthk);
+        let sight = Sight { causal: false, reach: layer.slides.then_some(self.reach) };
+        let scoring =
+            Scoring { dropout: self.dropout.attention, ..Scoring::new(1.0 / (k as f32).sqrt(), sight) };
+        let mixed = attend(angles.turn(q_bthk), past, scoring, cx).reshape([b, t, d]);
+        cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention)
+    }
+}
