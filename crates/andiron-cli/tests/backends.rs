@@ -6,19 +6,27 @@
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(all(feature = "ndarray", feature = "flex"))]
 
-use andiron_core::{Backend, DeviceSpec};
+use std::path::Path;
+
+use andiron_core::{Backend, DeviceSpec, Forward, Rows};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
-use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
-use andiron_models::{DecoderBundle, DecoderConfig};
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::generate::{Decoding, GenerateOptions, NextToken, SamplingParams};
+use andiron_models::{
+    AnyBundle, Decoder as _, DecoderBundle, DecoderConfig, Encoder as _, EncoderDecoder as _,
+};
 use andiron_training::objective::Causal;
 use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
+use burn::tensor::{Tensor, TensorData};
 
 const STEPS: u64 = 20;
 const LOSSES: f32 = 1e-3;
+/// Hidden states and logits, relative where they are above 1.
+const VALUES: f32 = 1e-3;
 const ROWS: usize = 4;
 const COLUMNS: usize = 32;
 const VOCABULARY: usize = 40;
@@ -68,14 +76,7 @@ fn train(backend: Backend) -> (Vec<f32>, Vec<u32>) {
         model = adamw.update(model, computed.gradients, optimizer.lr, scale);
     }
     bundle.model = model.valid();
-    let options = GenerateOptions {
-        sampling: SamplingParams::greedy(),
-        max_new_tokens: 12,
-        ..GenerateOptions::default()
-    };
-    let mut decoding = Decoding::new(&bundle, &[3, 24, 11, 0], options).unwrap();
-    while decoding.next_token(&bundle).unwrap().is_some() {}
-    (losses, decoding.generated().to_vec())
+    (losses, greedy(&bundle, &[3, 24, 11, 0]))
 }
 
 #[test]
@@ -90,5 +91,74 @@ fn training_and_greedy_text_are_the_same_on_every_backend() {
             assert!((a - b).abs() <= LOSSES, "step {step}: {} says {a}, {backend} says {b}", backends[0]);
         }
         assert_eq!(text, other_text, "greedy text on {} and on {backend}", backends[0]);
+    }
+}
+
+/// Texts of two lengths.
+const TEXTS: [&[u32]; 2] = [&[5, 9, 14, 3, 8, 12, 7], &[11, 4, 6]];
+
+/// What a model computes for two texts, padding left out, and the ids that it then writes.
+fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
+    let device = DeviceSpec { backend, index: None }.open().unwrap();
+    let (long, short) = (TEXTS[0].len(), TEXTS[1].len());
+    let (values_btd, own, written) = match AnyBundle::open(dir, &device).unwrap() {
+        AnyBundle::Decoder(bundle) => {
+            let rows = Rows::padded_left([0, long - short]);
+            let padded = [TEXTS[0], &vec![0; long - short], TEXTS[1]].concat();
+            let padded: Vec<i32> = padded.into_iter().map(|id| id as i32).collect();
+            let ids_bt = Tensor::from_data(TensorData::new(padded, [2, long]), &device);
+            let hidden_btd = bundle.model.hidden(ids_bt, &mut Forward::evaluation().over(rows));
+            (bundle.model.logits(hidden_btd), long - short..long, greedy(&bundle, TEXTS[0]))
+        }
+        AnyBundle::Encoder(bundle) => {
+            let (ids_bt, rows) = bundle.batch(&TEXTS);
+            let hidden_btd = bundle.model.hidden(ids_bt, None, &mut Forward::evaluation().over(rows));
+            (hidden_btd, 0..short, Vec::new())
+        }
+        AnyBundle::EncoderDecoder(bundle) => {
+            let memory = bundle.encode(&TEXTS);
+            let (ids_bt, _) = bundle.batch(&[&[2, 7, 5], &[2, 9, 4]]);
+            let hidden_btd = bundle.model.hidden(ids_bt, &memory, &mut Forward::evaluation());
+            let model = Conditioned::new(&bundle, TEXTS[0]);
+            (bundle.model.logits(hidden_btd), 0..3, greedy(&model, &[model.start()]))
+        }
+    };
+    let [_, t, d] = values_btd.dims();
+    let floats = |x: Tensor<3>| x.into_data().convert::<f32>().try_into_vec::<f32>().unwrap();
+    let whole = values_btd.clone().slice([0..1, 0..t, 0..d]);
+    ([floats(whole), floats(values_btd.slice([1..2, own, 0..d]))].concat(), written)
+}
+
+fn greedy<M: NextToken>(model: &M, prompt: &[u32]) -> Vec<u32> {
+    let options = GenerateOptions {
+        sampling: SamplingParams::greedy(),
+        max_new_tokens: 12,
+        ..GenerateOptions::default()
+    };
+    let mut decoding = Decoding::new(model, prompt, options).unwrap();
+    while decoding.next_token(model).unwrap().is_some() {}
+    decoding.generated().to_vec()
+}
+
+#[test]
+fn every_architecture_is_the_same_on_every_backend() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../andiron-models/tests/golden");
+    let entries = std::fs::read_dir(&fixtures).unwrap().map(|entry| entry.unwrap().path());
+    let mut models: Vec<_> = entries.filter(|path| path.join("config.json").exists()).collect();
+    models.sort();
+    assert!(models.len() > 40, "{models:?}");
+    let backends = Backend::compiled();
+    for model in &models {
+        let name = model.file_name().unwrap().to_string_lossy();
+        let (values, text) = read(model, backends[0]);
+        for &backend in &backends[1..] {
+            let (others, other_text) = read(model, backend);
+            assert_eq!(values.len(), others.len());
+            for (a, b) in values.iter().zip(&others) {
+                let near = (a - b).abs() <= VALUES * a.abs().max(1.0);
+                assert!(near, "{name}: {} says {a}, {backend} says {b}", backends[0]);
+            }
+            assert_eq!(text, other_text, "{name}: greedy text on {} and on {backend}", backends[0]);
+        }
     }
 }

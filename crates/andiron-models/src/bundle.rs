@@ -20,7 +20,6 @@ use crate::weights::{self, FileError, LoadError, SaveError};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const GENERATION: &str = "generation_config.json";
-const WEIGHTS: &str = "model.safetensors";
 
 /// A decoder with everything that its directory says, except the tokenizer.
 #[derive(Clone, Debug)]
@@ -268,11 +267,11 @@ pub(crate) fn read_config<C>(
 pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Result<(), SaveError> {
     fs::create_dir_all(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
     write_json(&dir.join(CONFIG), config)?;
-    let weights = dir.join(WEIGHTS);
-    weights::save(model, &weights)?;
-    // The library writes a file that only its owner can read; it shall be as open as those beside it.
-    let open = || fs::set_permissions(&weights, fs::metadata(dir.join(CONFIG))?.permissions());
-    open().map_err(|source| SaveError::Io { path: weights.clone(), source })
+    // The library writes files that only their owner can read; they shall be as open as those beside them.
+    let open = |weights: &Path| fs::set_permissions(weights, fs::metadata(dir.join(CONFIG))?.permissions());
+    weights::save(model, dir)?
+        .into_iter()
+        .try_for_each(|weights| open(&weights).map_err(|source| SaveError::Io { path: weights, source }))
 }
 
 /// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.

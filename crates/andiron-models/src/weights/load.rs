@@ -11,8 +11,8 @@ use super::file::{FileError, TensorFile};
 use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// At most this many names are listed in an error.
 const LISTED: usize = 8;

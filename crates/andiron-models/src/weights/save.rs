@@ -1,24 +1,92 @@
 //! From a module into a safetensors file that `transformers` reads.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor};
 use safetensors::tensor::View;
 use safetensors::{Dtype, serialize_to_file};
+use serde_json::json;
 
+use super::load::{INDEX, SINGLE};
 use super::{FileError, ParamPath};
 
-/// Writes all parameters of `model` to `path` as f32 and makes sure that they are on the disk.
+/// Most bytes of tensors in one file, as `transformers` splits them; a tensor that is larger has a file of its own.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Writes all parameters of `model` into the directory `dir` as f32 and makes sure that they are on the disk: in one
+/// file, or in shards with an index if they are more than 5 GB. Weights that were there before are gone. Gives the files.
 ///
 /// Tensors are read from their device one at a time, as they are written.
-pub(crate) fn save<M: Module>(model: &M, path: &Path) -> Result<(), SaveError> {
+pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<Vec<PathBuf>, SaveError> {
+    save_in_shards(model, dir, SHARD_BYTES)
+}
+
+fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<Vec<PathBuf>, SaveError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| SaveError::Io { path, source }
+    };
+    let mut shards: Vec<Vec<(String, Parameter)>> = vec![Vec::new()];
+    let (mut in_shard, mut total) = (0, 0);
+    for (name, parameter) in parameters(model) {
+        let bytes = parameter.data_len();
+        if in_shard > 0 && in_shard + bytes > shard_bytes {
+            shards.push(Vec::new());
+            in_shard = 0;
+        }
+        in_shard += bytes;
+        total += bytes;
+        shards.last_mut().expect("there is at least one").push((name, parameter));
+    }
+    let n_shards = shards.len();
+    let mut written = BTreeSet::new();
+    let mut weight_map = BTreeMap::new();
+    for (number, shard) in shards.into_iter().enumerate() {
+        let file = match n_shards {
+            1 => SINGLE.to_owned(),
+            _ => format!("model-{:05}-of-{n_shards:05}.safetensors", number + 1),
+        };
+        weight_map.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone())));
+        write_file(shard, &dir.join(&file))?;
+        written.insert(file);
+    }
+    let index = dir.join(INDEX);
+    if n_shards > 1 {
+        let content = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        fs::write(&index, format!("{content:#}\n")).map_err(failed(&index))?;
+        File::open(&index).and_then(|file| file.sync_all()).map_err(failed(&index))?;
+        written.insert(INDEX.to_owned());
+    }
+    // A reader must not find the weights of another model beside these.
+    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+        let path = entry.map_err(failed(dir))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours = name == SINGLE || name == INDEX || is_shard(name);
+        if is_ours && !written.contains(name) {
+            fs::remove_file(&path).map_err(failed(&path))?;
+        }
+    }
+    Ok(written.iter().map(|name| dir.join(name)).collect())
+}
+
+/// Whether a file is called as shards are: `model-00001-of-00002.safetensors`.
+fn is_shard(name: &str) -> bool {
+    let middle = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    middle.and_then(|middle| middle.split_once("-of-")).is_some_and(|(number, of)| {
+        [number, of]
+            .iter()
+            .all(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    })
+}
+
+fn write_file(tensors: Vec<(String, Parameter)>, path: &Path) -> Result<(), SaveError> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let write = |source| FileError::Write { path: path.to_owned(), source };
-    serialize_to_file(parameters(model), Some(metadata), path).map_err(write)?;
+    serialize_to_file(tensors, Some(metadata), path).map_err(write)?;
     let sync = |source| SaveError::Io { path: path.to_owned(), source };
     File::open(path).and_then(|file| file.sync_all()).map_err(sync)
 }
@@ -98,4 +166,52 @@ pub enum SaveError {
         /// The cause.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use andiron_core::DeviceSpec;
+    use andiron_kernels::random::Seed;
+
+    use super::*;
+    use crate::catalog::Architecture as _;
+    use crate::decoder::gpt2::Gpt2Config;
+    use crate::weights::load;
+
+    fn files(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn shards_hold_what_one_file_holds_and_replace_it() {
+        let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).expect("built with ndarray");
+        let config = Gpt2Config { n_embd: 8, n_head: 2, n_layer: 2, ..Gpt2Config::nano(11) };
+        let model = config.init(Seed::new(3), &device);
+        let dir = tempfile::tempdir().expect("a directory");
+        let elements = |dir: &Path| -> Vec<(String, Vec<f32>)> {
+            let model = load(config.init(Seed::new(4), &device), dir, config.name_rules(), &device);
+            let model = model.unwrap_or_else(|error| panic!("{error}"));
+            parameters(&model).into_iter().map(|(name, parameter)| (name, (parameter.read)())).collect()
+        };
+        save(&model, dir.path()).expect("it can be written");
+        assert_eq!(files(dir.path()), [SINGLE]);
+        let whole = elements(dir.path());
+        save_in_shards(&model, dir.path(), 2000).expect("it can be written");
+        let shards = files(dir.path());
+        assert!(shards.len() > 3 && shards.contains(&INDEX.to_owned()), "{shards:?}");
+        assert!(shards.iter().all(|name| name == INDEX || is_shard(name)), "{shards:?}");
+        assert_eq!(elements(dir.path()), whole);
+        // Fewer shards leave none of the earlier ones behind, and neither does one file.
+        save_in_shards(&model, dir.path(), 4000).expect("it can be written");
+        assert!(files(dir.path()).len() < shards.len());
+        assert_eq!(elements(dir.path()), whole);
+        fs::write(dir.path().join("model-card.safetensors"), "not ours").expect("it can be written");
+        save(&model, dir.path()).expect("it can be written");
+        assert_eq!(files(dir.path()), ["model-card.safetensors", SINGLE]);
+    }
 }
