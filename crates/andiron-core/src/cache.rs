@@ -104,6 +104,15 @@ impl KvCache {
         Past { keys_bshk, values_bshk, len: start + new }
     }
 
+    /// Forgets all but the first `len` positions.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len, "a cache of {} positions has no {len}", self.len);
+        self.len = len;
+    }
+
     /// Counts `positions` as computed, once all layers have appended them.
     ///
     /// # Panics

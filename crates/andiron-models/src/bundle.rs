@@ -195,6 +195,11 @@ impl NextToken for DecoderBundle {
         let hidden_btd = self.model.hidden(one_row(ids, &self.device), &mut Forward::cached(cache));
         floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
     }
+
+    fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
+        cache.truncate(len);
+        true
+    }
 }
 
 /// The ids of one sequence's extension, `[1, t]`.

@@ -7,7 +7,7 @@ mod common;
 use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
-use andiron_models::generate::{Logits, NextToken};
+use andiron_models::generate::{Decoding, GenerateOptions, Logits, NextToken, SamplingParams};
 use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
 use burn::tensor::Tensor;
 use common::{assert_close, device, floats, ids};
@@ -186,4 +186,23 @@ fn weights_are_a_function_of_the_seed() {
         |seed| whole(&DecoderBundle::init(config.clone(), Seed::new(seed), &device()), &[vec![1, 2]]);
     assert_eq!(logits(1), logits(1));
     assert_ne!(logits(1), logits(2));
+}
+
+#[test]
+fn lookup_gives_the_same_greedy_text() {
+    for which in 0..N_CONFIGS {
+        let bundle = bundle(which);
+        let text = |prompt_lookup| {
+            let options = GenerateOptions {
+                sampling: SamplingParams::greedy(),
+                max_new_tokens: 40,
+                prompt_lookup,
+                ..GenerateOptions::default()
+            };
+            let mut decoding = Decoding::new(&bundle, &[3, 1, 4, 1, 5, 3, 1], options).unwrap();
+            while decoding.next_token(&bundle).unwrap().is_some() {}
+            decoding.generated().to_vec()
+        };
+        assert_eq!(text(0), text(5), "{}", bundle.config.model_type());
+    }
 }

@@ -38,6 +38,10 @@ pub struct Chat {
     /// Most tokens of an answer; the end of the model's context ends it earlier
     #[arg(long, value_name = "N", default_value_t = 512)]
     max_tokens: usize,
+    /// Try up to so many tokens at once that followed the latest words earlier in the text; the answer stays the same, and
+    /// comes sooner where it repeats what was said
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    prompt_lookup: usize,
     #[command(flatten)]
     sampling: Sampling,
 }
@@ -48,6 +52,7 @@ impl Chat {
         let options = GenerateOptions {
             sampling: self.sampling.params()?,
             max_new_tokens: self.max_tokens,
+            prompt_lookup: self.prompt_lookup,
             ..GenerateOptions::default()
         };
         let model = TextModel::open(&self.model, &common.open_device()?)?;

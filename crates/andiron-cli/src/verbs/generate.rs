@@ -34,6 +34,10 @@ pub struct Generate {
     /// Go on past the end of the model's context, remembering only the latest part of the text
     #[arg(long)]
     slide: bool,
+    /// Try up to so many tokens at once that followed the latest words earlier in the text; the text stays the same, and
+    /// comes sooner where it repeats itself
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    prompt_lookup: usize,
     #[command(flatten)]
     sampling: Sampling,
 }
@@ -50,6 +54,7 @@ impl Generate {
         let options = GenerateOptions {
             sampling: self.sampling.params()?,
             max_new_tokens: self.max_tokens,
+            prompt_lookup: self.prompt_lookup,
             when_full: if self.slide { WhenFull::Slide } else { WhenFull::Stop },
             ..GenerateOptions::default()
         };

@@ -101,6 +101,11 @@ impl NextToken for Conditioned {
         }
         logits
     }
+
+    fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
+        cache.truncate(len);
+        true
+    }
 }
 
 impl Beams for Conditioned {

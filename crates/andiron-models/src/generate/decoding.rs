@@ -1,10 +1,16 @@
 //! One running generation, advanced one step at a time.
 
+use std::collections::VecDeque;
+
 use super::likelihood::{log_sum_exp, top_given};
+use super::repeats::lookup;
 use super::{Logits, NextToken, Sampler, SamplingError, SamplingParams};
 
 /// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
 const MAX_SCORED_LOGITS: usize = 4 << 20;
+
+/// Longest ending of a text that is looked up earlier in it.
+const LONGEST_LOOKUP: usize = 3;
 
 /// What to do when the model's context is full and more ids are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +44,9 @@ pub struct GenerateOptions {
     pub prefill_chunk: usize,
     /// What happens at the end of the model's context.
     pub when_full: WhenFull,
+    /// How many ids to try at once that followed, earlier in the text, what was said last; 0 is off. What is generated
+    /// stays the same, and comes sooner where a text repeats its prompt.
+    pub prompt_lookup: usize,
 }
 
 impl Default for GenerateOptions {
@@ -53,6 +62,7 @@ impl Default for GenerateOptions {
             score_prompt: false,
             prefill_chunk: 256,
             when_full: WhenFull::Stop,
+            prompt_lookup: 0,
         }
     }
 }
@@ -145,6 +155,8 @@ pub struct Decoding<S> {
     /// Ids before this one were given to the model.
     fed: usize,
     prompt_tokens: Vec<Token>,
+    /// Tokens that are chosen already, and come with the next steps.
+    ready: VecDeque<Token>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -187,6 +199,7 @@ impl<S> Decoding<S> {
             window_start: 0,
             fed: 0,
             prompt_tokens: Vec::new(),
+            ready: VecDeque::new(),
             finish_reason: None,
         })
     }
@@ -224,10 +237,17 @@ impl<S> Decoding<S> {
         if let Some(reason) = self.finish_reason {
             return Ok(Progress::Finished(reason));
         }
+        if let Some(token) = self.ready.pop_front() {
+            return Ok(self.push(model, token));
+        }
         // A window that slid back into the prompt reads it again, but it has been scored.
         let scoring = self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len;
         if self.options.max_new_tokens == 0 && !scoring {
             return Ok(self.finish(FinishReason::Length));
+        }
+        if !scoring && self.fed + 1 == self.ids.len() && self.try_ahead(model)? {
+            let token = self.ready.pop_front().expect("one was chosen");
+            return Ok(self.push(model, token));
         }
         let mut logits = self.feed(model, scoring);
         if self.fed < self.ids.len() {
@@ -241,9 +261,57 @@ impl<S> Decoding<S> {
         }
         let last_row = logits.len() - model.vocab_size();
         let token = self.choose(&mut logits[last_row..])?;
+        Ok(self.push(model, token))
+    }
+
+    fn push<M: NextToken<State = S>>(&mut self, model: &M, token: Token) -> Progress {
         self.ids.push(token.id);
         self.after_token(model);
-        Ok(Progress::Token(token))
+        Progress::Token(token)
+    }
+
+    /// Gives the model the last id and those that may follow it, and makes ready as many tokens as turn out to. False if
+    /// there is nothing to try, or the model cannot take back what did not come.
+    fn try_ahead<M: NextToken<State = S>>(&mut self, model: &M) -> Result<bool, GenerateError> {
+        let held = self.fed - self.window_start;
+        let room = model.context_len().saturating_sub(held + 1);
+        let left = self.options.max_new_tokens - self.generated().len();
+        // The last token wanted needs no guess.
+        let n = self.options.prompt_lookup.min(room).min(left.saturating_sub(1));
+        let guess = lookup(&self.ids, LONGEST_LOOKUP, n).to_vec();
+        if guess.is_empty() || !model.rewind(&mut self.state, held) {
+            return Ok(false);
+        }
+        let given = [&self.ids[self.fed..], &guess].concat();
+        let mut logits = model.extend(&mut self.state, &given, Logits::All);
+        let known = self.ids.len();
+        let mut came = 0;
+        for (row, logits) in logits.chunks_exact_mut(model.vocab_size()).enumerate() {
+            let chosen = self.choose(logits);
+            let token = match chosen {
+                Ok(token) => token,
+                // The step that comes to it says so.
+                Err(_) if row > 0 => break,
+                Err(error) => {
+                    self.ids.truncate(known);
+                    model.rewind(&mut self.state, held);
+                    return Err(error);
+                }
+            };
+            self.ids.push(token.id);
+            let as_guessed = guess.get(row) == Some(&token.id);
+            let ends = !self.options.ignore_eos && self.options.stop_ids.contains(&token.id);
+            self.ready.push_back(token);
+            came = row;
+            if !as_guessed || ends {
+                break;
+            }
+        }
+        self.ids.truncate(known);
+        // The model has been given all tokens that came but the last.
+        self.fed += 1 + came;
+        model.rewind(&mut self.state, self.fed - self.window_start);
+        Ok(true)
     }
 
     /// Steps until the next token; `None` after the last.

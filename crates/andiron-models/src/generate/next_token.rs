@@ -36,4 +36,12 @@ pub trait NextToken: Send {
     /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would grow past
     /// [`context_len`](Self::context_len).
     fn extend(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
+
+    /// Forgets all but the first `len` ids of the sequence, and says whether that is possible.
+    ///
+    /// # Panics
+    /// If the sequence is shorter.
+    fn rewind(&self, _state: &mut Self::State, _len: usize) -> bool {
+        false
+    }
 }

@@ -16,6 +16,23 @@ pub(super) fn for_each_repeat(ids: &[u32], n: usize, mut visit: impl FnMut(u32))
     }
 }
 
+/// What followed the last time that `ids` ended as they do now: at most `n` ids. The longest ending that occurred
+/// before counts, of at most `longest` ids; nothing if none did.
+///
+/// Source: Saxena 2023, "Prompt Lookup Decoding", <https://github.com/apoorvumang/prompt-lookup-decoding>.
+pub(super) fn lookup(ids: &[u32], longest: usize, n: usize) -> &[u32] {
+    for len in (1..=longest.min(ids.len().saturating_sub(1))).rev() {
+        let ending = &ids[ids.len() - len..];
+        // The ending itself is the last window; the one before it is the latest that something follows.
+        let earlier = ids[..ids.len() - 1].windows(len).rposition(|window| window == ending);
+        if let Some(at) = earlier {
+            let next = &ids[at + len..];
+            return &next[..n.min(next.len())];
+        }
+    }
+    &[]
+}
+
 /// Calls `visit` with each id that, put after `ids`, would go on repeating something, and how many ids at the end of
 /// `ids` repeat it already, the most of all its occurrences. What repeats has none of `breakers` in it.
 ///
@@ -94,6 +111,16 @@ mod tests {
         let mut found = Vec::new();
         for_each_repeat(ids, n, |id| found.push(id));
         found
+    }
+
+    #[test]
+    fn the_latest_and_longest_ending_is_looked_up() {
+        assert_eq!(lookup(&[1, 2, 3, 4, 9, 2, 3, 5, 2, 3], 3, 2), [5, 2]);
+        assert_eq!(lookup(&[1, 2, 3, 4, 9, 3, 5, 1, 2, 3], 3, 9), [4, 9, 3, 5, 1, 2, 3]);
+        assert_eq!(lookup(&[7, 7, 7], 3, 4), [7]);
+        assert_eq!(lookup(&[1, 2, 3], 3, 4), [] as [u32; 0]);
+        assert_eq!(lookup(&[1], 3, 4), [] as [u32; 0]);
+        assert_eq!(lookup(&[], 3, 4), [] as [u32; 0]);
     }
 
     #[test]

@@ -9,13 +9,20 @@ const VOCAB: usize = 11;
 /// A model whose next id depends on every id it was given, and that checks its own contract.
 struct Rolling {
     context: usize,
+    /// How many of the latest ids count.
+    order: usize,
     /// The chunks it was given.
     calls: Mutex<Vec<usize>>,
 }
 
 impl Rolling {
     fn new(context: usize) -> Self {
-        Self { context, calls: Mutex::new(Vec::new()) }
+        Self { context, order: usize::MAX, calls: Mutex::new(Vec::new()) }
+    }
+
+    /// One that soon repeats itself.
+    fn forgetful(context: usize, order: usize) -> Self {
+        Self { order, ..Self::new(context) }
     }
 }
 
@@ -46,12 +53,18 @@ impl NextToken for Rolling {
         let mut rows = Vec::new();
         for &id in ids {
             state.push(id);
-            rows.extend(row_after(state));
+            rows.extend(row_after(&state[state.len().saturating_sub(self.order)..]));
         }
         match wanted {
             Logits::All => rows,
             Logits::Last => rows.split_off(rows.len() - VOCAB),
         }
+    }
+
+    fn rewind(&self, state: &mut Vec<u32>, len: usize) -> bool {
+        assert!(len <= state.len());
+        state.truncate(len);
+        true
     }
 }
 
@@ -213,5 +226,58 @@ proptest! {
         let longer = [&prompt[..], &whole[..cut]].concat();
         let rest = GenerateOptions { max_new_tokens: 10 - cut, ..options };
         prop_assert_eq!(&run(&model, &longer, rest).0[..10 - cut], &whole[cut..]);
+    }
+}
+
+#[test]
+fn a_text_that_repeats_itself_takes_fewer_calls_with_lookup() {
+    let calls = |prompt_lookup| {
+        let model = Rolling::forgetful(200, 2);
+        let ids = run(&model, &[1, 2, 3], GenerateOptions { prompt_lookup, ..greedy(150) });
+        let calls = model.calls.lock().expect("not poisoned").len();
+        (ids, calls)
+    };
+    let ((plain, plain_calls), (found, found_calls)) = (calls(0), calls(8));
+    assert_eq!(plain, found);
+    assert_eq!(plain_calls, 150);
+    assert!(found_calls < 50, "{found_calls} calls");
+}
+
+proptest! {
+    #[test]
+    fn lookup_changes_nothing(
+        order in 1..4usize,
+        prompt in prop::collection::vec(0..VOCAB as u32, 1..12),
+        prompt_lookup in 1..9usize,
+        max_new_tokens in 0..60usize,
+        min_new_tokens in 0..20usize,
+        stop in prop::option::of(0..VOCAB as u32),
+        temperature in prop::sample::select(vec![0.0f32, 0.3, 1.0]),
+        slides in any::<bool>(),
+        score_prompt in any::<bool>(),
+        repetition_penalty in prop::sample::select(vec![1.0f32, 1.2]),
+    ) {
+        let run = |prompt_lookup| {
+            let model = Rolling::forgetful(40, order);
+            let options = GenerateOptions {
+                sampling: SamplingParams { temperature, seed: 5, repetition_penalty, ..SamplingParams::default() },
+                max_new_tokens,
+                min_new_tokens,
+                stop_ids: stop.into_iter().collect(),
+                score_prompt,
+                prefill_chunk: 5,
+                top_logprobs: 2,
+                when_full: if slides { WhenFull::Slide } else { WhenFull::Stop },
+                prompt_lookup,
+                ..GenerateOptions::default()
+            };
+            let mut decoding = Decoding::new(&model, &prompt, options).expect("a valid request");
+            let mut tokens = Vec::new();
+            while let Some(token) = decoding.next_token(&model).expect("finite logits") {
+                tokens.push(token);
+            }
+            (tokens, decoding.finish_reason(), decoding.prompt_tokens().to_vec(), decoding.generated().to_vec())
+        };
+        prop_assert_eq!(run(0), run(prompt_lookup));
     }
 }

@@ -337,5 +337,6 @@ fn generate_options(
         score_prompt: request.scores_prompt(),
         prefill_chunk: app.config.prefill_chunk,
         when_full: app.config.when_full,
+        ..GenerateOptions::default()
     }
 }
