@@ -374,10 +374,13 @@ mod tests {
     fn check(rows: usize, width: usize) {
         for centred in [true, false] {
             let plain = run(Cpu { isa: Isa::Scalar, threads: 1 }, centred, rows, width);
+            // Rounding errors of a row grow by what its elements are multiplied with.
+            let rstd = &plain[if centred { 2 } else { 1 }];
+            let tolerance = 1e-5 * f64::from(rstd.iter().copied().fold(1.0, f32::max));
             for isa in Isa::supported() {
                 let one = run(Cpu { isa, threads: 1 }, centred, rows, width);
                 for (found, wanted) in one.iter().zip(&plain) {
-                    assert_close(&format!("{isa} {rows}x{width}"), found, &wide(wanted), 1e-5);
+                    assert_close(&format!("{isa} {rows}x{width}"), found, &wide(wanted), tolerance);
                 }
                 for threads in [2, 3] {
                     assert_eq!(
