@@ -2,6 +2,7 @@
 
 mod exit;
 mod flags;
+mod grammar;
 mod lines;
 mod machine;
 mod model;

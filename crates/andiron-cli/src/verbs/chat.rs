@@ -12,6 +12,7 @@ use serde_json::json;
 use super::generate::finish;
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::grammar::{Constraints, Holding};
 use crate::lines::{note, out};
 use crate::model::TextModel;
 use crate::text::Sampling;
@@ -44,18 +45,23 @@ pub struct Chat {
     prompt_lookup: usize,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    holding: Holding,
 }
 
 impl Chat {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let sampling = self.sampling.params()?;
+        let grammar = self.holding.grammar()?;
+        let model = TextModel::open(&self.model, &common.open_device()?)?;
         let options = GenerateOptions {
-            sampling: self.sampling.params()?,
+            sampling,
             max_new_tokens: self.max_tokens,
             prompt_lookup: self.prompt_lookup,
+            constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
             ..GenerateOptions::default()
         };
-        let model = TextModel::open(&self.model, &common.open_device()?)?;
         let opening: Vec<Message> =
             self.system.into_iter().map(|system| Message::new("system", system)).collect();
         let mut talk = Talk { model: &model, options, said: opening.clone(), json: common.json };

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::grammar::{Constraints, Holding};
 use crate::lines::out;
 use crate::model::TextModel;
 use crate::text::Sampling;
@@ -40,11 +41,14 @@ pub struct Generate {
     prompt_lookup: usize,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    holding: Holding,
 }
 
 impl Generate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let grammar = self.holding.grammar()?;
         let model = TextModel::open(&self.model, &common.open_device()?)?;
         let mut prompt = self.prompt;
         if prompt == "-" {
@@ -56,6 +60,7 @@ impl Generate {
             max_new_tokens: self.max_tokens,
             prompt_lookup: self.prompt_lookup,
             when_full: if self.slide { WhenFull::Slide } else { WhenFull::Stop },
+            constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
             ..GenerateOptions::default()
         };
         let ids = model.encode_prompt(&prompt)?;

@@ -177,3 +177,35 @@ fn a_model_without_a_tokenizer_answers_ids() {
     check_error(&place, &args("generate"), r#"{"id":7,"prompt":"a"}"#, "cannot_answer", tokenizer);
     check_error(&place, &args("generate"), r#"{"prompt_ids":[1],"stop":"a"}"#, "cannot_answer", tokenizer);
 }
+
+#[test]
+fn a_generation_is_held_to_what_its_row_or_the_command_line_says() {
+    let place = Place::with_model();
+    let input = [
+        json!({ "prompt": "To be", "choice": [" or not", " at all"] }),
+        json!({ "prompt": "To be", "regex": "(e|o){3}" }),
+        json!({ "prompt": "To be" }),
+    ];
+    let all = answers(&place, &[GENERATE, &["--regex", "[a-c]{5}", "--max-tokens", "12"]].concat(), &input);
+    let texts: Vec<&str> = all.iter().map(|answer| answer["text"].as_str().unwrap()).collect();
+    assert!(all.iter().all(|answer| answer["finish_reason"] == "stop"), "{all:?}");
+    assert!([" or not", " at all"].contains(&texts[0]), "{texts:?}");
+    assert!(texts[1].len() == 3 && texts[1].chars().all(|c| "eo".contains(c)), "{texts:?}");
+    assert!(texts[2].len() == 5 && texts[2].chars().all(|c| "abc".contains(c)), "{texts:?}");
+
+    let rows_of = |row: Value| rows(&place.run_with_input(GENERATE, &row.to_string()).out);
+    for (row, said) in [
+        (json!({ "prompt": "a", "regex": "(" }), "unclosed group"),
+        (json!({ "prompt": "a", "json_schema": { "type": "thing" } }), "JSON schema"),
+        (json!({ "prompt": "a", "choice": [] }), "give at least one text"),
+        (json!({ "prompt": "a", "choice": ["b"], "regex": "b" }), "give one of"),
+    ] {
+        let message = rows_of(row)[0]["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(said), "{message}");
+    }
+    let run = |args: &[&str]| place.run(&[&["predict", "--model", "run/model"], args].concat());
+    check_failure(&run(&["--json-schema", "{"]), 2, &["--json-schema is not JSON"]);
+    check_failure(&run(&["--json-schema", "@nowhere.json"]), 1, &["nowhere.json"]);
+    check_failure(&run(&["--task", "score", "--choice", "a"]), 2, &["task generate"]);
+    check_failure(&run(&["--num-beams", "2", "--choice", "a"]), 2, &["without beams"]);
+}

@@ -33,6 +33,12 @@ pub(super) fn spelled(token: &str) -> Vec<u8> {
     token.chars().map(char_to_byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.as_bytes().to_vec())
 }
 
+/// The byte that a token of the form `<0xHH>` stands for, in vocabularies that fall back to bytes.
+pub(super) fn fallback(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

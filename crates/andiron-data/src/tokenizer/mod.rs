@@ -17,6 +17,7 @@ mod error;
 mod files;
 mod frame;
 mod special;
+mod spelling;
 mod stop;
 mod stream;
 mod train;
@@ -38,6 +39,7 @@ pub use chat::Message;
 pub use error::{TokenizerError, TokenizerFault};
 pub use frame::{Framed, Place};
 pub use special::SpecialTokens;
+pub use spelling::Spellings;
 pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
 pub use train::{BpeOptions, TrainError, train_bpe, train_chars};
@@ -354,6 +356,14 @@ impl Inner {
 
     fn is_special_token(&self, id: u32) -> bool {
         self.decoded_token(id).is_some_and(|t| self.literal.get_added_vocabulary().is_special_token(&t))
+    }
+
+    /// The bytes of a token that is decoded by itself.
+    fn bytes_of(&self, token: &str) -> Vec<u8> {
+        match self.decoding() {
+            Decoding::ByteLevel => bytes::spelled(token),
+            _ => token.as_bytes().to_vec(),
+        }
     }
 
     fn decoding(&self) -> Decoding {

@@ -61,15 +61,12 @@ impl StreamDecoder {
         }
         match &mut self.state {
             State::Bytes(pending) => {
-                match inner.decoding() {
-                    Decoding::ByteLevel => pending.extend(bytes::spelled(&token)),
-                    _ => pending.extend(token.as_bytes()),
-                }
+                pending.extend(inner.bytes_of(&token));
                 Ok(take_whole_characters(pending))
             }
             State::Window { ids, .. } => {
                 ids.push(id);
-                if inner.decoding() == Decoding::ByteFallback && is_byte_token(&token) {
+                if inner.decoding() == Decoding::ByteFallback && bytes::fallback(&token).is_some() {
                     return Ok(String::new());
                 }
                 self.advance(At::Middle)
@@ -115,10 +112,6 @@ const MAX_WAIT: usize = 16;
 enum At {
     Middle,
     End,
-}
-
-fn is_byte_token(token: &str) -> bool {
-    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
 }
 
 /// Takes out of `pending` all but an unfinished character at its end; what can never be a character becomes

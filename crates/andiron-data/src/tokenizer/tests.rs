@@ -376,6 +376,40 @@ fn byte_fallback() -> Tokenizer {
     load(&json).unwrap()
 }
 
+/// T5's way, but for the scores.
+fn metaspace() -> Tokenizer {
+    let mut json = small_bpe();
+    let space = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true });
+    json["model"] = json!({ "type": "Unigram", "unk_id": 0, "byte_fallback": false,
+        "vocab": [["<unk>", 0.0], ["a", -1.0], ["▁a", -1.0], ["b", -1.0], ["▁ba", -1.0], ["▁", -2.0]] });
+    json["pre_tokenizer"] = space.clone();
+    json["decoder"] = space;
+    json["added_tokens"] = json!([added(0, "<unk>")]);
+    load(&json).unwrap()
+}
+
+/// BERT's way.
+fn word_piece() -> Tokenizer {
+    let mut json = small_bpe();
+    json["model"] = json!({ "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100, "vocab": { "[UNK]": 0, "a": 1, "##a": 2, "b": 3, "##bab": 4 } });
+    json["pre_tokenizer"] = json!({ "type": "BertPreTokenizer" });
+    json["decoder"] = json!({ "type": "WordPiece", "prefix": "##", "cleanup": true });
+    json["added_tokens"] = json!([added(0, "[UNK]")]);
+    load(&json).unwrap()
+}
+
+/// The text that the spellings make.
+fn spelled(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let spellings = tokenizer.spellings().unwrap();
+    let bytes = ids.iter().flat_map(|&id| spellings.tokens[id as usize].clone()).collect();
+    let text = String::from_utf8(bytes).unwrap();
+    match spellings.drops_first_space {
+        true => text.strip_prefix(' ').unwrap_or(&text).to_owned(),
+        false => text,
+    }
+}
+
 fn streamed(tokenizer: &Tokenizer, ids: &[u32], special: Special) -> (String, Vec<String>) {
     let mut stream = StreamDecoder::new(tokenizer, special);
     let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
@@ -447,6 +481,19 @@ proptest! {
         for (tokenizer, ids) in [(byte_level(), bytes_ids), (byte_fallback(), fallback_ids)] {
             let whole = tokenizer.decode(&ids, special).unwrap();
             prop_assert_eq!(streamed(&tokenizer, &ids, special).0, whole);
+        }
+    }
+
+    #[test]
+    fn spellings_put_together_are_the_text(text in "[ab 你é\n]{0,30}", pieces in prop::collection::vec(0u32..5, 0..20)) {
+        for tokenizer in [byte_level(), byte_fallback()] {
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert_eq!(spelled(&tokenizer, &ids), tokenizer.decode(&ids, Special::Skip).unwrap());
+        }
+        // A word begins the text: WordPiece shows the prefix of what only continues one.
+        let pieces = [&[1], pieces.as_slice()].concat();
+        for tokenizer in [metaspace(), word_piece()] {
+            prop_assert_eq!(spelled(&tokenizer, &pieces), tokenizer.decode(&pieces, Special::Skip).unwrap());
         }
     }
 

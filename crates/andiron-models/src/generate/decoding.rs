@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use super::constraint::Guide;
 use super::likelihood::{log_sum_exp, top_given};
 use super::repeats::lookup;
-use super::{Logits, NextToken, Sampler, SamplingError, SamplingParams};
+use super::{Constraint, ConstraintError, Logits, NextToken, Sampler, SamplingError, SamplingParams};
 
 /// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
 const MAX_SCORED_LOGITS: usize = 4 << 20;
@@ -47,6 +48,8 @@ pub struct GenerateOptions {
     /// How many ids to try at once that followed, earlier in the text, what was said last; 0 is off. What is generated
     /// stays the same, and comes sooner where a text repeats its prompt.
     pub prompt_lookup: usize,
+    /// What the generated text may be; nothing said allows any.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for GenerateOptions {
@@ -63,6 +66,7 @@ impl Default for GenerateOptions {
             prefill_chunk: 256,
             when_full: WhenFull::Stop,
             prompt_lookup: 0,
+            constraint: None,
         }
     }
 }
@@ -70,7 +74,7 @@ impl Default for GenerateOptions {
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop id came.
+    /// A stop id came, or the [`GenerateOptions::constraint`] lets nothing follow.
     Stop,
     /// The wanted number of ids was reached, or the context is full.
     Length,
@@ -136,6 +140,9 @@ pub enum GenerateError {
     /// No id could be chosen.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The text cannot be held to its grammar.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
 }
 
 /// One running generation: the sequence so far, its state in the model, and what is still wanted.
@@ -146,6 +153,8 @@ pub enum GenerateError {
 pub struct Decoding<S> {
     options: GenerateOptions,
     sampler: Sampler,
+    /// Where the text is in its grammar, tokens that are ready included.
+    guide: Option<Guide>,
     state: S,
     /// Prompt and generated ids.
     ids: Vec<u32>,
@@ -166,7 +175,8 @@ impl<S> Decoding<S> {
     /// # Errors
     /// [`GenerateError::EmptyPrompt`]; [`GenerateError::PromptTooLong`] if the prompt exceeds the model's context, with one
     /// generated id unless the window slides; [`GenerateError::IdOutsideVocabulary`] for ids of the prompt, the stop ids or the bias;
-    /// [`GenerateError::Sampling`] for settings out of range.
+    /// [`GenerateError::Sampling`] for settings out of range; [`GenerateError::Constraint`] if the constraint's vocabulary is not
+    /// the model's.
     pub fn new<M: NextToken<State = S>>(
         model: &M,
         prompt: &[u32],
@@ -190,8 +200,10 @@ impl<S> Decoding<S> {
         if prompt.len() + wanted > context {
             return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
         }
+        let guide = options.constraint.as_ref().map(|constraint| constraint.begin(vocab_size)).transpose()?;
         Ok(Self {
             sampler: Sampler::new(options.sampling.clone())?,
+            guide,
             options,
             state: model.begin(),
             ids: prompt.to_vec(),
@@ -229,7 +241,8 @@ impl<S> Decoding<S> {
     /// is read.
     ///
     /// # Errors
-    /// [`GenerateError::Sampling`] if no id can be chosen; a later step would try the same again.
+    /// [`GenerateError::Sampling`] if no id can be chosen, [`GenerateError::Constraint`] if the grammar needs more than is
+    /// allowed to tell what may come; a later step would try the same again.
     ///
     /// # Panics
     /// If the model breaks its contract on the number of logits.
@@ -258,6 +271,9 @@ impl<S> Decoding<S> {
         }
         if self.options.max_new_tokens == 0 {
             return Ok(self.finish(FinishReason::Length));
+        }
+        if self.text_is_over() {
+            return Ok(self.finish(FinishReason::Stop));
         }
         let last_row = logits.len() - model.vocab_size();
         let token = self.choose(&mut logits[last_row..])?;
@@ -300,7 +316,7 @@ impl<S> Decoding<S> {
             };
             self.ids.push(token.id);
             let as_guessed = guess.get(row) == Some(&token.id);
-            let ends = !self.options.ignore_eos && self.options.stop_ids.contains(&token.id);
+            let ends = self.ends_at(token.id) || self.text_is_over();
             self.ready.push_back(token);
             came = row;
             if !as_guessed || ends {
@@ -361,22 +377,43 @@ impl<S> Decoding<S> {
         logits
     }
 
-    fn choose(&self, logits: &mut [f32]) -> Result<Token, GenerateError> {
+    /// Chooses what comes after the ids so far; what is chosen does come.
+    fn choose(&mut self, logits: &mut [f32]) -> Result<Token, GenerateError> {
         let top = match self.options.top_logprobs {
             0 => Vec::new(),
             n => top_given(logits, n, log_sum_exp(logits)),
         };
         let stop_is_early = self.generated().len() < self.options.min_new_tokens && !self.options.ignore_eos;
-        let banned = if stop_is_early { self.options.stop_ids.as_slice() } else { &[] };
-        let sampled = self.sampler.sample_without(banned, logits, self.prompt(), self.generated())?;
+        let stop_ids = if self.options.ignore_eos { &[] } else { self.options.stop_ids.as_slice() };
+        let mut banned = match &mut self.guide {
+            Some(guide) => guide.banned(stop_ids)?,
+            None => Vec::new(),
+        };
+        if stop_is_early {
+            banned.extend(stop_ids);
+        }
+        let sampled = self.sampler.sample_without(&banned, logits, self.prompt(), self.generated())?;
+        if !self.ends_at(sampled.id)
+            && let Some(guide) = &mut self.guide
+        {
+            guide.push(sampled.id)?;
+        }
         Ok(Token { id: sampled.id, logprob: sampled.logprob, top })
+    }
+
+    fn ends_at(&self, id: u32) -> bool {
+        !self.options.ignore_eos && self.options.stop_ids.contains(&id)
+    }
+
+    /// Whether the grammar lets nothing follow the tokens so far, ready ones included.
+    fn text_is_over(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_over)
     }
 
     /// Decides whether the generation goes on after the id just pushed.
     fn after_token<M: NextToken<State = S>>(&mut self, model: &M) {
-        let stopped =
-            !self.options.ignore_eos && self.ids.last().is_some_and(|id| self.options.stop_ids.contains(id));
-        if stopped {
+        let at_stop_id = self.ids.last().is_some_and(|&id| self.ends_at(id));
+        if at_stop_id || (self.ready.is_empty() && self.text_is_over()) {
             self.finish_reason = Some(FinishReason::Stop);
         } else if self.generated().len() >= self.options.max_new_tokens {
             self.finish_reason = Some(FinishReason::Length);

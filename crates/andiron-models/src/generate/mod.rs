@@ -37,6 +37,7 @@
 //! ```
 
 mod beam;
+mod constraint;
 mod decoding;
 mod likelihood;
 mod next_token;
@@ -45,6 +46,7 @@ mod sampler;
 mod sampling_params;
 
 pub use beam::{BeamOptions, Beams, EarlyStopping, Hypothesis, beam_search};
+pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
 pub use likelihood::{log_sum_exp, top_logprobs};
 pub use next_token::{Logits, NextToken};

@@ -16,7 +16,7 @@ pub struct Sampled {
     pub logprob: f32,
 }
 
-/// Draws ids by the chain bias → repetition penalty → presence and frequency penalties → DRY → no repeated n-grams →
+/// Draws ids by the chain what may come at all → bias → repetition penalty → presence and frequency penalties → DRY → no repeated n-grams →
 /// top-n-sigma → temperature → top-k → top-p → min-p → typical-p → draw.
 ///
 /// Stateless: the random number is a function of the seed and of the position in the sequence, the penalties of the
@@ -80,11 +80,15 @@ impl Sampler {
     ) -> Result<Sampled, SamplingError> {
         let likeliest = argmax(logits)?;
         let log_sum = log_sum_exp(logits);
+        let vocab_size = logits.len();
+        if let Some(&(id, _)) = self.params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
+            return Err(SamplingError::BiasOutsideVocabulary { id, vocab_size });
+        }
         let mut edits = Edits { logits, undo: Vec::new() };
-        self.adjust(&mut edits, prompt, generated)?;
         for &id in banned {
             edits.apply(id, |_| f32::NEG_INFINITY);
         }
+        self.adjust(&mut edits, prompt, generated);
         let likeliest = if edits.undo.is_empty() { Ok(likeliest) } else { argmax(edits.logits) };
         let id = likeliest.map(|likeliest| match self.params.temperature {
             0.0 => likeliest,
@@ -99,12 +103,8 @@ impl Sampler {
     }
 
     /// Bias and penalties.
-    fn adjust(&self, edits: &mut Edits<'_>, prompt: &[u32], generated: &[u32]) -> Result<(), SamplingError> {
+    fn adjust(&self, edits: &mut Edits<'_>, prompt: &[u32], generated: &[u32]) {
         let params = &self.params;
-        let vocab_size = edits.logits.len();
-        if let Some(&(id, _)) = params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
-            return Err(SamplingError::BiasOutsideVocabulary { id, vocab_size });
-        }
         for &(id, bias) in &params.logit_bias {
             edits.apply(id, |logit| logit + bias);
         }
@@ -134,7 +134,6 @@ impl Sampler {
             let said = [prompt, generated].concat();
             for_each_repeat(&said, params.no_repeat_ngram_size, |id| edits.apply(id, |_| f32::NEG_INFINITY));
         }
-        Ok(())
     }
 
     /// Temperature and the three filters: what may be drawn, in ascending order of ids.

@@ -1,10 +1,13 @@
 //! Task `generate`: continue a prompt.
 
-use andiron_data::tokenizer::Special;
-use andiron_models::generate::{BeamOptions, FinishReason, GenerateOptions, SamplingParams, beam_search};
+use andiron_data::tokenizer::{Special, Tokenizer};
+use andiron_models::generate::{
+    BeamOptions, FinishReason, GenerateOptions, Grammar, SamplingParams, beam_search,
+};
 use serde_json::{Value, json};
 
 use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
+use crate::grammar::Constraints;
 use crate::model::TextModel;
 use crate::text::Completion;
 use crate::verbs::generate::finish;
@@ -18,7 +21,7 @@ pub(super) struct Generate {
 impl Answer for Generate {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let ids = take_ids(&mut row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
-        let (options, stops) = self.wishes.take(&mut row)?;
+        let (options, stops) = self.wishes.take(&mut row, self.model.tokenizer.as_ref())?;
         ensure_empty(&row)?;
         Ok(self::row(self.model.generate(&ids, options, &stops, |_| ()).map_err(RowError::failed)?))
     }
@@ -57,11 +60,16 @@ impl Answer for Search {
 pub(super) struct Wishes {
     pub(super) sampling: SamplingParams,
     pub(super) max_tokens: usize,
+    pub(super) constraints: Constraints,
 }
 
 impl Wishes {
     /// The wishes of a row: options, and strings to stop at.
-    pub(super) fn take(&self, row: &mut Row) -> Result<(GenerateOptions, Vec<String>), RowError> {
+    pub(super) fn take(
+        &self,
+        row: &mut Row,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<(GenerateOptions, Vec<String>), RowError> {
         let max_new_tokens = take(row, "max_tokens", "a whole number")?.unwrap_or(self.max_tokens);
         let seed = take(row, "seed", "a whole number")?.unwrap_or(self.sampling.seed);
         let stops: Vec<String> = match row.shift_remove("stop") {
@@ -70,12 +78,29 @@ impl Wishes {
             Some(list) => serde_json::from_value(list)
                 .map_err(|_| RowError::invalid("stop is not a string or a list of strings"))?,
         };
+        let constraint = match take_grammar(row)? {
+            Some(grammar) => Some(self.constraints.make(tokenizer, grammar)?),
+            None => self.constraints.usual(),
+        };
         let options = GenerateOptions {
             sampling: SamplingParams { seed, ..self.sampling.clone() },
             max_new_tokens,
+            constraint,
             ..GenerateOptions::default()
         };
         Ok((options, stops))
+    }
+}
+
+/// What the text of a row may be, if the row says so.
+fn take_grammar(row: &mut Row) -> Result<Option<Grammar>, RowError> {
+    let choice = take(row, "choice", "a list of strings")?.map(Grammar::Choice);
+    let regex = take(row, "regex", "a string")?.map(Grammar::Regex);
+    let schema = take(row, "json_schema", "a JSON schema")?.map(Grammar::JsonSchema);
+    let mut given = [choice, regex, schema].into_iter().flatten();
+    match (given.next(), given.next()) {
+        (grammar, None) => Ok(grammar),
+        (_, Some(_)) => Err(RowError::invalid("give one of choice, regex and json_schema")),
     }
 }
 

@@ -25,8 +25,9 @@ use options::{Reading, Searching};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use crate::flags::Common;
+use crate::grammar::{Constraints, Holding};
 use crate::model::{AnyModel, EncoderModel};
 use crate::text::Sampling;
 
@@ -57,6 +58,8 @@ pub struct Predict {
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    holding: Holding,
+    #[command(flatten)]
     searching: Searching,
     #[command(flatten)]
     reading: Reading,
@@ -67,7 +70,8 @@ enum Task {
     /// `{"text"}` or `{"ids"}`, of an encoder-decoder `{"source","target"}` or `{"source_ids","target_ids"}`:
     /// log-probability of each token given all before it
     Score,
-    /// `{"prompt"}` or `{"prompt_ids"}`: continue it; a row may set `max_tokens`, `seed` and `stop`
+    /// `{"prompt"}` or `{"prompt_ids"}`: continue it; a row may set `max_tokens`, `seed` and `stop`, and `choice`, `regex`
+    /// or `json_schema`
     Generate,
     /// `{"text"}` with the mask token in it, or `{"ids","mask_positions"}`: what may be hidden there
     FillMask,
@@ -173,12 +177,20 @@ impl Predict {
 
 impl Predict {
     fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
-        let wishes = generate::Wishes {
-            sampling: self.sampling.params()?,
-            max_tokens: self.max_tokens.unwrap_or(256),
-        };
+        let sampling = self.sampling.params()?;
+        let grammar = self.holding.grammar()?;
         let task = self.task.map_or_else(|| self.default_task(), Ok)?;
+        let searches = self.searching.num_beams.is_some_and(|n| n > 1);
+        if grammar.is_some() && (task != Task::Generate || searches) {
+            let message = "a choice, regex or JSON schema needs the task generate without beams";
+            return Err(Usage(message.to_owned()).into());
+        }
         let opened = AnyModel::open(&self.model, &common.open_device()?)?;
+        let wishes = generate::Wishes {
+            sampling,
+            max_tokens: self.max_tokens.unwrap_or(256),
+            constraints: Constraints::new(opened.tokenizer.as_ref(), grammar)?,
+        };
         Ok(match task {
             Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
                 Box::new(score::ScoreTarget { model: opened.encoder_decoder()? })
@@ -196,7 +208,7 @@ impl Predict {
             Task::Generate if opened.bundle.family() == Family::EncoderDecoder => {
                 Box::new(write::Draw { model: opened.encoder_decoder()?, wishes })
             }
-            Task::Generate if self.searching.num_beams.is_some_and(|n| n > 1) => {
+            Task::Generate if searches => {
                 let model = opened.decoder()?;
                 let mut options = BeamOptions {
                     max_new_tokens: wishes.max_tokens,

@@ -67,7 +67,7 @@ pub(super) struct Draw {
 impl Answer for Draw {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
-        let (mut options, stops) = self.wishes.take(&mut row)?;
+        let (mut options, stops) = self.wishes.take(&mut row, self.model.tokenizer.as_ref())?;
         ensure_empty(&row)?;
         options.stop_ids.extend(self.model.bundle.generation.eos_token_id.as_slice());
         let model = conditioned(&self.model, &source, options.max_new_tokens)?;

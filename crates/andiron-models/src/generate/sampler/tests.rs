@@ -21,7 +21,7 @@ fn kept(
     let sampler = sampler(edit);
     let mut row = logits.to_vec();
     let mut edits = Edits { logits: &mut row, undo: Vec::new() };
-    sampler.adjust(&mut edits, prompt, generated).expect("bias within the vocabulary");
+    sampler.adjust(&mut edits, prompt, generated);
     let largest = edits.logits[argmax(edits.logits).expect("finite") as usize];
     let kept = sampler.keep(edits.logits, largest);
     let total: f32 = kept.iter().map(|c| c.1).sum();
@@ -101,7 +101,7 @@ fn adjusted(
 ) -> Vec<f32> {
     let mut row = logits.to_vec();
     let mut edits = Edits { logits: &mut row, undo: Vec::new() };
-    sampler(edit).adjust(&mut edits, prompt, generated).expect("bias within the vocabulary");
+    sampler(edit).adjust(&mut edits, prompt, generated);
     row
 }
 

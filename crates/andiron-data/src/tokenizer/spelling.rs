@@ -1,0 +1,63 @@
+//! What each token adds to a text.
+
+use super::validate::Decoding;
+use super::{Special, Tokenizer, TokenizerError, bytes};
+
+/// What the tokens of a vocabulary add to a text; see [`Tokenizer::spellings`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spellings {
+    /// The bytes that each id adds within a text; none for control tokens, the unknown, and ids without a token.
+    pub tokens: Vec<Vec<u8>>,
+    /// Whether the space with which a text would begin is not shown, as SentencePiece and WordPiece have it.
+    pub drops_first_space: bool,
+}
+
+impl Tokenizer {
+    /// What each token adds to a text, for grammars that say what may be generated.
+    ///
+    /// The spellings of some ids, put together, are their [`decode`](Self::decode), as long as each token is decoded
+    /// apart from its neighbours; WordPiece also joins `do` and `n't`, of which the tokens know nothing.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn spellings(&self) -> Result<Spellings, TokenizerError> {
+        let ids = || 0..self.vocab_size() as u32;
+        let spells = |id: &u32| {
+            let token = self.inner.decoded_token(*id)?;
+            let says_nothing = self.is_special(*id) || self.inner.facts.unknown.as_ref() == Some(&token);
+            (!says_nothing).then_some(token)
+        };
+        if let Decoding::ByteLevel | Decoding::Concatenate = self.inner.decoding() {
+            let tokens =
+                ids().map(|id| spells(&id).map(|token| self.inner.bytes_of(&token)).unwrap_or_default());
+            return Ok(Spellings { tokens: tokens.collect(), drops_first_space: false });
+        }
+        // Other decoders look at whole texts, so each token is seen after one that is a plain letter.
+        let text = |ids: &[u32]| self.decode(ids, Special::Keep);
+        let is_letter = |id: &u32| {
+            spells(id).is_some_and(|token| token.len() == 1 && token.as_bytes()[0].is_ascii_alphabetic())
+        };
+        let before: Vec<u32> = ids().find(is_letter).into_iter().collect();
+        let prefix = text(&before)?;
+        let mut drops_first_space = false;
+        let mut tokens = Vec::with_capacity(self.vocab_size());
+        for id in ids() {
+            let Some(token) = spells(&id) else {
+                tokens.push(Vec::new());
+                continue;
+            };
+            let byte = bytes::fallback(&token).filter(|_| self.inner.decoding() == Decoding::ByteFallback);
+            tokens.push(match byte {
+                Some(byte) => vec![byte],
+                None => {
+                    let both = text(&[before.as_slice(), &[id]].concat())?;
+                    let added = both.strip_prefix(&prefix).unwrap_or(&token).to_owned();
+                    drops_first_space |=
+                        added.len() > 1 && added.starts_with(' ') && text(&[id])? == added[1..];
+                    added.into_bytes()
+                }
+            });
+        }
+        Ok(Spellings { tokens, drops_first_space })
+    }
+}

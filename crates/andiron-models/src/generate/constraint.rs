@@ -1,0 +1,277 @@
+//! Text of which a grammar says what it may be.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
+
+/// Largest grammar, in bytes of its own notation.
+const MAX_GRAMMAR: usize = 1 << 20;
+
+/// White space between the parts of a JSON text: without a bound, a model that knows nothing else writes it for ever.
+const JSON_SPACE: &str = r" |\n[ \t]{0,20}";
+
+/// What a generated text may be, from its first to its last character.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grammar {
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// A text that the expression matches as a whole, in the syntax of the crate `regex`, without look-around and
+    /// back-references.
+    Regex(String),
+    /// A JSON text that fits the schema, properties in the schema's order. What the schema's dialect has and
+    /// cannot be enforced is an error.
+    JsonSchema(Value),
+}
+
+impl Grammar {
+    /// Any JSON object.
+    pub fn json_object() -> Self {
+        Self::JsonSchema(json!({ "type": "object" }))
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Choice(texts) => texts.iter().map(String::len).sum(),
+            Self::Regex(pattern) => pattern.len(),
+            Self::JsonSchema(schema) => schema.to_string().len(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Choice(_) => "choice",
+            Self::Regex(_) => "regex",
+            Self::JsonSchema(_) => "JSON schema",
+        }
+    }
+
+    /// In the notation of llguidance; the text may begin with a space that is not part of it if `space` says so.
+    fn top_level(&self, space: bool) -> TopLevelGrammar {
+        let pattern = |pattern: &str| match space {
+            true => TopLevelGrammar::from_regex(&format!(" ?(?:{pattern})")),
+            false => TopLevelGrammar::from_regex(pattern),
+        };
+        match self {
+            Self::Choice(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| regex_syntax::escape(text)).collect();
+                pattern(&texts.join("|"))
+            }
+            Self::Regex(wanted) => pattern(wanted),
+            Self::JsonSchema(schema) => {
+                let mut schema = schema.clone();
+                if let Some(fields) = schema.as_object_mut() {
+                    fields.entry("x-guidance").or_insert(json!({ "whitespace_pattern": JSON_SPACE }));
+                }
+                match space {
+                    true => TopLevelGrammar::from_lark(format!(
+                        "start: SPACE? json\nSPACE: \" \"\njson: %json {schema}"
+                    )),
+                    false => TopLevelGrammar::from_json_schema(schema),
+                }
+            }
+        }
+    }
+}
+
+/// Why a text cannot be held to a grammar.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConstraintError {
+    /// Nothing to choose from.
+    #[error("choice: it is empty, give at least one text")]
+    NoChoice,
+    /// The grammar is too large.
+    #[error("{grammar}: {bytes} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// The kind of grammar.
+        grammar: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The most it may have.
+        limit: usize,
+    },
+    /// The grammar has a mistake, asks for something that cannot be enforced, or is too complex.
+    #[error("{grammar}: {message}")]
+    Grammar {
+        /// The kind of grammar.
+        grammar: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The vocabulary is empty, or too large.
+    #[error("a vocabulary of {0} tokens cannot be held to a grammar")]
+    Vocabulary(usize),
+    /// The constraint was made for a larger vocabulary than the model's.
+    #[error(
+        "the constraint knows {constraint} tokens, but the model has only {model}: they do not belong together"
+    )]
+    OtherVocabulary {
+        /// Tokens that the constraint knows.
+        constraint: usize,
+        /// Size of the model's vocabulary.
+        model: usize,
+    },
+    /// Finding out what may come next took more than is allowed.
+    #[error("cannot tell what may come next in a text held to this grammar: {0}")]
+    Step(String),
+}
+
+/// What the tokens of a vocabulary spell, arranged so that those which fit a grammar are found quickly.
+///
+/// Costs tens of milliseconds to make for 50,000 tokens, so make it once for a tokenizer; clones share it.
+#[derive(Clone)]
+pub struct Vocabulary {
+    factory: Arc<ParserFactory>,
+    drops_first_space: bool,
+    tokens: usize,
+}
+
+impl Vocabulary {
+    /// The vocabulary of which token `id` spells the bytes `tokens[id]`; one without bytes, such as a control
+    /// token, is never part of a constrained text. `drops_first_space` tells that a space with which a text begins is
+    /// not shown, as SentencePiece has it.
+    ///
+    /// # Errors
+    /// [`ConstraintError::Vocabulary`].
+    pub fn new(tokens: &[Vec<u8>], drops_first_space: bool) -> Result<Self, ConstraintError> {
+        let refuse = || ConstraintError::Vocabulary(tokens.len());
+        // One id more stands for the end of the text, whatever the model's own ids for it are.
+        let end =
+            u32::try_from(tokens.len()).ok().filter(|&end| end > 0 && end < 1 << 24).ok_or_else(refuse)?;
+        let words = [tokens, &[Vec::new()]].concat();
+        let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
+        let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+        let mut factory = ParserFactory::new_simple(&env).map_err(|_| refuse())?;
+        factory.quiet().limits_mut().verbose_errors = false;
+        Ok(Self { factory: Arc::new(factory), drops_first_space, tokens: tokens.len() })
+    }
+}
+
+impl fmt::Debug for Vocabulary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vocabulary").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
+
+/// A [`Grammar`] made ready for a [`Vocabulary`]: at each place of a text it tells the tokens that may come.
+///
+/// Whatever the model thinks of them, only texts of the grammar are generated; a generation that ends early
+/// (for its length, say) leaves the beginning of one. Stop ids may come where the text may end, and where nothing can
+/// follow the generation ends by itself. Tokens are judged by what they spell, so a text may be spelled by other
+/// tokens than the tokenizer would choose.
+///
+/// Source: Moskal et al. 2025, llguidance, <https://github.com/guidance-ai/llguidance>.
+#[derive(Clone)]
+pub struct Constraint {
+    start: Matcher,
+    vocabulary: Vocabulary,
+    grammar: Grammar,
+}
+
+impl Constraint {
+    /// Holds texts of `vocabulary` to `grammar`.
+    ///
+    /// # Errors
+    /// [`ConstraintError::NoChoice`], [`ConstraintError::TooLarge`], and [`ConstraintError::Grammar`] for
+    /// what is no grammar of its kind, cannot be enforced, or exceeds the bounds on time and memory.
+    pub fn new(vocabulary: &Vocabulary, grammar: Grammar) -> Result<Self, ConstraintError> {
+        if matches!(&grammar, Grammar::Choice(texts) if texts.is_empty()) {
+            return Err(ConstraintError::NoChoice);
+        }
+        let (name, bytes) = (grammar.name(), grammar.bytes());
+        if bytes > MAX_GRAMMAR {
+            return Err(ConstraintError::TooLarge { grammar: name, bytes, limit: MAX_GRAMMAR });
+        }
+        let wrong = |message: String| ConstraintError::Grammar { grammar: name, message };
+        let compile = || vocabulary.factory.create_parser(grammar.top_level(vocabulary.drops_first_space));
+        let parser = catch_unwind(AssertUnwindSafe(compile))
+            .map_err(|_| wrong("too unusual for the compiler of grammars, which panicked".to_owned()))?;
+        let mut start = Matcher::new(parser);
+        // Notices that even the empty text may be all there is; an error is kept in the matcher.
+        let _ = start.consume_tokens(&[]);
+        if let Some(message) = start.get_error() {
+            return Err(wrong(message));
+        }
+        let unheard = start.grammar_warnings();
+        if !unheard.is_empty() {
+            return Err(wrong(unheard.join("; ")));
+        }
+        Ok(Self { start, vocabulary: vocabulary.clone(), grammar })
+    }
+
+    /// What texts are held to.
+    pub fn grammar(&self) -> &Grammar {
+        &self.grammar
+    }
+
+    /// The start of a text, for a model of `vocab_size` ids.
+    pub(super) fn begin(&self, vocab_size: usize) -> Result<Guide, ConstraintError> {
+        let constraint = self.vocabulary.tokens;
+        match constraint <= vocab_size {
+            true => Ok(Guide { matcher: self.start.deep_clone(), tokens: constraint, vocab_size }),
+            false => Err(ConstraintError::OtherVocabulary { constraint, model: vocab_size }),
+        }
+    }
+}
+
+impl fmt::Debug for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Constraint").field("grammar", &self.grammar).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Constraint {
+    /// Whether both hold to the same grammar with the same [`Vocabulary`] or a clone of it.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.vocabulary.factory, &other.vocabulary.factory) && self.grammar == other.grammar
+    }
+}
+
+/// How far a text has come in its grammar.
+pub(super) struct Guide {
+    matcher: Matcher,
+    /// Ids that spell something; the next one stands for the end.
+    tokens: usize,
+    vocab_size: usize,
+}
+
+impl Guide {
+    /// Whether nothing can follow.
+    pub(super) fn is_over(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+
+    /// The ids that must not come next.
+    pub(super) fn banned(&mut self, stop_ids: &[u32]) -> Result<Vec<u32>, ConstraintError> {
+        let mask: SimpleVob =
+            self.matcher.compute_mask().map_err(|error| ConstraintError::Step(error.to_string()))?;
+        let may_end = mask.get(self.tokens);
+        let mut banned = Vec::with_capacity(self.vocab_size);
+        mask.iter_unset_entries(|id| banned.push(id as u32));
+        banned.retain(|&id| (id as usize) < self.tokens);
+        banned.extend(self.tokens as u32..self.vocab_size as u32);
+        if may_end {
+            banned.retain(|id| !stop_ids.contains(id));
+        }
+        Ok(banned)
+    }
+
+    /// Goes on by `id`, which was not banned.
+    pub(super) fn push(&mut self, id: u32) -> Result<(), ConstraintError> {
+        self.matcher.consume_token(id).map_err(|error| ConstraintError::Step(error.to_string()))
+    }
+}
+
+impl fmt::Debug for Guide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guide").field("is_over", &self.is_over()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

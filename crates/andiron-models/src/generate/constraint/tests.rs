@@ -1,0 +1,258 @@
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::generate::{
+    Decoding, FinishReason, GenerateError, GenerateOptions, Logits, NextToken, SamplingParams,
+};
+
+/// Each byte, some words, and a token that says nothing and ends the text.
+fn tokens() -> Vec<Vec<u8>> {
+    let words = ["yes", "no", "\": ", "true", "12", " 3", "{\"", "\"}", "-a", "ab", "é", "\n"];
+    let bytes = (0..=255).map(|byte| vec![byte]);
+    bytes.chain(words.map(|word| word.as_bytes().to_vec())).chain([Vec::new()]).collect()
+}
+
+fn end() -> u32 {
+    tokens().len() as u32 - 1
+}
+
+/// A model that knows nothing: each row of logits is a hash of the latest ids. It has more ids than the vocabulary.
+struct Babble;
+
+impl NextToken for Babble {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        tokens().len() + 5
+    }
+
+    fn context_len(&self) -> usize {
+        400
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        let mut rows = Vec::new();
+        for &id in ids {
+            state.push(id);
+            let latest = &state[state.len().saturating_sub(2)..];
+            let hash =
+                latest.iter().fold(7u64, |hash, &id| hash.wrapping_mul(31).wrapping_add(u64::from(id) + 1));
+            let row =
+                (0..self.vocab_size() as u64).map(|v| (hash ^ v.wrapping_mul(0x9e37_79b9_7f4a_7c15)) % 9973);
+            rows.push(row.map(|number| number as f32 / 2000.0).collect::<Vec<f32>>());
+        }
+        match wanted {
+            Logits::All => rows.concat(),
+            Logits::Last => rows.pop().expect("ids were given"),
+        }
+    }
+
+    fn rewind(&self, state: &mut Vec<u32>, len: usize) -> bool {
+        state.truncate(len);
+        true
+    }
+}
+
+fn hold(grammar: Grammar) -> Result<Constraint, ConstraintError> {
+    Constraint::new(&Vocabulary::new(&tokens(), false)?, grammar)
+}
+
+fn babble(
+    constraint: &Constraint,
+    options: GenerateOptions,
+) -> Result<(Vec<u32>, FinishReason), GenerateError> {
+    let options = GenerateOptions {
+        max_new_tokens: 300,
+        stop_ids: vec![end()],
+        constraint: Some(constraint.clone()),
+        ..options
+    };
+    let mut decoding = Decoding::new(&Babble, b"once".map(u32::from).as_slice(), options)?;
+    while decoding.next_token(&Babble)?.is_some() {}
+    Ok((decoding.generated().to_vec(), decoding.finish_reason().expect("it ended")))
+}
+
+fn text(ids: &[u32]) -> String {
+    let tokens = tokens();
+    String::from_utf8(ids.iter().flat_map(|&id| tokens[id as usize].clone()).collect()).expect("text")
+}
+
+fn drawn(seed: u64) -> GenerateOptions {
+    GenerateOptions {
+        sampling: SamplingParams { seed, ..SamplingParams::default() },
+        ..GenerateOptions::default()
+    }
+}
+
+fn regex(pattern: &str) -> Grammar {
+    Grammar::Regex(pattern.to_owned())
+}
+
+#[test]
+fn of_a_choice_one_text_comes_whatever_it_contains() {
+    let texts = ["yes", "yes, sir", "no.", "a|b", "(", "é", "\\d\n"].map(str::to_owned);
+    let constraint = hold(Grammar::Choice(texts.to_vec())).expect("a choice");
+    let mut came: Vec<String> = (0..200)
+        .map(|seed| {
+            let (ids, reason) = babble(&constraint, drawn(seed)).expect("an answer");
+            assert_eq!(reason, FinishReason::Stop);
+            text(&ids)
+        })
+        .collect();
+    came.sort();
+    came.dedup();
+    let mut wanted = texts.to_vec();
+    wanted.sort();
+    assert_eq!(came, wanted);
+}
+
+#[test]
+fn the_generation_ends_by_itself_where_nothing_can_follow_and_may_end_earlier_at_a_stop_id() {
+    let sure = hold(regex("ab")).expect("a pattern");
+    let (ids, reason) = babble(&sure, drawn(1)).expect("an answer");
+    assert_eq!((text(&ids).as_str(), reason), ("ab", FinishReason::Stop));
+    assert_ne!(ids.last(), Some(&end()));
+    let open = hold(regex("(ab)+")).expect("a pattern");
+    let endings = (0..50).map(|seed| babble(&open, drawn(seed)).expect("an answer"));
+    for (ids, reason) in endings {
+        assert_eq!(reason, FinishReason::Stop);
+        assert_eq!(ids.last(), Some(&end()));
+        let text = text(&ids);
+        assert_eq!(text, "ab".repeat(text.len() / 2));
+    }
+    let nothing = hold(regex("")).expect("a pattern");
+    assert_eq!(babble(&nothing, drawn(1)).expect("an answer"), (Vec::new(), FinishReason::Stop));
+}
+
+#[test]
+fn a_model_that_knows_nothing_writes_json_of_the_schema() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "maxLength": 12 },
+            "age": { "type": "integer", "minimum": 0, "maximum": 150 },
+            "tags": { "type": "array", "items": { "enum": ["a", "b"] }, "maxItems": 3 },
+            "next": { "anyOf": [{ "type": "null" }, { "$ref": "#/$defs/flag" }] },
+        },
+        "$defs": { "flag": { "type": "boolean" } },
+        "required": ["name", "age", "tags", "next"],
+        "additionalProperties": false,
+    });
+    let constraint = hold(Grammar::JsonSchema(schema)).expect("a schema");
+    for seed in 0..50 {
+        let (ids, reason) = babble(&constraint, drawn(seed)).expect("an answer");
+        assert_eq!(reason, FinishReason::Stop);
+        let value: Value = serde_json::from_str(&text(&ids)).expect("JSON");
+        let fields = value.as_object().expect("an object");
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["name", "age", "tags", "next"]);
+        assert!(fields["name"].as_str().is_some_and(|name| name.chars().count() <= 12));
+        assert!(fields["age"].as_u64().is_some_and(|age| age <= 150));
+        let tags = fields["tags"].as_array().expect("a list");
+        assert!(tags.len() <= 3 && tags.iter().all(|tag| tag == "a" || tag == "b"));
+        assert!(fields["next"].is_null() || fields["next"].is_boolean());
+    }
+}
+
+#[test]
+fn a_space_that_is_not_shown_may_come_first() {
+    let words = ["▁", "▁yes", "yes", "no"].map(|token| token.replace('▁', " ").into_bytes());
+    let vocabulary = Vocabulary::new(&words, true).expect("a vocabulary");
+    let constraint = Constraint::new(&vocabulary, Grammar::Choice(vec!["yes".to_owned()])).expect("a choice");
+    let mut guide = constraint.begin(words.len()).expect("the same vocabulary");
+    assert_eq!(guide.banned(&[]).expect("a step"), [3]);
+    guide.push(1).expect("it was not banned");
+    assert!(guide.is_over());
+    let vocabulary = Vocabulary::new(&tokens(), true).expect("a vocabulary");
+    let json = Constraint::new(&vocabulary, Grammar::json_object()).expect("a schema");
+    let mut guide = json.begin(Babble.vocab_size()).expect("the same vocabulary");
+    guide.push(u32::from(b' ')).expect("a space");
+    guide.push(u32::from(b'{')).expect("a brace");
+    guide.push(u32::from(b'}')).expect("a brace");
+    assert!(guide.is_over());
+}
+
+#[test]
+fn what_is_no_grammar_is_refused_in_time_and_harms_nobody() {
+    let deep = |open: &str, close: &str, n: usize| format!("{}a{}", open.repeat(n), close.repeat(n));
+    let schemas = [
+        json!({ "type": "strange" }),
+        json!({ "type": "string", "pattern": "(" }),
+        json!({ "type": "string", "pattern": "*" }),
+        json!({ "type": 3 }),
+        json!({ "$ref": "#/nowhere" }),
+        json!({ "type": "string", "minLength": 5, "maxLength": 2 }),
+        json!({ "type": "object", "properties": [1] }),
+        json!(5),
+    ];
+    let patterns = ["(", "*", "a{2,1}", "[z-a]", "(?=a)", r"\1", &deep("(", ")", 20_000)];
+    let bad = schemas.map(Grammar::JsonSchema).into_iter().chain(patterns.map(regex));
+    for grammar in bad {
+        let begun = Instant::now();
+        let result = hold(grammar.clone());
+        let name = format!("{grammar:?}");
+        assert!(
+            matches!(result, Err(ConstraintError::Grammar { .. })),
+            "{} gave {result:?}",
+            name.get(..80).unwrap_or(&name)
+        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?} for {name}", begun.elapsed());
+    }
+    // Strange and yet grammars: what they cost is bounded too.
+    for pattern in [deep("(", "){9}", 40), "((a{999}){999}){999}".to_owned(), "(a?){200}a{200}".to_owned()] {
+        let begun = Instant::now();
+        let result = hold(regex(&pattern)).map(|constraint| babble(&constraint, drawn(1)));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{result:?} in {:?}", begun.elapsed());
+    }
+    assert_eq!(hold(Grammar::Choice(Vec::new())).expect_err("nothing to choose"), ConstraintError::NoChoice);
+    let large = hold(regex(&"a".repeat(MAX_GRAMMAR + 1))).expect_err("too large");
+    assert_eq!(
+        large,
+        ConstraintError::TooLarge { grammar: "regex", bytes: MAX_GRAMMAR + 1, limit: MAX_GRAMMAR }
+    );
+    assert!(matches!(Vocabulary::new(&[], false), Err(ConstraintError::Vocabulary(0))));
+}
+
+#[test]
+fn a_vocabulary_larger_than_the_models_is_refused() {
+    let tokens = vec![b"a".to_vec(); 1000];
+    let vocabulary = Vocabulary::new(&tokens, false).expect("a vocabulary");
+    let constraint = Constraint::new(&vocabulary, regex("a")).expect("a pattern");
+    let expected = ConstraintError::OtherVocabulary { constraint: 1000, model: Babble.vocab_size() };
+    assert_eq!(babble(&constraint, drawn(1)), Err(expected.into()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn among_what_may_come_the_draw_is_as_ever(seed: u64, greedy: bool, lookup in 0usize..6) {
+        let constraint = hold(regex("(ab|a|é|[0-9]{1,3}-){0,40}!")).expect("a pattern");
+        let mut options = drawn(seed);
+        if greedy {
+            options.sampling.temperature = 0.0;
+        }
+        options.prompt_lookup = lookup;
+        let (ids, _) = babble(&constraint, options.clone()).expect("an answer");
+        // By hand, one id at a time.
+        let mut guide = constraint.begin(Babble.vocab_size()).expect("the same vocabulary");
+        let sampler = crate::generate::Sampler::new(options.sampling).expect("settings");
+        let prompt = b"once".map(u32::from);
+        let mut so_far = Vec::new();
+        while so_far.len() < 300 && !guide.is_over() {
+            let mut row = Babble.extend(&mut Vec::new(), &[&prompt[..], &so_far].concat(), Logits::Last);
+            for id in guide.banned(&[end()]).expect("a step") {
+                row[id as usize] = f32::NEG_INFINITY;
+            }
+            let id = sampler.sample(&mut row, &prompt, &so_far).expect("an id").id;
+            so_far.push(id);
+            guide.push(id).expect("it was not banned");
+        }
+        prop_assert_eq!(ids, so_far);
+    }
+}
