@@ -41,6 +41,9 @@ impl AnyModel {
     pub fn decoder(self) -> anyhow::Result<TextModel> {
         match self.bundle {
             AnyBundle::Decoder(bundle) => Ok(Opened { bundle, tokenizer: self.tokenizer }),
+            AnyBundle::Classifier(_) => anyhow::bail!(
+                "this needs a decoder that predicts tokens; this one labels texts: use the task classify"
+            ),
             other => anyhow::bail!(
                 "this needs a decoder, such as GPT-2 or Llama; this model is of the family {}",
                 other.family()

@@ -110,6 +110,12 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
             let hidden_btd = bundle.model.hidden(ids_bt, &mut Forward::evaluation().over(rows));
             (bundle.model.logits(hidden_btd), long - short..long, greedy(&bundle, TEXTS[0]))
         }
+        AnyBundle::Classifier(bundle) => {
+            let ids: Vec<i32> = TEXTS[0].iter().map(|&id| id as i32).collect();
+            let ids_bt = Tensor::from_data(TensorData::new(ids, [1, long]), &device);
+            let logits_bl = bundle.model.classify(ids_bt, &[long - 1], &mut Forward::evaluation());
+            return (logits_bl.into_data().convert::<f32>().try_into_vec().unwrap(), Vec::new());
+        }
         AnyBundle::Encoder(bundle) => {
             let (ids_bt, rows) = bundle.batch(&TEXTS);
             let hidden_btd = bundle.model.hidden(ids_bt, None, &mut Forward::evaluation().over(rows));

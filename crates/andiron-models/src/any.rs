@@ -8,6 +8,7 @@ use burn::tensor::Device;
 
 use crate::bundle::{DecoderBundle, read_config};
 use crate::catalog::{self, DecoderConfig, Sizes};
+use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
 use crate::encoder::{EncoderBundle, EncoderConfig, EncoderHead};
 use crate::encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig};
 use crate::hf_config::ConfigError;
@@ -41,6 +42,8 @@ impl fmt::Display for Family {
 pub enum AnyConfig {
     /// Of a decoder.
     Decoder(DecoderConfig),
+    /// Of a decoder that labels texts.
+    Classifier(ClassifierConfig),
     /// Of an encoder.
     Encoder(EncoderConfig),
     /// Of an encoder-decoder.
@@ -53,6 +56,8 @@ pub enum AnyConfig {
 pub enum AnyBundle {
     /// A decoder.
     Decoder(DecoderBundle),
+    /// A decoder that labels texts.
+    Classifier(ClassifierBundle),
     /// An encoder.
     Encoder(EncoderBundle),
     /// An encoder-decoder.
@@ -64,6 +69,7 @@ macro_rules! each {
     ($any:expr, $config:ident => $do:expr) => {
         match $any {
             AnyConfig::Decoder($config) => $do,
+            AnyConfig::Classifier($config) => $do,
             AnyConfig::Encoder($config) => $do,
             AnyConfig::EncoderDecoder($config) => $do,
         }
@@ -99,6 +105,8 @@ impl AnyConfig {
                 EncoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Encoder))
             } else if Seq2SeqConfig::MODEL_TYPES.contains(&model_type) {
                 Seq2SeqConfig::from_fields(model_type, fields).map(|read| read.map(Self::EncoderDecoder))
+            } else if ClassifierConfig::is_meant(&fields) {
+                ClassifierConfig::from_fields(model_type, fields).map(|read| read.map(Self::Classifier))
             } else {
                 DecoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Decoder))
             }
@@ -108,7 +116,7 @@ impl AnyConfig {
     /// The model's family.
     pub fn family(&self) -> Family {
         match self {
-            Self::Decoder(_) => Family::Decoder,
+            Self::Decoder(_) | Self::Classifier(_) => Family::Decoder,
             Self::Encoder(_) => Family::Encoder,
             Self::EncoderDecoder(_) => Family::EncoderDecoder,
         }
@@ -135,6 +143,7 @@ impl AnyConfig {
         let predicts = match self {
             Self::Decoder(_) | Self::EncoderDecoder(_) => true,
             Self::Encoder(config) => config.head() == EncoderHead::MaskedLm,
+            Self::Classifier(_) => false,
         };
         Summary::new(&tensors, predicts)
     }
@@ -148,6 +157,7 @@ impl AnyBundle {
     pub fn open(path: &Path, device: &Device) -> Result<Self, LoadError> {
         match AnyConfig::open(path)? {
             AnyConfig::Decoder(_) => Ok(Self::Decoder(DecoderBundle::open(path, device)?)),
+            AnyConfig::Classifier(_) => Ok(Self::Classifier(ClassifierBundle::open(path, device)?)),
             AnyConfig::Encoder(_) => Ok(Self::Encoder(EncoderBundle::open(path, device)?)),
             AnyConfig::EncoderDecoder(_) => Ok(Self::EncoderDecoder(Seq2SeqBundle::open(path, device)?)),
         }
@@ -156,7 +166,7 @@ impl AnyBundle {
     /// The model's family.
     pub fn family(&self) -> Family {
         match self {
-            Self::Decoder(_) => Family::Decoder,
+            Self::Decoder(_) | Self::Classifier(_) => Family::Decoder,
             Self::Encoder(_) => Family::Encoder,
             Self::EncoderDecoder(_) => Family::EncoderDecoder,
         }
@@ -166,6 +176,7 @@ impl AnyBundle {
     pub fn sizes(&self) -> Sizes {
         match self {
             Self::Decoder(bundle) => bundle.config.sizes(),
+            Self::Classifier(bundle) => bundle.config.sizes(),
             Self::Encoder(bundle) => bundle.config.sizes(),
             Self::EncoderDecoder(bundle) => bundle.config.sizes(),
         }

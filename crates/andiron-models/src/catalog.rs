@@ -22,6 +22,8 @@ use crate::weights::NameRules;
 pub struct Sizes {
     /// Entries of the vocabulary.
     pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
     /// Longest sequence, in tokens; `usize::MAX` if any length is read.
     pub max_positions: usize,
     /// Id that begins a text.

@@ -15,6 +15,7 @@ pub mod weights;
 pub use any::{AnyBundle, AnyConfig, Family};
 pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
+pub use decoder::classifier::{ClassifierBundle, ClassifierConfig};
 pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};
 pub use encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
 pub use family::{Decoder, Encoder, EncoderDecoder};

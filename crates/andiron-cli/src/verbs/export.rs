@@ -88,6 +88,7 @@ impl Export {
 fn save_directory(model: &AnyModel, dir: &std::path::Path) -> anyhow::Result<()> {
     match &model.bundle {
         AnyBundle::Decoder(bundle) => bundle.save(dir)?,
+        AnyBundle::Classifier(bundle) => bundle.save(dir)?,
         AnyBundle::Encoder(bundle) => bundle.save(dir)?,
         AnyBundle::EncoderDecoder(bundle) => bundle.save(dir)?,
     }

@@ -208,6 +208,31 @@ fn labels_come_best_first_and_add_up() {
 }
 
 #[test]
+fn a_decoder_labels_texts_too() {
+    let place = Place::new();
+    let fixture = "../andiron-models/tests/golden/llama-classify";
+    let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture);
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::create_dir_all(place.path("model")).unwrap();
+        std::fs::copy(fixture.join(file), place.path("model").join(file)).unwrap();
+    }
+    place.write("model/tokenizer.json", tokenizer_json().to_string());
+    let input =
+        [json!({ "text": "the cat sat" }), json!({ "ids": [2, 5, 6, 8, 3] }), json!({ "ids": [2, 5, 6, 8] })];
+    let all = answers(&place, &[], &input);
+    // The id 3 fills rows up: what stands before it is the text.
+    assert_eq!(all[0], all[1]);
+    let best = |answer: &Value| answer["labels"][0]["score"].as_f64().unwrap();
+    assert!((best(&all[1]) - best(&all[2])).abs() < 1e-6, "{all:?}");
+    let labels = all[0]["labels"].as_array().unwrap();
+    let sum: f64 = labels.iter().map(|label| label["score"].as_f64().unwrap()).sum();
+    assert!(labels.len() == 3 && (sum - 1.0).abs() < 1e-5, "{labels:?}");
+    for (task, said) in [("generate", "use the task classify"), ("embed", "encoder")] {
+        check_failure(&place.run(&["predict", "--model", "model", "--task", task]), 1, &[said]);
+    }
+}
+
+#[test]
 fn a_cross_encoder_reranks() {
     let place = Place::new();
     model(&place, "model", EncoderHead::Classify { problem: Problem::Regression }, &["fit"], true);

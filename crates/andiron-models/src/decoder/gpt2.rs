@@ -223,6 +223,7 @@ impl Architecture for Gpt2Config {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.n_embd,
             max_positions: self.n_positions,
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id,

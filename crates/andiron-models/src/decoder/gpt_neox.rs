@@ -223,6 +223,7 @@ impl Architecture for GptNeoxConfig {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.hidden_size,
             max_positions: self.rope().longest(),
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id.as_slice().first().copied(),

@@ -1,5 +1,6 @@
 //! Decoder architectures: one file each, wiring over shared layers.
 
+pub mod classifier;
 pub mod gated;
 pub mod gemma3;
 pub mod gpt2;

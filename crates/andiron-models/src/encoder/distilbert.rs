@@ -191,6 +191,7 @@ impl Architecture for DistilBertConfig {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.dim,
             max_positions: self.max_position_embeddings,
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id,
@@ -243,10 +244,6 @@ impl EncoderArchitecture for DistilBertConfig {
 
     fn pad_token_id(&self) -> u32 {
         self.pad_token_id.unwrap_or(0)
-    }
-
-    fn d_model(&self) -> usize {
-        self.dim
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {

@@ -1,5 +1,6 @@
 //! What stands on top of an encoder, as `architectures`, `problem_type` and `id2label` of a `config.json` say.
 
+use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -50,6 +51,23 @@ impl EncoderHead {
     }
 }
 
+impl Problem {
+    /// The scores of a batch of texts, a list for each: probabilities, or the values themselves of a regression.
+    ///
+    /// # Shape
+    /// `[texts, labels]`.
+    pub(crate) fn scores(self, logits_bl: Tensor<2>) -> Vec<Vec<f32>> {
+        let n_labels = logits_bl.dims()[1];
+        let scores_bl = match self {
+            Self::SingleLabel => activation::softmax(logits_bl, 1),
+            Self::MultiLabel => activation::sigmoid(logits_bl),
+            Self::Regression => logits_bl,
+        };
+        let scores = scores_bl.into_data().try_into_vec::<f32>().expect("scores are f32");
+        scores.chunks_exact(n_labels).map(<[f32]>::to_vec).collect()
+    }
+}
+
 /// Hugging Face's classes of one architecture.
 pub(crate) struct Classes {
     pub(crate) none: &'static str,
@@ -87,24 +105,33 @@ impl Classes {
 
 /// Puts `head` and `labels` into `fields`, as the keys that Hugging Face writes imply.
 pub(crate) fn read(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-    let class = match fields.get("architectures") {
-        Some(Value::Array(classes)) => classes.first().and_then(Value::as_str).map(str::to_owned),
-        _ => None,
-    };
     let stated = read_labels(fields)?;
-    let n_labels = stated.as_ref().map_or(2, Vec::len);
-    if let Some(class) = class {
-        let head = head_of(class, fields.get("problem_type"), n_labels)?;
+    if class_of(fields).is_some() {
+        let (head, labels) = read_classes(fields)?;
         fields.insert("head".to_owned(), serde_json::to_value(head).expect("plain data"));
-        if stated.is_none() && head.has_labels() {
-            fields.insert("labels".to_owned(), numbered(2).into());
+        if stated.is_some() || head.has_labels() {
+            fields.insert("labels".to_owned(), labels.into());
         }
-    }
-    if let Some(labels) = stated {
+    } else if let Some(labels) = stated {
         fields.insert("labels".to_owned(), labels.into());
     }
     fields.shift_remove("num_labels");
     Ok(())
+}
+
+/// The head that the class in `fields` has, and the labels, `LABEL_0` and `LABEL_1` if nothing names them.
+pub(crate) fn read_classes(fields: &Map<String, Value>) -> Result<(EncoderHead, Vec<String>), ConfigError> {
+    let labels = read_labels(fields)?.unwrap_or_else(|| numbered(2));
+    let head = match class_of(fields) {
+        Some(class) => head_of(class.to_owned(), fields.get("problem_type"), labels.len())?,
+        None => EncoderHead::None,
+    };
+    validate(head, &labels)?;
+    Ok((head, labels))
+}
+
+fn class_of(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("architectures")?.get(0)?.as_str()
 }
 
 /// Writes the keys that Hugging Face reads in place of `head` and `labels`.

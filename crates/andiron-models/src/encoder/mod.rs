@@ -4,7 +4,7 @@ pub mod bert;
 mod bundle;
 pub mod distilbert;
 mod embed;
-mod head;
+pub(crate) mod head;
 pub(crate) mod layers;
 pub mod modernbert;
 pub mod roberta;
@@ -32,9 +32,6 @@ pub(crate) trait EncoderArchitecture: Architecture {
 
     /// Id that fills rows up.
     fn pad_token_id(&self) -> u32;
-
-    /// Width of the hidden states.
-    fn d_model(&self) -> usize;
 
     /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
     fn settle(&mut self, _stored: &[String]) {}
@@ -94,7 +91,7 @@ macro_rules! forward_encoder {
 
             /// Width of the hidden states.
             pub fn d_model(&self) -> usize {
-                match self { $(Self::$variant(config) => config.d_model(),)+ }
+                self.sizes().d_model
             }
 
             /// The same configuration with another head; `labels` are the names of its outputs, if it has labels.

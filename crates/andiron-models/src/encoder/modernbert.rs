@@ -322,6 +322,7 @@ impl Architecture for ModernBertConfig {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.hidden_size,
             max_positions: self.max_position_embeddings,
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id,
@@ -391,10 +392,6 @@ impl EncoderArchitecture for ModernBertConfig {
 
     fn pad_token_id(&self) -> u32 {
         self.pad_token_id.unwrap_or(0)
-    }
-
-    fn d_model(&self) -> usize {
-        self.hidden_size
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {

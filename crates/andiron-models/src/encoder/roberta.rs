@@ -147,10 +147,6 @@ impl EncoderArchitecture for RobertaConfig {
         self.padding() as u32
     }
 
-    fn d_model(&self) -> usize {
-        self.0.hidden_size
-    }
-
     fn settle(&mut self, stored: &[String]) {
         self.0.settle(stored);
     }
@@ -208,10 +204,6 @@ impl EncoderArchitecture for XlmRobertaConfig {
 
     fn pad_token_id(&self) -> u32 {
         self.0.pad_token_id()
-    }
-
-    fn d_model(&self) -> usize {
-        self.0.d_model()
     }
 
     fn settle(&mut self, stored: &[String]) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use andiron_core::Forward;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use super::{EncoderBundle, EncoderHead, Problem};
+use super::{EncoderBundle, EncoderHead};
 use crate::bundle::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
@@ -81,12 +81,7 @@ impl EncoderBundle {
         }
         let (hidden_btd, mut cx) = self.read(inputs);
         let logits_bl = self.model.classify(hidden_btd, &mut cx);
-        let scores = values(match problem {
-            Problem::SingleLabel => activation::softmax(logits_bl, 1),
-            Problem::MultiLabel => activation::sigmoid(logits_bl),
-            Problem::Regression => logits_bl,
-        });
-        scores.chunks_exact(scores.len() / inputs.len()).map(<[f32]>::to_vec).collect()
+        problem.scores(logits_bl)
     }
 
     /// Stretches of tokens that share a label other than `O`.

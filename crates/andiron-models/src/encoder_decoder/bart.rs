@@ -201,6 +201,7 @@ impl Architecture for BartConfig {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.d_model,
             max_positions: self.max_position_embeddings,
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id.as_slice().first().copied(),
@@ -213,10 +214,6 @@ impl Architecture for BartConfig {
 }
 
 impl Seq2SeqArchitecture for BartConfig {
-    fn d_model(&self) -> usize {
-        self.d_model
-    }
-
     fn pad_token_id(&self) -> u32 {
         self.pad_token_id.unwrap_or(0)
     }

@@ -194,6 +194,7 @@ impl Architecture for MarianConfig {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.d_model,
             max_positions: self.max_position_embeddings,
             bos_token_id: self.bos_token_id,
             eos_token_id: self.eos_token_id.as_slice().first().copied(),
@@ -211,10 +212,6 @@ impl Seq2SeqArchitecture for MarianConfig {
             (false, Some(own)) => own,
             _ => self.vocab_size,
         }
-    }
-
-    fn d_model(&self) -> usize {
-        self.d_model
     }
 
     fn pad_token_id(&self) -> u32 {

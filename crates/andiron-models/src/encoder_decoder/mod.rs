@@ -29,9 +29,6 @@ pub(crate) trait Seq2SeqArchitecture: Architecture {
         self.sizes().vocab_size
     }
 
-    /// Width of the hidden states.
-    fn d_model(&self) -> usize;
-
     /// Id that fills rows up.
     fn pad_token_id(&self) -> u32;
 
@@ -84,7 +81,7 @@ macro_rules! forward_encoder_decoder {
 
             /// Width of the hidden states.
             pub fn d_model(&self) -> usize {
-                match self { $(Self::$variant(config) => config.d_model(),)+ }
+                self.sizes().d_model
             }
 
             /// Id that fills rows up.

@@ -315,6 +315,7 @@ impl Architecture for T5Config {
     fn sizes(&self) -> Sizes {
         Sizes {
             vocab_size: self.vocab_size,
+            d_model: self.d_model,
             max_positions: usize::MAX,
             bos_token_id: None,
             eos_token_id: self.eos_token_id.as_slice().first().copied(),
@@ -327,10 +328,6 @@ impl Architecture for T5Config {
 }
 
 impl Seq2SeqArchitecture for T5Config {
-    fn d_model(&self) -> usize {
-        self.d_model
-    }
-
     fn pad_token_id(&self) -> u32 {
         self.pad_token_id.unwrap_or(0)
     }

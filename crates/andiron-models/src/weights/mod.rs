@@ -83,13 +83,15 @@ pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
     names.found
 }
 
-/// Names in files that no field can have, because they are keywords or look like an enum's variant, by the field's name.
+/// Names in files that no field can have, because they are keywords or look like an enum's variant, or nothing, for a model that
+/// another one is built around; by the field's name.
 const UNSPEAKABLE: &[(&str, &str)] = &[
     ("self_", "self"),
     ("layer_norm_", "LayerNorm"),
     ("self_attention_", "SelfAttention"),
     ("enc_dec_attention_", "EncDecAttention"),
     ("dense_relu_dense_", "DenseReluDense"),
+    ("inline_", ""),
     ("w_qkv_", "Wqkv"),
     ("w_i_", "Wi"),
     ("w_o_", "Wo"),
@@ -120,6 +122,6 @@ impl ParamPath {
             Some((_, theirs)) => (*theirs).to_owned(),
             None => field.clone(),
         };
-        fields.map(name_in_file).collect::<Vec<_>>().join(".")
+        fields.map(name_in_file).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
     }
 }

@@ -11,13 +11,14 @@ import pathlib
 import sys
 
 import beams
+import classifiers
 import decoders
 import encoders
 import seq2seq
 import t5
 
 HERE = pathlib.Path(__file__).parent
-MAKERS = decoders.MAKERS | beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
+MAKERS = decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)

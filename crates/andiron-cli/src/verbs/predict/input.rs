@@ -2,10 +2,29 @@
 
 use andiron_data::tokenizer::{Framed, Place};
 use andiron_models::encoder::EncoderInput;
+use andiron_models::{ClassifierBundle, EncoderBundle};
 use serde_json::{Value, json};
 
 use super::{Row, RowError, take};
-use crate::model::EncoderModel;
+use crate::model::Opened;
+
+/// A model that reads whole texts.
+pub(super) trait Reads {
+    /// Entries of the vocabulary.
+    fn vocab_size(&self) -> usize;
+}
+
+impl Reads for EncoderBundle {
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size()
+    }
+}
+
+impl Reads for ClassifierBundle {
+    fn vocab_size(&self) -> usize {
+        self.config.sizes().vocab_size
+    }
+}
 
 /// A framed text, or two.
 pub(super) struct Input {
@@ -16,12 +35,16 @@ pub(super) struct Input {
 
 impl Input {
     /// `text`, or `ids` and perhaps `type_ids`.
-    pub(super) fn take(row: &mut Row, model: &EncoderModel, limit: usize) -> Result<Self, RowError> {
+    pub(super) fn take(row: &mut Row, model: &Opened<impl Reads>, limit: usize) -> Result<Self, RowError> {
         Self::take_with(row, None, model, limit)
     }
 
     /// The same with `text_pair`, if the row has it.
-    pub(super) fn take_pair(row: &mut Row, model: &EncoderModel, limit: usize) -> Result<Self, RowError> {
+    pub(super) fn take_pair(
+        row: &mut Row,
+        model: &Opened<impl Reads>,
+        limit: usize,
+    ) -> Result<Self, RowError> {
         let pair = take::<String>(row, "text_pair", "a string")?;
         Self::take_with(row, pair.as_deref(), model, limit)
     }
@@ -29,7 +52,7 @@ impl Input {
     fn take_with(
         row: &mut Row,
         pair: Option<&str>,
-        model: &EncoderModel,
+        model: &Opened<impl Reads>,
         limit: usize,
     ) -> Result<Self, RowError> {
         if row.contains_key("ids") {
@@ -46,7 +69,11 @@ impl Input {
     }
 
     /// `ids` and perhaps `type_ids`, framed already.
-    pub(super) fn take_ids(row: &mut Row, model: &EncoderModel, limit: usize) -> Result<Self, RowError> {
+    pub(super) fn take_ids(
+        row: &mut Row,
+        model: &Opened<impl Reads>,
+        limit: usize,
+    ) -> Result<Self, RowError> {
         let ids: Vec<u32> = take(row, "ids", "a list of token ids")?.unwrap_or_default();
         let type_ids: Vec<u32> =
             take(row, "type_ids", "a list of numbers")?.unwrap_or_else(|| vec![0; ids.len()]);
@@ -64,10 +91,10 @@ impl Input {
     pub(super) fn checked(
         framed: Framed,
         by_ids: bool,
-        model: &EncoderModel,
+        model: &Opened<impl Reads>,
         limit: usize,
     ) -> Result<Self, RowError> {
-        let vocab_size = model.bundle.config.vocab_size();
+        let vocab_size = model.bundle.vocab_size();
         match framed.ids.iter().find(|&&id| id as usize >= vocab_size) {
             Some(id) => {
                 Err(RowError::invalid(format!("there is no token {id}: the vocabulary has {vocab_size}")))

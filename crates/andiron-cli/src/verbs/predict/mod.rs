@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_models::encoder::EncoderHead;
 use andiron_models::generate::BeamOptions;
-use andiron_models::{AnyConfig, Family};
+use andiron_models::{AnyBundle, AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use options::{Reading, Searching};
@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
-use crate::model::{AnyModel, EncoderModel};
+use crate::model::{AnyModel, EncoderModel, Opened};
 use crate::text::Sampling;
 
 /// Longest line of input, in bytes: a row is held in memory.
@@ -226,11 +226,16 @@ impl Predict {
                 Box::new(fill_mask::FillMask { model, top: self.reading.top })
             }
             Task::Embed => Box::new(embed::Embed { model: self.reading.embedder(opened.encoder()?) }),
-            Task::Classify => {
-                let model = opened.encoder()?;
-                ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
-                Box::new(classify::Classify { model })
-            }
+            Task::Classify => match opened.bundle {
+                AnyBundle::Classifier(bundle) => {
+                    Box::new(classify::Classify { model: Opened { bundle, tokenizer: opened.tokenizer } })
+                }
+                _ => {
+                    let model = opened.encoder()?;
+                    ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
+                    Box::new(classify::Classify { model })
+                }
+            },
             Task::TokenClassify => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::TokenClassify)?;
@@ -258,6 +263,7 @@ impl Predict {
     fn default_task(&self) -> anyhow::Result<Task> {
         Ok(match AnyConfig::open(&self.model)? {
             AnyConfig::Decoder(_) => Task::Generate,
+            AnyConfig::Classifier(_) => Task::Classify,
             AnyConfig::Encoder(config) => match config.head() {
                 EncoderHead::None => Task::Embed,
                 EncoderHead::MaskedLm => Task::FillMask,

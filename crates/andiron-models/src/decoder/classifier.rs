@@ -1,0 +1,222 @@
+//! A decoder that labels texts: the hidden state of a text's last token, times one row for each label.
+//!
+//! Hugging Face: `LlamaForSequenceClassification` and its like, of every decoder here. The decoder has no output head of
+//! its own; `score.weight` stands in its place.
+
+use std::path::Path;
+
+use andiron_core::linear::LinearConfig;
+use andiron_core::ops::WeightLayout;
+use andiron_core::{Forward, Linear};
+use andiron_kernels::random::Seed;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde_json::{Map, Value};
+
+use crate::bundle::{pad_right, read_config, save_model};
+use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
+use crate::encoder::{EncoderHead, Problem, head};
+use crate::family::Decoder;
+use crate::hf_config::ConfigError;
+use crate::weights::{self, LoadError, SaveError};
+
+/// Standard deviation of a fresh head's weights.
+const STD: f32 = 0.02;
+const TIED: &str = "tie_word_embeddings";
+
+/// `config.json` of a decoder that labels texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassifierConfig {
+    /// The decoder, its head taken for tied because there is none.
+    decoder: DecoderConfig,
+    /// What the file says of [`TIED`], to be written again.
+    tied: Option<Value>,
+    problem: Problem,
+    labels: Vec<String>,
+    pad_token_id: Option<u32>,
+}
+
+impl ClassifierConfig {
+    /// Whether the fields of a `config.json` are those of a decoder that labels texts, if they are a decoder's.
+    pub(crate) fn is_meant(fields: &Map<String, Value>) -> bool {
+        let class = fields.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
+        class.is_some_and(|class| class.ends_with("ForSequenceClassification"))
+    }
+
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not describe such a model.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let value = catalog::read_object(path)?;
+        catalog::from_json(value, path, DecoderConfig::MODEL_TYPES, Self::from_fields)
+    }
+
+    pub(crate) fn from_fields(
+        model_type: &str,
+        mut fields: Map<String, Value>,
+    ) -> Option<Result<Self, ReadError>> {
+        let tied = fields.insert(TIED.to_owned(), true.into());
+        let pad_token_id =
+            fields.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let (problem, labels) = match head::read_classes(&fields) {
+            Ok((EncoderHead::Classify { problem }, labels)) => (problem, labels),
+            Ok((head, _)) => {
+                return Some(Err(ConfigError::Labels { reason: format!("the head is {head:?}") }.into()));
+            }
+            Err(error) => return Some(Err(error.into())),
+        };
+        let decoder = DecoderConfig::from_fields(model_type, fields)?;
+        Some(decoder.map(|decoder| Self { decoder, tied, problem, labels, pad_token_id }))
+    }
+
+    fn to_value(&self) -> Value {
+        let mut value = self.decoder.to_value().expect("configurations are plain data");
+        if let Value::Object(fields) = &mut value {
+            head::write(EncoderHead::Classify { problem: self.problem }, &self.labels, fields);
+            fields.insert("architectures".to_owned(), vec![self.class_name()].into());
+            fields.insert("pad_token_id".to_owned(), self.pad_token_id.into());
+            match &self.tied {
+                Some(tied) => fields.insert(TIED.to_owned(), tied.clone()),
+                None => fields.shift_remove(TIED),
+            };
+        }
+        value
+    }
+
+    /// The decoder's name in `config.json`.
+    pub fn model_type(&self) -> &'static str {
+        self.decoder.model_type()
+    }
+
+    /// Hugging Face's class for the model.
+    pub fn class_name(&self) -> &'static str {
+        match self.decoder {
+            DecoderConfig::Gpt2(_) => "GPT2ForSequenceClassification",
+            DecoderConfig::Llama(_) => "LlamaForSequenceClassification",
+            DecoderConfig::Mistral(_) => "MistralForSequenceClassification",
+            DecoderConfig::Qwen2(_) => "Qwen2ForSequenceClassification",
+            DecoderConfig::Qwen3(_) => "Qwen3ForSequenceClassification",
+            DecoderConfig::GptNeox(_) => "GPTNeoXForSequenceClassification",
+            DecoderConfig::Gemma3(_) => "Gemma3TextForSequenceClassification",
+        }
+    }
+
+    /// What every model's configuration says.
+    pub fn sizes(&self) -> Sizes {
+        self.decoder.sizes()
+    }
+
+    /// How the labels relate.
+    pub fn problem(&self) -> Problem {
+        self.problem
+    }
+
+    /// Names of the labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Id that fills rows up, and is passed over at the end of a text.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.pad_token_id
+    }
+
+    /// A model with random weights drawn from `seed`.
+    pub fn init(&self, seed: Seed, device: &Device) -> DecoderClassifier {
+        let head = LinearConfig {
+            d_input: self.sizes().d_model,
+            d_output: self.labels.len(),
+            bias: false,
+            layout: WeightLayout::OutIn,
+        };
+        DecoderClassifier {
+            inline_: self.decoder.init(seed, device),
+            score: head.init(STD, seed.derive("score.weight"), device),
+        }
+    }
+}
+
+/// A decoder with a head that labels texts.
+#[derive(Module, Debug)]
+pub struct DecoderClassifier {
+    inline_: DecoderModel,
+    score: Linear,
+}
+
+impl DecoderClassifier {
+    /// Scores of each text's labels, unnormalised, or the values themselves of a regression.
+    ///
+    /// `last` is the column of each text's last token; what stands to the right of it does not matter.
+    ///
+    /// # Shape
+    /// `[batch, time]` → `[batch, labels]`.
+    ///
+    /// # Panics
+    /// If there is not one column for each text, or the texts are longer than the model reads.
+    pub fn classify(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
+        let [b, t] = ids_bt.dims();
+        assert!(last.len() == b && last.iter().all(|&column| column < t), "one column for each text");
+        let at: Vec<i32> = last.iter().enumerate().map(|(row, column)| (row * t + column) as i32).collect();
+        let at: Tensor<1, Int> = Tensor::from_data(TensorData::new(at, [b]), &ids_bt.device());
+        let hidden_btd = self.inline_.hidden(ids_bt, cx);
+        let d = hidden_btd.dims()[2];
+        self.score.forward(hidden_btd.reshape([b * t, d]).select(0, at))
+    }
+}
+
+/// A decoder that labels texts with everything that its directory says, except the tokenizer.
+#[derive(Clone, Debug)]
+pub struct ClassifierBundle {
+    /// `config.json`.
+    pub config: ClassifierConfig,
+    /// The model, with the weights of `model.safetensors`.
+    pub model: DecoderClassifier,
+    device: Device,
+}
+
+impl ClassifierBundle {
+    /// Opens the model directory `dir` on `device`.
+    ///
+    /// # Errors
+    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
+    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        let config = read_config(dir, ClassifierConfig::read)?;
+        let rules = config.decoder.name_rules();
+        let model = weights::load(config.init(Seed::new(0), device), dir, rules, device)?;
+        Ok(Self { config, model, device: device.clone() })
+    }
+
+    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
+        save_model(&self.model, &self.config.to_value(), dir)
+    }
+
+    /// Where the model's tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
+    ///
+    /// The token that counts is a text's last one that does not fill rows up, as Hugging Face has it.
+    ///
+    /// # Panics
+    /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
+    pub fn classify<R: AsRef<[u32]>>(&self, texts: &[R]) -> Vec<Vec<f32>> {
+        if texts.is_empty() {
+            return Vec::new();
+        }
+        assert!(texts.iter().all(|ids| !ids.as_ref().is_empty()), "a text has at least one token");
+        let padding = self.config.pad_token_id;
+        let counts = |id: &u32| Some(*id) != padding;
+        let last: Vec<usize> =
+            texts.iter().map(|ids| ids.as_ref().iter().rposition(counts).unwrap_or(0)).collect();
+        // Nothing sees what comes after it, so the rows' ends need no care.
+        let (ids_bt, _) = pad_right(texts, padding.unwrap_or(0), &self.device);
+        self.config.problem.scores(self.model.classify(ids_bt, &last, &mut Forward::evaluation()))
+    }
+}
