@@ -209,3 +209,30 @@ fn a_generation_is_held_to_what_its_row_or_the_command_line_says() {
     check_failure(&run(&["--task", "score", "--choice", "a"]), 2, &["task generate"]);
     check_failure(&run(&["--num-beams", "2", "--choice", "a"]), 2, &["without beams"]);
 }
+
+#[test]
+fn the_pieces_of_a_gguf_file_are_those_of_sentencepiece() {
+    let place = Place::new();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../andiron-models/tests/golden/gguf");
+    let model = golden.join("sentence_piece.gguf");
+    let model = model.to_str().unwrap();
+    let expected = std::fs::read(golden.join("sentence_piece.json")).unwrap();
+    let expected: Vec<Value> = serde_json::from_slice(&expected).unwrap();
+    let input: Vec<Value> = expected.iter().map(|case| json!({ "text": case["text"] })).collect();
+    let all = answers(&place, &["predict", "--model", model, "--task", "score"], &input);
+    for (case, answer) in expected.iter().zip(&all) {
+        assert_eq!(answer["ids"], case["ids"], "{}", case["text"]);
+        assert_eq!(answer["bytes"], case["decoded"].as_str().unwrap().len(), "{}", case["text"]);
+    }
+    // A prompt begins with the token that the file asks for.
+    let generate =
+        ["predict", "--model", model, "--task", "generate", "--max-tokens", "3", "--temperature", "0"];
+    let with_bos: Vec<u64> = std::iter::once(1).chain(ids_of(&expected[0])).collect();
+    let rows = [json!({ "prompt": expected[0]["text"] }), json!({ "prompt_ids": with_bos })];
+    let both = answers(&place, &generate, &rows);
+    assert_eq!(both[0], both[1]);
+}
+
+fn ids_of(row: &Value) -> Vec<u64> {
+    row["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
+}

@@ -3,13 +3,16 @@
 
     python3 gguf.py
 
-Needs `gguf` 0.19, numpy and safetensors. `gguf/types.gguf` holds one tensor `[3, 512]` of each element type and some
+Needs `gguf` 0.19, numpy, safetensors and `sentencepiece` 0.2. `gguf/types.gguf` holds one tensor `[3, 512]` of each element type and some
 metadata of each type; `gguf/types.safetensors` holds the tensors as f32, as the package dequantises them. What the
 package cannot quantise is made of random bytes with scales of a usual size.
 
 `gguf/gpt2.gguf` is the fixture `gpt2`, with the names and layouts of llama.cpp's converter; `gguf/llama.gguf` is a tiny
 Llama of random weights, with `gguf/llama.safetensors` for what they are in Hugging Face's names and layouts;
 `gguf/bert.gguf` is the fixture `bert` without its pooler, with a small vocabulary of word pieces.
+
+`gguf/sentence_piece.gguf` is a tiny Llama with the tokenizer that `sentencepiece` 0.2 learns from a few sentences, with bytes to
+fall back to, as Llama 2 has it; `gguf/sentence_piece.json` is what it makes of some texts.
 """
 import json
 import pathlib
@@ -195,9 +198,73 @@ def bert():
     write_bert(HERE / "gguf/bert.gguf", config, load_file(HERE / "bert/model.safetensors"), vocab, control)
 
 
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog, and the dog does not mind.",
+    "A model reads tokens; a tokenizer reads text. Between them stand 32000 pieces.",
+    "Where the spaces  go is what makes it hard: one, two   or three of them.",
+    "Der Fuchs springt über den faulen Hund, während die Katze schläft.",
+    "for i in range(10):\n    print(i, end=' ')\n",
+]
+
+
+def sentence_piece():
+    import io
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 3), model_writer=model, model_type="bpe", vocab_size=420, byte_fallback=True,
+        character_coverage=1.0, normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+        allow_whitespace_only_pieces=True, user_defined_symbols=["<|sep|>"], minloglevel=2)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    kinds = gguf.TokenType
+    names, scores, types = [], [], []
+    for id in range(processor.vocab_size()):
+        names.append(processor.id_to_piece(id))
+        scores.append(processor.get_score(id))
+        types.append(kinds.UNKNOWN if processor.is_unknown(id) else kinds.CONTROL if processor.is_control(id)
+                     else kinds.BYTE if processor.is_byte(id)
+                     else kinds.USER_DEFINED if names[-1] == "<|sep|>" else kinds.NORMAL)
+    writer = gguf.GGUFWriter(HERE / "gguf/sentence_piece.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(names)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    for add, id in [(writer.add_bos_token_id, processor.bos_id()), (writer.add_eos_token_id, processor.eos_id()),
+                    (writer.add_unk_token_id, processor.unk_id())]:
+        add(id)
+    writer.add_add_bos_token(True)
+    rng = numpy.random.default_rng(9)
+    width, inner, n_heads = 8, 8, 2
+    writer.add_context_length(128)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(inner)
+    writer.add_block_count(1)
+    writer.add_head_count(n_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_rope_dimension_count(width // n_heads)
+    writer.add_vocab_size(len(names))
+    shapes = {"token_embd": (len(names), width), "output_norm": (width,)} | {f"blk.0.{name}": shape for name, shape in {
+        "attn_norm": (width,), "attn_q": (width, width), "attn_k": (width, width), "attn_v": (width, width),
+        "attn_output": (width, width), "ffn_norm": (width,), "ffn_gate": (inner, width), "ffn_up": (inner, width),
+        "ffn_down": (width, inner)}.items()}
+    for name, shape in shapes.items():
+        kind = numpy.float16 if len(shape) > 1 else numpy.float32
+        writer.add_tensor(f"{name}.weight", rng.normal(0, 1, shape).astype(kind))
+    finish(writer)
+    texts = SENTENCES + ["", " ", "the", " the", "  two spaces", "tab\there", "日本語 🦊", "é ü ß", "thethethe", "fox\n\n dog ",
+                         "\u00a0 quick\u2014brown", "0123456789", "aaaaaaaaaaaaaaaaaaaaaaaa", "in range of the dog's tokenizer"]
+    expected = [{"text": text, "ids": processor.encode(text), "decoded": processor.decode(processor.encode(text))}
+                for text in texts]
+    (HERE / "gguf/sentence_piece.json").write_text(json.dumps(expected, ensure_ascii=False))
+
+
 if __name__ == "__main__":
     types()
     gpt2()
     llama()
     bert()
+    sentence_piece()
     print(f"made {HERE / 'gguf'}")

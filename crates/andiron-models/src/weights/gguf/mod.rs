@@ -9,6 +9,7 @@ mod config;
 mod file;
 mod from_config;
 mod names;
+mod sentence_piece;
 mod source;
 mod tokenizer;
 mod value;

@@ -1,7 +1,7 @@
 //! The `tokenizer.json` and the chat template that a GGUF file's metadata amount to.
 //!
-//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`) and BERT's word pieces (`bert`). The file names its pre-tokenizer instead of spelling it
-//! out; the patterns are those of the published tokenizers of that name.
+//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`), SentencePiece's BPE (`llama`) and BERT's word pieces (`bert`). Of byte-level BPE
+//! the file names the pre-tokenizer instead of spelling it out; the patterns are those of the published tokenizers of that name.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::file::{GgufError, GgufFile};
 use super::value::Value;
-use super::word_piece;
+use super::{sentence_piece, word_piece};
 
 pub(super) const MODEL: &str = "tokenizer.ggml.model";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
@@ -81,20 +81,15 @@ pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufE
 /// The `tokenizer.json` of the tokenizer in a GGUF file.
 ///
 /// # Errors
-/// If the file has none, its parts contradict each other, or it is neither word pieces (`bert`) nor byte-level BPE
-/// (`gpt2`) with a pre-tokenizer that is known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
+/// If the file has none, its parts contradict each other, or it is neither word pieces (`bert`) nor SentencePiece's BPE
+/// (`llama`) nor byte-level BPE (`gpt2`) with a pre-tokenizer that is known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
 pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
     let tokens = Tokens::of(file)?;
     match file.wanted(MODEL, "a string", Value::as_str)? {
         WORD_PIECE => word_piece::tokenizer_json(file, &tokens),
         "gpt2" => byte_level(file, &tokens),
-        model => Err(not_supported(
-            file,
-            MODEL,
-            &format!(
-                "{model} is neither gpt2, which is byte-level BPE, nor {WORD_PIECE}, which is word pieces"
-            ),
-        )),
+        "llama" => sentence_piece::tokenizer_json(file, &tokens),
+        model => Err(not_supported(file, MODEL, &format!("{model} is none of gpt2, llama and {WORD_PIECE}"))),
     }
 }
 
@@ -146,7 +141,7 @@ fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
         "added_tokens": added,
         "normalizer": splitting.normalizer(),
         "pre_tokenizer": splitting.pre_tokenizer(),
-        "post_processor": post_processor(file, tokens.names)?,
+        "post_processor": post_processor(file, tokens)?,
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": {
             "type": "BPE",
@@ -204,27 +199,50 @@ fn merges(file: &GgufFile, vocab: &Map<String, Json>) -> Result<Vec<Json>, GgufE
 }
 
 /// Puts the token that begins a text in front, if the file asks for it.
-fn post_processor(file: &GgufFile, tokens: &[String]) -> Result<Json, GgufError> {
+fn post_processor(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
     let bytes = json!({
         "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true,
     });
-    if file.optional(ADD_BOS, "true or false", Value::as_bool)? != Some(true) {
-        return Ok(bytes);
+    let begins = file.optional(ADD_BOS, "true or false", Value::as_bool)? == Some(true);
+    Ok(match begin_and_end(file, tokens, begins.then_some(BOS), None)? {
+        Json::Null => bytes,
+        template => json!({ "type": "Sequence", "processors": [bytes, template] }),
+    })
+}
+
+/// Puts tokens around each text, told by the keys under which their ids stand; null if there are none.
+pub(super) fn begin_and_end(
+    file: &GgufFile,
+    tokens: &Tokens<'_>,
+    begin: Option<&'static str>,
+    end: Option<&'static str>,
+) -> Result<Json, GgufError> {
+    let mut special = Map::new();
+    let mut named = |key: Option<&'static str>| -> Result<Option<&str>, GgufError> {
+        let Some(key) = key else { return Ok(None) };
+        let id = file.wanted(key, "the id of a token", |value| {
+            value.as_usize().filter(|&id| id < tokens.names.len())
+        })?;
+        let token = tokens.names[id].as_str();
+        special.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
+        Ok(Some(token))
+    };
+    let (begin, end) = (named(begin)?, named(end)?);
+    if special.is_empty() {
+        return Ok(Json::Null);
     }
-    let id =
-        file.wanted(BOS, "the id of a token", |value| value.as_usize().filter(|&id| id < tokens.len()))?;
-    let bos = json!({ "SpecialToken": { "id": tokens[id], "type_id": 0 } });
-    let special = json!({ "id": tokens[id], "ids": [id], "tokens": [tokens[id]] });
-    let first = json!({ "Sequence": { "id": "A", "type_id": 0 } });
-    let second = json!({ "Sequence": { "id": "B", "type_id": 1 } });
-    let second_bos = json!({ "SpecialToken": { "id": tokens[id], "type_id": 1 } });
-    let template = json!({
+    let around = |sequence: &str, type_id: u64| {
+        let token = |token: &str| json!({ "SpecialToken": { "id": token, "type_id": type_id } });
+        let text = json!({ "Sequence": { "id": sequence, "type_id": type_id } });
+        begin.map(token).into_iter().chain([text]).chain(end.map(token)).collect::<Vec<_>>()
+    };
+    let pair = [around("A", 0), around("B", 1)].concat();
+    Ok(json!({
         "type": "TemplateProcessing",
-        "single": [bos, first],
-        "pair": [bos, first, second_bos, second],
-        "special_tokens": { tokens[id].as_str(): special },
-    });
-    Ok(json!({ "type": "Sequence", "processors": [bytes, template] }))
+        "single": around("A", 0),
+        "pair": pair,
+        "special_tokens": special,
+    }))
 }
 
 /// How a text is taken apart before merging.
