@@ -7,22 +7,35 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Mutex;
 
 use andiron_core::DeviceSpec;
 use andiron_kernels::random::Seed;
+use andiron_models::bundle::GgufOptions;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::weights::names;
 use andiron_models::{DecoderBundle, DecoderConfig};
 use burn::tensor::Device;
 use serde_json::{Map, json};
 
+/// The memory is that of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Peak while opening, in units of the model's own size.
 const LIMIT: f64 = 1.1;
 
-/// Most memory that this process has held so far, in bytes.
+/// Most memory that this process has held since the last [`forget_peak`], in bytes.
 fn peak() -> usize {
+    status("VmHWM:")
+}
+
+fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+fn status(what: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
@@ -45,15 +58,38 @@ fn write_zeros(config: &DecoderConfig, dir: &Path, device: &Device) -> usize {
 
 #[test]
 fn opening_peaks_at_the_size_of_the_model() {
+    let _alone = ALONE.lock().unwrap();
     let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).unwrap();
     // The largest tensor comes last, when all the others are there already.
     let sizes =
         Gpt2Config { n_embd: 256, n_layer: 1, tie_word_embeddings: false, ..Gpt2Config::nano(40_000) };
     let dir = tempfile::tempdir().unwrap();
     let size = write_zeros(&DecoderConfig::Gpt2(sizes), dir.path(), &device);
+    forget_peak();
     let before = peak();
     let bundle = DecoderBundle::open(dir.path(), &device).unwrap();
     let share = (peak() - before) as f64 / size as f64;
     assert!(share <= LIMIT, "{share:.2} of the model's {size} bytes");
     assert_eq!(bundle.n_parameters(), size / size_of::<f32>());
+}
+
+#[test]
+fn a_gguf_file_is_in_memory_only_while_it_is_read() {
+    let _alone = ALONE.lock().unwrap();
+    let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).unwrap();
+    let sizes =
+        Gpt2Config { n_embd: 256, n_layer: 1, tie_word_embeddings: false, ..Gpt2Config::nano(40_000) };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let bundle = DecoderBundle::init(DecoderConfig::Gpt2(sizes), Seed::new(1), &device);
+    let size = bundle.n_parameters() * size_of::<f32>();
+    bundle.save_gguf(&path, GgufOptions { half: true, ..GgufOptions::default() }).unwrap();
+    drop(bundle);
+    let before = status("VmRSS:");
+    assert!(before < size / 2, "{before} bytes are still held of {size}");
+    forget_peak();
+    let bundle = DecoderBundle::open(&path, &device).unwrap();
+    let share = (peak() - before) as f64 / size as f64;
+    assert!((1.0..=LIMIT).contains(&share), "{share:.2} of the model's {size} bytes");
+    assert_eq!(bundle.n_parameters() * size_of::<f32>(), size);
 }

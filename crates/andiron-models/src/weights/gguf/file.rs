@@ -16,6 +16,9 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 pub(super) const ALIGNMENT: &str = "general.alignment";
 
+/// Bytes that are dequantised at once, so that a tensor's bytes never stand beside its elements.
+const READ_AT_ONCE: usize = 1 << 20;
+
 /// Dimensions of a tensor, at most.
 const MAX_DIMS: u32 = 4;
 /// Arrays in arrays, at most: no known key goes beyond one.
@@ -123,6 +126,19 @@ impl GgufFile {
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, GgufError> {
         let tensor = self.required(name)?;
         Ok(tensor.element.to_f32(&self.map[tensor.bytes.clone()]))
+    }
+
+    /// The same, with the file's own bytes out of memory again as they are read.
+    pub(super) fn read_f32_once(&mut self, name: &str) -> Result<Vec<f32>, GgufError> {
+        let TensorEntry { element, bytes, shape, .. } = self.required(name)?.clone();
+        let step = (READ_AT_ONCE / element.block_bytes()).max(1) * element.block_bytes();
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for start in bytes.clone().step_by(step) {
+            let part = start..bytes.end.min(start + step);
+            values.extend(element.to_f32(&self.map[part.clone()]));
+            self.map.release(part);
+        }
+        Ok(values)
     }
 
     fn required(&self, name: &str) -> Result<&TensorEntry, GgufError> {

@@ -59,10 +59,16 @@ impl GgufWeights {
     /// # Errors
     /// If there is no such tensor.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, GgufError> {
+        let (ours, layout) = self.place(name)?;
+        let values = self.file.read_f32(&ours)?;
+        let shape = self.file.tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
+        Ok(layout.to_hf(values, shape))
+    }
+
+    /// The name in the file of the tensor that Hugging Face calls `name`, and how its rows lie there.
+    fn place(&self, name: &str) -> Result<(String, Layout), GgufError> {
         let missing = || GgufError::NoTensor { path: self.file.path().to_owned(), tensor: name.to_owned() };
-        let (ours, layout) = self.names.get(name).ok_or_else(missing)?;
-        let tensor = self.file.tensor(ours).ok_or_else(missing)?;
-        Ok(layout.to_hf(self.file.read_f32(ours)?, &tensor.shape))
+        self.names.get(name).cloned().ok_or_else(missing)
     }
 }
 
@@ -72,7 +78,10 @@ impl TensorSource for GgufWeights {
     }
 
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
-        Ok(Self::read_f32(self, name)?)
+        let (ours, layout) = self.place(name)?;
+        let values = self.file.read_f32_once(&ours)?;
+        let shape = self.file.tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
+        Ok(layout.to_hf(values, shape))
     }
 }
 
