@@ -1,12 +1,28 @@
 //! Text in, text out: a decoder with its tokenizer, and one generation from prompt to finish reason.
 
 use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
-use andiron_models::generate::{Decoding, FinishReason, GenerateOptions, NextToken, SamplingParams};
+use std::ops::ControlFlow;
+
+use andiron_models::generate::{
+    Decoding, FinishReason, GenerateError, GenerateOptions, Generated, NextToken, SamplingParams, Token,
+    generate_batch,
+};
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::exit::Usage;
 use crate::model::TextModel;
+
+/// What is to be generated.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The ids to continue.
+    pub prompt: Vec<u32>,
+    /// How.
+    pub options: GenerateOptions,
+    /// Strings before which the text ends.
+    pub stops: Vec<String>,
+}
 
 /// What one generation gave.
 #[derive(Clone, Debug)]
@@ -46,6 +62,37 @@ impl TextModel {
         options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
         complete(&self.bundle, self.tokenizer.as_ref(), prompt, options, stops, show)
     }
+
+    /// Generates from several prompts together, each with its own options and stop strings.
+    pub fn generate_all(&self, requests: Vec<Request>) -> Vec<anyhow::Result<Completion>> {
+        let text = |request: &mut Request| {
+            let stop_ids = &mut request.options.stop_ids;
+            stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
+            Text::new(self.tokenizer.as_ref(), stop_ids.clone(), &request.stops)
+        };
+        // A text that cannot begin, or in which the tokenizer fails, is that request's error only.
+        let (mut texts, mut prompts) = (Vec::new(), Vec::new());
+        for mut request in requests {
+            texts.push(text(&mut request));
+            prompts.push((request.prompt, request.options));
+        }
+        let done = generate_batch(&self.bundle, prompts, |row, token| {
+            let pushed = texts[row].as_mut().map(|text| text.push(token, |_| ()));
+            match pushed {
+                Ok(Ok(flow)) => flow,
+                Ok(Err(error)) => {
+                    texts[row] = Err(error);
+                    ControlFlow::Break(())
+                }
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        let finish = |(text, done): (anyhow::Result<Text>, Result<Generated, GenerateError>)| {
+            let Generated { tokens, finish_reason } = done?;
+            text?.finish(tokens.iter().map(|token| token.id).collect(), Some(finish_reason), |_| ())
+        };
+        texts.into_iter().zip(done).map(finish).collect()
+    }
 }
 
 /// Generates from `prompt`, calling `show` with each piece of text as soon as it is certain.
@@ -57,46 +104,81 @@ pub fn complete<M: NextToken>(
     stops: &[String],
     mut show: impl FnMut(&str),
 ) -> anyhow::Result<Completion> {
-    anyhow::ensure!(
-        stops.is_empty() || tokenizer.is_some(),
-        "a stop string needs a tokenizer and the model directory has no tokenizer.json"
-    );
-    let stop_ids = options.stop_ids.clone();
+    let mut text = Text::new(tokenizer, options.stop_ids.clone(), stops)?;
     let mut decoding = Decoding::new(model, prompt, options)?;
-    let mut stream = tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip));
-    let mut matcher = StopMatcher::new(stops.iter().cloned())?;
-    let mut text = String::new();
-    let mut add = |piece: &str, text: &mut String| {
-        show(piece);
-        text.push_str(piece);
-    };
-    let mut sum_logprob = 0.0;
-    let mut stopped = false;
     while let Some(token) = decoding.next_token(model)? {
-        sum_logprob += f64::from(token.logprob);
-        let Some(stream) = &mut stream else { continue };
-        if !stop_ids.contains(&token.id) {
-            let output = matcher.push(&stream.push(token.id)?);
-            add(&output.text, &mut text);
-            if output.stopped.is_some() {
-                stopped = true;
-                break;
+        if text.push(&token, &mut show)?.is_break() {
+            break;
+        }
+    }
+    text.finish(decoding.generated().to_vec(), decoding.finish_reason(), show)
+}
+
+/// A text as its tokens come.
+struct Text {
+    stream: Option<StreamDecoder>,
+    matcher: StopMatcher,
+    stop_ids: Vec<u32>,
+    text: String,
+    sum_logprob: f64,
+    stopped: bool,
+}
+
+impl Text {
+    fn new(tokenizer: Option<&Tokenizer>, stop_ids: Vec<u32>, stops: &[String]) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            stops.is_empty() || tokenizer.is_some(),
+            "a stop string needs a tokenizer and the model directory has no tokenizer.json"
+        );
+        Ok(Self {
+            stream: tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip)),
+            matcher: StopMatcher::new(stops.iter().cloned())?,
+            stop_ids,
+            text: String::new(),
+            sum_logprob: 0.0,
+            stopped: false,
+        })
+    }
+
+    /// Takes the next token, and says whether a stop string has come.
+    fn push(&mut self, token: &Token, show: impl FnMut(&str)) -> anyhow::Result<ControlFlow<()>> {
+        self.sum_logprob += f64::from(token.logprob);
+        if let Some(stream) = &mut self.stream
+            && !self.stop_ids.contains(&token.id)
+        {
+            let piece = stream.push(token.id)?;
+            self.add(&piece, show);
+        }
+        Ok(if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn add(&mut self, piece: &str, mut show: impl FnMut(&str)) {
+        let output = self.matcher.push(piece);
+        show(&output.text);
+        self.text.push_str(&output.text);
+        self.stopped |= output.stopped.is_some();
+    }
+
+    fn finish(
+        mut self,
+        ids: Vec<u32>,
+        reason: Option<FinishReason>,
+        mut show: impl FnMut(&str),
+    ) -> anyhow::Result<Completion> {
+        if let (Some(stream), false) = (self.stream.take(), self.stopped) {
+            self.add(&stream.finish()?, &mut show);
+            if !self.stopped {
+                let rest = self.matcher.finish();
+                show(&rest);
+                self.text.push_str(&rest);
             }
         }
+        let finish_reason = match reason {
+            Some(reason) if !self.stopped => reason,
+            _ => FinishReason::Stop,
+        };
+        Ok(Completion { text: self.text, ids, finish_reason, sum_logprob: self.sum_logprob })
     }
-    if let (Some(stream), false) = (stream, stopped) {
-        let output = matcher.push(&stream.finish()?);
-        add(&output.text, &mut text);
-        stopped = output.stopped.is_some();
-        if !stopped {
-            add(&matcher.finish(), &mut text);
-        }
-    }
-    let finish_reason = match decoding.finish_reason() {
-        Some(reason) if !stopped => reason,
-        _ => FinishReason::Stop,
-    };
-    Ok(Completion { text, ids: decoding.generated().to_vec(), finish_reason, sum_logprob })
 }
 
 /// How the next token is chosen, on the command line.

@@ -41,13 +41,15 @@ impl KvCache {
         Self { layers: vec![LayerCache::default(); n_layers], len: 0, max_len, rows: None }
     }
 
-    /// The same for rows with padding before them: what is written there is seen by nobody.
+    /// The same for rows with padding before them: what is written there is seen by nobody, and takes no room from the
+    /// row.
     ///
     /// # Panics
     /// If something was computed already.
     pub fn over(self, rows: Rows) -> Self {
         assert!(self.is_empty(), "rows are told before anything is computed");
-        Self { rows: Some(rows), ..self }
+        let padding = rows.spans().iter().map(|span| span.start).max().unwrap_or(0);
+        Self { rows: Some(rows), max_len: self.max_len.saturating_add(padding), ..self }
     }
 
     /// Which columns belong to each row; `None` if all do.

@@ -52,7 +52,10 @@ impl Embedding {
     /// If the entries do not exist.
     pub fn positions(&self, columns: usize, offset: usize, cx: &Forward<'_>) -> Tensor<3> {
         let [n_entries, d_model] = self.weight.val().dims();
-        let end = cx.start() + columns + offset;
+        // Padding before a row takes no position.
+        let padding =
+            cx.rows().and_then(|rows| rows.spans().iter().map(|span| span.start).min()).unwrap_or(0);
+        let end = (cx.start() + columns).saturating_sub(padding) + offset;
         assert!(end <= n_entries, "position entries up to {end} of {n_entries}");
         if cx.rows().is_some() {
             return self.forward(cx.position_ids(columns, offset, &self.weight.val().device()));

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
-use crate::generate::{Beams, Logits, NextToken};
+use crate::generate::{Batched, Logits, NextToken};
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError};
@@ -232,7 +232,7 @@ pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
     logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
 }
 
-impl Beams for DecoderBundle {
+impl Batched for DecoderBundle {
     type State = KvCache;
 
     fn vocab_size(&self) -> usize {
@@ -243,14 +243,14 @@ impl Beams for DecoderBundle {
         self.config.max_positions()
     }
 
-    fn begin_beams(&self, prompt: &[u32], n: usize) -> (KvCache, Vec<f32>) {
-        let mut cache = self.begin();
-        let logits = self.extend(&mut cache, prompt, Logits::Last);
-        cache.select(&vec![0; n]);
+    fn begin_batch(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
+        let (ids_bt, mut cache) = pad_left(prompts, self.begin(), &self.device);
+        let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(&mut cache));
+        let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
         (cache, logits)
     }
 
-    fn extend_beams(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
         let hidden_btd = self.model.hidden(one_column(ids, &self.device), &mut Forward::cached(cache));
         floats(self.model.logits(hidden_btd))
@@ -277,6 +277,28 @@ pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Re
     weights::save(model, dir)?
         .into_iter()
         .try_for_each(|weights| open(&weights).map_err(|source| SaveError::Io { path: weights, source }))
+}
+
+/// Prompts of different lengths as one batch `[prompts, longest]` that ends in one column, and `cache` told so.
+///
+/// # Panics
+/// If there is no prompt, or one is empty.
+pub(crate) fn pad_left(prompts: &[&[u32]], cache: KvCache, device: &Device) -> (Tensor<2, Int>, KvCache) {
+    assert!(prompts.iter().all(|ids| !ids.is_empty()), "a sequence is continued from at least one id");
+    let columns = prompts.iter().map(|ids| ids.len()).max().expect("a batch has at least one prompt");
+    let mut flat = Vec::with_capacity(prompts.len() * columns);
+    for ids in prompts {
+        // Nobody sees what stands there; every vocabulary has the id 0.
+        flat.extend(std::iter::repeat_n(0, columns - ids.len()));
+        flat.extend(ids.iter().map(|&id| id as i32));
+    }
+    let ids_bt = Tensor::from_data(TensorData::new(flat, [prompts.len(), columns]), device);
+    // Without padding every column counts, which is the faster case.
+    let cache = match prompts.iter().all(|ids| ids.len() == columns) {
+        true => cache,
+        false => cache.over(Rows::padded_left(prompts.iter().map(|ids| columns - ids.len()))),
+    };
+    (ids_bt, cache)
 }
 
 /// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.

@@ -7,7 +7,10 @@ mod common;
 use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
-use andiron_models::generate::{Decoding, GenerateOptions, Logits, NextToken, SamplingParams};
+use andiron_models::generate::{
+    Decoding, FinishReason, GenerateError, GenerateOptions, Generated, Logits, NextToken, SamplingParams,
+    Token, WhenFull, generate_batch,
+};
 use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
 use burn::tensor::Tensor;
 use common::{assert_close, device, floats, ids};
@@ -205,4 +208,95 @@ fn lookup_gives_the_same_greedy_text() {
         };
         assert_eq!(text(0), text(5), "{}", bundle.config.model_type());
     }
+}
+
+/// What one prompt gets alone.
+fn alone(
+    bundle: &DecoderBundle,
+    prompt: &[u32],
+    options: GenerateOptions,
+) -> Result<Generated, GenerateError> {
+    let mut decoding = Decoding::new(bundle, prompt, options)?;
+    let mut tokens = Vec::new();
+    while let Some(token) = decoding.next_token(bundle)? {
+        tokens.push(token);
+    }
+    Ok(Generated { tokens, finish_reason: decoding.finish_reason().unwrap() })
+}
+
+fn ids_of(generated: &Generated) -> (Vec<u32>, FinishReason) {
+    (generated.tokens.iter().map(|token| token.id).collect(), generated.finish_reason)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn prompts_of_any_lengths_get_together_what_each_gets_alone(
+        which in 0..N_CONFIGS,
+        prompts in prop::collection::vec((sequence(1..CONTEXT - 1), 0..CONTEXT, any::<u64>(), any::<bool>()), 1..6),
+    ) {
+        let bundle = bundle(which);
+        let request = |(prompt, max_new_tokens, seed, greedy): &(Vec<u32>, usize, u64, bool)| {
+            let temperature = if *greedy { 0.0 } else { 1.0 };
+            let sampling = SamplingParams { temperature, seed: *seed, ..SamplingParams::default() };
+            let options = GenerateOptions {
+                sampling,
+                max_new_tokens: *max_new_tokens,
+                stop_ids: vec![3, 5],
+                top_logprobs: 2,
+                ..GenerateOptions::default()
+            };
+            (prompt.clone(), options)
+        };
+        let requests: Vec<_> = prompts.iter().map(request).collect();
+        let mut shown: Vec<Vec<Token>> = vec![Vec::new(); requests.len()];
+        let together = generate_batch(&bundle, requests.clone(), |row, token| {
+            shown[row].push(token.clone());
+            std::ops::ControlFlow::Continue(())
+        });
+        for (((prompt, options), together), shown) in requests.into_iter().zip(together).zip(shown) {
+            let together = together.unwrap();
+            prop_assert_eq!(&together.tokens, &shown);
+            let alone = alone(&bundle, &prompt, options).unwrap();
+            prop_assert_eq!(ids_of(&together), ids_of(&alone));
+            let logprobs = |generated: &Generated| -> Vec<f32> {
+                let all = |token: &Token| [token.logprob].into_iter().chain(token.top.iter().map(|top| top.1)).collect::<Vec<_>>();
+                generated.tokens.iter().flat_map(all).collect()
+            };
+            assert_close("log-probabilities", &logprobs(&together), &logprobs(&alone), TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_fails_or_is_stopped_harms_no_other() {
+    let bundle = bundle(1);
+    let options = GenerateOptions {
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        max_new_tokens: 6,
+        ..GenerateOptions::default()
+    };
+    let slide = GenerateOptions { when_full: WhenFull::Slide, ..options.clone() };
+    let requests = vec![
+        (vec![1, 2, 3], options.clone()),
+        (vec![], options.clone()),
+        (vec![7], slide),
+        (vec![4, 9], options.clone()),
+        (vec![1; CONTEXT], options.clone()),
+    ];
+    let results = generate_batch(&bundle, requests, |row, _| match row {
+        3 => std::ops::ControlFlow::Break(()),
+        _ => std::ops::ControlFlow::Continue(()),
+    });
+    assert_eq!(
+        ids_of(results[0].as_ref().unwrap()),
+        ids_of(&alone(&bundle, &[1, 2, 3], options.clone()).unwrap())
+    );
+    assert_eq!(results[1], Err(GenerateError::EmptyPrompt));
+    assert_eq!(results[2], Err(GenerateError::NotInBatch { option: "when_full: slide" }));
+    let stopped = results[3].as_ref().unwrap();
+    assert_eq!((stopped.tokens.len(), stopped.finish_reason), (1, FinishReason::Stop));
+    assert!(matches!(results[4], Err(GenerateError::PromptTooLong { .. })));
+    assert!(generate_batch(&bundle, Vec::new(), |_, _| std::ops::ControlFlow::Continue(())).is_empty());
 }

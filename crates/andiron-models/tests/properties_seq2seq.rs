@@ -11,7 +11,9 @@ use andiron_core::cache::Memory;
 use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{Logits, NextToken};
+use andiron_models::generate::{
+    Decoding, GenerateOptions, Logits, NextToken, SamplingParams, generate_batch,
+};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use common::{assert_close, device, floats, ids};
 use proptest::prelude::*;
@@ -205,5 +207,32 @@ fn dropout_is_drawn_from_the_seed() {
         assert_eq!(logits(Some(1)), logits(Some(1)), "{name}");
         assert_ne!(logits(Some(1)), logits(Some(2)), "{name}");
         assert_ne!(logits(Some(1)), logits(None), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn targets_of_one_source_get_together_what_each_gets_alone(
+        numbers in prop::collection::vec(0..1000u32, 1..LONGEST),
+        prefixes in prop::collection::vec((prop::collection::vec(0..1000u32, 0..5), any::<u64>(), 1..8usize), 1..5),
+    ) {
+        for (name, bundle) in bundles() {
+            let model = Conditioned::new(bundle, &source(bundle, &numbers));
+            let request = |(prefix, seed, max_new_tokens): &(Vec<u32>, u64, usize)| {
+                let prompt = [vec![model.start()], target(bundle, prefix)].concat();
+                let sampling = SamplingParams { seed: *seed, ..SamplingParams::default() };
+                (prompt, GenerateOptions { sampling, max_new_tokens: *max_new_tokens, ..GenerateOptions::default() })
+            };
+            let requests: Vec<_> = prefixes.iter().map(request).collect();
+            let together = generate_batch(&model, requests.clone(), |_, _| std::ops::ControlFlow::Continue(()));
+            for ((prompt, options), together) in requests.into_iter().zip(together) {
+                let mut decoding = Decoding::new(&model, &prompt, options).unwrap();
+                while decoding.next_token(&model).unwrap().is_some() {}
+                let ids: Vec<u32> = together.unwrap().tokens.iter().map(|token| token.id).collect();
+                prop_assert_eq!(ids.as_slice(), decoding.generated(), "{}", name);
+            }
+        }
     }
 }

@@ -211,6 +211,43 @@ fn a_generation_is_held_to_what_its_row_or_the_command_line_says() {
 }
 
 #[test]
+fn rows_that_are_continued_together_get_what_each_gets_alone() {
+    let place = Place::with_model();
+    let input = [
+        json!({ "id": 1, "prompt": "Ham", "max_tokens": 9, "seed": 3 }),
+        json!({ "id": 2, "prompt": "To be, or not", "max_tokens": 4 }),
+        json!({ "id": 3, "prompt": "~" }),
+        json!({ "id": 4, "prompt": "a", "max_tokens": 20, "stop": ["e", " "] }),
+        json!("no row"),
+        json!({ "id": 6, "prompt": "the ", "regex": "[a-c]{3}" }),
+        json!({ "id": 7, "prompt": "I", "strange": 1 }),
+        json!({ "id": 8, "prompt": "A much longer prompt than the others, longer than the model reads" }),
+        json!({ "id": 9, "prompt": "I", "max_tokens": 0 }),
+    ];
+    let text: String = input.iter().map(|row| format!("{row}\n")).collect();
+    let run = |size: &str| {
+        let ran = place.run_with_input(&[GENERATE, &["--batch-size", size]].concat(), &text);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let mut rows = rows(&ran.out);
+        for row in &mut rows {
+            // Sums of logarithms may differ in the last bits.
+            if let Some(sum) = row.get("sum_logprob").and_then(Value::as_f64) {
+                row["sum_logprob"] = json!((sum * 1e4).round());
+            }
+        }
+        rows
+    };
+    let alone = run("1");
+    assert_eq!(alone.len(), input.len());
+    let failed: Vec<usize> = (0..alone.len()).filter(|&at| alone[at].get("error").is_some()).collect();
+    assert_eq!(failed, [2, 4, 6, 7], "{alone:?}");
+    for size in ["2", "3", "100"] {
+        assert_eq!(run(size), alone, "batches of {size}");
+    }
+    check_failure(&place.run(&[GENERATE, &["--batch-size", "0"]].concat()), 2, &["batch-size"]);
+}
+
+#[test]
 fn the_pieces_of_a_gguf_file_are_those_of_sentencepiece() {
     let place = Place::new();
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../andiron-models/tests/golden/gguf");

@@ -5,9 +5,9 @@ use andiron_core::{Forward, KvCache};
 use burn::tensor::Device;
 
 use super::{Seq2SeqBundle, Seq2SeqGeneration, Seq2SeqModel};
-use crate::bundle::{floats, one_column, one_row, wanted_columns};
+use crate::bundle::{floats, one_column, one_row, pad_left, wanted_columns};
 use crate::family::EncoderDecoder;
-use crate::generate::{Beams, Logits, NextToken};
+use crate::generate::{Batched, Logits, NextToken};
 
 /// Longest target if neither the directory nor the model sets a limit: what T5 was trained with.
 const UNSAID_LIMIT: usize = 512;
@@ -66,6 +66,15 @@ impl Conditioned {
         Self { rules: None, longest: self.model.new_cache().room(), ..self }
     }
 
+    /// What was read, for `n` targets.
+    fn memory_of(&self, n: usize) -> Memory {
+        let mut memory = self.memory.clone();
+        if n > 1 {
+            memory.select(&vec![0; n]);
+        }
+        memory
+    }
+
     /// The id that a target begins with.
     pub fn start(&self) -> u32 {
         self.start
@@ -108,9 +117,9 @@ impl NextToken for Conditioned {
     }
 }
 
-impl Beams for Conditioned {
-    /// What is known of the targets, and the source, once for each target.
-    type State = (KvCache, Memory);
+impl Batched for Conditioned {
+    /// What is known of the targets; the source, once for each target; how many there are.
+    type State = (KvCache, Memory, usize);
 
     fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -120,19 +129,19 @@ impl Beams for Conditioned {
         self.longest
     }
 
-    fn begin_beams(&self, prompt: &[u32], n: usize) -> (Self::State, Vec<f32>) {
-        let mut cache = self.model.new_cache();
-        let ids_bt = one_row(prompt, &self.device);
-        let hidden_btd = self.model.hidden(ids_bt, &self.memory, &mut Forward::cached(&mut cache));
+    fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
+        let (ids_bt, mut cache) = pad_left(prompts, self.model.new_cache(), &self.device);
+        let memory = self.memory_of(prompts.len());
+        let hidden_btd = self.model.hidden(ids_bt, &memory, &mut Forward::cached(&mut cache));
         let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
-        let mut memory = self.memory.clone();
-        cache.select(&vec![0; n]);
-        memory.select(&vec![0; n]);
-        ((cache, memory), logits)
+        ((cache, memory, prompts.len()), logits)
     }
 
-    fn extend_beams(&self, (cache, memory): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn extend_batch(&self, (cache, memory, n): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
+        if *n != rows.len() {
+            (*memory, *n) = (self.memory_of(rows.len()), rows.len());
+        }
         let hidden_btd =
             self.model.hidden(one_column(ids, &self.device), memory, &mut Forward::cached(cache));
         floats(self.model.logits(hidden_btd))

@@ -6,38 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::repeats::for_each_repeat;
-use super::{GenerateError, SamplingError, log_sum_exp};
+use super::{Batched, GenerateError, SamplingError, log_sum_exp};
 
 /// The score of a beam that has nothing to say: lower than any sequence's, and finite.
 const NOTHING: f32 = -1e9;
-
-/// A model that continues several sequences at once.
-pub trait Beams {
-    /// The decoding state of all sequences.
-    type State;
-
-    /// Number of ids the model predicts.
-    fn vocab_size(&self) -> usize;
-
-    /// Longest sequence, prompt and generated ids together.
-    fn context_len(&self) -> usize;
-
-    /// Reads a prompt: the state of `n` sequences that all begin with it, and the logits of what comes next.
-    ///
-    /// # Shape
-    /// `prompt`: `[t]` → `[vocab_size]`.
-    fn begin_beams(&self, prompt: &[u32], n: usize) -> (Self::State, Vec<f32>);
-
-    /// Replaces the sequences by those at `rows`, in this order, with one more id each.
-    ///
-    /// # Shape
-    /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
-    fn extend_beams(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
-
-    /// Gives minus infinity to the scores of ids that must not follow a sequence of `len` ids, prompt included, where
-    /// none may have more than `longest`.
-    fn rule_out(&self, _len: usize, _longest: usize, _scores_v: &mut [f32]) {}
-}
 
 /// When a beam search ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,7 +148,7 @@ pub struct Hypothesis {
 /// # Errors
 /// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::IdOutsideVocabulary`] for ids of
 /// the prompt or stop ids, [`GenerateError::Sampling`] for settings out of range or logits that are no numbers.
-pub fn beam_search<M: Beams>(
+pub fn beam_search<M: Batched>(
     model: &M,
     prompt: &[u32],
     options: &BeamOptions,
@@ -201,7 +173,7 @@ pub fn beam_search<M: Beams>(
     let longest = context.min(prompt.len().saturating_add(options.max_new_tokens));
     let width = options.num_beams / options.num_beam_groups;
     let mut groups = vec![Group::new(prompt, width); options.num_beam_groups];
-    let (mut state, first) = model.begin_beams(prompt, options.num_beams);
+    let (mut state, first) = model.begin_batch(&[prompt]);
     let mut logits = first.repeat(options.num_beams);
     for len in prompt.len()..longest {
         let search = Search { model, options, prompt_len: prompt.len(), longest, len };
@@ -218,9 +190,13 @@ pub fn beam_search<M: Beams>(
         let offset = |(number, group): (usize, &Group)| {
             group.running.iter().map(move |beam| number * width + beam.parent).collect::<Vec<_>>()
         };
-        let rows: Vec<usize> = groups.iter().enumerate().flat_map(offset).collect();
+        let mut rows: Vec<usize> = groups.iter().enumerate().flat_map(offset).collect();
+        if len == prompt.len() {
+            // The prompt was read once for all.
+            rows.fill(0);
+        }
         let ids: Vec<u32> = groups.iter().flat_map(|group| group.running.iter().map(Beam::last)).collect();
-        logits = model.extend_beams(&mut state, &rows, &ids);
+        logits = model.extend_batch(&mut state, &rows, &ids);
     }
     let mut found: Vec<Hypothesis> = groups.into_iter().flat_map(|group| group.finished).collect();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -278,7 +254,7 @@ struct Search<'a, M> {
     len: usize,
 }
 
-impl<M: Beams> Search<'_, M> {
+impl<M: Batched> Search<'_, M> {
     /// Continues the beams of a group, given the logits of each, and the ids that earlier groups chose.
     fn advance(&self, group: &mut Group, logits: &mut [f32], chosen: &[u32]) -> Result<(), SamplingError> {
         let options = self.options;

@@ -1,5 +1,7 @@
 //! One running generation, advanced one step at a time.
 
+pub(super) mod batch;
+
 use std::collections::VecDeque;
 
 use super::constraint::Guide;
@@ -137,6 +139,12 @@ pub enum GenerateError {
         /// Size of the vocabulary.
         vocab_size: usize,
     },
+    /// An option that wants a sequence to have the model for itself.
+    #[error("{option}: not for sequences that are generated together")]
+    NotInBatch {
+        /// The option.
+        option: &'static str,
+    },
     /// No id could be chosen.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -182,7 +190,16 @@ impl<S> Decoding<S> {
         prompt: &[u32],
         options: GenerateOptions,
     ) -> Result<Self, GenerateError> {
-        let vocab_size = model.vocab_size();
+        Self::with_state(model.begin(), model.vocab_size(), model.context_len(), prompt, options)
+    }
+
+    fn with_state(
+        state: S,
+        vocab_size: usize,
+        context: usize,
+        prompt: &[u32],
+        options: GenerateOptions,
+    ) -> Result<Self, GenerateError> {
         let biased: Vec<u32> = options.sampling.logit_bias.iter().map(|bias| bias.0).collect();
         for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids), ("logit_bias", &biased)] {
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -192,7 +209,6 @@ impl<S> Decoding<S> {
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
-        let context = model.context_len();
         let wanted = match options.when_full {
             WhenFull::Stop => options.max_new_tokens.min(1),
             WhenFull::Slide => 0,
@@ -205,7 +221,7 @@ impl<S> Decoding<S> {
             sampler: Sampler::new(options.sampling.clone())?,
             guide,
             options,
-            state: model.begin(),
+            state,
             ids: prompt.to_vec(),
             prompt_len: prompt.len(),
             window_start: 0,
@@ -410,26 +426,26 @@ impl<S> Decoding<S> {
         self.guide.as_ref().is_some_and(Guide::is_over)
     }
 
-    /// Decides whether the generation goes on after the id just pushed.
+    /// Decides whether the generation goes on after the id just pushed, and slides the window if it must.
     fn after_token<M: NextToken<State = S>>(&mut self, model: &M) {
+        self.end_if_done(model.context_len());
+        let in_window = self.ids.len() - self.window_start;
+        if self.finish_reason.is_none() && in_window > model.context_len() {
+            self.window_start = self.ids.len() - (model.context_len() / 2).max(1);
+            self.fed = self.window_start;
+            self.state = model.begin();
+        }
+    }
+
+    /// Ends the generation if the id just pushed is its last.
+    fn end_if_done(&mut self, context: usize) {
         let at_stop_id = self.ids.last().is_some_and(|&id| self.ends_at(id));
         if at_stop_id || (self.ready.is_empty() && self.text_is_over()) {
             self.finish_reason = Some(FinishReason::Stop);
-        } else if self.generated().len() >= self.options.max_new_tokens {
-            self.finish_reason = Some(FinishReason::Length);
         } else {
-            let in_window = self.ids.len() - self.window_start;
-            match self.options.when_full {
-                WhenFull::Stop if in_window >= model.context_len() => {
-                    self.finish_reason = Some(FinishReason::Length)
-                }
-                WhenFull::Slide if in_window > model.context_len() => {
-                    self.window_start = self.ids.len() - (model.context_len() / 2).max(1);
-                    self.fed = self.window_start;
-                    self.state = model.begin();
-                }
-                _ => {}
-            }
+            let full = self.options.when_full == WhenFull::Stop && self.ids.len() >= context;
+            let enough = self.generated().len() >= self.options.max_new_tokens;
+            self.finish_reason = (full || enough).then_some(FinishReason::Length);
         }
     }
 

@@ -45,8 +45,9 @@ mod repeats;
 mod sampler;
 mod sampling_params;
 
-pub use beam::{BeamOptions, Beams, EarlyStopping, Hypothesis, beam_search};
+pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
+pub use decoding::batch::{Batched, Generated, generate_batch};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
 pub use likelihood::{log_sum_exp, top_logprobs};
 pub use next_token::{Logits, NextToken};

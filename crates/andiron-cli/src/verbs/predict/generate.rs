@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
 use crate::grammar::Constraints;
 use crate::model::TextModel;
-use crate::text::Completion;
+use crate::text::{Completion, Request};
 use crate::verbs::generate::finish;
 
 /// Continues by drawing.
@@ -20,10 +20,34 @@ pub(super) struct Generate {
 
 impl Answer for Generate {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let ids = take_ids(&mut row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
-        let (options, stops) = self.wishes.take(&mut row, self.model.tokenizer.as_ref())?;
-        ensure_empty(&row)?;
-        Ok(self::row(self.model.generate(&ids, options, &stops, |_| ()).map_err(RowError::failed)?))
+        let Request { prompt, options, stops } = self.request(&mut row)?;
+        Ok(self::row(self.model.generate(&prompt, options, &stops, |_| ()).map_err(RowError::failed)?))
+    }
+
+    fn answer_all(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let mut answers: Vec<Option<RowError>> = Vec::with_capacity(rows.len());
+        let mut requests = Vec::new();
+        for mut row in rows {
+            answers.push(self.request(&mut row).map(|request| requests.push(request)).err());
+        }
+        let mut done = self.model.generate_all(requests).into_iter();
+        let answer = |error: Option<RowError>| match error {
+            Some(error) => Err(error),
+            None => {
+                let done = done.next().expect("each request has an answer");
+                Ok(row(done.map_err(RowError::failed)?))
+            }
+        };
+        answers.into_iter().map(answer).collect()
+    }
+}
+
+impl Generate {
+    fn request(&self, row: &mut Row) -> Result<Request, RowError> {
+        let prompt = take_ids(row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
+        let (options, stops) = self.wishes.take(row, self.model.tokenizer.as_ref())?;
+        ensure_empty(row)?;
+        Ok(Request { prompt, options, stops })
     }
 }
 

@@ -1,0 +1,157 @@
+//! Several generations at once, one call of the model for all.
+
+use std::ops::ControlFlow;
+
+use super::{Decoding, FinishReason, GenerateError, GenerateOptions, Token, WhenFull};
+
+/// A model that continues several sequences at once.
+pub trait Batched {
+    /// The decoding state of all sequences.
+    type State;
+
+    /// Number of ids the model predicts.
+    fn vocab_size(&self) -> usize;
+
+    /// Longest sequence, prompt and generated ids together.
+    fn context_len(&self) -> usize;
+
+    /// Reads prompts, each of its own length: the state of as many sequences, and the logits of what comes next in each.
+    ///
+    /// # Shape
+    /// `[n]` prompts → `[n, vocab_size]`, row-major.
+    ///
+    /// # Panics
+    /// If there is no prompt, or one is empty or longer than [`context_len`](Self::context_len).
+    fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>);
+
+    /// Replaces the sequences by those at `rows`, in this order, with one more id each. A row may be left out, or be
+    /// there several times to be continued in several ways.
+    ///
+    /// # Shape
+    /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
+    fn extend_batch(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
+
+    /// Gives minus infinity to the scores of ids that must not follow a sequence of `len` ids, prompt included, where
+    /// none may have more than `longest`.
+    fn rule_out(&self, _len: usize, _longest: usize, _scores_v: &mut [f32]) {}
+}
+
+/// What a generation gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The tokens, that with a stop id included.
+    pub tokens: Vec<Token>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+}
+
+/// Continues several prompts together, each by its own options: a call of the model costs little more for many rows than for
+/// one, and a row that ends costs nothing from then on.
+///
+/// Each row gets what it would get alone, whatever stands beside it; two logits that are equal to the last bits may change
+/// places, since products of another size round in another order. `show` is told each token with the number of its
+/// prompt, and ends that row by [`ControlFlow::Break`]. One row's error is that row's only.
+///
+/// Not for [`GenerateOptions::score_prompt`] and [`WhenFull::Slide`], which want a state of their own;
+/// [`GenerateOptions::prompt_lookup`] and [`GenerateOptions::prefill_chunk`] change no result and are passed over.
+///
+/// # Panics
+/// If the model breaks its contract on the number of logits.
+pub fn generate_batch<M: Batched>(
+    model: &M,
+    requests: Vec<(Vec<u32>, GenerateOptions)>,
+    mut show: impl FnMut(usize, &Token) -> ControlFlow<()>,
+) -> Vec<Result<Generated, GenerateError>> {
+    let (vocab_size, context) = (model.vocab_size(), model.context_len());
+    let mut rows: Vec<Result<Row, GenerateError>> = requests
+        .into_iter()
+        .map(|(prompt, options)| Row::new(vocab_size, context, &prompt, options))
+        .collect();
+    // Numbers of the requests whose sequences the model holds.
+    let mut running: Vec<usize> = (0..rows.len()).filter(|&number| goes_on(&rows[number])).collect();
+    let prompts: Vec<&[u32]> = rows.iter().filter(|row| goes_on(row)).flatten().map(Row::prompt).collect();
+    if prompts.is_empty() {
+        return rows.into_iter().map(|row| row.map(Row::finish)).collect();
+    }
+    let (mut state, mut logits) = model.begin_batch(&prompts);
+    loop {
+        assert_eq!(logits.len(), running.len() * vocab_size, "a row of logits for each sequence");
+        let (mut kept, mut ids) = (Vec::new(), Vec::new());
+        for (at, logits_v) in logits.chunks_exact_mut(vocab_size).enumerate() {
+            let number = running[at];
+            let Ok(row) = &mut rows[number] else { continue };
+            model.rule_out(row.decoding.ids.len(), context, logits_v);
+            let token = match row.advance(context, logits_v) {
+                Ok(token) => token,
+                Err(error) => {
+                    rows[number] = Err(error);
+                    continue;
+                }
+            };
+            let id = token.id;
+            if show(number, token).is_break() {
+                row.decoding.finish(FinishReason::Stop);
+            }
+            if goes_on(&rows[number]) {
+                kept.push(at);
+                ids.push(id);
+            }
+        }
+        if kept.is_empty() {
+            return rows.into_iter().map(|row| row.map(Row::finish)).collect();
+        }
+        running = kept.iter().map(|&at| running[at]).collect();
+        logits = model.extend_batch(&mut state, &kept, &ids);
+    }
+}
+
+/// One generation among others.
+struct Row {
+    decoding: Decoding<()>,
+    tokens: Vec<Token>,
+}
+
+fn goes_on(row: &Result<Row, GenerateError>) -> bool {
+    row.as_ref().is_ok_and(|row| row.decoding.finish_reason.is_none())
+}
+
+impl Row {
+    fn new(
+        vocab_size: usize,
+        context: usize,
+        prompt: &[u32],
+        options: GenerateOptions,
+    ) -> Result<Self, GenerateError> {
+        let alone = [
+            ("score_prompt", options.score_prompt),
+            ("when_full: slide", options.when_full == WhenFull::Slide),
+        ];
+        if let Some(&(option, _)) = alone.iter().find(|(_, wanted)| *wanted) {
+            return Err(GenerateError::NotInBatch { option });
+        }
+        let mut decoding = Decoding::with_state((), vocab_size, context, prompt, options)?;
+        if decoding.options.max_new_tokens == 0 {
+            decoding.finish(FinishReason::Length);
+        } else if decoding.text_is_over() {
+            decoding.finish(FinishReason::Stop);
+        }
+        Ok(Self { decoding, tokens: Vec::new() })
+    }
+
+    fn prompt(&self) -> &[u32] {
+        self.decoding.prompt()
+    }
+
+    fn advance(&mut self, context: usize, logits_v: &mut [f32]) -> Result<&Token, GenerateError> {
+        let token = self.decoding.choose(logits_v)?;
+        self.decoding.ids.push(token.id);
+        self.decoding.end_if_done(context);
+        self.tokens.push(token);
+        Ok(&self.tokens[self.tokens.len() - 1])
+    }
+
+    fn finish(self) -> Generated {
+        let finish_reason = self.decoding.finish_reason.expect("rows are given back when they have ended");
+        Generated { tokens: self.tokens, finish_reason }
+    }
+}
