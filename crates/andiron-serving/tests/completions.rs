@@ -336,3 +336,41 @@ async fn one_connection_carries_several_requests() {
         assert!(chunk[..n].starts_with(b"HTTP/1.1 200"));
     }
 }
+
+#[tokio::test]
+async fn a_text_is_held_to_what_the_request_says() {
+    let at = start().await;
+    let choice = json!({ "choice": ["zebra", "yes"] });
+    for (field, value, expected) in [
+        ("structured_outputs", choice, vec!["yes", "zebra"]),
+        ("structured_outputs", json!({ "regex": "(no){2}", "json": null }), vec!["nono"]),
+        ("guided_choice", json!(["abba"]), vec!["abba"]),
+        ("guided_regex", json!("[xy]z"), vec!["xz", "yz"]),
+    ] {
+        for seed in 0..6 {
+            let body = json!({ "prompt": "abc", "seed": seed, field: value, "max_tokens": 12 });
+            let reply = complete(at.address, &body.to_string()).await;
+            assert_eq!(reply.status, 200, "{body}: {}", reply.body);
+            let choice = &reply.json()["choices"][0];
+            assert!(expected.contains(&choice["text"].as_str().unwrap()), "{body}: {choice}");
+            assert_eq!(choice["finish_reason"], "stop", "{body}: {choice}");
+        }
+    }
+    // The alphabet of the model has no brace: nothing it can say is JSON.
+    let schema =
+        json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "object" } } });
+    for format in [json!({ "type": "json_object" }), schema] {
+        let body = json!({ "prompt": "abc", "response_format": format });
+        let reply = complete(at.address, &body.to_string()).await;
+        assert_eq!(reply.status, 400, "{}", reply.body);
+    }
+    // Streams too, and the next request is as free as ever.
+    let body = json!({ "prompt": "abc", "guided_choice": ["abba"], "max_tokens": 12, "stream": true });
+    let reply = post(at.address, "/v1/completions", &body.to_string()).await;
+    let events: Vec<Value> =
+        events(&reply.body).iter().filter_map(|data| serde_json::from_str(data).ok()).collect();
+    let pieces: Vec<&str> = events.iter().filter_map(|event| event["choices"][0]["text"].as_str()).collect();
+    assert_eq!(pieces.concat(), "abba");
+    let free = complete(at.address, r#"{"prompt":"abc","max_tokens":2,"temperature":0}"#).await.json();
+    assert_eq!(free["choices"][0]["text"], "de");
+}

@@ -55,6 +55,11 @@ def main(base_url: str, api_key: str) -> None:
     assert whole.usage.prompt_tokens > 0, whole.usage
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens, whole.usage
 
+    held = complete(extra_body={"structured_outputs": {"regex": "[a-c]{4}"}}).choices[0]
+    assert len(held.text) == 4 and set(held.text) <= set("abc") and held.finish_reason == "stop", held
+    held = complete(extra_body={"structured_outputs": {"choice": ["yes", "no"]}}).choices[0]
+    assert held.text in ("yes", "no"), held
+
     chunks = list(complete(temperature=0, stream=True, stream_options={"include_usage": True}))
     assert "".join(c.choices[0].text for c in chunks if c.choices) == choice.text, chunks
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == choice.finish_reason, chunks

@@ -197,6 +197,12 @@ impl Constraint {
         if let Some(message) = start.get_error() {
             return Err(wrong(message));
         }
+        if !start.is_stopped() && start.compute_mask().is_ok_and(|mask| mask.is_zero()) {
+            return Err(wrong("no token of the vocabulary can begin such a text".to_owned()));
+        }
+        if let Some(message) = start.get_error() {
+            return Err(wrong(message));
+        }
         let unheard = start.grammar_warnings();
         if !unheard.is_empty() {
             return Err(wrong(unheard.join("; ")));

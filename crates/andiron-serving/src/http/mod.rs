@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
+use andiron_models::generate::{Constraint, Grammar};
 use tokio::sync::{Semaphore, watch};
 
 pub use auth::{Access, ApiKey};
@@ -114,6 +115,19 @@ impl App {
     fn next_request(&self) -> (String, u64) {
         let request = Seed::new(self.config.seed).at(self.requests.fetch_add(1, Ordering::Relaxed));
         (format!("cmpl-{:016x}", request.bits(0)), request.bits(1))
+    }
+
+    /// Holds texts to `grammar`, which the field `param` asked for; made on a thread where it may take its time.
+    async fn constrain(
+        self: &Arc<Self>,
+        param: &'static str,
+        grammar: Grammar,
+    ) -> Result<Constraint, ApiError> {
+        // The semaphore is never closed.
+        let _turn = self.tokenizing.acquire().await;
+        let app = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || app.text.constrain(param, grammar)).await;
+        made.unwrap_or_else(|_| Err(ApiError::internal("the grammar could not be read")))
     }
 
     /// Token ids of `text`, computed on a thread where it may take its time.

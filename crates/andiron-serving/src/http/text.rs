@@ -1,6 +1,9 @@
 //! Text at the edge of the API: the one place that touches the tokenizer.
 
+use std::sync::OnceLock;
+
 use andiron_data::tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
+use andiron_models::generate::{Constraint, Grammar, Vocabulary};
 
 use super::ApiError;
 
@@ -8,15 +11,20 @@ use super::ApiError;
 /// begin a text.
 const CONTEXT_IDS: usize = 8;
 
+/// Characters of what is wrong with a grammar: such messages repeat the grammar.
+const MAX_GRAMMAR_MESSAGE: usize = 400;
+
 /// The tokenizer, or the lack of one.
 #[derive(Clone, Debug)]
 pub(crate) struct TextSide {
     tokenizer: Option<Tokenizer>,
+    /// Made when first needed.
+    vocabulary: OnceLock<Vocabulary>,
 }
 
 impl TextSide {
     pub(super) fn new(tokenizer: Option<Tokenizer>) -> Self {
-        Self { tokenizer }
+        Self { tokenizer, vocabulary: OnceLock::new() }
     }
 
     pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
@@ -35,6 +43,24 @@ impl TextSide {
                 ApiError::invalid("prompt", error)
             }
             _ => failed(error),
+        })
+    }
+
+    /// Holds texts to `grammar`, which the field `param` asked for.
+    pub(super) fn constrain(&self, param: &str, grammar: Grammar) -> Result<Constraint, ApiError> {
+        let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ApiError::no_tokenizer(param))?;
+        let vocabulary = match self.vocabulary.get() {
+            Some(vocabulary) => vocabulary,
+            None => {
+                let spellings = tokenizer.spellings().map_err(failed)?;
+                let made = Vocabulary::new(&spellings.tokens, spellings.drops_first_space);
+                let made = made.map_err(|error| ApiError::invalid(param, error))?;
+                self.vocabulary.get_or_init(|| made)
+            }
+        };
+        Constraint::new(vocabulary, grammar).map_err(|error| {
+            let message: String = error.to_string().chars().take(MAX_GRAMMAR_MESSAGE).collect();
+            ApiError::invalid(param, message)
         })
     }
 

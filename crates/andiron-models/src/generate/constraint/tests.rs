@@ -209,6 +209,9 @@ fn what_is_no_grammar_is_refused_in_time_and_harms_nobody() {
         let result = hold(regex(&pattern)).map(|constraint| babble(&constraint, drawn(1)));
         assert!(begun.elapsed() < Duration::from_secs(5), "{result:?} in {:?}", begun.elapsed());
     }
+    let letters = Vocabulary::new(&[b"a".to_vec(), b"b".to_vec()], false).expect("a vocabulary");
+    let unsaid = Constraint::new(&letters, Grammar::json_object());
+    assert!(matches!(unsaid, Err(ConstraintError::Grammar { .. })), "{unsaid:?}");
     assert_eq!(hold(Grammar::Choice(Vec::new())).expect_err("nothing to choose"), ConstraintError::NoChoice);
     let large = hold(regex(&"a".repeat(MAX_GRAMMAR + 1))).expect_err("too large");
     assert_eq!(

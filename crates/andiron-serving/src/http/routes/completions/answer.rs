@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::choice::{Choice, ChoiceOptions, Delta, Logprobs};
+use super::grammar::Asked;
 use super::request::{CompletionRequest, Prompts, StreamOptions};
 use crate::engine::{Event, Generation, Job};
 use crate::http::{Answering, ApiError, App, Phase};
@@ -51,6 +52,10 @@ impl Answer {
         let deadline = Instant::now() + app.config.limits.request_timeout;
         let (id, fresh_seed) = app.next_request();
         let prompts = encode(app, &request).await?;
+        let constraint = match request.grammar.clone() {
+            Some(Asked { param, grammar }) => Some(app.constrain(param, grammar).await?),
+            None => None,
+        };
         let mut jobs = Vec::with_capacity(prompts.len() * request.n);
         let mut choices = Vec::with_capacity(jobs.capacity());
         let mut entries = 0usize;
@@ -75,7 +80,10 @@ impl Answer {
                 let seed = seed_of(&request, fresh_seed, at, copy);
                 jobs.push(Job {
                     prompt: ids.clone(),
-                    options: generate_options(app, &request, max_new_tokens, seed),
+                    options: GenerateOptions {
+                        constraint: constraint.clone(),
+                        ..generate_options(app, &request, max_new_tokens, seed)
+                    },
                 });
             }
         }

@@ -6,6 +6,7 @@ use andiron_models::generate::SamplingParams;
 use serde_json::Value;
 
 use super::choice::ChoiceOptions;
+use super::grammar::{self, Asked};
 use crate::http::fields::Fields;
 use crate::http::{ApiError, App};
 
@@ -20,11 +21,6 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("use_beam_search", &["false"]),
     ("num_beams", &["1"]),
     ("length_penalty", &["1", "1.0"]),
-    ("response_format", &["{\"type\":\"text\"}", "{\"type\": \"text\"}"]),
-    ("structured_outputs", &[]),
-    ("guided_json", &[]),
-    ("guided_regex", &[]),
-    ("guided_choice", &[]),
     ("guided_grammar", &[]),
     ("json_schema", &[]),
     ("grammar", &["\"\""]),
@@ -82,6 +78,8 @@ pub(super) struct CompletionRequest {
     pub(super) stream: Option<StreamOptions>,
     pub(super) logprobs: Option<usize>,
     pub(super) echo: bool,
+    /// What the text may be.
+    pub(super) grammar: Option<Asked>,
     stops: Vec<String>,
     stop_ids: Vec<u32>,
 }
@@ -130,6 +128,7 @@ impl CompletionRequest {
             stream: parse_stream(fields)?,
             logprobs: fields.count("logprobs", 0, limits.max_logprobs)?,
             echo,
+            grammar: grammar::parse(fields)?,
             stops,
             stop_ids: parse_stop_ids(fields, app)?,
         })
