@@ -22,6 +22,8 @@ const ALWAYS_INERT: &[&str] = &[
     "output_hidden_states",
     "problem_type",
     "return_dict",
+    "sbert_ce_default_activation_function",
+    "sentence_transformers",
     "task_specific_params",
     "torch_dtype",
     "transformers_version",
@@ -167,6 +169,14 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
         /// Its value.
+        value: Value,
+    },
+    /// A cross-encoder's output goes through a function that is not implemented.
+    #[error("config key {key} asks for {value}: Sigmoid and Identity are supported")]
+    Relevance {
+        /// The key.
+        key: &'static str,
+        /// What it asks for.
         value: Value,
     },
     /// A size is zero.

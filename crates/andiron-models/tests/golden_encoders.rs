@@ -335,6 +335,40 @@ fn a_recipe_that_cannot_be_followed_is_refused() {
 }
 
 #[test]
+fn relevance_is_said_as_the_configuration_says() {
+    let keep = |name: &str| Some(name.to_owned());
+    let texts: [&[u32]; 2] = [&[3, 4, 5, 6], &[7, 8, 9]];
+    let inputs = texts.map(andiron_models::encoder::EncoderInput::from);
+    let open = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let dir = edited("roberta-classify", edit, keep);
+        EncoderBundle::open(dir.path(), &device())
+    };
+    let odds: Vec<f32> =
+        open(&|_| ()).unwrap().classify(&inputs).into_iter().map(|scores| scores[0]).collect();
+    let probabilities: Vec<f32> = odds.iter().map(|odds| 1.0 / (1.0 + (-odds).exp())).collect();
+    let identity = "torch.nn.modules.linear.Identity";
+    let new = |path: &'static str| {
+        move |config: &mut serde_json::Value| {
+            config["sentence_transformers"] =
+                serde_json::json!({ "activation_fn": path, "version": "4.1.0" });
+        }
+    };
+    let old =
+        |config: &mut serde_json::Value| config["sbert_ce_default_activation_function"] = identity.into();
+    assert_eq!(open(&|_| ()).unwrap().relevances(&inputs), probabilities);
+    assert_eq!(open(&new("torch.nn.modules.activation.Sigmoid")).unwrap().relevances(&inputs), probabilities);
+    assert_eq!(open(&old).unwrap().relevances(&inputs), odds);
+    let bundle = open(&new(identity)).unwrap();
+    assert_eq!(bundle.relevances(&inputs), odds);
+    let dir = tempfile::tempdir().unwrap();
+    bundle.save(dir.path()).unwrap();
+    assert_eq!(EncoderBundle::open(dir.path(), &device()).unwrap().relevances(&inputs), odds);
+    let error = open(&new("torch.nn.modules.activation.Tanh")).unwrap_err();
+    assert!(format!("{error:?}").contains("sentence_transformers"), "{error:?}");
+    assert!(bundle.relevances(&[]).is_empty());
+}
+
+#[test]
 fn dropout_is_drawn_from_the_seed() {
     let bundle = open("bert-classify");
     let scores = |seed: Option<u64>| {

@@ -129,7 +129,6 @@ pub(super) const INERT: InertKeys = InertKeys {
         "pooler_num_fc_layers",
         "pooler_size_per_head",
         "pooler_type",
-        "sentence_transformers",
         "torchscript",
         "use_bfloat16",
     ],

@@ -7,8 +7,9 @@ use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel};
-use crate::bundle::{evaluation_over, pad_right, read_config, save_model};
+use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
+use crate::bundle::{CONFIG, evaluation_over, pad_right, read_config, save_model};
+use crate::catalog::read_object;
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
@@ -23,6 +24,8 @@ pub struct EncoderBundle {
     pub model: EncoderModel,
     /// `modules.json` with its folders, if the directory has it: how hidden states become one vector.
     pub embedding: Option<EmbedPipeline>,
+    /// What a cross-encoder's output goes through.
+    pub relevance: Relevance,
     device: Device,
 }
 
@@ -30,7 +33,7 @@ impl EncoderBundle {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: EncoderConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
-        Self { config, model, embedding: None, device: device.clone() }
+        Self { config, model, embedding: None, relevance: Relevance::default(), device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
@@ -43,7 +46,9 @@ impl EncoderBundle {
         }
         let config = read_config(dir, EncoderConfig::read)?;
         let embedding = EmbedPipeline::read(dir)?;
-        Self::load(config, embedding, &mut weights::open(dir)?, device)
+        let relevance = Relevance::read(&read_object(&dir.join(CONFIG))?)?;
+        let bundle = Self::load(config, embedding, &mut weights::open(dir)?, device)?;
+        Ok(Self { relevance, ..bundle })
     }
 
     fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
@@ -81,7 +86,12 @@ impl EncoderBundle {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        let config = self.config.to_value().expect("configurations are plain data");
+        let mut config = self.config.to_value().expect("configurations are plain data");
+        if let (EncoderHead::Classify { .. }, 1, Some(fields)) =
+            (self.config.head(), self.config.labels().len(), config.as_object_mut())
+        {
+            self.relevance.write(fields);
+        }
         save_model(&self.model, &config, dir)?;
         match self.embedding {
             Some(pipeline) => pipeline.write(self.config.d_model(), dir),

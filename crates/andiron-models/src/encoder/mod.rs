@@ -7,6 +7,7 @@ mod embed;
 pub(crate) mod head;
 pub(crate) mod layers;
 pub mod modernbert;
+mod relevance;
 pub mod roberta;
 mod tasks;
 
@@ -17,6 +18,7 @@ use burn::tensor::{Device, Int, Tensor};
 pub use bundle::EncoderBundle;
 pub use embed::{EmbedPipeline, Pooling};
 pub use head::{EncoderHead, Problem};
+pub use relevance::Relevance;
 pub use tasks::{EncoderInput, Entity, Span};
 
 use crate::catalog::{Architecture, architectures};

@@ -84,6 +84,20 @@ impl EncoderBundle {
         problem.scores(logits_bl)
     }
 
+    /// How well the two texts of each input fit, by a cross-encoder's first output, as [`EncoderBundle::relevance`] has it.
+    ///
+    /// # Panics
+    /// As [`classify`](Self::classify).
+    pub fn relevances(&self, inputs: &[EncoderInput<'_>]) -> Vec<f32> {
+        if inputs.is_empty() {
+            return Vec::new();
+        }
+        let (hidden_btd, mut cx) = self.read(inputs);
+        let logits_bl = self.model.classify(hidden_btd, &mut cx);
+        let n_labels = logits_bl.dims()[1];
+        values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
+    }
+
     /// Stretches of tokens that share a label other than `O`.
     ///
     /// Labels such as `B-PER` and `I-PER` are one kind: `B-` begins another entity. Only tokens that `counts` are looked

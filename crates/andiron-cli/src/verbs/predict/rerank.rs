@@ -52,10 +52,9 @@ impl Rerank {
                 inputs.push(Input::checked(framed, false, &self.model, limit)?);
             }
             let views: Vec<_> = inputs.iter().map(Input::view).collect();
-            scores.extend(self.model.bundle.classify(&views).into_iter().map(|scores| scores[0]));
+            scores.extend(self.model.bundle.relevances(&views));
         }
-        // A model trained as a regression of 0 and 1 says the logarithm of the odds.
-        Ok((scores.into_iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect(), truncated))
+        Ok((scores, truncated))
     }
 
     /// Any other encoder embeds query and documents; the cosine of their angle says how well they fit.
