@@ -63,6 +63,8 @@ fn apply(settings: &serde_json::Map<String, Value>, options: &mut BeamOptions) {
             "early_stopping" => options.early_stopping = serde_json::from_value(value.clone()).unwrap(),
             "no_repeat_ngram_size" => options.no_repeat_ngram_size = count(value),
             "repetition_penalty" => options.repetition_penalty = number(value),
+            "num_beam_groups" => options.num_beam_groups = count(value),
+            "diversity_penalty" => options.diversity_penalty = number(value),
             "renormalize_logits" => options.renormalize = value.as_bool().unwrap(),
             "max_new_tokens" => options.max_new_tokens = count(value),
             "min_new_tokens" => options.min_new_tokens = count(value),
@@ -130,10 +132,20 @@ fn targets_are_those_of_transformers() {
 
 #[test]
 fn continuations_are_those_of_transformers() {
+    check_continuations("beams.json", 30);
+}
+
+#[test]
+fn groups_find_what_those_of_transformers_4_find() {
+    check_continuations("beam_groups.json", 20);
+}
+
+#[track_caller]
+fn check_continuations(file: &str, at_least: usize) {
     let bundle = DecoderBundle::open(&fixture("gpt2"), &device()).unwrap();
     let all: Vec<Beams> =
-        serde_json::from_slice(&std::fs::read(fixture("gpt2").join("beams.json")).unwrap()).unwrap();
-    assert!(all.len() >= 15);
+        serde_json::from_slice(&std::fs::read(fixture("gpt2").join(file)).unwrap()).unwrap();
+    assert!(all.len() >= at_least);
     for beams in &all {
         let mut options = BeamOptions::default();
         apply(&beams.settings, &mut options);

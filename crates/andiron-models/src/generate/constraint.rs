@@ -165,7 +165,7 @@ impl fmt::Debug for Vocabulary {
 /// follow the generation ends by itself. Tokens are judged by what they spell, so a text may be spelled by other
 /// tokens than the tokenizer would choose.
 ///
-/// Source: Moskal et al. 2025, llguidance, <https://github.com/guidance-ai/llguidance>.
+/// Source: the crate llguidance, <https://github.com/guidance-ai/llguidance>.
 #[derive(Clone)]
 pub struct Constraint {
     start: Matcher,
