@@ -300,3 +300,27 @@ fn a_row_that_fails_or_is_stopped_harms_no_other() {
     assert!(matches!(results[4], Err(GenerateError::PromptTooLong { .. })));
     assert!(generate_batch(&bundle, Vec::new(), |_, _| std::ops::ControlFlow::Continue(())).is_empty());
 }
+
+#[test]
+fn no_configuration_is_believed_that_claims_endless_layers() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let dir = tempfile::tempdir().unwrap();
+    let mut tried = 0;
+    for folder in std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(text) = std::fs::read_to_string(folder.join("config.json")) else { continue };
+        let config: Value = serde_json::from_str(&text).unwrap();
+        let keys =
+            ["n_layer", "n_layers", "num_layers", "num_hidden_layers", "encoder_layers", "decoder_layers"];
+        for key in keys.into_iter().filter(|key| config.get(*key).is_some_and(Value::is_u64)) {
+            let mut config = config.clone();
+            config[key] = json!(1u64 << 50);
+            // Lists of layers would contradict the number first.
+            config.as_object_mut().unwrap().remove("layer_types");
+            std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+            let read = andiron_models::AnyConfig::open(dir.path());
+            assert!(read.is_err(), "{} with {key}", folder.display());
+            tried += 1;
+        }
+    }
+    assert!(tried > 50, "{tried}");
+}

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, positive, positive_number, probability};
+use crate::hf_config::{Activation, ConfigError, layers, positive, positive_number, probability};
 use crate::weights::NameRules;
 
 /// How names in files may differ from those of a [`Gated`].
@@ -140,7 +140,7 @@ impl Shape {
         positive("vocab_size", self.vocab_size)?;
         positive("hidden_size", self.hidden_size)?;
         positive("intermediate_size", self.intermediate_size)?;
-        positive("num_hidden_layers", self.num_hidden_layers)?;
+        layers("num_hidden_layers", self.num_hidden_layers)?;
         positive("num_attention_heads", self.num_attention_heads)?;
         positive("num_key_value_heads", self.num_key_value_heads)?;
         let (heads, key_heads) = (self.num_attention_heads, self.num_key_value_heads);

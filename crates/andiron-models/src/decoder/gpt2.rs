@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, positive};
+use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive};
 use crate::weights::NameRules;
 
 /// `config.json` of a GPT-2, in Hugging Face's field names.
@@ -203,7 +203,7 @@ impl Architecture for Gpt2Config {
         positive("vocab_size", self.vocab_size)?;
         positive("n_positions", self.n_positions)?;
         positive("n_embd", self.n_embd)?;
-        positive("n_layer", self.n_layer)?;
+        layers("n_layer", self.n_layer)?;
         positive("n_head", self.n_head)?;
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(ConfigError::Heads { width: self.n_embd, heads: self.n_head });

@@ -20,7 +20,7 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first, vocabulary_scores};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, positive, probability};
+use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
 use crate::weights::NameRules;
 
 /// `config.json` of a BERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -236,7 +236,7 @@ impl BertConfig {
     pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
         positive("vocab_size", self.vocab_size)?;
         positive("hidden_size", self.hidden_size)?;
-        positive("num_hidden_layers", self.num_hidden_layers)?;
+        layers("num_hidden_layers", self.num_hidden_layers)?;
         positive("num_attention_heads", self.num_attention_heads)?;
         positive("intermediate_size", self.intermediate_size)?;
         positive("max_position_embeddings", self.max_position_embeddings)?;

@@ -17,7 +17,7 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, positive, probability};
+use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
 use crate::weights::NameRules;
 
 /// `config.json` of a DistilBERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -174,7 +174,7 @@ impl Architecture for DistilBertConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         positive("vocab_size", self.vocab_size)?;
         positive("max_position_embeddings", self.max_position_embeddings)?;
-        positive("n_layers", self.n_layers)?;
+        layers("n_layers", self.n_layers)?;
         positive("n_heads", self.n_heads)?;
         positive("dim", self.dim)?;
         positive("hidden_dim", self.hidden_dim)?;
