@@ -1,8 +1,8 @@
 //! Text in, text out: a decoder with its tokenizer, and one generation from prompt to finish reason.
 
-use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
 use std::ops::ControlFlow;
 
+use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
 use andiron_models::generate::{
     Decoding, FinishReason, GenerateError, GenerateOptions, Generated, NextToken, SamplingParams, Token,
     generate_batch,
@@ -38,7 +38,8 @@ pub struct Completion {
 }
 
 impl TextModel {
-    /// The ids of a prompt, with what the tokenizer puts in front of every text, as Llama's does; an empty one becomes the id that begins or ends a text, if the model has such an id.
+    /// The ids of a prompt, with what the tokenizer puts in front of every text, as Llama's does; an empty one becomes
+    /// the id that begins or ends a text, if the model has such an id.
     pub fn encode_prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
         let ids = self.tokenizer()?.encode_framed(text)?;
         if !ids.is_empty() {

@@ -140,6 +140,16 @@ impl Memory {
         Self { layers, rows }
     }
 
+    /// How many sources it is of.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, |(keys_bshk, _)| keys_bshk.dims()[0])
+    }
+
+    /// Whether it is of none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Which columns of the source belong to each row; `None` if all do.
     pub fn rows(&self) -> Option<&Rows> {
         self.rows.as_ref()

@@ -4,8 +4,6 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-
 use andiron_core::Forward;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::weights::gguf::{
@@ -13,15 +11,11 @@ use andiron_models::weights::gguf::{
     tokenizer_json,
 };
 use andiron_models::{Decoder, DecoderBundle};
-use common::{assert_close, device, floats, ids};
+use common::{assert_close, device, fixture, floats, ids};
 use serde_json::{Value, json};
 
 /// What rounding to f16 does to the logits of the fixture.
 const HALF: f32 = 2e-2;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
 
 fn logits(bundle: &DecoderBundle) -> Vec<f32> {
     let ids = ids(&[vec![1, 2, 3, 50, 7]], &device());

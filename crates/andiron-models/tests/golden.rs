@@ -5,16 +5,16 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andiron_core::Forward;
 use andiron_core::ops;
 use andiron_models::generate::{BeamOptions, Decoding, GenerateOptions, SamplingParams, beam_search};
-use andiron_models::weights::{LoadError, ParamPath};
+use andiron_models::weights::LoadError;
 use andiron_models::{Decoder, DecoderBundle};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
-use common::{assert_close, device, floats, ids};
+
+use burn::tensor::Tensor;
+use common::{assert_close, by_name, device, fixture, floats, ids};
 use serde::Deserialize;
 
 /// Logits and losses, in f32 on both sides.
@@ -49,36 +49,9 @@ struct Greedy {
     continuation: Vec<u32>,
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn expected(name: &str) -> Expected {
     let text = std::fs::read(fixture(name).join("expected.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
-}
-
-/// Gradients by parameter name.
-struct Collect<'a> {
-    path: ParamPath,
-    gradients: &'a Gradients,
-    found: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            self.found.insert(self.path.name(), floats(gradient));
-        }
-    }
 }
 
 #[track_caller]
@@ -105,11 +78,10 @@ fn check_golden(name: &str) {
         ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head(), targets_n, weights_n);
     assert_close("loss", &floats(loss.clone()), &[expected.loss], LOGITS);
     let gradients = loss.backward();
-    let mut collect = Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
-    learner.model.visit(&mut collect);
+    let found = by_name(&learner.model, &gradients);
     assert!(!expected.grads.is_empty());
     for (parameter, theirs) in &expected.grads {
-        assert_close(parameter, &collect.found[parameter], theirs, GRADIENTS);
+        assert_close(parameter, &found[parameter], theirs, GRADIENTS);
     }
 
     let options = GenerateOptions {

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 
-#[allow(dead_code)] // This file needs the device only.
 mod common;
-
-use std::path::{Path, PathBuf};
 
 use andiron_models::bundle::Ids;
 use andiron_models::encoder_decoder::Conditioned;
 use andiron_models::generate::{BeamOptions, Hypothesis, beam_search};
 use andiron_models::{DecoderBundle, Seq2SeqBundle};
-use common::device;
+use common::{device, fixture};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -45,10 +42,6 @@ struct Beams {
     prompt: Vec<u32>,
     beam_ids: Vec<Vec<Vec<u32>>>,
     beam_score: Vec<Vec<f32>>,
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The options that settings in Hugging Face's names mean; those that are none are left to the caller.

@@ -6,15 +6,14 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andiron_core::Forward;
 use andiron_models::encoder::Problem;
-use andiron_models::weights::ParamPath;
 use andiron_models::{AnyBundle, AnyConfig, ClassifierBundle, DecoderBundle, Family};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
-use common::{assert_close, device, floats, ids};
+
+use burn::tensor::{Tensor, TensorData};
+use common::{assert_close, by_name, device, fixture, floats, ids};
 use serde::Deserialize;
 
 const VALUES: f32 = 1e-4;
@@ -38,38 +37,12 @@ struct Expected {
     grads: BTreeMap<String, Vec<f32>>,
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn expected(name: &str) -> Expected {
     serde_json::from_slice(&std::fs::read(fixture(name).join("expected.json")).unwrap()).unwrap()
 }
 
 fn open(name: &str) -> ClassifierBundle {
     ClassifierBundle::open(&fixture(name), &device()).unwrap()
-}
-
-struct Collect<'a> {
-    path: ParamPath,
-    gradients: &'a Gradients,
-    found: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            self.found.insert(self.path.name(), floats(gradient));
-        }
-    }
 }
 
 #[test]
@@ -88,12 +61,10 @@ fn labels_equal_those_of_transformers() {
         let weights: Vec<f32> = (0..n).map(|at| (at as f32).cos() / n as f32).collect();
         let weights = Tensor::from_data(TensorData::new(weights, shape), &learner_device);
         let gradients = (logits_bl * weights).sum().backward();
-        let mut collect =
-            Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
-        learner.model.visit(&mut collect);
+        let found = by_name(&learner.model, &gradients);
         assert_eq!(expected.grads.len(), 2);
         for (parameter, theirs) in &expected.grads {
-            assert_close(&format!("{name}: {parameter}"), &collect.found[parameter], theirs, GRADIENTS);
+            assert_close(&format!("{name}: {parameter}"), &found[parameter], theirs, GRADIENTS);
         }
     }
 }

@@ -6,16 +6,15 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::{EmbedPipeline, EncoderHead, Pooling, Problem};
-use andiron_models::weights::ParamPath;
 use andiron_models::{Encoder, EncoderBundle, EncoderModel};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use common::{assert_close, device, floats, ids};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use common::{assert_close, by_name, device, fixture, floats, ids};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -59,39 +58,12 @@ struct Expected {
     grads: BTreeMap<String, Vec<f32>>,
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn expected(name: &str) -> Expected {
     serde_json::from_slice(&std::fs::read(fixture(name).join("expected.json")).unwrap()).unwrap()
 }
 
 fn open(name: &str) -> EncoderBundle {
     EncoderBundle::open(&fixture(name), &device()).unwrap()
-}
-
-/// Gradients by parameter name.
-struct Collect<'a> {
-    path: ParamPath,
-    gradients: &'a Gradients,
-    found: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            self.found.insert(self.path.name(), floats(gradient));
-        }
-    }
 }
 
 /// The vectors at the rows' own columns.
@@ -137,12 +109,11 @@ fn check_golden(name: &str) {
     let weights: Vec<f32> = (0..n).map(|at| (at as f32).cos() / n as f32).collect();
     let weights = Tensor::from_data(TensorData::new(weights, shape), &learner_device);
     let gradients = (output * weights).sum().backward();
-    let mut collect = Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
-    learner.model.visit(&mut collect);
+    let found = by_name(&learner.model, &gradients);
     for (parameter, theirs) in &expected.grads {
         // A model without head lacks the prefix of those with one.
         let ending = format!(".{parameter}");
-        let found = collect.found.iter().find(|(name, _)| *name == parameter || name.ends_with(&ending));
+        let found = found.iter().find(|(name, _)| *name == parameter || name.ends_with(&ending));
         let (_, gradient) = found.unwrap_or_else(|| panic!("{name} has no parameter {parameter}"));
         assert_close(&format!("{name}: {parameter}"), gradient, theirs, GRADIENTS);
     }

@@ -7,18 +7,17 @@ mod common;
 #[path = "common/seq2seq.rs"]
 mod seq2seq;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use andiron_models::bundle::Ids;
 use andiron_models::encoder_decoder::Conditioned;
 use andiron_models::generate::{Decoding, EarlyStopping, GenerateOptions, SamplingParams};
-use andiron_models::weights::{ParamPath, names};
+use andiron_models::weights::names;
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
-use common::{assert_close, device, floats};
-use seq2seq::{Greedy, VALUES, check_refused, edited, expected, fixture, open, own, run, same};
+
+use burn::tensor::{Tensor, TensorData};
+use common::{assert_close, by_name, device, fixture, floats};
+use seq2seq::{Greedy, VALUES, check_refused, edited, expected, open, own, run, same};
 
 /// Gradients of a weighted mean of the logits.
 const GRADIENTS: f32 = 1e-3;
@@ -36,29 +35,6 @@ const FIXTURES: &[&str] = &[
     "t5-silu",
     "t5-tied",
 ];
-
-/// Gradients by parameter name.
-struct Collect<'a> {
-    path: ParamPath,
-    gradients: &'a Gradients,
-    found: BTreeMap<String, Vec<f32>>,
-}
-
-impl ModuleVisitor for Collect<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            self.found.insert(self.path.name(), floats(gradient));
-        }
-    }
-}
 
 #[track_caller]
 fn check_values(name: &str) {
@@ -87,14 +63,12 @@ fn gradients_equal_those_of_transformers() {
         let weights: Vec<f32> = (0..n).map(|at| (at as f32).cos() / n as f32).collect();
         let weights = Tensor::from_data(TensorData::new(weights, shape), &device);
         let gradients = (logits * weights).sum().backward();
-        let mut collect =
-            Collect { path: ParamPath::default(), gradients: &gradients, found: BTreeMap::new() };
-        learner.model.visit(&mut collect);
+        let found = by_name(&learner.model, &gradients);
         for (parameter, theirs) in &expected.grads {
-            assert_close(&format!("{name}: {parameter}"), &collect.found[parameter], theirs, GRADIENTS);
+            assert_close(&format!("{name}: {parameter}"), &found[parameter], theirs, GRADIENTS);
             checked += 1;
         }
-        assert!(!collect.found.contains_key("final_logits_bias"), "{name}: the bias is not trained");
+        assert!(!found.contains_key("final_logits_bias"), "{name}: the bias is not trained");
     }
     assert!(checked > 10);
 }

@@ -61,8 +61,10 @@ impl ClassifierConfig {
             fields.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
         let (problem, labels) = match head::read_classes(&fields) {
             Ok((EncoderHead::Classify { problem }, labels)) => (problem, labels),
-            Ok((head, _)) => {
-                return Some(Err(ConfigError::Labels { reason: format!("the head is {head:?}") }.into()));
+            Ok(_) => {
+                let class = fields.get("architectures").unwrap_or(&Value::Null).to_string();
+                let known = "…ForSequenceClassification";
+                return Some(Err(ConfigError::UnknownHead { class, known }.into()));
             }
             Err(error) => return Some(Err(error.into())),
         };

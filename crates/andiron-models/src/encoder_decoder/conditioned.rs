@@ -118,8 +118,8 @@ impl NextToken for Conditioned {
 }
 
 impl Batched for Conditioned {
-    /// What is known of the targets; the source, once for each target; how many there are.
-    type State = (KvCache, Memory, usize);
+    /// What is known of the targets; the source, once for each target.
+    type State = (KvCache, Memory);
 
     fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -134,13 +134,13 @@ impl Batched for Conditioned {
         let memory = self.memory_of(prompts.len());
         let hidden_btd = self.model.hidden(ids_bt, &memory, &mut Forward::cached(&mut cache));
         let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
-        ((cache, memory, prompts.len()), logits)
+        ((cache, memory), logits)
     }
 
-    fn extend_batch(&self, (cache, memory, n): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn extend_batch(&self, (cache, memory): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        if *n != rows.len() {
-            (*memory, *n) = (self.memory_of(rows.len()), rows.len());
+        if memory.len() != rows.len() {
+            *memory = self.memory_of(rows.len());
         }
         let hidden_btd =
             self.model.hidden(one_column(ids, &self.device), memory, &mut Forward::cached(cache));

@@ -1,7 +1,14 @@
 //! What the tests of all architectures share.
 
+#![allow(dead_code)] // Each test uses its part.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use andiron_core::DeviceSpec;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use andiron_models::weights::ParamPath;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 
 /// The default CPU device.
 pub fn device() -> Device {
@@ -27,4 +34,38 @@ pub fn assert_close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
     for (at, (a, b)) in ours.iter().zip(theirs).enumerate() {
         assert!((a - b).abs() <= tolerance, "{what}[{at}]: {a} is not {b} within {tolerance}");
     }
+}
+
+/// The folder of a fixture.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Gradients of a model's parameters, by name.
+pub fn by_name<M: Module>(model: &M, gradients: &Gradients) -> BTreeMap<String, Vec<f32>> {
+    struct Collect<'a> {
+        path: ParamPath,
+        gradients: &'a Gradients,
+        found: BTreeMap<String, Vec<f32>>,
+    }
+
+    impl ModuleVisitor for Collect<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.enter(name);
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = param.val().grad(self.gradients) {
+                self.found.insert(self.path.name(), floats(gradient));
+            }
+        }
+    }
+
+    let mut collect = Collect { path: ParamPath::default(), gradients, found: BTreeMap::new() };
+    model.visit(&mut collect);
+    collect.found
 }

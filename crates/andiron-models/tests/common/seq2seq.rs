@@ -3,14 +3,14 @@
 #![allow(dead_code)] // Each test uses its part.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andiron_core::{Forward, Rows};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Deserialize;
 
-use crate::common::{device, ids};
+use crate::common::{device, fixture, ids};
 
 /// Hidden states and logits, in f32 on both sides.
 pub const VALUES: f32 = 1e-4;
@@ -32,11 +32,6 @@ pub struct Expected {
 pub struct Greedy {
     pub settings: BTreeMap<String, Option<usize>>,
     pub ids: Vec<Vec<u32>>,
-}
-
-/// The folder of a fixture.
-pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// What a fixture is compared with.
