@@ -95,7 +95,7 @@ impl<B> Opened<B> {
     pub fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
         self.tokenizer
             .as_ref()
-            .context("the model directory has no tokenizer.json: give token ids instead of text")
+            .context("the model directory has no tokenizer: give token ids instead of text")
     }
 
     /// The model, and the tokenizer if there is one.
@@ -106,7 +106,7 @@ impl<B> Opened<B> {
 
 fn open_tokenizer(path: &Path, vocab_size: usize) -> anyhow::Result<Option<Tokenizer>> {
     let said = || format!("cannot use the tokenizer in {}", path.display());
-    let tokenizer = if path.join("tokenizer.json").exists() {
+    let tokenizer = if Tokenizer::is_in(path) {
         Tokenizer::load(path).with_context(said)?
     } else if !path.is_dir() && gguf::is_gguf(path) {
         let file = GgufFile::open(path)?;

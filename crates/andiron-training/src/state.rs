@@ -28,6 +28,8 @@ const TOKENIZER_FILES: &[&str] = &[
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "source.spm",
+    "target.spm",
     "chat_template.jinja",
 ];
 

@@ -80,7 +80,7 @@ pub struct Train {
 /// Measure how short a tokenizer makes a text, and whether it gives the text back exactly
 #[derive(Debug, Args)]
 pub struct Eval {
-    /// Directory with a tokenizer.json
+    /// Directory with a tokenizer: tokenizer.json, or Marian's source.spm, target.spm and vocab.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// Text and JSONL files, or directories of them
@@ -91,7 +91,7 @@ pub struct Eval {
 /// Show the tokens that a text is split into
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory with a tokenizer.json
+    /// Directory with a tokenizer: tokenizer.json, or Marian's source.spm, target.spm and vocab.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// The text to split

@@ -307,7 +307,7 @@ fn a_model_without_tokenizer_takes_ids_only() {
     let found = answers(&place, &["--top", "2"], &[json!({ "ids": [2, 5, 3], "mask_positions": [1] })]);
     assert_eq!(found[0]["masks"][0]["top"][0]["token"], Value::Null);
     let said = errors(&place, &[json!({ "text": "the [MASK]" }), json!({ "ids": [2, 5, 3] })]);
-    assert!(said[0].contains("no tokenizer.json") && said[1].contains("mask_positions"), "{said:?}");
+    assert!(said[0].contains("no tokenizer") && said[1].contains("mask_positions"), "{said:?}");
 }
 
 #[test]

@@ -33,6 +33,14 @@ pub enum TokenizerError {
     /// `tokenizer.json` is well-formed but would not work.
     #[error("tokenizer.json cannot be used: {0}")]
     Invalid(#[from] TokenizerFault),
+    /// One of the files that a tokenizer is made of, other than `tokenizer.json`, would not work.
+    #[error("{file} cannot be used: {message}")]
+    VocabularyFile {
+        /// Which file.
+        file: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The `tokenizers` library refused the file or the text, or panicked over it.
     #[error("the tokenizer failed to {operation}: {message}")]
     Failed {

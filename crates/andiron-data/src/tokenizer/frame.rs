@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tokenizers::{Encoding, PostProcessor as _, Token};
 
-use super::{Inner, Tokenizer, TokenizerError, guard};
+use super::{Inner, Offsets, Tokenizer, TokenizerError, guard};
 
 /// One text or two as a model reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Tokenizer {
     pub fn frame_masked(&self, text: &str, limit: usize) -> Result<Framed, TokenizerError> {
         let inner = &*self.inner;
         let mask = self.mask_id();
-        let encoding = guard("encode", || inner.markup().encode(text, false))?;
+        let encoding = inner.run(inner.markup(), text, Offsets::Wanted)?;
         let foreign = |id: &&u32| Some(**id) != mask && inner.reserved.contains_key(id);
         if let Some(id) = encoding.get_ids().iter().find(foreign) {
             return Err(TokenizerError::ControlToken { token: inner.reserved[id].clone() });
@@ -115,7 +115,7 @@ impl Inner {
             let places = text.char_indices().map(|(at, c)| (at, at + c.len_utf8()));
             return Ok(ids.iter().zip(places).map(|(&id, place)| self.token(id, place)).collect());
         }
-        let encoding = guard("encode", || self.literal.encode(text, false))?;
+        let encoding = self.run(self.splitter(), text, Offsets::Wanted)?;
         if !encoding.get_ids().iter().any(|id| self.reserved.contains_key(id)) {
             return Ok(tokens_of(&encoding, 0));
         }

@@ -1,4 +1,4 @@
-//! Text to token ids and back, in the `tokenizer.json` format of Hugging Face.
+//! Text to token ids and back, in the `tokenizer.json` format of Hugging Face, or in the files of Marian.
 //!
 //! A [`Tokenizer`] wraps the `tokenizers` library and makes it safe to use on files and texts that nobody
 //! vouches for: a file is bounded in size, checked before the library sees it and loaded under a guard that
@@ -16,6 +16,8 @@ mod chat;
 mod error;
 mod files;
 mod frame;
+mod marian;
+mod sentence_piece;
 mod special;
 mod spelling;
 mod stop;
@@ -33,6 +35,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value};
 use tokenizers::{Encoding, Model as _};
 
+use marian::MarianFiles;
 use validate::{Decoding, Facts};
 
 pub use chat::Message;
@@ -72,6 +75,8 @@ pub struct Tokenizer {
 struct Inner {
     /// Treats control tokens in a text as ordinary text.
     literal: tokenizers::Tokenizer,
+    /// Takes texts apart where `literal` is a vocabulary alone, as Marian has it.
+    splitter: Option<tokenizers::Tokenizer>,
     /// Recognises control tokens; made when first asked for.
     markup: OnceLock<tokenizers::Tokenizer>,
     facts: Facts,
@@ -87,9 +92,10 @@ struct Inner {
 const PIECE_BYTES: usize = 64 << 10;
 
 impl Tokenizer {
-    /// Reads a tokenizer from a directory that holds `tokenizer.json`, or from such a file.
+    /// Reads a tokenizer from a directory that holds `tokenizer.json`, or from such a file; or from a directory that
+    /// holds Marian's `source.spm`, `target.spm` and `vocab.json`.
     ///
-    /// Beside it, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read if they
+    /// Beside them, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read if they
     /// are there. `truncation` and `padding` in the file are not applied: they depend on the use.
     ///
     /// # Errors
@@ -97,6 +103,11 @@ impl Tokenizer {
     /// [`TokenizerFault`]).
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
         Self::from_files(files::Files::read(path)?)
+    }
+
+    /// Whether a directory holds the files of a tokenizer.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(files::TOKENIZER).exists() || MarianFiles::are_in(dir)
     }
 
     /// Makes a tokenizer from the content of a `tokenizer.json` alone.
@@ -115,9 +126,22 @@ impl Tokenizer {
         Self::from_files(files::Files::of_json(json.to_vec()).with_config(config))
     }
 
+    /// The tokenizer of the texts that a model learns to write: Marian takes them apart by another SentencePiece model
+    /// than the texts that it reads; every other tokenizer is its own.
+    ///
+    /// # Errors
+    /// If `target.spm` is not a SentencePiece model that works.
+    pub fn for_targets(&self) -> Result<Self, TokenizerError> {
+        match self.inner.files.for_targets() {
+            Some(files) => Self::from_files(files),
+            None => Ok(self.clone()),
+        }
+    }
+
     fn from_files(files: files::Files) -> Result<Self, TokenizerError> {
         let facts = validate::validate(&files.tokenizer)?;
-        let special = files.special_tokens()?;
+        let special = files.special_tokens();
+        let splitter = files.marian.as_ref().map(|marian| marian.splitter(&special)).transpose()?;
         let mut literal = guard("load", || {
             let mut loaded = tokenizers::Tokenizer::from_bytes(&files.tokenizer)?;
             loaded.with_truncation(None)?;
@@ -138,13 +162,13 @@ impl Tokenizer {
             }
         }
         literal.set_encode_special_tokens(true);
-        let fingerprint = blake3::hash(&files.tokenizer).to_hex().to_string();
+        let fingerprint = files.fingerprint();
         let markup = OnceLock::new();
-        let inner = Inner { literal, markup, facts, reserved, special, files, fingerprint };
+        let inner = Inner { literal, splitter, markup, facts, reserved, special, files, fingerprint };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json`, and `special_tokens_map.json` and
+    /// Writes `tokenizer.json` (or Marian's files) and `tokenizer_config.json`, and `special_tokens_map.json` and
     /// `chat_template.jinja` if there is something to say in them, into a directory that `transformers` can
     /// load. Files that were read are written back byte for byte.
     ///
@@ -189,7 +213,8 @@ impl Tokenizer {
     /// As for [`encode`](Self::encode).
     pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let inner = &*self.inner;
-        let result = guard("encode", || Ok(inner.markup().encode_fast(text, false)?.get_ids().to_vec()));
+        let result =
+            inner.run(inner.markup(), text, Offsets::Unused).map(|encoding| encoding.get_ids().to_vec());
         match (&inner.facts.characters, result) {
             // The library's message does not say which character it was.
             (Some(characters), Err(error)) => {
@@ -272,12 +297,12 @@ impl Tokenizer {
         self.inner.files.config(&self.inner.special)
     }
 
-    /// The BLAKE3 hash of `tokenizer.json` in hexadecimal, by which datasets and checkpoints name it.
+    /// The BLAKE3 hash of `tokenizer.json` (or of what Marian's files amount to) in hexadecimal, by which datasets and checkpoints name it.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint
     }
 
-    /// The content of `tokenizer.json`.
+    /// The content of `tokenizer.json`; of Marian, that of its vocabulary, which takes no texts apart.
     pub fn json(&self) -> &[u8] {
         &self.inner.files.tokenizer
     }
@@ -292,9 +317,37 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// Whether it matters where in a text its tokens stand; it costs time to find out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offsets {
+    Wanted,
+    Unused,
+}
+
 impl Inner {
+    /// What takes texts apart.
+    fn splitter(&self) -> &tokenizers::Tokenizer {
+        self.splitter.as_ref().unwrap_or(&self.literal)
+    }
+
+    /// The tokens of a text as `splitter` (or its double, the markup) finds them.
+    fn run(
+        &self,
+        splitter: &tokenizers::Tokenizer,
+        text: &str,
+        offsets: Offsets,
+    ) -> Result<Encoding, TokenizerError> {
+        if self.splitter.is_some() {
+            return self.encode_by_spelling(splitter, text);
+        }
+        guard("encode", || match offsets {
+            Offsets::Wanted => splitter.encode(text, false),
+            Offsets::Unused => splitter.encode_fast(text, false),
+        })
+    }
+
     fn encode_literal(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = guard("encode", || self.literal.encode_fast(text, false))?;
+        let encoding = self.run(self.splitter(), text, Offsets::Unused)?;
         if encoding.get_ids().iter().any(|id| self.reserved.contains_key(id)) {
             return self.encode_around_reserved(text, ids);
         }
@@ -304,14 +357,14 @@ impl Inner {
 
     fn markup(&self) -> &tokenizers::Tokenizer {
         self.markup.get_or_init(|| {
-            let mut markup = self.literal.clone();
+            let mut markup = self.splitter().clone();
             markup.set_encode_special_tokens(false);
             markup
         })
     }
 
     fn encode_around_reserved(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = guard("encode", || self.literal.encode(text, false))?;
+        let encoding = self.run(self.splitter(), text, Offsets::Wanted)?;
         for piece in self.pieces_around_reserved(text, &encoding)? {
             ids.extend_from_slice(self.encode_piece(&text[piece])?.get_ids());
         }
@@ -341,7 +394,7 @@ impl Inner {
     }
 
     fn encode_piece(&self, piece: &str) -> Result<Encoding, TokenizerError> {
-        let encoding = guard("encode", || self.literal.encode(piece, false))?;
+        let encoding = self.run(self.splitter(), piece, Offsets::Wanted)?;
         match encoding.get_ids().iter().find_map(|id| self.reserved.get(id)) {
             Some(token) => Err(TokenizerError::ControlToken { token: token.clone() }),
             None => Ok(encoding),

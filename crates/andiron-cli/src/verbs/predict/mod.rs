@@ -231,7 +231,7 @@ impl Predict {
         };
         Ok(match task {
             Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
-                Box::new(score::ScoreTarget { model: opened.encoder_decoder()? })
+                Box::new(score::ScoreTarget::new(opened.encoder_decoder()?)?)
             }
             Task::Score => Box::new(score::Score { model: opened.decoder()? }),
             Task::Translate | Task::Summarize => {

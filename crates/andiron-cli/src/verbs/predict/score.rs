@@ -14,14 +14,27 @@ pub(super) struct Score {
 
 /// The same of a target, given a source.
 pub(super) struct ScoreTarget {
-    pub(super) model: Seq2SeqModel,
+    model: Seq2SeqModel,
+    /// Of the targets, which may not be that of the sources.
+    tokenizer: Option<Tokenizer>,
+}
+
+impl ScoreTarget {
+    pub(super) fn new(model: Seq2SeqModel) -> anyhow::Result<Self> {
+        let tokenizer = model.tokenizer.as_ref().map(Tokenizer::for_targets).transpose()?;
+        Ok(Self { model, tokenizer })
+    }
 }
 
 impl Answer for ScoreTarget {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let encode = |text: &str| Ok(self.model.tokenizer()?.encode_framed(text)?);
         let source = take_ids(&mut row, "source", "source_ids", encode)?;
-        let target = take_ids(&mut row, "target", "target_ids", encode)?;
+        let encode_target = |text: &str| match &self.tokenizer {
+            Some(tokenizer) => Ok(tokenizer.encode_framed(text)?),
+            None => encode(text),
+        };
+        let target = take_ids(&mut row, "target", "target_ids", encode_target)?;
         ensure_empty(&row)?;
         let Seq2SeqBundle { config, model, generation, .. } = &self.model.bundle;
         let start = generation.decoder_start_token_id;
