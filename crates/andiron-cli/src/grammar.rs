@@ -86,7 +86,7 @@ impl Constraints {
             Some(vocabulary) => vocabulary,
             None => {
                 let spellings = tokenizer
-                    .context("a choice, regex or JSON schema needs a tokenizer and the model directory has no tokenizer")?
+                    .context("a choice, regex or JSON schema needs a tokenizer, which the model directory does not have")?
                     .spellings()?;
                 let vocabulary = Vocabulary::new(&spellings.tokens, spellings.drops_first_space)?;
                 self.vocabulary.get_or_init(|| vocabulary)

@@ -129,7 +129,7 @@ impl Text {
     fn new(tokenizer: Option<&Tokenizer>, stop_ids: Vec<u32>, stops: &[String]) -> anyhow::Result<Self> {
         anyhow::ensure!(
             stops.is_empty() || tokenizer.is_some(),
-            "a stop string needs a tokenizer and the model directory has no tokenizer"
+            "a stop string needs a tokenizer, which the model directory does not have"
         );
         Ok(Self {
             stream: tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip)),
