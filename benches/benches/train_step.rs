@@ -2,6 +2,7 @@
 #![allow(missing_docs)] // What criterion's macros make.
 
 use andiron_benches::{baby, device, nano, random};
+use andiron_core::Precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
@@ -11,7 +12,7 @@ use andiron_training::step::compute;
 use burn::module::Module as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-fn step(c: &mut Criterion, name: &str, config: Gpt2Config, rows: usize) {
+fn step(c: &mut Criterion, name: &str, precision: Precision, config: Gpt2Config, rows: usize) {
     let columns = config.n_positions;
     let vocabulary = config.vocab_size as u64;
     let ids = |label| {
@@ -26,10 +27,10 @@ fn step(c: &mut Criterion, name: &str, config: Gpt2Config, rows: usize) {
     let mut model = Some(model.train());
     let mut group = c.benchmark_group("train_step");
     group.sample_size(10).throughput(Throughput::Elements((rows * columns) as u64));
-    group.bench_function(name, |b| {
+    group.bench_function(format!("{name}/{precision}"), |b| {
         b.iter(|| {
             let before = model.take().expect("each step gives a model back");
-            let computed = compute(&before, &Causal, std::slice::from_ref(&batch), Seed::new(0));
+            let computed = compute(&before, &Causal, std::slice::from_ref(&batch), Seed::new(0), precision);
             let scale = clip_scale(computed.grad_norm, settings.clip_norm);
             model = Some(optimizer.update(before, computed.gradients, settings.lr, scale));
         });
@@ -38,8 +39,10 @@ fn step(c: &mut Criterion, name: &str, config: Gpt2Config, rows: usize) {
 }
 
 fn train_step(c: &mut Criterion) {
-    step(c, "nano_12x64", nano(), 12);
-    step(c, "baby_8x256", baby(), 8);
+    for precision in [Precision::F32, Precision::Mixed] {
+        step(c, "nano_12x64", precision, nano(), 12);
+        step(c, "baby_8x256", precision, baby(), 8);
+    }
 }
 
 criterion_group!(benches, train_step);

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use andiron_core::DeviceSpec;
+use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_data::prepare::{PrepareOptions, TokenizerChoice, prepare};
 use andiron_data::tokenizer::SpecialTokens;
@@ -56,7 +57,14 @@ fn main() -> anyhow::Result<()> {
     // 3. A model, and how it is trained. A run is a function of these values, the seed and the data.
     let model = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, ..Gpt2Config::nano(report.vocab_size) };
     let config = TrainConfig {
-        run: RunConfig { output: home.join("run"), seed: 1, steps: 400, accumulate: 1, log_every: 1 },
+        run: RunConfig {
+            output: home.join("run"),
+            seed: 1,
+            steps: 400,
+            accumulate: 1,
+            log_every: 1,
+            precision: Precision::fastest(),
+        },
         data: DataConfig {
             train: data.join("train"),
             valid: Some(data.join("valid")),

@@ -75,6 +75,34 @@ pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<
     mix(q_bthk, past, added, (scoring.scale, scoring.dropout), cx)
 }
 
+/// [`attend`] of new positions whose queries, keys and values lie side by side, as one projection makes them.
+///
+/// # Shape
+/// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
+///
+/// # Panics
+/// If the last axis cannot be cut so.
+pub fn attend_packed(
+    qkv_bt3d: Tensor<3>,
+    (layer, heads): (usize, usize),
+    scoring: Scoring,
+    cx: &mut Forward<'_>,
+) -> Tensor<3> {
+    let [b, t, width] = qkv_bt3d.dims();
+    let d = width / 3;
+    let plain = scoring.bias_bhts.is_none() && !cx.drops(scoring.dropout);
+    if plain && !cx.is_cached() && cx.mask(scoring.sight, t, t, &qkv_bt3d.device()).is_none() {
+        let options = AttentionOptions { scale: scoring.scale, causal: scoring.sight.causal, n_keys: t };
+        return ops::attention_packed(qkv_bt3d, heads, options);
+    }
+    let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
+        let part_btd = qkv_bt3d.clone().slice([0..b, 0..t, part * d..(part + 1) * d]);
+        part_btd.reshape([b, t, heads, d / heads])
+    });
+    let past = cx.past(layer, k_bthk, v_bthk);
+    attend(q_bthk, past, scoring, cx).reshape([b, t, d])
+}
+
 /// Cross-attention of a decoder's positions over what an encoder left.
 ///
 /// # Shape

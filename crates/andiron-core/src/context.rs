@@ -161,6 +161,11 @@ impl<'a> Forward<'a> {
         }
     }
 
+    /// Whether there is a past to continue, be it an empty one.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.cache.is_some()
+    }
+
     /// Whether [`Forward::dropout`] with this probability changes anything.
     pub(crate) fn drops(&self, probability: f32) -> bool {
         self.dropout.is_some() && probability > 0.0

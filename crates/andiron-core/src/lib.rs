@@ -16,6 +16,7 @@ pub mod linear;
 pub mod norm;
 pub mod ops;
 pub mod position;
+pub mod precision;
 pub mod rows;
 
 pub use cache::KvCache;
@@ -24,4 +25,5 @@ pub use device::{Backend, DeviceError, DeviceSpec};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
+pub use precision::Precision;
 pub use rows::Rows;

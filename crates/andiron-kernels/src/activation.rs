@@ -281,7 +281,7 @@ mod tests {
                 x.iter().zip(&dy).map(|(x, dy)| activation.slope(f64::from(*x)) * f64::from(*dy)).collect();
             for isa in Isa::supported() {
                 for threads in [1, 3] {
-                    let cpu = Cpu { isa, threads };
+                    let cpu = Cpu::new(isa, threads);
                     let (mut y, mut dx) = (vec![9.0; x.len()], vec![9.0; x.len()]);
                     forward(cpu, activation, x, &mut y);
                     backward(cpu, activation, x, &dy, &mut dx);

@@ -149,7 +149,7 @@ mod tests {
                 let (mut p, mut m, mut v) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 for step_number in 1..=5 {
                     let settings = AdamW { step: step_number, ..settings };
-                    step(Cpu { isa, threads }, settings, &mut p, &grad, &mut m, &mut v);
+                    step(Cpu::new(isa, threads), settings, &mut p, &grad, &mut m, &mut v);
                 }
                 assert_close(&format!("{isa}"), &p, &wanted, 1e-6);
                 assert_eq!(first.get_or_insert_with(|| p.clone()), &p, "{isa} with {threads} threads");

@@ -1,6 +1,7 @@
 //! What this processor can do, and how much of it a call may use.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 /// A set of vector instructions, from the plainest to the widest.
@@ -14,11 +15,13 @@ pub enum Isa {
     Avx2,
     /// 16 numbers at a time: AVX-512F.
     Avx512,
+    /// The same, and products of pairs of bf16: AVX-512 with F, BW, VL and BF16.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// All members, plainest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// The widest set this machine has; detected once per process.
     pub fn best() -> Self {
@@ -43,11 +46,54 @@ impl fmt::Display for Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512-bf16",
         })
     }
 }
 
-/// What a kernel call may use: instructions and threads.
+/// What the factors of a matrix product are rounded to; its sums are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Nothing is rounded.
+    #[default]
+    F32,
+    /// Factors are rounded to bf16 (8 bits of mantissa instead of 24), where that is of use: a product that is
+    /// bound by memory, such as one with few rows, stays as it is.
+    ///
+    /// Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training",
+    /// <https://arxiv.org/abs/1905.12322>.
+    Mixed,
+}
+
+impl Precision {
+    /// The one that trains fastest on this machine without harm: mixed where products of bf16 are instructions.
+    pub fn fastest() -> Self {
+        if Isa::best() >= Isa::Avx512Bf16 { Self::Mixed } else { Self::F32 }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Mixed => "mixed",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "mixed" => Ok(Self::Mixed),
+            _ => Err(format!("{name:?} is no precision: choose f32 or mixed")),
+        }
+    }
+}
+
+/// What a kernel call may use: instructions, threads, and rounding.
 ///
 /// Results never depend on `threads`. They may differ in the last bits between instruction sets, because
 /// sums are taken in another order. A kernel runs with the best set that is neither above `isa` nor above
@@ -66,22 +112,39 @@ pub struct Cpu {
     /// The most threads of the current rayon pool (the caller's thread included) that may work at once;
     /// 0 counts as 1.
     pub threads: usize,
+    /// How exact matrix products are.
+    pub precision: Precision,
 }
 
 impl Cpu {
-    /// The best instructions of this machine on at most `threads` threads.
+    /// The best instructions of this machine on at most `threads` threads, without rounding.
     pub fn detect(threads: usize) -> Self {
-        Self { isa: Isa::best(), threads }
+        Self::new(Isa::best(), threads)
+    }
+
+    /// These instructions, or what the machine has of them, on at most `threads` threads, without rounding.
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        Self { isa, threads, precision: Precision::F32 }
+    }
+
+    /// The same with this rounding.
+    pub fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    match avx2 {
-        true if is_x86_feature_detected!("avx512f") => Isa::Avx512,
-        true => Isa::Avx2,
-        false => Isa::Scalar,
+    let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+    let bf16 = is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512bf16");
+    match (avx2, avx512) {
+        (_, true) if bf16 => Isa::Avx512Bf16,
+        (_, true) => Isa::Avx512,
+        (true, false) => Isa::Avx2,
+        (false, false) => Isa::Scalar,
     }
 }
 

@@ -380,12 +380,12 @@ mod tests {
         let case = Case::new(shape, gaps);
         let (loss, dhidden, dweight) = case.exact();
         for isa in Isa::supported() {
-            let one = case.run(Cpu { isa, threads: 1 });
+            let one = case.run(Cpu::new(isa, 1));
             assert!((one.0 - loss).abs() <= 1e-5 * loss.abs().max(1.0), "{isa}: loss {} not {loss}", one.0);
             assert_close(&format!("{isa} dhidden"), &one.1, &dhidden, 5e-5);
             assert_close(&format!("{isa} dweight"), &one.2, &dweight, 5e-5);
             for threads in [2, 3] {
-                assert_eq!(case.run(Cpu { isa, threads }), one, "{isa} with {threads} threads");
+                assert_eq!(case.run(Cpu::new(isa, threads)), one, "{isa} with {threads} threads");
             }
         }
     }
@@ -407,7 +407,7 @@ mod tests {
             dirty.hidden[i * 20..(i + 1) * 20].fill(f32::NAN);
         }
         for isa in Isa::supported() {
-            let cpu = Cpu { isa, threads: 1 };
+            let cpu = Cpu::new(isa, 1);
             assert_eq!(clean.run(cpu), dirty.run(cpu));
         }
         let nothing = Case { row_weights: vec![0.0; 9], ..clean };
@@ -421,7 +421,7 @@ mod tests {
         let logits: Vec<f32> =
             case.hidden.iter().flat_map(|h| case.weight.iter().map(move |w| h * w)).collect();
         for isa in Isa::supported() {
-            let cpu = Cpu { isa, threads: 2 };
+            let cpu = Cpu::new(isa, 2);
             let (mut nll, mut lse) = ([f32::NAN; 14], [f32::NAN; 14]);
             forward(cpu, &case.targets, &logits, &mut nll, &mut lse);
             let sum: f64 =
@@ -442,7 +442,7 @@ mod tests {
         let logits = [3e38, -3e38, 0.0, f32::NAN, 0.0, 0.0];
         for isa in Isa::supported() {
             let (mut nll, mut lse) = ([0.0; 2], [0.0; 2]);
-            forward(Cpu { isa, threads: 1 }, &[0, 1], &logits, &mut nll, &mut lse);
+            forward(Cpu::new(isa, 1), &[0, 1], &logits, &mut nll, &mut lse);
             assert!(nll[0] == 0.0 && nll[1].is_nan(), "{isa}: {nll:?}");
         }
     }

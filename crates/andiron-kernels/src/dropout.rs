@@ -87,11 +87,11 @@ mod tests {
         let x: Vec<f32> = (0..50_001).map(|i| i as f32 + 1.0).collect();
         let dropout = Dropout { probability: 0.1, seed: Seed::new(4) };
         let mut wanted = vec![f32::NAN; x.len()];
-        apply(Cpu { isa: Isa::Scalar, threads: 1 }, dropout, &x, &mut wanted);
+        apply(Cpu::new(Isa::Scalar, 1), dropout, &x, &mut wanted);
         for isa in Isa::supported() {
             for threads in [1, 2, 3] {
                 let mut y = vec![f32::NAN; x.len()];
-                apply(Cpu { isa, threads }, dropout, &x, &mut y);
+                apply(Cpu::new(isa, threads), dropout, &x, &mut y);
                 assert_eq!(y, wanted);
             }
         }

@@ -13,6 +13,7 @@ mod simd;
 
 pub mod gemm;
 pub mod mapped;
+pub mod memory;
 
 pub mod attention;
 
@@ -28,4 +29,4 @@ pub mod softmax;
 #[cfg(test)]
 mod testing;
 
-pub use cpu::{Cpu, Isa};
+pub use cpu::{Cpu, Isa, Precision};

@@ -373,18 +373,18 @@ mod tests {
     #[track_caller]
     fn check(rows: usize, width: usize) {
         for centred in [true, false] {
-            let plain = run(Cpu { isa: Isa::Scalar, threads: 1 }, centred, rows, width);
+            let plain = run(Cpu::new(Isa::Scalar, 1), centred, rows, width);
             // Rounding errors of a row grow by what its elements are multiplied with.
             let rstd = &plain[if centred { 2 } else { 1 }];
             let tolerance = 1e-5 * f64::from(rstd.iter().copied().fold(1.0, f32::max));
             for isa in Isa::supported() {
-                let one = run(Cpu { isa, threads: 1 }, centred, rows, width);
+                let one = run(Cpu::new(isa, 1), centred, rows, width);
                 for (found, wanted) in one.iter().zip(&plain) {
                     assert_close(&format!("{isa} {rows}x{width}"), found, &wide(wanted), tolerance);
                 }
                 for threads in [2, 3] {
                     assert_eq!(
-                        run(Cpu { isa, threads }, centred, rows, width),
+                        run(Cpu::new(isa, threads), centred, rows, width),
                         one,
                         "{isa} {threads} threads"
                     );
@@ -436,7 +436,7 @@ mod tests {
             let dx: Vec<f64> = (0..rows * width).map(|k| slope(k, true)).collect();
             let dgamma: Vec<f64> = (0..width).map(|k| slope(k, false)).collect();
             for isa in Isa::supported() {
-                let found = run(Cpu { isa, threads: 1 }, centred, rows, width);
+                let found = run(Cpu::new(isa, 1), centred, rows, width);
                 let first = if centred { 3 } else { 2 };
                 assert_close("dx", &found[first], &dx, 1e-5);
                 assert_close("dgamma", &found[first + 1], &dgamma, 1e-5);
@@ -452,7 +452,7 @@ mod tests {
         for isa in Isa::supported() {
             let (mut y, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows]);
             let params = NormParams { gamma: &[1.0; 20], beta: None, eps: 1e-5 };
-            rms_norm(Cpu { isa, threads: 1 }, params, &x, &mut y, &mut rstd);
+            rms_norm(Cpu::new(isa, 1), params, &x, &mut y, &mut rstd);
             assert!(y[width..2 * width].iter().all(|y| y.is_nan()));
             assert!(y[..width].iter().chain(&y[2 * width..]).all(|y| y.is_finite()));
         }

@@ -81,6 +81,20 @@ impl<'a, T> Shared<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), borrowed: PhantomData }
     }
 
+    /// The same slice three times.
+    ///
+    /// # Safety
+    /// What is reached through one is reached through no other.
+    pub(crate) unsafe fn thrice(slice: &'a mut [T]) -> (Self, Self, Self) {
+        let (start, len) = (slice.as_mut_ptr(), slice.len());
+        let one = || Self { start, len, borrowed: PhantomData };
+        (one(), one(), one())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The part of the slice in `range`.
     ///
     /// # Safety
@@ -111,7 +125,7 @@ mod tests {
             for n in [0, 1, 5, 64, 1000] {
                 let mut seen = vec![0u8; n];
                 let shared = Shared::new(&mut seen);
-                rows(Cpu { isa: Isa::Scalar, threads }, n, 100_000, 3, |range| {
+                rows(Cpu::new(Isa::Scalar, threads), n, 100_000, 3, |range| {
                     assert!(range.start % 3 == 0);
                     // SAFETY: `rows` hands out disjoint ranges.
                     unsafe { shared.range(range) }.iter_mut().for_each(|v| *v += 1);

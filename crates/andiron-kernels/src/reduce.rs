@@ -117,7 +117,7 @@ mod tests {
         let mut first = None;
         for isa in Isa::supported() {
             for threads in [1, 2, 3] {
-                let cpu = Cpu { isa, threads };
+                let cpu = Cpu::new(isa, threads);
                 let mut out = vec![f32::NAN; cols];
                 column_sum(cpu, rows, cols, &x, &mut out);
                 assert_close("column sums", &out, &wanted, 4e-6 * (rows as f64).sqrt().max(1.0));

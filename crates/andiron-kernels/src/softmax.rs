@@ -169,13 +169,13 @@ mod tests {
 
     #[track_caller]
     fn check(cols: usize, x: &[f32]) {
-        let plain = run(Cpu { isa: Isa::Scalar, threads: 1 }, cols, x);
+        let plain = run(Cpu::new(Isa::Scalar, 1), cols, x);
         for isa in Isa::supported() {
-            let one = run(Cpu { isa, threads: 1 }, cols, x);
+            let one = run(Cpu::new(isa, 1), cols, x);
             for (found, wanted) in one.iter().zip(&plain) {
                 assert_close(&format!("{isa}"), found, &wide(wanted), 1e-5);
             }
-            assert_eq!(run(Cpu { isa, threads: 3 }, cols, x), one);
+            assert_eq!(run(Cpu::new(isa, 3), cols, x), one);
         }
     }
 
@@ -186,7 +186,7 @@ mod tests {
         check(5, &x);
         for isa in Isa::supported() {
             let mut y = [0.0; 6];
-            rows(Cpu { isa, threads: 1 }, 3, &[nan, 1.0, 2.0, -inf, -inf, -inf], &mut y);
+            rows(Cpu::new(isa, 1), 3, &[nan, 1.0, 2.0, -inf, -inf, -inf], &mut y);
             assert!(y.iter().all(|y| y.is_nan()), "{isa}: {y:?}");
         }
     }
@@ -210,7 +210,7 @@ mod tests {
             })
             .collect();
         for isa in Isa::supported() {
-            let [_, dx] = run(Cpu { isa, threads: 1 }, 7, &numbers(1, 7));
+            let [_, dx] = run(Cpu::new(isa, 1), 7, &numbers(1, 7));
             assert_close(&format!("{isa}"), &dx, &wanted, 1e-6);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use andiron_core::precision::{Precision, with_precision};
 use andiron_core::{Forward, ops};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
@@ -39,7 +40,8 @@ impl Computed {
 /// Loss and gradients of `model`, which has autodiff on, over `batches` taken together.
 ///
 /// Each target counts by its weight over the weight of *all* batches, so the result does not depend on how rows are
-/// spread over batches. `dropout` must differ from step to step. The device is asked for values once.
+/// spread over batches. `dropout` must differ from step to step. Products are as exact as `precision` says, forward and
+/// backward; parameters, gradients and everything else are f32. The device is asked for values once.
 ///
 /// # Panics
 /// If there is no batch, or the model has no parameters.
@@ -48,6 +50,7 @@ pub fn compute<M: Module>(
     objective: &impl Objective<M>,
     batches: &[HostBatch],
     dropout: Seed,
+    precision: Precision,
 ) -> Computed {
     let device = model.devices().into_iter().next().expect("a model has parameters").autodiff();
     let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| f64::from(weight)).sum();
@@ -58,7 +61,8 @@ pub fn compute<M: Module>(
     for (number, batch) in batches.iter().enumerate() {
         let mut cx = Forward::training(dropout.at(number as u64));
         let start = Instant::now();
-        let part = objective.loss(model, Batch::upload(batch, scale, &device), &mut cx);
+        let batch = Batch::upload(batch, scale, &device);
+        let part = with_precision(precision, || objective.loss(model, batch, &mut cx));
         forward_time += start.elapsed();
         let start = Instant::now();
         sum.add(model, part.backward());
@@ -177,10 +181,10 @@ mod tests {
     fn rows_may_be_spread_over_batches_in_any_way() {
         let model = model();
         let seed = Seed::new(0);
-        let together = compute(&model, &Causal, &[rows(0..4)], seed);
+        let together = compute(&model, &Causal, &[rows(0..4)], seed, Precision::F32);
         assert_eq!(together.tokens, 8 + 6 + 4 + 2);
         for split in [vec![rows(0..1), rows(1..4)], vec![rows(0..2), rows(2..3), rows(3..4)]] {
-            let apart = compute(&model, &Causal, &split, seed);
+            let apart = compute(&model, &Causal, &split, seed, Precision::F32);
             assert_eq!(apart.tokens, together.tokens);
             assert!((apart.loss - together.loss).abs() < 1e-5, "{} {}", apart.loss, together.loss);
             assert!((apart.grad_norm - together.grad_norm).abs() < 1e-5);
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_norm_is_that_of_the_gradients() {
-        let computed = compute(&model(), &Causal, &[rows(0..3)], Seed::new(0));
+        let computed = compute(&model(), &Causal, &[rows(0..3)], Seed::new(0), Precision::F32);
         let squares: f64 = floats(&computed.gradients).iter().map(|&g| f64::from(g) * f64::from(g)).sum();
         assert!((computed.grad_norm - squares.sqrt()).abs() < 1e-5 * squares.sqrt());
         assert!(computed.is_finite());
@@ -202,7 +206,7 @@ mod tests {
     fn a_step_without_targets_is_zero() {
         let mut batch = rows(0..1);
         batch.weights.fill(0.0);
-        let computed = compute(&model(), &Causal, &[batch], Seed::new(0));
+        let computed = compute(&model(), &Causal, &[batch], Seed::new(0), Precision::F32);
         assert_eq!((computed.loss, computed.grad_norm, computed.tokens), (0.0, 0.0, 0));
     }
 

@@ -116,7 +116,9 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         let before = state.progress.step;
         let batches = self.run.next_batches(&mut state.progress);
         let lr = self.schedule.at(before);
-        let computed = compute(&state.bundle.model, &self.objective, &batches, self.dropout.at(before));
+        let precision = self.run.config.run.precision;
+        let dropout = self.dropout.at(before);
+        let computed = compute(&state.bundle.model, &self.objective, &batches, dropout, precision);
         let Computed { loss, grad_norm, tokens, .. } = computed;
         let step = before + 1;
         let skipped = !computed.is_finite();

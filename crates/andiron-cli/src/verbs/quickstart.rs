@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use andiron_core::DeviceSpec;
+use andiron_core::{DeviceSpec, Precision};
 use andiron_data::loader::Order;
 use andiron_data::prepare::{
     Existing, PrepareError, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice,
@@ -154,6 +154,7 @@ impl Quickstart {
                 steps: self.steps,
                 accumulate: 1,
                 log_every: 1,
+                precision: Precision::fastest(),
             },
             data: DataConfig {
                 train: data.join("train"),

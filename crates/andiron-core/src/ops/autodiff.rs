@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{Activation, AttentionOptions, FusedOps, WeightLayout};
+use super::{Activation, AttentionOptions, FusedOps, Precision, WeightLayout};
 
 /// Hands `gradient` to the parent, if it wants one.
 macro_rules! give {
@@ -27,6 +27,7 @@ struct SavedAffine<T> {
     x: T,
     weight: T,
     layout: WeightLayout,
+    precision: Precision,
 }
 
 impl<B: FusedOps, const N: usize> Backward<B, N> for Affine {
@@ -34,12 +35,12 @@ impl<B: FusedOps, const N: usize> Backward<B, N> for Affine {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let SavedAffine { x, weight, layout } = ops.state;
+        let SavedAffine { x, weight, layout, precision } = ops.state;
         for (parent, at) in ops.parents.into_iter().zip(0..) {
             let Some(parent) = parent else { continue };
             let gradient = match at {
-                0 => B::affine(dy.clone(), weight.clone(), layout.transposed()),
-                1 => B::affine_weight_grad(x.clone(), dy.clone(), layout),
+                0 => B::affine(dy.clone(), weight.clone(), layout.transposed(), precision),
+                1 => B::affine_weight_grad(x.clone(), dy.clone(), layout, precision),
                 _ => B::column_sum(dy.clone()),
             };
             grads.register::<B>(parent.id, gradient);
@@ -48,12 +49,17 @@ impl<B: FusedOps, const N: usize> Backward<B, N> for Affine {
 }
 
 impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        layout: WeightLayout,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let y = B::affine(x.clone(), weight.clone(), layout);
+        let y = B::affine(x.clone(), weight.clone(), layout, precision);
         match Affine.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout }, y),
+            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout, precision }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
@@ -63,12 +69,13 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         layout: WeightLayout,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let y = B::affine_bias(x.clone(), weight.clone(), bias.into_primitive(), layout);
+        let y = B::affine_bias(x.clone(), weight.clone(), bias.into_primitive(), layout, precision);
         match Affine.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout }, y),
+            OpsKind::Tracked(prep) => prep.finish(SavedAffine { x, weight, layout, precision }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
@@ -194,6 +201,38 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
+    fn attention_packed(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        options: AttentionOptions,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Packed;
+
+        impl<B: FusedOps> Backward<B, 1> for Packed {
+            /// Queries, keys and values in one, output, log denominators.
+            type State = ([FloatTensor<B>; 3], AttentionOptions);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let ([qkv, out, lse], options) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dout| {
+                    B::attention_packed_backward(qkv, out, lse, dout, options)
+                });
+            }
+        }
+
+        match Packed.prepare::<C>([qkv.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let qkv = qkv.into_primitive();
+                let (out, lse) = B::attention_packed_with_lse(qkv.clone(), heads, options);
+                prep.finish(([qkv, out.clone(), lse], options), out)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::attention_packed(qkv.into_primitive(), heads, options))
+            }
+        }
+    }
+
     fn embedding_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct EmbeddingRows;
@@ -221,6 +260,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct HeadCrossEntropy;
@@ -243,10 +283,13 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         let weights = weights.into_primitive();
         match HeadCrossEntropy.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (loss, dhidden, dhead) = B::head_cross_entropy_with_grad(hidden, head, targets, weights);
+                let (loss, dhidden, dhead) =
+                    B::head_cross_entropy_with_grad(hidden, head, targets, weights, precision);
                 prep.finish([dhidden, dhead], loss)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::head_cross_entropy(hidden, head, targets, weights)),
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::head_cross_entropy(hidden, head, targets, weights, precision))
+            }
         }
     }
 

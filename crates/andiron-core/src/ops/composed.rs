@@ -275,6 +275,42 @@ pub(super) fn attention_backward<B: Backend>(
     (B::float_permute(dq, &[0, 2, 1, 3]), gather(dk), gather(dv))
 }
 
+/// The queries, keys and values that lie side by side in `[batch, t, 3 · heads · width]`, `[batch, t, heads, width]` each.
+fn unpacked<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {
+    let [b, t, width] = qkv.shape().dims();
+    let width = width / 3;
+    [0, 1, 2].map(|part| {
+        let range = |start: usize, len: usize| Slice::new(start as isize, Some((start + len) as isize), 1);
+        let part = B::float_slice(qkv.clone(), &[range(0, b), range(0, t), range(part * width, width)]);
+        reshape::<B>(part, [b, t, heads, width / heads])
+    })
+}
+
+pub(super) fn attention_packed_with_lse<B: Backend>(
+    qkv: FloatTensor<B>,
+    heads: usize,
+    options: AttentionOptions,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [b, t, width] = qkv.shape().dims();
+    let [q, k, v] = unpacked::<B>(qkv, heads);
+    let (out, lse) = attention_with_lse::<B>(q, k, v, options);
+    (reshape::<B>(out, [b, t, width / 3]), lse)
+}
+
+/// `tensors`: queries, keys and values in one, output, log denominators, gradient of the output.
+pub(super) fn attention_packed_backward<B: Backend>(
+    tensors: [FloatTensor<B>; 4],
+    options: AttentionOptions,
+) -> FloatTensor<B> {
+    let [qkv, out, lse, dout] = tensors;
+    let [b, t, width] = qkv.shape().dims();
+    let heads = lse.shape()[1];
+    let [q, k, v] = unpacked::<B>(qkv, heads);
+    let [out, dout] = [out, dout].map(|x| reshape::<B>(x, [b, t, heads, width / 3 / heads]));
+    let (dq, dk, dv) = attention_backward::<B>([q, k, v, out, lse, dout], options);
+    B::float_cat([dq, dk, dv].map(|x| reshape::<B>(x, [b, t, width / 3])).to_vec(), 2)
+}
+
 /// Logits of one block of rows, with their log denominators `[rows, 1]` and losses `[rows, 1]`.
 struct LogitsBlock<B: Backend> {
     logits: FloatTensor<B>,

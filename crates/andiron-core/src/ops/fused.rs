@@ -5,7 +5,7 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::{Activation, AdamWStep, AttentionOptions, WeightLayout, composed};
+use super::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
 
 /// Operations that a backend may override with kernels of its own.
 ///
@@ -22,28 +22,40 @@ use super::{Activation, AdamWStep, AttentionOptions, WeightLayout, composed};
 )]
 pub trait FusedOps: Backend {
     /// `x · W`.
+    ///
+    /// `precision` is what the factors of products may be rounded to; the default bodies do not.
     #[fusion(default)]
-    fn affine(x: FloatTensor<Self>, weight: FloatTensor<Self>, layout: WeightLayout) -> FloatTensor<Self> {
+    #[allow(unused_variables)]
+    fn affine(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        layout: WeightLayout,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
         composed::affine::<Self>(x, weight, layout)
     }
 
     /// `x · W + b`.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn affine_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         layout: WeightLayout,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         composed::affine_bias::<Self>(x, weight, bias, layout)
     }
 
     /// Gradient of [`FusedOps::affine`] with respect to the weight.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn affine_weight_grad(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         layout: WeightLayout,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         composed::affine_weight_grad::<Self>(x, dy, layout)
     }
@@ -163,6 +175,39 @@ pub trait FusedOps: Backend {
         composed::attention_backward::<Self>([q, k, v, out, lse, dout], options)
     }
 
+    /// Attention of positions over themselves, from one tensor `[batch, t, 3 · heads · width]` of queries, keys and
+    /// values side by side; `[batch, t, heads · width]`.
+    #[fusion(default)]
+    fn attention_packed(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        options: AttentionOptions,
+    ) -> FloatTensor<Self> {
+        Self::attention_packed_with_lse(qkv, heads, options).0
+    }
+
+    /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
+    #[fusion(default)]
+    fn attention_packed_with_lse(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        options: AttentionOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention_packed_with_lse::<Self>(qkv, heads, options)
+    }
+
+    /// Gradient of [`FusedOps::attention_packed`].
+    #[fusion(default)]
+    fn attention_packed_backward(
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        options: AttentionOptions,
+    ) -> FloatTensor<Self> {
+        composed::attention_packed_backward::<Self>([qkv, out, lse, dout], options)
+    }
+
     /// Rows of a table.
     #[fusion(default)]
     fn embedding_rows(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
@@ -181,22 +226,26 @@ pub trait FusedOps: Backend {
 
     /// Weighted cross-entropy of an output head.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn head_cross_entropy(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         composed::head_cross_entropy::<Self>(hidden, head, targets, weights)
     }
 
     /// The same, with its gradients with respect to hidden states and head.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn head_cross_entropy_with_grad(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights)
     }

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use fused::FusedOps;
 
+use crate::precision::{self, Precision};
+
 type Dispatch = burn::backend::Dispatch;
 
 /// How the weight of an affine map lies in memory.
@@ -90,7 +92,8 @@ pub struct AdamWStep {
     pub grad_scale: f32,
 }
 
-/// `x · W + b` on the last axis; see [`WeightLayout`] for the order of `weight`'s axes.
+/// `x · W + b` on the last axis; see [`WeightLayout`] for the order of `weight`'s axes, and
+/// [`with_precision`](crate::precision::with_precision) for what the factors are rounded to.
 ///
 /// # Shape
 /// `[.., d_input]` → `[.., d_output]`.
@@ -115,9 +118,9 @@ pub fn linear<const D: usize>(
     let y = match bias {
         Some(bias) => {
             assert_eq!([d_output], bias.dims(), "bias of a map to {d_output}");
-            Dispatch::affine_bias(x, weight, bias.into_dispatch(), layout)
+            Dispatch::affine_bias(x, weight, bias.into_dispatch(), layout, precision::current())
         }
-        None => Dispatch::affine(x, weight, layout),
+        None => Dispatch::affine(x, weight, layout, precision::current()),
     };
     shape[D - 1] = d_output;
     Tensor::<2>::from_dispatch(y).reshape(shape)
@@ -175,6 +178,21 @@ pub fn attention(
     ))
 }
 
+/// [`attention`] of positions over themselves, from one tensor of queries, keys and values side by side, as one
+/// projection makes them: nothing is taken apart, and one gradient comes back.
+///
+/// # Shape
+/// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
+///
+/// # Panics
+/// If the last axis cannot be cut so, or `options.n_keys` is not `t`.
+pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOptions) -> Tensor<3> {
+    let [_, t, width] = qkv_bt3d.dims();
+    assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");
+    assert_eq!(t, options.n_keys, "positions look at themselves");
+    Tensor::from_dispatch(Dispatch::attention_packed(qkv_bt3d.into_dispatch(), heads, options))
+}
+
 /// Divides the last axis by the root of its mean square, then applies a gain.
 ///
 /// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
@@ -229,6 +247,7 @@ pub fn head_cross_entropy(
         head_vd.into_dispatch(),
         targets_n.into_dispatch(),
         weights_n.into_dispatch(),
+        precision::current(),
     ))
 }
 

@@ -8,6 +8,7 @@ use super::{BackwardView, HeadView, plain};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
+use crate::gemm::words::Whole;
 use crate::simd::{Simd, dispatch, exp};
 
 /// Keys per product with the values: their probabilities then fill half of a first-level cache.
@@ -86,7 +87,7 @@ unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
     out: *mut f32,
     lse: *mut f32,
 ) {
-    let HeadView { q, k, v, q_stride, kv_stride, queries, keys, dim, scale, .. } = view;
+    let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = view;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
     let len = key_rows * dim + key_rows * NR + dim * NR + dim_rows * NR + dim_rows * keys + 5 * 16;
     let mut scratch = Scratch::take(len);
@@ -130,7 +131,7 @@ unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
                     s.store_to(to, s.mul(s.load_from(to), s.load(&factors[column..])));
                 }
             }
-            untranspose::<NR>(means, (block, dim), out.add(start * q_stride), q_stride);
+            untranspose::<NR>(means, (block, dim), out.add(start * out_stride), out_stride);
         }
     }
 }
@@ -140,7 +141,7 @@ unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
 #[inline(always)]
 unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: BackwardView) {
     let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
-    let HeadView { q, k, v, q_stride, kv_stride, queries, keys, dim, scale, .. } = head;
+    let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
     let dim_cols = dim.next_multiple_of(NR);
     let len = 2 * key_rows * dim
@@ -166,14 +167,14 @@ unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: 
         for start in (0..queries).step_by(NR) {
             let block = NR.min(queries - start);
             let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
-            let at = start * q_stride;
-            let across = |from: *const f32| Strided { start: from, lane: q_stride, depth: 1 };
-            pack::panels::<NR>(across(q.add(at)), block, dim, q_panel);
+            let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
+            let (out, dout) = (out.add(start * out_stride), dout.add(start * out_stride));
+            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, q_panel);
             multiply_all(s, q_panel, dim * NR, scale);
-            pack::panels::<NR>(across(dout.add(at)), block, dim, dout_panel);
+            pack::panels::<NR>(Strided { start: dout, lane: out_stride, depth: 1 }, block, dim, dout_panel);
             let (mut deltas, mut offsets) = ([0.0; MAX_BLOCK], [f32::INFINITY; MAX_BLOCK]);
             for i in 0..block {
-                deltas[i] = dot(s, dout.add(at + i * q_stride), out.add(at + i * q_stride), dim);
+                deltas[i] = dot(s, dout.add(i * out_stride), out.add(i * out_stride), dim);
                 let lse = *lse.add(start + i);
                 // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
                 offsets[i] = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
@@ -197,10 +198,10 @@ unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: 
             }
             let rows = (seen, block);
             let (to_dv, to_dk) = ((dv, kv_stride), (dk, kv_stride));
-            key_sums::<S, MR, NR>(s, rows, scores, (dout.add(at), q_stride, dim, dout_room), to_dv);
-            key_sums::<S, MR, NR>(s, rows, slopes, (q.add(at), q_stride, dim, q_room), to_dk);
+            key_sums::<S, MR, NR>(s, rows, scores, (dout, out_stride, dim, dout_room), to_dv);
+            key_sums::<S, MR, NR>(s, rows, slopes, (q, q_stride, dim, q_room), to_dk);
             weighted_sums::<S, MR, NR>(s, (keys_transposed, dim), (slopes, seen), dq_columns);
-            untranspose::<NR>(dq_columns, (block, dim), dq.add(at), q_stride);
+            untranspose::<NR>(dq_columns, (block, dim), dq, q_stride);
         }
     }
 }
@@ -251,7 +252,7 @@ unsafe fn products<S: Simd, const MR: usize, const NR: usize>(
             let a = panels.add(row * depth);
             let operands = Operands { k: depth, a, a_step: MR, b: columns, b_step: NR };
             let target = target::<NR>(to.add(row * NR), MR.min(rows - row), false);
-            tile::<S, 1>(s, operands, target);
+            tile::<S, Whole, 1>(s, Whole, operands, target);
         }
     }
 }
@@ -276,7 +277,12 @@ unsafe fn weighted_sums<S: Simd, const MR: usize, const NR: usize>(
                 let b = weights.add(key * NR);
                 let k = DEPTH.min(seen - key);
                 let operands = Operands { k, a, a_step: values.a_step, b, b_step: NR };
-                tile::<S, 1>(s, operands, target::<NR>(to.add(d * NR), MR.min(dim - d), key > 0));
+                tile::<S, Whole, 1>(
+                    s,
+                    Whole,
+                    operands,
+                    target::<NR>(to.add(d * NR), MR.min(dim - d), key > 0),
+                );
             }
         }
     }
@@ -314,7 +320,7 @@ unsafe fn key_sums<S: Simd, const MR: usize, const NR: usize>(
                     bias: std::ptr::null(),
                     accumulate: true,
                 };
-                tile::<S, NR>(s, operands, target);
+                tile::<S, Whole, NR>(s, Whole, operands, target);
             }
         }
     }

@@ -47,13 +47,19 @@ pub struct Attention {
 
 /// Queries, keys and values.
 #[derive(Clone, Copy, Debug)]
-pub struct Qkv<'a> {
-    /// `[batch, queries, heads, head_dim]`.
-    pub q: &'a [f32],
-    /// `[batch, key_capacity, kv_heads, head_dim]`.
-    pub k: &'a [f32],
-    /// `[batch, key_capacity, kv_heads, head_dim]`.
-    pub v: &'a [f32],
+pub enum Qkv<'a> {
+    /// Each by itself.
+    Apart {
+        /// `[batch, queries, heads, head_dim]`.
+        q: &'a [f32],
+        /// `[batch, key_capacity, kv_heads, head_dim]`.
+        k: &'a [f32],
+        /// `[batch, key_capacity, kv_heads, head_dim]`.
+        v: &'a [f32],
+    },
+    /// Side by side at each position, as one projection leaves them: `[batch, positions, 3, heads, head_dim]`. The
+    /// sizes have as many queries as keys and room for keys, and as many heads of both.
+    Packed(&'a [f32]),
 }
 
 /// What the forward pass leaves to the backward pass.
@@ -65,15 +71,20 @@ pub struct AttentionSaved<'a> {
     pub lse: &'a [f32],
 }
 
-/// Gradients, as long as what they belong to. All are overwritten; keys that do not count get 0.
+/// Gradients, laid out like what they belong to. All are overwritten; keys that do not count get 0.
 #[derive(Debug)]
-pub struct AttentionGrads<'a> {
-    /// Of the queries.
-    pub dq: &'a mut [f32],
-    /// Of the keys.
-    pub dk: &'a mut [f32],
-    /// Of the values.
-    pub dv: &'a mut [f32],
+pub enum AttentionGrads<'a> {
+    /// Of [`Qkv::Apart`].
+    Apart {
+        /// Of the queries.
+        dq: &'a mut [f32],
+        /// Of the keys.
+        dk: &'a mut [f32],
+        /// Of the values.
+        dv: &'a mut [f32],
+    },
+    /// Of [`Qkv::Packed`].
+    Packed(&'a mut [f32]),
 }
 
 /// `out = softmax(scale q kᵀ) v` for each sequence and head, and `lse`, the logarithm of each query's summed
@@ -93,7 +104,7 @@ pub struct AttentionGrads<'a> {
 /// let shape = AttentionShape {
 ///     batch: 1, queries: 2, keys: 2, key_capacity: 2, heads: 1, kv_heads: 1, head_dim: 1,
 /// };
-/// let qkv = Qkv { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
+/// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
 /// forward(Cpu::detect(1), Attention { shape, causal: true, scale: 1.0 }, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
@@ -104,15 +115,16 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     if shape.queries == 0 {
         return;
     }
+    let places = shape.places(matches!(qkv, Qkv::Packed(_)));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let decode = shape.queries == 1 && cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, shape.work(), 1, |part| {
         for index in part {
             let (batch, head) = (index / shape.heads, index % shape.heads);
-            let view = attention.head(qkv, batch, head);
+            let view = attention.head(qkv, places, batch, head);
             // SAFETY: the lengths were checked; each head writes its own part of `out` and `lse`.
             unsafe {
-                let out = out.pointer(shape.q_start(batch, head));
+                let out = out.pointer(shape.out_start(batch, head));
                 let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
                 if decode {
                     decode::one_query(cpu.isa, view, out, lse);
@@ -138,40 +150,52 @@ pub fn backward(
     let shape = attention.shape;
     shape.assert_lengths(qkv, saved.out, saved.lse);
     assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
-    assert_eq!(grads.dq.len(), qkv.q.len(), "dq is not as long as q");
-    assert!(grads.dk.len() == qkv.k.len() && grads.dv.len() == qkv.v.len(), "dk or dv is not as long as k");
+    let places = shape.places(matches!(qkv, Qkv::Packed(_)));
+    let (dq, dk, dv) = match (grads, qkv) {
+        (AttentionGrads::Apart { dq, dk, dv }, Qkv::Apart { q, k, .. }) => {
+            assert_eq!(dq.len(), q.len(), "dq is not as long as q");
+            assert!(dk.len() == k.len() && dv.len() == k.len(), "dk or dv is not as long as k");
+            (Shared::new(dq), Shared::new(dk), Shared::new(dv))
+        }
+        (AttentionGrads::Packed(grads), Qkv::Packed(qkv)) => {
+            assert_eq!(grads.len(), qkv.len(), "the gradients are not as long as what they belong to");
+            // SAFETY: the three are parts of one slice; `places` keeps what is reached through each disjoint.
+            unsafe { Shared::thrice(grads) }
+        }
+        _ => panic!("gradients are laid out like what they belong to"),
+    };
     if shape.queries == 0 || shape.keys == 0 {
-        grads.dq.fill(0.0);
-        grads.dk.fill(0.0);
-        grads.dv.fill(0.0);
+        for all in [dq, dk, dv] {
+            // SAFETY: one at a time, and nobody else is here.
+            unsafe { all.range(0..all.len()) }.fill(0.0);
+        }
         return;
     }
-    let (dq, dk, dv) = (Shared::new(grads.dq), Shared::new(grads.dk), Shared::new(grads.dv));
     let group = shape.heads / shape.kv_heads.max(1);
     // A thread takes all query heads of a key head, because they add to the same gradients.
     parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * shape.work(), 1, |part| {
         for index in part {
             let (batch, kv_head) = (index / shape.kv_heads, index % shape.kv_heads);
-            let kv_start = shape.kv_start(batch, kv_head);
+            let [k_start, v_start] = [places.k, places.v].map(|place| place.start(shape, batch, kv_head));
             for position in 0..shape.key_capacity {
-                let start = kv_start + position * shape.kv_stride();
+                let step = position * places.k.stride;
                 // SAFETY: each key head writes its own part of the gradients.
                 unsafe {
-                    dk.range(start..start + shape.head_dim).fill(0.0);
-                    dv.range(start..start + shape.head_dim).fill(0.0);
+                    dk.range(k_start + step..k_start + step + shape.head_dim).fill(0.0);
+                    dv.range(v_start + step..v_start + step + shape.head_dim).fill(0.0);
                 }
             }
             for head in kv_head * group..(kv_head + 1) * group {
-                let q_start = shape.q_start(batch, head);
+                let out_start = shape.out_start(batch, head);
                 let lse = (batch * shape.heads + head) * shape.queries;
                 let view = BackwardView {
-                    head: attention.head(qkv, batch, head),
-                    out: from(saved.out, q_start),
+                    head: attention.head(qkv, places, batch, head),
+                    out: from(saved.out, out_start),
                     lse: from(saved.lse, lse),
-                    dout: from(dout, q_start),
-                    dq: dq.pointer(q_start),
-                    dk: dk.pointer(kv_start),
-                    dv: dv.pointer(kv_start),
+                    dout: from(dout, out_start),
+                    dq: dq.pointer(places.q.start(shape, batch, head)),
+                    dk: dk.pointer(k_start),
+                    dv: dv.pointer(v_start),
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
                 unsafe { flash::head_backward(cpu.isa, view) };
@@ -180,8 +204,29 @@ pub fn backward(
     });
 }
 
+/// Where the first position of the first head lies, how far positions are apart, and how many there are in a sequence.
+#[derive(Clone, Copy)]
+struct Place {
+    first: usize,
+    stride: usize,
+    positions: usize,
+}
+
+impl Place {
+    fn start(self, shape: AttentionShape, batch: usize, head: usize) -> usize {
+        self.first + batch * self.positions * self.stride + head * shape.head_dim
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Places {
+    q: Place,
+    k: Place,
+    v: Place,
+}
+
 impl AttentionShape {
-    fn q_stride(&self) -> usize {
+    fn out_stride(&self) -> usize {
         self.heads * self.head_dim
     }
 
@@ -189,12 +234,18 @@ impl AttentionShape {
         self.kv_heads * self.head_dim
     }
 
-    fn q_start(&self, batch: usize, head: usize) -> usize {
-        batch * self.queries * self.q_stride() + head * self.head_dim
+    fn out_start(&self, batch: usize, head: usize) -> usize {
+        batch * self.queries * self.out_stride() + head * self.head_dim
     }
 
-    fn kv_start(&self, batch: usize, kv_head: usize) -> usize {
-        batch * self.key_capacity * self.kv_stride() + kv_head * self.head_dim
+    fn places(&self, packed: bool) -> Places {
+        let width = self.out_stride();
+        if packed {
+            let place = |part| Place { first: part * width, stride: 3 * width, positions: self.queries };
+            return Places { q: place(0), k: place(1), v: place(2) };
+        }
+        let kv = Place { first: 0, stride: self.kv_stride(), positions: self.key_capacity };
+        Places { q: Place { first: 0, stride: width, positions: self.queries }, k: kv, v: kv }
     }
 
     /// Cost of a head in units of [`parallel::rows`].
@@ -210,24 +261,39 @@ impl AttentionShape {
         assert!(divides, "{kv_heads} key heads do not divide {heads} heads");
         let (q_len, kv_len) =
             (batch * queries * heads * head_dim, batch * key_capacity * kv_heads * head_dim);
-        assert_eq!(qkv.q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
-        assert_eq!(qkv.k.len(), kv_len, "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
-        assert_eq!(qkv.v.len(), kv_len, "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+        match qkv {
+            Qkv::Apart { q, k, v } => {
+                assert_eq!(q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
+                assert_eq!(k.len(), kv_len, "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+                assert_eq!(v.len(), kv_len, "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+            }
+            Qkv::Packed(qkv) => {
+                let alike = heads == kv_heads && queries == keys && keys == key_capacity;
+                assert!(alike, "packed queries, keys and values are of the same positions and heads");
+                let len = 3 * q_len;
+                assert_eq!(qkv.len(), len, "qkv is not [{batch}, {queries}, 3, {heads}, {head_dim}]");
+            }
+        }
         assert_eq!(out.len(), q_len, "out is not as long as q");
         assert_eq!(lse.len(), batch * heads * queries, "lse is not [{batch}, {heads}, {queries}]");
     }
 }
 
 impl Attention {
-    fn head(&self, qkv: Qkv, batch: usize, head: usize) -> HeadView {
+    fn head(&self, qkv: Qkv, places: Places, batch: usize, head: usize) -> HeadView {
         let shape = self.shape;
-        let kv_start = shape.kv_start(batch, head / (shape.heads / shape.kv_heads));
+        let kv_head = head / (shape.heads / shape.kv_heads);
+        let (q, k, v) = match qkv {
+            Qkv::Apart { q, k, v } => (q, k, v),
+            Qkv::Packed(qkv) => (qkv, qkv, qkv),
+        };
         HeadView {
-            q: from(qkv.q, shape.q_start(batch, head)),
-            k: from(qkv.k, kv_start),
-            v: from(qkv.v, kv_start),
-            q_stride: shape.q_stride(),
-            kv_stride: shape.kv_stride(),
+            q: from(q, places.q.start(shape, batch, head)),
+            k: from(k, places.k.start(shape, batch, kv_head)),
+            v: from(v, places.v.start(shape, batch, kv_head)),
+            q_stride: places.q.stride,
+            kv_stride: places.k.stride,
+            out_stride: shape.out_stride(),
             queries: shape.queries,
             keys: shape.keys,
             dim: shape.head_dim,
@@ -242,8 +308,8 @@ fn from(slice: &[f32], index: usize) -> *const f32 {
     slice[index.min(slice.len())..].as_ptr()
 }
 
-/// One head of one sequence. Position `i` of `q` begins `i * q_stride` behind its start, as does `out`'s;
-/// position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
+/// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
+/// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
 #[derive(Clone, Copy)]
 struct HeadView {
     q: *const f32,
@@ -251,6 +317,7 @@ struct HeadView {
     v: *const f32,
     q_stride: usize,
     kv_stride: usize,
+    out_stride: usize,
     queries: usize,
     keys: usize,
     dim: usize,

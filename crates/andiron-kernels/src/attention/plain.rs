@@ -23,7 +23,7 @@ fn dot(x: &[f32], y: &[f32]) -> f64 {
 /// # Safety
 /// The view, `out` and `lse` are readable and writable as the sizes say.
 pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) {
-    let HeadView { q, k, v, q_stride, kv_stride, dim, .. } = view;
+    let HeadView { q, k, v, q_stride, kv_stride, out_stride, dim, .. } = view;
     for i in 0..view.queries {
         let seen = view.seen_by(i);
         // SAFETY: `i` is below the number of queries, `j` below that of keys.
@@ -32,7 +32,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
                 row(q.add(i * q_stride), dim),
                 |j: usize| row(k.add(j * kv_stride), dim),
                 |j: usize| row(v.add(j * kv_stride), dim),
-                row_mut(out.add(i * q_stride), dim),
+                row_mut(out.add(i * out_stride), dim),
                 &mut *lse.add(i),
             )
         };
@@ -56,14 +56,14 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 /// The view is readable and writable as the sizes say.
 pub(super) unsafe fn head_backward(view: BackwardView) {
     let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
-    let HeadView { q, k, v, q_stride, kv_stride, dim, scale, .. } = head;
+    let HeadView { q, k, v, q_stride, kv_stride, out_stride, dim, scale, .. } = head;
     for i in 0..head.queries {
         // SAFETY: `i` is below the number of queries.
         let (query, out, dout, dq, lse) = unsafe {
             (
                 row(q.add(i * q_stride), dim),
-                row(out.add(i * q_stride), dim),
-                row(dout.add(i * q_stride), dim),
+                row(out.add(i * out_stride), dim),
+                row(dout.add(i * out_stride), dim),
                 row_mut(dq.add(i * q_stride), dim),
                 *lse.add(i),
             )

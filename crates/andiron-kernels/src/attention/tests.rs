@@ -12,7 +12,7 @@ struct Tensors {
 
 impl Tensors {
     fn new(shape: AttentionShape) -> Self {
-        let q_len = shape.batch * shape.queries * shape.q_stride();
+        let q_len = shape.batch * shape.queries * shape.out_stride();
         let kv_len = shape.batch * shape.key_capacity * shape.kv_stride();
         Self { q: numbers(1, q_len), k: numbers(2, kv_len), v: numbers(3, kv_len), dout: numbers(4, q_len) }
     }
@@ -23,12 +23,44 @@ impl Tensors {
         let shape = attention.shape;
         let dirty = |n: usize| vec![f32::NAN; n];
         let (mut out, mut lse) = (dirty(q.len()), dirty(shape.batch * shape.heads * shape.queries));
-        let qkv = Qkv { q, k, v };
+        let qkv = Qkv::Apart { q, k, v };
         forward(cpu, attention, qkv, &mut out, &mut lse);
         let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
-        let grads = AttentionGrads { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+        let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv };
         backward(cpu, attention, qkv, (AttentionSaved { out: &out, lse: &lse }, dout), grads);
         [out, lse, dq, dk, dv]
+    }
+}
+
+/// `[batch · time, 3, width]` from three times `[batch · time, width]`.
+fn side_by_side(parts: [&[f32]; 3], width: usize) -> Vec<f32> {
+    let rows = parts.map(|part| part.chunks(width));
+    let [q, k, v] = rows;
+    q.zip(k).zip(v).flat_map(|((q, k), v)| [q, k, v].concat()).collect()
+}
+
+#[test]
+fn packed_is_apart_side_by_side() {
+    for (shape, causal) in [
+        (self_attention(2, 37, 3, 8), true),
+        (self_attention(1, 1, 2, 5), true),
+        (self_attention(3, 70, 1, 20), false),
+        (self_attention(1, 0, 2, 4), true),
+    ] {
+        let (attention, tensors, width) = (scaled(shape, causal), Tensors::new(shape), shape.out_stride());
+        for isa in Isa::supported() {
+            let cpu = Cpu::new(isa, 2);
+            let [out, lse, dq, dk, dv] = tensors.run(cpu, attention);
+            let packed = side_by_side([&tensors.q, &tensors.k, &tensors.v], width);
+            let (mut o, mut l) = (vec![f32::NAN; out.len()], vec![f32::NAN; lse.len()]);
+            forward(cpu, attention, Qkv::Packed(&packed), &mut o, &mut l);
+            assert_eq!((&o, &l), (&out, &lse), "{isa}");
+            let mut grads = vec![f32::NAN; packed.len()];
+            let saved = AttentionSaved { out: &out, lse: &lse };
+            let to = AttentionGrads::Packed(&mut grads);
+            backward(cpu, attention, Qkv::Packed(&packed), (saved, &tensors.dout), to);
+            assert_eq!(grads, side_by_side([&dq, &dk, &dv], width), "{isa}");
+        }
     }
 }
 
@@ -46,14 +78,14 @@ fn scaled(shape: AttentionShape, causal: bool) -> Attention {
 fn check(shape: AttentionShape, causal: bool) {
     let attention = scaled(shape, causal);
     let tensors = Tensors::new(shape);
-    let plain = tensors.run(Cpu { isa: Isa::Scalar, threads: 1 }, attention);
+    let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
     for isa in Isa::supported() {
-        let one = tensors.run(Cpu { isa, threads: 1 }, attention);
+        let one = tensors.run(Cpu::new(isa, 1), attention);
         for ((name, found), wanted) in NAMES.iter().zip(&one).zip(&plain) {
             assert_close(&format!("{isa} {name} of {attention:?}"), found, &wide(wanted), 2e-5);
         }
         for threads in [2, 3] {
-            assert_eq!(tensors.run(Cpu { isa, threads }, attention), one, "{isa} with {threads} threads");
+            assert_eq!(tensors.run(Cpu::new(isa, threads), attention), one, "{isa} with {threads} threads");
         }
     }
 }
@@ -138,7 +170,7 @@ fn gradients_are_the_slopes_of_the_output() {
     };
     let inputs = [wide(&tensors.q), wide(&tensors.k), wide(&tensors.v)];
     for isa in Isa::supported() {
-        let found = tensors.run(Cpu { isa, threads: 1 }, attention);
+        let found = tensors.run(Cpu::new(isa, 1), attention);
         for which in 0..3 {
             let wanted: Vec<f64> = (0..inputs[which].len())
                 .map(|index| {
@@ -161,12 +193,12 @@ fn huge_scores_choose_one_key_and_nan_stays_with_its_query() {
     let mut tensors = Tensors::new(shape);
     tensors.q.iter_mut().for_each(|x| *x *= 1e6);
     for isa in Isa::supported() {
-        let [out, lse, ..] = tensors.run(Cpu { isa, threads: 1 }, scaled(shape, true));
+        let [out, lse, ..] = tensors.run(Cpu::new(isa, 1), scaled(shape, true));
         assert!(out.iter().chain(&lse).all(|x| x.is_finite()), "{isa}");
     }
     tensors.q[8] = f32::NAN;
     for isa in Isa::supported() {
-        let [out, ..] = tensors.run(Cpu { isa, threads: 1 }, scaled(shape, true));
+        let [out, ..] = tensors.run(Cpu::new(isa, 1), scaled(shape, true));
         assert!(out[8..12].iter().all(|x| x.is_nan()), "{isa}");
         assert!(out[..8].iter().chain(&out[12..]).all(|x| x.is_finite()), "{isa}");
     }
@@ -176,7 +208,7 @@ fn huge_scores_choose_one_key_and_nan_stays_with_its_query() {
 #[should_panic(expected = "2 key heads do not divide 3 heads")]
 fn heads_must_be_shared_evenly() {
     let shape = AttentionShape { kv_heads: 2, ..self_attention(1, 1, 3, 1) };
-    let qkv = Qkv { q: &[0.0; 3], k: &[0.0; 2], v: &[0.0; 2] };
+    let qkv = Qkv::Apart { q: &[0.0; 3], k: &[0.0; 2], v: &[0.0; 2] };
     forward(Cpu::detect(1), scaled(shape, true), qkv, &mut [0.0; 3], &mut [0.0; 3]);
 }
 

@@ -1,10 +1,12 @@
 //! One thread's rectangle of a product.
 
-use super::pack::{self, Scratch};
+use super::pack::Scratch;
 use super::tile::{Operands, Target, tile, tile_cols, tile_rows};
-use crate::simd::{Simd, dispatch};
+use super::words::{Words, round};
+use crate::Precision;
+use crate::simd::{Simd, dispatch_products};
 
-/// Largest depth of a packed block: a panel of `b` then fills about half of a first-level cache.
+/// Largest depth, in words, of a packed block: a panel of `b` then fills about half of a first-level cache.
 const DEPTH: usize = 256;
 /// Most rows of a packed block of `a` (a multiple of both tile heights): 192 KiB of the second-level cache.
 const ROWS: usize = 192;
@@ -42,7 +44,7 @@ pub(crate) struct Block {
     pub(crate) accumulate: bool,
 }
 
-dispatch! {
+dispatch_products! {
     /// Computes a block on this thread.
     ///
     /// # Safety
@@ -52,13 +54,14 @@ dispatch! {
 
 /// # Safety
 /// As for [`multiply`].
-unsafe fn multiply_scalar(block: &Block) {
+unsafe fn multiply_scalar(precision: Precision, block: &Block) {
+    let rounded = |x: f32| if precision == Precision::Mixed { round(x) } else { x };
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
     for i in 0..m {
         for j in 0..n {
             // SAFETY: all indices are below the sizes.
             unsafe {
-                let products = (0..k).map(|l| *a.from(i, l).start * *b.from(j, l).start);
+                let products = (0..k).map(|l| rounded(*a.from(i, l).start) * rounded(*b.from(j, l).start));
                 let c = c.add(i * c_stride + j);
                 let bias = if bias.is_null() { 0.0 } else { *bias.add(j) };
                 let old = if accumulate { *c } else { 0.0 };
@@ -71,13 +74,13 @@ unsafe fn multiply_scalar(block: &Block) {
 /// # Safety
 /// As for [`multiply`].
 #[inline(always)]
-unsafe fn multiply_vector<S: Simd>(s: S, block: &Block) {
+unsafe fn multiply_vector<S: Simd, P: Words<S>>(s: S, words: P, block: &Block) {
     // SAFETY: the caller's promise; the panels are as wide as the tiles of this instruction set.
     unsafe {
         if S::LANES == 16 {
-            packed::<S, 12, 32>(s, block);
+            packed::<S, P, 12, 32>(s, words, block);
         } else {
-            packed::<S, 6, 16>(s, block);
+            packed::<S, P, 6, 16>(s, words, block);
         }
     }
 }
@@ -85,20 +88,23 @@ unsafe fn multiply_vector<S: Simd>(s: S, block: &Block) {
 /// # Safety
 /// As for [`multiply`]; `MR` and `NR` are the sizes of the largest tile.
 #[inline(always)]
-unsafe fn packed<S: Simd, const MR: usize, const NR: usize>(s: S, block: &Block) {
+unsafe fn packed<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(s: S, words: P, block: &Block) {
     assert!(MR == tile_rows::<S>() && NR == tile_cols::<S>());
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
-    let depth = k.div_ceil(k.div_ceil(DEPTH));
+    let all_words = k.div_ceil(P::STEPS);
+    let depth = all_words.div_ceil(all_words.div_ceil(DEPTH));
     let (rows, cols) = (m.min(ROWS).next_multiple_of(MR), n.min(COLS).next_multiple_of(NR));
     let mut scratch = Scratch::take((rows + cols) * depth);
     let b_packed = scratch.pointer();
     // SAFETY: the scratch memory has `rows * depth` numbers behind the `cols * depth` of `b`.
     let a_packed = unsafe { b_packed.add(cols * depth) };
     // With one row of tiles each number of `b` is read once: packing whole panels would only add to that.
-    let direct = m <= MR && b.lane == 1;
-    for l in (0..k).step_by(depth) {
-        let depth = depth.min(k - l);
-        let first = l == 0;
+    let direct = P::PLAIN && m <= MR && b.lane == 1;
+    for word in (0..all_words).step_by(depth) {
+        let depth = depth.min(all_words - word);
+        let l = word * P::STEPS;
+        let steps = (depth * P::STEPS).min(k - l);
+        let first = word == 0;
         for j in (0..n).step_by(COLS) {
             let cols = COLS.min(n - j);
             // SAFETY: `packed` iterates within the operands; the packed panels fit the scratch memory.
@@ -106,11 +112,12 @@ unsafe fn packed<S: Simd, const MR: usize, const NR: usize>(s: S, block: &Block)
                 let b = b.from(j, l);
                 let whole = if direct { cols / NR * NR } else { 0 };
                 if whole < cols {
-                    pack::panels::<NR>(b.from(whole, 0), cols - whole, depth, b_packed.add(whole * depth));
+                    let to = b_packed.add(whole * depth);
+                    words.panels::<NR>(b.from(whole, 0), cols - whole, steps, to);
                 }
                 for i in (0..m).step_by(ROWS) {
                     let rows = ROWS.min(m - i);
-                    pack::panels::<MR>(a.from(i, l), rows, depth, a_packed);
+                    words.panels::<MR>(a.from(i, l), rows, steps, a_packed);
                     for jj in (0..cols).step_by(NR) {
                         let (panel, b_step) = if jj < whole {
                             (b.from(jj, 0).start, b.depth)
@@ -125,8 +132,9 @@ unsafe fn packed<S: Simd, const MR: usize, const NR: usize>(s: S, block: &Block)
                                 b: panel,
                                 b_step,
                             };
-                            tile::<S, 1>(
+                            tile::<S, P, 1>(
                                 s,
+                                words,
                                 operands,
                                 Target {
                                     c: c.add((i + ii) * c_stride + j + jj),

@@ -11,9 +11,10 @@ pub(crate) mod block;
 mod gemv;
 pub(crate) mod pack;
 pub(crate) mod tile;
+pub(crate) mod words;
 
-use crate::Cpu;
 use crate::parallel::{self, Shared};
+use crate::{Cpu, Isa, Precision};
 use block::{Block, Strided};
 
 /// A matrix in borrowed memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -103,19 +104,21 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
     if m == 0 || n == 0 {
         return;
     }
-    if k == 0 || cpu.isa.available() == crate::Isa::Scalar {
+    let few_rows = m <= gemv::MAX_ROWS && (b.col_stride == 1 || b.row_stride == 1);
+    let one_column = n == 1 && epilogue.bias.is_none() && (a.col_stride == 1 || a.row_stride == 1);
+    let precision = if few_rows || one_column { Precision::F32 } else { cpu.precision };
+    if k == 0 || cpu.isa.available() == Isa::Scalar {
         let c = Shared::new(c);
-        return parallel::rows(cpu, m, 8 * n * k, 1, |rows| {
+        parallel::rows(cpu, m, 8 * n * k, 1, |rows| {
             // SAFETY: the ranges of rows are disjoint.
             let c = unsafe { c.range(rows.start * n..rows.end * n) };
             for (i, row) in rows.zip(c.chunks_exact_mut(n)) {
-                reference_row(a, b, epilogue, i, row);
+                reference_row(precision, a, b, epilogue, i, row);
             }
         });
-    }
-    if m <= gemv::MAX_ROWS && (b.col_stride == 1 || b.row_stride == 1) {
+    } else if few_rows {
         gemv::few_rows(cpu, a, b, epilogue, c);
-    } else if n == 1 && epilogue.bias.is_none() && (a.col_stride == 1 || a.row_stride == 1) {
+    } else if one_column {
         gemv::few_rows(cpu, b.t(), a.t(), epilogue, c);
     } else {
         blocked(cpu, a, b, epilogue, c);
@@ -123,8 +126,11 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
 }
 
 /// Row `i` of the product in plain Rust, in the order of the definition: what the fast versions must equal.
-fn reference_row(a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [f32]) {
-    let n = row.len();
+fn reference_row(precision: Precision, a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [f32]) {
+    let factor = |x: f32| match precision {
+        Precision::F32 => x,
+        Precision::Mixed => words::round(x),
+    };
     if !epilogue.accumulate {
         row.fill(0.0);
     }
@@ -132,13 +138,8 @@ fn reference_row(a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [
         row.iter_mut().zip(bias).for_each(|(c, bias)| *c += bias);
     }
     for l in 0..a.cols {
-        let x = a.at(i, l);
-        if b.col_stride == 1 {
-            let from = &b.data[l * b.row_stride..][..n];
-            row.iter_mut().zip(from).for_each(|(c, y)| *c += x * y);
-        } else {
-            row.iter_mut().enumerate().for_each(|(j, c)| *c += x * b.at(l, j));
-        }
+        let x = factor(a.at(i, l));
+        row.iter_mut().enumerate().for_each(|(j, c)| *c += x * factor(b.at(l, j)));
     }
 }
 
@@ -171,7 +172,7 @@ fn blocked(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
         };
         // SAFETY: `matmul` has checked that all operands lie in their slices; the rectangles of `c` are
         // disjoint.
-        unsafe { block::multiply(cpu.isa, &block) };
+        unsafe { block::multiply((cpu.isa, cpu.precision), &block) };
     });
 }
 

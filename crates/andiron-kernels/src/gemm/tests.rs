@@ -4,12 +4,13 @@ use super::*;
 use crate::Isa;
 use crate::testing::{assert_close, numbers};
 
-/// A product with every sum in f64.
-fn exact(a: MatRef, b: MatRef, epilogue: Epilogue, c: &[f32]) -> Vec<f64> {
+/// A product with every sum in f64, of factors rounded as `precision` says.
+fn exact(precision: Precision, a: MatRef, b: MatRef, epilogue: Epilogue, c: &[f32]) -> Vec<f64> {
+    let factor = |x: f32| f64::from(if precision == Precision::Mixed { words::round(x) } else { x });
     let mut out = Vec::new();
     for i in 0..a.rows {
         for j in 0..b.cols {
-            let sum: f64 = (0..a.cols).map(|l| f64::from(a.at(i, l)) * f64::from(b.at(l, j))).sum();
+            let sum: f64 = (0..a.cols).map(|l| factor(a.at(i, l)) * factor(b.at(l, j))).sum();
             let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[j]));
             let old = if epilogue.accumulate { f64::from(c[i * b.cols + j]) } else { 0.0 };
             out.push(sum + bias + old);
@@ -37,14 +38,18 @@ fn check(case: Case) {
     let b = if case.b_transposed { MatRef::row_major(&b, n, k).t() } else { MatRef::row_major(&b, k, n) };
     let (bias, start) = (numbers(3, n), numbers(4, m * n));
     let epilogue = Epilogue { bias: case.bias.then_some(&bias), accumulate: case.accumulate };
-    let wanted = exact(a, b, epilogue, &start);
     let magnitude = 4e-6 * (k as f64).sqrt().max(1.0);
-    for isa in Isa::supported() {
+    // What is bound by memory is not rounded.
+    let rounded = if m <= 4 || n == 1 && !case.bias { Precision::F32 } else { Precision::Mixed };
+    let wanted = [Precision::F32, rounded].map(|precision| exact(precision, a, b, epilogue, &start));
+    for (isa, (precision, wanted)) in Isa::supported()
+        .flat_map(|isa| [Precision::F32, Precision::Mixed].into_iter().zip(&wanted).map(move |to| (isa, to)))
+    {
         let mut first: Option<Vec<f32>> = None;
         for threads in [1, 2, 3] {
             let mut c = if case.accumulate { start.clone() } else { vec![f32::NAN; m * n] };
-            matmul(Cpu { isa, threads }, a, b, epilogue, &mut c);
-            assert_close(&format!("{isa} {case:?}"), &c, &wanted, magnitude);
+            matmul(Cpu::new(isa, threads).at(precision), a, b, epilogue, &mut c);
+            assert_close(&format!("{isa} {precision:?} {case:?}"), &c, wanted, magnitude);
             assert_eq!(first.get_or_insert_with(|| c.clone()), &c, "{isa} with {threads} threads");
         }
     }
@@ -79,23 +84,26 @@ fn columns_of_a_wider_matrix_can_be_multiplied() {
     let wide = numbers(5, 20 * 48);
     let b = MatRef { data: &wide[16..], rows: 20, cols: 17, row_stride: 48, col_stride: 1 };
     let strided = MatRef { data: &wide[3..], rows: 9, cols: 20, row_stride: 2, col_stride: 24 };
-    let wanted = exact(strided, b, Epilogue::default(), &[]);
-    for isa in Isa::supported() {
-        let mut c = vec![0.0; 9 * 17];
-        matmul(Cpu { isa, threads: 2 }, strided, b, Epilogue::default(), &mut c);
-        assert_close(&format!("{isa}"), &c, &wanted, 1e-5);
+    for precision in [Precision::F32, Precision::Mixed] {
+        let wanted = exact(precision, strided, b, Epilogue::default(), &[]);
+        for isa in Isa::supported() {
+            let mut c = vec![0.0; 9 * 17];
+            matmul(Cpu::new(isa, 2).at(precision), strided, b, Epilogue::default(), &mut c);
+            assert_close(&format!("{isa} {precision:?}"), &c, &wanted, 1e-5);
+        }
     }
 }
 
 #[test]
 fn what_is_not_a_number_stays_in_its_row_and_column() {
-    for isa in Isa::supported() {
+    for (isa, precision) in Isa::supported().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Mixed)])
+    {
         for m in [1, 4, 5, 14] {
             let (mut a, b) = (numbers(1, m * 40), numbers(2, 40 * 50));
             a[20] = f32::NAN;
             let mut c = vec![0.0; m * 50];
             matmul(
-                Cpu { isa, threads: 1 },
+                Cpu::new(isa, 1).at(precision),
                 MatRef::row_major(&a, m, 40),
                 MatRef::row_major(&b, 40, 50),
                 Epilogue::default(),
@@ -113,6 +121,17 @@ fn shapes_must_agree() {
     let x = [0.0; 6];
     let a = MatRef::row_major(&x, 2, 3);
     matmul(Cpu::detect(1), a, a, Epilogue::default(), &mut [0.0; 6]);
+}
+
+#[test]
+fn rounding_goes_to_the_nearest_even_number() {
+    let of = |bits: u32| words::round(f32::from_bits(bits)).to_bits();
+    assert_eq!(of(0x3f80_8000), 0x3f80_0000); // halfway, down to even
+    assert_eq!(of(0x3f81_8000), 0x3f82_0000); // halfway, up to even
+    assert_eq!(of(0x3f80_8001), 0x3f81_0000);
+    assert_eq!(of(0x7f7f_ffff), 0x7f80_0000); // beyond the largest
+    assert_eq!(of(0xff80_0000), 0xff80_0000);
+    assert!(words::round(f32::from_bits(0x7f80_0001)).is_nan());
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! The innermost loop: a tile of the product whose sums stay in registers.
 
+use super::words::Words;
 use crate::simd::Simd;
 
 /// Rows of the largest tile of an instruction set: with two vectors of columns, as many sums as the
@@ -30,7 +31,7 @@ pub(crate) struct Target {
 }
 
 /// The operands of a tile: `a` has its rows `A_LANE` apart and its depth `a_step` apart, `b` has contiguous
-/// columns and its depth `b_step` apart.
+/// columns and its depth `b_step` apart. The depth `k` counts words.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     pub(crate) k: usize,
@@ -46,27 +47,32 @@ pub(crate) struct Operands {
 /// `a` is readable for the rows of that kernel (`target.rows` rounded up to a multiple of 4, or of 2 with
 /// eight lanes), `b` for `target.cols` rounded up to whole vectors, `c` and `bias` as far as they exist.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, const A_LANE: usize>(s: S, operands: Operands, target: Target) {
+pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const A_LANE: usize>(
+    s: S,
+    words: P,
+    operands: Operands,
+    target: Target,
+) {
     let one = target.cols <= S::LANES;
     // SAFETY: the caller's promise covers each of the kernels chosen.
     unsafe {
         if S::LANES == 16 {
             match (target.rows, one) {
-                (9.., false) => sized::<S, 12, 2, A_LANE>(s, operands, target),
-                (5..=8, false) => sized::<S, 8, 2, A_LANE>(s, operands, target),
-                (_, false) => sized::<S, 4, 2, A_LANE>(s, operands, target),
-                (9.., true) => sized::<S, 12, 1, A_LANE>(s, operands, target),
-                (5..=8, true) => sized::<S, 8, 1, A_LANE>(s, operands, target),
-                (_, true) => sized::<S, 4, 1, A_LANE>(s, operands, target),
+                (9.., false) => sized::<S, P, 12, 2, A_LANE>(s, words, operands, target),
+                (5..=8, false) => sized::<S, P, 8, 2, A_LANE>(s, words, operands, target),
+                (_, false) => sized::<S, P, 4, 2, A_LANE>(s, words, operands, target),
+                (9.., true) => sized::<S, P, 12, 1, A_LANE>(s, words, operands, target),
+                (5..=8, true) => sized::<S, P, 8, 1, A_LANE>(s, words, operands, target),
+                (_, true) => sized::<S, P, 4, 1, A_LANE>(s, words, operands, target),
             }
         } else {
             match (target.rows, one) {
-                (5.., false) => sized::<S, 6, 2, A_LANE>(s, operands, target),
-                (3..=4, false) => sized::<S, 4, 2, A_LANE>(s, operands, target),
-                (_, false) => sized::<S, 2, 2, A_LANE>(s, operands, target),
-                (5.., true) => sized::<S, 6, 1, A_LANE>(s, operands, target),
-                (3..=4, true) => sized::<S, 4, 1, A_LANE>(s, operands, target),
-                (_, true) => sized::<S, 2, 1, A_LANE>(s, operands, target),
+                (5.., false) => sized::<S, P, 6, 2, A_LANE>(s, words, operands, target),
+                (3..=4, false) => sized::<S, P, 4, 2, A_LANE>(s, words, operands, target),
+                (_, false) => sized::<S, P, 2, 2, A_LANE>(s, words, operands, target),
+                (5.., true) => sized::<S, P, 6, 1, A_LANE>(s, words, operands, target),
+                (3..=4, true) => sized::<S, P, 4, 1, A_LANE>(s, words, operands, target),
+                (_, true) => sized::<S, P, 2, 1, A_LANE>(s, words, operands, target),
             }
         }
     }
@@ -75,8 +81,9 @@ pub(crate) unsafe fn tile<S: Simd, const A_LANE: usize>(s: S, operands: Operands
 /// # Safety
 /// As for [`tile`], with exactly `MR` rows and `NV` vectors of columns.
 #[inline(always)]
-unsafe fn sized<S: Simd, const MR: usize, const NV: usize, const A_LANE: usize>(
+unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize, const A_LANE: usize>(
     s: S,
+    words: P,
     operands: Operands,
     target: Target,
 ) {
@@ -92,7 +99,7 @@ unsafe fn sized<S: Simd, const MR: usize, const NV: usize, const A_LANE: usize>(
             for (r, row) in sums.iter_mut().enumerate() {
                 let x = s.splat(*a.add(r * A_LANE));
                 for (sum, column) in row.iter_mut().zip(columns) {
-                    *sum = s.fma(x, column, *sum);
+                    *sum = words.multiply_add(s, x, column, *sum);
                 }
             }
         }

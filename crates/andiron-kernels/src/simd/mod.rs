@@ -128,9 +128,9 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
-                $crate::Isa::Avx512 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                $crate::Isa::Avx2 | $crate::Isa::Avx512 => $scalar($($arg),*),
+                _ => $scalar($($arg),*),
             }
         }
     };
@@ -160,12 +160,72 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
-                $crate::Isa::Avx512 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 // SAFETY: the contract of the kernel is the caller's.
-                $crate::Isa::Avx2 | $crate::Isa::Avx512 => unsafe { $scalar($($arg),*) },
+                _ => unsafe { $scalar($($arg),*) },
             }
         }
     };
 }
 pub(crate) use dispatch;
+
+/// Makes a function that runs the best allowed version of a kernel that multiplies, in the precision asked for.
+///
+/// `unsafe fn name(args) = scalar_function | generic_function;` gives
+/// `unsafe fn name((isa, precision), args)`, where `scalar_function(precision, args)` is plain Rust and
+/// `generic_function(s, words, args)` is generic over [`Simd`] and [`Words`](crate::gemm::words::Words) and
+/// marked `#[inline(always)]`.
+macro_rules! dispatch_products {
+    ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $scalar:path | $vector:path;) => {
+        $(#[$doc])*
+        $vis unsafe fn $name((isa, precision): ($crate::Isa, $crate::Precision), $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            mod versions {
+                use super::*;
+                use $crate::gemm::words::{Pairs, Words};
+                use $crate::simd::{Avx2, Avx512};
+
+                #[target_feature(enable = "avx2,fma")]
+                pub(super) unsafe fn avx2(s: Avx2, words: impl Words<Avx2>, $($arg: $type),*) {
+                    // SAFETY: the contract of the kernel is the caller's.
+                    unsafe { $vector(s, words, $($arg),*) }
+                }
+                #[target_feature(enable = "avx512f,avx2,fma")]
+                pub(super) unsafe fn avx512(s: Avx512, words: impl Words<Avx512>, $($arg: $type),*) {
+                    // SAFETY: the contract of the kernel is the caller's.
+                    unsafe { $vector(s, words, $($arg),*) }
+                }
+                #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+                pub(super) unsafe fn pairs(s: Avx512, words: Pairs, $($arg: $type),*) {
+                    // SAFETY: the contract of the kernel is the caller's.
+                    unsafe { $vector(s, words, $($arg),*) }
+                }
+            }
+            // SAFETY: `available` never names a set that this machine lacks; the contract of the kernel is the
+            // caller's.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                use $crate::Isa::*;
+                use $crate::Precision::*;
+                use $crate::gemm::words::{Pairs, Rounded, Whole};
+                use $crate::simd::{Avx2 as Eight, Avx512 as Sixteen};
+                match (isa.available(), precision) {
+                    (Scalar, _) => $scalar(precision, $($arg),*),
+                    (Avx2, F32) => versions::avx2(Eight::new(), Whole, $($arg),*),
+                    (Avx2, Mixed) => versions::avx2(Eight::new(), Rounded, $($arg),*),
+                    (Avx512 | Avx512Bf16, F32) => versions::avx512(Sixteen::new(), Whole, $($arg),*),
+                    (Avx512, Mixed) => versions::avx512(Sixteen::new(), Rounded, $($arg),*),
+                    (Avx512Bf16, Mixed) => versions::pairs(Sixteen::new(), Pairs::new(), $($arg),*),
+                }
+            }
+            // SAFETY: the contract of the kernel is the caller's.
+            #[cfg(not(target_arch = "x86_64"))]
+            unsafe {
+                let _ = isa;
+                $scalar(precision, $($arg),*)
+            }
+        }
+    };
+}
+pub(crate) use dispatch_products;

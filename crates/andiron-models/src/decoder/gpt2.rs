@@ -6,7 +6,7 @@
 //!
 //! Not supported: cross-attention and `reorder_and_upcast_attn`.
 
-use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::attention::{Scoring, Sight, attend_packed};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::LinearConfig;
 use andiron_core::norm::LayerNormConfig;
@@ -330,16 +330,9 @@ impl Block {
 
 impl Attention {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let [b, t, d] = x_btd.dims();
-        let qkv_bt3d = self.c_attn.forward(x_btd);
-        let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
-            let part_btd = qkv_bt3d.clone().slice([0..b, 0..t, part * d..(part + 1) * d]);
-            part_btd.reshape([b, t, self.n_heads, d / self.n_heads])
-        });
-        let past = cx.past(self.index, k_bthk, v_bthk);
         let scoring = Scoring { dropout: self.attn_pdrop, ..Scoring::new(self.scale, Sight::PAST) };
-        let out_bthk = attend(q_bthk, past, scoring, cx);
-        self.c_proj.forward(out_bthk.reshape([b, t, d]))
+        let qkv_bt3d = self.c_attn.forward(x_btd);
+        self.c_proj.forward(attend_packed(qkv_bt3d, (self.index, self.n_heads), scoring, cx))
     }
 }
 

@@ -44,6 +44,7 @@ mod load;
 
 use std::path::PathBuf;
 
+use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_models::DecoderConfig;
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,25 @@ pub struct RunConfig {
     /// `metrics.jsonl` has a line for each multiple of this number of steps.
     #[serde(default = "one")]
     pub log_every: u64,
+    /// How exact matrix products are in training, `"f32"` or `"mixed"`; if absent, what trains fastest on this machine.
+    /// Measurements are f32 always.
+    #[serde(default = "Precision::fastest", with = "precision_name")]
+    pub precision: Precision,
+}
+
+/// A precision by its name.
+mod precision_name {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::Precision;
+
+    pub(super) fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(precision)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Precision, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// What a model is trained on.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use andiron_core::Precision;
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
 use andiron_models::generate::{Logits, NextToken as _};
@@ -77,7 +78,7 @@ impl DecodeBench {
         let mut figures = Figures::new();
         figures.number("tokens_per_s", f64::from(self.tokens) / median_ms(decode) * 1e3);
         figures.number("prefill_ms", median_ms(prefill));
-        figures.print(common, 2.0 * product_parameters(&bundle))
+        figures.print(common, Precision::F32, 2.0 * product_parameters(&bundle))
     }
 }
 
@@ -98,6 +99,6 @@ impl PrefillBench {
         let mut figures = Figures::new();
         figures.number("tokens_per_s", f64::from(self.tokens) / milliseconds * 1e3);
         figures.number("prefill_ms", milliseconds);
-        figures.print(common, 2.0 * product_parameters(&bundle))
+        figures.print(common, Precision::F32, 2.0 * product_parameters(&bundle))
     }
 }

@@ -6,7 +6,7 @@ mod train;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use andiron_core::DeviceSpec;
+use andiron_core::{DeviceSpec, Precision};
 use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
 use andiron_kernels::random::Seed;
 use andiron_kernels::{Cpu, Isa};
@@ -84,7 +84,12 @@ impl Figures {
     }
 
     /// Adds what every benchmark reports and prints all of it. `flops_per_token` counts multiplications and additions.
-    fn print(mut self, common: &Common, flops_per_token: f64) -> anyhow::Result<Ending> {
+    fn print(
+        mut self,
+        common: &Common,
+        precision: Precision,
+        flops_per_token: f64,
+    ) -> anyhow::Result<Ending> {
         let spec = common.device_spec()?;
         // Before anything below needs memory of its own.
         let peak_rss = machine::peak_rss_bytes();
@@ -92,7 +97,7 @@ impl Figures {
         let flops = rate * flops_per_token;
         self.number("flops_per_s", flops);
         if spec.backend.is_cpu() {
-            let peak = attainable_flops(common.threads());
+            let peak = attainable_flops(common.threads(), precision);
             self.number("peak_flops_per_s", peak);
             self.number("peak_share", flops / peak);
         } else {
@@ -104,7 +109,7 @@ impl Figures {
         let facts = [
             ("backend", json!(spec.backend.name())),
             ("device", json!(device_name(spec))),
-            ("precision", json!("f32")),
+            ("precision", json!(precision.to_string())),
             ("threads", json!(common.threads())),
             (
                 "kernels",
@@ -131,10 +136,10 @@ fn device_name(spec: DeviceSpec) -> String {
     found.get(spec.index.unwrap_or(0)).cloned().unwrap_or_else(|| spec.to_string())
 }
 
-/// What a large f32 matrix product reaches here: the roof that `peak_share` is a share of.
-fn attainable_flops(threads: usize) -> f64 {
+/// What a large matrix product reaches here: the roof that `peak_share` is a share of.
+fn attainable_flops(threads: usize, precision: Precision) -> f64 {
     const N: usize = 1024;
-    let cpu = Cpu::detect(threads);
+    let cpu = Cpu::detect(threads).at(precision);
     let a: Vec<f32> = (0..N * N).map(|at| (at % 7) as f32 - 3.0).collect();
     let mut c = vec![0.0; N * N];
     let best = (0..5).map(|_| {

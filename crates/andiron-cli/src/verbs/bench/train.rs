@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use andiron_core::Precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_training::objective::Causal;
@@ -28,6 +29,9 @@ pub struct TrainBench {
     /// Tokens in a sequence; the model's whole context if not given
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
+    /// How exact matrix products are: f32, or mixed for factors of bf16 [default: what trains fastest on this machine]
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
     /// Measured steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
@@ -44,6 +48,7 @@ impl TrainBench {
             (1..=longest).contains(&columns),
             "--ctx {columns}: the model reads 1 to {longest} tokens"
         );
+        let precision = self.precision.unwrap_or_else(Precision::fastest);
         let rows = usize::from(self.batch);
         let vocabulary = bundle.config.vocab_size() as u64;
         let random = |label| {
@@ -65,7 +70,8 @@ impl TrainBench {
         let mut loss = f32::NAN;
         for number in 0..WARM_UP + self.steps {
             let start = Instant::now();
-            let computed = compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number));
+            let computed =
+                compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number), precision);
             loss = computed.loss;
             let (forward_time, backward_time) = (computed.forward_time, computed.backward_time);
             let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
@@ -89,6 +95,6 @@ impl TrainBench {
         figures.number("update_ms", median_ms(update));
         figures.number("loss", loss.into());
         // Forward once, backward twice; a product costs a multiplication and an addition for each weight.
-        figures.print(common, 6.0 * parameters)
+        figures.print(common, precision, 6.0 * parameters)
     }
 }

@@ -8,6 +8,7 @@ use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved
 use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
 use andiron_kernels::dropout::{self as masks, Dropout};
 use andiron_kernels::gemm::{self, Epilogue, MatRef};
+use andiron_kernels::memory::unspecified as output;
 use andiron_kernels::norm::{
     self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams, RmsNormGrads, RmsNormSaved,
 };
@@ -18,7 +19,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
-use crate::ops::{Activation, AdamWStep, AttentionOptions, WeightLayout, composed};
+use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
 
 type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
@@ -44,11 +45,12 @@ pub(super) fn affine<B: HostTensors>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     layout: WeightLayout,
+    precision: Precision,
 ) -> FloatTensor<B> {
     if !are_f32::<B>(&[&x, &weight]) {
         return composed::affine::<B>(x, weight, layout);
     }
-    product::<B>(&x, &weight, None, layout)
+    product::<B>(&x, &weight, None, layout, precision)
 }
 
 pub(super) fn affine_bias<B: HostTensors>(
@@ -56,11 +58,12 @@ pub(super) fn affine_bias<B: HostTensors>(
     weight: FloatTensor<B>,
     bias: FloatTensor<B>,
     layout: WeightLayout,
+    precision: Precision,
 ) -> FloatTensor<B> {
     if !are_f32::<B>(&[&x, &weight, &bias]) {
         return composed::affine_bias::<B>(x, weight, bias, layout);
     }
-    product::<B>(&x, &weight, Some(&B::floats(&bias)), layout)
+    product::<B>(&x, &weight, Some(&B::floats(&bias)), layout, precision)
 }
 
 fn product<B: HostTensors>(
@@ -68,14 +71,15 @@ fn product<B: HostTensors>(
     weight: &FloatTensor<B>,
     bias: Option<&[f32]>,
     layout: WeightLayout,
+    precision: Precision,
 ) -> FloatTensor<B> {
     let [rows, d_input] = x.shape().dims();
     let (xs, ws) = (B::floats(x), B::floats(weight));
     let map = as_map(&ws, weight.shape().dims(), layout);
     let d_output = map.cols;
-    let mut y = vec![0.0; rows * d_output];
+    let mut y = output(rows * d_output);
     let epilogue = Epilogue { bias, accumulate: false };
-    gemm::matmul(cpu(), MatRef::row_major(&xs, rows, d_input), map, epilogue, &mut y);
+    gemm::matmul(cpu().at(precision), MatRef::row_major(&xs, rows, d_input), map, epilogue, &mut y);
     B::from_vec(y, &[rows, d_output])
 }
 
@@ -83,6 +87,7 @@ pub(super) fn affine_weight_grad<B: HostTensors>(
     x: FloatTensor<B>,
     dy: FloatTensor<B>,
     layout: WeightLayout,
+    precision: Precision,
 ) -> FloatTensor<B> {
     if !are_f32::<B>(&[&x, &dy]) {
         return composed::affine_weight_grad::<B>(x, dy, layout);
@@ -94,9 +99,9 @@ pub(super) fn affine_weight_grad<B: HostTensors>(
         WeightLayout::InOut => (x, dy),
         WeightLayout::OutIn => (dy, x),
     };
-    let mut dw = vec![0.0; d_input * d_output];
+    let mut dw = output(d_input * d_output);
     let shape = [left.cols, right.cols];
-    gemm::matmul(cpu(), left.t(), right, Epilogue { bias: None, accumulate: false }, &mut dw);
+    gemm::matmul(cpu().at(precision), left.t(), right, Epilogue { bias: None, accumulate: false }, &mut dw);
     B::from_vec(dw, &shape)
 }
 
@@ -105,7 +110,7 @@ pub(super) fn column_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {
         return composed::column_sum::<B>(x);
     }
     let [rows, columns] = x.shape().dims();
-    let mut sums = vec![0.0; columns];
+    let mut sums = output(columns);
     reduce::column_sum(cpu(), rows, columns, &B::floats(&x), &mut sums);
     B::from_vec(sums, &[columns])
 }
@@ -120,7 +125,7 @@ pub(super) fn layer_norm_with_moments<B: HostTensors>(
         return composed::layer_norm_with_moments::<B>(x, gain, offset, eps);
     }
     let [rows, width] = x.shape().dims();
-    let (mut y, mut mean, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows], vec![0.0; rows]);
+    let (mut y, mut mean, mut rstd) = (output(rows * width), output(rows), output(rows));
     let (gain, offset) = (B::floats(&gain), B::floats(&offset));
     let params = NormParams { gamma: &gain, beta: Some(&offset), eps: eps as f32 };
     let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
@@ -139,7 +144,7 @@ pub(super) fn layer_norm_backward<B: HostTensors>(
         return composed::layer_norm_backward::<B>(x, gain, mean, rstd, dy);
     }
     let [rows, width] = x.shape().dims();
-    let (mut dx, mut dgain, mut doffset) = (vec![0.0; rows * width], vec![0.0; width], vec![0.0; width]);
+    let (mut dx, mut dgain, mut doffset) = (output(rows * width), output(width), output(width));
     let saved = LayerNormSaved {
         x: &B::floats(&x),
         gamma: &B::floats(&gain),
@@ -160,7 +165,7 @@ pub(super) fn rms_norm_with_rstd<B: HostTensors>(
         return composed::rms_norm_with_rstd::<B>(x, gain, eps);
     }
     let [rows, width] = x.shape().dims();
-    let (mut y, mut rstd) = (vec![0.0; rows * width], vec![0.0; rows]);
+    let (mut y, mut rstd) = (output(rows * width), output(rows));
     let gain = B::floats(&gain);
     let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
     norm::rms_norm(cpu(), params, &B::floats(&x), &mut y, &mut rstd);
@@ -177,7 +182,7 @@ pub(super) fn rms_norm_backward<B: HostTensors>(
         return composed::rms_norm_backward::<B>(x, gain, rstd, dy);
     }
     let [rows, width] = x.shape().dims();
-    let (mut dx, mut dgain) = (vec![0.0; rows * width], vec![0.0; width]);
+    let (mut dx, mut dgain) = (output(rows * width), output(width));
     let saved = RmsNormSaved { x: &B::floats(&x), gamma: &B::floats(&gain), rstd: &B::floats(&rstd) };
     let grads = RmsNormGrads { dx: &mut dx, dgamma: &mut dgain };
     norm::rms_norm_backward(cpu(), saved, &B::floats(&dy), grads);
@@ -198,7 +203,7 @@ pub(super) fn activate<B: HostTensors>(x: FloatTensor<B>, form: Activation) -> F
         return composed::activate::<B>(x, form);
     }
     let shape = x.shape();
-    let mut y = vec![0.0; shape.num_elements()];
+    let mut y = output(shape.num_elements());
     activation::forward(cpu(), unit(form), &B::floats(&x), &mut y);
     B::from_vec(y, &shape)
 }
@@ -212,7 +217,7 @@ pub(super) fn activate_backward<B: HostTensors>(
         return composed::activate_backward::<B>(x, dy, form);
     }
     let shape = x.shape();
-    let mut dx = vec![0.0; shape.num_elements()];
+    let mut dx = output(shape.num_elements());
     activation::backward(cpu(), unit(form), &B::floats(&x), &B::floats(&dy), &mut dx);
     B::from_vec(dx, &shape)
 }
@@ -235,8 +240,8 @@ pub(super) fn attention_with_lse<B: HostTensors>(
         return composed::attention_with_lse::<B>(q, k, v, options);
     }
     let [b, t, h, _] = q.shape().dims();
-    let (mut out, mut lse) = (vec![0.0; q.shape().num_elements()], vec![0.0; b * h * t]);
-    let qkv = Qkv { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
+    let (mut out, mut lse) = (output(q.shape().num_elements()), output(b * h * t));
+    let qkv = Qkv::Apart { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
     attention::forward(cpu(), attention::<B>(&q, &k, options), qkv, &mut out, &mut lse);
     (B::from_vec(out, &q.shape()), B::from_vec(lse, &[b, h, t]))
 }
@@ -253,13 +258,53 @@ pub(super) fn attention_backward<B: HostTensors>(
     let attention = attention::<B>(q, k, options);
     let shape = attention.shape;
     assert_eq!(shape.keys, shape.key_capacity, "gradients flow only through keys without spare capacity");
-    let qkv = Qkv { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
+    let qkv = Qkv::Apart { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
     let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
-    let zeros = |like: &FloatTensor<B>| vec![0.0; like.shape().num_elements()];
-    let (mut dq, mut dk, mut dv) = (zeros(q), zeros(k), zeros(v));
-    let grads = AttentionGrads { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+    let like = |tensor: &FloatTensor<B>| output(tensor.shape().num_elements());
+    let (mut dq, mut dk, mut dv) = (like(q), like(k), like(v));
+    let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv };
     attention::backward(cpu(), attention, qkv, (saved, &B::floats(dout)), grads);
     (B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape()))
+}
+
+fn packed<B: HostTensors>(qkv: &FloatTensor<B>, heads: usize, options: AttentionOptions) -> Attention {
+    let [batch, t, width] = qkv.shape().dims();
+    let head_dim = width / 3 / heads;
+    let shape =
+        AttentionShape { batch, queries: t, keys: t, key_capacity: t, heads, kv_heads: heads, head_dim };
+    Attention { shape, causal: options.causal, scale: options.scale }
+}
+
+pub(super) fn attention_packed_with_lse<B: HostTensors>(
+    qkv: FloatTensor<B>,
+    heads: usize,
+    options: AttentionOptions,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&qkv]) {
+        return composed::attention_packed_with_lse::<B>(qkv, heads, options);
+    }
+    let [b, t, width] = qkv.shape().dims();
+    let (mut out, mut lse) = (output(b * t * width / 3), output(b * heads * t));
+    let attention = packed::<B>(&qkv, heads, options);
+    attention::forward(cpu(), attention, Qkv::Packed(&B::floats(&qkv)), &mut out, &mut lse);
+    (B::from_vec(out, &[b, t, width / 3]), B::from_vec(lse, &[b, heads, t]))
+}
+
+/// `tensors`: queries, keys and values in one, output, log denominators, gradient of the output.
+pub(super) fn attention_packed_backward<B: HostTensors>(
+    tensors: [FloatTensor<B>; 4],
+    options: AttentionOptions,
+) -> FloatTensor<B> {
+    if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
+        return composed::attention_packed_backward::<B>(tensors, options);
+    }
+    let [qkv, out, lse, dout] = &tensors;
+    let attention = packed::<B>(qkv, lse.shape()[1], options);
+    let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
+    let mut dqkv = output(qkv.shape().num_elements());
+    let grads = AttentionGrads::Packed(&mut dqkv);
+    attention::backward(cpu(), attention, Qkv::Packed(&B::floats(qkv)), (saved, &B::floats(dout)), grads);
+    B::from_vec(dqkv, &qkv.shape())
 }
 
 pub(super) fn embedding_rows<B: HostTensors>(table: FloatTensor<B>, ids: IntTensor<B>) -> FloatTensor<B> {
@@ -268,7 +313,7 @@ pub(super) fn embedding_rows<B: HostTensors>(table: FloatTensor<B>, ids: IntTens
     }
     let ([entries, width], [b, t]) = (table.shape().dims(), ids.shape().dims());
     let ids = checked_ids::<B>(&ids, entries);
-    let mut rows = vec![0.0; ids.len() * width];
+    let mut rows = output(ids.len() * width);
     embedding::gather(cpu(), width, &ids, &B::floats(&table), &mut rows);
     B::from_vec(rows, &[b, t, width])
 }
@@ -305,6 +350,7 @@ pub(super) fn head_cross_entropy<B: HostTensors>(
     head: FloatTensor<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
+    precision: Precision,
 ) -> FloatTensor<B> {
     if !are_f32::<B>(&[&hidden, &head, &weights]) {
         return composed::head_cross_entropy::<B>(hidden, head, targets, weights);
@@ -317,7 +363,7 @@ pub(super) fn head_cross_entropy<B: HostTensors>(
         targets: &targets,
         row_weights: &B::floats(&weights),
     };
-    let loss = cross_entropy::head_nll(cpu(), shape, inputs);
+    let loss = cross_entropy::head_nll(cpu().at(precision), shape, inputs);
     B::from_vec(vec![loss as f32], &[1])
 }
 
@@ -326,6 +372,7 @@ pub(super) fn head_cross_entropy_with_grad<B: HostTensors>(
     head: FloatTensor<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
+    precision: Precision,
 ) -> Three<B> {
     if !are_f32::<B>(&[&hidden, &head, &weights]) {
         return composed::head_cross_entropy_with_grad::<B>(hidden, head, targets, weights);
@@ -338,10 +385,10 @@ pub(super) fn head_cross_entropy_with_grad<B: HostTensors>(
         targets: &targets,
         row_weights: &B::floats(&weights),
     };
-    let mut dhidden = vec![0.0; hidden.shape().num_elements()];
-    let mut dhead = vec![0.0; head.shape().num_elements()];
+    let mut dhidden = output(hidden.shape().num_elements());
+    let mut dhead = output(head.shape().num_elements());
     let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dhead };
-    let loss = cross_entropy::head_nll_with_grad(cpu(), shape, inputs, grads);
+    let loss = cross_entropy::head_nll_with_grad(cpu().at(precision), shape, inputs, grads);
     (
         B::from_vec(vec![loss as f32], &[1]),
         B::from_vec(dhidden, &hidden.shape()),
@@ -354,7 +401,7 @@ pub(super) fn dropout<B: HostTensors>(x: FloatTensor<B>, probability: f32, seed:
         return composed::dropout::<B>(x, probability, seed);
     }
     let shape = x.shape();
-    let mut y = vec![0.0; shape.num_elements()];
+    let mut y = output(shape.num_elements());
     masks::apply(cpu(), Dropout { probability, seed: Seed::new(seed) }, &B::floats(&x), &mut y);
     B::from_vec(y, &shape)
 }

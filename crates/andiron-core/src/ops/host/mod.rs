@@ -42,22 +42,28 @@ trait HostTensors: Backend {
 macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
-        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, WeightLayout};
+        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, Precision, WeightLayout};
 
         type Float = burn::backend::tensor::FloatTensor<$backend>;
         type Int = burn::backend::tensor::IntTensor<$backend>;
 
         impl FusedOps for $backend {
-            fn affine(x: Float, weight: Float, layout: WeightLayout) -> Float {
-                kernels::affine::<Self>(x, weight, layout)
+            fn affine(x: Float, weight: Float, layout: WeightLayout, precision: Precision) -> Float {
+                kernels::affine::<Self>(x, weight, layout, precision)
             }
 
-            fn affine_bias(x: Float, weight: Float, bias: Float, layout: WeightLayout) -> Float {
-                kernels::affine_bias::<Self>(x, weight, bias, layout)
+            fn affine_bias(
+                x: Float,
+                weight: Float,
+                bias: Float,
+                layout: WeightLayout,
+                precision: Precision,
+            ) -> Float {
+                kernels::affine_bias::<Self>(x, weight, bias, layout, precision)
             }
 
-            fn affine_weight_grad(x: Float, dy: Float, layout: WeightLayout) -> Float {
-                kernels::affine_weight_grad::<Self>(x, dy, layout)
+            fn affine_weight_grad(x: Float, dy: Float, layout: WeightLayout, precision: Precision) -> Float {
+                kernels::affine_weight_grad::<Self>(x, dy, layout, precision)
             }
 
             fn column_sum(x: Float) -> Float {
@@ -115,6 +121,24 @@ macro_rules! host_ops {
                 kernels::attention_backward::<Self>([q, k, v, out, lse, dout], options)
             }
 
+            fn attention_packed_with_lse(
+                qkv: Float,
+                heads: usize,
+                options: AttentionOptions,
+            ) -> (Float, Float) {
+                kernels::attention_packed_with_lse::<Self>(qkv, heads, options)
+            }
+
+            fn attention_packed_backward(
+                qkv: Float,
+                out: Float,
+                lse: Float,
+                dout: Float,
+                options: AttentionOptions,
+            ) -> Float {
+                kernels::attention_packed_backward::<Self>([qkv, out, lse, dout], options)
+            }
+
             fn embedding_rows(table: Float, ids: Int) -> Float {
                 kernels::embedding_rows::<Self>(table, ids)
             }
@@ -123,8 +147,14 @@ macro_rules! host_ops {
                 kernels::embedding_rows_backward::<Self>(table, dy, ids)
             }
 
-            fn head_cross_entropy(hidden: Float, head: Float, targets: Int, weights: Float) -> Float {
-                kernels::head_cross_entropy::<Self>(hidden, head, targets, weights)
+            fn head_cross_entropy(
+                hidden: Float,
+                head: Float,
+                targets: Int,
+                weights: Float,
+                precision: Precision,
+            ) -> Float {
+                kernels::head_cross_entropy::<Self>(hidden, head, targets, weights, precision)
             }
 
             fn head_cross_entropy_with_grad(
@@ -132,8 +162,9 @@ macro_rules! host_ops {
                 head: Float,
                 targets: Int,
                 weights: Float,
+                precision: Precision,
             ) -> (Float, Float, Float) {
-                kernels::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights)
+                kernels::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights, precision)
             }
 
             fn dropout(x: Float, probability: f32, seed: u64) -> Float {

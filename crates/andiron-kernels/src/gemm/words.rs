@@ -1,0 +1,265 @@
+//! What a packed panel holds in each of its 32-bit words, and how two words are multiplied.
+
+use super::block::Strided;
+use super::pack;
+use crate::simd::Simd;
+
+/// A way to hold factors in words. Vectors of words are passed as vectors of f32, whatever their bits mean.
+pub(crate) trait Words<S: Simd>: Copy {
+    /// Steps of the depth in a word.
+    const STEPS: usize;
+    /// Whether a word is the number as it lies in memory, so that panels may be read without packing.
+    const PLAIN: bool;
+
+    /// `sum + x y`, over all steps of each word.
+    fn multiply_add(self, s: S, x: S::Vector, y: S::Vector, sum: S::Vector) -> S::Vector;
+
+    /// Packs `lanes` lanes of `depth` numbers into panels of `W` lanes, `depth / STEPS` words deep, rounded up;
+    /// what is missing to whole panels and words is 0.
+    ///
+    /// # Safety
+    /// `from` is readable for these lanes and depths, `to` writable for `lanes` rounded up to a multiple of `W`
+    /// times the words of the depth.
+    unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32);
+}
+
+/// The numbers as they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole;
+
+impl<S: Simd> Words<S> for Whole {
+    const STEPS: usize = 1;
+    const PLAIN: bool = true;
+
+    #[inline(always)]
+    fn multiply_add(self, s: S, x: S::Vector, y: S::Vector, sum: S::Vector) -> S::Vector {
+        s.fma(x, y, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { pack::panels::<W>(from, lanes, depth, to) };
+    }
+}
+
+/// Numbers rounded to bf16, held as f32: for processors that cannot multiply bf16.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded;
+
+impl<S: Simd> Words<S> for Rounded {
+    const STEPS: usize = 1;
+    const PLAIN: bool = false;
+
+    #[inline(always)]
+    fn multiply_add(self, s: S, x: S::Vector, y: S::Vector, sum: S::Vector) -> S::Vector {
+        s.fma(x, y, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32) {
+        // SAFETY: the caller's promise; the panels were just written.
+        unsafe {
+            pack::panels::<W>(from, lanes, depth, to);
+            for at in 0..lanes.next_multiple_of(W) * depth {
+                *to.add(at) = round(*to.add(at));
+            }
+        }
+    }
+}
+
+/// The nearest bf16, ties to even; what is not a number stays so.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> f32 {
+    f32::from_bits(u32::from(bits(x)) << 16)
+}
+
+/// The bits of the nearest bf16.
+#[inline(always)]
+fn bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    // Half of the last kept place, less one if that place is even; a quiet bit where only the lost places said NaN.
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pairs::Pairs;
+
+#[cfg(target_arch = "x86_64")]
+mod pairs {
+    use std::arch::x86_64::*;
+
+    use super::{Strided, Words, bits};
+    use crate::simd::Avx512;
+
+    /// Two bf16 that follow each other along the depth, multiplied and summed by one instruction, which takes
+    /// numbers below the smallest normal one for 0.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Pairs(());
+
+    impl Pairs {
+        /// # Safety
+        /// The machine has AVX-512 F, BW, VL and BF16.
+        pub(crate) unsafe fn new() -> Self {
+            Self(())
+        }
+    }
+
+    impl Words<Avx512> for Pairs {
+        const STEPS: usize = 2;
+        const PLAIN: bool = false;
+
+        #[inline(always)]
+        fn multiply_add(self, _: Avx512, x: __m512, y: __m512, sum: __m512) -> __m512 {
+            // SAFETY: `self` proves that the instruction exists; the types differ only in what their bits mean.
+            unsafe {
+                _mm512_dpbf16_ps(
+                    sum,
+                    std::mem::transmute::<__m512, __m512bh>(x),
+                    std::mem::transmute::<__m512, __m512bh>(y),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32) {
+            let words = depth.div_ceil(2);
+            let mut lane = 0;
+            while lane < lanes {
+                let count = W.min(lanes - lane);
+                // SAFETY: the panel's lanes exist in `from`, its room in `to`; `self` proves the instructions.
+                unsafe {
+                    let from = Strided { start: from.start.add(lane * from.lane), ..from };
+                    let to = to.add(lane * words).cast::<u32>();
+                    match (from.lane, from.depth) {
+                        (1, _) => side_by_side::<W>(from, count, depth, to),
+                        (_, 1) => one_after_another::<W>(from, count, depth, to),
+                        _ => scattered::<W>(from, count, depth, to),
+                    }
+                }
+                lane += W;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn first(count: usize) -> __mmask16 {
+        ((1u32 << count.min(16)) - 1) as __mmask16
+    }
+
+    /// A panel whose lanes lie side by side: two steps of the depth become one row of words.
+    ///
+    /// # Safety
+    /// As for [`Words::panels`], for one panel, on a machine that has what [`Pairs`] needs.
+    #[inline(always)]
+    unsafe fn side_by_side<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut u32) {
+        // SAFETY: masks keep every access within `count` lanes of `depth` steps and `W` words.
+        unsafe {
+            // Lane `i` of both halves, one behind the other.
+            let order = _mm512_set_epi16(
+                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+                3, 18, 2, 17, 1, 16, 0,
+            );
+            for d in (0..depth).step_by(2) {
+                let row = from.start.add(d * from.depth);
+                let pair = d + 1 < depth;
+                for lane in (0..W).step_by(16) {
+                    let mask = first(count.saturating_sub(lane));
+                    let low = _mm512_maskz_loadu_ps(mask, row.wrapping_add(lane));
+                    let high = _mm512_maskz_loadu_ps(
+                        if pair { mask } else { 0 },
+                        row.wrapping_add(from.depth + lane),
+                    );
+                    let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    let words = _mm512_permutexvar_epi16(order, both);
+                    _mm512_mask_storeu_epi32(to.add(d / 2 * W + lane).cast(), first(W - lane), words);
+                }
+            }
+        }
+    }
+
+    /// A panel whose lanes each lie along the depth: eight lanes of sixteen steps at a time, turned.
+    ///
+    /// # Safety
+    /// As for [`side_by_side`].
+    #[inline(always)]
+    unsafe fn one_after_another<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut u32) {
+        // SAFETY: masks keep every access within `count` lanes of `depth` steps and `W` words.
+        unsafe {
+            for d in (0..depth).step_by(16) {
+                let mask = first(depth - d);
+                let words = (depth - d).div_ceil(2).min(8);
+                for lane in (0..W).step_by(8) {
+                    let mut rows = [_mm256_setzero_ps(); 8];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        if lane + i < count {
+                            let start = from.start.add((lane + i) * from.lane + d);
+                            let halves = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, start));
+                            *row = std::mem::transmute::<__m256bh, __m256>(halves);
+                        }
+                    }
+                    let store = first(W - lane) as __mmask8;
+                    let columns = turn(rows);
+                    for (word, column) in columns.into_iter().enumerate().take(words) {
+                        let to = to.add((d / 2 + word) * W + lane);
+                        _mm256_mask_storeu_ps(to.cast(), store, column);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The transpose of eight rows of eight words.
+    ///
+    /// # Safety
+    /// The machine has AVX.
+    #[inline(always)]
+    unsafe fn turn(rows: [__m256; 8]) -> [__m256; 8] {
+        let [a, b, c, d, e, f, g, h] = rows;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (ab, cd) = (
+                (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)),
+                (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)),
+            );
+            let (ef, gh) = (
+                (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f)),
+                (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h)),
+            );
+            let four = |(x, y): ((__m256, __m256), (__m256, __m256))| {
+                [
+                    _mm256_shuffle_ps::<0x44>(x.0, y.0),
+                    _mm256_shuffle_ps::<0xee>(x.0, y.0),
+                    _mm256_shuffle_ps::<0x44>(x.1, y.1),
+                    _mm256_shuffle_ps::<0xee>(x.1, y.1),
+                ]
+            };
+            let (up, down) = (four((ab, cd)), four((ef, gh)));
+            let low = |i: usize| _mm256_permute2f128_ps::<0x20>(up[i], down[i]);
+            let high = |i: usize| _mm256_permute2f128_ps::<0x31>(up[i], down[i]);
+            [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
+        }
+    }
+
+    /// A panel with gaps in both directions.
+    ///
+    /// # Safety
+    /// As for [`side_by_side`].
+    #[inline(always)]
+    unsafe fn scattered<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut u32) {
+        for word in 0..depth.div_ceil(2) {
+            for lane in 0..W {
+                let at = |d: usize| {
+                    if lane >= count || d >= depth {
+                        return 0;
+                    }
+                    // SAFETY: the lane and the depth exist.
+                    u32::from(bits(unsafe { *from.start.add(lane * from.lane + d * from.depth) }))
+                };
+                // SAFETY: the panel has `W` words for each two steps.
+                unsafe { *to.add(word * W + lane) = at(2 * word) | at(2 * word + 1) << 16 };
+            }
+        }
+    }
+}
