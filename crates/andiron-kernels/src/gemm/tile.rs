@@ -106,11 +106,50 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize, const A_
         a = a.wrapping_add(a_step);
         b = b.wrapping_add(b_step);
     }
-    for (r, row) in sums.iter().enumerate() {
-        if r < target.rows {
-            for (v, sum) in row.iter().enumerate() {
-                // SAFETY: row `r` of `c` exists, and `store` stays within the columns that exist.
-                unsafe { store(s, target, r, v * S::LANES, *sum) };
+    // A tile whose numbers are taken by a running index lies in memory; the usual case keeps it in registers.
+    if target.rows == MR && target.cols == NV * S::LANES {
+        // SAFETY: all rows and columns of the tile exist.
+        unsafe { store_whole(s, target, sums) };
+        return;
+    }
+    let in_memory = sums;
+    for (r, row) in in_memory.iter().enumerate().take(target.rows) {
+        for (v, sum) in row.iter().enumerate() {
+            // SAFETY: row `r` of `c` exists, and `store` stays within the columns that exist.
+            unsafe { store(s, target, r, v * S::LANES, *sum) };
+        }
+    }
+}
+
+/// # Safety
+/// All rows and columns of the tile exist in the target.
+#[inline(always)]
+unsafe fn store_whole<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    target: Target,
+    sums: [[S::Vector; NV]; MR],
+) {
+    let Target { c, stride, bias, accumulate, .. } = target;
+    let mut sums = sums;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !bias.is_null() {
+            for row in &mut sums {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    *sum = s.add(*sum, s.load_from(bias.add(v * S::LANES)));
+                }
+            }
+        }
+        if accumulate {
+            for (r, row) in sums.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    *sum = s.add(*sum, s.load_from(c.add(r * stride + v * S::LANES)));
+                }
+            }
+        }
+        for (r, row) in sums.into_iter().enumerate() {
+            for (v, sum) in row.into_iter().enumerate() {
+                s.store_to(c.add(r * stride + v * S::LANES), sum);
             }
         }
     }
