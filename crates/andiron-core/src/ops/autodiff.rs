@@ -171,18 +171,19 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         options: AttentionOptions,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Attention;
 
         impl<B: FusedOps> Backward<B, 3> for Attention {
             /// Queries, keys, values, output, log denominators.
-            type State = ([FloatTensor<B>; 5], AttentionOptions);
+            type State = ([FloatTensor<B>; 5], AttentionOptions, Precision);
 
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let dout = grads.consume::<B>(&ops.node);
-                let ([q, k, v, out, lse], options) = ops.state;
-                let (dq, dk, dv) = B::attention_backward(q, k, v, out, lse, dout, options);
+                let ([q, k, v, out, lse], options, precision) = ops.state;
+                let (dq, dk, dv) = B::attention_backward(q, k, v, out, lse, dout, options, precision);
                 let [q, k, v] = ops.parents;
                 give!(grads, q, dq);
                 give!(grads, k, dk);
@@ -194,10 +195,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
         match Attention.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (out, lse) = B::attention_with_lse(q.clone(), k.clone(), v.clone(), options);
-                prep.finish(([q, k, v, out.clone(), lse], options), out)
+                let (out, lse) = B::attention_with_lse(q.clone(), k.clone(), v.clone(), options, precision);
+                prep.finish(([q, k, v, out.clone(), lse], options, precision), out)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::attention_heads(q, k, v, options)),
+            OpsKind::UnTracked(prep) => prep.finish(B::attention_heads(q, k, v, options, precision)),
         }
     }
 
@@ -205,18 +206,19 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         qkv: FloatTensor<Self>,
         heads: usize,
         options: AttentionOptions,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Packed;
 
         impl<B: FusedOps> Backward<B, 1> for Packed {
             /// Queries, keys and values in one, output, log denominators.
-            type State = ([FloatTensor<B>; 3], AttentionOptions);
+            type State = ([FloatTensor<B>; 3], AttentionOptions, Precision);
 
             fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let ([qkv, out, lse], options) = ops.state;
+                let ([qkv, out, lse], options, precision) = ops.state;
                 unary::<B, _>(ops.parents, ops.node, grads, |dout| {
-                    B::attention_packed_backward(qkv, out, lse, dout, options)
+                    B::attention_packed_backward(qkv, out, lse, dout, options, precision)
                 });
             }
         }
@@ -224,11 +226,11 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         match Packed.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let qkv = qkv.into_primitive();
-                let (out, lse) = B::attention_packed_with_lse(qkv.clone(), heads, options);
-                prep.finish(([qkv, out.clone(), lse], options), out)
+                let (out, lse) = B::attention_packed_with_lse(qkv.clone(), heads, options, precision);
+                prep.finish(([qkv, out.clone(), lse], options, precision), out)
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(B::attention_packed(qkv.into_primitive(), heads, options))
+                prep.finish(B::attention_packed(qkv.into_primitive(), heads, options, precision))
             }
         }
     }

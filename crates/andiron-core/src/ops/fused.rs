@@ -146,23 +146,27 @@ pub trait FusedOps: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         options: AttentionOptions,
+        precision: Precision,
     ) -> FloatTensor<Self> {
-        Self::attention_with_lse(q, k, v, options).0
+        Self::attention_with_lse(q, k, v, options, precision).0
     }
 
     /// Attention over heads, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn attention_with_lse(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         options: AttentionOptions,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::attention_with_lse::<Self>(q, k, v, options)
     }
 
     /// Gradients of [`FusedOps::attention_heads`] with respect to queries, keys and values.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -171,6 +175,7 @@ pub trait FusedOps: Backend {
         lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         options: AttentionOptions,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::attention_backward::<Self>([q, k, v, out, lse, dout], options)
     }
@@ -182,28 +187,33 @@ pub trait FusedOps: Backend {
         qkv: FloatTensor<Self>,
         heads: usize,
         options: AttentionOptions,
+        precision: Precision,
     ) -> FloatTensor<Self> {
-        Self::attention_packed_with_lse(qkv, heads, options).0
+        Self::attention_packed_with_lse(qkv, heads, options, precision).0
     }
 
     /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn attention_packed_with_lse(
         qkv: FloatTensor<Self>,
         heads: usize,
         options: AttentionOptions,
+        precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::attention_packed_with_lse::<Self>(qkv, heads, options)
     }
 
     /// Gradient of [`FusedOps::attention_packed`].
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn attention_packed_backward(
         qkv: FloatTensor<Self>,
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         options: AttentionOptions,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         composed::attention_packed_backward::<Self>([qkv, out, lse, dout], options)
     }

@@ -175,6 +175,7 @@ pub fn attention(
         k_bshk.into_dispatch(),
         v_bshk.into_dispatch(),
         options,
+        precision::current(),
     ))
 }
 
@@ -190,7 +191,12 @@ pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOpt
     let [_, t, width] = qkv_bt3d.dims();
     assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");
     assert_eq!(t, options.n_keys, "positions look at themselves");
-    Tensor::from_dispatch(Dispatch::attention_packed(qkv_bt3d.into_dispatch(), heads, options))
+    Tensor::from_dispatch(Dispatch::attention_packed(
+        qkv_bt3d.into_dispatch(),
+        heads,
+        options,
+        precision::current(),
+    ))
 }
 
 /// Divides the last axis by the root of its mean square, then applies a gain.

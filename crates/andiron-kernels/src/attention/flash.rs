@@ -5,39 +5,54 @@
 //! operand of the next product (`vᵀ p`): nothing is rearranged in between.
 
 use super::{BackwardView, HeadView, plain};
+use crate::Precision;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
-use crate::gemm::words::Whole;
-use crate::simd::{Simd, dispatch, exp};
+use crate::gemm::words::Words;
+use crate::simd::{Simd, dispatch_products, exp};
 
 /// Keys per product with the values: their probabilities then fill half of a first-level cache.
 const DEPTH: usize = 256;
 /// The most queries of a block.
 const MAX_BLOCK: usize = 32;
 
-dispatch! {
+dispatch_products! {
     /// # Safety
     /// The view, `out` and `lse` are readable and writable as the sizes say.
     pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32)
-        = plain::head_forward | forward_vector;
+        = plain_forward | forward_vector;
 }
-dispatch! {
+dispatch_products! {
     /// # Safety
     /// The view is readable and writable as the sizes say.
-    pub(super) unsafe fn head_backward(view: BackwardView) = plain::head_backward | backward_vector;
+    pub(super) unsafe fn head_backward(view: BackwardView) = plain_backward | backward_vector;
+}
+
+/// # Safety
+/// As for [`head_forward`].
+unsafe fn plain_forward(_: Precision, view: HeadView, out: *mut f32, lse: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe { plain::head_forward(view, out, lse) };
+}
+
+/// # Safety
+/// As for [`head_backward`].
+unsafe fn plain_backward(_: Precision, view: BackwardView) {
+    // SAFETY: the caller's promise.
+    unsafe { plain::head_backward(view) };
 }
 
 /// # Safety
 /// As for [`head_forward`].
 #[inline(always)]
-unsafe fn forward_vector<S: Simd>(s: S, view: HeadView, out: *mut f32, lse: *mut f32) {
+unsafe fn forward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: HeadView, out: *mut f32, lse: *mut f32) {
     // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
     unsafe {
         if S::LANES == 16 {
-            forward_sized::<S, 12, 32>(s, view, out, lse);
+            forward_sized::<S, P, 12, 32>(s, words, view, out, lse);
         } else {
-            forward_sized::<S, 6, 16>(s, view, out, lse);
+            forward_sized::<S, P, 6, 16>(s, words, view, out, lse);
         }
     }
 }
@@ -45,13 +60,14 @@ unsafe fn forward_vector<S: Simd>(s: S, view: HeadView, out: *mut f32, lse: *mut
 /// # Safety
 /// As for [`head_backward`].
 #[inline(always)]
-unsafe fn backward_vector<S: Simd>(s: S, view: BackwardView) {
-    // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
+unsafe fn backward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: BackwardView) {
+    // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set, the last one those of a
+    // row of a block in words.
     unsafe {
-        if S::LANES == 16 {
-            backward_sized::<S, 12, 32>(s, view);
-        } else {
-            backward_sized::<S, 6, 16>(s, view);
+        match (S::LANES, P::STEPS) {
+            (16, 2) => backward_sized::<S, P, 12, 32, 16>(s, words, view),
+            (16, _) => backward_sized::<S, P, 12, 32, 32>(s, words, view),
+            _ => backward_sized::<S, P, 6, 16, 16>(s, words, view),
         }
     }
 }
@@ -81,33 +97,43 @@ impl Parts {
 /// # Safety
 /// As for [`head_forward`]; `MR` and `NR` are the sizes of the largest tile.
 #[inline(always)]
-unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
+unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     s: S,
+    words: P,
     view: HeadView,
     out: *mut f32,
     lse: *mut f32,
 ) {
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = view;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
-    let len = key_rows * dim + key_rows * NR + dim * NR + dim_rows * NR + dim_rows * keys + 5 * 16;
+    let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
+    let len = key_rows * dim_words
+        + key_rows * NR
+        + 2 * dim * NR
+        + dim_rows * NR
+        + dim_rows * key_words
+        + key_words * NR
+        + 7 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
-    let k_panels = parts.take(key_rows * dim);
+    let k_panels = parts.take(key_rows * dim_words);
     let scores = parts.take(key_rows * NR);
-    let q_panel = parts.take(dim * NR);
+    let (q_numbers, q_room) = (parts.take(dim * NR), parts.take(dim_words * NR));
     let means = parts.take(dim_rows * NR);
-    let v_room = parts.take(dim_rows * keys);
+    let v_room = parts.take(dim_rows * key_words);
+    let weights_room = parts.take(key_words * NR);
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
-        pack::panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
-        let values = transposed::<MR>(v, kv_stride, keys, dim, v_room);
+        words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        let values = transposed::<S, P, MR>(words, v, kv_stride, keys, dim, v_room);
         for start in (0..queries).step_by(NR) {
             let block = NR.min(queries - start);
             let seen = view.seen_by(start + block - 1);
             let from = Strided { start: q.add(start * q_stride), lane: q_stride, depth: 1 };
-            pack::panels::<NR>(from, block, dim, q_panel);
-            multiply_all(s, q_panel, dim * NR, scale);
-            products::<S, MR, NR>(s, (k_panels, seen), (q_panel, dim), scores);
+            pack::panels::<NR>(from, block, dim, q_numbers);
+            multiply_all(s, q_numbers, dim * NR, scale);
+            let q_panel = columns::<S, P, NR>(words, q_numbers, dim, q_room);
+            products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_panel, dim_words), scores);
 
             let mut factors = [0.0; MAX_BLOCK];
             for column in (0..NR).step_by(S::LANES) {
@@ -124,7 +150,8 @@ unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
                 let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
                 s.store(&mut factors[column..], factor);
             }
-            weighted_sums::<S, MR, NR>(s, (values, dim), (scores, seen), means);
+            let weights = columns::<S, P, NR>(words, scores, seen, weights_room);
+            weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, seen), means);
             for d in 0..dim {
                 for column in (0..NR).step_by(S::LANES) {
                     let to = means.add(d * NR + column);
@@ -137,41 +164,54 @@ unsafe fn forward_sized<S: Simd, const MR: usize, const NR: usize>(
 }
 
 /// # Safety
-/// As for [`head_backward`]; `MR` and `NR` are the sizes of the largest tile.
+/// As for [`head_backward`]; `MR` and `NR` are the sizes of the largest tile, `ROW` is `NR` in words.
 #[inline(always)]
-unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: BackwardView) {
+unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const ROW: usize>(
+    s: S,
+    words: P,
+    view: BackwardView,
+) {
+    assert!(ROW * P::STEPS == NR);
     let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
+    let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
     let dim_cols = dim.next_multiple_of(NR);
-    let len = 2 * key_rows * dim
+    let len = 2 * key_rows * dim_words
         + 2 * key_rows * NR
-        + 2 * dim * NR
+        + dim * NR
+        + 2 * dim_words * NR
         + dim_rows * NR
-        + dim_rows * keys
-        + 2 * dim_cols * NR
-        + 10 * 16;
+        + dim_rows * key_words
+        + dim_cols * ROW
+        + key_rows * ROW
+        + key_words * NR
+        + 11 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
-    let (k_panels, v_panels) = (parts.take(key_rows * dim), parts.take(key_rows * dim));
+    let (k_panels, v_panels) = (parts.take(key_rows * dim_words), parts.take(key_rows * dim_words));
     let (scores, slopes) = (parts.take(key_rows * NR), parts.take(key_rows * NR));
-    let (q_panel, dout_panel) = (parts.take(dim * NR), parts.take(dim * NR));
+    let numbers = parts.take(dim * NR);
+    let (q_room, dout_room) = (parts.take(dim_words * NR), parts.take(dim_words * NR));
     let dq_columns = parts.take(dim_rows * NR);
-    let k_room = parts.take(dim_rows * keys);
-    let (q_room, dout_room) = (parts.take(dim_cols * NR), parts.take(dim_cols * NR));
+    let k_room = parts.take(dim_rows * key_words);
+    let rooms = (parts.take(key_rows * ROW), parts.take(dim_cols * ROW));
+    let slopes_room = parts.take(key_words * NR);
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
-        pack::panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
-        pack::panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
-        let keys_transposed = transposed::<MR>(k, kv_stride, keys, dim, k_room);
+        words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        words.panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
+        let keys_transposed = transposed::<S, P, MR>(words, k, kv_stride, keys, dim, k_room);
         for start in (0..queries).step_by(NR) {
             let block = NR.min(queries - start);
             let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
             let (out, dout) = (out.add(start * out_stride), dout.add(start * out_stride));
-            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, q_panel);
-            multiply_all(s, q_panel, dim * NR, scale);
-            pack::panels::<NR>(Strided { start: dout, lane: out_stride, depth: 1 }, block, dim, dout_panel);
+            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, numbers);
+            multiply_all(s, numbers, dim * NR, scale);
+            words.panels::<NR>(Strided { start: numbers, lane: 1, depth: NR }, NR, dim, q_room);
+            let across = Strided { start: dout, lane: out_stride, depth: 1 };
+            words.panels::<NR>(across, block, dim, dout_room);
             let (mut deltas, mut offsets) = ([0.0; MAX_BLOCK], [f32::INFINITY; MAX_BLOCK]);
             for i in 0..block {
                 deltas[i] = dot(s, dout.add(i * out_stride), out.add(i * out_stride), dim);
@@ -179,8 +219,8 @@ unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: 
                 // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
                 offsets[i] = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
             }
-            products::<S, MR, NR>(s, (k_panels, seen), (q_panel, dim), scores);
-            products::<S, MR, NR>(s, (v_panels, seen), (dout_panel, dim), slopes);
+            products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_room, dim_words), scores);
+            products::<S, P, MR, NR>(s, words, (v_panels, seen), (dout_room, dim_words), slopes);
             for column in (0..NR).step_by(S::LANES) {
                 let lanes = s.add(s.indices(), s.splat(column as f32));
                 let (delta, offset) = (s.load(&deltas[column..]), s.load(&offsets[column..]));
@@ -198,9 +238,10 @@ unsafe fn backward_sized<S: Simd, const MR: usize, const NR: usize>(s: S, view: 
             }
             let rows = (seen, block);
             let (to_dv, to_dk) = ((dv, kv_stride), (dk, kv_stride));
-            key_sums::<S, MR, NR>(s, rows, scores, (dout, out_stride, dim, dout_room), to_dv);
-            key_sums::<S, MR, NR>(s, rows, slopes, (q, q_stride, dim, q_room), to_dk);
-            weighted_sums::<S, MR, NR>(s, (keys_transposed, dim), (slopes, seen), dq_columns);
+            key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
+            key_sums::<S, P, MR, NR, ROW>(s, words, rows, slopes, (q, q_stride, dim), rooms, to_dk);
+            let slopes = columns::<S, P, NR>(words, slopes, seen, slopes_room);
+            weighted_sums::<S, P, MR, NR>(s, words, (keys_transposed, dim), (slopes, seen), dq_columns);
             untranspose::<NR>(dq_columns, (block, dim), dq, q_stride);
         }
     }
@@ -214,34 +255,55 @@ struct Transposed {
     panel_step: usize,
 }
 
-/// The transpose of `[keys, dim]` as left operand. In place where the smallest tile divides the width,
-/// because lanes are contiguous already; else packed into `room`, whose lanes beyond the width are 0.
+/// The transpose of `[keys, dim]` as left operand. In place where words are numbers and the smallest tile divides the
+/// width, because lanes are contiguous already; else packed into `room`, whose lanes beyond the width are 0.
 ///
 /// # Safety
-/// `from` is readable for these sizes, `room` writable for `dim` rounded up to `MR`, times `keys`.
+/// `from` is readable for these sizes, `room` writable for `dim` rounded up to `MR`, times the words of `keys`.
 #[inline(always)]
-unsafe fn transposed<const MR: usize>(
+unsafe fn transposed<S: Simd, P: Words<S>, const MR: usize>(
+    words: P,
     from: *const f32,
     stride: usize,
     keys: usize,
     dim: usize,
     room: *mut f32,
 ) -> Transposed {
-    if dim.is_multiple_of(4) {
+    if P::PLAIN && dim.is_multiple_of(4) {
         return Transposed { start: from, a_step: stride, panel_step: MR };
     }
     // SAFETY: the caller's promise.
-    unsafe { pack::panels::<MR>(Strided { start: from, lane: 1, depth: stride }, dim, keys, room) };
-    Transposed { start: room, a_step: MR, panel_step: MR * keys }
+    unsafe { words.panels::<MR>(Strided { start: from, lane: 1, depth: stride }, dim, keys, room) };
+    Transposed { start: room, a_step: MR, panel_step: MR * keys.div_ceil(P::STEPS) }
+}
+
+/// `[depth, NR]` as right operand: where it lies if words are numbers, else packed into `room`.
+///
+/// # Safety
+/// `from` is readable for these sizes, `room` writable for the words of `depth`, times `NR`.
+#[inline(always)]
+unsafe fn columns<S: Simd, P: Words<S>, const NR: usize>(
+    words: P,
+    from: *const f32,
+    depth: usize,
+    room: *mut f32,
+) -> *const f32 {
+    if P::PLAIN {
+        return from;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { words.panels::<NR>(Strided { start: from, lane: 1, depth: NR }, NR, depth, room) };
+    room
 }
 
 /// `to[j, lane] = Σ_d panels[j, d] columns[d, lane]` for the first `rows` rows.
 ///
 /// # Safety
-/// `panels` holds packed rows of depth `depth`, `columns` a packed panel, `to` room for whole tiles.
+/// `panels` holds packed rows of `depth` words, `columns` a packed panel, `to` room for whole tiles.
 #[inline(always)]
-unsafe fn products<S: Simd, const MR: usize, const NR: usize>(
+unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     s: S,
+    words: P,
     (panels, rows): (*const f32, usize),
     (columns, depth): (*const f32, usize),
     to: *mut f32,
@@ -252,7 +314,7 @@ unsafe fn products<S: Simd, const MR: usize, const NR: usize>(
             let a = panels.add(row * depth);
             let operands = Operands { k: depth, a, a_step: MR, b: columns, b_step: NR };
             let target = target::<NR>(to.add(row * NR), MR.min(rows - row), false);
-            tile::<S, Whole, 1>(s, Whole, operands, target);
+            tile::<S, P, 1>(s, words, operands, target);
         }
     }
 }
@@ -260,29 +322,26 @@ unsafe fn products<S: Simd, const MR: usize, const NR: usize>(
 /// `to[d, lane] = Σ_j values[j, d] weights[j, lane]` over the first `seen` keys.
 ///
 /// # Safety
-/// `values` is readable for `seen` keys, `weights` is `[seen, NR]`, `to` has room for whole tiles.
+/// `values` is readable for `seen` keys, `weights` is a right operand of that depth, `to` has room for whole tiles.
 #[inline(always)]
-unsafe fn weighted_sums<S: Simd, const MR: usize, const NR: usize>(
+unsafe fn weighted_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     s: S,
+    words: P,
     (values, dim): (Transposed, usize),
     (weights, seen): (*const f32, usize),
     to: *mut f32,
 ) {
+    let depth = seen.div_ceil(P::STEPS);
     // At least once, so that `to` is written when nothing is seen.
-    for key in (0..seen.max(1)).step_by(DEPTH) {
+    for word in (0..depth.max(1)).step_by(DEPTH) {
         for d in (0..dim).step_by(MR) {
             // SAFETY: keys and widths are below the sizes.
             unsafe {
-                let a = values.start.add(d / MR * values.panel_step + key * values.a_step);
-                let b = weights.add(key * NR);
-                let k = DEPTH.min(seen - key);
+                let a = values.start.add(d / MR * values.panel_step + word * values.a_step);
+                let b = weights.add(word * NR);
+                let k = DEPTH.min(depth - word);
                 let operands = Operands { k, a, a_step: values.a_step, b, b_step: NR };
-                tile::<S, Whole, 1>(
-                    s,
-                    Whole,
-                    operands,
-                    target::<NR>(to.add(d * NR), MR.min(dim - d), key > 0),
-                );
+                tile::<S, P, 1>(s, words, operands, target::<NR>(to.add(d * NR), MR.min(dim - d), word > 0));
             }
         }
     }
@@ -291,27 +350,33 @@ unsafe fn weighted_sums<S: Simd, const MR: usize, const NR: usize>(
 /// `to[j, d] += Σ_i weights[j, i] rows[i, d]` for `keys` keys over a block of `count` queries.
 ///
 /// # Safety
-/// `weights` is `[keys, NR]` with room for whole tiles, the rows are readable, `to` is writable, `room` has
-/// `dim` rounded up to `NR`, times `count`, numbers.
+/// `weights` is `[keys, NR]` with room for whole tiles and 0 behind `count`, the rows are readable, `to` is writable.
+/// The rooms have `ROW` words for each key, rounded up to whole tiles, and for each of `dim` rounded up to `NR`.
 #[inline(always)]
-unsafe fn key_sums<S: Simd, const MR: usize, const NR: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const ROW: usize>(
     s: S,
+    words: P,
     (keys, count): (usize, usize),
     weights: *const f32,
-    (rows, row_stride, dim, room): (*const f32, usize, usize, *mut f32),
+    (rows, row_stride, dim): (*const f32, usize, usize),
+    (weights_room, rows_room): (*mut f32, *mut f32),
     (to, to_stride): (*mut f32, usize),
 ) {
+    let k = count.div_ceil(P::STEPS);
     // SAFETY: the caller's promise; rows that are not whole vectors are read from the padded room.
     unsafe {
-        let direct = dim.is_multiple_of(S::LANES);
+        let weights = words.along(weights, keys.next_multiple_of(MR) * NR, weights_room);
+        let direct = P::PLAIN && dim.is_multiple_of(S::LANES);
         if !direct {
-            pack::panels::<NR>(Strided { start: rows, lane: 1, depth: row_stride }, dim, count, room);
+            let from = Strided { start: rows, lane: 1, depth: row_stride };
+            words.panels::<NR>(from, dim, count, rows_room);
         }
         for d in (0..dim).step_by(NR) {
             let (b, b_step) =
-                if direct { (rows.add(d), row_stride) } else { (room.add(d * count).cast_const(), NR) };
+                if direct { (rows.add(d), row_stride) } else { (rows_room.add(d * k).cast_const(), NR) };
             for key in (0..keys).step_by(MR) {
-                let operands = Operands { k: count, a: weights.add(key * NR), a_step: 1, b, b_step };
+                let operands = Operands { k, a: weights.add(key * ROW), a_step: 1, b, b_step };
                 let target = Target {
                     c: to.add(key * to_stride + d),
                     stride: to_stride,
@@ -320,7 +385,7 @@ unsafe fn key_sums<S: Simd, const MR: usize, const NR: usize>(
                     bias: std::ptr::null(),
                     accumulate: true,
                 };
-                tile::<S, Whole, NR>(s, Whole, operands, target);
+                tile::<S, P, ROW>(s, words, operands, target);
             }
         }
     }

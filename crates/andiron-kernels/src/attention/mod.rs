@@ -12,7 +12,7 @@ mod flash;
 mod plain;
 
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa};
+use crate::{Cpu, Isa, Precision};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     if shape.queries == 0 {
         return;
     }
-    let places = shape.places(matches!(qkv, Qkv::Packed(_)));
+    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let decode = shape.queries == 1 && cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, shape.work(), 1, |part| {
@@ -129,7 +129,7 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
                 if decode {
                     decode::one_query(cpu.isa, view, out, lse);
                 } else {
-                    flash::head_forward(cpu.isa, view, out, lse);
+                    flash::head_forward(how, view, out, lse);
                 }
             }
         }
@@ -150,7 +150,7 @@ pub fn backward(
     let shape = attention.shape;
     shape.assert_lengths(qkv, saved.out, saved.lse);
     assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
-    let places = shape.places(matches!(qkv, Qkv::Packed(_)));
+    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
     let (dq, dk, dv) = match (grads, qkv) {
         (AttentionGrads::Apart { dq, dk, dv }, Qkv::Apart { q, k, .. }) => {
             assert_eq!(dq.len(), q.len(), "dq is not as long as q");
@@ -198,7 +198,7 @@ pub fn backward(
                     dv: dv.pointer(v_start),
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
-                unsafe { flash::head_backward(cpu.isa, view) };
+                unsafe { flash::head_backward(how, view) };
             }
         }
     });
@@ -301,6 +301,12 @@ impl Attention {
             scale: self.scale,
         }
     }
+}
+
+/// How products are made. What a processor would have to round by itself is not rounded: that would only cost.
+fn products(cpu: Cpu) -> (Isa, Precision) {
+    let isa = cpu.isa.available();
+    (isa, if isa >= Isa::Avx512Bf16 { cpu.precision } else { Precision::F32 })
 }
 
 /// Where element `index` lies; the end if there is none, as without keys there is no first one.

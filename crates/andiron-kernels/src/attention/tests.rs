@@ -79,6 +79,14 @@ fn check(shape: AttentionShape, causal: bool) {
     let attention = scaled(shape, causal);
     let tensors = Tensors::new(shape);
     let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
+    if Isa::best() >= Isa::Avx512Bf16 {
+        let cpu = Cpu::new(Isa::best(), 1).at(Precision::Mixed);
+        let mixed = tensors.run(cpu, attention);
+        for ((name, found), wanted) in NAMES.iter().zip(&mixed).zip(&plain) {
+            assert_close(&format!("mixed {name} of {attention:?}"), found, &wide(wanted), 2e-2);
+        }
+        assert_eq!(tensors.run(Cpu { threads: 2, ..cpu }, attention), mixed);
+    }
     for isa in Isa::supported() {
         let one = tensors.run(Cpu::new(isa, 1), attention);
         for ((name, found), wanted) in NAMES.iter().zip(&one).zip(&plain) {

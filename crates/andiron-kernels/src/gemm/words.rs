@@ -21,6 +21,13 @@ pub(crate) trait Words<S: Simd>: Copy {
     /// `from` is readable for these lanes and depths, `to` writable for `lanes` rounded up to a multiple of `W`
     /// times the words of the depth.
     unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32);
+
+    /// Numbers that follow each other along the depth as words: where they lie if words are numbers, else in `room`.
+    ///
+    /// # Safety
+    /// `from` is readable for `len` numbers, a multiple of 32, `room` writable for `len / STEPS` if words are not
+    /// [`PLAIN`](Words::PLAIN).
+    unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32;
 }
 
 /// The numbers as they are.
@@ -40,6 +47,11 @@ impl<S: Simd> Words<S> for Whole {
     unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { pack::panels::<W>(from, lanes, depth, to) };
+    }
+
+    #[inline(always)]
+    unsafe fn along(self, from: *const f32, _: usize, _: *mut f32) -> *const f32 {
+        from
     }
 }
 
@@ -61,10 +73,17 @@ impl<S: Simd> Words<S> for Rounded {
         // SAFETY: the caller's promise; the panels were just written.
         unsafe {
             pack::panels::<W>(from, lanes, depth, to);
-            for at in 0..lanes.next_multiple_of(W) * depth {
-                *to.add(at) = round(*to.add(at));
-            }
+            <Self as Words<S>>::along(self, to, lanes.next_multiple_of(W) * depth, to);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32 {
+        for at in 0..len {
+            // SAFETY: the caller's promise.
+            unsafe { *room.add(at) = round(*from.add(at)) };
+        }
+        room
     }
 }
 
@@ -140,6 +159,19 @@ mod pairs {
                 }
                 lane += W;
             }
+        }
+
+        #[inline(always)]
+        unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32 {
+            for at in (0..len).step_by(32) {
+                // SAFETY: `at + 32 <= len`; `self` proves the instructions.
+                unsafe {
+                    let (low, high) = (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(from.add(at + 16)));
+                    let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    _mm512_storeu_si512(room.add(at / 2).cast(), words);
+                }
+            }
+            room
         }
     }
 

@@ -235,6 +235,7 @@ pub(super) fn attention_with_lse<B: HostTensors>(
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     options: AttentionOptions,
+    precision: Precision,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     if !are_f32::<B>(&[&q, &k, &v]) {
         return composed::attention_with_lse::<B>(q, k, v, options);
@@ -242,7 +243,7 @@ pub(super) fn attention_with_lse<B: HostTensors>(
     let [b, t, h, _] = q.shape().dims();
     let (mut out, mut lse) = (output(q.shape().num_elements()), output(b * h * t));
     let qkv = Qkv::Apart { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
-    attention::forward(cpu(), attention::<B>(&q, &k, options), qkv, &mut out, &mut lse);
+    attention::forward(cpu().at(precision), attention::<B>(&q, &k, options), qkv, &mut out, &mut lse);
     (B::from_vec(out, &q.shape()), B::from_vec(lse, &[b, h, t]))
 }
 
@@ -250,6 +251,7 @@ pub(super) fn attention_with_lse<B: HostTensors>(
 pub(super) fn attention_backward<B: HostTensors>(
     tensors: [FloatTensor<B>; 6],
     options: AttentionOptions,
+    precision: Precision,
 ) -> Three<B> {
     if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
         return composed::attention_backward::<B>(tensors, options);
@@ -263,7 +265,7 @@ pub(super) fn attention_backward<B: HostTensors>(
     let like = |tensor: &FloatTensor<B>| output(tensor.shape().num_elements());
     let (mut dq, mut dk, mut dv) = (like(q), like(k), like(v));
     let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv };
-    attention::backward(cpu(), attention, qkv, (saved, &B::floats(dout)), grads);
+    attention::backward(cpu().at(precision), attention, qkv, (saved, &B::floats(dout)), grads);
     (B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape()))
 }
 
@@ -279,6 +281,7 @@ pub(super) fn attention_packed_with_lse<B: HostTensors>(
     qkv: FloatTensor<B>,
     heads: usize,
     options: AttentionOptions,
+    precision: Precision,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     if !are_f32::<B>(&[&qkv]) {
         return composed::attention_packed_with_lse::<B>(qkv, heads, options);
@@ -286,7 +289,7 @@ pub(super) fn attention_packed_with_lse<B: HostTensors>(
     let [b, t, width] = qkv.shape().dims();
     let (mut out, mut lse) = (output(b * t * width / 3), output(b * heads * t));
     let attention = packed::<B>(&qkv, heads, options);
-    attention::forward(cpu(), attention, Qkv::Packed(&B::floats(&qkv)), &mut out, &mut lse);
+    attention::forward(cpu().at(precision), attention, Qkv::Packed(&B::floats(&qkv)), &mut out, &mut lse);
     (B::from_vec(out, &[b, t, width / 3]), B::from_vec(lse, &[b, heads, t]))
 }
 
@@ -294,6 +297,7 @@ pub(super) fn attention_packed_with_lse<B: HostTensors>(
 pub(super) fn attention_packed_backward<B: HostTensors>(
     tensors: [FloatTensor<B>; 4],
     options: AttentionOptions,
+    precision: Precision,
 ) -> FloatTensor<B> {
     if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
         return composed::attention_packed_backward::<B>(tensors, options);
@@ -303,7 +307,13 @@ pub(super) fn attention_packed_backward<B: HostTensors>(
     let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
     let mut dqkv = output(qkv.shape().num_elements());
     let grads = AttentionGrads::Packed(&mut dqkv);
-    attention::backward(cpu(), attention, Qkv::Packed(&B::floats(qkv)), (saved, &B::floats(dout)), grads);
+    attention::backward(
+        cpu().at(precision),
+        attention,
+        Qkv::Packed(&B::floats(qkv)),
+        (saved, &B::floats(dout)),
+        grads,
+    );
     B::from_vec(dqkv, &qkv.shape())
 }
 

@@ -105,8 +105,14 @@ macro_rules! host_ops {
                 kernels::activate_backward::<Self>(x, dy, form)
             }
 
-            fn attention_with_lse(q: Float, k: Float, v: Float, options: AttentionOptions) -> (Float, Float) {
-                kernels::attention_with_lse::<Self>(q, k, v, options)
+            fn attention_with_lse(
+                q: Float,
+                k: Float,
+                v: Float,
+                options: AttentionOptions,
+                precision: Precision,
+            ) -> (Float, Float) {
+                kernels::attention_with_lse::<Self>(q, k, v, options, precision)
             }
 
             fn attention_backward(
@@ -117,16 +123,18 @@ macro_rules! host_ops {
                 lse: Float,
                 dout: Float,
                 options: AttentionOptions,
+                precision: Precision,
             ) -> (Float, Float, Float) {
-                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], options)
+                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], options, precision)
             }
 
             fn attention_packed_with_lse(
                 qkv: Float,
                 heads: usize,
                 options: AttentionOptions,
+                precision: Precision,
             ) -> (Float, Float) {
-                kernels::attention_packed_with_lse::<Self>(qkv, heads, options)
+                kernels::attention_packed_with_lse::<Self>(qkv, heads, options, precision)
             }
 
             fn attention_packed_backward(
@@ -135,8 +143,9 @@ macro_rules! host_ops {
                 lse: Float,
                 dout: Float,
                 options: AttentionOptions,
+                precision: Precision,
             ) -> Float {
-                kernels::attention_packed_backward::<Self>([qkv, out, lse, dout], options)
+                kernels::attention_packed_backward::<Self>([qkv, out, lse, dout], options, precision)
             }
 
             fn embedding_rows(table: Float, ids: Int) -> Float {
