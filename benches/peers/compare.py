@@ -62,10 +62,10 @@ measured.children = 0.0
 
 
 class Contestant:
-    """One program doing one subject, and its figures so far."""
+    """One program doing one subject, and its figures so far. `rival` is which of ours it is compared with."""
 
-    def __init__(self, name, command, read=None):
-        self.name, self.command, self.figures, self.tries = name, command, [], 0
+    def __init__(self, name, command, read=None, rival=0):
+        self.name, self.command, self.figures, self.tries, self.rival = name, command, [], 0, rival
         self.read = read or (lambda output: json.loads(output.strip().splitlines()[-1]))
 
     def run(self, share):
@@ -86,25 +86,27 @@ def contests(args):
     """Every subject: its title, the columns to show (the first is the one to win) and who takes part."""
     peers = [args.python, HERE / "peers.py"]
 
-    def theirs(name, *rest):
-        return Contestant(name, lambda: [*map(str, peers), *map(str, rest)])
+    def theirs(name, *rest, rival=0):
+        return Contestant(name, lambda: [*map(str, peers), *map(str, rest)], rival=rival)
+
+    def ours(name, *rest):
+        return Contestant(name, lambda: [*map(str, [args.andiron, *rest, "--json"])])
 
     for name, (batch, ctx) in TRAINED.items():
         config, sizes = CONFIGS / f"{name}.json", ("--batch", batch, "--ctx", ctx, "--steps", args.steps)
-        ours = [args.andiron, "bench", "train", "--config", config, *sizes, "--json"]
         common = ("train", "--config", config, *sizes)
         yield f"train {name}", ["tokens_per_s", "forward_ms", "backward_ms", "update_ms", "peak_rss_mb"], [
-            Contestant("Andiron f32", lambda ours=ours: list(map(str, ours))),
+            ours("Andiron f32", "bench", *common, "--precision", "f32"),
+            ours("Andiron mixed", "bench", *common, "--precision", "mixed"),
             theirs("PyTorch f32", *common),
-            theirs("PyTorch bf16", *common, "--precision", "bf16"),
-            theirs("PyTorch bf16, compiled, fused AdamW", *common, "--precision", "bf16", "--compile"),
+            theirs("PyTorch bf16", *common, "--precision", "bf16", rival=1),
+            theirs("PyTorch bf16, compiled, fused AdamW", *common, "--precision", "bf16", "--compile", rival=1),
         ]
     for name in DECODED:
         config, sizes = CONFIGS / f"{name}.json", ("--prompt", 16, "--tokens", 64 if name != "nano" else 40)
-        ours = [args.andiron, "bench", "decode", "--config", config, *sizes, "--json"]
         common = ("decode", "--config", config, *sizes)
         yield f"decode {name}", ["tokens_per_s", "prefill_ms", "peak_rss_mb"], [
-            Contestant("Andiron f32", lambda ours=ours: list(map(str, ours))),
+            ours("Andiron f32", "bench", *common),
             theirs("transformers f32", *common),
             theirs("transformers bf16", *common, "--precision", "bf16"),
         ]
@@ -113,21 +115,21 @@ def contests(args):
             folder = tempfile.TemporaryDirectory()
             count = iter(range(1000))
 
-            def ours(text=text, seed=seed, folder=folder, count=count):
+            def learn(text=text, seed=seed, folder=folder, count=count):
                 output = f"{folder.name}/{next(count)}"
-                ours.metrics = pathlib.Path(output, "run/metrics.jsonl")
+                learn.metrics = pathlib.Path(output, "run/metrics.jsonl")
                 command = [args.andiron, "quickstart", "--corpus", text, "--seed", seed, "--output", output, "--json"]
                 return list(map(str, command))
 
-            def read(output, ours=ours):
-                lines = ours.metrics.read_text().splitlines()
+            def read(output, learn=learn):
+                lines = learn.metrics.read_text().splitlines()
                 return {
                     "validation_loss": json.loads(output)["validation_loss"],
                     "train_s": json.loads(lines[-1])["elapsed_s"],
                 }
 
             yield f"learn {pathlib.Path(text).stem}, seed {seed}", ["train_s", "validation_loss"], [
-                Contestant("Andiron f32", ours, read),
+                Contestant("Andiron", learn, read),
                 theirs("PyTorch f32", "learn", "--text", text, "--seed", seed),
             ]
 
@@ -154,7 +156,7 @@ def main():
         print(f"\n### {title}\n\n| | {first} | ours ÷ theirs | spread | {' | '.join(rest)} |")
         print("|---|--:|--:|--:|" + "--:|" * len(rest))
         for it in contestants:
-            ratio = contestants[0].median(first) / it.median(first)
+            ratio = contestants[it.rival].median(first) / it.median(first)
             shown = " | ".join(f"{it.median(column):.4g}" for column in rest)
             print(f"| {it.name} | {it.median(first):.4g} | {ratio:.2f} | {it.spread(first):.0%} | {shown} |")
         tries = sum(it.tries for it in contestants)
