@@ -180,6 +180,9 @@ mod pairs {
         ((1u32 << count.min(16)) - 1) as __mmask16
     }
 
+    /// How many steps of the depth are fetched before they are needed.
+    const AHEAD: usize = 24;
+
     /// A panel whose lanes lie side by side: two steps of the depth become one row of words.
     ///
     /// # Safety
@@ -195,6 +198,12 @@ mod pairs {
             );
             for d in (0..depth).step_by(2) {
                 let row = from.start.add(d * from.depth);
+                // Rows lie far apart, where the processor does not look ahead by itself.
+                for lane in (0..count).step_by(16) {
+                    for ahead in [AHEAD, AHEAD + 1] {
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead * from.depth + lane).cast());
+                    }
+                }
                 let pair = d + 1 < depth;
                 for lane in (0..W).step_by(16) {
                     let mask = first(count.saturating_sub(lane));
