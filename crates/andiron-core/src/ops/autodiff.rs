@@ -178,12 +178,12 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
         impl<B: FusedOps> Backward<B, 3> for Attention {
             /// Queries, keys, values, output, log denominators.
-            type State = ([FloatTensor<B>; 5], AttentionOptions, Precision);
+            type State = ([FloatTensor<B>; 5], (AttentionOptions, Precision));
 
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let dout = grads.consume::<B>(&ops.node);
-                let ([q, k, v, out, lse], options, precision) = ops.state;
-                let (dq, dk, dv) = B::attention_backward(q, k, v, out, lse, dout, options, precision);
+                let ([q, k, v, out, lse], how) = ops.state;
+                let (dq, dk, dv) = B::attention_backward(q, k, v, out, lse, dout, how);
                 let [q, k, v] = ops.parents;
                 give!(grads, q, dq);
                 give!(grads, k, dk);
@@ -196,7 +196,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         match Attention.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (out, lse) = B::attention_with_lse(q.clone(), k.clone(), v.clone(), options, precision);
-                prep.finish(([q, k, v, out.clone(), lse], options, precision), out)
+                prep.finish(([q, k, v, out.clone(), lse], (options, precision)), out)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::attention_heads(q, k, v, options, precision)),
         }

@@ -166,7 +166,6 @@ pub trait FusedOps: Backend {
 
     /// Gradients of [`FusedOps::attention_heads`] with respect to queries, keys and values.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -174,10 +173,9 @@ pub trait FusedOps: Backend {
         out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
-        options: AttentionOptions,
-        precision: Precision,
+        how: (AttentionOptions, Precision),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::attention_backward::<Self>([q, k, v, out, lse, dout], options)
+        composed::attention_backward::<Self>([q, k, v, out, lse, dout], how.0)
     }
 
     /// Attention of positions over themselves, from one tensor `[batch, t, 3 · heads · width]` of queries, keys and

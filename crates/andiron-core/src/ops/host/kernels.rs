@@ -250,8 +250,7 @@ pub(super) fn attention_with_lse<B: HostTensors>(
 /// `tensors`: queries, keys, values, output, log denominators, gradient of the output.
 pub(super) fn attention_backward<B: HostTensors>(
     tensors: [FloatTensor<B>; 6],
-    options: AttentionOptions,
-    precision: Precision,
+    (options, precision): (AttentionOptions, Precision),
 ) -> Three<B> {
     if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
         return composed::attention_backward::<B>(tensors, options);

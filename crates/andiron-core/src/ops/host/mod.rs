@@ -122,10 +122,9 @@ macro_rules! host_ops {
                 out: Float,
                 lse: Float,
                 dout: Float,
-                options: AttentionOptions,
-                precision: Precision,
+                how: (AttentionOptions, Precision),
             ) -> (Float, Float, Float) {
-                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], options, precision)
+                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], how)
             }
 
             fn attention_packed_with_lse(
