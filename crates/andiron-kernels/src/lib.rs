@@ -11,6 +11,8 @@ pub mod random;
 mod parallel;
 mod simd;
 
+#[cfg(feature = "allocator")]
+pub mod allocator;
 pub mod gemm;
 pub mod mapped;
 pub mod memory;
