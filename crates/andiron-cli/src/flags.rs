@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use andiron_core::{DeviceError, DeviceSpec};
+use andiron_core::{DeviceError, DeviceSpec, Precision};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand};
@@ -130,6 +130,14 @@ impl Common {
             None => DeviceSpec::first_compiled(),
         };
         spec.map_err(usage)
+    }
+
+    /// The precision that trains fastest there without harm. GPU backends have no other than f32.
+    pub fn fastest_precision(&self) -> anyhow::Result<Precision> {
+        match self.device_spec()?.backend.is_cpu() {
+            true => Ok(Precision::fastest()),
+            false => Ok(Precision::F32),
+        }
     }
 
     /// Opens the device.

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use andiron_core::{Backend, DeviceSpec, Forward, Rows};
+use andiron_core::{Backend, DeviceSpec, Forward, Precision, Rows};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
@@ -70,7 +70,7 @@ fn train(backend: Backend) -> (Vec<f32>, Vec<u32>) {
     let mut model = bundle.model.train();
     let mut losses = Vec::new();
     for step in 0..STEPS {
-        let computed = compute(&model, &Causal, &[batch(step)], Seed::new(4).at(step));
+        let computed = compute(&model, &Causal, &[batch(step)], Seed::new(4).at(step), Precision::F32);
         losses.push(computed.loss);
         let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
         model = adamw.update(model, computed.gradients, optimizer.lr, scale);

@@ -75,10 +75,11 @@ impl Quickstart {
         let valid = report.valid.as_ref().map_or(0, |valid| valid.stats.tokens);
         note!("   {} characters, {train} tokens to learn from, {valid} held out", report.vocab_size);
 
-        let config = self.config(&report, &data, &run);
+        let precision = common.fastest_precision()?;
+        let config = self.config(&report, &data, (&run, precision));
         ensure_long_enough(&corpus, train.min(valid), config.data.context)?;
 
-        note!("2. training on {}", common.device_spec()?);
+        note!("2. training on {}, products in {precision}", common.device_spec()?);
         let outcome =
             pretrain::train(&config, common).map_err(|error| self.other_quickstart(error, &output))?;
         if outcome.status == Status::Interrupted {
@@ -145,7 +146,12 @@ impl Quickstart {
     ///
     /// Source: <https://github.com/karpathy/nanoGPT>, README, "I only have a macbook" and
     /// `config/train_shakespeare_char.py`.
-    fn config(&self, report: &PrepareReport, data: &Path, run: &Path) -> TrainConfig {
+    fn config(
+        &self,
+        report: &PrepareReport,
+        data: &Path,
+        (run, precision): (&Path, Precision),
+    ) -> TrainConfig {
         let model = Gpt2Config::nano(report.vocab_size);
         TrainConfig {
             run: RunConfig {
@@ -154,7 +160,7 @@ impl Quickstart {
                 steps: self.steps,
                 accumulate: 1,
                 log_every: 1,
-                precision: Precision::fastest(),
+                precision,
             },
             data: DataConfig {
                 train: data.join("train"),

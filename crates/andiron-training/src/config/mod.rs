@@ -89,7 +89,7 @@ pub struct RunConfig {
     #[serde(default = "one")]
     pub log_every: u64,
     /// How exact matrix products are in training, `"f32"` or `"mixed"`; if absent, what trains fastest on this machine.
-    /// Measurements are f32 always.
+    /// Measurements are f32 always, and so are products on GPU backends.
     #[serde(default = "Precision::fastest", with = "precision_name")]
     pub precision: Precision,
 }

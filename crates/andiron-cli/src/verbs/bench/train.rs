@@ -48,7 +48,7 @@ impl TrainBench {
             (1..=longest).contains(&columns),
             "--ctx {columns}: the model reads 1 to {longest} tokens"
         );
-        let precision = self.precision.unwrap_or_else(Precision::fastest);
+        let precision = self.precision.map_or_else(|| common.fastest_precision(), Ok)?;
         let rows = usize::from(self.batch);
         let vocabulary = bundle.config.vocab_size() as u64;
         let random = |label| {
