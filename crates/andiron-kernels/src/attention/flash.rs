@@ -172,7 +172,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     view: BackwardView,
 ) {
     assert!(ROW * P::STEPS == NR);
-    let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
+    let BackwardView { head, lse, dout, dq, dk, dv, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
     let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
@@ -206,24 +206,26 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let block = NR.min(queries - start);
             let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
-            let (out, dout) = (out.add(start * out_stride), dout.add(start * out_stride));
+            let dout = dout.add(start * out_stride);
             pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, numbers);
             multiply_all(s, numbers, dim * NR, scale);
             words.panels::<NR>(Strided { start: numbers, lane: 1, depth: NR }, NR, dim, q_room);
             let across = Strided { start: dout, lane: out_stride, depth: 1 };
             words.panels::<NR>(across, block, dim, dout_room);
-            let (mut deltas, mut offsets) = ([0.0; MAX_BLOCK], [f32::INFINITY; MAX_BLOCK]);
-            for i in 0..block {
-                deltas[i] = dot(s, dout.add(i * out_stride), out.add(i * out_stride), dim);
+            let mut offsets = [f32::INFINITY; MAX_BLOCK];
+            for (i, offset) in offsets.iter_mut().enumerate().take(block) {
                 let lse = *lse.add(start + i);
                 // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
-                offsets[i] = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
+                *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
             }
             products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, seen), (dout_room, dim_words), slopes);
             for column in (0..NR).step_by(S::LANES) {
                 let lanes = s.add(s.indices(), s.splat(column as f32));
-                let (delta, offset) = (s.load(&deltas[column..]), s.load(&offsets[column..]));
+                let offset = s.load(&offsets[column..]);
+                // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
+                // where factors are rounded, the two would not cancel.
+                let mut mean = s.splat(0.0);
                 for j in 0..seen {
                     let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
                     let mut x = s.sub(s.load_from(score), offset);
@@ -231,9 +233,13 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
                         x = mask(s, x, lanes, j as isize - first);
                     }
                     let p = exp(s, x);
-                    let ds = s.mul(s.mul(p, s.splat(scale)), s.sub(s.load_from(slope), delta));
+                    mean = s.fma(p, s.load_from(slope), mean);
                     s.store_to(score, p);
-                    s.store_to(slope, ds);
+                }
+                for j in 0..seen {
+                    let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
+                    let p = s.mul(s.load_from(score), s.splat(scale));
+                    s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
                 }
             }
             let rows = (seen, block);

@@ -82,8 +82,11 @@ fn check(shape: AttentionShape, causal: bool) {
     if Isa::best() >= Isa::Avx512Bf16 {
         let cpu = Cpu::new(Isa::best(), 1).at(Precision::Mixed);
         let mixed = tensors.run(cpu, attention);
+        // Numbers of about 1 that are rounded to 8 bits, added up over the queries that share a key head.
+        let summands = shape.queries * shape.heads / shape.kv_heads.max(1);
+        let tolerance = 1e-2 * (summands as f64).sqrt().max(2.0);
         for ((name, found), wanted) in NAMES.iter().zip(&mixed).zip(&plain) {
-            assert_close(&format!("mixed {name} of {attention:?}"), found, &wide(wanted), 2e-2);
+            assert_close(&format!("mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);
         }
         assert_eq!(tensors.run(Cpu { threads: 2, ..cpu }, attention), mixed);
     }
@@ -193,6 +196,14 @@ fn gradients_are_the_slopes_of_the_output() {
             assert_close(NAMES[2 + which], &found[2 + which], &wanted, 1e-5);
         }
     }
+}
+
+#[test]
+fn the_only_key_has_no_slope() {
+    let shape = AttentionShape { keys: 1, key_capacity: 1, ..self_attention(1, 40, 1, 24) };
+    let cpu = Cpu::detect(1).at(Precision::Mixed);
+    let [_, _, dq, dk, _] = Tensors::new(shape).run(cpu, scaled(shape, false));
+    assert!(dq.iter().chain(&dk).all(|x| x.abs() < 1e-5));
 }
 
 #[test]
