@@ -16,6 +16,7 @@ pub mod allocator;
 pub mod gemm;
 pub mod mapped;
 pub mod memory;
+pub mod quant;
 
 pub mod attention;
 

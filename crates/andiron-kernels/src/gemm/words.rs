@@ -95,7 +95,7 @@ pub(crate) fn round(x: f32) -> f32 {
 
 /// The bits of the nearest bf16.
 #[inline(always)]
-fn bits(x: f32) -> u16 {
+pub(crate) fn bits(x: f32) -> u16 {
     let bits = x.to_bits();
     // Half of the last kept place, less one if that place is even; a quiet bit where only the lost places said NaN.
     let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;

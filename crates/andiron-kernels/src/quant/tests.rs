@@ -1,0 +1,380 @@
+use proptest::prelude::*;
+
+use super::half::{f16_to_f32, f32_to_f16};
+use super::*;
+use crate::Precision;
+use crate::random::Seed;
+use crate::testing::{assert_close, numbers};
+
+/// Element `index` of a block, by itself: the definition of each format, independent of the functions tested.
+fn element(format: Format, block: &[u8], index: usize) -> f32 {
+    let half = |at: usize| f16_to_f32(u16::from_le_bytes([block[at], block[at + 1]]));
+    let nibble = |at: usize, i: usize| block[at + i % 16] >> (i / 16 * 4) & 15;
+    let bit = |at: usize, i: usize| block[at + i / 8] >> (i % 8) & 1;
+    // 64 bytes hold 128 numbers: each 32 bytes a run in their low halves and one in their high ones.
+    let run_nibble = |at: usize, i: usize| block[at + i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+    let scale_and_minimum = |at: usize, j: usize| {
+        if j < 4 {
+            return (block[at + j] & 63, block[at + j + 4] & 63);
+        }
+        let (low, first, second) = (block[at + j + 4], block[at + j - 4], block[at + j]);
+        (low & 15 | first >> 6 << 4, low >> 4 | second >> 6 << 4)
+    };
+    let affine = |number: u8| {
+        let (scale, minimum) = scale_and_minimum(4, index / 32);
+        half(0) * f32::from(scale) * f32::from(number) - half(2) * f32::from(minimum)
+    };
+    match format {
+        Format::F16 => half(0),
+        Format::Bf16 => f32::from_bits(u32::from(block[1]) << 24 | u32::from(block[0]) << 16),
+        Format::Q8_0 => f32::from(block[2 + index] as i8) * half(0),
+        Format::Q4_0 => half(0) * (f32::from(nibble(2, index)) - 8.0),
+        Format::Q4_1 => half(0) * f32::from(nibble(4, index)) + half(2),
+        Format::Q5_0 => half(0) * (f32::from(nibble(6, index) | bit(2, index) << 4) - 16.0),
+        Format::Q5_1 => half(0) * f32::from(nibble(8, index) | bit(4, index) << 4) + half(2),
+        Format::Q4K => affine(run_nibble(16, index)),
+        Format::Q5K => affine(run_nibble(48, index) | (block[16 + index % 32] >> (index / 32) & 1) << 4),
+        Format::Q6K => {
+            let (part, within) = (index / 128, index % 128);
+            let low = block[part * 64 + within % 64] >> (within / 64 * 4) & 15;
+            let high = block[128 + part * 32 + within % 32] >> (within / 32 * 2) & 3;
+            let scale = f32::from(block[192 + index / 16] as i8);
+            half(208) * scale * (f32::from(low | high << 4) - 32.0)
+        }
+    }
+}
+
+fn defined(matrix: QuantRef) -> Vec<f32> {
+    let (len, bytes) = (matrix.format.block_len(), matrix.format.block_bytes());
+    let blocks = matrix.data.chunks_exact(bytes);
+    blocks.flat_map(|block| (0..len).map(|index| element(matrix.format, block, index))).collect()
+}
+
+/// Random bits with scales of ordinary size, times `magnitude`.
+fn random_blocks(format: Format, rows: usize, cols: usize, magnitude: f32) -> Vec<u8> {
+    let bytes = format.block_bytes();
+    let seed = Seed::new(5).at(format as u64);
+    let count = rows * cols / format.block_len();
+    let mut data: Vec<u8> =
+        (0..(count * bytes) as u64).map(|i| (seed.normal(i) * 1e4) as i32 as u8).collect();
+    for (index, block) in data.chunks_exact_mut(bytes).enumerate() {
+        let number = |i: usize| magnitude * seed.at(1).normal((2 * index + i) as u64);
+        let mut put = |at: usize, x: f32| block[at..at + 2].copy_from_slice(&f32_to_f16(x).to_le_bytes());
+        match format {
+            Format::F16 => put(0, number(0)),
+            Format::Bf16 => block.copy_from_slice(&crate::gemm::words::bits(number(0)).to_le_bytes()),
+            Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => put(0, number(0)),
+            Format::Q6K => put(208, number(0) / 64.0),
+            Format::Q4_1 | Format::Q5_1 => {
+                put(0, number(0));
+                put(2, 8.0 * number(1));
+            }
+            Format::Q4K | Format::Q5K => {
+                put(0, number(0) / 32.0);
+                put(2, number(1) / 4.0);
+            }
+        }
+    }
+    data
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    format: Format,
+    m: usize,
+    rows: usize,
+    /// Columns, in blocks; in 32 numbers for halves.
+    blocks: usize,
+    bias: bool,
+    magnitude: f32,
+}
+
+impl Case {
+    fn cols(self) -> usize {
+        self.blocks * self.format.block_len().max(32)
+    }
+}
+
+/// The error allowed, as a part of the sum of the magnitudes of a product's terms: of sums in f32.
+const SUMS: f64 = 1e-5;
+/// The same where factors are rounded to bf16.
+const MIXED: f64 = 8e-3;
+
+#[track_caller]
+fn check(case: Case) {
+    let Case { format, m, rows, .. } = case;
+    let cols = case.cols();
+    let data = random_blocks(format, rows, cols, case.magnitude);
+    let matrix = QuantRef::new(format, rows, cols, &data);
+    let weights = defined(matrix);
+    let x: Vec<f32> = numbers(1, m * cols).iter().map(|x| x / case.magnitude).collect();
+    let bias = case.bias.then(|| numbers(3, rows));
+    let mut wanted = Vec::new();
+    let mut sizes = Vec::new();
+    for x in x.chunks_exact(cols) {
+        for (output, w) in weights.chunks_exact(cols).enumerate() {
+            let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let bias = bias.as_ref().map_or(0.0, |bias| f64::from(bias[output]));
+            wanted.push(terms.clone().sum::<f64>() + bias);
+            sizes.push(terms.map(f64::abs).sum::<f64>() + bias.abs());
+        }
+    }
+    for isa in Isa::supported() {
+        for (precision, tolerance) in [(Precision::F32, SUMS), (Precision::Mixed, MIXED)] {
+            let mut first: Option<Vec<f32>> = None;
+            for threads in [1, 2, 3] {
+                let mut y = vec![f32::NAN; m * rows];
+                matmul(Cpu::new(isa, threads).at(precision), &x, matrix, bias.as_deref(), &mut y);
+                for (index, ((y, wanted), size)) in y.iter().zip(&wanted).zip(&sizes).enumerate() {
+                    let error = (f64::from(*y) - wanted).abs();
+                    assert!(
+                        error <= tolerance * size,
+                        "{isa} {precision} {case:?}: {index} is {y} for {wanted} of {size}"
+                    );
+                }
+                assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa} {case:?}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_format_is_expanded_as_defined() {
+    for format in Format::ALL {
+        let cols = 2 * format.block_len().max(32);
+        let data = random_blocks(format, 9, cols, 1.0);
+        let matrix = QuantRef::new(format, 9, cols, &data);
+        let wanted = defined(matrix);
+        for isa in Isa::supported() {
+            let mut out = vec![f32::NAN; 7 * cols];
+            dequantize(Cpu::new(isa, 2), matrix, 1..8, &mut out);
+            assert_eq!(out, wanted[cols..8 * cols], "{format} {isa}");
+            let mut out = vec![f32::NAN; 3 * cols];
+            gather(Cpu::new(isa, 2), matrix, &[8, 0, 8], &mut out);
+            assert_eq!(out[..cols], wanted[8 * cols..], "{format} {isa}");
+            assert_eq!(out[cols..2 * cols], wanted[..cols], "{format} {isa}");
+            assert_eq!(out[..cols], out[2 * cols..], "{format} {isa}");
+        }
+    }
+}
+
+#[test]
+fn products_of_every_format_are_right() {
+    for format in Format::ALL {
+        for (m, rows, blocks) in [(1, 1, 1), (1, 7, 9), (2, 64, 3), (3, 5, 6), (4, 33, 4), (8, 10, 2)] {
+            check(Case { format, m, rows, blocks, bias: rows % 2 == 1, magnitude: 1.0 });
+        }
+    }
+}
+
+#[test]
+fn products_of_many_rows_are_right() {
+    for format in Format::ALL {
+        for (m, rows, blocks) in [(5, 70, 17), (13, 33, 5), (40, 100, 3), (16, 600, 2), (200, 31, 1)] {
+            check(Case { format, m, rows, blocks, bias: rows % 2 == 1, magnitude: 1.0 });
+        }
+    }
+}
+
+#[test]
+fn large_and_small_scales_are_applied() {
+    for format in Format::ALL {
+        for magnitude in [1e3, 1e-3] {
+            check(Case { format, m: 1, rows: 6, blocks: 5, bias: false, magnitude });
+            check(Case { format, m: 20, rows: 6, blocks: 5, bias: false, magnitude });
+        }
+    }
+}
+
+#[test]
+fn zeros_give_the_bias() {
+    for format in Format::ALL {
+        let cols = format.block_len().max(32);
+        let data = random_blocks(format, 3, cols, 1.0);
+        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 1), (isa, 30)]) {
+            let mut y = vec![f32::NAN; 3 * m];
+            let matrix = QuantRef::new(format, 3, cols, &data);
+            matmul(Cpu::new(isa, 1), &vec![0.0; m * cols], matrix, Some(&[1.0, 2.0, 3.0]), &mut y);
+            assert!(y.chunks(3).all(|y| y == [1.0, 2.0, 3.0]), "{format} {isa}: {y:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_stays_in_its_row() {
+    for format in Format::ALL {
+        let cols = 3 * format.block_len().max(32);
+        let data = random_blocks(format, 7, cols, 1.0);
+        let matrix = QuantRef::new(format, 7, cols, &data);
+        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 2), (isa, 6), (isa, 20)]) {
+            let mut x = numbers(1, m * cols);
+            x[cols + 5] = f32::NAN;
+            let mut y = vec![0.0; m * 7];
+            matmul(Cpu::new(isa, 1), &x, matrix, None, &mut y);
+            assert!(y[7..14].iter().all(|y| y.is_nan()), "{format} {isa} {m}");
+            assert!(y[..7].iter().chain(&y[14..]).all(|y| y.is_finite()), "{format} {isa} {m}");
+        }
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_stays_in_its_output() {
+    for format in Format::ALL {
+        let cols = 3 * format.block_len().max(32);
+        let mut data = random_blocks(format, 7, cols, 1.0);
+        let bytes = format.row_bytes(cols).unwrap();
+        let at = if format == Format::Q6K { 208 } else { 0 };
+        data[3 * bytes + at..3 * bytes + at + 2].copy_from_slice(&0x7fffu16.to_le_bytes());
+        let matrix = QuantRef::new(format, 7, cols, &data);
+        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 1), (isa, 2), (isa, 20)]) {
+            let mut y = vec![0.0; m * 7];
+            matmul(Cpu::new(isa, 1), &numbers(1, m * cols), matrix, None, &mut y);
+            for (index, y) in y.iter().enumerate() {
+                assert_eq!(y.is_nan(), index % 7 == 3, "{format} {isa} {m}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_columns_give_the_bias() {
+    let mut y = [f32::NAN; 4];
+    matmul(Cpu::detect(1), &[], QuantRef::new(Format::Q4_0, 2, 0, &[]), Some(&[1.0, 2.0]), &mut y);
+    assert_eq!(y, [1.0, 2.0, 1.0, 2.0]);
+}
+
+/// The largest error of storing normal numbers, as a part of the largest number of a block.
+#[track_caller]
+fn check_error(format: Format, allowed: f32) {
+    let cols = 2 * format.block_len().max(32);
+    let values = numbers(7, 8 * cols);
+    let mut first: Option<Vec<u8>> = None;
+    for isa in Isa::supported() {
+        let data = quantize(Cpu::new(isa, 2), format, &values, cols);
+        let mut back = vec![0.0; values.len()];
+        dequantize(Cpu::new(isa, 2), QuantRef::new(format, 8, cols, &data), 0..8, &mut back);
+        let len = format.block_len();
+        for (x, y) in values.chunks(len).zip(back.chunks(len)) {
+            let largest = x.iter().fold(0.0, |a: f32, x| a.max(x.abs()));
+            let error = x.iter().zip(y).fold(0.0, |a: f32, (x, y)| a.max((x - y).abs()));
+            assert!(error <= allowed * largest, "{format} {isa}: {error} of {largest}");
+        }
+        if format.block_len() < 256 {
+            assert_eq!(first.get_or_insert_with(|| data.clone()), &data, "{format} {isa}");
+        }
+    }
+}
+
+#[test]
+fn storing_loses_no_more_than_half_a_step() {
+    check_error(Format::F16, 0.5 / 1024.0);
+    check_error(Format::Bf16, 0.5 / 128.0);
+    // Half a step, and the rounding of the scale to f16, which grows with the number.
+    check_error(Format::Q8_0, 0.57 / 127.0);
+    // A whole step at the end that has no counterpart.
+    check_error(Format::Q4_0, 1.01 / 8.0);
+    check_error(Format::Q5_0, 1.01 / 16.0);
+    check_error(Format::Q4_1, 1.02 / 15.0);
+    check_error(Format::Q5_1, 1.02 / 31.0);
+    // A search for the smallest squares, and scales that are rounded themselves.
+    check_error(Format::Q4K, 3.0 / 15.0);
+    check_error(Format::Q5K, 3.0 / 31.0);
+    check_error(Format::Q6K, 2.0 / 31.0);
+}
+
+#[test]
+fn blocks_of_the_reference_are_reproduced() {
+    let cpu = Cpu::detect(1);
+    let mut x = [0.0; 32];
+    (x[0], x[1], x[2], x[16], x[31]) = (-8.0, 7.0, 0.5, 3.0, -0.5);
+    // d = 1; 8.5 is added and the fraction dropped.
+    let q4 = quantize(cpu, Format::Q4_0, &x, 32);
+    assert_eq!(q4[..5], [0x00, 0x3c, 0xb0, 0x8f, 0x89]);
+    assert_eq!(q4[17], 0x88);
+    // d = 15 / 15 and m = -8.
+    let q4 = quantize(cpu, Format::Q4_1, &x, 32);
+    assert_eq!(q4[..7], [0x00, 0x3c, 0x00, 0xc8, 0xb0, 0x8f, 0x89]);
+    // d = 8 / 127; halves go away from zero.
+    let q8 = quantize(cpu, Format::Q8_0, &x, 32);
+    assert_eq!(q8[..2], f32_to_f16(8.0 / 127.0).to_le_bytes());
+    assert_eq!(q8[2..5].iter().map(|q| *q as i8).collect::<Vec<_>>(), [-127, 111, 8]);
+    assert_eq!(quantize(cpu, Format::Q4_0, &[0.0; 32], 32)[2..], [0x88; 16]);
+}
+
+#[test]
+fn a_run_of_equal_numbers_is_kept() {
+    for format in Format::ALL {
+        for value in [0.0, 1.0, -2.0] {
+            let x = vec![value; 256];
+            let data = quantize(Cpu::detect(1), format, &x, 256);
+            let mut back = vec![0.0; 256];
+            dequantize(Cpu::detect(1), QuantRef::new(format, 1, 256, &data), 0..1, &mut back);
+            assert_close(&format!("{format} of {value}"), &back, &[f64::from(value); 256], 0.02);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows of 33 are not whole blocks of 32 (q4_0)")]
+fn rows_must_be_whole_blocks() {
+    QuantRef::new(Format::Q4_0, 1, 33, &[0; 18]);
+}
+
+#[test]
+#[should_panic(expected = "2 rows of 18 bytes do not fill the data")]
+fn data_must_be_whole_rows() {
+    QuantRef::new(Format::Q4_0, 2, 32, &[0; 35]);
+}
+
+#[test]
+#[should_panic(expected = "x is not 2 rows of 32")]
+fn x_must_have_the_columns_of_the_weights() {
+    let w = QuantRef::new(Format::Q4_0, 1, 32, &[0; 18]);
+    matmul(Cpu::detect(1), &[0.0; 63], w, None, &mut [0.0; 2]);
+}
+
+#[test]
+#[should_panic(expected = "y is not whole rows of 2")]
+fn y_must_have_a_number_per_output() {
+    let w = QuantRef::new(Format::Q4_0, 2, 32, &[0; 36]);
+    matmul(Cpu::detect(1), &[0.0; 32], w, None, &mut [0.0; 3]);
+}
+
+#[test]
+#[should_panic(expected = "bias does not have one number per output")]
+fn a_bias_must_have_a_number_per_output() {
+    let w = QuantRef::new(Format::Q4_0, 2, 32, &[0; 36]);
+    matmul(Cpu::detect(1), &[0.0; 32], w, Some(&[0.0]), &mut [0.0; 2]);
+}
+
+#[test]
+#[should_panic(expected = "id 2 of 2 rows")]
+fn ids_must_be_rows() {
+    gather(Cpu::detect(1), QuantRef::new(Format::Q4_0, 2, 32, &[0; 36]), &[2], &mut [0.0; 32]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn products_equal_the_definition(
+        (format, m, rows, blocks) in (0..Format::ALL.len(), 1usize..26, 0usize..40, 1usize..8),
+        bias in any::<bool>(),
+    ) {
+        check(Case { format: Format::ALL[format], m, rows, blocks, bias, magnitude: 1.0 });
+    }
+
+    #[test]
+    fn storing_stored_numbers_changes_nothing(format in 0..7usize, blocks in 1usize..5) {
+        // Numbers that the format has: those of a block are stored as the same block, up to the sign of its scale.
+        let format = Format::ALL[format];
+        let cols = blocks * 32;
+        let once = quantize(Cpu::detect(1), format, &numbers(blocks as u64, cols), cols);
+        let mut values = vec![0.0; cols];
+        dequantize(Cpu::detect(1), QuantRef::new(format, 1, cols, &once), 0..1, &mut values);
+        let twice = quantize(Cpu::detect(1), format, &values, cols);
+        let mut again = vec![0.0; cols];
+        dequantize(Cpu::detect(1), QuantRef::new(format, 1, cols, &twice), 0..1, &mut again);
+        let wanted: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
+        assert_close(&format.to_string(), &again, &wanted, 4e-3);
+    }
+}
