@@ -4,9 +4,39 @@ use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::weights::gguf::{self, GgufFile};
-use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle, Seq2SeqBundle};
+use andiron_models::{
+    AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, Family, RunPrecision, Seq2SeqBundle,
+};
 use anyhow::Context as _;
 use burn::tensor::Device;
+use clap::Args;
+
+use crate::flags::Common;
+
+/// How exact a model is run.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct RunChoice {
+    /// How exact the model is run: f32, mixed (products of bf16), bf16, int8 or int4 (weights in so many bits, which are
+    /// read the faster; blocks of a GGUF file stay as they are). All but f32 on the CPU only
+    #[arg(long, value_name = "PRECISION", default_value_t = RunPrecision::F32)]
+    pub precision: RunPrecision,
+}
+
+impl RunChoice {
+    /// The precision.
+    ///
+    /// # Errors
+    /// If the device has no other than f32.
+    pub fn checked(self, common: &Common) -> anyhow::Result<RunPrecision> {
+        let spec = common.device_spec()?;
+        anyhow::ensure!(
+            self.precision == RunPrecision::F32 || spec.backend.is_cpu(),
+            "--precision {} runs on the backends ndarray and flex; {spec} runs f32",
+            self.precision
+        );
+        Ok(self.precision)
+    }
+}
 
 /// A model, opened, and its tokenizer if there is one.
 #[derive(Debug)]
@@ -84,6 +114,22 @@ impl TextModel {
     /// Opens a decoder.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
         AnyModel::open(path, device)?.decoder()
+    }
+
+    /// Opens a decoder to be run as exact as asked for.
+    pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
+        let (precision, device) = (choice.checked(common)?, common.open_device()?);
+        if precision == RunPrecision::F32 {
+            return Self::open(path, &device);
+        }
+        let family = AnyConfig::open(path)?.family();
+        anyhow::ensure!(
+            family == Family::Decoder,
+            "this needs a decoder; this model is of the family {family}"
+        );
+        let bundle = DecoderBundle::open_at(path, precision, &device)?;
+        let tokenizer = open_tokenizer(path, bundle.config.sizes().vocab_size)?;
+        Ok(Self { bundle, tokenizer })
     }
 }
 

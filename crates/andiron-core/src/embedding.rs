@@ -5,6 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::quant::QuantWeight;
 use crate::{Forward, init, ops};
 
 /// Sizes of an [`Embedding`].
@@ -40,7 +41,10 @@ impl Embedding {
     /// # Panics
     /// On the CPU backends, if an id is not below `n_entries`.
     pub fn forward(&self, ids_bt: Tensor<2, Int>) -> Tensor<3> {
-        ops::embedding(self.weight.val(), ids_bt)
+        match QuantWeight::of(&self.weight) {
+            Some(matrix) => ops::embedding_quantized(matrix, ids_bt),
+            None => ops::embedding(self.weight.val(), ids_bt),
+        }
     }
 
     /// The vectors of the positions of `columns` new tokens, position 0 being entry `offset`.
@@ -51,14 +55,14 @@ impl Embedding {
     /// # Panics
     /// If the entries do not exist.
     pub fn positions(&self, columns: usize, offset: usize, cx: &Forward<'_>) -> Tensor<3> {
-        let [n_entries, d_model] = self.weight.val().dims();
+        let [n_entries, d_model] = self.weight.lazy_shape().dims();
         // Padding before a row takes no position.
         let padding =
             cx.rows().and_then(|rows| rows.spans().iter().map(|span| span.start).min()).unwrap_or(0);
         let end = (cx.start() + columns).saturating_sub(padding) + offset;
         assert!(end <= n_entries, "position entries up to {end} of {n_entries}");
-        if cx.rows().is_some() {
-            return self.forward(cx.position_ids(columns, offset, &self.weight.val().device()));
+        if cx.rows().is_some() || QuantWeight::of(&self.weight).is_some() {
+            return self.forward(cx.position_ids(columns, offset, &self.weight.lazy_device()));
         }
         self.weight.val().slice([end - columns..end, 0..d_model]).unsqueeze()
     }

@@ -17,6 +17,7 @@ pub mod norm;
 pub mod ops;
 pub mod position;
 pub mod precision;
+pub mod quant;
 pub mod rows;
 
 pub use cache::KvCache;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::init;
 use crate::ops::{self, WeightLayout};
+use crate::quant::QuantWeight;
 
 /// Sizes of a [`Linear`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +58,25 @@ impl Linear {
     /// # Panics
     /// If the last axis is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.layout)
+        map(x, &self.weight, self.bias.as_ref().map(Param::val), self.layout)
+    }
+}
+
+/// [`ops::linear`] by a parameter, in blocks if that is how it is stored.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn map<const D: usize>(
+    x: Tensor<D>,
+    weight: &Param<Tensor<2>>,
+    bias: Option<Tensor<1>>,
+    layout: WeightLayout,
+) -> Tensor<D> {
+    match QuantWeight::of(weight) {
+        Some(matrix) => ops::linear_quantized(x, matrix, bias),
+        None => ops::linear(x, weight.val(), bias, layout),
     }
 }

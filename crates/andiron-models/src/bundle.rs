@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
+use andiron_core::precision::with_precision;
 use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
@@ -11,12 +12,13 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::RunPrecision;
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
 use crate::generate::{Batched, Logits, NextToken};
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
-use crate::weights::{self, FileError, LoadError, SaveError};
+use crate::weights::{self, FileError, LoadError, SaveError, TensorSource};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const GENERATION: &str = "generation_config.json";
@@ -30,6 +32,7 @@ pub struct DecoderBundle {
     pub model: DecoderModel,
     /// `generation_config.json`, or what `config.json` implies.
     pub generation: GenerationDefaults,
+    precision: RunPrecision,
     device: Device,
 }
 
@@ -105,7 +108,7 @@ impl DecoderBundle {
             ..GenerationDefaults::default()
         };
         let model = config.init(seed, device);
-        Self { config, model, generation, device: device.clone() }
+        Self { config, model, generation, precision: RunPrecision::F32, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
@@ -113,28 +116,43 @@ impl DecoderBundle {
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::open_at(dir, RunPrecision::F32, device)
+    }
+
+    /// The same, to be run as exact as `precision` says, which is for inference: a model whose weights are
+    /// [stored](RunPrecision::is_stored) in few bits cannot be trained or saved.
+    ///
+    /// # Errors
+    /// As [`DecoderBundle::open`].
+    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         if gguf::is_gguf(dir) && !dir.is_dir() {
-            return Self::open_gguf(dir, device);
+            return Self::open_gguf(dir, precision, device);
         }
         let config = read_config(dir, DecoderConfig::read)?;
-        let mut bundle = Self::init(config, Seed::new(0), device);
+        let mut bundle = Self { precision, ..Self::init(config, Seed::new(0), device) };
         if dir.join(GENERATION).exists() {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
         }
-        bundle.model = weights::load(bundle.model, dir, bundle.config.name_rules(), device)?;
+        bundle.fill(&mut weights::open(dir)?)?;
         Ok(bundle)
     }
 
-    fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
+    fn fill<S: TensorSource>(&mut self, files: &mut [S]) -> Result<(), LoadError> {
+        let (rules, storage) = (self.config.name_rules(), (self.precision, self.config.vocab_size()));
+        self.model = weights::load_at(self.model.clone(), files, rules, storage, &self.device)?;
+        Ok(())
+    }
+
+    fn open_gguf(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let file = GgufFile::open(path).map_err(FileError::from)?;
         let config = DecoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
         let end_ids = gguf::end_ids(&file).map_err(FileError::from)?;
         let weights = GgufWeights::new(file).map_err(FileError::from)?;
-        let mut bundle = Self::init(config, Seed::new(0), device);
+        let mut bundle = Self { precision, ..Self::init(config, Seed::new(0), device) };
         if end_ids.len() > 1 {
             bundle.generation.eos_token_id = Ids::Many(end_ids);
         }
-        bundle.model = weights::load_from(bundle.model, &mut [weights], bundle.config.name_rules(), device)?;
+        bundle.fill(&mut [weights])?;
         Ok(bundle)
     }
 
@@ -165,6 +183,19 @@ impl DecoderBundle {
         Ok(gguf::write(path, &model, &tensors)?)
     }
 
+    /// How exact the model is run.
+    pub fn precision(&self) -> RunPrecision {
+        self.precision
+    }
+
+    /// Hidden states and logits in the bundle's precision.
+    fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, cache: &mut KvCache) -> Vec<f32> {
+        with_precision(self.precision.products(), || {
+            let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
+            floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
+        })
+    }
+
     /// Where the model's tensors live.
     pub fn device(&self) -> &Device {
         &self.device
@@ -192,8 +223,7 @@ impl NextToken for DecoderBundle {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        let hidden_btd = self.model.hidden(one_row(ids, &self.device), &mut Forward::cached(cache));
-        floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
+        self.logits(one_row(ids, &self.device), wanted, cache)
     }
 
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
@@ -245,15 +275,13 @@ impl Batched for DecoderBundle {
 
     fn begin_batch(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
         let (ids_bt, mut cache) = pad_left(prompts, self.begin(), &self.device);
-        let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(&mut cache));
-        let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
+        let logits = self.logits(ids_bt, Logits::Last, &mut cache);
         (cache, logits)
     }
 
     fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        let hidden_btd = self.model.hidden(one_column(ids, &self.device), &mut Forward::cached(cache));
-        floats(self.model.logits(hidden_btd))
+        self.logits(one_column(ids, &self.device), Logits::Last, cache)
     }
 }
 

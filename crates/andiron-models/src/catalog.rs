@@ -5,7 +5,7 @@ use std::path::Path;
 
 use andiron_core::{Forward, KvCache};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
@@ -190,7 +190,7 @@ macro_rules! forward_decoder {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, cx),)+ }
             }
 
-            fn head(&self) -> Tensor<2> {
+            fn head(&self) -> &Param<Tensor<2>> {
                 match self { $(Self::$variant(model) => model.head(),)+ }
             }
 

@@ -1,8 +1,9 @@
 //! What the model families have in common, seen from training and generation.
 
 use andiron_core::cache::Memory;
-use andiron_core::ops::{self, WeightLayout};
-use andiron_core::{Forward, KvCache, Rows};
+use andiron_core::ops::WeightLayout;
+use andiron_core::{Forward, KvCache, Rows, linear};
+use burn::module::Param;
 use burn::tensor::{Int, Tensor};
 
 /// A model that predicts each token from those before it.
@@ -20,7 +21,7 @@ pub trait Decoder {
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
-    fn head(&self) -> Tensor<2>;
+    fn head(&self) -> &Param<Tensor<2>>;
 
     /// An empty cache for one batch of sequences.
     fn new_cache(&self) -> KvCache;
@@ -30,7 +31,7 @@ pub trait Decoder {
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
     fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
-        ops::linear(hidden_btd, self.head(), None, WeightLayout::OutIn)
+        linear::map(hidden_btd, self.head(), None, WeightLayout::OutIn)
     }
 }
 
@@ -130,7 +131,7 @@ pub trait EncoderDecoder {
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
-    fn head(&self) -> Tensor<2>;
+    fn head(&self) -> &Param<Tensor<2>>;
 
     /// Added to the logits, `[vocabulary]`, if the model has such a bias.
     fn head_bias(&self) -> Option<Tensor<1>>;
@@ -143,6 +144,6 @@ pub trait EncoderDecoder {
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
     fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
-        ops::linear(hidden_btd, self.head(), self.head_bias(), WeightLayout::OutIn)
+        linear::map(hidden_btd, self.head(), self.head_bias(), WeightLayout::OutIn)
     }
 }

@@ -9,6 +9,7 @@ pub mod encoder_decoder;
 pub mod family;
 pub mod generate;
 pub mod hf_config;
+mod run_precision;
 pub mod summary;
 pub mod weights;
 
@@ -19,3 +20,4 @@ pub use decoder::classifier::{ClassifierBundle, ClassifierConfig};
 pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};
 pub use encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
 pub use family::{Decoder, Encoder, EncoderDecoder};
+pub use run_precision::RunPrecision;

@@ -75,7 +75,7 @@ fn check_golden(name: &str) {
     let weights_n = Tensor::full([n], 1.0 / n as f32, &device);
     let targets_n = ids(&targets, &device).reshape([n]);
     let loss =
-        ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head(), targets_n, weights_n);
+        ops::head_cross_entropy(hidden_btd.reshape([n, d]), learner.model.head().val(), targets_n, weights_n);
     assert_close("loss", &floats(loss.clone()), &[expected.loss], LOGITS);
     let gradients = loss.backward();
     let found = by_name(&learner.model, &gradients);

@@ -14,7 +14,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::lines::{note, out};
-use crate::model::TextModel;
+use crate::model::{RunChoice, TextModel};
 use crate::text::Sampling;
 
 /// Longest line that somebody says, in bytes.
@@ -44,6 +44,8 @@ pub struct Chat {
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]
+    run: RunChoice,
+    #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
     holding: Holding,
@@ -54,7 +56,7 @@ impl Chat {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let sampling = self.sampling.params()?;
         let grammar = self.holding.grammar()?;
-        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let model = TextModel::open_at(&self.model, self.run, common)?;
         let options = GenerateOptions {
             sampling,
             max_new_tokens: self.max_tokens,

@@ -12,7 +12,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::lines::out;
-use crate::model::TextModel;
+use crate::model::{RunChoice, TextModel};
 use crate::text::Sampling;
 
 /// Continue a prompt
@@ -40,6 +40,8 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]
+    run: RunChoice,
+    #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
     holding: Holding,
@@ -49,7 +51,7 @@ impl Generate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let grammar = self.holding.grammar()?;
-        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let model = TextModel::open_at(&self.model, self.run, common)?;
         let mut prompt = self.prompt;
         if prompt == "-" {
             prompt.clear();

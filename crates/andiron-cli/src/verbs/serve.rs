@@ -15,7 +15,7 @@ use clap::Args;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::TextModel;
+use crate::model::{RunChoice, TextModel};
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
@@ -52,6 +52,8 @@ pub struct Serve {
     /// End a text where the model's context ends, instead of going on with only the latest part of the text
     #[arg(long)]
     no_slide: bool,
+    #[command(flatten)]
+    run: RunChoice,
 }
 
 impl Serve {
@@ -61,7 +63,7 @@ impl Serve {
             Some(path) => read_keys(path)?,
             None => Vec::new(),
         };
-        let (bundle, tokenizer) = TextModel::open(&self.model, &common.open_device()?)?.into_parts();
+        let (bundle, tokenizer) = TextModel::open_at(&self.model, self.run, common)?.into_parts();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
         stop_ids.extend(bundle.config.sizes().eos_token_id);

@@ -8,6 +8,7 @@ use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
 use super::{Activation, AdamWStep, AttentionOptions, WeightLayout};
+use crate::quant::QuantMatrix;
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
 /// let one buffer be.
@@ -23,6 +24,12 @@ pub(super) fn affine<B: Backend>(
         WeightLayout::OutIn => B::float_transpose(weight),
     };
     B::float_matmul(x, weight)
+}
+
+/// The numbers of a matrix in blocks, where `x` is.
+pub(super) fn dequantized<B: Backend>(x: &FloatTensor<B>, weight: &QuantMatrix) -> FloatTensor<B> {
+    let [rows, cols] = weight.dims();
+    B::float_from_data(TensorData::new(weight.dequantize(0..rows), [rows, cols]), &x.device())
 }
 
 pub(super) fn affine_bias<B: Backend>(

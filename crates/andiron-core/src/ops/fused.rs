@@ -6,6 +6,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
 use super::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
+use crate::quant::QuantMatrix;
 
 /// Operations that a backend may override with kernels of its own.
 ///
@@ -46,6 +47,29 @@ pub trait FusedOps: Backend {
         precision: Precision,
     ) -> FloatTensor<Self> {
         composed::affine_bias::<Self>(x, weight, bias, layout)
+    }
+
+    /// `x · Wᵀ` of a matrix in blocks.
+    #[fusion(default)]
+    fn affine_quantized(
+        x: FloatTensor<Self>,
+        weight: QuantMatrix,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let weight = composed::dequantized::<Self>(&x, &weight);
+        Self::affine(x, weight, WeightLayout::OutIn, precision)
+    }
+
+    /// `x · Wᵀ + b` of a matrix in blocks.
+    #[fusion(default)]
+    fn affine_quantized_bias(
+        x: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        weight: QuantMatrix,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let weight = composed::dequantized::<Self>(&x, &weight);
+        Self::affine_bias(x, weight, bias, WeightLayout::OutIn, precision)
     }
 
     /// Gradient of [`FusedOps::affine`] with respect to the weight.

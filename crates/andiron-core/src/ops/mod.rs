@@ -14,12 +14,13 @@ mod fused;
 mod host;
 
 use andiron_kernels::random::Seed;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 pub use fused::FusedOps;
 
 use crate::precision::{self, Precision};
+use crate::quant::QuantMatrix;
 
 type Dispatch = burn::backend::Dispatch;
 
@@ -126,6 +127,34 @@ pub fn linear<const D: usize>(
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
+/// [`linear`] by a matrix in blocks, `[d_output, d_input]`.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn linear_quantized<const D: usize>(
+    x: Tensor<D>,
+    weight: &QuantMatrix,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let [d_output, d_input] = weight.dims();
+    assert_eq!(shape[D - 1], d_input, "input {shape:?} does not fit a weight of {d_input} to {d_output}");
+    let x_nd: Tensor<2> = x.reshape([-1, d_input as isize]);
+    let (x, weight) = (x_nd.into_dispatch(), weight.clone());
+    let y = match bias {
+        Some(bias) => {
+            assert_eq!([d_output], bias.dims(), "bias of a map to {d_output}");
+            Dispatch::affine_quantized_bias(x, bias.into_dispatch(), weight, precision::current())
+        }
+        None => Dispatch::affine_quantized(x, weight, precision::current()),
+    };
+    shape[D - 1] = d_output;
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
 /// Normalises the last axis to mean 0 and variance 1, then applies a gain and an offset.
 ///
 /// # Shape
@@ -226,6 +255,23 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tens
 /// On the CPU backends, if an id is not below the number of entries.
 pub fn embedding(table_vd: Tensor<2>, ids_bt: Tensor<2, Int>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::embedding_rows(table_vd.into_dispatch(), ids_bt.into_dispatch()))
+}
+
+/// [`embedding`] in a table in blocks, `[entries, d]`.
+///
+/// # Shape
+/// `[batch, time]` → `[batch, time, d]`.
+///
+/// # Panics
+/// If an id is not below the number of entries.
+pub fn embedding_quantized(table: &QuantMatrix, ids_bt: Tensor<2, Int>) -> Tensor<3> {
+    let ([b, t], [entries, d], device) = (ids_bt.dims(), table.dims(), ids_bt.device());
+    let ids: Vec<u32> =
+        ids_bt.into_data().iter::<i64>().map(|id| id.try_into().unwrap_or(u32::MAX)).collect();
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= entries) {
+        panic!("id {id} is outside a table of {entries} entries");
+    }
+    Tensor::from_data(TensorData::new(table.gather(&ids), [b, t, d]), &device)
 }
 
 /// Weighted sum of cross-entropies between an output head's predictions and `targets_n`, in nats.

@@ -98,7 +98,8 @@ pub fn loss_over_windows<S: TokenStream + ?Sized>(
         let hidden_btd = model.hidden(ids_bt, &mut Forward::evaluation());
         let d = hidden_btd.dims()[2];
         let weights_n = Tensor::ones([n], device);
-        let nats = ops::head_cross_entropy(hidden_btd.reshape([n, d]), model.head(), targets_n, weights_n);
+        let nats =
+            ops::head_cross_entropy(hidden_btd.reshape([n, d]), model.head().val(), targets_n, weights_n);
         sum.add(f64::from(nats.into_scalar::<f32>()), n as u64);
     }
     Ok(sum)

@@ -10,7 +10,7 @@ use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
 use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::family::Decoder;
@@ -24,6 +24,7 @@ pub(super) const NAMES: NameRules = NameRules {
     renamed: &[],
     tied: &[("lm_head.weight", "model.embed_tokens.weight")],
     optional: &[],
+    input_first: &[],
 };
 
 /// What `config.json` means by the keys that it leaves out.
@@ -269,8 +270,8 @@ impl Decoder for Gated {
         self.model.norm.forward(x_btd)
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight
     }
 
     fn new_cache(&self) -> KvCache {

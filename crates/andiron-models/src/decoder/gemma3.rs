@@ -12,7 +12,7 @@ use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
 use andiron_core::{Embedding, Forward, KvCache, RmsNorm};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -350,8 +350,8 @@ impl Decoder for Gemma3 {
         self.model.norm.forward(x_btd)
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight
     }
 
     fn new_cache(&self) -> KvCache {

@@ -13,7 +13,7 @@ use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +195,7 @@ impl Architecture for Gpt2Config {
             optional_prefix: "transformer.",
             ignored: &["*.attn.bias", "*.attn.masked_bias"],
             tied: &[("lm_head.weight", "transformer.wte.weight")],
+            input_first: &["c_attn.weight", "c_proj.weight", "c_fc.weight"],
             ..NameRules::default()
         }
     }
@@ -310,8 +311,8 @@ impl Decoder for Gpt2 {
         body.ln_f.forward(x_btd)
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight.val()
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight
     }
 
     fn new_cache(&self) -> KvCache {

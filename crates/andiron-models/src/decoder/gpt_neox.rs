@@ -15,7 +15,7 @@ use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
 use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -319,8 +319,8 @@ impl Decoder for GptNeox {
         self.gpt_neox.final_layer_norm.forward(x_btd)
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.embed_out.as_ref().unwrap_or(&self.gpt_neox.embed_in).weight.val()
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.embed_out.as_ref().unwrap_or(&self.gpt_neox.embed_in).weight
     }
 
     fn new_cache(&self) -> KvCache {

@@ -5,7 +5,7 @@
 //! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Which of two texts
 //! a token belongs to is not seen by the model. Not supported: the multiple-choice head.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, ops};
+use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -344,7 +344,7 @@ impl Encoder for DistilBert {
         };
         let x_nd = norm.forward(ops::activate(transform.forward(hidden_nd), self.activation.function()));
         let weight = projector.weight.as_ref().unwrap_or(&self.distilbert.embeddings.word_embeddings.weight);
-        ops::linear(x_nd, weight.val(), Some(projector.bias.val()), ops::WeightLayout::OutIn)
+        linear::map(x_nd, weight, Some(projector.bias.val()), ops::WeightLayout::OutIn)
     }
 
     fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {

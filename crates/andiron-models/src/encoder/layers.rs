@@ -3,9 +3,9 @@
 
 use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::LinearConfig;
+use andiron_core::linear::{self, LinearConfig};
 use andiron_core::norm::LayerNormConfig;
-use andiron_core::ops::{self, WeightLayout};
+use andiron_core::ops::WeightLayout;
 use andiron_core::{Embedding, Forward, LayerNorm, Linear};
 use andiron_kernels::random::Seed;
 use burn::module::Param;
@@ -66,7 +66,7 @@ pub(super) fn vocabulary_scores(
 ) -> Tensor<2> {
     match decoder {
         Some(decoder) => decoder.forward(x_nd),
-        None => ops::linear(x_nd, table.weight.val(), Some(bias.val()), WeightLayout::OutIn),
+        None => linear::map(x_nd, &table.weight, Some(bias.val()), WeightLayout::OutIn),
     }
 }
 

@@ -10,7 +10,7 @@
 
 use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::position::rotary::{Angles, Rotary};
-use andiron_core::{Embedding, Forward, Linear, init, ops};
+use andiron_core::{Embedding, Forward, Linear, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -533,7 +533,7 @@ impl Encoder for ModernBert {
         };
         let weight = decoder.weight.as_ref().unwrap_or(&self.model.embeddings.tok_embeddings.weight);
         let bias = decoder.bias.as_ref().map(Param::val);
-        ops::linear(head.forward(hidden_nd), weight.val(), bias, ops::WeightLayout::OutIn)
+        linear::map(head.forward(hidden_nd), weight, bias, ops::WeightLayout::OutIn)
     }
 
     fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {

@@ -10,6 +10,7 @@ pub mod t5;
 
 use andiron_core::cache::Memory;
 use andiron_core::{Forward, KvCache, Rows};
+use burn::module::Param;
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value};
 
@@ -60,7 +61,7 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, memory, cx),)+ }
             }
 
-            fn head(&self) -> Tensor<2> {
+            fn head(&self) -> &Param<Tensor<2>> {
                 match self { $(Self::$variant(model) => model.head(),)+ }
             }
 

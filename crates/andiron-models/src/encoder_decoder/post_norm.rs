@@ -247,9 +247,9 @@ impl EncoderDecoder for PostNorm {
         x_btd
     }
 
-    fn head(&self) -> Tensor<2> {
+    fn head(&self) -> &Param<Tensor<2>> {
         let own = self.lm_head.as_ref();
-        own.unwrap_or_else(|| self.model.table(&self.model.decoder)).weight.val()
+        &own.unwrap_or_else(|| self.model.table(&self.model.decoder)).weight
     }
 
     // A constant of the model, which training leaves alone.

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleMapper, Param};
+use andiron_core::init;
+use andiron_core::ops::WeightLayout;
+use andiron_core::quant::{Format, QuantMatrix, QuantWeight};
+use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 
 use super::file::{FileError, TensorFile};
 use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
+use crate::RunPrecision;
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -37,11 +41,29 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     rules: NameRules,
     device: &Device,
 ) -> Result<M, LoadError> {
+    load_at(model, files, rules, (RunPrecision::F32, 0), device)
+}
+
+/// The same, with matrices kept as `precision` says; those of `vocab_size` rows are tables of tokens.
+pub(crate) fn load_at<M: Module, S: TensorSource>(
+    model: M,
+    files: &mut [S],
+    rules: NameRules,
+    (precision, vocab_size): (RunPrecision, usize),
+    device: &Device,
+) -> Result<M, LoadError> {
     let accounts = account(&names(&model), files, rules)?;
     check_repeats(files, &accounts)?;
     let places = &accounts.places;
     let mut filler = Filler { path: ParamPath::default(), files, places, device, failed: None };
-    let model = model.map(&mut filler);
+    let model = if precision.is_stored() {
+        let mut keeper = Keeper { filler, precision, vocab_size, input_first: rules.input_first };
+        let model = model.apply_reparameterization(&mut keeper);
+        filler = keeper.filler;
+        model
+    } else {
+        model.map(&mut filler)
+    };
     match filler.failed {
         Some(error) => Err(error.into()),
         None => Ok(model),
@@ -206,6 +228,84 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
                 param
             }
         }
+    }
+}
+
+/// Matrices with fewer elements stay f32: they are read in no time.
+const SMALLEST: usize = 1 << 10;
+/// Parts of the names of tables that are no maps and tell positions or kinds apart by small differences.
+const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention"];
+
+/// Keeps matrices in few bits and lets a [`Filler`] do the rest.
+struct Keeper<'a, S> {
+    filler: Filler<'a, S>,
+    precision: RunPrecision,
+    vocab_size: usize,
+    input_first: &'static [&'static str],
+}
+
+impl<S: TensorSource> Keeper<'_, S> {
+    /// The matrix of the parameter here, outputs as rows, if it is one to be kept in few bits.
+    fn matrix(
+        &mut self,
+        [outputs, inputs]: [usize; 2],
+        transposed: bool,
+    ) -> Result<Option<QuantMatrix>, FileError> {
+        let name = self.filler.path.name();
+        let Some((number, key)) = self.filler.places.get(&name) else { return Ok(None) };
+        if outputs * inputs < SMALLEST || EXACT.iter().any(|part| name.contains(part)) {
+            return Ok(None);
+        }
+        let file = &mut self.filler.files[*number];
+        let wanted = self.precision.format(outputs == self.vocab_size);
+        if let Some((format, rows)) = file.read_stored(key)?
+            && (format.block_len() > 1 || wanted == Some(Format::Bf16))
+        {
+            return Ok(Some(QuantMatrix::new(format, [outputs, inputs], rows.into())));
+        }
+        let format = match wanted {
+            Some(format) if format.row_bytes(inputs).is_some() => format,
+            Some(_) => Format::Bf16,
+            None => return Ok(None),
+        };
+        let mut values = file.read_f32(key)?;
+        if transposed {
+            let of = |at: usize| values[at % inputs * outputs + at / inputs];
+            values = (0..values.len()).map(of).collect();
+        }
+        Ok(Some(QuantMatrix::quantize(format, &values, inputs)))
+    }
+}
+
+impl<S: TensorSource> Reparameterizer for &mut Keeper<'_, S> {
+    type Reparam = QuantWeight;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<QuantWeight>) {
+        self.filler.path = ParamPath::default();
+        path.split('.').for_each(|segment| self.filler.path.enter(segment));
+        if self.filler.failed.is_none()
+            && let [first, second] = param.lazy_shape()[..]
+        {
+            let transposed = self.input_first.iter().any(|ending| self.filler.path.name().ends_with(ending));
+            let (layout, dims) = match transposed {
+                true => (WeightLayout::InOut, [second, first]),
+                false => (WeightLayout::OutIn, [first, second]),
+            };
+            match self.matrix(dims, transposed) {
+                // What lies below is never made: whoever does not know the matrix gets its numbers.
+                Ok(Some(matrix)) => {
+                    let base = init::zeros(param.lazy_shape().dims(), self.filler.device);
+                    return (base, Some(QuantWeight::new(matrix, layout)));
+                }
+                Ok(None) => {}
+                Err(error) => self.filler.failed = Some(error),
+            }
+        }
+        (self.filler.map_float(param), None)
     }
 }
 

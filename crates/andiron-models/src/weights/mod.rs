@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{Stored, load, load_from, open};
+pub(crate) use load::{Stored, load, load_at, load_from, open};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
 pub(crate) use source::TensorSource;
@@ -34,6 +34,8 @@ pub struct NameRules {
     pub tied: &'static [(&'static str, &'static str)],
     /// Parameters that a file may leave out; they keep their first values.
     pub optional: &'static [&'static str],
+    /// Endings of the names of matrices whose first axis is the input, as GPT-2's `Conv1D` has it.
+    pub input_first: &'static [&'static str],
 }
 
 impl NameRules {

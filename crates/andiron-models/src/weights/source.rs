@@ -1,5 +1,7 @@
 //! Where weights come from.
 
+use andiron_core::quant::Format;
+
 use super::FileError;
 
 /// Tensors under Hugging Face's names, read one at a time.
@@ -9,4 +11,9 @@ pub(crate) trait TensorSource {
 
     /// The elements of a tensor as f32, row by row.
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError>;
+
+    /// The bytes of a matrix that is stored in few bits and can be used so, its outputs as rows; `None` of any other.
+    fn read_stored(&mut self, _name: &str) -> Result<Option<(Format, Vec<u8>)>, FileError> {
+        Ok(None)
+    }
 }

@@ -15,6 +15,6 @@ impl<M: Decoder> Objective<M> for Causal {
         let hidden_btd = model.hidden(batch.ids_bt, cx);
         let [b, t, d] = hidden_btd.dims();
         let hidden_nd = hidden_btd.reshape([b * t, d]);
-        ops::head_cross_entropy(hidden_nd, model.head(), batch.targets_n, batch.weights_n)
+        ops::head_cross_entropy(hidden_nd, model.head().val(), batch.targets_n, batch.weights_n)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use andiron_core::Precision;
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
 use andiron_models::generate::{Logits, NextToken as _};
@@ -11,12 +10,15 @@ use clap::Args;
 use super::{Figures, Subject, median_ms, product_parameters};
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::model::RunChoice;
 
 /// Greedy decoding of one sequence
 #[derive(Debug, Args)]
 pub struct DecodeBench {
     #[command(flatten)]
     subject: Subject,
+    #[command(flatten)]
+    run: RunChoice,
     /// Tokens in the prompt
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     prompt: u32,
@@ -33,6 +35,8 @@ pub struct DecodeBench {
 pub struct PrefillBench {
     #[command(flatten)]
     subject: Subject,
+    #[command(flatten)]
+    run: RunChoice,
     /// Tokens in the prompt
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
@@ -58,7 +62,8 @@ fn likeliest(logits: &[f32]) -> u32 {
 impl DecodeBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let bundle = self.subject.open(&common.open_device()?)?;
+        let precision = self.run.checked(common)?;
+        let bundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
         let [mut prefill, mut decode] = [const { Vec::<Duration>::new() }; 2];
         // One sequence to warm up.
@@ -78,14 +83,15 @@ impl DecodeBench {
         let mut figures = Figures::new();
         figures.number("tokens_per_s", f64::from(self.tokens) / median_ms(decode) * 1e3);
         figures.number("prefill_ms", median_ms(prefill));
-        figures.print(common, Precision::F32, 2.0 * product_parameters(&bundle))
+        figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
 }
 
 impl PrefillBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let bundle = self.subject.open(&common.open_device()?)?;
+        let precision = self.run.checked(common)?;
+        let bundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.tokens, 0)?;
         let mut times = Vec::new();
         for number in 0..=self.steps {
@@ -99,6 +105,6 @@ impl PrefillBench {
         let mut figures = Figures::new();
         figures.number("tokens_per_s", f64::from(self.tokens) / milliseconds * 1e3);
         figures.number("prefill_ms", milliseconds);
-        figures.print(common, Precision::F32, 2.0 * product_parameters(&bundle))
+        figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
 }

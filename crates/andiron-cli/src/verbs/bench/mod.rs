@@ -3,6 +3,7 @@
 mod decode;
 mod train;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
 use andiron_kernels::random::Seed;
 use andiron_kernels::{Cpu, Isa};
 use andiron_models::summary::Summary;
-use andiron_models::{DecoderBundle, DecoderConfig};
+use andiron_models::{DecoderBundle, DecoderConfig, RunPrecision};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -47,7 +48,7 @@ impl BenchVerb {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
-    /// Model directory
+    /// Model directory, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// A Hugging Face `config.json`; the model gets random weights
@@ -56,12 +57,20 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(&self, device: &Device) -> anyhow::Result<DecoderBundle> {
+    fn open(&self, precision: RunPrecision, device: &Device) -> anyhow::Result<DecoderBundle> {
         match (&self.model, &self.config) {
-            (Some(dir), _) => Ok(DecoderBundle::open(dir, device)?),
+            (Some(dir), _) => Ok(DecoderBundle::open_at(dir, precision, device)?),
             (None, Some(config)) => {
-                let config = DecoderConfig::read(config)?;
-                Ok(DecoderBundle::init(config, Seed::new(1), device))
+                let bundle = DecoderBundle::init(DecoderConfig::read(config)?, Seed::new(1), device);
+                if precision == RunPrecision::F32 {
+                    return Ok(bundle);
+                }
+                // Through a directory, as every model whose weights are kept in few bits.
+                let dir = std::env::temp_dir().join(format!("andiron-bench-{}", std::process::id()));
+                let saved = bundle.save(&dir);
+                let opened = saved.map(|()| DecoderBundle::open_at(&dir, precision, device));
+                std::fs::remove_dir_all(&dir)?;
+                Ok(opened??)
             }
             (None, None) => unreachable!("clap asks for one of them"),
         }
@@ -87,7 +96,7 @@ impl Figures {
     fn print(
         mut self,
         common: &Common,
-        precision: Precision,
+        (precision, products): (impl fmt::Display, Precision),
         flops_per_token: f64,
     ) -> anyhow::Result<Ending> {
         let spec = common.device_spec()?;
@@ -97,7 +106,7 @@ impl Figures {
         let flops = rate * flops_per_token;
         self.number("flops_per_s", flops);
         if spec.backend.is_cpu() {
-            let peak = attainable_flops(common.threads(), precision);
+            let peak = attainable_flops(common.threads(), products);
             self.number("peak_flops_per_s", peak);
             self.number("peak_share", flops / peak);
         } else {

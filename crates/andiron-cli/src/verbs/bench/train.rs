@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use andiron_core::Precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
+use andiron_models::RunPrecision;
 use andiron_training::objective::Causal;
 use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
@@ -41,7 +42,7 @@ impl TrainBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let device = common.open_device()?;
-        let bundle = self.subject.open(&device)?;
+        let bundle = self.subject.open(RunPrecision::F32, &device)?;
         let longest = bundle.config.max_positions();
         let columns = self.ctx.unwrap_or(longest);
         anyhow::ensure!(
@@ -95,6 +96,6 @@ impl TrainBench {
         figures.number("update_ms", median_ms(update));
         figures.number("loss", loss.into());
         // Forward once, backward twice; a product costs a multiplication and an addition for each weight.
-        figures.print(common, precision, 6.0 * parameters)
+        figures.print(common, (precision, precision), 6.0 * parameters)
     }
 }

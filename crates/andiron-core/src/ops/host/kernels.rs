@@ -13,13 +13,14 @@ use andiron_kernels::norm::{
     self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams, RmsNormGrads, RmsNormSaved,
 };
 use andiron_kernels::random::Seed;
-use andiron_kernels::{Cpu, embedding, reduce};
+use andiron_kernels::{Cpu, embedding, quant, reduce};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
 use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
+use crate::quant::QuantMatrix;
 
 type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
@@ -80,6 +81,26 @@ fn product<B: HostTensors>(
     let mut y = output(rows * d_output);
     let epilogue = Epilogue { bias, accumulate: false };
     gemm::matmul(cpu().at(precision), MatRef::row_major(&xs, rows, d_input), map, epilogue, &mut y);
+    B::from_vec(y, &[rows, d_output])
+}
+
+pub(super) fn affine_quantized<B: HostTensors>(
+    x: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+    weight: QuantMatrix,
+    precision: Precision,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x]) {
+        let stored = composed::dequantized::<B>(&x, &weight);
+        return match bias {
+            Some(bias) => composed::affine_bias::<B>(x, stored, bias, WeightLayout::OutIn),
+            None => composed::affine::<B>(x, stored, WeightLayout::OutIn),
+        };
+    }
+    let ([rows, _], [d_output, _]) = (x.shape().dims::<2>(), weight.dims());
+    let mut y = output(rows * d_output);
+    let bias = bias.as_ref().map(|bias| B::floats(bias));
+    quant::matmul(cpu().at(precision), &B::floats(&x), weight.as_ref(), bias.as_deref(), &mut y);
     B::from_vec(y, &[rows, d_output])
 }
 

@@ -43,6 +43,7 @@ macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
         use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, Precision, WeightLayout};
+        use crate::quant::QuantMatrix;
 
         type Float = burn::backend::tensor::FloatTensor<$backend>;
         type Int = burn::backend::tensor::IntTensor<$backend>;
@@ -60,6 +61,19 @@ macro_rules! host_ops {
                 precision: Precision,
             ) -> Float {
                 kernels::affine_bias::<Self>(x, weight, bias, layout, precision)
+            }
+
+            fn affine_quantized(x: Float, weight: QuantMatrix, precision: Precision) -> Float {
+                kernels::affine_quantized::<Self>(x, None, weight, precision)
+            }
+
+            fn affine_quantized_bias(
+                x: Float,
+                bias: Float,
+                weight: QuantMatrix,
+                precision: Precision,
+            ) -> Float {
+                kernels::affine_quantized::<Self>(x, Some(bias), weight, precision)
             }
 
             fn affine_weight_grad(x: Float, dy: Float, layout: WeightLayout, precision: Precision) -> Float {

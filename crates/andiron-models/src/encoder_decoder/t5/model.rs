@@ -9,7 +9,7 @@ use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm, Rows};
 use andiron_kernels::random::Seed;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{HEAD, T5Config, TABLE};
@@ -143,8 +143,8 @@ impl EncoderDecoder for T5 {
         }
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.shared).weight.val()
+    fn head(&self) -> &Param<Tensor<2>> {
+        &self.lm_head.as_ref().unwrap_or(&self.shared).weight
     }
 
     fn head_bias(&self) -> Option<Tensor<1>> {

@@ -3,6 +3,7 @@
 //! Source: the block layouts of `ggml-quants.c` in <https://github.com/ggml-org/ggml>. Products and sums are in f32,
 //! in the order of the format's reference reader in Python, so that results are the same to the last bit.
 
+use andiron_core::quant::Format;
 use half::{bf16, f16};
 
 /// Elements of a block of the "K" types.
@@ -105,6 +106,23 @@ impl ElementType {
             Self::Q5K => 176,
             Self::Q6K => 210,
         }
+    }
+
+    /// The same for kernels that multiply with such elements as they are; `None` of those that none multiplies with.
+    pub(super) fn stored(self) -> Option<Format> {
+        Some(match self {
+            Self::F16 => Format::F16,
+            Self::Bf16 => Format::Bf16,
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4K => Format::Q4K,
+            Self::Q5K => Format::Q5K,
+            Self::Q6K => Format::Q6K,
+            Self::F32 | Self::Q2K | Self::Q3K => return None,
+        })
     }
 
     /// The elements of whole blocks as f32.

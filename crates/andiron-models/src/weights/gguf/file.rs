@@ -141,6 +141,18 @@ impl GgufFile {
         Ok(values)
     }
 
+    /// The bytes of a tensor, with the file's own out of memory again.
+    pub(super) fn read_bytes_once(&mut self, name: &str) -> Result<Vec<u8>, GgufError> {
+        let bytes = self.required(name)?.bytes.clone();
+        let mut copy = Vec::with_capacity(bytes.len());
+        for start in bytes.clone().step_by(READ_AT_ONCE) {
+            let part = start..bytes.end.min(start + READ_AT_ONCE);
+            copy.extend_from_slice(&self.map[part.clone()]);
+            self.map.release(part);
+        }
+        Ok(copy)
+    }
+
     fn required(&self, name: &str) -> Result<&TensorEntry, GgufError> {
         let missing = || GgufError::NoTensor { path: self.path.clone(), tensor: name.to_owned() };
         self.tensor(name).ok_or_else(missing)

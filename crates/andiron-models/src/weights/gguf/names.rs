@@ -170,6 +170,15 @@ impl Layout {
         }
     }
 
+    /// The bytes of a matrix's rows, outputs first, in the order in which Hugging Face has them.
+    pub(super) fn rows_to_hf(self, rows: Vec<u8>, shape: &[usize]) -> Vec<u8> {
+        match self {
+            // Which axis comes first there is the parameter's affair.
+            Self::Same | Self::Transposed => rows,
+            Self::Interleaved { n_heads } => swapped(&rows, n_heads, [shape[0] / n_heads / 2, 2]),
+        }
+    }
+
     /// GGUF's elements from Hugging Face's of shape `shape`, which [fits](Self::fits).
     pub(super) fn to_gguf(self, values: Vec<f32>, shape: &[usize]) -> Vec<f32> {
         match self {
@@ -190,7 +199,7 @@ fn transposed(values: &[f32], shape: &[usize]) -> Vec<f32> {
 }
 
 /// Rows `[heads, a, b]` as rows `[heads, b, a]`.
-fn swapped(values: &[f32], n_heads: usize, [a, b]: [usize; 2]) -> Vec<f32> {
+fn swapped<T: Copy>(values: &[T], n_heads: usize, [a, b]: [usize; 2]) -> Vec<T> {
     let row_len = values.len() / (n_heads * a * b);
     let mut out = Vec::with_capacity(values.len());
     for head in 0..n_heads {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use andiron_core::quant::Format;
+
 use super::config::{ROPE_FACTORS, model_type, n_heads};
 use super::file::{GgufError, GgufFile};
 use super::names::{Layout, hf_name};
@@ -82,6 +84,14 @@ impl TensorSource for GgufWeights {
         let values = self.file.read_f32_once(&ours)?;
         let shape = self.file.tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
         Ok(layout.to_hf(values, shape))
+    }
+
+    fn read_stored(&mut self, name: &str) -> Result<Option<(Format, Vec<u8>)>, FileError> {
+        let (ours, layout) = self.place(name)?;
+        let Some(tensor) = self.file.tensor(&ours) else { return Ok(None) };
+        let (Some(format), 2) = (tensor.element.stored(), tensor.shape.len()) else { return Ok(None) };
+        let shape = tensor.shape.clone();
+        Ok(Some((format, layout.rows_to_hf(self.file.read_bytes_once(&ours)?, &shape))))
     }
 }
 
