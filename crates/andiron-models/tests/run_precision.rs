@@ -36,7 +36,7 @@ fn fewer_bits_change_little() {
         (RunPrecision::Int8, 0.03),
         (RunPrecision::Int4, 0.35),
     ];
-    for name in ["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3", "gpt-neox"] {
+    for name in ["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3", "neox"] {
         let [exact, _] = logits(name, RunPrecision::F32);
         for (precision, allowed) in allowed {
             for found in logits(name, precision) {
