@@ -1,10 +1,12 @@
-//! How elements are stored: plain, or in blocks that share a scale.
+//! How elements are stored: plain, or in blocks that share a scale. The kernels know the types that they multiply with.
 //!
 //! Source: the block layouts of `ggml-quants.c` in <https://github.com/ggml-org/ggml>. Products and sums are in f32,
 //! in the order of the format's reference reader in Python, so that results are the same to the last bit.
 
 use andiron_core::quant::Format;
-use half::{bf16, f16};
+use andiron_kernels::Cpu;
+use andiron_kernels::quant::{self, QuantRef};
+use half::f16;
 
 /// Elements of a block of the "K" types.
 const K: usize = 256;
@@ -83,28 +85,20 @@ impl ElementType {
 
     /// Elements in a block; 1 if elements stand alone.
     pub fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => K,
+        match (self.stored(), self) {
+            (Some(format), _) => format.block_len(),
+            (None, Self::Q2K | Self::Q3K) => K,
+            (None, _) => 1,
         }
     }
 
     /// Bytes that a block takes.
     pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Q4_0 => 18,
-            Self::Q4_1 => 20,
-            Self::Q5_0 => 22,
-            Self::Q5_1 => 24,
-            Self::Q8_0 => 34,
-            Self::Q2K => 84,
-            Self::Q3K => 110,
-            Self::Q4K => 144,
-            Self::Q5K => 176,
-            Self::Q6K => 210,
+        match (self.stored(), self) {
+            (Some(format), _) => format.block_bytes(),
+            (None, Self::Q2K) => 84,
+            (None, Self::Q3K) => 110,
+            (None, _) => 4,
         }
     }
 
@@ -127,20 +121,16 @@ impl ElementType {
 
     /// The elements of whole blocks as f32.
     pub(super) fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
-        match self {
-            Self::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Self::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-            Self::Bf16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-            Self::Q4_0 => blocks(bytes, q4_0),
-            Self::Q4_1 => blocks(bytes, q4_1),
-            Self::Q5_0 => blocks(bytes, q5_0),
-            Self::Q5_1 => blocks(bytes, q5_1),
-            Self::Q8_0 => blocks(bytes, q8_0),
-            Self::Q2K => blocks(bytes, q2_k),
-            Self::Q3K => blocks(bytes, q3_k),
-            Self::Q4K => blocks(bytes, q4_k),
-            Self::Q5K => blocks(bytes, q5_k),
-            Self::Q6K => blocks(bytes, q6_k),
+        match (self.stored(), self) {
+            (Some(format), _) => {
+                let mut values = vec![0.0; bytes.len() / self.block_bytes() * self.block_len()];
+                let matrix = QuantRef::new(format, 1, values.len(), bytes);
+                quant::dequantize(Cpu::detect(1), matrix, 0..1, &mut values);
+                values
+            }
+            (None, Self::Q2K) => blocks(bytes, q2_k),
+            (None, Self::Q3K) => blocks(bytes, q3_k),
+            (None, _) => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
         }
     }
 }
@@ -162,52 +152,6 @@ fn blocks<const BYTES: usize, const LEN: usize>(
 /// The f16 at byte `at`.
 fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
-fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (l, &byte) in block[2..].iter().enumerate() {
-        out[l] = d * (f32::from(byte & 15) - 8.0);
-        out[l + 16] = d * (f32::from(byte >> 4) - 8.0);
-    }
-}
-
-fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    for (l, &byte) in block[4..].iter().enumerate() {
-        out[l] = d * f32::from(byte & 15) + m;
-        out[l + 16] = d * f32::from(byte >> 4) + m;
-    }
-}
-
-/// The fifth bit of element `index`, in its place.
-fn fifth(bits: &[u8], index: usize) -> u8 {
-    ((bits[index / 8] >> (index % 8)) & 1) << 4
-}
-
-fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    let high = &block[2..6];
-    for (l, &byte) in block[6..].iter().enumerate() {
-        out[l] = d * (f32::from(byte & 15 | fifth(high, l)) - 16.0);
-        out[l + 16] = d * (f32::from(byte >> 4 | fifth(high, l + 16)) - 16.0);
-    }
-}
-
-fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
-    let high = &block[4..8];
-    for (l, &byte) in block[8..].iter().enumerate() {
-        out[l] = d * f32::from(byte & 15 | fifth(high, l)) + m;
-        out[l + 16] = d * f32::from(byte >> 4 | fifth(high, l + 16)) + m;
-    }
-}
-
-fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
-    let d = half_at(block, 0);
-    for (value, &byte) in out.iter_mut().zip(&block[2..]) {
-        *value = f32::from(byte as i8) * d;
-    }
 }
 
 fn q2_k(block: &[u8; 84], out: &mut [f32; K]) {
@@ -238,54 +182,4 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; K]) {
 fn two_bits(bytes: &[u8], index: usize) -> u8 {
     let (half, within) = (index / 128, index % 128);
     (bytes[half * 32 + within % 32] >> (2 * (within / 32))) & 3
-}
-
-/// Scale and minimum of each 32 elements: 6 bits each, the upper ones of the last four beside the first four.
-fn scales_and_minima(packed: &[u8]) -> [(f32, f32); 8] {
-    std::array::from_fn(|j| {
-        let (scale, min) = if j < 4 {
-            (packed[j] & 63, packed[j + 4] & 63)
-        } else {
-            let upper = |byte: u8| (byte >> 2) & 0x30;
-            (packed[j + 4] & 15 | upper(packed[j - 4]), packed[j + 4] >> 4 | upper(packed[j]))
-        };
-        (f32::from(scale), f32::from(min))
-    })
-}
-
-fn q4_k(block: &[u8; 144], out: &mut [f32; K]) {
-    let (d, d_min) = (half_at(block, 0), half_at(block, 2));
-    let low = &block[16..];
-    for (group, (scale, min)) in scales_and_minima(&block[4..16]).into_iter().enumerate() {
-        let (dl, ml) = (d * scale, d_min * min);
-        for l in 0..32 {
-            let nibble = (low[group / 2 * 32 + l] >> (4 * (group % 2))) & 15;
-            out[group * 32 + l] = dl * f32::from(nibble) - ml;
-        }
-    }
-}
-
-fn q5_k(block: &[u8; 176], out: &mut [f32; K]) {
-    let (d, d_min) = (half_at(block, 0), half_at(block, 2));
-    let (high, low) = (&block[16..48], &block[48..]);
-    for (group, (scale, min)) in scales_and_minima(&block[4..16]).into_iter().enumerate() {
-        let (dl, ml) = (d * scale, d_min * min);
-        for l in 0..32 {
-            let nibble = (low[group / 2 * 32 + l] >> (4 * (group % 2))) & 15;
-            let bit = (high[l] >> group) & 1;
-            out[group * 32 + l] = dl * f32::from(nibble | bit << 4) - ml;
-        }
-    }
-}
-
-fn q6_k(block: &[u8; 210], out: &mut [f32; K]) {
-    let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-    let d = half_at(block, 208);
-    for (index, value) in out.iter_mut().enumerate() {
-        let dl = d * f32::from(scales[index / 16] as i8);
-        let (half, within) = (index / 128, index % 128);
-        let nibble = (low[half * 64 + within % 64] >> (4 * (within / 64))) & 15;
-        let bits = two_bits(high, index);
-        *value = dl * (f32::from(nibble | bits << 4) - 32.0);
-    }
 }
