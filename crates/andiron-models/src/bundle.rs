@@ -119,8 +119,8 @@ impl DecoderBundle {
         Self::open_at(dir, RunPrecision::F32, device)
     }
 
-    /// The same, to be run as exact as `precision` says, which is for inference: a model whose weights are
-    /// [stored](RunPrecision::is_stored) in few bits cannot be trained or saved.
+    /// The same, to be run as exact as `precision` says, which is for inference: weights that are
+    /// [stored](RunPrecision::is_stored) in few bits cannot be trained. Saved, they are the numbers they stand for.
     ///
     /// # Errors
     /// As [`DecoderBundle::open`].
@@ -162,7 +162,7 @@ impl DecoderBundle {
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
         let config = self.config.to_value().expect("configurations are plain data");
-        save_model(&self.model, &config, dir)?;
+        save_model(&self.plain_model(), &config, dir)?;
         write_json(&dir.join(GENERATION), &self.generation)
     }
 
@@ -179,8 +179,17 @@ impl DecoderBundle {
             shape: parameter.shape,
             read: parameter.read,
         };
-        let tensors: Vec<_> = weights::parameters(&self.model).into_iter().map(tensor).collect();
+        let tensors: Vec<_> = weights::parameters(&self.plain_model()).into_iter().map(tensor).collect();
         Ok(gguf::write(path, &model, &tensors)?)
+    }
+
+    /// The model with all its weights as plain numbers: a parameter's own are not what it stands for if they are stored
+    /// in few bits.
+    fn plain_model(&self) -> DecoderModel {
+        match self.precision.is_stored() {
+            true => self.model.clone().materialize(),
+            false => self.model.clone(),
+        }
     }
 
     /// How exact the model is run.

@@ -10,6 +10,9 @@ use andiron_core::quant::Format;
 ///
 /// Matrices in a GGUF file that are stored in blocks stay as they are at [`Bf16`](Self::Bf16) and below: expanding them
 /// would cost time and gain nothing. Norms, biases and tables of positions are f32 always.
+///
+/// Products of up to four rows are not rounded, those of more are: but in f32, tokens that are read together may differ
+/// from the same read one by one by as much as rounding to bf16 does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RunPrecision {
     /// Weights in f32, nothing rounded: the reference.

@@ -49,3 +49,17 @@ fn fewer_bits_change_little() {
         }
     }
 }
+
+#[test]
+fn saved_weights_are_the_numbers_they_stand_for() {
+    for (name, precision) in [("gpt2", RunPrecision::Bf16), ("llama", RunPrecision::Int8)] {
+        let stored = DecoderBundle::open_at(&fixture(name), precision, &device()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        stored.save(dir.path()).unwrap();
+        // Its products are those of the stored one, which with so few rows rounds in attention only.
+        let plain = DecoderBundle::open_at(dir.path(), RunPrecision::Mixed, &device()).unwrap();
+        let read = |bundle: &DecoderBundle| bundle.extend(&mut bundle.begin(), &PROMPT[..4], Logits::All);
+        let difference = difference(&read(&plain), &read(&stored));
+        assert!(difference <= 1e-5, "{name} {precision}: {difference}");
+    }
+}
