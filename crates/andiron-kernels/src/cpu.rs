@@ -15,7 +15,7 @@ pub enum Isa {
     Avx2,
     /// 16 numbers at a time: AVX-512F.
     Avx512,
-    /// The same, and products of pairs of bf16: AVX-512 with F, BW, VL and BF16.
+    /// The same, and products of pairs of bf16 and of fours of bytes: AVX-512 with F, BW, VL, VNNI and BF16.
     Avx512Bf16,
 }
 
@@ -139,6 +139,7 @@ fn detect() -> Isa {
     let avx512 = avx2 && is_x86_feature_detected!("avx512f");
     let bf16 = is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("avx512bf16");
     match (avx2, avx512) {
         (_, true) if bf16 => Isa::Avx512Bf16,
