@@ -17,11 +17,13 @@ pub enum Isa {
     Avx512,
     /// The same, and products of pairs of bf16 and of fours of bytes: AVX-512 with F, BW, VL, VNNI and BF16.
     Avx512Bf16,
+    /// The same, and products of whole tiles of bf16: AMX with TILE and BF16, where the system lets a process use it.
+    Amx,
 }
 
 impl Isa {
     /// All members, plainest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// The widest set this machine has; detected once per process.
     pub fn best() -> Self {
@@ -47,6 +49,7 @@ impl fmt::Display for Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
+            Self::Amx => "amx",
         })
     }
 }
@@ -135,6 +138,7 @@ impl Cpu {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
+    use crate::gemm::amx;
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f");
     let bf16 = is_x86_feature_detected!("avx512bw")
@@ -142,6 +146,7 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512vnni")
         && is_x86_feature_detected!("avx512bf16");
     match (avx2, avx512) {
+        (_, true) if bf16 && amx::available() => Isa::Amx,
         (_, true) if bf16 => Isa::Avx512Bf16,
         (_, true) => Isa::Avx512,
         (true, false) => Isa::Avx2,

@@ -7,6 +7,8 @@
 //! <https://doi.org/10.1145/1356052.1356053>; Van Zee and van de Geijn 2015, "BLIS",
 //! <https://doi.org/10.1145/2764454>.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod block;
 mod gemv;
 pub(crate) mod pack;
@@ -120,6 +122,13 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
         gemv::few_rows(cpu, a, b, epilogue, c);
     } else if one_column {
         gemv::few_rows(cpu, b.t(), a.t(), epilogue, c);
+    } else if cfg!(target_arch = "x86_64") && precision == Precision::Mixed && cpu.isa.available() == Isa::Amx
+    {
+        // SAFETY: `available` never names a set that this machine lacks; all operands lie in their slices.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            amx::matmul(cpu, a, b, epilogue, c)
+        };
     } else {
         blocked(cpu, a, b, epilogue, c);
     }

@@ -128,7 +128,7 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
-                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => $scalar($($arg),*),
             }
@@ -160,7 +160,7 @@ macro_rules! dispatch {
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
-                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
                 // SAFETY: the contract of the kernel is the caller's.
                 _ => unsafe { $scalar($($arg),*) },
@@ -214,9 +214,9 @@ macro_rules! dispatch_products {
                     (Scalar, _) => $scalar(precision, $($arg),*),
                     (Avx2, F32) => versions::avx2(Eight::new(), Whole, $($arg),*),
                     (Avx2, Mixed) => versions::avx2(Eight::new(), Rounded, $($arg),*),
-                    (Avx512 | Avx512Bf16, F32) => versions::avx512(Sixteen::new(), Whole, $($arg),*),
+                    (Avx512 | Avx512Bf16 | Amx, F32) => versions::avx512(Sixteen::new(), Whole, $($arg),*),
                     (Avx512, Mixed) => versions::avx512(Sixteen::new(), Rounded, $($arg),*),
-                    (Avx512Bf16, Mixed) => versions::pairs(Sixteen::new(), Pairs::new(), $($arg),*),
+                    (Avx512Bf16 | Amx, Mixed) => versions::pairs(Sixteen::new(), Pairs::new(), $($arg),*),
                 }
             }
             // SAFETY: the contract of the kernel is the caller's.

@@ -1,0 +1,537 @@
+//! Products of bf16 on processors that multiply tiles: AMX.
+//!
+//! A tile register holds 16 rows of 64 bytes. One instruction takes 16 rows of 16 words (two bf16 each) and 16 words of
+//! 16 columns, and adds 16 x 16 sums of 32 products. Both operands are packed into such tiles, one after another along
+//! the depth; four tiles of sums (32 x 32) stay in registers, so that each tile is used twice as often as it is loaded.
+//!
+//! Source: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::block::Strided;
+use super::pack::{Line, Scratch};
+use super::words::bits;
+use super::{Epilogue, MatRef};
+use crate::Cpu;
+use crate::parallel::{self, Shared};
+
+/// Lanes of a tile, rows or columns, and the words that each has.
+const TILE: usize = 16;
+/// Steps of the depth in a tile.
+const STEPS: usize = 2 * TILE;
+/// Words of a tile.
+const TILE_WORDS: usize = TILE * TILE;
+/// Rows and columns whose sums stay in registers.
+const SQUARE: usize = 2 * TILE;
+/// Depth that is multiplied at a time, in tiles: two tiles of columns then fill two thirds of a first-level cache.
+const DEPTH: usize = 12;
+/// Most rows and columns of a thread's rectangle: its sums and what it reads at a time fill two thirds of a second-level
+/// cache.
+const ROWS: usize = 256;
+const COLS: usize = 512;
+/// Numbers of either operand that are packed at a time: 8 MiB of bf16.
+const PACKED: usize = 1 << 22;
+
+/// Whether this process may use tiles of bf16, which it asks the system for: their state is 8 KiB a thread.
+pub(crate) fn available() -> bool {
+    let leaf = __cpuid_count(7, 0);
+    let (bf16, tiles) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
+    bf16 & tiles == 1 && permitted()
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn permitted() -> bool {
+    const ARCH_PRCTL: usize = 158;
+    const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+    const XFEATURE_XTILEDATA: usize = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: the system call takes two numbers and touches no memory of ours.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn permitted() -> bool {
+    false
+}
+
+/// `c = a b`, factors rounded to bf16.
+///
+/// Both operands are packed whole, each number once, before any is multiplied: packing is what takes most of the time.
+///
+/// # Safety
+/// [`available`] said yes on this machine; the shapes are those of [`super::matmul`], which has checked that the operands
+/// lie in their slices.
+pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    let tiles = k.div_ceil(STEPS);
+    let at_a_time = |lanes: usize| lanes.min((PACKED / (tiles * STEPS)).max(SQUARE) / SQUARE * SQUARE);
+    let (rows, cols) = (at_a_time(m), at_a_time(n));
+    let room = |lanes: usize| lanes.next_multiple_of(SQUARE) * tiles * TILE;
+    let mut scratch = Scratch::take(room(rows) + room(cols));
+    let a_packed = scratch.pointer().cast::<u32>();
+    // SAFETY: the scratch memory has room for both.
+    let b_packed = unsafe { a_packed.add(room(rows)) };
+    let c = Shared::new(c);
+    for i in (0..m).step_by(rows) {
+        let rows = rows.min(m - i);
+        let a_lanes =
+            Strided { start: a.data[i * a.row_stride..].as_ptr(), lane: a.row_stride, depth: a.col_stride };
+        // SAFETY: the lanes exist, and so does the room.
+        unsafe { pack::<true>(cpu, a_lanes, (rows, k), a_packed) };
+        for j in (0..n).step_by(cols) {
+            let cols = cols.min(n - j);
+            let b_lanes = Strided {
+                start: b.data[j * b.col_stride..].as_ptr(),
+                lane: b.col_stride,
+                depth: b.row_stride,
+            };
+            // SAFETY: as above.
+            unsafe { pack::<false>(cpu, b_lanes, (cols, k), b_packed) };
+            let product = Product {
+                m: rows,
+                n: cols,
+                tiles,
+                a: a_packed,
+                b: b_packed,
+                c: c.pointer(i * n + j),
+                c_stride: n,
+                bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[j..].as_ptr()),
+                accumulate: epilogue.accumulate,
+            };
+            // SAFETY: both operands are packed.
+            unsafe { product.multiply(cpu) };
+        }
+    }
+}
+
+/// A product of packed operands.
+struct Product {
+    m: usize,
+    n: usize,
+    /// Of the depth.
+    tiles: usize,
+    a: *const u32,
+    b: *const u32,
+    c: *mut f32,
+    c_stride: usize,
+    /// Null if there is none.
+    bias: *const f32,
+    accumulate: bool,
+}
+
+// SAFETY: what the pointers reach is read by all, and written in rectangles that are disjoint.
+unsafe impl Sync for Product {}
+
+impl Product {
+    /// # Safety
+    /// `a` and `b` hold what the sizes say, `c` is writable by nobody else; tiles are available.
+    unsafe fn multiply(&self, cpu: Cpu) {
+        /// Multiply-adds that are worth another thread (about 5 µs).
+        const THREAD_WORK: usize = 1 << 22;
+        let step = |lanes: usize, most: usize| lanes.div_ceil(lanes.div_ceil(most)).next_multiple_of(SQUARE);
+        let (rows, cols) = (step(self.m, ROWS), step(self.n, COLS));
+        let (row_parts, col_parts) = (self.m.div_ceil(rows), self.n.div_ceil(cols));
+        let work = self.m * self.n * self.tiles * STEPS;
+        let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK), ..cpu };
+        parallel::tasks(cpu, row_parts * col_parts, |part| {
+            let (i, j) = (part % row_parts * rows, part / row_parts * cols);
+            // SAFETY: the caller's promise; rectangles are disjoint, and a thread uses tiles for one at a time.
+            unsafe {
+                let _tiles = Tiles::configure();
+                self.rectangle(i..self.m.min(i + rows), j..self.n.min(j + cols));
+            }
+        });
+    }
+
+    /// # Safety
+    /// As for [`multiply`](Self::multiply), with tiles configured; nobody else writes this rectangle.
+    unsafe fn rectangle(&self, rows: Range<usize>, cols: Range<usize>) {
+        let &Self { tiles, a, b, c, c_stride, bias, accumulate, .. } = self;
+        for tile in (0..tiles).step_by(DEPTH) {
+            let first = tile == 0;
+            for j in cols.clone().step_by(SQUARE) {
+                for i in rows.clone().step_by(SQUARE) {
+                    // SAFETY: all indices are within the operands.
+                    unsafe {
+                        let square = Square {
+                            a: a.add((i / TILE * tiles + tile) * TILE_WORDS),
+                            b: b.add((j / TILE * tiles + tile) * TILE_WORDS),
+                            tiles,
+                            depth: DEPTH.min(tiles - tile),
+                            c: c.add(i * c_stride + j),
+                            c_stride,
+                            rows: SQUARE.min(rows.end - i),
+                            cols: SQUARE.min(cols.end - j),
+                            bias: if first && !bias.is_null() { bias.add(j) } else { std::ptr::null() },
+                            accumulate: accumulate || !first,
+                        };
+                        square.multiply();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Tile registers in the shape used here: eight of 16 rows of 64 bytes.
+struct Tiles;
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Tiles {
+    /// # Safety
+    /// Tiles are available; nobody else on this thread uses tiles until the value is dropped.
+    unsafe fn configure() -> Self {
+        let mut config =
+            TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        config.row_bytes[..8].fill(64);
+        config.rows[..8].fill(16);
+        // SAFETY: the instruction exists and reads 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
+        Self
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: the instruction exists where a value was made. A thread without tiles is cheaper to switch.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// Up to [`SQUARE`] rows and columns of the product.
+#[derive(Clone, Copy)]
+struct Square {
+    a: *const u32,
+    b: *const u32,
+    /// From one row of tiles to the next.
+    tiles: usize,
+    /// Of them, those to multiply.
+    depth: usize,
+    c: *mut f32,
+    c_stride: usize,
+    rows: usize,
+    cols: usize,
+    bias: *const f32,
+    accumulate: bool,
+}
+
+/// Where sums start from: rows `stride` numbers apart.
+#[derive(Clone, Copy)]
+struct Start {
+    from: *const f32,
+    stride: usize,
+}
+
+impl Square {
+    /// # Safety
+    /// `a` and `b` have two rows of `depth` tiles each, `c` and `bias` what [`Product`] says; tiles are configured.
+    #[inline(always)]
+    unsafe fn multiply(self) {
+        let Self { c, c_stride, rows, cols, bias, accumulate, .. } = self;
+        let whole = rows == SQUARE && cols == SQUARE;
+        static ZERO: [Line; 2] = [Line([0.0; 16]); 2];
+        // SAFETY: the caller's promise; what starts from one row has a stride of 0.
+        unsafe {
+            match (bias.is_null(), accumulate) {
+                (true, true) if whole => self.run(Start { from: c, stride: c_stride }, c, c_stride),
+                (true, false) if whole => {
+                    self.run(Start { from: ZERO.as_ptr().cast(), stride: 0 }, c, c_stride)
+                }
+                (false, false) if whole => self.run(Start { from: bias, stride: 0 }, c, c_stride),
+                _ => self.at_an_edge(),
+            }
+        }
+    }
+
+    /// The same by way of a square of which all rows and columns exist.
+    ///
+    /// # Safety
+    /// As for [`multiply`](Self::multiply).
+    #[inline(never)]
+    unsafe fn at_an_edge(self) {
+        let Self { c, c_stride, rows, cols, bias, accumulate, .. } = self;
+        let mut room = [Line([0.0; 16]); 2 * SQUARE];
+        let room: *mut f32 = room.as_mut_ptr().cast();
+        // SAFETY: rows and columns that exist are read and written; the room has all.
+        unsafe {
+            for i in 0..rows {
+                for j in 0..cols {
+                    let bias = if bias.is_null() { 0.0 } else { *bias.add(j) };
+                    let old = if accumulate { *c.add(i * c_stride + j) } else { 0.0 };
+                    *room.add(i * SQUARE + j) = old + bias;
+                }
+            }
+            self.run(Start { from: room, stride: SQUARE }, room, SQUARE);
+            for i in 0..rows {
+                std::ptr::copy_nonoverlapping(room.add(i * SQUARE), c.add(i * c_stride), cols);
+            }
+        }
+    }
+
+    /// `to = start + a b`.
+    ///
+    /// # Safety
+    /// As for [`multiply`](Self::multiply); `start` is readable and `to` writable for all rows and columns of a square.
+    #[inline(always)]
+    unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
+        let Self { a, b, tiles, depth, .. } = self;
+        for i in 0..SQUARE {
+            let row = to.wrapping_add(i * to_stride);
+            // SAFETY: it is a hint.
+            unsafe { asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) row, options(nostack)) };
+        }
+        // SAFETY: the caller's promise. The registers that the compiler knows are declared; it never uses tiles.
+        unsafe {
+            asm!(
+                "tileloadd tmm0, [{s0} + {ss}]",
+                "tileloadd tmm1, [{s0} + {ss} + 64]",
+                "tileloadd tmm2, [{s1} + {ss}]",
+                "tileloadd tmm3, [{s1} + {ss} + 64]",
+                "2:",
+                "tileloadd tmm4, [{a0} + {line}]",
+                "tileloadd tmm6, [{b0} + {line}]",
+                "tileloadd tmm7, [{b1} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                ".set i, 0",
+                ".rept 16",
+                "prefetcht0 [{a0} + 2048 + 64*i]",
+                "prefetcht0 [{a1} + 2048 + 64*i]",
+                ".set i, i+1",
+                ".endr",
+                "add {a0}, 1024",
+                "add {a1}, 1024",
+                "add {b0}, 1024",
+                "add {b1}, 1024",
+                "dec {depth}",
+                "jnz 2b",
+                "tilestored [{c0} + {cs}], tmm0",
+                "tilestored [{c0} + {cs} + 64], tmm1",
+                "tilestored [{c1} + {cs}], tmm2",
+                "tilestored [{c1} + {cs} + 64], tmm3",
+                a0 = inout(reg) a => _,
+                a1 = inout(reg) a.add(tiles * TILE_WORDS) => _,
+                b0 = inout(reg) b => _,
+                b1 = inout(reg) b.add(tiles * TILE_WORDS) => _,
+                depth = inout(reg) depth => _,
+                line = in(reg) 64usize,
+                s0 = in(reg) start.from,
+                s1 = in(reg) start.from.add(TILE * start.stride),
+                ss = in(reg) 4 * start.stride,
+                c0 = in(reg) to,
+                c1 = in(reg) to.add(TILE * to_stride),
+                cs = in(reg) 4 * to_stride,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+/// Packs lanes into tiles, those of the same lanes one after another along the depth; what is missing to whole squares
+/// and tiles is 0. A row of a tile is a lane if `LANES` (the left operand), else a word of all lanes (the right one).
+///
+/// # Safety
+/// `from` is readable for these lanes and depths, `to` writable for lanes rounded up to squares and depths to tiles;
+/// tiles are available.
+unsafe fn pack<const LANES: bool>(cpu: Cpu, from: Strided, (lanes, depth): (usize, usize), to: *mut u32) {
+    let (groups, tiles) = (lanes.next_multiple_of(SQUARE) / TILE, depth.div_ceil(STEPS));
+    let packing = Packing { from, lanes, depth, tiles, to };
+    // A tile takes as long as a thousand multiply-adds; what follows each other in memory is read in this order.
+    if from.depth == 1 {
+        parallel::rows(cpu, groups, tiles << 10, 1, |groups| {
+            // SAFETY: the caller's promise; what has tiles of bf16 has the vector instructions.
+            groups.for_each(|group| unsafe { packing.tiles::<LANES>(group..group + 1, 0..tiles) });
+        });
+    } else {
+        parallel::rows(cpu, tiles, groups << 10, 1, |tiles| {
+            // SAFETY: as above.
+            tiles.for_each(|tile| unsafe { packing.tiles::<LANES>(0..groups, tile..tile + 1) });
+        });
+    }
+}
+
+/// An operand on its way into tiles.
+struct Packing {
+    from: Strided,
+    lanes: usize,
+    depth: usize,
+    tiles: usize,
+    to: *mut u32,
+}
+
+// SAFETY: `from` is only read, and every tile of `to` is written by one thread.
+unsafe impl Sync for Packing {}
+
+impl Packing {
+    /// # Safety
+    /// As for [`pack`]; nobody else writes these tiles.
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn tiles<const LANES: bool>(&self, groups: Range<usize>, tiles: Range<usize>) {
+        let from = self.from;
+        for (group, tile) in groups.flat_map(|group| tiles.clone().map(move |tile| (group, tile))) {
+            let (lane, l) = (group * TILE, tile * STEPS);
+            let part = Part {
+                from: Strided { start: from.start.wrapping_add(lane * from.lane + l * from.depth), ..from },
+                lanes: TILE.min(self.lanes.saturating_sub(lane)),
+                depth: STEPS.min(self.depth - l),
+            };
+            // SAFETY: a part reads only the lanes and depths that exist; the tile has room.
+            unsafe {
+                let rows = match (from.depth, from.lane) {
+                    (1, _) if LANES => part.lanes(),
+                    (1, _) => turn(part.lanes()),
+                    (_, 1) if LANES => turn(part.words()),
+                    (_, 1) => part.words(),
+                    _ if LANES => part.scattered(),
+                    _ => turn(part.scattered()),
+                };
+                let to = self.to.add((group * self.tiles + tile) * TILE_WORDS);
+                for (i, row) in rows.into_iter().enumerate() {
+                    _mm512_store_si512(to.add(i * TILE).cast(), row);
+                }
+            }
+        }
+    }
+}
+
+/// What one tile is made of: up to 16 lanes of up to 32 steps.
+#[derive(Clone, Copy)]
+struct Part {
+    from: Strided,
+    lanes: usize,
+    depth: usize,
+}
+
+impl Part {
+    /// The words of each lane; lanes lie along the depth.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn lanes(self) -> [__m512i; TILE] {
+        let Self { from, lanes, depth } = self;
+        let (low, high) = (first(depth), first(depth.saturating_sub(16)));
+        let mut rows = [_mm512_setzero_si512(); TILE];
+        for (i, row) in rows.iter_mut().enumerate().take(lanes) {
+            let start = from.start.wrapping_add(i * from.lane);
+            // SAFETY: the masks keep within the depth of a lane that exists.
+            *row = unsafe {
+                words(_mm512_maskz_loadu_ps(low, start), _mm512_maskz_loadu_ps(high, start.wrapping_add(16)))
+            };
+        }
+        rows
+    }
+
+    /// The lanes of each word; lanes lie side by side.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn words(self) -> [__m512i; TILE] {
+        let Self { from, lanes, depth } = self;
+        // Lane `i` of both halves, one behind the other.
+        let order = _mm512_set_epi16(
+            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+            18, 2, 17, 1, 16, 0,
+        );
+        let mask = first(lanes);
+        let mut rows = [_mm512_setzero_si512(); TILE];
+        for (word, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
+            let start = from.start.wrapping_add(2 * word * from.depth);
+            let second = if 2 * word + 1 < depth { mask } else { 0 };
+            // SAFETY: the masks keep within the lanes of depths that exist.
+            let halves = unsafe {
+                words(
+                    _mm512_maskz_loadu_ps(mask, start),
+                    _mm512_maskz_loadu_ps(second, start.wrapping_add(from.depth)),
+                )
+            };
+            *row = _mm512_permutexvar_epi16(order, halves);
+        }
+        rows
+    }
+
+    /// The words of each lane; there are gaps in both directions.
+    #[inline(never)]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn scattered(self) -> [__m512i; TILE] {
+        let Self { from, lanes, depth } = self;
+        let mut rows = [[0u32; TILE]; TILE];
+        for (lane, row) in rows.iter_mut().enumerate().take(lanes) {
+            for l in 0..depth {
+                // SAFETY: the lane and the depth exist.
+                let x = unsafe { *from.start.add(lane * from.lane + l * from.depth) };
+                row[l / 2] |= u32::from(bits(x)) << (l % 2 * 16);
+            }
+        }
+        // SAFETY: both are 16 rows of 64 bytes.
+        unsafe { std::mem::transmute::<[[u32; TILE]; TILE], [__m512i; TILE]>(rows) }
+    }
+}
+
+/// 32 numbers as bf16, those of `low` first.
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+fn words(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the types differ only in what their bits mean.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+#[inline]
+fn first(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
+/// The transpose of 16 rows of 16 words.
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+fn turn(rows: [__m512i; TILE]) -> [__m512i; TILE] {
+    let mut pairs = rows;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    // Each quarter of `fours[4 i + j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
+    let mut fours = pairs;
+    for i in 0..4 {
+        let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
+        fours[4 * i] = _mm512_unpacklo_epi64(a, c);
+        fours[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
+        fours[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
+        fours[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    let mut out = fours;
+    for j in 0..4 {
+        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+        let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        out[j] = _mm512_shuffle_i32x4::<0x88>(even, even_);
+        out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd_);
+        out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even_);
+        out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_);
+    }
+    out
+}
