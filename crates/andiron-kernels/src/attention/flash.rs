@@ -15,7 +15,7 @@ use crate::simd::{Simd, dispatch_products, exp};
 /// Keys per product with the values: their probabilities then fill half of a first-level cache.
 const DEPTH: usize = 256;
 /// The most queries of a block.
-const MAX_BLOCK: usize = 32;
+pub(super) const MAX_BLOCK: usize = 32;
 
 dispatch_products! {
     /// # Safety
@@ -73,18 +73,18 @@ unsafe fn backward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: BackwardVi
 }
 
 /// Hands out consecutive parts of a scratch memory.
-struct Parts {
+pub(super) struct Parts {
     next: *mut f32,
     left: usize,
 }
 
 impl Parts {
-    fn new(scratch: &mut Scratch, len: usize) -> Self {
+    pub(super) fn new(scratch: &mut Scratch, len: usize) -> Self {
         Self { next: scratch.pointer(), left: len }
     }
 
     /// The next `len` numbers, rounded up to whole cache lines.
-    fn take(&mut self, len: usize) -> *mut f32 {
+    pub(super) fn take(&mut self, len: usize) -> *mut f32 {
         let len = len.next_multiple_of(16);
         assert!(len <= self.left, "the parts are longer than the scratch memory");
         let part = self.next;
@@ -135,29 +135,10 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
             let q_panel = columns::<S, P, NR>(words, q_numbers, dim, q_room);
             products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_panel, dim_words), scores);
 
-            let mut factors = [0.0; MAX_BLOCK];
-            for column in (0..NR).step_by(S::LANES) {
-                let first = view.end_of(start);
-                let (max, sum) = softmax_column::<S, NR>(s, scores.add(column), column, (first, seen));
-                let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
-                s.store(&mut sums, sum);
-                s.store(&mut maxima, max);
-                for lane in 0..S::LANES.min(block.saturating_sub(column)) {
-                    *lse.add(start + column + lane) = maxima[lane] + sums[lane].ln();
-                }
-                // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
-                let none = s.at_least(s.splat(0.0), sum);
-                let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
-                s.store(&mut factors[column..], factor);
-            }
+            let factors = softmax_block::<S, NR>(s, scores, (view, start), lse);
             let weights = columns::<S, P, NR>(words, scores, seen, weights_room);
             weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, seen), means);
-            for d in 0..dim {
-                for column in (0..NR).step_by(S::LANES) {
-                    let to = means.add(d * NR + column);
-                    s.store_to(to, s.mul(s.load_from(to), s.load(&factors[column..])));
-                }
-            }
+            scale_columns::<S, NR>(s, means, dim, factors);
             untranspose::<NR>(means, (block, dim), out.add(start * out_stride), out_stride);
         }
     }
@@ -204,7 +185,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
         let keys_transposed = transposed::<S, P, MR>(words, k, kv_stride, keys, dim, k_room);
         for start in (0..queries).step_by(NR) {
             let block = NR.min(queries - start);
-            let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
+            let seen = head.seen_by(start + block - 1);
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
             let dout = dout.add(start * out_stride);
             pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, numbers);
@@ -212,36 +193,9 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             words.panels::<NR>(Strided { start: numbers, lane: 1, depth: NR }, NR, dim, q_room);
             let across = Strided { start: dout, lane: out_stride, depth: 1 };
             words.panels::<NR>(across, block, dim, dout_room);
-            let mut offsets = [f32::INFINITY; MAX_BLOCK];
-            for (i, offset) in offsets.iter_mut().enumerate().take(block) {
-                let lse = *lse.add(start + i);
-                // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
-                *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
-            }
             products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, seen), (dout_room, dim_words), slopes);
-            for column in (0..NR).step_by(S::LANES) {
-                let lanes = s.add(s.indices(), s.splat(column as f32));
-                let offset = s.load(&offsets[column..]);
-                // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
-                // where factors are rounded, the two would not cancel.
-                let mut mean = s.splat(0.0);
-                for j in 0..seen {
-                    let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                    let mut x = s.sub(s.load_from(score), offset);
-                    if j as isize >= first {
-                        x = mask(s, x, lanes, j as isize - first);
-                    }
-                    let p = exp(s, x);
-                    mean = s.fma(p, s.load_from(slope), mean);
-                    s.store_to(score, p);
-                }
-                for j in 0..seen {
-                    let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                    let p = s.mul(s.load_from(score), s.splat(scale));
-                    s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
-                }
-            }
+            slopes_block::<S, NR>(s, (scores, slopes), (head, start), lse);
             let rows = (seen, block);
             let (to_dv, to_dk) = ((dv, kv_stride), (dk, kv_stride));
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
@@ -402,6 +356,109 @@ fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target
     Target { c, stride: NR, rows, cols: NR, bias: std::ptr::null(), accumulate }
 }
 
+/// Turns the scores of a block of queries, `[keys, NR]`, into exponentials, writes the logarithms of their sums behind
+/// `lse`, and returns what the exponentials are to be multiplied with.
+///
+/// # Safety
+/// `scores` is readable and writable for the keys that the block sees, `lse` writable for all queries.
+#[inline(always)]
+pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
+    s: S,
+    scores: *mut f32,
+    (view, start): (HeadView, usize),
+    lse: *mut f32,
+) -> [f32; MAX_BLOCK] {
+    let block = NR.min(view.queries - start);
+    let (first, seen) = (view.end_of(start), view.seen_by(start + block - 1));
+    let mut factors = [0.0; MAX_BLOCK];
+    for column in (0..NR).step_by(S::LANES) {
+        // SAFETY: the caller's promise.
+        let (max, sum) = unsafe { softmax_column::<S, NR>(s, scores.add(column), column, (first, seen)) };
+        let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
+        s.store(&mut sums, sum);
+        s.store(&mut maxima, max);
+        for lane in 0..S::LANES.min(block.saturating_sub(column)) {
+            // SAFETY: the query exists.
+            unsafe { *lse.add(start + column + lane) = maxima[lane] + sums[lane].ln() };
+        }
+        // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
+        let none = s.at_least(s.splat(0.0), sum);
+        let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
+        s.store(&mut factors[column..], factor);
+    }
+    factors
+}
+
+/// Multiplies each column of `[rows, NR]` with its factor.
+///
+/// # Safety
+/// `x` is readable and writable for that many rows.
+#[inline(always)]
+pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
+    s: S,
+    x: *mut f32,
+    rows: usize,
+    factors: [f32; MAX_BLOCK],
+) {
+    for row in 0..rows {
+        for column in (0..NR).step_by(S::LANES) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let x = x.add(row * NR + column);
+                s.store_to(x, s.mul(s.load_from(x), s.load(&factors[column..])));
+            }
+        }
+    }
+}
+
+/// Turns the scores of a block of queries, `[keys, NR]`, into probabilities, and the slopes of those probabilities into
+/// the slopes of the scores, times the scale.
+///
+/// # Safety
+/// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries.
+#[inline(always)]
+pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
+    s: S,
+    (scores, slopes): (*mut f32, *mut f32),
+    (head, start): (HeadView, usize),
+    lse: *const f32,
+) {
+    let block = NR.min(head.queries - start);
+    let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
+    let mut offsets = [f32::INFINITY; MAX_BLOCK];
+    for (i, offset) in offsets.iter_mut().enumerate().take(block) {
+        // SAFETY: the query exists.
+        let lse = unsafe { *lse.add(start + i) };
+        // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
+        *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
+    }
+    for column in (0..NR).step_by(S::LANES) {
+        let lanes = s.add(s.indices(), s.splat(column as f32));
+        let offset = s.load(&offsets[column..]);
+        // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
+        // where factors are rounded, the two would not cancel.
+        let mut mean = s.splat(0.0);
+        // SAFETY: keys that are seen have room.
+        unsafe {
+            for j in 0..seen {
+                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
+                let mut x = s.sub(s.load_from(score), offset);
+                if j as isize >= first {
+                    x = mask(s, x, lanes, j as isize - first);
+                }
+                let p = exp(s, x);
+                mean = s.fma(p, s.load_from(slope), mean);
+                s.store_to(score, p);
+            }
+            for j in 0..seen {
+                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
+                let p = s.mul(s.load_from(score), s.splat(head.scale));
+                s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
+            }
+        }
+    }
+}
+
 /// Turns a vector of queries' scores into exponentials; returns their maximum (0 if nothing is seen) and
 /// their sum. `first` is the end of the keys that the first query of the block sees, `seen` how many keys any
 /// of them sees.
@@ -450,7 +507,7 @@ fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, ahead: isize) -> S::Vecto
 /// # Safety
 /// `x` is readable and writable for `len` numbers, a multiple of the vector's length.
 #[inline(always)]
-unsafe fn multiply_all<S: Simd>(s: S, x: *mut f32, len: usize, factor: f32) {
+pub(super) unsafe fn multiply_all<S: Simd>(s: S, x: *mut f32, len: usize, factor: f32) {
     for i in (0..len).step_by(S::LANES) {
         // SAFETY: `i + LANES <= len`.
         unsafe { s.store_to(x.add(i), s.mul(s.load_from(x.add(i)), s.splat(factor))) };
@@ -479,7 +536,7 @@ pub(super) unsafe fn dot<S: Simd>(s: S, x: *const f32, y: *const f32, len: usize
 /// # Safety
 /// `from` is `[dim, NR]`, `to` writable for `count` rows of `dim`, `stride` apart.
 #[inline(always)]
-unsafe fn untranspose<const NR: usize>(
+pub(super) unsafe fn untranspose<const NR: usize>(
     from: *const f32,
     (count, dim): (usize, usize),
     to: *mut f32,

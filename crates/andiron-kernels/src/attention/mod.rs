@@ -7,6 +7,8 @@
 //! square. Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>; unlike there, a
 //! query's scores are all present when they are normalised, so nothing is rescaled.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod decode;
 mod flash;
 mod plain;
@@ -126,10 +128,11 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
             unsafe {
                 let out = out.pointer(shape.out_start(batch, head));
                 let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
-                if decode {
-                    decode::one_query(cpu.isa, view, out, lse);
-                } else {
-                    flash::head_forward(how, view, out, lse);
+                match how {
+                    _ if decode => decode::one_query(cpu.isa, view, out, lse),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Amx, Precision::Mixed) => amx::head_forward(view, out, lse),
+                    _ => flash::head_forward(how, view, out, lse),
                 }
             }
         }
@@ -198,7 +201,13 @@ pub fn backward(
                     dv: dv.pointer(v_start),
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
-                unsafe { flash::head_backward(how, view) };
+                unsafe {
+                    match how {
+                        #[cfg(target_arch = "x86_64")]
+                        (Isa::Amx, Precision::Mixed) => amx::head_backward(view),
+                        _ => flash::head_backward(how, view),
+                    }
+                }
             }
         }
     });

@@ -79,15 +79,15 @@ fn check(shape: AttentionShape, causal: bool) {
     let attention = scaled(shape, causal);
     let tensors = Tensors::new(shape);
     let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
-    if Isa::best() >= Isa::Avx512Bf16 {
-        let cpu = Cpu::new(Isa::best(), 1).at(Precision::Mixed);
+    for isa in Isa::supported().filter(|isa| *isa >= Isa::Avx512Bf16) {
+        let cpu = Cpu::new(isa, 1).at(Precision::Mixed);
         let mixed = tensors.run(cpu, attention);
         // Gradients of a key add up over all queries that share its head, and so do what each was rounded by.
         let summands = shape.queries * shape.heads / shape.kv_heads.max(1);
         let of_keys = 1e-2 * (summands as f64).sqrt().max(2.0);
         let tolerances = [2e-2, 2e-2, 2e-2, of_keys, of_keys];
         for (((name, found), wanted), tolerance) in NAMES.iter().zip(&mixed).zip(&plain).zip(tolerances) {
-            assert_close(&format!("mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);
+            assert_close(&format!("{isa} mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);
         }
         assert_eq!(tensors.run(Cpu { threads: 2, ..cpu }, attention), mixed);
     }

@@ -20,11 +20,11 @@ use crate::parallel::{self, Shared};
 /// Lanes of a tile, rows or columns, and the words that each has.
 const TILE: usize = 16;
 /// Steps of the depth in a tile.
-const STEPS: usize = 2 * TILE;
+pub(crate) const STEPS: usize = 2 * TILE;
 /// Words of a tile.
-const TILE_WORDS: usize = TILE * TILE;
+pub(crate) const TILE_WORDS: usize = TILE * TILE;
 /// Rows and columns whose sums stay in registers.
-const SQUARE: usize = 2 * TILE;
+pub(crate) const SQUARE: usize = 2 * TILE;
 /// Depth that is multiplied at a time, in tiles: two tiles of columns then fill two thirds of a first-level cache.
 const DEPTH: usize = 12;
 /// Most rows and columns of a thread's rectangle: its sums and what it reads at a time fill two thirds of a second-level
@@ -79,11 +79,10 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
     let tiles = k.div_ceil(STEPS);
     let at_a_time = |lanes: usize| lanes.min((PACKED / (tiles * STEPS)).max(SQUARE) / SQUARE * SQUARE);
     let (rows, cols) = (at_a_time(m), at_a_time(n));
-    let room = |lanes: usize| lanes.next_multiple_of(SQUARE) * tiles * TILE;
-    let mut scratch = Scratch::take(room(rows) + room(cols));
+    let mut scratch = Scratch::take(room(rows, k) + room(cols, k));
     let a_packed = scratch.pointer().cast::<u32>();
     // SAFETY: the scratch memory has room for both.
-    let b_packed = unsafe { a_packed.add(room(rows)) };
+    let b_packed = unsafe { a_packed.add(room(rows, k)) };
     let c = Shared::new(c);
     for i in (0..m).step_by(rows) {
         let rows = rows.min(m - i);
@@ -103,9 +102,9 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
             let product = Product {
                 m: rows,
                 n: cols,
-                tiles,
-                a: a_packed,
-                b: b_packed,
+                depth: tiles,
+                a: Operand { start: a_packed, tiles },
+                b: Operand { start: b_packed, tiles },
                 c: c.pointer(i * n + j),
                 c_stride: n,
                 bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[j..].as_ptr()),
@@ -117,19 +116,43 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
     }
 }
 
+/// Words that lanes of this depth take as tiles.
+pub(crate) fn room(lanes: usize, depth: usize) -> usize {
+    lanes.next_multiple_of(SQUARE) * depth.div_ceil(STEPS) * TILE
+}
+
+/// Tiles of one operand: 16 lanes after another, each `tiles` long.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    pub(crate) start: *const u32,
+    pub(crate) tiles: usize,
+}
+
+impl Operand {
+    /// The tiles from this one on.
+    ///
+    /// # Safety
+    /// The tile exists.
+    #[inline(always)]
+    unsafe fn from(self, lane: usize, tile: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Self { start: unsafe { self.start.add((lane / TILE * self.tiles + tile) * TILE_WORDS) }, ..self }
+    }
+}
+
 /// A product of packed operands.
-struct Product {
-    m: usize,
-    n: usize,
-    /// Of the depth.
-    tiles: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    c_stride: usize,
+pub(crate) struct Product {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    /// In tiles; at least 1.
+    pub(crate) depth: usize,
+    pub(crate) a: Operand,
+    pub(crate) b: Operand,
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
     /// Null if there is none.
-    bias: *const f32,
-    accumulate: bool,
+    pub(crate) bias: *const f32,
+    pub(crate) accumulate: bool,
 }
 
 // SAFETY: what the pointers reach is read by all, and written in rectangles that are disjoint.
@@ -144,7 +167,7 @@ impl Product {
         let step = |lanes: usize, most: usize| lanes.div_ceil(lanes.div_ceil(most)).next_multiple_of(SQUARE);
         let (rows, cols) = (step(self.m, ROWS), step(self.n, COLS));
         let (row_parts, col_parts) = (self.m.div_ceil(rows), self.n.div_ceil(cols));
-        let work = self.m * self.n * self.tiles * STEPS;
+        let work = self.m * self.n * self.depth * STEPS;
         let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK), ..cpu };
         parallel::tasks(cpu, row_parts * col_parts, |part| {
             let (i, j) = (part % row_parts * rows, part / row_parts * cols);
@@ -156,21 +179,22 @@ impl Product {
         });
     }
 
+    /// Computes some rows and columns, which begin at multiples of [`SQUARE`], on this thread.
+    ///
     /// # Safety
-    /// As for [`multiply`](Self::multiply), with tiles configured; nobody else writes this rectangle.
-    unsafe fn rectangle(&self, rows: Range<usize>, cols: Range<usize>) {
-        let &Self { tiles, a, b, c, c_stride, bias, accumulate, .. } = self;
-        for tile in (0..tiles).step_by(DEPTH) {
+    /// `a` and `b` hold what the sizes say, and nobody else writes this rectangle of `c`; tiles are configured.
+    pub(crate) unsafe fn rectangle(&self, rows: Range<usize>, cols: Range<usize>) {
+        let &Self { depth, a, b, c, c_stride, bias, accumulate, .. } = self;
+        for tile in (0..depth).step_by(DEPTH) {
             let first = tile == 0;
             for j in cols.clone().step_by(SQUARE) {
                 for i in rows.clone().step_by(SQUARE) {
                     // SAFETY: all indices are within the operands.
                     unsafe {
                         let square = Square {
-                            a: a.add((i / TILE * tiles + tile) * TILE_WORDS),
-                            b: b.add((j / TILE * tiles + tile) * TILE_WORDS),
-                            tiles,
-                            depth: DEPTH.min(tiles - tile),
+                            a: a.from(i, tile),
+                            b: b.from(j, tile),
+                            depth: DEPTH.min(depth - tile),
                             c: c.add(i * c_stride + j),
                             c_stride,
                             rows: SQUARE.min(rows.end - i),
@@ -187,7 +211,7 @@ impl Product {
 }
 
 /// Tile registers in the shape used here: eight of 16 rows of 64 bytes.
-struct Tiles;
+pub(crate) struct Tiles;
 
 /// What `ldtilecfg` reads.
 #[repr(C, align(64))]
@@ -202,7 +226,7 @@ struct TileConfig {
 impl Tiles {
     /// # Safety
     /// Tiles are available; nobody else on this thread uses tiles until the value is dropped.
-    unsafe fn configure() -> Self {
+    pub(crate) unsafe fn configure() -> Self {
         let mut config =
             TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
         config.row_bytes[..8].fill(64);
@@ -223,11 +247,9 @@ impl Drop for Tiles {
 /// Up to [`SQUARE`] rows and columns of the product.
 #[derive(Clone, Copy)]
 struct Square {
-    a: *const u32,
-    b: *const u32,
-    /// From one row of tiles to the next.
-    tiles: usize,
-    /// Of them, those to multiply.
+    a: Operand,
+    b: Operand,
+    /// In tiles.
     depth: usize,
     c: *mut f32,
     c_stride: usize,
@@ -296,7 +318,7 @@ impl Square {
     /// As for [`multiply`](Self::multiply); `start` is readable and `to` writable for all rows and columns of a square.
     #[inline(always)]
     unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
-        let Self { a, b, tiles, depth, .. } = self;
+        let Self { a, b, depth, .. } = self;
         for i in 0..SQUARE {
             let row = to.wrapping_add(i * to_stride);
             // SAFETY: it is a hint.
@@ -334,10 +356,10 @@ impl Square {
                 "tilestored [{c0} + {cs} + 64], tmm1",
                 "tilestored [{c1} + {cs}], tmm2",
                 "tilestored [{c1} + {cs} + 64], tmm3",
-                a0 = inout(reg) a => _,
-                a1 = inout(reg) a.add(tiles * TILE_WORDS) => _,
-                b0 = inout(reg) b => _,
-                b1 = inout(reg) b.add(tiles * TILE_WORDS) => _,
+                a0 = inout(reg) a.start => _,
+                a1 = inout(reg) a.start.add(a.tiles * TILE_WORDS) => _,
+                b0 = inout(reg) b.start => _,
+                b1 = inout(reg) b.start.add(b.tiles * TILE_WORDS) => _,
                 depth = inout(reg) depth => _,
                 line = in(reg) 64usize,
                 s0 = in(reg) start.from,
@@ -377,19 +399,42 @@ unsafe fn pack<const LANES: bool>(cpu: Cpu, from: Strided, (lanes, depth): (usiz
     }
 }
 
-/// An operand on its way into tiles.
-struct Packing {
-    from: Strided,
-    lanes: usize,
-    depth: usize,
-    tiles: usize,
-    to: *mut u32,
+/// Lanes on their way into tiles, those of 16 lanes `tiles` long.
+pub(crate) struct Packing {
+    pub(crate) from: Strided,
+    pub(crate) lanes: usize,
+    pub(crate) depth: usize,
+    pub(crate) tiles: usize,
+    pub(crate) to: *mut u32,
 }
 
 // SAFETY: `from` is only read, and every tile of `to` is written by one thread.
 unsafe impl Sync for Packing {}
 
 impl Packing {
+    /// Packs all on this thread, as rows of the left operand if `LANES`, else as columns of the right one.
+    ///
+    /// # Safety
+    /// As for [`pack`].
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    pub(crate) unsafe fn run<const LANES: bool>(&self) {
+        let groups = self.lanes.next_multiple_of(SQUARE) / TILE;
+        // SAFETY: the caller's promise.
+        unsafe { self.tiles::<LANES>(0..groups, 0..self.depth.div_ceil(STEPS)) };
+    }
+
+    /// Lets these lanes, whole groups of 16, be 0 for all of the depth.
+    ///
+    /// # Safety
+    /// `to` has room for them.
+    pub(crate) unsafe fn clear(&self, lanes: Range<usize>) {
+        for group in lanes.start / TILE..lanes.end / TILE {
+            let len = self.depth.div_ceil(STEPS) * TILE_WORDS;
+            // SAFETY: the caller's promise.
+            unsafe { self.to.add(group * self.tiles * TILE_WORDS).write_bytes(0, len) };
+        }
+    }
+
     /// # Safety
     /// As for [`pack`]; nobody else writes these tiles.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
