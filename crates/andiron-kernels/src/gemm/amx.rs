@@ -25,12 +25,13 @@ pub(crate) const STEPS: usize = 2 * TILE;
 pub(crate) const TILE_WORDS: usize = TILE * TILE;
 /// Rows and columns whose sums stay in registers.
 pub(crate) const SQUARE: usize = 2 * TILE;
-/// Depth that is multiplied at a time, in tiles: two tiles of columns then fill two thirds of a first-level cache.
+/// Most of the depth that is multiplied at a time, in tiles: 32 rows and 32 columns of that depth just fill a
+/// first-level cache, and the sums are not loaded and stored too often.
 const DEPTH: usize = 12;
 /// Most rows and columns of a thread's rectangle: its sums and what it reads at a time fill two thirds of a second-level
-/// cache.
-const ROWS: usize = 256;
-const COLS: usize = 512;
+/// cache. It is wide, so that rows of the result are written one after the other.
+const ROWS: usize = 128;
+const COLS: usize = 1024;
 /// Numbers of either operand that are packed at a time: 8 MiB of bf16.
 const PACKED: usize = 1 << 22;
 
@@ -185,16 +186,17 @@ impl Product {
     /// `a` and `b` hold what the sizes say, and nobody else writes this rectangle of `c`; tiles are configured.
     pub(crate) unsafe fn rectangle(&self, rows: Range<usize>, cols: Range<usize>) {
         let &Self { depth, a, b, c, c_stride, bias, accumulate, .. } = self;
-        for tile in (0..depth).step_by(DEPTH) {
+        let step = depth.div_ceil(depth.div_ceil(DEPTH));
+        for tile in (0..depth).step_by(step) {
             let first = tile == 0;
-            for j in cols.clone().step_by(SQUARE) {
-                for i in rows.clone().step_by(SQUARE) {
+            for i in rows.clone().step_by(SQUARE) {
+                for j in cols.clone().step_by(SQUARE) {
                     // SAFETY: all indices are within the operands.
                     unsafe {
                         let square = Square {
                             a: a.from(i, tile),
                             b: b.from(j, tile),
-                            depth: DEPTH.min(depth - tile),
+                            depth: step.min(depth - tile),
                             c: c.add(i * c_stride + j),
                             c_stride,
                             rows: SQUARE.min(rows.end - i),
@@ -259,11 +261,15 @@ struct Square {
     accumulate: bool,
 }
 
-/// Where sums start from: rows `stride` numbers apart.
+/// What sums start from.
 #[derive(Clone, Copy)]
-struct Start {
-    from: *const f32,
-    stride: usize,
+enum Start {
+    Zero,
+    /// Rows `stride` numbers apart.
+    Rows {
+        from: *const f32,
+        stride: usize,
+    },
 }
 
 impl Square {
@@ -273,15 +279,12 @@ impl Square {
     unsafe fn multiply(self) {
         let Self { c, c_stride, rows, cols, bias, accumulate, .. } = self;
         let whole = rows == SQUARE && cols == SQUARE;
-        static ZERO: [Line; 2] = [Line([0.0; 16]); 2];
         // SAFETY: the caller's promise; what starts from one row has a stride of 0.
         unsafe {
             match (bias.is_null(), accumulate) {
-                (true, true) if whole => self.run(Start { from: c, stride: c_stride }, c, c_stride),
-                (true, false) if whole => {
-                    self.run(Start { from: ZERO.as_ptr().cast(), stride: 0 }, c, c_stride)
-                }
-                (false, false) if whole => self.run(Start { from: bias, stride: 0 }, c, c_stride),
+                (true, false) if whole => self.run(Start::Zero, c, c_stride),
+                (true, true) if whole => self.run(Start::Rows { from: c, stride: c_stride }, c, c_stride),
+                (false, false) if whole => self.run(Start::Rows { from: bias, stride: 0 }, c, c_stride),
                 _ => self.at_an_edge(),
             }
         }
@@ -305,7 +308,7 @@ impl Square {
                     *room.add(i * SQUARE + j) = old + bias;
                 }
             }
-            self.run(Start { from: room, stride: SQUARE }, room, SQUARE);
+            self.run(Start::Rows { from: room, stride: SQUARE }, room, SQUARE);
             for i in 0..rows {
                 std::ptr::copy_nonoverlapping(room.add(i * SQUARE), c.add(i * c_stride), cols);
             }
@@ -319,18 +322,28 @@ impl Square {
     #[inline(always)]
     unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
         let Self { a, b, depth, .. } = self;
-        for i in 0..SQUARE {
-            let row = to.wrapping_add(i * to_stride);
-            // SAFETY: it is a hint.
-            unsafe { asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) row, options(nostack)) };
-        }
-        // SAFETY: the caller's promise. The registers that the compiler knows are declared; it never uses tiles.
+        // SAFETY: the caller's promise. The compiler never uses tiles, so that they keep their sums between the blocks.
         unsafe {
+            match start {
+                Start::Zero => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, nomem, preserves_flags),
+                ),
+                Start::Rows { from, stride } => asm!(
+                    "tileloadd tmm0, [{upper} + {step}]",
+                    "tileloadd tmm1, [{upper} + {step} + 64]",
+                    "tileloadd tmm2, [{lower} + {step}]",
+                    "tileloadd tmm3, [{lower} + {step} + 64]",
+                    upper = in(reg) from,
+                    lower = in(reg) from.add(TILE * stride),
+                    step = in(reg) 4 * stride,
+                    options(nostack, readonly, preserves_flags),
+                ),
+            }
             asm!(
-                "tileloadd tmm0, [{s0} + {ss}]",
-                "tileloadd tmm1, [{s0} + {ss} + 64]",
-                "tileloadd tmm2, [{s1} + {ss}]",
-                "tileloadd tmm3, [{s1} + {ss} + 64]",
                 "2:",
                 "tileloadd tmm4, [{a0} + {line}]",
                 "tileloadd tmm6, [{b0} + {line}]",
@@ -340,36 +353,25 @@ impl Square {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                ".set i, 0",
-                ".rept 16",
-                "prefetcht0 [{a0} + 2048 + 64*i]",
-                "prefetcht0 [{a1} + 2048 + 64*i]",
-                ".set i, i+1",
-                ".endr",
                 "add {a0}, 1024",
                 "add {a1}, 1024",
                 "add {b0}, 1024",
                 "add {b1}, 1024",
                 "dec {depth}",
                 "jnz 2b",
-                "tilestored [{c0} + {cs}], tmm0",
-                "tilestored [{c0} + {cs} + 64], tmm1",
-                "tilestored [{c1} + {cs}], tmm2",
-                "tilestored [{c1} + {cs} + 64], tmm3",
+                "tilestored [{upper} + {step}], tmm0",
+                "tilestored [{upper} + {step} + 64], tmm1",
+                "tilestored [{lower} + {step}], tmm2",
+                "tilestored [{lower} + {step} + 64], tmm3",
                 a0 = inout(reg) a.start => _,
                 a1 = inout(reg) a.start.add(a.tiles * TILE_WORDS) => _,
                 b0 = inout(reg) b.start => _,
                 b1 = inout(reg) b.start.add(b.tiles * TILE_WORDS) => _,
                 depth = inout(reg) depth => _,
                 line = in(reg) 64usize,
-                s0 = in(reg) start.from,
-                s1 = in(reg) start.from.add(TILE * start.stride),
-                ss = in(reg) 4 * start.stride,
-                c0 = in(reg) to,
-                c1 = in(reg) to.add(TILE * to_stride),
-                cs = in(reg) 4 * to_stride,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                upper = in(reg) to,
+                lower = in(reg) to.add(TILE * to_stride),
+                step = in(reg) 4 * to_stride,
                 options(nostack),
             );
         }
@@ -439,30 +441,46 @@ impl Packing {
     /// As for [`pack`]; nobody else writes these tiles.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn tiles<const LANES: bool>(&self, groups: Range<usize>, tiles: Range<usize>) {
-        let from = self.from;
-        for (group, tile) in groups.flat_map(|group| tiles.clone().map(move |tile| (group, tile))) {
-            let (lane, l) = (group * TILE, tile * STEPS);
-            let part = Part {
-                from: Strided { start: from.start.wrapping_add(lane * from.lane + l * from.depth), ..from },
-                lanes: TILE.min(self.lanes.saturating_sub(lane)),
-                depth: STEPS.min(self.depth - l),
-            };
-            // SAFETY: a part reads only the lanes and depths that exist; the tile has room.
-            unsafe {
-                let rows = match (from.depth, from.lane) {
-                    (1, _) if LANES => part.lanes(),
-                    (1, _) => turn(part.lanes()),
-                    (_, 1) if LANES => turn(part.words()),
-                    (_, 1) => part.words(),
-                    _ if LANES => part.scattered(),
-                    _ => turn(part.scattered()),
-                };
-                let to = self.to.add((group * self.tiles + tile) * TILE_WORDS);
-                for (i, row) in rows.into_iter().enumerate() {
-                    _mm512_store_si512(to.add(i * TILE).cast(), row);
-                }
+        for group in groups {
+            for tile in tiles.clone() {
+                // SAFETY: the caller's promise.
+                unsafe { self.tile::<LANES>(group, tile) };
             }
         }
+    }
+
+    /// # Safety
+    /// As for [`tiles`](Self::tiles), on a machine that has them.
+    #[inline(always)]
+    unsafe fn tile<const LANES: bool>(&self, group: usize, tile: usize) {
+        let (from, lane, l) = (self.from, group * TILE, tile * STEPS);
+        let part = Part {
+            from: Strided { start: from.start.wrapping_add(lane * from.lane + l * from.depth), ..from },
+            lanes: TILE.min(self.lanes.saturating_sub(lane)),
+            depth: STEPS.min(self.depth - l),
+        };
+        // SAFETY: a part reads only the lanes and depths that exist; the tile has room.
+        unsafe {
+            let to = self.to.add((group * self.tiles + tile) * TILE_WORDS);
+            match (from.depth, from.lane) {
+                (1, _) if LANES => store(&part.lanes(), to),
+                (1, _) => store(&turn(&part.lanes()), to),
+                (_, 1) if LANES => store(&turn(&part.words()), to),
+                (_, 1) => store(&part.words(), to),
+                _ if LANES => store(&part.scattered(), to),
+                _ => store(&turn(&part.scattered()), to),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `to` has room for a tile, at the start of a cache line; the machine has AVX-512F.
+#[inline(always)]
+unsafe fn store(rows: &[__m512i; TILE], to: *mut u32) {
+    for (i, row) in rows.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_store_si512(to.add(i * TILE).cast(), *row) };
     }
 }
 
@@ -476,52 +494,47 @@ struct Part {
 
 impl Part {
     /// The words of each lane; lanes lie along the depth.
-    #[inline]
-    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    #[inline(always)]
     unsafe fn lanes(self) -> [__m512i; TILE] {
         let Self { from, lanes, depth } = self;
         let (low, high) = (first(depth), first(depth.saturating_sub(16)));
-        let mut rows = [_mm512_setzero_si512(); TILE];
-        for (i, row) in rows.iter_mut().enumerate().take(lanes) {
-            let start = from.start.wrapping_add(i * from.lane);
-            // SAFETY: the masks keep within the depth of a lane that exists.
-            *row = unsafe {
-                words(_mm512_maskz_loadu_ps(low, start), _mm512_maskz_loadu_ps(high, start.wrapping_add(16)))
-            };
+        // SAFETY: the masks keep within the depth of lanes that exist.
+        unsafe {
+            let mut rows = [_mm512_setzero_si512(); TILE];
+            for (i, row) in rows.iter_mut().enumerate().take(lanes) {
+                let start = from.start.wrapping_add(i * from.lane);
+                let high = _mm512_maskz_loadu_ps(high, start.wrapping_add(16));
+                *row = words(_mm512_maskz_loadu_ps(low, start), high);
+            }
+            rows
         }
-        rows
     }
 
     /// The lanes of each word; lanes lie side by side.
-    #[inline]
-    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    #[inline(always)]
     unsafe fn words(self) -> [__m512i; TILE] {
         let Self { from, lanes, depth } = self;
-        // Lane `i` of both halves, one behind the other.
-        let order = _mm512_set_epi16(
-            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-            18, 2, 17, 1, 16, 0,
-        );
         let mask = first(lanes);
-        let mut rows = [_mm512_setzero_si512(); TILE];
-        for (word, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
-            let start = from.start.wrapping_add(2 * word * from.depth);
-            let second = if 2 * word + 1 < depth { mask } else { 0 };
-            // SAFETY: the masks keep within the lanes of depths that exist.
-            let halves = unsafe {
-                words(
-                    _mm512_maskz_loadu_ps(mask, start),
-                    _mm512_maskz_loadu_ps(second, start.wrapping_add(from.depth)),
-                )
-            };
-            *row = _mm512_permutexvar_epi16(order, halves);
+        // SAFETY: the masks keep within the lanes of depths that exist.
+        unsafe {
+            // Lane `i` of both halves, one behind the other.
+            let order = _mm512_set_epi16(
+                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+                3, 18, 2, 17, 1, 16, 0,
+            );
+            let mut rows = [_mm512_setzero_si512(); TILE];
+            for (word, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
+                let start = from.start.wrapping_add(2 * word * from.depth);
+                let second = if 2 * word + 1 < depth { mask } else { 0 };
+                let second = _mm512_maskz_loadu_ps(second, start.wrapping_add(from.depth));
+                *row = _mm512_permutexvar_epi16(order, words(_mm512_maskz_loadu_ps(mask, start), second));
+            }
+            rows
         }
-        rows
     }
 
     /// The words of each lane; there are gaps in both directions.
     #[inline(never)]
-    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn scattered(self) -> [__m512i; TILE] {
         let Self { from, lanes, depth } = self;
         let mut rows = [[0u32; TILE]; TILE];
@@ -538,10 +551,12 @@ impl Part {
 }
 
 /// 32 numbers as bf16, those of `low` first.
-#[inline]
-#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-fn words(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: the types differ only in what their bits mean.
+///
+/// # Safety
+/// The machine multiplies bf16.
+#[inline(always)]
+unsafe fn words(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise; the types differ only in what their bits mean.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
@@ -551,32 +566,37 @@ fn first(count: usize) -> __mmask16 {
 }
 
 /// The transpose of 16 rows of 16 words.
-#[inline]
-#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-fn turn(rows: [__m512i; TILE]) -> [__m512i; TILE] {
-    let mut pairs = rows;
-    for i in 0..8 {
-        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+///
+/// # Safety
+/// The machine has AVX-512F.
+#[inline(always)]
+unsafe fn turn(rows: &[__m512i; TILE]) -> [__m512i; TILE] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut pairs = *rows;
+        for i in 0..8 {
+            pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        // Each quarter of `fours[4 i + j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
+        let mut fours = pairs;
+        for i in 0..4 {
+            let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
+            fours[4 * i] = _mm512_unpacklo_epi64(a, c);
+            fours[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
+            fours[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
+            fours[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
+        }
+        let mut out = fours;
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+            let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+            let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+            out[j] = _mm512_shuffle_i32x4::<0x88>(even, even_);
+            out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd_);
+            out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even_);
+            out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_);
+        }
+        out
     }
-    // Each quarter of `fours[4 i + j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
-    let mut fours = pairs;
-    for i in 0..4 {
-        let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
-        fours[4 * i] = _mm512_unpacklo_epi64(a, c);
-        fours[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
-        fours[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
-        fours[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    let mut out = fours;
-    for j in 0..4 {
-        let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-        let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-        let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-        out[j] = _mm512_shuffle_i32x4::<0x88>(even, even_);
-        out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd_);
-        out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even_);
-        out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_);
-    }
-    out
 }
