@@ -6,12 +6,13 @@ use super::words::{Words, round};
 use crate::Precision;
 use crate::simd::{Simd, dispatch_products};
 
-/// Largest depth, in words, of a packed block: a panel of `b` then fills about half of a first-level cache.
-const DEPTH: usize = 256;
-/// Most rows of a packed block of `a` (a multiple of both tile heights): 192 KiB of the second-level cache.
+/// Largest depth, in words, of a packed block: a panel of `a` then fills half of a first-level cache. A panel of `b` is
+/// read one line at a time while whole tiles are summed, which the second level keeps up with.
+const DEPTH: usize = 384;
+/// Most rows of a packed block of `a` (a multiple of both tile heights): 288 KiB of the second-level cache.
 const ROWS: usize = 192;
-/// Most columns of a packed block of `b` (a multiple of both tile widths): 512 KiB.
-const COLS: usize = 512;
+/// Most columns of a packed block of `b` (a multiple of both tile widths): 576 KiB.
+const COLS: usize = 384;
 
 /// Memory read with two strides: `lane` along rows of `a` or columns of `b`, `depth` along the sum.
 #[derive(Clone, Copy)]
