@@ -61,7 +61,8 @@ pub enum Precision {
     #[default]
     F32,
     /// Factors are rounded to bf16 (8 bits of mantissa instead of 24), where that is of use: a product that is
-    /// bound by memory, such as one with few rows, stays as it is.
+    /// bound by memory, such as one with few rows, stays as it is. With weights stored in blocks of whole numbers,
+    /// few rows are rounded to whole numbers, too; see [`quant`](crate::quant).
     ///
     /// Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training",
     /// <https://arxiv.org/abs/1905.12322>.

@@ -97,7 +97,7 @@ impl Case {
 
 /// The error allowed, as a part of the sum of the magnitudes of a product's terms: of sums in f32.
 const SUMS: f64 = 1e-5;
-/// The same where factors are rounded to bf16.
+/// The same where factors are rounded to bf16 or 8 bits.
 const MIXED: f64 = 8e-3;
 
 #[track_caller]
@@ -206,13 +206,19 @@ fn what_is_not_a_number_stays_in_its_row() {
         let cols = 3 * format.block_len().max(32);
         let data = random_blocks(format, 7, cols, 1.0);
         let matrix = QuantRef::new(format, 7, cols, &data);
-        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 2), (isa, 6), (isa, 20)]) {
-            let mut x = numbers(1, m * cols);
-            x[cols + 5] = f32::NAN;
-            let mut y = vec![0.0; m * 7];
-            matmul(Cpu::new(isa, 1), &x, matrix, None, &mut y);
-            assert!(y[7..14].iter().all(|y| y.is_nan()), "{format} {isa} {m}");
-            assert!(y[..7].iter().chain(&y[14..]).all(|y| y.is_finite()), "{format} {isa} {m}");
+        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 2), (isa, 3), (isa, 6), (isa, 20)]) {
+            for (precision, special) in [Precision::F32, Precision::Mixed]
+                .into_iter()
+                .flat_map(|precision| [(precision, f32::NAN), (precision, f32::INFINITY)])
+            {
+                let mut x = numbers(1, m * cols);
+                x[cols + 5] = special;
+                let mut y = vec![0.0; m * 7];
+                matmul(Cpu::new(isa, 1).at(precision), &x, matrix, None, &mut y);
+                let what = format!("{format} {isa} {precision} {m} {special}");
+                assert!(y[7..14].iter().all(|y| !y.is_finite() && (y.is_nan() || special > 0.0)), "{what}");
+                assert!(y[..7].iter().chain(&y[14..]).all(|y| y.is_finite()), "{what}");
+            }
         }
     }
 }
@@ -353,6 +359,99 @@ fn ids_must_be_rows() {
     gather(Cpu::detect(1), QuantRef::new(Format::Q4_0, 2, 32, &[0; 36]), &[2], &mut [0.0; 32]);
 }
 
+/// The 8-bit numbers and the scale that a run of 32 is rounded to at mixed precision, by the definition.
+fn rounded(run: &[f32]) -> Vec<f64> {
+    let largest = run.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+    let by = 127.0 / largest;
+    let scale = if by.is_finite() { largest / 127.0 } else { 0.0 };
+    run.iter()
+        .map(|x| if scale == 0.0 { 0.0 } else { f64::from((x * by).round_ties_even() * scale) })
+        .collect()
+}
+
+/// Few rows at mixed precision are the products of the rounded `x`, up to sums in f32.
+#[track_caller]
+fn check_rounding(format: Format, data: &[u8], x: &[f32], cols: usize) {
+    let (m, rows) = (x.len() / cols, data.len() / format.row_bytes(cols).unwrap());
+    let matrix = QuantRef::new(format, rows, cols, data);
+    let weights = defined(matrix);
+    let x_rounded: Vec<f64> = x.chunks(32).flat_map(rounded).collect();
+    for isa in Isa::supported() {
+        let mut y = vec![f32::NAN; m * rows];
+        matmul(Cpu::new(isa, 1).at(Precision::Mixed), x, matrix, None, &mut y);
+        for (i, y) in y.iter().enumerate() {
+            let (x, w) = (&x_rounded[i / rows * cols..][..cols], &weights[i % rows * cols..][..cols]);
+            let terms = x.iter().zip(w).map(|(x, w)| x * f64::from(*w));
+            let (wanted, size) = (terms.clone().sum::<f64>(), terms.map(f64::abs).sum::<f64>());
+            let error = (f64::from(*y) - wanted).abs();
+            assert!(error <= SUMS * size, "{format} {isa} {m} rows: {i} is {y} for {wanted} of {size}");
+        }
+    }
+}
+
+#[test]
+fn few_rows_are_rounded_the_same_by_all_instructions() {
+    for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+        for (m, rows, blocks) in [(1, 1, 1), (1, 9, 5), (2, 7, 2), (3, 4, 3), (4, 11, 1)] {
+            let cols = blocks * format.block_len();
+            let mut x = numbers(17, m * cols);
+            // Runs of zeros, of one number, and of very different sizes; halves between whole numbers.
+            x[..16].fill(0.0);
+            x.iter_mut()
+                .enumerate()
+                .filter(|(l, _)| l / 32 % 3 == 1)
+                .for_each(|(l, x)| *x *= 1e6 * (l % 2) as f32);
+            x.iter_mut().enumerate().filter(|(l, _)| l / 32 % 5 == 2).for_each(|(_, x)| *x = 0.0);
+            let tail = x.len() - 32;
+            x[tail..]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(l, x)| *x = if l == 0 { 127.0 } else { l as f32 - 16.5 });
+            check_rounding(format, &random_blocks(format, rows, cols, 1.0), &x, cols);
+        }
+    }
+}
+
+#[test]
+fn the_largest_whole_numbers_do_not_overflow() {
+    for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+        let cols = 8 * format.block_len();
+        for (bits, sign) in [(0x00, 1.0), (0xff, 1.0), (0x7f, -1.0), (0x80, 1.0)] {
+            let mut data = random_blocks(format, 5, cols, 1.0);
+            // All numbers, fifth bits and scales at one end; the halves stay as they are.
+            let halves = match format {
+                Format::Q6K => 208..210,
+                Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => 0..2,
+                _ => 0..4,
+            };
+            for block in data.chunks_exact_mut(format.block_bytes()) {
+                let outside = |(at, _): &(usize, &mut u8)| !halves.contains(at);
+                block.iter_mut().enumerate().filter(outside).for_each(|(_, byte)| *byte = bits);
+            }
+            check_rounding(format, &data, &vec![sign; cols], cols);
+        }
+    }
+}
+
+#[test]
+fn numbers_at_the_ends_of_f32_are_rounded_without_harm() {
+    for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+        let cols = format.block_len().max(64);
+        let data = random_blocks(format, 3, cols, 1e-2);
+        for size in [1e-45, 1e-39, 1e-30, 1e30] {
+            let x: Vec<f32> = numbers(5, cols).iter().map(|x| x * size).collect();
+            for isa in Isa::supported() {
+                let mut y = vec![f32::NAN; 3];
+                let matrix = QuantRef::new(format, 3, cols, &data);
+                matmul(Cpu::new(isa, 1).at(Precision::Mixed), &x, matrix, None, &mut y);
+                let wanted =
+                    |y: &f32| y.is_finite() && (size > 1e-36 || *y == 0.0) && (size < 1.0 || *y != 0.0);
+                assert!(y.iter().all(wanted), "{format} {isa} {size}: {y:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
@@ -361,6 +460,15 @@ proptest! {
         bias in any::<bool>(),
     ) {
         check(Case { format: Format::ALL[format], m, rows, blocks, bias, magnitude: 1.0 });
+    }
+
+    #[test]
+    fn few_rows_are_the_products_of_the_rounded_x(
+        (format, m, rows, blocks) in (2..Format::ALL.len(), 1usize..5, 1usize..10, 1usize..8),
+    ) {
+        let format = Format::ALL[format];
+        let cols = blocks * format.block_len();
+        check_rounding(format, &random_blocks(format, rows, cols, 1.0), &numbers(m as u64, m * cols), cols);
     }
 
     #[test]

@@ -92,6 +92,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, from: *const T) {
+        // SAFETY: a hint, which any address may be given to.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_part_from(self, from: *const f32, count: usize) -> __m256 {
         // SAFETY: `self` proves that the instruction exists; masked lanes are not touched.
         unsafe { _mm256_maskload_ps(from, first(self, count)) }

@@ -74,6 +74,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch<T>(self, from: *const T) {
+        // SAFETY: a hint, which any address may be given to.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_part_from(self, from: *const f32, count: usize) -> __m512 {
         // SAFETY: `self` proves that the instruction exists; masked lanes are not touched.
         unsafe { _mm512_maskz_loadu_ps(first(count), from) }

@@ -45,6 +45,9 @@ pub(crate) trait Simd: Copy {
     /// `to` is writable for `count <= LANES` numbers.
     unsafe fn store_part_to(self, to: *mut f32, x: Self::Vector, count: usize);
 
+    /// Asks for memory that will be read soon, if there is such memory.
+    fn prefetch<T>(self, from: *const T);
+
     fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;

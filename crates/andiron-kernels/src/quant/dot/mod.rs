@@ -1,0 +1,213 @@
+//! Products with up to four rows of `x`: decoding.
+//!
+//! Weights are read once and nothing is written but results, so the loops below have as few instructions as they can
+//! between a byte of memory and a sum. A vector of bytes takes as many runs of 32 weights as it has room for
+//! ([`bytes`]); a format says how its blocks become whole numbers without signs, scales and minima ([`blocks`]); and
+//! `x` is [`held`] in the order in which such numbers are multiplied, as it is or rounded to whole numbers ([`factors`]).
+//! Halves have no blocks and are simpler ([`halves`]).
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod blocks;
+mod bytes;
+mod factors;
+mod halves;
+mod held;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::expand::plain;
+use super::{Format, QuantRef};
+use crate::parallel::{self, Shared};
+use crate::simd::Simd;
+use crate::{Cpu, Isa};
+use blocks::{Blocks, EightRuns, Group, OneRun, SixBits};
+use bytes::{Bytes, Kernel, each, with_bytes};
+use factors::{Exact, Factors, Rounded};
+use held::{Held, Holding};
+
+/// More rows than this are left to the blocked product.
+pub(super) const MAX_ROWS: usize = 4;
+
+/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows; the plain version takes any number, and does not round more.
+pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
+    let m = y.len() / w.rows;
+    let held = Held::new(cpu, x, w);
+    let y = Shared::new(y);
+    parallel::rows(cpu, w.rows, row_work(m, w, held.how), 4, |outputs| {
+        let product = Product { x: &held, m, w, bias, y: &y, outputs };
+        match held.how {
+            Holding::Plain => scalar(&product),
+            Holding::Halves => halves::halves(cpu.isa, product),
+            Holding::Exact => by_format::<Exact>(cpu.isa, product),
+            Holding::Rounded => by_format::<Rounded>(cpu.isa, product),
+        }
+    });
+}
+
+/// Work per output, in multiply-adds of f32. A weight costs the time of reading it, and that of multiplying it.
+fn row_work(m: usize, w: QuantRef, how: Holding) -> usize {
+    match how {
+        Holding::Plain => 4 * (1 + m) * w.cols,
+        Holding::Halves => w.cols,
+        Holding::Exact => (1 + m) * w.cols / 3,
+        Holding::Rounded => (1 + m) * w.cols / 8,
+    }
+}
+
+/// Some outputs of a product.
+struct Product<'a> {
+    x: &'a Held<'a>,
+    m: usize,
+    w: QuantRef<'a>,
+    bias: Option<&'a [f32]>,
+    /// `[m, rows]`; the columns `outputs` are this product's alone.
+    y: &'a Shared<'a, f32>,
+    outputs: Range<usize>,
+}
+
+impl Product<'_> {
+    /// The bytes of an output's weights.
+    fn weights(&self, output: usize) -> &[u8] {
+        self.w.bytes(output..output + 1)
+    }
+
+    /// Row `i` of `x`; the last one for any beyond it.
+    fn x(&self, i: usize) -> &[f32] {
+        self.x.row(i.min(self.m - 1))
+    }
+
+    fn store(&self, i: usize, output: usize, sum: f32) {
+        assert!(self.outputs.contains(&output) && i < self.m);
+        let at = i * self.w.rows + output;
+        let sum = sum + self.bias.map_or(0.0, |bias| bias[output]);
+        // SAFETY: each number of `y` belongs to one row and output, and the output is this product's alone.
+        unsafe { self.y.range(at..at + 1) }.fill(sum);
+    }
+
+    /// Several outputs at a time where `x` has few rows, for each vector of `x` is then read less often.
+    #[inline(always)]
+    fn with_rows<F: Blocks, X: Factors, B: Bytes>(&self, b: B) {
+        match self.m {
+            1 => self.all::<F, X, B, 1, 4>(b),
+            2 => self.all::<F, X, B, 2, 2>(b),
+            _ => self.all::<F, X, B, MAX_ROWS, 1>(b),
+        }
+    }
+
+    #[inline(always)]
+    fn all<F: Blocks, X: Factors, B: Bytes, const M: usize, const N: usize>(&self, b: B) {
+        let Range { start, end } = self.outputs;
+        let whole = start + (end - start) / N * N;
+        for output in (start..whole).step_by(N) {
+            self.some::<F, X, B, M, N>(b, output);
+        }
+        for output in whole..end {
+            self.some::<F, X, B, M, 1>(b, output);
+        }
+    }
+
+    /// `N` outputs of `M` rows.
+    #[inline(always)]
+    fn some<F: Blocks, X: Factors, B: Bytes, const M: usize, const N: usize>(&self, b: B, output: usize) {
+        let s = b.simd();
+        let runs = self.w.cols / 32;
+        // A group is one block, or one for each run of a vector, of which the last may be missing.
+        let group_runs = B::RUNS.max(F::RUNS);
+        let group_bytes = group_runs / F::RUNS * F::BYTES;
+        let weights: [_; N] = each(|n| self.weights(output + n).as_ptr());
+        let rows: [_; M] = each(|i| self.x(i).as_ptr());
+        let ahead = N * runs / F::RUNS * F::BYTES;
+        let mut sums = [[s.splat(0.0); N]; M];
+        for first in (0..runs).step_by(group_runs) {
+            let step = if first + group_runs <= runs { F::BYTES } else { 0 };
+            // SAFETY: the group begins in the row.
+            let start = |n: usize| unsafe { weights[n].add(first / F::RUNS * F::BYTES) };
+            let groups: [_; N] = each(|n| Group { start: start(n), step });
+            // The same place in the outputs that follow, all lines of it.
+            for group in groups {
+                for line in (0..group_bytes).step_by(64) {
+                    s.prefetch(group.start.wrapping_add(ahead + line));
+                }
+            }
+            // SAFETY: the blocks of the group lie in the row.
+            let heads = unsafe { F::heads(b, groups) };
+            for unit in 0..group_runs / B::RUNS {
+                let at = (first + unit * B::RUNS) * X::RUN_WORDS;
+                // SAFETY: rows of `x` are held in whole units, at least as many as those of the weights.
+                let x: [_; M] = each(|i| unsafe { X::read(b, rows[i].add(at), F::OFFSET) });
+                for n in 0..N {
+                    // SAFETY: the blocks of the group lie in the row.
+                    let numbers = unsafe { F::numbers(b, groups[n], unit) };
+                    let scales = F::scales::<B, N>(b, heads, n, unit);
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        sums[n] = s.fma(X::dot(b, x, numbers, F::OFFSET), scales, sums[n]);
+                        if F::MINIMA {
+                            sums[n] = s.fma(X::total(b, x), F::minima::<B, N>(b, heads, n, unit), sums[n]);
+                        }
+                    }
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate().take(self.m) {
+            for (n, sum) in sums.iter().enumerate() {
+                self.store(i, output + n, s.sum(*sum));
+            }
+        }
+    }
+}
+
+/// A product whose formats are known to the compiler, so that each has functions of its own.
+struct Blocked<'a, F, X>(Product<'a>, PhantomData<(F, X)>);
+
+impl<F: Blocks, X: Factors> Kernel for Blocked<'_, F, X> {
+    #[inline(always)]
+    fn run<B: Bytes>(self, b: B) {
+        self.0.with_rows::<F, X, B>(b);
+    }
+}
+
+fn by_format<X: Factors>(isa: Isa, product: Product) {
+    match product.w.format {
+        Format::Q8_0 => blocked::<OneRun<8, false>, X>(isa, product),
+        Format::Q4_0 => blocked::<OneRun<4, false>, X>(isa, product),
+        Format::Q4_1 => blocked::<OneRun<4, true>, X>(isa, product),
+        Format::Q5_0 => blocked::<OneRun<5, false>, X>(isa, product),
+        Format::Q5_1 => blocked::<OneRun<5, true>, X>(isa, product),
+        Format::Q4K => blocked::<EightRuns<4>, X>(isa, product),
+        Format::Q5K => blocked::<EightRuns<5>, X>(isa, product),
+        Format::Q6K => blocked::<SixBits, X>(isa, product),
+        Format::F16 | Format::Bf16 => unreachable!("halves have no blocks"),
+    }
+}
+
+fn blocked<F: Blocks, X: Factors>(isa: Isa, product: Product) {
+    with_bytes(isa, Blocked::<F, X>(product, PhantomData));
+}
+
+/// Each output by itself: what the fast versions must equal but for the order of sums.
+fn scalar(product: &Product) {
+    for output in product.outputs.clone() {
+        for i in 0..product.m {
+            product.store(i, output, plain_dot(product.w.format, product.weights(output), product.x(i)));
+        }
+    }
+}
+
+/// `Σ_l weights[l] x[l]` over whole blocks.
+fn plain_dot(format: Format, weights: &[u8], x: &[f32]) -> f32 {
+    /// Weights expanded at a time: one block of the longest.
+    const PART: usize = 256;
+    let part_bytes = PART / format.block_len() * format.block_bytes();
+    let mut room = [0.0; PART];
+    let mut sum = 0.0;
+    for (weights, x) in weights.chunks(part_bytes).zip(x.chunks(PART)) {
+        let room = &mut room[..x.len()];
+        plain(format, weights, room);
+        sum += room.iter().zip(x).map(|(w, x)| w * x).sum::<f32>();
+    }
+    sum
+}
