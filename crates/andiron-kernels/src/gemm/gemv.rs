@@ -8,7 +8,7 @@ use crate::simd::{Simd, dispatch};
 /// More rows than this are left to the blocked product.
 pub(super) const MAX_ROWS: usize = 4;
 /// Columns whose sums stay in the first-level cache while rows of `b` pass by.
-const STRIP: usize = 1024;
+const STRIP: usize = 512;
 
 /// The columns `start..start + count` of a product with few rows; `a` is packed row by row.
 #[derive(Clone, Copy)]
@@ -33,8 +33,9 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
         &copied
     };
     let c = Shared::new(c);
+    let step = if along_depth(b) { 64 } else { width(cpu, n) };
     // Reading is slower than multiplying: a number of `b` counts as two multiply-adds.
-    parallel::rows(cpu, n, 2 * k, 64, |cols| {
+    parallel::rows(cpu, n, 2 * k, step, |cols| {
         let columns = Columns {
             a: rows,
             k,
@@ -56,6 +57,20 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
             _ => strip(cpu.isa, columns, &mut [row(0), row(1), row(2), row(3)]),
         }
     });
+}
+
+/// Whether the columns of `b` are contiguous, not its rows.
+fn along_depth(b: MatRef) -> bool {
+    b.row_stride == 1 && (b.col_stride != 1 || b.rows > 1)
+}
+
+/// Columns for a part where rows are contiguous: the pieces of rows that a thread reads should be long.
+fn width(cpu: Cpu, n: usize) -> usize {
+    // 96 columns at a time, 768 x 768 numbers in the caches take two threads as long as one.
+    const LONG: usize = 384;
+    let threads = cpu.threads.max(1);
+    let parts = threads * (n / (threads * LONG)).clamp(1, 4);
+    n.div_ceil(parts).next_multiple_of(64)
 }
 
 dispatch! { fn strip(columns: Columns, c: &mut [&mut [f32]]) = strip_scalar | strip_vector; }
@@ -88,8 +103,7 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
     for row in c.iter_mut() {
         begin(&columns, row);
     }
-    let along_depth = columns.b.row_stride == 1 && (columns.b.col_stride != 1 || columns.k > 1);
-    match (c, along_depth) {
+    match (c, along_depth(columns.b)) {
         ([p], true) => dots::<S, 1>(s, &columns, [p]),
         ([p, q], true) => dots::<S, 2>(s, &columns, [p, q]),
         ([p, q, r], true) => dots::<S, 3>(s, &columns, [p, q, r]),
@@ -140,6 +154,8 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
         for (x, col) in x.iter_mut().zip(cols) {
             // SAFETY: `l + LANES <= k`, the length of the column.
             *x = unsafe { s.load_from(col.as_ptr().add(l)) };
+            // The same place in the columns that follow.
+            s.prefetch(col.as_ptr().wrapping_add(N * b.col_stride + l));
         }
         for (sums, row) in sums.iter_mut().zip(rows) {
             // SAFETY: `l + LANES <= k`, the length of the row.
@@ -158,7 +174,7 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
     }
 }
 
-/// Rows of `b` are contiguous: adds multiples of four of them at a time.
+/// Rows of `b` are contiguous: adds multiples of some of them at a time.
 #[inline(always)]
 fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
     let Columns { k, count, .. } = *columns;
@@ -167,9 +183,9 @@ fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
     while j < count {
         let width = STRIP.min(count - j);
         let mut l = 0;
-        while l + 4 <= k {
-            some_sums::<S, M, 4>(s, columns, &mut c, (j, width), l);
-            l += 4;
+        while l + 8 <= k {
+            some_sums::<S, M, 8>(s, columns, &mut c, (j, width), l);
+            l += 8;
         }
         while l < k {
             some_sums::<S, M, 1>(s, columns, &mut c, (j, width), l);
@@ -208,6 +224,8 @@ fn some_sums<S: Simd, const M: usize, const K: usize>(
             let mut x = [s.splat(0.0); K];
             for (x, row) in x.iter_mut().zip(rows) {
                 *x = s.load_from(row.as_ptr().add(v));
+                // Processors see a row come only after a few lines of it, and a strip has few.
+                s.prefetch(row.as_ptr().wrapping_add(K * b.row_stride + v));
             }
             for (row, factors) in c.iter_mut().zip(factors) {
                 let to = row.as_mut_ptr().add(j + v);
