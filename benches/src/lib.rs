@@ -1,8 +1,8 @@
 //! What the benchmarks share: the models they measure and where these run.
 //!
-//! One criterion target is one subject: `cargo xtask bench tokenizer`, `train_step` or `decode`. They guard against
-//! slowing down; comparisons with others are made by `andiron bench` and the scripts in `benches/peers`, and kept in
-//! `benches/RESULTS.md`.
+//! One criterion target is one subject: `cargo xtask bench tokenizer`, `train_step`, `decode` or `quant`. They guard
+//! against slowing down; comparisons with others are made by `andiron bench` and the scripts in `benches/peers`, and
+//! kept in `benches/RESULTS.md`.
 
 use andiron_core::DeviceSpec;
 use andiron_kernels::random::Seed;
