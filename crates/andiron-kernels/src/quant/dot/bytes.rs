@@ -110,7 +110,7 @@ pub(super) fn with_bytes(isa: crate::Isa, kernel: impl Kernel) {
             // SAFETY: `available` never names a set that this machine lacks.
             Isa::Avx2 | Isa::Avx512 => unsafe { avx2(Avx2::new(), kernel) },
             // SAFETY: `available` never names a set that this machine lacks.
-            Isa::Avx512Bf16 => unsafe { vnni(Vnni::new(), kernel) },
+            Isa::Avx512Bf16 | Isa::Amx => unsafe { vnni(Vnni::new(), kernel) },
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
