@@ -114,8 +114,15 @@ impl Common {
             .without_time()
             .compact()
             .init();
-        let threads = self.threads.map_or(0, usize::from);
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start threads")
+        let threads = match self.threads {
+            Some(threads) => threads.get(),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        // This thread computes, too: with as many others beside it there would be one more than processors. Alone in the
+        // pool it would keep those waiting that ask from elsewhere.
+        let pool = if threads > 1 { pool.use_current_thread() } else { pool };
+        pool.build_global().context("cannot start threads")
     }
 
     /// Threads that the kernels use.

@@ -28,10 +28,10 @@ pub(crate) const SQUARE: usize = 2 * TILE;
 /// Most of the depth that is multiplied at a time, in tiles: 32 rows and 32 columns of that depth just fill a
 /// first-level cache, and the sums are not loaded and stored too often.
 const DEPTH: usize = 12;
-/// Most rows and columns of a thread's rectangle: its sums and what it reads at a time fill two thirds of a second-level
-/// cache. It is wide, so that rows of the result are written one after the other.
-const ROWS: usize = 128;
+/// Most columns of a thread's rectangle, and most sums: those and what it reads at a time fill two thirds of a
+/// second-level cache. It is wide, so that rows of the result are written one after the other.
 const COLS: usize = 1024;
+const SUMS: usize = 1 << 17;
 /// Numbers of either operand that are packed at a time: 8 MiB of bf16.
 const PACKED: usize = 1 << 22;
 
@@ -166,7 +166,8 @@ impl Product {
         /// Multiply-adds that are worth another thread (about 5 µs).
         const THREAD_WORK: usize = 1 << 22;
         let step = |lanes: usize, most: usize| lanes.div_ceil(lanes.div_ceil(most)).next_multiple_of(SQUARE);
-        let (rows, cols) = (step(self.m, ROWS), step(self.n, COLS));
+        let cols = step(self.n, COLS);
+        let rows = step(self.m, SUMS / cols);
         let (row_parts, col_parts) = (self.m.div_ceil(rows), self.n.div_ceil(cols));
         let work = self.m * self.n * self.depth * STEPS;
         let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK), ..cpu };
