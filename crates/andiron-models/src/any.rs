@@ -6,6 +6,7 @@ use std::path::Path;
 use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 
+use crate::RunPrecision;
 use crate::bundle::{DecoderBundle, read_config};
 use crate::catalog::{self, DecoderConfig, Sizes};
 use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
@@ -155,12 +156,22 @@ impl AnyBundle {
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(path: &Path, device: &Device) -> Result<Self, LoadError> {
-        match AnyConfig::open(path)? {
-            AnyConfig::Decoder(_) => Ok(Self::Decoder(DecoderBundle::open(path, device)?)),
-            AnyConfig::Classifier(_) => Ok(Self::Classifier(ClassifierBundle::open(path, device)?)),
-            AnyConfig::Encoder(_) => Ok(Self::Encoder(EncoderBundle::open(path, device)?)),
-            AnyConfig::EncoderDecoder(_) => Ok(Self::EncoderDecoder(Seq2SeqBundle::open(path, device)?)),
-        }
+        Self::open_at(path, RunPrecision::F32, device)
+    }
+
+    /// The same, to be run as exact as `precision` says: see [`DecoderBundle::open_at`].
+    ///
+    /// # Errors
+    /// As [`AnyBundle::open`].
+    pub fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
+        Ok(match AnyConfig::open(path)? {
+            AnyConfig::Decoder(_) => Self::Decoder(DecoderBundle::open_at(path, precision, device)?),
+            AnyConfig::Classifier(_) => Self::Classifier(ClassifierBundle::open_at(path, precision, device)?),
+            AnyConfig::Encoder(_) => Self::Encoder(EncoderBundle::open_at(path, precision, device)?),
+            AnyConfig::EncoderDecoder(_) => {
+                Self::EncoderDecoder(Seq2SeqBundle::open_at(path, precision, device)?)
+            }
+        })
     }
 
     /// The model's family.

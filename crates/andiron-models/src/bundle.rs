@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
-use andiron_core::precision::with_precision;
 use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
@@ -18,7 +17,7 @@ use crate::family::Decoder;
 use crate::generate::{Batched, Logits, NextToken};
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
-use crate::weights::{self, FileError, LoadError, SaveError, TensorSource};
+use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const GENERATION: &str = "generation_config.json";
@@ -138,8 +137,9 @@ impl DecoderBundle {
     }
 
     fn fill<S: TensorSource>(&mut self, files: &mut [S]) -> Result<(), LoadError> {
-        let (rules, storage) = (self.config.name_rules(), (self.precision, self.config.vocab_size()));
-        self.model = weights::load_at(self.model.clone(), files, rules, storage, &self.device)?;
+        let (rules, tables) = (self.config.name_rules(), [self.config.vocab_size()]);
+        let storage = Storage { precision: self.precision, tables: &tables };
+        self.model = weights::load_from(self.model.clone(), files, rules, storage, &self.device)?;
         Ok(())
     }
 
@@ -162,7 +162,7 @@ impl DecoderBundle {
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
         let config = self.config.to_value().expect("configurations are plain data");
-        save_model(&self.plain_model(), &config, dir)?;
+        save_model(&self.precision.plain(&self.model), &config, dir)?;
         write_json(&dir.join(GENERATION), &self.generation)
     }
 
@@ -179,17 +179,9 @@ impl DecoderBundle {
             shape: parameter.shape,
             read: parameter.read,
         };
-        let tensors: Vec<_> = weights::parameters(&self.plain_model()).into_iter().map(tensor).collect();
+        let tensors: Vec<_> =
+            weights::parameters(&self.precision.plain(&self.model)).into_iter().map(tensor).collect();
         Ok(gguf::write(path, &model, &tensors)?)
-    }
-
-    /// The model with all its weights as plain numbers: a parameter's own are not what it stands for if they are stored
-    /// in few bits.
-    fn plain_model(&self) -> DecoderModel {
-        match self.precision.is_stored() {
-            true => self.model.clone().materialize(),
-            false => self.model.clone(),
-        }
     }
 
     /// How exact the model is run.
@@ -199,7 +191,7 @@ impl DecoderBundle {
 
     /// Hidden states and logits in the bundle's precision.
     fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, cache: &mut KvCache) -> Vec<f32> {
-        with_precision(self.precision.products(), || {
+        self.precision.run(|| {
             let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
             floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
         })

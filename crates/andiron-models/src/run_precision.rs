@@ -4,12 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use andiron_core::Precision;
+use andiron_core::precision::with_precision;
 use andiron_core::quant::Format;
+use burn::module::Module;
 
 /// How exact a model is run. What uses fewer bits is faster, because reading weights is what takes the time.
 ///
 /// Matrices in a GGUF file that are stored in blocks stay as they are at [`Bf16`](Self::Bf16) and below: expanding them
-/// would cost time and gain nothing. Norms, biases and tables of positions are f32 always.
+/// would cost time and gain nothing. Norms, biases and tables of positions are f32 always. A matrix whose rows are no whole
+/// number of blocks is kept in bf16.
 ///
 /// Products of up to four rows are not rounded, those of more are: but in f32, tokens that are read together may differ
 /// from the same read one by one by as much as rounding to bf16 does.
@@ -40,6 +43,11 @@ impl RunPrecision {
         }
     }
 
+    /// Does `work` with its products made so; see [`with_precision`].
+    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        with_precision(self.products(), work)
+    }
+
     /// Whether matrices are kept in fewer bits, which backends of the CPU multiply with as they are.
     pub fn is_stored(self) -> bool {
         self.format(false).is_some()
@@ -52,6 +60,15 @@ impl RunPrecision {
             Self::Bf16 => Some(Format::Bf16),
             Self::Int4 if !is_table => Some(Format::Q4_0),
             Self::Int8 | Self::Int4 => Some(Format::Q8_0),
+        }
+    }
+
+    /// `model`, opened at this precision, with all its weights as plain numbers, to be saved: a parameter's own are not
+    /// what it stands for if they are stored in few bits.
+    pub(crate) fn plain<M: Module>(self, model: &M) -> M {
+        match self.is_stored() {
+            true => model.clone().materialize(),
+            false => model.clone(),
         }
     }
 }

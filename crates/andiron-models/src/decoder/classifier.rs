@@ -13,12 +13,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value};
 
+use crate::RunPrecision;
 use crate::bundle::{pad_right, read_config, save_model};
 use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
 use crate::encoder::{EncoderHead, Problem, head};
 use crate::family::Decoder;
 use crate::hf_config::ConfigError;
-use crate::weights::{self, LoadError, SaveError};
+use crate::weights::{self, LoadError, SaveError, Storage};
 
 /// Standard deviation of a fresh head's weights.
 const STD: f32 = 0.02;
@@ -174,6 +175,7 @@ pub struct ClassifierBundle {
     pub config: ClassifierConfig,
     /// The model, with the weights of `model.safetensors`.
     pub model: DecoderClassifier,
+    precision: RunPrecision,
     device: Device,
 }
 
@@ -183,10 +185,21 @@ impl ClassifierBundle {
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::open_at(dir, RunPrecision::F32, device)
+    }
+
+    /// The same, to be run as exact as `precision` says: see
+    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
+    ///
+    /// # Errors
+    /// As [`ClassifierBundle::open`].
+    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let config = read_config(dir, ClassifierConfig::read)?;
-        let rules = config.decoder.name_rules();
-        let model = weights::load(config.init(Seed::new(0), device), dir, rules, device)?;
-        Ok(Self { config, model, device: device.clone() })
+        let (rules, tables) = (config.decoder.name_rules(), [config.sizes().vocab_size]);
+        let storage = Storage { precision, tables: &tables };
+        let model = config.init(Seed::new(0), device);
+        let model = weights::load_from(model, &mut weights::open(dir)?, rules, storage, device)?;
+        Ok(Self { config, model, precision, device: device.clone() })
     }
 
     /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
@@ -194,7 +207,12 @@ impl ClassifierBundle {
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        save_model(&self.model, &self.config.to_value(), dir)
+        save_model(&self.precision.plain(&self.model), &self.config.to_value(), dir)
+    }
+
+    /// How exact the model is run.
+    pub fn precision(&self) -> RunPrecision {
+        self.precision
     }
 
     /// Where the model's tensors live.
@@ -219,6 +237,7 @@ impl ClassifierBundle {
             texts.iter().map(|ids| ids.as_ref().iter().rposition(counts).unwrap_or(0)).collect();
         // Nothing sees what comes after it, so the rows' ends need no care.
         let (ids_bt, _) = pad_right(texts, padding.unwrap_or(0), &self.device);
-        self.config.problem.scores(self.model.classify(ids_bt, &last, &mut Forward::evaluation()))
+        let classify = || self.model.classify(ids_bt, &last, &mut Forward::evaluation());
+        self.config.problem.scores(self.precision.run(classify))
     }
 }

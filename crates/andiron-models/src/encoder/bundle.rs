@@ -8,12 +8,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
+use crate::RunPrecision;
 use crate::bundle::{CONFIG, evaluation_over, pad_right, read_config, save_model};
 use crate::catalog::read_object;
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
-use crate::weights::{self, FileError, LoadError, SaveError, TensorSource};
+use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
 
 /// An encoder with everything that its directory says, except the tokenizer.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub struct EncoderBundle {
     pub embedding: Option<EmbedPipeline>,
     /// What a cross-encoder's output goes through.
     pub relevance: Relevance,
+    pub(super) precision: RunPrecision,
     device: Device,
 }
 
@@ -33,7 +35,8 @@ impl EncoderBundle {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: EncoderConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
-        Self { config, model, embedding: None, relevance: Relevance::default(), device: device.clone() }
+        let (relevance, precision) = (Relevance::default(), RunPrecision::F32);
+        Self { config, model, embedding: None, relevance, precision, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
@@ -41,34 +44,46 @@ impl EncoderBundle {
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::open_at(dir, RunPrecision::F32, device)
+    }
+
+    /// The same, to be run as exact as `precision` says: see
+    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
+    ///
+    /// # Errors
+    /// As [`EncoderBundle::open`].
+    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         if gguf::is_gguf(dir) && !dir.is_dir() {
-            return Self::open_gguf(dir, device);
+            return Self::open_gguf(dir, precision, device);
         }
         let config = read_config(dir, EncoderConfig::read)?;
         let embedding = EmbedPipeline::read(dir)?;
         let relevance = Relevance::read(&read_object(&dir.join(CONFIG))?)?;
-        let bundle = Self::load(config, embedding, &mut weights::open(dir)?, device)?;
-        Ok(Self { relevance, ..bundle })
+        let bundle = Self::load(config, &mut weights::open(dir)?, precision, device)?;
+        Ok(Self { embedding, relevance, ..bundle })
     }
 
-    fn open_gguf(path: &Path, device: &Device) -> Result<Self, LoadError> {
+    fn open_gguf(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let file = GgufFile::open(path).map_err(FileError::from)?;
         let config = EncoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
         let embedding = EmbedPipeline::of_gguf(&file)?;
-        Self::load(config, embedding, &mut [GgufWeights::new(file).map_err(FileError::from)?], device)
+        let weights = GgufWeights::new(file).map_err(FileError::from)?;
+        Ok(Self { embedding, ..Self::load(config, &mut [weights], precision, device)? })
     }
 
     fn load<S: TensorSource>(
         mut config: EncoderConfig,
-        embedding: Option<EmbedPipeline>,
         files: &mut [S],
+        precision: RunPrecision,
         device: &Device,
     ) -> Result<Self, LoadError> {
         let names = files.iter().flat_map(|file| file.tensors()).map(|(name, _)| name);
         config.settle(&names.collect::<Vec<_>>());
         let bundle = Self::init(config, Seed::new(0), device);
-        let model = weights::load_from(bundle.model, files, bundle.config.name_rules(), device)?;
-        Ok(Self { model, embedding, ..bundle })
+        let (rules, tables) = (bundle.config.name_rules(), [bundle.config.vocab_size()]);
+        let storage = Storage { precision, tables: &tables };
+        let model = weights::load_from(bundle.model, files, rules, storage, device)?;
+        Ok(Self { model, precision, ..bundle })
     }
 
     /// The same model with another head, whose weights are drawn from `seed`: where fine-tuning begins.
@@ -92,11 +107,16 @@ impl EncoderBundle {
         {
             self.relevance.write(fields);
         }
-        save_model(&self.model, &config, dir)?;
+        save_model(&self.precision.plain(&self.model), &config, dir)?;
         match self.embedding {
             Some(pipeline) => pipeline.write(self.config.d_model(), dir),
             None => Ok(()),
         }
+    }
+
+    /// How exact the model is run.
+    pub fn precision(&self) -> RunPrecision {
+        self.precision
     }
 
     /// Where the model's tensors live.
@@ -138,7 +158,7 @@ impl EncoderBundle {
         }
         let (ids_bt, rows) = self.batch(texts);
         let mut cx = evaluation_over(rows, ids_bt.dims()[1]);
-        let hidden_btd = self.model.hidden(ids_bt, None, &mut cx);
+        let hidden_btd = self.precision.run(|| self.model.hidden(ids_bt, None, &mut cx));
         let embedded = self.embedding.unwrap_or_default().apply(hidden_btd, cx.rows());
         let d = embedded.dims()[1];
         let values = embedded.into_data().try_into_vec::<f32>().expect("embeddings are f32");

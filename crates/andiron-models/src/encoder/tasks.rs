@@ -5,7 +5,7 @@ use std::ops::Range;
 use andiron_core::Forward;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use super::{EncoderBundle, EncoderHead};
+use super::{EncoderBundle, EncoderHead, EncoderModel};
 use crate::bundle::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
@@ -55,14 +55,15 @@ impl EncoderBundle {
         if positions.is_empty() {
             return Vec::new();
         }
-        let (hidden_btd, _) = self.read(&[input]);
-        let [_, t, d] = hidden_btd.dims();
+        let t = input.ids.len();
         assert!(positions.iter().all(|&position| position < t), "positions lie in the text");
         let wanted: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
         let wanted: Tensor<1, Int> =
             Tensor::from_data(TensorData::new(wanted, [positions.len()]), self.device());
-        let logits_nv = self.model.masked_lm_logits(hidden_btd.reshape([t, d]).select(0, wanted));
-        let logits = values(logits_nv);
+        let logits = self.read(&[input], |model, hidden_btd, _| {
+            let d = hidden_btd.dims()[2];
+            values(model.masked_lm_logits(hidden_btd.reshape([t, d]).select(0, wanted)))
+        });
         let rows = logits.chunks_exact(logits.len() / positions.len());
         let likeliest = |row| top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp()));
         rows.map(|row| likeliest(row).collect()).collect()
@@ -79,9 +80,7 @@ impl EncoderBundle {
         if inputs.is_empty() {
             return Vec::new();
         }
-        let (hidden_btd, mut cx) = self.read(inputs);
-        let logits_bl = self.model.classify(hidden_btd, &mut cx);
-        problem.scores(logits_bl)
+        problem.scores(self.read(inputs, EncoderModel::classify))
     }
 
     /// How well the two texts of each input fit, by a cross-encoder's first output, as [`EncoderBundle::relevance`] has it.
@@ -92,8 +91,7 @@ impl EncoderBundle {
         if inputs.is_empty() {
             return Vec::new();
         }
-        let (hidden_btd, mut cx) = self.read(inputs);
-        let logits_bl = self.model.classify(hidden_btd, &mut cx);
+        let logits_bl = self.read(inputs, EncoderModel::classify);
         let n_labels = logits_bl.dims()[1];
         values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
     }
@@ -113,8 +111,8 @@ impl EncoderBundle {
             "the model has no head for labels of tokens"
         );
         assert_eq!(counts.len(), input.ids.len(), "one entry for each token");
-        let (hidden_btd, mut cx) = self.read(&[input]);
-        let scores = values(activation::softmax(self.model.label_tokens(hidden_btd, &mut cx), 2));
+        let logits_btl = self.read(&[input], EncoderModel::label_tokens);
+        let scores = values(activation::softmax(logits_btl, 2));
         let labels = self.config.labels();
         let best: Vec<(usize, f32)> = scores.chunks_exact(labels.len()).map(greatest).collect();
         group(labels, &best, counts)
@@ -137,8 +135,7 @@ impl EncoderBundle {
         let mut found: Vec<(usize, Span)> = Vec::new();
         for (number, (&window, allowed)) in windows.iter().zip(allowed).enumerate() {
             assert_eq!(allowed.len(), window.ids.len(), "one entry for each token");
-            let (hidden_btd, mut cx) = self.read(&[window]);
-            let scores = values(self.model.spans(hidden_btd, &mut cx));
+            let scores = values(self.read(&[window], EncoderModel::spans));
             let column = |at: usize| softmax_where(scores.iter().skip(at).step_by(2).copied(), allowed);
             let span = best_span(&column(0), &column(1), allowed, max_len);
             found.extend(span.map(|span| (number, span)));
@@ -147,8 +144,12 @@ impl EncoderBundle {
         found
     }
 
-    /// Hidden states of a batch, and the context in which heads see them.
-    fn read(&self, inputs: &[EncoderInput<'_>]) -> (Tensor<3>, Forward<'static>) {
+    /// What `head` makes of the hidden states of a batch, in the bundle's precision.
+    fn read<T>(
+        &self,
+        inputs: &[EncoderInput<'_>],
+        head: impl FnOnce(&EncoderModel, Tensor<3>, &mut Forward<'_>) -> T,
+    ) -> T {
         let texts: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
         let (ids_bt, rows) = self.batch(&texts);
         let [b, t] = ids_bt.dims();
@@ -162,7 +163,10 @@ impl EncoderBundle {
             Tensor::from_data(TensorData::new(flat, [b, t]), self.device())
         });
         let mut cx = evaluation_over(rows, t);
-        (self.model.hidden(ids_bt, types_bt, &mut cx), cx)
+        self.precision.run(|| {
+            let hidden_btd = self.model.hidden(ids_bt, types_bt, &mut cx);
+            head(&self.model, hidden_btd, &mut cx)
+        })
     }
 }
 

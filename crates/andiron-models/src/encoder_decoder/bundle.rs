@@ -10,10 +10,11 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
 use super::{Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
+use crate::RunPrecision;
 use crate::bundle::{CONFIG, GENERATION, evaluation_over, pad_right, read_config, save_model, write_json};
 use crate::catalog::read_object;
 use crate::family::EncoderDecoder;
-use crate::weights::{self, LoadError, SaveError};
+use crate::weights::{self, LoadError, SaveError, Storage};
 
 /// An encoder-decoder with everything that its directory says, except the tokenizer.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub struct Seq2SeqBundle {
     pub model: Seq2SeqModel,
     /// `generation_config.json`, or what `config.json` implies.
     pub generation: Seq2SeqGeneration,
+    precision: RunPrecision,
     device: Device,
 }
 
@@ -32,7 +34,7 @@ impl Seq2SeqBundle {
     pub fn init(config: Seq2SeqConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
         let generation = Seq2SeqGeneration::of(&config);
-        Self { config, model, generation, device: device.clone() }
+        Self { config, model, generation, precision: RunPrecision::F32, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`.
@@ -40,6 +42,15 @@ impl Seq2SeqBundle {
     /// # Errors
     /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
     pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::open_at(dir, RunPrecision::F32, device)
+    }
+
+    /// The same, to be run as exact as `precision` says: see
+    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
+    ///
+    /// # Errors
+    /// As [`Seq2SeqBundle::open`].
+    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let (config_path, generation_path) = (dir.join(CONFIG), dir.join(GENERATION));
         let written = read_config(dir, read_object)?;
         let mut config = Seq2SeqConfig::from_json(written.clone(), &config_path)?;
@@ -52,8 +63,10 @@ impl Seq2SeqBundle {
         let mut files = weights::open(dir)?;
         config.settle(&mut weights::Stored(&mut files)).map_err(LoadError::from)?;
         let model = config.init(Seed::new(0), device);
-        let model = weights::load_from(model, &mut files, config.name_rules(), device)?;
-        Ok(Self { config, model, generation, device: device.clone() })
+        let (rules, tables) = (config.name_rules(), [config.vocab_size(), config.target_vocab_size()]);
+        let storage = Storage { precision, tables: &tables };
+        let model = weights::load_from(model, &mut files, rules, storage, device)?;
+        Ok(Self { config, model, generation, precision, device: device.clone() })
     }
 
     /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
@@ -62,8 +75,13 @@ impl Seq2SeqBundle {
     /// If a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
         let config = self.config.to_value().expect("configurations are plain data");
-        save_model(&self.model, &config, dir)?;
+        save_model(&self.precision.plain(&self.model), &config, dir)?;
         write_json(&dir.join(GENERATION), &self.generation)
+    }
+
+    /// How exact the model is run.
+    pub fn precision(&self) -> RunPrecision {
+        self.precision
     }
 
     /// Where the model's tensors live.
@@ -94,6 +112,6 @@ impl Seq2SeqBundle {
     pub fn encode<R: AsRef<[u32]>>(&self, sources: &[R]) -> Memory {
         let (ids_bs, rows) = self.batch(sources);
         let mut cx = evaluation_over(rows, ids_bs.dims()[1]);
-        self.model.encode(ids_bs, &mut cx)
+        self.precision.run(|| self.model.encode(ids_bs, &mut cx))
     }
 }

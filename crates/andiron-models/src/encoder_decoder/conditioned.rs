@@ -2,9 +2,10 @@
 
 use andiron_core::cache::Memory;
 use andiron_core::{Forward, KvCache};
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 
 use super::{Seq2SeqBundle, Seq2SeqGeneration, Seq2SeqModel};
+use crate::RunPrecision;
 use crate::bundle::{floats, one_column, one_row, pad_left, wanted_columns};
 use crate::family::EncoderDecoder;
 use crate::generate::{Batched, Logits, NextToken};
@@ -25,6 +26,7 @@ pub struct Conditioned {
     start: u32,
     vocab_size: usize,
     longest: usize,
+    precision: RunPrecision,
     device: Device,
 }
 
@@ -49,6 +51,7 @@ impl Conditioned {
             },
             rules: Some(rules),
             vocab_size: bundle.config.target_vocab_size(),
+            precision: bundle.precision(),
             device: bundle.device().clone(),
         }
     }
@@ -75,6 +78,20 @@ impl Conditioned {
         memory
     }
 
+    /// Logits of the ids after `ids_bt`, in the bundle's precision.
+    fn logits(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        memory: &Memory,
+        wanted: Logits,
+        cache: &mut KvCache,
+    ) -> Vec<f32> {
+        self.precision.run(|| {
+            let hidden_btd = self.model.hidden(ids_bt, memory, &mut Forward::cached(cache));
+            floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
+        })
+    }
+
     /// The id that a target begins with.
     pub fn start(&self) -> u32 {
         self.start
@@ -97,9 +114,7 @@ impl NextToken for Conditioned {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        let ids_bt = one_row(ids, &self.device);
-        let hidden_btd = self.model.hidden(ids_bt, &self.memory, &mut Forward::cached(cache));
-        let mut logits = floats(self.model.logits(wanted_columns(hidden_btd, wanted)));
+        let mut logits = self.logits(one_row(ids, &self.device), &self.memory, wanted, cache);
         if let Some(rules) = &self.rules {
             let rows = logits.len() / self.vocab_size;
             // A row predicts the id after the one it belongs to.
@@ -132,8 +147,7 @@ impl Batched for Conditioned {
     fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
         let (ids_bt, mut cache) = pad_left(prompts, self.model.new_cache(), &self.device);
         let memory = self.memory_of(prompts.len());
-        let hidden_btd = self.model.hidden(ids_bt, &memory, &mut Forward::cached(&mut cache));
-        let logits = floats(self.model.logits(wanted_columns(hidden_btd, Logits::Last)));
+        let logits = self.logits(ids_bt, &memory, Logits::Last, &mut cache);
         ((cache, memory), logits)
     }
 
@@ -142,9 +156,7 @@ impl Batched for Conditioned {
         if memory.len() != rows.len() {
             *memory = self.memory_of(rows.len());
         }
-        let hidden_btd =
-            self.model.hidden(one_column(ids, &self.device), memory, &mut Forward::cached(cache));
-        floats(self.model.logits(hidden_btd))
+        self.logits(one_column(ids, &self.device), memory, Logits::Last, cache)
     }
 
     fn rule_out(&self, len: usize, longest: usize, scores_v: &mut [f32]) {

@@ -21,43 +21,31 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// At most this many names are listed in an error.
 const LISTED: usize = 8;
 
-/// Fills `model` with the weights in the directory `dir`.
+/// How weights are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Storage<'a> {
+    pub(crate) precision: RunPrecision,
+    /// Matrices with so many rows are tables of tokens.
+    pub(crate) tables: &'a [usize],
+}
+
+/// Fills `model` with the weights in `files`, kept as `storage` says.
 ///
 /// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and a block of a
 /// file.
-pub(crate) fn load<M: Module>(
-    model: M,
-    dir: &Path,
-    rules: NameRules,
-    device: &Device,
-) -> Result<M, LoadError> {
-    load_from(model, &mut open(dir)?, rules, device)
-}
-
-/// Fills `model` with the weights in `files`, in the same manner.
 pub(crate) fn load_from<M: Module, S: TensorSource>(
     model: M,
     files: &mut [S],
     rules: NameRules,
-    device: &Device,
-) -> Result<M, LoadError> {
-    load_at(model, files, rules, (RunPrecision::F32, 0), device)
-}
-
-/// The same, with matrices kept as `precision` says; those of `vocab_size` rows are tables of tokens.
-pub(crate) fn load_at<M: Module, S: TensorSource>(
-    model: M,
-    files: &mut [S],
-    rules: NameRules,
-    (precision, vocab_size): (RunPrecision, usize),
+    storage: Storage<'_>,
     device: &Device,
 ) -> Result<M, LoadError> {
     let accounts = account(&names(&model), files, rules)?;
     check_repeats(files, &accounts)?;
     let places = &accounts.places;
     let mut filler = Filler { path: ParamPath::default(), files, places, device, failed: None };
-    let model = if precision.is_stored() {
-        let mut keeper = Keeper { filler, precision, vocab_size, input_first: rules.input_first };
+    let model = if storage.precision.is_stored() {
+        let mut keeper = Keeper { filler, storage, input_first: rules.input_first };
         let model = model.apply_reparameterization(&mut keeper);
         filler = keeper.filler;
         model
@@ -233,14 +221,13 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
 
 /// Matrices with fewer elements stay f32: they are read in no time.
 const SMALLEST: usize = 1 << 10;
-/// Parts of the names of tables that are no maps and tell positions or kinds apart by small differences.
-const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention"];
+/// Parts of the names of tables that are no maps and tell positions or kinds apart by small differences, and of biases.
+const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention", "final_logits_bias"];
 
 /// Keeps matrices in few bits and lets a [`Filler`] do the rest.
 struct Keeper<'a, S> {
     filler: Filler<'a, S>,
-    precision: RunPrecision,
-    vocab_size: usize,
+    storage: Storage<'a>,
     input_first: &'static [&'static str],
 }
 
@@ -257,7 +244,7 @@ impl<S: TensorSource> Keeper<'_, S> {
             return Ok(None);
         }
         let file = &mut self.filler.files[*number];
-        let wanted = self.precision.format(outputs == self.vocab_size);
+        let wanted = self.storage.precision.format(self.storage.tables.contains(&outputs));
         if let Some((format, rows)) = file.read_stored(key)?
             && (format.block_len() > 1 || wanted == Some(Format::Bf16))
         {

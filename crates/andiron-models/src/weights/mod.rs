@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{Stored, load, load_at, load_from, open};
+pub(crate) use load::{Storage, Stored, load_from, open};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
 pub(crate) use source::TensorSource;

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::catalog::Architecture as _;
     use crate::decoder::gpt2::Gpt2Config;
-    use crate::weights::load;
+    use crate::weights::{Storage, load_from, open};
 
     fn files(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir)
@@ -194,7 +194,9 @@ mod tests {
         let model = config.init(Seed::new(3), &device);
         let dir = tempfile::tempdir().expect("a directory");
         let elements = |dir: &Path| -> Vec<(String, Vec<f32>)> {
-            let model = load(config.init(Seed::new(4), &device), dir, config.name_rules(), &device);
+            let mut files = open(dir).unwrap_or_else(|error| panic!("{error}"));
+            let (model, rules) = (config.init(Seed::new(4), &device), config.name_rules());
+            let model = load_from(model, &mut files, rules, Storage::default(), &device);
             let model = model.unwrap_or_else(|error| panic!("{error}"));
             parameters(&model).into_iter().map(|(name, parameter)| (name, (parameter.read)())).collect()
         };
