@@ -4,9 +4,7 @@ use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::weights::gguf::{self, GgufFile};
-use andiron_models::{
-    AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, Family, RunPrecision, Seq2SeqBundle,
-};
+use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
@@ -57,9 +55,18 @@ pub type Seq2SeqModel = Opened<Seq2SeqBundle>;
 pub type TextModel = Opened<DecoderBundle>;
 
 impl AnyModel {
-    /// Opens the model directory or GGUF file `path` on `device`.
+    /// Opens the model directory or GGUF file `path` on `device`, with weights of f32.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
-        let bundle = AnyBundle::open(path, device)?;
+        Self::of(path, AnyBundle::open(path, device)?)
+    }
+
+    /// Opens it to be run as exact as asked for.
+    pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
+        let (precision, device) = (choice.checked(common)?, common.open_device()?);
+        Self::of(path, AnyBundle::open_at(path, precision, &device)?)
+    }
+
+    fn of(path: &Path, bundle: AnyBundle) -> anyhow::Result<Self> {
         let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
         Ok(Self { bundle, tokenizer })
     }
@@ -111,25 +118,14 @@ impl AnyModel {
 }
 
 impl TextModel {
-    /// Opens a decoder.
+    /// Opens a decoder with weights of f32.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
         AnyModel::open(path, device)?.decoder()
     }
 
     /// Opens a decoder to be run as exact as asked for.
     pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
-        let (precision, device) = (choice.checked(common)?, common.open_device()?);
-        if precision == RunPrecision::F32 {
-            return Self::open(path, &device);
-        }
-        let family = AnyConfig::open(path)?.family();
-        anyhow::ensure!(
-            family == Family::Decoder,
-            "this needs a decoder; this model is of the family {family}"
-        );
-        let bundle = DecoderBundle::open_at(path, precision, &device)?;
-        let tokenizer = open_tokenizer(path, bundle.config.sizes().vocab_size)?;
-        Ok(Self { bundle, tokenizer })
+        AnyModel::open_at(path, choice, common)?.decoder()
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::TextModel;
+use crate::model::{RunChoice, TextModel};
 
 /// Measure a model's loss and perplexity on a text
 ///
@@ -38,12 +38,14 @@ pub struct Evaluate {
     /// Windows computed at once
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    #[command(flatten)]
+    run: RunChoice,
 }
 
 impl Evaluate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let model = TextModel::open(&self.model, &common.open_device()?)?;
+        let model = TextModel::open_at(&self.model, self.run, common)?;
         let longest = model.bundle.config.max_positions();
         let context = self.context.unwrap_or(longest);
         anyhow::ensure!(
@@ -72,6 +74,7 @@ impl Evaluate {
         if common.json {
             let mut object = serde_json::to_value(report)?;
             object["context"] = json!(context);
+            object["precision"] = json!(model.bundle.precision().to_string());
             object["checkpoint_blake3"] = json!(checkpoint);
             out!("{object}")?;
         } else {
@@ -81,6 +84,7 @@ impl Evaluate {
                 out!("bits per byte  {bits:.4}")?;
             }
             out!("context        {context}")?;
+            out!("precision      {}", model.bundle.precision())?;
             out!("checkpoint     blake3 {checkpoint}")?;
         }
         Ok(Ending::Done)
@@ -92,7 +96,9 @@ fn measure<S: TokenStream + ?Sized>(
     stream: &S,
     windows: Windows,
 ) -> anyhow::Result<LossReport> {
-    let sum = loss_over_windows(&model.bundle.model, stream, windows, model.bundle.device())?;
+    let bundle = &model.bundle;
+    let sum =
+        bundle.precision().run(|| loss_over_windows(&bundle.model, stream, windows, bundle.device()))?;
     // The predicted tokens spell the text from the second token on.
     let bytes = match model.tokenizer() {
         Ok(tokenizer) => {

@@ -177,6 +177,21 @@ fn embeddings_follow_the_files_and_the_flags() {
 }
 
 #[test]
+fn precisions_change_embeddings_a_little() {
+    let place = Place::new();
+    model(&place, "model", EncoderHead::None, &[], true);
+    let input = [json!({ "text": "the cat sat on the mat" })];
+    let embedding = |args: &[&str]| floats(&answers(&place, args, &input).remove(0)["embedding"]).into_iter();
+    assert!(embedding(&[]).eq(embedding(&["--precision", "f32"])));
+    for precision in ["mixed", "bf16", "int8", "int4"] {
+        let pairs = embedding(&[]).zip(embedding(&["--precision", precision]));
+        let cosine: f64 = pairs.map(|(a, b)| a * b).sum();
+        // Both have length 1.
+        assert!((0.999..1.0 - 1e-9).contains(&cosine), "{precision}: {cosine}");
+    }
+}
+
+#[test]
 fn labels_come_best_first_and_add_up() {
     let place = Place::new();
     let head = EncoderHead::Classify { problem: Problem::SingleLabel };

@@ -97,6 +97,24 @@ fn scores_are_those_of_the_search() {
 }
 
 #[test]
+fn precisions_change_scores_a_little() {
+    let place = Place::new();
+    model(&place, false);
+    let row = json!({ "source_ids": [5, 6, 7, 8, 9, 2], "target_ids": [9, 8, 7, 6, 5, 2] });
+    let score = |precision: &str| {
+        let args = ["--model", "model", "--task", "score", "--precision", precision];
+        answers(&place, &args, std::slice::from_ref(&row))[0]["sum_logprob"].as_f64().unwrap()
+    };
+    let exact = score("f32");
+    for precision in ["mixed", "bf16", "int8", "int4"] {
+        let (found, ids) = (score(precision), |row: &Value| row["ids"].as_array().unwrap().len());
+        assert!(found != exact && (found / exact - 1.0).abs() < 0.05, "{precision}: {found} {exact}");
+        let args = [TRANSLATE, &["--precision", precision, "--max-tokens", "3"]].concat();
+        assert!(ids(&answers(&place, &args, &[json!({ "ids": [5, 6, 7, 2] })])[0]) > 0);
+    }
+}
+
+#[test]
 fn a_reader_that_writes_can_draw_too() {
     let place = Place::new();
     model(&place, true);

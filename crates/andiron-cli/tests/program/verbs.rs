@@ -88,7 +88,16 @@ fn evaluate_measures_a_text_and_a_dataset_alike() {
     let by_data = place.json(&[&model, &["--data", "data/valid"] as &[_]].concat());
     assert_eq!(
         keys(&by_data),
-        ["loss", "perplexity", "bits_per_token", "bits_per_byte", "tokens", "context", "checkpoint_blake3"]
+        [
+            "loss",
+            "perplexity",
+            "bits_per_token",
+            "bits_per_byte",
+            "tokens",
+            "context",
+            "precision",
+            "checkpoint_blake3"
+        ]
     );
     check_positive(&by_data, &["loss", "perplexity", "bits_per_byte"]);
     // 400 held-out characters are 12 windows of 32 and a rest.
@@ -100,6 +109,10 @@ fn evaluate_measures_a_text_and_a_dataset_alike() {
     let loss = |report: &Value| report["loss"].as_f64().unwrap();
     assert!((loss(&by_text) - loss(&by_data)).abs() < 1e-5, "{by_text} {by_data}");
     assert_eq!(by_text["checkpoint_blake3"], by_data["checkpoint_blake3"]);
+    let rounded = place.json(&[&model, &["--data", "data/valid", "--precision", "bf16"] as &[_]].concat());
+    assert_eq!((&by_data["precision"], &rounded["precision"]), (&"f32".into(), &"bf16".into()));
+    let difference = (loss(&rounded) - loss(&by_data)).abs();
+    assert!(difference > 0.0 && difference < 0.01, "{rounded} {by_data}");
     let short = place.json(&[&model, &["--text", "held-out.txt", "--context", "4"] as &[_]].concat());
     assert!(loss(&short) > 0.0 && short["context"] == 4, "{short}");
     let text = place.ok(&[&model, &["--text", "held-out.txt"] as &[_]].concat());

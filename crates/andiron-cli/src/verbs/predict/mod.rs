@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
-use crate::model::{AnyModel, EncoderModel, Opened};
+use crate::model::{AnyModel, EncoderModel, Opened, RunChoice};
 use crate::text::Sampling;
 
 /// Longest line of input, in bytes: a row is held in memory.
@@ -59,6 +59,8 @@ pub struct Predict {
     /// generate: continue so many rows together, which takes little longer than one
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     batch_size: NonZeroUsize,
+    #[command(flatten)]
+    run: RunChoice,
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
@@ -223,7 +225,7 @@ impl Predict {
             let message = "a choice, regex or JSON schema needs the task generate without beams";
             return Err(Usage(message.to_owned()).into());
         }
-        let opened = AnyModel::open(&self.model, &common.open_device()?)?;
+        let opened = AnyModel::open_at(&self.model, self.run, common)?;
         let wishes = generate::Wishes {
             sampling,
             max_tokens: self.max_tokens.unwrap_or(256),

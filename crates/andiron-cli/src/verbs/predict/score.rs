@@ -36,11 +36,12 @@ impl Answer for ScoreTarget {
         };
         let target = take_ids(&mut row, "target", "target_ids", encode_target)?;
         ensure_empty(&row)?;
-        let Seq2SeqBundle { config, model, generation, .. } = &self.model.bundle;
+        let bundle = &self.model.bundle;
+        let Seq2SeqBundle { config, model, generation, .. } = bundle;
         let start = generation.decoder_start_token_id;
         let sizes = [config.vocab_size(), config.max_positions()];
-        let scores = score_target(model, [&source, &target], start, sizes, self.model.bundle.device())
-            .map_err(RowError::failed)?;
+        let score = || score_target(model, [&source, &target], start, sizes, bundle.device());
+        let scores = bundle.precision().run(score).map_err(RowError::failed)?;
         to_row(&target, scores, self.model.tokenizer.as_ref())
     }
 }
@@ -67,7 +68,8 @@ impl Answer for Score {
         ensure_empty(&row)?;
         let bundle = &model.bundle;
         let context = bundle.config.max_positions();
-        let scores = score(&bundle.model, &ids, context, bundle.device()).map_err(RowError::failed)?;
+        let score = || score(&bundle.model, &ids, context, bundle.device());
+        let scores = bundle.precision().run(score).map_err(RowError::failed)?;
         to_row(&ids, scores, model.tokenizer.as_ref())
     }
 }
