@@ -199,6 +199,23 @@ fn bench_reports_the_figures_of_its_contract() {
     let prefill = place.json(&model);
     check_positive(&prefill, &common);
     words(&prefill);
+    let bert = r#"{"model_type":"bert","vocab_size":40,"hidden_size":32,"num_hidden_layers":2,"num_attention_heads":2,
+                   "intermediate_size":64,"max_position_embeddings":24}"#;
+    place.write("bert.json", bert);
+    for precision in ["f32", "mixed", "int8"] {
+        let sizes = ["bench", "embed", "--batch", "3", "--ctx", "16", "--steps", "2"];
+        let embed =
+            place.json(&[&sizes as &[_], &["--config", "bert.json", "--precision", precision]].concat());
+        check_positive(&embed, &common);
+        check_positive(&embed, &["sentences_per_s", "batch_ms"]);
+        words(&embed);
+        assert_eq!(embed["precision"], precision);
+    }
+    place.fails(
+        &["bench", "embed", "--config", "bert.json", "--ctx", "25"],
+        1,
+        &["--ctx 25", "1 to 24 tokens"],
+    );
     let table = place.ok(&model);
     assert!(table.contains("tokens_per_s") && table.contains("ndarray"), "{table}");
     place.fails(&["bench", "train", "--config", "missing.json"], 1, &["missing.json"]);

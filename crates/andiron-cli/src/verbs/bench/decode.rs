@@ -63,7 +63,7 @@ impl DecodeBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
-        let bundle = self.subject.open(precision, &common.open_device()?)?;
+        let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
         let [mut prefill, mut decode] = [const { Vec::<Duration>::new() }; 2];
         // One sequence to warm up.
@@ -91,7 +91,7 @@ impl PrefillBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
-        let bundle = self.subject.open(precision, &common.open_device()?)?;
+        let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.tokens, 0)?;
         let mut times = Vec::new();
         for number in 0..=self.steps {

@@ -1,18 +1,21 @@
 //! `andiron bench`: the speed of this build on this machine.
 
 mod decode;
+mod embed;
 mod train;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use andiron_core::{DeviceSpec, Precision};
 use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
 use andiron_kernels::random::Seed;
 use andiron_kernels::{Cpu, Isa};
+use andiron_models::hf_config::ConfigError;
 use andiron_models::summary::Summary;
-use andiron_models::{DecoderBundle, DecoderConfig, RunPrecision};
+use andiron_models::weights::{LoadError, SaveError};
+use andiron_models::{DecoderBundle, DecoderConfig, EncoderBundle, EncoderConfig, RunPrecision};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -31,6 +34,8 @@ pub enum BenchVerb {
     Decode(decode::DecodeBench),
     /// Reading a prompt
     Prefill(decode::PrefillBench),
+    /// Sentence embeddings: an encoder and its pooling, over texts of one length
+    Embed(embed::EmbedBench),
 }
 
 impl BenchVerb {
@@ -40,6 +45,7 @@ impl BenchVerb {
             Self::Train(bench) => bench.run(common),
             Self::Decode(bench) => bench.run(common),
             Self::Prefill(bench) => bench.run(common),
+            Self::Embed(bench) => bench.run(common),
         }
     }
 }
@@ -56,19 +62,49 @@ struct Subject {
     config: Option<PathBuf>,
 }
 
+/// What is measured: a model of some family.
+trait Measured: Sized {
+    /// One with random weights, from a `config.json`.
+    fn init(config: &Path, device: &Device) -> Result<Self, ConfigError>;
+
+    fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError>;
+
+    fn save(&self, dir: &Path) -> Result<(), SaveError>;
+}
+
+/// Forwards [`Measured`] to what bundles have under the same names.
+macro_rules! measured {
+    ($($bundle:ident, $config:ident;)+) => {$(
+        impl Measured for $bundle {
+            fn init(config: &Path, device: &Device) -> Result<Self, ConfigError> {
+                Ok(Self::init($config::read(config)?, Seed::new(1), device))
+            }
+
+            fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
+                Self::open_at(path, precision, device)
+            }
+
+            fn save(&self, dir: &Path) -> Result<(), SaveError> {
+                self.save(dir)
+            }
+        }
+    )+};
+}
+measured! { DecoderBundle, DecoderConfig; EncoderBundle, EncoderConfig; }
+
 impl Subject {
-    fn open(&self, precision: RunPrecision, device: &Device) -> anyhow::Result<DecoderBundle> {
+    fn open<B: Measured>(&self, precision: RunPrecision, device: &Device) -> anyhow::Result<B> {
         match (&self.model, &self.config) {
-            (Some(dir), _) => Ok(DecoderBundle::open_at(dir, precision, device)?),
+            (Some(dir), _) => Ok(B::open_at(dir, precision, device)?),
             (None, Some(config)) => {
-                let bundle = DecoderBundle::init(DecoderConfig::read(config)?, Seed::new(1), device);
+                let bundle = B::init(config, device)?;
                 if precision == RunPrecision::F32 {
                     return Ok(bundle);
                 }
                 // Through a directory, as every model whose weights are kept in few bits.
                 let dir = std::env::temp_dir().join(format!("andiron-bench-{}", std::process::id()));
                 let saved = bundle.save(&dir);
-                let opened = saved.map(|()| DecoderBundle::open_at(&dir, precision, device));
+                let opened = saved.map(|()| B::open_at(&dir, precision, device));
                 std::fs::remove_dir_all(&dir)?;
                 Ok(opened??)
             }

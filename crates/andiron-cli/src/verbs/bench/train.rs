@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use andiron_core::Precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
-use andiron_models::RunPrecision;
+use andiron_models::{DecoderBundle, RunPrecision};
 use andiron_training::objective::Causal;
 use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
 use andiron_training::step::compute;
@@ -42,7 +42,7 @@ impl TrainBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let device = common.open_device()?;
-        let bundle = self.subject.open(RunPrecision::F32, &device)?;
+        let bundle: DecoderBundle = self.subject.open(RunPrecision::F32, &device)?;
         let longest = bundle.config.max_positions();
         let columns = self.ctx.unwrap_or(longest);
         anyhow::ensure!(

@@ -1,0 +1,72 @@
+//! `andiron bench embed`: sentence embeddings.
+
+use std::time::Instant;
+
+use andiron_kernels::random::Seed;
+use andiron_models::EncoderBundle;
+use andiron_models::summary::Summary;
+use andiron_models::weights::names;
+use clap::Args;
+
+use super::{Figures, Subject, median_ms};
+use crate::exit::Ending;
+use crate::flags::Common;
+use crate::model::RunChoice;
+
+/// Sentence embeddings: an encoder and its pooling, over texts of one length
+#[derive(Debug, Args)]
+pub struct EmbedBench {
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    run: RunChoice,
+    /// Texts in a batch
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Tokens in a text
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    ctx: usize,
+    /// Measured batches
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+}
+
+impl EmbedBench {
+    /// Measures and prints.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let precision = self.run.checked(common)?;
+        let bundle: EncoderBundle = self.subject.open(precision, &common.open_device()?)?;
+        let (columns, longest) = (self.ctx, bundle.max_tokens());
+        anyhow::ensure!(
+            (1..=longest).contains(&columns),
+            "--ctx {columns}: the model reads 1 to {longest} tokens"
+        );
+        let rows = usize::from(self.batch);
+        let (seed, vocabulary) = (Seed::new(2), bundle.config.vocab_size() as u64);
+        let ids: Vec<u32> =
+            (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect();
+        let texts: Vec<&[u32]> = ids.chunks(columns).collect();
+        let mut times = Vec::new();
+        for number in 0..=self.steps {
+            let start = Instant::now();
+            bundle.embed(&texts);
+            if number > 0 {
+                times.push(start.elapsed());
+            }
+        }
+        let milliseconds = median_ms(times);
+        let mut figures = Figures::new();
+        figures.number("sentences_per_s", rows as f64 / milliseconds * 1e3);
+        figures.number("tokens_per_s", (rows * columns) as f64 / milliseconds * 1e3);
+        figures.number("batch_ms", milliseconds);
+        figures.print(common, (precision, precision.products()), 2.0 * block_parameters(&bundle))
+    }
+}
+
+/// Parameters that take part in a matrix product for every token: those of the numbered blocks, since embeddings need no
+/// head and no pooler.
+fn block_parameters(bundle: &EncoderBundle) -> f64 {
+    let mut tensors = names(&bundle.model);
+    tensors.retain(|(name, _)| name.split('.').any(|segment| segment.parse::<usize>().is_ok()));
+    Summary::new(&tensors, false).product_parameters as f64
+}
