@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
 TRAINED = {"char-6x384": (8, 256), "bpe-4x256": (8, 256), "nano": (12, 64)}
 DECODED = ["gpt2-small", "nano"]
+EMBEDDED = {"minilm": (32, 128)}
 
 
 def busy_seconds():
@@ -109,6 +110,16 @@ def contests(args):
             ours("Andiron f32", "bench", *common),
             theirs("transformers f32", *common),
             theirs("transformers bf16", *common, "--precision", "bf16"),
+        ]
+    for name, (batch, ctx) in EMBEDDED.items():
+        sizes = ("--batch", batch, "--ctx", ctx, "--steps", args.steps)
+        common = ("embed", "--config", CONFIGS / f"{name}.json", *sizes)
+        yield f"embed {name}", ["sentences_per_s", "tokens_per_s", "batch_ms", "peak_rss_mb"], [
+            ours("Andiron f32", "bench", *common, "--precision", "f32"),
+            ours("Andiron mixed", "bench", *common, "--precision", "mixed"),
+            theirs("transformers f32", *common),
+            theirs("ONNX Runtime f32", *common, "--ort"),
+            theirs("transformers bf16", *common, "--precision", "bf16", rival=1),
         ]
     for text in args.text:
         for seed in args.seeds:

@@ -1,16 +1,21 @@
 """What the field's usual Python programs need for the work that Andiron is measured on.
 
-Three subjects: `train` (steps of a GPT in plain PyTorch), `learn` (nanoGPT's recipe on a text, to the end), `decode`
-(greedy decoding with transformers). Each run prints one JSON object with the names that `andiron bench` uses.
+Four subjects: `train` (steps of a GPT in plain PyTorch), `learn` (nanoGPT's recipe on a text, to the end), `decode`
+(greedy decoding with transformers), `embed` (sentence embeddings with transformers or ONNX Runtime). Each run prints one
+JSON object with the names that `andiron bench` uses.
 """
 
 import argparse
+import contextlib
+import copy
 import json
 import math
 import os
 import pathlib
 import resource
 import statistics
+import sys
+import tempfile
 import time
 
 import torch
@@ -185,6 +190,69 @@ def decode(args):
     }
 
 
+class Embedder(nn.Module):
+    """transformers' BERT and the mean of its tokens' vectors."""
+
+    def __init__(self, config):
+        super().__init__()
+        from transformers import BertConfig, BertModel
+
+        self.bert = BertModel(BertConfig(**config), add_pooling_layer=False)
+
+    def forward(self, ids):
+        return self.bert(input_ids=ids).last_hidden_state.mean(1)
+
+
+def onnx_session(model, ids, threads):
+    """ONNX Runtime with a model of PyTorch's, as a function of ids."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        path = str(pathlib.Path(folder, "model.onnx"))
+        torch.onnx.export(model, (ids,), path, input_names=["ids"], dynamo=True)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids: session.run(None, {session.get_inputs()[0].name: ids.numpy()})
+
+
+def embed(args):
+    torch.manual_seed(1)
+    config = json.loads(pathlib.Path(args.config).read_text())
+    model = Embedder(config).eval()
+    ids = torch.randint(config["vocab_size"], (args.batch, args.ctx))
+    if args.ort:
+        runs = {"onnxruntime": onnx_session(model, ids, args.threads)}
+    elif args.precision == "f32":
+        runs = {"f32": model}
+    else:
+        rounded = copy.deepcopy(model).bfloat16()
+
+        def autocast(ids):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return model(ids)
+
+        runs = {"bf16 weights": rounded, "bf16 autocast": autocast}
+
+    def milliseconds(run):
+        times = []
+        for batch in range(args.steps + 2):
+            start = time.perf_counter()
+            run(ids)
+            if batch >= 2:
+                times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e3
+
+    with torch.inference_mode():
+        batch_ms, way = min((milliseconds(run), way) for way, run in runs.items())
+    return {
+        "sentences_per_s": args.batch / batch_ms * 1e3,
+        "tokens_per_s": args.batch * args.ctx / batch_ms * 1e3,
+        "batch_ms": batch_ms,
+        "way": way,
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -213,12 +281,24 @@ def main():
     subject.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     subject.set_defaults(run=decode)
 
+    subject = subjects.add_parser("embed", help="sentence embeddings of random tokens: BERT and a mean")
+    subject.add_argument("--config", required=True)
+    subject.add_argument("--batch", type=int, default=32)
+    subject.add_argument("--ctx", type=int, default=128)
+    subject.add_argument("--steps", type=int, default=10)
+    precision = subject.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--precision", choices=["f32", "bf16"], default="f32", help="bf16: as weights or by autocast, the faster of both"
+    )
+    precision.add_argument("--ort", action="store_true", help="with ONNX Runtime, in f32")
+    subject.set_defaults(run=embed)
+
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     figures = args.run(args)
     figures["threads"] = args.threads
     figures["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    print(json.dumps({name: value if isinstance(value, str) else round(value, 4) for name, value in figures.items()}))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ environment="${ANDIRON_PEERS_VENV:-$HOME/.cache/andiron-peers/venv}"
 python="$environment/bin/python"
 
 usable() {
-  [ -x "$python" ] && "$python" -c 'import torch, transformers' 2>/dev/null
+  [ -x "$python" ] && "$python" -c 'import torch, transformers, onnxruntime, onnxscript' 2>/dev/null
 }
 
 if ! usable; then
   echo "making $environment" >&2
   python3 -m venv "$environment" >&2
-  "$python" -m pip install --quiet --disable-pip-version-check torch numpy transformers >&2
-  usable || { echo "torch or transformers cannot be imported by $python" >&2; exit 1; }
+  "$python" -m pip install --quiet --disable-pip-version-check torch numpy transformers onnxruntime onnxscript >&2
+  usable || { echo "a package cannot be imported by $python" >&2; exit 1; }
 fi
 echo "$python"
