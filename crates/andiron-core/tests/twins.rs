@@ -147,6 +147,52 @@ fn silu_and_relu() {
 }
 
 #[test]
+fn gates() {
+    for shape in [[7, 19], [40, 70]] {
+        check(
+            "gate",
+            [shape, shape],
+            |[x, up]| ops::gate(x, up, Activation::Silu),
+            |[x, up]| x.clone() / ((-x).exp() + 1.0) * up,
+        );
+    }
+}
+
+#[test]
+fn residuals() {
+    check("residual", [[9, 31], [9, 31]], |[x, added]| ops::residual(x, added), |[x, added]| x + added);
+    // What goes around a layer twice gets both gradients.
+    check("residual of itself", [[9, 31]], |[x]| ops::residual(x.clone(), x), |[x]| x * 2.0);
+}
+
+#[test]
+fn rotation() {
+    for (rows, pairs, width) in [(1, 4, 8), (2, 3, 6), (2, 3, 10)] {
+        let [b, t, h] = [2, 5, 3];
+        let angles = |x: &Tensor<4>| random([rows, t, 1, pairs], "angles", &x.device());
+        check(
+            "rotation",
+            [[b, t, h, width]],
+            |[x]| {
+                let angles = angles(&x);
+                ops::rotate(x, angles.clone().cos(), angles.sin())
+            },
+            |[x]| {
+                let (cos, sin) = (angles(&x).cos(), angles(&x).sin());
+                let part = |from, to| x.clone().slice([0..b, 0..t, 0..h, from..to]);
+                let (first, second) = (part(0, pairs), part(pairs, 2 * pairs));
+                let turned = [
+                    first.clone() * cos.clone() - second.clone() * sin.clone(),
+                    second * cos + first * sin,
+                    part(2 * pairs, width),
+                ];
+                Tensor::cat(turned.into_iter().filter(|x| x.dims()[3] > 0).collect(), 3)
+            },
+        );
+    }
+}
+
+#[test]
 fn gelu_in_both_forms() {
     for shape in [[1, 1], [3, 17], [64, 65]] {
         check(

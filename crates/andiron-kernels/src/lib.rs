@@ -27,6 +27,8 @@ pub mod dropout;
 pub mod embedding;
 pub mod norm;
 pub mod reduce;
+pub mod residual;
+pub mod rotary;
 pub mod softmax;
 
 #[cfg(test)]

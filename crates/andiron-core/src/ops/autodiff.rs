@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{Activation, AttentionOptions, FusedOps, Precision, WeightLayout};
+use super::{Activation, AttentionOptions, FusedOps, Precision, Turn, WeightLayout};
 
 /// Hands `gradient` to the parent, if it wants one.
 macro_rules! give {
@@ -163,6 +163,90 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
                 prep.finish((x.clone(), form), B::activate(x, form))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::activate(x.into_primitive(), form)),
+        }
+    }
+
+    fn gate(x: FloatTensor<Self>, up: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Gate;
+
+        impl<B: FusedOps> Backward<B, 2> for Gate {
+            type State = ([FloatTensor<B>; 2], Activation);
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let ([x, up], form) = ops.state;
+                let (dx, dup) = B::gate_backward(x, up, dy, form);
+                let [x, up] = ops.parents;
+                give!(grads, x, dx);
+                give!(grads, up, dup);
+            }
+        }
+
+        let nodes = [x.node(), up.node()];
+        let (x, up) = (x.into_primitive(), up.into_primitive());
+        match Gate.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::gate(x.clone(), up.clone(), form);
+                prep.finish(([x, up], form), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::gate(x, up, form)),
+        }
+    }
+
+    fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Residual;
+
+        impl<B: FusedOps> Backward<B, 2> for Residual {
+            type State = ();
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let [x, added] = ops.parents;
+                give!(grads, x, dy.clone());
+                give!(grads, added, dy);
+            }
+        }
+
+        let nodes = [x.node(), added.node()];
+        let y = B::residual(x.into_primitive(), added.into_primitive());
+        match Residual.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        }
+    }
+
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        way: Turn,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Rotate;
+
+        impl<B: FusedOps> Backward<B, 1> for Rotate {
+            /// Cosines, sines, and the way back.
+            type State = ([FloatTensor<B>; 2], Turn);
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let ([cos, sin], back) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |dy| B::rotate(dy, cos, sin, back));
+            }
+        }
+
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let back = match way {
+            Turn::Forth => Turn::Back,
+            Turn::Back => Turn::Forth,
+        };
+        match Rotate.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::rotate(x.into_primitive(), cos.clone(), sin.clone(), way);
+                prep.finish(([cos, sin], back), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rotate(x.into_primitive(), cos, sin, way)),
         }
     }
 

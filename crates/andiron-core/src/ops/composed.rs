@@ -7,7 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{Activation, AdamWStep, AttentionOptions, WeightLayout};
+use super::{Activation, AdamWStep, AttentionOptions, Turn, WeightLayout};
 use crate::quant::QuantMatrix;
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
@@ -135,6 +135,34 @@ fn gelu_tanh_part<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 fn normal_cdf<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let erf = B::float_erf(B::float_mul_scalar(x, scalar(std::f64::consts::FRAC_1_SQRT_2)));
     B::float_mul_scalar(B::float_add_scalar(erf, scalar(1.0)), scalar(0.5))
+}
+
+pub(super) fn rotate<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    way: Turn,
+) -> FloatTensor<B> {
+    let [b, t, h, k] = x.shape().dims();
+    let pairs = cos.shape()[3];
+    let part = |from: usize, to: usize| {
+        let slices = [0..b, 0..t, 0..h, from..to].map(Slice::from);
+        B::float_slice(x.clone(), &slices)
+    };
+    let (first, second) = (part(0, pairs), part(pairs, 2 * pairs));
+    let sin = match way {
+        Turn::Forth => sin,
+        Turn::Back => B::float_neg(sin),
+    };
+    let times = |x: &FloatTensor<B>, by: &FloatTensor<B>| B::float_mul(x.clone(), by.clone());
+    let mut turned = vec![
+        B::float_sub(times(&first, &cos), times(&second, &sin)),
+        B::float_add(times(&second, &cos), times(&first, &sin)),
+    ];
+    if 2 * pairs < k {
+        turned.push(part(2 * pairs, k));
+    }
+    B::float_cat(turned, 3)
 }
 
 pub(super) fn activate<B: Backend>(x: FloatTensor<B>, form: Activation) -> FloatTensor<B> {

@@ -5,7 +5,7 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
+use super::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
 use crate::quant::QuantMatrix;
 
 /// Operations that a backend may override with kernels of its own.
@@ -161,6 +161,41 @@ pub trait FusedOps: Backend {
     #[fusion(default)]
     fn activate_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
         composed::activate_backward::<Self>(x, dy, form)
+    }
+
+    /// An activation function of each element, times another element.
+    #[fusion(default)]
+    fn gate(x: FloatTensor<Self>, up: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
+        Self::float_mul(Self::activate(x, form), up)
+    }
+
+    /// Gradients of [`FusedOps::gate`] with respect to both.
+    #[fusion(default)]
+    fn gate_backward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        form: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let dx = Self::activate_backward(x.clone(), Self::float_mul(dy.clone(), up), form);
+        (dx, Self::gate(x, dy, form))
+    }
+
+    /// Sum of two tensors of one shape.
+    #[fusion(default)]
+    fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(x, added)
+    }
+
+    /// Pairs of channels of `[batch, time, heads, width]`, turned by the angles of `[batch or 1, time, 1, pairs]`.
+    #[fusion(default)]
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        way: Turn,
+    ) -> FloatTensor<Self> {
+        composed::rotate::<Self>(x, cos, sin, way)
     }
 
     /// Attention over heads.

@@ -17,6 +17,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+pub use andiron_kernels::rotary::Turn;
 pub use fused::FusedOps;
 
 use crate::precision::{self, Precision};
@@ -176,6 +177,42 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, offset: Tensor<
 /// An activation function, element by element.
 pub fn activate<const D: usize>(x: Tensor<D>, form: Activation) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::activate(x.into_dispatch(), form))
+}
+
+/// `activate(x) · up`, element by element: what a gated feed-forward layer does between its maps.
+///
+/// Source: Shazeer 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn gate<const D: usize>(x: Tensor<D>, up: Tensor<D>, form: Activation) -> Tensor<D> {
+    assert_eq!(x.dims(), up.dims(), "both sides of a gate have one shape");
+    Tensor::from_dispatch(Dispatch::gate(x.into_dispatch(), up.into_dispatch(), form))
+}
+
+/// `x + added`: a layer's input and what the layer makes of it.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn residual<const D: usize>(x: Tensor<D>, added: Tensor<D>) -> Tensor<D> {
+    assert_eq!(x.dims(), added.dims(), "what is added has the shape of what it is added to");
+    Tensor::from_dispatch(Dispatch::residual(x.into_dispatch(), added.into_dispatch()))
+}
+
+/// Turns pairs of channels of every head, `i` and `i + pairs`, by the angles of their position; further channels stay.
+///
+/// # Shape
+/// `x_bthk`: `[batch, t, heads, width]`; cosines and sines: `[batch or 1, t, 1, pairs]`, which get no gradient.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn rotate(x_bthk: Tensor<4>, cos_bt1k: Tensor<4>, sin_bt1k: Tensor<4>) -> Tensor<4> {
+    let ([b, t, _, k], [rows, columns, one, pairs]) = (x_bthk.dims(), cos_bt1k.dims());
+    assert_eq!(cos_bt1k.dims(), sin_bt1k.dims(), "as many sines as cosines");
+    assert!((rows == b || rows == 1) && columns == t && one == 1, "angles do not fit {b} x {t} positions");
+    assert!(2 * pairs <= k, "{} channels cannot be turned in heads of width {k}", 2 * pairs);
+    let (cos, sin) = (cos_bt1k.into_dispatch(), sin_bt1k.into_dispatch());
+    Tensor::from_dispatch(Dispatch::rotate(x_bthk.into_dispatch(), cos, sin, Turn::Forth))
 }
 
 /// `softmax(q · kᵀ · scale) · v`, per head; query heads share key heads in equal groups.

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::Forward;
+use crate::{Forward, ops};
 
 /// Frequencies of the turned pairs.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,17 +64,6 @@ impl Angles {
     /// # Panics
     /// If the heads are narrower than what is turned.
     pub fn turn(&self, x_bthk: Tensor<4>) -> Tensor<4> {
-        let [b, t, h, k] = x_bthk.dims();
-        let half = self.cos_bt1k.dims()[3];
-        assert!(2 * half <= k, "{} channels cannot be turned in heads of width {k}", 2 * half);
-        let part = |from, to| x_bthk.clone().slice([0..b, 0..t, 0..h, from..to]);
-        let (first, second) = (part(0, half), part(half, 2 * half));
-        let (cos, sin) = (self.cos_bt1k.clone(), self.sin_bt1k.clone());
-        let mut turned =
-            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin];
-        if 2 * half < k {
-            turned.push(part(2 * half, k));
-        }
-        Tensor::cat(turned, 3)
+        ops::rotate(x_bthk, self.cos_bt1k.clone(), self.sin_bt1k.clone())
     }
 }

@@ -282,9 +282,9 @@ impl Decoder for Gated {
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let normed_btd = self.input_layernorm.forward(x_btd.clone());
-        let x_btd = x_btd + self.self_attn.forward(normed_btd, angles, cx);
+        let x_btd = ops::residual(x_btd, self.self_attn.forward(normed_btd, angles, cx));
         let normed_btd = self.post_attention_layernorm.forward(x_btd.clone());
-        x_btd + self.mlp.forward(normed_btd)
+        ops::residual(x_btd, self.mlp.forward(normed_btd))
     }
 }
 
@@ -399,7 +399,7 @@ impl Mlp {
     /// # Shape
     /// `[batch, t, d_model]` → the same.
     pub(super) fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        let gate_btf = ops::activate(self.gate_proj.forward(x_btd.clone()), self.activation.function());
-        self.down_proj.forward(gate_btf * self.up_proj.forward(x_btd))
+        let (gate_btf, up_btf) = (self.gate_proj.forward(x_btd.clone()), self.up_proj.forward(x_btd));
+        self.down_proj.forward(ops::gate(gate_btf, up_btf, self.activation.function()))
     }
 }

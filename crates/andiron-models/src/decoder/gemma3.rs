@@ -8,6 +8,7 @@
 //! Not supported: images, soft caps on logits, attention in both directions, and scaled positions in layers with a
 //! window.
 
+use andiron_core::ops;
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
 use andiron_core::{Embedding, Forward, KvCache, RmsNorm};
@@ -362,8 +363,8 @@ impl Decoder for Gemma3 {
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let attended_btd = self.self_attn.forward(self.input_layernorm.forward(x_btd.clone()), angles, cx);
-        let x_btd = x_btd + self.post_attention_layernorm.forward(attended_btd);
+        let x_btd = ops::residual(x_btd, self.post_attention_layernorm.forward(attended_btd));
         let fed_btd = self.mlp.forward(self.pre_feedforward_layernorm.forward(x_btd.clone()));
-        x_btd + self.post_feedforward_layernorm.forward(fed_btd)
+        ops::residual(x_btd, self.post_feedforward_layernorm.forward(fed_btd))
     }
 }

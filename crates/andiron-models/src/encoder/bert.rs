@@ -560,6 +560,6 @@ impl Body {
 impl Output {
     /// Maps, adds what went around the sublayer, and normalises.
     fn forward(&self, x: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
-        self.layer_norm_.forward(cx.dropout(self.dense.forward(x), dropout) + around)
+        self.layer_norm_.forward(ops::residual(around, cx.dropout(self.dense.forward(x), dropout)))
     }
 }

@@ -373,9 +373,9 @@ impl DistilBert {
         let qkv_btd = [&projections.q_lin, &projections.k_lin, &projections.v_lin]
             .map(|projection| projection.forward(x_btd.clone()));
         let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
-        let x_btd = layer.sa_layer_norm.forward(projections.out_lin.forward(attended) + x_btd);
+        let x_btd = layer.sa_layer_norm.forward(ops::residual(x_btd, projections.out_lin.forward(attended)));
         let inner_btf = layer.ffn.lin1.forward(x_btd.clone());
         let fed = layer.ffn.lin2.forward(ops::activate(inner_btf, self.activation.function()));
-        layer.output_layer_norm.forward(cx.dropout(fed, self.dropout) + x_btd)
+        layer.output_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
     }
 }

@@ -566,12 +566,12 @@ impl ModernBert {
             Some(norm) => norm.forward(x_btd.clone()),
             None => x_btd.clone(),
         };
-        let x_btd = x_btd + self.attend(layer, normed_btd, angles, cx);
+        let x_btd = ops::residual(x_btd, self.attend(layer, normed_btd, angles, cx));
         let inner = layer.mlp.w_i_.forward(layer.mlp_norm.forward(x_btd.clone()));
         let [b, t, f] = inner.dims();
         let half = |part: usize| inner.clone().slice([0..b, 0..t, part * f / 2..(part + 1) * f / 2]);
-        let gated = ops::activate(half(0), self.activation.function()) * half(1);
-        x_btd + layer.mlp.w_o_.forward(cx.dropout(gated, self.dropout.mlp))
+        let gated = ops::gate(half(0), half(1), self.activation.function());
+        ops::residual(x_btd, layer.mlp.w_o_.forward(cx.dropout(gated, self.dropout.mlp)))
     }
 
     fn attend(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {

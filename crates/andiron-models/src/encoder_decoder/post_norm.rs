@@ -309,16 +309,17 @@ impl PostNorm {
     ) -> Tensor<3> {
         let sight = if memory.is_some() { Sight::PAST } else { Sight::ALL };
         let attended = layer.self_attn.over_itself(x_btd.clone(), index, sight, cx);
-        let mut x_btd = layer.self_attn_layer_norm.forward(x_btd + cx.dropout(attended, self.dropout));
+        let mut x_btd =
+            layer.self_attn_layer_norm.forward(ops::residual(x_btd, cx.dropout(attended, self.dropout)));
         if let (Some(memory), Some(attention), Some(norm)) =
             (memory, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
         {
             let attended = attention.over_memory(x_btd.clone(), memory, index, cx);
-            x_btd = norm.forward(x_btd + cx.dropout(attended, self.dropout));
+            x_btd = norm.forward(ops::residual(x_btd, cx.dropout(attended, self.dropout)));
         }
         let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), self.activation.function());
         let fed = layer.fc2.forward(cx.dropout(inner_btf, self.activation_dropout));
-        layer.final_layer_norm.forward(x_btd + cx.dropout(fed, self.dropout))
+        layer.final_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
     }
 }
 

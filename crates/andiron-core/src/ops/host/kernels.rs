@@ -13,13 +13,14 @@ use andiron_kernels::norm::{
     self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams, RmsNormGrads, RmsNormSaved,
 };
 use andiron_kernels::random::Seed;
-use andiron_kernels::{Cpu, embedding, quant, reduce};
+use andiron_kernels::rotary::{self, RotaryShape};
+use andiron_kernels::{Cpu, embedding, quant, reduce, residual};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
-use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, WeightLayout, composed};
+use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
 use crate::quant::QuantMatrix;
 
 type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
@@ -241,6 +242,62 @@ pub(super) fn activate_backward<B: HostTensors>(
     let mut dx = output(shape.num_elements());
     activation::backward(cpu(), unit(form), &B::floats(&x), &B::floats(&dy), &mut dx);
     B::from_vec(dx, &shape)
+}
+
+pub(super) fn gate<B: HostTensors>(
+    x: FloatTensor<B>,
+    up: FloatTensor<B>,
+    form: Activation,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &up]) {
+        return B::float_mul(composed::activate::<B>(x, form), up);
+    }
+    let shape = x.shape();
+    let mut y = output(shape.num_elements());
+    activation::gate(cpu(), unit(form), &B::floats(&x), &B::floats(&up), &mut y);
+    B::from_vec(y, &shape)
+}
+
+pub(super) fn gate_backward<B: HostTensors>(
+    x: FloatTensor<B>,
+    up: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    form: Activation,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&x, &up, &dy]) {
+        let dup = gate::<B>(x.clone(), dy.clone(), form);
+        return (composed::activate_backward::<B>(x, B::float_mul(dy, up), form), dup);
+    }
+    let shape = x.shape();
+    let (mut dx, mut dup) = (output(shape.num_elements()), output(shape.num_elements()));
+    let inputs = (&*B::floats(&x), &*B::floats(&up));
+    activation::gate_backward(cpu(), unit(form), inputs, &B::floats(&dy), (&mut dx, &mut dup));
+    (B::from_vec(dx, &shape), B::from_vec(dup, &shape))
+}
+
+pub(super) fn residual<B: HostTensors>(x: FloatTensor<B>, added: FloatTensor<B>) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &added]) {
+        return B::float_add(x, added);
+    }
+    let shape = x.shape();
+    let mut sum = output(shape.num_elements());
+    residual::sum(cpu(), &B::floats(&x), &B::floats(&added), &mut sum);
+    B::from_vec(sum, &shape)
+}
+
+pub(super) fn rotate<B: HostTensors>(
+    x: FloatTensor<B>,
+    (cos, sin): (FloatTensor<B>, FloatTensor<B>),
+    way: Turn,
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&x, &cos, &sin]) {
+        return composed::rotate::<B>(x, cos, sin, way);
+    }
+    let [batch, time, heads, width] = x.shape().dims();
+    let shape = RotaryShape { batch, time, heads, width, pairs: cos.shape()[3] };
+    let mut y = output(batch * time * heads * width);
+    rotary::turn(cpu(), shape, (&B::floats(&x), way), (&B::floats(&cos), &B::floats(&sin)), &mut y);
+    B::from_vec(y, &[batch, time, heads, width])
 }
 
 fn attention<B: HostTensors>(q: &FloatTensor<B>, k: &FloatTensor<B>, options: AttentionOptions) -> Attention {

@@ -42,7 +42,7 @@ trait HostTensors: Backend {
 macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
-        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, Precision, WeightLayout};
+        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, Precision, Turn, WeightLayout};
         use crate::quant::QuantMatrix;
 
         type Float = burn::backend::tensor::FloatTensor<$backend>;
@@ -117,6 +117,22 @@ macro_rules! host_ops {
 
             fn activate_backward(x: Float, dy: Float, form: Activation) -> Float {
                 kernels::activate_backward::<Self>(x, dy, form)
+            }
+
+            fn gate(x: Float, up: Float, form: Activation) -> Float {
+                kernels::gate::<Self>(x, up, form)
+            }
+
+            fn gate_backward(x: Float, up: Float, dy: Float, form: Activation) -> (Float, Float) {
+                kernels::gate_backward::<Self>(x, up, dy, form)
+            }
+
+            fn residual(x: Float, added: Float) -> Float {
+                kernels::residual::<Self>(x, added)
+            }
+
+            fn rotate(x: Float, cos: Float, sin: Float, way: Turn) -> Float {
+                kernels::rotate::<Self>(x, (cos, sin), way)
             }
 
             fn attention_with_lse(

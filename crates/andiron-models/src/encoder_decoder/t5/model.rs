@@ -169,7 +169,7 @@ impl SelfAttention {
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
         let past = cx.past(layer, k_bthk, v_bthk);
         let attended = attend(q_bthk, past, Scoring { dropout: attention.dropout, ..scoring }, cx);
-        x_btd + attention.output(attended, cx)
+        ops::residual(x_btd, attention.output(attended, cx))
     }
 }
 
@@ -178,7 +178,7 @@ impl CrossAttention {
         let attention = &self.enc_dec_attention_;
         let q_bthk = attention.heads(attention.q.forward(self.layer_norm.forward(x_btd.clone())));
         let attended = attend_memory(q_bthk, memory, layer, (1.0, attention.dropout), cx);
-        x_btd + attention.output(attended, cx)
+        ops::residual(x_btd, attention.output(attended, cx))
     }
 }
 
@@ -200,16 +200,16 @@ impl FeedForward {
         let dense = &self.dense_relu_dense_;
         let inner_btf = dense.inner(self.layer_norm.forward(x_btd.clone()));
         let fed = dense.wo.forward(cx.dropout(inner_btf, dense.dropout));
-        x_btd + cx.dropout(fed, dense.dropout)
+        ops::residual(x_btd, cx.dropout(fed, dense.dropout))
     }
 }
 
 impl Dense {
     fn inner(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        let activate = |x_btf| ops::activate(x_btf, self.activation.function());
+        let form = self.activation.function();
         match (&self.wi, &self.wi_0, &self.wi_1) {
-            (_, Some(gate), Some(up)) => activate(gate.forward(x_btd.clone())) * up.forward(x_btd),
-            (Some(up), _, _) => activate(up.forward(x_btd)),
+            (_, Some(gate), Some(up)) => ops::gate(gate.forward(x_btd.clone()), up.forward(x_btd), form),
+            (Some(up), _, _) => ops::activate(up.forward(x_btd), form),
             _ => unreachable!("a feed-forward part is plain or gated"),
         }
     }
