@@ -80,7 +80,10 @@ impl Report {
         out!("andiron   {}", self.version)?;
         out!("processor {}, {} logical, {} threads used", self.cpu, self.cpus, self.threads)?;
         out!("features  {}", self.cpu_features.join(" "))?;
-        out!("kernels   {} (the best of those above that the kernels are written for)", self.kernels)?;
+        out!("kernels   {}", self.kernels)?;
+        for (what, how) in paths(Isa::best()) {
+            out!("  {what:<8} {how}")?;
+        }
         let (memory, available) = (gigabytes(self.memory_bytes), gigabytes(self.available_bytes));
         out!("memory    {memory}, {available} available")?;
         out!("device    {}", self.default_device.as_deref().unwrap_or("none: this build has no backend"))?;
@@ -97,6 +100,39 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// What the kernels of a set of instructions do with each kind of number, and what the next better set wants.
+fn paths(isa: Isa) -> Vec<(&'static str, &'static str)> {
+    let (f32, mixed, blocks, more) = match isa {
+        Isa::Scalar => (
+            "one number at a time",
+            "rounded to bf16, multiplied as f32",
+            "one number at a time",
+            Some("avx2, with AVX2 and FMA, which this processor lacks"),
+        ),
+        Isa::Avx2 => (
+            "8 numbers at a time",
+            "rounded to bf16, multiplied as f32: no faster than f32",
+            "32 bytes at a time",
+            Some("avx512, with AVX-512F, which this processor lacks"),
+        ),
+        Isa::Avx512 => (
+            "16 numbers at a time",
+            "rounded to bf16, multiplied as f32: no faster than f32",
+            "32 bytes at a time, as AVX2 does it",
+            Some("avx512-bf16, with AVX-512 BW, VL, VNNI and BF16, of which this processor lacks some"),
+        ),
+        Isa::Avx512Bf16 => (
+            "16 numbers at a time",
+            "32 bf16 at a time",
+            "64 bytes at a time",
+            Some("amx, with AMX-TILE and AMX-BF16, which this processor lacks or the system withholds"),
+        ),
+        Isa::Amx => ("16 numbers at a time", "tiles of 16 x 32 bf16", "64 bytes at a time", None),
+    };
+    let paths = [("f32", f32), ("mixed", mixed), ("blocks", blocks)];
+    paths.into_iter().chain(more.map(|more| ("better", more))).collect()
 }
 
 #[cfg(target_arch = "x86_64")]
