@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, activation};
 
-use crate::Forward;
 use crate::cache::{Memory, Past};
 use crate::ops::{self, AttentionOptions};
+use crate::{Forward, Rows};
 
 /// Which keys a query sees, apart from padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,16 @@ impl Scoring {
     pub fn new(scale: f32, sight: Sight) -> Self {
         Self { scale, sight, bias_bhts: None, dropout: 0.0 }
     }
+
+    /// Whether a fused operation can do it over `keys` keys: no bias, no dropout, and nothing out of reach.
+    fn is_plain(&self, keys: usize, cx: &Forward<'_>) -> bool {
+        let within_reach = self.sight.reach.is_none_or(|reach| keys <= reach + 1);
+        within_reach && self.bias_bhts.is_none() && !cx.drops(self.dropout)
+    }
+
+    fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {
+        AttentionOptions { scale: self.scale, causal: self.sight.causal, n_keys, rows }
+    }
 }
 
 /// Self-attention of new positions over themselves and their past; query heads share key heads in equal groups.
@@ -56,11 +66,11 @@ impl Scoring {
 /// If the shapes do not fit.
 pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
     let (t, s) = (q_bthk.dims()[1], past.len);
-    let mask = cx.mask(scoring.sight, t, s, &q_bthk.device());
-    if mask.is_none() && scoring.bias_bhts.is_none() && !cx.drops(scoring.dropout) {
-        let options = AttentionOptions { scale: scoring.scale, causal: scoring.sight.causal, n_keys: s };
+    if scoring.is_plain(s, cx) {
+        let options = scoring.options(s, cx.rows().cloned());
         return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
     }
+    let mask = cx.mask(scoring.sight, t, s, &q_bthk.device());
     let mask = match mask {
         None if scoring.sight.causal && t > 1 => {
             let past = Tensor::<2>::full([t, s], f32::MIN / 4.0, &q_bthk.device());
@@ -90,9 +100,8 @@ pub fn attend_packed(
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    let plain = scoring.bias_bhts.is_none() && !cx.drops(scoring.dropout);
-    if plain && !cx.is_cached() && cx.mask(scoring.sight, t, t, &qkv_bt3d.device()).is_none() {
-        let options = AttentionOptions { scale: scoring.scale, causal: scoring.sight.causal, n_keys: t };
+    if !cx.is_cached() && scoring.is_plain(t, cx) {
+        let options = scoring.options(t, cx.rows().cloned());
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
@@ -118,8 +127,8 @@ pub fn attend_memory(
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
     let past = memory.layer(layer);
-    if memory.rows().is_none() && !cx.drops(dropout) {
-        let options = AttentionOptions { scale, causal: false, n_keys: past.len };
+    if !cx.drops(dropout) {
+        let options = Scoring::new(scale, Sight::ALL).options(past.len, memory.rows().cloned());
         return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
     }
     let mask = memory.rows().map(|rows| Forward::mask_over(rows, past.len, &q_bthk.device()));

@@ -7,7 +7,7 @@
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{self, Activation, AdamWStep, AttentionOptions, Moments, WeightLayout};
-use andiron_core::{Backend, DeviceSpec};
+use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -224,6 +224,10 @@ fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOp
         x.repeat_dim(2, heads / key_heads).reshape([b, heads, s, w])
     };
     let mut scores = q.swap_dims(1, 2).matmul(spread(k).swap_dims(2, 3)) * options.scale;
+    if let Some(rows) = options.rows {
+        let seen: Tensor<4> = rows.weights(s, &scores.device()).reshape([b, 1, 1, s]);
+        scores = scores + (seen - 1.0) * 1e30;
+    }
     if options.causal {
         let mask = (0..t * s).map(|at| if at % s > s - t + at / s { -1e30f32 } else { 0.0 });
         let mask = TensorData::new(mask.collect::<Vec<_>>(), [1, 1, t, s]);
@@ -237,7 +241,7 @@ fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOp
 #[test]
 fn attention() {
     // batch, queries, keys, heads, key heads, width
-    let cases = [
+    let cases: [(usize, usize, usize, usize, usize, usize); 5] = [
         (1, 1, 1, 1, 1, 4),
         (2, 9, 9, 3, 3, 8),
         (1, 5, 12, 4, 2, 16),
@@ -245,8 +249,10 @@ fn attention() {
         (1, 64, 64, 2, 2, 64),
     ];
     for (b, t, s, h, key_h, w) in cases {
-        for causal in [true, false] {
-            let options = AttentionOptions { scale: 0.4, causal, n_keys: s };
+        // Every query sees the first key, or there would be nothing to compare.
+        let rows = Rows::padded_right((0..b).map(|row| 1 + s / (row + 2)));
+        for (causal, rows) in [(true, None), (false, None), (true, Some(rows.clone())), (false, Some(rows))] {
+            let options = AttentionOptions { scale: 0.4, causal, n_keys: s, rows };
             let halves = |kv: Tensor<4>| (kv.clone().slice([0..b, 0..s]), kv.slice([0..b, s..2 * s]));
             for device in devices() {
                 let device = device.autodiff();
@@ -254,7 +260,7 @@ fn attention() {
                     let q = random([b, t, h, w], "q", &device).require_grad();
                     let kv = random([b, 2 * s, key_h, w], "kv", &device).require_grad();
                     let (k, v) = halves(kv.clone());
-                    let out = attend(q.clone(), k, v, options);
+                    let out = attend(q.clone(), k, v, options.clone());
                     let grads = (out.clone() * random([b, t, h, w], "towards", &device)).sum().backward();
                     (out.inner(), q.grad(&grads).unwrap(), kv.grad(&grads).unwrap())
                 };
@@ -273,8 +279,8 @@ fn attention_ignores_spare_capacity() {
     for device in devices() {
         let q = random([1, 2, 2, 8], "q", &device);
         let (k, v) = (random([1, 20, 2, 8], "k", &device), random([1, 20, 2, 8], "v", &device));
-        let options = AttentionOptions { scale: 0.3, causal: true, n_keys: 7 };
-        let ours = ops::attention(q.clone(), k.clone(), v.clone(), options);
+        let options = AttentionOptions { scale: 0.3, causal: true, n_keys: 7, rows: None };
+        let ours = ops::attention(q.clone(), k.clone(), v.clone(), options.clone());
         let (k, v) = (k.slice([0..1, 0..7]), v.slice([0..1, 0..7]));
         assert_close("filled part", ours, attention_twin(q, k, v, options));
     }

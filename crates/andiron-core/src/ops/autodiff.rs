@@ -279,7 +279,8 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
         match Attention.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (out, lse) = B::attention_with_lse(q.clone(), k.clone(), v.clone(), options, precision);
+                let (out, lse) =
+                    B::attention_with_lse(q.clone(), k.clone(), v.clone(), options.clone(), precision);
                 prep.finish(([q, k, v, out.clone(), lse], (options, precision)), out)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::attention_heads(q, k, v, options, precision)),
@@ -310,7 +311,7 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         match Packed.prepare::<C>([qkv.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let qkv = qkv.into_primitive();
-                let (out, lse) = B::attention_packed_with_lse(qkv.clone(), heads, options, precision);
+                let (out, lse) = B::attention_packed_with_lse(qkv.clone(), heads, options.clone(), precision);
                 prep.finish(([qkv, out.clone(), lse], options, precision), out)
             }
             OpsKind::UnTracked(prep) => {

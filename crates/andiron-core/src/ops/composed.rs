@@ -8,11 +8,15 @@ use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
 use super::{Activation, AdamWStep, AttentionOptions, Turn, WeightLayout};
+use crate::Rows;
 use crate::quant::QuantMatrix;
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
 /// let one buffer be.
 const LOGITS_BLOCK: usize = 16 << 20;
+
+/// Added to the score of a key that must not be seen. Finite, so that a query that sees no key stays a number.
+const HIDDEN: f32 = -1e30;
 
 pub(super) fn affine<B: Backend>(
     x: FloatTensor<B>,
@@ -220,16 +224,11 @@ struct Heads<B: Backend> {
     group: usize,
 }
 
-fn heads<B: Backend>(
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
-    options: AttentionOptions,
-) -> Heads<B> {
+fn heads<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, n_keys: usize) -> Heads<B> {
     let group = q.shape()[2] / k.shape()[2];
     let spread = |x: FloatTensor<B>| {
         let [b, capacity, h, w] = x.shape().dims();
-        let filled = options.n_keys;
+        let filled = n_keys;
         let x = if filled < capacity {
             let full = |n: usize| Slice::new(0, Some(n as isize), 1);
             B::float_slice(x, &[full(b), full(filled), full(h), full(w)])
@@ -246,17 +245,24 @@ fn heads<B: Backend>(
     Heads { q: B::float_permute(q, &[0, 2, 1, 3]), k: spread(k), v: spread(v), group }
 }
 
-fn scores<B: Backend>(heads: &Heads<B>, options: AttentionOptions) -> FloatTensor<B> {
+fn scores<B: Backend>(heads: &Heads<B>, options: &AttentionOptions) -> FloatTensor<B> {
     let keys = B::float_swap_dims(heads.k.clone(), 2, 3);
     let scores = B::float_mul_scalar(B::float_matmul(heads.q.clone(), keys), scalar(options.scale.into()));
-    let t = heads.q.shape()[2];
-    if !options.causal || t == 1 {
+    let (t, s) = (heads.q.shape()[2], options.n_keys);
+    let causal = options.causal && t > 1;
+    if !causal && options.rows.is_none() {
         return scores;
     }
-    let s = options.n_keys;
-    let hidden = |i: usize, j: usize| if j > s - t + i { f32::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f32> = (0..t * s).map(|at| hidden(at / s, at % s)).collect();
-    let mask = B::float_from_data(TensorData::new(mask, [1, 1, t, s]), &scores.device());
+    let everything = Rows::padded_left([0]);
+    let spans = options.rows.as_ref().unwrap_or(&everything).spans();
+    let mut mask = Vec::with_capacity(spans.len() * t * s);
+    for (span, i) in spans.iter().flat_map(|span| (0..t).map(move |i| (span, i))) {
+        mask.extend((0..s).map(|j| match span.contains(&j) && !(causal && j > s - t + i) {
+            true => 0.0,
+            false => HIDDEN,
+        }));
+    }
+    let mask = B::float_from_data(TensorData::new(mask, [spans.len(), 1, t, s]), &scores.device());
     B::float_add(scores, mask)
 }
 
@@ -266,8 +272,8 @@ pub(super) fn attention_with_lse<B: Backend>(
     v: FloatTensor<B>,
     options: AttentionOptions,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let heads = heads::<B>(q, k, v, options);
-    let scores = scores::<B>(&heads, options);
+    let heads = heads::<B>(q, k, v, options.n_keys);
+    let scores = scores::<B>(&heads, &options);
     let [b, h, t, _] = scores.shape().dims();
     let max = B::float_max_dim(scores.clone(), 3);
     let exp = B::float_exp(B::float_sub(scores, max.clone()));
@@ -285,9 +291,9 @@ pub(super) fn attention_backward<B: Backend>(
     let [q, k, v, out, lse, dout] = tensors;
     let capacity = k.shape()[1];
     assert_eq!(capacity, options.n_keys, "gradients flow only through keys without spare capacity");
-    let heads = heads::<B>(q, k, v, options);
+    let heads = heads::<B>(q, k, v, options.n_keys);
     let [b, h, t] = lse.shape().dims();
-    let p = B::float_exp(B::float_sub(scores::<B>(&heads, options), reshape::<B>(lse, [b, h, t, 1])));
+    let p = B::float_exp(B::float_sub(scores::<B>(&heads, &options), reshape::<B>(lse, [b, h, t, 1])));
     let (out, dout) = (B::float_permute(out, &[0, 2, 1, 3]), B::float_permute(dout, &[0, 2, 1, 3]));
     let dv = B::float_matmul(B::float_swap_dims(p.clone(), 2, 3), dout.clone());
     let dp = B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3));

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use andiron_kernels::rotary::Turn;
 pub use fused::FusedOps;
 
+use crate::Rows;
 use crate::precision::{self, Precision};
 use crate::quant::QuantMatrix;
 
@@ -64,7 +65,7 @@ pub enum Activation {
 }
 
 /// How queries look at keys.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AttentionOptions {
     /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
     pub scale: f32,
@@ -73,6 +74,9 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// How many keys are filled; the buffers may be longer.
     pub n_keys: usize,
+    /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
+    /// gets is not specified.
+    pub rows: Option<Rows>,
 }
 
 /// One update of [`adamw`].
@@ -236,6 +240,7 @@ pub fn attention(
     assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
     assert!(options.n_keys <= capacity, "{} keys in a buffer for {capacity}", options.n_keys);
     assert!(!options.causal || t <= options.n_keys, "{t} causal queries over {} keys", options.n_keys);
+    assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
     Tensor::from_dispatch(Dispatch::attention_heads(
         q_bthk.into_dispatch(),
         k_bshk.into_dispatch(),
@@ -254,8 +259,9 @@ pub fn attention(
 /// # Panics
 /// If the last axis cannot be cut so, or `options.n_keys` is not `t`.
 pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOptions) -> Tensor<3> {
-    let [_, t, width] = qkv_bt3d.dims();
+    let [b, t, width] = qkv_bt3d.dims();
     assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");
+    assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
     assert_eq!(t, options.n_keys, "positions look at themselves");
     Tensor::from_dispatch(Dispatch::attention_packed(
         qkv_bt3d.into_dispatch(),

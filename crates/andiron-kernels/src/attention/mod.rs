@@ -13,6 +13,8 @@ mod decode;
 mod flash;
 mod plain;
 
+use std::ops::Range;
+
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};
 
@@ -37,7 +39,7 @@ pub struct AttentionShape {
 
 /// An attention: sizes, who sees whom, and the scale of the scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attention {
+pub struct Attention<'a> {
     /// Sizes.
     pub shape: AttentionShape,
     /// The last query sees all keys, the one before all but the last, and so on: query `i` sees key `j` if
@@ -45,6 +47,9 @@ pub struct Attention {
     pub causal: bool,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
+    /// Which keys of each sequence anybody sees, `[batch]`, cut off behind the last key; all of all if empty. Whether a
+    /// query sees a key goes by its number all the same.
+    pub spans: &'a [Range<usize>],
 }
 
 /// Queries, keys and values.
@@ -96,8 +101,8 @@ pub enum AttentionGrads<'a> {
 /// `out`: `[batch, queries, heads, head_dim]`, `lse`: `[batch, heads, queries]`.
 ///
 /// # Panics
-/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads` or `keys` is above
-/// `key_capacity`.
+/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity` or there
+/// are spans for another number of sequences.
 ///
 /// # Example
 /// ```
@@ -108,11 +113,13 @@ pub enum AttentionGrads<'a> {
 /// };
 /// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
-/// forward(Cpu::detect(1), Attention { shape, causal: true, scale: 1.0 }, qkv, &mut out, &mut lse);
+/// let attention = Attention { shape, causal: true, scale: 1.0, spans: &[] };
+/// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
 /// ```
 pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &mut [f32]) {
     let shape = attention.shape;
+    attention.assert_spans();
     shape.assert_lengths(qkv, out, lse);
     if shape.queries == 0 {
         return;
@@ -151,6 +158,7 @@ pub fn backward(
     grads: AttentionGrads,
 ) {
     let shape = attention.shape;
+    attention.assert_spans();
     shape.assert_lengths(qkv, saved.out, saved.lse);
     assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
@@ -197,8 +205,8 @@ pub fn backward(
                     lse: from(saved.lse, lse),
                     dout: from(dout, out_start),
                     dq: dq.pointer(places.q.start(shape, batch, head)),
-                    dk: dk.pointer(k_start),
-                    dv: dv.pointer(v_start),
+                    dk: dk.pointer(k_start + attention.span(batch).start * places.k.stride),
+                    dv: dv.pointer(v_start + attention.span(batch).start * places.v.stride),
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
                 unsafe {
@@ -288,7 +296,20 @@ impl AttentionShape {
     }
 }
 
-impl Attention {
+impl Attention<'_> {
+    #[track_caller]
+    fn assert_spans(&self) {
+        let (spans, batch) = (self.spans.len(), self.shape.batch);
+        assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
+    }
+
+    /// The keys of a sequence that anybody sees.
+    fn span(&self, batch: usize) -> Range<usize> {
+        let span = self.spans.get(batch).cloned().unwrap_or(0..usize::MAX);
+        let end = span.end.min(self.shape.keys);
+        if span.start < end { span.start..end } else { 0..0 }
+    }
+
     fn head(&self, qkv: Qkv, places: Places, batch: usize, head: usize) -> HeadView {
         let shape = self.shape;
         let kv_head = head / (shape.heads / shape.kv_heads);
@@ -296,17 +317,23 @@ impl Attention {
             Qkv::Apart { q, k, v } => (q, k, v),
             Qkv::Packed(qkv) => (qkv, qkv, qkv),
         };
+        let span = self.span(batch);
+        let end_of_first = match self.causal {
+            true => shape.keys as isize + 1 - shape.queries as isize,
+            false => span.end as isize,
+        };
         HeadView {
             q: from(q, places.q.start(shape, batch, head)),
-            k: from(k, places.k.start(shape, batch, kv_head)),
-            v: from(v, places.v.start(shape, batch, kv_head)),
+            k: from(k, places.k.start(shape, batch, kv_head) + span.start * places.k.stride),
+            v: from(v, places.v.start(shape, batch, kv_head) + span.start * places.v.stride),
             q_stride: places.q.stride,
             kv_stride: places.k.stride,
             out_stride: shape.out_stride(),
             queries: shape.queries,
-            keys: shape.keys,
+            keys: span.len(),
             dim: shape.head_dim,
             causal: self.causal,
+            end_of_first: end_of_first - span.start as isize,
             scale: self.scale,
         }
     }
@@ -337,6 +364,8 @@ struct HeadView {
     keys: usize,
     dim: usize,
     causal: bool,
+    /// See [`end_of`](Self::end_of).
+    end_of_first: isize,
     scale: f32,
 }
 
@@ -344,15 +373,14 @@ impl HeadView {
     /// How many keys query `i` sees, the first ones.
     #[inline(always)]
     fn seen_by(&self, i: usize) -> usize {
-        self.end_of(i).max(0) as usize
+        self.end_of(i).clamp(0, self.keys as isize) as usize
     }
 
-    /// The position behind the last key that query `i` sees. It lies before the first key by as many
-    /// positions as later queries see nothing either.
+    /// The position behind the last key that query `i` sees, if there are so many. It lies before the first key by as
+    /// many positions as later queries see nothing either.
     #[inline(always)]
     fn end_of(&self, i: usize) -> isize {
-        let keys = self.keys as isize;
-        if self.causal { keys + 1 + i as isize - self.queries as isize } else { keys }
+        if self.causal { self.end_of_first + i as isize } else { self.end_of_first }
     }
 }
 

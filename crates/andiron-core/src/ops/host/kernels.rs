@@ -20,6 +20,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
+use crate::Rows;
 use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
 use crate::quant::QuantMatrix;
 
@@ -300,12 +301,23 @@ pub(super) fn rotate<B: HostTensors>(
     B::from_vec(y, &[batch, time, heads, width])
 }
 
-fn attention<B: HostTensors>(q: &FloatTensor<B>, k: &FloatTensor<B>, options: AttentionOptions) -> Attention {
+impl AttentionOptions {
+    fn attention(&self, shape: AttentionShape) -> Attention<'_> {
+        let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
+        Attention { shape, causal: self.causal, scale: self.scale, spans }
+    }
+}
+
+fn attention<'a, B: HostTensors>(
+    q: &FloatTensor<B>,
+    k: &FloatTensor<B>,
+    options: &'a AttentionOptions,
+) -> Attention<'a> {
     let [batch, queries, heads, head_dim] = q.shape().dims();
     let [_, key_capacity, kv_heads, _] = k.shape().dims();
     let shape =
         AttentionShape { batch, queries, keys: options.n_keys, key_capacity, heads, kv_heads, head_dim };
-    Attention { shape, causal: options.causal, scale: options.scale }
+    options.attention(shape)
 }
 
 pub(super) fn attention_with_lse<B: HostTensors>(
@@ -321,7 +333,7 @@ pub(super) fn attention_with_lse<B: HostTensors>(
     let [b, t, h, _] = q.shape().dims();
     let (mut out, mut lse) = (output(q.shape().num_elements()), output(b * h * t));
     let qkv = Qkv::Apart { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
-    attention::forward(cpu().at(precision), attention::<B>(&q, &k, options), qkv, &mut out, &mut lse);
+    attention::forward(cpu().at(precision), attention::<B>(&q, &k, &options), qkv, &mut out, &mut lse);
     (B::from_vec(out, &q.shape()), B::from_vec(lse, &[b, h, t]))
 }
 
@@ -334,7 +346,7 @@ pub(super) fn attention_backward<B: HostTensors>(
         return composed::attention_backward::<B>(tensors, options);
     }
     let [q, k, v, out, lse, dout] = &tensors;
-    let attention = attention::<B>(q, k, options);
+    let attention = attention::<B>(q, k, &options);
     let shape = attention.shape;
     assert_eq!(shape.keys, shape.key_capacity, "gradients flow only through keys without spare capacity");
     let qkv = Qkv::Apart { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
@@ -346,12 +358,16 @@ pub(super) fn attention_backward<B: HostTensors>(
     (B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape()))
 }
 
-fn packed<B: HostTensors>(qkv: &FloatTensor<B>, heads: usize, options: AttentionOptions) -> Attention {
+fn packed<'a, B: HostTensors>(
+    qkv: &FloatTensor<B>,
+    heads: usize,
+    options: &'a AttentionOptions,
+) -> Attention<'a> {
     let [batch, t, width] = qkv.shape().dims();
     let head_dim = width / 3 / heads;
     let shape =
         AttentionShape { batch, queries: t, keys: t, key_capacity: t, heads, kv_heads: heads, head_dim };
-    Attention { shape, causal: options.causal, scale: options.scale }
+    options.attention(shape)
 }
 
 pub(super) fn attention_packed_with_lse<B: HostTensors>(
@@ -365,7 +381,7 @@ pub(super) fn attention_packed_with_lse<B: HostTensors>(
     }
     let [b, t, width] = qkv.shape().dims();
     let (mut out, mut lse) = (output(b * t * width / 3), output(b * heads * t));
-    let attention = packed::<B>(&qkv, heads, options);
+    let attention = packed::<B>(&qkv, heads, &options);
     attention::forward(cpu().at(precision), attention, Qkv::Packed(&B::floats(&qkv)), &mut out, &mut lse);
     (B::from_vec(out, &[b, t, width / 3]), B::from_vec(lse, &[b, heads, t]))
 }
@@ -380,7 +396,7 @@ pub(super) fn attention_packed_backward<B: HostTensors>(
         return composed::attention_packed_backward::<B>(tensors, options);
     }
     let [qkv, out, lse, dout] = &tensors;
-    let attention = packed::<B>(qkv, lse.shape()[1], options);
+    let attention = packed::<B>(qkv, lse.shape()[1], &options);
     let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
     let mut dqkv = output(qkv.shape().num_elements());
     let grads = AttentionGrads::Packed(&mut dqkv);
