@@ -22,6 +22,11 @@ impl Sight {
     /// The past: decoders.
     pub const PAST: Self = Self { causal: true, reach: None };
 
+    /// Whether none of so many keys is too far away.
+    pub(crate) fn reaches_all(self, keys: usize) -> bool {
+        self.reach.is_none_or(|reach| keys <= reach + 1)
+    }
+
     pub(crate) fn reaches(self, query: usize, key: usize) -> bool {
         (!self.causal || key <= query) && self.reach.is_none_or(|reach| query.abs_diff(key) <= reach)
     }
@@ -48,8 +53,7 @@ impl Scoring {
 
     /// Whether a fused operation can do it over `keys` keys: no bias, no dropout, and nothing out of reach.
     fn is_plain(&self, keys: usize, cx: &Forward<'_>) -> bool {
-        let within_reach = self.sight.reach.is_none_or(|reach| keys <= reach + 1);
-        within_reach && self.bias_bhts.is_none() && !cx.drops(self.dropout)
+        self.sight.reaches_all(keys) && self.bias_bhts.is_none() && !cx.drops(self.dropout)
     }
 
     fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {

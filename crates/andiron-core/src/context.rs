@@ -6,9 +6,6 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::attention::Sight;
 use crate::{KvCache, Rows, cache::Past, ops};
 
-/// Added to the score of a key that must not be seen. Finite, so that a row of nothing but padding stays a number.
-const HIDDEN: f32 = -1e30;
-
 /// The context of one forward pass.
 ///
 /// There is one forward per layer; training, prefill and decoding differ only by this argument.
@@ -89,8 +86,7 @@ impl<'a> Forward<'a> {
     /// What to add to the scores of `t` new queries over `s` keys, `[batch or 1, 1, t, s]`; `None` if every query
     /// sees every key, or if being causal is all there is to it.
     pub(crate) fn mask(&mut self, sight: Sight, t: usize, s: usize, device: &Device) -> Option<Tensor<4>> {
-        let within_reach = sight.reach.is_none_or(|reach| s <= reach + 1);
-        if self.rows.is_none() && within_reach {
+        if self.rows.is_none() && sight.reaches_all(s) {
             return None;
         }
         let key = (sight, t, s);
@@ -98,28 +94,16 @@ impl<'a> Forward<'a> {
             return Some(mask.clone());
         }
         let everything = Rows::padded_left([0]);
-        let spans = self.rows.as_ref().unwrap_or(&everything).spans();
-        let mut mask = Vec::with_capacity(spans.len() * t * s);
-        for span in spans {
-            for query in s - t..s {
-                mask.extend((0..s).map(|key| match span.contains(&key) && sight.reaches(query, key) {
-                    true => 0.0,
-                    false => HIDDEN,
-                }));
-            }
-        }
-        let mask = Tensor::from_data(TensorData::new(mask, [spans.len(), 1, t, s]), device);
+        let rows = self.rows.as_ref().unwrap_or(&everything);
+        let mask = rows.mask([t, s], |query, key| sight.reaches(s - t + query, key));
+        let mask = Tensor::from_data(mask, device);
         self.masks.push((key, mask.clone()));
         Some(mask)
     }
 
     /// The mask of keys that all lie elsewhere, such as an encoder's: padding is hidden, everything else seen.
     pub(crate) fn mask_over(rows: &Rows, s: usize, device: &Device) -> Tensor<4> {
-        let hidden =
-            |column: usize, own: &std::ops::Range<usize>| if own.contains(&column) { 0.0 } else { HIDDEN };
-        let mask: Vec<f32> =
-            rows.spans().iter().flat_map(|own| (0..s).map(move |column| hidden(column, own))).collect();
-        Tensor::from_data(TensorData::new(mask, [rows.len(), 1, 1, s]), device)
+        Tensor::from_data(rows.mask([1, s], |_, _| true), device)
     }
 
     /// All keys and values that layer `layer` may attend to, given those of the new positions.

@@ -56,6 +56,18 @@ impl Rows {
         Tensor::from_data(TensorData::new(own.collect(), [self.len(), columns]), device)
     }
 
+    /// What to add to scores, `[rows, 1, t, s]`: 0 where key `j` belongs to the row and `sees(i, j)`, else so much less
+    /// that nothing is left of it.
+    pub(crate) fn mask(&self, [t, s]: [usize; 2], sees: impl Fn(usize, usize) -> bool) -> TensorData {
+        /// Finite, so that a query that sees no key stays a number.
+        const HIDDEN: f32 = -1e30;
+        let mut mask = Vec::with_capacity(self.len() * t * s);
+        for (span, i) in self.spans.iter().flat_map(|span| (0..t).map(move |i| (span, i))) {
+            mask.extend((0..s).map(|j| if span.contains(&j) && sees(i, j) { 0.0 } else { HIDDEN }));
+        }
+        TensorData::new(mask, [self.len(), 1, t, s])
+    }
+
     /// Index of the last column that belongs to each row, `[rows]`, given how many columns there are.
     pub fn last(&self, columns: usize, device: &Device) -> Tensor<1, Int> {
         let last: Vec<i32> =

@@ -15,9 +15,6 @@ use crate::quant::QuantMatrix;
 /// let one buffer be.
 const LOGITS_BLOCK: usize = 16 << 20;
 
-/// Added to the score of a key that must not be seen. Finite, so that a query that sees no key stays a number.
-const HIDDEN: f32 = -1e30;
-
 pub(super) fn affine<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -254,15 +251,9 @@ fn scores<B: Backend>(heads: &Heads<B>, options: &AttentionOptions) -> FloatTens
         return scores;
     }
     let everything = Rows::padded_left([0]);
-    let spans = options.rows.as_ref().unwrap_or(&everything).spans();
-    let mut mask = Vec::with_capacity(spans.len() * t * s);
-    for (span, i) in spans.iter().flat_map(|span| (0..t).map(move |i| (span, i))) {
-        mask.extend((0..s).map(|j| match span.contains(&j) && !(causal && j > s - t + i) {
-            true => 0.0,
-            false => HIDDEN,
-        }));
-    }
-    let mask = B::float_from_data(TensorData::new(mask, [spans.len(), 1, t, s]), &scores.device());
+    let rows = options.rows.as_ref().unwrap_or(&everything);
+    let mask = rows.mask([t, s], |i, j| !causal || j <= s - t + i);
+    let mask = B::float_from_data(mask, &scores.device());
     B::float_add(scores, mask)
 }
 

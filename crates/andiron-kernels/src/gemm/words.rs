@@ -104,6 +104,8 @@ pub(crate) fn bits(x: f32) -> u16 {
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pairs::Pairs;
+#[cfg(target_arch = "x86_64")]
+pub(super) use pairs::{first, halves, interleaved};
 
 #[cfg(target_arch = "x86_64")]
 mod pairs {
@@ -167,17 +169,43 @@ mod pairs {
                 // SAFETY: `at + 32 <= len`; `self` proves the instructions.
                 unsafe {
                     let (low, high) = (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(from.add(at + 16)));
-                    let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                    _mm512_storeu_si512(room.add(at / 2).cast(), words);
+                    _mm512_storeu_si512(room.add(at / 2).cast(), halves(low, high));
                 }
             }
             room
         }
     }
 
+    /// The first `count` lanes of 16.
     #[inline(always)]
-    fn first(count: usize) -> __mmask16 {
+    pub(in crate::gemm) fn first(count: usize) -> __mmask16 {
         ((1u32 << count.min(16)) - 1) as __mmask16
+    }
+
+    /// 32 numbers as bf16, those of `low` first.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 BF16.
+    #[inline(always)]
+    pub(in crate::gemm) unsafe fn halves(low: __m512, high: __m512) -> __m512i {
+        // SAFETY: the caller's promise; the types differ only in what their bits mean.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+    }
+
+    /// Words of two steps of the depth: lane `i` of the first, then lane `i` of the second.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16.
+    #[inline(always)]
+    pub(in crate::gemm) unsafe fn interleaved(first: __m512, second: __m512) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let order = _mm512_set_epi16(
+                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+                3, 18, 2, 17, 1, 16, 0,
+            );
+            _mm512_permutexvar_epi16(order, halves(first, second))
+        }
     }
 
     /// How many steps of the depth are fetched before they are needed.
@@ -191,11 +219,6 @@ mod pairs {
     unsafe fn side_by_side<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut u32) {
         // SAFETY: masks keep every access within `count` lanes of `depth` steps and `W` words.
         unsafe {
-            // Lane `i` of both halves, one behind the other.
-            let order = _mm512_set_epi16(
-                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
-                3, 18, 2, 17, 1, 16, 0,
-            );
             for d in (0..depth).step_by(2) {
                 let row = from.start.add(d * from.depth);
                 // Rows lie far apart, where the processor does not look ahead by itself.
@@ -212,8 +235,7 @@ mod pairs {
                         if pair { mask } else { 0 },
                         row.wrapping_add(from.depth + lane),
                     );
-                    let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                    let words = _mm512_permutexvar_epi16(order, both);
+                    let words = interleaved(low, high);
                     _mm512_mask_storeu_epi32(to.add(d / 2 * W + lane).cast(), first(W - lane), words);
                 }
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{SQUARE, STEPS, TILE, TILE_WORDS};
 use crate::Cpu;
 use crate::gemm::block::Strided;
-use crate::gemm::words::bits;
+use crate::gemm::words::{bits, first, halves, interleaved};
 use crate::parallel;
 
 /// Packs lanes into tiles, those of the same lanes one after another along the depth; what is missing to whole squares
@@ -140,7 +140,7 @@ impl Part {
             for (i, row) in rows.iter_mut().enumerate().take(lanes) {
                 let start = from.start.wrapping_add(i * from.lane);
                 let high = _mm512_maskz_loadu_ps(high, start.wrapping_add(16));
-                *row = words(_mm512_maskz_loadu_ps(low, start), high);
+                *row = halves(_mm512_maskz_loadu_ps(low, start), high);
             }
             rows
         }
@@ -153,17 +153,12 @@ impl Part {
         let mask = first(lanes);
         // SAFETY: the masks keep within the lanes of depths that exist.
         unsafe {
-            // Lane `i` of both halves, one behind the other.
-            let order = _mm512_set_epi16(
-                31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
-                3, 18, 2, 17, 1, 16, 0,
-            );
             let mut rows = [_mm512_setzero_si512(); TILE];
             for (word, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
                 let start = from.start.wrapping_add(2 * word * from.depth);
                 let second = if 2 * word + 1 < depth { mask } else { 0 };
                 let second = _mm512_maskz_loadu_ps(second, start.wrapping_add(from.depth));
-                *row = _mm512_permutexvar_epi16(order, words(_mm512_maskz_loadu_ps(mask, start), second));
+                *row = interleaved(_mm512_maskz_loadu_ps(mask, start), second);
             }
             rows
         }
@@ -184,21 +179,6 @@ impl Part {
         // SAFETY: both are 16 rows of 64 bytes.
         unsafe { std::mem::transmute::<[[u32; TILE]; TILE], [__m512i; TILE]>(rows) }
     }
-}
-
-/// 32 numbers as bf16, those of `low` first.
-///
-/// # Safety
-/// The machine multiplies bf16.
-#[inline(always)]
-unsafe fn words(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: the caller's promise; the types differ only in what their bits mean.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
-}
-
-#[inline]
-fn first(count: usize) -> __mmask16 {
-    ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
 /// The transpose of 16 rows of 16 words.
