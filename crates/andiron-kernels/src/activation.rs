@@ -123,7 +123,7 @@ pub fn gate_backward(
 
 impl Activation {
     /// The function in plain Rust.
-    fn value(self, x: f64) -> f64 {
+    pub(crate) fn value(self, x: f64) -> f64 {
         match self {
             Self::GeluTanh => x * plain_sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x)),
             Self::GeluErf => x * plain_normal_cdf(x),
@@ -139,7 +139,7 @@ impl Activation {
     }
 
     /// Its derivative in plain Rust.
-    fn slope(self, x: f64) -> f64 {
+    pub(crate) fn slope(self, x: f64) -> f64 {
         match self {
             Self::GeluTanh => {
                 let s = plain_sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
@@ -223,7 +223,7 @@ fn apply_slope_vector<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f3
 }
 
 /// A function on vectors.
-trait Function: Copy {
+pub(crate) trait Function: Copy {
     fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector;
     /// The derivative times `dy`.
     fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector;
@@ -277,7 +277,7 @@ fn map_two<S: Simd, F: OfTwo>(s: S, f: F, x: &[f32], y: &[f32], to: &mut [f32]) 
 }
 
 #[derive(Clone, Copy)]
-struct GeluTanh;
+pub(crate) struct GeluTanh;
 
 impl GeluTanh {
     /// `σ(2u)`.
@@ -315,7 +315,7 @@ impl Function for GeluTanh {
 }
 
 #[derive(Clone, Copy)]
-struct GeluErf;
+pub(crate) struct GeluErf;
 
 impl Function for GeluErf {
     #[inline(always)]
@@ -331,7 +331,7 @@ impl Function for GeluErf {
 }
 
 #[derive(Clone, Copy)]
-struct Silu;
+pub(crate) struct Silu;
 
 impl Function for Silu {
     #[inline(always)]
@@ -348,7 +348,7 @@ impl Function for Silu {
 }
 
 #[derive(Clone, Copy)]
-struct Relu;
+pub(crate) struct Relu;
 
 impl Function for Relu {
     #[inline(always)]

@@ -25,6 +25,7 @@ pub mod adamw;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod feed_forward;
 pub mod norm;
 pub mod reduce;
 pub mod residual;

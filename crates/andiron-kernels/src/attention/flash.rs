@@ -7,7 +7,7 @@
 use super::{BackwardView, HeadView, plain};
 use crate::Precision;
 use crate::gemm::block::Strided;
-use crate::gemm::pack::{self, Scratch, transpose_4x4};
+use crate::gemm::pack::{self, Parts, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
 use crate::gemm::words::Words;
 use crate::simd::{Simd, dispatch_products, exp};
@@ -69,28 +69,6 @@ unsafe fn backward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: BackwardVi
             (16, _) => backward_sized::<S, P, 12, 32, 32>(s, words, view),
             _ => backward_sized::<S, P, 6, 16, 16>(s, words, view),
         }
-    }
-}
-
-/// Hands out consecutive parts of a scratch memory.
-pub(super) struct Parts {
-    next: *mut f32,
-    left: usize,
-}
-
-impl Parts {
-    pub(super) fn new(scratch: &mut Scratch, len: usize) -> Self {
-        Self { next: scratch.pointer(), left: len }
-    }
-
-    /// The next `len` numbers, rounded up to whole cache lines.
-    pub(super) fn take(&mut self, len: usize) -> *mut f32 {
-        let len = len.next_multiple_of(16);
-        assert!(len <= self.left, "the parts are longer than the scratch memory");
-        let part = self.next;
-        self.next = part.wrapping_add(len);
-        self.left -= len;
-        part
     }
 }
 

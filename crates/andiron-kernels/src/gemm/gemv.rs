@@ -6,7 +6,7 @@ use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
 
 /// More rows than this are left to the blocked product.
-pub(super) const MAX_ROWS: usize = 4;
+pub(crate) const MAX_ROWS: usize = 4;
 /// Columns whose sums stay in the first-level cache while rows of `b` pass by.
 const STRIP: usize = 512;
 

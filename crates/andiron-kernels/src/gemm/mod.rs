@@ -10,7 +10,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 pub(crate) mod block;
-mod gemv;
+pub(crate) mod gemv;
 pub(crate) mod pack;
 pub(crate) mod tile;
 pub(crate) mod words;
@@ -55,7 +55,7 @@ impl<'a> MatRef<'a> {
         }
     }
 
-    fn at(&self, i: usize, j: usize) -> f32 {
+    pub(crate) fn at(&self, i: usize, j: usize) -> f32 {
         self.data[i * self.row_stride + j * self.col_stride]
     }
 

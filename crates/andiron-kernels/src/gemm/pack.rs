@@ -44,6 +44,28 @@ impl Drop for Scratch {
     }
 }
 
+/// Hands out consecutive parts of a scratch memory.
+pub(crate) struct Parts {
+    next: *mut f32,
+    left: usize,
+}
+
+impl Parts {
+    pub(crate) fn new(scratch: &mut Scratch, len: usize) -> Self {
+        Self { next: scratch.pointer(), left: len }
+    }
+
+    /// The next `len` numbers, rounded up to whole cache lines.
+    pub(crate) fn take(&mut self, len: usize) -> *mut f32 {
+        let len = len.next_multiple_of(16);
+        assert!(len <= self.left, "the parts are longer than the scratch memory");
+        let part = self.next;
+        self.next = part.wrapping_add(len);
+        self.left -= len;
+        part
+    }
+}
+
 /// Packs `lanes` lanes of `depth` numbers into panels of `W` lanes at `to`.
 ///
 /// # Safety

@@ -105,7 +105,9 @@ pub(crate) fn bits(x: f32) -> u16 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use pairs::Pairs;
 #[cfg(target_arch = "x86_64")]
-pub(super) use pairs::{first, halves, interleaved};
+pub(super) use pairs::first;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pairs::{halves, interleaved};
 
 #[cfg(target_arch = "x86_64")]
 mod pairs {
@@ -187,7 +189,7 @@ mod pairs {
     /// # Safety
     /// The machine has AVX-512 BF16.
     #[inline(always)]
-    pub(in crate::gemm) unsafe fn halves(low: __m512, high: __m512) -> __m512i {
+    pub(crate) unsafe fn halves(low: __m512, high: __m512) -> __m512i {
         // SAFETY: the caller's promise; the types differ only in what their bits mean.
         unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
     }
@@ -197,7 +199,7 @@ mod pairs {
     /// # Safety
     /// The machine has AVX-512 F, BW and BF16.
     #[inline(always)]
-    pub(in crate::gemm) unsafe fn interleaved(first: __m512, second: __m512) -> __m512i {
+    pub(crate) unsafe fn interleaved(first: __m512, second: __m512) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe {
             let order = _mm512_set_epi16(

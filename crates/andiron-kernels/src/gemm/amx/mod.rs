@@ -13,16 +13,17 @@ use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 
 use super::block::Strided;
-use super::pack::{Line, Scratch};
+use super::pack::{Line, Parts, Scratch};
 use super::{Epilogue, MatRef};
 use crate::Cpu;
 use crate::parallel::{self, Shared};
-use packing::pack;
+use crate::simd::Simd;
+use packing::{pack, store_turned};
 
 pub(crate) use packing::Packing;
 
 /// Lanes of a tile, rows or columns, and the words that each has.
-const TILE: usize = 16;
+pub(crate) const TILE: usize = 16;
 /// Steps of the depth in a tile.
 pub(crate) const STEPS: usize = 2 * TILE;
 /// Words of a tile.
@@ -121,6 +122,38 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
     }
 }
 
+/// Lanes of a matrix, to be packed whole.
+pub(crate) struct Lanes {
+    from: Strided,
+    lanes: usize,
+    depth: usize,
+}
+
+impl Lanes {
+    /// The rows.
+    pub(crate) fn rows(matrix: MatRef) -> Self {
+        let from = Strided { start: matrix.data.as_ptr(), lane: matrix.row_stride, depth: matrix.col_stride };
+        Self { from, lanes: matrix.rows, depth: matrix.cols }
+    }
+
+    /// The columns.
+    pub(crate) fn columns(matrix: MatRef) -> Self {
+        Self::rows(matrix.t())
+    }
+
+    /// Packs them, as rows of a left operand if `LANES`, else as columns of a right one.
+    ///
+    /// # Safety
+    /// The matrix lives and lies in its slice; tiles are available.
+    pub(crate) unsafe fn pack<const LANES: bool>(self, cpu: Cpu, parts: &mut Parts) -> Operand {
+        let Self { from, lanes, depth } = self;
+        let to = parts.take(room(lanes, depth)).cast::<u32>();
+        // SAFETY: the caller's promise, and there is room.
+        unsafe { pack::<LANES>(cpu, from, (lanes, depth), to) };
+        Operand { start: to, tiles: depth.div_ceil(STEPS) }
+    }
+}
+
 /// Words that lanes of this depth take as tiles.
 pub(crate) fn room(lanes: usize, depth: usize) -> usize {
     lanes.next_multiple_of(SQUARE) * depth.div_ceil(STEPS) * TILE
@@ -139,7 +172,7 @@ impl Operand {
     /// # Safety
     /// The tile exists.
     #[inline(always)]
-    unsafe fn from(self, lane: usize, tile: usize) -> Self {
+    pub(crate) unsafe fn from(self, lane: usize, tile: usize) -> Self {
         // SAFETY: the caller's promise.
         Self { start: unsafe { self.start.add((lane / TILE * self.tiles + tile) * TILE_WORDS) }, ..self }
     }
@@ -163,10 +196,79 @@ pub(crate) struct Product {
 // SAFETY: what the pointers reach is read by all, and written in rectangles that are disjoint.
 unsafe impl Sync for Product {}
 
+/// The sums of a square, row by row, in a first-level cache.
+pub(crate) struct Sums([Line; SQUARE * SQUARE / 16]);
+
+impl Sums {
+    /// Row `row`, the first half first.
+    #[inline(always)]
+    pub(crate) fn row<S: Simd>(&self, s: S, row: usize) -> (S::Vector, S::Vector) {
+        let [low, high] = [&self.0[2 * row].0, &self.0[2 * row + 1].0];
+        (s.load(low), s.load(high))
+    }
+}
+
 impl Product {
+    /// Whether sums of this depth, in tiles, are made in one go.
+    pub(crate) fn in_one_go(depth: usize) -> bool {
+        depth <= DEPTH
+    }
+
     /// # Safety
     /// `a` and `b` hold what the sizes say, `c` is writable by nobody else; tiles are available.
-    unsafe fn multiply(&self, cpu: Cpu) {
+    pub(crate) unsafe fn multiply(&self, cpu: Cpu) {
+        self.rectangles(cpu, |rows, cols| {
+            // SAFETY: the caller's promise; rectangles are disjoint, and a thread uses tiles for one at a time.
+            unsafe {
+                let _tiles = Tiles::configure();
+                self.rectangle(rows, cols);
+            }
+        });
+    }
+
+    /// The same, the transposed product being what is stored: its rows, `c_stride` apart, are the columns of `b`.
+    /// There is no bias, and nothing is accumulated.
+    ///
+    /// # Safety
+    /// As for [`multiply`](Self::multiply).
+    pub(crate) unsafe fn multiply_turned(&self, cpu: Cpu) {
+        self.rectangles(cpu, |rows, cols| {
+            // SAFETY: as above; what has tiles has the vectors.
+            unsafe {
+                let _tiles = Tiles::configure();
+                self.rectangle_turned(rows, cols);
+            }
+        });
+    }
+
+    /// # Safety
+    /// As for [`rectangle`](Self::rectangle).
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn rectangle_turned(&self, rows: Range<usize>, cols: Range<usize>) {
+        let &Self { m, n, depth, a, b, c, c_stride, .. } = self;
+        let width = cols.len().next_multiple_of(SQUARE);
+        let waiting = if Self::in_one_go(depth) { 0 } else { rows.len().next_multiple_of(SQUARE) * width };
+        let mut scratch = Scratch::take(waiting);
+        // SAFETY: the caller's promise; lanes and tiles exist.
+        unsafe {
+            let part = Self {
+                m: rows.len(),
+                n: cols.len(),
+                a: a.from(rows.start, 0),
+                b: b.from(cols.start, 0),
+                c: scratch.pointer(),
+                c_stride: width,
+                ..*self
+            };
+            part.squares(0..rows.len(), 0..cols.len(), |i, j, sums| {
+                let (i, j) = (rows.start + i, cols.start + j);
+                store_turned(sums, (SQUARE.min(m - i), SQUARE.min(n - j)), c.add(j * c_stride + i), c_stride);
+            });
+        }
+    }
+
+    /// Calls `rectangle` with rows and columns that together are all, on several threads.
+    fn rectangles(&self, cpu: Cpu, rectangle: impl Fn(Range<usize>, Range<usize>) + Sync) {
         /// Multiply-adds that are worth another thread (about 5 µs).
         const THREAD_WORK: usize = 1 << 22;
         let step = |lanes: usize, most: usize| lanes.div_ceil(lanes.div_ceil(most)).next_multiple_of(SQUARE);
@@ -177,11 +279,7 @@ impl Product {
         let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK), ..cpu };
         parallel::tasks(cpu, row_parts * col_parts, |part| {
             let (i, j) = (part % row_parts * rows, part / row_parts * cols);
-            // SAFETY: the caller's promise; rectangles are disjoint, and a thread uses tiles for one at a time.
-            unsafe {
-                let _tiles = Tiles::configure();
-                self.rectangle(i..self.m.min(i + rows), j..self.n.min(j + cols));
-            }
+            rectangle(i..self.m.min(i + rows), j..self.n.min(j + cols));
         });
     }
 
@@ -199,9 +297,11 @@ impl Product {
                     // SAFETY: all indices are within the operands.
                     unsafe {
                         let square = Square {
-                            a: a.from(i, tile),
-                            b: b.from(j, tile),
-                            depth: step.min(depth - tile),
+                            factors: Factors {
+                                a: a.from(i, tile),
+                                b: b.from(j, tile),
+                                depth: step.min(depth - tile),
+                            },
                             c: c.add(i * c_stride + j),
                             c_stride,
                             rows: SQUARE.min(rows.end - i),
@@ -210,6 +310,50 @@ impl Product {
                             accumulate: accumulate || !first,
                         };
                         square.multiply();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Product {
+    /// Computes some rows and columns, as [`rectangle`](Self::rectangle) does, and hands every finished square to `take`
+    /// with its first row and column instead of storing it. `c` is room for sums that wait for the rest of the depth,
+    /// unless they are made [in one go](Self::in_one_go); `bias` has a number for every column of whole squares, and
+    /// nothing is accumulated.
+    ///
+    /// # Safety
+    /// As for [`rectangle`](Self::rectangle), `c` being writable for whole squares.
+    #[inline(always)]
+    pub(crate) unsafe fn squares(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        mut take: impl FnMut(usize, usize, &Sums),
+    ) {
+        let &Self { depth, a, b, c, c_stride, bias, .. } = self;
+        let mut sums = Sums([Line([0.0; 16]); SQUARE * SQUARE / 16]);
+        let step = depth.div_ceil(depth.div_ceil(DEPTH));
+        for tile in (0..depth).step_by(step) {
+            for i in rows.clone().step_by(SQUARE) {
+                for j in cols.clone().step_by(SQUARE) {
+                    let waiting = c.wrapping_add(i * c_stride + j);
+                    let start = match (tile, bias.is_null()) {
+                        (0, true) => Start::Zero,
+                        (0, false) => Start::Rows { from: bias.wrapping_add(j), stride: 0 },
+                        _ => Start::Rows { from: waiting, stride: c_stride },
+                    };
+                    // SAFETY: all indices are within the operands.
+                    unsafe {
+                        let factors =
+                            Factors { a: a.from(i, tile), b: b.from(j, tile), depth: step.min(depth - tile) };
+                        if tile + step < depth {
+                            factors.run(start, waiting, c_stride);
+                        } else {
+                            factors.run(start, sums.0.as_mut_ptr().cast(), SQUARE);
+                            take(i, j, &sums);
+                        }
                     }
                 }
             }
@@ -254,16 +398,22 @@ impl Drop for Tiles {
 /// Up to [`SQUARE`] rows and columns of the product.
 #[derive(Clone, Copy)]
 struct Square {
-    a: Operand,
-    b: Operand,
-    /// In tiles.
-    depth: usize,
+    factors: Factors,
     c: *mut f32,
     c_stride: usize,
     rows: usize,
     cols: usize,
     bias: *const f32,
     accumulate: bool,
+}
+
+/// What the sums of a square are made of.
+#[derive(Clone, Copy)]
+struct Factors {
+    a: Operand,
+    b: Operand,
+    /// In tiles.
+    depth: usize,
 }
 
 /// What sums start from.
@@ -279,17 +429,17 @@ enum Start {
 
 impl Square {
     /// # Safety
-    /// `a` and `b` have two rows of `depth` tiles each, `c` and `bias` what [`Product`] says; tiles are configured.
+    /// The factors have two rows of tiles each, `c` and `bias` what [`Product`] says; tiles are configured.
     #[inline(always)]
     unsafe fn multiply(self) {
-        let Self { c, c_stride, rows, cols, bias, accumulate, .. } = self;
+        let Self { factors, c, c_stride, rows, cols, bias, accumulate } = self;
         let whole = rows == SQUARE && cols == SQUARE;
         // SAFETY: the caller's promise; what starts from one row has a stride of 0.
         unsafe {
             match (bias.is_null(), accumulate) {
-                (true, false) if whole => self.run(Start::Zero, c, c_stride),
-                (true, true) if whole => self.run(Start::Rows { from: c, stride: c_stride }, c, c_stride),
-                (false, false) if whole => self.run(Start::Rows { from: bias, stride: 0 }, c, c_stride),
+                (true, false) if whole => factors.run(Start::Zero, c, c_stride),
+                (true, true) if whole => factors.run(Start::Rows { from: c, stride: c_stride }, c, c_stride),
+                (false, false) if whole => factors.run(Start::Rows { from: bias, stride: 0 }, c, c_stride),
                 _ => self.at_an_edge(),
             }
         }
@@ -301,7 +451,7 @@ impl Square {
     /// As for [`multiply`](Self::multiply).
     #[inline(never)]
     unsafe fn at_an_edge(self) {
-        let Self { c, c_stride, rows, cols, bias, accumulate, .. } = self;
+        let Self { factors, c, c_stride, rows, cols, bias, accumulate } = self;
         let mut room = [Line([0.0; 16]); 2 * SQUARE];
         let room: *mut f32 = room.as_mut_ptr().cast();
         // SAFETY: rows and columns that exist are read and written; the room has all.
@@ -313,17 +463,19 @@ impl Square {
                     *room.add(i * SQUARE + j) = old + bias;
                 }
             }
-            self.run(Start::Rows { from: room, stride: SQUARE }, room, SQUARE);
+            factors.run(Start::Rows { from: room, stride: SQUARE }, room, SQUARE);
             for i in 0..rows {
                 std::ptr::copy_nonoverlapping(room.add(i * SQUARE), c.add(i * c_stride), cols);
             }
         }
     }
+}
 
+impl Factors {
     /// `to = start + a b`.
     ///
     /// # Safety
-    /// As for [`multiply`](Self::multiply); `start` is readable and `to` writable for all rows and columns of a square.
+    /// `a` and `b` have two rows of `depth` tiles each; tiles are configured; `start` is readable and `to` writable for all rows and columns of a square.
     #[inline(always)]
     unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
         let Self { a, b, depth, .. } = self;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{SQUARE, STEPS, TILE, TILE_WORDS};
+use super::{SQUARE, STEPS, Sums, TILE, TILE_WORDS};
 use crate::Cpu;
 use crate::gemm::block::Strided;
 use crate::gemm::words::{bits, first, halves, interleaved};
@@ -178,6 +178,27 @@ impl Part {
         }
         // SAFETY: both are 16 rows of 64 bytes.
         unsafe { std::mem::transmute::<[[u32; TILE]; TILE], [__m512i; TILE]>(rows) }
+    }
+}
+
+/// Stores the columns of a square, of which so many rows and columns exist, as rows `stride` apart.
+///
+/// # Safety
+/// `to` is writable for them; the machine has AVX-512F.
+#[inline(always)]
+pub(super) unsafe fn store_turned(sums: &Sums, (rows, cols): (usize, usize), to: *mut f32, stride: usize) {
+    for (i, j) in [(0, 0), (0, TILE), (TILE, 0), (TILE, TILE)] {
+        // SAFETY: masks keep within the rows, and the loop within the columns.
+        unsafe {
+            let mut lines = [_mm512_setzero_si512(); TILE];
+            for (r, line) in lines.iter_mut().enumerate() {
+                *line = _mm512_loadu_si512(sums.0[2 * (i + r) + j / TILE].0.as_ptr().cast());
+            }
+            let mask = first(rows.saturating_sub(i));
+            for (c, line) in turn(&lines).iter().enumerate().take(cols.saturating_sub(j)) {
+                _mm512_mask_storeu_epi32(to.wrapping_add((j + c) * stride + i).cast(), mask, *line);
+            }
+        }
     }
 }
 
