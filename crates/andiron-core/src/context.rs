@@ -151,7 +151,7 @@ impl<'a> Forward<'a> {
     }
 
     /// Whether [`Forward::dropout`] with this probability changes anything.
-    pub(crate) fn drops(&self, probability: f32) -> bool {
+    pub fn drops(&self, probability: f32) -> bool {
         self.dropout.is_some() && probability > 0.0
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::init;
-use crate::ops::{self, WeightLayout};
+use crate::ops::{self, Activation, FeedForwardOptions, WeightLayout};
 use crate::quant::QuantWeight;
 
 /// Sizes of a [`Linear`].
@@ -78,5 +78,30 @@ pub fn map<const D: usize>(
     match QuantWeight::of(weight) {
         Some(matrix) => ops::linear_quantized(x, matrix, bias),
         None => ops::linear(x, weight.val(), bias, layout),
+    }
+}
+
+/// `down(activate(up(x)))`: the part of a transformer layer that looks at one position at a time. Maps with biases that
+/// are not in blocks go as one piece, [`ops::feed_forward`].
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn feed_forward<const D: usize>(
+    x: Tensor<D>,
+    [up, down]: [&Linear; 2],
+    activation: Activation,
+) -> Tensor<D> {
+    let in_blocks = [up, down].iter().any(|linear| QuantWeight::of(&linear.weight).is_some());
+    match (&up.bias, &down.bias) {
+        (Some(up_bias), Some(down_bias)) if !in_blocks => ops::feed_forward(
+            x,
+            [up.weight.val(), down.weight.val()],
+            [up_bias.val(), down_bias.val()],
+            FeedForwardOptions { activation, layouts: [up.layout, down.layout] },
+        ),
+        _ => down.forward(ops::activate(up.forward(x), activation)),
     }
 }

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
-use andiron_core::ops::{self, Activation, AdamWStep, AttentionOptions, Moments, WeightLayout};
+use andiron_core::ops::{
+    self, Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Moments, WeightLayout,
+};
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -90,6 +92,37 @@ fn linear_in_both_layouts() {
             [[rows, d_in], [d_in, d_out], [1, d_out]],
             |[x, w, b]| ops::linear(x, w, Some(b.reshape([d_out])), WeightLayout::InOut),
             |[x, w, b]| x.matmul(w) + b,
+        );
+    }
+}
+
+#[test]
+fn feed_forward_in_all_layouts() {
+    let options = |layouts| FeedForwardOptions { activation: Activation::Silu, layouts };
+    for (rows, d, f, d_out) in [(1, 1, 1, 1), (5, 7, 12, 3), (70, 33, 40, 35)] {
+        check(
+            "feed-forward in-out",
+            [[rows, d], [d, f], [1, f], [f, d_out], [1, d_out]],
+            |[x, up, b, down, c]| {
+                let biases = [b.reshape([f]), c.reshape([d_out])];
+                ops::feed_forward(x, [up, down], biases, options([WeightLayout::InOut; 2]))
+            },
+            |[x, up, b, down, c]| {
+                let before = x.matmul(up) + b;
+                (before.clone() / ((-before).exp() + 1.0)).matmul(down) + c
+            },
+        );
+        check(
+            "feed-forward out-in",
+            [[rows, d], [f, d], [1, f], [d_out, f], [1, d_out]],
+            |[x, up, b, down, c]| {
+                let biases = [b.reshape([f]), c.reshape([d_out])];
+                ops::feed_forward(x, [up, down], biases, options([WeightLayout::OutIn; 2]))
+            },
+            |[x, up, b, down, c]| {
+                let before = x.matmul(up.transpose()) + b;
+                (before.clone() / ((-before).exp() + 1.0)).matmul(down.transpose()) + c
+            },
         );
     }
 }

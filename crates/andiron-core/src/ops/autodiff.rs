@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{Activation, AttentionOptions, FusedOps, Precision, Turn, WeightLayout};
+use super::{Activation, AttentionOptions, FeedForwardOptions, FusedOps, Precision, Turn, WeightLayout};
 
 /// Hands `gradient` to the parent, if it wants one.
 macro_rules! give {
@@ -191,6 +191,46 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
                 prep.finish(([x, up], form), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::gate(x, up, form)),
+        }
+    }
+
+    fn feed_forward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct FeedForward;
+
+        impl<B: FusedOps> Backward<B, 5> for FeedForward {
+            /// Input, first map, second map, and what the forward pass saved.
+            type State = ([FloatTensor<B>; 4], (FeedForwardOptions, Precision));
+
+            fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let ([x, up, down, saved], how) = ops.state;
+                let (dx, dup, dup_bias, ddown, ddown_bias) =
+                    B::feed_forward_backward(x, up, down, saved, dy, how);
+                for (parent, gradient) in ops.parents.into_iter().zip([dx, dup, dup_bias, ddown, ddown_bias])
+                {
+                    give!(grads, parent, gradient);
+                }
+            }
+        }
+
+        let nodes = [x.node(), up.node(), up_bias.node(), down.node(), down_bias.node()];
+        let [x, up, up_bias, down, down_bias] =
+            [x, up, up_bias, down, down_bias].map(|tensor| tensor.into_primitive());
+        match FeedForward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (y, saved) =
+                    B::feed_forward_with_saved(x.clone(), up.clone(), up_bias, down.clone(), down_bias, how);
+                prep.finish(([x, up, down, saved], how), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::feed_forward(x, up, up_bias, down, down_bias, how)),
         }
     }
 

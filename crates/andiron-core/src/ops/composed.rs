@@ -7,7 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{Activation, AdamWStep, AttentionOptions, Turn, WeightLayout};
+use super::{Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Turn, WeightLayout};
 use crate::Rows;
 use crate::quant::QuantMatrix;
 
@@ -136,6 +136,36 @@ fn gelu_tanh_part<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 fn normal_cdf<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let erf = B::float_erf(B::float_mul_scalar(x, scalar(std::f64::consts::FRAC_1_SQRT_2)));
     B::float_mul_scalar(B::float_add_scalar(erf, scalar(1.0)), scalar(0.5))
+}
+
+pub(super) fn feed_forward_with_saved<B: Backend>(
+    x: FloatTensor<B>,
+    [up, down]: [FloatTensor<B>; 2],
+    [up_bias, down_bias]: [FloatTensor<B>; 2],
+    FeedForwardOptions { activation, layouts }: FeedForwardOptions,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let before = affine_bias::<B>(x, up, up_bias, layouts[0]);
+    let inner = activate::<B>(before.clone(), activation);
+    (affine_bias::<B>(inner, down, down_bias, layouts[1]), before)
+}
+
+/// Gradients of input, first map, its bias, second map, its bias.
+#[allow(clippy::type_complexity)]
+pub(super) fn feed_forward_backward<B: Backend>(
+    x: FloatTensor<B>,
+    [up, down]: [FloatTensor<B>; 2],
+    before: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    FeedForwardOptions { activation, layouts }: FeedForwardOptions,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let inner = activate::<B>(before.clone(), activation);
+    let ddown = affine_weight_grad::<B>(inner, dy.clone(), layouts[1]);
+    let dinner = affine::<B>(dy.clone(), down, layouts[1].transposed());
+    let slopes = activate_backward::<B>(before, dinner, activation);
+    let dup = affine_weight_grad::<B>(x, slopes.clone(), layouts[0]);
+    let dup_bias = column_sum::<B>(slopes.clone());
+    let dx = affine::<B>(slopes, up, layouts[0].transposed());
+    (dx, dup, dup_bias, ddown, column_sum::<B>(dy))
 }
 
 pub(super) fn rotate<B: Backend>(

@@ -5,7 +5,9 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
+use super::{
+    Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Precision, Turn, WeightLayout, composed,
+};
 use crate::quant::QuantMatrix;
 
 /// Operations that a backend may override with kernels of its own.
@@ -179,6 +181,46 @@ pub trait FusedOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let dx = Self::activate_backward(x.clone(), Self::float_mul(dy.clone(), up), form);
         (dx, Self::gate(x, dy, form))
+    }
+
+    /// An affine map, an activation function of each element, and another affine map.
+    #[fusion(default)]
+    fn feed_forward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> FloatTensor<Self> {
+        Self::feed_forward_with_saved(x, up, up_bias, down, down_bias, how).0
+    }
+
+    /// The same, with what [`FusedOps::feed_forward_backward`] wants: here, the input of the activation.
+    #[fusion(default)]
+    fn feed_forward_with_saved(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::feed_forward_with_saved::<Self>(x, [up, down], [up_bias, down_bias], how.0)
+    }
+
+    /// Gradients of [`FusedOps::feed_forward`] with respect to the input, the first map and its bias, the second map and
+    /// its bias.
+    #[fusion(default)]
+    fn feed_forward_backward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::feed_forward_backward::<Self>(x, [up, down], saved, dy, how.0)
     }
 
     /// Sum of two tensors of one shape.

@@ -44,6 +44,14 @@ impl WeightLayout {
             Self::OutIn => Self::InOut,
         }
     }
+
+    /// Width of the input and of the output of a weight of this shape.
+    fn sizes(self, [rows, columns]: [usize; 2]) -> (usize, usize) {
+        match self {
+            Self::InOut => (rows, columns),
+            Self::OutIn => (columns, rows),
+        }
+    }
 }
 
 /// An activation function.
@@ -77,6 +85,15 @@ pub struct AttentionOptions {
     /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
     /// gets is not specified.
     pub rows: Option<Rows>,
+}
+
+/// How the parts of a [`feed_forward`] layer are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedForwardOptions {
+    /// The function between the maps.
+    pub activation: Activation,
+    /// How the weights of the two maps lie in memory.
+    pub layouts: [WeightLayout; 2],
 }
 
 /// One update of [`adamw`].
@@ -113,11 +130,7 @@ pub fn linear<const D: usize>(
     layout: WeightLayout,
 ) -> Tensor<D> {
     let mut shape = x.dims();
-    let [rows, columns] = weight.dims();
-    let (d_input, d_output) = match layout {
-        WeightLayout::InOut => (rows, columns),
-        WeightLayout::OutIn => (columns, rows),
-    };
+    let (d_input, d_output) = layout.sizes(weight.dims());
     assert_eq!(shape[D - 1], d_input, "input {shape:?} does not fit a weight of {d_input} to {d_output}");
     let x_nd: Tensor<2> = x.reshape([-1, d_input as isize]);
     let (x, weight) = (x_nd.into_dispatch(), weight.into_dispatch());
@@ -192,6 +205,37 @@ pub fn activate<const D: usize>(x: Tensor<D>, form: Activation) -> Tensor<D> {
 pub fn gate<const D: usize>(x: Tensor<D>, up: Tensor<D>, form: Activation) -> Tensor<D> {
     assert_eq!(x.dims(), up.dims(), "both sides of a gate have one shape");
     Tensor::from_dispatch(Dispatch::gate(x.into_dispatch(), up.into_dispatch(), form))
+}
+
+/// `activate(x · W₁ + b₁) · W₂ + b₂` on the last axis, as one piece: where that is faster, what lies between the maps is
+/// never in memory as a whole, and the backward pass computes the activation again.
+///
+/// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn feed_forward<const D: usize>(
+    x: Tensor<D>,
+    weights: [Tensor<2>; 2],
+    biases: [Tensor<1>; 2],
+    options: FeedForwardOptions,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let [(d_input, d_inner), (d_inner_too, d_output)] =
+        [0, 1].map(|at| options.layouts[at].sizes(weights[at].dims()));
+    assert_eq!(shape[D - 1], d_input, "input {shape:?} does not fit a weight of {d_input} to {d_inner}");
+    assert_eq!(d_inner, d_inner_too, "one map makes what the other takes");
+    assert_eq!([d_inner, d_output], biases.each_ref().map(|bias| bias.dims()[0]), "biases of the maps");
+    let x_nd: Tensor<2> = x.reshape([-1, d_input as isize]);
+    let ([up, down], [up_bias, down_bias]) =
+        (weights.map(Tensor::into_dispatch), biases.map(Tensor::into_dispatch));
+    let how = (options, precision::current());
+    let y = Dispatch::feed_forward(x_nd.into_dispatch(), up, up_bias, down, down_bias, how);
+    shape[D - 1] = d_output;
+    Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
 /// `x + added`: a layer's input and what the layer makes of it.

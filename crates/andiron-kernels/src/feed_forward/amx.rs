@@ -78,6 +78,7 @@ fn strips(rows: usize) -> (usize, usize) {
 pub(super) unsafe fn forward(
     cpu: Cpu,
     layer: &FeedForward,
+    [up_bias, down_bias]: [&[f32]; 2],
     x: &[f32],
     saved: Option<&mut [f32]>,
     y: &mut [f32],
@@ -95,11 +96,11 @@ pub(super) unsafe fn forward(
         let down = Lanes::columns(layer.down).pack::<false>(cpu, &mut parts);
         let bias = parts.take(bias_len);
         std::slice::from_raw_parts_mut(bias, bias_len).fill(0.0);
-        bias.copy_from_nonoverlapping(layer.up_bias.as_ptr(), d_inner);
+        bias.copy_from_nonoverlapping(up_bias.as_ptr(), d_inner);
         let (strip, strips) = strips(rows);
         let saved = saved.map(|saved| Room(saved.as_mut_ptr().cast()));
         (
-            Forward { x, up, bias, down, down_bias: layer.down_bias.as_ptr(), saved, d_inner, d_output },
+            Forward { x, up, bias, down, down_bias: down_bias.as_ptr(), saved, d_inner, d_output },
             strip,
             strips,
         )

@@ -12,21 +12,15 @@ use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
 use crate::{Cpu, Isa, Precision, reduce};
 
-/// `y = f(x · up + up_bias) · down + down_bias`.
-///
-/// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>.
+/// What [`forward`] computes, but for the biases.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward<'a> {
     /// The first map, `[d_input, d_inner]`: all of a slice, or the transpose of all of one.
     pub up: MatRef<'a>,
-    /// Added to what it makes, `[d_inner]`.
-    pub up_bias: &'a [f32],
     /// The function between the maps.
     pub activation: Activation,
     /// The second map, `[d_inner, d_output]`: all of a slice, or the transpose of all of one.
     pub down: MatRef<'a>,
-    /// Added to what it makes, `[d_output]`.
-    pub down_bias: &'a [f32],
 }
 
 /// Where the gradients go; all is overwritten.
@@ -75,18 +69,19 @@ impl FeedForward<'_> {
             assert!(whole && (row_major || turned), "a map is not all of a slice or its transpose");
         }
         assert_eq!(self.up.cols, self.down.rows, "one map makes what the other takes");
-        assert_eq!(self.up_bias.len(), self.up.cols, "first bias");
-        assert_eq!(self.down_bias.len(), self.down.cols, "second bias");
         let width = self.up.rows;
         assert!(width > 0 && x.len().is_multiple_of(width), "{} numbers are not rows of {width}", x.len());
         x.len() / width
     }
 }
 
-/// Computes `y`, and in `saved` what [`backward`] wants, if it is given.
+/// `y = f(x · up + biases[0]) · down + biases[1]`; and in `saved`, if it is given, what [`backward`] wants.
+///
+/// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>.
 ///
 /// # Shape
-/// `x`: `[rows, d_input]`, `saved`: [`FeedForward::saved_len`], `y`: `[rows, d_output]`.
+/// `x`: `[rows, d_input]`, `biases`: `[d_inner]` and `[d_output]`, `saved`: [`FeedForward::saved_len`],
+/// `y`: `[rows, d_output]`.
 ///
 /// # Panics
 /// If the shapes do not agree.
@@ -99,17 +94,23 @@ impl FeedForward<'_> {
 /// use andiron_kernels::gemm::MatRef;
 /// let layer = FeedForward {
 ///     up: MatRef::row_major(&[1.0, -1.0], 1, 2),
-///     up_bias: &[0.0, 0.5],
 ///     activation: Activation::Relu,
 ///     down: MatRef::row_major(&[2.0, 3.0], 2, 1),
-///     down_bias: &[1.0],
 /// };
 /// let mut y = [0.0; 2];
-/// forward(Cpu::detect(1), layer, &[4.0, -4.0], None, &mut y);
+/// forward(Cpu::detect(1), layer, [&[0.0, 0.5], &[1.0]], &[4.0, -4.0], None, &mut y);
 /// assert_eq!(y, [9.0, 14.5]);
 /// ```
-pub fn forward(cpu: Cpu, layer: FeedForward, x: &[f32], saved: Option<&mut [f32]>, y: &mut [f32]) {
+pub fn forward(
+    cpu: Cpu,
+    layer: FeedForward,
+    biases: [&[f32]; 2],
+    x: &[f32],
+    saved: Option<&mut [f32]>,
+    y: &mut [f32],
+) {
     let rows = layer.rows(x);
+    assert_eq!(biases.map(<[f32]>::len), [layer.up.cols, layer.down.cols], "biases and maps differ in width");
     assert_eq!(y.len(), rows * layer.down.cols, "y is not {rows} x {}", layer.down.cols);
     if let Some(saved) = &saved {
         assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
@@ -117,8 +118,8 @@ pub fn forward(cpu: Cpu, layer: FeedForward, x: &[f32], saved: Option<&mut [f32]
     match layer.by_tiles(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this machine has tiles, and the shapes have been looked at.
-        true => unsafe { amx::forward(cpu, &layer, x, saved, y) },
-        _ => plain_forward(cpu, &layer, x, saved, y),
+        true => unsafe { amx::forward(cpu, &layer, biases, x, saved, y) },
+        _ => plain_forward(cpu, &layer, biases, x, saved, y),
     }
 }
 
@@ -141,9 +142,9 @@ pub fn backward(
     assert_eq!(dy.len(), rows * layer.down.cols, "dy is not {rows} x {}", layer.down.cols);
     assert_eq!(grads.dx.len(), x.len(), "dx and x differ in length");
     assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the first map");
-    assert_eq!(grads.dup_bias.len(), layer.up_bias.len(), "gradient of the first bias");
+    assert_eq!(grads.dup_bias.len(), layer.up.cols, "gradient of the first bias");
     assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the second map");
-    assert_eq!(grads.ddown_bias.len(), layer.down_bias.len(), "gradient of the second bias");
+    assert_eq!(grads.ddown_bias.len(), layer.down.cols, "gradient of the second bias");
     reduce::column_sum(cpu, rows, layer.down.cols, dy, grads.ddown_bias);
     match layer.by_tiles(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
@@ -155,19 +156,27 @@ pub fn backward(
 
 const REPLACE: Epilogue = Epilogue { bias: None, accumulate: false };
 
-fn plain_forward(cpu: Cpu, layer: &FeedForward, x: &[f32], saved: Option<&mut [f32]>, y: &mut [f32]) {
-    let &FeedForward { up, up_bias, activation, down, down_bias } = layer;
+fn plain_forward(
+    cpu: Cpu,
+    layer: &FeedForward,
+    biases: [&[f32]; 2],
+    x: &[f32],
+    saved: Option<&mut [f32]>,
+    y: &mut [f32],
+) {
+    let &FeedForward { up, activation, down } = layer;
+    let [up_bias, down_bias] = biases.map(|bias| Epilogue { bias: Some(bias), ..REPLACE });
     let rows = x.len() / up.rows;
     let mut room = Vec::new();
     let before = saved.unwrap_or_else(|| {
         room = unspecified(rows * up.cols);
         &mut room
     });
-    matmul(cpu, MatRef::row_major(x, rows, up.rows), up, Epilogue { bias: Some(up_bias), ..REPLACE }, before);
+    matmul(cpu, MatRef::row_major(x, rows, up.rows), up, up_bias, before);
     let mut inner = unspecified(rows * up.cols);
     activation::forward(cpu, activation, before, &mut inner);
     let inner = MatRef::row_major(&inner, rows, down.rows);
-    matmul(cpu, inner, down, Epilogue { bias: Some(down_bias), ..REPLACE }, y);
+    matmul(cpu, inner, down, down_bias, y);
 }
 
 fn plain_backward(
@@ -177,7 +186,7 @@ fn plain_backward(
     dy: &[f32],
     grads: FeedForwardGrads,
 ) {
-    let &FeedForward { up, activation, down, .. } = layer;
+    let &FeedForward { up, activation, down } = layer;
     let rows = x.len() / up.rows;
     let (x, dy) = (MatRef::row_major(x, rows, up.rows), MatRef::row_major(dy, rows, down.cols));
     let mut inner = unspecified(saved.len());

@@ -82,11 +82,10 @@ fn check(case: Case) {
     let (up_bias, down_bias, dy) = (numbers(4, d_inner), numbers(5, d_output), numbers(6, rows * d_output));
     let layer = FeedForward {
         up: map(&up, d_input, d_inner, turned.0),
-        up_bias: &up_bias,
         activation,
         down: map(&down, d_inner, d_output, turned.1),
-        down_bias: &down_bias,
     };
+    let biases = [&up_bias[..], &down_bias];
 
     let (exact_x, exact_dy) =
         (Exact::of(MatRef::row_major(&x, rows, d_input)), Exact::of(MatRef::row_major(&dy, rows, d_output)));
@@ -109,8 +108,8 @@ fn check(case: Case) {
                 let nan = |len| vec![f32::NAN; len];
                 let mut saved = nan(layer.saved_len(cpu, rows));
                 let (mut found_y, mut again) = (nan(rows * d_output), nan(rows * d_output));
-                forward(cpu, layer, &x, Some(&mut saved), &mut found_y);
-                forward(cpu, layer, &x, None, &mut again);
+                forward(cpu, layer, biases, &x, Some(&mut saved), &mut found_y);
+                forward(cpu, layer, biases, &x, None, &mut again);
                 assert_eq!(found_y, again, "{isa} {precision} {case:?}: y depends on what is saved");
                 let mut dx = nan(rows * d_input);
                 let (mut found_dup, mut dup_bias) = (nan(up.len()), nan(d_inner));
@@ -181,16 +180,14 @@ fn what_is_not_a_number_passes() {
     x[5 * 32 + 7] = f32::NAN;
     let layer = FeedForward {
         up: MatRef::row_major(&up, 32, 64),
-        up_bias: &[0.0; 64],
         activation: Activation::GeluErf,
         down: MatRef::row_major(&down, 64, 32),
-        down_bias: &[0.0; 32],
     };
     for (isa, precision) in
         Isa::supported().flat_map(|isa| [Precision::F32, Precision::Mixed].map(|precision| (isa, precision)))
     {
         let mut y = vec![0.0; 40 * 32];
-        forward(Cpu::new(isa, 1).at(precision), layer, &x, None, &mut y);
+        forward(Cpu::new(isa, 1).at(precision), layer, [&[0.0; 64], &[0.0; 32]], &x, None, &mut y);
         for (row, y) in y.chunks_exact(32).enumerate() {
             assert_eq!(y.iter().all(|y| y.is_nan()), row == 5, "{isa} {precision}: row {row}");
         }

@@ -8,7 +8,7 @@
 
 use andiron_core::attention::{Scoring, Sight, attend_packed};
 use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::LinearConfig;
+use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
@@ -339,7 +339,6 @@ impl Attention {
 
 impl Mlp {
     fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        let inner_btf = self.c_fc.forward(x_btd);
-        self.c_proj.forward(ops::activate(inner_btf, self.activation.function()))
+        feed_forward(x_btd, [&self.c_fc, &self.c_proj], self.activation.function())
     }
 }

@@ -8,7 +8,7 @@
 
 use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::LinearConfig;
+use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::rope_scaling::ScaledRotary;
@@ -355,7 +355,6 @@ impl Attention {
 
 impl Mlp {
     fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        let inner_btf = self.dense_h_to_4h.forward(x_btd);
-        self.dense_4h_to_h.forward(ops::activate(inner_btf, self.activation.function()))
+        feed_forward(x_btd, [&self.dense_h_to_4h, &self.dense_4h_to_h], self.activation.function())
     }
 }

@@ -8,7 +8,7 @@
 //! the pretraining's heads that the configuration does not ask for. Not supported: use as a decoder, relative
 //! positions, the next-sentence and multiple-choice heads.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, ops};
+use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, activation};
@@ -550,16 +550,17 @@ impl Body {
         let qkv_btd = [&projections.query, &projections.key, &projections.value]
             .map(|projection| projection.forward(x_btd.clone()));
         let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
-        let x_btd = layer.attention.output.forward(attended, x_btd, self.dropout, cx);
-        let inner_btf = layer.intermediate.dense.forward(x_btd.clone());
-        let inner_btf = ops::activate(inner_btf, self.activation.function());
-        layer.output.forward(inner_btf, x_btd, self.dropout, cx)
+        let output = &layer.attention.output;
+        let x_btd = output.close(output.dense.forward(attended), x_btd, self.dropout, cx);
+        let maps = [&layer.intermediate.dense, &layer.output.dense];
+        let fed_btd = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
+        layer.output.close(fed_btd, x_btd, self.dropout, cx)
     }
 }
 
 impl Output {
-    /// Maps, adds what went around the sublayer, and normalises.
-    fn forward(&self, x: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
-        self.layer_norm_.forward(ops::residual(around, cx.dropout(self.dense.forward(x), dropout)))
+    /// Adds what went around the sublayer to what its last map made, and normalises.
+    fn close(&self, made: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
+        self.layer_norm_.forward(ops::residual(around, cx.dropout(made, dropout)))
     }
 }

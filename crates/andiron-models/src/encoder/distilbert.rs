@@ -374,8 +374,8 @@ impl DistilBert {
             .map(|projection| projection.forward(x_btd.clone()));
         let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
         let x_btd = layer.sa_layer_norm.forward(ops::residual(x_btd, projections.out_lin.forward(attended)));
-        let inner_btf = layer.ffn.lin1.forward(x_btd.clone());
-        let fed = layer.ffn.lin2.forward(ops::activate(inner_btf, self.activation.function()));
+        let maps = [&layer.ffn.lin1, &layer.ffn.lin2];
+        let fed = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
         layer.output_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
     }
 }

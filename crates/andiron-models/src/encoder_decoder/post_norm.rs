@@ -12,7 +12,7 @@
 use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
 use andiron_core::cache::Memory;
 use andiron_core::position::sinusoidal::sinusoid;
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, Rows, init, ops};
+use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, Rows, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -317,8 +317,13 @@ impl PostNorm {
             let attended = attention.over_memory(x_btd.clone(), memory, index, cx);
             x_btd = norm.forward(ops::residual(x_btd, cx.dropout(attended, self.dropout)));
         }
-        let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), self.activation.function());
-        let fed = layer.fc2.forward(cx.dropout(inner_btf, self.activation_dropout));
+        let activation = self.activation.function();
+        let fed = if cx.drops(self.activation_dropout) {
+            let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), activation);
+            layer.fc2.forward(cx.dropout(inner_btf, self.activation_dropout))
+        } else {
+            linear::feed_forward(x_btd.clone(), [&layer.fc1, &layer.fc2], activation)
+        };
         layer.final_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
     }
 }

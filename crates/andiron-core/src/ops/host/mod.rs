@@ -42,7 +42,10 @@ trait HostTensors: Backend {
 macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
-        use crate::ops::{Activation, AdamWStep, AttentionOptions, FusedOps, Precision, Turn, WeightLayout};
+        use crate::ops::{
+            Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, Precision, Turn,
+            WeightLayout,
+        };
         use crate::quant::QuantMatrix;
 
         type Float = burn::backend::tensor::FloatTensor<$backend>;
@@ -125,6 +128,39 @@ macro_rules! host_ops {
 
             fn gate_backward(x: Float, up: Float, dy: Float, form: Activation) -> (Float, Float) {
                 kernels::gate_backward::<Self>(x, up, dy, form)
+            }
+
+            fn feed_forward(
+                x: Float,
+                up: Float,
+                up_bias: Float,
+                down: Float,
+                down_bias: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> Float {
+                kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, false).0
+            }
+
+            fn feed_forward_with_saved(
+                x: Float,
+                up: Float,
+                up_bias: Float,
+                down: Float,
+                down_bias: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> (Float, Float) {
+                kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, true)
+            }
+
+            fn feed_forward_backward(
+                x: Float,
+                up: Float,
+                down: Float,
+                saved: Float,
+                dy: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> (Float, Float, Float, Float, Float) {
+                kernels::feed_forward_backward::<Self>(x, [up, down], saved, dy, how)
             }
 
             fn residual(x: Float, added: Float) -> Float {
