@@ -1,7 +1,7 @@
 //! Rearranges parts of a matrix into panels: groups of `W` lanes (rows of the left operand or columns of
 //! the right one), the lanes of each step of the depth side by side, missing lanes zero.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::block::Strided;
 
@@ -11,18 +11,19 @@ use super::block::Strided;
 pub(crate) struct Line(pub(crate) [f32; 16]);
 
 thread_local! {
-    static SPARE: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Scratch memory of this thread, kept between calls. Its contents are whatever the last user left.
 ///
-/// A nested user on the same thread gets memory of its own.
+/// A nested user on the same thread gets memory of its own: the last that was given back is the first to be taken, so
+/// that each level of nesting finds its memory of the call before.
 pub(crate) struct Scratch(Vec<Line>);
 
 impl Scratch {
     /// At least `len` numbers.
     pub(crate) fn take(len: usize) -> Self {
-        let mut lines = SPARE.take();
+        let mut lines = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         let wanted = len.div_ceil(16);
         if lines.len() < wanted {
             lines.resize(wanted, Line([0.0; 16]));
@@ -37,10 +38,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Longer memory of a nested user is worth more than ours.
-        let other = SPARE.take();
-        let mine = std::mem::take(&mut self.0);
-        SPARE.set(if other.len() > mine.len() { other } else { mine });
+        let lines = std::mem::take(&mut self.0);
+        // A thread that ends has no use for it.
+        let _ = SPARE.try_with(|spare| spare.borrow_mut().push(lines));
     }
 }
 
