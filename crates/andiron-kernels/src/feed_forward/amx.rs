@@ -16,10 +16,10 @@ use crate::gemm::words::{halves, interleaved};
 use crate::parallel::{self, Shared};
 use crate::simd::{Avx512, Simd};
 
-/// Most rows of a strip, and most inner columns whose products wait for the rest of the depth: with the packed maps they
-/// fill a second-level cache.
+/// Most rows of a strip, and inner columns at a time: what lies between the maps, the parts of the maps that make and take
+/// it, and the result fill two thirds of a second-level cache.
 const STRIP: usize = 256;
-const COLS: usize = 512;
+const COLS: usize = 384;
 /// Strips that a call is cut into, if they are long enough: of a number that threads can share evenly.
 const STRIPS: usize = 8;
 
@@ -141,19 +141,19 @@ impl Forward {
         let tiles = d_inner.div_ceil(STEPS);
         let count = rows.len();
         let sums_len = if Product::in_one_go(x.tiles) { 0 } else { STRIP * COLS };
-        let len = room(count, d_inner) + sums_len + 2 * 16;
+        let len = room(count, COLS) + sums_len + 2 * 16;
         let mut scratch = Scratch::take(len);
         let mut parts = Parts::new(&mut scratch, len);
-        let inner = Room(parts.take(room(count, d_inner)).cast());
+        let inner = Room(parts.take(room(count, COLS)).cast());
         let sums = parts.take(sums_len);
         // SAFETY: the caller's promise; the machine has the vectors that come with tiles.
         unsafe {
             let s = Avx512::new();
             for cols in cut(d_inner) {
-                let first = cols.start;
+                let (first, n) = (cols.start, cols.len());
                 let product = Product {
                     m: count,
-                    n: cols.len(),
+                    n,
                     depth: x.tiles,
                     a: x.from(rows.start, 0),
                     b: up.from(first, 0),
@@ -162,32 +162,31 @@ impl Forward {
                     bias: bias.add(first),
                     accumulate: false,
                 };
-                product.squares(0..count, 0..cols.len(), |i, j, sums| {
-                    let tile = (first + j) / STEPS;
+                product.squares(0..count, 0..n, |i, j, sums| {
                     for r in 0..SQUARE {
                         let (low, high) = sums.row(s, r);
                         let (lane, row) = (i + r, r % TILE);
                         if let Some(saved) = saved {
-                            let to = saved.row(rows.start + lane, tiles, tile, row);
+                            let to = saved.row(rows.start + lane, tiles, (first + j) / STEPS, row);
                             _mm512_storeu_si512(to, halves(low, high));
                         }
                         let (low, high) = (f.value(s, low), f.value(s, high));
-                        _mm512_store_si512(inner.row(lane, tiles, tile, row), halves(low, high));
+                        _mm512_store_si512(inner.row(lane, COLS / STEPS, j / STEPS, row), halves(low, high));
                     }
                 });
+                let product = Product {
+                    m: count,
+                    n: d_output,
+                    depth: n.div_ceil(STEPS),
+                    a: Operand { start: inner.0, tiles: COLS / STEPS },
+                    b: down.from(0, first / STEPS),
+                    c: y,
+                    c_stride: d_output,
+                    bias: if first == 0 { down_bias } else { std::ptr::null() },
+                    accumulate: first > 0,
+                };
+                product.rectangle(0..count, 0..d_output);
             }
-            let product = Product {
-                m: count,
-                n: d_output,
-                depth: tiles,
-                a: Operand { start: inner.0, tiles },
-                b: down,
-                c: y,
-                c_stride: d_output,
-                bias: down_bias,
-                accumulate: false,
-            };
-            product.rectangle(0..count, 0..d_output);
         }
     }
 }
@@ -338,10 +337,10 @@ impl Backward {
         let tiles = d_inner.div_ceil(STEPS);
         let count = rows.len();
         let sums_len = if Product::in_one_go(dy.tiles) { 0 } else { STRIP * COLS };
-        let len = room(count, d_inner) + sums_len + 2 * 16;
+        let len = room(count, COLS) + sums_len + 2 * 16;
         let mut scratch = Scratch::take(len);
         let mut parts = Parts::new(&mut scratch, len);
-        let slope_rows = Room(parts.take(room(count, d_inner)).cast());
+        let slope_rows = Room(parts.take(room(count, COLS)).cast());
         let sums = parts.take(sums_len);
         // SAFETY: the caller's promise; the machine has the vectors that come with tiles.
         unsafe {
@@ -376,7 +375,7 @@ impl Backward {
                             let low = f.slope(s, before_low, d_low);
                             let high = f.slope(s, before_high, d_high);
                             _mm512_store_si512(
-                                slope_rows.row(i + r + k, tiles, tile, row),
+                                slope_rows.row(i + r + k, COLS / STEPS, j / STEPS, row),
                                 halves(low, high),
                             );
                             sum_low = s.add(sum_low, low);
@@ -396,19 +395,19 @@ impl Backward {
                     s.store_to(bias, s.add(s.load_from(bias), sum_low));
                     s.store_to(bias.add(TILE), s.add(s.load_from(bias.add(TILE)), sum_high));
                 });
+                let product = Product {
+                    m: count,
+                    n: d_input,
+                    depth: cols.len().div_ceil(STEPS),
+                    a: Operand { start: slope_rows.0, tiles: COLS / STEPS },
+                    b: up.from(0, first / STEPS),
+                    c: dx,
+                    c_stride: d_input,
+                    bias: std::ptr::null(),
+                    accumulate: first > 0,
+                };
+                product.rectangle(0..count, 0..d_input);
             }
-            let product = Product {
-                m: count,
-                n: d_input,
-                depth: tiles,
-                a: Operand { start: slope_rows.0, tiles },
-                b: up,
-                c: dx,
-                c_stride: d_input,
-                bias: std::ptr::null(),
-                accumulate: false,
-            };
-            product.rectangle(0..count, 0..d_input);
         }
     }
 }
