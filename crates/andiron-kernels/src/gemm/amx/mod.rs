@@ -271,12 +271,10 @@ impl Product {
     fn rectangles(&self, cpu: Cpu, rectangle: impl Fn(Range<usize>, Range<usize>) + Sync) {
         /// Multiply-adds that are worth another thread (about 5 µs).
         const THREAD_WORK: usize = 1 << 22;
-        let step = |lanes: usize, most: usize| lanes.div_ceil(lanes.div_ceil(most)).next_multiple_of(SQUARE);
-        let cols = step(self.n, COLS);
-        let rows = step(self.m, SUMS / cols);
-        let (row_parts, col_parts) = (self.m.div_ceil(rows), self.n.div_ceil(cols));
         let work = self.m * self.n * self.depth * STEPS;
-        let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK), ..cpu };
+        let cpu = Cpu { threads: cpu.threads.min(work / THREAD_WORK).max(1), ..cpu };
+        let (rows, cols) = cut(self.m, self.n, cpu.threads);
+        let (row_parts, col_parts) = (self.m.div_ceil(rows), self.n.div_ceil(cols));
         parallel::tasks(cpu, row_parts * col_parts, |part| {
             let (i, j) = (part % row_parts * rows, part / row_parts * cols);
             rectangle(i..self.m.min(i + rows), j..self.n.min(j + cols));
@@ -315,6 +313,24 @@ impl Product {
             }
         }
     }
+}
+
+/// Rows and columns of the rectangles that threads are done with soonest.
+fn cut(m: usize, n: usize, threads: usize) -> (usize, usize) {
+    /// What a row or a column costs that is read, in sums.
+    const READ: usize = 32;
+    let step = |lanes: usize, parts: usize| lanes.div_ceil(parts).next_multiple_of(SQUARE);
+    let fewest_cols = n.div_ceil(COLS);
+    let cuts = (fewest_cols..fewest_cols + threads).flat_map(|col_parts| {
+        let cols = step(n, col_parts);
+        let fewest_rows = m.div_ceil((SUMS / cols).max(SQUARE));
+        (fewest_rows..2 * fewest_rows + threads).map(move |row_parts| (step(m, row_parts), cols))
+    });
+    let time = |&(rows, cols): &(usize, usize)| {
+        let rounds = (m.div_ceil(rows) * n.div_ceil(cols)).div_ceil(threads);
+        rounds * (rows * cols + READ * (rows + cols))
+    };
+    cuts.min_by_key(time).unwrap_or((m, n))
 }
 
 impl Product {

@@ -87,7 +87,8 @@ impl Packing {
 
     /// # Safety
     /// As for [`tiles`](Self::tiles), on a machine that has them.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn tile<const LANES: bool>(&self, group: usize, tile: usize) {
         let (from, lane, l) = (self.from, group * TILE, tile * STEPS);
         let part = Part {
@@ -98,25 +99,22 @@ impl Packing {
         // SAFETY: a part reads only the lanes and depths that exist; the tile has room.
         unsafe {
             let to = self.to.add((group * self.tiles + tile) * TILE_WORDS);
+            let store = |i: usize, row| _mm512_store_si512(to.add(i * TILE).cast(), row);
             match (from.depth, from.lane) {
-                (1, _) if LANES => store(&part.lanes(), to),
-                (1, _) => store(&turn(&part.lanes()), to),
-                (_, 1) if LANES => store(&turn(&part.words()), to),
-                (_, 1) => store(&part.words(), to),
-                _ if LANES => store(&part.scattered(), to),
-                _ => store(&turn(&part.scattered()), to),
+                (1, _) if LANES => (0..TILE).for_each(|i| store(i, part.lane(i))),
+                (1, _) => turn(|i| part.lane(i), store),
+                (_, 1) if LANES => turn(|i| part.word(i), store),
+                (_, 1) => (0..TILE).for_each(|i| store(i, part.word(i))),
+                _ => {
+                    let lanes = part.scattered();
+                    if LANES {
+                        (0..TILE).for_each(|i| store(i, lanes[i]));
+                    } else {
+                        turn(|i| lanes[i], store);
+                    }
+                }
             }
         }
-    }
-}
-
-/// # Safety
-/// `to` has room for a tile, at the start of a cache line; the machine has AVX-512F.
-#[inline(always)]
-unsafe fn store(rows: &[__m512i; TILE], to: *mut u32) {
-    for (i, row) in rows.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_store_si512(to.add(i * TILE).cast(), *row) };
     }
 }
 
@@ -129,38 +127,31 @@ struct Part {
 }
 
 impl Part {
-    /// The words of each lane; lanes lie along the depth.
-    #[inline(always)]
-    unsafe fn lanes(self) -> [__m512i; TILE] {
+    /// The words of a lane; lanes lie along the depth.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn lane(self, lane: usize) -> __m512i {
         let Self { from, lanes, depth } = self;
-        let (low, high) = (first(depth), first(depth.saturating_sub(16)));
+        let depth = if lane < lanes { depth } else { 0 };
+        let start = from.start.wrapping_add(lane * from.lane);
         // SAFETY: the masks keep within the depth of lanes that exist.
         unsafe {
-            let mut rows = [_mm512_setzero_si512(); TILE];
-            for (i, row) in rows.iter_mut().enumerate().take(lanes) {
-                let start = from.start.wrapping_add(i * from.lane);
-                let high = _mm512_maskz_loadu_ps(high, start.wrapping_add(16));
-                *row = halves(_mm512_maskz_loadu_ps(low, start), high);
-            }
-            rows
+            let low = _mm512_maskz_loadu_ps(first(depth), start);
+            halves(low, _mm512_maskz_loadu_ps(first(depth.saturating_sub(16)), start.wrapping_add(16)))
         }
     }
 
-    /// The lanes of each word; lanes lie side by side.
-    #[inline(always)]
-    unsafe fn words(self) -> [__m512i; TILE] {
+    /// The lanes of a word; lanes lie side by side.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn word(self, word: usize) -> __m512i {
         let Self { from, lanes, depth } = self;
-        let mask = first(lanes);
+        let start = from.start.wrapping_add(2 * word * from.depth);
+        let mask = |step: usize| if step < depth { first(lanes) } else { 0 };
         // SAFETY: the masks keep within the lanes of depths that exist.
         unsafe {
-            let mut rows = [_mm512_setzero_si512(); TILE];
-            for (word, row) in rows.iter_mut().enumerate().take(depth.div_ceil(2)) {
-                let start = from.start.wrapping_add(2 * word * from.depth);
-                let second = if 2 * word + 1 < depth { mask } else { 0 };
-                let second = _mm512_maskz_loadu_ps(second, start.wrapping_add(from.depth));
-                *row = interleaved(_mm512_maskz_loadu_ps(mask, start), second);
-            }
-            rows
+            let even = _mm512_maskz_loadu_ps(mask(2 * word), start);
+            interleaved(even, _mm512_maskz_loadu_ps(mask(2 * word + 1), start.wrapping_add(from.depth)))
         }
     }
 
@@ -185,55 +176,52 @@ impl Part {
 ///
 /// # Safety
 /// `to` is writable for them; the machine has AVX-512F.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 pub(super) unsafe fn store_turned(sums: &Sums, (rows, cols): (usize, usize), to: *mut f32, stride: usize) {
     for (i, j) in [(0, 0), (0, TILE), (TILE, 0), (TILE, TILE)] {
-        // SAFETY: masks keep within the rows, and the loop within the columns.
+        let mask = first(rows.saturating_sub(i));
+        // SAFETY: masks keep within the rows and columns.
         unsafe {
-            let mut lines = [_mm512_setzero_si512(); TILE];
-            for (r, line) in lines.iter_mut().enumerate() {
-                *line = _mm512_loadu_si512(sums.0[2 * (i + r) + j / TILE].0.as_ptr().cast());
-            }
-            let mask = first(rows.saturating_sub(i));
-            for (c, line) in turn(&lines).iter().enumerate().take(cols.saturating_sub(j)) {
-                _mm512_mask_storeu_epi32(to.wrapping_add((j + c) * stride + i).cast(), mask, *line);
-            }
+            turn(
+                |r| _mm512_loadu_si512(sums.0[2 * (i + r) + j / TILE].0.as_ptr().cast()),
+                |c, line| {
+                    let mask = if j + c < cols { mask } else { 0 };
+                    let to = to.wrapping_add((j + c) * stride + i);
+                    _mm512_mask_storeu_epi32(to.cast(), mask, line);
+                },
+            );
         }
     }
 }
 
-/// The transpose of 16 rows of 16 words.
+/// Hands the columns of 16 rows of 16 words to `store`. No more than 20 vectors are needed at a time, so that all stay in
+/// registers.
 ///
 /// # Safety
 /// The machine has AVX-512F.
-#[inline(always)]
-unsafe fn turn(rows: &[__m512i; TILE]) -> [__m512i; TILE] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut pairs = *rows;
-        for i in 0..8 {
-            pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-        }
-        // Each quarter of `fours[4 i + j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
-        let mut fours = pairs;
-        for i in 0..4 {
-            let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
-            fours[4 * i] = _mm512_unpacklo_epi64(a, c);
-            fours[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
-            fours[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
-            fours[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
-        }
-        let mut out = fours;
-        for j in 0..4 {
-            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-            let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-            let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-            out[j] = _mm512_shuffle_i32x4::<0x88>(even, even_);
-            out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd, odd_);
-            out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even, even_);
-            out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd, odd_);
-        }
-        out
+#[inline]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+unsafe fn turn(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
+    // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
+    let fours = [0, 1, 2, 3].map(|i| {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|k| row(4 * i + k));
+        let (ab, ab_) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (cd, cd_) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ab_, cd_),
+            _mm512_unpackhi_epi64(ab_, cd_),
+        ]
+    });
+    for j in 0..4 {
+        let [a, b, c, d] = fours.map(|four| four[j]);
+        let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+        store(j, _mm512_shuffle_i32x4::<0x88>(even, even_));
+        store(4 + j, _mm512_shuffle_i32x4::<0x88>(odd, odd_));
+        store(8 + j, _mm512_shuffle_i32x4::<0xdd>(even, even_));
+        store(12 + j, _mm512_shuffle_i32x4::<0xdd>(odd, odd_));
     }
 }
