@@ -29,10 +29,9 @@ impl Workspace {
         Ok(Self { root, cargo: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), target })
     }
 
-    /// Target folder of the builds for one backend.
+    /// Where the program built for one backend is put; the default one's place is the base folder.
     ///
-    /// A backend switches features deep in the dependency tree, so that two of them in one folder would push each
-    /// other's builds out. The default one lives in the base folder.
+    /// All of them have the same name, so that in one folder each would push the others out.
     pub fn target_dir(&self, backend: Backend) -> PathBuf {
         if backend == Backend::ALL[0] { self.target.clone() } else { self.target.join(backend.name()) }
     }
@@ -42,10 +41,16 @@ impl Workspace {
         self.target.join(name)
     }
 
-    /// A cargo command that runs in the workspace's folder and builds into `target_dir`.
+    /// A cargo command that runs in the workspace's folder and puts finished programs into `target_dir`.
+    ///
+    /// What they are linked from lies in the base folder whatever the backend, so that the many dependencies that no
+    /// backend changes are built once.
     pub fn cargo(&self, target_dir: &Path, subcommand: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", target_dir).arg(subcommand);
+        if env::var_os("CARGO_BUILD_BUILD_DIR").is_none() {
+            command.env("CARGO_BUILD_BUILD_DIR", &self.target);
+        }
         command
     }
 

@@ -17,6 +17,7 @@ impl Stage {
         fs::create_dir_all(&folder).expect("a stage can be made");
         let script = r#"#!/bin/sh
 echo "$CARGO_TARGET_DIR: $*" >> "$STAGE/cargo.log"
+echo "$CARGO_BUILD_BUILD_DIR" >> "$STAGE/build-dir.log"
 test "$FAIL" = 1 && exit 101
 mkdir -p "$CARGO_TARGET_DIR/release"
 printf '#!/bin/sh\necho "$PWD: $*"\nexit 75\n' > "$CARGO_TARGET_DIR/release/andiron"
@@ -36,7 +37,8 @@ chmod +x "$CARGO_TARGET_DIR/release/andiron"
         command
             .env("STAGE", &self.0)
             .env("CARGO", self.0.join("cargo"))
-            .env("CARGO_TARGET_DIR", self.0.join("built"));
+            .env("CARGO_TARGET_DIR", self.0.join("built"))
+            .env_remove("CARGO_BUILD_BUILD_DIR");
         command
     }
 
@@ -86,6 +88,16 @@ fn a_backend_has_its_own_target_folder() {
         "ndarray,flex,wgpu",
         "--device wgpu:1 serve --port 0",
     );
+}
+
+#[test]
+fn backends_share_the_builds_of_what_they_have_in_common() {
+    let stage = Stage::new("build-dir");
+    for args in ["doctor", "doctor --backend flex", "doctor --backend wgpu", "check --backend cuda"] {
+        stage.run(args);
+    }
+    let log = fs::read_to_string(stage.0.join("build-dir.log")).expect("cargo was run");
+    assert_eq!(log.lines().collect::<Vec<_>>(), [stage.0.join("built").to_str().expect("UTF-8"); 4]);
 }
 
 #[test]
