@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use super::select_default_build;
+use super::select_workspace;
 use super::tidy::run_tidy;
 use crate::backend::Backend;
 use crate::flags::Invocation;
@@ -59,14 +59,13 @@ fn fmt(workspace: &Workspace, steps: &mut Steps) {
 
 fn clippy(workspace: &Workspace, steps: &mut Steps) {
     let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "clippy");
-    // The release profile, so that build scripts and macros come from the same builds as everything else.
-    cargo.args(["--release", "--workspace", "--all-targets", "--features", "andiron-cli/ndarray"]);
-    steps.run("clippy", cargo.args(["--", "--deny", "warnings"]));
+    select_workspace(&mut cargo);
+    steps.run("clippy", cargo.args(["--all-targets", "--", "--deny", "warnings"]));
 }
 
 fn rustdoc(workspace: &Workspace, steps: &mut Steps) {
     let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "doc");
-    select_default_build(cargo.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"));
+    select_workspace(cargo.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"));
     steps.run("rustdoc", &mut cargo);
 }
 

@@ -24,3 +24,9 @@ fn select_default_build(command: &mut Command) {
     command.args(["--release", "--workspace", "--exclude", "andiron-benches"]);
     command.args(["--features", "andiron-cli/ndarray"]);
 }
+
+/// Everything there is, for the tasks that only read it: they share what they find out about dependencies.
+fn select_workspace(command: &mut Command) {
+    // The release profile, so that build scripts and macros come from the same builds as everything else.
+    command.args(["--release", "--workspace", "--features", "andiron-cli/ndarray"]);
+}
