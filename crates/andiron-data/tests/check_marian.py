@@ -10,6 +10,7 @@ a language that the vocabulary does not know (`>>xyz<<`) is text in Andiron and 
 """
 
 import json
+import os
 import random
 import subprocess
 import tempfile
@@ -78,6 +79,14 @@ def texts(lines: list[str]) -> list[str]:
     return EXTRA + lines[::20] + wild
 
 
+def example() -> Path:
+    # The program is selected for its features alone: with them, everything below the example is built already.
+    features = ["-p", "andiron-cli", "--features", "andiron-cli/ndarray"]
+    build = ["cargo", "build", "--release", *features, "-p", "andiron-data", "--example", "marian"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/marian"
+
+
 def main() -> None:
     warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
     lines = [line for line in CORPUS.read_text(encoding="utf-8").splitlines() if line]
@@ -86,10 +95,9 @@ def main() -> None:
         directory.mkdir()
         make(directory, lines)
         cases = texts(lines)
-        example = ["cargo", "run", "--quiet", "--release", "-p", "andiron-data", "--example", "marian", "--"]
         asked = "".join(json.dumps(text) + "\n" for text in cases)
         output = subprocess.run(
-            [*example, directory, saved], cwd=ROOT, check=True, input=asked, stdout=subprocess.PIPE, text=True
+            [example(), directory, saved], cwd=ROOT, check=True, input=asked, stdout=subprocess.PIPE, text=True
         ).stdout
         found = [json.loads(line) for line in output.splitlines()]
         for file in ("source.spm", "target.spm", "vocab.json", "tokenizer_config.json"):

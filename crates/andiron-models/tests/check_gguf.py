@@ -65,9 +65,10 @@ CONFIGS = {
 def program() -> Path:
     if "ANDIRON_GGUF" in os.environ:
         return Path(os.environ["ANDIRON_GGUF"]).resolve()
-    subprocess.run(
-        ["cargo", "build", "--release", "-p", "andiron-models", "--example", "gguf"], cwd=ROOT, check=True
-    )
+    # The program is selected for its features alone: with them, everything below the example is built already.
+    features = ["-p", "andiron-cli", "--features", "andiron-cli/ndarray"]
+    build = ["cargo", "build", "--release", *features, "-p", "andiron-models", "--example", "gguf"]
+    subprocess.run(build, cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/gguf"
 
 

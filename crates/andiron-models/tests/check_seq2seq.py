@@ -107,9 +107,10 @@ class Complaints(logging.Handler):
 def program() -> Path:
     if "ANDIRON_SEQ2SEQ" in os.environ:
         return Path(os.environ["ANDIRON_SEQ2SEQ"]).resolve()
-    subprocess.run(
-        ["cargo", "build", "--release", "-p", "andiron-models", "--example", "seq2seq"], cwd=ROOT, check=True
-    )
+    # The program is selected for its features alone: with them, everything below the example is built already.
+    features = ["-p", "andiron-cli", "--features", "andiron-cli/ndarray"]
+    build = ["cargo", "build", "--release", *features, "-p", "andiron-models", "--example", "seq2seq"]
+    subprocess.run(build, cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/seq2seq"
 
 
