@@ -12,6 +12,7 @@ mod composed;
 mod fused;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
+mod op_times;
 
 use andiron_kernels::random::Seed;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use andiron_kernels::rotary::Turn;
 pub use fused::FusedOps;
+pub use op_times::{OpKind, OpTimes, with_op_times};
 
 use crate::Rows;
 use crate::precision::{self, Precision};
@@ -352,6 +354,7 @@ pub fn embedding(table_vd: Tensor<2>, ids_bt: Tensor<2, Int>) -> Tensor<3> {
 /// # Panics
 /// If an id is not below the number of entries.
 pub fn embedding_quantized(table: &QuantMatrix, ids_bt: Tensor<2, Int>) -> Tensor<3> {
+    let _time = OpKind::Embedding.timer();
     let ([b, t], [entries, d], device) = (ids_bt.dims(), table.dims(), ids_bt.device());
     let ids: Vec<u32> =
         ids_bt.into_data().iter::<i64>().map(|id| id.try_into().unwrap_or(u32::MAX)).collect();

@@ -1,7 +1,7 @@
 //! Fused operations on tensors in this process's memory, through `andiron-kernels`.
 //!
 //! [`HostTensors`] is how a CPU backend lends the memory of a tensor and takes a new one over without a copy;
-//! `kernels` writes the operations once over it; [`host_ops!`] makes a backend use them.
+//! `kernels` writes the operations once over it; [`host_ops!`] makes a backend use them, and has their time counted.
 
 #[cfg(feature = "flex")]
 mod flex;
@@ -43,7 +43,7 @@ macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::kernels;
         use crate::ops::{
-            Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, Precision, Turn,
+            Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, OpKind, Precision, Turn,
             WeightLayout,
         };
         use crate::quant::QuantMatrix;
@@ -53,6 +53,7 @@ macro_rules! host_ops {
 
         impl FusedOps for $backend {
             fn affine(x: Float, weight: Float, layout: WeightLayout, precision: Precision) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::affine::<Self>(x, weight, layout, precision)
             }
 
@@ -63,10 +64,12 @@ macro_rules! host_ops {
                 layout: WeightLayout,
                 precision: Precision,
             ) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::affine_bias::<Self>(x, weight, bias, layout, precision)
             }
 
             fn affine_quantized(x: Float, weight: QuantMatrix, precision: Precision) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::affine_quantized::<Self>(x, None, weight, precision)
             }
 
@@ -76,14 +79,17 @@ macro_rules! host_ops {
                 weight: QuantMatrix,
                 precision: Precision,
             ) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::affine_quantized::<Self>(x, Some(bias), weight, precision)
             }
 
             fn affine_weight_grad(x: Float, dy: Float, layout: WeightLayout, precision: Precision) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::affine_weight_grad::<Self>(x, dy, layout, precision)
             }
 
             fn column_sum(x: Float) -> Float {
+                let _time = OpKind::Products.timer();
                 kernels::column_sum::<Self>(x)
             }
 
@@ -93,6 +99,7 @@ macro_rules! host_ops {
                 offset: Float,
                 eps: f64,
             ) -> (Float, Float, Float) {
+                let _time = OpKind::Norms.timer();
                 kernels::layer_norm_with_moments::<Self>(x, gain, offset, eps)
             }
 
@@ -103,30 +110,37 @@ macro_rules! host_ops {
                 rstd: Float,
                 dy: Float,
             ) -> (Float, Float, Float) {
+                let _time = OpKind::Norms.timer();
                 kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
             }
 
             fn rms_norm_with_rstd(x: Float, gain: Float, eps: f64) -> (Float, Float) {
+                let _time = OpKind::Norms.timer();
                 kernels::rms_norm_with_rstd::<Self>(x, gain, eps)
             }
 
             fn rms_norm_backward(x: Float, gain: Float, rstd: Float, dy: Float) -> (Float, Float) {
+                let _time = OpKind::Norms.timer();
                 kernels::rms_norm_backward::<Self>(x, gain, rstd, dy)
             }
 
             fn activate(x: Float, form: Activation) -> Float {
+                let _time = OpKind::Activations.timer();
                 kernels::activate::<Self>(x, form)
             }
 
             fn activate_backward(x: Float, dy: Float, form: Activation) -> Float {
+                let _time = OpKind::Activations.timer();
                 kernels::activate_backward::<Self>(x, dy, form)
             }
 
             fn gate(x: Float, up: Float, form: Activation) -> Float {
+                let _time = OpKind::Activations.timer();
                 kernels::gate::<Self>(x, up, form)
             }
 
             fn gate_backward(x: Float, up: Float, dy: Float, form: Activation) -> (Float, Float) {
+                let _time = OpKind::Activations.timer();
                 kernels::gate_backward::<Self>(x, up, dy, form)
             }
 
@@ -138,6 +152,7 @@ macro_rules! host_ops {
                 down_bias: Float,
                 how: (FeedForwardOptions, Precision),
             ) -> Float {
+                let _time = OpKind::FeedForward.timer();
                 kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, false).0
             }
 
@@ -149,6 +164,7 @@ macro_rules! host_ops {
                 down_bias: Float,
                 how: (FeedForwardOptions, Precision),
             ) -> (Float, Float) {
+                let _time = OpKind::FeedForward.timer();
                 kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, true)
             }
 
@@ -160,14 +176,17 @@ macro_rules! host_ops {
                 dy: Float,
                 how: (FeedForwardOptions, Precision),
             ) -> (Float, Float, Float, Float, Float) {
+                let _time = OpKind::FeedForward.timer();
                 kernels::feed_forward_backward::<Self>(x, [up, down], saved, dy, how)
             }
 
             fn residual(x: Float, added: Float) -> Float {
+                let _time = OpKind::Residuals.timer();
                 kernels::residual::<Self>(x, added)
             }
 
             fn rotate(x: Float, cos: Float, sin: Float, way: Turn) -> Float {
+                let _time = OpKind::Rotary.timer();
                 kernels::rotate::<Self>(x, (cos, sin), way)
             }
 
@@ -178,6 +197,7 @@ macro_rules! host_ops {
                 options: AttentionOptions,
                 precision: Precision,
             ) -> (Float, Float) {
+                let _time = OpKind::Attention.timer();
                 kernels::attention_with_lse::<Self>(q, k, v, options, precision)
             }
 
@@ -190,6 +210,7 @@ macro_rules! host_ops {
                 dout: Float,
                 how: (AttentionOptions, Precision),
             ) -> (Float, Float, Float) {
+                let _time = OpKind::Attention.timer();
                 kernels::attention_backward::<Self>([q, k, v, out, lse, dout], how)
             }
 
@@ -199,6 +220,7 @@ macro_rules! host_ops {
                 options: AttentionOptions,
                 precision: Precision,
             ) -> (Float, Float) {
+                let _time = OpKind::Attention.timer();
                 kernels::attention_packed_with_lse::<Self>(qkv, heads, options, precision)
             }
 
@@ -210,14 +232,17 @@ macro_rules! host_ops {
                 options: AttentionOptions,
                 precision: Precision,
             ) -> Float {
+                let _time = OpKind::Attention.timer();
                 kernels::attention_packed_backward::<Self>([qkv, out, lse, dout], options, precision)
             }
 
             fn embedding_rows(table: Float, ids: Int) -> Float {
+                let _time = OpKind::Embedding.timer();
                 kernels::embedding_rows::<Self>(table, ids)
             }
 
             fn embedding_rows_backward(table: Float, dy: Float, ids: Int) -> Float {
+                let _time = OpKind::Embedding.timer();
                 kernels::embedding_rows_backward::<Self>(table, dy, ids)
             }
 
@@ -228,6 +253,7 @@ macro_rules! host_ops {
                 weights: Float,
                 precision: Precision,
             ) -> Float {
+                let _time = OpKind::CrossEntropy.timer();
                 kernels::head_cross_entropy::<Self>(hidden, head, targets, weights, precision)
             }
 
@@ -238,10 +264,12 @@ macro_rules! host_ops {
                 weights: Float,
                 precision: Precision,
             ) -> (Float, Float, Float) {
+                let _time = OpKind::CrossEntropy.timer();
                 kernels::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights, precision)
             }
 
             fn dropout(x: Float, probability: f32, seed: u64) -> Float {
+                let _time = OpKind::Dropout.timer();
                 kernels::dropout::<Self>(x, probability, seed)
             }
 
@@ -252,10 +280,12 @@ macro_rules! host_ops {
                 square: Float,
                 step: AdamWStep,
             ) -> (Float, Float, Float) {
+                let _time = OpKind::Optimizer.timer();
                 kernels::adamw::<Self>([value, grad, mean, square], step)
             }
 
             fn square_sum(x: Float) -> Float {
+                let _time = OpKind::Optimizer.timer();
                 kernels::square_sum::<Self>(x)
             }
         }

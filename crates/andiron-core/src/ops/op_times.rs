@@ -1,0 +1,205 @@
+//! Where the time of a piece of work goes, by kind of operation.
+//!
+//! On the CPU backends an operation is done when its function returns, so that its time is known there. Other backends
+//! compute later, and nothing is counted for them.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// What an operation does, forward or backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpKind {
+    /// Linear layers: products with weights, and what becomes of their biases.
+    Products,
+    /// Feed-forward layers that run as one piece: their products and activations.
+    FeedForward,
+    /// Scores, softmax and the weighted sum of values.
+    Attention,
+    /// Activation functions and gates.
+    Activations,
+    /// Layer norms and RMS norms.
+    Norms,
+    /// The output head together with its loss.
+    CrossEntropy,
+    /// Rows looked up in tables.
+    Embedding,
+    /// Turning heads by their positions.
+    Rotary,
+    /// A layer's input added to what it made of it.
+    Residuals,
+    /// Dropout.
+    Dropout,
+    /// Norms of gradients, and the update of parameters.
+    Optimizer,
+}
+
+impl OpKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Products,
+        Self::FeedForward,
+        Self::Attention,
+        Self::Activations,
+        Self::Norms,
+        Self::CrossEntropy,
+        Self::Embedding,
+        Self::Rotary,
+        Self::Residuals,
+        Self::Dropout,
+        Self::Optimizer,
+    ];
+
+    /// The kind as a word of a report, in snake case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Products => "products",
+            Self::FeedForward => "feed_forward",
+            Self::Attention => "attention",
+            Self::Activations => "activations",
+            Self::Norms => "norms",
+            Self::CrossEntropy => "cross_entropy",
+            Self::Embedding => "embedding",
+            Self::Rotary => "rotary",
+            Self::Residuals => "residuals",
+            Self::Dropout => "dropout",
+            Self::Optimizer => "optimizer",
+        }
+    }
+
+    /// Counts the time until it is dropped, if somebody on this thread asks for it and no other operation, of which this
+    /// one is then a part, counts already.
+    #[cfg_attr(not(any(feature = "flex", feature = "ndarray")), allow(dead_code))]
+    pub(super) fn timer(self) -> Option<Timer> {
+        (STATE.get() == State::Ready).then(|| {
+            STATE.set(State::Counting);
+            Timer { kind: self, start: Instant::now() }
+        })
+    }
+}
+
+/// How long the operations of each kind took, as the thread that asked for them saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpTimes([Duration; OpKind::ALL.len()]);
+
+impl OpTimes {
+    /// Time of one kind.
+    pub fn of(&self, kind: OpKind) -> Duration {
+        self.0[kind as usize]
+    }
+
+    /// Time of all kinds, which is never more than that of the work.
+    pub fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Off,
+    Ready,
+    Counting,
+}
+
+thread_local! {
+    static STATE: Cell<State> = const { Cell::new(State::Off) };
+    static TIMES: Cell<OpTimes> = const { Cell::new(OpTimes([Duration::ZERO; OpKind::ALL.len()])) };
+}
+
+/// Runs `work` and says how long the operations took that this thread began in it. Outside of this nothing is counted.
+///
+/// # Example
+/// ```
+/// use andiron_core::ops::{OpTimes, with_op_times};
+/// assert_eq!(with_op_times(|| 2 + 2), (4, OpTimes::default()));
+/// ```
+pub fn with_op_times<T>(work: impl FnOnce() -> T) -> (T, OpTimes) {
+    /// Puts state and times back, also when the work panics.
+    struct Before(State, OpTimes);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            STATE.set(self.0);
+            TIMES.set(self.1);
+        }
+    }
+    let _before = Before(STATE.replace(State::Ready), TIMES.take());
+    let output = work();
+    (output, TIMES.get())
+}
+
+/// An operation that is being counted.
+pub(super) struct Timer {
+    kind: OpKind,
+    start: Instant,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let mut times = TIMES.get();
+        times.0[self.kind as usize] += self.start.elapsed();
+        TIMES.set(times);
+        STATE.set(State::Ready);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs an operation of one kind inside one of another, and one more after it.
+    fn nested() {
+        let outer = OpKind::Norms.timer();
+        drop(OpKind::Products.timer());
+        drop(outer);
+        drop(OpKind::Rotary.timer());
+    }
+
+    #[test]
+    fn kinds_stand_in_their_own_places() {
+        for (at, kind) in OpKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, at, "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn an_operation_inside_another_is_not_counted_twice() {
+        let start = Instant::now();
+        let ((), times) = with_op_times(nested);
+        assert!(times.total() <= start.elapsed());
+        assert!(times.of(OpKind::Norms) > Duration::ZERO);
+        assert_eq!(times.of(OpKind::Products), Duration::ZERO);
+        assert_eq!(times.total(), times.of(OpKind::Norms) + times.of(OpKind::Rotary));
+    }
+
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    #[test]
+    fn both_passes_are_counted_on_a_cpu() {
+        use crate::ops::{self, Activation, WeightLayout};
+        use burn::tensor::Tensor;
+
+        let cpu = crate::Backend::compiled().into_iter().find(|backend| backend.is_cpu());
+        let spec = crate::DeviceSpec { backend: cpu.expect("one is compiled in"), index: None };
+        let device = spec.open().expect("a CPU opens").autodiff();
+        let x: Tensor<2> = Tensor::ones([64, 32], &device).require_grad();
+        let weight: Tensor<2> = Tensor::ones([32, 32], &device).require_grad();
+        let start = Instant::now();
+        let (y, forward) = with_op_times(|| {
+            ops::activate(ops::linear(x, weight, None, WeightLayout::InOut), Activation::Relu)
+        });
+        let (_, backward) = with_op_times(|| y.sum().backward());
+        assert!(forward.total() + backward.total() <= start.elapsed());
+        for times in [forward, backward] {
+            assert!(times.of(OpKind::Products) > Duration::ZERO, "{times:?}");
+            assert!(times.of(OpKind::Activations) > Duration::ZERO, "{times:?}");
+            assert_eq!(times.total(), times.of(OpKind::Products) + times.of(OpKind::Activations));
+        }
+    }
+
+    #[test]
+    fn nothing_is_counted_when_nobody_asks() {
+        nested();
+        assert!(OpKind::Norms.timer().is_none());
+        assert_eq!(with_op_times(|| ()).1, OpTimes::default());
+        let caught = std::panic::catch_unwind(|| with_op_times(|| panic!("on purpose")));
+        assert!(caught.is_err() && OpKind::Norms.timer().is_none());
+    }
+}
