@@ -185,20 +185,35 @@ fn bench_reports_the_figures_of_its_contract() {
             assert!(!report[name].as_str().unwrap().is_empty(), "{report}");
         }
     };
+    // The parts of `whole` are all of it, and none is missing.
+    let operations = |report: &Value, whole: f64| {
+        let kinds = report["operations"].as_object().unwrap();
+        let sum = |figure: &str| kinds.values().map(|row| row[figure].as_f64().unwrap()).sum::<f64>();
+        assert!((sum("ms") / whole - 1.0).abs() < 1e-2, "{report}");
+        assert!((sum("share") - 1.0).abs() < 1e-3, "{report}");
+        for kind in ["products", "attention", "norms", "other"] {
+            assert!(kinds[kind]["ms"].as_f64().unwrap() > 0.0, "{kind}: {report}");
+        }
+        assert_eq!(kinds.len(), 11, "{report}");
+    };
     let config = ["--config", "run/model/config.json", "--steps", "2", "--threads", "1"];
     let train = place.json(&[&["bench", "train", "--batch", "2", "--ctx", "8"] as &[_], &config].concat());
     check_positive(&train, &common);
     check_positive(&train, &["step_ms", "forward_ms", "backward_ms", "update_ms", "loss"]);
     words(&train);
+    operations(&train, train["step_ms"].as_f64().unwrap());
+    check_positive(&train["operations"]["optimizer"], &["ms", "share"]);
     let decode =
         place.json(&[&["bench", "decode", "--prompt", "4", "--tokens", "8"] as &[_], &config].concat());
     check_positive(&decode, &common);
     check_positive(&decode, &["prefill_ms"]);
     words(&decode);
+    operations(&decode, 1e3 / decode["tokens_per_s"].as_f64().unwrap());
     let model = ["bench", "prefill", "--tokens", "16", "--model", "run/model", "--steps", "2"];
     let prefill = place.json(&model);
     check_positive(&prefill, &common);
     words(&prefill);
+    operations(&prefill, prefill["prefill_ms"].as_f64().unwrap());
     let bert = r#"{"model_type":"bert","vocab_size":40,"hidden_size":32,"num_hidden_layers":2,"num_attention_heads":2,
                    "intermediate_size":64,"max_position_embeddings":24}"#;
     place.write("bert.json", bert);
@@ -209,6 +224,7 @@ fn bench_reports_the_figures_of_its_contract() {
         check_positive(&embed, &common);
         check_positive(&embed, &["sentences_per_s", "batch_ms"]);
         words(&embed);
+        operations(&embed, embed["batch_ms"].as_f64().unwrap());
         assert_eq!(embed["precision"], precision);
     }
     place.fails(
@@ -217,7 +233,9 @@ fn bench_reports_the_figures_of_its_contract() {
         &["--ctx 25", "1 to 24 tokens"],
     );
     let table = place.ok(&model);
-    assert!(table.contains("tokens_per_s") && table.contains("ndarray"), "{table}");
+    for word in ["tokens_per_s", "ndarray", "products", "%"] {
+        assert!(table.contains(word), "{table}");
+    }
     place.fails(&["bench", "train", "--config", "missing.json"], 1, &["missing.json"]);
 }
 

@@ -1,18 +1,18 @@
 //! `andiron bench decode` and `prefill`: generation of one sequence.
 
-use std::time::{Duration, Instant};
-
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
 use andiron_models::generate::{Logits, NextToken as _};
 use clap::Args;
 
-use super::{Figures, Subject, median_ms, product_parameters};
+use super::{Figures, Measure, Subject, measure, median_ms, product_parameters};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
 /// Greedy decoding of one sequence
+///
+/// On a CPU the time of a token, in the middle sequence, is also given by kind of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct DecodeBench {
     #[command(flatten)]
@@ -31,6 +31,8 @@ pub struct DecodeBench {
 }
 
 /// Reading a prompt
+///
+/// On a CPU the time of the middle prompt is also given by kind of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct PrefillBench {
     #[command(flatten)]
@@ -65,24 +67,26 @@ impl DecodeBench {
         let precision = self.run.checked(common)?;
         let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
-        let [mut prefill, mut decode] = [const { Vec::<Duration>::new() }; 2];
+        let [mut prefill, mut decode] = [const { Vec::<Measure>::new() }; 2];
         // One sequence to warm up.
         for number in 0..=self.steps {
-            let start = Instant::now();
-            let mut state = bundle.begin();
-            let mut id = likeliest(&bundle.extend(&mut state, &prompt, Logits::Last));
-            let read = start.elapsed();
-            for _ in 0..self.tokens {
-                id = likeliest(&bundle.extend(&mut state, &[id], Logits::Last));
-            }
+            let (mut state, mut id) = (bundle.begin(), 0);
+            let read = measure(|| id = likeliest(&bundle.extend(&mut state, &prompt, Logits::Last)));
+            let continued = measure(|| {
+                for _ in 0..self.tokens {
+                    id = likeliest(&bundle.extend(&mut state, &[id], Logits::Last));
+                }
+            });
             if number > 0 {
                 prefill.push(read);
-                decode.push(start.elapsed() - read);
+                decode.push(continued);
             }
         }
+        let (tokens, decode_ms) = (f64::from(self.tokens), median_ms(decode.iter().map(|run| run.0)));
         let mut figures = Figures::new();
-        figures.number("tokens_per_s", f64::from(self.tokens) / median_ms(decode) * 1e3);
-        figures.number("prefill_ms", median_ms(prefill));
+        figures.number("tokens_per_s", tokens / decode_ms * 1e3);
+        figures.number("prefill_ms", median_ms(prefill.iter().map(|run| run.0)));
+        figures.operations(decode, tokens);
         figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
 }
@@ -93,18 +97,18 @@ impl PrefillBench {
         let precision = self.run.checked(common)?;
         let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.tokens, 0)?;
-        let mut times = Vec::new();
+        let mut runs = Vec::new();
         for number in 0..=self.steps {
-            let start = Instant::now();
-            bundle.extend(&mut bundle.begin(), &prompt, Logits::Last);
+            let run = measure(|| drop(bundle.extend(&mut bundle.begin(), &prompt, Logits::Last)));
             if number > 0 {
-                times.push(start.elapsed());
+                runs.push(run);
             }
         }
-        let milliseconds = median_ms(times);
+        let milliseconds = median_ms(runs.iter().map(|run| run.0));
         let mut figures = Figures::new();
         figures.number("tokens_per_s", f64::from(self.tokens) / milliseconds * 1e3);
         figures.number("prefill_ms", milliseconds);
+        figures.operations(runs, 1.0);
         figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
 }

@@ -1,19 +1,19 @@
 //! `andiron bench embed`: sentence embeddings.
 
-use std::time::Instant;
-
 use andiron_kernels::random::Seed;
 use andiron_models::EncoderBundle;
 use andiron_models::summary::Summary;
 use andiron_models::weights::names;
 use clap::Args;
 
-use super::{Figures, Subject, median_ms};
+use super::{Figures, Subject, measure, median_ms};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
 /// Sentence embeddings: an encoder and its pooling, over texts of one length
+///
+/// On a CPU the time of the middle batch is also given by kind of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct EmbedBench {
     #[command(flatten)]
@@ -46,19 +46,19 @@ impl EmbedBench {
         let ids: Vec<u32> =
             (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect();
         let texts: Vec<&[u32]> = ids.chunks(columns).collect();
-        let mut times = Vec::new();
+        let mut runs = Vec::new();
         for number in 0..=self.steps {
-            let start = Instant::now();
-            bundle.embed(&texts);
+            let run = measure(|| drop(bundle.embed(&texts)));
             if number > 0 {
-                times.push(start.elapsed());
+                runs.push(run);
             }
         }
-        let milliseconds = median_ms(times);
+        let milliseconds = median_ms(runs.iter().map(|run| run.0));
         let mut figures = Figures::new();
         figures.number("sentences_per_s", rows as f64 / milliseconds * 1e3);
         figures.number("tokens_per_s", (rows * columns) as f64 / milliseconds * 1e3);
         figures.number("batch_ms", milliseconds);
+        figures.operations(runs, 1.0);
         figures.print(common, (precision, precision.products()), 2.0 * block_parameters(&bundle))
     }
 }

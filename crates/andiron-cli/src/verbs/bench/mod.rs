@@ -6,8 +6,9 @@ mod train;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use andiron_core::ops::{OpKind, OpTimes, with_op_times};
 use andiron_core::{DeviceSpec, Precision};
 use andiron_kernels::gemm::{Epilogue, MatRef, matmul};
 use andiron_kernels::random::Seed;
@@ -113,6 +114,16 @@ impl Subject {
     }
 }
 
+/// One run of what is measured: its time, and that of its operations.
+type Measure = (Duration, OpTimes);
+
+/// Runs `work` once.
+fn measure(work: impl FnOnce()) -> Measure {
+    let start = Instant::now();
+    let ((), times) = with_op_times(work);
+    (start.elapsed(), times)
+}
+
 /// Figures by name, in the order they are printed.
 struct Figures(Map<String, Value>);
 
@@ -122,10 +133,20 @@ impl Figures {
     }
 
     fn number(&mut self, name: &str, value: f64) {
-        // Five digits are more than any measurement here is good for.
-        let digits = 4 - value.abs().max(1e-9).log10().floor() as i32;
-        let scale = 10f64.powi(digits);
-        self.0.insert(name.to_owned(), json!((value * scale).round() / scale));
+        self.0.insert(name.to_owned(), rounded(value));
+    }
+
+    /// Adds where the time of the middle run of `runs` goes, for one of the `units` that it is made of.
+    fn operations(&mut self, mut runs: Vec<Measure>, units: f64) {
+        runs.sort_by_key(|&(time, _)| time);
+        let (time, times) = runs[runs.len() / 2];
+        let other = time.saturating_sub(times.total());
+        let kinds = OpKind::ALL.map(|kind| (kind.name(), times.of(kind)));
+        let rows = kinds.into_iter().chain([("other", other)]).map(|(name, part)| {
+            let (ms, share) = (part.as_secs_f64() * 1e3 / units, part.as_secs_f64() / time.as_secs_f64());
+            (name.to_owned(), json!({"ms": rounded(ms), "share": rounded(share)}))
+        });
+        self.0.insert("operations".to_owned(), rows.collect::<Map<_, _>>().into());
     }
 
     /// Adds what every benchmark reports and prints all of it. `flops_per_token` counts multiplications and additions.
@@ -147,6 +168,8 @@ impl Figures {
             self.number("peak_share", flops / peak);
         } else {
             self.0.insert("peak_share".to_owned(), Value::Null);
+            // There a function returns before its operation is done.
+            self.0.remove("operations");
         }
         if let Some(bytes) = peak_rss {
             self.number("peak_rss_mb", bytes as f64 / 1e6);
@@ -164,16 +187,33 @@ impl Figures {
         self.0.extend(facts.map(|(name, value)| (name.to_owned(), value)));
         if common.json {
             out!("{}", Value::Object(self.0))?;
-        } else {
-            for (name, value) in &self.0 {
-                match value {
-                    Value::String(text) => out!("{name:>17}  {text}")?,
-                    other => out!("{name:>17}  {other}")?,
+            return Ok(Ending::Done);
+        }
+        for (name, value) in &self.0 {
+            match value {
+                Value::Object(_) => {}
+                Value::String(text) => out!("{name:>17}  {text}")?,
+                other => out!("{name:>17}  {other}")?,
+            }
+        }
+        if let Some(Value::Object(kinds)) = self.0.get("operations") {
+            out!("\n{:>17}  {:>10}  {:>6}", "operations", "ms", "share")?;
+            for (name, row) in kinds {
+                let [ms, share] = ["ms", "share"].map(|figure| row[figure].as_f64().unwrap_or(0.0));
+                if ms > 0.0 {
+                    out!("{name:>17}  {ms:>10.3}  {:>5.1}%", 100.0 * share)?;
                 }
             }
         }
         Ok(Ending::Done)
     }
+}
+
+/// Five digits are more than any measurement here is good for.
+fn rounded(value: f64) -> Value {
+    let digits = 4 - value.abs().max(1e-9).log10().floor() as i32;
+    let scale = 10f64.powi(digits);
+    json!((value * scale).round() / scale)
 }
 
 fn device_name(spec: DeviceSpec) -> String {
@@ -188,7 +228,7 @@ fn attainable_flops(threads: usize, precision: Precision) -> f64 {
     let a: Vec<f32> = (0..N * N).map(|at| (at % 7) as f32 - 3.0).collect();
     let mut c = vec![0.0; N * N];
     let best = (0..5).map(|_| {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let matrix = MatRef::row_major(&a, N, N);
         matmul(cpu, matrix, matrix, Epilogue { bias: None, accumulate: false }, &mut c);
         start.elapsed()
@@ -198,7 +238,8 @@ fn attainable_flops(threads: usize, precision: Precision) -> f64 {
 }
 
 /// The middle value, in milliseconds.
-fn median_ms(mut times: Vec<Duration>) -> f64 {
+fn median_ms(times: impl IntoIterator<Item = Duration>) -> f64 {
+    let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort();
     times[times.len() / 2].as_secs_f64() * 1e3
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use andiron_core::Precision;
+use andiron_core::ops::with_op_times;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::{DecoderBundle, RunPrecision};
@@ -20,6 +21,9 @@ use crate::flags::Common;
 const WARM_UP: u64 = 3;
 
 /// Optimizer steps: forward, backward, clip, AdamW
+///
+/// On a CPU the time of the middle step is also given by kind of operation, forward and backward together; `other` is the
+/// rest of the step.
 #[derive(Debug, Args)]
 pub struct TrainBench {
     #[command(flatten)]
@@ -67,26 +71,32 @@ impl TrainBench {
         let parameters = product_parameters(&bundle);
         let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
         let mut model = bundle.model.train();
-        let [mut forward, mut backward, mut update, mut step] = [const { Vec::<Duration>::new() }; 4];
+        let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
+        let mut steps = Vec::new();
         let mut loss = f32::NAN;
         for number in 0..WARM_UP + self.steps {
             let start = Instant::now();
-            let computed =
-                compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number), precision);
-            loss = computed.loss;
-            let (forward_time, backward_time) = (computed.forward_time, computed.backward_time);
-            let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
-            let before_update = Instant::now();
-            model = adamw.update(model, computed.gradients, optimizer.lr, scale);
-            device.sync()?;
+            let (done, times) = with_op_times(|| {
+                let computed =
+                    compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number), precision);
+                let parts = (computed.loss, computed.forward_time, computed.backward_time);
+                let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
+                let before_update = Instant::now();
+                let model = adamw.update(model, computed.gradients, optimizer.lr, scale);
+                device.sync()?;
+                anyhow::Ok((model, parts, before_update.elapsed()))
+            });
+            let step = start.elapsed();
+            let (updated, (step_loss, forward_time, backward_time), update_time) = done?;
+            (model, loss) = (updated, step_loss);
             if number >= WARM_UP {
                 forward.push(forward_time);
                 backward.push(backward_time);
-                update.push(before_update.elapsed());
-                step.push(start.elapsed());
+                update.push(update_time);
+                steps.push((step, times));
             }
         }
-        let step_ms = median_ms(step);
+        let step_ms = median_ms(steps.iter().map(|step| step.0));
         let tokens = (rows * columns) as f64;
         let mut figures = Figures::new();
         figures.number("tokens_per_s", tokens / step_ms * 1e3);
@@ -95,6 +105,7 @@ impl TrainBench {
         figures.number("backward_ms", median_ms(backward));
         figures.number("update_ms", median_ms(update));
         figures.number("loss", loss.into());
+        figures.operations(steps, 1.0);
         // Forward once, backward twice; a product costs a multiplication and an addition for each weight.
         figures.print(common, (precision, precision), 6.0 * parameters)
     }
