@@ -4,8 +4,9 @@
 //! anew, an operand of the next. What is added up over queries waits for a group of blocks, because a product as deep
 //! as a single tile would mostly load and store its sums.
 
-use super::flash::{multiply_all, scale_columns, slopes_block, softmax_block, untranspose};
-use super::{BackwardView, HeadView};
+use super::flash::{multiply_all, untranspose};
+use super::scores::{scale_columns, slopes_block, softmax_block};
+use super::view::{BackwardView, HeadView};
 use crate::gemm::amx::{Operand, Packing, Product, SQUARE, STEPS, TILE_WORDS, Tiles, room};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Parts, Scratch};

@@ -1,7 +1,8 @@
 //! One query over a cache of keys: bound by reading the cache once.
 
 use super::flash::dot;
-use super::{HeadView, plain};
+use super::plain;
+use super::view::HeadView;
 use crate::gemm::pack::Scratch;
 use crate::simd::{Simd, dispatch};
 use crate::softmax::{exp_into, largest};

@@ -4,18 +4,18 @@
 //! layout they are at once the result of a tile (`k qᵀ`), vectors of queries for the softmax, and a packed
 //! operand of the next product (`vᵀ p`): nothing is rearranged in between.
 
-use super::{BackwardView, HeadView, plain};
+use super::plain;
+use super::scores::{scale_columns, slopes_block, softmax_block};
+use super::view::{BackwardView, HeadView};
 use crate::Precision;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Parts, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
 use crate::gemm::words::Words;
-use crate::simd::{Simd, dispatch_products, exp};
+use crate::simd::{Simd, dispatch_products};
 
 /// Keys per product with the values: their probabilities then fill half of a first-level cache.
 const DEPTH: usize = 256;
-/// The most queries of a block.
-pub(super) const MAX_BLOCK: usize = 32;
 
 dispatch_products! {
     /// # Safety
@@ -332,154 +332,6 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
 #[inline(always)]
 fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target {
     Target { c, stride: NR, rows, cols: NR, bias: std::ptr::null(), accumulate }
-}
-
-/// Turns the scores of a block of queries, `[keys, NR]`, into exponentials, writes the logarithms of their sums behind
-/// `lse`, and returns what the exponentials are to be multiplied with.
-///
-/// # Safety
-/// `scores` is readable and writable for the keys that the block sees, `lse` writable for all queries.
-#[inline(always)]
-pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
-    s: S,
-    scores: *mut f32,
-    (view, start): (HeadView, usize),
-    lse: *mut f32,
-) -> [f32; MAX_BLOCK] {
-    let block = NR.min(view.queries - start);
-    let (first, seen) = (view.end_of(start), view.seen_by(start + block - 1));
-    let mut factors = [0.0; MAX_BLOCK];
-    for column in (0..NR).step_by(S::LANES) {
-        // SAFETY: the caller's promise.
-        let (max, sum) = unsafe { softmax_column::<S, NR>(s, scores.add(column), column, (first, seen)) };
-        let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
-        s.store(&mut sums, sum);
-        s.store(&mut maxima, max);
-        for lane in 0..S::LANES.min(block.saturating_sub(column)) {
-            // SAFETY: the query exists.
-            unsafe { *lse.add(start + column + lane) = maxima[lane] + sums[lane].ln() };
-        }
-        // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
-        let none = s.at_least(s.splat(0.0), sum);
-        let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
-        s.store(&mut factors[column..], factor);
-    }
-    factors
-}
-
-/// Multiplies each column of `[rows, NR]` with its factor.
-///
-/// # Safety
-/// `x` is readable and writable for that many rows.
-#[inline(always)]
-pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
-    s: S,
-    x: *mut f32,
-    rows: usize,
-    factors: [f32; MAX_BLOCK],
-) {
-    for row in 0..rows {
-        for column in (0..NR).step_by(S::LANES) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let x = x.add(row * NR + column);
-                s.store_to(x, s.mul(s.load_from(x), s.load(&factors[column..])));
-            }
-        }
-    }
-}
-
-/// Turns the scores of a block of queries, `[keys, NR]`, into probabilities, and the slopes of those probabilities into
-/// the slopes of the scores, times the scale.
-///
-/// # Safety
-/// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries.
-#[inline(always)]
-pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
-    s: S,
-    (scores, slopes): (*mut f32, *mut f32),
-    (head, start): (HeadView, usize),
-    lse: *const f32,
-) {
-    let block = NR.min(head.queries - start);
-    let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
-    let mut offsets = [f32::INFINITY; MAX_BLOCK];
-    for (i, offset) in offsets.iter_mut().enumerate().take(block) {
-        // SAFETY: the query exists.
-        let lse = unsafe { *lse.add(start + i) };
-        // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
-        *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
-    }
-    for column in (0..NR).step_by(S::LANES) {
-        let lanes = s.add(s.indices(), s.splat(column as f32));
-        let offset = s.load(&offsets[column..]);
-        // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
-        // where factors are rounded, the two would not cancel.
-        let mut mean = s.splat(0.0);
-        // SAFETY: keys that are seen have room.
-        unsafe {
-            for j in 0..seen {
-                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let mut x = s.sub(s.load_from(score), offset);
-                if j as isize >= first {
-                    x = mask(s, x, lanes, j as isize - first);
-                }
-                let p = exp(s, x);
-                mean = s.fma(p, s.load_from(slope), mean);
-                s.store_to(score, p);
-            }
-            for j in 0..seen {
-                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let p = s.mul(s.load_from(score), s.splat(head.scale));
-                s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
-            }
-        }
-    }
-}
-
-/// Turns a vector of queries' scores into exponentials; returns their maximum (0 if nothing is seen) and
-/// their sum. `first` is the end of the keys that the first query of the block sees, `seen` how many keys any
-/// of them sees.
-///
-/// # Safety
-/// `scores` is readable and writable every `NR` numbers for the seen keys.
-#[inline(always)]
-unsafe fn softmax_column<S: Simd, const NR: usize>(
-    s: S,
-    scores: *mut f32,
-    column: usize,
-    (first, seen): (isize, usize),
-) -> (S::Vector, S::Vector) {
-    let lanes = s.add(s.indices(), s.splat(column as f32));
-    let mut max = s.splat(f32::NEG_INFINITY);
-    let mut sum = s.splat(0.0);
-    // SAFETY: `j` is below the number of seen keys.
-    unsafe {
-        let unmasked = seen.min(first.max(0) as usize);
-        for j in 0..unmasked {
-            max = s.max(s.load_from(scores.add(j * NR)), max);
-        }
-        for j in unmasked..seen {
-            let x = mask(s, s.load_from(scores.add(j * NR)), lanes, j as isize - first);
-            s.store_to(scores.add(j * NR), x);
-            max = s.max(x, max);
-        }
-        let is_finite = s.at_least(max, s.splat(f32::MIN));
-        let max = s.select(is_finite, max, s.splat(0.0));
-        for j in 0..seen {
-            let e = exp(s, s.sub(s.load_from(scores.add(j * NR)), max));
-            s.store_to(scores.add(j * NR), e);
-            sum = s.add(sum, e);
-        }
-        (max, sum)
-    }
-}
-
-/// Minus infinity for the queries that do not see a key `ahead` keys behind the last that the first sees.
-#[inline(always)]
-fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, ahead: isize) -> S::Vector {
-    // Query `lane` sees `lane` keys more than the first.
-    s.select(s.at_least(lanes, s.splat(ahead as f32 + 1.0)), x, s.splat(f32::NEG_INFINITY))
 }
 
 /// # Safety

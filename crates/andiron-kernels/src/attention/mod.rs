@@ -12,11 +12,14 @@ mod amx;
 mod decode;
 mod flash;
 mod plain;
+mod scores;
+mod view;
 
 use std::ops::Range;
 
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};
+use view::{BackwardView, HeadView};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,53 +351,6 @@ fn products(cpu: Cpu) -> (Isa, Precision) {
 /// Where element `index` lies; the end if there is none, as without keys there is no first one.
 fn from(slice: &[f32], index: usize) -> *const f32 {
     slice[index.min(slice.len())..].as_ptr()
-}
-
-/// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
-/// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
-#[derive(Clone, Copy)]
-struct HeadView {
-    q: *const f32,
-    k: *const f32,
-    v: *const f32,
-    q_stride: usize,
-    kv_stride: usize,
-    out_stride: usize,
-    queries: usize,
-    keys: usize,
-    dim: usize,
-    causal: bool,
-    /// See [`end_of`](Self::end_of).
-    end_of_first: isize,
-    scale: f32,
-}
-
-impl HeadView {
-    /// How many keys query `i` sees, the first ones.
-    #[inline(always)]
-    fn seen_by(&self, i: usize) -> usize {
-        self.end_of(i).clamp(0, self.keys as isize) as usize
-    }
-
-    /// The position behind the last key that query `i` sees, if there are so many. It lies before the first key by as
-    /// many positions as later queries see nothing either.
-    #[inline(always)]
-    fn end_of(&self, i: usize) -> isize {
-        if self.causal { self.end_of_first + i as isize } else { self.end_of_first }
-    }
-}
-
-/// One head of one sequence, going back.
-#[derive(Clone, Copy)]
-struct BackwardView {
-    head: HeadView,
-    out: *const f32,
-    lse: *const f32,
-    dout: *const f32,
-    dq: *mut f32,
-    /// Added to, as is `dv`.
-    dk: *mut f32,
-    dv: *mut f32,
 }
 
 #[cfg(test)]

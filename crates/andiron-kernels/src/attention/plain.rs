@@ -1,6 +1,6 @@
 //! Attention by its definition, in f64: the oracle of the fast versions.
 
-use super::{BackwardView, HeadView};
+use super::view::{BackwardView, HeadView};
 
 /// # Safety
 /// `from` is readable for `len` numbers.
