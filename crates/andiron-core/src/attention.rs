@@ -27,8 +27,10 @@ impl Sight {
         self.reach.is_none_or(|reach| keys <= reach + 1)
     }
 
-    pub(crate) fn reaches(self, query: usize, key: usize) -> bool {
-        (!self.causal || key <= query) && self.reach.is_none_or(|reach| query.abs_diff(key) <= reach)
+    /// Whether the query at this position, which is below 0 if there are more queries than keys, sees a key.
+    pub(crate) fn reaches(self, query: isize, key: usize) -> bool {
+        let ahead = key as isize - query;
+        (!self.causal || ahead <= 0) && self.reach.is_none_or(|reach| ahead.unsigned_abs() <= reach)
     }
 }
 
@@ -51,13 +53,14 @@ impl Scoring {
         Self { scale, sight, bias_bhts: None, dropout: 0.0 }
     }
 
-    /// Whether a fused operation can do it over `keys` keys: no bias, no dropout, and nothing out of reach.
-    fn is_plain(&self, keys: usize, cx: &Forward<'_>) -> bool {
-        self.sight.reaches_all(keys) && self.bias_bhts.is_none() && !cx.drops(self.dropout)
+    /// Whether a fused operation can do it: no bias, no dropout.
+    fn is_plain(&self, cx: &Forward<'_>) -> bool {
+        self.bias_bhts.is_none() && !cx.drops(self.dropout)
     }
 
     fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {
-        AttentionOptions { scale: self.scale, causal: self.sight.causal, n_keys, rows }
+        let Sight { causal, reach } = self.sight;
+        AttentionOptions { scale: self.scale, causal, reach, n_keys, rows }
     }
 }
 
@@ -70,7 +73,7 @@ impl Scoring {
 /// If the shapes do not fit.
 pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
     let (t, s) = (q_bthk.dims()[1], past.len);
-    if scoring.is_plain(s, cx) {
+    if scoring.is_plain(cx) {
         let options = scoring.options(s, cx.rows().cloned());
         return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
     }
@@ -104,7 +107,7 @@ pub fn attend_packed(
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    if !cx.is_cached() && scoring.is_plain(t, cx) {
+    if !cx.is_cached() && scoring.is_plain(cx) {
         let options = scoring.options(t, cx.rows().cloned());
         return ops::attention_packed(qkv_bt3d, heads, options);
     }

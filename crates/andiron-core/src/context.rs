@@ -95,7 +95,7 @@ impl<'a> Forward<'a> {
         }
         let everything = Rows::padded_left([0]);
         let rows = self.rows.as_ref().unwrap_or(&everything);
-        let mask = rows.mask([t, s], |query, key| sight.reaches(s - t + query, key));
+        let mask = rows.mask([t, s], |query, key| sight.reaches((s - t + query) as isize, key));
         let mask = Tensor::from_data(mask, device);
         self.masks.push((key, mask.clone()));
         Some(mask)

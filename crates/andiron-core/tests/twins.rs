@@ -261,8 +261,10 @@ fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOp
         let seen: Tensor<4> = rows.weights(s, &scores.device()).reshape([b, 1, 1, s]);
         scores = scores + (seen - 1.0) * 1e30;
     }
-    if options.causal {
-        let mask = (0..t * s).map(|at| if at % s > s - t + at / s { -1e30f32 } else { 0.0 });
+    if options.causal || options.reach.is_some() {
+        let reach = options.reach.unwrap_or(s);
+        let seen = |p: usize, j: usize| p.abs_diff(j) <= reach && (j <= p || !options.causal);
+        let mask = (0..t * s).map(|at| if seen(s - t + at / s, at % s) { 0.0 } else { -1e30f32 });
         let mask = TensorData::new(mask.collect::<Vec<_>>(), [1, 1, t, s]);
         scores = scores.clone() + Tensor::from_data(mask, &scores.device());
     }
@@ -284,8 +286,19 @@ fn attention() {
     for (b, t, s, h, key_h, w) in cases {
         // Every query sees the first key, or there would be nothing to compare.
         let rows = Rows::padded_right((0..b).map(|row| 1 + s / (row + 2)));
-        for (causal, rows) in [(true, None), (false, None), (true, Some(rows.clone())), (false, Some(rows))] {
-            let options = AttentionOptions { scale: 0.4, causal, n_keys: s, rows };
+        // Here the last query reaches the last key of the shorter row.
+        let (near, reach) = (Rows::padded_right((0..b).map(|row| s - s / 3 * row)), Some(s / 3));
+        for (causal, rows, reach) in [
+            (true, None, None),
+            (false, None, None),
+            (true, Some(rows.clone()), None),
+            (false, Some(rows), None),
+            (true, None, reach),
+            (false, None, reach),
+            (true, Some(near.clone()), reach),
+            (false, Some(near), reach),
+        ] {
+            let options = AttentionOptions { scale: 0.4, causal, reach, n_keys: s, rows };
             let halves = |kv: Tensor<4>| (kv.clone().slice([0..b, 0..s]), kv.slice([0..b, s..2 * s]));
             for device in devices() {
                 let device = device.autodiff();
@@ -312,10 +325,12 @@ fn attention_ignores_spare_capacity() {
     for device in devices() {
         let q = random([1, 2, 2, 8], "q", &device);
         let (k, v) = (random([1, 20, 2, 8], "k", &device), random([1, 20, 2, 8], "v", &device));
-        let options = AttentionOptions { scale: 0.3, causal: true, n_keys: 7, rows: None };
-        let ours = ops::attention(q.clone(), k.clone(), v.clone(), options.clone());
-        let (k, v) = (k.slice([0..1, 0..7]), v.slice([0..1, 0..7]));
-        assert_close("filled part", ours, attention_twin(q, k, v, options));
+        for reach in [None, Some(3)] {
+            let options = AttentionOptions { scale: 0.3, causal: true, reach, n_keys: 7, rows: None };
+            let ours = ops::attention(q.clone(), k.clone(), v.clone(), options.clone());
+            let (k, v) = (k.clone().slice([0..1, 0..7]), v.clone().slice([0..1, 0..7]));
+            assert_close("filled part", ours, attention_twin(q.clone(), k, v, options));
+        }
     }
 }
 

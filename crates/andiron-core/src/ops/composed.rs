@@ -9,6 +9,7 @@ use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
 use super::{Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Turn, WeightLayout};
 use crate::Rows;
+use crate::attention::Sight;
 use crate::quant::QuantMatrix;
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
@@ -276,13 +277,13 @@ fn scores<B: Backend>(heads: &Heads<B>, options: &AttentionOptions) -> FloatTens
     let keys = B::float_swap_dims(heads.k.clone(), 2, 3);
     let scores = B::float_mul_scalar(B::float_matmul(heads.q.clone(), keys), scalar(options.scale.into()));
     let (t, s) = (heads.q.shape()[2], options.n_keys);
-    let causal = options.causal && t > 1;
-    if !causal && options.rows.is_none() {
+    let sight = Sight { causal: options.causal && t > 1, reach: options.reach };
+    if !sight.causal && sight.reaches_all(s) && options.rows.is_none() {
         return scores;
     }
     let everything = Rows::padded_left([0]);
     let rows = options.rows.as_ref().unwrap_or(&everything);
-    let mask = rows.mask([t, s], |i, j| !causal || j <= s - t + i);
+    let mask = rows.mask([t, s], |i, j| sight.reaches((s + i) as isize - t as isize, j));
     let mask = B::float_from_data(mask, &scores.device());
     B::float_add(scores, mask)
 }

@@ -82,6 +82,13 @@ pub struct AttentionOptions {
     /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
     /// `i` of `t` sees keys `0 ..= n_keys − t + i`.
     pub causal: bool,
+    /// A query sees only keys at most this many positions before it and, unless `causal`, after it, its own position
+    /// being `n_keys − t + i`; `None` is any distance. A sliding window of `w` positions, the query's own included, is a
+    /// reach of `w − 1`.
+    ///
+    /// Source: Beltagy et al. 2020, "Longformer: The Long-Document Transformer", <https://arxiv.org/abs/2004.05150>;
+    /// Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
+    pub reach: Option<usize>,
     /// How many keys are filled; the buffers may be longer.
     pub n_keys: usize,
     /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
@@ -272,7 +279,7 @@ pub fn rotate(x_bthk: Tensor<4>, cos_bt1k: Tensor<4>, sin_bt1k: Tensor<4>) -> Te
 /// first `options.n_keys` positions are read → `[batch, t, heads, width]`.
 ///
 /// # Panics
-/// If the shapes do not fit, or `causal` is asked for with more queries than keys.
+/// If the shapes do not fit, or `causal` or a `reach` is asked for with more queries than keys.
 pub fn attention(
     q_bthk: Tensor<4>,
     k_bshk: Tensor<4>,
@@ -285,7 +292,8 @@ pub fn attention(
     assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
     assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
     assert!(options.n_keys <= capacity, "{} keys in a buffer for {capacity}", options.n_keys);
-    assert!(!options.causal || t <= options.n_keys, "{t} causal queries over {} keys", options.n_keys);
+    let anywhere = !options.causal && options.reach.is_none();
+    assert!(anywhere || t <= options.n_keys, "{t} queries at positions of {} keys", options.n_keys);
     assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
     Tensor::from_dispatch(Dispatch::attention_heads(
         q_bthk.into_dispatch(),

@@ -6,7 +6,7 @@
 
 use super::flash::{multiply_all, untranspose};
 use super::scores::{scale_columns, slopes_block, softmax_block};
-use super::view::{BackwardView, HeadView};
+use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::amx::{Operand, Packing, Product, SQUARE, STEPS, TILE_WORDS, Tiles, room};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Parts, Scratch};
@@ -16,6 +16,8 @@ use crate::simd::Avx512;
 const BLOCK: usize = SQUARE;
 /// Queries whose shares of the gradients of keys and values are added at a time.
 const GROUP: usize = 4 * BLOCK;
+/// Words of a square of keys in what waits for a group.
+const SQUARE_WORDS: usize = 2 * (GROUP / STEPS) * TILE_WORDS;
 
 /// # Safety
 /// As for [`flash::head_forward`](super::flash::head_forward), on a machine with tiles of bf16.
@@ -38,17 +40,17 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
         let k = left(along(k, kv_stride), (keys, dim), k_room);
         let v = left(across(v, kv_stride), (dim, keys), v_room);
         for start in (0..queries).step_by(BLOCK) {
-            let block = BLOCK.min(queries - start);
-            let seen = view.seen_by(start + block - 1);
-            pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), block, dim, numbers);
+            let block = view.block(start, BLOCK, SQUARE);
+            let Block { first, keys, queries, .. } = block;
+            pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), queries, dim, numbers);
             multiply_all(s, numbers, dim * BLOCK, scale);
             let q = right(across(numbers, BLOCK), (BLOCK, dim), q_room);
-            columns(k, seen, q, dim, scores);
-            let factors = softmax_block::<_, BLOCK>(s, scores, (view, start), lse);
-            let p = right(across(scores, BLOCK), (BLOCK, seen), p_room);
-            columns(v, dim, p, seen, means);
+            columns(from_lane(k, first), keys, q, dim, scores);
+            let factors = softmax_block::<_, BLOCK>(s, scores, block, lse);
+            let p = right(across(scores, BLOCK), (BLOCK, keys), p_room);
+            columns(from_step(v, first), dim, p, keys, means);
             scale_columns::<_, BLOCK>(s, means, dim, factors);
-            untranspose::<BLOCK>(means, (block, dim), out.add(start * out_stride), out_stride);
+            untranspose::<BLOCK>(means, (queries, dim), out.add(start * out_stride), out_stride);
         }
     }
 }
@@ -76,47 +78,53 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
         let k_rows = left(along(k, kv_stride), (keys, dim), k_room);
         let v_rows = left(along(v, kv_stride), (keys, dim), v_room);
         let k_columns = left(across(k, kv_stride), (dim, keys), k_across);
-        for first in (0..queries).step_by(GROUP) {
-            let group = GROUP.min(queries - first);
-            let group_seen = head.seen_by(first + group - 1);
-            for start in (first..first + group).step_by(BLOCK) {
-                let block = BLOCK.min(queries - start);
-                let seen = head.seen_by(start + block - 1);
-                pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), block, dim, numbers);
+        for start in (0..queries).step_by(GROUP) {
+            let group = head.block(start, GROUP, SQUARE);
+            for start in (group.start..group.start + group.queries).step_by(BLOCK) {
+                let block = head.block(start, BLOCK, SQUARE);
+                let Block { first, keys, queries, .. } = block;
+                pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), queries, dim, numbers);
                 multiply_all(s, numbers, dim * BLOCK, scale);
-                columns(k_rows, seen, right(across(numbers, BLOCK), (BLOCK, dim), block_room), dim, scores);
+                let q = right(across(numbers, BLOCK), (BLOCK, dim), block_room);
+                columns(from_lane(k_rows, first), keys, q, dim, scores);
                 let dout = along(dout.add(start * out_stride), out_stride);
-                columns(v_rows, seen, right(dout, (block, dim), block_room), dim, slopes);
-                slopes_block::<_, BLOCK>(s, (scores, slopes), (head, start), lse);
+                columns(from_lane(v_rows, first), keys, right(dout, (queries, dim), block_room), dim, slopes);
+                slopes_block::<_, BLOCK>(s, (scores, slopes), (block, scale), lse);
+                // The group's keys before the block's, and those up to its last, in whole squares.
+                let before = first - group.first;
+                let [end, group_end] = [before + keys, group.keys].map(|n| n.next_multiple_of(SQUARE));
                 for (numbers, sums) in [(scores, p_sums), (slopes, slopes_sums)] {
-                    let packing = Packing {
+                    let sums = sums.add((start - group.start) / STEPS * TILE_WORDS);
+                    let packing = |lanes, to| Packing {
                         from: along(numbers, BLOCK),
-                        lanes: seen,
+                        lanes,
                         depth: BLOCK,
                         tiles: GROUP / STEPS,
-                        to: sums.add((start - first) / STEPS * TILE_WORDS),
+                        to,
                     };
-                    packing.run::<true>();
-                    packing.clear(seen.next_multiple_of(SQUARE)..group_seen.next_multiple_of(SQUARE));
+                    packing(keys, sums.add(before / SQUARE * SQUARE_WORDS)).run::<true>();
+                    let all = packing(group.keys, sums);
+                    all.clear(0..before);
+                    all.clear(end..group_end);
                 }
-                let slopes = right(across(slopes, BLOCK), (BLOCK, seen), slopes_room);
-                columns(k_columns, dim, slopes, seen, dq_columns);
-                untranspose::<BLOCK>(dq_columns, (block, dim), dq.add(start * q_stride), q_stride);
+                let slopes = right(across(slopes, BLOCK), (BLOCK, keys), slopes_room);
+                columns(from_step(k_columns, first), dim, slopes, keys, dq_columns);
+                untranspose::<BLOCK>(dq_columns, (queries, dim), dq.add(start * q_stride), q_stride);
             }
             for (sums, from, stride, to) in [(p_sums, dout, out_stride, dv), (slopes_sums, q, q_stride, dk)] {
-                let rows = right(across(from.add(first * stride), stride), (dim, group), rows_room);
+                let from = across(from.add(group.start * stride), stride);
                 let product = Product {
-                    m: group_seen,
+                    m: group.keys,
                     n: dim,
-                    depth: group.div_ceil(STEPS),
+                    depth: group.queries.div_ceil(STEPS),
                     a: Operand { start: sums, tiles: GROUP / STEPS },
-                    b: rows,
-                    c: to,
+                    b: right(from, (dim, group.queries), rows_room),
+                    c: to.add(group.first * kv_stride),
                     c_stride: kv_stride,
                     bias: std::ptr::null(),
                     accumulate: true,
                 };
-                product.rectangle(0..group_seen, 0..dim);
+                product.rectangle(0..group.keys, 0..dim);
             }
         }
     }
@@ -130,6 +138,24 @@ fn along(start: *const f32, stride: usize) -> Strided {
 /// Lanes side by side, steps of the depth `stride` apart.
 fn across(start: *const f32, stride: usize) -> Strided {
     Strided { start, lane: 1, depth: stride }
+}
+
+/// A left operand from this lane on, a multiple of [`SQUARE`].
+///
+/// # Safety
+/// The operand has so many lanes, or one less.
+unsafe fn from_lane(a: Operand, lane: usize) -> Operand {
+    // SAFETY: the caller's promise; tiles have half as many lanes as squares.
+    Operand { start: unsafe { a.start.add(lane / (SQUARE / 2) * a.tiles * TILE_WORDS) }, ..a }
+}
+
+/// A left operand from this step of its depth on, a multiple of [`STEPS`].
+///
+/// # Safety
+/// The operand has so many steps, or one less.
+unsafe fn from_step(a: Operand, step: usize) -> Operand {
+    // SAFETY: the caller's promise.
+    Operand { start: unsafe { a.start.add(step / STEPS * TILE_WORDS) }, ..a }
 }
 
 /// Packs lanes as rows of a left operand.

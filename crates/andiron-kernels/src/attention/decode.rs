@@ -19,7 +19,7 @@ dispatch! {
 #[inline(always)]
 unsafe fn vector<S: Simd>(s: S, view: HeadView, out: *mut f32, lse: *mut f32) {
     let HeadView { q, k, v, kv_stride, keys, dim, scale, .. } = view;
-    // A single query sees every key, causal or not.
+    // A single query sees every key of the view, or it would not be there.
     let mut scratch = Scratch::take(keys);
     // SAFETY: the scratch memory has that many numbers, all initialised; keys and widths are below the sizes.
     unsafe {

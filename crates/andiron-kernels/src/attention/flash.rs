@@ -6,7 +6,7 @@
 
 use super::plain;
 use super::scores::{scale_columns, slopes_block, softmax_block};
-use super::view::{BackwardView, HeadView};
+use super::view::{BackwardView, Block, HeadView};
 use crate::Precision;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{self, Parts, Scratch, transpose_4x4};
@@ -105,19 +105,21 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
         words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
         let values = transposed::<S, P, MR>(words, v, kv_stride, keys, dim, v_room);
         for start in (0..queries).step_by(NR) {
-            let block = NR.min(queries - start);
-            let seen = view.seen_by(start + block - 1);
+            let block = view.block(start, NR, MR);
+            let Block { first, keys, .. } = block;
             let from = Strided { start: q.add(start * q_stride), lane: q_stride, depth: 1 };
-            pack::panels::<NR>(from, block, dim, q_numbers);
+            pack::panels::<NR>(from, block.queries, dim, q_numbers);
             multiply_all(s, q_numbers, dim * NR, scale);
             let q_panel = columns::<S, P, NR>(words, q_numbers, dim, q_room);
-            products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_panel, dim_words), scores);
+            let k_panels = k_panels.add(first * dim_words);
+            products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_panel, dim_words), scores);
 
-            let factors = softmax_block::<S, NR>(s, scores, (view, start), lse);
-            let weights = columns::<S, P, NR>(words, scores, seen, weights_room);
-            weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, seen), means);
+            let factors = softmax_block::<S, NR>(s, scores, block, lse);
+            let weights = columns::<S, P, NR>(words, scores, keys, weights_room);
+            let values = values.from(first / P::STEPS);
+            weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, keys), means);
             scale_columns::<S, NR>(s, means, dim, factors);
-            untranspose::<NR>(means, (block, dim), out.add(start * out_stride), out_stride);
+            untranspose::<NR>(means, (block.queries, dim), out.add(start * out_stride), out_stride);
         }
     }
 }
@@ -162,25 +164,27 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
         words.panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
         let keys_transposed = transposed::<S, P, MR>(words, k, kv_stride, keys, dim, k_room);
         for start in (0..queries).step_by(NR) {
-            let block = NR.min(queries - start);
-            let seen = head.seen_by(start + block - 1);
+            let block = head.block(start, NR, MR);
+            let Block { first, keys, queries, .. } = block;
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
             let dout = dout.add(start * out_stride);
-            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, block, dim, numbers);
+            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, queries, dim, numbers);
             multiply_all(s, numbers, dim * NR, scale);
             words.panels::<NR>(Strided { start: numbers, lane: 1, depth: NR }, NR, dim, q_room);
             let across = Strided { start: dout, lane: out_stride, depth: 1 };
-            words.panels::<NR>(across, block, dim, dout_room);
-            products::<S, P, MR, NR>(s, words, (k_panels, seen), (q_room, dim_words), scores);
-            products::<S, P, MR, NR>(s, words, (v_panels, seen), (dout_room, dim_words), slopes);
-            slopes_block::<S, NR>(s, (scores, slopes), (head, start), lse);
-            let rows = (seen, block);
-            let (to_dv, to_dk) = ((dv, kv_stride), (dk, kv_stride));
+            words.panels::<NR>(across, queries, dim, dout_room);
+            let [k_panels, v_panels] = [k_panels, v_panels].map(|panels| panels.add(first * dim_words));
+            products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
+            products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
+            slopes_block::<S, NR>(s, (scores, slopes), (block, scale), lse);
+            let rows = (keys, queries);
+            let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, slopes, (q, q_stride, dim), rooms, to_dk);
-            let slopes = columns::<S, P, NR>(words, slopes, seen, slopes_room);
-            weighted_sums::<S, P, MR, NR>(s, words, (keys_transposed, dim), (slopes, seen), dq_columns);
-            untranspose::<NR>(dq_columns, (block, dim), dq, q_stride);
+            let slopes = columns::<S, P, NR>(words, slopes, keys, slopes_room);
+            let keys_transposed = keys_transposed.from(first / P::STEPS);
+            weighted_sums::<S, P, MR, NR>(s, words, (keys_transposed, dim), (slopes, keys), dq_columns);
+            untranspose::<NR>(dq_columns, (queries, dim), dq, q_stride);
         }
     }
 }
@@ -191,6 +195,14 @@ struct Transposed {
     start: *const f32,
     a_step: usize,
     panel_step: usize,
+}
+
+impl Transposed {
+    /// The same from this word on.
+    #[inline(always)]
+    fn from(self, word: usize) -> Self {
+        Self { start: self.start.wrapping_add(word * self.a_step), ..self }
+    }
 }
 
 /// The transpose of `[keys, dim]` as left operand. In place where words are numbers and the smallest tile divides the

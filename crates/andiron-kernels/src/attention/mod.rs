@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};
-use view::{BackwardView, HeadView};
+use view::{BackwardView, HeadView, Sight};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,12 @@ pub struct Attention<'a> {
     /// The last query sees all keys, the one before all but the last, and so on: query `i` sees key `j` if
     /// `j <= keys - queries + i`. A query that sees no key gets 0.
     pub causal: bool,
+    /// A query sees only keys that are at most this many positions before it and, unless `causal`, after it, where query
+    /// `i` is at position `keys - queries + i`; `None` is any distance. A sliding window of `w` positions, the query's
+    /// own included, is a reach of `w - 1`. Keys that no query of a block reaches cost nothing. Sources: Beltagy et al.
+    /// 2020, "Longformer", <https://arxiv.org/abs/2004.05150>; Jiang et al. 2023, "Mistral 7B",
+    /// <https://arxiv.org/abs/2310.06825>.
+    pub reach: Option<usize>,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
     /// Which keys of each sequence anybody sees, `[batch]`, cut off behind the last key; all of all if empty. Whether a
@@ -116,7 +122,7 @@ pub enum AttentionGrads<'a> {
 /// };
 /// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
-/// let attention = Attention { shape, causal: true, scale: 1.0, spans: &[] };
+/// let attention = Attention { shape, causal: true, reach: None, scale: 1.0, spans: &[] };
 /// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
 /// ```
@@ -130,7 +136,7 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let decode = shape.queries == 1 && cpu.isa.available() != Isa::Scalar;
-    parallel::rows(cpu, shape.batch * shape.heads, shape.work(), 1, |part| {
+    parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
         for index in part {
             let (batch, head) = (index / shape.heads, index % shape.heads);
             let view = attention.head(qkv, places, batch, head);
@@ -187,7 +193,7 @@ pub fn backward(
     }
     let group = shape.heads / shape.kv_heads.max(1);
     // A thread takes all query heads of a key head, because they add to the same gradients.
-    parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * shape.work(), 1, |part| {
+    parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * attention.work(), 1, |part| {
         for index in part {
             let (batch, kv_head) = (index / shape.kv_heads, index % shape.kv_heads);
             let [k_start, v_start] = [places.k, places.v].map(|place| place.start(shape, batch, kv_head));
@@ -268,11 +274,6 @@ impl AttentionShape {
         Places { q: Place { first: 0, stride: width, positions: self.queries }, k: kv, v: kv }
     }
 
-    /// Cost of a head in units of [`parallel::rows`].
-    fn work(&self) -> usize {
-        self.queries * self.keys * (self.head_dim / 4 + 8)
-    }
-
     #[track_caller]
     fn assert_lengths(&self, qkv: Qkv, out: &[f32], lse: &[f32]) {
         let Self { batch, queries, keys, key_capacity, heads, kv_heads, head_dim } = *self;
@@ -306,11 +307,27 @@ impl Attention<'_> {
         assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
     }
 
-    /// The keys of a sequence that anybody sees.
+    /// Cost of a head in units of [`parallel::rows`].
+    fn work(&self) -> usize {
+        let AttentionShape { queries, keys, head_dim, .. } = self.shape;
+        let reached = self.reach.map_or(keys, |reach| keys.min(reach.saturating_mul(2).saturating_add(1)));
+        queries * reached * (head_dim / 4 + 8)
+    }
+
+    fn sight(&self, query: usize) -> Sight {
+        let position = self.shape.keys as isize - self.shape.queries as isize + query as isize;
+        let before = self.reach.map_or(Sight::FAR, |reach| reach.min(Sight::FAR as usize) as isize);
+        let after = if self.causal { 0 } else { before };
+        Sight { begin: position - before, end: position + after + 1 }
+    }
+
+    /// The keys of a sequence that any of its queries sees; there are queries.
     fn span(&self, batch: usize) -> Range<usize> {
+        let AttentionShape { queries, keys, .. } = self.shape;
         let span = self.spans.get(batch).cloned().unwrap_or(0..usize::MAX);
-        let end = span.end.min(self.shape.keys);
-        if span.start < end { span.start..end } else { 0..0 }
+        let (first, last) = (self.sight(0).among(keys), self.sight(queries - 1).among(keys));
+        let (start, end) = (span.start.max(first.start), span.end.min(last.end));
+        if start < end { start..end } else { 0..0 }
     }
 
     fn head(&self, qkv: Qkv, places: Places, batch: usize, head: usize) -> HeadView {
@@ -321,10 +338,6 @@ impl Attention<'_> {
             Qkv::Packed(qkv) => (qkv, qkv, qkv),
         };
         let span = self.span(batch);
-        let end_of_first = match self.causal {
-            true => shape.keys as isize + 1 - shape.queries as isize,
-            false => span.end as isize,
-        };
         HeadView {
             q: from(q, places.q.start(shape, batch, head)),
             k: from(k, places.k.start(shape, batch, kv_head) + span.start * places.k.stride),
@@ -335,8 +348,7 @@ impl Attention<'_> {
             queries: shape.queries,
             keys: span.len(),
             dim: shape.head_dim,
-            causal: self.causal,
-            end_of_first: end_of_first - span.start as isize,
+            sight: self.sight(0).behind(span.start),
             scale: self.scale,
         }
     }

@@ -36,16 +36,16 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
                 &mut *lse.add(i),
             )
         };
-        let scores: Vec<f64> = (0..seen).map(|j| dot(query, key(j)) * f64::from(view.scale)).collect();
+        let scores: Vec<f64> = seen.clone().map(|j| dot(query, key(j)) * f64::from(view.scale)).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
         let mut mean = vec![0.0; dim];
-        for (j, score) in scores.iter().enumerate() {
+        for (j, score) in seen.clone().zip(&scores) {
             let weight = (score - max).exp() / sum;
             mean.iter_mut().zip(value(j)).for_each(|(mean, v)| *mean += weight * f64::from(*v));
         }
         out.iter_mut().zip(mean).for_each(|(out, mean)| *out = mean as f32);
-        *lse = if seen == 0 { f32::NEG_INFINITY } else { (max + sum.ln()) as f32 };
+        *lse = if seen.is_empty() { f32::NEG_INFINITY } else { (max + sum.ln()) as f32 };
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
         };
         let delta = dot(dout, out);
         let mut dquery = vec![0.0; dim];
-        for j in 0..head.seen_by(i) {
+        for j in head.seen_by(i) {
             // SAFETY: `j` is below the number of keys.
             let (key, value, dk, dv) = unsafe {
                 (

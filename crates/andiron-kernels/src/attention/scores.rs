@@ -1,6 +1,6 @@
 //! What becomes of the scores of a block of queries, which lie as `[keys, queries]`: probabilities, and slopes.
 
-use super::view::HeadView;
+use super::view::{Block, Sight};
 use crate::simd::{Simd, exp};
 
 /// The most queries of a block.
@@ -15,21 +15,19 @@ const MAX_BLOCK: usize = 32;
 pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
     s: S,
     scores: *mut f32,
-    (view, start): (HeadView, usize),
+    block: Block,
     lse: *mut f32,
 ) -> [f32; MAX_BLOCK] {
-    let block = NR.min(view.queries - start);
-    let (first, seen) = (view.end_of(start), view.seen_by(start + block - 1));
     let mut factors = [0.0; MAX_BLOCK];
     for column in (0..NR).step_by(S::LANES) {
         // SAFETY: the caller's promise.
-        let (max, sum) = unsafe { softmax_column::<S, NR>(s, scores.add(column), column, (first, seen)) };
+        let (max, sum) = unsafe { softmax_column::<S, NR>(s, scores.add(column), column, block) };
         let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
         s.store(&mut sums, sum);
         s.store(&mut maxima, max);
-        for lane in 0..S::LANES.min(block.saturating_sub(column)) {
+        for lane in 0..S::LANES.min(block.queries.saturating_sub(column)) {
             // SAFETY: the query exists.
-            unsafe { *lse.add(start + column + lane) = maxima[lane] + sums[lane].ln() };
+            unsafe { *lse.add(block.start + column + lane) = maxima[lane] + sums[lane].ln() };
         }
         // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
         let none = s.at_least(s.splat(0.0), sum);
@@ -70,18 +68,17 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
     s: S,
     (scores, slopes): (*mut f32, *mut f32),
-    (head, start): (HeadView, usize),
+    (block, scale): (Block, f32),
     lse: *const f32,
 ) {
-    let block = NR.min(head.queries - start);
-    let (first, seen) = (head.end_of(start), head.seen_by(start + block - 1));
     let mut offsets = [f32::INFINITY; MAX_BLOCK];
-    for (i, offset) in offsets.iter_mut().enumerate().take(block) {
+    for (i, offset) in offsets.iter_mut().enumerate().take(block.queries) {
         // SAFETY: the query exists.
-        let lse = unsafe { *lse.add(start + i) };
+        let lse = unsafe { *lse.add(block.start + i) };
         // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
         *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
     }
+    let seen_by_all = block.seen_by_all();
     for column in (0..NR).step_by(S::LANES) {
         let lanes = s.add(s.indices(), s.splat(column as f32));
         let offset = s.load(&offsets[column..]);
@@ -90,19 +87,19 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
         let mut mean = s.splat(0.0);
         // SAFETY: keys that are seen have room.
         unsafe {
-            for j in 0..seen {
+            for j in 0..block.keys {
                 let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
                 let mut x = s.sub(s.load_from(score), offset);
-                if j as isize >= first {
-                    x = mask(s, x, lanes, j as isize - first);
+                if !seen_by_all.contains(&j) {
+                    x = mask(s, x, lanes, block.sight.behind(j));
                 }
                 let p = exp(s, x);
                 mean = s.fma(p, s.load_from(slope), mean);
                 s.store_to(score, p);
             }
-            for j in 0..seen {
+            for j in 0..block.keys {
                 let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let p = s.mul(s.load_from(score), s.splat(head.scale));
+                let p = s.mul(s.load_from(score), s.splat(scale));
                 s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
             }
         }
@@ -110,35 +107,34 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
 }
 
 /// Turns a vector of queries' scores into exponentials; returns their maximum (0 if nothing is seen) and
-/// their sum. `first` is the end of the keys that the first query of the block sees, `seen` how many keys any
-/// of them sees.
+/// their sum.
 ///
 /// # Safety
-/// `scores` is readable and writable every `NR` numbers for the seen keys.
+/// `scores` is readable and writable every `NR` numbers for the keys of the block.
 #[inline(always)]
 unsafe fn softmax_column<S: Simd, const NR: usize>(
     s: S,
     scores: *mut f32,
     column: usize,
-    (first, seen): (isize, usize),
+    block: Block,
 ) -> (S::Vector, S::Vector) {
     let lanes = s.add(s.indices(), s.splat(column as f32));
     let mut max = s.splat(f32::NEG_INFINITY);
     let mut sum = s.splat(0.0);
-    // SAFETY: `j` is below the number of seen keys.
+    let seen_by_all = block.seen_by_all();
+    // SAFETY: `j` is below the number of keys.
     unsafe {
-        let unmasked = seen.min(first.max(0) as usize);
-        for j in 0..unmasked {
+        for j in seen_by_all.clone() {
             max = s.max(s.load_from(scores.add(j * NR)), max);
         }
-        for j in unmasked..seen {
-            let x = mask(s, s.load_from(scores.add(j * NR)), lanes, j as isize - first);
+        for j in (0..seen_by_all.start).chain(seen_by_all.end..block.keys) {
+            let x = mask(s, s.load_from(scores.add(j * NR)), lanes, block.sight.behind(j));
             s.store_to(scores.add(j * NR), x);
             max = s.max(x, max);
         }
         let is_finite = s.at_least(max, s.splat(f32::MIN));
         let max = s.select(is_finite, max, s.splat(0.0));
-        for j in 0..seen {
+        for j in 0..block.keys {
             let e = exp(s, s.sub(s.load_from(scores.add(j * NR)), max));
             s.store_to(scores.add(j * NR), e);
             sum = s.add(sum, e);
@@ -147,9 +143,12 @@ unsafe fn softmax_column<S: Simd, const NR: usize>(
     }
 }
 
-/// Minus infinity for the queries that do not see a key `ahead` keys behind the last that the first sees.
+/// Minus infinity for the queries that do not see a key; `sight` is the first query's, counted from that key on.
 #[inline(always)]
-fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, ahead: isize) -> S::Vector {
-    // Query `lane` sees `lane` keys more than the first.
-    s.select(s.at_least(lanes, s.splat(ahead as f32 + 1.0)), x, s.splat(f32::NEG_INFINITY))
+fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, sight: Sight) -> S::Vector {
+    // Query `lane` sees from `begin + lane` up to `end + lane - 1`, and the key is at 0.
+    let has_begun = s.at_least(s.splat(-sight.begin as f32), lanes);
+    let has_not_ended = s.at_least(lanes, s.splat((1 - sight.end) as f32));
+    let hidden = s.splat(f32::NEG_INFINITY);
+    s.select(has_begun, s.select(has_not_ended, x, hidden), hidden)
 }

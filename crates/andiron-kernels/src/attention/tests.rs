@@ -71,7 +71,7 @@ fn self_attention(batch: usize, time: usize, heads: usize, head_dim: usize) -> A
 }
 
 fn scaled(shape: AttentionShape, causal: bool) -> Attention<'static> {
-    Attention { shape, causal, scale: 1.0 / (shape.head_dim as f32).sqrt(), spans: &[] }
+    Attention { shape, causal, reach: None, scale: 1.0 / (shape.head_dim as f32).sqrt(), spans: &[] }
 }
 
 #[track_caller]
@@ -136,6 +136,52 @@ fn keys_outside_their_sequences_span_are_as_if_they_were_not() {
         let ([out, ..], [alone, ..]) =
             (all.run(cpu, attention), one.run(cpu, scaled(self_attention(1, time - first, 2, 32), causal)));
         assert_eq!(row(&out), alone);
+    }
+}
+
+#[test]
+fn windows_slide_over_blocks_of_every_path() {
+    for causal in [false, true] {
+        for reach in [0, 1, 12, 31, 32, 33, 100, 299, usize::MAX] {
+            check_all(Attention { reach: Some(reach), ..scaled(self_attention(1, 300, 1, 20), causal) });
+        }
+        // The last of many keys, so that the first ones are out of everybody's reach; a single query, too.
+        for queries in [1, 5, 150] {
+            let shape =
+                AttentionShape { queries, keys: 310, key_capacity: 315, ..self_attention(2, 0, 2, 64) };
+            check_all(Attention { reach: Some(40), ..scaled(shape, causal) });
+        }
+    }
+}
+
+#[test]
+fn windows_and_spans_hide_together() {
+    let spans = [0..200, 0..90, 70..usize::MAX, 100..130];
+    for (reach, causal) in [(16, true), (50, false), (140, true)] {
+        let attention =
+            Attention { spans: &spans, reach: Some(reach), ..scaled(self_attention(4, 200, 2, 16), causal) };
+        check_all(attention);
+    }
+}
+
+#[test]
+fn a_window_is_so_many_keys_before_and_unless_causal_after() {
+    let shape = self_attention(1, 5, 1, 1);
+    let (q, k, v) = ([0.0; 5], [0.0; 5], [1.0, 10.0, 100.0, 1000.0, 10000.0]);
+    for (causal, reach, wanted) in [
+        (true, 0, [1.0, 10.0, 100.0, 1000.0, 10000.0]),
+        (true, 1, [1.0, 5.5, 55.0, 550.0, 5500.0]),
+        (false, 1, [5.5, 37.0, 370.0, 3700.0, 5500.0]),
+        (false, 4, [2222.2; 5]),
+    ] {
+        for isa in Isa::supported() {
+            let (mut out, mut lse) = ([f32::NAN; 5], [f32::NAN; 5]);
+            let attention = Attention { reach: Some(reach), ..scaled(shape, causal) };
+            let qkv = Qkv::Apart { q: &q, k: &k, v: &v };
+            forward(Cpu::new(isa, 1), attention, qkv, &mut out, &mut lse);
+            let error = out.iter().zip(wanted).map(|(x, y)| (x - y).abs() / y).fold(0.0, f32::max);
+            assert!(error < 1e-6, "{isa}: {out:?} is not {wanted:?}");
+        }
     }
 }
 
@@ -273,9 +319,14 @@ proptest! {
         (batch, queries, keys, spare) in (1usize..3, 0usize..50, 0usize..60, 0usize..3),
         (kv_heads, group, head_dim) in (1usize..3, 1usize..3, 1usize..40),
         causal: bool,
+        reach in proptest::option::of(0usize..60),
+        (begin, end) in (0usize..40, 0usize..80),
     ) {
         let heads = kv_heads * group;
         let key_capacity = keys + spare;
-        check(AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim }, causal);
+        let shape = AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim };
+        let spans = [0..end, begin..usize::MAX];
+        check_all(Attention { reach, ..scaled(shape, causal) });
+        check_all(Attention { reach, spans: &spans[..batch], ..scaled(shape, causal) });
     }
 }

@@ -1,4 +1,6 @@
-//! One head of one sequence, as pointers.
+//! One head of one sequence, as pointers, and who in it sees whom.
+
+use std::ops::Range;
 
 /// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
 /// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
@@ -13,24 +15,79 @@ pub(super) struct HeadView {
     pub(super) queries: usize,
     pub(super) keys: usize,
     pub(super) dim: usize,
-    pub(super) causal: bool,
-    /// See [`end_of`](Self::end_of).
-    pub(super) end_of_first: isize,
+    /// That of the first query.
+    pub(super) sight: Sight,
     pub(super) scale: f32,
 }
 
 impl HeadView {
-    /// How many keys query `i` sees, the first ones.
+    /// The keys that query `i` sees.
     #[inline(always)]
-    pub(super) fn seen_by(&self, i: usize) -> usize {
-        self.end_of(i).clamp(0, self.keys as isize) as usize
+    pub(super) fn seen_by(&self, i: usize) -> Range<usize> {
+        self.sight.later(i).among(self.keys)
     }
 
-    /// The position behind the last key that query `i` sees, if there are so many. It lies before the first key by as
-    /// many positions as later queries see nothing either.
+    /// At most `most` queries from `start` on, with their keys from a multiple of `multiple` on.
     #[inline(always)]
-    pub(super) fn end_of(&self, i: usize) -> isize {
-        if self.causal { self.end_of_first + i as isize } else { self.end_of_first }
+    pub(super) fn block(&self, start: usize, most: usize, multiple: usize) -> Block {
+        let queries = most.min(self.queries - start);
+        let first = self.seen_by(start).start / multiple * multiple;
+        let keys = self.seen_by(start + queries - 1).end - first;
+        Block { start, queries, first, keys, sight: self.sight.later(start).behind(first) }
+    }
+}
+
+/// The keys that a query may see, whether there are such keys or not: from `begin` on, up to and without `end`. Those
+/// of the next query are one further.
+#[derive(Clone, Copy)]
+pub(super) struct Sight {
+    pub(super) begin: isize,
+    pub(super) end: isize,
+}
+
+impl Sight {
+    /// Further than any key, and not too far to count from there.
+    pub(super) const FAR: isize = isize::MAX / 4;
+
+    /// That of the query that is `by` queries later.
+    #[inline(always)]
+    fn later(self, by: usize) -> Self {
+        Self { begin: self.begin + by as isize, end: self.end + by as isize }
+    }
+
+    /// The same where keys are counted from key `first` on.
+    #[inline(always)]
+    pub(super) fn behind(self, first: usize) -> Self {
+        Self { begin: self.begin - first as isize, end: self.end - first as isize }
+    }
+
+    /// Those that exist of so many keys.
+    #[inline(always)]
+    pub(super) fn among(self, keys: usize) -> Range<usize> {
+        let [begin, end] = [self.begin, self.end].map(|key| key.clamp(0, keys as isize) as usize);
+        begin..end
+    }
+}
+
+/// Some queries in a row, and the keys that any of them sees.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// The first query.
+    pub(super) start: usize,
+    pub(super) queries: usize,
+    /// The first key.
+    pub(super) first: usize,
+    pub(super) keys: usize,
+    /// That of the first query, from the block's first key on.
+    pub(super) sight: Sight,
+}
+
+impl Block {
+    /// The keys that all of the queries see, from the block's first key on; empty if there are none.
+    #[inline(always)]
+    pub(super) fn seen_by_all(&self) -> Range<usize> {
+        let begin = self.sight.later(self.queries - 1).among(self.keys).start;
+        begin..self.sight.among(self.keys).end.max(begin)
     }
 }
 

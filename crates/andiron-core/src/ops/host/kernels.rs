@@ -381,7 +381,7 @@ pub(super) fn rotate<B: HostTensors>(
 impl AttentionOptions {
     fn attention(&self, shape: AttentionShape) -> Attention<'_> {
         let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
-        Attention { shape, causal: self.causal, scale: self.scale, spans }
+        Attention { shape, causal: self.causal, reach: self.reach, scale: self.scale, spans }
     }
 }
 
