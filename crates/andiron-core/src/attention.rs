@@ -41,8 +41,9 @@ pub struct Scoring {
     pub scale: f32,
     /// Which keys a query sees.
     pub sight: Sight,
-    /// Added to the scores, `[1, heads, t, s]`, as T5's relative positions are.
-    pub bias_bhts: Option<Tensor<4>>,
+    /// Added to the scores by how far a key is before its query, as T5's relative positions are: `[heads, t + s − 1]` as
+    /// in [`ops::attention_biased`].
+    pub bias_hr: Option<Tensor<2>>,
     /// Share of the probabilities that is dropped in training.
     pub dropout: f32,
 }
@@ -50,12 +51,7 @@ pub struct Scoring {
 impl Scoring {
     /// Scores times `scale`, nothing else.
     pub fn new(scale: f32, sight: Sight) -> Self {
-        Self { scale, sight, bias_bhts: None, dropout: 0.0 }
-    }
-
-    /// Whether a fused operation can do it: no bias, no dropout.
-    fn is_plain(&self, cx: &Forward<'_>) -> bool {
-        self.bias_bhts.is_none() && !cx.drops(self.dropout)
+        Self { scale, sight, bias_hr: None, dropout: 0.0 }
     }
 
     fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {
@@ -73,9 +69,13 @@ impl Scoring {
 /// If the shapes do not fit.
 pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
     let (t, s) = (q_bthk.dims()[1], past.len);
-    if scoring.is_plain(cx) {
+    if !cx.drops(scoring.dropout) {
         let options = scoring.options(s, cx.rows().cloned());
-        return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+        let (keys_bshk, values_bshk) = (past.keys_bshk, past.values_bshk);
+        return match scoring.bias_hr {
+            Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
+            None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
+        };
     }
     let mask = cx.mask(scoring.sight, t, s, &q_bthk.device());
     let mask = match mask {
@@ -85,7 +85,7 @@ pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<
         }
         mask => mask,
     };
-    let added = match (mask, scoring.bias_bhts) {
+    let added = match (mask, scoring.bias_hr.map(|bias_hr| ops::spread_biases(bias_hr, t, s))) {
         (Some(mask), Some(bias)) => Some(mask + bias),
         (mask, bias) => mask.or(bias),
     };
@@ -107,7 +107,7 @@ pub fn attend_packed(
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    if !cx.is_cached() && scoring.is_plain(cx) {
+    if !cx.is_cached() && scoring.bias_hr.is_none() && !cx.drops(scoring.dropout) {
         let options = scoring.options(t, cx.rows().cloned());
         return ops::attention_packed(qkv_bt3d, heads, options);
     }

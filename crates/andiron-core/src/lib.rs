@@ -4,7 +4,7 @@
 //!
 //! Tensors carry their axes as a suffix of their name:
 //! `b` batch · `t` query time · `s` key time · `d` model · `h` heads · `k` head width · `f` feed-forward ·
-//! `v` vocabulary · `n` rows (batch and time flattened).
+//! `v` vocabulary · `n` rows (batch and time flattened) · `r` distance of a key from its query.
 
 pub mod attention;
 pub mod cache;

@@ -250,6 +250,15 @@ fn gelu_in_both_forms() {
 }
 
 fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOptions) -> Tensor<4> {
+    attention_twin_biased(q, (k, v), None, options)
+}
+
+fn attention_twin_biased(
+    q: Tensor<4>,
+    (k, v): (Tensor<4>, Tensor<4>),
+    bias: Option<Tensor<2>>,
+    options: AttentionOptions,
+) -> Tensor<4> {
     let [_, t, heads, _] = q.dims();
     let [b, s, key_heads, w] = k.dims();
     let spread = |x: Tensor<4>| {
@@ -257,6 +266,11 @@ fn attention_twin(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, options: AttentionOp
         x.repeat_dim(2, heads / key_heads).reshape([b, heads, s, w])
     };
     let mut scores = q.swap_dims(1, 2).matmul(spread(k).swap_dims(2, 3)) * options.scale;
+    if let Some(bias) = bias {
+        // A query's row of biases, one after the other: from its distance to key 0 down.
+        let row = |i: usize| bias.clone().slice([0..heads, i..i + s]).flip([1]).reshape([1, heads, 1, s]);
+        scores = scores + Tensor::cat((0..t).map(row).collect(), 2);
+    }
     if let Some(rows) = options.rows {
         let seen: Tensor<4> = rows.weights(s, &scores.device()).reshape([b, 1, 1, s]);
         scores = scores + (seen - 1.0) * 1e30;
@@ -315,6 +329,43 @@ fn attention() {
                 assert_close("attention", out, out_twin);
                 assert_close("dq", dq, dq_twin);
                 assert_close("dkv", dkv, dkv_twin);
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_with_biases_by_distance() {
+    // batch, queries, keys, heads, key heads, width
+    for (b, t, s, h, key_h, w) in [(1, 1, 6, 1, 1, 4), (2, 9, 9, 3, 3, 8), (3, 40, 70, 4, 2, 16)] {
+        let rows = Rows::padded_right((0..b).map(|row| s - row));
+        for (causal, reach, rows) in
+            [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2), Some(rows))]
+        {
+            let options = AttentionOptions { scale: 0.4, causal, reach, n_keys: s, rows };
+            for device in devices() {
+                let device = device.autodiff();
+                let run = |fused: bool| {
+                    let of = |shape: [usize; 4], name: &str| random(shape, name, &device).require_grad();
+                    let (q, k, v) =
+                        (of([b, t, h, w], "q"), of([b, s, key_h, w], "k"), of([b, s, key_h, w], "v"));
+                    let bias = random([h, t + s - 1], "bias", &device).require_grad();
+                    let (kv, options) = ((k.clone(), v.clone()), options.clone());
+                    let out = match fused {
+                        true => ops::attention_biased(q.clone(), kv, bias.clone(), options),
+                        false => attention_twin_biased(q.clone(), kv, Some(bias.clone()), options),
+                    };
+                    let grads = (out.clone() * random([b, t, h, w], "towards", &device)).sum().backward();
+                    let of_inputs = [q, k, v].map(|x| x.grad(&grads).unwrap());
+                    (out.inner(), of_inputs, bias.grad(&grads).unwrap())
+                };
+                let ((out, of_inputs, dbias), (out_twin, of_inputs_twin, dbias_twin)) =
+                    (run(true), run(false));
+                assert_close("attention", out, out_twin);
+                for ((name, ours), twin) in ["dq", "dk", "dv"].iter().zip(of_inputs).zip(of_inputs_twin) {
+                    assert_close(name, ours, twin);
+                }
+                assert_close("dbias", dbias, dbias_twin);
             }
         }
     }

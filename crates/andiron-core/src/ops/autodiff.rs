@@ -327,6 +327,47 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
+    fn attention_biased(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: AttentionOptions,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Biased;
+
+        impl<B: FusedOps> Backward<B, 4> for Biased {
+            /// Queries, keys, values, biases, output, log denominators.
+            type State = ([FloatTensor<B>; 6], (AttentionOptions, Precision));
+
+            fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dout = grads.consume::<B>(&ops.node);
+                let ([q, k, v, bias, out, lse], how) = ops.state;
+                let (dq, dk, dv, dbias) = B::attention_biased_backward(q, k, v, bias, out, lse, dout, how);
+                let [q, k, v, bias] = ops.parents;
+                give!(grads, q, dq);
+                give!(grads, k, dk);
+                give!(grads, v, dv);
+                give!(grads, bias, dbias);
+            }
+        }
+
+        let nodes = [q.node(), k.node(), v.node(), bias.node()];
+        let [q, k, v, bias] = [q, k, v, bias].map(|x| x.into_primitive());
+        match Biased.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let inputs = [q, k, v, bias].map(|x| (x.clone(), x));
+                let [(q, q_kept), (k, k_kept), (v, v_kept), (bias, bias_kept)] = inputs;
+                let (out, lse) = B::attention_biased_with_lse(q, k, v, bias, options.clone(), precision);
+                let state = [q_kept, k_kept, v_kept, bias_kept, out.clone(), lse];
+                prep.finish((state, (options, precision)), out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::attention_biased(q, k, v, bias, options, precision)),
+        }
+    }
+
     fn attention_packed(
         qkv: FloatTensor<Self>,
         heads: usize,

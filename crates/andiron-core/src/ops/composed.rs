@@ -7,7 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Turn, WeightLayout};
+use super::{Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Turn, WeightLayout, distances};
 use crate::Rows;
 use crate::attention::Sight;
 use crate::quant::QuantMatrix;
@@ -273,10 +273,18 @@ fn heads<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>, n_
     Heads { q: B::float_permute(q, &[0, 2, 1, 3]), k: spread(k), v: spread(v), group }
 }
 
-fn scores<B: Backend>(heads: &Heads<B>, options: &AttentionOptions) -> FloatTensor<B> {
+fn scores<B: Backend>(
+    heads: &Heads<B>,
+    bias: Option<&FloatTensor<B>>,
+    options: &AttentionOptions,
+) -> FloatTensor<B> {
     let keys = B::float_swap_dims(heads.k.clone(), 2, 3);
     let scores = B::float_mul_scalar(B::float_matmul(heads.q.clone(), keys), scalar(options.scale.into()));
     let (t, s) = (heads.q.shape()[2], options.n_keys);
+    let scores = match bias {
+        Some(bias) => B::float_add(scores, distances::spread::<B>(bias.clone(), t, s)),
+        None => scores,
+    };
     let sight = Sight { causal: options.causal && t > 1, reach: options.reach };
     if !sight.causal && sight.reaches_all(s) && options.rows.is_none() {
         return scores;
@@ -288,14 +296,14 @@ fn scores<B: Backend>(heads: &Heads<B>, options: &AttentionOptions) -> FloatTens
     B::float_add(scores, mask)
 }
 
+/// `bias` is that of each head and distance.
 pub(super) fn attention_with_lse<B: Backend>(
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
+    [q, k, v]: [FloatTensor<B>; 3],
+    bias: Option<FloatTensor<B>>,
     options: AttentionOptions,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let heads = heads::<B>(q, k, v, options.n_keys);
-    let scores = scores::<B>(&heads, &options);
+    let scores = scores::<B>(&heads, bias.as_ref(), &options);
     let [b, h, t, _] = scores.shape().dims();
     let max = B::float_max_dim(scores.clone(), 3);
     let exp = B::float_exp(B::float_sub(scores, max.clone()));
@@ -305,22 +313,31 @@ pub(super) fn attention_with_lse<B: Backend>(
     (B::float_permute(out, &[0, 2, 1, 3]), lse)
 }
 
-/// `tensors`: queries, keys, values, output, log denominators, gradient of the output.
+type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+
+/// `tensors`: queries, keys, values, output, log denominators, gradient of the output. Beside the gradients of the first
+/// three, that of the bias if there is one.
 pub(super) fn attention_backward<B: Backend>(
     tensors: [FloatTensor<B>; 6],
+    bias: Option<FloatTensor<B>>,
     options: AttentionOptions,
-) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+) -> (Three<B>, Option<FloatTensor<B>>) {
     let [q, k, v, out, lse, dout] = tensors;
     let capacity = k.shape()[1];
     assert_eq!(capacity, options.n_keys, "gradients flow only through keys without spare capacity");
     let heads = heads::<B>(q, k, v, options.n_keys);
     let [b, h, t] = lse.shape().dims();
-    let p = B::float_exp(B::float_sub(scores::<B>(&heads, &options), reshape::<B>(lse, [b, h, t, 1])));
+    let scores = scores::<B>(&heads, bias.as_ref(), &options);
+    let p = B::float_exp(B::float_sub(scores, reshape::<B>(lse, [b, h, t, 1])));
     let (out, dout) = (B::float_permute(out, &[0, 2, 1, 3]), B::float_permute(dout, &[0, 2, 1, 3]));
     let dv = B::float_matmul(B::float_swap_dims(p.clone(), 2, 3), dout.clone());
     let dp = B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3));
     let delta = B::float_sum_dim(B::float_mul(dout, out), 3);
     let ds = B::float_mul(p, B::float_sub(dp, delta));
+    let dbias = bias.map(|_| {
+        let of_pairs = B::float_sum_dim(ds.clone(), 0);
+        distances::gathered::<B>(reshape::<B>(of_pairs, [h, t, options.n_keys]))
+    });
     let ds = B::float_mul_scalar(ds, scalar(options.scale.into()));
     let dq = B::float_matmul(ds.clone(), heads.k);
     let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), heads.q);
@@ -335,7 +352,7 @@ pub(super) fn attention_backward<B: Backend>(
         };
         B::float_permute(x, &[0, 2, 1, 3])
     };
-    (B::float_permute(dq, &[0, 2, 1, 3]), gather(dk), gather(dv))
+    ((B::float_permute(dq, &[0, 2, 1, 3]), gather(dk), gather(dv)), dbias)
 }
 
 /// The queries, keys and values that lie side by side in `[batch, t, 3 · heads · width]`, `[batch, t, heads, width]` each.
@@ -356,7 +373,7 @@ pub(super) fn attention_packed_with_lse<B: Backend>(
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [b, t, width] = qkv.shape().dims();
     let [q, k, v] = unpacked::<B>(qkv, heads);
-    let (out, lse) = attention_with_lse::<B>(q, k, v, options);
+    let (out, lse) = attention_with_lse::<B>([q, k, v], None, options);
     (reshape::<B>(out, [b, t, width / 3]), lse)
 }
 
@@ -370,7 +387,7 @@ pub(super) fn attention_packed_backward<B: Backend>(
     let heads = lse.shape()[1];
     let [q, k, v] = unpacked::<B>(qkv, heads);
     let [out, dout] = [out, dout].map(|x| reshape::<B>(x, [b, t, heads, width / 3 / heads]));
-    let (dq, dk, dv) = attention_backward::<B>([q, k, v, out, lse, dout], options);
+    let ((dq, dk, dv), _) = attention_backward::<B>([q, k, v, out, lse, dout], None, options);
     B::float_cat([dq, dk, dv].map(|x| reshape::<B>(x, [b, t, width / 3])).to_vec(), 2)
 }
 

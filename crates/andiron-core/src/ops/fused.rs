@@ -262,7 +262,7 @@ pub trait FusedOps: Backend {
         options: AttentionOptions,
         precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::attention_with_lse::<Self>(q, k, v, options)
+        composed::attention_with_lse::<Self>([q, k, v], None, options)
     }
 
     /// Gradients of [`FusedOps::attention_heads`] with respect to queries, keys and values.
@@ -276,7 +276,52 @@ pub trait FusedOps: Backend {
         dout: FloatTensor<Self>,
         how: (AttentionOptions, Precision),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::attention_backward::<Self>([q, k, v, out, lse, dout], how.0)
+        composed::attention_backward::<Self>([q, k, v, out, lse, dout], None, how.0).0
+    }
+
+    /// [`FusedOps::attention_heads`] with a bias for each head and distance, `[heads, t + n_keys − 1]`.
+    #[fusion(default)]
+    fn attention_biased(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: AttentionOptions,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        Self::attention_biased_with_lse(q, k, v, bias, options, precision).0
+    }
+
+    /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
+    #[fusion(default)]
+    #[allow(unused_variables)]
+    fn attention_biased_with_lse(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: AttentionOptions,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention_with_lse::<Self>([q, k, v], Some(bias), options)
+    }
+
+    /// Gradients of [`FusedOps::attention_biased`] with respect to queries, keys, values and biases.
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments)]
+    fn attention_biased_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        how: (AttentionOptions, Precision),
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let tensors = [q, k, v, out, lse, dout];
+        let ((dq, dk, dv), dbias) = composed::attention_backward::<Self>(tensors, Some(bias), how.0);
+        (dq, dk, dv, dbias.expect("a bias has a gradient"))
     }
 
     /// Attention of positions over themselves, from one tensor `[batch, t, 3 · heads · width]` of queries, keys and

@@ -7,6 +7,7 @@
 
 mod autodiff;
 mod composed;
+mod distances;
 // Without a backend there is nothing to dispatch to, and the generated methods leave their arguments unused.
 #[cfg_attr(not(any(feature = "cube", feature = "flex", feature = "ndarray")), allow(unused_variables))]
 mod fused;
@@ -94,6 +95,21 @@ pub struct AttentionOptions {
     /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
     /// gets is not specified.
     pub rows: Option<Rows>,
+}
+
+impl AttentionOptions {
+    #[track_caller]
+    fn assert_fit(&self, q_bthk: &Tensor<4>, k_bshk: &Tensor<4>, v_bshk: &Tensor<4>) {
+        let [b, t, h, k] = q_bthk.dims();
+        let [key_b, capacity, key_h, key_k] = k_bshk.dims();
+        assert_eq!(k_bshk.dims(), v_bshk.dims(), "keys and values have one shape");
+        assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
+        assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
+        assert!(self.n_keys <= capacity, "{} keys in a buffer for {capacity}", self.n_keys);
+        let anywhere = !self.causal && self.reach.is_none();
+        assert!(anywhere || t <= self.n_keys, "{t} queries at positions of {} keys", self.n_keys);
+        assert!(self.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
+    }
 }
 
 /// How the parts of a [`feed_forward`] layer are meant.
@@ -286,15 +302,7 @@ pub fn attention(
     v_bshk: Tensor<4>,
     options: AttentionOptions,
 ) -> Tensor<4> {
-    let [b, t, h, k] = q_bthk.dims();
-    let [key_b, capacity, key_h, key_k] = k_bshk.dims();
-    assert_eq!(k_bshk.dims(), v_bshk.dims(), "keys and values have one shape");
-    assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
-    assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
-    assert!(options.n_keys <= capacity, "{} keys in a buffer for {capacity}", options.n_keys);
-    let anywhere = !options.causal && options.reach.is_none();
-    assert!(anywhere || t <= options.n_keys, "{t} queries at positions of {} keys", options.n_keys);
-    assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
+    options.assert_fit(&q_bthk, &k_bshk, &v_bshk);
     Tensor::from_dispatch(Dispatch::attention_heads(
         q_bthk.into_dispatch(),
         k_bshk.into_dispatch(),
@@ -302,6 +310,43 @@ pub fn attention(
         options,
         precision::current(),
     ))
+}
+
+/// [`attention`] where what is added to a score depends on how far the key is before its query:
+/// `softmax(q · kᵀ · scale + bias) · v`.
+///
+/// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+/// <https://arxiv.org/abs/1910.10683>, section 2.1.
+///
+/// # Shape
+/// Those of [`attention`], and `bias_hr`: `[heads, t + n_keys − 1]`, of which number `t − 1 + n` is for keys `n` positions
+/// before their query, `n` below 0 for those after it.
+///
+/// # Panics
+/// If the shapes do not fit, or there are more queries than keys.
+pub fn attention_biased(
+    q_bthk: Tensor<4>,
+    (k_bshk, v_bshk): (Tensor<4>, Tensor<4>),
+    bias_hr: Tensor<2>,
+    options: AttentionOptions,
+) -> Tensor<4> {
+    options.assert_fit(&q_bthk, &k_bshk, &v_bshk);
+    let [_, t, h, _] = q_bthk.dims();
+    assert!(t <= options.n_keys, "{t} queries at positions of {} keys", options.n_keys);
+    assert_eq!(bias_hr.dims(), [h, t + options.n_keys - 1], "biases of {h} heads by distance");
+    Tensor::from_dispatch(Dispatch::attention_biased(
+        q_bthk.into_dispatch(),
+        k_bshk.into_dispatch(),
+        v_bshk.into_dispatch(),
+        bias_hr.into_dispatch(),
+        options,
+        precision::current(),
+    ))
+}
+
+/// The biases of [`attention_biased`] for each query and key, `[1, heads, t, n_keys]`.
+pub(crate) fn spread_biases(bias_hr: Tensor<2>, t: usize, n_keys: usize) -> Tensor<4> {
+    Tensor::from_dispatch(distances::spread::<Dispatch>(bias_hr.into_dispatch(), t, n_keys))
 }
 
 /// [`attention`] of positions over themselves, from one tensor of queries, keys and values side by side, as one

@@ -68,27 +68,24 @@ pub struct RelativeBias {
 }
 
 impl RelativeBias {
-    /// What to add to the scores of `t` new queries over `s` keys, of which the last `t` are the queries' own.
+    /// What to add to the scores of `t` new queries over `s` keys, of which the last `t` are the queries' own, by how far
+    /// the key is before the query: from `1 − t` to `s − 1` positions.
     ///
     /// Layers that share a table ask once and share the answer. Rows with padding before them are no exception: what
     /// counts is the distance.
     ///
     /// # Shape
-    /// `[1, heads, t, s]`, as [`Scoring::bias_bhts`](crate::attention::Scoring::bias_bhts) wants it.
+    /// `[heads, t + s − 1]`, as [`Scoring::bias_hr`](crate::attention::Scoring::bias_hr) wants it.
     ///
     /// # Panics
     /// If there are more queries than keys.
-    pub fn forward(&self, t: usize, s: usize) -> Tensor<4> {
+    pub fn forward(&self, t: usize, s: usize) -> Tensor<2> {
         assert!(t <= s, "{t} queries over {s} keys");
         let table = self.weight.val();
-        let buckets: Vec<[i32; 2]> = (0..s).map(|distance| self.buckets(distance)).collect();
-        let bucket = |query: usize, key: usize| buckets[query.abs_diff(key)][usize::from(key > query)];
-        let ids: Vec<i32> = (s - t..s)
-            .flat_map(|query| (0..s).map(move |key| (query, key)))
-            .map(|(query, key)| bucket(query, key))
-            .collect();
-        let ids_ts: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [t, s]), &table.device());
-        ops::embedding(table, ids_ts).permute([2, 0, 1]).unsqueeze()
+        let after = (1..t).rev().map(|distance| self.buckets(distance)[1]);
+        let ids: Vec<i32> = after.chain((0..s).map(|distance| self.buckets(distance)[0])).collect();
+        let ids_1r: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [1, t + s - 1]), &table.device());
+        ops::embedding(table, ids_1r).squeeze_dim::<2>(0).transpose()
     }
 
     /// The buckets of keys that are so far before the query, and so far after it.
@@ -115,6 +112,7 @@ impl RelativeBias {
 mod tests {
     use super::*;
     use crate::DeviceSpec;
+    use crate::ops::spread_biases as spread;
 
     fn device() -> Device {
         DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).expect("tests are built with ndarray")
@@ -185,7 +183,7 @@ mod tests {
     fn keys_after_the_query_have_no_distance_in_a_causal_bias() {
         let bias = bias(8, 20, true);
         let table: Vec<f32> = bias.weight.val().into_data().try_into_vec().expect("f32");
-        let added: Vec<f32> = bias.forward(2, 2).into_data().try_into_vec().expect("f32");
+        let added: Vec<f32> = spread(bias.forward(2, 2), 2, 2).into_data().try_into_vec().expect("f32");
         // Head 0: query 0 over keys 0 and 1, query 1 over keys 0 and 1; then head 1.
         let of = |head: usize| [0, 0, 1, 0].map(|bucket: usize| table[2 * bucket + head]);
         assert_eq!(added, [of(0), of(1)].concat());
@@ -195,8 +193,8 @@ mod tests {
     fn the_last_queries_stand_where_they_stand_among_all() {
         for causal in [false, true] {
             let bias = bias(8, 20, causal);
-            let whole = bias.forward(30, 30).slice([0..1, 0..2, 23..30, 0..30]);
-            let last = bias.forward(7, 30);
+            let whole = spread(bias.forward(30, 30), 30, 30).slice([0..1, 0..2, 23..30, 0..30]);
+            let last = spread(bias.forward(7, 30), 7, 30);
             assert_eq!(last.dims(), [1, 2, 7, 30]);
             assert_eq!(last.into_data(), whole.into_data());
         }
@@ -207,7 +205,7 @@ mod tests {
         let device = device().autodiff();
         let config = RelativeBiasConfig { n_heads: 2, n_buckets: 4, max_distance: 3, causal: true };
         let bias = config.init(1.0, Seed::new(3), &device);
-        let gradients = bias.forward(2, 5).sum().backward();
+        let gradients = spread(bias.forward(2, 5), 2, 5).sum().backward();
         let gradient = bias.weight.val().grad(&gradients).expect("the table takes part");
         // Queries 3 and 4 of keys 0 to 4: distances 3 2 1 0 (−1) and 4 3 2 1 0.
         let counts: Vec<f32> = gradient.into_data().try_into_vec().expect("f32");

@@ -4,6 +4,7 @@
 //! anew, an operand of the next. What is added up over queries waits for a group of blocks, because a product as deep
 //! as a single tile would mostly load and store its sums.
 
+use super::bias::Sums;
 use super::flash::{multiply_all, untranspose};
 use super::scores::{scale_columns, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
@@ -59,25 +60,27 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 /// As for [`flash::head_backward`](super::flash::head_backward), on a machine with tiles of bf16.
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 pub(super) unsafe fn head_backward(view: BackwardView) {
-    let BackwardView { head, lse, dout, dq, dk, dv, .. } = view;
+    let BackwardView { head, lse, dout, dq, dk, dv, dbias, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let key_rows = keys.next_multiple_of(SQUARE);
     let dim_rows = dim.next_multiple_of(SQUARE);
     let tiles = [room(keys, dim), room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
     let sums = [room(keys, GROUP), room(keys, GROUP), room(dim, GROUP)];
     let numbers = [key_rows, key_rows, dim, dim_rows].map(|rows| rows * BLOCK);
-    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + 12 * 16;
+    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + Sums::room(&head) + 13 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let [k_room, v_room, k_across, block_room, slopes_room] = tiles.map(|len| parts.take(len).cast::<u32>());
     let [p_sums, slopes_sums, rows_room] = sums.map(|len| parts.take(len).cast::<u32>());
     let [scores, slopes, numbers, dq_columns] = numbers.map(|len| parts.take(len));
+    let sums_room = parts.take(Sums::room(&head));
     // SAFETY: as in `head_forward`.
     unsafe {
         let (s, _tiles) = (Avx512::new(), Tiles::configure());
         let k_rows = left(along(k, kv_stride), (keys, dim), k_room);
         let v_rows = left(along(v, kv_stride), (keys, dim), v_room);
         let k_columns = left(across(k, kv_stride), (dim, keys), k_across);
+        let bias_sums = Sums::new(sums_room, &head);
         for start in (0..queries).step_by(GROUP) {
             let group = head.block(start, GROUP, SQUARE);
             for start in (group.start..group.start + group.queries).step_by(BLOCK) {
@@ -89,7 +92,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 columns(from_lane(k_rows, first), keys, q, dim, scores);
                 let dout = along(dout.add(start * out_stride), out_stride);
                 columns(from_lane(v_rows, first), keys, right(dout, (queries, dim), block_room), dim, slopes);
-                slopes_block::<_, BLOCK>(s, (scores, slopes), (block, scale), lse);
+                slopes_block::<_, BLOCK>(s, (scores, slopes), (block, scale), lse, bias_sums);
                 // The group's keys before the block's, and those up to its last, in whole squares.
                 let before = first - group.first;
                 let [end, group_end] = [before + keys, group.keys].map(|n| n.next_multiple_of(SQUARE));
@@ -126,6 +129,9 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 };
                 product.rectangle(0..group.keys, 0..dim);
             }
+        }
+        if let Some(sums) = bias_sums {
+            sums.give(queries, dbias);
         }
     }
 }

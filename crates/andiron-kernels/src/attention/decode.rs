@@ -25,7 +25,7 @@ unsafe fn vector<S: Simd>(s: S, view: HeadView, out: *mut f32, lse: *mut f32) {
     unsafe {
         let scores = std::slice::from_raw_parts_mut(scratch.pointer(), keys);
         for (j, score) in scores.iter_mut().enumerate() {
-            *score = dot(s, q, k.add(j * kv_stride), dim) * scale;
+            *score = dot(s, q, k.add(j * kv_stride), dim) * scale + view.bias_of(0, j);
         }
         let max = largest(s, scores);
         let max = if max >= f32::MIN { max } else { 0.0 };

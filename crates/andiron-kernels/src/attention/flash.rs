@@ -4,6 +4,7 @@
 //! layout they are at once the result of a tile (`k qᵀ`), vectors of queries for the softmax, and a packed
 //! operand of the next product (`vᵀ p`): nothing is rearranged in between.
 
+use super::bias::Sums;
 use super::plain;
 use super::scores::{scale_columns, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
@@ -133,7 +134,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     view: BackwardView,
 ) {
     assert!(ROW * P::STEPS == NR);
-    let BackwardView { head, lse, dout, dq, dk, dv, .. } = view;
+    let BackwardView { head, lse, dout, dq, dk, dv, dbias, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
     let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
@@ -147,7 +148,8 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
         + dim_cols * ROW
         + key_rows * ROW
         + key_words * NR
-        + 11 * 16;
+        + Sums::room(&head)
+        + 12 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let (k_panels, v_panels) = (parts.take(key_rows * dim_words), parts.take(key_rows * dim_words));
@@ -158,11 +160,13 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     let k_room = parts.take(dim_rows * key_words);
     let rooms = (parts.take(key_rows * ROW), parts.take(dim_cols * ROW));
     let slopes_room = parts.take(key_words * NR);
+    let sums_room = parts.take(Sums::room(&head));
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
         words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
         words.panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
         let keys_transposed = transposed::<S, P, MR>(words, k, kv_stride, keys, dim, k_room);
+        let sums = Sums::new(sums_room, &head);
         for start in (0..queries).step_by(NR) {
             let block = head.block(start, NR, MR);
             let Block { first, keys, queries, .. } = block;
@@ -176,7 +180,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let [k_panels, v_panels] = [k_panels, v_panels].map(|panels| panels.add(first * dim_words));
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
-            slopes_block::<S, NR>(s, (scores, slopes), (block, scale), lse);
+            slopes_block::<S, NR>(s, (scores, slopes), (block, scale), lse, sums);
             let rows = (keys, queries);
             let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
@@ -185,6 +189,9 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let keys_transposed = keys_transposed.from(first / P::STEPS);
             weighted_sums::<S, P, MR, NR>(s, words, (keys_transposed, dim), (slopes, keys), dq_columns);
             untranspose::<NR>(dq_columns, (queries, dim), dq, q_stride);
+        }
+        if let Some(sums) = sums {
+            sums.give(queries, dbias);
         }
     }
 }

@@ -9,6 +9,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod bias;
 mod decode;
 mod flash;
 mod plain;
@@ -18,7 +19,7 @@ mod view;
 use std::ops::Range;
 
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision};
+use crate::{Cpu, Isa, Precision, reduce};
 use view::{BackwardView, HeadView, Sight};
 
 /// Sizes of an attention.
@@ -56,6 +57,11 @@ pub struct Attention<'a> {
     pub reach: Option<usize>,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
+    /// Added to the scores by how far a key is before its query, `[heads, queries + keys - 1]`: number `queries - 1 + n` is
+    /// for keys `n` positions before their query, `n` below 0 for those after it; nothing if empty. Source: Raffel et al.
+    /// 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+    /// <https://arxiv.org/abs/1910.10683>, section 2.1.
+    pub bias: &'a [f32],
     /// Which keys of each sequence anybody sees, `[batch]`, cut off behind the last key; all of all if empty. Whether a
     /// query sees a key goes by its number all the same.
     pub spans: &'a [Range<usize>],
@@ -98,20 +104,22 @@ pub enum AttentionGrads<'a> {
         dk: &'a mut [f32],
         /// Of the values.
         dv: &'a mut [f32],
+        /// Of the bias, summed over the sequences; empty if there is none.
+        dbias: &'a mut [f32],
     },
     /// Of [`Qkv::Packed`].
     Packed(&'a mut [f32]),
 }
 
-/// `out = softmax(scale q kᵀ) v` for each sequence and head, and `lse`, the logarithm of each query's summed
+/// `out = softmax(scale q kᵀ + bias) v` for each sequence and head, and `lse`, the logarithm of each query's summed
 /// exponentials (`-∞` for a query that sees no key).
 ///
 /// # Shape
 /// `out`: `[batch, queries, heads, head_dim]`, `lse`: `[batch, heads, queries]`.
 ///
 /// # Panics
-/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity` or there
-/// are spans for another number of sequences.
+/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, or there
+/// are spans for another number of sequences or biases for another number of distances.
 ///
 /// # Example
 /// ```
@@ -122,13 +130,13 @@ pub enum AttentionGrads<'a> {
 /// };
 /// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
-/// let attention = Attention { shape, causal: true, reach: None, scale: 1.0, spans: &[] };
+/// let attention = Attention { shape, causal: true, reach: None, scale: 1.0, bias: &[], spans: &[] };
 /// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
 /// ```
 pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &mut [f32]) {
     let shape = attention.shape;
-    attention.assert_spans();
+    attention.assert_sizes();
     shape.assert_lengths(qkv, out, lse);
     if shape.queries == 0 {
         return;
@@ -158,7 +166,8 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
 /// Gradients of [`forward`] from the gradient `dout` of its output.
 ///
 /// # Panics
-/// As for [`forward`], for the saved values, `dout` and the gradients too.
+/// As for [`forward`], for the saved values, `dout` and the gradients too; if there is a bias and queries, keys and values
+/// lie side by side.
 pub fn backward(
     cpu: Cpu,
     attention: Attention,
@@ -167,24 +176,28 @@ pub fn backward(
     grads: AttentionGrads,
 ) {
     let shape = attention.shape;
-    attention.assert_spans();
+    attention.assert_sizes();
     shape.assert_lengths(qkv, saved.out, saved.lse);
     assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
-    let (dq, dk, dv) = match (grads, qkv) {
-        (AttentionGrads::Apart { dq, dk, dv }, Qkv::Apart { q, k, .. }) => {
+    let no_bias: &mut [f32] = &mut [];
+    let (dq, dk, dv, dbias) = match (grads, qkv) {
+        (AttentionGrads::Apart { dq, dk, dv, dbias }, Qkv::Apart { q, k, .. }) => {
             assert_eq!(dq.len(), q.len(), "dq is not as long as q");
             assert!(dk.len() == k.len() && dv.len() == k.len(), "dk or dv is not as long as k");
-            (Shared::new(dq), Shared::new(dk), Shared::new(dv))
+            (Shared::new(dq), Shared::new(dk), Shared::new(dv), dbias)
         }
         (AttentionGrads::Packed(grads), Qkv::Packed(qkv)) => {
             assert_eq!(grads.len(), qkv.len(), "the gradients are not as long as what they belong to");
             // SAFETY: the three are parts of one slice; `places` keeps what is reached through each disjoint.
-            unsafe { Shared::thrice(grads) }
+            let (dq, dk, dv) = unsafe { Shared::thrice(grads) };
+            (dq, dk, dv, no_bias)
         }
         _ => panic!("gradients are laid out like what they belong to"),
     };
+    assert_eq!(dbias.len(), attention.bias.len(), "dbias is not as long as the bias");
     if shape.queries == 0 || shape.keys == 0 {
+        dbias.fill(0.0);
         for all in [dq, dk, dv] {
             // SAFETY: one at a time, and nobody else is here.
             unsafe { all.range(0..all.len()) }.fill(0.0);
@@ -192,6 +205,9 @@ pub fn backward(
         return;
     }
     let group = shape.heads / shape.kv_heads.max(1);
+    // Of each sequence, to be added in order.
+    let mut dbias_parts = vec![0.0; shape.batch * dbias.len()];
+    let dbias_shared = Shared::new(&mut dbias_parts);
     // A thread takes all query heads of a key head, because they add to the same gradients.
     parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * attention.work(), 1, |part| {
         for index in part {
@@ -207,7 +223,12 @@ pub fn backward(
             }
             for head in kv_head * group..(kv_head + 1) * group {
                 let out_start = shape.out_start(batch, head);
-                let lse = (batch * shape.heads + head) * shape.queries;
+                let row = batch * shape.heads + head;
+                let lse = row * shape.queries;
+                let dbias = match attention.bias.is_empty() {
+                    true => std::ptr::null_mut(),
+                    false => dbias_shared.pointer(attention.bias_start(row, batch)),
+                };
                 let view = BackwardView {
                     head: attention.head(qkv, places, batch, head),
                     out: from(saved.out, out_start),
@@ -216,6 +237,7 @@ pub fn backward(
                     dq: dq.pointer(places.q.start(shape, batch, head)),
                     dk: dk.pointer(k_start + attention.span(batch).start * places.k.stride),
                     dv: dv.pointer(v_start + attention.span(batch).start * places.v.stride),
+                    dbias,
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
                 unsafe {
@@ -228,6 +250,7 @@ pub fn backward(
             }
         }
     });
+    reduce::column_sum(cpu, shape.batch, dbias.len(), &dbias_parts, dbias);
 }
 
 /// Where the first position of the first head lies, how far positions are apart, and how many there are in a sequence.
@@ -302,9 +325,20 @@ impl AttentionShape {
 
 impl Attention<'_> {
     #[track_caller]
-    fn assert_spans(&self) {
-        let (spans, batch) = (self.spans.len(), self.shape.batch);
+    fn assert_sizes(&self) {
+        let (spans, batch, heads) = (self.spans.len(), self.shape.batch, self.shape.heads);
         assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
+        let (biases, distances) = (self.bias.len(), self.distances());
+        assert!(biases == 0 || biases == heads * distances, "{biases} biases, not [{heads}, {distances}]");
+    }
+
+    fn distances(&self) -> usize {
+        (self.shape.queries + self.shape.keys).saturating_sub(1)
+    }
+
+    /// Where in row `row` of biases that of the first query and the sequence's first key lies.
+    fn bias_start(&self, row: usize, batch: usize) -> usize {
+        (row * self.distances() + self.shape.keys).saturating_sub(1 + self.span(batch).start)
     }
 
     /// Cost of a head in units of [`parallel::rows`].
@@ -338,6 +372,11 @@ impl Attention<'_> {
             Qkv::Packed(qkv) => (qkv, qkv, qkv),
         };
         let span = self.span(batch);
+        let bias = match self.bias.is_empty() {
+            true => std::ptr::null(),
+            // Of the whole slice, because what comes before is read as well.
+            false => self.bias.as_ptr().wrapping_add(self.bias_start(head, batch)),
+        };
         HeadView {
             q: from(q, places.q.start(shape, batch, head)),
             k: from(k, places.k.start(shape, batch, kv_head) + span.start * places.k.stride),
@@ -350,6 +389,7 @@ impl Attention<'_> {
             dim: shape.head_dim,
             sight: self.sight(0).behind(span.start),
             scale: self.scale,
+            bias,
         }
     }
 }

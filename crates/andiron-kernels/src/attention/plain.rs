@@ -36,7 +36,10 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
                 &mut *lse.add(i),
             )
         };
-        let scores: Vec<f64> = seen.clone().map(|j| dot(query, key(j)) * f64::from(view.scale)).collect();
+        // SAFETY: there are so many queries and keys.
+        let bias = |j| f64::from(unsafe { view.bias_of(i, j) });
+        let scores: Vec<f64> =
+            seen.clone().map(|j| dot(query, key(j)) * f64::from(view.scale) + bias(j)).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
         let mut mean = vec![0.0; dim];
@@ -50,12 +53,12 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 }
 
 /// With `p = exp(score - lse)`: `dv += p dout`, `ds = p (dout·v - dout·out) scale`, `dq = Σ ds k`,
-/// `dk += ds q`.
+/// `dk += ds q`; the slope of a bias is `ds` without the scale.
 ///
 /// # Safety
 /// The view is readable and writable as the sizes say.
 pub(super) unsafe fn head_backward(view: BackwardView) {
-    let BackwardView { head, out, lse, dout, dq, dk, dv } = view;
+    let BackwardView { head, out, lse, dout, dq, dk, dv, dbias } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, dim, scale, .. } = head;
     for i in 0..head.queries {
         // SAFETY: `i` is below the number of queries.
@@ -80,8 +83,15 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                     row_mut(dv.add(j * kv_stride), dim),
                 )
             };
-            let p = (dot(query, key) * f64::from(scale) - f64::from(lse)).exp();
-            let ds = p * (dot(dout, value) - delta) * f64::from(scale);
+            // SAFETY: there are so many queries and keys.
+            let bias = f64::from(unsafe { head.bias_of(i, j) });
+            let p = (dot(query, key) * f64::from(scale) + bias - f64::from(lse)).exp();
+            let ds = p * (dot(dout, value) - delta);
+            if !dbias.is_null() {
+                // SAFETY: as above; nobody else adds to it.
+                unsafe { *dbias.wrapping_add(i).wrapping_sub(j) += ds as f32 };
+            }
+            let ds = ds * f64::from(scale);
             for c in 0..dim {
                 dv[c] += (p * f64::from(dout[c])) as f32;
                 dk[c] += (ds * f64::from(query[c])) as f32;

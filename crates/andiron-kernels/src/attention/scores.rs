@@ -1,13 +1,14 @@
 //! What becomes of the scores of a block of queries, which lie as `[keys, queries]`: probabilities, and slopes.
 
+use super::bias::{self, Sums};
 use super::view::{Block, Sight};
 use crate::simd::{Simd, exp};
 
 /// The most queries of a block.
-const MAX_BLOCK: usize = 32;
+pub(super) const MAX_BLOCK: usize = 32;
 
-/// Turns the scores of a block of queries, `[keys, NR]`, into exponentials, writes the logarithms of their sums behind
-/// `lse`, and returns what the exponentials are to be multiplied with.
+/// Turns the scores of a block of queries, `[keys, NR]`, to which biases are added first, into exponentials, writes the
+/// logarithms of their sums behind `lse`, and returns what the exponentials are to be multiplied with.
 ///
 /// # Safety
 /// `scores` is readable and writable for the keys that the block sees, `lse` writable for all queries.
@@ -59,17 +60,19 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
     }
 }
 
-/// Turns the scores of a block of queries, `[keys, NR]`, into probabilities, and the slopes of those probabilities into
-/// the slopes of the scores, times the scale.
+/// Turns the scores of a block of queries, `[keys, NR]`, to which biases are added first, into probabilities, and the
+/// slopes of those probabilities into the slopes of the scores, times the scale; before that, they are added to `sums`.
 ///
 /// # Safety
-/// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries.
+/// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries; `sums` were made for
+/// the block's head.
 #[inline(always)]
 pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
     s: S,
     (scores, slopes): (*mut f32, *mut f32),
     (block, scale): (Block, f32),
     lse: *const f32,
+    sums: Option<Sums>,
 ) {
     let mut offsets = [f32::INFINITY; MAX_BLOCK];
     for (i, offset) in offsets.iter_mut().enumerate().take(block.queries) {
@@ -82,6 +85,10 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
     for column in (0..NR).step_by(S::LANES) {
         let lanes = s.add(s.indices(), s.splat(column as f32));
         let offset = s.load(&offsets[column..]);
+        if !block.bias.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { bias::add::<S, NR>(s, scores.add(column), column, block) };
+        }
         // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
         // where factors are rounded, the two would not cancel.
         let mut mean = s.splat(0.0);
@@ -99,8 +106,11 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
             }
             for j in 0..block.keys {
                 let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let p = s.mul(s.load_from(score), s.splat(scale));
-                s.store_to(slope, s.mul(p, s.sub(s.load_from(slope), mean)));
+                let (p, above) = (s.load_from(score), s.sub(s.load_from(slope), mean));
+                if let Some(sums) = sums {
+                    sums.add(s, (block, column), j, s.mul(p, above));
+                }
+                s.store_to(slope, s.mul(s.mul(p, s.splat(scale)), above));
             }
         }
     }
@@ -124,6 +134,9 @@ unsafe fn softmax_column<S: Simd, const NR: usize>(
     let seen_by_all = block.seen_by_all();
     // SAFETY: `j` is below the number of keys.
     unsafe {
+        if !block.bias.is_null() {
+            bias::add::<S, NR>(s, scores, column, block);
+        }
         for j in seen_by_all.clone() {
             max = s.max(s.load_from(scores.add(j * NR)), max);
         }

@@ -17,8 +17,8 @@ impl Tensors {
         Self { q: numbers(1, q_len), k: numbers(2, kv_len), v: numbers(3, kv_len), dout: numbers(4, q_len) }
     }
 
-    /// out, lse, dq, dk, dv.
-    fn run(&self, cpu: Cpu, attention: Attention) -> [Vec<f32>; 5] {
+    /// out, lse, dq, dk, dv, dbias.
+    fn run(&self, cpu: Cpu, attention: Attention) -> [Vec<f32>; 6] {
         let Self { q, k, v, dout } = self;
         let shape = attention.shape;
         let dirty = |n: usize| vec![f32::NAN; n];
@@ -26,9 +26,10 @@ impl Tensors {
         let qkv = Qkv::Apart { q, k, v };
         forward(cpu, attention, qkv, &mut out, &mut lse);
         let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
-        let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+        let mut dbias = dirty(attention.bias.len());
+        let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
         backward(cpu, attention, qkv, (AttentionSaved { out: &out, lse: &lse }, dout), grads);
-        [out, lse, dq, dk, dv]
+        [out, lse, dq, dk, dv, dbias]
     }
 }
 
@@ -50,7 +51,7 @@ fn packed_is_apart_side_by_side() {
         let (attention, tensors, width) = (scaled(shape, causal), Tensors::new(shape), shape.out_stride());
         for isa in Isa::supported() {
             let cpu = Cpu::new(isa, 2);
-            let [out, lse, dq, dk, dv] = tensors.run(cpu, attention);
+            let [out, lse, dq, dk, dv, _] = tensors.run(cpu, attention);
             let packed = side_by_side([&tensors.q, &tensors.k, &tensors.v], width);
             let (mut o, mut l) = (vec![f32::NAN; out.len()], vec![f32::NAN; lse.len()]);
             forward(cpu, attention, Qkv::Packed(&packed), &mut o, &mut l);
@@ -64,14 +65,21 @@ fn packed_is_apart_side_by_side() {
     }
 }
 
-const NAMES: [&str; 5] = ["out", "lse", "dq", "dk", "dv"];
+const NAMES: [&str; 6] = ["out", "lse", "dq", "dk", "dv", "dbias"];
 
 fn self_attention(batch: usize, time: usize, heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape { batch, queries: time, keys: time, key_capacity: time, heads, kv_heads: heads, head_dim }
 }
 
 fn scaled(shape: AttentionShape, causal: bool) -> Attention<'static> {
-    Attention { shape, causal, reach: None, scale: 1.0 / (shape.head_dim as f32).sqrt(), spans: &[] }
+    Attention {
+        shape,
+        causal,
+        reach: None,
+        scale: 1.0 / (shape.head_dim as f32).sqrt(),
+        bias: &[],
+        spans: &[],
+    }
 }
 
 #[track_caller]
@@ -92,7 +100,8 @@ fn check_all(attention: Attention) {
         let of_keys = 1e-2 * (summands as f64).sqrt().max(2.0);
         // Slopes are products of what was rounded, rounded again: among so many normal numbers a few are far out.
         let of_queries = 4e-2;
-        let tolerances = [2e-2, 2e-2, of_queries, of_keys, of_keys];
+        let of_biases = 1e-2 * ((shape.batch * shape.queries) as f64).sqrt().max(4.0);
+        let tolerances = [2e-2, 2e-2, of_queries, of_keys, of_keys, of_biases];
         for (((name, found), wanted), tolerance) in NAMES.iter().zip(&mixed).zip(&plain).zip(tolerances) {
             assert_close(&format!("{isa} mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);
         }
@@ -162,6 +171,61 @@ fn windows_and_spans_hide_together() {
             Attention { spans: &spans, reach: Some(reach), ..scaled(self_attention(4, 200, 2, 16), causal) };
         check_all(attention);
     }
+}
+
+/// A bias for each head and distance.
+fn biases(shape: AttentionShape) -> Vec<f32> {
+    numbers(5, shape.heads * (shape.queries + shape.keys).saturating_sub(1))
+}
+
+#[test]
+fn biases_are_added_and_learn_by_distance() {
+    for causal in [false, true] {
+        for shape in [
+            self_attention(2, 64, 2, 32),
+            self_attention(1, 300, 1, 20),
+            AttentionShape { kv_heads: 2, ..self_attention(3, 70, 4, 64) },
+            AttentionShape { queries: 33, keys: 150, key_capacity: 151, ..self_attention(1, 0, 2, 24) },
+            AttentionShape { queries: 1, keys: 90, key_capacity: 100, ..self_attention(2, 0, 2, 64) },
+        ] {
+            let (bias, time) = (biases(shape), shape.keys);
+            let attention = Attention { bias: &bias, ..scaled(shape, causal) };
+            check_all(attention);
+            check_all(Attention { reach: Some(25), ..attention });
+            let spans = [time / 3..time, 0..time / 2, time..time];
+            check_all(Attention { spans: &spans[..shape.batch], ..attention });
+        }
+    }
+}
+
+#[test]
+fn a_bias_stands_for_its_distance() {
+    // Query 0 stands on key 1 and query 1 on key 2; keys lie 1 after their query, on it, and 1 or 2 before it.
+    let shape =
+        AttentionShape { batch: 1, queries: 2, keys: 3, key_capacity: 3, heads: 1, kv_heads: 1, head_dim: 1 };
+    let (q, k, v) = ([0.0; 2], [0.0; 3], [1.0, 10.0, 100.0]);
+    let far = f32::MIN / 4.0;
+    for (bias, wanted) in [
+        ([0.0, far, far, far], [100.0, 37.0]),
+        ([far, 0.0, far, far], [10.0, 100.0]),
+        ([far, far, 0.0, far], [1.0, 10.0]),
+        ([far, far, far, 0.0], [37.0, 1.0]),
+    ] {
+        for isa in Isa::supported() {
+            let (mut out, mut lse) = ([f32::NAN; 2], [f32::NAN; 2]);
+            let attention = Attention { bias: &bias, ..scaled(shape, false) };
+            forward(Cpu::new(isa, 1), attention, Qkv::Apart { q: &q, k: &k, v: &v }, &mut out, &mut lse);
+            let error = out.iter().zip(wanted).map(|(x, y)| (x - y).abs() / y).fold(0.0, f32::max);
+            assert!(error < 1e-6, "{isa}: {out:?} is not {wanted:?}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "7 biases, not [2, 3]")]
+fn there_is_a_bias_for_each_head_and_distance() {
+    let shape = self_attention(1, 2, 2, 4);
+    Tensors::new(shape).run(Cpu::detect(1), Attention { bias: &[0.0; 7], ..scaled(shape, false) });
 }
 
 #[test]
@@ -237,9 +301,10 @@ fn a_query_that_sees_no_key_gets_nothing_and_gives_nothing() {
 fn gradients_are_the_slopes_of_the_output() {
     let shape =
         AttentionShape { batch: 1, queries: 3, keys: 4, key_capacity: 4, heads: 2, kv_heads: 1, head_dim: 4 };
-    let attention = scaled(shape, true);
+    let bias = biases(shape);
+    let attention = Attention { bias: &bias, ..scaled(shape, true) };
     let tensors = Tensors::new(shape);
-    let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+    let loss = |q: &[f64], k: &[f64], v: &[f64], bias: &[f64]| -> f64 {
         let mut loss = 0.0;
         for head in 0..2 {
             for i in 0..3 {
@@ -249,7 +314,9 @@ fn gradients_are_the_slopes_of_the_output() {
                 let weights: Vec<f64> = (0..seen)
                     .map(|j| {
                         let score: f64 = q.iter().zip(&k[j * 4..]).map(|(q, k)| q * k).sum();
-                        (score * f64::from(attention.scale)).exp()
+                        let distance = 4 - 3 + i as isize - j as isize;
+                        let bias = bias[head * 6 + (3 - 1 + distance) as usize];
+                        (score * f64::from(attention.scale) + bias).exp()
                     })
                     .collect();
                 for (j, weight) in weights.iter().enumerate() {
@@ -260,16 +327,16 @@ fn gradients_are_the_slopes_of_the_output() {
         }
         loss
     };
-    let inputs = [wide(&tensors.q), wide(&tensors.k), wide(&tensors.v)];
+    let inputs = [wide(&tensors.q), wide(&tensors.k), wide(&tensors.v), wide(&bias)];
     for isa in Isa::supported() {
         let found = tensors.run(Cpu::new(isa, 1), attention);
-        for which in 0..3 {
+        for which in 0..4 {
             let wanted: Vec<f64> = (0..inputs[which].len())
                 .map(|index| {
                     let shifted = |step: f64| {
                         let mut inputs = inputs.clone();
                         inputs[which][index] += step;
-                        loss(&inputs[0], &inputs[1], &inputs[2])
+                        loss(&inputs[0], &inputs[1], &inputs[2], &inputs[3])
                     };
                     (shifted(1e-5) - shifted(-1e-5)) / 2e-5
                 })
@@ -283,7 +350,7 @@ fn gradients_are_the_slopes_of_the_output() {
 fn the_only_key_has_no_slope() {
     let shape = AttentionShape { keys: 1, key_capacity: 1, ..self_attention(1, 40, 1, 24) };
     let cpu = Cpu::detect(1).at(Precision::Mixed);
-    let [_, _, dq, dk, _] = Tensors::new(shape).run(cpu, scaled(shape, false));
+    let [_, _, dq, dk, ..] = Tensors::new(shape).run(cpu, scaled(shape, false));
     assert!(dq.iter().chain(&dk).all(|x| x.abs() < 1e-5));
 }
 
@@ -326,7 +393,8 @@ proptest! {
         let key_capacity = keys + spare;
         let shape = AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim };
         let spans = [0..end, begin..usize::MAX];
+        let bias = biases(shape);
         check_all(Attention { reach, ..scaled(shape, causal) });
-        check_all(Attention { reach, spans: &spans[..batch], ..scaled(shape, causal) });
+        check_all(Attention { reach, spans: &spans[..batch], bias: &bias, ..scaled(shape, causal) });
     }
 }

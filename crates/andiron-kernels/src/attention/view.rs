@@ -18,6 +18,9 @@ pub(super) struct HeadView {
     /// That of the first query.
     pub(super) sight: Sight,
     pub(super) scale: f32,
+    /// What is added to the score of the first query and the first key; for query `i` and key `j` it lies `i - j` behind.
+    /// Null if nothing is added.
+    pub(super) bias: *const f32,
 }
 
 impl HeadView {
@@ -27,13 +30,27 @@ impl HeadView {
         self.sight.later(i).among(self.keys)
     }
 
+    /// What is added to the score of query `i` and key `j`.
+    ///
+    /// # Safety
+    /// There are so many, and the view is readable.
+    pub(super) unsafe fn bias_of(&self, i: usize, j: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        if self.bias.is_null() { 0.0 } else { unsafe { *self.bias.wrapping_add(i).wrapping_sub(j) } }
+    }
+
     /// At most `most` queries from `start` on, with their keys from a multiple of `multiple` on.
     #[inline(always)]
     pub(super) fn block(&self, start: usize, most: usize, multiple: usize) -> Block {
         let queries = most.min(self.queries - start);
         let first = self.seen_by(start).start / multiple * multiple;
         let keys = self.seen_by(start + queries - 1).end - first;
-        Block { start, queries, first, keys, sight: self.sight.later(start).behind(first) }
+        let sight = self.sight.later(start).behind(first);
+        let bias = match self.bias.is_null() {
+            true => self.bias,
+            false => self.bias.wrapping_add(start).wrapping_sub(first),
+        };
+        Block { start, queries, first, keys, sight, bias }
     }
 }
 
@@ -80,6 +97,8 @@ pub(super) struct Block {
     pub(super) keys: usize,
     /// That of the first query, from the block's first key on.
     pub(super) sight: Sight,
+    /// As in [`HeadView`], of the block's first query and key.
+    pub(super) bias: *const f32,
 }
 
 impl Block {
@@ -99,7 +118,9 @@ pub(super) struct BackwardView {
     pub(super) lse: *const f32,
     pub(super) dout: *const f32,
     pub(super) dq: *mut f32,
-    /// Added to, as is `dv`.
+    /// Added to, as are `dv` and `dbias`.
     pub(super) dk: *mut f32,
     pub(super) dv: *mut f32,
+    /// Laid out like the bias of the head; null if there is none.
+    pub(super) dbias: *mut f32,
 }

@@ -2,6 +2,8 @@
 //!
 //! Tensors that are not f32 take the composed path.
 
+use std::borrow::Cow;
+
 use andiron_kernels::activation;
 use andiron_kernels::adamw::AdamW;
 use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved, AttentionShape, Qkv};
@@ -379,60 +381,67 @@ pub(super) fn rotate<B: HostTensors>(
 }
 
 impl AttentionOptions {
-    fn attention(&self, shape: AttentionShape) -> Attention<'_> {
+    fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
         let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
-        Attention { shape, causal: self.causal, reach: self.reach, scale: self.scale, spans }
+        Attention { shape, causal: self.causal, reach: self.reach, scale: self.scale, bias, spans }
     }
 }
 
 fn attention<'a, B: HostTensors>(
     q: &FloatTensor<B>,
     k: &FloatTensor<B>,
+    bias: &'a [f32],
     options: &'a AttentionOptions,
 ) -> Attention<'a> {
     let [batch, queries, heads, head_dim] = q.shape().dims();
     let [_, key_capacity, kv_heads, _] = k.shape().dims();
     let shape =
         AttentionShape { batch, queries, keys: options.n_keys, key_capacity, heads, kv_heads, head_dim };
-    options.attention(shape)
+    options.attention(shape, bias)
 }
 
+/// `tensors`: queries, keys, values. `bias` is that of each head and distance.
 pub(super) fn attention_with_lse<B: HostTensors>(
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
-    options: AttentionOptions,
-    precision: Precision,
+    tensors: [FloatTensor<B>; 3],
+    bias: Option<FloatTensor<B>>,
+    (options, precision): (AttentionOptions, Precision),
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    if !are_f32::<B>(&[&q, &k, &v]) {
-        return composed::attention_with_lse::<B>(q, k, v, options);
+    if !tensors.iter().chain(&bias).all(|tensor| tensor.dtype() == DType::F32) {
+        return composed::attention_with_lse::<B>(tensors, bias, options);
     }
+    let [q, k, v] = tensors;
+    let bias = bias.as_ref().map_or(Cow::Borrowed(&[][..]), |bias| B::floats(bias));
     let [b, t, h, _] = q.shape().dims();
     let (mut out, mut lse) = (output(q.shape().num_elements()), output(b * h * t));
     let qkv = Qkv::Apart { q: &B::floats(&q), k: &B::floats(&k), v: &B::floats(&v) };
-    attention::forward(cpu().at(precision), attention::<B>(&q, &k, &options), qkv, &mut out, &mut lse);
+    let attention = attention::<B>(&q, &k, &bias, &options);
+    attention::forward(cpu().at(precision), attention, qkv, &mut out, &mut lse);
     (B::from_vec(out, &q.shape()), B::from_vec(lse, &[b, h, t]))
 }
 
-/// `tensors`: queries, keys, values, output, log denominators, gradient of the output.
+/// `tensors`: queries, keys, values, output, log denominators, gradient of the output. Beside the gradients of the first
+/// three, that of the bias if there is one.
 pub(super) fn attention_backward<B: HostTensors>(
     tensors: [FloatTensor<B>; 6],
+    bias: Option<FloatTensor<B>>,
     (options, precision): (AttentionOptions, Precision),
-) -> Three<B> {
-    if !tensors.iter().all(|tensor| tensor.dtype() == DType::F32) {
-        return composed::attention_backward::<B>(tensors, options);
+) -> (Three<B>, Option<FloatTensor<B>>) {
+    if !tensors.iter().chain(&bias).all(|tensor| tensor.dtype() == DType::F32) {
+        return composed::attention_backward::<B>(tensors, bias, options);
     }
     let [q, k, v, out, lse, dout] = &tensors;
-    let attention = attention::<B>(q, k, &options);
+    let biases = bias.as_ref().map_or(Cow::Borrowed(&[][..]), |bias| B::floats(bias));
+    let attention = attention::<B>(q, k, &biases, &options);
     let shape = attention.shape;
     assert_eq!(shape.keys, shape.key_capacity, "gradients flow only through keys without spare capacity");
     let qkv = Qkv::Apart { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
     let saved = AttentionSaved { out: &B::floats(out), lse: &B::floats(lse) };
     let like = |tensor: &FloatTensor<B>| output(tensor.shape().num_elements());
-    let (mut dq, mut dk, mut dv) = (like(q), like(k), like(v));
-    let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv };
+    let (mut dq, mut dk, mut dv, mut dbias) = (like(q), like(k), like(v), output(biases.len()));
+    let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
     attention::backward(cpu().at(precision), attention, qkv, (saved, &B::floats(dout)), grads);
-    (B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape()))
+    let dbias = bias.as_ref().map(|bias| B::from_vec(dbias, &bias.shape()));
+    ((B::from_vec(dq, &q.shape()), B::from_vec(dk, &k.shape()), B::from_vec(dv, &v.shape())), dbias)
 }
 
 fn packed<'a, B: HostTensors>(
@@ -444,7 +453,7 @@ fn packed<'a, B: HostTensors>(
     let head_dim = width / 3 / heads;
     let shape =
         AttentionShape { batch, queries: t, keys: t, key_capacity: t, heads, kv_heads: heads, head_dim };
-    options.attention(shape)
+    options.attention(shape, &[])
 }
 
 pub(super) fn attention_packed_with_lse<B: HostTensors>(

@@ -198,7 +198,7 @@ macro_rules! host_ops {
                 precision: Precision,
             ) -> (Float, Float) {
                 let _time = OpKind::Attention.timer();
-                kernels::attention_with_lse::<Self>(q, k, v, options, precision)
+                kernels::attention_with_lse::<Self>([q, k, v], None, (options, precision))
             }
 
             fn attention_backward(
@@ -211,7 +211,35 @@ macro_rules! host_ops {
                 how: (AttentionOptions, Precision),
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Attention.timer();
-                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], how)
+                kernels::attention_backward::<Self>([q, k, v, out, lse, dout], None, how).0
+            }
+
+            fn attention_biased_with_lse(
+                q: Float,
+                k: Float,
+                v: Float,
+                bias: Float,
+                options: AttentionOptions,
+                precision: Precision,
+            ) -> (Float, Float) {
+                let _time = OpKind::Attention.timer();
+                kernels::attention_with_lse::<Self>([q, k, v], Some(bias), (options, precision))
+            }
+
+            fn attention_biased_backward(
+                q: Float,
+                k: Float,
+                v: Float,
+                bias: Float,
+                out: Float,
+                lse: Float,
+                dout: Float,
+                how: (AttentionOptions, Precision),
+            ) -> (Float, Float, Float, Float) {
+                let _time = OpKind::Attention.timer();
+                let tensors = [q, k, v, out, lse, dout];
+                let ((dq, dk, dv), dbias) = kernels::attention_backward::<Self>(tensors, Some(bias), how);
+                (dq, dk, dv, dbias.expect("a bias has a gradient"))
             }
 
             fn attention_packed_with_lse(

@@ -7,6 +7,7 @@ use andiron_core::linear::LinearConfig;
 use andiron_core::norm::RmsNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::relative::RelativeBias;
+use andiron_core::precision::{Precision, with_precision};
 use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
@@ -106,9 +107,9 @@ impl EncoderDecoder for T5 {
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let s = ids_bs.dims()[1];
         let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout);
-        let bias_bhts = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
+        let bias_hr = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
         for (index, EncoderBlock { layer }) in self.encoder.block.iter().enumerate() {
-            let scoring = Scoring { bias_bhts: bias_bhts.clone(), ..Scoring::new(1.0, Sight::ALL) };
+            let scoring = Scoring { bias_hr: bias_hr.clone(), ..Scoring::new(1.0, Sight::ALL) };
             x_bsd = layer.0.forward(x_bsd, index, scoring, cx);
             x_bsd = layer.1.forward(x_bsd, cx);
         }
@@ -128,9 +129,9 @@ impl EncoderDecoder for T5 {
     fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout);
-        let bias_bhts = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
+        let bias_hr = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
         for (index, DecoderBlock { layer }) in self.decoder.block.iter().enumerate() {
-            let scoring = Scoring { bias_bhts: bias_bhts.clone(), ..Scoring::new(1.0, Sight::PAST) };
+            let scoring = Scoring { bias_hr: bias_hr.clone(), ..Scoring::new(1.0, Sight::PAST) };
             x_btd = layer.0.forward(x_btd, index, scoring, cx);
             x_btd = layer.1.forward(x_btd, memory, index, cx);
             x_btd = layer.2.forward(x_btd, cx);
@@ -158,7 +159,7 @@ impl EncoderDecoder for T5 {
 
 impl SelfAttention {
     /// What this block and those after it add to scores, if it has the table.
-    fn bias(&self, t: usize, s: usize) -> Option<Tensor<4>> {
+    fn bias(&self, t: usize, s: usize) -> Option<Tensor<2>> {
         self.self_attention_.relative_attention_bias.as_ref().map(|bias| bias.forward(t, s))
     }
 
@@ -168,7 +169,9 @@ impl SelfAttention {
         let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
         let past = cx.past(layer, k_bthk, v_bthk);
-        let attended = attend(q_bthk, past, Scoring { dropout: attention.dropout, ..scoring }, cx);
+        let scoring = Scoring { dropout: attention.dropout, ..scoring };
+        // Scores are not divided by the root of a head's width: rounded factors would move them further than elsewhere.
+        let attended = with_precision(Precision::F32, || attend(q_bthk, past, scoring, cx));
         ops::residual(x_btd, attention.output(attended, cx))
     }
 }

@@ -1,0 +1,133 @@
+//! From a number for each distance to one for each query and key, and back.
+//!
+//! Both go by cutting one long row anew, so that backends neither look up nor scatter: where a row of `n` numbers is
+//! followed by itself, with one number between them, every `n` numbers begin one number earlier in it.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice};
+
+/// `[heads, t + s − 1]`, of which number `s − 1 + i − j` is for query `i` and key `j` → `[1, heads, t, s]`.
+pub(super) fn spread<B: Backend>(bias: FloatTensor<B>, t: usize, s: usize) -> FloatTensor<B> {
+    let ([h, _], n) = (bias.shape().dims(), t + s - 1);
+    // As a key goes on, so do the numbers.
+    let forward = B::float_flip(bias, &[1]);
+    let between = B::float_slice(forward.clone(), &[range(0, h), range(0, 1)]);
+    let row = B::float_reshape(B::float_cat(vec![forward, between], 1), Shape::new([h, 1, n + 1]));
+    let rows = B::float_expand(row, Shape::new([h, t, n + 1]));
+    let long = B::float_reshape(rows, Shape::new([h, t * (n + 1)]));
+    let cut = B::float_slice(long, &[range(0, h), range(0, t * n)]);
+    let cut = B::float_reshape(cut, Shape::new([h, t, n]));
+    let of_pairs = B::float_slice(cut, &[range(0, h), range(0, t), range(t - 1, n)]);
+    B::float_reshape(of_pairs, Shape::new([1, h, t, s]))
+}
+
+/// The sums of `[heads, t, s]` over the queries and keys of each distance, laid out as for [`spread`].
+pub(super) fn gathered<B: Backend>(of_pairs: FloatTensor<B>) -> FloatTensor<B> {
+    let [h, t, s] = of_pairs.shape().dims();
+    let (n, device, dtype) = (t + s - 1, of_pairs.device(), of_pairs.dtype().into());
+    let zeros = |shape: Shape| B::float_zeros(shape, &device, dtype);
+    let cut = match t {
+        1 => of_pairs,
+        _ => B::float_cat(vec![zeros(Shape::new([h, t, t - 1])), of_pairs], 2),
+    };
+    let long = B::float_reshape(cut, Shape::new([h, t * n]));
+    let long = B::float_cat(vec![long, zeros(Shape::new([h, t]))], 1);
+    let rows = B::float_reshape(long, Shape::new([h, t, n + 1]));
+    let row = B::float_reshape(B::float_sum_dim(rows, 1), Shape::new([h, n + 1]));
+    B::float_flip(B::float_slice(row, &[range(0, h), range(0, n)]), &[1])
+}
+
+fn range(from: usize, to: usize) -> Slice {
+    Slice::new(from as isize, Some(to as isize), 1)
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use burn::backend::Scalar;
+    use burn::backend::ops::FloatTensorOps;
+    use burn::tensor::{Tensor, TensorData};
+
+    use super::*;
+    use crate::DeviceSpec;
+    use crate::Rows;
+    use crate::ops::{AttentionOptions, Dispatch, FusedOps, Precision, composed};
+
+    fn tensor<const D: usize>(shape: [usize; D]) -> (Vec<f32>, FloatTensor<Dispatch>) {
+        let device =
+            DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).expect("tests are built with ndarray");
+        let values: Vec<f32> = (0..shape.iter().product()).map(|at: usize| (at * 7 % 31) as f32).collect();
+        let tensor = Tensor::<D>::from_data(TensorData::new(values.clone(), shape), &device);
+        (values, tensor.into_dispatch())
+    }
+
+    fn floats<const D: usize>(tensor: FloatTensor<Dispatch>) -> Vec<f32> {
+        Tensor::<D>::from_dispatch(tensor).into_data().try_into_vec().expect("f32")
+    }
+
+    #[track_caller]
+    fn assert_close<const D: usize>(found: FloatTensor<Dispatch>, wanted: FloatTensor<Dispatch>) {
+        for (x, y) in floats::<D>(found).into_iter().zip(floats::<D>(wanted)) {
+            assert!((x - y).abs() <= 1e-4 * (1.0 + y.abs()), "{x} is not {y}");
+        }
+    }
+
+    #[test]
+    fn composed_biases_and_windows_are_those_of_the_kernels() {
+        let (b, t, s, h, k) = (2, 5, 9, 4, 8);
+        let [q, dout] =
+            [31.0, 17.0].map(|by| Dispatch::float_div_scalar(tensor([b, t, h, k]).1, Scalar::Float(by)));
+        let [keys, values] =
+            [23.0, 40.0].map(|by| Dispatch::float_div_scalar(tensor([b, s, h / 2, k]).1, Scalar::Float(by)));
+        let bias = Dispatch::float_div_scalar(tensor([h, t + s - 1]).1, Scalar::Float(10.0));
+        for (causal, reach) in [(false, None), (true, Some(6)), (false, Some(6))] {
+            let options = AttentionOptions {
+                scale: 0.3,
+                causal,
+                reach,
+                n_keys: s,
+                rows: Some(Rows::padded_right([s, s - 2])),
+            };
+            let how = (options.clone(), Precision::F32);
+            let qkv = [q.clone(), keys.clone(), values.clone()];
+            let (out, lse) =
+                composed::attention_with_lse::<Dispatch>(qkv, Some(bias.clone()), options.clone());
+            let (q, keys, values, bias) = (q.clone(), keys.clone(), values.clone(), bias.clone());
+            let (fused_out, fused_lse) = Dispatch::attention_biased_with_lse(
+                q.clone(),
+                keys.clone(),
+                values.clone(),
+                bias.clone(),
+                options.clone(),
+                Precision::F32,
+            );
+            assert_close::<4>(out.clone(), fused_out);
+            assert_close::<3>(lse.clone(), fused_lse);
+            let tensors = [q.clone(), keys.clone(), values.clone(), out.clone(), lse.clone(), dout.clone()];
+            let ((dq, dk, dv), dbias) =
+                composed::attention_backward::<Dispatch>(tensors, Some(bias.clone()), options);
+            let (fused_dq, fused_dk, fused_dv, fused_dbias) =
+                Dispatch::attention_biased_backward(q, keys, values, bias, out, lse, dout.clone(), how);
+            for (found, wanted) in [(dq, fused_dq), (dk, fused_dk), (dv, fused_dv)] {
+                assert_close::<4>(found, wanted);
+            }
+            assert_close::<2>(dbias.expect("there is a bias"), fused_dbias);
+        }
+    }
+
+    #[test]
+    fn every_pair_gets_the_number_of_its_distance_and_gives_it_back() {
+        for (h, t, s) in [(1, 1, 1), (2, 1, 5), (1, 4, 4), (3, 2, 7), (2, 7, 9)] {
+            let n = t + s - 1;
+            let pairs = || (0..h * t * s).map(|at| (at / (t * s), at / s % t, at % s));
+            let distance = |(head, i, j): (usize, usize, usize)| head * n + s - 1 + i - j;
+            let (values, bias) = tensor([h, n]);
+            let expected: Vec<f32> = pairs().map(|pair| values[distance(pair)]).collect();
+            assert_eq!(floats::<4>(spread::<Dispatch>(bias, t, s)), expected);
+            let (values, of_pairs) = tensor([h, t, s]);
+            let mut expected = vec![0.0; h * n];
+            pairs().zip(values).for_each(|(pair, value)| expected[distance(pair)] += value);
+            assert_eq!(floats::<2>(gathered::<Dispatch>(of_pairs)), expected);
+        }
+    }
+}
