@@ -51,6 +51,18 @@ impl LayerNorm {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
+
+    /// The same at the head of a branch, past which `x` is carried into [`ops::residual`]: see
+    /// [`ops::layer_norm_of_branch`].
+    ///
+    /// # Shape
+    /// `[.., d_model]` → the same.
+    ///
+    /// # Panics
+    /// If the last axis is not `d_model`; in the backward pass, if `x` was not carried past.
+    pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::layer_norm_of_branch(x, self.weight.val(), self.bias.val(), self.eps)
+    }
 }
 
 /// Sizes of an [`RmsNorm`].
@@ -98,10 +110,25 @@ impl RmsNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gain = match self.unit_offset {
+        ops::rms_norm(x, self.gain(), self.eps)
+    }
+
+    /// The same at the head of a branch, past which `x` is carried into [`ops::residual`]: see
+    /// [`ops::rms_norm_of_branch`].
+    ///
+    /// # Shape
+    /// `[.., d_model]` → the same.
+    ///
+    /// # Panics
+    /// If the last axis is not `d_model`; in the backward pass, if `x` was not carried past.
+    pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::rms_norm_of_branch(x, self.gain(), self.eps)
+    }
+
+    fn gain(&self) -> Tensor<1> {
+        match self.unit_offset {
             true => self.weight.val() + 1.0,
             false => self.weight.val(),
-        };
-        ops::rms_norm(x, gain, self.eps)
+        }
     }
 }

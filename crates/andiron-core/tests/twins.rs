@@ -174,6 +174,43 @@ fn rms_norm() {
 }
 
 #[test]
+fn norms_at_the_head_of_a_branch() {
+    // `x` is a leaf in the first two, and made by an operation in the others.
+    let forms: [(&str, fn(Tensor<2>) -> Tensor<2>); 2] = [("leaf", |x| x), ("made", |x| x * 2.0)];
+    for (name, made) in forms {
+        check(
+            &format!("layer norm of a branch, {name}"),
+            [[3, 20], [1, 20], [1, 20]],
+            |[x, gain, offset]| {
+                let x = made(x).reshape([1, 3, 20]);
+                let (gain, offset) = (gain.reshape([20]), offset.reshape([20]));
+                let branch = ops::layer_norm_of_branch(x.clone(), gain, offset, 1e-5);
+                ops::residual(x, branch).reshape([3, 20])
+            },
+            |[x, gain, offset]| {
+                let x = made(x);
+                let normed = ops::layer_norm(x.clone(), gain.reshape([20]), offset.reshape([20]), 1e-5);
+                x + normed
+            },
+        );
+        check(
+            &format!("RMS norm of a branch, {name}"),
+            [[3, 20], [1, 20]],
+            |[x, gain]| {
+                let x = made(x);
+                let branch = ops::rms_norm_of_branch(x.clone(), gain.reshape([20]), 1e-5);
+                ops::residual(x, ops::activate(branch, Activation::Silu))
+            },
+            |[x, gain]| {
+                let x = made(x);
+                let normed = ops::rms_norm(x.clone(), gain.reshape([20]), 1e-5);
+                x + normed.clone() / ((-normed).exp() + 1.0)
+            },
+        );
+    }
+}
+
+#[test]
 fn silu_and_relu() {
     check("silu", [[7, 19]], |[x]| ops::activate(x, Activation::Silu), |[x]| x.clone() / ((-x).exp() + 1.0));
     check("relu", [[7, 19]], |[x]| ops::activate(x, Activation::Relu), |[x]| (x.clone() + x.abs()) * 0.5);

@@ -50,6 +50,8 @@ pub struct LayerNormSaved<'a> {
 pub struct LayerNormGrads<'a> {
     /// `[rows, width]`.
     pub dx: &'a mut [f32],
+    /// Adds to what is in `dx` instead of replacing it.
+    pub accumulate: bool,
     /// `[width]`.
     pub dgamma: &'a mut [f32],
     /// `[width]`.
@@ -72,6 +74,8 @@ pub struct RmsNormSaved<'a> {
 pub struct RmsNormGrads<'a> {
     /// `[rows, width]`.
     pub dx: &'a mut [f32],
+    /// Adds to what is in `dx` instead of replacing it.
+    pub accumulate: bool,
     /// `[width]`.
     pub dgamma: &'a mut [f32],
 }
@@ -118,7 +122,8 @@ pub fn rms_norm(cpu: Cpu, params: NormParams, x: &[f32], y: &mut [f32], rstd: &m
 /// If the lengths do not agree.
 pub fn rms_norm_backward(cpu: Cpu, saved: RmsNormSaved, dy: &[f32], grads: RmsNormGrads) {
     let saved = LayerNormSaved { x: saved.x, gamma: saved.gamma, mean: &[], rstd: saved.rstd };
-    let grads = LayerNormGrads { dx: grads.dx, dgamma: grads.dgamma, dbeta: &mut [] };
+    let RmsNormGrads { dx, accumulate, dgamma } = grads;
+    let grads = LayerNormGrads { dx, accumulate, dgamma, dbeta: &mut [] };
     backward::<false>(cpu, saved, dy, grads);
 }
 
@@ -136,6 +141,7 @@ struct BackwardRows<'a> {
     saved: LayerNormSaved<'a>,
     dy: &'a [f32],
     dx: &'a mut [f32],
+    accumulate: bool,
     /// Added to.
     dgamma: &'a mut [f32],
     /// Added to.
@@ -166,7 +172,7 @@ fn forward<const CENTRED: bool>(
 
 fn backward<const CENTRED: bool>(cpu: Cpu, saved: LayerNormSaved, dy: &[f32], grads: LayerNormGrads) {
     let (width, rows) = (saved.gamma.len(), saved.rstd.len());
-    let LayerNormGrads { dx, dgamma, dbeta } = grads;
+    let LayerNormGrads { dx, accumulate, dgamma, dbeta } = grads;
     assert_eq!(saved.x.len(), rows * width, "x is not {rows} rows of {width}");
     assert!(dy.len() == rows * width && dx.len() == rows * width, "dy or dx is not as long as x");
     assert_eq!(dgamma.len(), width, "dgamma is not as long as gamma");
@@ -192,7 +198,7 @@ fn backward<const CENTRED: bool>(cpu: Cpu, saved: LayerNormSaved, dy: &[f32], gr
                     mean: if CENTRED { &saved.mean[part.clone()] } else { &[] },
                     rstd: &saved.rstd[part],
                 };
-                let rows = BackwardRows { saved, dy: &dy[elements], dx, dgamma, dbeta };
+                let rows = BackwardRows { saved, dy: &dy[elements], dx, accumulate, dgamma, dbeta };
                 if CENTRED { centred_backward(cpu.isa, rows) } else { uncentred_backward(cpu.isa, rows) }
             }
         });
@@ -237,7 +243,7 @@ fn plain<const CENTRED: bool>(rows: Rows) {
 /// The chain rule, in f64: with `g = gamma dy` and `z = (x - mean) rstd`,
 /// `dx = rstd (g - mean(g) - z mean(g z))`; without centring the middle term is absent.
 fn plain_backward<const CENTRED: bool>(rows: BackwardRows) {
-    let BackwardRows { saved, dy, dx, dgamma, dbeta } = rows;
+    let BackwardRows { saved, dy, dx, accumulate, dgamma, dbeta } = rows;
     let width = saved.gamma.len();
     for (i, rstd) in saved.rstd.iter().enumerate() {
         let rstd = f64::from(*rstd);
@@ -248,7 +254,8 @@ fn plain_backward<const CENTRED: bool>(rows: BackwardRows) {
         let mean_g = if CENTRED { (0..width).map(g).sum::<f64>() / width as f64 } else { 0.0 };
         let mean_gz = (0..width).map(|j| g(j) * z(j)).sum::<f64>() / width as f64;
         for (j, dx) in dx[i * width..][..width].iter_mut().enumerate() {
-            *dx = (rstd * (g(j) - mean_g - z(j) * mean_gz)) as f32;
+            let old = if accumulate { f64::from(*dx) } else { 0.0 };
+            *dx = (old + rstd * (g(j) - mean_g - z(j) * mean_gz)) as f32;
             dgamma[j] += (f64::from(dy[j]) * z(j)) as f32;
             dbeta[j] += dy[j];
         }
@@ -297,7 +304,7 @@ fn vector<S: Simd, const CENTRED: bool>(s: S, rows: Rows) {
 
 #[inline(always)]
 fn vector_backward<S: Simd, const CENTRED: bool>(s: S, rows: BackwardRows) {
-    let BackwardRows { saved, dy, dx, dgamma, dbeta } = rows;
+    let BackwardRows { saved, dy, dx, accumulate, dgamma, dbeta } = rows;
     let gamma = saved.gamma;
     let width = gamma.len();
     let whole = width / S::LANES * S::LANES;
@@ -332,9 +339,13 @@ fn vector_backward<S: Simd, const CENTRED: bool>(s: S, rows: BackwardRows) {
         for j in (0..whole).step_by(S::LANES) {
             let z = s.mul(s.sub(s.load(&x[j..]), centre), scale);
             let g = s.mul(s.load(&dy[j..]), s.load(&gamma[j..]));
-            s.store(&mut dx[j..], s.mul(scale, s.fma(z, mean_gz, s.sub(g, mean_g))));
+            let dx = &mut dx[j..];
+            let old = if accumulate { s.load(dx) } else { s.splat(0.0) };
+            s.store(dx, s.fma(scale, s.fma(z, mean_gz, s.sub(g, mean_g)), old));
         }
-        s.store_part(&mut dx[whole..], s.mul(scale, s.fma(last_z, mean_gz, s.sub(last_g, mean_g))));
+        let dx = &mut dx[whole..];
+        let old = if accumulate { s.load_part(dx) } else { s.splat(0.0) };
+        s.store_part(dx, s.fma(scale, s.fma(last_z, mean_gz, s.sub(last_g, mean_g)), old));
     }
 }
 
@@ -355,18 +366,23 @@ mod tests {
         let (mut y, mut mean, mut rstd) = (dirty(rows * width), dirty(rows), dirty(rows));
         let (mut dx, mut dgamma, mut dbeta) = (dirty(rows * width), dirty(width), dirty(width));
         let gamma = &gamma[..];
+        let mut more = numbers(5, rows * width);
         if centred {
             let params = NormParams { gamma, beta: Some(&beta), eps: 1e-5 };
             layer_norm(cpu, params, &x, LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd });
             let saved = LayerNormSaved { x: &x, gamma, mean: &mean, rstd: &rstd };
-            let grads = LayerNormGrads { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta };
-            layer_norm_backward(cpu, saved, &dy, grads);
-            vec![y, mean, rstd, dx, dgamma, dbeta]
+            for (dx, accumulate) in [(&mut dx, false), (&mut more, true)] {
+                let (dgamma, dbeta) = (&mut dgamma, &mut dbeta);
+                layer_norm_backward(cpu, saved, &dy, LayerNormGrads { dx, accumulate, dgamma, dbeta });
+            }
+            vec![y, mean, rstd, dx, dgamma, dbeta, more]
         } else {
             rms_norm(cpu, NormParams { gamma, beta: None, eps: 1e-5 }, &x, &mut y, &mut rstd);
             let saved = RmsNormSaved { x: &x, gamma, rstd: &rstd };
-            rms_norm_backward(cpu, saved, &dy, RmsNormGrads { dx: &mut dx, dgamma: &mut dgamma });
-            vec![y, rstd, dx, dgamma]
+            for (dx, accumulate) in [(&mut dx, false), (&mut more, true)] {
+                rms_norm_backward(cpu, saved, &dy, RmsNormGrads { dx, accumulate, dgamma: &mut dgamma });
+            }
+            vec![y, rstd, dx, dgamma, more]
         }
     }
 

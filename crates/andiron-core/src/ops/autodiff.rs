@@ -18,6 +18,17 @@ macro_rules! give {
     };
 }
 
+/// The gradient of a parent so far, taken out: it is there if the parent is `carried` past an operation into a later
+/// one, whose turn has come before. Of a leaf it stays where it is.
+macro_rules! past {
+    ($grads:expr, $parent:expr, $carried:expr) => {
+        match $parent {
+            Some(parent) if $carried && !parent.parents.is_empty() => Some($grads.consume::<B>(parent)),
+            _ => None,
+        }
+    };
+}
+
 /// Backward of an affine map with (3 parents) or without (2 parents) a bias.
 #[derive(Debug)]
 struct Affine;
@@ -85,9 +96,12 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         gain: FloatTensor<Self>,
         offset: FloatTensor<Self>,
         eps: f64,
+        carried: bool,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
-        struct LayerNorm;
+        struct LayerNorm {
+            carried: bool,
+        }
 
         impl<B: FusedOps> Backward<B, 3> for LayerNorm {
             /// Input, gain, mean, reciprocal standard deviation.
@@ -96,7 +110,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let dy = grads.consume::<B>(&ops.node);
                 let [x, gain, mean, rstd] = ops.state;
-                let (dx, dgain, doffset) = B::layer_norm_backward(x, gain, mean, rstd, dy);
+                let (dx, dgain, doffset) = match past!(grads, &ops.parents[0], self.carried) {
+                    Some(past) => B::layer_norm_backward_onto(x, gain, mean, rstd, dy, past),
+                    None => B::layer_norm_backward(x, gain, mean, rstd, dy),
+                };
                 let [x, gain, offset] = ops.parents;
                 give!(grads, x, dx);
                 give!(grads, gain, dgain);
@@ -106,18 +123,25 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
         let nodes = [x.node(), gain.node(), offset.node()];
         let (x, gain, offset) = (x.into_primitive(), gain.into_primitive(), offset.into_primitive());
-        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+        match (LayerNorm { carried }).prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (y, mean, rstd) = B::layer_norm_with_moments(x.clone(), gain.clone(), offset, eps);
                 prep.finish([x, gain, mean, rstd], y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::layer_norm_rows(x, gain, offset, eps)),
+            OpsKind::UnTracked(prep) => prep.finish(B::layer_norm_rows(x, gain, offset, eps, carried)),
         }
     }
 
-    fn rms_norm_rows(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+    fn rms_norm_rows(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> FloatTensor<Self> {
         #[derive(Debug)]
-        struct RmsNorm;
+        struct RmsNorm {
+            carried: bool,
+        }
 
         impl<B: FusedOps> Backward<B, 2> for RmsNorm {
             /// Input, gain, reciprocal root of the mean square.
@@ -126,7 +150,10 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let dy = grads.consume::<B>(&ops.node);
                 let [x, gain, rstd] = ops.state;
-                let (dx, dgain) = B::rms_norm_backward(x, gain, rstd, dy);
+                let (dx, dgain) = match past!(grads, &ops.parents[0], self.carried) {
+                    Some(past) => B::rms_norm_backward_onto(x, gain, rstd, dy, past),
+                    None => B::rms_norm_backward(x, gain, rstd, dy),
+                };
                 let [x, gain] = ops.parents;
                 give!(grads, x, dx);
                 give!(grads, gain, dgain);
@@ -135,12 +162,12 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
 
         let nodes = [x.node(), gain.node()];
         let (x, gain) = (x.into_primitive(), gain.into_primitive());
-        match RmsNorm.prepare::<C>(nodes).compute_bound().stateful() {
+        match (RmsNorm { carried }).prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let (y, rstd) = B::rms_norm_with_rstd(x.clone(), gain.clone(), eps);
                 prep.finish([x, gain, rstd], y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_rows(x, gain, eps)),
+            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_rows(x, gain, eps, carried)),
         }
     }
 

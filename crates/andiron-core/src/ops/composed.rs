@@ -60,20 +60,29 @@ pub(super) fn column_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     reshape::<B>(B::float_sum_dim(x, 0), [width])
 }
 
+/// The last axis as rows, `[n, d]`.
+fn rows<B: Backend>(x: FloatTensor<B>) -> (FloatTensor<B>, [usize; 2]) {
+    let shape = x.shape();
+    let d = shape[shape.num_dims() - 1];
+    let n = shape.num_elements() / d.max(1);
+    (reshape::<B>(x, [n, d]), [n, d])
+}
+
 pub(super) fn layer_norm_with_moments<B: Backend>(
     x: FloatTensor<B>,
     gain: FloatTensor<B>,
     offset: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let [n, d] = x.shape().dims();
+    let shape = x.shape();
+    let (x, [n, d]) = rows::<B>(x);
     let mean = B::float_mean_dim(x.clone(), 1);
     let centred = B::float_sub(x, mean.clone());
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
     let rstd = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, scalar(eps))));
     let scaled = B::float_mul(B::float_mul(centred, rstd.clone()), reshape::<B>(gain, [1, d]));
     let y = B::float_add(scaled, reshape::<B>(offset, [1, d]));
-    (y, reshape::<B>(mean, [n]), reshape::<B>(rstd, [n]))
+    (B::float_reshape(y, shape), reshape::<B>(mean, [n]), reshape::<B>(rstd, [n]))
 }
 
 pub(super) fn layer_norm_backward<B: Backend>(
@@ -83,7 +92,8 @@ pub(super) fn layer_norm_backward<B: Backend>(
     rstd: FloatTensor<B>,
     dy: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let [n, d] = x.shape().dims();
+    let shape = x.shape();
+    let ((x, [n, d]), (dy, _)) = (rows::<B>(x), rows::<B>(dy));
     let (mean, rstd) = (reshape::<B>(mean, [n, 1]), reshape::<B>(rstd, [n, 1]));
     let normal = B::float_mul(B::float_sub(x, mean), rstd.clone());
     let dgain = column_sum::<B>(B::float_mul(dy.clone(), normal.clone()));
@@ -92,7 +102,7 @@ pub(super) fn layer_norm_backward<B: Backend>(
     let along = B::float_mean_dim(B::float_mul(dnormal.clone(), normal.clone()), 1);
     let centred = B::float_sub(dnormal.clone(), B::float_mean_dim(dnormal, 1));
     let dx = B::float_mul(B::float_sub(centred, B::float_mul(normal, along)), rstd);
-    (dx, dgain, doffset)
+    (B::float_reshape(dx, shape), dgain, doffset)
 }
 
 pub(super) fn rms_norm_with_rstd<B: Backend>(
@@ -100,11 +110,12 @@ pub(super) fn rms_norm_with_rstd<B: Backend>(
     gain: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [n, d] = x.shape().dims();
+    let shape = x.shape();
+    let (x, [n, d]) = rows::<B>(x);
     let square = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1);
     let rstd = B::float_recip(B::float_sqrt(B::float_add_scalar(square, scalar(eps))));
     let y = B::float_mul(B::float_mul(x, rstd.clone()), reshape::<B>(gain, [1, d]));
-    (y, reshape::<B>(rstd, [n]))
+    (B::float_reshape(y, shape), reshape::<B>(rstd, [n]))
 }
 
 pub(super) fn rms_norm_backward<B: Backend>(
@@ -113,14 +124,15 @@ pub(super) fn rms_norm_backward<B: Backend>(
     rstd: FloatTensor<B>,
     dy: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [n, d] = x.shape().dims();
+    let shape = x.shape();
+    let ((x, [n, d]), (dy, _)) = (rows::<B>(x), rows::<B>(dy));
     let rstd = reshape::<B>(rstd, [n, 1]);
     let normal = B::float_mul(x, rstd.clone());
     let dgain = column_sum::<B>(B::float_mul(dy.clone(), normal.clone()));
     let dnormal = B::float_mul(dy, reshape::<B>(gain, [1, d]));
     let along = B::float_mean_dim(B::float_mul(dnormal.clone(), normal.clone()), 1);
     let dx = B::float_mul(B::float_sub(dnormal, B::float_mul(normal, along)), rstd);
-    (dx, dgain)
+    (B::float_reshape(dx, shape), dgain)
 }
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;

@@ -92,13 +92,16 @@ pub trait FusedOps: Backend {
         composed::column_sum::<Self>(x)
     }
 
-    /// Layer norm of each row.
+    /// Layer norm of the last axis, of any number of others. If `carried`, the gradient of `x` is there, but for this
+    /// norm's share, before that is computed.
     #[fusion(default)]
+    #[allow(unused_variables)]
     fn layer_norm_rows(
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
         offset: FloatTensor<Self>,
         eps: f64,
+        carried: bool,
     ) -> FloatTensor<Self> {
         Self::layer_norm_with_moments(x, gain, offset, eps).0
     }
@@ -126,9 +129,29 @@ pub trait FusedOps: Backend {
         composed::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
     }
 
-    /// RMS norm of each row.
+    /// The same, the first gradient being added to `past`.
     #[fusion(default)]
-    fn rms_norm_rows(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+    fn layer_norm_backward_onto(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        rstd: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (dx, dgain, doffset) = Self::layer_norm_backward(x, gain, mean, rstd, dy);
+        (Self::float_add(past, dx), dgain, doffset)
+    }
+
+    /// RMS norm of the last axis, of any number of others; `carried` as for [`FusedOps::layer_norm_rows`].
+    #[fusion(default)]
+    #[allow(unused_variables)]
+    fn rms_norm_rows(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> FloatTensor<Self> {
         Self::rms_norm_with_rstd(x, gain, eps).0
     }
 
@@ -151,6 +174,19 @@ pub trait FusedOps: Backend {
         dy: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::rms_norm_backward::<Self>(x, gain, rstd, dy)
+    }
+
+    /// The same, the first gradient being added to `past`.
+    #[fusion(default)]
+    fn rms_norm_backward_onto(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        rstd: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (dx, dgain) = Self::rms_norm_backward(x, gain, rstd, dy);
+        (Self::float_add(past, dx), dgain)
     }
 
     /// An activation function of each element.

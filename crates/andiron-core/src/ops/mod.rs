@@ -206,14 +206,35 @@ pub fn linear_quantized<const D: usize>(
 /// # Panics
 /// If the widths do not match.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, offset: Tensor<1>, eps: f64) -> Tensor<D> {
+    layer_norm_of(x, gain, offset, eps, false)
+}
+
+/// [`layer_norm`] at the head of a branch: of an `x` that is also carried past the branch, into [`residual`]. The
+/// backward pass then adds up the gradient that comes past and that through the norm in one go.
+///
+/// # Panics
+/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
+pub fn layer_norm_of_branch<const D: usize>(
+    x: Tensor<D>,
+    gain: Tensor<1>,
+    offset: Tensor<1>,
+    eps: f64,
+) -> Tensor<D> {
+    layer_norm_of(x, gain, offset, eps, true)
+}
+
+fn layer_norm_of<const D: usize>(
+    x: Tensor<D>,
+    gain: Tensor<1>,
+    offset: Tensor<1>,
+    eps: f64,
+    carried: bool,
+) -> Tensor<D> {
     let shape = x.dims();
-    let width = shape[D - 1];
-    assert_eq!([width], gain.dims(), "gain of a layer norm over {shape:?}");
-    assert_eq!([width], offset.dims(), "offset of a layer norm over {shape:?}");
-    let x_nd: Tensor<2> = x.reshape([-1, width as isize]);
-    let y =
-        Dispatch::layer_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), offset.into_dispatch(), eps);
-    Tensor::<2>::from_dispatch(y).reshape(shape)
+    assert_eq!([shape[D - 1]], gain.dims(), "gain of a layer norm over {shape:?}");
+    assert_eq!([shape[D - 1]], offset.dims(), "offset of a layer norm over {shape:?}");
+    let (x, gain, offset) = (x.into_dispatch(), gain.into_dispatch(), offset.into_dispatch());
+    Tensor::from_dispatch(Dispatch::layer_norm_rows(x, gain, offset, eps, carried))
 }
 
 /// An activation function, element by element.
@@ -380,12 +401,21 @@ pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOpt
 /// # Panics
 /// If the widths do not match.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tensor<D> {
+    rms_norm_of(x, gain, eps, false)
+}
+
+/// [`rms_norm`] at the head of a branch, as [`layer_norm_of_branch`].
+///
+/// # Panics
+/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
+pub fn rms_norm_of_branch<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tensor<D> {
+    rms_norm_of(x, gain, eps, true)
+}
+
+fn rms_norm_of<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64, carried: bool) -> Tensor<D> {
     let shape = x.dims();
-    let width = shape[D - 1];
-    assert_eq!([width], gain.dims(), "gain of an RMS norm over {shape:?}");
-    let x_nd: Tensor<2> = x.reshape([-1, width as isize]);
-    let y = Dispatch::rms_norm_rows(x_nd.into_dispatch(), gain.into_dispatch(), eps);
-    Tensor::<2>::from_dispatch(y).reshape(shape)
+    assert_eq!([shape[D - 1]], gain.dims(), "gain of an RMS norm over {shape:?}");
+    Tensor::from_dispatch(Dispatch::rms_norm_rows(x.into_dispatch(), gain.into_dispatch(), eps, carried))
 }
 
 /// Looks rows of a table up.

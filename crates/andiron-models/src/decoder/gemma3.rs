@@ -362,9 +362,9 @@ impl Decoder for Gemma3 {
 
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
-        let attended_btd = self.self_attn.forward(self.input_layernorm.forward(x_btd.clone()), angles, cx);
+        let attended_btd = self.self_attn.forward(self.input_layernorm.branch(x_btd.clone()), angles, cx);
         let x_btd = ops::residual(x_btd, self.post_attention_layernorm.forward(attended_btd));
-        let fed_btd = self.mlp.forward(self.pre_feedforward_layernorm.forward(x_btd.clone()));
+        let fed_btd = self.mlp.forward(self.pre_feedforward_layernorm.branch(x_btd.clone()));
         ops::residual(x_btd, self.post_feedforward_layernorm.forward(fed_btd))
     }
 }

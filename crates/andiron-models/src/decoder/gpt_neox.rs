@@ -330,10 +330,10 @@ impl Decoder for GptNeox {
 
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
-        let attended = self.attention.forward(self.input_layernorm.forward(x_btd.clone()), angles, cx);
+        let attended = self.attention.forward(self.input_layernorm.branch(x_btd.clone()), angles, cx);
         let sum_btd = ops::residual(x_btd.clone(), cx.dropout(attended, self.dropout));
         let read_btd = if self.parallel { x_btd } else { sum_btd.clone() };
-        let fed = self.mlp.forward(self.post_attention_layernorm.forward(read_btd));
+        let fed = self.mlp.forward(self.post_attention_layernorm.branch(read_btd));
         ops::residual(sum_btd, cx.dropout(fed, self.dropout))
     }
 }

@@ -144,6 +144,20 @@ pub(super) fn column_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::from_vec(sums, &[columns])
 }
 
+/// The last axis as rows.
+fn rows<B: HostTensors>(x: &FloatTensor<B>) -> [usize; 2] {
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    [shape.num_elements() / width.max(1), width]
+}
+
+fn onto<B: HostTensors>(past: Option<FloatTensor<B>>, gradient: FloatTensor<B>) -> FloatTensor<B> {
+    match past {
+        Some(past) => B::float_add(past, gradient),
+        None => gradient,
+    }
+}
+
 pub(super) fn layer_norm_with_moments<B: HostTensors>(
     x: FloatTensor<B>,
     gain: FloatTensor<B>,
@@ -153,13 +167,13 @@ pub(super) fn layer_norm_with_moments<B: HostTensors>(
     if !are_f32::<B>(&[&x, &gain, &offset]) {
         return composed::layer_norm_with_moments::<B>(x, gain, offset, eps);
     }
-    let [rows, width] = x.shape().dims();
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
     let (mut y, mut mean, mut rstd) = (output(rows * width), output(rows), output(rows));
     let (gain, offset) = (B::floats(&gain), B::floats(&offset));
     let params = NormParams { gamma: &gain, beta: Some(&offset), eps: eps as f32 };
     let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
     norm::layer_norm(cpu(), params, &B::floats(&x), out);
-    (B::from_vec(y, &[rows, width]), B::from_vec(mean, &[rows]), B::from_vec(rstd, &[rows]))
+    (B::from_vec(y, &shape), B::from_vec(mean, &[rows]), B::from_vec(rstd, &[rows]))
 }
 
 pub(super) fn layer_norm_backward<B: HostTensors>(
@@ -168,21 +182,25 @@ pub(super) fn layer_norm_backward<B: HostTensors>(
     mean: FloatTensor<B>,
     rstd: FloatTensor<B>,
     dy: FloatTensor<B>,
+    past: Option<FloatTensor<B>>,
 ) -> Three<B> {
     if !are_f32::<B>(&[&x, &gain, &mean, &rstd, &dy]) {
-        return composed::layer_norm_backward::<B>(x, gain, mean, rstd, dy);
+        let (dx, dgain, doffset) = composed::layer_norm_backward::<B>(x, gain, mean, rstd, dy);
+        return (onto::<B>(past, dx), dgain, doffset);
     }
-    let [rows, width] = x.shape().dims();
-    let (mut dx, mut dgain, mut doffset) = (output(rows * width), output(width), output(width));
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
+    let accumulate = past.is_some();
+    let mut dx = past.map_or_else(|| output(rows * width), B::into_vec);
+    let (mut dgain, mut doffset) = (output(width), output(width));
     let saved = LayerNormSaved {
         x: &B::floats(&x),
         gamma: &B::floats(&gain),
         mean: &B::floats(&mean),
         rstd: &B::floats(&rstd),
     };
-    let grads = LayerNormGrads { dx: &mut dx, dgamma: &mut dgain, dbeta: &mut doffset };
+    let grads = LayerNormGrads { dx: &mut dx, accumulate, dgamma: &mut dgain, dbeta: &mut doffset };
     norm::layer_norm_backward(cpu(), saved, &B::floats(&dy), grads);
-    (B::from_vec(dx, &[rows, width]), B::from_vec(dgain, &[width]), B::from_vec(doffset, &[width]))
+    (B::from_vec(dx, &shape), B::from_vec(dgain, &[width]), B::from_vec(doffset, &[width]))
 }
 
 pub(super) fn rms_norm_with_rstd<B: HostTensors>(
@@ -193,12 +211,12 @@ pub(super) fn rms_norm_with_rstd<B: HostTensors>(
     if !are_f32::<B>(&[&x, &gain]) {
         return composed::rms_norm_with_rstd::<B>(x, gain, eps);
     }
-    let [rows, width] = x.shape().dims();
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
     let (mut y, mut rstd) = (output(rows * width), output(rows));
     let gain = B::floats(&gain);
     let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
     norm::rms_norm(cpu(), params, &B::floats(&x), &mut y, &mut rstd);
-    (B::from_vec(y, &[rows, width]), B::from_vec(rstd, &[rows]))
+    (B::from_vec(y, &shape), B::from_vec(rstd, &[rows]))
 }
 
 pub(super) fn rms_norm_backward<B: HostTensors>(
@@ -206,16 +224,20 @@ pub(super) fn rms_norm_backward<B: HostTensors>(
     gain: FloatTensor<B>,
     rstd: FloatTensor<B>,
     dy: FloatTensor<B>,
+    past: Option<FloatTensor<B>>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     if !are_f32::<B>(&[&x, &gain, &rstd, &dy]) {
-        return composed::rms_norm_backward::<B>(x, gain, rstd, dy);
+        let (dx, dgain) = composed::rms_norm_backward::<B>(x, gain, rstd, dy);
+        return (onto::<B>(past, dx), dgain);
     }
-    let [rows, width] = x.shape().dims();
-    let (mut dx, mut dgain) = (output(rows * width), output(width));
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
+    let accumulate = past.is_some();
+    let mut dx = past.map_or_else(|| output(rows * width), B::into_vec);
+    let mut dgain = output(width);
     let saved = RmsNormSaved { x: &B::floats(&x), gamma: &B::floats(&gain), rstd: &B::floats(&rstd) };
-    let grads = RmsNormGrads { dx: &mut dx, dgamma: &mut dgain };
+    let grads = RmsNormGrads { dx: &mut dx, accumulate, dgamma: &mut dgain };
     norm::rms_norm_backward(cpu(), saved, &B::floats(&dy), grads);
-    (B::from_vec(dx, &[rows, width]), B::from_vec(dgain, &[width]))
+    (B::from_vec(dx, &shape), B::from_vec(dgain, &[width]))
 }
 
 fn unit(form: Activation) -> activation::Activation {

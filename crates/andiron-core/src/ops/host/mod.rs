@@ -111,7 +111,19 @@ macro_rules! host_ops {
                 dy: Float,
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy)
+                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, None)
+            }
+
+            fn layer_norm_backward_onto(
+                x: Float,
+                gain: Float,
+                mean: Float,
+                rstd: Float,
+                dy: Float,
+                past: Float,
+            ) -> (Float, Float, Float) {
+                let _time = OpKind::Norms.timer();
+                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, Some(past))
             }
 
             fn rms_norm_with_rstd(x: Float, gain: Float, eps: f64) -> (Float, Float) {
@@ -121,7 +133,18 @@ macro_rules! host_ops {
 
             fn rms_norm_backward(x: Float, gain: Float, rstd: Float, dy: Float) -> (Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy)
+                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy, None)
+            }
+
+            fn rms_norm_backward_onto(
+                x: Float,
+                gain: Float,
+                rstd: Float,
+                dy: Float,
+                past: Float,
+            ) -> (Float, Float) {
+                let _time = OpKind::Norms.timer();
+                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy, Some(past))
             }
 
             fn activate(x: Float, form: Activation) -> Float {

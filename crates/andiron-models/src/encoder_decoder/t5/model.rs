@@ -165,7 +165,7 @@ impl SelfAttention {
 
     fn forward(&self, x_btd: Tensor<3>, layer: usize, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<3> {
         let attention = &self.self_attention_;
-        let normal_btd = self.layer_norm.forward(x_btd.clone());
+        let normal_btd = self.layer_norm.branch(x_btd.clone());
         let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
         let past = cx.past(layer, k_bthk, v_bthk);
@@ -179,7 +179,7 @@ impl SelfAttention {
 impl CrossAttention {
     fn forward(&self, x_btd: Tensor<3>, memory: &Memory, layer: usize, cx: &mut Forward<'_>) -> Tensor<3> {
         let attention = &self.enc_dec_attention_;
-        let q_bthk = attention.heads(attention.q.forward(self.layer_norm.forward(x_btd.clone())));
+        let q_bthk = attention.heads(attention.q.forward(self.layer_norm.branch(x_btd.clone())));
         let attended = attend_memory(q_bthk, memory, layer, (1.0, attention.dropout), cx);
         ops::residual(x_btd, attention.output(attended, cx))
     }
@@ -201,7 +201,7 @@ impl Attention {
 impl FeedForward {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let dense = &self.dense_relu_dense_;
-        let inner_btf = dense.inner(self.layer_norm.forward(x_btd.clone()));
+        let inner_btf = dense.inner(self.layer_norm.branch(x_btd.clone()));
         let fed = dense.wo.forward(cx.dropout(inner_btf, dense.dropout));
         ops::residual(x_btd, cx.dropout(fed, dense.dropout))
     }
