@@ -194,7 +194,7 @@ fn bench_reports_the_figures_of_its_contract() {
         for kind in ["products", "attention", "norms", "other"] {
             assert!(kinds[kind]["ms"].as_f64().unwrap() > 0.0, "{kind}: {report}");
         }
-        assert_eq!(kinds.len(), 11, "{report}");
+        assert_eq!(kinds.len(), 12, "{report}");
     };
     let config = ["--config", "run/model/config.json", "--steps", "2", "--threads", "1"];
     let train = place.json(&[&["bench", "train", "--batch", "2", "--ctx", "8"] as &[_], &config].concat());

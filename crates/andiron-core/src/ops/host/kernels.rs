@@ -9,12 +9,8 @@ use andiron_kernels::adamw::AdamW;
 use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved, AttentionShape, Qkv};
 use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
 use andiron_kernels::dropout::{self as masks, Dropout};
-use andiron_kernels::feed_forward::{self, FeedForward, FeedForwardGrads};
 use andiron_kernels::gemm::{self, Epilogue, MatRef};
 use andiron_kernels::memory::unspecified as output;
-use andiron_kernels::norm::{
-    self, LayerNormGrads, LayerNormOut, LayerNormSaved, NormParams, RmsNormGrads, RmsNormSaved,
-};
 use andiron_kernels::random::Seed;
 use andiron_kernels::rotary::{self, RotaryShape};
 use andiron_kernels::{Cpu, embedding, quant, reduce, residual};
@@ -24,25 +20,22 @@ use burn::tensor::DType;
 
 use super::HostTensors;
 use crate::Rows;
-use crate::ops::{
-    Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Precision, Turn, WeightLayout, composed,
-};
+use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
 use crate::quant::QuantMatrix;
 
-type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
-type Five<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
+pub(super) type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
 
 /// The processor, with as many threads as the pool this call runs in.
-fn cpu() -> Cpu {
+pub(super) fn cpu() -> Cpu {
     Cpu::detect(rayon::current_num_threads())
 }
 
-fn are_f32<B: HostTensors>(tensors: &[&FloatTensor<B>]) -> bool {
+pub(super) fn are_f32<B: HostTensors>(tensors: &[&FloatTensor<B>]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
 }
 
 /// A weight seen as the map `[d_input, d_output]`.
-fn as_map(weight: &[f32], shape: [usize; 2], layout: WeightLayout) -> MatRef<'_> {
+pub(super) fn as_map(weight: &[f32], shape: [usize; 2], layout: WeightLayout) -> MatRef<'_> {
     let stored = MatRef::row_major(weight, shape[0], shape[1]);
     match layout {
         WeightLayout::InOut => stored,
@@ -144,103 +137,7 @@ pub(super) fn column_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::from_vec(sums, &[columns])
 }
 
-/// The last axis as rows.
-fn rows<B: HostTensors>(x: &FloatTensor<B>) -> [usize; 2] {
-    let shape = x.shape();
-    let width = shape[shape.num_dims() - 1];
-    [shape.num_elements() / width.max(1), width]
-}
-
-fn onto<B: HostTensors>(past: Option<FloatTensor<B>>, gradient: FloatTensor<B>) -> FloatTensor<B> {
-    match past {
-        Some(past) => B::float_add(past, gradient),
-        None => gradient,
-    }
-}
-
-pub(super) fn layer_norm_with_moments<B: HostTensors>(
-    x: FloatTensor<B>,
-    gain: FloatTensor<B>,
-    offset: FloatTensor<B>,
-    eps: f64,
-) -> Three<B> {
-    if !are_f32::<B>(&[&x, &gain, &offset]) {
-        return composed::layer_norm_with_moments::<B>(x, gain, offset, eps);
-    }
-    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
-    let (mut y, mut mean, mut rstd) = (output(rows * width), output(rows), output(rows));
-    let (gain, offset) = (B::floats(&gain), B::floats(&offset));
-    let params = NormParams { gamma: &gain, beta: Some(&offset), eps: eps as f32 };
-    let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
-    norm::layer_norm(cpu(), params, &B::floats(&x), out);
-    (B::from_vec(y, &shape), B::from_vec(mean, &[rows]), B::from_vec(rstd, &[rows]))
-}
-
-pub(super) fn layer_norm_backward<B: HostTensors>(
-    x: FloatTensor<B>,
-    gain: FloatTensor<B>,
-    mean: FloatTensor<B>,
-    rstd: FloatTensor<B>,
-    dy: FloatTensor<B>,
-    past: Option<FloatTensor<B>>,
-) -> Three<B> {
-    if !are_f32::<B>(&[&x, &gain, &mean, &rstd, &dy]) {
-        let (dx, dgain, doffset) = composed::layer_norm_backward::<B>(x, gain, mean, rstd, dy);
-        return (onto::<B>(past, dx), dgain, doffset);
-    }
-    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
-    let accumulate = past.is_some();
-    let mut dx = past.map_or_else(|| output(rows * width), B::into_vec);
-    let (mut dgain, mut doffset) = (output(width), output(width));
-    let saved = LayerNormSaved {
-        x: &B::floats(&x),
-        gamma: &B::floats(&gain),
-        mean: &B::floats(&mean),
-        rstd: &B::floats(&rstd),
-    };
-    let grads = LayerNormGrads { dx: &mut dx, accumulate, dgamma: &mut dgain, dbeta: &mut doffset };
-    norm::layer_norm_backward(cpu(), saved, &B::floats(&dy), grads);
-    (B::from_vec(dx, &shape), B::from_vec(dgain, &[width]), B::from_vec(doffset, &[width]))
-}
-
-pub(super) fn rms_norm_with_rstd<B: HostTensors>(
-    x: FloatTensor<B>,
-    gain: FloatTensor<B>,
-    eps: f64,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    if !are_f32::<B>(&[&x, &gain]) {
-        return composed::rms_norm_with_rstd::<B>(x, gain, eps);
-    }
-    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
-    let (mut y, mut rstd) = (output(rows * width), output(rows));
-    let gain = B::floats(&gain);
-    let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
-    norm::rms_norm(cpu(), params, &B::floats(&x), &mut y, &mut rstd);
-    (B::from_vec(y, &shape), B::from_vec(rstd, &[rows]))
-}
-
-pub(super) fn rms_norm_backward<B: HostTensors>(
-    x: FloatTensor<B>,
-    gain: FloatTensor<B>,
-    rstd: FloatTensor<B>,
-    dy: FloatTensor<B>,
-    past: Option<FloatTensor<B>>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    if !are_f32::<B>(&[&x, &gain, &rstd, &dy]) {
-        let (dx, dgain) = composed::rms_norm_backward::<B>(x, gain, rstd, dy);
-        return (onto::<B>(past, dx), dgain);
-    }
-    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
-    let accumulate = past.is_some();
-    let mut dx = past.map_or_else(|| output(rows * width), B::into_vec);
-    let mut dgain = output(width);
-    let saved = RmsNormSaved { x: &B::floats(&x), gamma: &B::floats(&gain), rstd: &B::floats(&rstd) };
-    let grads = RmsNormGrads { dx: &mut dx, accumulate, dgamma: &mut dgain };
-    norm::rms_norm_backward(cpu(), saved, &B::floats(&dy), grads);
-    (B::from_vec(dx, &shape), B::from_vec(dgain, &[width]))
-}
-
-fn unit(form: Activation) -> activation::Activation {
+pub(super) fn unit(form: Activation) -> activation::Activation {
     match form {
         Activation::GeluErf => activation::Activation::GeluErf,
         Activation::GeluTanh => activation::Activation::GeluTanh,
@@ -302,79 +199,6 @@ pub(super) fn gate_backward<B: HostTensors>(
     let inputs = (&*B::floats(&x), &*B::floats(&up));
     activation::gate_backward(cpu(), unit(form), inputs, &B::floats(&dy), (&mut dx, &mut dup));
     (B::from_vec(dx, &shape), B::from_vec(dup, &shape))
-}
-
-fn layer<'a>(
-    [up, down]: [&'a [f32]; 2],
-    shapes: [[usize; 2]; 2],
-    FeedForwardOptions { activation, layouts }: FeedForwardOptions,
-) -> FeedForward<'a> {
-    FeedForward {
-        up: as_map(up, shapes[0], layouts[0]),
-        activation: unit(activation),
-        down: as_map(down, shapes[1], layouts[1]),
-    }
-}
-
-/// The second tensor is what the backward pass wants; it is empty unless `saving`.
-pub(super) fn feed_forward<B: HostTensors>(
-    x: FloatTensor<B>,
-    weights: [FloatTensor<B>; 2],
-    biases: [FloatTensor<B>; 2],
-    (options, precision): (FeedForwardOptions, Precision),
-    saving: bool,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [(up, up_bias), (down, down_bias)] = [(&weights[0], &biases[0]), (&weights[1], &biases[1])];
-    if !are_f32::<B>(&[&x, up, up_bias, down, down_bias]) {
-        return composed::feed_forward_with_saved::<B>(x, weights, biases, options);
-    }
-    let [rows, _] = x.shape().dims();
-    let (ups, downs) = (B::floats(up), B::floats(down));
-    let layer = layer([&ups, &downs], [up.shape().dims(), down.shape().dims()], options);
-    let cpu = cpu().at(precision);
-    let mut saved = output(if saving { layer.saved_len(cpu, rows) } else { 0 });
-    let d_output = layer.down.cols;
-    let mut y = output(rows * d_output);
-    let biases = [&*B::floats(up_bias), &*B::floats(down_bias)];
-    feed_forward::forward(cpu, layer, biases, &B::floats(&x), saving.then_some(&mut saved), &mut y);
-    let saved_shape = [saved.len()];
-    (B::from_vec(y, &[rows, d_output]), B::from_vec(saved, &saved_shape))
-}
-
-pub(super) fn feed_forward_backward<B: HostTensors>(
-    x: FloatTensor<B>,
-    weights: [FloatTensor<B>; 2],
-    saved: FloatTensor<B>,
-    dy: FloatTensor<B>,
-    (options, precision): (FeedForwardOptions, Precision),
-) -> Five<B> {
-    let [up, down] = &weights;
-    if !are_f32::<B>(&[&x, up, down, &saved, &dy]) {
-        return composed::feed_forward_backward::<B>(x, weights, saved, dy, options);
-    }
-    let [rows, d_input] = x.shape().dims();
-    let (ups, downs) = (B::floats(up), B::floats(down));
-    let shapes = [up.shape().dims(), down.shape().dims()];
-    let layer = layer([&ups, &downs], shapes, options);
-    let (d_inner, d_output) = (layer.up.cols, layer.down.cols);
-    let (mut dx, mut dup, mut dup_bias) = (output(rows * d_input), output(ups.len()), output(d_inner));
-    let (mut ddown, mut ddown_bias) = (output(downs.len()), output(d_output));
-    let grads = FeedForwardGrads {
-        dx: &mut dx,
-        dup: &mut dup,
-        dup_bias: &mut dup_bias,
-        ddown: &mut ddown,
-        ddown_bias: &mut ddown_bias,
-    };
-    let inputs = (&*B::floats(&x), &*B::floats(&saved));
-    feed_forward::backward(cpu().at(precision), layer, inputs, &B::floats(&dy), grads);
-    (
-        B::from_vec(dx, &[rows, d_input]),
-        B::from_vec(dup, &shapes[0]),
-        B::from_vec(dup_bias, &[d_inner]),
-        B::from_vec(ddown, &shapes[1]),
-        B::from_vec(ddown_bias, &[d_output]),
-    )
 }
 
 pub(super) fn residual<B: HostTensors>(x: FloatTensor<B>, added: FloatTensor<B>) -> FloatTensor<B> {

@@ -1,13 +1,16 @@
 //! Fused operations on tensors in this process's memory, through `andiron-kernels`.
 //!
 //! [`HostTensors`] is how a CPU backend lends the memory of a tensor and takes a new one over without a copy;
-//! `kernels` writes the operations once over it; [`host_ops!`] makes a backend use them, and has their time counted.
+//! `kernels`, `norms` and `feed_forward` write the operations once over it; [`host_ops!`] makes a backend use them, and
+//! has their time counted.
 
+mod feed_forward;
 #[cfg(feature = "flex")]
 mod flex;
 mod kernels;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+mod norms;
 
 use std::borrow::Cow;
 
@@ -41,7 +44,7 @@ trait HostTensors: Backend {
 /// Implements [`FusedOps`](super::FusedOps) for a backend that implements [`HostTensors`].
 macro_rules! host_ops {
     ($backend:ty) => {
-        use crate::ops::host::kernels;
+        use crate::ops::host::{feed_forward, kernels, norms};
         use crate::ops::{
             Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, OpKind, Precision, Turn,
             WeightLayout,
@@ -100,7 +103,7 @@ macro_rules! host_ops {
                 eps: f64,
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::layer_norm_with_moments::<Self>(x, gain, offset, eps)
+                norms::layer_norm_with_moments::<Self>(x, gain, offset, eps)
             }
 
             fn layer_norm_backward(
@@ -111,7 +114,7 @@ macro_rules! host_ops {
                 dy: Float,
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, None)
+                norms::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, None)
             }
 
             fn layer_norm_backward_onto(
@@ -123,17 +126,17 @@ macro_rules! host_ops {
                 past: Float,
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, Some(past))
+                norms::layer_norm_backward::<Self>(x, gain, mean, rstd, dy, Some(past))
             }
 
             fn rms_norm_with_rstd(x: Float, gain: Float, eps: f64) -> (Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::rms_norm_with_rstd::<Self>(x, gain, eps)
+                norms::rms_norm_with_rstd::<Self>(x, gain, eps)
             }
 
             fn rms_norm_backward(x: Float, gain: Float, rstd: Float, dy: Float) -> (Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy, None)
+                norms::rms_norm_backward::<Self>(x, gain, rstd, dy, None)
             }
 
             fn rms_norm_backward_onto(
@@ -144,7 +147,7 @@ macro_rules! host_ops {
                 past: Float,
             ) -> (Float, Float) {
                 let _time = OpKind::Norms.timer();
-                kernels::rms_norm_backward::<Self>(x, gain, rstd, dy, Some(past))
+                norms::rms_norm_backward::<Self>(x, gain, rstd, dy, Some(past))
             }
 
             fn activate(x: Float, form: Activation) -> Float {
@@ -176,7 +179,7 @@ macro_rules! host_ops {
                 how: (FeedForwardOptions, Precision),
             ) -> Float {
                 let _time = OpKind::FeedForward.timer();
-                kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, false).0
+                feed_forward::forward::<Self>(x, [up, down], [up_bias, down_bias], how, false).0
             }
 
             fn feed_forward_with_saved(
@@ -188,7 +191,7 @@ macro_rules! host_ops {
                 how: (FeedForwardOptions, Precision),
             ) -> (Float, Float) {
                 let _time = OpKind::FeedForward.timer();
-                kernels::feed_forward::<Self>(x, [up, down], [up_bias, down_bias], how, true)
+                feed_forward::forward::<Self>(x, [up, down], [up_bias, down_bias], how, true)
             }
 
             fn feed_forward_backward(
@@ -200,7 +203,7 @@ macro_rules! host_ops {
                 how: (FeedForwardOptions, Precision),
             ) -> (Float, Float, Float, Float, Float) {
                 let _time = OpKind::FeedForward.timer();
-                kernels::feed_forward_backward::<Self>(x, [up, down], saved, dy, how)
+                feed_forward::backward::<Self>(x, [up, down], saved, dy, how)
             }
 
             fn residual(x: Float, added: Float) -> Float {
