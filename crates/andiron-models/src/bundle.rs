@@ -8,7 +8,7 @@ use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::RunPrecision;
@@ -53,7 +53,7 @@ pub struct GenerationDefaults {
 }
 
 /// One id or several: Hugging Face writes either.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Ids {
     /// No id.
@@ -62,6 +62,17 @@ pub enum Ids {
     One(u32),
     /// Several.
     Many(Vec<u32>),
+}
+
+impl Serialize for Ids {
+    /// No id is nothing: `null` in JSON, an absent key in TOML.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None(()) => serializer.serialize_none(),
+            Self::One(id) => id.serialize(serializer),
+            Self::Many(ids) => ids.serialize(serializer),
+        }
+    }
 }
 
 impl Default for Ids {
