@@ -129,7 +129,8 @@ def contests(args):
             def learn(text=text, seed=seed, folder=folder, count=count):
                 output = f"{folder.name}/{next(count)}"
                 learn.metrics = pathlib.Path(output, "run/metrics.jsonl")
-                command = [args.andiron, "quickstart", "--corpus", text, "--seed", seed, "--output", output, "--json"]
+                command = [args.andiron, "quickstart", "--recipe", "nanogpt", "--corpus", text, "--seed", seed]
+                command += ["--output", output, "--json"]
                 return list(map(str, command))
 
             def read(output, learn=learn):

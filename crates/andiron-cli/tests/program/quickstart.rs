@@ -2,7 +2,8 @@
 
 use crate::common::{Place, keys, metrics};
 
-const QUICKSTART: &[&str] = &["quickstart", "--corpus", "corpus.txt", "--output", "story", "--steps", "20"];
+const QUICKSTART: &[&str] =
+    &["quickstart", "--recipe", "nanogpt", "--corpus", "corpus.txt", "--output", "story", "--steps", "20"];
 
 /// The number after `validation loss`.
 #[track_caller]
@@ -50,7 +51,7 @@ fn a_text_becomes_a_model_and_doing_it_again_changes_nothing() {
 #[test]
 fn another_quickstart_in_its_place_is_refused_until_it_may_restart() {
     let place = Place::new();
-    let with = |extra: &[&'static str]| [&QUICKSTART[..5], extra].concat();
+    let with = |extra: &[&'static str]| [&QUICKSTART[..7], extra].concat();
     let first = place.ok(&with(&["--steps", "4"]));
     place.fails(&with(&["--steps", "5"]), 1, &["story", "run.steps", "--output", "--restart"]);
     place.write("corpus.txt", crate::common::text(3000));
@@ -62,9 +63,18 @@ fn another_quickstart_in_its_place_is_refused_until_it_may_restart() {
 #[test]
 fn a_short_corpus_is_told_how_long_it_must_be() {
     let place = Place::new();
-    let args = |corpus| ["quickstart", "--corpus", corpus, "--output", "story", "--steps", "2"];
-    place.write("short.txt", crate::common::text(640));
-    place.fails(&args("short.txt"), 1, &["short.txt is too short", "64 characters", "650"]);
-    place.write("long.txt", crate::common::text(650));
-    place.ok(&["quickstart", "--corpus", "long.txt", "--output", "long", "--steps", "2"]);
+    for (recipe, context, length) in
+        [("nanogpt", "64 characters", 650), ("two-minutes", "128 characters", 1290)]
+    {
+        let args = |corpus, output| {
+            ["quickstart", "--recipe", recipe, "--corpus", corpus, "--output", output, "--steps", "2"]
+        };
+        place.write("short.txt", crate::common::text(length - 10));
+        let names = ["short.txt is too short", context, &length.to_string()];
+        place.fails(&args("short.txt", "short"), 1, &names);
+        place.write("long.txt", crate::common::text(length));
+        place.ok(&args("long.txt", recipe));
+        let config = String::from_utf8(place.read(&format!("{recipe}/run/model/config.json"))).unwrap();
+        assert_eq!(config.contains("\"qwen3\""), recipe == "two-minutes", "{config}");
+    }
 }

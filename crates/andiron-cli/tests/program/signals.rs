@@ -11,7 +11,8 @@ use andiron_kernels::random::Seed;
 use crate::common::{Place, finish, metrics};
 
 const PRETRAIN: &[&str] = &["pretrain", "run.toml"];
-const QUICKSTART: &[&str] = &["quickstart", "--corpus", "corpus.txt", "--output", "story", "--steps", "40"];
+const QUICKSTART: &[&str] =
+    &["quickstart", "--recipe", "nanogpt", "--corpus", "corpus.txt", "--output", "story", "--steps", "40"];
 
 /// Lines of the metrics file, which is being written.
 fn lines(path: &Path) -> usize {
