@@ -5,8 +5,8 @@
 
 Not part of `cargo test`, because it needs Python with `torch` and `transformers`. Exits with 0 if
 
-- the model that `andiron quickstart` makes opens in `transformers` with every weight accounted for, and both give
-  the same ids, texts, log-probabilities and greedy continuations;
+- the models that `andiron quickstart` makes open in `transformers` with every weight accounted for, and both give the
+  same ids, texts, log-probabilities and greedy continuations;
 - GPT-2 models with random weights that `transformers` saves, with its less usual settings, open in `andiron` and
   score the same.
 
@@ -23,7 +23,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,17 +116,17 @@ def open_model(directory: Path):
     return model.eval()
 
 
-def check_ours(directory: Path) -> None:
+def check_ours(directory: Path, recipe: str, architecture: type) -> None:
     """A model made here, opened by `transformers`."""
     corpus = directory / "corpus.txt"
     text = CORPUS.read_bytes()[:CORPUS_BYTES].decode("utf-8", "ignore")
     corpus.write_text(text, encoding="utf-8", newline="")
-    made = andiron("quickstart", "--corpus", corpus, "--steps", "60", "--output", directory / "run", "--json")
-    path = Path(json.loads(made)["model"])
+    how = ("--recipe", recipe, "--corpus", corpus, "--steps", "60", "--output", directory / recipe, "--json")
+    path = Path(json.loads(andiron("quickstart", *how))["model"])
     model, tokenizer = open_model(path), AutoTokenizer.from_pretrained(path)
-    assert type(model) is GPT2LMHeadModel, type(model)
+    assert type(model) is architecture, type(model)
 
-    context = model.config.n_positions
+    context = model.config.max_position_embeddings
     texts = [text[at : at + n] for at, n in ((0, context), (777, 40), (30_001, context), (50_500, 7), (59_000, 2))]
     texts += ["\n\n  \n", "e" * context, "To be, or not to be: that is the question."]
     scored = predict(path, "score", [{"id": n, "text": text} for n, text in enumerate(texts)])
@@ -135,7 +135,7 @@ def check_ours(directory: Path) -> None:
         assert ids == answer["ids"], (text, ids, answer["ids"])
         assert tokenizer.decode(ids) == text, (text, tokenizer.decode(ids))
         assert answer["bytes"] == len(text.encode()), answer
-    worst = check_scores("quickstart", model, scored)
+    worst = check_scores(recipe, model, scored)
 
     rows = [{"id": n, "prompt": text[:20], "max_tokens": 24} for n, text in enumerate(texts)]
     for row, answer in zip(rows, predict(path, "generate", rows, "--temperature", "0"), strict=True):
@@ -144,7 +144,7 @@ def check_ours(directory: Path) -> None:
         made = made[prompt["input_ids"].shape[1] :].tolist()
         assert made == answer["ids"], (row, made, answer["ids"])
         assert tokenizer.decode(made) == answer["text"], (row, answer)
-    print(f"quickstart's model: {len(texts)} texts are the same, log-probabilities within {worst:.1e}")
+    print(f"quickstart's {recipe}: {len(texts)} texts are the same, log-probabilities within {worst:.1e}")
 
 
 def check_theirs(directory: Path) -> None:
@@ -178,7 +178,8 @@ def main() -> None:
     disable_progress_bar()
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as directory:
-        check_ours(Path(directory))
+        check_ours(Path(directory), "nanogpt", GPT2LMHeadModel)
+        check_ours(Path(directory), "two-minutes", Qwen3ForCausalLM)
         check_theirs(Path(directory))
     if complaints.messages:
         sys.exit(f"transformers complains: {complaints.messages}")
