@@ -94,9 +94,8 @@ pub fn feed_forward<const D: usize>(
     [up, down]: [&Linear; 2],
     activation: Activation,
 ) -> Tensor<D> {
-    let in_blocks = [up, down].iter().any(|linear| QuantWeight::of(&linear.weight).is_some());
     match (&up.bias, &down.bias) {
-        (Some(up_bias), Some(down_bias)) if !in_blocks => ops::feed_forward(
+        (Some(up_bias), Some(down_bias)) if !in_blocks(&[up, down]) => ops::feed_forward(
             x,
             [up.weight.val(), down.weight.val()],
             [up_bias.val(), down_bias.val()],
@@ -104,4 +103,30 @@ pub fn feed_forward<const D: usize>(
         ),
         _ => down.forward(ops::activate(up.forward(x), activation)),
     }
+}
+
+/// `down(activate(gate(x)) · up(x))`: the same part where it is gated. Maps without biases that are not in blocks go as
+/// one piece, [`ops::gated_feed_forward`].
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn gated_feed_forward<const D: usize>(
+    x: Tensor<D>,
+    maps: [&Linear; 3],
+    activation: Activation,
+) -> Tensor<D> {
+    let [gate, up, down] = maps;
+    let has_bias = maps.iter().any(|map| map.bias.is_some());
+    if has_bias || gate.layout != up.layout || in_blocks(&maps) {
+        return down.forward(ops::gate(gate.forward(x.clone()), up.forward(x), activation));
+    }
+    let options = FeedForwardOptions { activation, layouts: [up.layout, down.layout] };
+    ops::gated_feed_forward(x, maps.map(|map| map.weight.val()), options)
+}
+
+fn in_blocks(maps: &[&Linear]) -> bool {
+    maps.iter().any(|map| QuantWeight::of(&map.weight).is_some())
 }

@@ -232,6 +232,39 @@ fn gates() {
 }
 
 #[test]
+fn gated_feed_forward_in_all_layouts() {
+    let options = |layouts| FeedForwardOptions { activation: Activation::Silu, layouts };
+    // Numbers as in a model: three maps of numbers around 1 would be sums of thousands, and their rounding as large.
+    let small = |x: Tensor<2>| x * 0.125;
+    let silu = |x: Tensor<2>| x.clone() / ((-x).exp() + 1.0);
+    for (rows, d, f, d_out) in [(1, 1, 1, 1), (5, 7, 12, 3), (70, 33, 40, 35)] {
+        check(
+            "gated feed-forward in-out",
+            [[rows, d], [d, f], [d, f], [f, d_out]],
+            |[x, gate, up, down]| {
+                ops::gated_feed_forward(small(x), [gate, up, down], options([WeightLayout::InOut; 2]))
+            },
+            |[x, gate, up, down]| {
+                let x = small(x);
+                (silu(x.clone().matmul(gate)) * x.matmul(up)).matmul(down)
+            },
+        );
+        check(
+            "gated feed-forward out-in",
+            [[rows, d], [f, d], [f, d], [d_out, f]],
+            |[x, gate, up, down]| {
+                ops::gated_feed_forward(small(x), [gate, up, down], options([WeightLayout::OutIn; 2]))
+            },
+            |[x, gate, up, down]| {
+                let x = small(x);
+                let inner = silu(x.clone().matmul(gate.transpose())) * x.matmul(up.transpose());
+                inner.matmul(down.transpose())
+            },
+        );
+    }
+}
+
+#[test]
 fn residuals() {
     check("residual", [[9, 31], [9, 31]], |[x, added]| ops::residual(x, added), |[x, added]| x + added);
     // What goes around a layer twice gets both gradients.

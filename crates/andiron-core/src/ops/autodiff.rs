@@ -261,6 +261,43 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         }
     }
 
+    fn gated_feed_forward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct GatedFeedForward;
+
+        impl<B: FusedOps> Backward<B, 4> for GatedFeedForward {
+            /// Input and maps, and what the forward pass saved.
+            type State = ([FloatTensor<B>; 4], [FloatTensor<B>; 2], (FeedForwardOptions, Precision));
+
+            fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let dy = grads.consume::<B>(&ops.node);
+                let ([x, gate, up, down], [gate_saved, up_saved], how) = ops.state;
+                let (dx, dgate, dup, ddown) =
+                    B::gated_feed_forward_backward(x, gate, up, down, gate_saved, up_saved, dy, how);
+                for (parent, gradient) in ops.parents.into_iter().zip([dx, dgate, dup, ddown]) {
+                    give!(grads, parent, gradient);
+                }
+            }
+        }
+
+        let nodes = [x.node(), gate.node(), up.node(), down.node()];
+        let inputs = [x, gate, up, down].map(|tensor| tensor.into_primitive());
+        let [x, gate, up, down] = inputs.clone();
+        match GatedFeedForward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (y, gate_saved, up_saved) = B::gated_feed_forward_with_saved(x, gate, up, down, how);
+                prep.finish((inputs, [gate_saved, up_saved], how), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::gated_feed_forward(x, gate, up, down, how)),
+        }
+    }
+
     fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Residual;

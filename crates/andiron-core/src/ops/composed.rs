@@ -181,6 +181,39 @@ pub(super) fn feed_forward_backward<B: Backend>(
     (dx, dup, dup_bias, ddown, column_sum::<B>(dy))
 }
 
+/// The output, and what the first two maps make.
+pub(super) fn gated_feed_forward_with_saved<B: Backend>(
+    x: FloatTensor<B>,
+    [gate, up, down]: [FloatTensor<B>; 3],
+    FeedForwardOptions { activation, layouts }: FeedForwardOptions,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let gate = affine::<B>(x.clone(), gate, layouts[0]);
+    let up = affine::<B>(x, up, layouts[0]);
+    let inner = B::float_mul(activate::<B>(gate.clone(), activation), up.clone());
+    (affine::<B>(inner, down, layouts[1]), gate, up)
+}
+
+/// Gradients of input, gate's map, the other first map, last map.
+#[allow(clippy::type_complexity)]
+pub(super) fn gated_feed_forward_backward<B: Backend>(
+    x: FloatTensor<B>,
+    [gate, up, down]: [FloatTensor<B>; 3],
+    [gate_saved, up_saved]: [FloatTensor<B>; 2],
+    dy: FloatTensor<B>,
+    FeedForwardOptions { activation, layouts }: FeedForwardOptions,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let value = activate::<B>(gate_saved.clone(), activation);
+    let inner = B::float_mul(value.clone(), up_saved.clone());
+    let ddown = affine_weight_grad::<B>(inner, dy.clone(), layouts[1]);
+    let dinner = affine::<B>(dy, down, layouts[1].transposed());
+    let slopes = B::float_mul(value, dinner.clone());
+    let gate_slopes = activate_backward::<B>(gate_saved, B::float_mul(dinner, up_saved), activation);
+    let dgate = affine_weight_grad::<B>(x.clone(), gate_slopes.clone(), layouts[0]);
+    let dup = affine_weight_grad::<B>(x, slopes.clone(), layouts[0]);
+    let back = |slopes, map| affine::<B>(slopes, map, layouts[0].transposed());
+    (B::float_add(back(gate_slopes, gate), back(slopes, up)), dgate, dup, ddown)
+}
+
 pub(super) fn rotate<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,

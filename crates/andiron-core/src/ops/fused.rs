@@ -259,6 +259,46 @@ pub trait FusedOps: Backend {
         composed::feed_forward_backward::<Self>(x, [up, down], saved, dy, how.0)
     }
 
+    /// Two maps, an activation function of each element that the first makes, times that of the second, and a last map.
+    #[fusion(default)]
+    fn gated_feed_forward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> FloatTensor<Self> {
+        Self::gated_feed_forward_with_saved(x, gate, up, down, how).0
+    }
+
+    /// The same, with two tensors that [`FusedOps::gated_feed_forward_backward`] wants: here, what the first maps make.
+    #[fusion(default)]
+    fn gated_feed_forward_with_saved(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::gated_feed_forward_with_saved::<Self>(x, [gate, up, down], how.0)
+    }
+
+    /// Gradients of [`FusedOps::gated_feed_forward`] with respect to the input and the maps.
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments)]
+    fn gated_feed_forward_backward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        gate_saved: FloatTensor<Self>,
+        up_saved: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        how: (FeedForwardOptions, Precision),
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::gated_feed_forward_backward::<Self>(x, [gate, up, down], [gate_saved, up_saved], dy, how.0)
+    }
+
     /// Sum of two tensors of one shape.
     #[fusion(default)]
     fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -112,12 +112,12 @@ impl AttentionOptions {
     }
 }
 
-/// How the parts of a [`feed_forward`] layer are meant.
+/// How the parts of a [`feed_forward`] or [`gated_feed_forward`] layer are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedForwardOptions {
     /// The function between the maps.
     pub activation: Activation,
-    /// How the weights of the two maps lie in memory.
+    /// How the weights before and behind the activation lie in memory.
     pub layouts: [WeightLayout; 2],
 }
 
@@ -280,6 +280,33 @@ pub fn feed_forward<const D: usize>(
         (weights.map(Tensor::into_dispatch), biases.map(Tensor::into_dispatch));
     let how = (options, precision::current());
     let y = Dispatch::feed_forward(x_nd.into_dispatch(), up, up_bias, down, down_bias, how);
+    shape[D - 1] = d_output;
+    Tensor::<2>::from_dispatch(y).reshape(shape)
+}
+
+/// `(activate(x · W₁) · (x · W₂)) · W₃` on the last axis, as one piece as [`feed_forward`] is.
+///
+/// Source: Shazeer 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn gated_feed_forward<const D: usize>(
+    x: Tensor<D>,
+    [gate, up, down]: [Tensor<2>; 3],
+    options: FeedForwardOptions,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let (d_input, d_inner) = options.layouts[0].sizes(up.dims());
+    let (d_inner_too, d_output) = options.layouts[1].sizes(down.dims());
+    assert_eq!(shape[D - 1], d_input, "input {shape:?} does not fit a weight of {d_input} to {d_inner}");
+    assert_eq!(gate.dims(), up.dims(), "both first maps have one shape");
+    assert_eq!(d_inner, d_inner_too, "one map makes what the other takes");
+    let x_nd: Tensor<2> = x.reshape([-1, d_input as isize]);
+    let [x, gate, up, down] = [x_nd, gate, up, down].map(Tensor::into_dispatch);
+    let y = Dispatch::gated_feed_forward(x, gate, up, down, (options, precision::current()));
     shape[D - 1] = d_output;
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }

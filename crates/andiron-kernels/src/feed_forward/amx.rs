@@ -16,8 +16,8 @@ use crate::gemm::words::{halves, interleaved};
 use crate::parallel::{self, Shared};
 use crate::simd::{Avx512, Simd};
 
-/// Most rows of a strip, and inner columns at a time: what lies between the maps, the parts of the maps that make and take
-/// it, and the result fill two thirds of a second-level cache.
+/// Most rows of a strip, and columns of the first maps at a time: what lies between the maps, the parts of the maps that
+/// make and take it, and the result fill two thirds of a second-level cache.
 const STRIP: usize = 256;
 const COLS: usize = 384;
 /// Strips that a call is cut into, if they are long enough: of a number that threads can share evenly.
@@ -73,38 +73,54 @@ fn strips(rows: usize) -> (usize, usize) {
     (strip, rows.div_ceil(strip))
 }
 
+/// Columns that the first maps make of a row, whole squares: in a gated layer, 16 of the gate and 16 of the other map in
+/// turn.
+fn width(layer: &FeedForward) -> usize {
+    layer.up.cols.next_multiple_of(SQUARE) * if layer.gate.is_some() { 2 } else { 1 }
+}
+
+/// Words for the columns of some rows.
+pub(super) fn saved_len(layer: &FeedForward, rows: usize) -> usize {
+    room(rows, width(layer))
+}
+
 /// # Safety
 /// The machine has tiles of bf16; no size is 0, and all are those that [`super::forward`] has looked at.
 pub(super) unsafe fn forward(
     cpu: Cpu,
     layer: &FeedForward,
-    [up_bias, down_bias]: [&[f32]; 2],
+    [up_bias, down_bias]: [Option<&[f32]>; 2],
     x: &[f32],
     saved: Option<&mut [f32]>,
     y: &mut [f32],
 ) {
     let (d_input, d_inner, d_output) = (layer.up.rows, layer.up.cols, layer.down.cols);
     let rows = x.len() / d_input;
-    let bias_len = d_inner.next_multiple_of(SQUARE);
-    let len = room(rows, d_input) + room(d_inner, d_input) + room(d_output, d_inner) + bias_len + 4 * 16;
+    let width = width(layer);
+    let bias_len = if up_bias.is_some() { width } else { 0 };
+    let len = room(rows, d_input) + room(width, d_input) + room(d_output, d_inner) + bias_len + 4 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     // SAFETY: the maps and the input are as long as said, and the parts were made for them.
-    let (forward, strip, strips) = unsafe {
+    let forward = unsafe {
         let x = Lanes::rows(MatRef::row_major(x, rows, d_input)).pack::<true>(cpu, &mut parts);
-        let up = Lanes::columns(layer.up).pack::<false>(cpu, &mut parts);
+        let up = Lanes::columns(layer.up);
+        let up = match layer.gate {
+            Some(gate) => Lanes::pack_in_turn([Lanes::columns(gate), up], cpu, &mut parts),
+            None => up.pack::<false>(cpu, &mut parts),
+        };
         let down = Lanes::columns(layer.down).pack::<false>(cpu, &mut parts);
-        let bias = parts.take(bias_len);
-        std::slice::from_raw_parts_mut(bias, bias_len).fill(0.0);
-        bias.copy_from_nonoverlapping(up_bias.as_ptr(), d_inner);
-        let (strip, strips) = strips(rows);
+        let bias = up_bias.map(|up_bias| {
+            let bias = parts.take(bias_len);
+            std::slice::from_raw_parts_mut(bias, bias_len).fill(0.0);
+            bias.copy_from_nonoverlapping(up_bias.as_ptr(), d_inner);
+            bias.cast_const()
+        });
         let saved = saved.map(|saved| Room(saved.as_mut_ptr().cast()));
-        (
-            Forward { x, up, bias, down, down_bias: down_bias.as_ptr(), saved, d_inner, d_output },
-            strip,
-            strips,
-        )
+        let down_bias = down_bias.map(<[f32]>::as_ptr);
+        Forward { x, up, bias, down, down_bias, saved, width, d_output }
     };
+    let (strip, strips) = strips(rows);
     let y = Shared::new(y);
     parallel::tasks(cpu, strips, |at| {
         let rows = at * strip..rows.min((at + 1) * strip);
@@ -112,7 +128,10 @@ pub(super) unsafe fn forward(
         // SAFETY: all is packed, and strips are disjoint.
         unsafe {
             let _tiles = Tiles::configure();
-            with_function!(layer.activation, f => forward.strip(f, rows, y));
+            with_function!(layer.activation, f => match layer.gate {
+                Some(_) => forward.strip::<_, true>(f, rows, y),
+                None => forward.strip::<_, false>(f, rows, y),
+            });
         }
     });
 }
@@ -120,11 +139,11 @@ pub(super) unsafe fn forward(
 struct Forward {
     x: Operand,
     up: Operand,
-    bias: *const f32,
+    bias: Option<*const f32>,
     down: Operand,
-    down_bias: *const f32,
+    down_bias: Option<*const f32>,
     saved: Option<Room>,
-    d_inner: usize,
+    width: usize,
     d_output: usize,
 }
 
@@ -136,9 +155,9 @@ impl Forward {
     /// The operands hold what the sizes say, `saved` has room, nobody else writes these rows of it or of `y`; tiles are
     /// configured.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-    unsafe fn strip<F: Function>(&self, f: F, rows: Range<usize>, y: *mut f32) {
-        let &Self { x, up, bias, down, down_bias, saved, d_inner, d_output } = self;
-        let tiles = d_inner.div_ceil(STEPS);
+    unsafe fn strip<F: Function, const GATED: bool>(&self, f: F, rows: Range<usize>, y: *mut f32) {
+        let &Self { x, up, bias, down, down_bias, saved, width, d_output } = self;
+        let tiles = width / STEPS;
         let count = rows.len();
         let sums_len = if Product::in_one_go(x.tiles) { 0 } else { STRIP * COLS };
         let len = room(count, COLS) + sums_len + 2 * 16;
@@ -149,7 +168,7 @@ impl Forward {
         // SAFETY: the caller's promise; the machine has the vectors that come with tiles.
         unsafe {
             let s = Avx512::new();
-            for cols in cut(d_inner) {
+            for cols in cut(width) {
                 let (first, n) = (cols.start, cols.len());
                 let product = Product {
                     m: count,
@@ -159,7 +178,7 @@ impl Forward {
                     b: up.from(first, 0),
                     c: sums,
                     c_stride: COLS,
-                    bias: bias.add(first),
+                    bias: bias.map_or(std::ptr::null(), |bias| bias.add(first)),
                     accumulate: false,
                 };
                 product.squares(0..count, 0..n, |i, j, sums| {
@@ -170,19 +189,26 @@ impl Forward {
                             let to = saved.row(rows.start + lane, tiles, (first + j) / STEPS, row);
                             _mm512_storeu_si512(to, halves(low, high));
                         }
-                        let (low, high) = (f.value(s, low), f.value(s, high));
-                        _mm512_store_si512(inner.row(lane, COLS / STEPS, j / STEPS, row), halves(low, high));
+                        if GATED {
+                            let to = inner.row(lane, COLS / STEPS, j / 2 / STEPS, row).cast::<__m256i>();
+                            let words = half(s.mul(f.value(s, low), high));
+                            _mm256_store_si256(to.add(j / SQUARE % 2), words);
+                        } else {
+                            let to = inner.row(lane, COLS / STEPS, j / STEPS, row);
+                            _mm512_store_si512(to, halves(f.value(s, low), f.value(s, high)));
+                        }
                     }
                 });
+                let (first, n) = if GATED { (first / 2, n / 2) } else { (first, n) };
                 let product = Product {
                     m: count,
                     n: d_output,
-                    depth: n.div_ceil(STEPS),
+                    depth: n / STEPS,
                     a: Operand { start: inner.0, tiles: COLS / STEPS },
                     b: down.from(0, first / STEPS),
                     c: y,
                     c_stride: d_output,
-                    bias: if first == 0 { down_bias } else { std::ptr::null() },
+                    bias: down_bias.filter(|_| first == 0).unwrap_or(std::ptr::null()),
                     accumulate: first > 0,
                 };
                 product.rectangle(0..count, 0..d_output);
@@ -191,9 +217,9 @@ impl Forward {
     }
 }
 
-/// Inner columns, so many at a time.
-fn cut(d_inner: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..d_inner).step_by(COLS).map(move |start| start..d_inner.min(start + COLS))
+/// Columns, so many at a time.
+fn cut(width: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..width).step_by(COLS).map(move |start| start..width.min(start + COLS))
 }
 
 /// # Safety
@@ -207,15 +233,15 @@ pub(super) unsafe fn backward(
 ) {
     let (d_input, d_inner, d_output) = (layer.up.rows, layer.up.cols, layer.down.cols);
     let rows = x.len() / d_input;
-    let FeedForwardGrads { dx, dup, dup_bias, ddown, .. } = grads;
+    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, _] } = grads;
     let (strip, strips) = strips(rows);
-    let bias_len = d_inner.next_multiple_of(SQUARE);
-    let rooms =
-        [(rows, d_output), (d_inner, d_output), (d_input, d_inner), (d_input, rows), (d_output, rows)];
+    let bias_len = if dup_bias.is_some() { d_inner.next_multiple_of(SQUARE) } else { 0 };
+    let first_maps = if layer.gate.is_some() { 2 } else { 1 };
+    let rooms = [(rows, d_output), (d_inner, d_output), (d_input, rows), (d_output, rows), (d_inner, rows)];
     let len = rooms.iter().map(|&(lanes, depth)| room(lanes, depth)).sum::<usize>()
-        + 2 * room(d_inner, rows)
+        + first_maps * (room(d_input, d_inner) + room(d_inner, rows))
         + strips * bias_len
-        + 8 * 16;
+        + 10 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let row_tiles = rows.div_ceil(STEPS);
@@ -224,26 +250,18 @@ pub(super) unsafe fn backward(
         let across = |matrix, width| Lanes::columns(MatRef::row_major(matrix, rows, width));
         let dy_rows = Lanes::rows(MatRef::row_major(dy, rows, d_output)).pack::<true>(cpu, &mut parts);
         let down = Lanes::columns(layer.down.t()).pack::<false>(cpu, &mut parts);
-        let up = Lanes::columns(layer.up.t()).pack::<false>(cpu, &mut parts);
+        let mut maps = |map: MatRef| FirstMap {
+            weight: Lanes::columns(map.t()).pack::<false>(cpu, &mut parts),
+            slopes: Room(parts.take(room(d_inner, rows)).cast()),
+        };
+        let (up, gate) = (maps(layer.up), layer.gate.map(maps));
         let x_across = across(x, d_input).pack::<true>(cpu, &mut parts);
         let dy_across = across(dy, d_output).pack::<true>(cpu, &mut parts);
         let inner = Room(parts.take(room(d_inner, rows)).cast());
-        let slopes = Room(parts.take(room(d_inner, rows)).cast());
-        let bias = parts.take(strips * bias_len);
-        let saved = saved.as_ptr().cast::<u32>();
-        let backward = Backward {
-            dy: dy_rows,
-            down,
-            up,
-            saved,
-            inner,
-            slopes,
-            bias,
-            bias_len,
-            row_tiles,
-            d_inner,
-            d_input,
-        };
+        let bias = dup_bias.is_some().then(|| parts.take(strips * bias_len));
+        let saved = Room(saved.as_ptr().cast::<u32>().cast_mut());
+        let backward =
+            Backward { dy: dy_rows, down, up, gate, saved, inner, bias, row_tiles, d_inner, d_input };
         (backward, x_across, dy_across)
     };
     let to = Shared::new(dx);
@@ -253,26 +271,32 @@ pub(super) unsafe fn backward(
         // SAFETY: all is packed, and strips are disjoint.
         unsafe {
             let _tiles = Tiles::configure();
-            with_function!(layer.activation, f => backward.strip(f, (at, rows), dx));
+            with_function!(layer.activation, f => match backward.gate {
+                Some(gate) => backward.strip(f, [gate, backward.up], (at, rows), dx),
+                None => backward.strip(f, [backward.up], (at, rows), dx),
+            });
         }
     });
-    // SAFETY: every strip has written its sums.
-    let partial = unsafe { std::slice::from_raw_parts(backward.bias, strips * bias_len) };
-    dup_bias.fill(0.0);
-    for partial in partial.chunks_exact(bias_len) {
-        dup_bias.iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
+    if let (Some(to), Some(bias)) = (dup_bias, backward.bias) {
+        // SAFETY: every strip has written its sums.
+        let partial = unsafe { std::slice::from_raw_parts(bias, strips * bias_len) };
+        to.fill(0.0);
+        for partial in partial.chunks_exact(bias_len) {
+            to.iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
+        }
     }
     let right = |room: Room| Operand { start: room.0, tiles: row_tiles };
-    // SAFETY: both operands are packed; the gradients are as long as the maps.
+    let by_rows = |map: MatRef| map.col_stride == 1;
+    let first_maps = [(layer.gate, backward.gate, dgate), (Some(layer.up), Some(backward.up), Some(dup))];
+    // SAFETY: all operands are packed; the gradients are as long as the maps.
     unsafe {
-        gradient(cpu, (x_across, d_input), (right(backward.slopes), d_inner), layer.up.col_stride == 1, dup);
-        gradient(
-            cpu,
-            (dy_across, d_output),
-            (right(backward.inner), d_inner),
-            layer.down.col_stride != 1,
-            ddown,
-        );
+        for (map, packed, to) in first_maps {
+            if let (Some(map), Some(packed), Some(to)) = (map, packed, to) {
+                gradient(cpu, (x_across, d_input), (right(packed.slopes), d_inner), by_rows(map), to);
+            }
+        }
+        let inner = (right(backward.inner), d_inner);
+        gradient(cpu, (dy_across, d_output), inner, !by_rows(layer.down), ddown);
     }
 }
 
@@ -307,19 +331,26 @@ unsafe fn gradient(
     }
 }
 
+/// A map before the activation.
+#[derive(Clone, Copy)]
+struct FirstMap {
+    /// Its transpose, as a right operand.
+    weight: Operand,
+    /// Columns of the gradient of what it makes, with the rows as depth.
+    slopes: Room,
+}
+
 struct Backward {
     dy: Operand,
     down: Operand,
-    up: Operand,
+    up: FirstMap,
+    gate: Option<FirstMap>,
     /// Rows of bf16, as [`Forward`] wrote them.
-    saved: *const u32,
-    /// Columns of the activation's output, with the rows as depth.
+    saved: Room,
+    /// Columns of what the last map took, with the rows as depth.
     inner: Room,
-    /// Columns of the gradient of the activation's input.
-    slopes: Room,
-    /// Sums of that gradient over the rows of each strip.
-    bias: *mut f32,
-    bias_len: usize,
+    /// Sums of the gradient of what `up` makes over the rows of each strip, if there is a bias.
+    bias: Option<*mut f32>,
     row_tiles: usize,
     d_inner: usize,
     d_input: usize,
@@ -329,26 +360,33 @@ struct Backward {
 unsafe impl Sync for Backward {}
 
 impl Backward {
+    /// `maps` are the first maps, in the order of their columns in `saved`.
+    ///
     /// # Safety
     /// As for [`Forward::strip`].
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-    unsafe fn strip<F: Function>(&self, f: F, (at, rows): (usize, Range<usize>), dx: *mut f32) {
-        let &Self { dy, down, up, saved, inner, slopes, bias, bias_len, row_tiles, d_inner, d_input } = self;
-        let tiles = d_inner.div_ceil(STEPS);
+    unsafe fn strip<F: Function, const N: usize>(
+        &self,
+        f: F,
+        maps: [FirstMap; N],
+        (at, rows): (usize, Range<usize>),
+        dx: *mut f32,
+    ) {
+        let &Self { dy, down, saved, inner, bias, row_tiles, d_inner, d_input, .. } = self;
+        let width = d_inner.next_multiple_of(SQUARE);
         let count = rows.len();
         let sums_len = if Product::in_one_go(dy.tiles) { 0 } else { STRIP * COLS };
-        let len = room(count, COLS) + sums_len + 2 * 16;
+        let len = N * room(count, COLS) + sums_len + (N + 1) * 16;
         let mut scratch = Scratch::take(len);
         let mut parts = Parts::new(&mut scratch, len);
-        let slope_rows = Room(parts.take(room(count, COLS)).cast());
+        let slope_rows: [Room; N] = std::array::from_fn(|_| Room(parts.take(room(count, COLS)).cast()));
         let sums = parts.take(sums_len);
         // SAFETY: the caller's promise; the machine has the vectors that come with tiles.
         unsafe {
             let s = Avx512::new();
-            let bias = bias.add(at * bias_len);
-            std::slice::from_raw_parts_mut(bias, bias_len).fill(0.0);
-            let saved = Room(saved.cast_mut());
-            for cols in cut(d_inner) {
+            let zero = s.splat(0.0);
+            let bias = bias.map(|bias| bias.add(at * width));
+            for cols in cut(width) {
                 let first = cols.start;
                 let product = Product {
                     m: count,
@@ -362,54 +400,85 @@ impl Backward {
                     accumulate: false,
                 };
                 product.squares(0..count, 0..cols.len(), |i, j, sums| {
-                    let (lane, tile, row_tile) = (first + j, (first + j) / STEPS, (rows.start + i) / STEPS);
-                    let (mut sum_low, mut sum_high) = (s.splat(0.0), s.splat(0.0));
+                    let (lane, row_tile) = (first + j, (rows.start + i) / STEPS);
+                    let (mut sum_low, mut sum_high) = (zero, zero);
                     for r in (0..SQUARE).step_by(2) {
-                        let mut both = [[s.splat(0.0); 4]; 2];
+                        // Of both rows: what the last map took, and the gradients of what each first map made.
+                        let mut both = [([zero; 2], [[zero; 2]; N]); 2];
                         for (k, both) in both.iter_mut().enumerate() {
                             let row = (r + k) % TILE;
-                            let before =
-                                _mm512_loadu_si512(saved.row(rows.start + i + r + k, tiles, tile, row));
-                            let (before_low, before_high) = unpacked(before);
-                            let (d_low, d_high) = sums.row(s, r + k);
-                            let low = f.slope(s, before_low, d_low);
-                            let high = f.slope(s, before_high, d_high);
-                            _mm512_store_si512(
-                                slope_rows.row(i + r + k, COLS / STEPS, j / STEPS, row),
-                                halves(low, high),
-                            );
-                            sum_low = s.add(sum_low, low);
-                            sum_high = s.add(sum_high, high);
-                            *both = [f.value(s, before_low), f.value(s, before_high), low, high];
-                        }
-                        let [even, odd] = both;
-                        for (k, to) in [inner, slopes].into_iter().enumerate() {
-                            for half in 0..2 {
-                                let words = interleaved(even[2 * k + half], odd[2 * k + half]);
-                                let lane = lane + half * TILE;
-                                _mm512_store_si512(to.row(lane, row_tiles, row_tile, r / 2), words);
+                            let before: [_; N] = std::array::from_fn(|part| {
+                                let tile = lane / STEPS * N + part;
+                                let at = saved.row(rows.start + i + r + k, width / STEPS * N, tile, row);
+                                unpacked(_mm512_loadu_si512(at))
+                            });
+                            let (low, high) = sums.row(s, r + k);
+                            *both = match before[..] {
+                                [(x_low, x_high)] => {
+                                    let (low, high) = (f.slope(s, x_low, low), f.slope(s, x_high, high));
+                                    (sum_low, sum_high) = (s.add(sum_low, low), s.add(sum_high, high));
+                                    ([f.value(s, x_low), f.value(s, x_high)], [[low, high]; N])
+                                }
+                                _ => {
+                                    let parts = [(before[0], low), (before[N - 1], high)];
+                                    let [low, high] = parts.map(|((gate, up), d)| {
+                                        let value = f.value(s, gate);
+                                        (s.mul(value, up), [f.slope(s, gate, s.mul(up, d)), s.mul(value, d)])
+                                    });
+                                    ([low.0, high.0], std::array::from_fn(|map| [low.1[map], high.1[map]]))
+                                }
+                            };
+                            for (slope_rows, [low, high]) in slope_rows.iter().zip(both.1) {
+                                let to = slope_rows.row(i + r + k, COLS / STEPS, j / STEPS, row);
+                                _mm512_store_si512(to, halves(low, high));
                             }
                         }
+                        let [(even, even_slopes), (odd, odd_slopes)] = both;
+                        let across = |to: Room, even: [_; 2], odd: [_; 2]| {
+                            for half in 0..2 {
+                                let to = to.row(lane + half * TILE, row_tiles, row_tile, r / 2);
+                                _mm512_store_si512(to, interleaved(even[half], odd[half]));
+                            }
+                        };
+                        across(inner, even, odd);
+                        for (map, (even, odd)) in maps.iter().zip(even_slopes.into_iter().zip(odd_slopes)) {
+                            across(map.slopes, even, odd);
+                        }
                     }
-                    let bias = bias.add(first + j);
-                    s.store_to(bias, s.add(s.load_from(bias), sum_low));
-                    s.store_to(bias.add(TILE), s.add(s.load_from(bias.add(TILE)), sum_high));
+                    if let Some(bias) = bias {
+                        for (to, sum) in [(bias.add(lane), sum_low), (bias.add(lane + TILE), sum_high)] {
+                            let before = if i == 0 { zero } else { s.load_from(to) };
+                            s.store_to(to, s.add(before, sum));
+                        }
+                    }
                 });
-                let product = Product {
-                    m: count,
-                    n: d_input,
-                    depth: cols.len().div_ceil(STEPS),
-                    a: Operand { start: slope_rows.0, tiles: COLS / STEPS },
-                    b: up.from(0, first / STEPS),
-                    c: dx,
-                    c_stride: d_input,
-                    bias: std::ptr::null(),
-                    accumulate: first > 0,
-                };
-                product.rectangle(0..count, 0..d_input);
+                for (at, (map, slope_rows)) in maps.iter().zip(slope_rows).enumerate() {
+                    let product = Product {
+                        m: count,
+                        n: d_input,
+                        depth: cols.len() / STEPS,
+                        a: Operand { start: slope_rows.0, tiles: COLS / STEPS },
+                        b: map.weight.from(0, first / STEPS),
+                        c: dx,
+                        c_stride: d_input,
+                        bias: std::ptr::null(),
+                        accumulate: first > 0 || at > 0,
+                    };
+                    product.rectangle(0..count, 0..d_input);
+                }
             }
         }
     }
+}
+
+/// 16 numbers as bf16.
+///
+/// # Safety
+/// The machine has AVX-512 BF16.
+#[inline(always)]
+unsafe fn half(x: __m512) -> __m256i {
+    // SAFETY: the caller's promise; the types differ only in what their bits mean.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
 }
 
 /// 32 bf16 as numbers, the first 16 first.

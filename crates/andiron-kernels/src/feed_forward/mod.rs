@@ -1,4 +1,4 @@
-//! The two maps of a feed-forward layer and the activation between them, as one piece.
+//! The maps of a feed-forward layer and the activation between them, as one piece.
 //!
 //! Between the maps lies the widest tensor of a transformer. Where products are made of tiles of bf16, it is never
 //! written as f32: a strip of rows goes through both maps while it lies in a core's cache, and what the backward pass
@@ -12,14 +12,17 @@ use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
 use crate::{Cpu, Isa, Precision, reduce};
 
-/// What [`forward`] computes, but for the biases.
+/// What [`forward`] computes, but for the biases. Each map is all of a slice, or the transpose of all of one.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward<'a> {
-    /// The first map, `[d_input, d_inner]`: all of a slice, or the transpose of all of one.
+    /// In a gated layer, the map whose outcome goes through the activation, `[d_input, d_inner]`.
+    pub gate: Option<MatRef<'a>>,
+    /// The map whose outcome is multiplied by that; in a plain layer, the one before the activation.
+    /// `[d_input, d_inner]`.
     pub up: MatRef<'a>,
     /// The function between the maps.
     pub activation: Activation,
-    /// The second map, `[d_inner, d_output]`: all of a slice, or the transpose of all of one.
+    /// The last map, `[d_inner, d_output]`.
     pub down: MatRef<'a>,
 }
 
@@ -28,14 +31,14 @@ pub struct FeedForward<'a> {
 pub struct FeedForwardGrads<'a> {
     /// Of the input, `[rows, d_input]`.
     pub dx: &'a mut [f32],
-    /// Of the first map, in the order in which that lies in memory.
+    /// Of the map that makes the gate, if there is one, in the order in which that lies in memory.
+    pub dgate: Option<&'a mut [f32]>,
+    /// Of the map `up`, in the order in which that lies in memory.
     pub dup: &'a mut [f32],
-    /// Of its bias.
-    pub dup_bias: &'a mut [f32],
-    /// Of the second map, in the order in which that lies in memory.
+    /// Of the last map, in the order in which that lies in memory.
     pub ddown: &'a mut [f32],
-    /// Of its bias.
-    pub ddown_bias: &'a mut [f32],
+    /// Of the biases of `up` and `down`, as far as those exist.
+    pub dbiases: [Option<&'a mut [f32]>; 2],
 }
 
 impl FeedForward<'_> {
@@ -44,9 +47,14 @@ impl FeedForward<'_> {
     pub fn saved_len(&self, cpu: Cpu, rows: usize) -> usize {
         match self.by_tiles(cpu, rows) {
             #[cfg(target_arch = "x86_64")]
-            true => crate::gemm::amx::room(rows, self.up.cols),
-            _ => rows * self.up.cols,
+            true => amx::saved_len(self, rows),
+            _ => self.width() * rows,
         }
+    }
+
+    /// Numbers that the first maps make of a row.
+    fn width(&self) -> usize {
+        self.up.cols * if self.gate.is_some() { 2 } else { 1 }
     }
 
     /// Whether rows go through both maps by tiles. A few do not: they would take as long to pack as the maps.
@@ -62,29 +70,38 @@ impl FeedForward<'_> {
     /// The number of rows in `x`, after a look at all sizes.
     #[track_caller]
     fn rows(&self, x: &[f32]) -> usize {
-        for map in [self.up, self.down] {
+        for map in self.gate.into_iter().chain([self.up, self.down]) {
             let whole = map.rows * map.cols == map.data.len();
             let row_major = map.col_stride == 1 && map.row_stride == map.cols;
             let turned = map.row_stride == 1 && map.col_stride == map.rows;
             assert!(whole && (row_major || turned), "a map is not all of a slice or its transpose");
         }
         assert_eq!(self.up.cols, self.down.rows, "one map makes what the other takes");
+        if let Some(gate) = self.gate {
+            assert_eq!(
+                (gate.rows, gate.cols),
+                (self.up.rows, self.up.cols),
+                "both first maps have one shape"
+            );
+        }
         let width = self.up.rows;
         assert!(width > 0 && x.len().is_multiple_of(width), "{} numbers are not rows of {width}", x.len());
         x.len() / width
     }
 }
 
-/// `y = f(x · up + biases[0]) · down + biases[1]`; and in `saved`, if it is given, what [`backward`] wants.
+/// `y = f(x · up + biases[0]) · down + biases[1]`, or `y = (f(x · gate) (x · up)) · down + biases[1]` of a gated layer; and
+/// in `saved`, if it is given, what [`backward`] wants.
 ///
-/// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>.
+/// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>; Shazeer
+/// 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
 ///
 /// # Shape
 /// `x`: `[rows, d_input]`, `biases`: `[d_inner]` and `[d_output]`, `saved`: [`FeedForward::saved_len`],
 /// `y`: `[rows, d_output]`.
 ///
 /// # Panics
-/// If the shapes do not agree.
+/// If the shapes do not agree, or a gated layer has a bias before its activation.
 ///
 /// # Example
 /// ```
@@ -93,24 +110,28 @@ impl FeedForward<'_> {
 /// use andiron_kernels::feed_forward::{FeedForward, forward};
 /// use andiron_kernels::gemm::MatRef;
 /// let layer = FeedForward {
+///     gate: None,
 ///     up: MatRef::row_major(&[1.0, -1.0], 1, 2),
 ///     activation: Activation::Relu,
 ///     down: MatRef::row_major(&[2.0, 3.0], 2, 1),
 /// };
 /// let mut y = [0.0; 2];
-/// forward(Cpu::detect(1), layer, [&[0.0, 0.5], &[1.0]], &[4.0, -4.0], None, &mut y);
+/// forward(Cpu::detect(1), layer, [Some(&[0.0, 0.5]), Some(&[1.0])], &[4.0, -4.0], None, &mut y);
 /// assert_eq!(y, [9.0, 14.5]);
 /// ```
 pub fn forward(
     cpu: Cpu,
     layer: FeedForward,
-    biases: [&[f32]; 2],
+    biases: [Option<&[f32]>; 2],
     x: &[f32],
     saved: Option<&mut [f32]>,
     y: &mut [f32],
 ) {
     let rows = layer.rows(x);
-    assert_eq!(biases.map(<[f32]>::len), [layer.up.cols, layer.down.cols], "biases and maps differ in width");
+    assert!(layer.gate.is_none() || biases[0].is_none(), "a gated layer has no bias before its activation");
+    for (bias, width) in biases.iter().zip([layer.up.cols, layer.down.cols]) {
+        assert!(bias.is_none_or(|bias| bias.len() == width), "a bias and its map differ in width");
+    }
     assert_eq!(y.len(), rows * layer.down.cols, "y is not {rows} x {}", layer.down.cols);
     if let Some(saved) = &saved {
         assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
@@ -129,23 +150,29 @@ pub fn forward(
 /// `x`: `[rows, d_input]`, `saved`: [`FeedForward::saved_len`], `dy`: `[rows, d_output]`.
 ///
 /// # Panics
-/// If the shapes do not agree.
+/// If the shapes do not agree, or a gradient of what a layer does not have is asked for, or one of its maps' is not.
 pub fn backward(
     cpu: Cpu,
     layer: FeedForward,
     (x, saved): (&[f32], &[f32]),
     dy: &[f32],
-    grads: FeedForwardGrads,
+    mut grads: FeedForwardGrads,
 ) {
     let rows = layer.rows(x);
     assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
     assert_eq!(dy.len(), rows * layer.down.cols, "dy is not {rows} x {}", layer.down.cols);
     assert_eq!(grads.dx.len(), x.len(), "dx and x differ in length");
-    assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the first map");
-    assert_eq!(grads.dup_bias.len(), layer.up.cols, "gradient of the first bias");
-    assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the second map");
-    assert_eq!(grads.ddown_bias.len(), layer.down.cols, "gradient of the second bias");
-    reduce::column_sum(cpu, rows, layer.down.cols, dy, grads.ddown_bias);
+    let dgate_len = grads.dgate.as_ref().map(|gradient| gradient.len());
+    assert_eq!(dgate_len, layer.gate.map(|gate| gate.data.len()), "gradient of the gate's map");
+    assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the map up");
+    assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the map down");
+    let [dup_bias, ddown_bias] = &mut grads.dbiases;
+    assert!(layer.gate.is_none() || dup_bias.is_none(), "a gated layer has no bias before its activation");
+    assert!(dup_bias.as_ref().is_none_or(|bias| bias.len() == layer.up.cols), "gradient of the first bias");
+    if let Some(ddown_bias) = ddown_bias {
+        assert_eq!(ddown_bias.len(), layer.down.cols, "gradient of the last bias");
+        reduce::column_sum(cpu, rows, layer.down.cols, dy, ddown_bias);
+    }
     match layer.by_tiles(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this machine has tiles, and the shapes have been looked at.
@@ -156,25 +183,34 @@ pub fn backward(
 
 const REPLACE: Epilogue = Epilogue { bias: None, accumulate: false };
 
+/// Saves what the map `up` makes, and behind it what the gate's map makes, if there is one.
 fn plain_forward(
     cpu: Cpu,
     layer: &FeedForward,
-    biases: [&[f32]; 2],
+    biases: [Option<&[f32]>; 2],
     x: &[f32],
     saved: Option<&mut [f32]>,
     y: &mut [f32],
 ) {
-    let &FeedForward { up, activation, down } = layer;
-    let [up_bias, down_bias] = biases.map(|bias| Epilogue { bias: Some(bias), ..REPLACE });
+    let &FeedForward { gate, up, activation, down } = layer;
+    let [up_bias, down_bias] = biases.map(|bias| Epilogue { bias, ..REPLACE });
     let rows = x.len() / up.rows;
     let mut room = Vec::new();
-    let before = saved.unwrap_or_else(|| {
-        room = unspecified(rows * up.cols);
+    let saved = saved.unwrap_or_else(|| {
+        room = unspecified(rows * layer.width());
         &mut room
     });
-    matmul(cpu, MatRef::row_major(x, rows, up.rows), up, up_bias, before);
+    let x = MatRef::row_major(x, rows, up.rows);
+    let (before, gated) = saved.split_at_mut(rows * up.cols);
+    matmul(cpu, x, up, up_bias, before);
     let mut inner = unspecified(rows * up.cols);
-    activation::forward(cpu, activation, before, &mut inner);
+    match gate {
+        Some(gate) => {
+            matmul(cpu, x, gate, REPLACE, gated);
+            activation::gate(cpu, activation, gated, before, &mut inner);
+        }
+        None => activation::forward(cpu, activation, before, &mut inner),
+    }
     let inner = MatRef::row_major(&inner, rows, down.rows);
     matmul(cpu, inner, down, down_bias, y);
 }
@@ -186,20 +222,37 @@ fn plain_backward(
     dy: &[f32],
     grads: FeedForwardGrads,
 ) {
-    let &FeedForward { up, activation, down } = layer;
+    let &FeedForward { gate, up, activation, down } = layer;
+    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, _] } = grads;
     let rows = x.len() / up.rows;
     let (x, dy) = (MatRef::row_major(x, rows, up.rows), MatRef::row_major(dy, rows, down.cols));
-    let mut inner = unspecified(saved.len());
-    activation::forward(cpu, activation, saved, &mut inner);
-    map_gradient(cpu, MatRef::row_major(&inner, rows, down.rows), dy, down, grads.ddown);
-    let mut dinner = unspecified(saved.len());
+    let (before, gated) = saved.split_at(rows * up.cols);
+    let mut inner = unspecified(before.len());
+    match gate {
+        Some(_) => activation::gate(cpu, activation, gated, before, &mut inner),
+        None => activation::forward(cpu, activation, before, &mut inner),
+    }
+    map_gradient(cpu, MatRef::row_major(&inner, rows, down.rows), dy, down, ddown);
+    let mut dinner = unspecified(before.len());
     matmul(cpu, dy, down.t(), REPLACE, &mut dinner);
     let mut slopes = inner;
-    activation::backward(cpu, activation, saved, &dinner, &mut slopes);
-    reduce::column_sum(cpu, rows, up.cols, &slopes, grads.dup_bias);
+    match (gate, dgate) {
+        (Some(gate), Some(dgate)) => {
+            let mut gate_slopes = unspecified(before.len());
+            let to = (&mut gate_slopes[..], &mut slopes[..]);
+            activation::gate_backward(cpu, activation, (gated, before), &dinner, to);
+            let gate_slopes = MatRef::row_major(&gate_slopes, rows, gate.cols);
+            map_gradient(cpu, x, gate_slopes, gate, dgate);
+            matmul(cpu, gate_slopes, gate.t(), REPLACE, dx);
+        }
+        _ => activation::backward(cpu, activation, before, &dinner, &mut slopes),
+    }
+    if let Some(dup_bias) = dup_bias {
+        reduce::column_sum(cpu, rows, up.cols, &slopes, dup_bias);
+    }
     let slopes = MatRef::row_major(&slopes, rows, up.cols);
-    map_gradient(cpu, x, slopes, up, grads.dup);
-    matmul(cpu, slopes, up.t(), REPLACE, grads.dx);
+    map_gradient(cpu, x, slopes, up, dup);
+    matmul(cpu, slopes, up.t(), Epilogue { bias: None, accumulate: gate.is_some() }, dx);
 }
 
 /// `xᵀ dy` in the order in which `map` lies in memory.

@@ -13,7 +13,8 @@ struct Case {
     d_inner: usize,
     d_output: usize,
     activation: Activation,
-    /// Whether the maps lie transposed in memory.
+    gated: bool,
+    /// Whether the first maps and the last lie transposed in memory.
     turned: (bool, bool),
 }
 
@@ -68,15 +69,15 @@ fn assert_near(what: &str, found: &[f32], wanted: &[f64], tolerance: f64) {
     }
 }
 
-/// Output, and gradients of input, first map, its bias, second map, its bias.
+/// Output, and gradients of input, gate, first map, its bias, last map, its bias; a gated layer has no first bias.
 fn exact(
     case: Case,
     layer: FeedForward,
     [up_bias, down_bias]: [&[f32]; 2],
     (x, dy): (&[f32], &[f32]),
     precision: Precision,
-) -> [Vec<f64>; 6] {
-    let Case { rows, d_input, d_inner, d_output, activation, turned } = case;
+) -> [Vec<f64>; 7] {
+    let Case { rows, d_input, d_inner, d_output, activation, turned, .. } = case;
     let (x, dy) =
         (Exact::of(MatRef::row_major(x, rows, d_input)), Exact::of(MatRef::row_major(dy, rows, d_output)));
     let (up, down) = (Exact::of(layer.up), Exact::of(layer.down));
@@ -87,18 +88,44 @@ fn exact(
         Exact::from_fn(of.rows, of.cols, |i, j| round(of.at(i, j)))
     };
     let before = factors(&x).times(&factors(&up));
-    let before = Exact::from_fn(rows, d_inner, |i, j| before.at(i, j) + f64::from(up_bias[j]));
-    let inner = Exact::from_fn(rows, d_inner, |i, j| activation.value(before.at(i, j)));
+    let inside = |at: &dyn Fn(usize, usize) -> f64| Exact::from_fn(rows, d_inner, at);
+    let dinner = dy.times(&down.t());
+    let gate = layer.gate.map(Exact::of);
+    let (inner, slopes, gate_slopes) = match &gate {
+        Some(gate) => {
+            let x = factors(&x).times(&factors(gate));
+            let value = inside(&|i, j| activation.value(x.at(i, j)));
+            (
+                inside(&|i, j| value.at(i, j) * before.at(i, j)),
+                inside(&|i, j| value.at(i, j) * dinner.at(i, j)),
+                inside(&|i, j| activation.slope(x.at(i, j)) * before.at(i, j) * dinner.at(i, j)),
+            )
+        }
+        None => {
+            let before = inside(&|i, j| before.at(i, j) + f64::from(up_bias[j]));
+            (
+                inside(&|i, j| activation.value(before.at(i, j))),
+                inside(&|i, j| activation.slope(before.at(i, j)) * dinner.at(i, j)),
+                inside(&|_, _| 0.0),
+            )
+        }
+    };
     let y = inner.times(&down);
     let y = Exact::from_fn(rows, d_output, |i, j| y.at(i, j) + f64::from(down_bias[j]));
-    let dinner = dy.times(&down.t());
-    let slopes = Exact::from_fn(rows, d_inner, |i, j| activation.slope(before.at(i, j)) * dinner.at(i, j));
     let in_memory = |gradient: Exact, turned| if turned { gradient.t().data } else { gradient.data };
+    let (mut dx, mut dgate, mut dup_bias) = (slopes.times(&up.t()).data, Vec::new(), slopes.column_sums());
+    if let Some(gate) = gate {
+        let more = gate_slopes.times(&gate.t());
+        dx.iter_mut().zip(more.data).for_each(|(dx, more)| *dx += more);
+        dgate = in_memory(x.t().times(&gate_slopes), turned.0);
+        dup_bias.clear();
+    }
     [
         y.data,
-        slopes.times(&up.t()).data,
+        dx,
+        dgate,
         in_memory(x.t().times(&slopes), turned.0),
-        slopes.column_sums(),
+        dup_bias,
         in_memory(inner.t().times(&dy), turned.1),
         dy.column_sums(),
     ]
@@ -106,7 +133,7 @@ fn exact(
 
 #[track_caller]
 fn check(case: Case) {
-    let Case { rows, d_input, d_inner, d_output, activation, turned } = case;
+    let Case { rows, d_input, d_inner, d_output, activation, gated, turned } = case;
     let scaled = |stream, count, width: usize| -> Vec<f32> {
         numbers(stream, count).iter().map(|x| x / (width as f32).sqrt().max(1.0)).collect()
     };
@@ -116,18 +143,20 @@ fn check(case: Case) {
     };
     let x = numbers(1, rows * d_input);
     let (up, down) = (scaled(2, d_input * d_inner, d_input), scaled(3, d_inner * d_output, d_inner));
+    let gate = scaled(7, d_input * d_inner, d_input);
     let (up_bias, down_bias, dy) = (numbers(4, d_inner), numbers(5, d_output), numbers(6, rows * d_output));
     let layer = FeedForward {
+        gate: gated.then(|| map(&gate, d_input, d_inner, turned.0)),
         up: map(&up, d_input, d_inner, turned.0),
         activation,
         down: map(&down, d_inner, d_output, turned.1),
     };
-    let biases = [&up_bias[..], &down_bias];
+    let biases = [(!gated).then_some(&up_bias[..]), Some(&down_bias[..])];
 
     for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Mixed, 1e-2)] {
-        let wanted = exact(case, layer, biases, (&x, &dy), precision);
+        let wanted = exact(case, layer, [&up_bias, &down_bias], (&x, &dy), precision);
         for isa in Isa::supported() {
-            let mut first: Option<[Vec<f32>; 6]> = None;
+            let mut first: Option<[Vec<f32>; 7]> = None;
             for threads in [1, 2, 3] {
                 let cpu = Cpu::new(isa, threads).at(precision);
                 let nan = |len| vec![f32::NAN; len];
@@ -136,19 +165,20 @@ fn check(case: Case) {
                 forward(cpu, layer, biases, &x, Some(&mut saved), &mut found_y);
                 forward(cpu, layer, biases, &x, None, &mut again);
                 assert_eq!(found_y, again, "{isa} {precision} {case:?}: y depends on what is saved");
-                let mut dx = nan(rows * d_input);
-                let (mut found_dup, mut dup_bias) = (nan(up.len()), nan(d_inner));
-                let (mut found_ddown, mut ddown_bias) = (nan(down.len()), nan(d_output));
+                let (mut dx, mut ddown_bias) = (nan(rows * d_input), nan(d_output));
+                let (mut found_dup, mut found_ddown) = (nan(up.len()), nan(down.len()));
+                let (mut dgate, mut dup_bias) =
+                    if gated { (nan(gate.len()), nan(0)) } else { (nan(0), nan(d_inner)) };
                 let grads = FeedForwardGrads {
                     dx: &mut dx,
+                    dgate: gated.then_some(&mut dgate[..]),
                     dup: &mut found_dup,
-                    dup_bias: &mut dup_bias,
                     ddown: &mut found_ddown,
-                    ddown_bias: &mut ddown_bias,
+                    dbiases: [(!gated).then_some(&mut dup_bias[..]), Some(&mut ddown_bias)],
                 };
                 backward(cpu, layer, (&x, &saved), &dy, grads);
-                let found = [found_y, dx, found_dup, dup_bias, found_ddown, ddown_bias];
-                let names = ["y", "dx", "dup", "dup_bias", "ddown", "ddown_bias"];
+                let found = [found_y, dx, dgate, found_dup, dup_bias, found_ddown, ddown_bias];
+                let names = ["y", "dx", "dgate", "dup", "dup_bias", "ddown", "ddown_bias"];
                 for ((name, found), wanted) in names.iter().zip(&found).zip(&wanted) {
                     let what = format!("{isa} {precision} {threads} {case:?} {name}");
                     assert_near(&what, found, wanted, tolerance);
@@ -171,15 +201,19 @@ fn layers_of_many_strips_and_deep_maps_are_right() {
             .enumerate()
     {
         let turned = (at % 2 == 0, at % 3 == 0);
-        check(Case { rows, d_input, d_inner, d_output, activation: ALL[at % 4], turned });
+        for gated in [false, true] {
+            check(Case { rows, d_input, d_inner, d_output, activation: ALL[at % 4], gated, turned });
+        }
     }
 }
 
 #[test]
 fn empty_layers_are_their_biases() {
     for (rows, d_inner, d_output) in [(0, 4, 3), (9, 0, 3), (9, 4, 0)] {
-        let activation = Activation::GeluTanh;
-        check(Case { rows, d_input: 5, d_inner, d_output, activation, turned: (false, true) });
+        for gated in [false, true] {
+            let (activation, turned) = (Activation::GeluTanh, (false, true));
+            check(Case { rows, d_input: 5, d_inner, d_output, activation, gated, turned });
+        }
     }
 }
 
@@ -188,18 +222,22 @@ fn what_is_not_a_number_passes() {
     let (up, down) = (numbers(1, 32 * 64), numbers(2, 64 * 32));
     let mut x = numbers(3, 40 * 32);
     x[5 * 32 + 7] = f32::NAN;
-    let layer = FeedForward {
-        up: MatRef::row_major(&up, 32, 64),
+    let up = MatRef::row_major(&up, 32, 64);
+    let layer = |gate| FeedForward {
+        gate,
+        up,
         activation: Activation::GeluErf,
         down: MatRef::row_major(&down, 64, 32),
     };
     for (isa, precision) in
         Isa::supported().flat_map(|isa| [Precision::F32, Precision::Mixed].map(|precision| (isa, precision)))
     {
-        let mut y = vec![0.0; 40 * 32];
-        forward(Cpu::new(isa, 1).at(precision), layer, [&[0.0; 64], &[0.0; 32]], &x, None, &mut y);
-        for (row, y) in y.chunks_exact(32).enumerate() {
-            assert_eq!(y.iter().all(|y| y.is_nan()), row == 5, "{isa} {precision}: row {row}");
+        for gate in [None, Some(up)] {
+            let mut y = vec![0.0; 40 * 32];
+            forward(Cpu::new(isa, 1).at(precision), layer(gate), [None, None], &x, None, &mut y);
+            for (row, y) in y.chunks_exact(32).enumerate() {
+                assert_eq!(y.iter().all(|y| y.is_nan()), row == 5, "{isa} {precision}: row {row}");
+            }
         }
     }
 }
@@ -213,8 +251,9 @@ proptest! {
         d_inner in 1usize..100,
         d_output in 1usize..70,
         form in 0usize..4,
+        gated: bool,
         turned: (bool, bool),
     ) {
-        check(Case { rows, d_input, d_inner, d_output, activation: ALL[form], turned });
+        check(Case { rows, d_input, d_inner, d_output, activation: ALL[form], gated, turned });
     }
 }

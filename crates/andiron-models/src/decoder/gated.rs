@@ -3,7 +3,7 @@
 
 use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::LinearConfig;
+use andiron_core::linear::{LinearConfig, gated_feed_forward};
 use andiron_core::norm::RmsNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::rope_scaling::ScaledRotary;
@@ -399,7 +399,7 @@ impl Mlp {
     /// # Shape
     /// `[batch, t, d_model]` → the same.
     pub(super) fn forward(&self, x_btd: Tensor<3>) -> Tensor<3> {
-        let (gate_btf, up_btf) = (self.gate_proj.forward(x_btd.clone()), self.up_proj.forward(x_btd));
-        self.down_proj.forward(ops::gate(gate_btf, up_btf, self.activation.function()))
+        let maps = [&self.gate_proj, &self.up_proj, &self.down_proj];
+        gated_feed_forward(x_btd, maps, self.activation.function())
     }
 }

@@ -206,6 +206,42 @@ macro_rules! host_ops {
                 feed_forward::backward::<Self>(x, [up, down], saved, dy, how)
             }
 
+            fn gated_feed_forward(
+                x: Float,
+                gate: Float,
+                up: Float,
+                down: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> Float {
+                let _time = OpKind::FeedForward.timer();
+                feed_forward::gated_forward::<Self>(x, [gate, up, down], how, false).0
+            }
+
+            fn gated_feed_forward_with_saved(
+                x: Float,
+                gate: Float,
+                up: Float,
+                down: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> (Float, Float, Float) {
+                let _time = OpKind::FeedForward.timer();
+                feed_forward::gated_forward::<Self>(x, [gate, up, down], how, true)
+            }
+
+            fn gated_feed_forward_backward(
+                x: Float,
+                gate: Float,
+                up: Float,
+                down: Float,
+                gate_saved: Float,
+                up_saved: Float,
+                dy: Float,
+                how: (FeedForwardOptions, Precision),
+            ) -> (Float, Float, Float, Float) {
+                let _time = OpKind::FeedForward.timer();
+                feed_forward::gated_backward::<Self>(x, [gate, up, down], [gate_saved, up_saved], dy, how)
+            }
+
             fn residual(x: Float, added: Float) -> Float {
                 let _time = OpKind::Residuals.timer();
                 kernels::residual::<Self>(x, added)

@@ -95,7 +95,9 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
         let a_lanes =
             Strided { start: a.data[i * a.row_stride..].as_ptr(), lane: a.row_stride, depth: a.col_stride };
         // SAFETY: the lanes exist, and so does the room.
-        unsafe { pack::<true>(cpu, a_lanes, (rows, k), a_packed) };
+        unsafe {
+            pack::<true>(cpu, Packing { from: a_lanes, lanes: rows, depth: k, tiles, to: a_packed });
+        }
         for j in (0..n).step_by(cols) {
             let cols = cols.min(n - j);
             let b_lanes = Strided {
@@ -104,7 +106,9 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
                 depth: b.row_stride,
             };
             // SAFETY: as above.
-            unsafe { pack::<false>(cpu, b_lanes, (cols, k), b_packed) };
+            unsafe {
+                pack::<false>(cpu, Packing { from: b_lanes, lanes: cols, depth: k, tiles, to: b_packed });
+            }
             let product = Product {
                 m: rows,
                 n: cols,
@@ -147,10 +151,27 @@ impl Lanes {
     /// The matrix lives and lies in its slice; tiles are available.
     pub(crate) unsafe fn pack<const LANES: bool>(self, cpu: Cpu, parts: &mut Parts) -> Operand {
         let Self { from, lanes, depth } = self;
-        let to = parts.take(room(lanes, depth)).cast::<u32>();
+        let (to, tiles) = (parts.take(room(lanes, depth)).cast::<u32>(), depth.div_ceil(STEPS));
         // SAFETY: the caller's promise, and there is room.
-        unsafe { pack::<LANES>(cpu, from, (lanes, depth), to) };
-        Operand { start: to, tiles: depth.div_ceil(STEPS) }
+        unsafe { pack::<LANES>(cpu, Packing { from, lanes, depth, tiles, to }) };
+        Operand { start: to, tiles }
+    }
+
+    /// Packs as many lanes of two matrices as columns of one right operand: 16 of the first, 16 of the second, and so on.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack); both have as many lanes of one depth.
+    pub(crate) unsafe fn pack_in_turn(both: [Self; 2], cpu: Cpu, parts: &mut Parts) -> Operand {
+        let (to, tiles) =
+            (parts.take(2 * room(both[0].lanes, both[0].depth)).cast::<u32>(), both[0].depth.div_ceil(STEPS));
+        for (at, Self { from, lanes, depth }) in both.into_iter().enumerate() {
+            // SAFETY: the caller's promise, and there is room; each matrix fills the groups that the other leaves out.
+            unsafe {
+                let to = to.add(at * tiles * TILE_WORDS);
+                pack::<false>(cpu, Packing { from, lanes, depth, tiles: 2 * tiles, to });
+            }
+        }
+        Operand { start: to, tiles }
     }
 }
 

@@ -15,16 +15,10 @@ use crate::parallel;
 /// # Safety
 /// `from` is readable for these lanes and depths, `to` writable for lanes rounded up to squares and depths to tiles;
 /// tiles are available.
-pub(super) unsafe fn pack<const LANES: bool>(
-    cpu: Cpu,
-    from: Strided,
-    (lanes, depth): (usize, usize),
-    to: *mut u32,
-) {
-    let (groups, tiles) = (lanes.next_multiple_of(SQUARE) / TILE, depth.div_ceil(STEPS));
-    let packing = Packing { from, lanes, depth, tiles, to };
+pub(super) unsafe fn pack<const LANES: bool>(cpu: Cpu, packing: Packing) {
+    let (groups, tiles) = (packing.lanes.next_multiple_of(SQUARE) / TILE, packing.depth.div_ceil(STEPS));
     // A tile takes as long as a thousand multiply-adds; what follows each other in memory is read in this order.
-    if from.depth == 1 {
+    if packing.from.depth == 1 {
         parallel::rows(cpu, groups, tiles << 10, 1, |groups| {
             // SAFETY: the caller's promise; what has tiles of bf16 has the vector instructions.
             groups.for_each(|group| unsafe { packing.tiles::<LANES>(group..group + 1, 0..tiles) });
@@ -37,7 +31,7 @@ pub(super) unsafe fn pack<const LANES: bool>(
     }
 }
 
-/// Lanes on their way into tiles, those of 16 lanes `tiles` long.
+/// Lanes on their way into tiles; those of each 16 lanes begin `tiles` tiles after those of the 16 before.
 pub(crate) struct Packing {
     pub(crate) from: Strided,
     pub(crate) lanes: usize,

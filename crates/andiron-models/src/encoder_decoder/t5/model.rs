@@ -3,7 +3,7 @@
 use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
 use andiron_core::cache::Memory;
 use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::LinearConfig;
+use andiron_core::linear::{LinearConfig, gated_feed_forward};
 use andiron_core::norm::RmsNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::relative::RelativeBias;
@@ -201,20 +201,23 @@ impl Attention {
 impl FeedForward {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let dense = &self.dense_relu_dense_;
-        let inner_btf = dense.inner(self.layer_norm.branch(x_btd.clone()));
-        let fed = dense.wo.forward(cx.dropout(inner_btf, dense.dropout));
+        let fed = dense.forward(self.layer_norm.branch(x_btd.clone()), cx);
         ops::residual(x_btd, cx.dropout(fed, dense.dropout))
     }
 }
 
 impl Dense {
-    fn inner(&self, x_btd: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let form = self.activation.function();
-        match (&self.wi, &self.wi_0, &self.wi_1) {
+        let inner_btf = match (&self.wi, &self.wi_0, &self.wi_1) {
+            (_, Some(gate), Some(up)) if !cx.drops(self.dropout) => {
+                return gated_feed_forward(x_btd, [gate, up, &self.wo], form);
+            }
             (_, Some(gate), Some(up)) => ops::gate(gate.forward(x_btd.clone()), up.forward(x_btd), form),
             (Some(up), _, _) => ops::activate(up.forward(x_btd), form),
             _ => unreachable!("a feed-forward part is plain or gated"),
-        }
+        };
+        self.wo.forward(cx.dropout(inner_btf, self.dropout))
     }
 }
 
