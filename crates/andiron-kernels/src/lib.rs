@@ -22,6 +22,7 @@ pub mod attention;
 
 pub mod activation;
 pub mod adamw;
+pub mod affine;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;

@@ -47,6 +47,23 @@ impl<B: FusedOps, const N: usize> Backward<B, N> for Affine {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         let SavedAffine { x, weight, layout, precision } = ops.state;
+        // Gradients of all parents cost less together.
+        match &ops.parents[..] {
+            [Some(of_x), Some(of_weight), Some(of_bias)] => {
+                let (dx, dweight, dbias) = B::affine_bias_backward(x, weight, dy, layout, precision);
+                grads.register::<B>(of_x.id, dx);
+                grads.register::<B>(of_weight.id, dweight);
+                grads.register::<B>(of_bias.id, dbias);
+                return;
+            }
+            [Some(of_x), Some(of_weight)] => {
+                let (dx, dweight) = B::affine_backward(x, weight, dy, layout, precision);
+                grads.register::<B>(of_x.id, dx);
+                grads.register::<B>(of_weight.id, dweight);
+                return;
+            }
+            _ => {}
+        }
         for (parent, at) in ops.parents.into_iter().zip(0..) {
             let Some(parent) = parent else { continue };
             let gradient = match at {

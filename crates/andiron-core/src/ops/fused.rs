@@ -74,6 +74,32 @@ pub trait FusedOps: Backend {
         Self::affine_bias(x, weight, bias, WeightLayout::OutIn, precision)
     }
 
+    /// Gradients of [`FusedOps::affine`] with respect to input and weight.
+    #[fusion(default)]
+    fn affine_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        layout: WeightLayout,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let dx = Self::affine(dy.clone(), weight, layout.transposed(), precision);
+        (dx, Self::affine_weight_grad(x, dy, layout, precision))
+    }
+
+    /// Gradients of [`FusedOps::affine_bias`] with respect to input, weight and bias.
+    #[fusion(default)]
+    fn affine_bias_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        layout: WeightLayout,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (dx, dweight) = Self::affine_backward(x, weight, dy.clone(), layout, precision);
+        (dx, dweight, Self::column_sum(dy))
+    }
+
     /// Gradient of [`FusedOps::affine`] with respect to the weight.
     #[fusion(default)]
     #[allow(unused_variables)]

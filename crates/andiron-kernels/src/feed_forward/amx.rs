@@ -10,7 +10,9 @@ use super::{FeedForward, FeedForwardGrads};
 use crate::Cpu;
 use crate::activation::{Activation, Function, GeluErf, GeluTanh, Relu, Silu};
 use crate::gemm::MatRef;
-use crate::gemm::amx::{Lanes, Operand, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, room};
+use crate::gemm::amx::{
+    Lanes, Operand, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, pack_both_ways, room, room_for_both,
+};
 use crate::gemm::pack::{Parts, Scratch};
 use crate::gemm::words::{halves, interleaved};
 use crate::parallel::{self, Shared};
@@ -233,12 +235,13 @@ pub(super) unsafe fn backward(
 ) {
     let (d_input, d_inner, d_output) = (layer.up.rows, layer.up.cols, layer.down.cols);
     let rows = x.len() / d_input;
-    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, _] } = grads;
+    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, ddown_bias] } = grads;
     let (strip, strips) = strips(rows);
     let bias_len = if dup_bias.is_some() { d_inner.next_multiple_of(SQUARE) } else { 0 };
     let first_maps = if layer.gate.is_some() { 2 } else { 1 };
-    let rooms = [(rows, d_output), (d_inner, d_output), (d_input, rows), (d_output, rows), (d_inner, rows)];
+    let rooms = [(d_inner, d_output), (d_input, rows), (d_inner, rows)];
     let len = rooms.iter().map(|&(lanes, depth)| room(lanes, depth)).sum::<usize>()
+        + room_for_both(rows, d_output)
         + first_maps * (room(d_input, d_inner) + room(d_inner, rows))
         + strips * bias_len
         + 10 * 16;
@@ -247,22 +250,20 @@ pub(super) unsafe fn backward(
     let row_tiles = rows.div_ceil(STEPS);
     // SAFETY: as in `forward`.
     let (backward, x_across, dy_across) = unsafe {
-        let across = |matrix, width| Lanes::columns(MatRef::row_major(matrix, rows, width));
-        let dy_rows = Lanes::rows(MatRef::row_major(dy, rows, d_output)).pack::<true>(cpu, &mut parts);
+        let dy = pack_both_ways::<true>(cpu, MatRef::row_major(dy, rows, d_output), ddown_bias, &mut parts);
         let down = Lanes::columns(layer.down.t()).pack::<false>(cpu, &mut parts);
         let mut maps = |map: MatRef| FirstMap {
             weight: Lanes::columns(map.t()).pack::<false>(cpu, &mut parts),
             slopes: Room(parts.take(room(d_inner, rows)).cast()),
         };
         let (up, gate) = (maps(layer.up), layer.gate.map(maps));
-        let x_across = across(x, d_input).pack::<true>(cpu, &mut parts);
-        let dy_across = across(dy, d_output).pack::<true>(cpu, &mut parts);
+        let x_across = Lanes::columns(MatRef::row_major(x, rows, d_input)).pack::<true>(cpu, &mut parts);
         let inner = Room(parts.take(room(d_inner, rows)).cast());
         let bias = dup_bias.is_some().then(|| parts.take(strips * bias_len));
         let saved = Room(saved.as_ptr().cast::<u32>().cast_mut());
         let backward =
-            Backward { dy: dy_rows, down, up, gate, saved, inner, bias, row_tiles, d_inner, d_input };
-        (backward, x_across, dy_across)
+            Backward { dy: dy.rows, down, up, gate, saved, inner, bias, row_tiles, d_inner, d_input };
+        (backward, x_across, dy.columns)
     };
     let to = Shared::new(dx);
     parallel::tasks(cpu, strips, |at| {
@@ -292,42 +293,12 @@ pub(super) unsafe fn backward(
     unsafe {
         for (map, packed, to) in first_maps {
             if let (Some(map), Some(packed), Some(to)) = (map, packed, to) {
-                gradient(cpu, (x_across, d_input), (right(packed.slopes), d_inner), by_rows(map), to);
+                let slopes = (right(packed.slopes), d_inner);
+                Product::store_all(cpu, (x_across, d_input), slopes, by_rows(map), to);
             }
         }
         let inner = (right(backward.inner), d_inner);
-        gradient(cpu, (dy_across, d_output), inner, !by_rows(layer.down), ddown);
-    }
-}
-
-/// `left · right`, row by row or column by column.
-///
-/// # Safety
-/// The operands are packed, `to` is as long as the product is large; tiles are available.
-unsafe fn gradient(
-    cpu: Cpu,
-    (a, m): (Operand, usize),
-    (b, n): (Operand, usize),
-    by_rows: bool,
-    to: &mut [f32],
-) {
-    let product = Product {
-        m,
-        n,
-        depth: a.tiles,
-        a,
-        b,
-        c: to.as_mut_ptr(),
-        c_stride: if by_rows { n } else { m },
-        bias: std::ptr::null(),
-        accumulate: false,
-    };
-    // SAFETY: the caller's promise.
-    unsafe {
-        match by_rows {
-            true => product.multiply(cpu),
-            false => product.multiply_turned(cpu),
-        }
+        Product::store_all(cpu, (dy_across, d_output), inner, !by_rows(layer.down), ddown);
     }
 }
 

@@ -71,10 +71,7 @@ impl FeedForward<'_> {
     #[track_caller]
     fn rows(&self, x: &[f32]) -> usize {
         for map in self.gate.into_iter().chain([self.up, self.down]) {
-            let whole = map.rows * map.cols == map.data.len();
-            let row_major = map.col_stride == 1 && map.row_stride == map.cols;
-            let turned = map.row_stride == 1 && map.col_stride == map.rows;
-            assert!(whole && (row_major || turned), "a map is not all of a slice or its transpose");
+            map.assert_whole();
         }
         assert_eq!(self.up.cols, self.down.rows, "one map makes what the other takes");
         if let Some(gate) = self.gate {
@@ -156,7 +153,7 @@ pub fn backward(
     layer: FeedForward,
     (x, saved): (&[f32], &[f32]),
     dy: &[f32],
-    mut grads: FeedForwardGrads,
+    grads: FeedForwardGrads,
 ) {
     let rows = layer.rows(x);
     assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
@@ -166,12 +163,11 @@ pub fn backward(
     assert_eq!(dgate_len, layer.gate.map(|gate| gate.data.len()), "gradient of the gate's map");
     assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the map up");
     assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the map down");
-    let [dup_bias, ddown_bias] = &mut grads.dbiases;
+    let [dup_bias, ddown_bias] = &grads.dbiases;
     assert!(layer.gate.is_none() || dup_bias.is_none(), "a gated layer has no bias before its activation");
     assert!(dup_bias.as_ref().is_none_or(|bias| bias.len() == layer.up.cols), "gradient of the first bias");
     if let Some(ddown_bias) = ddown_bias {
         assert_eq!(ddown_bias.len(), layer.down.cols, "gradient of the last bias");
-        reduce::column_sum(cpu, rows, layer.down.cols, dy, ddown_bias);
     }
     match layer.by_tiles(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
@@ -223,8 +219,11 @@ fn plain_backward(
     grads: FeedForwardGrads,
 ) {
     let &FeedForward { gate, up, activation, down } = layer;
-    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, _] } = grads;
+    let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, ddown_bias] } = grads;
     let rows = x.len() / up.rows;
+    if let Some(ddown_bias) = ddown_bias {
+        reduce::column_sum(cpu, rows, down.cols, dy, ddown_bias);
+    }
     let (x, dy) = (MatRef::row_major(x, rows, up.rows), MatRef::row_major(dy, rows, down.cols));
     let (before, gated) = saved.split_at(rows * up.cols);
     let mut inner = unspecified(before.len());

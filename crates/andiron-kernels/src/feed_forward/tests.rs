@@ -49,34 +49,46 @@ impl Exact {
         })
     }
 
+    /// The norm of all the products that [`times`](Self::times) adds up.
+    fn summands(&self, other: &Self) -> f64 {
+        let of =
+            |l| norm((0..self.rows).map(|i| self.at(i, l))) * norm((0..other.cols).map(|j| other.at(l, j)));
+        norm((0..self.cols).map(of))
+    }
+
     fn column_sums(&self) -> Vec<f64> {
         (0..self.cols).map(|j| (0..self.rows).map(|i| self.at(i, j)).sum()).collect()
     }
 }
 
-/// Requires that the difference is small beside what is wanted, as a whole and at its worst place.
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Requires that the difference is small beside what was added up, as a whole and at its worst place.
 #[track_caller]
-fn assert_near(what: &str, found: &[f32], wanted: &[f64], tolerance: f64) {
+fn assert_near(what: &str, found: &[f32], (wanted, summands): &(Vec<f64>, f64), tolerance: f64) {
     assert_eq!(found.len(), wanted.len(), "{what}: lengths differ");
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
-    let size = norm(&mut wanted.iter().copied());
-    let error = norm(&mut found.iter().zip(wanted).map(|(x, y)| f64::from(*x) - y));
+    let size = norm(wanted.iter().copied()).max(*summands);
+    let error = norm(found.iter().zip(wanted).map(|(x, y)| f64::from(*x) - y));
     assert!(error <= tolerance * size + 1e-30, "{what}: the error is {} of {size}", error / size);
-    let most = wanted.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    let typical = summands / (wanted.len().max(1) as f64).sqrt();
+    let most = wanted.iter().fold(typical, |most, x| most.max(x.abs()));
     for (at, (x, y)) in found.iter().zip(wanted).enumerate() {
         let error = (f64::from(*x) - y).abs();
         assert!(error <= 4.0 * tolerance * most + 1e-30, "{what}: element {at} is {x}, wanted {y}");
     }
 }
 
-/// Output, and gradients of input, gate, first map, its bias, last map, its bias; a gated layer has no first bias.
+/// Output, and gradients of input, gate, first map, its bias, last map, its bias, each with the norm of what was added up;
+/// a gated layer has no first bias.
 fn exact(
     case: Case,
     layer: FeedForward,
     [up_bias, down_bias]: [&[f32]; 2],
     (x, dy): (&[f32], &[f32]),
     precision: Precision,
-) -> [Vec<f64>; 7] {
+) -> [(Vec<f64>, f64); 7] {
     let Case { rows, d_input, d_inner, d_output, activation, turned, .. } = case;
     let (x, dy) =
         (Exact::of(MatRef::row_major(x, rows, d_input)), Exact::of(MatRef::row_major(dy, rows, d_output)));
@@ -113,21 +125,25 @@ fn exact(
     let y = inner.times(&down);
     let y = Exact::from_fn(rows, d_output, |i, j| y.at(i, j) + f64::from(down_bias[j]));
     let in_memory = |gradient: Exact, turned| if turned { gradient.t().data } else { gradient.data };
-    let (mut dx, mut dgate, mut dup_bias) = (slopes.times(&up.t()).data, Vec::new(), slopes.column_sums());
+    let of_map = |x: &Exact, dy: &Exact, turned| (in_memory(x.t().times(dy), turned), x.t().summands(dy));
+    let of_bias = |dy: &Exact| (dy.column_sums(), norm(dy.data.iter().copied()));
+    let mut dx = (slopes.times(&up.t()).data, slopes.summands(&up.t()));
+    let (mut dgate, mut dup_bias) = ((Vec::new(), 0.0), of_bias(&slopes));
     if let Some(gate) = gate {
         let more = gate_slopes.times(&gate.t());
-        dx.iter_mut().zip(more.data).for_each(|(dx, more)| *dx += more);
-        dgate = in_memory(x.t().times(&gate_slopes), turned.0);
-        dup_bias.clear();
+        dx.0.iter_mut().zip(more.data).for_each(|(dx, more)| *dx += more);
+        dx.1 += gate_slopes.summands(&gate.t());
+        dgate = of_map(&x, &gate_slopes, turned.0);
+        dup_bias.0.clear();
     }
     [
-        y.data,
+        (y.data, inner.summands(&down)),
         dx,
         dgate,
-        in_memory(x.t().times(&slopes), turned.0),
+        of_map(&x, &slopes, turned.0),
         dup_bias,
-        in_memory(inner.t().times(&dy), turned.1),
-        dy.column_sums(),
+        of_map(&inner, &dy, turned.1),
+        of_bias(&dy),
     ]
 }
 

@@ -59,6 +59,15 @@ impl<'a> MatRef<'a> {
         self.data[i * self.row_stride + j * self.col_stride]
     }
 
+    /// Requires that this is all of a slice, or the transpose of all of one.
+    #[track_caller]
+    pub(crate) fn assert_whole(&self) {
+        let row_major = self.col_stride == 1 && self.row_stride == self.cols;
+        let turned = self.row_stride == 1 && self.col_stride == self.rows;
+        let whole = self.rows * self.cols == self.data.len();
+        assert!(whole && (row_major || turned), "a map is not all of a slice or its transpose");
+    }
+
     fn assert_inside(&self) {
         if self.rows > 0 && self.cols > 0 {
             let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;

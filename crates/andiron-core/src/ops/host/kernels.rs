@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use andiron_kernels::activation;
 use andiron_kernels::adamw::AdamW;
+use andiron_kernels::affine::{self, AffineGrads};
 use andiron_kernels::attention::{self, Attention, AttentionGrads, AttentionSaved, AttentionShape, Qkv};
 use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
 use andiron_kernels::dropout::{self as masks, Dropout};
@@ -83,6 +84,28 @@ fn product<B: HostTensors>(
     let epilogue = Epilogue { bias, accumulate: false };
     gemm::matmul(cpu().at(precision), MatRef::row_major(&xs, rows, d_input), map, epilogue, &mut y);
     B::from_vec(y, &[rows, d_output])
+}
+
+/// Gradients of input and weight, and of the bias if that is wanted.
+pub(super) fn affine_backward<B: HostTensors>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    (layout, precision): (WeightLayout, Precision),
+    with_bias: bool,
+) -> Three<B> {
+    if !are_f32::<B>(&[&x, &weight, &dy]) {
+        let dx = composed::affine::<B>(dy.clone(), weight, layout.transposed());
+        let dweight = composed::affine_weight_grad::<B>(x, dy.clone(), layout);
+        return (dx, dweight, composed::column_sum::<B>(dy));
+    }
+    let [x_shape, w_shape, [_, d_output]] = [&x, &weight, &dy].map(|tensor| tensor.shape().dims::<2>());
+    let (xs, ws) = (B::floats(&x), B::floats(&weight));
+    let bias_len = if with_bias { d_output } else { 0 };
+    let (mut dx, mut dw, mut db) = (output(xs.len()), output(ws.len()), output(bias_len));
+    let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: with_bias.then_some(&mut db) };
+    affine::backward(cpu().at(precision), &xs, as_map(&ws, w_shape, layout), &B::floats(&dy), grads);
+    (B::from_vec(dx, &x_shape), B::from_vec(dw, &w_shape), B::from_vec(db, &[bias_len]))
 }
 
 pub(super) fn affine_quantized<B: HostTensors>(

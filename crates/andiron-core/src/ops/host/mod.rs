@@ -71,6 +71,30 @@ macro_rules! host_ops {
                 kernels::affine_bias::<Self>(x, weight, bias, layout, precision)
             }
 
+            fn affine_backward(
+                x: Float,
+                weight: Float,
+                dy: Float,
+                layout: WeightLayout,
+                precision: Precision,
+            ) -> (Float, Float) {
+                let _time = OpKind::Products.timer();
+                let (dx, dweight, _) =
+                    kernels::affine_backward::<Self>(x, weight, dy, (layout, precision), false);
+                (dx, dweight)
+            }
+
+            fn affine_bias_backward(
+                x: Float,
+                weight: Float,
+                dy: Float,
+                layout: WeightLayout,
+                precision: Precision,
+            ) -> (Float, Float, Float) {
+                let _time = OpKind::Products.timer();
+                kernels::affine_backward::<Self>(x, weight, dy, (layout, precision), true)
+            }
+
             fn affine_quantized(x: Float, weight: QuantMatrix, precision: Precision) -> Float {
                 let _time = OpKind::Products.timer();
                 kernels::affine_quantized::<Self>(x, None, weight, precision)

@@ -20,7 +20,7 @@ use crate::parallel::{self, Shared};
 use crate::simd::Simd;
 use packing::{pack, store_turned};
 
-pub(crate) use packing::Packing;
+pub(crate) use packing::{Packing, pack_both_ways, room_for_both};
 
 /// Lanes of a tile, rows or columns, and the words that each has.
 pub(crate) const TILE: usize = 16;
@@ -260,6 +260,29 @@ impl Product {
                 self.rectangle_turned(rows, cols);
             }
         });
+    }
+
+    /// Stores the product of `m` rows and `n` columns, row by row or column by column.
+    ///
+    /// # Safety
+    /// The operands hold them, at one depth; `to` is as long as the product is large; tiles are available.
+    pub(crate) unsafe fn store_all(
+        cpu: Cpu,
+        (a, m): (Operand, usize),
+        (b, n): (Operand, usize),
+        by_rows: bool,
+        to: &mut [f32],
+    ) {
+        let (c, c_stride) = (to.as_mut_ptr(), if by_rows { n } else { m });
+        let product =
+            Self { m, n, depth: a.tiles, a, b, c, c_stride, bias: std::ptr::null(), accumulate: false };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match by_rows {
+                true => product.multiply(cpu),
+                false => product.multiply_turned(cpu),
+            }
+        }
     }
 
     /// # Safety

@@ -3,9 +3,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{SQUARE, STEPS, Sums, TILE, TILE_WORDS};
+use super::{Operand, SQUARE, STEPS, Sums, TILE, TILE_WORDS, room};
 use crate::Cpu;
+use crate::gemm::MatRef;
 use crate::gemm::block::Strided;
+use crate::gemm::pack::Parts;
 use crate::gemm::words::{bits, first, halves, interleaved};
 use crate::parallel;
 
@@ -105,6 +107,138 @@ impl Packing {
                         (0..TILE).for_each(|i| store(i, lanes[i]));
                     } else {
                         turn(|i| lanes[i], store);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A matrix as a left operand by its rows, and as an operand by its columns.
+pub(crate) struct BothWays {
+    pub(crate) rows: Operand,
+    /// Lanes are the columns, and the depth are the rows.
+    pub(crate) columns: Operand,
+}
+
+/// Squares of rows that are packed, and summed, at a time.
+const ROW_TILES: usize = 4;
+
+/// Numbers that [`pack_both_ways`] takes of `parts`.
+pub(crate) fn room_for_both(rows: usize, cols: usize) -> usize {
+    let sums = rows.div_ceil(ROW_TILES * SQUARE) * cols.next_multiple_of(SQUARE);
+    room(rows, cols) + room(cols, rows) + sums + 3 * TILE
+}
+
+/// Packs a matrix by its rows, as a left operand, and by its columns, as a left operand if `LANES` and a right one
+/// otherwise, in one pass, which writes the sums of all columns to `sums` too.
+///
+/// # Safety
+/// `from` lies in its slice and columns are side by side, `sums` has a number for each; tiles are available.
+pub(crate) unsafe fn pack_both_ways<const LANES: bool>(
+    cpu: Cpu,
+    from: MatRef,
+    sums: Option<&mut [f32]>,
+    parts: &mut Parts,
+) -> BothWays {
+    let MatRef { rows, cols, .. } = from;
+    let [by_rows, by_columns] = [room(rows, cols), room(cols, rows)].map(|len| parts.take(len).cast::<u32>());
+    let (width, row_tiles) = (cols.next_multiple_of(SQUARE), rows.div_ceil(STEPS));
+    let count = row_tiles.div_ceil(ROW_TILES);
+    let partial = Sheet(parts.take(count * width));
+    let packing = PackingBothWays { from, by_rows, by_columns, row_tiles };
+    // A tile takes as long as a thousand multiply-adds.
+    parallel::rows(cpu, count, (2 * ROW_TILES * width / TILE) << 10, 1, |range| {
+        for at in range {
+            let tiles = at * ROW_TILES..row_tiles.min((at + 1) * ROW_TILES);
+            // SAFETY: the caller's promise, and each part has tiles and sums of its own.
+            unsafe { packing.run::<LANES>(tiles, partial.row(at * width)) };
+        }
+    });
+    if let Some(sums) = sums {
+        sums.fill(0.0);
+        for at in 0..count {
+            // SAFETY: all parts have been summed.
+            let partial = unsafe { std::slice::from_raw_parts(partial.row(at * width), cols) };
+            sums.iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
+        }
+    }
+    BothWays {
+        rows: Operand { start: by_rows, tiles: cols.div_ceil(STEPS) },
+        columns: Operand { start: by_columns, tiles: row_tiles },
+    }
+}
+
+/// Numbers that several threads write, each its own.
+struct Sheet(*mut f32);
+
+// SAFETY: threads write disjoint rows.
+unsafe impl Sync for Sheet {}
+
+impl Sheet {
+    fn row(&self, start: usize) -> *mut f32 {
+        self.0.wrapping_add(start)
+    }
+}
+
+struct PackingBothWays<'a> {
+    from: MatRef<'a>,
+    by_rows: *mut u32,
+    by_columns: *mut u32,
+    row_tiles: usize,
+}
+
+// SAFETY: every tile is written by one thread.
+unsafe impl Sync for PackingBothWays<'_> {}
+
+impl PackingBothWays<'_> {
+    /// Packs the rows of these tiles, and writes the sum of each column to `sums`.
+    ///
+    /// # Safety
+    /// As for [`pack_both_ways`]; nobody else writes these tiles and sums.
+    #[allow(clippy::needless_range_loop)] // Iterators keep the arrays out of registers, which is a tenth slower.
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn run<const LANES: bool>(&self, tiles: Range<usize>, sums: *mut f32) {
+        let &Self { from: MatRef { data, rows, cols, row_stride, .. }, by_rows, by_columns, row_tiles } =
+            self;
+        let col_tiles = cols.div_ceil(STEPS);
+        // SAFETY: masks keep within the rows and columns that exist, the rooms are as large as whole tiles.
+        unsafe {
+            sums.write_bytes(0, col_tiles * SQUARE);
+            for tile in tiles {
+                for col_tile in 0..col_tiles {
+                    let (first_row, col) = (tile * STEPS, col_tile * STEPS);
+                    let load = |row: usize, half: usize| {
+                        let col = col + half * TILE;
+                        let mask = if first_row + row < rows { first(cols.saturating_sub(col)) } else { 0 };
+                        let at = data.as_ptr().wrapping_add((first_row + row) * row_stride + col);
+                        _mm512_maskz_loadu_ps(mask, at)
+                    };
+                    let mut words = [[_mm512_setzero_si512(); TILE]; 2];
+                    let mut sum = [_mm512_setzero_ps(); 2];
+                    for pair in 0..TILE {
+                        let pairs = [0, 1].map(|half| [load(2 * pair, half), load(2 * pair + 1, half)]);
+                        for odd in 0..2 {
+                            let row = 2 * pair + odd;
+                            let to = (tile * 2 + row / TILE) * col_tiles + col_tile;
+                            let to = by_rows.add(to * TILE_WORDS + row % TILE * TILE);
+                            _mm512_store_si512(to.cast(), halves(pairs[0][odd], pairs[1][odd]));
+                        }
+                        for half in 0..2 {
+                            let [even, odd] = pairs[half];
+                            words[half][pair] = interleaved(even, odd);
+                            sum[half] = _mm512_add_ps(sum[half], _mm512_add_ps(even, odd));
+                        }
+                    }
+                    for half in 0..2 {
+                        let to = by_columns.add(((col_tile * 2 + half) * row_tiles + tile) * TILE_WORDS);
+                        let store = |i: usize, row| _mm512_store_si512(to.add(i * TILE).cast(), row);
+                        match LANES {
+                            true => turn(|i| words[half][i], store),
+                            false => (0..TILE).for_each(|i| store(i, words[half][i])),
+                        }
+                        let to = sums.add(col + half * TILE);
+                        _mm512_store_ps(to, _mm512_add_ps(_mm512_load_ps(to), sum[half]));
                     }
                 }
             }
