@@ -1,57 +1,59 @@
 //! One head by tiles of bf16, a block of queries at a time.
 //!
-//! As in [`flash`](super::flash), the scores of a block lie as `[keys, queries]`: the result of one product and, packed
-//! anew, an operand of the next. What is added up over queries waits for a group of blocks, because a product as deep
-//! as a single tile would mostly load and store its sums.
+//! As in [`flash`](super::flash), the scores of a block lie as `[keys, queries]`: what becomes of a score leaves the vector
+//! registers as part of the next products' packed operands. What is added up over queries waits for a group of blocks,
+//! because a product as deep as a single tile would mostly load and store its sums.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::bias::Sums;
-use super::flash::{multiply_all, untranspose};
-use super::scores::{scale_columns, slopes_block, softmax_block};
+use super::scores::{slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
-use crate::gemm::amx::{Operand, Packing, Product, SQUARE, STEPS, TILE_WORDS, Tiles, room};
+use crate::gemm::amx::{
+    Operand, Packing, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, room, store_turned,
+};
 use crate::gemm::block::Strided;
-use crate::gemm::pack::{self, Parts, Scratch};
-use crate::simd::Avx512;
+use crate::gemm::pack::{Parts, Scratch};
+use crate::gemm::words::{halves, interleaved};
+use crate::simd::{Avx512, Simd};
 
 /// Queries of a block.
 const BLOCK: usize = SQUARE;
 /// Queries whose shares of the gradients of keys and values are added at a time.
 const GROUP: usize = 4 * BLOCK;
-/// Words of a square of keys in what waits for a group.
-const SQUARE_WORDS: usize = 2 * (GROUP / STEPS) * TILE_WORDS;
 
 /// # Safety
 /// As for [`flash::head_forward`](super::flash::head_forward), on a machine with tiles of bf16.
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) {
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = view;
-    let key_rows = keys.next_multiple_of(SQUARE);
-    let dim_rows = dim.next_multiple_of(SQUARE);
-    let len = room(keys, dim) + room(dim, keys) + (key_rows + dim + dim_rows) * BLOCK;
-    let len = len + room(BLOCK, dim) + room(BLOCK, keys) + 7 * 16;
+    let [key_rows, dim_rows] = [keys, dim].map(|rows| rows.next_multiple_of(SQUARE));
+    let rooms = [room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
+    let len = rooms.iter().sum::<usize>() + (key_rows + dim_rows) * BLOCK + 6 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
-    let [k_room, v_room] = [room(keys, dim), room(dim, keys)].map(|len| parts.take(len).cast::<u32>());
-    let [q_room, p_room] = [room(BLOCK, dim), room(BLOCK, keys)].map(|len| parts.take(len).cast::<u32>());
-    let [scores, numbers, means] = [key_rows, dim, dim_rows].map(|rows| parts.take(rows * BLOCK));
+    let [k_room, v_room, q_room, p_room] = rooms.map(|len| parts.take(len).cast::<u32>());
+    let [scores, means] = [key_rows, dim_rows].map(|rows| parts.take(rows * BLOCK));
     // SAFETY: the loops stay within the sizes of the view, for which the parts were made; the machine has tiles and the
     // vectors that come with them.
     unsafe {
         let (s, _tiles) = (Avx512::new(), Tiles::configure());
-        let k = left(along(k, kv_stride), (keys, dim), k_room);
-        let v = left(across(v, kv_stride), (dim, keys), v_room);
+        let k_rows = left(along(k, kv_stride), (keys, dim), k_room);
+        let v_columns = left(across(v, kv_stride), (dim, keys), v_room);
         for start in (0..queries).step_by(BLOCK) {
             let block = view.block(start, BLOCK, SQUARE);
             let Block { first, keys, queries, .. } = block;
-            pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), queries, dim, numbers);
-            multiply_all(s, numbers, dim * BLOCK, scale);
-            let q = right(across(numbers, BLOCK), (BLOCK, dim), q_room);
-            columns(from_lane(k, first), keys, q, dim, scores);
-            let factors = softmax_block::<_, BLOCK>(s, scores, block, lse);
-            let p = right(across(scores, BLOCK), (BLOCK, keys), p_room);
-            columns(from_step(v, first), dim, p, keys, means);
-            scale_columns::<_, BLOCK>(s, means, dim, factors);
-            untranspose::<BLOCK>(means, (queries, dim), out.add(start * out_stride), out_stride);
+            let rows = (start..start + queries, view.keys, dim);
+            let q = right(along(q.add(start * q_stride), q_stride), (queries, dim), q_room);
+            columns(from_lane(k_rows, first), keys, q, dim, scores);
+            ask_for_next_head(s, [(view.q, q_stride), (k, kv_stride), (v, kv_stride)], rows);
+            let p = Pairs::new(p_room, keys);
+            let factors = softmax_block::<_, BLOCK>(s, scores, (block, scale), lse, |j, rows| p.put(j, rows));
+            let to = (out.add(start * out_stride), out_stride);
+            turned(from_step(v_columns, first), (dim, queries), p, means, to, |i, line| {
+                _mm512_mul_ps(line, _mm512_set1_ps(factors[i]))
+            });
         }
     }
 }
@@ -62,17 +64,16 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 pub(super) unsafe fn head_backward(view: BackwardView) {
     let BackwardView { head, lse, dout, dq, dk, dv, dbias, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
-    let key_rows = keys.next_multiple_of(SQUARE);
-    let dim_rows = dim.next_multiple_of(SQUARE);
+    let [key_rows, dim_rows] = [keys, dim].map(|rows| rows.next_multiple_of(SQUARE));
     let tiles = [room(keys, dim), room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
     let sums = [room(keys, GROUP), room(keys, GROUP), room(dim, GROUP)];
-    let numbers = [key_rows, key_rows, dim, dim_rows].map(|rows| rows * BLOCK);
-    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + Sums::room(&head) + 13 * 16;
+    let numbers = [key_rows, key_rows, dim_rows].map(|rows| rows * BLOCK);
+    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + Sums::room(&head) + 12 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let [k_room, v_room, k_across, block_room, slopes_room] = tiles.map(|len| parts.take(len).cast::<u32>());
     let [p_sums, slopes_sums, rows_room] = sums.map(|len| parts.take(len).cast::<u32>());
-    let [scores, slopes, numbers, dq_columns] = numbers.map(|len| parts.take(len));
+    let [scores, slopes, dq_columns] = numbers.map(|len| parts.take(len));
     let sums_room = parts.take(Sums::room(&head));
     // SAFETY: as in `head_forward`.
     unsafe {
@@ -86,33 +87,40 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
             for start in (group.start..group.start + group.queries).step_by(BLOCK) {
                 let block = head.block(start, BLOCK, SQUARE);
                 let Block { first, keys, queries, .. } = block;
-                pack::panels::<BLOCK>(along(q.add(start * q_stride), q_stride), queries, dim, numbers);
-                multiply_all(s, numbers, dim * BLOCK, scale);
-                let q = right(across(numbers, BLOCK), (BLOCK, dim), block_room);
-                columns(from_lane(k_rows, first), keys, q, dim, scores);
-                let dout = along(dout.add(start * out_stride), out_stride);
-                columns(from_lane(v_rows, first), keys, right(dout, (queries, dim), block_room), dim, slopes);
-                slopes_block::<_, BLOCK>(s, (scores, slopes), (block, scale), lse, bias_sums);
-                // The group's keys before the block's, and those up to its last, in whole squares.
+                let rows = along(q.add(start * q_stride), q_stride);
+                columns(from_lane(k_rows, first), keys, right(rows, (queries, dim), block_room), dim, scores);
+                let rows = along(dout.add(start * out_stride), out_stride);
+                columns(from_lane(v_rows, first), keys, right(rows, (queries, dim), block_room), dim, slopes);
+                let rows = (start..start + queries, head.keys, dim);
+                ask_for_next_head(s, [(q, q_stride), (k, kv_stride), (v, kv_stride)], rows.clone());
+                let to = [(dq, q_stride), (dk, kv_stride), (dv, kv_stride)];
+                ask_for_next_head(s, to.map(|(to, stride)| (to.cast_const(), stride)), rows);
+                // The group's keys before the block's.
                 let before = first - group.first;
-                let [end, group_end] = [before + keys, group.keys].map(|n| n.next_multiple_of(SQUARE));
-                for (numbers, sums) in [(scores, p_sums), (slopes, slopes_sums)] {
-                    let sums = sums.add((start - group.start) / STEPS * TILE_WORDS);
-                    let packing = |lanes, to| Packing {
-                        from: along(numbers, BLOCK),
-                        lanes,
-                        depth: BLOCK,
-                        tiles: GROUP / STEPS,
-                        to,
-                    };
-                    packing(keys, sums.add(before / SQUARE * SQUARE_WORDS)).run::<true>();
-                    let all = packing(group.keys, sums);
-                    all.clear(0..before);
-                    all.clear(end..group_end);
+                let tile = (start - group.start) / STEPS;
+                let [p_sums, slopes_sums] = [p_sums, slopes_sums].map(|sums| Shares { sums, tile });
+                let pairs = Pairs::new(slopes_room, keys);
+                slopes_block::<_, BLOCK>(
+                    s,
+                    (scores, slopes),
+                    (block, scale),
+                    lse,
+                    bias_sums,
+                    |j, row| p_sums.put(before + j, row),
+                    |j, rows| {
+                        // A key behind the last has a place, as it is even.
+                        slopes_sums.put(before + j, rows[0]);
+                        slopes_sums.put(before + j + 1, rows[1]);
+                        pairs.put(j, rows);
+                    },
+                );
+                let group_end = group.keys.next_multiple_of(SQUARE);
+                for key in (0..before).chain(before + keys..group_end) {
+                    p_sums.put(key, [s.splat(0.0); 2]);
+                    slopes_sums.put(key, [s.splat(0.0); 2]);
                 }
-                let slopes = right(across(slopes, BLOCK), (BLOCK, keys), slopes_room);
-                columns(from_step(k_columns, first), dim, slopes, keys, dq_columns);
-                untranspose::<BLOCK>(dq_columns, (queries, dim), dq.add(start * q_stride), q_stride);
+                let to = (dq.add(start * q_stride), q_stride);
+                turned(from_step(k_columns, first), (dim, queries), pairs, dq_columns, to, |_, line| line);
             }
             for (sums, from, stride, to) in [(p_sums, dout, out_stride, dv), (slopes_sums, q, q_stride, dk)] {
                 let from = across(from.add(group.start * stride), stride);
@@ -133,6 +141,123 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
         if let Some(sums) = bias_sums {
             sums.give(queries, dbias);
         }
+    }
+}
+
+/// Numbers of a sequence that are found again in a second-level cache, for all heads.
+const NEAR: usize = 1 << 16;
+
+/// Asks for what lies behind some rows of `dim` numbers, where the next head's begin if they are not the last one's. They
+/// are far apart, so that a processor does not guess them.
+#[inline(always)]
+fn ask_for_next_head<const N: usize>(
+    s: Avx512,
+    starts: [(*const f32, usize); N],
+    (rows, keys, dim): (Range<usize>, usize, usize),
+) {
+    for (start, stride) in starts {
+        if keys * stride > NEAR {
+            for row in rows.clone() {
+                for line in (0..dim).step_by(16) {
+                    s.prefetch(start.wrapping_add(row * stride + dim + line));
+                }
+            }
+        }
+    }
+}
+
+/// Two vectors of queries for each key, on their way to be a right operand whose depth are the keys.
+#[derive(Clone, Copy)]
+struct Pairs {
+    start: *mut u32,
+    tiles: usize,
+}
+
+impl Pairs {
+    /// Zeros, so far, for keys behind the last.
+    ///
+    /// # Safety
+    /// `start` is writable for a block of columns and `keys` steps; the machine has AVX-512.
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn new(start: *mut u32, keys: usize) -> Self {
+        let pairs = Self { start, tiles: keys.div_ceil(STEPS) };
+        for j in (keys.next_multiple_of(2)..pairs.tiles * STEPS).step_by(2) {
+            // SAFETY: the tile has room.
+            unsafe { pairs.put(j, [[_mm512_setzero_ps(); 2]; 2]) };
+        }
+        pairs
+    }
+
+    /// The rows of key `j`, which is even, and the next.
+    ///
+    /// # Safety
+    /// `j` is below the keys; the machine has AVX-512.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn put(self, j: usize, [even, odd]: [[__m512; 2]; 2]) {
+        for half in 0..2 {
+            let at = (half * self.tiles + j / STEPS) * TILE_WORDS + j % STEPS / 2 * TILE;
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_store_si512(self.start.add(at).cast(), interleaved(even[half], odd[half])) };
+        }
+    }
+}
+
+/// A block of queries for each key of a group, on their way to be a left operand whose depth are the group's queries.
+#[derive(Clone, Copy)]
+struct Shares {
+    sums: *mut u32,
+    /// That of the block.
+    tile: usize,
+}
+
+impl Shares {
+    /// The row of a key.
+    ///
+    /// # Safety
+    /// `sums` has room for this key in whole squares; the machine has AVX-512.
+    #[inline]
+    #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+    unsafe fn put(self, key: usize, [low, high]: [__m512; 2]) {
+        let at = (key / TILE * (GROUP / STEPS) + self.tile) * TILE_WORDS + key % TILE * TILE;
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_store_si512(self.sums.add(at).cast(), halves(low, high)) };
+    }
+}
+
+/// `to[i, d] = change(i, Σ_j a[d, j] b[i, j])` for as many `d` and `i` as `sizes` say.
+///
+/// # Safety
+/// `a` holds so many lanes of the depth of `b`, `room` is writable for whole squares, `to` for the rows; tiles are
+/// configured.
+#[inline(always)]
+unsafe fn turned(
+    a: Operand,
+    (dim, queries): (usize, usize),
+    b: Pairs,
+    room: *mut f32,
+    (to, stride): (*mut f32, usize),
+    change: impl Fn(usize, __m512) -> __m512 + Copy,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if b.tiles == 0 {
+            return (0..queries).for_each(|i| to.add(i * stride).write_bytes(0, dim));
+        }
+        let product = Product {
+            m: dim,
+            n: BLOCK,
+            depth: b.tiles,
+            a,
+            b: Operand { start: b.start, tiles: b.tiles },
+            c: room,
+            c_stride: BLOCK,
+            bias: std::ptr::null(),
+            accumulate: false,
+        };
+        product.squares(0..dim, 0..BLOCK, |d, _, sums| {
+            store_turned(sums, (SQUARE.min(dim - d), queries), (to.add(d), stride), change);
+        });
     }
 }
 

@@ -4,19 +4,25 @@ use super::scores::MAX_BLOCK;
 use super::view::{Block, HeadView};
 use crate::simd::Simd;
 
-/// Adds a vector of queries' biases to their scores.
+/// Adds a vector of queries' biases to their scores times the scale.
 ///
 /// # Safety
 /// `scores` is readable and writable every `NR` numbers for the keys of the block, which has a bias.
 #[inline(always)]
-pub(super) unsafe fn add<S: Simd, const NR: usize>(s: S, scores: *mut f32, column: usize, block: Block) {
+pub(super) unsafe fn add<S: Simd, const NR: usize>(
+    s: S,
+    scores: *mut f32,
+    column: usize,
+    (block, scale): (Block, f32),
+) {
     let count = S::LANES.min(block.queries.saturating_sub(column));
     let bias = block.bias.wrapping_add(column);
     for j in 0..block.keys {
         // SAFETY: the key exists, and so do `count` queries; no other is read.
         unsafe {
             let score = scores.add(j * NR);
-            s.store_to(score, s.add(s.load_from(score), s.load_part_from(bias.wrapping_sub(j), count)));
+            let bias = s.load_part_from(bias.wrapping_sub(j), count);
+            s.store_to(score, s.fma(s.load_from(score), s.splat(scale), bias));
         }
     }
 }

@@ -6,11 +6,11 @@
 
 use super::bias::Sums;
 use super::plain;
-use super::scores::{scale_columns, slopes_block, softmax_block};
+use super::scores::{self, scale_columns, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
 use crate::Precision;
 use crate::gemm::block::Strided;
-use crate::gemm::pack::{self, Parts, Scratch, transpose_4x4};
+use crate::gemm::pack::{Parts, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
 use crate::gemm::words::Words;
 use crate::simd::{Simd, dispatch_products};
@@ -88,16 +88,16 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
     let len = key_rows * dim_words
         + key_rows * NR
-        + 2 * dim * NR
+        + dim_words * NR
         + dim_rows * NR
         + dim_rows * key_words
         + key_words * NR
-        + 7 * 16;
+        + 6 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let k_panels = parts.take(key_rows * dim_words);
     let scores = parts.take(key_rows * NR);
-    let (q_numbers, q_room) = (parts.take(dim * NR), parts.take(dim_words * NR));
+    let q_panel = parts.take(dim_words * NR);
     let means = parts.take(dim_rows * NR);
     let v_room = parts.take(dim_rows * key_words);
     let weights_room = parts.take(key_words * NR);
@@ -109,13 +109,14 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
             let block = view.block(start, NR, MR);
             let Block { first, keys, .. } = block;
             let from = Strided { start: q.add(start * q_stride), lane: q_stride, depth: 1 };
-            pack::panels::<NR>(from, block.queries, dim, q_numbers);
-            multiply_all(s, q_numbers, dim * NR, scale);
-            let q_panel = columns::<S, P, NR>(words, q_numbers, dim, q_room);
+            words.panels::<NR>(from, block.queries, dim, q_panel);
             let k_panels = k_panels.add(first * dim_words);
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_panel, dim_words), scores);
 
-            let factors = softmax_block::<S, NR>(s, scores, block, lse);
+            let factors = softmax_block::<S, NR>(s, scores, (block, scale), lse, |j, [even, odd]| {
+                scores::store(s, scores.add(j * NR), even);
+                scores::store(s, scores.add((j + 1) * NR), odd);
+            });
             let weights = columns::<S, P, NR>(words, scores, keys, weights_room);
             let values = values.from(first / P::STEPS);
             weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, keys), means);
@@ -141,7 +142,6 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     let dim_cols = dim.next_multiple_of(NR);
     let len = 2 * key_rows * dim_words
         + 2 * key_rows * NR
-        + dim * NR
         + 2 * dim_words * NR
         + dim_rows * NR
         + dim_rows * key_words
@@ -149,12 +149,11 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
         + key_rows * ROW
         + key_words * NR
         + Sums::room(&head)
-        + 12 * 16;
+        + 11 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let (k_panels, v_panels) = (parts.take(key_rows * dim_words), parts.take(key_rows * dim_words));
     let (scores, slopes) = (parts.take(key_rows * NR), parts.take(key_rows * NR));
-    let numbers = parts.take(dim * NR);
     let (q_room, dout_room) = (parts.take(dim_words * NR), parts.take(dim_words * NR));
     let dq_columns = parts.take(dim_rows * NR);
     let k_room = parts.take(dim_rows * key_words);
@@ -172,15 +171,26 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let Block { first, keys, queries, .. } = block;
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
             let dout = dout.add(start * out_stride);
-            pack::panels::<NR>(Strided { start: q, lane: q_stride, depth: 1 }, queries, dim, numbers);
-            multiply_all(s, numbers, dim * NR, scale);
-            words.panels::<NR>(Strided { start: numbers, lane: 1, depth: NR }, NR, dim, q_room);
+            let rows = Strided { start: q, lane: q_stride, depth: 1 };
+            words.panels::<NR>(rows, queries, dim, q_room);
             let across = Strided { start: dout, lane: out_stride, depth: 1 };
             words.panels::<NR>(across, queries, dim, dout_room);
             let [k_panels, v_panels] = [k_panels, v_panels].map(|panels| panels.add(first * dim_words));
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
-            slopes_block::<S, NR>(s, (scores, slopes), (block, scale), lse, sums);
+            let both = (scores, slopes.cast_const());
+            slopes_block::<S, NR>(
+                s,
+                both,
+                (block, scale),
+                lse,
+                sums,
+                |_, _| {},
+                |j, [even, odd]| {
+                    scores::store(s, slopes.add(j * NR), even);
+                    scores::store(s, slopes.add((j + 1) * NR), odd);
+                },
+            );
             let rows = (keys, queries);
             let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
@@ -354,16 +364,6 @@ fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target
 }
 
 /// # Safety
-/// `x` is readable and writable for `len` numbers, a multiple of the vector's length.
-#[inline(always)]
-pub(super) unsafe fn multiply_all<S: Simd>(s: S, x: *mut f32, len: usize, factor: f32) {
-    for i in (0..len).step_by(S::LANES) {
-        // SAFETY: `i + LANES <= len`.
-        unsafe { s.store_to(x.add(i), s.mul(s.load_from(x.add(i)), s.splat(factor))) };
-    }
-}
-
-/// # Safety
 /// Both are readable for `len` numbers.
 #[inline(always)]
 pub(super) unsafe fn dot<S: Simd>(s: S, x: *const f32, y: *const f32, len: usize) -> f32 {
@@ -385,7 +385,7 @@ pub(super) unsafe fn dot<S: Simd>(s: S, x: *const f32, y: *const f32, len: usize
 /// # Safety
 /// `from` is `[dim, NR]`, `to` writable for `count` rows of `dim`, `stride` apart.
 #[inline(always)]
-pub(super) unsafe fn untranspose<const NR: usize>(
+unsafe fn untranspose<const NR: usize>(
     from: *const f32,
     (count, dim): (usize, usize),
     to: *mut f32,

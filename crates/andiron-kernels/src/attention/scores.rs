@@ -7,35 +7,132 @@ use crate::simd::{Simd, exp};
 /// The most queries of a block.
 pub(super) const MAX_BLOCK: usize = 32;
 
-/// Turns the scores of a block of queries, `[keys, NR]`, to which biases are added first, into exponentials, writes the
-/// logarithms of their sums behind `lse`, and returns what the exponentials are to be multiplied with.
+/// A row made of what an expression is for either half. (`array::map` would call a function that the vector instructions
+/// are not compiled into.)
+macro_rules! row {
+    ($half:ident => $vector:expr) => {
+        [
+            {
+                const $half: usize = 0;
+                $vector
+            },
+            {
+                const $half: usize = 1;
+                $vector
+            },
+        ]
+    };
+}
+
+/// The numbers of a key for all queries of a block.
+pub(super) type Row<S> = [<S as Simd>::Vector; 2];
+
+/// # Safety
+/// `from` is readable for two vectors.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, from: *const f32) -> Row<S> {
+    // SAFETY: the caller's promise.
+    unsafe { [s.load_from(from), s.load_from(from.add(S::LANES))] }
+}
+
+/// # Safety
+/// `to` is writable for two vectors.
+#[inline(always)]
+pub(super) unsafe fn store<S: Simd>(s: S, to: *mut f32, [low, high]: Row<S>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        s.store_to(to, low);
+        s.store_to(to.add(S::LANES), high);
+    }
+}
+
+/// Turns the scores of a block of queries, `[keys, NR]`, which are multiplied by the scale before biases are added to them,
+/// into exponentials. Hands those of two keys to `take`, with the number of the first, which is even; where there is no
+/// second one, it has zeros. Writes the logarithms of the exponentials' sums behind `lse`, and returns what the exponentials
+/// are to be multiplied with.
 ///
 /// # Safety
-/// `scores` is readable and writable for the keys that the block sees, `lse` writable for all queries.
+/// `scores` is readable and writable for the keys that the block sees, rounded up to an even number, and `lse` writable for
+/// all queries.
 #[inline(always)]
 pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
     s: S,
     scores: *mut f32,
-    block: Block,
+    (block, scale): (Block, f32),
     lse: *mut f32,
+    mut take: impl FnMut(usize, [Row<S>; 2]),
 ) -> [f32; MAX_BLOCK] {
-    let mut factors = [0.0; MAX_BLOCK];
+    assert!(NR == 2 * S::LANES);
+    let (hidden, one, zero) = (s.splat(f32::NEG_INFINITY), s.splat(1.0), s.splat(0.0));
+    let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
+    // SAFETY: the caller's promise.
+    let scale = unsafe { biased::<S, NR>(s, scores, block, scale) };
+    let keys = block.keys.next_multiple_of(2);
+    // The keys that need no mask, in pairs.
+    let seen_by_all = block.seen_by_all();
+    let begin = seen_by_all.start.next_multiple_of(2);
+    let free = begin..(seen_by_all.end / 2 * 2).max(begin);
+    let mut max: Row<S> = [hidden; 2];
+    let mut sum: Row<S> = [zero; 2];
+    // SAFETY: all keys are below those that there is room for.
+    unsafe {
+        for j in free.clone() {
+            let row = load(s, scores.add(j * NR));
+            max = row!(H => s.max(s.mul(row[H], scale), max[H]));
+        }
+        for j in (0..free.start.min(keys)).chain(free.end..keys) {
+            let mut row: Row<S> = [hidden; 2];
+            if j < block.keys {
+                let score = load(s, scores.add(j * NR));
+                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.sight.behind(j)));
+            }
+            store(s, scores.add(j * NR), row);
+            max = row!(H => s.max(row[H], max[H]));
+        }
+        let below = row!(H => {
+            let is_finite = s.at_least(max[H], s.splat(f32::MIN));
+            s.sub(zero, s.select(is_finite, max[H], zero))
+        });
+        for (keys, scale) in [(0..free.start.min(keys), one), (free.clone(), scale), (free.end..keys, one)] {
+            for j in keys.step_by(2) {
+                let (even, odd) = (load(s, scores.add(j * NR)), load(s, scores.add((j + 1) * NR)));
+                let even = row!(H => exp(s, s.fma(even[H], scale, below[H])));
+                let odd = row!(H => exp(s, s.fma(odd[H], scale, below[H])));
+                sum = row!(H => s.add(sum[H], s.add(even[H], odd[H])));
+                take(j, [even, odd]);
+            }
+        }
+        let mut factors = [0.0; MAX_BLOCK];
+        for (c, (sum, below)) in sum.into_iter().zip(below).enumerate() {
+            let column = c * S::LANES;
+            let (mut sums, mut minima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
+            s.store(&mut sums, sum);
+            s.store(&mut minima, below);
+            for lane in 0..S::LANES.min(block.queries.saturating_sub(column)) {
+                *lse.add(block.start + column + lane) = sums[lane].ln() - minima[lane];
+            }
+            // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
+            let none = s.at_least(zero, sum);
+            s.store(&mut factors[column..], s.select(none, zero, s.div(one, sum)));
+        }
+        factors
+    }
+}
+
+/// Adds biases, if there are any, to the scores times the scale; returns what is still to be multiplied with.
+///
+/// # Safety
+/// `scores` is readable and writable for the keys of the block.
+#[inline(always)]
+unsafe fn biased<S: Simd, const NR: usize>(s: S, scores: *mut f32, block: Block, scale: f32) -> S::Vector {
+    if block.bias.is_null() {
+        return s.splat(scale);
+    }
     for column in (0..NR).step_by(S::LANES) {
         // SAFETY: the caller's promise.
-        let (max, sum) = unsafe { softmax_column::<S, NR>(s, scores.add(column), column, block) };
-        let (mut sums, mut maxima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
-        s.store(&mut sums, sum);
-        s.store(&mut maxima, max);
-        for lane in 0..S::LANES.min(block.queries.saturating_sub(column)) {
-            // SAFETY: the query exists.
-            unsafe { *lse.add(block.start + column + lane) = maxima[lane] + sums[lane].ln() };
-        }
-        // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
-        let none = s.at_least(s.splat(0.0), sum);
-        let factor = s.select(none, s.splat(0.0), s.div(s.splat(1.0), sum));
-        s.store(&mut factors[column..], factor);
+        unsafe { bias::add::<S, NR>(s, scores.add(column), column, (block, scale)) };
     }
-    factors
+    s.splat(1.0)
 }
 
 /// Multiplies each column of `[rows, NR]` with its factor.
@@ -60,8 +157,10 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
     }
 }
 
-/// Turns the scores of a block of queries, `[keys, NR]`, to which biases are added first, into probabilities, and the
-/// slopes of those probabilities into the slopes of the scores, times the scale; before that, they are added to `sums`.
+/// Turns the scores of a block of queries, `[keys, NR]`, as [`softmax_block`] does, into probabilities where they lie, and
+/// hands each to `probability`. Makes of the slopes of those probabilities the slopes of the scores, times the scale, and
+/// hands those of two keys to `slope`, with the number of the first, which is even; where there is no second one, it has
+/// zeros. Before they are scaled, they are added to `sums`.
 ///
 /// # Safety
 /// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries; `sums` were made for
@@ -69,90 +168,54 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 #[inline(always)]
 pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
     s: S,
-    (scores, slopes): (*mut f32, *mut f32),
+    (scores, slopes): (*mut f32, *const f32),
     (block, scale): (Block, f32),
     lse: *const f32,
     sums: Option<Sums>,
+    mut probability: impl FnMut(usize, Row<S>),
+    mut slope: impl FnMut(usize, [Row<S>; 2]),
 ) {
-    let mut offsets = [f32::INFINITY; MAX_BLOCK];
+    assert!(NR == 2 * S::LANES);
+    let mut offsets = [f32::NEG_INFINITY; MAX_BLOCK];
     for (i, offset) in offsets.iter_mut().enumerate().take(block.queries) {
         // SAFETY: the query exists.
         let lse = unsafe { *lse.add(block.start + i) };
         // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
-        *offset = if lse == f32::NEG_INFINITY { f32::INFINITY } else { lse };
+        *offset = if lse == f32::NEG_INFINITY { lse } else { -lse };
     }
+    let offsets = [s.load(&offsets), s.load(&offsets[S::LANES..])];
+    let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
     let seen_by_all = block.seen_by_all();
-    for column in (0..NR).step_by(S::LANES) {
-        let lanes = s.add(s.indices(), s.splat(column as f32));
-        let offset = s.load(&offsets[column..]);
-        if !block.bias.is_null() {
-            // SAFETY: the caller's promise.
-            unsafe { bias::add::<S, NR>(s, scores.add(column), column, block) };
-        }
-        // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but
-        // where factors are rounded, the two would not cancel.
-        let mut mean = s.splat(0.0);
-        // SAFETY: keys that are seen have room.
-        unsafe {
-            for j in 0..block.keys {
-                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let mut x = s.sub(s.load_from(score), offset);
-                if !seen_by_all.contains(&j) {
-                    x = mask(s, x, lanes, block.sight.behind(j));
-                }
-                let p = exp(s, x);
-                mean = s.fma(p, s.load_from(slope), mean);
-                s.store_to(score, p);
-            }
-            for j in 0..block.keys {
-                let (score, slope) = (scores.add(j * NR + column), slopes.add(j * NR + column));
-                let (p, above) = (s.load_from(score), s.sub(s.load_from(slope), mean));
-                if let Some(sums) = sums {
-                    sums.add(s, (block, column), j, s.mul(p, above));
-                }
-                s.store_to(slope, s.mul(s.mul(p, s.splat(scale)), above));
-            }
-        }
-    }
-}
-
-/// Turns a vector of queries' scores into exponentials; returns their maximum (0 if nothing is seen) and
-/// their sum.
-///
-/// # Safety
-/// `scores` is readable and writable every `NR` numbers for the keys of the block.
-#[inline(always)]
-unsafe fn softmax_column<S: Simd, const NR: usize>(
-    s: S,
-    scores: *mut f32,
-    column: usize,
-    block: Block,
-) -> (S::Vector, S::Vector) {
-    let lanes = s.add(s.indices(), s.splat(column as f32));
-    let mut max = s.splat(f32::NEG_INFINITY);
-    let mut sum = s.splat(0.0);
-    let seen_by_all = block.seen_by_all();
-    // SAFETY: `j` is below the number of keys.
+    // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but where factors
+    // are rounded, the two would not cancel.
+    let mut mean = [s.splat(0.0); 2];
+    // SAFETY: keys that are seen have room.
     unsafe {
-        if !block.bias.is_null() {
-            bias::add::<S, NR>(s, scores, column, block);
-        }
-        for j in seen_by_all.clone() {
-            max = s.max(s.load_from(scores.add(j * NR)), max);
-        }
-        for j in (0..seen_by_all.start).chain(seen_by_all.end..block.keys) {
-            let x = mask(s, s.load_from(scores.add(j * NR)), lanes, block.sight.behind(j));
-            s.store_to(scores.add(j * NR), x);
-            max = s.max(x, max);
-        }
-        let is_finite = s.at_least(max, s.splat(f32::MIN));
-        let max = s.select(is_finite, max, s.splat(0.0));
+        let factor = biased::<S, NR>(s, scores, block, scale);
         for j in 0..block.keys {
-            let e = exp(s, s.sub(s.load_from(scores.add(j * NR)), max));
-            s.store_to(scores.add(j * NR), e);
-            sum = s.add(sum, e);
+            let (row, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
+            let mut row = row!(H => s.fma(row[H], factor, offsets[H]));
+            if !seen_by_all.contains(&j) {
+                row = row!(H => mask(s, row[H], lanes[H], block.sight.behind(j)));
+            }
+            let p = row!(H => exp(s, row[H]));
+            mean = row!(H => s.fma(p[H], slope[H], mean[H]));
+            store(s, scores.add(j * NR), p);
+            probability(j, p);
         }
-        (max, sum)
+        for j in (0..block.keys).step_by(2) {
+            let mut rows = [[s.splat(0.0); 2]; 2];
+            for (j, row) in (j..block.keys).zip(&mut rows) {
+                let (p, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
+                let above = row!(H => s.sub(slope[H], mean[H]));
+                if let Some(sums) = sums {
+                    sums.add(s, (block, 0), j, s.mul(p[0], above[0]));
+                    sums.add(s, (block, S::LANES), j, s.mul(p[1], above[1]));
+                }
+                *row = row!(H => s.mul(s.mul(p[H], s.splat(scale)), above[H]));
+            }
+            slope(j, rows);
+        }
     }
 }
 

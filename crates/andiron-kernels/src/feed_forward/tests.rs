@@ -170,6 +170,8 @@ fn check(case: Case) {
     let biases = [(!gated).then_some(&up_bias[..]), Some(&down_bias[..])];
 
     for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Mixed, 1e-2)] {
+        // Roundings of a handful of numbers may all go one way.
+        let tolerance = if rows * d_inner < 64 { 2.5 * tolerance } else { tolerance };
         let wanted = exact(case, layer, [&up_bias, &down_bias], (&x, &dy), precision);
         for isa in Isa::supported() {
             let mut first: Option<[Vec<f32>; 7]> = None;

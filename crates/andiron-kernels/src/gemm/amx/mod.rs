@@ -18,9 +18,9 @@ use super::{Epilogue, MatRef};
 use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::Simd;
-use packing::{pack, store_turned};
+use packing::pack;
 
-pub(crate) use packing::{Packing, pack_both_ways, room_for_both};
+pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned};
 
 /// Lanes of a tile, rows or columns, and the words that each has.
 pub(crate) const TILE: usize = 16;
@@ -306,7 +306,8 @@ impl Product {
             };
             part.squares(0..rows.len(), 0..cols.len(), |i, j, sums| {
                 let (i, j) = (rows.start + i, cols.start + j);
-                store_turned(sums, (SQUARE.min(m - i), SQUARE.min(n - j)), c.add(j * c_stride + i), c_stride);
+                let exist = (SQUARE.min(m - i), SQUARE.min(n - j));
+                store_turned(sums, exist, (c.add(j * c_stride + i), c_stride), |_, line| line);
             });
         }
     }

@@ -57,18 +57,6 @@ impl Packing {
         unsafe { self.tiles::<LANES>(0..groups, 0..self.depth.div_ceil(STEPS)) };
     }
 
-    /// Lets these lanes, whole groups of 16, be 0 for all of the depth.
-    ///
-    /// # Safety
-    /// `to` has room for them.
-    pub(crate) unsafe fn clear(&self, lanes: Range<usize>) {
-        for group in lanes.start / TILE..lanes.end / TILE {
-            let len = self.depth.div_ceil(STEPS) * TILE_WORDS;
-            // SAFETY: the caller's promise.
-            unsafe { self.to.add(group * self.tiles * TILE_WORDS).write_bytes(0, len) };
-        }
-    }
-
     /// # Safety
     /// As for [`pack`]; nobody else writes these tiles.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
@@ -300,13 +288,19 @@ impl Part {
     }
 }
 
-/// Stores the columns of a square, of which so many rows and columns exist, as rows `stride` apart.
+/// Stores the columns of a square, of which so many rows and columns exist, as rows `stride` apart, each as `change` makes
+/// it from 16 numbers of the column.
 ///
 /// # Safety
 /// `to` is writable for them; the machine has AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-pub(super) unsafe fn store_turned(sums: &Sums, (rows, cols): (usize, usize), to: *mut f32, stride: usize) {
+pub(crate) unsafe fn store_turned(
+    sums: &Sums,
+    (rows, cols): (usize, usize),
+    (to, stride): (*mut f32, usize),
+    change: impl Fn(usize, __m512) -> __m512,
+) {
     for (i, j) in [(0, 0), (0, TILE), (TILE, 0), (TILE, TILE)] {
         let mask = first(rows.saturating_sub(i));
         // SAFETY: masks keep within the rows and columns.
@@ -316,7 +310,7 @@ pub(super) unsafe fn store_turned(sums: &Sums, (rows, cols): (usize, usize), to:
                 |c, line| {
                     let mask = if j + c < cols { mask } else { 0 };
                     let to = to.wrapping_add((j + c) * stride + i);
-                    _mm512_mask_storeu_epi32(to.cast(), mask, line);
+                    _mm512_mask_storeu_ps(to, mask, change(j + c, _mm512_castsi512_ps(line)));
                 },
             );
         }
@@ -330,21 +324,24 @@ pub(super) unsafe fn store_turned(sums: &Sums, (rows, cols): (usize, usize), to:
 /// The machine has AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+#[allow(clippy::needless_range_loop)] // Constant indices keep the arrays in registers.
 unsafe fn turn(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
-    // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`.
-    let fours = [0, 1, 2, 3].map(|i| {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|k| row(4 * i + k));
+    // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`. (`array::map` is not always
+    // inlined, and then passes vectors through memory.)
+    let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+    for i in 0..4 {
+        let (a, b, c, d) = (row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3));
         let (ab, ab_) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
         let (cd, cd_) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        [
+        fours[i] = [
             _mm512_unpacklo_epi64(ab, cd),
             _mm512_unpackhi_epi64(ab, cd),
             _mm512_unpacklo_epi64(ab_, cd_),
             _mm512_unpackhi_epi64(ab_, cd_),
-        ]
-    });
+        ];
+    }
     for j in 0..4 {
-        let [a, b, c, d] = fours.map(|four| four[j]);
+        let (a, b, c, d) = (fours[0][j], fours[1][j], fours[2][j], fours[3][j]);
         let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
         let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
         store(j, _mm512_shuffle_i32x4::<0x88>(even, even_));
