@@ -255,8 +255,10 @@ unsafe fn turned(
             bias: std::ptr::null(),
             accumulate: false,
         };
-        product.squares(0..dim, 0..BLOCK, |d, _, sums| {
-            store_turned(sums, (SQUARE.min(dim - d), queries), (to.add(d), stride), change);
+        product.squares(0..dim, 0..BLOCK, |d, _, sums, rows| {
+            if rows.end == SQUARE {
+                store_turned(sums, (SQUARE.min(dim - d), queries), (to.add(d), stride), change);
+            }
         });
     }
 }

@@ -183,8 +183,8 @@ impl Forward {
                     bias: bias.map_or(std::ptr::null(), |bias| bias.add(first)),
                     accumulate: false,
                 };
-                product.squares(0..count, 0..n, |i, j, sums| {
-                    for r in 0..SQUARE {
+                product.squares(0..count, 0..n, |i, j, sums, rows_taken| {
+                    for r in rows_taken {
                         let (low, high) = sums.row(s, r);
                         let (lane, row) = (i + r, r % TILE);
                         if let Some(saved) = saved {
@@ -370,10 +370,11 @@ impl Backward {
                     bias: std::ptr::null(),
                     accumulate: false,
                 };
-                product.squares(0..count, 0..cols.len(), |i, j, sums| {
+                product.squares(0..count, 0..cols.len(), |i, j, sums, rows_taken| {
+                    let is_first = i == 0 && rows_taken.start == 0;
                     let (lane, row_tile) = (first + j, (rows.start + i) / STEPS);
                     let (mut sum_low, mut sum_high) = (zero, zero);
-                    for r in (0..SQUARE).step_by(2) {
+                    for r in rows_taken.step_by(2) {
                         // Of both rows: what the last map took, and the gradients of what each first map made.
                         let mut both = [([zero; 2], [[zero; 2]; N]); 2];
                         for (k, both) in both.iter_mut().enumerate() {
@@ -418,7 +419,7 @@ impl Backward {
                     }
                     if let Some(bias) = bias {
                         for (to, sum) in [(bias.add(lane), sum_low), (bias.add(lane + TILE), sum_high)] {
-                            let before = if i == 0 { zero } else { s.load_from(to) };
+                            let before = if is_first { zero } else { s.load_from(to) };
                             s.store_to(to, s.add(before, sum));
                         }
                     }

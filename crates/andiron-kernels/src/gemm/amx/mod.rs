@@ -7,6 +7,7 @@
 //! Source: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
 
 mod packing;
+mod square;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -17,10 +18,11 @@ use super::pack::{Line, Parts, Scratch};
 use super::{Epilogue, MatRef};
 use crate::Cpu;
 use crate::parallel::{self, Shared};
-use crate::simd::Simd;
 use packing::pack;
+use square::{Factors, Square, Start};
 
 pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned};
+pub(crate) use square::{Sums, Tiles};
 
 /// Lanes of a tile, rows or columns, and the words that each has.
 pub(crate) const TILE: usize = 16;
@@ -217,18 +219,6 @@ pub(crate) struct Product {
 // SAFETY: what the pointers reach is read by all, and written in rectangles that are disjoint.
 unsafe impl Sync for Product {}
 
-/// The sums of a square, row by row, in a first-level cache.
-pub(crate) struct Sums([Line; SQUARE * SQUARE / 16]);
-
-impl Sums {
-    /// Row `row`, the first half first.
-    #[inline(always)]
-    pub(crate) fn row<S: Simd>(&self, s: S, row: usize) -> (S::Vector, S::Vector) {
-        let [low, high] = [&self.0[2 * row].0, &self.0[2 * row + 1].0];
-        (s.load(low), s.load(high))
-    }
-}
-
 impl Product {
     /// Whether sums of this depth, in tiles, are made in one go.
     pub(crate) fn in_one_go(depth: usize) -> bool {
@@ -304,7 +294,10 @@ impl Product {
                 c_stride: width,
                 ..*self
             };
-            part.squares(0..rows.len(), 0..cols.len(), |i, j, sums| {
+            part.squares(0..rows.len(), 0..cols.len(), |i, j, sums, taken| {
+                if taken.end < SQUARE {
+                    return;
+                }
                 let (i, j) = (rows.start + i, cols.start + j);
                 let exist = (SQUARE.min(m - i), SQUARE.min(n - j));
                 store_turned(sums, exist, (c.add(j * c_stride + i), c_stride), |_, line| line);
@@ -380,9 +373,9 @@ fn cut(m: usize, n: usize, threads: usize) -> (usize, usize) {
 
 impl Product {
     /// Computes some rows and columns, as [`rectangle`](Self::rectangle) does, and hands every finished square to `take`
-    /// with its first row and column instead of storing it. `c` is room for sums that wait for the rest of the depth,
-    /// unless they are made [in one go](Self::in_one_go); `bias` has a number for every column of whole squares, and
-    /// nothing is accumulated.
+    /// instead of storing it, with its first row and column: an even number of its rows at a time, in order, while the
+    /// next square is being multiplied. `c` is room for sums that wait for the rest of the depth, unless they are made
+    /// [in one go](Self::in_one_go); `bias` has a number for every column of whole squares, and nothing is accumulated.
     ///
     /// # Safety
     /// As for [`rectangle`](Self::rectangle), `c` being writable for whole squares.
@@ -391,12 +384,15 @@ impl Product {
         &self,
         rows: Range<usize>,
         cols: Range<usize>,
-        mut take: impl FnMut(usize, usize, &Sums),
+        mut take: impl FnMut(usize, usize, &Sums, Range<usize>),
     ) {
         let &Self { depth, a, b, c, c_stride, bias, .. } = self;
-        let mut sums = Sums([Line([0.0; 16]); SQUARE * SQUARE / 16]);
+        let mut sums = [const { Sums([Line([0.0; 16]); SQUARE * SQUARE / 16]) }; 2];
+        // Which of them are those of the square before, and where that is.
+        let (mut at, mut finished) = (0, None);
         let step = depth.div_ceil(depth.div_ceil(DEPTH));
         for tile in (0..depth).step_by(step) {
+            let steps = step.min(depth - tile);
             for i in rows.clone().step_by(SQUARE) {
                 for j in cols.clone().step_by(SQUARE) {
                     let waiting = c.wrapping_add(i * c_stride + j);
@@ -405,193 +401,30 @@ impl Product {
                         (0, false) => Start::Rows { from: bias.wrapping_add(j), stride: 0 },
                         _ => Start::Rows { from: waiting, stride: c_stride },
                     };
+                    let [first, second] = &mut sums;
+                    let (before, next) = if at == 0 { (first, second) } else { (second, first) };
+                    let is_last = tile + step >= depth;
+                    let to = if is_last { (next.0.as_mut_ptr().cast(), SQUARE) } else { (waiting, c_stride) };
                     // SAFETY: all indices are within the operands.
                     unsafe {
-                        let factors =
-                            Factors { a: a.from(i, tile), b: b.from(j, tile), depth: step.min(depth - tile) };
-                        if tile + step < depth {
-                            factors.run(start, waiting, c_stride);
-                        } else {
-                            factors.run(start, sums.0.as_mut_ptr().cast(), SQUARE);
-                            take(i, j, &sums);
-                        }
+                        let factors = Factors { a: a.from(i, tile), b: b.from(j, tile), depth: steps };
+                        factors.run_beside(start, to, |step| {
+                            if let Some((i, j)) = finished {
+                                let row = |step: usize| step * SQUARE / steps / 2 * 2;
+                                take(i, j, before, row(step)..row(step + 1));
+                            }
+                        });
+                    }
+                    finished = None;
+                    if is_last {
+                        at = 1 - at;
+                        finished = Some((i, j));
                     }
                 }
             }
         }
-    }
-}
-
-/// Tile registers in the shape used here: eight of 16 rows of 64 bytes.
-pub(crate) struct Tiles;
-
-/// What `ldtilecfg` reads.
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Tiles {
-    /// # Safety
-    /// Tiles are available; nobody else on this thread uses tiles until the value is dropped.
-    pub(crate) unsafe fn configure() -> Self {
-        let mut config =
-            TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        config.row_bytes[..8].fill(64);
-        config.rows[..8].fill(16);
-        // SAFETY: the instruction exists and reads 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
-        Self
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: the instruction exists where a value was made. A thread without tiles is cheaper to switch.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
-    }
-}
-
-/// Up to [`SQUARE`] rows and columns of the product.
-#[derive(Clone, Copy)]
-struct Square {
-    factors: Factors,
-    c: *mut f32,
-    c_stride: usize,
-    rows: usize,
-    cols: usize,
-    bias: *const f32,
-    accumulate: bool,
-}
-
-/// What the sums of a square are made of.
-#[derive(Clone, Copy)]
-struct Factors {
-    a: Operand,
-    b: Operand,
-    /// In tiles.
-    depth: usize,
-}
-
-/// What sums start from.
-#[derive(Clone, Copy)]
-enum Start {
-    Zero,
-    /// Rows `stride` numbers apart.
-    Rows {
-        from: *const f32,
-        stride: usize,
-    },
-}
-
-impl Square {
-    /// # Safety
-    /// The factors have two rows of tiles each, `c` and `bias` what [`Product`] says; tiles are configured.
-    #[inline(always)]
-    unsafe fn multiply(self) {
-        let Self { factors, c, c_stride, rows, cols, bias, accumulate } = self;
-        let whole = rows == SQUARE && cols == SQUARE;
-        // SAFETY: the caller's promise; what starts from one row has a stride of 0.
-        unsafe {
-            match (bias.is_null(), accumulate) {
-                (true, false) if whole => factors.run(Start::Zero, c, c_stride),
-                (true, true) if whole => factors.run(Start::Rows { from: c, stride: c_stride }, c, c_stride),
-                (false, false) if whole => factors.run(Start::Rows { from: bias, stride: 0 }, c, c_stride),
-                _ => self.at_an_edge(),
-            }
-        }
-    }
-
-    /// The same by way of a square of which all rows and columns exist.
-    ///
-    /// # Safety
-    /// As for [`multiply`](Self::multiply).
-    #[inline(never)]
-    unsafe fn at_an_edge(self) {
-        let Self { factors, c, c_stride, rows, cols, bias, accumulate } = self;
-        let mut room = [Line([0.0; 16]); 2 * SQUARE];
-        let room: *mut f32 = room.as_mut_ptr().cast();
-        // SAFETY: rows and columns that exist are read and written; the room has all.
-        unsafe {
-            for i in 0..rows {
-                for j in 0..cols {
-                    let bias = if bias.is_null() { 0.0 } else { *bias.add(j) };
-                    let old = if accumulate { *c.add(i * c_stride + j) } else { 0.0 };
-                    *room.add(i * SQUARE + j) = old + bias;
-                }
-            }
-            factors.run(Start::Rows { from: room, stride: SQUARE }, room, SQUARE);
-            for i in 0..rows {
-                std::ptr::copy_nonoverlapping(room.add(i * SQUARE), c.add(i * c_stride), cols);
-            }
-        }
-    }
-}
-
-impl Factors {
-    /// `to = start + a b`.
-    ///
-    /// # Safety
-    /// `a` and `b` have two rows of `depth` tiles each; tiles are configured; `start` is readable and `to` writable for all rows and columns of a square.
-    #[inline(always)]
-    unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
-        let Self { a, b, depth, .. } = self;
-        // SAFETY: the caller's promise. The compiler never uses tiles, so that they keep their sums between the blocks.
-        unsafe {
-            match start {
-                Start::Zero => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    options(nostack, nomem, preserves_flags),
-                ),
-                Start::Rows { from, stride } => asm!(
-                    "tileloadd tmm0, [{upper} + {step}]",
-                    "tileloadd tmm1, [{upper} + {step} + 64]",
-                    "tileloadd tmm2, [{lower} + {step}]",
-                    "tileloadd tmm3, [{lower} + {step} + 64]",
-                    upper = in(reg) from,
-                    lower = in(reg) from.add(TILE * stride),
-                    step = in(reg) 4 * stride,
-                    options(nostack, readonly, preserves_flags),
-                ),
-            }
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm6, [{b0} + {line}]",
-                "tileloadd tmm7, [{b1} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {line}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 1024",
-                "add {a1}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "dec {depth}",
-                "jnz 2b",
-                "tilestored [{upper} + {step}], tmm0",
-                "tilestored [{upper} + {step} + 64], tmm1",
-                "tilestored [{lower} + {step}], tmm2",
-                "tilestored [{lower} + {step} + 64], tmm3",
-                a0 = inout(reg) a.start => _,
-                a1 = inout(reg) a.start.add(a.tiles * TILE_WORDS) => _,
-                b0 = inout(reg) b.start => _,
-                b1 = inout(reg) b.start.add(b.tiles * TILE_WORDS) => _,
-                depth = inout(reg) depth => _,
-                line = in(reg) 64usize,
-                upper = in(reg) to,
-                lower = in(reg) to.add(TILE * to_stride),
-                step = in(reg) 4 * to_stride,
-                options(nostack),
-            );
+        if let Some((i, j)) = finished {
+            take(i, j, &sums[at], 0..SQUARE);
         }
     }
 }
