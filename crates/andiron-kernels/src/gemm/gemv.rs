@@ -116,14 +116,24 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
     }
 }
 
-/// Columns of `b` are contiguous: four dot products with each row at a time.
+/// Columns of `b` are contiguous: a few dot products with each row at a time.
 #[inline(always)]
 fn dots<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
+    // The sums, a vector of each column, and one of a row.
+    if (M + 1) * 4 < S::REGISTERS {
+        dots_of::<S, M, 4>(s, columns, c);
+    } else {
+        dots_of::<S, M, 2>(s, columns, c);
+    }
+}
+
+#[inline(always)]
+fn dots_of<S: Simd, const M: usize, const N: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
     let mut j = 0;
     let mut c = c;
-    while j + 4 <= columns.count {
-        some_dots::<S, M, 4>(s, columns, &mut c, j);
-        j += 4;
+    while j + N <= columns.count {
+        some_dots::<S, M, N>(s, columns, &mut c, j);
+        j += N;
     }
     while j < columns.count {
         some_dots::<S, M, 1>(s, columns, &mut c, j);

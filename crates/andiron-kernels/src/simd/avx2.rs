@@ -39,6 +39,7 @@ impl Simd for Avx2 {
     type Vector = __m256;
     type Mask = __m256;
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
 
     lanes! {
         fn add(a, b) = _mm256_add_ps;

@@ -36,6 +36,7 @@ impl Simd for Avx512 {
     type Vector = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     lanes! {
         fn add(a, b) = _mm512_add_ps;

@@ -26,6 +26,8 @@ pub(crate) trait Simd: Copy {
     type Mask: Copy;
     /// Numbers per vector.
     const LANES: usize;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     fn splat(self, x: f32) -> Self::Vector;
     /// 0, 1, 2, … as numbers.

@@ -60,9 +60,19 @@ impl<H: Halves> Kernel for Unblocked<'_, H> {
 impl Product<'_> {
     #[inline(always)]
     fn all_halves<H: Halves, B: Bytes, const M: usize>(&self, b: B) {
-        let whole = self.outputs.start + self.outputs.len() / 4 * 4;
-        for output in (self.outputs.start..whole).step_by(4) {
-            self.some_halves::<H, B, M, 4>(b, output);
+        // The sums, a vector of each output, and one of a row.
+        if (M + 1) * 4 < <B::Simd as Simd>::REGISTERS {
+            self.outputs_of::<H, B, M, 4>(b);
+        } else {
+            self.outputs_of::<H, B, M, 2>(b);
+        }
+    }
+
+    #[inline(always)]
+    fn outputs_of<H: Halves, B: Bytes, const M: usize, const N: usize>(&self, b: B) {
+        let whole = self.outputs.start + self.outputs.len() / N * N;
+        for output in (self.outputs.start..whole).step_by(N) {
+            self.some_halves::<H, B, M, N>(b, output);
         }
         for output in whole..self.outputs.end {
             self.some_halves::<H, B, M, 1>(b, output);
@@ -100,7 +110,9 @@ impl Product<'_> {
             // SAFETY: a vector has at most 16 lanes.
             unsafe { H::read(b, padded.as_ptr()) }
         });
-        for (i, (sums, row)) in sums.iter().zip(rows).enumerate().take(self.m) {
+        // As in a tile of `gemm`: sums taken by a running index lie in memory, where the loop above would write them.
+        let in_memory = sums;
+        for (i, (sums, row)) in in_memory.iter().zip(rows).enumerate().take(self.m) {
             let x = s.load_part(&row[whole..]);
             for (n, (sum, w)) in sums.iter().zip(w).enumerate() {
                 self.store(i, output + n, s.sum(s.fma(w, x, *sum)));

@@ -152,7 +152,9 @@ impl Product<'_> {
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate().take(self.m) {
+        // As in a tile of `gemm`: sums taken by a running index lie in memory, where the loop above would write them.
+        let in_memory = sums;
+        for (i, sums) in in_memory.iter().enumerate().take(self.m) {
             for (n, sum) in sums.iter().enumerate() {
                 self.store(i, output + n, s.sum(*sum));
             }
