@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// A set of vector instructions, from the plainest to the widest.
+/// A set of vector instructions; those of one architecture go from the plainest to the widest.
 ///
-/// Every kernel has one version per member; asking for more than the machine has is harmless, see [`Cpu`].
+/// Every kernel has a version for each member; asking for more than the machine has, or for a set of another
+/// architecture, is harmless, see [`Cpu`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust, one number at a time: the reference all other versions are tested against.
@@ -19,11 +20,22 @@ pub enum Isa {
     Avx512Bf16,
     /// The same, and products of whole tiles of bf16: AMX with TILE and BF16, where the system lets a process use it.
     Amx,
+    /// 8 numbers at a time, in two vectors of 4: NEON, which every processor of AArch64 has.
+    Neon,
+    /// The same, and products of fours of bytes: NEON with DotProd.
+    NeonDot,
 }
 
 impl Isa {
-    /// All members, plainest first.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+    /// The members that a processor of the architecture compiled for can have, plainest first.
+    #[cfg(target_arch = "x86_64")]
+    pub const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+    /// The members that a processor of the architecture compiled for can have, plainest first.
+    #[cfg(target_arch = "aarch64")]
+    pub const ALL: &[Self] = &[Self::Scalar, Self::Neon, Self::NeonDot];
+    /// The members that a processor of the architecture compiled for can have, plainest first.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub const ALL: &[Self] = &[Self::Scalar];
 
     /// The widest set this machine has; detected once per process.
     pub fn best() -> Self {
@@ -33,12 +45,17 @@ impl Isa {
 
     /// The sets this machine has, plainest first.
     pub fn supported() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|isa| *isa <= Self::best())
+        Self::ALL.iter().copied().filter(|isa| *isa <= Self::best())
     }
 
     /// This set if the machine has it, else the best it has.
     pub(crate) fn available(self) -> Self {
-        self.min(Self::best())
+        if Self::ALL.contains(&self) { self.min(Self::best()) } else { Self::best() }
+    }
+
+    /// Whether it multiplies numbers rounded to bf16 faster than others.
+    pub(crate) fn multiplies_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 }
 
@@ -50,6 +67,8 @@ impl fmt::Display for Isa {
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
             Self::Amx => "amx",
+            Self::Neon => "neon",
+            Self::NeonDot => "neon-dot",
         })
     }
 }
@@ -107,7 +126,8 @@ impl FromStr for Precision {
 ///
 /// Results never depend on `threads`. They may differ in the last bits between instruction sets, because
 /// sums are taken in another order. A kernel runs with the best set that is neither above `isa` nor above
-/// what the machine has, so any value of this struct is safe to use.
+/// what the machine has, or with the best of all where `isa` is of another architecture, so any value of this struct is
+/// safe to use.
 ///
 /// # Example
 /// ```
@@ -173,7 +193,19 @@ fn is_amd() -> bool {
     false
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Isa {
+    use std::arch::is_aarch64_feature_detected;
+    // Lanes and bytes in the order of memory are all that the kernels were written for.
+    let neon = cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
+    match (neon, is_aarch64_feature_detected!("dotprod")) {
+        (true, true) => Isa::NeonDot,
+        (true, false) => Isa::Neon,
+        (false, _) => Isa::Scalar,
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Isa {
     Isa::Scalar
 }
@@ -188,11 +220,28 @@ mod tests {
         assert_eq!(Isa::supported().last(), Some(Isa::best()));
     }
 
+    /// All members, of every architecture.
+    const EVERY: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot];
+
     #[test]
     fn a_set_the_machine_lacks_falls_back() {
-        for isa in Isa::ALL {
+        for isa in EVERY {
             let has = Isa::supported().any(|supported| supported == isa);
             assert_eq!(isa.available(), if has { isa } else { Isa::best() });
         }
+    }
+
+    #[test]
+    fn only_sets_of_this_architecture_are_supported() {
+        for isa in Isa::supported() {
+            let known = match isa {
+                Isa::Scalar => true,
+                Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => cfg!(target_arch = "x86_64"),
+                Isa::Neon | Isa::NeonDot => cfg!(target_arch = "aarch64"),
+            };
+            assert!(known, "{isa}");
+        }
+        assert!(Isa::ALL.is_sorted());
     }
 }

@@ -2,8 +2,8 @@
 // Vector instructions and writing one slice from several threads need it. It is kept in `simd`, `parallel`
 // and the inner loops of `gemm` and `attention`; the public functions check every length before they enter.
 #![allow(unsafe_code)]
-// Where there is no vector type yet, nothing calls the vector versions; they are compiled all the same.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+// Where there is no vector type, nothing calls the vector versions; they are compiled all the same.
+#![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 
 mod cpu;
 pub mod random;

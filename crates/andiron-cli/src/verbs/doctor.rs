@@ -109,7 +109,7 @@ fn paths(isa: Isa) -> Vec<(&'static str, &'static str)> {
             "one number at a time",
             "rounded to bf16, multiplied as f32",
             "one number at a time",
-            Some("avx2, with AVX2 and FMA, which this processor lacks"),
+            cfg!(target_arch = "x86_64").then_some("avx2, with AVX2 and FMA, which this processor lacks"),
         ),
         Isa::Avx2 => (
             "8 numbers at a time",
@@ -130,22 +130,43 @@ fn paths(isa: Isa) -> Vec<(&'static str, &'static str)> {
             Some("amx, with AMX-TILE and AMX-BF16, which this processor lacks or the system withholds"),
         ),
         Isa::Amx => ("16 numbers at a time", "tiles of 16 x 32 bf16", "64 bytes at a time", None),
+        Isa::Neon => (
+            "8 numbers at a time, in two vectors",
+            "rounded to bf16, multiplied as f32: no faster than f32",
+            "32 bytes at a time, in two vectors, by way of 16 bits",
+            Some("neon-dot, with DotProd, which this processor lacks"),
+        ),
+        Isa::NeonDot => (
+            "8 numbers at a time, in two vectors",
+            "rounded to bf16, multiplied as f32: no faster than f32",
+            "32 bytes at a time, in two vectors",
+            None,
+        ),
     };
     let paths = [("f32", f32), ("mixed", mixed), ("blocks", blocks)];
     paths.into_iter().chain(more.map(|more| ("better", more))).collect()
 }
 
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> Vec<&'static str> {
-    macro_rules! detected {
-        ($($name:tt)*) => { [$(($name, std::is_x86_feature_detected!($name))),*] };
-    }
-    let all =
-        detected!("avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
-    all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! detected {
+    ($detected:ident: $($name:tt)*) => {{
+        let all = [$(($name, std::arch::$detected!($name))),*];
+        all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+    }};
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    detected!(is_x86_feature_detected: "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512vnni"
+        "avx512bf16" "avx512fp16")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<&'static str> {
+    detected!(is_aarch64_feature_detected: "neon" "dotprod" "fp16" "bf16" "i8mm" "sve" "sve2")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn cpu_features() -> Vec<&'static str> {
     Vec::new()
 }

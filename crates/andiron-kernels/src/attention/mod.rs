@@ -397,7 +397,7 @@ impl Attention<'_> {
 /// How products are made. What a processor would have to round by itself is not rounded: that would only cost.
 fn products(cpu: Cpu) -> (Isa, Precision) {
     let isa = cpu.isa.available();
-    (isa, if isa >= Isa::Avx512Bf16 { cpu.precision } else { Precision::F32 })
+    (isa, if isa.multiplies_bf16() { cpu.precision } else { Precision::F32 })
 }
 
 /// Where element `index` lies; the end if there is none, as without keys there is no first one.

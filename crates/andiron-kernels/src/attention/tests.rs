@@ -92,7 +92,7 @@ fn check_all(attention: Attention) {
     let shape = attention.shape;
     let tensors = Tensors::new(shape);
     let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
-    for isa in Isa::supported().filter(|isa| *isa >= Isa::Avx512Bf16) {
+    for isa in Isa::supported().filter(|isa| isa.multiplies_bf16()) {
         let cpu = Cpu::new(isa, 1).at(Precision::Mixed);
         let mixed = tensors.run(cpu, attention);
         // Gradients of a key add up over all queries that share its head, and so do what each was rounded by.

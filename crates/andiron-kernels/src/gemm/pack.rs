@@ -166,7 +166,25 @@ pub(crate) unsafe fn transpose_4x4(from: *const f32, from_stride: usize, to: *mu
         _mm_storeu_ps(to.add(2 * to_stride), c);
         _mm_storeu_ps(to.add(3 * to_stride), d);
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: NEON is part of AArch64; the memory is the caller's promise.
+    unsafe {
+        use std::arch::aarch64::*;
+        let rows = |i: usize| vld1q_f32(from.add(i * from_stride));
+        let (a, b, c, d) = (rows(0), rows(1), rows(2), rows(3));
+        // Pairs of neighbours of two rows, then pairs of such pairs.
+        let (ab_even, ab_odd) = (vtrn1q_f32(a, b), vtrn2q_f32(a, b));
+        let (cd_even, cd_odd) = (vtrn1q_f32(c, d), vtrn2q_f32(c, d));
+        let low =
+            |x, y| vreinterpretq_f32_f64(vtrn1q_f64(vreinterpretq_f64_f32(x), vreinterpretq_f64_f32(y)));
+        let high =
+            |x, y| vreinterpretq_f32_f64(vtrn2q_f64(vreinterpretq_f64_f32(x), vreinterpretq_f64_f32(y)));
+        vst1q_f32(to, low(ab_even, cd_even));
+        vst1q_f32(to.add(to_stride), low(ab_odd, cd_odd));
+        vst1q_f32(to.add(2 * to_stride), high(ab_even, cd_even));
+        vst1q_f32(to.add(3 * to_stride), high(ab_odd, cd_odd));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     for i in 0..4 {
         for j in 0..4 {
             // SAFETY: the memory is the caller's promise.

@@ -4,7 +4,7 @@ use super::words::Words;
 use crate::simd::Simd;
 
 /// Rows of the largest tile of an instruction set: with two vectors of columns, as many sums as the
-/// registers hold beside one vector of `a` and two of `b`.
+/// registers hold beside one vector of `a` and two of `b`. NEON's vectors are pairs of registers.
 pub(crate) const fn tile_rows<S: Simd>() -> usize {
     if S::LANES == 16 { 12 } else { 6 }
 }

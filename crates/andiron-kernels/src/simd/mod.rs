@@ -9,12 +9,16 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use math::{exp, normal_cdf, plain_normal_cdf, sigmoid};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{Neon, Pair};
 
 /// Vectors of f32 of one instruction set.
 ///
@@ -126,15 +130,23 @@ macro_rules! dispatch {
             fn avx512(s: $crate::simd::Avx512, $($arg: $type),*) $(-> $out)? {
                 $vector(s, $($arg),*)
             }
+            #[cfg(target_arch = "aarch64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "neon")]
+            fn neon(s: $crate::simd::Neon, $($arg: $type),*) $(-> $out)? {
+                $vector(s, $($arg),*)
+            }
             match isa.available() {
-                $crate::Isa::Scalar => $scalar($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
                 $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: `available` never names a set that this machine lacks.
+                $crate::Isa::Neon | $crate::Isa::NeonDot => unsafe { neon($crate::simd::Neon::new(), $($arg),*) },
+                // Plain Rust, for `available` never names a set of another architecture.
                 _ => $scalar($($arg),*),
             }
         }
@@ -157,16 +169,24 @@ macro_rules! dispatch {
                 // SAFETY: the contract of the kernel is the caller's.
                 unsafe { $vector(s, $($arg),*) }
             }
-            match isa.available() {
+            #[cfg(target_arch = "aarch64")]
+            #[allow(clippy::too_many_arguments)]
+            #[target_feature(enable = "neon")]
+            unsafe fn neon(s: $crate::simd::Neon, $($arg: $type),*) $(-> $out)? {
                 // SAFETY: the contract of the kernel is the caller's.
-                $crate::Isa::Scalar => unsafe { $scalar($($arg),*) },
+                unsafe { $vector(s, $($arg),*) }
+            }
+            match isa.available() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
                 $crate::Isa::Avx2 => unsafe { avx2($crate::simd::Avx2::new(), $($arg),*) },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: `available` never names a set that this machine lacks.
                 $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 | $crate::Isa::Amx => unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: `available` never names a set that this machine lacks.
+                $crate::Isa::Neon | $crate::Isa::NeonDot => unsafe { neon($crate::simd::Neon::new(), $($arg),*) },
+                // Plain Rust, for `available` never names a set of another architecture.
                 // SAFETY: the contract of the kernel is the caller's.
                 _ => unsafe { $scalar($($arg),*) },
             }
@@ -185,50 +205,63 @@ macro_rules! dispatch_products {
     ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $scalar:path | $vector:path;) => {
         $(#[$doc])*
         $vis unsafe fn $name((isa, precision): ($crate::Isa, $crate::Precision), $($arg: $type),*) {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
             mod versions {
                 use super::*;
-                use $crate::gemm::words::{Pairs, Words};
-                use $crate::simd::{Avx2, Avx512};
+                use $crate::{gemm::words, simd};
 
+                #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma")]
-                pub(super) unsafe fn avx2(s: Avx2, words: impl Words<Avx2>, $($arg: $type),*) {
+                pub(super) unsafe fn avx2(s: simd::Avx2, words: impl words::Words<simd::Avx2>, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
+                #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx512f,avx2,fma")]
-                pub(super) unsafe fn avx512(s: Avx512, words: impl Words<Avx512>, $($arg: $type),*) {
+                pub(super) unsafe fn avx512(s: simd::Avx512, words: impl words::Words<simd::Avx512>, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
+                #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-                pub(super) unsafe fn pairs(s: Avx512, words: Pairs, $($arg: $type),*) {
+                pub(super) unsafe fn pairs(s: simd::Avx512, words: words::Pairs, $($arg: $type),*) {
+                    // SAFETY: the contract of the kernel is the caller's.
+                    unsafe { $vector(s, words, $($arg),*) }
+                }
+                #[cfg(target_arch = "aarch64")]
+                #[target_feature(enable = "neon")]
+                pub(super) unsafe fn neon(s: simd::Neon, words: impl words::Words<simd::Neon>, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
             }
             // SAFETY: `available` never names a set that this machine lacks; the contract of the kernel is the
             // caller's.
-            #[cfg(target_arch = "x86_64")]
             unsafe {
-                use $crate::Isa::*;
-                use $crate::Precision::*;
-                use $crate::gemm::words::{Pairs, Rounded, Whole};
-                use $crate::simd::{Avx2 as Eight, Avx512 as Sixteen};
+                #[allow(unused_imports)]
+                use $crate::{Isa, Precision::*, gemm::words, simd};
                 match (isa.available(), precision) {
-                    (Scalar, _) => $scalar(precision, $($arg),*),
-                    (Avx2, F32) => versions::avx2(Eight::new(), Whole, $($arg),*),
-                    (Avx2, Mixed) => versions::avx2(Eight::new(), Rounded, $($arg),*),
-                    (Avx512 | Avx512Bf16 | Amx, F32) => versions::avx512(Sixteen::new(), Whole, $($arg),*),
-                    (Avx512, Mixed) => versions::avx512(Sixteen::new(), Rounded, $($arg),*),
-                    (Avx512Bf16 | Amx, Mixed) => versions::pairs(Sixteen::new(), Pairs::new(), $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, F32) => versions::avx2(simd::Avx2::new(), words::Whole, $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, Mixed) => versions::avx2(simd::Avx2::new(), words::Rounded, $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx, F32) => {
+                        versions::avx512(simd::Avx512::new(), words::Whole, $($arg),*);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512, Mixed) => versions::avx512(simd::Avx512::new(), words::Rounded, $($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512Bf16 | Isa::Amx, Mixed) => {
+                        versions::pairs(simd::Avx512::new(), words::Pairs::new(), $($arg),*);
+                    }
+                    #[cfg(target_arch = "aarch64")]
+                    (Isa::Neon | Isa::NeonDot, F32) => versions::neon(simd::Neon::new(), words::Whole, $($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    (Isa::Neon | Isa::NeonDot, Mixed) => versions::neon(simd::Neon::new(), words::Rounded, $($arg),*),
+                    // Plain Rust, for `available` never names a set of another architecture.
+                    _ => $scalar(precision, $($arg),*),
                 }
-            }
-            // SAFETY: the contract of the kernel is the caller's.
-            #[cfg(not(target_arch = "x86_64"))]
-            unsafe {
-                let _ = isa;
-                $scalar(precision, $($arg),*)
             }
         }
     };

@@ -30,6 +30,7 @@ impl Bytes for Avx2 {
     type Ints = __m256i;
     type Table = [__m256; 2];
     const RUNS: usize = 1;
+    const SIGNED: bool = false;
 
     lanes! {
         fn and(x, y) = _mm256_and_si256;
@@ -169,7 +170,7 @@ impl Bytes for Avx2 {
     }
 
     #[inline(always)]
-    fn spread(self, table: [__m256; 2], index: impl Fn(usize) -> usize) -> Floats<Self> {
+    fn spread(self, table: &[__m256; 2], index: impl Fn(usize) -> usize) -> Floats<Self> {
         let half = table[index(0) / 8];
         // SAFETY: `self` proves that the instruction exists.
         unsafe { _mm256_permutevar8x32_ps(half, indices(self, |lane| (index(lane) % 8) as i32)) }

@@ -33,9 +33,9 @@ pub(super) trait Blocks {
     /// The whole numbers of a unit, as bytes without signs.
     unsafe fn numbers<B: Bytes>(b: B, group: Group, unit: usize) -> B::Bytes;
     /// The scale of each lane of a unit of output `n`.
-    fn scales<B: Bytes, const N: usize>(b: B, heads: Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
+    fn scales<B: Bytes, const N: usize>(b: B, heads: &Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
     /// What is added to each number of a lane after scaling, if there are [`MINIMA`](Self::MINIMA).
-    fn minima<B: Bytes, const N: usize>(b: B, heads: Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
+    fn minima<B: Bytes, const N: usize>(b: B, heads: &Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
 }
 
 /// Blocks of one run with a scale, a minimum if `MINIMA`, and numbers of `BITS` bits.
@@ -81,12 +81,12 @@ impl<const BITS: u32, const MINIMA: bool> Blocks for OneRun<BITS, MINIMA> {
     }
 
     #[inline(always)]
-    fn scales<B: Bytes, const N: usize>(b: B, heads: B::Table, n: usize, _: usize) -> Floats<B> {
+    fn scales<B: Bytes, const N: usize>(b: B, heads: &B::Table, n: usize, _: usize) -> Floats<B> {
         b.spread(heads, |lane| 2 * (n * B::RUNS + lane / 8))
     }
 
     #[inline(always)]
-    fn minima<B: Bytes, const N: usize>(b: B, heads: B::Table, n: usize, _: usize) -> Floats<B> {
+    fn minima<B: Bytes, const N: usize>(b: B, heads: &B::Table, n: usize, _: usize) -> Floats<B> {
         b.spread(heads, |lane| 2 * (n * B::RUNS + lane / 8) + 1)
     }
 }
@@ -143,13 +143,13 @@ impl<const BITS: u32> Blocks for EightRuns<BITS> {
     }
 
     #[inline(always)]
-    fn scales<B: Bytes, const N: usize>(b: B, heads: [B::Table; N], n: usize, unit: usize) -> Floats<B> {
-        b.spread(heads[n], |lane| unit * B::RUNS + lane / 8)
+    fn scales<B: Bytes, const N: usize>(b: B, heads: &[B::Table; N], n: usize, unit: usize) -> Floats<B> {
+        b.spread(&heads[n], |lane| unit * B::RUNS + lane / 8)
     }
 
     #[inline(always)]
-    fn minima<B: Bytes, const N: usize>(b: B, heads: [B::Table; N], n: usize, unit: usize) -> Floats<B> {
-        b.spread(heads[n], |lane| 8 + unit * B::RUNS + lane / 8)
+    fn minima<B: Bytes, const N: usize>(b: B, heads: &[B::Table; N], n: usize, unit: usize) -> Floats<B> {
+        b.spread(&heads[n], |lane| 8 + unit * B::RUNS + lane / 8)
     }
 }
 
@@ -192,12 +192,12 @@ impl Blocks for SixBits {
     }
 
     #[inline(always)]
-    fn scales<B: Bytes, const N: usize>(b: B, heads: [B::Table; N], n: usize, unit: usize) -> Floats<B> {
-        b.spread(heads[n], |lane| 2 * unit * B::RUNS + lane / 4)
+    fn scales<B: Bytes, const N: usize>(b: B, heads: &[B::Table; N], n: usize, unit: usize) -> Floats<B> {
+        b.spread(&heads[n], |lane| 2 * unit * B::RUNS + lane / 4)
     }
 
     #[inline(always)]
-    fn minima<B: Bytes, const N: usize>(b: B, _: [B::Table; N], _: usize, _: usize) -> Floats<B> {
+    fn minima<B: Bytes, const N: usize>(b: B, _: &[B::Table; N], _: usize, _: usize) -> Floats<B> {
         b.simd().splat(0.0)
     }
 }

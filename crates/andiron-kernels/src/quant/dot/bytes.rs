@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::Isa;
 use crate::simd::Simd;
 
 /// Vectors of f32 as long as the vectors of bytes.
@@ -26,6 +27,8 @@ pub(super) trait Bytes: Copy {
     type Table: Copy;
     /// Runs in a vector.
     const RUNS: usize;
+    /// Whether [`multiply_add`](Self::multiply_add) takes both its factors with signs.
+    const SIGNED: bool;
 
     fn simd(self) -> Self::Simd;
     fn splat(self, byte: u8) -> Self::Bytes;
@@ -49,10 +52,11 @@ pub(super) trait Bytes: Copy {
     fn xor(self, x: Self::Bytes, y: Self::Bytes) -> Self::Bytes;
     fn sub(self, x: Self::Bytes, y: Self::Bytes) -> Self::Bytes;
     /// Shifts 32 bits at a time to the right, or to the left where a count is negative; `count` is asked for each 16
-    /// bytes, and its signs agree within a run. Bits may arrive in the next byte or at the other end.
+    /// bytes, and its signs agree within a run. Bits may arrive in the next byte or at the other end, or nowhere.
     fn shift_right(self, x: Self::Bytes, count: impl Fn(usize) -> i32) -> Self::Bytes;
 
-    /// Adds the products of four neighbours to each lane: `x` without signs, `y` with signs and above -128.
+    /// Adds the products of four neighbours to each lane: `x` without signs unless [`SIGNED`](Self::SIGNED), `y` with signs
+    /// and above -128.
     fn multiply_add(self, x: Self::Bytes, y: Self::Bytes, sum: Self::Ints) -> Self::Ints;
     fn sub_ints(self, x: Self::Ints, y: Self::Ints) -> Self::Ints;
     fn to_floats(self, x: Self::Ints) -> Floats<Self>;
@@ -63,8 +67,9 @@ pub(super) trait Bytes: Copy {
     fn table(self, bytes: [u8; 16], factors: [f32; 2]) -> Self::Table;
     /// Sixteen f16, two in each word.
     fn table_of_halves(self, words: [u32; 8]) -> Self::Table;
-    /// Number `index(l)` of a table in each lane `l`; all of them in the same half of the table.
-    fn spread(self, table: Self::Table, index: impl Fn(usize) -> usize) -> Floats<Self>;
+    /// Number `index(l)` of a table in each lane `l`; all of them in the same half of the table, and the same one in the four
+    /// lanes of 16 bytes.
+    fn spread(self, table: &Self::Table, index: impl Fn(usize) -> usize) -> Floats<Self>;
 }
 
 /// `[f(0), f(1), …]`. What `array::from_fn` calls need not be inlined, and outside a function compiled for vectors each
@@ -89,33 +94,36 @@ pub(super) trait Kernel {
 ///
 /// # Panics
 /// If there are none: for plain Rust.
-pub(super) fn with_bytes(isa: crate::Isa, kernel: impl Kernel) {
+pub(super) fn with_bytes(isa: Isa, kernel: impl Kernel) {
     #[cfg(target_arch = "x86_64")]
-    {
-        use super::vnni::Vnni;
-        use crate::Isa;
-        use crate::simd::Avx2;
-
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2(b: Avx2, kernel: impl Kernel) {
-            kernel.run(b);
-        }
-        #[target_feature(enable = "avx512vnni,avx512vl,avx512bw,avx512f,avx2,fma")]
-        fn vnni(b: Vnni, kernel: impl Kernel) {
-            kernel.run(b);
-        }
-        match isa.available() {
-            Isa::Scalar => unreachable!("plain Rust has no vectors of bytes"),
-            // AVX-512F alone has nothing for bytes.
-            // SAFETY: `available` never names a set that this machine lacks.
-            Isa::Avx2 | Isa::Avx512 => unsafe { avx2(Avx2::new(), kernel) },
-            // SAFETY: `available` never names a set that this machine lacks.
-            Isa::Avx512Bf16 | Isa::Amx => unsafe { vnni(Vnni::new(), kernel) },
-        }
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(b: crate::simd::Avx2, kernel: impl Kernel) {
+        kernel.run(b);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = (isa, kernel);
-        unreachable!("plain Rust has no vectors of bytes")
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512vnni,avx512vl,avx512bw,avx512f,avx2,fma")]
+    fn vnni(b: super::vnni::Vnni, kernel: impl Kernel) {
+        kernel.run(b);
+    }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    fn neon<const DOT: bool>(b: super::neon::NeonBytes<DOT>, kernel: impl Kernel) {
+        kernel.run(b);
+    }
+    match isa.available() {
+        // AVX-512F alone has nothing for bytes.
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `available` never names a set that this machine lacks.
+        Isa::Avx2 | Isa::Avx512 => unsafe { avx2(crate::simd::Avx2::new(), kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `available` never names a set that this machine lacks.
+        Isa::Avx512Bf16 | Isa::Amx => unsafe { vnni(super::vnni::Vnni::new(), kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: `available` never names a set that this machine lacks.
+        Isa::Neon => unsafe { neon(super::neon::NeonBytes::<false>::new(), kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: `available` never names a set that this machine lacks.
+        Isa::NeonDot => unsafe { neon(super::neon::NeonBytes::<true>::new(), kernel) },
+        isa => unreachable!("{isa} has no vectors of bytes"),
     }
 }

@@ -71,7 +71,7 @@ pub(super) struct Rounded;
 pub(super) struct RoundedUnit<B: Bytes> {
     numbers: B::Bytes,
     scales: Floats<B>,
-    /// What the offset of the bytes adds to the sums of products.
+    /// Minus what the offset of the bytes adds to the sums of products, unless it is subtracted before.
     excess: B::Ints,
 }
 
@@ -106,13 +106,16 @@ impl Factors for Rounded {
         // SAFETY: a unit has 32 bytes for each run and as many scales as lanes.
         let (numbers, scales) =
             unsafe { (b.load(from.cast(), 32), b.simd().load_from(from.add(8 * B::RUNS))) };
-        let excess =
-            if offset == 0 { b.zeros() } else { b.multiply_add(b.splat(offset), numbers, b.zeros()) };
+        let excess = match offset {
+            1.. if !B::SIGNED => b.multiply_add(b.splat(offset), numbers, b.zeros()),
+            _ => b.zeros(),
+        };
         RoundedUnit { numbers, scales, excess: b.sub_ints(b.zeros(), excess) }
     }
 
     #[inline(always)]
-    fn dot<B: Bytes>(b: B, x: RoundedUnit<B>, bytes: B::Bytes, _: u8) -> Floats<B> {
+    fn dot<B: Bytes>(b: B, x: RoundedUnit<B>, bytes: B::Bytes, offset: u8) -> Floats<B> {
+        let bytes = if B::SIGNED { b.sub(bytes, b.splat(offset)) } else { bytes };
         b.simd().mul(b.to_floats(b.multiply_add(bytes, x.numbers, x.excess)), x.scales)
     }
 

@@ -13,6 +13,8 @@ mod bytes;
 mod factors;
 mod halves;
 mod held;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -142,11 +144,11 @@ impl Product<'_> {
                 for n in 0..N {
                     // SAFETY: the blocks of the group lie in the row.
                     let numbers = unsafe { F::numbers(b, groups[n], unit) };
-                    let scales = F::scales::<B, N>(b, heads, n, unit);
+                    let scales = F::scales::<B, N>(b, &heads, n, unit);
                     for (sums, x) in sums.iter_mut().zip(x) {
                         sums[n] = s.fma(X::dot(b, x, numbers, F::OFFSET), scales, sums[n]);
                         if F::MINIMA {
-                            sums[n] = s.fma(X::total(b, x), F::minima::<B, N>(b, heads, n, unit), sums[n]);
+                            sums[n] = s.fma(X::total(b, x), F::minima::<B, N>(b, &heads, n, unit), sums[n]);
                         }
                     }
                 }

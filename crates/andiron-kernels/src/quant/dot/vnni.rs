@@ -42,6 +42,7 @@ impl Bytes for Vnni {
     type Ints = __m512i;
     type Table = __m512;
     const RUNS: usize = 2;
+    const SIGNED: bool = false;
 
     lanes! {
         fn and(x, y) = _mm512_and_si512;
@@ -164,8 +165,8 @@ impl Bytes for Vnni {
     }
 
     #[inline(always)]
-    fn spread(self, table: __m512, index: impl Fn(usize) -> usize) -> Floats<Self> {
+    fn spread(self, table: &__m512, index: impl Fn(usize) -> usize) -> Floats<Self> {
         // SAFETY: `self` proves that the instruction exists.
-        unsafe { _mm512_permutexvar_ps(indices(self, |lane| index(lane) as i32), table) }
+        unsafe { _mm512_permutexvar_ps(indices(self, |lane| index(lane) as i32), *table) }
     }
 }

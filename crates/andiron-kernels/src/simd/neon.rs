@@ -1,0 +1,212 @@
+//! Eight lanes: NEON, two registers of four at a time.
+//!
+//! There are 32 registers. A tile of `gemm` with two vectors of columns keeps 24 sums either way: with four lanes in twelve
+//! rows, for which it reads 14 numbers and vectors a step; with eight in six rows, for which it reads 10, and which with the
+//! four registers of columns and one of a row take 29 registers. Eight lanes are also those of a run of 32 bytes
+//! (`quant::dot`), and a loop with one sum has two chains of additions.
+
+use std::arch::aarch64::*;
+
+use super::Simd;
+
+/// Proof that the machine has NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    /// # Safety
+    /// The machine has NEON.
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+/// Lanes 0 to 3 and 4 to 7.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<T>(pub(crate) T, pub(crate) T);
+
+macro_rules! lanes {
+    ($(fn $name:ident($($arg:ident),*) -> $out:ty = $intrinsic:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Pair<float32x4_t>),*) -> Pair<$out> {
+            // SAFETY: `self` proves that the instructions exist.
+            unsafe { Pair($intrinsic($($arg.0),*), $intrinsic($($arg.1),*)) }
+        }
+    )*};
+}
+
+/// `a` where it is smaller, else `b`. The instruction of that name gives what is not a number from either side.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
+}
+
+/// As [`min`] for the larger.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
+}
+
+/// `x * 2^n` as [`Simd::scale`] says.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn scale(x: float32x4_t, n: float32x4_t) -> float32x4_t {
+    // Two factors, because 2^n itself leaves the range of f32 where the product may not.
+    // SAFETY: the caller's promise.
+    unsafe {
+        let n = vcvtnq_s32_f32(n);
+        let half = vshrq_n_s32::<1>(n);
+        let rest = vsubq_s32(n, half);
+        let bias = vdupq_n_s32(127);
+        let half = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(half, bias)));
+        let rest = vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(rest, bias)));
+        vmulq_f32(vmulq_f32(x, half), rest)
+    }
+}
+
+/// The first `count` of four lanes from memory, zero in the others.
+///
+/// # Safety
+/// The machine has NEON; `from` is readable for so many numbers, at most four.
+#[inline(always)]
+unsafe fn load_first(from: *const f32, count: usize) -> float32x4_t {
+    // SAFETY: the caller's promise; each arm reads `count` numbers.
+    unsafe {
+        let zero = vdupq_n_f32(0.0);
+        match count {
+            0 => zero,
+            1 => vld1q_lane_f32::<0>(from, zero),
+            2 => vcombine_f32(vld1_f32(from), vget_low_f32(zero)),
+            3 => vld1q_lane_f32::<2>(from.add(2), vcombine_f32(vld1_f32(from), vget_low_f32(zero))),
+            _ => vld1q_f32(from),
+        }
+    }
+}
+
+/// # Safety
+/// The machine has NEON; `to` is writable for `count` numbers, at most four.
+#[inline(always)]
+unsafe fn store_first(to: *mut f32, x: float32x4_t, count: usize) {
+    // SAFETY: the caller's promise; each arm writes `count` numbers.
+    unsafe {
+        match count {
+            0 => {}
+            1 => vst1q_lane_f32::<0>(to, x),
+            2 => vst1_f32(to, vget_low_f32(x)),
+            3 => {
+                vst1_f32(to, vget_low_f32(x));
+                vst1q_lane_f32::<2>(to.add(2), x);
+            }
+            _ => vst1q_f32(to, x),
+        }
+    }
+}
+
+impl Simd for Neon {
+    type Vector = Pair<float32x4_t>;
+    type Mask = Pair<uint32x4_t>;
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+
+    lanes! {
+        fn add(a, b) -> float32x4_t = vaddq_f32;
+        fn sub(a, b) -> float32x4_t = vsubq_f32;
+        fn mul(a, b) -> float32x4_t = vmulq_f32;
+        fn div(a, b) -> float32x4_t = vdivq_f32;
+        fn min(a, b) -> float32x4_t = min;
+        fn max(a, b) -> float32x4_t = max;
+        fn round(x) -> float32x4_t = vrndnq_f32;
+        fn scale(x, n) -> float32x4_t = scale;
+        fn at_least(a, b) -> uint32x4_t = vcgeq_f32;
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+        // SAFETY: `self` proves that the instruction exists.
+        unsafe { Pair(vfmaq_f32(c.0, a.0, b.0), vfmaq_f32(c.1, a.1, b.1)) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::Vector {
+        // SAFETY: `self` proves that the instruction exists.
+        let x = unsafe { vdupq_n_f32(x) };
+        Pair(x, x)
+    }
+
+    #[inline(always)]
+    fn indices(self) -> Self::Vector {
+        const INDICES: [f32; 8] = [0., 1., 2., 3., 4., 5., 6., 7.];
+        self.load(&INDICES)
+    }
+
+    #[inline(always)]
+    unsafe fn load_from(self, from: *const f32) -> Self::Vector {
+        // SAFETY: `self` proves that the instruction exists; the memory is the caller's promise.
+        unsafe { Pair(vld1q_f32(from), vld1q_f32(from.add(4))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_to(self, to: *mut f32, x: Self::Vector) {
+        // SAFETY: `self` proves that the instruction exists; the memory is the caller's promise.
+        unsafe {
+            vst1q_f32(to, x.0);
+            vst1q_f32(to.add(4), x.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part_from(self, from: *const f32, count: usize) -> Self::Vector {
+        let (low, high) = (count.min(4), count.saturating_sub(4));
+        // SAFETY: `self` proves that the instructions exist; the two parts are `count` numbers.
+        unsafe { Pair(load_first(from, low), load_first(from.add(low), high)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part_to(self, to: *mut f32, x: Self::Vector, count: usize) {
+        let (low, high) = (count.min(4), count.saturating_sub(4));
+        // SAFETY: `self` proves that the instructions exist; the two parts are `count` numbers.
+        unsafe {
+            store_first(to, x.0, low);
+            store_first(to.add(low), x.1, high);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, from: *const T) {
+        #[cfg(miri)]
+        let _ = from;
+        #[cfg(not(miri))]
+        // SAFETY: a hint, which any address may be given to.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) from.addr(), options(nomem, nostack, preserves_flags));
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, yes: Self::Vector, no: Self::Vector) -> Self::Vector {
+        // SAFETY: `self` proves that the instruction exists.
+        unsafe { Pair(vbslq_f32(mask.0, yes.0, no.0), vbslq_f32(mask.1, yes.1, no.1)) }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::Vector) -> f32 {
+        // SAFETY: `self` proves that the instructions exist.
+        unsafe { vaddvq_f32(vaddq_f32(x.0, x.1)) }
+    }
+
+    #[inline(always)]
+    fn largest(self, x: Self::Vector) -> f32 {
+        // SAFETY: `self` proves that the instructions exist.
+        unsafe { vmaxnmvq_f32(vmaxnmq_f32(x.0, x.1)) }
+    }
+}
