@@ -27,6 +27,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+pub mod muon;
 pub mod norm;
 pub mod reduce;
 pub mod residual;
