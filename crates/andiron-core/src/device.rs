@@ -171,6 +171,12 @@ impl DeviceSpec {
     }
 }
 
+/// Whether tensors on `device` live in this process's own memory; see [`Backend::is_cpu`].
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    let compiled = Backend::compiled().into_iter().filter(|backend| backend.is_cpu());
+    compiled.map(|backend| DeviceSpec { backend, index: None }.open_compiled()).any(|cpu| cpu == *device)
+}
+
 #[cfg(feature = "cube")]
 fn named(devices: Devices) -> Vec<String> {
     let name = |device: Device| device.identity().map_or_else(|| format!("{device:?}"), |it| it.name);

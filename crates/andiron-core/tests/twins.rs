@@ -7,7 +7,8 @@
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{
-    self, Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Moments, WeightLayout,
+    self, Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Matrices, Moments, Momentum, MuonStep,
+    WeightLayout,
 };
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
@@ -562,6 +563,70 @@ fn adamw_follows_the_formula() {
             let expected = Tensor::<1>::from_floats([value as f32, -value as f32], &device);
             assert_close("value", at.value.clone(), expected);
         }
+    }
+}
+
+/// The direction of one matrix's step, by its definition.
+fn orthogonal(mixed: Tensor<2>, step: MuonStep) -> Tensor<2> {
+    let [a, b, c] = step.ns_coefficients;
+    let mut x = mixed.clone() / (mixed.clone() * mixed).sum().sqrt().reshape([1, 1]);
+    for _ in 0..step.ns_steps {
+        let gram = x.clone().matmul(x.clone().transpose());
+        let factor = gram.clone() * b + gram.clone().matmul(gram) * c;
+        x = x.clone() * a + factor.matmul(x);
+    }
+    x
+}
+
+#[test]
+fn muon_makes_each_matrix_orthogonal_by_itself() {
+    let step = MuonStep {
+        momentum: 0.9,
+        nesterov: true,
+        ns_steps: 2,
+        ns_coefficients: [3.4445, -4.7750, 2.0315],
+        eps: 1e-7,
+        grad_scale: 0.5,
+    };
+    // Alone, wide and tall; three in turn by two rows each; three side by side in each row.
+    let side_by_side = Matrices { count: 3, rows: 4, cols: 5, run: 5 };
+    let in_turn = Matrices { count: 3, rows: 6, cols: 4, run: 8 };
+    let all = [Matrices::one(7, 40), Matrices::one(40, 7), in_turn, side_by_side];
+    for device in devices() {
+        let tensor = |label: &str, Matrices { count, rows, cols, .. }: Matrices| {
+            random([count * rows * cols], &format!("{label} {rows}"), &device)
+        };
+        let parameter = |matrices: Matrices| Momentum {
+            grad: tensor("grad", matrices),
+            momentum: tensor("momentum", matrices),
+            matrices,
+        };
+        let found = ops::muon_directions(all.map(parameter).to_vec(), step);
+        assert_eq!(found.len(), all.len());
+        for ((direction, momentum), matrices) in found.into_iter().zip(all) {
+            let grad = tensor("grad", matrices) * 0.5;
+            let mean = tensor("momentum", matrices) * 0.9 + grad.clone() * 0.1;
+            assert_close("momentum", momentum, mean.clone());
+            let Matrices { count, rows, cols, run } = matrices;
+            let turns = rows * cols / run;
+            let of = |list: Tensor<1>, at: usize| -> Tensor<2> {
+                list.reshape([turns, count, run]).slice([0..turns, at..at + 1, 0..run]).reshape([rows, cols])
+            };
+            for at in 0..count {
+                let twin = orthogonal(of(mean.clone() * 0.9 + grad.clone() * 0.1, at), step);
+                assert_close(&format!("{matrices:?}, {at}"), of(direction.clone(), at), twin);
+            }
+        }
+        assert!(ops::muon_directions(Vec::new(), step).is_empty());
+    }
+}
+
+#[test]
+fn descending_shortens_and_steps() {
+    for device in devices() {
+        let (value, direction) = (random([30, 20], "value", &device), random([30, 20], "step", &device));
+        let twin = value.clone() * 0.9 - direction.clone() * 0.2;
+        assert_close("descend", ops::descend(value, direction, 0.9, 0.2), twin);
     }
 }
 

@@ -6,7 +6,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
 use super::{
-    Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Precision, Turn, WeightLayout, composed,
+    Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Matrices, MuonStep, Precision, Turn,
+    WeightLayout, composed,
 };
 use crate::quant::QuantMatrix;
 
@@ -522,6 +523,29 @@ pub trait FusedOps: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::adamw::<Self>([value, grad, mean, square], step)
+    }
+
+    /// The direction of a Muon step, and the new running mean of gradients.
+    #[fusion(default)]
+    #[allow(unused_variables)]
+    fn muon_direction(
+        grad: FloatTensor<Self>,
+        momentum: FloatTensor<Self>,
+        how: (MuonStep, Matrices),
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::muon_direction::<Self>(grad, momentum, how)
+    }
+
+    /// `keep · value − size · direction`.
+    #[fusion(default)]
+    fn descend(
+        value: FloatTensor<Self>,
+        direction: FloatTensor<Self>,
+        keep: f32,
+        size: f32,
+    ) -> FloatTensor<Self> {
+        composed::descend::<Self>(value, direction, keep, size)
     }
 
     /// Sum of squares.

@@ -13,6 +13,7 @@ mod distances;
 mod fused;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
+mod muon;
 mod op_times;
 
 use andiron_kernels::random::Seed;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use andiron_kernels::rotary::Turn;
 pub use fused::FusedOps;
+pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
 pub use op_times::{OpKind, OpTimes, with_op_times};
 
 use crate::Rows;

@@ -14,14 +14,16 @@ use andiron_kernels::gemm::{self, Epilogue, MatRef};
 use andiron_kernels::memory::unspecified as output;
 use andiron_kernels::random::Seed;
 use andiron_kernels::rotary::{self, RotaryShape};
-use andiron_kernels::{Cpu, embedding, quant, reduce, residual};
+use andiron_kernels::{Cpu, embedding, muon, quant, reduce, residual};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 
 use super::HostTensors;
 use crate::Rows;
-use crate::ops::{Activation, AdamWStep, AttentionOptions, Precision, Turn, WeightLayout, composed};
+use crate::ops::{
+    Activation, AdamWStep, AttentionOptions, Matrices, MuonStep, Precision, Turn, WeightLayout, composed,
+};
 use crate::quant::QuantMatrix;
 
 pub(super) type Three<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>);
@@ -483,6 +485,35 @@ pub(super) fn adamw<B: HostTensors>(tensors: [FloatTensor<B>; 4], step: AdamWSte
     let (mut value, mut mean, mut square) = (B::into_vec(value), B::into_vec(mean), B::into_vec(square));
     andiron_kernels::adamw::step(cpu(), hyper, &mut value, &B::floats(&grad), &mut mean, &mut square);
     (B::from_vec(value, &shape), B::from_vec(mean, &shape), B::from_vec(square, &shape))
+}
+
+pub(super) fn muon_direction<B: HostTensors>(
+    grad: FloatTensor<B>,
+    momentum: FloatTensor<B>,
+    (step, matrices): (MuonStep, Matrices),
+    precision: Precision,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&grad, &momentum]) {
+        return composed::muon_direction::<B>(grad, momentum, (step, matrices));
+    }
+    let shape = grad.shape();
+    let (mut grad, mut momentum) = (B::into_vec(grad), B::into_vec(momentum));
+    muon::direction(cpu().at(precision), step, matrices, &mut grad, &mut momentum);
+    (B::from_vec(grad, &shape), B::from_vec(momentum, &shape))
+}
+
+pub(super) fn descend<B: HostTensors>(
+    value: FloatTensor<B>,
+    direction: FloatTensor<B>,
+    (keep, size): (f32, f32),
+) -> FloatTensor<B> {
+    if !are_f32::<B>(&[&value, &direction]) {
+        return composed::descend::<B>(value, direction, keep, size);
+    }
+    let shape = value.shape();
+    let mut value = B::into_vec(value);
+    muon::descend(cpu(), &mut value, &B::floats(&direction), keep, size);
+    B::from_vec(value, &shape)
 }
 
 pub(super) fn square_sum<B: HostTensors>(x: FloatTensor<B>) -> FloatTensor<B> {

@@ -46,8 +46,8 @@ macro_rules! host_ops {
     ($backend:ty) => {
         use crate::ops::host::{feed_forward, kernels, norms};
         use crate::ops::{
-            Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, OpKind, Precision, Turn,
-            WeightLayout,
+            Activation, AdamWStep, AttentionOptions, FeedForwardOptions, FusedOps, Matrices, MuonStep,
+            OpKind, Precision, Turn, WeightLayout,
         };
         use crate::quant::QuantMatrix;
 
@@ -396,6 +396,21 @@ macro_rules! host_ops {
             ) -> (Float, Float, Float) {
                 let _time = OpKind::Optimizer.timer();
                 kernels::adamw::<Self>([value, grad, mean, square], step)
+            }
+
+            fn muon_direction(
+                grad: Float,
+                momentum: Float,
+                how: (MuonStep, Matrices),
+                precision: Precision,
+            ) -> (Float, Float) {
+                let _time = OpKind::Optimizer.timer();
+                kernels::muon_direction::<Self>(grad, momentum, how, precision)
+            }
+
+            fn descend(value: Float, direction: Float, keep: f32, size: f32) -> Float {
+                let _time = OpKind::Optimizer.timer();
+                kernels::descend::<Self>(value, direction, (keep, size))
             }
 
             fn square_sum(x: Float) -> Float {
