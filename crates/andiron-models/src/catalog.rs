@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use andiron_core::ops::WeightLayout;
 use andiron_core::{Forward, KvCache};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
@@ -32,6 +33,17 @@ pub struct Sizes {
     pub eos_token_id: Option<u32>,
 }
 
+/// How the affine maps that a matrix holds lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// Which axis of the matrix is that of the outputs.
+    pub layout: WeightLayout,
+    /// How many maps share that axis, such as those to queries, keys and values.
+    pub count: usize,
+    /// How often each has its turn along the axis: once, or for each head.
+    pub turns: usize,
+}
+
 /// A configuration in Hugging Face's field names, and what is built from it.
 pub trait Architecture: Serialize + DeserializeOwned {
     /// The model, its parameters' paths being their names in the file.
@@ -44,6 +56,11 @@ pub trait Architecture: Serialize + DeserializeOwned {
 
     /// How names in files may differ from those of the module.
     fn name_rules(&self) -> NameRules;
+
+    /// The maps in the matrix called `name`: one alone, unless a model packs several.
+    fn maps(&self, name: &str) -> Maps {
+        Maps { layout: self.name_rules().layout(name), count: 1, turns: 1 }
+    }
 
     /// Rewrites what different generations of `transformers` write differently, before the fields are read.
     ///
@@ -150,6 +167,11 @@ macro_rules! architectures {
 
             pub(crate) fn name_rules(&self) -> $crate::weights::NameRules {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::name_rules(config),)+ }
+            }
+
+            /// The affine maps in the matrix called `name`.
+            pub fn maps(&self, name: &str) -> $crate::catalog::Maps {
+                match self { $(Self::$variant(config) => $crate::catalog::Architecture::maps(config, name),)+ }
             }
 
             /// A model with random weights drawn from `seed`.

@@ -17,7 +17,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Architecture, Sizes};
+use crate::catalog::{Architecture, Maps, Sizes};
 use crate::family::Decoder;
 use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive};
 use crate::weights::NameRules;
@@ -198,6 +198,11 @@ impl Architecture for Gpt2Config {
             input_first: &["c_attn.weight", "c_proj.weight", "c_fc.weight"],
             ..NameRules::default()
         }
+    }
+
+    fn maps(&self, name: &str) -> Maps {
+        let count = if name.ends_with("attn.c_attn.weight") { 3 } else { 1 };
+        Maps { layout: self.name_rules().layout(name), count, turns: 1 }
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::bundle::Ids;
-use crate::catalog::{Architecture, Sizes};
+use crate::catalog::{Architecture, Maps, Sizes};
 use crate::decoder::gated::defaults;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
@@ -177,6 +177,12 @@ impl Architecture for GptNeoxConfig {
             tied: &[("embed_out.weight", "gpt_neox.embed_in.weight")],
             ..NameRules::default()
         }
+    }
+
+    fn maps(&self, name: &str) -> Maps {
+        let packed = name.ends_with("attention.query_key_value.weight");
+        let (count, turns) = if packed { (3, self.num_attention_heads) } else { (1, 1) };
+        Maps { layout: self.name_rules().layout(name), count, turns }
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {

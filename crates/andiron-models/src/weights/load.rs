@@ -45,7 +45,7 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     let places = &accounts.places;
     let mut filler = Filler { path: ParamPath::default(), files, places, device, failed: None };
     let model = if storage.precision.is_stored() {
-        let mut keeper = Keeper { filler, storage, input_first: rules.input_first };
+        let mut keeper = Keeper { filler, storage, rules };
         let model = model.apply_reparameterization(&mut keeper);
         filler = keeper.filler;
         model
@@ -228,7 +228,7 @@ const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention", 
 struct Keeper<'a, S> {
     filler: Filler<'a, S>,
     storage: Storage<'a>,
-    input_first: &'static [&'static str],
+    rules: NameRules,
 }
 
 impl<S: TensorSource> Keeper<'_, S> {
@@ -277,10 +277,10 @@ impl<S: TensorSource> Reparameterizer for &mut Keeper<'_, S> {
         if self.filler.failed.is_none()
             && let [first, second] = param.lazy_shape()[..]
         {
-            let transposed = self.input_first.iter().any(|ending| self.filler.path.name().ends_with(ending));
-            let (layout, dims) = match transposed {
-                true => (WeightLayout::InOut, [second, first]),
-                false => (WeightLayout::OutIn, [first, second]),
+            let layout = self.rules.layout(&self.filler.path.name());
+            let (transposed, dims) = match layout {
+                WeightLayout::InOut => (true, [second, first]),
+                WeightLayout::OutIn => (false, [first, second]),
             };
             match self.matrix(dims, transposed) {
                 // What lies below is never made: whoever does not know the matrix gets its numbers.

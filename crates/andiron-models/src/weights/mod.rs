@@ -9,6 +9,7 @@ mod load;
 mod save;
 mod source;
 
+use andiron_core::ops::WeightLayout;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -43,6 +44,14 @@ impl NameRules {
     fn current_name(&self, name: &str) -> String {
         let renamed = |(old, new): &(&str, &str)| Some(format!("{}{new}", name.strip_suffix(old)?));
         self.renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// How the matrix called `name` lies in memory.
+    pub(crate) fn layout(&self, name: &str) -> WeightLayout {
+        match self.input_first.iter().any(|ending| name.ends_with(ending)) {
+            true => WeightLayout::InOut,
+            false => WeightLayout::OutIn,
+        }
     }
 
     /// The ways in which a file may write a parameter's name.
