@@ -1,18 +1,25 @@
-//! A whole optimizer step: forward, backward, clip, AdamW.
+//! A whole optimizer step: forward, backward, clip, update.
 #![allow(missing_docs)] // What criterion's macros make.
 
 use andiron_benches::{baby, device, nano, random};
 use andiron_core::Precision;
+use andiron_core::precision::with_precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
+use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-fn step(c: &mut Criterion, name: &str, precision: Precision, config: Gpt2Config, rows: usize) {
+fn step(
+    c: &mut Criterion,
+    name: &str,
+    (config, rows): (Gpt2Config, usize),
+    precision: Precision,
+    kind: OptimizerKind,
+) {
     let columns = config.n_positions;
     let vocabulary = config.vocab_size as u64;
     let ids = |label| {
@@ -21,10 +28,10 @@ fn step(c: &mut Criterion, name: &str, precision: Precision, config: Gpt2Config,
     };
     let (ids, targets) = (ids("ids"), ids("targets"));
     let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
-    let settings = OptimizerConfig { beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
-    let model = random(config).model;
-    let mut optimizer = AdamW::new(&model, &settings, &device());
-    let mut model = Some(model.train());
+    let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
+    let bundle = random(config);
+    let mut optimizer = Optimizer::new(&bundle.model, |name| bundle.config.maps(name), &settings, &device());
+    let mut model = Some(bundle.model.train());
     let mut group = c.benchmark_group("train_step");
     group.sample_size(10).throughput(Throughput::Elements((rows * columns) as u64));
     group.bench_function(format!("{name}/{precision}"), |b| {
@@ -32,7 +39,9 @@ fn step(c: &mut Criterion, name: &str, precision: Precision, config: Gpt2Config,
             let before = model.take().expect("each step gives a model back");
             let computed = compute(&before, &Causal, std::slice::from_ref(&batch), Seed::new(0), precision);
             let scale = clip_scale(computed.grad_norm, settings.clip_norm);
-            model = Some(optimizer.update(before, computed.gradients, settings.lr, scale));
+            model = Some(with_precision(precision, || {
+                optimizer.update(before, computed.gradients, settings.lr, scale)
+            }));
         });
     });
     group.finish();
@@ -40,8 +49,9 @@ fn step(c: &mut Criterion, name: &str, precision: Precision, config: Gpt2Config,
 
 fn train_step(c: &mut Criterion) {
     for precision in [Precision::F32, Precision::Mixed] {
-        step(c, "nano_12x64", precision, nano(), 12);
-        step(c, "baby_8x256", precision, baby(), 8);
+        step(c, "nano_12x64", (nano(), 12), precision, OptimizerKind::Adamw);
+        step(c, "baby_8x256", (baby(), 8), precision, OptimizerKind::Adamw);
+        step(c, "baby_8x256_muon", (baby(), 8), precision, OptimizerKind::Muon);
     }
 }
 

@@ -18,7 +18,7 @@ use andiron_models::{
     AnyBundle, Decoder as _, DecoderBundle, DecoderConfig, Encoder as _, EncoderDecoder as _,
 };
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
+use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
 use burn::tensor::{Tensor, TensorData};
@@ -54,7 +54,7 @@ fn batch(step: u64) -> HostBatch {
 }
 
 /// Losses of the first steps and what the model then says.
-fn train(backend: Backend) -> (Vec<f32>, Vec<u32>) {
+fn train(backend: Backend, kind: OptimizerKind) -> (Vec<f32>, Vec<u32>) {
     let device = DeviceSpec { backend, index: None }.open().unwrap();
     let config = Gpt2Config {
         n_positions: COLUMNS,
@@ -65,33 +65,44 @@ fn train(backend: Backend) -> (Vec<f32>, Vec<u32>) {
         ..Gpt2Config::nano(VOCABULARY)
     };
     let mut bundle = DecoderBundle::init(DecoderConfig::Gpt2(config), Seed::new(3), &device);
-    let optimizer = OptimizerConfig::constant(3e-3);
-    let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
+    let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
+    let maps = |name: &str| bundle.config.maps(name);
+    let mut optimizer = Optimizer::new(&bundle.model, maps, &settings, &device);
     let mut model = bundle.model.train();
     let mut losses = Vec::new();
     for step in 0..STEPS {
         let computed = compute(&model, &Causal, &[batch(step)], Seed::new(4).at(step), Precision::F32);
         losses.push(computed.loss);
-        let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
-        model = adamw.update(model, computed.gradients, optimizer.lr, scale);
+        let scale = clip_scale(computed.grad_norm, settings.clip_norm);
+        model = optimizer.update(model, computed.gradients, settings.lr, scale);
     }
     bundle.model = model.valid();
     (losses, greedy(&bundle, &[3, 24, 11, 0]))
 }
 
-#[test]
-fn training_and_greedy_text_are_the_same_on_every_backend() {
+#[track_caller]
+fn check_training(kind: OptimizerKind) {
     let backends = Backend::compiled();
     assert!(backends.len() >= 2, "nothing to compare");
-    let (losses, text) = train(backends[0]);
+    let (losses, text) = train(backends[0], kind);
     assert!(losses[0] - losses.last().unwrap() > 0.5, "nothing was learnt: {losses:?}");
     for &backend in &backends[1..] {
-        let (others, other_text) = train(backend);
+        let (others, other_text) = train(backend, kind);
         for (step, (a, b)) in losses.iter().zip(&others).enumerate() {
             assert!((a - b).abs() <= LOSSES, "step {step}: {} says {a}, {backend} says {b}", backends[0]);
         }
         assert_eq!(text, other_text, "greedy text on {} and on {backend}", backends[0]);
     }
+}
+
+#[test]
+fn training_and_greedy_text_are_the_same_on_every_backend() {
+    check_training(OptimizerKind::Adamw);
+}
+
+#[test]
+fn training_by_muon_is_the_same_on_every_backend() {
+    check_training(OptimizerKind::Muon);
 }
 
 /// Texts of two lengths.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::checkpoint::{Damage, ReadFailure};
 use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::step::{Computed, parameters_are_finite};
 use crate::trainer::{SaveError, TrainError};
 
@@ -73,7 +73,7 @@ pub struct TrainState {
     /// The model, with autodiff on, and what its directory says besides.
     pub bundle: DecoderBundle,
     /// The optimizer's moments.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     /// Where the run stands.
     pub progress: Progress,
 }
@@ -96,7 +96,8 @@ impl TrainState {
 
     fn new(mut bundle: DecoderBundle, config: &TrainConfig, device: &Device) -> Self {
         bundle.model = bundle.model.train();
-        let optimizer = AdamW::new(&bundle.model, &config.optimizer, device);
+        let optimizer =
+            Optimizer::new(&bundle.model, |name| bundle.config.maps(name), &config.optimizer, device);
         Self { bundle, optimizer, progress: Progress::default() }
     }
 

@@ -6,6 +6,7 @@ mod outcome;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use andiron_core::precision::with_precision;
 use andiron_eval::LossReport;
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderModel;
@@ -129,7 +130,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
             }
         } else {
             let scale = clip_scale(grad_norm, self.run.config.optimizer.clip_norm);
-            state = state.updated(computed, lr, scale);
+            state = with_precision(precision, || state.updated(computed, lr, scale));
             state.progress.tokens += tokens;
         }
         state.progress.step = step;

@@ -34,7 +34,7 @@ impl TrainConfig {
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         let toml =
             |source| ConfigError::Toml { origin: "the configuration".to_owned(), source: Box::new(source) };
-        let config: Self = if overrides.is_empty() {
+        let mut config: Self = if overrides.is_empty() {
             // Straight from the text, so that errors show the line.
             toml::from_str(text).map_err(toml)?
         } else {
@@ -44,6 +44,7 @@ impl TrainConfig {
             }
             Self::deserialize(tree).map_err(toml)?
         };
+        config.optimizer.resolve();
         config.validate()?;
         Ok(config)
     }

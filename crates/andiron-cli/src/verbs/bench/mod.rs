@@ -29,7 +29,7 @@ use crate::machine;
 /// Measure the speed of this build on this machine
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
-    /// Optimizer steps: forward, backward, clip, AdamW
+    /// Optimizer steps: forward, backward, clip, update
     Train(train::TrainBench),
     /// Greedy decoding of one sequence
     Decode(decode::DecodeBench),

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use andiron_core::Precision;
 use andiron_core::ops::with_op_times;
+use andiron_core::precision::with_precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::{DecoderBundle, RunPrecision};
 use andiron_training::objective::Causal;
-use andiron_training::optimizer::{AdamW, OptimizerConfig, clip_scale};
+use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Figures, Subject, median_ms, product_parameters};
 use crate::exit::Ending;
@@ -20,7 +21,7 @@ use crate::flags::Common;
 /// Steps before the measured ones: the first ones find memory, and on a GPU compile kernels.
 const WARM_UP: u64 = 3;
 
-/// Optimizer steps: forward, backward, clip, AdamW
+/// Optimizer steps: forward, backward, clip, update
 ///
 /// On a CPU the time of the middle step is also given by kind of operation, forward and backward together; `other` is the
 /// rest of the step.
@@ -37,9 +38,22 @@ pub struct TrainBench {
     /// How exact matrix products are: f32, or mixed for factors of bf16 [default: what trains fastest on this machine]
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
+    /// What moves the parameters
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    optimizer: Moves,
     /// Measured steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+}
+
+/// What `--optimizer` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Moves {
+    /// AdamW
+    #[default]
+    Adamw,
+    /// Muon for the matrices of the layers, AdamW for everything else
+    Muon,
 }
 
 impl TrainBench {
@@ -67,9 +81,14 @@ impl TrainBench {
             rows,
             columns,
         };
-        let optimizer = OptimizerConfig { beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
+        let kind = match self.optimizer {
+            Moves::Adamw => OptimizerKind::Adamw,
+            Moves::Muon => OptimizerKind::Muon,
+        };
+        let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
         let parameters = product_parameters(&bundle);
-        let mut adamw = AdamW::new(&bundle.model, &optimizer, &device);
+        let maps = |name: &str| bundle.config.maps(name);
+        let mut optimizer = Optimizer::new(&bundle.model, maps, &settings, &device);
         let mut model = bundle.model.train();
         let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
         let mut steps = Vec::new();
@@ -80,9 +99,11 @@ impl TrainBench {
                 let computed =
                     compute(&model, &Causal, std::slice::from_ref(&batch), Seed::new(number), precision);
                 let parts = (computed.loss, computed.forward_time, computed.backward_time);
-                let scale = clip_scale(computed.grad_norm, optimizer.clip_norm);
+                let scale = clip_scale(computed.grad_norm, settings.clip_norm);
                 let before_update = Instant::now();
-                let model = adamw.update(model, computed.gradients, optimizer.lr, scale);
+                let model = with_precision(precision, || {
+                    optimizer.update(model, computed.gradients, settings.lr, scale)
+                });
                 device.sync()?;
                 anyhow::Ok((model, parts, before_update.elapsed()))
             });

@@ -1,0 +1,141 @@
+//! Which step of Muon fits a matrix.
+
+use andiron_core::ops::{Matrices, WeightLayout};
+use andiron_models::catalog::Maps;
+use serde::{Deserialize, Serialize};
+
+/// What Muon has besides the settings of AdamW; the names are those of `torch.optim.Muon`.
+///
+/// Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
+/// <https://kellerjordan.github.io/posts/muon/>.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MuonConfig {
+    /// Largest learning rate of the hidden matrices, which then follow the schedule in proportion; if absent, they have
+    /// `optimizer.lr`, which is then that of everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Decay of the running mean of gradients.
+    pub momentum: f64,
+    /// Whether the running mean is mixed once more with the gradient.
+    pub nesterov: bool,
+    /// Iterations of Newton and Schulz that make the running mean nearly orthogonal, 1 to 99.
+    pub ns_steps: usize,
+    /// The polynomial of an iteration, `a x + b x³ + c x⁵` of each singular value.
+    pub ns_coefficients: [f64; 3],
+    /// The least that a running mean is divided by.
+    pub eps: f64,
+    /// How long the step of a matrix is.
+    pub adjust_lr_fn: AdjustLr,
+}
+
+impl Default for MuonConfig {
+    /// PyTorch's, but for the length of a step, which fits AdamW's learning rates.
+    fn default() -> Self {
+        Self {
+            lr: None,
+            momentum: 0.95,
+            nesterov: true,
+            ns_steps: 5,
+            ns_coefficients: [3.4445, -4.7750, 2.0315],
+            eps: 1e-7,
+            adjust_lr_fn: AdjustLr::MatchRmsAdamw,
+        }
+    }
+}
+
+/// What the learning rate of a matrix is multiplied by. The direction of its step has singular values of about 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdjustLr {
+    /// `√max(1, outputs / inputs)`, for learning rates of about 0.02; PyTorch's default.
+    Original,
+    /// `0.2 √max(outputs, inputs)`: numbers move as far as AdamW moves them, so that its learning rate and decay fit.
+    ///
+    /// Source: Liu et al. 2025, "Muon is Scalable for LLM Training", <https://arxiv.org/abs/2502.16982>.
+    MatchRmsAdamw,
+    /// `√(outputs / inputs)`.
+    ///
+    /// Source: Bernstein 2025, "Deriving Muon", <https://jeremybernste.in/writing/deriving-muon>.
+    SpectralUnclamped,
+}
+
+impl AdjustLr {
+    fn factor(self, outputs: usize, inputs: usize) -> f64 {
+        let (outputs, inputs) = (outputs as f64, inputs as f64);
+        match self {
+            Self::Original => (outputs / inputs).max(1.0).sqrt(),
+            Self::MatchRmsAdamw => 0.2 * outputs.max(inputs).sqrt(),
+            Self::SpectralUnclamped => (outputs / inputs).sqrt(),
+        }
+    }
+}
+
+/// What is known of a parameter that Muon moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct HiddenMatrices {
+    pub(super) matrices: Matrices,
+    /// Multiplies the learning rate.
+    pub(super) lr_factor: f64,
+}
+
+impl HiddenMatrices {
+    /// The matrices of a parameter of this shape that holds `maps`, each of which is made orthogonal by itself.
+    pub(super) fn new([rows, cols]: [usize; 2], maps: Maps, adjust: AdjustLr) -> Self {
+        let Maps { layout, count, turns } = maps;
+        let (matrices, outputs, inputs) = match layout {
+            WeightLayout::OutIn => {
+                let outputs = rows / count;
+                (Matrices { count, rows: outputs, cols, run: outputs / turns * cols }, outputs, cols)
+            }
+            WeightLayout::InOut => {
+                let outputs = cols / count;
+                (Matrices { count, rows, cols: outputs, run: outputs / turns }, outputs, rows)
+            }
+        };
+        Self { matrices, lr_factor: adjust.factor(outputs, inputs) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which map each number of a parameter `[2, 12]` or `[12, 2]` is of, row by row.
+    fn owners(layout: WeightLayout, turns: usize) -> String {
+        let shape = match layout {
+            WeightLayout::InOut => [2, 12],
+            WeightLayout::OutIn => [12, 2],
+        };
+        let maps = Maps { layout, count: 3, turns };
+        let Matrices { count, rows, cols, run } =
+            HiddenMatrices::new(shape, maps, AdjustLr::Original).matrices;
+        assert_eq!(count * rows * cols, 24);
+        (0..24).map(|place| ["q", "k", "v"][place / run % count]).collect()
+    }
+
+    #[test]
+    fn packed_maps_are_told_apart() {
+        assert_eq!(owners(WeightLayout::InOut, 1), "qqqqkkkkvvvv".repeat(2));
+        assert_eq!(owners(WeightLayout::InOut, 2), "qqkkvv".repeat(4));
+        assert_eq!(owners(WeightLayout::OutIn, 1), "qqqqqqqqkkkkkkkkvvvvvvvv");
+        assert_eq!(owners(WeightLayout::OutIn, 2), "qqqqkkkkvvvv".repeat(2));
+    }
+
+    #[test]
+    fn a_step_is_as_long_as_the_source_says() {
+        let alone = |layout| Maps { layout, count: 1, turns: 1 };
+        for (adjust, tall, wide) in [
+            (AdjustLr::Original, 2.0, 1.0),
+            (AdjustLr::MatchRmsAdamw, 3.2, 3.2),
+            (AdjustLr::SpectralUnclamped, 2.0, 0.5),
+        ] {
+            let factor = |shape, layout| HiddenMatrices::new(shape, alone(layout), adjust).lr_factor;
+            assert_eq!(factor([256, 64], WeightLayout::OutIn), tall, "{adjust:?}");
+            assert_eq!(factor([64, 256], WeightLayout::OutIn), wide, "{adjust:?}");
+            assert_eq!(factor([64, 256], WeightLayout::InOut), tall, "{adjust:?}");
+        }
+        let packed = Maps { layout: WeightLayout::InOut, count: 3, turns: 1 };
+        assert_eq!(HiddenMatrices::new([64, 192], packed, AdjustLr::MatchRmsAdamw).lr_factor, 1.6);
+    }
+}
