@@ -1,5 +1,6 @@
 //! `cargo xtask check`: everything but the tests that must hold before a change is pushed.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -35,6 +36,7 @@ pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode>
             "typos" => typos(workspace, &mut steps),
             "deny" => deny(workspace, &mut steps),
             "clippy" => clippy(workspace, &mut steps),
+            "clippy-aarch64" => clippy_aarch64(workspace, &mut steps),
             "rustdoc" => rustdoc(workspace, &mut steps),
             _ => unreachable!("{name} is a step without a body"),
         }
@@ -43,7 +45,7 @@ pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode>
 }
 
 /// The steps, the quick ones first.
-const STEPS: [&str; 6] = ["fmt", "tidy", "typos", "deny", "clippy", "rustdoc"];
+const STEPS: [&str; 7] = ["fmt", "tidy", "typos", "deny", "clippy", "clippy-aarch64", "rustdoc"];
 
 fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
     if let Some(name) = names.iter().find(|name| !STEPS.contains(&name.as_str())) {
@@ -61,6 +63,20 @@ fn clippy(workspace: &Workspace, steps: &mut Steps) {
     let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "clippy");
     select_workspace(&mut cargo);
     steps.run("clippy", cargo.args(["--all-targets", "--", "--deny", "warnings"]));
+}
+
+/// The kernels once more as for AArch64, where other parts of them are compiled.
+fn clippy_aarch64(workspace: &Workspace, steps: &mut Steps) {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    let libraries = libraries.map(|output| String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+    if !libraries.is_ok_and(|libraries| Path::new(&libraries).is_dir()) {
+        return steps
+            .skip("clippy-aarch64", &format!("`rustup target add {TARGET}` brings what it builds on"));
+    }
+    let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "clippy");
+    cargo.args(["--package", "andiron-kernels", "--target", TARGET]);
+    steps.run("clippy-aarch64", cargo.args(["--all-targets", "--", "--deny", "warnings"]));
 }
 
 fn rustdoc(workspace: &Workspace, steps: &mut Steps) {
