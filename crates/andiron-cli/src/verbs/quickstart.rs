@@ -16,7 +16,7 @@ use andiron_models::decoder::qwen3::Qwen3Config;
 use andiron_models::generate::{GenerateOptions, SamplingParams, WhenFull};
 use andiron_models::hf_config::Activation;
 use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
-use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
+use andiron_training::optimizer::{MuonConfig, OptimizerConfig, OptimizerKind, ScheduleKind};
 use andiron_training::trainer::{Status, TrainError};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -51,7 +51,7 @@ pub struct Quickstart {
     /// Which model is trained, and how
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     recipe: Recipe,
-    /// Optimizer steps [default: 2000, with either recipe]
+    /// Optimizer steps [default: 1600 for two-minutes, 2000 for nanogpt]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Seed of the first weights, the order of the data, and the samples
@@ -65,15 +65,23 @@ pub struct Quickstart {
 /// What `--recipe` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Recipe {
-    /// As good a model as two cores make in two minutes: a Qwen 3 of 4 layers of width 192, 128 characters of context
+    /// As good a model as two cores make in two minutes: a Qwen 3 of 4 layers of width 192, 128 characters of context, trained
+    /// by Muon
     #[default]
     TwoMinutes,
     /// nanoGPT's small model for a CPU: a GPT-2 of 4 layers of width 128, 64 characters of context
     Nanogpt,
 }
 
-/// Optimizer steps of both recipes.
-const STEPS: u64 = 2000;
+impl Recipe {
+    /// Optimizer steps.
+    fn steps(self) -> u64 {
+        match self {
+            Self::TwoMinutes => 1600,
+            Self::Nanogpt => 2000,
+        }
+    }
+}
 
 /// What nanoGPT's recipe leaves on the shipped text; see `benches/RESULTS.md`.
 const NANOGPT_LOSS: f64 = 1.87;
@@ -182,16 +190,24 @@ impl Quickstart {
         data: &Path,
         (run, precision): (&Path, Precision),
     ) -> TrainConfig {
-        let steps = self.steps.unwrap_or(STEPS);
-        let (model, context, rows, lr, min_lr) = match self.recipe {
+        let steps = self.steps.unwrap_or(self.recipe.steps());
+        let (model, context, rows, optimizer) = match self.recipe {
             Recipe::TwoMinutes => {
-                let model = two_minutes(report.vocab_size);
-                (DecoderConfig::Qwen3(model), CONTEXT, 8, 3e-3, 1.5e-4)
+                let model = DecoderConfig::Qwen3(two_minutes(report.vocab_size));
+                let muon = MuonConfig { lr: Some(6e-3), ..MuonConfig::default() };
+                let optimizer = OptimizerConfig {
+                    kind: OptimizerKind::Muon,
+                    min_lr: 1.5e-4,
+                    muon: Some(muon),
+                    ..OptimizerConfig::constant(3e-3)
+                };
+                (model, CONTEXT, 8, optimizer)
             }
             Recipe::Nanogpt => {
                 let model = Gpt2Config::nano(report.vocab_size);
                 let context = model.n_positions;
-                (DecoderConfig::Gpt2(model), context, 12, 1e-3, 1e-4)
+                let optimizer = OptimizerConfig { min_lr: 1e-4, ..OptimizerConfig::constant(1e-3) };
+                (DecoderConfig::Gpt2(model), context, 12, optimizer)
             }
         };
         TrainConfig {
@@ -213,9 +229,8 @@ impl Quickstart {
             },
             optimizer: OptimizerConfig {
                 schedule: ScheduleKind::Cosine,
-                min_lr,
                 warmup_steps: 100.min(steps / 2),
-                ..OptimizerConfig::constant(lr)
+                ..optimizer
             },
             checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
             evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },

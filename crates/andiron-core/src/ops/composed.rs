@@ -1,5 +1,7 @@
 //! Every fused operation as a chain of Burn's own: portable, and the oracle of the kernels.
 
+mod optimizer;
+
 use andiron_kernels::Cpu;
 use andiron_kernels::dropout::{self as masks, Dropout};
 use andiron_kernels::random::Seed;
@@ -7,13 +9,12 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Scalar, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{
-    Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Matrices, MuonStep, Turn, WeightLayout,
-    distances,
-};
+use super::{Activation, AttentionOptions, FeedForwardOptions, Turn, WeightLayout, distances};
 use crate::Rows;
 use crate::attention::Sight;
 use crate::quant::QuantMatrix;
+
+pub(super) use optimizer::{adamw, descend, muon_direction};
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
 /// let one buffer be.
@@ -536,73 +537,6 @@ pub(super) fn dropout<B: Backend>(x: FloatTensor<B>, probability: f32, seed: u64
     masks::apply(Cpu::detect(rayon::current_num_threads()), rule, &vec![1.0; mask.len()], &mut mask);
     let mask = B::float_from_data(TensorData::new(mask, shape), &x.device());
     B::float_mul(x, mask)
-}
-
-/// `tensors`: parameter, gradient, running mean, running square.
-pub(super) fn adamw<B: Backend>(
-    tensors: [FloatTensor<B>; 4],
-    step: AdamWStep,
-) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let [value, grad, mean, square] = tensors;
-    let (beta1, beta2, lr) = (f64::from(step.beta1), f64::from(step.beta2), f64::from(step.lr));
-    let grad = B::float_mul_scalar(grad, scalar(step.grad_scale.into()));
-    let mean = mix::<B>(mean, grad.clone(), beta1);
-    let square = mix::<B>(square, B::float_mul(grad.clone(), grad), beta2);
-    let exponent = step.step.min(i32::MAX as u64) as i32;
-    let (correct1, correct2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
-    let root = B::float_mul_scalar(B::float_sqrt(square.clone()), scalar(correct2.sqrt().recip()));
-    let update = B::float_div(mean.clone(), B::float_add_scalar(root, scalar(step.eps.into())));
-    let kept = B::float_mul_scalar(value, scalar(1.0 - lr * f64::from(step.weight_decay)));
-    let value = B::float_sub(kept, B::float_mul_scalar(update, scalar(lr / correct1)));
-    (value, mean, square)
-}
-
-/// `share · old + (1 − share) · new`.
-fn mix<B: Backend>(old: FloatTensor<B>, new: FloatTensor<B>, share: f64) -> FloatTensor<B> {
-    B::float_add(B::float_mul_scalar(old, scalar(share)), B::float_mul_scalar(new, scalar(1.0 - share)))
-}
-
-pub(super) fn muon_direction<B: Backend>(
-    grad: FloatTensor<B>,
-    momentum: FloatTensor<B>,
-    (step, matrices): (MuonStep, Matrices),
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let share = step.momentum.into();
-    let grad = B::float_mul_scalar(grad, scalar(step.grad_scale.into()));
-    let momentum = mix::<B>(momentum, grad.clone(), share);
-    let mixed = if step.nesterov { mix::<B>(momentum.clone(), grad, share) } else { momentum.clone() };
-    let Matrices { count, rows, cols, run } = matrices;
-    let turns = (rows * cols).checked_div(run).unwrap_or(0);
-    let apart = B::float_swap_dims(reshape::<B>(mixed, [turns, count, run]), 0, 1);
-    let square = B::float_mul(apart.clone(), apart.clone());
-    let square_sum = B::float_sum_dim(reshape::<B>(square, [count, 1, rows * cols]), 2);
-    let norm = B::float_clamp_min(B::float_sqrt(square_sum), scalar(step.eps.into()));
-    let mut x = B::float_div(reshape::<B>(apart, [count, rows, cols]), norm);
-    if rows > cols {
-        x = B::float_swap_dims(x, 1, 2);
-    }
-    let [a, b, c] = step.ns_coefficients.map(|coefficient| scalar(coefficient.into()));
-    for _ in 0..step.ns_steps {
-        let gram = B::float_matmul(x.clone(), B::float_swap_dims(x.clone(), 1, 2));
-        let square = B::float_matmul(gram.clone(), gram.clone());
-        let factor = B::float_add(B::float_mul_scalar(gram, b), B::float_mul_scalar(square, c));
-        x = B::float_add(B::float_mul_scalar(x.clone(), a), B::float_matmul(factor, x));
-    }
-    if rows > cols {
-        x = B::float_swap_dims(x, 1, 2);
-    }
-    let together = B::float_swap_dims(reshape::<B>(x, [count, turns, run]), 0, 1);
-    (reshape::<B>(together, [count * rows * cols]), momentum)
-}
-
-pub(super) fn descend<B: Backend>(
-    value: FloatTensor<B>,
-    direction: FloatTensor<B>,
-    keep: f32,
-    size: f32,
-) -> FloatTensor<B> {
-    let kept = B::float_mul_scalar(value, scalar(keep.into()));
-    B::float_sub(kept, B::float_mul_scalar(direction, scalar(size.into())))
 }
 
 pub(super) fn square_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
