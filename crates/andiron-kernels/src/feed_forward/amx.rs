@@ -373,52 +373,35 @@ impl Backward {
                 product.squares(0..count, 0..cols.len(), |i, j, sums, rows_taken| {
                     let is_first = i == 0 && rows_taken.start == 0;
                     let (lane, row_tile) = (first + j, (rows.start + i) / STEPS);
-                    let (mut sum_low, mut sum_high) = (zero, zero);
+                    let mut sum = [zero; 2];
                     for r in rows_taken.step_by(2) {
-                        // Of both rows: what the last map took, and the gradients of what each first map made.
                         let mut both = [([zero; 2], [[zero; 2]; N]); 2];
                         for (k, both) in both.iter_mut().enumerate() {
-                            let row = (r + k) % TILE;
-                            let before: [_; N] = std::array::from_fn(|part| {
+                            let (at, row) = (i + r + k, (r + k) % TILE);
+                            let mut before = [_mm512_setzero_si512(); N];
+                            for (part, before) in before.iter_mut().enumerate() {
                                 let tile = lane / STEPS * N + part;
-                                let at = saved.row(rows.start + i + r + k, width / STEPS * N, tile, row);
-                                unpacked(_mm512_loadu_si512(at))
-                            });
-                            let (low, high) = sums.row(s, r + k);
-                            *both = match before[..] {
-                                [(x_low, x_high)] => {
-                                    let (low, high) = (f.slope(s, x_low, low), f.slope(s, x_high, high));
-                                    (sum_low, sum_high) = (s.add(sum_low, low), s.add(sum_high, high));
-                                    ([f.value(s, x_low), f.value(s, x_high)], [[low, high]; N])
-                                }
-                                _ => {
-                                    let parts = [(before[0], low), (before[N - 1], high)];
-                                    let [low, high] = parts.map(|((gate, up), d)| {
-                                        let value = f.value(s, gate);
-                                        (s.mul(value, up), [f.slope(s, gate, s.mul(up, d)), s.mul(value, d)])
-                                    });
-                                    ([low.0, high.0], std::array::from_fn(|map| [low.1[map], high.1[map]]))
-                                }
-                            };
+                                let from = saved.row(rows.start + at, width / STEPS * N, tile, row);
+                                *before = _mm512_loadu_si512(from);
+                            }
+                            *both = went_back(s, f, before, sums.row(s, r + k));
                             for (slope_rows, [low, high]) in slope_rows.iter().zip(both.1) {
-                                let to = slope_rows.row(i + r + k, COLS / STEPS, j / STEPS, row);
+                                let to = slope_rows.row(at, COLS / STEPS, j / STEPS, row);
                                 _mm512_store_si512(to, halves(low, high));
+                            }
+                            if N == 1 {
+                                let [low, high] = both.1[0];
+                                sum = [s.add(sum[0], low), s.add(sum[1], high)];
                             }
                         }
                         let [(even, even_slopes), (odd, odd_slopes)] = both;
-                        let across = |to: Room, even: [_; 2], odd: [_; 2]| {
-                            for half in 0..2 {
-                                let to = to.row(lane + half * TILE, row_tiles, row_tile, r / 2);
-                                _mm512_store_si512(to, interleaved(even[half], odd[half]));
-                            }
-                        };
-                        across(inner, even, odd);
+                        put_across(inner, (lane, row_tiles, row_tile, r / 2), even, odd);
                         for (map, (even, odd)) in maps.iter().zip(even_slopes.into_iter().zip(odd_slopes)) {
-                            across(map.slopes, even, odd);
+                            put_across(map.slopes, (lane, row_tiles, row_tile, r / 2), even, odd);
                         }
                     }
                     if let Some(bias) = bias {
-                        for (to, sum) in [(bias.add(lane), sum_low), (bias.add(lane + TILE), sum_high)] {
+                        for (to, sum) in [bias.add(lane), bias.add(lane + TILE)].into_iter().zip(sum) {
                             let before = if is_first { zero } else { s.load_from(to) };
                             s.store_to(to, s.add(before, sum));
                         }
@@ -439,6 +422,59 @@ impl Backward {
                     product.rectangle(0..count, 0..d_input);
                 }
             }
+        }
+    }
+}
+
+/// For 32 columns, 16 and 16: what the last map took, and the gradients of what each first map made, from what those
+/// made, in the order of [`Forward`], and the gradient of what the last map took. (`array::map` is not always inlined, and
+/// then passes vectors through memory.)
+///
+/// # Safety
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn went_back<F: Function, const N: usize>(
+    s: Avx512,
+    f: F,
+    made: [__m512i; N],
+    gradient: (__m512, __m512),
+) -> ([__m512; 2], [[__m512; 2]; N]) {
+    let zero = s.splat(0.0);
+    let (mut took, mut slopes) = ([zero; 2], [[zero; 2]; N]);
+    for half in 0..2 {
+        let d = if half == 0 { gradient.0 } else { gradient.1 };
+        // SAFETY: the caller's promise.
+        let pair = unsafe { unpacked(made[half % N]) };
+        if N == 1 {
+            let x = if half == 0 { pair.0 } else { pair.1 };
+            took[half] = f.value(s, x);
+            slopes[0][half] = f.slope(s, x, d);
+        } else {
+            let ((gate, up), value) = (pair, f.value(s, pair.0));
+            took[half] = s.mul(value, up);
+            slopes[0][half] = f.slope(s, gate, s.mul(up, d));
+            slopes[N - 1][half] = s.mul(value, d);
+        }
+    }
+    (took, slopes)
+}
+
+/// Stores 32 columns of two rows, the `pair`th of a tile, where the columns are lanes and the rows the depth.
+///
+/// # Safety
+/// `to` has room for them in lanes of `tiles` tiles; the machine has AVX-512 BF16.
+#[inline(always)]
+unsafe fn put_across(
+    to: Room,
+    (lane, tiles, tile, pair): (usize, usize, usize, usize),
+    even: [__m512; 2],
+    odd: [__m512; 2],
+) {
+    for half in 0..2 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to = to.row(lane + half * TILE, tiles, tile, pair);
+            _mm512_store_si512(to, interleaved(even[half], odd[half]));
         }
     }
 }

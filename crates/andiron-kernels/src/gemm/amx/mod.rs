@@ -408,7 +408,7 @@ impl Product {
                     // SAFETY: all indices are within the operands.
                     unsafe {
                         let factors = Factors { a: a.from(i, tile), b: b.from(j, tile), depth: steps };
-                        factors.run_beside(start, to, |step| {
+                        factors.run(start, to, |step| {
                             if let Some((i, j)) = finished {
                                 let row = |step: usize| step * SQUARE / steps / 2 * 2;
                                 take(i, j, before, row(step)..row(step + 1));

@@ -205,7 +205,8 @@ impl PackingBothWays<'_> {
                     let mut words = [[_mm512_setzero_si512(); TILE]; 2];
                     let mut sum = [_mm512_setzero_ps(); 2];
                     for pair in 0..TILE {
-                        let pairs = [0, 1].map(|half| [load(2 * pair, half), load(2 * pair + 1, half)]);
+                        let (even, odd) = (2 * pair, 2 * pair + 1);
+                        let pairs = [[load(even, 0), load(odd, 0)], [load(even, 1), load(odd, 1)]];
                         for odd in 0..2 {
                             let row = 2 * pair + odd;
                             let to = (tile * 2 + row / TILE) * col_tiles + col_tile;

@@ -82,9 +82,13 @@ impl Square {
         // SAFETY: the caller's promise; what starts from one row has a stride of 0.
         unsafe {
             match (bias.is_null(), accumulate) {
-                (true, false) if whole => factors.run(Start::Zero, c, c_stride),
-                (true, true) if whole => factors.run(Start::Rows { from: c, stride: c_stride }, c, c_stride),
-                (false, false) if whole => factors.run(Start::Rows { from: bias, stride: 0 }, c, c_stride),
+                (true, false) if whole => factors.run(Start::Zero, (c, c_stride), |_| ()),
+                (true, true) if whole => {
+                    factors.run(Start::Rows { from: c, stride: c_stride }, (c, c_stride), |_| ())
+                }
+                (false, false) if whole => {
+                    factors.run(Start::Rows { from: bias, stride: 0 }, (c, c_stride), |_| ())
+                }
                 _ => self.at_an_edge(),
             }
         }
@@ -108,7 +112,7 @@ impl Square {
                     *room.add(i * SQUARE + j) = old + bias;
                 }
             }
-            factors.run(Start::Rows { from: room, stride: SQUARE }, room, SQUARE);
+            factors.run(Start::Rows { from: room, stride: SQUARE }, (room, SQUARE), |_| ());
             for i in 0..rows {
                 std::ptr::copy_nonoverlapping(room.add(i * SQUARE), c.add(i * c_stride), cols);
             }
@@ -117,59 +121,21 @@ impl Square {
 }
 
 impl Factors {
-    /// `to = start + a b`.
+    /// `to = start + a b`, with a call of `meanwhile` behind every step of the depth: a processor does what it does while
+    /// tiles are multiplied.
     ///
     /// # Safety
     /// `a` and `b` have two rows of `depth` tiles each; tiles are configured; `start` is readable and `to` writable for all
     /// rows and columns of a square.
     #[inline(always)]
-    unsafe fn run(self, start: Start, to: *mut f32, to_stride: usize) {
-        let Self { a, b, depth } = self;
-        // SAFETY: the caller's promise. The compiler never uses tiles, so that they keep their sums between the blocks.
-        unsafe {
-            start.load();
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {line}]",
-                "tileloadd tmm6, [{b0} + {line}]",
-                "tileloadd tmm7, [{b1} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a1} + {line}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a0}, 1024",
-                "add {a1}, 1024",
-                "add {b0}, 1024",
-                "add {b1}, 1024",
-                "dec {depth}",
-                "jnz 2b",
-                a0 = inout(reg) a.start => _,
-                a1 = inout(reg) a.start.add(a.tiles * TILE_WORDS) => _,
-                b0 = inout(reg) b.start => _,
-                b1 = inout(reg) b.start.add(b.tiles * TILE_WORDS) => _,
-                depth = inout(reg) depth => _,
-                line = in(reg) 64usize,
-                options(nostack, readonly),
-            );
-            store(to, to_stride);
-        }
-    }
-
-    /// The same, with a call of `meanwhile` behind every step of the depth: a processor does what it does while tiles are
-    /// multiplied.
-    ///
-    /// # Safety
-    /// As for [`run`](Self::run).
-    #[inline(always)]
-    pub(super) unsafe fn run_beside(
+    pub(super) unsafe fn run(
         self,
         start: Start,
         (to, to_stride): (*mut f32, usize),
         mut meanwhile: impl FnMut(usize),
     ) {
         let Self { a, b, depth } = self;
-        // SAFETY: as for `run`.
+        // SAFETY: the caller's promise. The compiler never uses tiles, so that they keep their sums between the blocks.
         unsafe {
             start.load();
             for step in 0..depth {
