@@ -76,5 +76,7 @@ fn a_short_corpus_is_told_how_long_it_must_be() {
         place.ok(&args("long.txt", recipe));
         let config = String::from_utf8(place.read(&format!("{recipe}/run/model/config.json"))).unwrap();
         assert_eq!(config.contains("\"qwen3\""), recipe == "two-minutes", "{config}");
+        let run = String::from_utf8(place.read(&format!("{recipe}/run/config.toml"))).unwrap();
+        assert_eq!(run.contains("kind = \"muon\""), recipe == "two-minutes", "{run}");
     }
 }

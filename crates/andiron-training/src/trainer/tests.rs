@@ -145,9 +145,9 @@ fn a_run_learns_and_leaves_everything_behind() {
     assert_eq!(kept, expected);
 }
 
-#[test]
-fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
-    let all = ["run.accumulate=2", "evaluate.every=6", "run.steps=12", "data.order=epochs"];
+#[track_caller]
+fn check_stopping(optimizer: &'static str) {
+    let all = ["run.accumulate=2", "evaluate.every=6", "run.steps=12", "data.order=epochs", optimizer];
     let (_whole_dir, whole) = in_new_directory(&all);
     finish(&whole);
     for step in 1..12 {
@@ -160,6 +160,16 @@ fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
         assert_eq!(metrics(&config), metrics(&whole), "stopped after step {step}");
         assert!(result(&config) == result(&whole), "stopped after step {step}");
     }
+}
+
+#[test]
+fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
+    check_stopping("optimizer.kind=adamw");
+}
+
+#[test]
+fn a_run_by_muon_that_stops_at_any_step_ends_like_one_that_does_not() {
+    check_stopping("optimizer.kind=muon");
 }
 
 #[test]
@@ -316,6 +326,7 @@ fn check_mismatch(set: &[&str], field: &str) {
 #[test]
 fn a_checkpoint_of_another_configuration_is_refused() {
     check_mismatch(&["optimizer.lr=0.02"], "optimizer.lr");
+    check_mismatch(&["optimizer.kind=muon"], "optimizer.kind");
     check_mismatch(&["run.seed=8"], "run.seed");
     check_mismatch(&["run.steps=21"], "run.steps");
     check_mismatch(&["model.n_layer=1"], "model.n_layer");
