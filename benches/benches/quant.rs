@@ -1,4 +1,4 @@
-//! Products of one row and of four with weights stored in each format: decoding, without the rest of a model.
+//! Products with weights stored in each format, without the rest of a model: decoding one text or several, and prompts.
 #![allow(missing_docs)] // What criterion's macros make.
 
 use std::thread::available_parallelism;
@@ -17,11 +17,11 @@ fn normal(stream: u64, count: usize) -> Vec<f32> {
     (0..count as u64).map(|index| seed.normal(index)).collect()
 }
 
-fn few_rows(c: &mut Criterion) {
+fn products(c: &mut Criterion) {
     let cpu = Cpu::detect(available_parallelism().map_or(1, usize::from));
     let weights = normal(0, OUTPUTS * INPUTS);
     for precision in [Precision::F32, Precision::Mixed] {
-        for m in [1, 4] {
+        for m in [1, 4, 16, 128] {
             let x = normal(1, m * INPUTS);
             let mut y = vec![0.0; m * OUTPUTS];
             let mut group = c.benchmark_group(format!("quant_{precision}_{m}"));
@@ -38,5 +38,5 @@ fn few_rows(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, few_rows);
+criterion_group!(benches, products);
 criterion_main!(benches);

@@ -1,9 +1,10 @@
 //! Products with weights that stay as they are stored: halves, or blocks of small whole numbers with a scale.
 //!
 //! A model's weights are read once for every token it generates, and reading is what takes the time: weights of
-//! 4 bits are read eight times as fast as weights of 32. So nothing is expanded in memory: with up to four rows,
-//! [`matmul`] multiplies weights as it reads them; with more, it expands a panel that fits the caches. The weights are
-//! the very numbers that the format defines, and at [`Precision::F32`](crate::Precision::F32) `x` is not rounded.
+//! 4 bits are read eight times as fast as weights of 32. So nothing is expanded in memory: with few rows, [`matmul`]
+//! multiplies weights as it reads them; with more, it expands as many at a time as fit the caches, and tiles of bf16 take
+//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at
+//! [`Precision::F32`](crate::Precision::F32) `x` is not rounded.
 //!
 //! At [`Precision::Mixed`](crate::Precision::Mixed) a product with few rows rounds `x`, where weights have blocks, to
 //! whole numbers of -127..=127 with an f32 scale for each run of 32, that of the run's largest magnitude. Products of
@@ -11,6 +12,8 @@
 //! the largest of its run; for normal numbers its root mean square is 0.5 % of theirs, three times that of rounding
 //! to bf16. Where all of a run are below 1e-37 or so, they count as 0; where a number is not finite, every product with
 //! its row is not a number.
+//!
+//! Few are up to four.
 //!
 //! The layouts are those of GGUF files, so that a mapped file can be used as it lies on the disk.
 //! Source: `ggml-quants.c` in <https://github.com/ggml-org/ggml>, whose products always round `x` so, with scales in
@@ -21,6 +24,8 @@ mod encode;
 mod expand;
 mod format;
 mod half;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::ops::Range;
 
@@ -28,7 +33,7 @@ pub use format::Format;
 
 use crate::gemm::{Epilogue, MatRef, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, memory};
+use crate::{Cpu, Isa, Precision, memory};
 
 /// A matrix in borrowed memory, `[rows, cols]`, row by row: rows are outputs and columns inputs, as in PyTorch's
 /// `Linear`.
@@ -193,9 +198,9 @@ pub fn gather(cpu: Cpu, matrix: QuantRef, ids: &[u32], out: &mut [f32]) {
 /// `y = x wᵀ`, plus `bias` in every row.
 ///
 /// Sums are f32. At [`Precision::F32`](crate::Precision::F32) nothing is rounded. At
-/// [`Precision::Mixed`](crate::Precision::Mixed) products with more than four rows round `x` and weights to bf16, those
-/// with fewer round `x` to 8 bits if the weights have blocks, as the [module](self) describes, and nothing if they are
-/// halves. Plain Rust, without vector instructions, rounds nothing with more than four rows.
+/// [`Precision::Mixed`](crate::Precision::Mixed) products with few rows round `x` to 8 bits if the weights have blocks, and
+/// nothing if they are halves; those with more round `x` and weights to bf16. The [module](self) says how many are few.
+/// Plain Rust, without vector instructions, rounds nothing with more than four rows.
 ///
 /// # Shape
 /// `x`: `[m, cols]`, `bias`: `[rows]`, `y`: `[m, rows]`, row by row.
@@ -228,8 +233,15 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     if m == 0 {
         return;
     }
+    let tiles = cpu.precision == Precision::Mixed && cpu.isa.available() == Isa::Amx;
     if w.cols == 0 || m <= dot::MAX_ROWS || cpu.isa.available() == Isa::Scalar {
         dot::few_rows(cpu, x, w, bias, y);
+    } else if cfg!(target_arch = "x86_64") && tiles {
+        // SAFETY: `available` never names a set that this machine lacks; no size is 0, and lengths agree.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            tiles::matmul(cpu, x, w, bias, y)
+        };
     } else {
         many_rows(cpu, x, w, bias, y);
     }

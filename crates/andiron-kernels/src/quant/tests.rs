@@ -177,6 +177,16 @@ fn products_of_many_rows_are_right() {
 }
 
 #[test]
+fn products_that_threads_share_are_right() {
+    for format in [Format::Bf16, Format::Q8_0, Format::Q4_1, Format::Q6K] {
+        for (m, rows, blocks) in [(3, 97, 40), (16, 330, 24), (40, 151, 24)] {
+            let blocks = blocks * 32 / format.block_len().max(32);
+            check(Case { format, m, rows, blocks, bias: true, magnitude: 1.0 });
+        }
+    }
+}
+
+#[test]
 fn large_and_small_scales_are_applied() {
     for format in Format::ALL {
         for magnitude in [1e3, 1e-3] {
@@ -227,16 +237,18 @@ fn what_is_not_a_number_stays_in_its_row() {
 fn a_weight_that_is_not_a_number_stays_in_its_output() {
     for format in Format::ALL {
         let cols = 3 * format.block_len().max(32);
-        let mut data = random_blocks(format, 7, cols, 1.0);
-        let bytes = format.row_bytes(cols).unwrap();
-        let at = if format == Format::Q6K { 208 } else { 0 };
-        data[3 * bytes + at..3 * bytes + at + 2].copy_from_slice(&0x7fffu16.to_le_bytes());
-        let matrix = QuantRef::new(format, 7, cols, &data);
-        for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 1), (isa, 2), (isa, 20)]) {
-            let mut y = vec![0.0; m * 7];
-            matmul(Cpu::new(isa, 1), &numbers(1, m * cols), matrix, None, &mut y);
-            for (index, y) in y.iter().enumerate() {
-                assert_eq!(y.is_nan(), index % 7 == 3, "{format} {isa} {m}");
+        for (rows, precision) in [(7, Precision::F32), (7, Precision::Mixed), (70, Precision::Mixed)] {
+            let mut data = random_blocks(format, rows, cols, 1.0);
+            let bytes = format.row_bytes(cols).unwrap();
+            let at = if format == Format::Q6K { 208 } else { 0 };
+            data[3 * bytes + at..3 * bytes + at + 2].copy_from_slice(&0x7fffu16.to_le_bytes());
+            let matrix = QuantRef::new(format, rows, cols, &data);
+            for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 1), (isa, 2), (isa, 9), (isa, 20)]) {
+                let mut y = vec![0.0; m * rows];
+                matmul(Cpu::new(isa, 1).at(precision), &numbers(1, m * cols), matrix, None, &mut y);
+                for (index, y) in y.iter().enumerate() {
+                    assert_eq!(y.is_nan(), index % rows == 3, "{format} {isa} {precision} {rows} {m}");
+                }
             }
         }
     }
@@ -389,6 +401,78 @@ fn check_rounding(format: Format, data: &[u8], x: &[f32], cols: usize) {
     }
 }
 
+/// With many rows at mixed precision both factors are rounded to bf16, by all that have vectors, up to sums in f32.
+#[test]
+fn many_rows_are_the_products_of_bf16() {
+    let bf16 = |x: &f32| f64::from(crate::gemm::words::round(*x));
+    for format in Format::ALL {
+        for (m, rows, blocks) in [(17, 3, 5), (33, 65, 1), (48, 130, 3)] {
+            let cols = blocks * format.block_len().max(32);
+            let data = random_blocks(format, rows, cols, 1.0);
+            let matrix = QuantRef::new(format, rows, cols, &data);
+            let weights = defined(matrix);
+            let x = numbers(3, m * cols);
+            for isa in Isa::supported().filter(|isa| *isa > Isa::Scalar) {
+                let mut y = vec![f32::NAN; m * rows];
+                matmul(Cpu::new(isa, 2).at(Precision::Mixed), &x, matrix, None, &mut y);
+                for (i, y) in y.iter().enumerate() {
+                    let (x, w) = (&x[i / rows * cols..][..cols], &weights[i % rows * cols..][..cols]);
+                    let terms = x.iter().zip(w).map(|(x, w)| bf16(x) * bf16(w));
+                    let (wanted, size) = (terms.clone().sum::<f64>(), terms.map(f64::abs).sum::<f64>());
+                    let error = (f64::from(*y) - wanted).abs();
+                    assert!(error <= SUMS * size, "{format} {isa} {m}: {i} is {y} for {wanted} of {size}");
+                }
+            }
+        }
+    }
+}
+
+/// Rows of halves may have any length and begin anywhere in memory.
+#[test]
+fn halves_need_no_whole_runs() {
+    for format in [Format::F16, Format::Bf16] {
+        for (m, rows, cols) in [(1, 5, 7), (3, 64, 33), (6, 70, 31), (17, 65, 1), (40, 96, 45), (33, 128, 64)]
+        {
+            let bytes = random_blocks(format, rows, cols, 1.0);
+            for offset in 0..3 {
+                let data = [vec![0; offset], bytes.clone()].concat();
+                let matrix = QuantRef::new(format, rows, cols, &data[offset..]);
+                let (weights, x) = (defined(matrix), numbers(1, m * cols));
+                for isa in Isa::supported() {
+                    let mut y = vec![f32::NAN; m * rows];
+                    matmul(Cpu::new(isa, 1).at(Precision::Mixed), &x, matrix, None, &mut y);
+                    for (i, y) in y.iter().enumerate() {
+                        let (x, w) = (&x[i / rows * cols..][..cols], &weights[i % rows * cols..][..cols]);
+                        let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let (wanted, size) = (terms.clone().sum::<f64>(), terms.map(f64::abs).sum::<f64>());
+                        let error = (f64::from(*y) - wanted).abs();
+                        assert!(error <= MIXED * size, "{format} {isa} {m} {cols}: {i} is {y} for {wanted}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn huge_numbers_are_multiplied() {
+    for m in [3, 10, 40] {
+        check(Case { format: Format::Bf16, m, rows: 70, blocks: 3, bias: false, magnitude: 1e30 });
+        check(Case { format: Format::Bf16, m, rows: 70, blocks: 3, bias: false, magnitude: 1e-30 });
+    }
+    // Sums beyond f32 are infinite, and only those.
+    let data: Vec<u8> = [0x7f00u16; 64].iter().flat_map(|half| half.to_le_bytes()).collect();
+    let matrix = QuantRef::new(Format::Bf16, 2, 32, &data);
+    for (isa, m) in Isa::supported().flat_map(|isa| [(isa, 2), (isa, 9), (isa, 20)]) {
+        let mut x = vec![1e-3; 32 * m];
+        x[..32].fill(1.0);
+        let mut y = vec![0.0; 2 * m];
+        matmul(Cpu::new(isa, 1).at(Precision::Mixed), &x, matrix, None, &mut y);
+        assert_eq!(y[..2], [f32::INFINITY; 2], "{isa} {m}");
+        assert!(y[2..].iter().all(|y| y.is_finite()), "{isa} {m}: {y:?}");
+    }
+}
+
 #[test]
 fn few_rows_are_rounded_the_same_by_all_instructions() {
     for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
@@ -456,7 +540,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn products_equal_the_definition(
-        (format, m, rows, blocks) in (0..Format::ALL.len(), 1usize..26, 0usize..40, 1usize..8),
+        (format, m, rows, blocks) in (0..Format::ALL.len(), 1usize..40, 0usize..80, 1usize..8),
         bias in any::<bool>(),
     ) {
         check(Case { format: Format::ALL[format], m, rows, blocks, bias, magnitude: 1.0 });

@@ -8,6 +8,7 @@
 
 mod packing;
 mod square;
+mod turned;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -19,10 +20,11 @@ use super::{Epilogue, MatRef};
 use crate::Cpu;
 use crate::parallel::{self, Shared};
 use packing::pack;
-use square::{Factors, Square, Start};
+use square::{Factors, Pair, Square, Start};
 
-pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned};
+pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned, turn};
 pub(crate) use square::{Sums, Tiles};
+pub(crate) use turned::{Columns, Rows, STRIP, Turned};
 
 /// Lanes of a tile, rows or columns, and the words that each has.
 pub(crate) const TILE: usize = 16;
@@ -199,6 +201,13 @@ impl Operand {
         // SAFETY: the caller's promise.
         Self { start: unsafe { self.start.add((lane / TILE * self.tiles + tile) * TILE_WORDS) }, ..self }
     }
+
+    /// Two rows of tiles from the first one on.
+    #[inline(always)]
+    fn pair(self) -> Pair {
+        let second = self.start.wrapping_add(self.tiles * TILE_WORDS);
+        Pair { first: self.start.cast(), second: second.cast(), line: 4 * TILE, step: 4 * TILE_WORDS }
+    }
 }
 
 /// A product of packed operands.
@@ -334,7 +343,7 @@ impl Product {
                     unsafe {
                         let square = Square {
                             factors: Factors {
-                                a: a.from(i, tile),
+                                a: a.from(i, tile).pair(),
                                 b: b.from(j, tile),
                                 depth: step.min(depth - tile),
                             },
@@ -407,7 +416,7 @@ impl Product {
                     let to = if is_last { (next.0.as_mut_ptr().cast(), SQUARE) } else { (waiting, c_stride) };
                     // SAFETY: all indices are within the operands.
                     unsafe {
-                        let factors = Factors { a: a.from(i, tile), b: b.from(j, tile), depth: steps };
+                        let factors = Factors { a: a.from(i, tile).pair(), b: b.from(j, tile), depth: steps };
                         factors.run(start, to, |step| {
                             if let Some((i, j)) = finished {
                                 let row = |step: usize| step * SQUARE / steps / 2 * 2;

@@ -249,7 +249,10 @@ impl Part {
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn lane(self, lane: usize) -> __m512i {
         let Self { from, lanes, depth } = self;
-        let depth = if lane < lanes { depth } else { 0 };
+        // Not a load of nothing: where there is no memory, that takes a thousand cycles.
+        if lane >= lanes {
+            return _mm512_setzero_si512();
+        }
         let start = from.start.wrapping_add(lane * from.lane);
         // SAFETY: the masks keep within the depth of lanes that exist.
         unsafe {
@@ -326,7 +329,7 @@ pub(crate) unsafe fn store_turned(
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 #[allow(clippy::needless_range_loop)] // Constant indices keep the arrays in registers.
-unsafe fn turn(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
+pub(crate) unsafe fn turn(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
     // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`. (`array::map` is not always
     // inlined, and then passes vectors through memory.)
     let mut fours = [[_mm512_setzero_si512(); 4]; 4];

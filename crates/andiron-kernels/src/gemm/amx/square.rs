@@ -52,10 +52,21 @@ pub(super) struct Square {
     pub(super) accumulate: bool,
 }
 
+/// Two rows of tiles in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) first: *const u8,
+    pub(super) second: *const u8,
+    /// Bytes from a lane of a tile to the next.
+    pub(super) line: usize,
+    /// Bytes from a tile to the next along the depth.
+    pub(super) step: usize,
+}
+
 /// What the sums of a square are made of.
 #[derive(Clone, Copy)]
 pub(super) struct Factors {
-    pub(super) a: Operand,
+    pub(super) a: Pair,
     pub(super) b: Operand,
     /// In tiles.
     pub(super) depth: usize,
@@ -140,16 +151,17 @@ impl Factors {
             start.load();
             for step in 0..depth {
                 asm!(
-                    "tileloadd tmm4, [{a0} + {line}]",
+                    "tileloadd tmm4, [{a0} + {a_line}]",
                     "tileloadd tmm6, [{b0} + {line}]",
                     "tileloadd tmm7, [{b1} + {line}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{a1} + {line}]",
+                    "tileloadd tmm5, [{a1} + {a_line}]",
                     "tdpbf16ps tmm1, tmm4, tmm7",
                     "tdpbf16ps tmm2, tmm5, tmm6",
                     "tdpbf16ps tmm3, tmm5, tmm7",
-                    a0 = in(reg) a.start.add(step * TILE_WORDS),
-                    a1 = in(reg) a.start.add((a.tiles + step) * TILE_WORDS),
+                    a0 = in(reg) a.first.add(step * a.step),
+                    a1 = in(reg) a.second.add(step * a.step),
+                    a_line = in(reg) a.line,
                     b0 = in(reg) b.start.add(step * TILE_WORDS),
                     b1 = in(reg) b.start.add((b.tiles + step) * TILE_WORDS),
                     line = in(reg) 64usize,

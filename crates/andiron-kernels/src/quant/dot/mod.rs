@@ -4,7 +4,8 @@
 //! between a byte of memory and a sum. A vector of bytes takes as many runs of 32 weights as it has room for
 //! ([`bytes`]); a format says how its blocks become whole numbers without signs, scales and minima ([`blocks`]); and
 //! `x` is [`held`] in the order in which such numbers are multiplied, as it is or rounded to whole numbers ([`factors`]).
-//! Halves have no blocks and are simpler ([`halves`]).
+//! Halves have no blocks and are simpler ([`halves`]). For products with more rows blocks become `rows`
+//! of bf16.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,6 +16,8 @@ mod halves;
 mod held;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod rows;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -30,6 +33,9 @@ use blocks::{Blocks, EightRuns, Group, OneRun, SixBits};
 use bytes::{Bytes, Kernel, each, with_bytes};
 use factors::{Exact, Factors, Rounded};
 use held::{Held, Holding};
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use rows::{UNIT, expand, order};
 
 /// More rows than this are left to the blocked product.
 pub(super) const MAX_ROWS: usize = 4;

@@ -1,0 +1,174 @@
+//! Products with more than a few rows on processors that multiply tiles of bf16.
+//!
+//! Rows of weights are the left operand. Rows of bf16 are multiplied where they lie; others become rows of bf16, so many at
+//! a time that a second-level cache holds them. `x` is packed once, as columns, and the transpose of the product is stored.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::dot::{self, UNIT};
+use super::{Format, QuantRef};
+use crate::Cpu;
+use crate::gemm::MatRef;
+use crate::gemm::amx::{
+    Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, Turned, room, turn,
+};
+use crate::gemm::pack::{Parts, Scratch};
+use crate::gemm::words::halves;
+use crate::parallel;
+
+/// Weights that are expanded at a time: 512 KiB of bf16.
+const WEIGHTS: usize = 1 << 18;
+
+/// `y = x wᵀ + bias`, factors rounded to bf16.
+///
+/// # Safety
+/// The machine has tiles of bf16. No size is 0, and lengths are those that [`super::matmul`] has looked at.
+pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
+    let m = y.len() / w.rows;
+    let blocks = w.format.block_len() > 1;
+    let depth = if blocks { w.cols.next_multiple_of(UNIT) } else { w.cols };
+    let len = room(m, depth);
+    let mut scratch = Scratch::take(len);
+    // SAFETY: there is room, and `x` has the rows.
+    let columns = unsafe {
+        if blocks {
+            pack_in_order(cpu, x, w.cols, scratch.pointer().cast())
+        } else {
+            let lanes = Lanes::columns(MatRef::row_major(x, m, w.cols).t());
+            lanes.pack::<false>(cpu, &mut Parts::new(&mut scratch, len))
+        }
+    };
+    let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    let to = Columns { to: y.as_mut_ptr(), stride: w.rows, bias };
+    let product = Turned { columns, count: m, to };
+    // A weight costs about as much as a multiply-add of vectors; tiles do thirty in that time.
+    let work = w.cols + w.cols * m / 32;
+    parallel::rows(cpu, w.rows, work, SQUARE, |rows| {
+        // SAFETY: the caller's promise; the ranges of rows are disjoint.
+        unsafe {
+            let _tiles = Tiles::configure();
+            multiply(w, rows, &product);
+        }
+    });
+}
+
+/// # Safety
+/// As for [`matmul`]; nobody else writes these rows of weights' outputs, and tiles are configured.
+unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &Turned) {
+    let tiles = product.columns.tiles;
+    // Not a power of two of lines, of which a cache could hold only a few.
+    let stride = (tiles | 1) * 64;
+    let at_a_time = (WEIGHTS / w.cols).clamp(STRIP, rows.len().max(STRIP)) / STRIP * STRIP;
+    let as_they_lie = w.format == Format::Bf16 && w.cols.is_multiple_of(STEPS);
+    let mut scratch = None;
+    for start in rows.clone().step_by(at_a_time) {
+        let part = start..rows.end.min(start + at_a_time);
+        // SAFETY: rows are read where they exist in whole strips, else from the scratch memory, which has room.
+        unsafe {
+            let whole = if as_they_lie { part.len() / STRIP * STRIP } else { 0 };
+            if whole > 0 {
+                let rows = Rows { start: w.bytes(start..start + whole).as_ptr(), stride: 2 * w.cols };
+                product.multiply(rows, whole, start);
+            }
+            let rest = start + whole..part.end;
+            if !rest.is_empty() {
+                let scratch = scratch.get_or_insert_with(|| Scratch::take(at_a_time * stride / 4));
+                let to = scratch.pointer().cast::<u8>();
+                match w.format {
+                    Format::F16 | Format::Bf16 => copy(w, rest.clone(), to, stride),
+                    _ => dot::expand(w, rest.clone(), to, stride),
+                }
+                product.multiply(Rows { start: to, stride }, rest.len(), rest.start);
+            }
+        }
+    }
+}
+
+/// Writes rows of halves as bf16, each filled up to whole tiles with zeros.
+///
+/// # Safety
+/// As for [`dot::expand`].
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+unsafe fn copy(w: QuantRef, rows: Range<usize>, to: *mut u8, stride: usize) {
+    for (n, row) in rows.enumerate() {
+        let from = w.bytes(row..row + 1);
+        for (at, part) in from.chunks(2 * STEPS).enumerate() {
+            let mask = u32::MAX >> (STEPS - part.len() / 2);
+            // SAFETY: the mask keeps within the row; the stride is whole tiles.
+            unsafe {
+                let bits = _mm512_maskz_loadu_epi16(mask, part.as_ptr().cast());
+                let bf16 = match w.format {
+                    Format::F16 => halves(
+                        _mm512_cvtph_ps(_mm512_castsi512_si256(bits)),
+                        _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(bits)),
+                    ),
+                    _ => bits,
+                };
+                _mm512_store_si512(to.add(n * stride + at * 64).cast(), bf16);
+            }
+        }
+    }
+}
+
+/// Packs rows of `x` as columns, their numbers in the order of expanded blocks.
+///
+/// # Safety
+/// `to` has room for the rows, as long as whole units; the machine has tiles of bf16.
+unsafe fn pack_in_order(cpu: Cpu, x: &[f32], cols: usize, to: *mut u32) -> Operand {
+    struct To(*mut u32);
+    // SAFETY: each group is written by one thread.
+    unsafe impl Sync for To {}
+    let tiles = cols.next_multiple_of(UNIT) / STEPS;
+    let groups = (x.len() / cols).next_multiple_of(SQUARE) / TILE;
+    let to = To(to);
+    parallel::rows(cpu, groups, tiles << 10, 1, |groups| {
+        let to = &to;
+        for group in groups {
+            let x = &x[(group * TILE * cols).min(x.len())..x.len().min((group + 1) * TILE * cols)];
+            // SAFETY: the caller's promise.
+            unsafe { pack_group(x, cols, to.0.add(group * tiles * TILE_WORDS)) };
+        }
+    });
+    Operand { start: to.0, tiles }
+}
+
+/// # Safety
+/// As for [`pack_in_order`], for up to 16 rows.
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+unsafe fn pack_group(x: &[f32], cols: usize, to: *mut u32) {
+    for unit in 0..cols.div_ceil(UNIT) {
+        let start = unit * UNIT;
+        for (half, order) in ORDER.iter().enumerate() {
+            // SAFETY: rows that are missing are not read, and neither is a second run that is; there is room.
+            unsafe {
+                let source = _mm512_loadu_si512(order.as_ptr().cast());
+                let to = to.add((2 * unit + half) * TILE_WORDS);
+                let row = |i: usize| {
+                    if i * cols >= x.len() {
+                        return _mm512_setzero_si512();
+                    }
+                    let from = x.as_ptr().add(i * cols + start);
+                    let first = halves(_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+                    let second = match start + STEPS < cols {
+                        true => halves(_mm512_loadu_ps(from.add(32)), _mm512_loadu_ps(from.add(48))),
+                        false => _mm512_setzero_si512(),
+                    };
+                    _mm512_permutex2var_epi16(first, source, second)
+                };
+                turn(row, |i, words| _mm512_store_si512(to.add(i * TILE).cast(), words));
+            }
+        }
+    }
+}
+
+/// What the tiles of a unit hold.
+static ORDER: [[u16; STEPS]; 2] = {
+    let mut order = [[0; STEPS]; 2];
+    let mut place = 0;
+    while place < UNIT {
+        order[place / STEPS][place % STEPS] = dot::order(place) as u16;
+        place += 1;
+    }
+    order
+};
