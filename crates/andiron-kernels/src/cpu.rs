@@ -18,7 +18,8 @@ pub enum Isa {
     Avx512,
     /// The same, and products of pairs of bf16 and of fours of bytes: AVX-512 with F, BW, VL, VNNI and BF16.
     Avx512Bf16,
-    /// The same, and products of whole tiles of bf16: AMX with TILE and BF16, where the system lets a process use it.
+    /// The same, and products of whole tiles of bf16 or bytes: AMX with TILE, BF16 and INT8, where the system lets a
+    /// process use it.
     Amx,
     /// 8 numbers at a time, in two vectors of 4: NEON, which every processor of AArch64 has.
     Neon,

@@ -14,9 +14,9 @@ use burn::module::Module;
 /// would cost time and gain nothing. Norms, biases and tables of positions are f32 always. A matrix whose rows are no whole
 /// number of blocks is kept in bf16.
 ///
-/// Products of more than four rows round their factors to bf16. Those of up to four round nothing, but where weights are
-/// in blocks, with which `x` is multiplied in whole numbers of 8 bits. So, but in f32, tokens that are read together may
-/// differ from the same read one by one by as much as such rounding does.
+/// Products of more than four rows round their factors to bf16. Those of up to four, and with AMX those of up to sixteen
+/// with `q8_0`, round nothing, but where weights are in blocks, with which `x` is multiplied in whole numbers of 8 bits. So,
+/// but in f32, tokens that are read together may differ from the same read one by one by as much as such rounding does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RunPrecision {
     /// Weights in f32, nothing rounded: the reference.

@@ -384,11 +384,16 @@ fn rounded(run: &[f32]) -> Vec<f64> {
 /// Few rows at mixed precision are the products of the rounded `x`, up to sums in f32.
 #[track_caller]
 fn check_rounding(format: Format, data: &[u8], x: &[f32], cols: usize) {
+    check_rounding_of(Isa::supported(), format, data, x, cols);
+}
+
+#[track_caller]
+fn check_rounding_of(isas: impl Iterator<Item = Isa>, format: Format, data: &[u8], x: &[f32], cols: usize) {
     let (m, rows) = (x.len() / cols, data.len() / format.row_bytes(cols).unwrap());
     let matrix = QuantRef::new(format, rows, cols, data);
     let weights = defined(matrix);
     let x_rounded: Vec<f64> = x.chunks(32).flat_map(rounded).collect();
-    for isa in Isa::supported() {
+    for isa in isas {
         let mut y = vec![f32::NAN; m * rows];
         matmul(Cpu::new(isa, 1).at(Precision::Mixed), x, matrix, None, &mut y);
         for (i, y) in y.iter().enumerate() {
@@ -398,6 +403,23 @@ fn check_rounding(format: Format, data: &[u8], x: &[f32], cols: usize) {
             let error = (f64::from(*y) - wanted).abs();
             assert!(error <= SUMS * size, "{format} {isa} {m} rows: {i} is {y} for {wanted} of {size}");
         }
+    }
+}
+
+#[test]
+fn tiles_of_whole_numbers_round_as_few_rows_do() {
+    let has_tiles = |isa: Isa| isa == Isa::Amx;
+    for (m, rows, blocks) in [(5, 1, 1), (7, 16, 2), (9, 33, 3), (16, 47, 8), (16, 15, 1)] {
+        let cols = 32 * blocks;
+        let mut x = numbers(17, m * cols);
+        x.iter_mut()
+            .enumerate()
+            .filter(|(l, _)| l / 32 % 3 == 1)
+            .for_each(|(l, x)| *x *= 1e6 * (l % 2) as f32);
+        x.iter_mut().enumerate().filter(|(l, _)| l / 32 % 5 == 2).for_each(|(_, x)| *x = 0.0);
+        let mut data = random_blocks(Format::Q8_0, rows, cols, 1.0);
+        data[2..34].fill(0x80);
+        check_rounding_of(Isa::supported().filter(|isa| has_tiles(*isa)), Format::Q8_0, &data, &x, cols);
     }
 }
 

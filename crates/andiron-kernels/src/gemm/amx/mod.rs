@@ -44,11 +44,11 @@ const SUMS: usize = 1 << 17;
 /// Numbers of either operand that are packed at a time: 8 MiB of bf16.
 const PACKED: usize = 1 << 22;
 
-/// Whether this process may use tiles of bf16, which it asks the system for: their state is 8 KiB a thread.
+/// Whether this process may use tiles of bf16 and of bytes, which it asks the system for: their state is 8 KiB a thread.
 pub(crate) fn available() -> bool {
     let leaf = __cpuid_count(7, 0);
-    let (bf16, tiles) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
-    bf16 & tiles == 1 && permitted()
+    let [bf16, tiles, bytes] = [22, 24, 25].map(|bit| leaf.edx >> bit & 1);
+    bf16 & tiles & bytes == 1 && permitted()
 }
 
 #[cfg(all(target_os = "linux", not(miri)))]

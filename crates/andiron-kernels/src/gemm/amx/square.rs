@@ -23,10 +23,20 @@ impl Tiles {
     /// # Safety
     /// Tiles are available; nobody else on this thread uses tiles until the value is dropped.
     pub(crate) unsafe fn configure() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::shaped([(TILE as u8, 4 * TILE as u16); 8]) }
+    }
+
+    /// The same with rows, and bytes of each, of every tile.
+    ///
+    /// # Safety
+    /// As for [`configure`](Self::configure).
+    pub(crate) unsafe fn shaped(shapes: [(u8, u16); 8]) -> Self {
         let mut config =
             TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        config.row_bytes[..8].fill(64);
-        config.rows[..8].fill(16);
+        for (tile, (rows, bytes)) in shapes.into_iter().enumerate() {
+            (config.rows[tile], config.row_bytes[tile]) = (rows, bytes);
+        }
         // SAFETY: the instruction exists and reads 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
         Self

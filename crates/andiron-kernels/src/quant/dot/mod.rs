@@ -1,4 +1,4 @@
-//! Products with up to four rows of `x`: decoding.
+//! Products with up to four rows of `x`: decoding. With `q8_0` and tiles of whole numbers, up to sixteen (`amx`).
 //!
 //! Weights are read once and nothing is written but results, so the loops below have as few instructions as they can
 //! between a byte of memory and a sum. A vector of bytes takes as many runs of 32 weights as it has room for
@@ -7,6 +7,8 @@
 //! Halves have no blocks and are simpler ([`halves`]). For products with more rows blocks become `rows`
 //! of bf16.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod blocks;
