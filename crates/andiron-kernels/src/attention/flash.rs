@@ -279,9 +279,9 @@ unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
         // SAFETY: the panels are padded to whole tiles.
         unsafe {
             let a = panels.add(row * depth);
-            let operands = Operands { k: depth, a, a_step: MR, b: columns, b_step: NR };
+            let operands = Operands { k: depth, a, a_lane: 1, a_step: MR, b: columns, b_step: NR };
             let target = target::<NR>(to.add(row * NR), MR.min(rows - row), false);
-            tile::<S, P, 1>(s, words, operands, target);
+            tile::<S, P, MR, 2>(s, words, operands, target);
         }
     }
 }
@@ -307,8 +307,13 @@ unsafe fn weighted_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
                 let a = values.start.add(d / MR * values.panel_step + word * values.a_step);
                 let b = weights.add(word * NR);
                 let k = DEPTH.min(depth - word);
-                let operands = Operands { k, a, a_step: values.a_step, b, b_step: NR };
-                tile::<S, P, 1>(s, words, operands, target::<NR>(to.add(d * NR), MR.min(dim - d), word > 0));
+                let operands = Operands { k, a, a_lane: 1, a_step: values.a_step, b, b_step: NR };
+                tile::<S, P, MR, 2>(
+                    s,
+                    words,
+                    operands,
+                    target::<NR>(to.add(d * NR), MR.min(dim - d), word > 0),
+                );
             }
         }
     }
@@ -343,7 +348,7 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
             let (b, b_step) =
                 if direct { (rows.add(d), row_stride) } else { (rows_room.add(d * k).cast_const(), NR) };
             for key in (0..keys).step_by(MR) {
-                let operands = Operands { k, a: weights.add(key * ROW), a_step: 1, b, b_step };
+                let operands = Operands { k, a: weights.add(key * ROW), a_lane: ROW, a_step: 1, b, b_step };
                 let target = Target {
                     c: to.add(key * to_stride + d),
                     stride: to_stride,
@@ -352,7 +357,7 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
                     bias: std::ptr::null(),
                     accumulate: true,
                 };
-                tile::<S, P, ROW>(s, words, operands, target);
+                tile::<S, P, MR, 2>(s, words, operands, target);
             }
         }
     }

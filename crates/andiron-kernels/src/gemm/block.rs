@@ -1,18 +1,20 @@
 //! One thread's rectangle of a product.
 
 use super::pack::Scratch;
-use super::tile::{Operands, Target, tile, tile_cols, tile_rows};
+use super::tile::{Operands, Target, tile};
 use super::words::{Words, round};
 use crate::Precision;
 use crate::simd::{Simd, dispatch_products};
 
-/// Largest depth, in words, of a packed block: a panel of `a` then fills half of a first-level cache. A panel of `b` is
-/// read one line at a time while whole tiles are summed, which the second level keeps up with.
+/// Largest depth, in words, of a packed block: a strip of `a` then leaves most of a first-level cache to others.
 const DEPTH: usize = 384;
-/// Most rows of a packed block of `a` (a multiple of both tile heights): 288 KiB of the second-level cache.
+/// Most rows of `a` that are packed at a time (a multiple of the tiles' height).
 const ROWS: usize = 192;
-/// Most columns of a packed block of `b` (a multiple of both tile widths): 576 KiB.
+/// Most columns of a packed block of `b` (a multiple of the tiles' widths): 576 KiB of a second-level cache, which are read
+/// once for every strip of `a`.
 const COLS: usize = 384;
+/// Rows of a tile: a strip of `a`.
+const MR: usize = 6;
 
 /// Memory read with two strides: `lane` along rows of `a` or columns of `b`, `depth` along the sum.
 #[derive(Clone, Copy)]
@@ -76,30 +78,32 @@ unsafe fn multiply_scalar(precision: Precision, block: &Block) {
 /// As for [`multiply`].
 #[inline(always)]
 unsafe fn multiply_vector<S: Simd, P: Words<S>>(s: S, words: P, block: &Block) {
-    // SAFETY: the caller's promise; the panels are as wide as the tiles of this instruction set.
+    // SAFETY: the caller's promise; the sums of a tile fit the registers of this instruction set.
     unsafe {
         if S::LANES == 16 {
-            packed::<S, P, 12, 32>(s, words, block);
+            packed::<S, P, 4, 64>(s, words, block);
         } else {
-            packed::<S, P, 6, 16>(s, words, block);
+            packed::<S, P, 2, 16>(s, words, block);
         }
     }
 }
 
 /// # Safety
-/// As for [`multiply`]; `MR` and `NR` are the sizes of the largest tile.
+/// As for [`multiply`]; `NR` is the width of a tile, which has `NV` vectors.
 #[inline(always)]
-unsafe fn packed<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(s: S, words: P, block: &Block) {
-    assert!(MR == tile_rows::<S>() && NR == tile_cols::<S>());
+unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, words: P, block: &Block) {
+    assert!(NR == NV * S::LANES && ROWS.is_multiple_of(MR) && COLS.is_multiple_of(NR));
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
     let all_words = k.div_ceil(P::STEPS);
     let depth = all_words.div_ceil(all_words.div_ceil(DEPTH));
-    let (rows, cols) = (m.min(ROWS).next_multiple_of(MR), n.min(COLS).next_multiple_of(NR));
+    // Strips whose numbers follow each other along the depth are read where they lie.
+    let in_place = if P::PLAIN && a.depth == 1 { m / MR * MR } else { 0 };
+    let (rows, cols) = ((m - in_place).min(ROWS).next_multiple_of(MR), n.min(COLS).next_multiple_of(NR));
     let mut scratch = Scratch::take((rows + cols) * depth);
     let b_packed = scratch.pointer();
     // SAFETY: the scratch memory has `rows * depth` numbers behind the `cols * depth` of `b`.
     let a_packed = unsafe { b_packed.add(cols * depth) };
-    // With one row of tiles each number of `b` is read once: packing whole panels would only add to that.
+    // With one strip each number of `b` is read once: packing whole panels would only add to that.
     let direct = P::PLAIN && m <= MR && b.lane == 1;
     for word in (0..all_words).step_by(depth) {
         let depth = depth.min(all_words - word);
@@ -116,43 +120,81 @@ unsafe fn packed<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(s: S, w
                     let to = b_packed.add(whole * depth);
                     words.panels::<NR>(b.from(whole, 0), cols - whole, steps, to);
                 }
-                for i in (0..m).step_by(ROWS) {
+                let strip = Strip {
+                    k: depth,
+                    cols,
+                    whole,
+                    b,
+                    b_packed,
+                    c: c.add(j),
+                    c_stride,
+                    bias: if first && !bias.is_null() { bias.add(j) } else { std::ptr::null() },
+                    accumulate: accumulate || !first,
+                };
+                for i in (0..in_place).step_by(MR) {
+                    let a = a.from(i, l);
+                    strip.multiply::<S, P, NV, NR>(s, words, i, MR, (a.start, a.lane, 1));
+                }
+                for i in (in_place..m).step_by(ROWS) {
                     let rows = ROWS.min(m - i);
                     words.panels::<MR>(a.from(i, l), rows, steps, a_packed);
-                    for jj in (0..cols).step_by(NR) {
-                        let (panel, b_step) = if jj < whole {
-                            (b.from(jj, 0).start, b.depth)
-                        } else {
-                            (b_packed.add(jj * depth).cast_const(), NR)
-                        };
-                        for ii in (0..rows).step_by(MR) {
-                            let operands = Operands {
-                                k: depth,
-                                a: a_packed.add(ii * depth),
-                                a_step: MR,
-                                b: panel,
-                                b_step,
-                            };
-                            tile::<S, P, 1>(
-                                s,
-                                words,
-                                operands,
-                                Target {
-                                    c: c.add((i + ii) * c_stride + j + jj),
-                                    stride: c_stride,
-                                    rows: MR.min(rows - ii),
-                                    cols: NR.min(cols - jj),
-                                    bias: if first && !bias.is_null() {
-                                        bias.add(j + jj)
-                                    } else {
-                                        std::ptr::null()
-                                    },
-                                    accumulate: accumulate || !first,
-                                },
-                            );
-                        }
+                    for ii in (0..rows).step_by(MR) {
+                        let a = a_packed.add(ii * depth);
+                        strip.multiply::<S, P, NV, NR>(s, words, i + ii, MR.min(rows - ii), (a, 1, MR));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What the strips of a block have in common.
+struct Strip {
+    k: usize,
+    cols: usize,
+    /// Columns that are read where they lie; the others are packed.
+    whole: usize,
+    b: Strided,
+    b_packed: *const f32,
+    c: *mut f32,
+    c_stride: usize,
+    bias: *const f32,
+    accumulate: bool,
+}
+
+impl Strip {
+    /// Multiplies `rows` rows of `a` from row `i` on, given by where they begin and the distances of its lanes and steps,
+    /// with all columns.
+    ///
+    /// # Safety
+    /// `a` is readable for `MR` rows of the depth, `c` writable for those that exist.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(
+        &self,
+        s: S,
+        words: P,
+        i: usize,
+        rows: usize,
+        (a, a_lane, a_step): (*const f32, usize, usize),
+    ) {
+        let &Self { k, cols, whole, b, b_packed, c, c_stride, bias, accumulate } = self;
+        for j in (0..cols).step_by(NR) {
+            // SAFETY: the caller's promise; the panels hold all columns.
+            unsafe {
+                let (b, b_step) = match j < whole {
+                    true => (b.from(j, 0).start, b.depth),
+                    false => (b_packed.add(j * k), NR),
+                };
+                let operands = Operands { k, a, a_lane, a_step, b, b_step };
+                let target = Target {
+                    c: c.add(i * c_stride + j),
+                    stride: c_stride,
+                    rows,
+                    cols: NR.min(cols - j),
+                    bias: if bias.is_null() { bias } else { bias.add(j) },
+                    accumulate,
+                };
+                tile::<S, P, MR, NV>(s, words, operands, target);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Matrix products.
 //!
-//! Large products are cut into blocks that fit the caches, packed so that the inner tile reads contiguous
-//! memory, and multiplied by a tile of accumulators held in registers. Products with up to four rows
-//! (decoding a token) are bound by memory instead and stream the right operand once, unpacked.
+//! Large products are cut into blocks that fit the caches and multiplied by a tile of accumulators held in registers.
+//! Blocks are packed so that the inner tile reads contiguous memory, unless it can where they lie. Products with up to
+//! four rows (decoding a token) are bound by memory instead and stream the right operand once, unpacked.
 //! Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication",
 //! <https://doi.org/10.1145/1356052.1356053>; Van Zee and van de Geijn 2015, "BLIS",
 //! <https://doi.org/10.1145/2764454>.
@@ -199,8 +199,8 @@ fn cut(threads: usize, m: usize, k: usize, n: usize) -> (usize, usize) {
     /// Multiply-adds that are worth another thread (about 5 µs).
     const THREAD_WORK: usize = 1 << 18;
     /// Rectangles begin at multiples of the largest tiles.
-    const ROWS: usize = 12;
-    const COLS: usize = 32;
+    const ROWS: usize = 6;
+    const COLS: usize = 64;
     /// Packing one number costs about as much as this many multiply-adds.
     const PACK: usize = 16;
     let threads = threads.min(m.saturating_mul(k).saturating_mul(n) / THREAD_WORK).max(1);

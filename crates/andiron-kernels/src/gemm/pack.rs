@@ -73,16 +73,54 @@ impl Parts {
 /// times `depth`.
 #[inline(always)]
 pub(crate) unsafe fn panels<const W: usize>(from: Strided, lanes: usize, depth: usize, to: *mut f32) {
-    let mut lane = 0;
-    while lane < lanes {
-        let count = W.min(lanes - lane);
-        // SAFETY: the panel's lanes exist in `from`, its room in `to`.
-        unsafe {
+    // SAFETY: the panels' lanes exist in `from`, their room in `to`.
+    unsafe {
+        let whole = if from.lane == 1 { lanes / W * W } else { 0 };
+        side_by_side::<W>(from, whole, depth, to);
+        for lane in (whole..lanes).step_by(W) {
             let from = Strided { start: from.start.add(lane * from.lane), ..from };
-            panel::<W>(from, count, depth, to.add(lane * depth));
+            panel::<W>(from, W.min(lanes - lane), depth, to.add(lane * depth));
         }
-        lane += W;
     }
+}
+
+/// Whole panels of lanes that lie side by side. A step of the depth is often alone on its page, so that some cache lines of
+/// it are read at a time, for several panels if they are narrow.
+///
+/// # Safety
+/// As for [`panels`]; `lanes` is a multiple of `W`.
+#[inline(always)]
+unsafe fn side_by_side<const W: usize>(from: Strided, lanes: usize, depth: usize, to: *mut f32) {
+    /// How many steps of the depth are fetched before they are needed.
+    const AHEAD: usize = 12;
+    let together = (64 / W).max(1) * W;
+    for lane in (0..lanes).step_by(together) {
+        for d in 0..depth {
+            for line in (lane..lanes.min(lane + together)).step_by(16) {
+                fetch(from.start.wrapping_add((d + AHEAD) * from.depth + line));
+            }
+            for lane in (lane..lanes.min(lane + together)).step_by(W) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let step = from.start.add(d * from.depth + lane).cast::<[f32; W]>().read();
+                    to.add(lane * depth + d * W).cast::<[f32; W]>().write(step);
+                }
+            }
+        }
+    }
+}
+
+/// Asks for memory that will be read soon, if there is such memory.
+#[inline(always)]
+fn fetch(from: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which every x86-64 takes for any address.
+    unsafe {
+        use std::arch::x86_64::*;
+        _mm_prefetch::<_MM_HINT_T0>(from.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
 }
 
 /// # Safety
@@ -91,45 +129,37 @@ pub(crate) unsafe fn panels<const W: usize>(from: Strided, lanes: usize, depth: 
 unsafe fn panel<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut f32) {
     // SAFETY: every index is below `count` lanes and `depth` steps.
     unsafe {
-        if from.lane == 1 && count == W {
+        for lane in count..W {
             for d in 0..depth {
-                let step: [f32; W] = from.start.add(d * from.depth).cast::<[f32; W]>().read();
-                to.add(d * W).cast::<[f32; W]>().write(step);
-            }
-            return;
-        }
-        if count < W {
-            for d in 0..depth {
-                for lane in count..W {
-                    to.add(d * W + lane).write(0.0);
-                }
+                to.add(d * W + lane).write(0.0);
             }
         }
-        let (mut lane, mut d) = (0, 0);
-        if from.depth == 1 {
-            while lane + 4 <= count {
-                d = 0;
-                while d + 4 <= depth {
-                    transpose_4x4(from.start.add(lane * from.lane + d), from.lane, to.add(d * W + lane), W);
-                    d += 4;
+        let turned = if from.depth == 1 { (count / 2 * 2, depth / LINE * LINE) } else { (0, 0) };
+        // Cache lines of the depth: what is written for one stays in a first-level cache until all lanes are there.
+        for begin in (0..turned.1).step_by(LINE) {
+            for lane in (0..count / 4 * 4).step_by(4) {
+                let rows = from.start.add(lane * from.lane + begin);
+                for row in 0..4 {
+                    fetch(rows.wrapping_add(row * from.lane + 2 * LINE));
                 }
-                scalar::<W>(from, lane..lane + 4, d..depth, to);
-                lane += 4;
+                for d in (0..LINE).step_by(4) {
+                    transpose_4x4(rows.add(d), from.lane, to.add((begin + d) * W + lane), W);
+                }
             }
-            while lane + 2 <= count {
-                d = 0;
-                while d + 4 <= depth {
+            if count % 4 >= 2 {
+                let lane = count / 4 * 4;
+                for d in (begin..begin + LINE).step_by(4) {
                     transpose_2x4(from.start.add(lane * from.lane + d), from.lane, to.add(d * W + lane), W);
-                    d += 4;
                 }
-                scalar::<W>(from, lane..lane + 2, d..depth, to);
-                lane += 2;
             }
         }
-        let _ = d;
-        scalar::<W>(from, lane..count, 0..depth, to);
+        scalar::<W>(from, 0..turned.0, turned.1..depth, to);
+        scalar::<W>(from, turned.0..count, 0..depth, to);
     }
 }
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
 
 /// # Safety
 /// The lanes and depths exist in `from`, their room in `to`.

@@ -3,17 +3,6 @@
 use super::words::Words;
 use crate::simd::Simd;
 
-/// Rows of the largest tile of an instruction set: with two vectors of columns, as many sums as the
-/// registers hold beside one vector of `a` and two of `b`. NEON's vectors are pairs of registers.
-pub(crate) const fn tile_rows<S: Simd>() -> usize {
-    if S::LANES == 16 { 12 } else { 6 }
-}
-
-/// Columns of the largest tile.
-pub(crate) const fn tile_cols<S: Simd>() -> usize {
-    2 * S::LANES
-}
-
 /// Where a tile goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
@@ -30,81 +19,106 @@ pub(crate) struct Target {
     pub(crate) accumulate: bool,
 }
 
-/// The operands of a tile: `a` has its rows `A_LANE` apart and its depth `a_step` apart, `b` has contiguous
-/// columns and its depth `b_step` apart. The depth `k` counts words.
+/// The operands of a tile: `a` has its rows `a_lane` and its depth `a_step` apart, `b` has contiguous columns and its
+/// depth `b_step` apart. The depth `k` counts words.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     pub(crate) k: usize,
     pub(crate) a: *const f32,
+    pub(crate) a_lane: usize,
     pub(crate) a_step: usize,
     pub(crate) b: *const f32,
     pub(crate) b_step: usize,
 }
 
-/// Computes a tile of up to [`tile_rows`] x [`tile_cols`] with the smallest kernel that covers it.
+/// Computes a tile of up to `MR` rows, 6 or 12, and `NV` vectors of columns, up to four, with the smallest kernel that
+/// covers it.
+///
+/// The sums of a whole tile, a vector of `a` and `NV` of `b` should just fit the registers.
 ///
 /// # Safety
-/// `a` is readable for the rows of that kernel (`target.rows` rounded up to a multiple of 4, or of 2 with
-/// eight lanes), `b` for `target.cols` rounded up to whole vectors, `c` and `bias` as far as they exist.
+/// `a` is readable for the rows of that kernel (`target.rows` rounded up to a multiple of a third of `MR`), `b` for
+/// `target.cols` rounded up to whole vectors, `c` and `bias` as far as they exist.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const A_LANE: usize>(
+pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
     s: S,
     words: P,
     operands: Operands,
     target: Target,
 ) {
-    let one = target.cols <= S::LANES;
+    const { assert!((MR == 6 || MR == 12) && NV <= 4) };
     // SAFETY: the caller's promise covers each of the kernels chosen.
     unsafe {
-        if S::LANES == 16 {
-            match (target.rows, one) {
-                (9.., false) => sized::<S, P, 12, 2, A_LANE>(s, words, operands, target),
-                (5..=8, false) => sized::<S, P, 8, 2, A_LANE>(s, words, operands, target),
-                (_, false) => sized::<S, P, 4, 2, A_LANE>(s, words, operands, target),
-                (9.., true) => sized::<S, P, 12, 1, A_LANE>(s, words, operands, target),
-                (5..=8, true) => sized::<S, P, 8, 1, A_LANE>(s, words, operands, target),
-                (_, true) => sized::<S, P, 4, 1, A_LANE>(s, words, operands, target),
-            }
-        } else {
-            match (target.rows, one) {
-                (5.., false) => sized::<S, P, 6, 2, A_LANE>(s, words, operands, target),
-                (3..=4, false) => sized::<S, P, 4, 2, A_LANE>(s, words, operands, target),
-                (_, false) => sized::<S, P, 2, 2, A_LANE>(s, words, operands, target),
-                (5.., true) => sized::<S, P, 6, 1, A_LANE>(s, words, operands, target),
-                (3..=4, true) => sized::<S, P, 4, 1, A_LANE>(s, words, operands, target),
-                (_, true) => sized::<S, P, 2, 1, A_LANE>(s, words, operands, target),
-            }
+        match target.cols.div_ceil(S::LANES) {
+            4 if NV >= 4 => with_rows::<S, P, MR, 4>(s, words, operands, target),
+            3 if NV >= 3 => with_rows::<S, P, MR, 3>(s, words, operands, target),
+            2 if NV >= 2 => with_rows::<S, P, MR, 2>(s, words, operands, target),
+            _ => with_rows::<S, P, MR, 1>(s, words, operands, target),
         }
     }
 }
 
 /// # Safety
-/// As for [`tile`], with exactly `MR` rows and `NV` vectors of columns.
+/// As for [`tile`].
 #[inline(always)]
-unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize, const A_LANE: usize>(
+unsafe fn with_rows<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
     s: S,
     words: P,
     operands: Operands,
     target: Target,
 ) {
-    let Operands { k, mut a, a_step, mut b, b_step } = operands;
-    let mut sums = [[s.splat(0.0); NV]; MR];
-    for _ in 0..k {
-        // SAFETY: the caller's promise; the pointers advance once per step of the depth.
-        unsafe {
-            let mut columns = [s.splat(0.0); NV];
-            for (v, column) in columns.iter_mut().enumerate() {
-                *column = s.load_from(b.add(v * S::LANES));
+    // SAFETY: the caller's promise covers each of the kernels chosen.
+    unsafe {
+        if MR == 12 {
+            match target.rows {
+                9.. => sized::<S, P, 12, NV>(s, words, operands, target),
+                5..=8 => sized::<S, P, 8, NV>(s, words, operands, target),
+                _ => sized::<S, P, 4, NV>(s, words, operands, target),
             }
-            for (r, row) in sums.iter_mut().enumerate() {
-                let x = s.splat(*a.add(r * A_LANE));
-                for (sum, column) in row.iter_mut().zip(columns) {
-                    *sum = words.multiply_add(s, x, column, *sum);
-                }
+        } else {
+            match target.rows {
+                5.. => sized::<S, P, 6, NV>(s, words, operands, target),
+                3..=4 => sized::<S, P, 4, NV>(s, words, operands, target),
+                _ => sized::<S, P, 2, NV>(s, words, operands, target),
             }
         }
-        a = a.wrapping_add(a_step);
-        b = b.wrapping_add(b_step);
+    }
+}
+
+/// Steps of the depth between two looks at the end of a loop.
+const UNROLLED: usize = 4;
+
+/// # Safety
+/// As for [`tile`], with exactly `MR` rows and `NV` vectors of columns.
+#[inline(always)]
+unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+    s: S,
+    words: P,
+    operands: Operands,
+    target: Target,
+) {
+    let Operands { k, mut a, a_lane, a_step, mut b, b_step } = operands;
+    for row in 0..MR.min(target.rows) {
+        for v in 0..NV {
+            s.prefetch(target.c.wrapping_add(row * target.stride + v * S::LANES));
+        }
+    }
+    let mut sums = [[s.splat(0.0); NV]; MR];
+    // SAFETY: the caller's promise; the pointers advance once per step of the depth.
+    unsafe {
+        for _ in 0..k / UNROLLED {
+            for at in 0..UNROLLED {
+                let (a, b) = (a.wrapping_add(at * a_step), b.wrapping_add(at * b_step));
+                step(s, words, (a, a_lane), b, &mut sums);
+            }
+            a = a.wrapping_add(UNROLLED * a_step);
+            b = b.wrapping_add(UNROLLED * b_step);
+        }
+        for _ in 0..k % UNROLLED {
+            step(s, words, (a, a_lane), b, &mut sums);
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_add(b_step);
+        }
     }
     // A tile whose numbers are taken by a running index lies in memory; the usual case keeps it in registers.
     if target.rows == MR && target.cols == NV * S::LANES {
@@ -117,6 +131,31 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize, const A_
         for (v, sum) in row.iter().enumerate() {
             // SAFETY: row `r` of `c` exists, and `store` stays within the columns that exist.
             unsafe { store(s, target, r, v * S::LANES, *sum) };
+        }
+    }
+}
+
+/// # Safety
+/// As for [`sized`], for one step of the depth.
+#[inline(always)]
+unsafe fn step<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+    s: S,
+    words: P,
+    (a, a_lane): (*const f32, usize),
+    b: *const f32,
+    sums: &mut [[S::Vector; NV]; MR],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut columns = [s.splat(0.0); NV];
+        for (v, column) in columns.iter_mut().enumerate() {
+            *column = s.load_from(b.add(v * S::LANES));
+        }
+        for (r, row) in sums.iter_mut().enumerate() {
+            let x = s.splat(*a.add(r * a_lane));
+            for (sum, column) in row.iter_mut().zip(columns) {
+                *sum = words.multiply_add(s, x, column, *sum);
+            }
         }
     }
 }
