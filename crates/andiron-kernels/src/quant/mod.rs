@@ -3,14 +3,14 @@
 //! A model's weights are read once for every token it generates, and reading is what takes the time: weights of
 //! 4 bits are read eight times as fast as weights of 32. So nothing is expanded in memory: with few rows, [`matmul`]
 //! multiplies weights as it reads them; with more, it expands as many at a time as fit the caches, and tiles of bf16 take
-//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at
-//! [`Precision::F32`] `x` is not rounded.
+//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at [`Precision::F32`] `x` is not
+//! rounded.
 //!
-//! At [`Precision::Mixed`] a product with few rows rounds `x`, where weights have blocks, to whole numbers of -127..=127 with an f32 scale for each run of 32, that of the run's largest magnitude. Products of
-//! whole numbers are exact, so the result is that of the rounded `x`. The error of a number of `x` is at most 1/254 of
-//! the largest of its run; for normal numbers its root mean square is 0.5 % of theirs, three times that of rounding
-//! to bf16. Where all of a run are below 1e-37 or so, they count as 0; where a number is not finite, every product with
-//! its row is not a number.
+//! At [`Precision::Mixed`] a product with few rows rounds `x`, where weights have blocks, to whole numbers of -127..=127
+//! with an f32 scale for each run of 32, that of the run's largest magnitude. Products of whole numbers are exact, so the
+//! result is that of the rounded `x`. The error of a number of `x` is at most 1/254 of the largest of its run; for normal
+//! numbers its root mean square is 0.5 % of theirs, three times that of rounding to bf16. Where all of a run are below 1e-37
+//! or so, they count as 0; where a number is not finite, every product with its row is not a number.
 //!
 //! Few are up to four; at mixed precision, where there are tiles (AMX), up to sixteen of [`Format::Q8_0`], whose products
 //! are tiles of whole numbers from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 with
@@ -202,8 +202,7 @@ pub fn gather(cpu: Cpu, matrix: QuantRef, ids: &[u32], out: &mut [f32]) {
 ///
 /// Sums are f32. At [`Precision::F32`] nothing is rounded. At [`Precision::Mixed`] products with few rows round `x` to 8 bits
 /// if the weights have blocks, and nothing if they are halves; those with more round `x` and weights to bf16. The
-/// [module](self) says how many are few.
-/// Plain Rust, without vector instructions, rounds nothing with more than four rows.
+/// [module](self) says how many are few. Plain Rust, without vector instructions, rounds nothing with more than four rows.
 ///
 /// # Shape
 /// `x`: `[m, cols]`, `bias`: `[rows]`, `y`: `[m, rows]`, row by row.
@@ -243,7 +242,8 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
         // SAFETY: `available` never names a set that this machine lacks; no size is 0, and lengths agree.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            if w.format == Format::Q8_0 && m <= dot::amx::MAX_ROWS {
+            let few = m <= dot::amx::MAX_ROWS && w.cols <= dot::amx::MAX_COLS;
+            if w.format == Format::Q8_0 && few {
                 dot::amx::matmul(cpu, x, w, bias, y);
             } else {
                 tiles::matmul(cpu, x, w, bias, y);

@@ -19,6 +19,9 @@ use crate::quant::QuantRef;
 /// does not.
 pub(in crate::quant) const MAX_ROWS: usize = TILE;
 
+/// Wider rows are left to tiles of bf16, too: where sixteen of them begin is counted in 32 bits.
+pub(in crate::quant) const MAX_COLS: usize = 1 << 26;
+
 /// Numbers of a block, and its bytes, of which the first two are its scale.
 const BLOCK: usize = 32;
 const BYTES: usize = 34;
@@ -34,8 +37,8 @@ struct Run {
 /// `y = x wᵀ + bias`, `x` rounded to whole numbers.
 ///
 /// # Safety
-/// The machine has tiles and the weights are `q8_0`; no size is 0, `x` has at most [`MAX_ROWS`] rows, and lengths are those
-/// that [`crate::quant::matmul`] has looked at.
+/// The machine has tiles and the weights are `q8_0`; no size is 0, `x` has at most [`MAX_ROWS`] rows of at most
+/// [`MAX_COLS`] numbers, and lengths are those that [`crate::quant::matmul`] has looked at.
 pub(in crate::quant) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     // Products are taken in pairs.
     let runs = (w.cols() / BLOCK).next_multiple_of(2);
