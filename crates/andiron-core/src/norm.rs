@@ -63,6 +63,29 @@ impl LayerNorm {
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::layer_norm_of_branch(x, self.weight.val(), self.bias.val(), self.eps)
     }
+
+    /// Normalises `x + added`: see [`ops::layer_norm_of_sum`].
+    ///
+    /// # Shape
+    /// `[.., d_model]` each → the same.
+    ///
+    /// # Panics
+    /// If the shapes differ, or the last axis is not `d_model`.
+    pub fn of_sum<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> Tensor<D> {
+        ops::layer_norm_of_sum(x, added, (self.weight.val(), self.bias.val()), self.eps)
+    }
+
+    /// `x + added`, which ends a branch, and that normalised at the head of the next: see
+    /// [`ops::layer_norm_between_branches`].
+    ///
+    /// # Shape
+    /// `[.., d_model]` each → the same, twice.
+    ///
+    /// # Panics
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum was not carried past.
+    pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+        ops::layer_norm_between_branches(x, added, (self.weight.val(), self.bias.val()), self.eps)
+    }
 }
 
 /// Sizes of an [`RmsNorm`].
@@ -123,6 +146,18 @@ impl RmsNorm {
     /// If the last axis is not `d_model`; in the backward pass, if `x` was not carried past.
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::rms_norm_of_branch(x, self.gain(), self.eps)
+    }
+
+    /// `x + added`, which ends a branch, and that normalised at the head of the next: see
+    /// [`ops::rms_norm_between_branches`].
+    ///
+    /// # Shape
+    /// `[.., d_model]` each → the same, twice.
+    ///
+    /// # Panics
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum was not carried past.
+    pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+        ops::rms_norm_between_branches(x, added, self.gain(), self.eps)
     }
 
     fn gain(&self) -> Tensor<1> {

@@ -215,6 +215,49 @@ fn norms_at_the_head_of_a_branch() {
 }
 
 #[test]
+fn norms_of_sums() {
+    check(
+        "layer norm of a sum",
+        [[6, 20], [6, 20], [1, 20], [1, 20]],
+        |[x, added, gain, offset]| {
+            let affine = (gain.reshape([20]), offset.reshape([20]));
+            ops::layer_norm_of_sum(x.reshape([2, 3, 20]), added.reshape([2, 3, 20]), affine, 1e-5)
+                .reshape([6, 20])
+        },
+        |[x, added, gain, offset]| ops::layer_norm(x + added, gain.reshape([20]), offset.reshape([20]), 1e-5),
+    );
+    check(
+        "layer norm between branches",
+        [[6, 20], [6, 20], [1, 20], [1, 20]],
+        |[x, added, gain, offset]| {
+            let affine = (gain.reshape([20]), offset.reshape([20]));
+            let (sum, normed) = ops::layer_norm_between_branches(x, added, affine, 1e-5);
+            ops::residual(sum, ops::activate(normed, Activation::Silu))
+        },
+        |[x, added, gain, offset]| {
+            let sum = x + added;
+            let normed = ops::layer_norm(sum.clone(), gain.reshape([20]), offset.reshape([20]), 1e-5);
+            sum + normed.clone() / ((-normed).exp() + 1.0)
+        },
+    );
+    check(
+        "RMS norm between branches",
+        [[6, 20], [6, 20], [1, 20]],
+        |[x, added, gain]| {
+            // What is added has another owner, so that its memory may not become the sum.
+            let gain = gain.reshape([20]);
+            let (sum, normed) = ops::rms_norm_between_branches(x, added.clone(), gain, 1e-5);
+            ops::residual(sum, ops::activate(normed, Activation::Silu)) + added
+        },
+        |[x, added, gain]| {
+            let sum = x + added.clone();
+            let normed = ops::rms_norm(sum.clone(), gain.reshape([20]), 1e-5);
+            sum + normed.clone() / ((-normed).exp() + 1.0) + added
+        },
+    );
+}
+
+#[test]
 fn silu_and_relu() {
     check("silu", [[7, 19]], |[x]| ops::activate(x, Activation::Silu), |[x]| x.clone() / ((-x).exp() + 1.0));
     check("relu", [[7, 19]], |[x]| ops::activate(x, Activation::Relu), |[x]| (x.clone() + x.abs()) * 0.5);

@@ -1,14 +1,16 @@
 //! Layer normalisation and RMS normalisation over the last axis.
 
-use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
+use crate::{Cpu, residual};
 
 /// Rows whose contributions to `dgamma` and `dbeta` are summed first; fixed, so that the sums do not depend on the
 /// number of threads.
 const BLOCK_ROWS: usize = 64;
 /// Cost of an element in units of [`parallel::rows`].
 const WORK: usize = 3;
+/// Elements that are summed before they are normalised: so few that a first-level cache still holds them.
+const SUMMED: usize = 1 << 12;
 
 /// What a norm learns, and its `eps`.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +92,15 @@ pub struct RmsNormGrads<'a> {
 /// # Panics
 /// If the lengths do not agree.
 pub fn layer_norm(cpu: Cpu, params: NormParams, x: &[f32], out: LayerNormOut) {
-    forward::<true>(cpu, params, x, (out.y, out.mean, out.rstd));
+    forward::<true>(cpu, params, Input::Rows(x), (out.y, out.mean, out.rstd));
+}
+
+/// `sum += x`, and [`layer_norm`] of the sum.
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn layer_norm_of_sum(cpu: Cpu, params: NormParams, x: &[f32], sum: &mut [f32], out: LayerNormOut) {
+    forward::<true>(cpu, params, Input::Sum(x, sum), (out.y, out.mean, out.rstd));
 }
 
 /// Gradients of [`layer_norm`].
@@ -113,7 +123,22 @@ pub fn layer_norm_backward(cpu: Cpu, saved: LayerNormSaved, dy: &[f32], grads: L
 /// If the lengths do not agree or `params.beta` is given.
 pub fn rms_norm(cpu: Cpu, params: NormParams, x: &[f32], y: &mut [f32], rstd: &mut [f32]) {
     assert!(params.beta.is_none(), "RMS normalisation has no offset");
-    forward::<false>(cpu, params, x, (y, &mut [], rstd));
+    forward::<false>(cpu, params, Input::Rows(x), (y, &mut [], rstd));
+}
+
+/// `sum += x`, and [`rms_norm`] of the sum.
+///
+/// # Panics
+/// If the lengths do not agree or `params.beta` is given.
+pub fn rms_norm_of_sum(
+    cpu: Cpu,
+    params: NormParams,
+    x: &[f32],
+    sum: &mut [f32],
+    (y, rstd): (&mut [f32], &mut [f32]),
+) {
+    assert!(params.beta.is_none(), "RMS normalisation has no offset");
+    forward::<false>(cpu, params, Input::Sum(x, sum), (y, &mut [], rstd));
 }
 
 /// Gradients of [`rms_norm`].
@@ -148,25 +173,51 @@ struct BackwardRows<'a> {
     dbeta: &'a mut [f32],
 }
 
+/// What is normalised.
+enum Input<'a> {
+    Rows(&'a [f32]),
+    /// Of which the first is to be added to the second before.
+    Sum(&'a [f32], &'a mut [f32]),
+}
+
 fn forward<const CENTRED: bool>(
     cpu: Cpu,
     params: NormParams,
-    x: &[f32],
+    input: Input,
     (y, mean, rstd): (&mut [f32], &mut [f32], &mut [f32]),
 ) {
     let (width, rows) = (params.gamma.len(), rstd.len());
+    let (x, sum) = match input {
+        Input::Rows(x) => (x, None),
+        Input::Sum(x, sum) => (x, Some(sum)),
+    };
     assert_eq!(x.len(), rows * width, "x is not {rows} rows of {width}");
+    assert!(sum.as_ref().is_none_or(|sum| sum.len() == x.len()), "x and the sum differ in length");
     assert_eq!(y.len(), x.len(), "x and y differ in length");
     assert!(params.beta.is_none_or(|beta| beta.len() == width), "beta is not as long as gamma");
     assert!(!CENTRED || mean.len() == rows, "mean does not have one number per row");
-    let (y, mean, rstd) = (Shared::new(y), Shared::new(mean), Shared::new(rstd));
+    let (y, mean, rstd, sum) = (Shared::new(y), Shared::new(mean), Shared::new(rstd), sum.map(Shared::new));
+    let rows_at_a_time = match sum {
+        Some(_) => (SUMMED / width.max(1)).max(1),
+        None => rows.max(1),
+    };
     parallel::rows(cpu, rows, WORK * width, 1, |part| {
-        let elements = part.start * width..part.end * width;
-        let means = if CENTRED { part.clone() } else { 0..0 };
-        // SAFETY: the parts are disjoint.
-        let (y, mean, rstd) = unsafe { (y.range(elements.clone()), mean.range(means), rstd.range(part)) };
-        let rows = Rows { params, x: &x[elements], y, mean, rstd };
-        if CENTRED { centred(cpu.isa, rows) } else { uncentred(cpu.isa, rows) }
+        for start in part.clone().step_by(rows_at_a_time) {
+            let part = start..part.end.min(start + rows_at_a_time);
+            let elements = part.start * width..part.end * width;
+            let means = if CENTRED { part.clone() } else { 0..0 };
+            // SAFETY: the parts are disjoint.
+            let (y, mean, rstd) = unsafe { (y.range(elements.clone()), mean.range(means), rstd.range(part)) };
+            let mut x = &x[elements.clone()];
+            if let Some(sum) = &sum {
+                // SAFETY: as above.
+                let sum = unsafe { sum.range(elements) };
+                residual::add_part(cpu.isa, x, sum);
+                x = sum;
+            }
+            let rows = Rows { params, x, y, mean, rstd };
+            if CENTRED { centred(cpu.isa, rows) } else { uncentred(cpu.isa, rows) }
+        }
     });
 }
 
@@ -414,6 +465,42 @@ mod tests {
         check(300, 130);
         check(1, 384);
         check(0, 16);
+    }
+
+    #[test]
+    fn norms_of_sums_are_those_of_their_sums() {
+        for (rows, width) in [(0, 8), (1, 1), (7, 33), (100, 384), (3, 5000)] {
+            let (x, added) = (numbers(1, rows * width), numbers(6, rows * width));
+            let (gamma, beta) = (numbers(2, width), numbers(3, width));
+            let summed: Vec<f32> = x.iter().zip(&added).map(|(x, y)| x + y).collect();
+            for isa in Isa::supported() {
+                let cpu = Cpu::new(isa, 3);
+                let normed = |x: &[f32], of_sum: Option<&mut [f32]>, centred: bool| {
+                    let (mut y, mut mean, mut rstd) = (vec![9.0; x.len()], vec![9.0; rows], vec![9.0; rows]);
+                    if centred {
+                        let params = NormParams { gamma: &gamma, beta: Some(&beta), eps: 1e-5 };
+                        let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+                        match of_sum {
+                            Some(sum) => layer_norm_of_sum(cpu, params, x, sum, out),
+                            None => layer_norm(cpu, params, x, out),
+                        }
+                    } else {
+                        let params = NormParams { gamma: &gamma, beta: None, eps: 1e-5 };
+                        match of_sum {
+                            Some(sum) => rms_norm_of_sum(cpu, params, x, sum, (&mut y, &mut rstd)),
+                            None => rms_norm(cpu, params, x, &mut y, &mut rstd),
+                        }
+                    }
+                    [y, mean, rstd]
+                };
+                for centred in [true, false] {
+                    let mut sum = added.clone();
+                    let found = normed(&x, Some(&mut sum), centred);
+                    assert_eq!(sum, summed, "{isa} {rows}x{width}");
+                    assert_eq!(found, normed(&summed, None, centred), "{isa} {rows}x{width}");
+                }
+            }
+        }
     }
 
     #[test]

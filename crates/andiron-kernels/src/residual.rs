@@ -1,48 +1,52 @@
 //! Sums of what a layer was given and what it adds.
 
-use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
+use crate::{Cpu, Isa};
 
-/// `out = x + y`.
+/// `sum += x`.
 ///
 /// # Panics
 /// If the lengths differ.
 ///
 /// # Example
 /// ```
-/// use andiron_kernels::{Cpu, residual::sum};
-/// let mut out = [0.0; 2];
-/// sum(Cpu::detect(1), &[1.0, 2.0], &[0.5, -2.0], &mut out);
-/// assert_eq!(out, [1.5, 0.0]);
+/// use andiron_kernels::{Cpu, residual::add};
+/// let mut sum = [0.5, -2.0];
+/// add(Cpu::detect(1), &[1.0, 2.0], &mut sum);
+/// assert_eq!(sum, [1.5, 0.0]);
 /// ```
-pub fn sum(cpu: Cpu, x: &[f32], y: &[f32], out: &mut [f32]) {
-    assert!(x.len() == y.len() && x.len() == out.len(), "x, y and out differ in length");
-    let out = Shared::new(out);
+pub fn add(cpu: Cpu, x: &[f32], sum: &mut [f32]) {
+    assert_eq!(x.len(), sum.len(), "x and the sum differ in length");
+    let sum = Shared::new(sum);
     parallel::rows(cpu, x.len(), 2, 64, |part| {
         // SAFETY: the parts are disjoint.
-        let out = unsafe { out.range(part.clone()) };
-        add(cpu.isa, &x[part.clone()], &y[part], out);
+        let sum = unsafe { sum.range(part.clone()) };
+        add_part(cpu.isa, &x[part], sum);
     });
 }
 
-dispatch! { fn add(x: &[f32], y: &[f32], out: &mut [f32]) = plain | vector; }
+/// [`add`] on this thread.
+pub(crate) fn add_part(isa: Isa, x: &[f32], sum: &mut [f32]) {
+    run(isa, x, sum);
+}
+
+dispatch! { fn run(x: &[f32], sum: &mut [f32]) = plain | vector; }
 
 #[inline(always)]
-fn plain(x: &[f32], y: &[f32], out: &mut [f32]) {
-    x.iter().zip(y).zip(out).for_each(|((x, y), out)| *out = x + y);
+fn plain(x: &[f32], sum: &mut [f32]) {
+    x.iter().zip(sum).for_each(|(x, sum)| *sum += x);
 }
 
 /// The compiler makes vectors of the plain version.
 #[inline(always)]
-fn vector<S: Simd>(_: S, x: &[f32], y: &[f32], out: &mut [f32]) {
-    plain(x, y, out);
+fn vector<S: Simd>(_: S, x: &[f32], sum: &mut [f32]) {
+    plain(x, sum);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
     use crate::testing::numbers;
 
     #[test]
@@ -51,9 +55,9 @@ mod tests {
             let (x, y) = (numbers(1, n), numbers(2, n));
             let wanted: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
             for isa in Isa::supported() {
-                let mut out = vec![9.0; n];
-                sum(Cpu::new(isa, 3), &x, &y, &mut out);
-                assert_eq!(out, wanted, "{isa}");
+                let mut sum = y.clone();
+                add(Cpu::new(isa, 3), &x, &mut sum);
+                assert_eq!(sum, wanted, "{isa}");
             }
         }
     }

@@ -29,6 +29,10 @@ macro_rules! past {
     };
 }
 
+mod norms;
+
+use norms::{LayerNorm, Residual, RmsNorm};
+
 /// Backward of an affine map with (3 parents) or without (2 parents) a bias.
 #[derive(Debug)]
 struct Affine;
@@ -115,38 +119,28 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         eps: f64,
         carried: bool,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LayerNorm {
-            carried: bool,
-        }
-
-        impl<B: FusedOps> Backward<B, 3> for LayerNorm {
-            /// Input, gain, mean, reciprocal standard deviation.
-            type State = [FloatTensor<B>; 4];
-
-            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let dy = grads.consume::<B>(&ops.node);
-                let [x, gain, mean, rstd] = ops.state;
-                let (dx, dgain, doffset) = match past!(grads, &ops.parents[0], self.carried) {
-                    Some(past) => B::layer_norm_backward_onto(x, gain, mean, rstd, dy, past),
-                    None => B::layer_norm_backward(x, gain, mean, rstd, dy),
-                };
-                let [x, gain, offset] = ops.parents;
-                give!(grads, x, dx);
-                give!(grads, gain, dgain);
-                give!(grads, offset, doffset);
-            }
-        }
-
         let nodes = [x.node(), gain.node(), offset.node()];
         let (x, gain, offset) = (x.into_primitive(), gain.into_primitive(), offset.into_primitive());
-        match (LayerNorm { carried }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (y, mean, rstd) = B::layer_norm_with_moments(x.clone(), gain.clone(), offset, eps);
-                prep.finish([x, gain, mean, rstd], y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::layer_norm_rows(x, gain, offset, eps, carried)),
-        }
+        let (y, mean, rstd) = B::layer_norm_with_moments(x.clone(), gain.clone(), offset, eps);
+        LayerNorm { carried }.finish::<B, C>(nodes, [x, gain, mean, rstd], y)
+    }
+
+    fn layer_norm_of_sum(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (summands, affine) = ([x.node(), added.node()], [gain.node(), offset.node()]);
+        let [x, added, gain, offset] = [x, added, gain, offset].map(|tensor| tensor.into_primitive());
+        let (sum, y, mean, rstd) = B::layer_norm_of_sum_with_moments(x, added, gain.clone(), offset, eps);
+        let sum_too = Residual.finish::<B, C>(summands, sum.clone());
+        let [gain_node, offset_node] = affine;
+        let nodes = [sum_too.node(), gain_node, offset_node];
+        let y = LayerNorm { carried }.finish::<B, C>(nodes, [sum, gain, mean, rstd], y);
+        (sum_too, y)
     }
 
     fn rms_norm_rows(
@@ -155,37 +149,31 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
         eps: f64,
         carried: bool,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct RmsNorm {
-            carried: bool,
-        }
-
-        impl<B: FusedOps> Backward<B, 2> for RmsNorm {
-            /// Input, gain, reciprocal root of the mean square.
-            type State = [FloatTensor<B>; 3];
-
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let dy = grads.consume::<B>(&ops.node);
-                let [x, gain, rstd] = ops.state;
-                let (dx, dgain) = match past!(grads, &ops.parents[0], self.carried) {
-                    Some(past) => B::rms_norm_backward_onto(x, gain, rstd, dy, past),
-                    None => B::rms_norm_backward(x, gain, rstd, dy),
-                };
-                let [x, gain] = ops.parents;
-                give!(grads, x, dx);
-                give!(grads, gain, dgain);
-            }
-        }
-
         let nodes = [x.node(), gain.node()];
         let (x, gain) = (x.into_primitive(), gain.into_primitive());
-        match (RmsNorm { carried }).prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (y, rstd) = B::rms_norm_with_rstd(x.clone(), gain.clone(), eps);
-                prep.finish([x, gain, rstd], y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_rows(x, gain, eps, carried)),
-        }
+        let (y, rstd) = B::rms_norm_with_rstd(x.clone(), gain.clone(), eps);
+        RmsNorm { carried }.finish::<B, C>(nodes, [x, gain, rstd], y)
+    }
+
+    fn rms_norm_of_sum(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (summands, gain_node) = ([x.node(), added.node()], gain.node());
+        let [x, added, gain] = [x, added, gain].map(|tensor| tensor.into_primitive());
+        let (sum, y, rstd) = B::rms_norm_of_sum_with_rstd(x, added, gain.clone(), eps);
+        let sum_too = Residual.finish::<B, C>(summands, sum.clone());
+        let nodes = [sum_too.node(), gain_node];
+        let y = RmsNorm { carried }.finish::<B, C>(nodes, [sum, gain, rstd], y);
+        (sum_too, y)
+    }
+
+    fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), added.node()];
+        Residual.finish::<B, C>(nodes, B::residual(x.into_primitive(), added.into_primitive()))
     }
 
     fn activate(x: FloatTensor<Self>, form: Activation) -> FloatTensor<Self> {
@@ -312,29 +300,6 @@ impl<B: FusedOps, C: CheckpointStrategy> FusedOps for Autodiff<B, C> {
                 prep.finish((inputs, [gate_saved, up_saved], how), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::gated_feed_forward(x, gate, up, down, how)),
-        }
-    }
-
-    fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Residual;
-
-        impl<B: FusedOps> Backward<B, 2> for Residual {
-            type State = ();
-
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let dy = grads.consume::<B>(&ops.node);
-                let [x, added] = ops.parents;
-                give!(grads, x, dy.clone());
-                give!(grads, added, dy);
-            }
-        }
-
-        let nodes = [x.node(), added.node()];
-        let y = B::residual(x.into_primitive(), added.into_primitive());
-        match Residual.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
 

@@ -16,7 +16,8 @@ use crate::quant::QuantMatrix;
 /// Every method has a default body made of Burn's operations, which is also the oracle that overrides are
 /// tested against. The methods named `…_backward`, `…_grad` and `…_with_…` serve the hand-written gradients.
 /// Rank-2 tensors are `[rows, width]`; [`super`] documents the meaning and checks the shapes.
-#[allow(clippy::type_complexity)] // The macro reads tuples of tensors, not aliases of them.
+// The macro reads tuples of tensors, not aliases of them; default bodies heed no precision.
+#[allow(clippy::too_many_arguments, clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
@@ -29,7 +30,6 @@ pub trait FusedOps: Backend {
     ///
     /// `precision` is what the factors of products may be rounded to; the default bodies do not.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn affine(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -41,7 +41,6 @@ pub trait FusedOps: Backend {
 
     /// `x · W + b`.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn affine_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -103,7 +102,6 @@ pub trait FusedOps: Backend {
 
     /// Gradient of [`FusedOps::affine`] with respect to the weight.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn affine_weight_grad(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
@@ -122,7 +120,6 @@ pub trait FusedOps: Backend {
     /// Layer norm of the last axis, of any number of others. If `carried`, the gradient of `x` is there, but for this
     /// norm's share, before that is computed.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn layer_norm_rows(
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
@@ -142,6 +139,34 @@ pub trait FusedOps: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::layer_norm_with_moments::<Self>(x, gain, offset, eps)
+    }
+
+    /// A sum and its layer norm.
+    #[fusion(default)]
+    fn layer_norm_of_sum(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (sum, y, _, _) = Self::layer_norm_of_sum_with_moments(x, added, gain, offset, eps);
+        (sum, y)
+    }
+
+    /// The same, with each row's mean and reciprocal standard deviation.
+    #[fusion(default)]
+    fn layer_norm_of_sum_with_moments(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        offset: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let sum = Self::residual(x, added);
+        let (y, mean, rstd) = Self::layer_norm_with_moments(sum.clone(), gain, offset, eps);
+        (sum, y, mean, rstd)
     }
 
     /// Gradients of [`FusedOps::layer_norm_rows`] with respect to input, gain and offset.
@@ -172,7 +197,6 @@ pub trait FusedOps: Backend {
 
     /// RMS norm of the last axis, of any number of others; `carried` as for [`FusedOps::layer_norm_rows`].
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn rms_norm_rows(
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
@@ -190,6 +214,32 @@ pub trait FusedOps: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::rms_norm_with_rstd::<Self>(x, gain, eps)
+    }
+
+    /// A sum and its RMS norm.
+    #[fusion(default)]
+    fn rms_norm_of_sum(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+        carried: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (sum, y, _) = Self::rms_norm_of_sum_with_rstd(x, added, gain, eps);
+        (sum, y)
+    }
+
+    /// The same, with the reciprocal root of each row's mean square.
+    #[fusion(default)]
+    fn rms_norm_of_sum_with_rstd(
+        x: FloatTensor<Self>,
+        added: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let sum = Self::residual(x, added);
+        let (y, rstd) = Self::rms_norm_with_rstd(sum.clone(), gain, eps);
+        (sum, y, rstd)
     }
 
     /// Gradients of [`FusedOps::rms_norm_rows`] with respect to input and gain.
@@ -312,7 +362,6 @@ pub trait FusedOps: Backend {
 
     /// Gradients of [`FusedOps::gated_feed_forward`] with respect to the input and the maps.
     #[fusion(default)]
-    #[allow(clippy::too_many_arguments)]
     fn gated_feed_forward_backward(
         x: FloatTensor<Self>,
         gate: FloatTensor<Self>,
@@ -357,7 +406,6 @@ pub trait FusedOps: Backend {
 
     /// Attention over heads, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn attention_with_lse(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -397,7 +445,6 @@ pub trait FusedOps: Backend {
 
     /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn attention_biased_with_lse(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -411,7 +458,6 @@ pub trait FusedOps: Backend {
 
     /// Gradients of [`FusedOps::attention_biased`] with respect to queries, keys, values and biases.
     #[fusion(default)]
-    #[allow(clippy::too_many_arguments)]
     fn attention_biased_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -441,7 +487,6 @@ pub trait FusedOps: Backend {
 
     /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn attention_packed_with_lse(
         qkv: FloatTensor<Self>,
         heads: usize,
@@ -453,7 +498,6 @@ pub trait FusedOps: Backend {
 
     /// Gradient of [`FusedOps::attention_packed`].
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn attention_packed_backward(
         qkv: FloatTensor<Self>,
         out: FloatTensor<Self>,
@@ -483,7 +527,6 @@ pub trait FusedOps: Backend {
 
     /// Weighted cross-entropy of an output head.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn head_cross_entropy(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -496,7 +539,6 @@ pub trait FusedOps: Backend {
 
     /// The same, with its gradients with respect to hidden states and head.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn head_cross_entropy_with_grad(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -527,7 +569,6 @@ pub trait FusedOps: Backend {
 
     /// The direction of a Muon step, and the new running mean of gradients.
     #[fusion(default)]
-    #[allow(unused_variables)]
     fn muon_direction(
         grad: FloatTensor<Self>,
         momentum: FloatTensor<Self>,

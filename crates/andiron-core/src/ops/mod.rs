@@ -14,6 +14,7 @@ mod fused;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 mod muon;
+mod norms;
 mod op_times;
 
 use andiron_kernels::random::Seed;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use andiron_kernels::rotary::Turn;
 pub use fused::FusedOps;
 pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
+pub use norms::*;
 pub use op_times::{OpKind, OpTimes, with_op_times};
 
 use crate::Rows;
@@ -200,45 +202,6 @@ pub fn linear_quantized<const D: usize>(
     Tensor::<2>::from_dispatch(y).reshape(shape)
 }
 
-/// Normalises the last axis to mean 0 and variance 1, then applies a gain and an offset.
-///
-/// # Shape
-/// `[.., d]` → the same; `gain` and `offset` are `[d]`.
-///
-/// # Panics
-/// If the widths do not match.
-pub fn layer_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, offset: Tensor<1>, eps: f64) -> Tensor<D> {
-    layer_norm_of(x, gain, offset, eps, false)
-}
-
-/// [`layer_norm`] at the head of a branch: of an `x` that is also carried past the branch, into [`residual`]. The
-/// backward pass then adds up the gradient that comes past and that through the norm in one go.
-///
-/// # Panics
-/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
-pub fn layer_norm_of_branch<const D: usize>(
-    x: Tensor<D>,
-    gain: Tensor<1>,
-    offset: Tensor<1>,
-    eps: f64,
-) -> Tensor<D> {
-    layer_norm_of(x, gain, offset, eps, true)
-}
-
-fn layer_norm_of<const D: usize>(
-    x: Tensor<D>,
-    gain: Tensor<1>,
-    offset: Tensor<1>,
-    eps: f64,
-    carried: bool,
-) -> Tensor<D> {
-    let shape = x.dims();
-    assert_eq!([shape[D - 1]], gain.dims(), "gain of a layer norm over {shape:?}");
-    assert_eq!([shape[D - 1]], offset.dims(), "offset of a layer norm over {shape:?}");
-    let (x, gain, offset) = (x.into_dispatch(), gain.into_dispatch(), offset.into_dispatch());
-    Tensor::from_dispatch(Dispatch::layer_norm_rows(x, gain, offset, eps, carried))
-}
-
 /// An activation function, element by element.
 pub fn activate<const D: usize>(x: Tensor<D>, form: Activation) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::activate(x.into_dispatch(), form))
@@ -311,15 +274,6 @@ pub fn gated_feed_forward<const D: usize>(
     let y = Dispatch::gated_feed_forward(x, gate, up, down, (options, precision::current()));
     shape[D - 1] = d_output;
     Tensor::<2>::from_dispatch(y).reshape(shape)
-}
-
-/// `x + added`: a layer's input and what the layer makes of it.
-///
-/// # Panics
-/// If the shapes differ.
-pub fn residual<const D: usize>(x: Tensor<D>, added: Tensor<D>) -> Tensor<D> {
-    assert_eq!(x.dims(), added.dims(), "what is added has the shape of what it is added to");
-    Tensor::from_dispatch(Dispatch::residual(x.into_dispatch(), added.into_dispatch()))
 }
 
 /// Turns pairs of channels of every head, `i` and `i + pairs`, by the angles of their position; further channels stay.
@@ -418,33 +372,6 @@ pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOpt
         options,
         precision::current(),
     ))
-}
-
-/// Divides the last axis by the root of its mean square, then applies a gain.
-///
-/// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
-///
-/// # Shape
-/// `[.., d]` → the same; `gain` is `[d]`.
-///
-/// # Panics
-/// If the widths do not match.
-pub fn rms_norm<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tensor<D> {
-    rms_norm_of(x, gain, eps, false)
-}
-
-/// [`rms_norm`] at the head of a branch, as [`layer_norm_of_branch`].
-///
-/// # Panics
-/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
-pub fn rms_norm_of_branch<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64) -> Tensor<D> {
-    rms_norm_of(x, gain, eps, true)
-}
-
-fn rms_norm_of<const D: usize>(x: Tensor<D>, gain: Tensor<1>, eps: f64, carried: bool) -> Tensor<D> {
-    let shape = x.dims();
-    assert_eq!([shape[D - 1]], gain.dims(), "gain of an RMS norm over {shape:?}");
-    Tensor::from_dispatch(Dispatch::rms_norm_rows(x.into_dispatch(), gain.into_dispatch(), eps, carried))
 }
 
 /// Looks rows of a table up.

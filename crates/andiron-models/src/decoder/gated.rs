@@ -282,8 +282,8 @@ impl Decoder for Gated {
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let normed_btd = self.input_layernorm.branch(x_btd.clone());
-        let x_btd = ops::residual(x_btd, self.self_attn.forward(normed_btd, angles, cx));
-        let normed_btd = self.post_attention_layernorm.branch(x_btd.clone());
+        let attended_btd = self.self_attn.forward(normed_btd, angles, cx);
+        let (x_btd, normed_btd) = self.post_attention_layernorm.between_branches(x_btd, attended_btd);
         ops::residual(x_btd, self.mlp.forward(normed_btd))
     }
 }

@@ -363,8 +363,9 @@ impl Decoder for Gemma3 {
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let attended_btd = self.self_attn.forward(self.input_layernorm.branch(x_btd.clone()), angles, cx);
-        let x_btd = ops::residual(x_btd, self.post_attention_layernorm.forward(attended_btd));
-        let fed_btd = self.mlp.forward(self.pre_feedforward_layernorm.branch(x_btd.clone()));
+        let attended_btd = self.post_attention_layernorm.forward(attended_btd);
+        let (x_btd, normed_btd) = self.pre_feedforward_layernorm.between_branches(x_btd, attended_btd);
+        let fed_btd = self.mlp.forward(normed_btd);
         ops::residual(x_btd, self.post_feedforward_layernorm.forward(fed_btd))
     }
 }

@@ -328,8 +328,8 @@ impl Decoder for Gpt2 {
 impl Block {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let attended = self.attn.forward(self.ln_1.branch(x_btd.clone()), cx);
-        let x_btd = ops::residual(x_btd, cx.dropout(attended, self.resid_pdrop));
-        let fed = self.mlp.forward(self.ln_2.branch(x_btd.clone()));
+        let (x_btd, normed_btd) = self.ln_2.between_branches(x_btd, cx.dropout(attended, self.resid_pdrop));
+        let fed = self.mlp.forward(normed_btd);
         ops::residual(x_btd, cx.dropout(fed, self.resid_pdrop))
     }
 }

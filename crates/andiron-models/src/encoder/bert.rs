@@ -561,6 +561,6 @@ impl Body {
 impl Output {
     /// Adds what went around the sublayer to what its last map made, and normalises.
     fn close(&self, made: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
-        self.layer_norm_.forward(ops::residual(around, cx.dropout(made, dropout)))
+        self.layer_norm_.of_sum(around, cx.dropout(made, dropout))
     }
 }

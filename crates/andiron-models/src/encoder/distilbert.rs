@@ -373,9 +373,9 @@ impl DistilBert {
         let qkv_btd = [&projections.q_lin, &projections.k_lin, &projections.v_lin]
             .map(|projection| projection.forward(x_btd.clone()));
         let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
-        let x_btd = layer.sa_layer_norm.forward(ops::residual(x_btd, projections.out_lin.forward(attended)));
+        let x_btd = layer.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
         let maps = [&layer.ffn.lin1, &layer.ffn.lin2];
         let fed = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
-        layer.output_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
+        layer.output_layer_norm.of_sum(x_btd, cx.dropout(fed, self.dropout))
     }
 }

@@ -309,13 +309,12 @@ impl PostNorm {
     ) -> Tensor<3> {
         let sight = if memory.is_some() { Sight::PAST } else { Sight::ALL };
         let attended = layer.self_attn.over_itself(x_btd.clone(), index, sight, cx);
-        let mut x_btd =
-            layer.self_attn_layer_norm.forward(ops::residual(x_btd, cx.dropout(attended, self.dropout)));
+        let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
         if let (Some(memory), Some(attention), Some(norm)) =
             (memory, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
         {
             let attended = attention.over_memory(x_btd.clone(), memory, index, cx);
-            x_btd = norm.forward(ops::residual(x_btd, cx.dropout(attended, self.dropout)));
+            x_btd = norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
         }
         let activation = self.activation.function();
         let fed = if cx.drops(self.activation_dropout) {
@@ -324,7 +323,7 @@ impl PostNorm {
         } else {
             linear::feed_forward(x_btd.clone(), [&layer.fc1, &layer.fc2], activation)
         };
-        layer.final_layer_norm.forward(ops::residual(x_btd, cx.dropout(fed, self.dropout)))
+        layer.final_layer_norm.of_sum(x_btd, cx.dropout(fed, self.dropout))
     }
 }
 

@@ -130,6 +130,17 @@ macro_rules! host_ops {
                 norms::layer_norm_with_moments::<Self>(x, gain, offset, eps)
             }
 
+            fn layer_norm_of_sum_with_moments(
+                x: Float,
+                added: Float,
+                gain: Float,
+                offset: Float,
+                eps: f64,
+            ) -> (Float, Float, Float, Float) {
+                let _time = OpKind::Norms.timer();
+                norms::layer_norm_of_sum_with_moments::<Self>(x, added, [gain, offset], eps)
+            }
+
             fn layer_norm_backward(
                 x: Float,
                 gain: Float,
@@ -156,6 +167,16 @@ macro_rules! host_ops {
             fn rms_norm_with_rstd(x: Float, gain: Float, eps: f64) -> (Float, Float) {
                 let _time = OpKind::Norms.timer();
                 norms::rms_norm_with_rstd::<Self>(x, gain, eps)
+            }
+
+            fn rms_norm_of_sum_with_rstd(
+                x: Float,
+                added: Float,
+                gain: Float,
+                eps: f64,
+            ) -> (Float, Float, Float) {
+                let _time = OpKind::Norms.timer();
+                norms::rms_norm_of_sum_with_rstd::<Self>(x, added, gain, eps)
             }
 
             fn rms_norm_backward(x: Float, gain: Float, rstd: Float, dy: Float) -> (Float, Float) {

@@ -43,6 +43,29 @@ pub(super) fn layer_norm_with_moments<B: HostTensors>(
     (B::from_vec(y, &shape), B::from_vec(mean, &[rows]), B::from_vec(rstd, &[rows]))
 }
 
+/// The sum takes the memory of `added`, if nobody else holds that.
+pub(super) fn layer_norm_of_sum_with_moments<B: HostTensors>(
+    x: FloatTensor<B>,
+    added: FloatTensor<B>,
+    [gain, offset]: [FloatTensor<B>; 2],
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    if !are_f32::<B>(&[&x, &added, &gain, &offset]) {
+        let sum = B::float_add(x, added);
+        let (y, mean, rstd) = composed::layer_norm_with_moments::<B>(sum.clone(), gain, offset, eps);
+        return (sum, y, mean, rstd);
+    }
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
+    let (mut y, mut mean, mut rstd) = (output(rows * width), output(rows), output(rows));
+    let mut sum = B::into_vec(added);
+    let (gain, offset) = (B::floats(&gain), B::floats(&offset));
+    let params = NormParams { gamma: &gain, beta: Some(&offset), eps: eps as f32 };
+    let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+    norm::layer_norm_of_sum(cpu(), params, &B::floats(&x), &mut sum, out);
+    let [mean, rstd] = [mean, rstd].map(|moments| B::from_vec(moments, &[rows]));
+    (B::from_vec(sum, &shape), B::from_vec(y, &shape), mean, rstd)
+}
+
 pub(super) fn layer_norm_backward<B: HostTensors>(
     x: FloatTensor<B>,
     gain: FloatTensor<B>,
@@ -84,6 +107,26 @@ pub(super) fn rms_norm_with_rstd<B: HostTensors>(
     let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
     norm::rms_norm(cpu(), params, &B::floats(&x), &mut y, &mut rstd);
     (B::from_vec(y, &shape), B::from_vec(rstd, &[rows]))
+}
+
+/// The sum takes the memory of `added`, if nobody else holds that.
+pub(super) fn rms_norm_of_sum_with_rstd<B: HostTensors>(
+    x: FloatTensor<B>,
+    added: FloatTensor<B>,
+    gain: FloatTensor<B>,
+    eps: f64,
+) -> Three<B> {
+    if !are_f32::<B>(&[&x, &added, &gain]) {
+        let sum = B::float_add(x, added);
+        let (y, rstd) = composed::rms_norm_with_rstd::<B>(sum.clone(), gain, eps);
+        return (sum, y, rstd);
+    }
+    let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
+    let (mut y, mut rstd, mut sum) = (output(rows * width), output(rows), B::into_vec(added));
+    let gain = B::floats(&gain);
+    let params = NormParams { gamma: &gain, beta: None, eps: eps as f32 };
+    norm::rms_norm_of_sum(cpu(), params, &B::floats(&x), &mut sum, (&mut y, &mut rstd));
+    (B::from_vec(sum, &shape), B::from_vec(y, &shape), B::from_vec(rstd, &[rows]))
 }
 
 pub(super) fn rms_norm_backward<B: HostTensors>(
