@@ -81,6 +81,36 @@ pub fn map<const D: usize>(
     }
 }
 
+/// Positions from which on it pays to lay maps side by side, for which their weights are copied.
+const JOINED: usize = 512;
+
+/// What several maps make of one input, side by side on the last axis, by one product: the input is read, and rounded, once.
+/// `None` if that does not pay, because there are few positions or maps are in blocks, or if the maps differ in more than
+/// the width of their output.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., sum of d_output]`.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn side_by_side<const D: usize, const N: usize>(x: &Tensor<D>, maps: [&Linear; N]) -> Option<Tensor<D>> {
+    let positions: usize = x.dims()[..D - 1].iter().product();
+    let layout = maps[0].layout;
+    let has_bias = maps[0].bias.is_some();
+    let alike = maps.iter().all(|map| map.layout == layout && map.bias.is_some() == has_bias);
+    if positions < JOINED || !alike || in_blocks(&maps) {
+        return None;
+    }
+    let outputs = match layout {
+        WeightLayout::InOut => 1,
+        WeightLayout::OutIn => 0,
+    };
+    let weight = Tensor::cat(maps.iter().map(|map| map.weight.val()).collect(), outputs);
+    let biases = maps.iter().filter_map(|map| map.bias.as_ref().map(Param::val));
+    let bias = has_bias.then(|| Tensor::cat(biases.collect(), 0));
+    Some(ops::linear(x.clone(), weight, bias, layout))
+}
+
 /// `down(activate(up(x)))`: the part of a transformer layer that looks at one position at a time. Maps with biases that
 /// are not in blocks go as one piece, [`ops::feed_forward`].
 ///

@@ -170,7 +170,9 @@ fn products_of_every_format_are_right() {
 #[test]
 fn products_of_many_rows_are_right() {
     for format in Format::ALL {
-        for (m, rows, blocks) in [(5, 70, 17), (13, 33, 5), (40, 100, 3), (16, 600, 2), (200, 31, 1)] {
+        for (m, rows, blocks) in
+            [(5, 70, 17), (13, 33, 5), (40, 100, 3), (16, 600, 2), (200, 31, 1), (530, 70, 3)]
+        {
             check(Case { format, m, rows, blocks, bias: rows % 2 == 1, magnitude: 1.0 });
         }
     }

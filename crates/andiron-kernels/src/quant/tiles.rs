@@ -1,7 +1,8 @@
 //! Products with more than a few rows on processors that multiply tiles of bf16.
 //!
-//! Rows of weights are the left operand. Rows of bf16 are multiplied where they lie; others become rows of bf16, so many at
-//! a time that a second-level cache holds them. `x` is packed once, as columns, and the transpose of the product is stored.
+//! With not so many rows, those of weights are the left operand. Rows of bf16 are multiplied where they lie; others become
+//! rows of bf16, so many at a time that a second-level cache holds them. `x` is packed once, as columns, and the transpose of
+//! the product is stored. With [`MANY`] rows weights are packed, from the bits that they are stored in.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -9,16 +10,19 @@ use std::ops::Range;
 use super::dot::{self, UNIT};
 use super::{Format, QuantRef};
 use crate::Cpu;
-use crate::gemm::MatRef;
 use crate::gemm::amx::{
-    Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, Turned, room, turn,
+    Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, Turned, in_parts, room,
+    turn,
 };
-use crate::gemm::pack::{Parts, Scratch};
+use crate::gemm::pack::Scratch;
 use crate::gemm::words::halves;
+use crate::gemm::{Epilogue, MatRef};
 use crate::parallel;
 
 /// Weights that are expanded at a time: 512 KiB of bf16.
 const WEIGHTS: usize = 1 << 18;
+/// Rows of `x` from which on it pays to pack the weights: columns that are packed are multiplied faster.
+const MANY: usize = 512;
 
 /// `y = x wᵀ + bias`, factors rounded to bf16.
 ///
@@ -26,19 +30,22 @@ const WEIGHTS: usize = 1 << 18;
 /// The machine has tiles of bf16. No size is 0, and lengths are those that [`super::matmul`] has looked at.
 pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
-    let blocks = w.format.block_len() > 1;
-    let depth = if blocks { w.cols.next_multiple_of(UNIT) } else { w.cols };
-    let len = room(m, depth);
-    let mut scratch = Scratch::take(len);
+    let depth = if w.format.block_len() > 1 { w.cols.next_multiple_of(UNIT) } else { w.cols };
+    if m >= MANY {
+        let sizes = [m, depth.div_ceil(STEPS), w.rows];
+        let epilogue = Epilogue { bias, accumulate: false };
+        // SAFETY: the rows exist, and there is room for them.
+        return unsafe {
+            let pack_x = |rows, to| pack::<true>(cpu, (x, rows), w, to);
+            let pack_w = |rows, to| pack_weights(cpu, w, rows, to);
+            in_parts(cpu, sizes, (pack_x, pack_w), epilogue, y)
+        };
+    }
+    let mut scratch = Scratch::take(room(m, depth));
+    let start = scratch.pointer().cast();
     // SAFETY: there is room, and `x` has the rows.
-    let columns = unsafe {
-        if blocks {
-            pack_in_order(cpu, x, w.cols, scratch.pointer().cast())
-        } else {
-            let lanes = Lanes::columns(MatRef::row_major(x, m, w.cols).t());
-            lanes.pack::<false>(cpu, &mut Parts::new(&mut scratch, len))
-        }
-    };
+    unsafe { pack::<false>(cpu, (x, 0..m), w, start) };
+    let columns = Operand { start, tiles: depth.div_ceil(STEPS) };
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let to = Columns { to: y.as_mut_ptr(), stride: w.rows, bias };
     let product = Turned { columns, count: m, to };
@@ -51,6 +58,79 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
             multiply(w, rows, &product);
         }
     });
+}
+
+/// Packs rows of `x` in the order in which `w` has its numbers, as rows of a left operand if `LANES`, else as columns of a
+/// right one.
+///
+/// # Safety
+/// The rows exist, and `to` has room for whole squares of them; the machine has tiles of bf16.
+unsafe fn pack<const LANES: bool>(cpu: Cpu, (x, rows): (&[f32], Range<usize>), w: QuantRef, to: *mut u32) {
+    let x = &x[rows.start * w.cols..rows.end * w.cols];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match w.format.block_len() {
+            1 => Lanes::rows(MatRef::row_major(x, rows.len(), w.cols)).pack_to::<LANES>(cpu, to),
+            _ => pack_in_order::<LANES>(cpu, x, w.cols, to),
+        }
+    }
+}
+
+/// Tiles that several threads write, each its own.
+struct To(*mut u32);
+// SAFETY: see above.
+unsafe impl Sync for To {}
+
+/// Packs some rows of weights as columns of a right operand.
+///
+/// # Safety
+/// As for [`pack`].
+unsafe fn pack_weights(cpu: Cpu, w: QuantRef, rows: Range<usize>, to: *mut u32) {
+    let depth = if w.format.block_len() > 1 { w.cols.next_multiple_of(UNIT) } else { w.cols };
+    let tiles = depth.div_ceil(STEPS);
+    let as_they_lie = w.format == Format::Bf16 && w.cols.is_multiple_of(STEPS);
+    let groups = rows.len().next_multiple_of(SQUARE) / TILE;
+    let to = To(to);
+    parallel::rows(cpu, groups, tiles << 10, 1, |groups| {
+        let to = &to;
+        let mut scratch = None;
+        for group in groups {
+            let part =
+                (rows.start + group * TILE).min(rows.end)..rows.end.min(rows.start + (group + 1) * TILE);
+            // SAFETY: rows that exist are read where they lie or from the scratch memory; there is room for the tiles.
+            unsafe {
+                let (from, stride) = if as_they_lie {
+                    (w.bytes(part.clone()).as_ptr(), 2 * w.cols)
+                } else {
+                    let stride = (tiles | 1) * 64;
+                    let scratch = scratch.get_or_insert_with(|| Scratch::take(TILE * stride / 4));
+                    let from = scratch.pointer().cast::<u8>();
+                    write_bf16(w, part.clone(), from, stride);
+                    (from.cast_const(), stride)
+                };
+                turn_rows((from, stride, part.len()), tiles, to.0.add(group * tiles * TILE_WORDS));
+            }
+        }
+    });
+}
+
+/// Packs up to 16 rows of bf16, each as long as whole tiles.
+///
+/// # Safety
+/// The rows are readable and `to` writable for `tiles` tiles; the machine has tiles of bf16.
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+unsafe fn turn_rows((from, stride, count): (*const u8, usize, usize), tiles: usize, to: *mut u32) {
+    for tile in 0..tiles {
+        // SAFETY: the caller's promise; rows that do not exist are not read.
+        unsafe {
+            let row = |i: usize| match i < count {
+                true => _mm512_loadu_si512(from.add(i * stride + tile * 64).cast()),
+                false => _mm512_setzero_si512(),
+            };
+            let to = to.add(tile * TILE_WORDS);
+            turn(row, |i, words| _mm512_store_si512(to.add(i * TILE).cast(), words));
+        }
+    }
 }
 
 /// # Safety
@@ -75,17 +155,28 @@ unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &Turned) {
             if !rest.is_empty() {
                 let scratch = scratch.get_or_insert_with(|| Scratch::take(at_a_time * stride / 4));
                 let to = scratch.pointer().cast::<u8>();
-                match w.format {
-                    Format::F16 | Format::Bf16 => copy(w, rest.clone(), to, stride),
-                    _ => dot::expand(w, rest.clone(), to, stride),
-                }
+                write_bf16(w, rest.clone(), to, stride);
                 product.multiply(Rows { start: to, stride }, rest.len(), rest.start);
             }
         }
     }
 }
 
-/// Writes rows of halves as bf16, each filled up to whole tiles with zeros.
+/// Writes rows as bf16, each filled up to whole tiles with zeros.
+///
+/// # Safety
+/// As for [`dot::expand`].
+unsafe fn write_bf16(w: QuantRef, rows: Range<usize>, to: *mut u8, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match w.format {
+            Format::F16 | Format::Bf16 => copy(w, rows, to, stride),
+            _ => dot::expand(w, rows, to, stride),
+        }
+    }
+}
+
+/// [`write_bf16`] of halves.
 ///
 /// # Safety
 /// As for [`dot::expand`].
@@ -111,14 +202,11 @@ unsafe fn copy(w: QuantRef, rows: Range<usize>, to: *mut u8, stride: usize) {
     }
 }
 
-/// Packs rows of `x` as columns, their numbers in the order of expanded blocks.
+/// [`pack`] in the order of expanded blocks.
 ///
 /// # Safety
 /// `to` has room for the rows, as long as whole units; the machine has tiles of bf16.
-unsafe fn pack_in_order(cpu: Cpu, x: &[f32], cols: usize, to: *mut u32) -> Operand {
-    struct To(*mut u32);
-    // SAFETY: each group is written by one thread.
-    unsafe impl Sync for To {}
+unsafe fn pack_in_order<const LANES: bool>(cpu: Cpu, x: &[f32], cols: usize, to: *mut u32) {
     let tiles = cols.next_multiple_of(UNIT) / STEPS;
     let groups = (x.len() / cols).next_multiple_of(SQUARE) / TILE;
     let to = To(to);
@@ -127,16 +215,15 @@ unsafe fn pack_in_order(cpu: Cpu, x: &[f32], cols: usize, to: *mut u32) -> Opera
         for group in groups {
             let x = &x[(group * TILE * cols).min(x.len())..x.len().min((group + 1) * TILE * cols)];
             // SAFETY: the caller's promise.
-            unsafe { pack_group(x, cols, to.0.add(group * tiles * TILE_WORDS)) };
+            unsafe { pack_group::<LANES>(x, cols, to.0.add(group * tiles * TILE_WORDS)) };
         }
     });
-    Operand { start: to.0, tiles }
 }
 
 /// # Safety
 /// As for [`pack_in_order`], for up to 16 rows.
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-unsafe fn pack_group(x: &[f32], cols: usize, to: *mut u32) {
+unsafe fn pack_group<const LANES: bool>(x: &[f32], cols: usize, to: *mut u32) {
     for unit in 0..cols.div_ceil(UNIT) {
         let start = unit * UNIT;
         for (half, order) in ORDER.iter().enumerate() {
@@ -156,7 +243,11 @@ unsafe fn pack_group(x: &[f32], cols: usize, to: *mut u32) {
                     };
                     _mm512_permutex2var_epi16(first, source, second)
                 };
-                turn(row, |i, words| _mm512_store_si512(to.add(i * TILE).cast(), words));
+                let store = |i: usize, words| _mm512_store_si512(to.add(i * TILE).cast(), words);
+                match LANES {
+                    true => (0..TILE).for_each(|i| store(i, row(i))),
+                    false => turn(row, store),
+                }
             }
         }
     }

@@ -547,9 +547,8 @@ impl Body {
 
     fn layer(&self, layer: &Layer, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let projections = &layer.attention.self_;
-        let qkv_btd = [&projections.query, &projections.key, &projections.value]
-            .map(|projection| projection.forward(x_btd.clone()));
-        let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
+        let maps = [&projections.query, &projections.key, &projections.value];
+        let attended = attend_all(x_btd.clone(), maps, (self.n_heads, self.attention_dropout), cx);
         let output = &layer.attention.output;
         let x_btd = output.close(output.dense.forward(attended), x_btd, self.dropout, cx);
         let maps = [&layer.intermediate.dense, &layer.output.dense];

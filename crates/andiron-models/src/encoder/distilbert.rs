@@ -370,9 +370,8 @@ impl Encoder for DistilBert {
 impl DistilBert {
     fn layer(&self, layer: &Layer, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let projections = &layer.attention;
-        let qkv_btd = [&projections.q_lin, &projections.k_lin, &projections.v_lin]
-            .map(|projection| projection.forward(x_btd.clone()));
-        let attended = attend_all(qkv_btd, self.n_heads, self.attention_dropout, cx);
+        let maps = [&projections.q_lin, &projections.k_lin, &projections.v_lin];
+        let attended = attend_all(x_btd.clone(), maps, (self.n_heads, self.attention_dropout), cx);
         let x_btd = layer.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
         let maps = [&layer.ffn.lin1, &layer.ffn.lin2];
         let fed = linear::feed_forward(x_btd.clone(), maps, self.activation.function());

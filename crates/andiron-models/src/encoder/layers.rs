@@ -1,7 +1,7 @@
 //! What the encoders share below their blocks: fresh parameters, attention over whole texts, output over the
 //! vocabulary.
 
-use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::attention::{Scoring, Sight, attend, attend_packed};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{self, LinearConfig};
 use andiron_core::norm::LayerNormConfig;
@@ -39,21 +39,24 @@ impl Fresh<'_> {
     }
 }
 
-/// Every position attends to every other of its own row.
+/// Every position attends to every other of its own row, by its maps to queries, keys and values.
 ///
 /// # Shape
-/// `[batch, t, heads · width]` each → the same.
+/// `[batch, t, heads · width]` → the same.
 pub(super) fn attend_all(
-    qkv_btd: [Tensor<3>; 3],
-    n_heads: usize,
-    dropout: f32,
+    x_btd: Tensor<3>,
+    maps: [&Linear; 3],
+    (n_heads, dropout): (usize, f32),
     cx: &mut Forward<'_>,
 ) -> Tensor<3> {
-    let [b, t, d] = qkv_btd[0].dims();
+    let [b, t, d] = x_btd.dims();
     let width = d / n_heads;
-    let [q_bthk, k_bthk, v_bthk] = qkv_btd.map(|x_btd| x_btd.reshape([b, t, n_heads, width]));
-    let past = cx.past(0, k_bthk, v_bthk);
     let scoring = Scoring { dropout, ..Scoring::new(1.0 / (width as f32).sqrt(), Sight::ALL) };
+    if let Some(qkv_bt3d) = linear::side_by_side(&x_btd, maps) {
+        return attend_packed(qkv_bt3d, (0, n_heads), scoring, cx);
+    }
+    let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
+    let past = cx.past(0, k_bthk, v_bthk);
     attend(q_bthk, past, scoring, cx).reshape([b, t, d])
 }
 

@@ -79,46 +79,57 @@ fn permitted() -> bool {
 
 /// `c = a b`, factors rounded to bf16.
 ///
-/// Both operands are packed whole, each number once, before any is multiplied: packing is what takes most of the time.
-///
 /// # Safety
 /// [`available`] said yes on this machine; the shapes are those of [`super::matmul`], which has checked that the operands
 /// lie in their slices.
 pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    let tiles = k.div_ceil(STEPS);
-    let at_a_time = |lanes: usize| lanes.min((PACKED / (tiles * STEPS)).max(SQUARE) / SQUARE * SQUARE);
+    let tiles = a.cols.div_ceil(STEPS);
+    let packing = |matrix: MatRef, lanes: Range<usize>, to: *mut u32| {
+        let start = matrix.data[lanes.start * matrix.row_stride..].as_ptr();
+        let from = Strided { start, lane: matrix.row_stride, depth: matrix.col_stride };
+        Packing { from, lanes: lanes.len(), depth: matrix.cols, tiles, to }
+    };
+    // SAFETY: the lanes exist, and `in_parts` has room for them.
+    unsafe {
+        let pack_a = |rows, to| pack::<true>(cpu, packing(a, rows, to));
+        let pack_b = |columns, to| pack::<false>(cpu, packing(b.t(), columns, to));
+        in_parts(cpu, [a.rows, tiles, b.cols], (pack_a, pack_b), epilogue, c);
+    }
+}
+
+/// A product of `[m, depth]` tiles of rows and `[depth, n]` tiles of columns, of which so many at a time are packed that
+/// both fit [`PACKED`]: whole, each number once, before any is multiplied, for packing is what takes most of the time. What
+/// packs is given some rows, or columns, and room for whole squares of them.
+///
+/// # Safety
+/// [`available`] said yes on this machine; what packs fills the room; `c` is `[m, n]`, and the bias is as wide.
+pub(crate) unsafe fn in_parts(
+    cpu: Cpu,
+    [m, depth, n]: [usize; 3],
+    (pack_a, pack_b): (impl Fn(Range<usize>, *mut u32), impl Fn(Range<usize>, *mut u32)),
+    epilogue: Epilogue,
+    c: &mut [f32],
+) {
+    let at_a_time = |lanes: usize| lanes.min((PACKED / (depth * STEPS)).max(SQUARE) / SQUARE * SQUARE);
     let (rows, cols) = (at_a_time(m), at_a_time(n));
-    let mut scratch = Scratch::take(room(rows, k) + room(cols, k));
+    let [a_room, b_room] = [rows, cols].map(|lanes| room(lanes, depth * STEPS));
+    let mut scratch = Scratch::take(a_room + b_room);
     let a_packed = scratch.pointer().cast::<u32>();
     // SAFETY: the scratch memory has room for both.
-    let b_packed = unsafe { a_packed.add(room(rows, k)) };
+    let b_packed = unsafe { a_packed.add(a_room) };
     let c = Shared::new(c);
     for i in (0..m).step_by(rows) {
-        let rows = rows.min(m - i);
-        let a_lanes =
-            Strided { start: a.data[i * a.row_stride..].as_ptr(), lane: a.row_stride, depth: a.col_stride };
-        // SAFETY: the lanes exist, and so does the room.
-        unsafe {
-            pack::<true>(cpu, Packing { from: a_lanes, lanes: rows, depth: k, tiles, to: a_packed });
-        }
+        let rows = i..m.min(i + rows);
+        pack_a(rows.clone(), a_packed);
         for j in (0..n).step_by(cols) {
-            let cols = cols.min(n - j);
-            let b_lanes = Strided {
-                start: b.data[j * b.col_stride..].as_ptr(),
-                lane: b.col_stride,
-                depth: b.row_stride,
-            };
-            // SAFETY: as above.
-            unsafe {
-                pack::<false>(cpu, Packing { from: b_lanes, lanes: cols, depth: k, tiles, to: b_packed });
-            }
+            let cols = j..n.min(j + cols);
+            pack_b(cols.clone(), b_packed);
             let product = Product {
-                m: rows,
-                n: cols,
-                depth: tiles,
-                a: Operand { start: a_packed, tiles },
-                b: Operand { start: b_packed, tiles },
+                m: rows.len(),
+                n: cols.len(),
+                depth,
+                a: Operand { start: a_packed, tiles: depth },
+                b: Operand { start: b_packed, tiles: depth },
                 c: c.pointer(i * n + j),
                 c_stride: n,
                 bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[j..].as_ptr()),
@@ -154,11 +165,21 @@ impl Lanes {
     /// # Safety
     /// The matrix lives and lies in its slice; tiles are available.
     pub(crate) unsafe fn pack<const LANES: bool>(self, cpu: Cpu, parts: &mut Parts) -> Operand {
-        let Self { from, lanes, depth } = self;
-        let (to, tiles) = (parts.take(room(lanes, depth)).cast::<u32>(), depth.div_ceil(STEPS));
+        let tiles = self.depth.div_ceil(STEPS);
+        let to = parts.take(room(self.lanes, self.depth)).cast::<u32>();
         // SAFETY: the caller's promise, and there is room.
-        unsafe { pack::<LANES>(cpu, Packing { from, lanes, depth, tiles, to }) };
+        unsafe { self.pack_to::<LANES>(cpu, to) };
         Operand { start: to, tiles }
+    }
+
+    /// The same in memory of the caller's.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack); there is [`room`] for the lanes.
+    pub(crate) unsafe fn pack_to<const LANES: bool>(self, cpu: Cpu, to: *mut u32) {
+        let Self { from, lanes, depth } = self;
+        // SAFETY: the caller's promise.
+        unsafe { pack::<LANES>(cpu, Packing { from, lanes, depth, tiles: depth.div_ceil(STEPS), to }) };
     }
 
     /// Packs as many lanes of two matrices as columns of one right operand: 16 of the first, 16 of the second, and so on.
