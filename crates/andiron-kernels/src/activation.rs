@@ -2,7 +2,7 @@
 
 use crate::Cpu;
 use crate::parallel::{self, Shared};
-use crate::simd::{Simd, dispatch, exp, normal_cdf, plain_normal_cdf, sigmoid};
+use crate::simd::{Simd, dispatch, exp, exp2_for_bf16, normal_cdf, plain_normal_cdf, sigmoid};
 
 /// A function applied to every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,18 +224,18 @@ fn apply_slope_vector<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f3
 
 /// A function on vectors.
 pub(crate) trait Function: Copy {
-    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector;
+    fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector;
     /// The derivative times `dy`.
-    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector;
+    fn slope<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector;
 }
 
 #[inline(always)]
 fn map<S: Simd, F: Function>(s: S, f: F, x: &[f32], y: &mut [f32]) {
     let (mut x, mut y) = (x.chunks_exact(S::LANES), y.chunks_exact_mut(S::LANES));
     for (x, y) in (&mut x).zip(&mut y) {
-        s.store(y, f.value(s, s.load(x)));
+        s.store(y, f.value::<S, false>(s, s.load(x)));
     }
-    s.store_part(y.into_remainder(), f.value(s, s.load_part(x.remainder())));
+    s.store_part(y.into_remainder(), f.value::<S, false>(s, s.load_part(x.remainder())));
 }
 
 /// A function of two vectors.
@@ -250,7 +250,7 @@ struct Slope<F>(F);
 impl<F: Function> OfTwo for Slope<F> {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
-        self.0.slope(s, x, dy)
+        self.0.slope::<S, false>(s, x, dy)
     }
 }
 
@@ -261,7 +261,7 @@ struct Gate<F>(F);
 impl<F: Function> OfTwo for Gate<F> {
     #[inline(always)]
     fn of<S: Simd>(self, s: S, x: S::Vector, up: S::Vector) -> S::Vector {
-        s.mul(self.0.value(s, x), up)
+        s.mul(self.0.value::<S, false>(s, x), up)
     }
 }
 
@@ -282,26 +282,26 @@ pub(crate) struct GeluTanh;
 impl GeluTanh {
     /// `σ(2u)`.
     #[inline(always)]
-    fn gate<S: Simd>(s: S, x: S::Vector) -> S::Vector {
+    fn gate<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
         let square = s.mul(x, x);
         let inner = s.fma(
             square,
             s.splat((2.0 * SQRT_2_OVER_PI * CUBIC) as f32),
             s.splat((2.0 * SQRT_2_OVER_PI) as f32),
         );
-        sigmoid(s, s.mul(x, inner))
+        sigmoid::<S, ROUNDED>(s, s.mul(x, inner))
     }
 }
 
 impl Function for GeluTanh {
     #[inline(always)]
-    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
-        s.mul(x, Self::gate(s, x))
+    fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, Self::gate::<S, ROUNDED>(s, x))
     }
 
     #[inline(always)]
-    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
-        let gate = Self::gate(s, x);
+    fn slope<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let gate = Self::gate::<S, ROUNDED>(s, x);
         let near = s.max(s.splat(-FLAT as f32), s.min(s.splat(FLAT as f32), x));
         let square = s.mul(near, near);
         let inner = s.fma(
@@ -319,14 +319,19 @@ pub(crate) struct GeluErf;
 
 impl Function for GeluErf {
     #[inline(always)]
-    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
-        s.mul(x, normal_cdf(s, x))
+    fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, normal_cdf::<S, ROUNDED>(s, x))
     }
 
     #[inline(always)]
-    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
-        let density = s.mul(s.splat(DENSITY_AT_0 as f32), exp(s, s.mul(s.mul(x, s.splat(-0.5)), x)));
-        s.mul(dy, s.fma(x, density, normal_cdf(s, x)))
+    fn slope<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let exponent = s.mul(s.mul(x, s.splat(-0.5)), x);
+        let exponential = match ROUNDED {
+            true => exp2_for_bf16(s, s.mul(exponent, s.splat(std::f32::consts::LOG2_E))),
+            false => exp(s, exponent),
+        };
+        let density = s.mul(s.splat(DENSITY_AT_0 as f32), exponential);
+        s.mul(dy, s.fma(x, density, normal_cdf::<S, ROUNDED>(s, x)))
     }
 }
 
@@ -335,13 +340,13 @@ pub(crate) struct Silu;
 
 impl Function for Silu {
     #[inline(always)]
-    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
-        s.mul(x, sigmoid(s, x))
+    fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector {
+        s.mul(x, sigmoid::<S, ROUNDED>(s, x))
     }
 
     #[inline(always)]
-    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
-        let gate = sigmoid(s, x);
+    fn slope<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+        let gate = sigmoid::<S, ROUNDED>(s, x);
         let one = s.splat(1.0);
         s.mul(dy, s.mul(gate, s.fma(x, s.sub(one, gate), one)))
     }
@@ -352,12 +357,12 @@ pub(crate) struct Relu;
 
 impl Function for Relu {
     #[inline(always)]
-    fn value<S: Simd>(self, s: S, x: S::Vector) -> S::Vector {
+    fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector {
         s.max(s.splat(0.0), x)
     }
 
     #[inline(always)]
-    fn slope<S: Simd>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
+    fn slope<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector, dy: S::Vector) -> S::Vector {
         let zero = s.splat(0.0);
         s.select(s.at_least(zero, x), zero, dy)
     }

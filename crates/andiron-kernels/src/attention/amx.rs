@@ -49,7 +49,8 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
             columns(from_lane(k_rows, first), keys, q, dim, scores);
             ask_for_next_head(s, [(view.q, q_stride), (k, kv_stride), (v, kv_stride)], rows);
             let p = Pairs::new(p_room, keys);
-            let factors = softmax_block::<_, BLOCK>(s, scores, (block, scale), lse, |j, rows| p.put(j, rows));
+            let factors =
+                softmax_block::<_, BLOCK, true>(s, scores, (block, scale), lse, |j, rows| p.put(j, rows));
             let to = (out.add(start * out_stride), out_stride);
             turned(from_step(v_columns, first), (dim, queries), p, means, to, |i, line| {
                 _mm512_mul_ps(line, _mm512_set1_ps(factors[i]))
@@ -100,7 +101,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 let tile = (start - group.start) / STEPS;
                 let [p_sums, slopes_sums] = [p_sums, slopes_sums].map(|sums| Shares { sums, tile });
                 let pairs = Pairs::new(slopes_room, keys);
-                slopes_block::<_, BLOCK>(
+                slopes_block::<_, BLOCK, true>(
                     s,
                     (scores, slopes),
                     (block, scale),
@@ -146,9 +147,11 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
 
 /// Numbers of a sequence that are found again in a second-level cache, for all heads.
 const NEAR: usize = 1 << 16;
+/// Numbers of a head so wide that a processor guesses the rest of a row in time.
+const WIDE: usize = 64;
 
 /// Asks for what lies behind some rows of `dim` numbers, where the next head's begin if they are not the last one's. They
-/// are far apart, so that a processor does not guess them.
+/// are far apart, so that a processor does not guess them if they are short.
 #[inline(always)]
 fn ask_for_next_head<const N: usize>(
     s: Avx512,
@@ -156,7 +159,7 @@ fn ask_for_next_head<const N: usize>(
     (rows, keys, dim): (Range<usize>, usize, usize),
 ) {
     for (start, stride) in starts {
-        if keys * stride > NEAR {
+        if dim < WIDE && keys * stride > NEAR {
             for row in rows.clone() {
                 for line in (0..dim).step_by(16) {
                     s.prefetch(start.wrapping_add(row * stride + dim + line));

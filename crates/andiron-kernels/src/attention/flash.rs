@@ -113,7 +113,7 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
             let k_panels = k_panels.add(first * dim_words);
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_panel, dim_words), scores);
 
-            let factors = softmax_block::<S, NR>(s, scores, (block, scale), lse, |j, [even, odd]| {
+            let factors = softmax_block::<S, NR, false>(s, scores, (block, scale), lse, |j, [even, odd]| {
                 scores::store(s, scores.add(j * NR), even);
                 scores::store(s, scores.add((j + 1) * NR), odd);
             });
@@ -179,7 +179,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
             let both = (scores, slopes.cast_const());
-            slopes_block::<S, NR>(
+            slopes_block::<S, NR, false>(
                 s,
                 both,
                 (block, scale),

@@ -2,7 +2,7 @@
 
 use super::bias::{self, Sums};
 use super::view::{Block, Sight};
-use crate::simd::{Simd, exp};
+use crate::simd::{Simd, exp, exp2_for_bf16};
 
 /// The most queries of a block.
 pub(super) const MAX_BLOCK: usize = 32;
@@ -46,6 +46,18 @@ pub(super) unsafe fn store<S: Simd>(s: S, to: *mut f32, [low, high]: Row<S>) {
     }
 }
 
+/// What exponentials are powers of, as the logarithm that exponents are to be multiplied with.
+const fn base(rounded: bool) -> f32 {
+    if rounded { std::f32::consts::LOG2_E } else { 1.0 }
+}
+
+/// The exponential of an `x` that was multiplied by [`base`] and is not above 0; one that will be `ROUNDED` to bf16 costs
+/// half as much.
+#[inline(always)]
+fn exponential<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
+    if ROUNDED { exp2_for_bf16(s, x) } else { exp(s, x) }
+}
+
 /// Turns the scores of a block of queries, `[keys, NR]`, which are multiplied by the scale before biases are added to them,
 /// into exponentials. Hands those of two keys to `take`, with the number of the first, which is even; where there is no
 /// second one, it has zeros. Writes the logarithms of the exponentials' sums behind `lse`, and returns what the exponentials
@@ -55,7 +67,7 @@ pub(super) unsafe fn store<S: Simd>(s: S, to: *mut f32, [low, high]: Row<S>) {
 /// `scores` is readable and writable for the keys that the block sees, rounded up to an even number, and `lse` writable for
 /// all queries.
 #[inline(always)]
-pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
+pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool>(
     s: S,
     scores: *mut f32,
     (block, scale): (Block, f32),
@@ -93,11 +105,14 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize>(
             let is_finite = s.at_least(max[H], s.splat(f32::MIN));
             s.sub(zero, s.select(is_finite, max[H], zero))
         });
-        for (keys, scale) in [(0..free.start.min(keys), one), (free.clone(), scale), (free.end..keys, one)] {
+        let base = s.splat(base(ROUNDED));
+        let (base_below, scale) = (row!(H => s.mul(below[H], base)), s.mul(scale, base));
+        for (keys, scale) in [(0..free.start.min(keys), base), (free.clone(), scale), (free.end..keys, base)]
+        {
             for j in keys.step_by(2) {
                 let (even, odd) = (load(s, scores.add(j * NR)), load(s, scores.add((j + 1) * NR)));
-                let even = row!(H => exp(s, s.fma(even[H], scale, below[H])));
-                let odd = row!(H => exp(s, s.fma(odd[H], scale, below[H])));
+                let even = row!(H => exponential::<S, ROUNDED>(s, s.fma(even[H], scale, base_below[H])));
+                let odd = row!(H => exponential::<S, ROUNDED>(s, s.fma(odd[H], scale, base_below[H])));
                 sum = row!(H => s.add(sum[H], s.add(even[H], odd[H])));
                 take(j, [even, odd]);
             }
@@ -166,7 +181,7 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 /// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries; `sums` were made for
 /// the block's head.
 #[inline(always)]
-pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
+pub(super) unsafe fn slopes_block<S: Simd, const NR: usize, const ROUNDED: bool>(
     s: S,
     (scores, slopes): (*mut f32, *const f32),
     (block, scale): (Block, f32),
@@ -181,7 +196,7 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
         // SAFETY: the query exists.
         let lse = unsafe { *lse.add(block.start + i) };
         // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
-        *offset = if lse == f32::NEG_INFINITY { lse } else { -lse };
+        *offset = if lse == f32::NEG_INFINITY { lse } else { -lse * base(ROUNDED) };
     }
     let offsets = [s.load(&offsets), s.load(&offsets[S::LANES..])];
     let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
@@ -191,14 +206,14 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize>(
     let mut mean = [s.splat(0.0); 2];
     // SAFETY: keys that are seen have room.
     unsafe {
-        let factor = biased::<S, NR>(s, scores, block, scale);
+        let factor = s.mul(biased::<S, NR>(s, scores, block, scale), s.splat(base(ROUNDED)));
         for j in 0..block.keys {
             let (row, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
             let mut row = row!(H => s.fma(row[H], factor, offsets[H]));
             if !seen_by_all.contains(&j) {
                 row = row!(H => mask(s, row[H], lanes[H], block.sight.behind(j)));
             }
-            let p = row!(H => exp(s, row[H]));
+            let p = row!(H => exponential::<S, ROUNDED>(s, row[H]));
             mean = row!(H => s.fma(p[H], slope[H], mean[H]));
             store(s, scores.add(j * NR), p);
             probability(j, p);

@@ -193,11 +193,14 @@ impl Forward {
                         }
                         if GATED {
                             let to = inner.row(lane, COLS / STEPS, j / 2 / STEPS, row).cast::<__m256i>();
-                            let words = half(s.mul(f.value(s, low), high));
+                            let words = half(s.mul(f.value::<_, true>(s, low), high));
                             _mm256_store_si256(to.add(j / SQUARE % 2), words);
                         } else {
                             let to = inner.row(lane, COLS / STEPS, j / STEPS, row);
-                            _mm512_store_si512(to, halves(f.value(s, low), f.value(s, high)));
+                            _mm512_store_si512(
+                                to,
+                                halves(f.value::<_, true>(s, low), f.value::<_, true>(s, high)),
+                            );
                         }
                     }
                 });
@@ -447,12 +450,12 @@ unsafe fn went_back<F: Function, const N: usize>(
         let pair = unsafe { unpacked(made[half % N]) };
         if N == 1 {
             let x = if half == 0 { pair.0 } else { pair.1 };
-            took[half] = f.value(s, x);
-            slopes[0][half] = f.slope(s, x, d);
+            took[half] = f.value::<_, true>(s, x);
+            slopes[0][half] = f.slope::<_, true>(s, x, d);
         } else {
-            let ((gate, up), value) = (pair, f.value(s, pair.0));
+            let ((gate, up), value) = (pair, f.value::<_, true>(s, pair.0));
             took[half] = s.mul(value, up);
-            slopes[0][half] = f.slope(s, gate, s.mul(up, d));
+            slopes[0][half] = f.slope::<_, true>(s, gate, s.mul(up, d));
             slopes[N - 1][half] = s.mul(value, d);
         }
     }

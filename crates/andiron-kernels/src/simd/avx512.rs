@@ -75,6 +75,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn inverse_for_bf16(self, x: __m512) -> __m512 {
+        // SAFETY: `self` proves that the instruction exists.
+        unsafe { _mm512_rcp14_ps(x) }
+    }
+
+    #[inline(always)]
     fn prefetch<T>(self, from: *const T) {
         // SAFETY: a hint, which any address may be given to.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }

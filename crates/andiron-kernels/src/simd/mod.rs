@@ -16,7 +16,7 @@ mod neon;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-pub(crate) use math::{exp, normal_cdf, plain_normal_cdf, sigmoid};
+pub(crate) use math::{exp, exp2_for_bf16, normal_cdf, plain_normal_cdf, sigmoid};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, Pair};
 
@@ -58,6 +58,11 @@ pub(crate) trait Simd: Copy {
     fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `1 / x` with a relative error of at most 2^-14, of an `x` whose inverse is no smaller than a normal number.
+    #[inline(always)]
+    fn inverse_for_bf16(self, x: Self::Vector) -> Self::Vector {
+        self.div(self.splat(1.0), x)
+    }
     /// The smaller of each pair; `b` where either is not a number.
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The larger of each pair; `b` where either is not a number.

@@ -12,10 +12,11 @@ mod turned;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::block::Strided;
-use super::pack::{Line, Parts, Scratch};
+use super::pack::{Parts, Scratch};
 use super::{Epilogue, MatRef};
 use crate::Cpu;
 use crate::parallel::{self, Shared};
@@ -417,7 +418,7 @@ impl Product {
         mut take: impl FnMut(usize, usize, &Sums, Range<usize>),
     ) {
         let &Self { depth, a, b, c, c_stride, bias, .. } = self;
-        let mut sums = [const { Sums([Line([0.0; 16]); SQUARE * SQUARE / 16]) }; 2];
+        let mut sums = [const { MaybeUninit::<Sums>::uninit() }; 2];
         // Which of them are those of the square before, and where that is.
         let (mut at, mut finished) = (0, None);
         let step = depth.div_ceil(depth.div_ceil(DEPTH));
@@ -434,14 +435,14 @@ impl Product {
                     let [first, second] = &mut sums;
                     let (before, next) = if at == 0 { (first, second) } else { (second, first) };
                     let is_last = tile + step >= depth;
-                    let to = if is_last { (next.0.as_mut_ptr().cast(), SQUARE) } else { (waiting, c_stride) };
-                    // SAFETY: all indices are within the operands.
+                    let to = if is_last { (next.as_mut_ptr().cast(), SQUARE) } else { (waiting, c_stride) };
+                    // SAFETY: all indices are within the operands; a square that is finished has been stored whole.
                     unsafe {
                         let factors = Factors { a: a.from(i, tile).pair(), b: b.from(j, tile), depth: steps };
                         factors.run(start, to, |step| {
                             if let Some((i, j)) = finished {
                                 let row = |step: usize| step * SQUARE / steps / 2 * 2;
-                                take(i, j, before, row(step)..row(step + 1));
+                                take(i, j, before.assume_init_ref(), row(step)..row(step + 1));
                             }
                         });
                     }
@@ -454,7 +455,8 @@ impl Product {
             }
         }
         if let Some((i, j)) = finished {
-            take(i, j, &sums[at], 0..SQUARE);
+            // SAFETY: as above.
+            take(i, j, unsafe { sums[at].assume_init_ref() }, 0..SQUARE);
         }
     }
 }
