@@ -251,6 +251,19 @@ fn pooling_sees_the_rows_own_columns_only() {
 }
 
 #[test]
+fn many_texts_of_all_lengths_are_embedded_in_their_order() {
+    let bundle = open("bert");
+    let texts: Vec<Vec<u32>> =
+        (0..1500).map(|n| (0..1 + n * 7 % 12).map(|at| 3 + (n + at) % 20).collect()).collect();
+    let vectors = bundle.embed(&texts);
+    assert_eq!(vectors.len(), texts.len());
+    for (text, vector) in texts.iter().zip(&vectors).step_by(97) {
+        assert_close("alone", &bundle.embed(&[text])[0], vector, VALUES);
+    }
+    assert!(bundle.embed::<Vec<u32>>(&[]).is_empty());
+}
+
+#[test]
 fn embeddings_follow_the_recipe_in_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     for pooling in [Pooling::Cls, Pooling::Mean, Pooling::Last, Pooling::Max] {

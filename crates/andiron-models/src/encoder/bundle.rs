@@ -1,5 +1,6 @@
 //! An encoder's model directory in the Hugging Face layout, opened or written as a whole.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use andiron_core::Rows;
@@ -15,6 +16,9 @@ use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
+
+/// Most tokens that are embedded together, padding included, unless one text is longer.
+const TOKENS_TOGETHER: usize = 1 << 13;
 
 /// An encoder with everything that its directory says, except the tokenizer.
 #[derive(Clone, Debug)]
@@ -148,14 +152,31 @@ impl EncoderBundle {
 
     /// One vector for each text, made as [`EncoderBundle::embedding`] says, or by the mean if it says nothing.
     ///
-    /// Texts are token ids with the special tokens that the model was trained with.
+    /// Texts are token ids with the special tokens that the model was trained with. Those of similar lengths are read
+    /// together, some thousand tokens at a time, so that any number of texts takes little memory and little padding.
     ///
     /// # Panics
     /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
     pub fn embed<R: AsRef<[u32]>>(&self, texts: &[R]) -> Vec<Vec<f32>> {
-        if texts.is_empty() {
-            return Vec::new();
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| Reverse(texts[text].as_ref().len()));
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut rest = &order[..];
+        while let Some(&longest) = rest.first() {
+            let rows = TOKENS_TOGETHER / texts[longest].as_ref().len().max(1);
+            let (group, others) = rest.split_at(rows.clamp(1, rest.len()));
+            rest = others;
+            let together: Vec<&[u32]> = group.iter().map(|&text| texts[text].as_ref()).collect();
+            group
+                .iter()
+                .zip(self.embed_together(&together))
+                .for_each(|(&text, vector)| vectors[text] = vector);
         }
+        vectors
+    }
+
+    /// [`embed`](Self::embed) of one batch.
+    fn embed_together(&self, texts: &[&[u32]]) -> Vec<Vec<f32>> {
         let (ids_bt, rows) = self.batch(texts);
         let mut cx = evaluation_over(rows, ids_bt.dims()[1]);
         let hidden_btd = self.precision.run(|| self.model.hidden(ids_bt, None, &mut cx));
