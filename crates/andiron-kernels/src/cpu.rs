@@ -82,7 +82,8 @@ pub enum Precision {
     F32,
     /// Factors are rounded to bf16 (8 bits of mantissa instead of 24), where that is of use: a product that is
     /// bound by memory, such as one with few rows, stays as it is. With weights stored in blocks of whole numbers,
-    /// few rows are rounded to whole numbers, too; see [`quant`](crate::quant).
+    /// few rows are rounded to whole numbers, too; see [`quant`](crate::quant). What lies between two products of tiles
+    /// and is a factor of the second, activations and the probabilities of attention, is computed to 11 bits.
     ///
     /// Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training",
     /// <https://arxiv.org/abs/1905.12322>.

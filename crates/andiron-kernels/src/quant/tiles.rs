@@ -30,9 +30,9 @@ const MANY: usize = 512;
 /// The machine has tiles of bf16. No size is 0, and lengths are those that [`super::matmul`] has looked at.
 pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
-    let depth = if w.format.block_len() > 1 { w.cols.next_multiple_of(UNIT) } else { w.cols };
+    let tiles = tiles(w);
     if m >= MANY {
-        let sizes = [m, depth.div_ceil(STEPS), w.rows];
+        let sizes = [m, tiles, w.rows];
         let epilogue = Epilogue { bias, accumulate: false };
         // SAFETY: the rows exist, and there is room for them.
         return unsafe {
@@ -41,11 +41,11 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
             in_parts(cpu, sizes, (pack_x, pack_w), epilogue, y)
         };
     }
-    let mut scratch = Scratch::take(room(m, depth));
+    let mut scratch = Scratch::take(room(m, tiles * STEPS));
     let start = scratch.pointer().cast();
     // SAFETY: there is room, and `x` has the rows.
     unsafe { pack::<false>(cpu, (x, 0..m), w, start) };
-    let columns = Operand { start, tiles: depth.div_ceil(STEPS) };
+    let columns = Operand { start, tiles };
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let to = Columns { to: y.as_mut_ptr(), stride: w.rows, bias };
     let product = Turned { columns, count: m, to };
@@ -58,6 +58,12 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
             multiply(w, rows, &product);
         }
     });
+}
+
+/// Tiles that a row becomes: blocks are expanded in whole units.
+fn tiles(w: QuantRef) -> usize {
+    let multiple = if w.format.block_len() > 1 { UNIT } else { STEPS };
+    w.cols.next_multiple_of(multiple) / STEPS
 }
 
 /// Packs rows of `x` in the order in which `w` has its numbers, as rows of a left operand if `LANES`, else as columns of a
@@ -78,7 +84,7 @@ unsafe fn pack<const LANES: bool>(cpu: Cpu, (x, rows): (&[f32], Range<usize>), w
 
 /// Tiles that several threads write, each its own.
 struct To(*mut u32);
-// SAFETY: see above.
+// SAFETY: threads write disjoint tiles.
 unsafe impl Sync for To {}
 
 /// Packs some rows of weights as columns of a right operand.
@@ -86,8 +92,7 @@ unsafe impl Sync for To {}
 /// # Safety
 /// As for [`pack`].
 unsafe fn pack_weights(cpu: Cpu, w: QuantRef, rows: Range<usize>, to: *mut u32) {
-    let depth = if w.format.block_len() > 1 { w.cols.next_multiple_of(UNIT) } else { w.cols };
-    let tiles = depth.div_ceil(STEPS);
+    let tiles = tiles(w);
     let as_they_lie = w.format == Format::Bf16 && w.cols.is_multiple_of(STEPS);
     let groups = rows.len().next_multiple_of(SQUARE) / TILE;
     let to = To(to);
