@@ -10,6 +10,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod bias;
+mod blocks;
 mod decode;
 mod flash;
 mod plain;
@@ -20,6 +21,7 @@ use std::ops::Range;
 
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision, reduce};
+pub use blocks::{BlockAttention, BlockRow, forward_blocks};
 use view::{BackwardView, HeadView, Sight};
 
 /// Sizes of an attention.
@@ -152,11 +154,10 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
             unsafe {
                 let out = out.pointer(shape.out_start(batch, head));
                 let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
-                match how {
-                    _ if decode => decode::one_query(cpu.isa, view, out, lse),
-                    #[cfg(target_arch = "x86_64")]
-                    (Isa::Amx, Precision::Mixed) => amx::head_forward(view, out, lse),
-                    _ => flash::head_forward(how, view, out, lse),
+                if decode {
+                    decode::one_query(cpu.isa, &view.first_query(&[(view.k, view.v)]), out, lse);
+                } else {
+                    head_forward(how, view, out, lse);
                 }
             }
         }
@@ -390,6 +391,19 @@ impl Attention<'_> {
             sight: self.sight(0).behind(span.start),
             scale: self.scale,
             bias,
+        }
+    }
+}
+
+/// # Safety
+/// The view, `out` and `lse` are readable and writable as the sizes say.
+unsafe fn head_forward(how: (Isa, Precision), view: HeadView, out: *mut f32, lse: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match how {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Amx, Precision::Mixed) => amx::head_forward(view, out, lse),
+            _ => flash::head_forward(how, view, out, lse),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::decode::QueryView;
+
 /// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
 /// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
 #[derive(Clone, Copy)]
@@ -28,6 +30,20 @@ impl HeadView {
     #[inline(always)]
     pub(super) fn seen_by(&self, i: usize) -> Range<usize> {
         self.sight.later(i).among(self.keys)
+    }
+
+    /// The first query and the keys that it sees, which are one block.
+    pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a> {
+        QueryView {
+            q: self.q,
+            blocks: block,
+            block_len: usize::MAX,
+            kv_stride: self.kv_stride,
+            seen: self.seen_by(0),
+            dim: self.dim,
+            scale: self.scale,
+            bias: self.bias,
+        }
     }
 
     /// What is added to the score of query `i` and key `j`.
@@ -68,7 +84,7 @@ impl Sight {
 
     /// That of the query that is `by` queries later.
     #[inline(always)]
-    fn later(self, by: usize) -> Self {
+    pub(super) fn later(self, by: usize) -> Self {
         Self { begin: self.begin + by as isize, end: self.end + by as isize }
     }
 
