@@ -68,10 +68,17 @@ impl Scoring {
 /// # Panics
 /// If the shapes do not fit.
 pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
-    let (t, s) = (q_bthk.dims()[1], past.len);
+    let (keys_bshk, values_bshk) = match past {
+        Past::Whole { keys_bshk, values_bshk } => (keys_bshk, values_bshk),
+        Past::Blocks(blocks) => {
+            assert!(scoring.sight.causal, "who continues a sequence does not see what is to come");
+            let Scoring { scale, sight, bias_hr, .. } = scoring;
+            return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, sight.reach));
+        }
+    };
+    let (t, s) = (q_bthk.dims()[1], keys_bshk.dims()[1]);
     if !cx.drops(scoring.dropout) {
         let options = scoring.options(s, cx.rows().cloned());
-        let (keys_bshk, values_bshk) = (past.keys_bshk, past.values_bshk);
         return match scoring.bias_hr {
             Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
             None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
@@ -89,7 +96,7 @@ pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<
         (Some(mask), Some(bias)) => Some(mask + bias),
         (mask, bias) => mask.or(bias),
     };
-    mix(q_bthk, past, added, (scoring.scale, scoring.dropout), cx)
+    mix(q_bthk, (keys_bshk, values_bshk), added, (scoring.scale, scoring.dropout), cx)
 }
 
 /// [`attend`] of new positions whose queries, keys and values lie side by side, as one projection makes them.
@@ -133,36 +140,33 @@ pub fn attend_memory(
     (scale, dropout): (f32, f32),
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
-    let past = memory.layer(layer);
+    let (keys_bshk, values_bshk) = memory.layer(layer);
+    let s = keys_bshk.dims()[1];
     if !cx.drops(dropout) {
-        let options = Scoring::new(scale, Sight::ALL).options(past.len, memory.rows().cloned());
-        return ops::attention(q_bthk, past.keys_bshk, past.values_bshk, options);
+        let options = Scoring::new(scale, Sight::ALL).options(s, memory.rows().cloned());
+        return ops::attention(q_bthk, keys_bshk, values_bshk, options);
     }
-    let mask = memory.rows().map(|rows| Forward::mask_over(rows, past.len, &q_bthk.device()));
-    mix(q_bthk, past, mask, (scale, dropout), cx)
+    let mask = memory.rows().map(|rows| Forward::mask_over(rows, s, &q_bthk.device()));
+    mix(q_bthk, (keys_bshk, values_bshk), mask, (scale, dropout), cx)
 }
 
 /// `dropout(softmax(q · kᵀ · scale + added)) · v`.
 fn mix(
     q_bthk: Tensor<4>,
-    past: Past,
+    (keys_bshk, values_bshk): (Tensor<4>, Tensor<4>),
     added: Option<Tensor<4>>,
     (scale, dropout): (f32, f32),
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
     let h = q_bthk.dims()[2];
-    let [k_bhsk, v_bhsk] = [past.keys_bshk, past.values_bshk].map(|x_bshk| {
-        let [b, capacity, key_h, k] = x_bshk.dims();
-        let filled = match past.len < capacity {
-            true => x_bshk.slice([0..b, 0..past.len, 0..key_h, 0..k]),
-            false => x_bshk,
-        };
-        let x_bhsk = filled.swap_dims(1, 2);
+    let [k_bhsk, v_bhsk] = [keys_bshk, values_bshk].map(|x_bshk| {
+        let [b, s, key_h, k] = x_bshk.dims();
+        let x_bhsk = x_bshk.swap_dims(1, 2);
         match h / key_h {
             1 => x_bhsk,
             group => {
                 let shared: Tensor<5> = x_bhsk.unsqueeze_dim(2);
-                shared.expand([b, key_h, group, past.len, k]).reshape([b, h, past.len, k])
+                shared.expand([b, key_h, group, s, k]).reshape([b, h, s, k])
             }
         }
     });

@@ -1,10 +1,13 @@
 //! What a forward pass is told beside its input: the past, who sees whom, and where randomness comes from.
 
+use std::ops::Range;
+
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::attention::Sight;
-use crate::{KvCache, Rows, cache::Past, ops};
+use crate::cache::{Past, columns_of};
+use crate::{KvCache, Rows, ops};
 
 /// The context of one forward pass.
 ///
@@ -41,14 +44,19 @@ impl<'a> Forward<'a> {
         Self { dropout: Some(seed), ..Self::default() }
     }
 
-    /// Sequences that continue what `cache` holds.
+    /// Sequences that continue what the rows of `cache` hold.
     pub fn cached(cache: &'a mut KvCache) -> Self {
-        Self { rows: cache.rows().cloned(), cache: Some(cache), ..Self::default() }
+        Self { cache: Some(cache), ..Self::default() }
     }
 
     /// The same pass over rows of different lengths: padding is seen by nobody, and positions count from each row's
-    /// first own column. With a cache the rows are the cache's: see [`KvCache::over`].
+    /// first own column. Over a cache the rows begin in column 0, where each goes on with its own sequence.
+    ///
+    /// # Panics
+    /// If a row over a cache has padding before it.
     pub fn over(self, rows: Rows) -> Self {
+        let padded = rows.spans().iter().any(|span| span.start > 0);
+        assert!(self.cache.is_none() || !padded, "rows over a cache begin in the first column");
         Self { rows: Some(rows), ..self }
     }
 
@@ -57,20 +65,55 @@ impl<'a> Forward<'a> {
         self.rows.as_ref()
     }
 
-    /// Column of the first new token: how many the cache holds.
+    /// How many positions the longest row of the cache holds.
     pub fn start(&self) -> usize {
         self.cache.as_ref().map_or(0, |cache| cache.len())
     }
 
-    /// Position in its own row of each of `columns` new tokens; 0 for padding. One list if all rows agree.
-    pub fn positions(&self, columns: usize) -> Vec<Vec<usize>> {
-        let new = self.start()..self.start() + columns;
-        match &self.rows {
-            Some(rows) => {
-                let of = |start: usize| new.clone().map(|column| column.saturating_sub(start)).collect();
-                rows.spans().iter().map(|span| of(span.start)).collect()
+    /// One more than the last position of any row.
+    pub fn end(&self, columns: usize) -> usize {
+        match &self.cache {
+            Some(cache) if !cache.is_empty() => {
+                let ends = cache.lens().enumerate();
+                ends.map(|(row, len)| len + columns_of(self.rows(), row, columns)).max().unwrap_or(0)
             }
-            None => vec![new.collect()],
+            // Padding before a row takes no position.
+            _ => {
+                let spans = self.rows().into_iter().flat_map(Rows::spans);
+                columns.saturating_sub(spans.map(|span| span.start).min().unwrap_or(0))
+            }
+        }
+    }
+
+    /// Whether the columns stand at the same positions in all rows.
+    pub(crate) fn rows_agree(&self) -> bool {
+        match &self.cache {
+            Some(cache) => self.rows.is_none() && cache.lens().all(|len| len == cache.len()),
+            None => self.rows().into_iter().flat_map(Rows::spans).all(|span| span.start == 0),
+        }
+    }
+
+    /// Position in its own row of each of `columns` new tokens; padding stands where the nearest token of its row does. One
+    /// list if all rows agree.
+    pub fn positions(&self, columns: usize) -> Vec<Vec<usize>> {
+        let start = self.start();
+        match (&self.cache, &self.rows) {
+            _ if self.rows_agree() => vec![(start..start + columns).collect()],
+            (Some(cache), rows) if !cache.is_empty() => {
+                let of = |(row, len): (usize, usize)| {
+                    let last = (len + columns_of(rows.as_ref(), row, columns)).saturating_sub(1);
+                    (len..len + columns).map(|position| position.min(last)).collect()
+                };
+                cache.lens().enumerate().map(of).collect()
+            }
+            (_, Some(rows)) => {
+                let of = |span: &Range<usize>| {
+                    let last = span.len().min(columns).saturating_sub(1);
+                    (0..columns).map(|column| column.saturating_sub(span.start).min(last)).collect()
+                };
+                rows.spans().iter().map(of).collect()
+            }
+            (_, None) => vec![(0..columns).collect()],
         }
     }
 
@@ -112,18 +155,15 @@ impl<'a> Forward<'a> {
     /// `[batch, new positions, heads, head width]` each.
     pub fn past(&mut self, layer: usize, keys_bshk: Tensor<4>, values_bshk: Tensor<4>) -> Past {
         match self.cache.as_mut() {
-            Some(cache) => cache.append(layer, keys_bshk, values_bshk),
-            None => {
-                let len = keys_bshk.dims()[1];
-                Past { keys_bshk, values_bshk, len }
-            }
+            Some(cache) => cache.append(layer, (keys_bshk, values_bshk), self.rows.as_ref()),
+            None => Past::Whole { keys_bshk, values_bshk },
         }
     }
 
-    /// Records that all layers have computed `positions` new positions.
-    pub fn advance(&mut self, positions: usize) {
+    /// Records that all layers have computed so many columns of new positions.
+    pub fn advance(&mut self, columns: usize) {
         if let Some(cache) = self.cache.as_mut() {
-            cache.advance(positions);
+            cache.advance(columns, self.rows.as_ref());
         }
     }
 

@@ -56,12 +56,9 @@ impl Embedding {
     /// If the entries do not exist.
     pub fn positions(&self, columns: usize, offset: usize, cx: &Forward<'_>) -> Tensor<3> {
         let [n_entries, d_model] = self.weight.lazy_shape().dims();
-        // Padding before a row takes no position.
-        let padding =
-            cx.rows().and_then(|rows| rows.spans().iter().map(|span| span.start).min()).unwrap_or(0);
-        let end = (cx.start() + columns).saturating_sub(padding) + offset;
+        let end = cx.end(columns) + offset;
         assert!(end <= n_entries, "position entries up to {end} of {n_entries}");
-        if cx.rows().is_some() || QuantWeight::of(&self.weight).is_some() {
+        if !cx.rows_agree() || QuantWeight::of(&self.weight).is_some() {
             return self.forward(cx.position_ids(columns, offset, &self.weight.lazy_device()));
         }
         self.weight.val().slice([end - columns..end, 0..d_model]).unsqueeze()

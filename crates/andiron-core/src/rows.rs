@@ -24,6 +24,10 @@ impl Rows {
         Self { spans: paddings.into_iter().map(|padding| padding..usize::MAX).collect() }
     }
 
+    pub(crate) fn of(spans: Vec<Range<usize>>) -> Self {
+        Self { spans }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -67,11 +71,22 @@ impl Rows {
         }
         TensorData::new(mask, [self.len(), 1, t, s])
     }
+}
 
-    /// Index of the last column that belongs to each row, `[rows]`, given how many columns there are.
-    pub fn last(&self, columns: usize, device: &Device) -> Tensor<1, Int> {
-        let last: Vec<i32> =
-            self.spans.iter().map(|span| span.end.min(columns).saturating_sub(1) as i32).collect();
-        Tensor::from_data(TensorData::new(last, [self.len()]), device)
-    }
+/// One column of each row.
+///
+/// # Shape
+/// `x_btd`: `[rows, columns, d]` → `[rows, d]`.
+///
+/// # Panics
+/// If there is not one column for each row, or it does not exist.
+pub fn pick(x_btd: Tensor<3>, columns: impl IntoIterator<Item = usize>) -> Tensor<2> {
+    let [b, t, d] = x_btd.dims();
+    let flat = columns.into_iter().enumerate().map(|(row, column)| {
+        assert!(column < t, "row {row} has no column {column}");
+        (row * t + column) as i32
+    });
+    let at = TensorData::new(flat.collect(), [b]);
+    let at: Tensor<1, Int> = Tensor::from_data(at, &x_btd.device());
+    x_btd.reshape([b * t, d]).select(0, at)
 }

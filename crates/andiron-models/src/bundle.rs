@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
+use andiron_core::rows::pick;
 use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
@@ -201,10 +202,10 @@ impl DecoderBundle {
     }
 
     /// Hidden states and logits in the bundle's precision.
-    fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, cache: &mut KvCache) -> Vec<f32> {
+    fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, mut cx: Forward<'_>) -> Vec<f32> {
         self.precision.run(|| {
-            let hidden_btd = self.model.hidden(ids_bt, &mut Forward::cached(cache));
-            floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
+            let hidden_btd = self.model.hidden(ids_bt, &mut cx);
+            floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
         })
     }
 
@@ -235,7 +236,7 @@ impl NextToken for DecoderBundle {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        self.logits(one_row(ids, &self.device), wanted, cache)
+        self.logits(one_row(ids, &self.device), wanted, Forward::cached(cache))
     }
 
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
@@ -260,12 +261,15 @@ pub(crate) fn one_column(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     one_row(ids, device).reshape([ids.len(), 1])
 }
 
-/// The hidden states whose logits are wanted.
-pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits) -> Tensor<3> {
+/// The hidden states whose logits are wanted; the last ones are those of each row's last own column.
+pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward<'_>) -> Tensor<3> {
     let [b, t, d] = hidden_btd.dims();
-    match wanted {
-        Logits::Last => hidden_btd.slice([0..b, t - 1..t, 0..d]),
-        Logits::All => hidden_btd,
+    match (wanted, cx.rows()) {
+        (Logits::Last, None) => hidden_btd.slice([0..b, t - 1..t, 0..d]),
+        (Logits::Last, Some(rows)) => {
+            pick(hidden_btd, rows.spans().iter().map(|span| span.end.min(t) - 1)).unsqueeze_dim(1)
+        }
+        (Logits::All, _) => hidden_btd,
     }
 }
 
@@ -286,14 +290,15 @@ impl Batched for DecoderBundle {
     }
 
     fn begin_batch(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
-        let (ids_bt, mut cache) = pad_left(prompts, self.begin(), &self.device);
-        let logits = self.logits(ids_bt, Logits::Last, &mut cache);
+        let mut cache = self.begin();
+        let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
+        let logits = self.logits(ids_bt, Logits::Last, cx);
         (cache, logits)
     }
 
     fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        self.logits(one_column(ids, &self.device), Logits::Last, cache)
+        self.logits(one_column(ids, &self.device), Logits::Last, Forward::cached(cache))
     }
 }
 
@@ -319,26 +324,25 @@ pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Re
         .try_for_each(|weights| open(&weights).map_err(|source| SaveError::Io { path: weights, source }))
 }
 
-/// Prompts of different lengths as one batch `[prompts, longest]` that ends in one column, and `cache` told so.
+/// Sequences of different lengths as one batch `[sequences, longest]`, each to be continued over its row of `cache`.
 ///
 /// # Panics
-/// If there is no prompt, or one is empty.
-pub(crate) fn pad_left(prompts: &[&[u32]], cache: KvCache, device: &Device) -> (Tensor<2, Int>, KvCache) {
-    assert!(prompts.iter().all(|ids| !ids.is_empty()), "a sequence is continued from at least one id");
-    let columns = prompts.iter().map(|ids| ids.len()).max().expect("a batch has at least one prompt");
-    let mut flat = Vec::with_capacity(prompts.len() * columns);
-    for ids in prompts {
-        // Nobody sees what stands there; every vocabulary has the id 0.
-        flat.extend(std::iter::repeat_n(0, columns - ids.len()));
-        flat.extend(ids.iter().map(|&id| id as i32));
-    }
-    let ids_bt = Tensor::from_data(TensorData::new(flat, [prompts.len(), columns]), device);
+/// If there is none, or one is empty.
+pub(crate) fn batch_over<'a>(
+    sequences: &[&[u32]],
+    cache: &'a mut KvCache,
+    device: &Device,
+) -> (Tensor<2, Int>, Forward<'a>) {
+    assert!(sequences.iter().all(|ids| !ids.is_empty()), "a sequence is continued from at least one id");
+    // Nobody sees what stands behind a sequence; every vocabulary has the id 0.
+    let (ids_bt, rows) = pad_right(sequences, 0, device);
+    let columns = ids_bt.dims()[1];
     // Without padding every column counts, which is the faster case.
-    let cache = match prompts.iter().all(|ids| ids.len() == columns) {
-        true => cache,
-        false => cache.over(Rows::padded_left(prompts.iter().map(|ids| columns - ids.len()))),
+    let cx = match rows.spans().iter().any(|span| span.len() < columns) {
+        true => Forward::cached(cache).over(rows),
+        false => Forward::cached(cache),
     };
-    (ids_bt, cache)
+    (ids_bt, cx)
 }
 
 /// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.

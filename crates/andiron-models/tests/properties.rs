@@ -4,7 +4,7 @@
 
 mod common;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{
@@ -12,7 +12,6 @@ use andiron_models::generate::{
     Token, WhenFull, generate_batch,
 };
 use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
-use burn::tensor::Tensor;
 use common::{assert_close, device, floats, ids};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -133,21 +132,63 @@ proptest! {
         let mut padded = vec![filling; 12 - a.len()];
         padded.extend(&a);
         let rows = Rows::padded_left([12 - a.len(), 0]);
-        // At once, and in two pieces over a cache.
-        let both = [padded, b.clone()];
-        let at_once = bundle.model.hidden(ids(&both, &device()), &mut Forward::evaluation().over(rows.clone()));
-        let mut cache = bundle.begin().over(rows);
-        let pieces = [0..5, 5..12].map(|columns| {
-            let piece: Vec<Vec<u32>> = both.iter().map(|row| row[columns.clone()].to_vec()).collect();
-            bundle.model.hidden(ids(&piece, &device()), &mut Forward::cached(&mut cache))
-        });
+        let hidden_btd =
+            bundle.model.hidden(ids(&[padded, b.clone()], &device()), &mut Forward::evaluation().over(rows));
+        let logits = floats(bundle.model.logits(hidden_btd));
+        let (first, second) = logits.split_at(12 * VOCABULARY);
         let alone = [&a, &b].map(|row| whole(&bundle, std::slice::from_ref(row)));
-        for hidden_btd in [at_once, Tensor::cat(pieces.to_vec(), 1)] {
-            let logits = floats(bundle.model.logits(hidden_btd));
-            let (first, second) = logits.split_at(12 * VOCABULARY);
-            assert_close("padded row", &first[(12 - a.len()) * VOCABULARY..], &alone[0], TOLERANCE);
-            assert_close("whole row", second, &alone[1], TOLERANCE);
+        assert_close("padded row", &first[(12 - a.len()) * VOCABULARY..], &alone[0], TOLERANCE);
+        assert_close("whole row", second, &alone[1], TOLERANCE);
+    }
+
+    /// Two sequences begin in caches of their own and go on together, by different numbers of ids at a time; the first
+    /// one is continued in two ways at last.
+    #[test]
+    fn rows_of_a_cache_go_on_from_where_they_are(
+        which in 0..N_CONFIGS,
+        begun in (sequence(1..8), sequence(1..8)),
+        more in (sequence(1..8), sequence(1..8)),
+        last in (0..VOCABULARY as u32, 0..VOCABULARY as u32),
+    ) {
+        let bundle = bundle(which);
+        let begin = |ids: &[u32]| {
+            let mut cache = bundle.begin();
+            bundle.extend(&mut cache, ids, Logits::Last);
+            cache
+        };
+        let caches = [begin(&begun.0), begin(&begun.1)];
+        let [first, _] = caches.clone();
+        let mut cache = KvCache::join(caches);
+        let lens = [more.0.len(), more.1.len()];
+        let columns = lens[0].max(lens[1]);
+        let padded = [&more.0, &more.1].map(|ids| {
+            ids.iter().copied().chain(std::iter::repeat(1)).take(columns).collect::<Vec<_>>()
+        });
+        let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));
+        let hidden_btd = bundle.model.hidden(ids(&padded, &device()), &mut cx);
+        let together = floats(bundle.model.logits(hidden_btd));
+        let held = [&begun.0, &begun.1].map(Vec::len);
+        prop_assert_eq!(cache.lens().collect::<Vec<_>>(), [held[0] + lens[0], held[1] + lens[1]]);
+        let texts = [[begun.0.as_slice(), &more.0].concat(), [begun.1.as_slice(), &more.1].concat()];
+        for row in 0..2 {
+            let ours = &together[row * columns * VOCABULARY..][..lens[row] * VOCABULARY];
+            let alone = whole(&bundle, std::slice::from_ref(&texts[row]));
+            assert_close("row", ours, &alone[held[row] * VOCABULARY..], TOLERANCE);
         }
+        cache.select(&[1, 0, 0]);
+        let column = [[last.0], [last.0], [last.1]].map(|id| id.to_vec());
+        let hidden_btd = bundle.model.hidden(ids(&column, &device()), &mut Forward::cached(&mut cache));
+        let together = floats(bundle.model.logits(hidden_btd));
+        let texts = [(1, last.0), (0, last.0), (0, last.1)].map(|(row, id)| [texts[row].as_slice(), &[id]].concat());
+        for (ours, text) in together.chunks_exact(VOCABULARY).zip(&texts) {
+            let alone = whole(&bundle, std::slice::from_ref(text));
+            assert_close("continued", ours, &alone[(text.len() - 1) * VOCABULARY..], TOLERANCE);
+        }
+        // What was done with the rows together is nothing to the copy that was taken before.
+        let mut alone = first;
+        let logits = bundle.extend(&mut alone, &more.0, Logits::All);
+        let whole = whole(&bundle, &[[begun.0.as_slice(), &more.0].concat()]);
+        assert_close("copy", &logits, &whole[held[0] * VOCABULARY..], TOLERANCE);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! tensors' memory to `andiron-kernels`. Gradients are written by hand, once for all backends, in `autodiff`.
 
 mod autodiff;
+mod blocks;
 mod composed;
 mod distances;
 // Without a backend there is nothing to dispatch to, and the generated methods leave their arguments unused.
@@ -22,6 +23,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 pub use andiron_kernels::rotary::Turn;
+pub(crate) use blocks::attention_blocks;
 pub use fused::FusedOps;
 pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
 pub use norms::*;

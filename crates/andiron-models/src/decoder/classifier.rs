@@ -7,10 +7,11 @@ use std::path::Path;
 
 use andiron_core::linear::LinearConfig;
 use andiron_core::ops::WeightLayout;
+use andiron_core::rows::pick;
 use andiron_core::{Forward, Linear};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
 use crate::RunPrecision;
@@ -158,13 +159,8 @@ impl DecoderClassifier {
     /// # Panics
     /// If there is not one column for each text, or the texts are longer than the model reads.
     pub fn classify(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
-        let [b, t] = ids_bt.dims();
-        assert!(last.len() == b && last.iter().all(|&column| column < t), "one column for each text");
-        let at: Vec<i32> = last.iter().enumerate().map(|(row, column)| (row * t + column) as i32).collect();
-        let at: Tensor<1, Int> = Tensor::from_data(TensorData::new(at, [b]), &ids_bt.device());
         let hidden_btd = self.inline_.hidden(ids_bt, cx);
-        let d = hidden_btd.dims()[2];
-        self.score.forward(hidden_btd.reshape([b * t, d]).select(0, at))
+        self.score.forward(pick(hidden_btd, last.iter().copied()))
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use andiron_core::Rows;
-use burn::tensor::{Int, Tensor, TensorData};
+use andiron_core::rows::pick;
+use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Map, Value as Json, json};
@@ -70,15 +71,9 @@ impl Pooling {
         assert_eq!(rows.len(), b, "one row of the batch for each of the rows");
         let spans = || rows.spans().iter().map(|span| span.start..span.end.min(t));
         assert!(spans().all(|span| !span.is_empty()), "a text without tokens has no embedding");
-        let pick = |columns: Vec<usize>| {
-            let flat: Vec<i32> =
-                columns.iter().enumerate().map(|(row, column)| (row * t + column) as i32).collect();
-            let at: Tensor<1, Int> = Tensor::from_data(TensorData::new(flat, [b]), &device);
-            hidden_btd.clone().reshape([b * t, d]).select(0, at)
-        };
         match self {
-            Self::Cls => pick(spans().map(|span| span.start).collect()),
-            Self::Last => pick(spans().map(|span| span.end - 1).collect()),
+            Self::Cls => pick(hidden_btd, spans().map(|span| span.start)),
+            Self::Last => pick(hidden_btd, spans().map(|span| span.end - 1)),
             Self::Mean => {
                 let weights_bt1: Tensor<3> = rows.weights(t, &device).unsqueeze_dim(2);
                 let counts: Vec<f32> = spans().map(|span| span.len() as f32).collect();

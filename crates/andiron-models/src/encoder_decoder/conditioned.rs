@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::{Seq2SeqBundle, Seq2SeqGeneration, Seq2SeqModel};
 use crate::RunPrecision;
-use crate::bundle::{floats, one_column, one_row, pad_left, wanted_columns};
+use crate::bundle::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
 use crate::generate::{Batched, Logits, NextToken};
 
@@ -84,11 +84,11 @@ impl Conditioned {
         ids_bt: Tensor<2, Int>,
         memory: &Memory,
         wanted: Logits,
-        cache: &mut KvCache,
+        mut cx: Forward<'_>,
     ) -> Vec<f32> {
         self.precision.run(|| {
-            let hidden_btd = self.model.hidden(ids_bt, memory, &mut Forward::cached(cache));
-            floats(self.model.logits(wanted_columns(hidden_btd, wanted)))
+            let hidden_btd = self.model.hidden(ids_bt, memory, &mut cx);
+            floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
         })
     }
 
@@ -114,7 +114,8 @@ impl NextToken for Conditioned {
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        let mut logits = self.logits(one_row(ids, &self.device), &self.memory, wanted, cache);
+        let cx = Forward::cached(cache);
+        let mut logits = self.logits(one_row(ids, &self.device), &self.memory, wanted, cx);
         if let Some(rules) = &self.rules {
             let rows = logits.len() / self.vocab_size;
             // A row predicts the id after the one it belongs to.
@@ -145,9 +146,10 @@ impl Batched for Conditioned {
     }
 
     fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
-        let (ids_bt, mut cache) = pad_left(prompts, self.model.new_cache(), &self.device);
+        let mut cache = self.model.new_cache();
+        let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
         let memory = self.memory_of(prompts.len());
-        let logits = self.logits(ids_bt, &memory, Logits::Last, &mut cache);
+        let logits = self.logits(ids_bt, &memory, Logits::Last, cx);
         ((cache, memory), logits)
     }
 
@@ -156,7 +158,7 @@ impl Batched for Conditioned {
         if memory.len() != rows.len() {
             *memory = self.memory_of(rows.len());
         }
-        self.logits(one_column(ids, &self.device), memory, Logits::Last, cache)
+        self.logits(one_column(ids, &self.device), memory, Logits::Last, Forward::cached(cache))
     }
 
     fn rule_out(&self, len: usize, longest: usize, scores_v: &mut [f32]) {

@@ -291,7 +291,7 @@ impl PostNorm {
     }
 
     fn sinusoids(&self, columns: usize, d: usize, cx: &Forward<'_>, device: &Device) -> Tensor<3> {
-        let (end, known) = (cx.start() + columns, self.max_positions);
+        let (end, known) = (cx.end(columns), self.max_positions);
         assert!(end <= known, "positions up to {end} of {known}");
         let positions = cx.positions(columns);
         let shape = [positions.len(), columns, d];

@@ -4,6 +4,7 @@
 //! `kernels`, `norms` and `feed_forward` write the operations once over it; [`host_ops!`] makes a backend use them, and
 //! has their time counted.
 
+mod blocks;
 mod feed_forward;
 #[cfg(feature = "flex")]
 mod flex;
@@ -16,6 +17,8 @@ use std::borrow::Cow;
 
 use burn::backend::Backend;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+
+pub(super) use blocks::attention_blocks;
 
 /// A backend whose tensors are ordinary memory.
 trait HostTensors: Backend {
