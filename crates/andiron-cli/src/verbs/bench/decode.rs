@@ -1,8 +1,8 @@
-//! `andiron bench decode` and `prefill`: generation of one sequence.
+//! `andiron bench decode` and `prefill`: how fast prompts are continued, and read.
 
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
-use andiron_models::generate::{Logits, NextToken as _};
+use andiron_models::generate::{Batched as _, Logits, NextToken};
 use clap::Args;
 
 use super::{Figures, Measure, Subject, measure, median_ms, product_parameters};
@@ -10,9 +10,9 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
-/// Greedy decoding of one sequence
+/// Greedy decoding of one sequence, or of several together
 ///
-/// On a CPU the time of a token, in the middle sequence, is also given by kind of operation; `other` is the rest.
+/// On a CPU the time of a step, a token of each sequence, is also given by kind of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct DecodeBench {
     #[command(flatten)]
@@ -25,7 +25,10 @@ pub struct DecodeBench {
     /// Tokens to generate
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// Measured sequences
+    /// Sequences that are continued together
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Measured runs
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
@@ -49,7 +52,7 @@ pub struct PrefillBench {
 
 /// Random ids, as many as asked for if the model can hold them.
 fn prompt(bundle: &DecoderBundle, count: u32, room_for: u32) -> anyhow::Result<Vec<u32>> {
-    let (vocabulary, context) = (bundle.vocab_size() as u64, bundle.context_len());
+    let (vocabulary, context) = (NextToken::vocab_size(bundle) as u64, NextToken::context_len(bundle));
     let wanted = count as usize + room_for as usize;
     anyhow::ensure!(wanted <= context, "{wanted} tokens do not fit the model's context of {context}");
     let seed = Seed::new(2);
@@ -67,14 +70,23 @@ impl DecodeBench {
         let precision = self.run.checked(common)?;
         let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
+        let prompts = vec![prompt.as_slice(); self.batch as usize];
+        let rows: Vec<usize> = (0..prompts.len()).collect();
+        let likeliest = |logits: Vec<f32>| -> Vec<u32> {
+            logits.chunks_exact(NextToken::vocab_size(&bundle)).map(likeliest).collect()
+        };
         let [mut prefill, mut decode] = [const { Vec::<Measure>::new() }; 2];
-        // One sequence to warm up.
+        // One run to warm up.
         for number in 0..=self.steps {
-            let (mut state, mut id) = (bundle.begin(), 0);
-            let read = measure(|| id = likeliest(&bundle.extend(&mut state, &prompt, Logits::Last)));
+            let mut begun = None;
+            let read = measure(|| {
+                let (state, logits) = bundle.begin_batch(&prompts);
+                begun = Some((state, likeliest(logits)));
+            });
+            let (mut state, mut ids) = begun.expect("the prompts were read");
             let continued = measure(|| {
                 for _ in 0..self.tokens {
-                    id = likeliest(&bundle.extend(&mut state, &[id], Logits::Last));
+                    ids = likeliest(bundle.extend_batch(&mut state, &rows, &ids));
                 }
             });
             if number > 0 {
@@ -82,11 +94,12 @@ impl DecodeBench {
                 decode.push(continued);
             }
         }
-        let (tokens, decode_ms) = (f64::from(self.tokens), median_ms(decode.iter().map(|run| run.0)));
+        let (steps, decode_ms) = (f64::from(self.tokens), median_ms(decode.iter().map(|run| run.0)));
+        let tokens = steps * f64::from(self.batch);
         let mut figures = Figures::new();
         figures.number("tokens_per_s", tokens / decode_ms * 1e3);
         figures.number("prefill_ms", median_ms(prefill.iter().map(|run| run.0)));
-        figures.operations(decode, tokens);
+        figures.operations(decode, steps);
         figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
 }
