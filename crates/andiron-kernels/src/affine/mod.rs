@@ -49,7 +49,7 @@ pub fn backward(cpu: Cpu, x: &[f32], w: MatRef, dy: &[f32], grads: AffineGrads) 
     let by_tiles = cfg!(target_arch = "x86_64")
         && cpu.precision == Precision::Mixed
         && cpu.isa.available() == Isa::Amx
-        && rows > gemv::MAX_ROWS
+        && rows > gemv::GROUP
         && d_input > 0
         && (1..=MOST_GRADIENTS / rows).contains(&d_output);
     match by_tiles {

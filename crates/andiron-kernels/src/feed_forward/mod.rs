@@ -62,7 +62,7 @@ impl FeedForward<'_> {
         cfg!(target_arch = "x86_64")
             && cpu.precision == Precision::Mixed
             && cpu.isa.available() == Isa::Amx
-            && rows > gemv::MAX_ROWS
+            && !gemv::suits(cpu.precision, rows, self.up)
             && self.up.cols > 0
             && self.down.cols > 0
     }

@@ -94,7 +94,7 @@ fn exact(
         (Exact::of(MatRef::row_major(x, rows, d_input)), Exact::of(MatRef::row_major(dy, rows, d_output)));
     let (up, down) = (Exact::of(layer.up), Exact::of(layer.down));
     // The slope of some activations jumps, so that what goes into it must be rounded as the kernel does.
-    let rounds = precision == Precision::Mixed && rows > gemv::MAX_ROWS;
+    let rounds = precision == Precision::Mixed && !gemv::suits(precision, rows, layer.up);
     let factors = |of: &Exact| {
         let round = |x: f64| if rounds { f64::from(words::round(x as f32)) } else { x };
         Exact::from_fn(of.rows, of.cols, |i, j| round(of.at(i, j)))

@@ -1,12 +1,24 @@
 //! Products with few rows: each number of `b` is used a handful of times, so the time is that of reading it.
 
 use super::{Epilogue, MatRef};
-use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
+use crate::{Cpu, Precision};
 
-/// More rows than this are left to the blocked product.
-pub(crate) const MAX_ROWS: usize = 4;
+/// Rows whose sums stay in registers.
+pub(crate) const GROUP: usize = 4;
+
+/// Whether a product of so many rows is best made here: as many as read `b` faster than it could be packed. Where its columns
+/// are contiguous those are several groups, for which a few columns stay in the first-level cache; where its rows are, those
+/// of one.
+pub(crate) fn suits(precision: Precision, rows: usize, b: MatRef) -> bool {
+    let most = match precision {
+        _ if !along_depth(b) => GROUP,
+        Precision::F32 => 4 * GROUP,
+        Precision::Mixed => 2 * GROUP,
+    };
+    rows <= most && (b.col_stride == 1 || b.row_stride == 1)
+}
 /// Columns whose sums stay in the first-level cache while rows of `b` pass by.
 const STRIP: usize = 512;
 
@@ -22,7 +34,7 @@ struct Columns<'a> {
     count: usize,
 }
 
-/// `c = a b` with up to [`MAX_ROWS`] rows and contiguous rows or columns of `b`.
+/// `c = a b` where it [`suits`].
 pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let copied: Vec<f32>;
@@ -45,17 +57,9 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
             start: cols.start,
             count: cols.len(),
         };
-        let row = |i: usize| {
-            let i = i.min(m - 1);
-            // SAFETY: rows are disjoint, as are the ranges of columns; only the first `m` are used.
-            unsafe { c.range(i * n + cols.start..i * n + cols.end) }
-        };
-        match m {
-            1 => strip(cpu.isa, columns, &mut [row(0)]),
-            2 => strip(cpu.isa, columns, &mut [row(0), row(1)]),
-            3 => strip(cpu.isa, columns, &mut [row(0), row(1), row(2)]),
-            _ => strip(cpu.isa, columns, &mut [row(0), row(1), row(2), row(3)]),
-        }
+        // SAFETY: rows are disjoint, as are the ranges of columns.
+        let row = |i: usize| unsafe { c.range(i * n + cols.start..i * n + cols.end) };
+        strip(cpu.isa, columns, &mut (0..m).map(row).collect::<Vec<_>>());
     });
 }
 
@@ -103,55 +107,65 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
     for row in c.iter_mut() {
         begin(&columns, row);
     }
-    match (c, along_depth(columns.b)) {
-        ([p], true) => dots::<S, 1>(s, &columns, [p]),
-        ([p, q], true) => dots::<S, 2>(s, &columns, [p, q]),
-        ([p, q, r], true) => dots::<S, 3>(s, &columns, [p, q, r]),
-        ([p, q, r, t], true) => dots::<S, 4>(s, &columns, [p, q, r, t]),
-        ([p], false) => sums::<S, 1>(s, &columns, [p]),
-        ([p, q], false) => sums::<S, 2>(s, &columns, [p, q]),
-        ([p, q, r], false) => sums::<S, 3>(s, &columns, [p, q, r]),
-        ([p, q, r, t], false) => sums::<S, 4>(s, &columns, [p, q, r, t]),
-        _ => unreachable!("few_rows passes one to four rows"),
+    if along_depth(columns.b) {
+        // The sums, a vector of each column, and one of a row.
+        if (GROUP + 1) * 4 < S::REGISTERS {
+            dots::<S, 4>(s, &columns, c);
+        } else {
+            dots::<S, 2>(s, &columns, c);
+        }
+        return;
+    }
+    match c {
+        [p] => sums::<S, 1>(s, &columns, [p]),
+        [p, q] => sums::<S, 2>(s, &columns, [p, q]),
+        [p, q, r] => sums::<S, 3>(s, &columns, [p, q, r]),
+        [p, q, r, t] => sums::<S, 4>(s, &columns, [p, q, r, t]),
+        _ => unreachable!("so few rows are passed where those of `b` are contiguous"),
     }
 }
 
-/// Columns of `b` are contiguous: a few dot products with each row at a time.
+/// Columns of `b` are contiguous: dot products of a few with each row.
 #[inline(always)]
-fn dots<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
-    // The sums, a vector of each column, and one of a row.
-    if (M + 1) * 4 < S::REGISTERS {
-        dots_of::<S, M, 4>(s, columns, c);
-    } else {
-        dots_of::<S, M, 2>(s, columns, c);
-    }
-}
-
-#[inline(always)]
-fn dots_of<S: Simd, const M: usize, const N: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
+fn dots<S: Simd, const N: usize>(s: S, columns: &Columns, c: &mut [&mut [f32]]) {
     let mut j = 0;
-    let mut c = c;
     while j + N <= columns.count {
-        some_dots::<S, M, N>(s, columns, &mut c, j);
+        dots_with::<S, N>(s, columns, c, j);
         j += N;
     }
     while j < columns.count {
-        some_dots::<S, M, 1>(s, columns, &mut c, j);
+        dots_with::<S, 1>(s, columns, c, j);
         j += 1;
     }
 }
 
+/// `N` columns with every row; after the first rows they are in the first-level cache.
+#[inline(always)]
+fn dots_with<S: Simd, const N: usize>(s: S, columns: &Columns, c: &mut [&mut [f32]], j: usize) {
+    for (group, c) in c.chunks_mut(GROUP).enumerate() {
+        let first = group * GROUP;
+        match c {
+            [p] => some_dots::<S, 1, N>(s, columns, [p], (first, j)),
+            [p, q] => some_dots::<S, 2, N>(s, columns, [p, q], (first, j)),
+            [p, q, r] => some_dots::<S, 3, N>(s, columns, [p, q, r], (first, j)),
+            [p, q, r, t] => some_dots::<S, 4, N>(s, columns, [p, q, r, t], (first, j)),
+            _ => unreachable!("groups have one to four rows"),
+        }
+    }
+}
+
+/// Rows from `first` on and columns from `j` on.
 #[inline(always)]
 fn some_dots<S: Simd, const M: usize, const N: usize>(
     s: S,
     columns: &Columns,
-    c: &mut [&mut [f32]; M],
-    j: usize,
+    c: [&mut [f32]; M],
+    (first, j): (usize, usize),
 ) {
     let Columns { a, k, b, start, .. } = *columns;
     let mut rows = [a; M];
     for (i, row) in rows.iter_mut().enumerate() {
-        *row = &a[i * k..][..k];
+        *row = &a[(first + i) * k..][..k];
     }
     let mut cols = [a; N];
     for (n, col) in cols.iter_mut().enumerate() {

@@ -1,8 +1,8 @@
 //! Matrix products.
 //!
 //! Large products are cut into blocks that fit the caches and multiplied by a tile of accumulators held in registers.
-//! Blocks are packed so that the inner tile reads contiguous memory, unless it can where they lie. Products with up to
-//! four rows (decoding a token) are bound by memory instead and stream the right operand once, unpacked.
+//! Blocks are packed so that the inner tile reads contiguous memory, unless it can where they lie. Products with a
+//! few rows (decoding) are bound by memory instead and stream the right operand once, unpacked.
 //! Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication",
 //! <https://doi.org/10.1145/1356052.1356053>; Van Zee and van de Geijn 2015, "BLIS",
 //! <https://doi.org/10.1145/2764454>.
@@ -115,7 +115,7 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
     if m == 0 || n == 0 {
         return;
     }
-    let few_rows = m <= gemv::MAX_ROWS && (b.col_stride == 1 || b.row_stride == 1);
+    let few_rows = gemv::suits(cpu.precision, m, b);
     let one_column = n == 1 && epilogue.bias.is_none() && (a.col_stride == 1 || a.row_stride == 1);
     let precision = if few_rows || one_column { Precision::F32 } else { cpu.precision };
     if k == 0 || cpu.isa.available() == Isa::Scalar {
