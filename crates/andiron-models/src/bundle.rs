@@ -239,6 +239,18 @@ impl NextToken for DecoderBundle {
         self.logits(one_row(ids, &self.device), wanted, Forward::cached(cache))
     }
 
+    fn extend_together(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
+        assert_eq!(caches.len(), ids.len(), "an id for each sequence");
+        let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
+        let mut joined = KvCache::join(own);
+        let cx = Forward::cached(&mut joined);
+        let logits = self.logits(one_column(ids, &self.device), Logits::Last, cx);
+        for (cache, row) in caches.iter_mut().zip(joined.split()) {
+            **cache = row;
+        }
+        Some(logits)
+    }
+
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
         cache.truncate(len);
         true

@@ -191,6 +191,46 @@ proptest! {
         assert_close("copy", &logits, &whole[held[0] * VOCABULARY..], TOLERANCE);
     }
 
+    /// The first one writes alone for a while, until the others have read their prompts.
+    #[test]
+    fn generations_go_together_as_they_go_alone(
+        which in 0..N_CONFIGS,
+        prompts in prop::collection::vec(sequence(1..20), 2..5),
+        seed: u64,
+    ) {
+        let bundle = bundle(which);
+        let options = |row: usize| GenerateOptions {
+            sampling: SamplingParams { seed: seed.wrapping_add(row as u64), ..SamplingParams::default() },
+            max_new_tokens: 10 + row,
+            ..GenerateOptions::default()
+        };
+        let begin = |(row, prompt): (usize, &Vec<u32>)| Decoding::new(&bundle, prompt, options(row)).unwrap();
+        let mut alone: Vec<_> = prompts.iter().enumerate().map(begin).collect();
+        for decoding in &mut alone {
+            while decoding.next_token(&bundle).unwrap().is_some() {}
+        }
+        let mut together: Vec<_> = prompts.iter().enumerate().map(begin).collect();
+        for _ in 0..3 {
+            together[0].next_token(&bundle).unwrap();
+        }
+        for decoding in &mut together[1..] {
+            decoding.next_token(&bundle).unwrap();
+        }
+        loop {
+            let mut going: Vec<_> = together.iter_mut().filter(|decoding| decoding.takes_one_id()).collect();
+            if going.is_empty() {
+                break;
+            }
+            for progress in Decoding::step_together(&bundle, &mut going).unwrap() {
+                progress.unwrap();
+            }
+        }
+        for (together, alone) in together.iter().zip(&alone) {
+            prop_assert_eq!(together.generated(), alone.generated());
+            prop_assert!(together.finish_reason().is_some());
+        }
+    }
+
     #[test]
     fn logits_do_not_see_the_future(
         which in 0..N_CONFIGS,

@@ -7,7 +7,9 @@ mod common;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use andiron_models::generate::{FinishReason, GenerateError, GenerateOptions, SamplingParams};
+use andiron_models::generate::{
+    FinishReason, GenerateError, GenerateOptions, Logits, NextToken, SamplingParams,
+};
 use andiron_serving::engine::{
     Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SubmitError,
 };
@@ -17,7 +19,7 @@ use common::{Alphabet, BOMB, CONTEXT, Gate, eventually};
 fn engine(max_running: usize) -> (Engine, Gate) {
     let gate = Gate::default();
     let max_running = NonZeroUsize::new(max_running).unwrap();
-    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
+    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, batching: true };
     (Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap(), gate)
 }
 
@@ -198,4 +200,90 @@ async fn a_model_that_hangs_does_not_keep_its_owner() {
     for generation in generations {
         all_events(generation).await;
     }
+}
+
+/// An [`Alphabet`] that several sequences go through in one call, and that stumbles there over [`STUMBLE`].
+struct Chorus(Alphabet);
+
+const STUMBLE: u32 = 26;
+
+impl NextToken for Chorus {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.0.context_len()
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        self.0.begin()
+    }
+
+    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.0.extend(state, ids, wanted)
+    }
+
+    fn extend_together(&self, states: &mut [&mut Vec<u32>], ids: &[u32]) -> Option<Vec<f32>> {
+        assert!(!ids.contains(&STUMBLE), "it stumbled");
+        let open = Alphabet { gate: Gate::default(), context: self.0.context };
+        self.0.gate.pass();
+        let rows = states.iter_mut().zip(ids).map(|(state, id)| open.extend(state, &[*id], Logits::Last));
+        Some(rows.collect::<Vec<_>>().concat())
+    }
+}
+
+fn chorus(batching: bool) -> (Engine, Gate) {
+    let gate = Gate::default();
+    let max_running = NonZeroUsize::new(3).unwrap();
+    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, batching };
+    (Engine::start(Chorus(Alphabet { gate: gate.clone(), context: CONTEXT }), config).unwrap(), gate)
+}
+
+#[tokio::test]
+async fn sequences_that_write_go_through_the_model_together() {
+    // Two prompts of one call each, one of three; then seven rounds, in which the third sequence writes from the third on.
+    for (batching, calls) in [(true, 2 + 3 + 7), (false, 2 + 3 + 14 + 4)] {
+        let (together, gate) = chorus(batching);
+        gate.set(Some(0));
+        let mut long = job(&[5; 12], 5);
+        long.options.prefill_chunk = 4;
+        let mut drawn = job(&[3], 8);
+        drawn.options.sampling = SamplingParams { seed: 9, ..SamplingParams::default() };
+        let jobs = vec![job(&[1], 8), drawn, long];
+        let (alone, _gate) = engine(1);
+        let mut wanted = Vec::new();
+        for job in &jobs {
+            wanted.push(all_events(alone.handle().submit(vec![job.clone()]).unwrap().remove(0)).await);
+        }
+        let generations = together.handle().submit(jobs).unwrap();
+        gate.set(None);
+        for (generation, wanted) in generations.into_iter().zip(wanted) {
+            assert_eq!(all_events(generation).await, wanted, "batching: {batching}");
+        }
+        assert_eq!(gate.steps(), calls, "batching: {batching}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_some_together_is_theirs_alone() {
+    let (engine, gate) = chorus(true);
+    gate.set(Some(0));
+    let mut reading = job(&[5; 40], 1);
+    reading.options.prefill_chunk = 1;
+    let generations = engine.handle().submit(vec![job(&[STUMBLE - 3], 8), job(&[1], 8), reading]).unwrap();
+    gate.set(None);
+    let mut events = Vec::new();
+    for generation in generations {
+        events.push(all_events(generation).await);
+    }
+    for failed in &events[..2] {
+        assert_eq!(ids(failed).len(), 3);
+        assert_eq!(failed.last(), Some(&Event::Failed(GenerationError::Panicked)));
+    }
+    assert_eq!(events[2].last(), Some(&Event::Finished(FinishReason::Length)));
+    let after = engine.handle().submit(vec![job(&[1], 2)]).unwrap().remove(0);
+    assert_eq!(ids(&all_events(after).await), [2, 3]);
 }

@@ -269,8 +269,7 @@ impl<S> Decoding<S> {
         if let Some(token) = self.ready.pop_front() {
             return Ok(self.push(model, token));
         }
-        // A window that slid back into the prompt reads it again, but it has been scored.
-        let scoring = self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len;
+        let scoring = self.is_scoring();
         if self.options.max_new_tokens == 0 && !scoring {
             return Ok(self.finish(FinishReason::Length));
         }
@@ -278,7 +277,55 @@ impl<S> Decoding<S> {
             let token = self.ready.pop_front().expect("one was chosen");
             return Ok(self.push(model, token));
         }
-        let mut logits = self.feed(model, scoring);
+        let logits = self.feed(model, scoring);
+        self.go_on(model, logits)
+    }
+
+    /// Whether a step does nothing but give the model one more id of a text that it has read so far, so that it can be taken
+    /// [together](Self::step_together) with others.
+    pub fn takes_one_id(&self) -> bool {
+        let reads_one = self.fed > self.window_start && self.fed + 1 == self.ids.len() && !self.is_scoring();
+        let chooses_one =
+            self.ready.is_empty() && self.options.prompt_lookup == 0 && self.options.max_new_tokens > 0;
+        self.finish_reason.is_none() && reads_one && chooses_one
+    }
+
+    /// [Steps](Self::step) of several generations that each [take one id](Self::takes_one_id), in one call of the model; `None`
+    /// if it takes only one sequence at a time. What each does is as if it were alone, but for how its logits are rounded.
+    ///
+    /// # Panics
+    /// As [`step`](Self::step), or if a generation has something else to do. None of them can go on after a panic of the
+    /// model.
+    pub fn step_together<M: NextToken<State = S>>(
+        model: &M,
+        decodings: &mut [&mut Self],
+    ) -> Option<Vec<Result<Progress, GenerateError>>> {
+        assert!(decodings.iter().all(|decoding| decoding.takes_one_id()), "each has one id to give");
+        let ids: Vec<u32> = decodings.iter().map(|decoding| decoding.ids[decoding.fed]).collect();
+        let mut states: Vec<&mut S> = decodings.iter_mut().map(|decoding| &mut decoding.state).collect();
+        let logits = model.extend_together(&mut states, &ids)?;
+        let vocab_size = model.vocab_size();
+        assert_eq!(logits.len(), ids.len() * vocab_size, "a row of {vocab_size} logits for each sequence");
+        let rows = decodings.iter_mut().zip(logits.chunks_exact(vocab_size));
+        let step = |(decoding, logits): (&mut &mut Self, &[f32])| {
+            decoding.fed += 1;
+            decoding.go_on(model, logits.to_vec())
+        };
+        Some(rows.map(step).collect())
+    }
+
+    /// Whether the next ids are of a prompt whose likelihood is asked for. A window that slid back into the prompt reads it
+    /// again, but it has been scored.
+    fn is_scoring(&self) -> bool {
+        self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len
+    }
+
+    /// What follows from the logits that the model gave for the latest ids.
+    fn go_on<M: NextToken<State = S>>(
+        &mut self,
+        model: &M,
+        mut logits: Vec<f32>,
+    ) -> Result<Progress, GenerateError> {
         if self.fed < self.ids.len() {
             return Ok(Progress::Prefill {
                 done: self.fed - self.window_start,

@@ -12,7 +12,7 @@ pub enum Logits {
 /// A language model seen from the generation side: ids in, next-token logits out.
 ///
 /// Implemented for every decoder; test doubles implement it too. `&self` is shared by all sequences, what
-/// belongs to one sequence is in its [`State`](Self::State), so that outputs cannot depend on neighbours.
+/// belongs to one sequence is in its [`State`](Self::State), so that sequences can be given in any order.
 pub trait NextToken: Send {
     /// The decoding state of one sequence, its key-value cache. A value, never shared.
     type State: Send;
@@ -36,6 +36,18 @@ pub trait NextToken: Send {
     /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would grow past
     /// [`context_len`](Self::context_len).
     fn extend(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
+
+    /// [Extends](Self::extend) several sequences, none of them empty, by one id each: a row of logits of each, in order.
+    /// `None`, and nothing is done, if the model takes only one sequence at a time.
+    ///
+    /// Going together they cost little more than one alone, which reads all weights as well. Their logits may be rounded
+    /// otherwise than alone.
+    ///
+    /// # Panics
+    /// As [`extend`](Self::extend), or if there are not as many ids as states. The states are then of no use.
+    fn extend_together(&self, _states: &mut [&mut Self::State], _ids: &[u32]) -> Option<Vec<f32>> {
+        None
+    }
 
     /// Forgets all but the first `len` ids of the sequence, and says whether that is possible.
     ///

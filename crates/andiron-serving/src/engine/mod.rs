@@ -1,12 +1,17 @@
 //! The engine: one thread that owns a model and advances many generations, each a step at a time.
 //!
 //! ```text
-//!  submit ──► bounded queue ──► at most `max_running` sequences, round-robin, one step each ──► Generation (stream of events)
+//!  submit ──► bounded queue ──► at most `max_running` sequences, one step each, in turn or together ──► Generation (stream of events)
 //!     │            │                      │                                                        │
 //!   Full       dropped: leaves         a panic fails that one, the thread lives               dropped: the work ends
 //! ```
 //!
-//! A sequence's numbers never depend on its neighbours: each has its own state, its own seed, and one thread runs them in turn.
+//! Sequences join and leave at any step: those that read a prompt do so in turn, a chunk at a time, and those that write go
+//! through the model together, if it can do that, which costs little more than one of them alone. Each has its own state and
+//! its own seed; what depends on its neighbours is how its logits are rounded, unless [`EngineConfig::batching`] is off.
+//! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
+//! <https://www.usenix.org/conference/osdi22/presentation/yu>.
+//!
 //! The engine knows ids only; text, stop strings and HTTP are the business of [`http`](crate::http).
 
 mod generation;
@@ -28,21 +33,26 @@ use queue::Shared;
 /// Bounds of an [`Engine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Sequences advanced in turn. More of them share the machine fairly, each slower; each holds a key-value cache.
+    /// Sequences that are generated side by side. More of them share the machine fairly, each slower; each holds a key-value
+    /// cache.
     pub max_running: NonZeroUsize,
     /// Requests that may wait.
     pub max_queued: usize,
     /// Prompt tokens that may wait, over all waiting requests.
     pub max_queued_tokens: usize,
+    /// Whether sequences go through the model together. If not, a seed gives the same text to the last bit whatever else
+    /// runs, and several sequences take as long as one after the other.
+    pub batching: bool,
 }
 
 impl Default for EngineConfig {
-    /// 8 running, 256 waiting with a million prompt tokens.
+    /// 8 running, together, 256 waiting with a million prompt tokens.
     fn default() -> Self {
         Self {
             max_running: NonZeroUsize::new(8).expect("not zero"),
             max_queued: 256,
             max_queued_tokens: 1 << 20,
+            batching: true,
         }
     }
 }
@@ -86,12 +96,11 @@ impl Engine {
     /// [`EngineError::Spawn`].
     pub fn start<M: NextToken + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
         let sizes = ModelSizes { vocab_size: model.vocab_size(), context_len: model.context_len() };
-        let max_running = config.max_running;
-        let shared = Arc::new(Shared::new(config));
+        let shared = Arc::new(Shared::new(config.clone()));
         let handle = EngineHandle { shared: Arc::clone(&shared), sizes };
         let thread = std::thread::Builder::new()
             .name("andiron-engine".to_owned())
-            .spawn(move || worker::run(&model, &shared, max_running))
+            .spawn(move || worker::run(&model, &shared, &config))
             .map_err(|source| EngineError::Spawn { source })?;
         Ok(Self { handle, thread: Some(thread) })
     }

@@ -1,11 +1,11 @@
 //! The engine's thread.
 
-use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use andiron_models::generate::{Decoding, NextToken, Progress};
+use andiron_models::generate::{Decoding, GenerateError, NextToken, Progress};
 use tokio::sync::mpsc;
 
+use super::EngineConfig;
 use super::generation::{Event, GenerationError};
 use super::queue::{Shared, Ticket, Work};
 
@@ -24,16 +24,20 @@ enum Turn {
 }
 
 /// Serves until stopped.
-pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
-    let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
+pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, config: &EngineConfig) {
+    let mut running: Vec<Running<M::State>> = Vec::with_capacity(config.max_running.get());
     while let Work::Go(started) = shared.next_work(running.len()) {
         running.extend(started.into_iter().filter_map(|ticket| start(model, ticket)));
+        let turns = if config.batching { together(model, &mut running) } else { Vec::new() };
+        let mut turns = turns.into_iter();
         let mut index = 0;
+        // Each job waits for every other one once a round.
         while index < running.len() {
             shared.beat();
-            match advance(model, &mut running[index]) {
+            let job = &mut running[index];
+            let turn = turns.next().flatten().unwrap_or_else(|| advance(model, job));
+            match turn {
                 Turn::Again => index += 1,
-                // Keeps the order, so that each job waits for every other one once a round.
                 Turn::Over => discard(running.remove(index)),
             }
         }
@@ -44,6 +48,34 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZero
     {
         tell(&events, Event::Failed(GenerationError::Stopped));
     }
+}
+
+/// A step of all jobs that can be taken together; `None` for those that have yet to take theirs.
+fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
+    let goes = |job: &Running<M::State>| !job.events.is_closed() && job.decoding.takes_one_id();
+    let chosen: Vec<bool> = running.iter().map(goes).collect();
+    let mut jobs: Vec<_> =
+        running.iter_mut().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(job, _)| job).collect();
+    if jobs.len() < 2 {
+        return Vec::new();
+    }
+    let progress = {
+        let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
+        guarded(|| Ok(Decoding::step_together(model, &mut decodings)))
+    };
+    let mut turns: Vec<Turn> = match progress {
+        Ok(None) => return Vec::new(),
+        Ok(Some(progress)) => {
+            let told = |(job, progress): (&&mut Running<M::State>, Result<Progress, GenerateError>)| {
+                job.tell(progress.map_err(GenerationError::from))
+            };
+            jobs.iter().zip(progress).map(told).collect()
+        }
+        // Nobody knows whose fault it was, and none of them can go on.
+        Err(error) => jobs.iter().map(|job| job.tell(Err(error.clone()))).collect(),
+    };
+    turns.reverse();
+    chosen.into_iter().map(|chosen| if chosen { turns.pop() } else { None }).collect()
 }
 
 fn start<M: NextToken>(model: &M, ticket: Ticket) -> Option<Running<M::State>> {
@@ -68,25 +100,32 @@ fn advance<M: NextToken>(model: &M, job: &mut Running<M::State>) -> Turn {
         job.scores_prompt = false;
         tell(&job.events, Event::Prompt(job.decoding.prompt_tokens().to_vec()));
     }
-    match progress {
-        Ok(Progress::Prefill { .. }) => return Turn::Again,
-        Ok(Progress::Token(token)) => tell(&job.events, Event::Token(token)),
-        Ok(Progress::Finished(_)) => {}
-        Err(error) => {
-            tell(&job.events, Event::Failed(error));
-            return Turn::Over;
+    job.tell(progress)
+}
+
+impl<S> Running<S> {
+    /// Tells the client what a step did.
+    fn tell(&self, progress: Result<Progress, GenerationError>) -> Turn {
+        match progress {
+            Ok(Progress::Prefill { .. }) => return Turn::Again,
+            Ok(Progress::Token(token)) => tell(&self.events, Event::Token(token)),
+            Ok(Progress::Finished(_)) => {}
+            Err(error) => {
+                tell(&self.events, Event::Failed(error));
+                return Turn::Over;
+            }
         }
-    }
-    match job.decoding.finish_reason() {
-        Some(reason) => {
-            tell(&job.events, Event::Finished(reason));
-            Turn::Over
+        match self.decoding.finish_reason() {
+            Some(reason) => {
+                tell(&self.events, Event::Finished(reason));
+                Turn::Over
+            }
+            None => Turn::Again,
         }
-        None => Turn::Again,
     }
 }
 
-/// Runs a piece of one job so that its panic stays its own.
+/// Runs a piece of one job, or of some together, so that its panic stays their own.
 ///
 /// The model is only ever borrowed shared, so a panic leaves it as it was unless it has interior mutability; the job's
 /// state may be broken and is thrown away by the caller.

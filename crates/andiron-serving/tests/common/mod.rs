@@ -53,7 +53,7 @@ impl Gate {
         self.inner.steps.load(Ordering::SeqCst)
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut permits = self.inner.permits.lock().unwrap();
         while *permits == Some(0) {
             permits = self.inner.changed.wait(permits).unwrap();
