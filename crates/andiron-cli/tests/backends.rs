@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 #![cfg(all(feature = "ndarray", feature = "flex"))]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use andiron_core::{Backend, DeviceSpec, Forward, Precision, Rows};
@@ -13,7 +14,7 @@ use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{Decoding, GenerateOptions, NextToken, SamplingParams};
+use andiron_models::generate::{Decoding, GenerateOptions, NextToken, SamplingParams, generate_batch};
 use andiron_models::{
     AnyBundle, Decoder as _, DecoderBundle, DecoderConfig, Encoder as _, EncoderDecoder as _,
 };
@@ -119,7 +120,8 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
             let padded: Vec<i32> = padded.into_iter().map(|id| id as i32).collect();
             let ids_bt = Tensor::from_data(TensorData::new(padded, [2, long]), &device);
             let hidden_btd = bundle.model.hidden(ids_bt, &mut Forward::evaluation().over(rows));
-            (bundle.model.logits(hidden_btd), long - short..long, greedy(&bundle, TEXTS[0]))
+            let written = [greedy(&bundle, TEXTS[0]), greedy_together(&bundle)].concat();
+            (bundle.model.logits(hidden_btd), long - short..long, written)
         }
         AnyBundle::Classifier(bundle) => {
             let ids: Vec<i32> = TEXTS[0].iter().map(|&id| id as i32).collect();
@@ -144,6 +146,15 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
     let floats = |x: Tensor<3>| x.into_data().convert::<f32>().try_into_vec::<f32>().unwrap();
     let whole = values_btd.clone().slice([0..1, 0..t, 0..d]);
     ([floats(whole), floats(values_btd.slice([1..2, own, 0..d]))].concat(), written)
+}
+
+/// Both texts over one cache, each from its own length.
+fn greedy_together(bundle: &DecoderBundle) -> Vec<u32> {
+    let options =
+        GenerateOptions { sampling: SamplingParams::greedy(), max_new_tokens: 8, ..Default::default() };
+    let texts: Vec<_> = TEXTS.map(|text| (text.to_vec(), options.clone())).to_vec();
+    let written = generate_batch(bundle, texts, |_, _| ControlFlow::Continue(()));
+    written.into_iter().flat_map(|text| text.unwrap().tokens).map(|token| token.id).collect()
 }
 
 fn greedy<M: NextToken>(model: &M, prompt: &[u32]) -> Vec<u32> {

@@ -19,14 +19,14 @@ use common::{Alphabet, BOMB, CONTEXT, Gate, eventually};
 fn engine(max_running: usize) -> (Engine, Gate) {
     let gate = Gate::default();
     let max_running = NonZeroUsize::new(max_running).unwrap();
-    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, batching: true };
+    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
     (Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap(), gate)
 }
 
 fn job(prompt: &[u32], max_new_tokens: usize) -> Job {
     let options =
         GenerateOptions { sampling: SamplingParams::greedy(), max_new_tokens, ..GenerateOptions::default() };
-    Job { prompt: prompt.to_vec(), options }
+    Job { prompt: prompt.to_vec(), options, alone: false }
 }
 
 async fn all_events(mut generation: Generation) -> Vec<Event> {
@@ -235,41 +235,41 @@ impl NextToken for Chorus {
     }
 }
 
-fn chorus(batching: bool) -> (Engine, Gate) {
+fn chorus() -> (Engine, Gate) {
     let gate = Gate::default();
     let max_running = NonZeroUsize::new(3).unwrap();
-    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, batching };
+    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
     (Engine::start(Chorus(Alphabet { gate: gate.clone(), context: CONTEXT }), config).unwrap(), gate)
 }
 
 #[tokio::test]
 async fn sequences_that_write_go_through_the_model_together() {
     // Two prompts of one call each, one of three; then seven rounds, in which the third sequence writes from the third on.
-    for (batching, calls) in [(true, 2 + 3 + 7), (false, 2 + 3 + 14 + 4)] {
-        let (together, gate) = chorus(batching);
+    for (alone, calls) in [(false, 2 + 3 + 7), (true, 2 + 3 + 14 + 4)] {
+        let (together, gate) = chorus();
         gate.set(Some(0));
         let mut long = job(&[5; 12], 5);
         long.options.prefill_chunk = 4;
         let mut drawn = job(&[3], 8);
         drawn.options.sampling = SamplingParams { seed: 9, ..SamplingParams::default() };
-        let jobs = vec![job(&[1], 8), drawn, long];
-        let (alone, _gate) = engine(1);
+        let jobs = [job(&[1], 8), drawn, long].map(|job| Job { alone, ..job }).to_vec();
+        let (single, _gate) = engine(1);
         let mut wanted = Vec::new();
         for job in &jobs {
-            wanted.push(all_events(alone.handle().submit(vec![job.clone()]).unwrap().remove(0)).await);
+            wanted.push(all_events(single.handle().submit(vec![job.clone()]).unwrap().remove(0)).await);
         }
         let generations = together.handle().submit(jobs).unwrap();
         gate.set(None);
         for (generation, wanted) in generations.into_iter().zip(wanted) {
-            assert_eq!(all_events(generation).await, wanted, "batching: {batching}");
+            assert_eq!(all_events(generation).await, wanted, "alone: {alone}");
         }
-        assert_eq!(gate.steps(), calls, "batching: {batching}");
+        assert_eq!(gate.steps(), calls, "alone: {alone}");
     }
 }
 
 #[tokio::test]
 async fn a_panic_of_some_together_is_theirs_alone() {
-    let (engine, gate) = chorus(true);
+    let (engine, gate) = chorus();
     gate.set(Some(0));
     let mut reading = job(&[5; 40], 1);
     reading.options.prefill_chunk = 1;

@@ -43,10 +43,6 @@ pub struct Serve {
     /// Sequences that are generated side by side; further requests wait
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
-    /// Give the model one sequence at a time: with several running that is slower, but a seed gives the same text to the last
-    /// bit whatever else runs
-    #[arg(long)]
-    no_batching: bool,
     /// Requests that may wait; one more is refused with 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_queued: usize,
@@ -88,7 +84,6 @@ impl Serve {
         let engine_config = EngineConfig {
             max_running: self.max_running,
             max_queued: self.max_queued,
-            batching: !self.no_batching,
             ..EngineConfig::default()
         };
         let engine = Engine::start(bundle, engine_config)?;

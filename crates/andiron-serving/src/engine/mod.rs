@@ -8,7 +8,7 @@
 //!
 //! Sequences join and leave at any step: those that read a prompt do so in turn, a chunk at a time, and those that write go
 //! through the model together, if it can do that, which costs little more than one of them alone. Each has its own state and
-//! its own seed; what depends on its neighbours is how its logits are rounded, unless [`EngineConfig::batching`] is off.
+//! its own seed; what depends on its neighbours is how its logits are rounded, and not even that for a [`Job::alone`].
 //! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
 //! <https://www.usenix.org/conference/osdi22/presentation/yu>.
 //!
@@ -40,19 +40,15 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Prompt tokens that may wait, over all waiting requests.
     pub max_queued_tokens: usize,
-    /// Whether sequences go through the model together. If not, a seed gives the same text to the last bit whatever else
-    /// runs, and several sequences take as long as one after the other.
-    pub batching: bool,
 }
 
 impl Default for EngineConfig {
-    /// 8 running, together, 256 waiting with a million prompt tokens.
+    /// 8 running, 256 waiting with a million prompt tokens.
     fn default() -> Self {
         Self {
             max_running: NonZeroUsize::new(8).expect("not zero"),
             max_queued: 256,
             max_queued_tokens: 1 << 20,
-            batching: true,
         }
     }
 }
@@ -64,6 +60,9 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// How to continue them.
     pub options: GenerateOptions,
+    /// Never take it through the model together with others: its numbers are then to the last bit what they are alone, and each
+    /// of its steps costs as much as one of all others.
+    pub alone: bool,
 }
 
 /// Why an engine did not start.
@@ -96,11 +95,12 @@ impl Engine {
     /// [`EngineError::Spawn`].
     pub fn start<M: NextToken + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
         let sizes = ModelSizes { vocab_size: model.vocab_size(), context_len: model.context_len() };
-        let shared = Arc::new(Shared::new(config.clone()));
+        let max_running = config.max_running;
+        let shared = Arc::new(Shared::new(config));
         let handle = EngineHandle { shared: Arc::clone(&shared), sizes };
         let thread = std::thread::Builder::new()
             .name("andiron-engine".to_owned())
-            .spawn(move || worker::run(&model, &shared, &config))
+            .spawn(move || worker::run(&model, &shared, max_running))
             .map_err(|source| EngineError::Spawn { source })?;
         Ok(Self { handle, thread: Some(thread) })
     }

@@ -1,11 +1,11 @@
 //! The engine's thread.
 
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use andiron_models::generate::{Decoding, GenerateError, NextToken, Progress};
 use tokio::sync::mpsc;
 
-use super::EngineConfig;
 use super::generation::{Event, GenerationError};
 use super::queue::{Shared, Ticket, Work};
 
@@ -15,6 +15,7 @@ struct Running<S> {
     events: mpsc::UnboundedSender<Event>,
     prompt_len: usize,
     scores_prompt: bool,
+    alone: bool,
 }
 
 /// Whether a job has more to do.
@@ -24,12 +25,11 @@ enum Turn {
 }
 
 /// Serves until stopped.
-pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, config: &EngineConfig) {
-    let mut running: Vec<Running<M::State>> = Vec::with_capacity(config.max_running.get());
+pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
+    let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
     while let Work::Go(started) = shared.next_work(running.len()) {
         running.extend(started.into_iter().filter_map(|ticket| start(model, ticket)));
-        let turns = if config.batching { together(model, &mut running) } else { Vec::new() };
-        let mut turns = turns.into_iter();
+        let mut turns = together(model, &mut running).into_iter();
         let mut index = 0;
         // Each job waits for every other one once a round.
         while index < running.len() {
@@ -52,7 +52,7 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, config: &EngineConfi
 
 /// A step of all jobs that can be taken together; `None` for those that have yet to take theirs.
 fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
-    let goes = |job: &Running<M::State>| !job.events.is_closed() && job.decoding.takes_one_id();
+    let goes = |job: &Running<M::State>| !job.alone && !job.events.is_closed() && job.decoding.takes_one_id();
     let chosen: Vec<bool> = running.iter().map(goes).collect();
     let mut jobs: Vec<_> =
         running.iter_mut().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(job, _)| job).collect();
@@ -80,9 +80,9 @@ fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<O
 
 fn start<M: NextToken>(model: &M, ticket: Ticket) -> Option<Running<M::State>> {
     let Ticket { job, events } = ticket;
-    let (prompt_len, scores_prompt) = (job.prompt.len(), job.options.score_prompt);
+    let (prompt_len, scores_prompt, alone) = (job.prompt.len(), job.options.score_prompt, job.alone);
     match guarded(|| Decoding::new(model, &job.prompt, job.options).map_err(GenerationError::from)) {
-        Ok(decoding) => Some(Running { decoding, events, prompt_len, scores_prompt }),
+        Ok(decoding) => Some(Running { decoding, events, prompt_len, scores_prompt, alone }),
         Err(error) => {
             tell(&events, Event::Failed(error));
             None

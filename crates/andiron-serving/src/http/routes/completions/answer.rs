@@ -84,6 +84,8 @@ impl Answer {
                         constraint: constraint.clone(),
                         ..generate_options(app, &request, max_new_tokens, seed)
                     },
+                    // Who names a seed wants the same answer again.
+                    alone: request.seed.is_some(),
                 });
             }
         }
