@@ -5,14 +5,16 @@
 //! what is then done with them. Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving
 //! with PagedAttention", <https://arxiv.org/abs/2309.06180>.
 
-use super::decode::{QueryView, one_query};
+use std::ops::Range;
+
+use super::decode::{MOST_HEADS, QueryView, one_query};
 use super::view::{HeadView, Sight};
 use super::{from, head_forward, products};
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa};
 
-/// Up to so many queries go over the blocks one by one.
+/// Up to so many queries go over the blocks one by one, each with the heads that read the same.
 const FEW: usize = 4;
 
 /// Attention over blocks: sizes, who sees whom, and the scale of the scores.
@@ -80,21 +82,33 @@ pub struct BlockRow<'a> {
 /// ```
 pub fn forward_blocks(cpu: Cpu, attention: BlockAttention, q: &[f32], out: &mut [f32]) {
     attention.assert_sizes(q, out);
-    let BlockAttention { rows, columns, heads, head_dim, .. } = attention;
-    let width = heads * head_dim;
+    let BlockAttention { rows, columns, heads, kv_heads, head_dim, .. } = attention;
+    let (width, group) = (heads * head_dim, heads / kv_heads.max(1));
+    let parts = group.div_ceil(MOST_HEADS);
     let out = Shared::new(out);
-    parallel::rows(cpu, rows.len() * heads, attention.work(), 1, |part| {
-        for index in part {
-            let (row, head) = (index / heads, index % heads);
-            let start = row * columns * width + head * head_dim;
-            for column in rows[row].queries..columns {
-                // SAFETY: each head of each row writes its own part.
-                unsafe { out.range(start + column * width..start + column * width + head_dim) }.fill(0.0);
+    // A thread takes some of the heads that read the same keys.
+    parallel::rows(
+        cpu,
+        rows.len() * kv_heads * parts,
+        group.min(MOST_HEADS) * attention.work(),
+        1,
+        |range| {
+            for index in range {
+                let (row, kv_head, part) =
+                    (index / parts / kv_heads, index / parts % kv_heads, index % parts);
+                let first = part * MOST_HEADS;
+                let some = kv_head * group + first..kv_head * group + group.min(first + MOST_HEADS);
+                let start = row * columns * width + some.start * head_dim;
+                for column in rows[row].queries..columns {
+                    let start = start + column * width;
+                    // SAFETY: each head of each row writes its own part.
+                    unsafe { out.range(start..start + some.len() * head_dim) }.fill(0.0);
+                }
+                // SAFETY: the sizes were checked; each head of each row writes its own part.
+                unsafe { attention.heads(cpu, row, some, from(q, start), out.pointer(start)) };
             }
-            // SAFETY: the sizes were checked; each head of each row writes its own part.
-            unsafe { attention.head(cpu, (row, head), from(q, start), out.pointer(start)) };
-        }
-    });
+        },
+    );
 }
 
 impl BlockAttention<'_> {
@@ -136,18 +150,19 @@ impl BlockAttention<'_> {
         scores.sum::<usize>() / self.rows.len().max(1) * (self.head_dim / 4 + 8)
     }
 
-    /// One head of one row.
+    /// Some heads of one row that read the same keys.
     ///
     /// # Safety
-    /// The sizes were checked; `q` and `out` begin at the head's first query, and nobody else writes there.
-    unsafe fn head(&self, cpu: Cpu, (row, head): (usize, usize), q: *const f32, out: *mut f32) {
+    /// The sizes were checked; `q` and `out` begin at the first query of the first of these heads, and nobody else writes
+    /// there.
+    unsafe fn heads(&self, cpu: Cpu, row: usize, some: Range<usize>, q: *const f32, out: *mut f32) {
         let BlockAttention { columns, heads, head_dim: dim, block_len, scale, .. } = *self;
         let BlockRow { blocks, keys, queries } = self.rows[row];
         if queries == 0 {
             return;
         }
         let kv_stride = self.kv_heads * dim;
-        let kv_head = head / (heads / self.kv_heads);
+        let kv_head = some.start / (heads / self.kv_heads);
         let starts: Vec<_> = blocks
             .iter()
             .map(|block| (from(block, kv_head * dim), from(block, block_len * kv_stride + kv_head * dim)))
@@ -155,18 +170,20 @@ impl BlockAttention<'_> {
         let before = self.reach.map_or(Sight::FAR, |reach| reach.min(Sight::FAR as usize) as isize);
         let first = keys - queries;
         let sight = Sight { begin: first as isize - before, end: first as isize + 1 };
-        let bias = match self.bias.is_empty() {
+        let bias_of = |head: usize| match self.bias.is_empty() {
             true => std::ptr::null(),
             // Of the whole slice, because what comes before is read as well.
             false => self.bias.as_ptr().wrapping_add(head * self.distances() + columns - 1 + first),
         };
         let how = products(cpu);
-        // SAFETY: the caller's promise; the scratch memory has room for the keys and values of the head.
+        // SAFETY: the caller's promise; the scratch memory has room for the keys and values of the heads.
         unsafe {
             if queries <= FEW && how.0 != Isa::Scalar {
                 for i in 0..queries {
+                    let bias = bias_of(some.start);
                     let view = QueryView {
                         q: q.add(i * heads * dim),
+                        heads: some.len(),
                         blocks: &starts,
                         block_len,
                         kv_stride,
@@ -174,8 +191,9 @@ impl BlockAttention<'_> {
                         dim,
                         scale,
                         bias: if bias.is_null() { bias } else { bias.wrapping_add(i) },
+                        bias_stride: self.distances(),
                     };
-                    one_query(cpu.isa, &view, out.add(i * heads * dim), &mut 0.0);
+                    one_query(cpu.isa, &view, out.add(i * heads * dim), [0.0; MOST_HEADS].as_mut_ptr());
                 }
                 return;
             }
@@ -188,21 +206,24 @@ impl BlockAttention<'_> {
                 block.0.add(step).copy_to_nonoverlapping(k.add(to * dim), dim);
                 block.1.add(step).copy_to_nonoverlapping(v.add(to * dim), dim);
             }
-            let view = HeadView {
-                q,
-                k,
-                v,
-                q_stride: heads * dim,
-                kv_stride: dim,
-                out_stride: heads * dim,
-                queries,
-                keys: seen.len(),
-                dim,
-                sight: sight.behind(seen.start),
-                scale,
-                bias: if bias.is_null() { bias } else { bias.wrapping_sub(seen.start) },
-            };
-            head_forward(how, view, out, lse);
+            for (n, head) in some.enumerate() {
+                let bias = bias_of(head);
+                let view = HeadView {
+                    q: q.add(n * dim),
+                    k,
+                    v,
+                    q_stride: heads * dim,
+                    kv_stride: dim,
+                    out_stride: heads * dim,
+                    queries,
+                    keys: seen.len(),
+                    dim,
+                    sight: sight.behind(seen.start),
+                    scale,
+                    bias: if bias.is_null() { bias } else { bias.wrapping_sub(seen.start) },
+                };
+                head_forward(how, view, out.add(n * dim), lse);
+            }
         }
     }
 }

@@ -368,23 +368,6 @@ fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target
     Target { c, stride: NR, rows, cols: NR, bias: std::ptr::null(), accumulate }
 }
 
-/// # Safety
-/// Both are readable for `len` numbers.
-#[inline(always)]
-pub(super) unsafe fn dot<S: Simd>(s: S, x: *const f32, y: *const f32, len: usize) -> f32 {
-    let whole = len / S::LANES * S::LANES;
-    let mut sum = s.splat(0.0);
-    // SAFETY: the indices are below `len`.
-    unsafe {
-        for i in (0..whole).step_by(S::LANES) {
-            sum = s.fma(s.load_from(x.add(i)), s.load_from(y.add(i)), sum);
-        }
-        let (x, y) =
-            (s.load_part_from(x.add(whole), len - whole), s.load_part_from(y.add(whole), len - whole));
-        s.sum(s.fma(x, y, sum))
-    }
-}
-
 /// `to[i, d] = from[d, i]` for a block of queries.
 ///
 /// # Safety

@@ -36,6 +36,7 @@ impl HeadView {
     pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a> {
         QueryView {
             q: self.q,
+            heads: 1,
             blocks: block,
             block_len: usize::MAX,
             kv_stride: self.kv_stride,
@@ -43,6 +44,7 @@ impl HeadView {
             dim: self.dim,
             scale: self.scale,
             bias: self.bias,
+            bias_stride: 0,
         }
     }
 
