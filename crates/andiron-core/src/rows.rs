@@ -6,8 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Where each row's own tokens lie among the columns of a batch; the other columns are padding that nobody sees.
 ///
-/// Padding may stand on either side: encoders pad on the right, so that all rows begin in column 0; a batch of
-/// prompts that are continued together is padded on the left, so that all rows end in the same column.
+/// Padding may stand on either side. On the right all rows begin in column 0, as texts for encoders do, and what goes on over a
+/// cache; on the left all rows end in the last column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     spans: Vec<Range<usize>>,
@@ -19,7 +19,7 @@ impl Rows {
         Self { spans: lengths.into_iter().map(|len| 0..len).collect() }
     }
 
-    /// Rows that have this many columns of padding before them and go on for as long as they are continued.
+    /// Rows that have this many columns of padding before them and take all others.
     pub fn padded_left(paddings: impl IntoIterator<Item = usize>) -> Self {
         Self { spans: paddings.into_iter().map(|padding| padding..usize::MAX).collect() }
     }
