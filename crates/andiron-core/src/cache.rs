@@ -48,7 +48,6 @@ pub enum Past {
 #[derive(Clone, Debug)]
 pub struct Blocks {
     pub(crate) rows: Vec<BlockedRow>,
-    pub(crate) block_len: usize,
 }
 
 /// What one row looks at.
@@ -187,7 +186,7 @@ impl KvCache {
         }
         match begins {
             true => Past::Whole { keys_bshk, values_bshk },
-            false => Past::Blocks(Blocks { rows, block_len }),
+            false => Past::Blocks(Blocks { rows }),
         }
     }
 

@@ -66,7 +66,7 @@ fn run<B: HostTensors>(
         return None;
     }
     let [_, columns, heads, head_dim] = q.shape().dims();
-    let kv_heads = first.shape()[2];
+    let [_, block_len, kv_heads, _] = first.shape().dims();
     let memory: Vec<Vec<Cow<'_, [f32]>>> =
         rows.iter().map(|blocks| blocks.iter().map(B::floats).collect()).collect();
     let slices: Vec<Vec<&[f32]>> =
@@ -81,7 +81,7 @@ fn run<B: HostTensors>(
         heads,
         kv_heads,
         head_dim,
-        block_len: blocks.block_len,
+        block_len,
         reach,
         scale,
         bias: &bias,
