@@ -146,7 +146,8 @@ impl BlockAttention<'_> {
 
     /// Mean cost of a head in units of [`parallel::rows`].
     fn work(&self) -> usize {
-        let scores = self.rows.iter().map(|row| row.queries * row.keys.min(self.reach.unwrap_or(usize::MAX)));
+        let reached = self.reach.map_or(usize::MAX, |reach| reach.saturating_add(1));
+        let scores = self.rows.iter().map(|row| row.queries * row.keys.min(reached));
         scores.sum::<usize>() / self.rows.len().max(1) * (self.head_dim / 4 + 8)
     }
 
@@ -329,6 +330,10 @@ mod tests {
         };
         check(case, &[(1, 1), (16, 1), (17, 1), (100, 1), (0, 0), (31, 1)]);
         check(Case { reach: Some(20), biased: true, head_dim: 20, ..case }, &[(100, 1), (3, 1)]);
+        for group in [1, 2, 4, 7, 8] {
+            check(Case { group, ..case }, &[(40, 1), (5, 1)]);
+            check(Case { group, biased: true, head_dim: 80, ..case }, &[(40, 1)]);
+        }
     }
 
     #[test]
@@ -351,7 +356,7 @@ mod tests {
         #[test]
         fn blocks_are_the_whole(
             columns in 1..12usize,
-            (kv_heads, group, head_dim) in (1..3usize, 1..4usize, 1..40usize),
+            (kv_heads, group, head_dim) in (1..3usize, 1..10usize, 1..40usize),
             block_len in 1..20usize,
             reach in proptest::option::of(0..30usize),
             biased: bool,
