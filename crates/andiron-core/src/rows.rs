@@ -86,7 +86,9 @@ pub fn pick(x_btd: Tensor<3>, columns: impl IntoIterator<Item = usize>) -> Tenso
         assert!(column < t, "row {row} has no column {column}");
         (row * t + column) as i32
     });
-    let at = TensorData::new(flat.collect(), [b]);
+    let flat: Vec<i32> = flat.collect();
+    assert_eq!(flat.len(), b, "one column for each of {b} rows");
+    let at = TensorData::new(flat, [b]);
     let at: Tensor<1, Int> = Tensor::from_data(at, &x_btd.device());
     x_btd.reshape([b * t, d]).select(0, at)
 }

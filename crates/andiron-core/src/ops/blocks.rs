@@ -1,6 +1,6 @@
 //! Attention over the blocks of a cache.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::AttentionOptions;
 use crate::Rows;
@@ -49,7 +49,7 @@ fn by_gathering(
     (scale, reach): (f32, Option<usize>),
 ) -> Tensor<4> {
     let (t, held) = (q_bthk.dims()[1], blocks.held());
-    let [keys_bshk, values_bshk] = [0, 1].map(|part| gathered(blocks, part, held, t));
+    let [keys_bshk, values_bshk] = [0, 1].map(|part| gathered(blocks, part, [held, t], &q_bthk.device()));
     let alike = blocks.rows.iter().all(|row| (row.keys, row.new) == (held + t, t));
     let spans = blocks.rows.iter().map(|row| held + row.new - row.keys..held + row.new);
     let rows = (!alike).then(|| Rows::of(spans.collect()));
@@ -61,21 +61,18 @@ fn by_gathering(
 }
 
 /// The keys or the values of all rows, those of new positions in the last `t` columns.
-fn gathered(blocks: &Blocks, part: usize, held: usize, t: usize) -> Tensor<4> {
+fn gathered(blocks: &Blocks, part: usize, [held, t]: [usize; 2], device: &Device) -> Tensor<4> {
+    let [_, _, h, k] =
+        blocks.rows.iter().find_map(|row| row.blocks.first()).expect("a row holds something").dims();
     let of_row = |row: &BlockedRow| {
         let filled = row.blocks.iter().map(|block| {
             let [_, positions, h, k] = block.dims();
             block.clone().slice([part..part + 1, 0..positions, 0..h, 0..k])
         });
-        let [_, _, h, k] = row.blocks[0].dims();
-        let filled_bshk = Tensor::cat(filled.collect(), 1).slice([0..1, 0..row.keys, 0..h, 0..k]);
-        let zeros = |n: usize| Tensor::zeros([1, n, h, k], &filled_bshk.device());
+        let own = || Tensor::cat(filled.collect(), 1).slice([0..1, 0..row.keys, 0..h, 0..k]);
+        let zeros = |n: usize| (n > 0).then(|| Tensor::zeros([1, n, h, k], device));
         let (before, behind) = (held + row.new - row.keys, t - row.new);
-        let parts = [
-            (before > 0).then(|| zeros(before)),
-            Some(filled_bshk.clone()),
-            (behind > 0).then(|| zeros(behind)),
-        ];
+        let parts = [zeros(before), (row.keys > 0).then(own), zeros(behind)];
         Tensor::cat(parts.into_iter().flatten().collect(), 1)
     };
     Tensor::cat(blocks.rows.iter().map(of_row).collect(), 0)
@@ -89,23 +86,23 @@ mod tests {
     use crate::cache::Past;
     use crate::{DeviceSpec, Forward, KvCache, Rows};
 
-    /// Rows that hold 70, 0 and 64 positions go on by 3, 2 and none.
+    /// Rows that hold 70, 0, 64 and 0 positions go on by 3, 2, none and none.
     #[test]
     fn blocks_where_they_lie_are_what_is_gathered() {
         let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
         let random =
-            |t: usize, h: usize| Tensor::random([3, t, h, 8], Distribution::Normal(0.0, 1.0), &device);
+            |t: usize, h: usize| Tensor::random([4, t, h, 8], Distribution::Normal(0.0, 1.0), &device);
         let mut cache = KvCache::new(1, 100);
-        let mut past = |lens: [usize; 3]| {
+        let mut past = |lens: [usize; 4]| {
             let t = *lens.iter().max().unwrap();
             let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));
             let past = cx.past(0, random(t, 2), random(t, 2));
             cx.advance(t);
             past
         };
-        past([70, 0, 64]);
-        let Past::Blocks(blocks) = past([3, 2, 0]) else { panic!("the rows hold something") };
-        assert_eq!(blocks.rows.iter().map(|row| row.blocks.len()).collect::<Vec<_>>(), [2, 1, 1]);
+        past([70, 0, 64, 0]);
+        let Past::Blocks(blocks) = past([3, 2, 0, 0]) else { panic!("the rows hold something") };
+        assert_eq!(blocks.rows.iter().map(|row| row.blocks.len()).collect::<Vec<_>>(), [2, 1, 1, 0]);
         let q_bthk = random(3, 4);
         let bias_hr = Tensor::random([4, 6 + 70 - 1], Distribution::Normal(0.0, 1.0), &device);
         for (bias_hr, reach) in [(None, None), (Some(bias_hr), None), (None, Some(5))] {

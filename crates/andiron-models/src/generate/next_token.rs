@@ -40,8 +40,7 @@ pub trait NextToken: Send {
     /// [Extends](Self::extend) several sequences, none of them empty, by one id each: a row of logits of each, in order.
     /// `None`, and nothing is done, if the model takes only one sequence at a time.
     ///
-    /// Going together they cost little more than one alone, which reads all weights as well. Their logits may be rounded
-    /// otherwise than alone.
+    /// Going together they share the cost of reading the weights. Their logits may be rounded otherwise than alone.
     ///
     /// # Panics
     /// As [`extend`](Self::extend), or if there are not as many ids as states. The states are then of no use.

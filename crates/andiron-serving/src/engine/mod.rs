@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Sequences join and leave at any step: those that read a prompt do so in turn, a chunk at a time, and those that write go
-//! through the model together, if it can do that, which costs little more than one of them alone. Each has its own state and
+//! through the model together, if it can do that, which costs far less than each of them alone. Each has its own state and
 //! its own seed; what depends on its neighbours is how its logits are rounded, and not even that for a [`Job::alone`].
 //! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
 //! <https://www.usenix.org/conference/osdi22/presentation/yu>.
@@ -60,8 +60,8 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// How to continue them.
     pub options: GenerateOptions,
-    /// Never take it through the model together with others: its numbers are then to the last bit what they are alone, and each
-    /// of its steps costs as much as one of all others.
+    /// Never take it through the model together with others: its numbers are then to the last bit what they are alone, and
+    /// nobody shares the cost of its steps.
     pub alone: bool,
 }
 

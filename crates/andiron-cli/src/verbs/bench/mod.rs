@@ -31,7 +31,7 @@ use crate::machine;
 pub enum BenchVerb {
     /// Optimizer steps: forward, backward, clip, update
     Train(train::TrainBench),
-    /// Greedy decoding of one sequence
+    /// Greedy decoding of one sequence, or of several together
     Decode(decode::DecodeBench),
     /// Reading a prompt
     Prefill(decode::PrefillBench),
