@@ -1,5 +1,6 @@
 //! One safetensors file, read tensor by tensor: the header is checked against the file before anything else.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
     metadata: Metadata,
+    /// Tensors that count as not there.
+    left_out: BTreeSet<String>,
     data_start: u64,
 }
 
@@ -57,18 +60,24 @@ impl TensorFile {
                 "its header describes {wanted} bytes of tensors but {data_len} follow: the file is truncated or damaged"
             )));
         }
-        Ok(Self { path: at(), file, metadata, data_start })
+        Ok(Self { path: at(), file, metadata, left_out: BTreeSet::new(), data_start })
+    }
+
+    /// Counts the tensors as not there whose names `is_stale` says to be stale.
+    pub(super) fn leave_out(&mut self, is_stale: impl Fn(&str) -> bool) {
+        self.left_out = self.metadata.tensors().into_keys().filter(|name| is_stale(name)).collect();
     }
 
     /// Whether it holds a tensor of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+        self.metadata.info(name).is_some() && !self.left_out.contains(name)
     }
 }
 
 impl TensorSource for TensorFile {
     fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        self.metadata.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
+        let there = self.metadata.tensors().into_iter().filter(|(name, _)| !self.left_out.contains(name));
+        there.map(|(name, info)| (name, info.shape.clone())).collect()
     }
 
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {

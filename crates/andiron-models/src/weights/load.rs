@@ -58,7 +58,8 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     }
 }
 
-/// Opens the weights in the directory `dir`: one file, or the shards that an index names.
+/// Opens the weights in the directory `dir`: one file, or the shards that an index names. Of a tensor that several shards
+/// hold, the one counts that the index names; the others are stale.
 pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     #[derive(Deserialize)]
     struct Index {
@@ -81,7 +82,9 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
             let reason = format!("shard name {name:?} is not a plain file name");
             return Err(FileError::Malformed { path: index_path.clone(), reason });
         }
-        TensorFile::open(&dir.join(plain))
+        let mut file = TensorFile::open(&dir.join(plain))?;
+        file.leave_out(|tensor| index.weight_map.get(tensor).is_some_and(|shard| shard != *name));
+        Ok(file)
     };
     Ok(shards.iter().map(open).collect::<Result<_, _>>()?)
 }
