@@ -13,6 +13,7 @@ use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
 use crate::encoder::{EncoderBundle, EncoderConfig, EncoderHead};
 use crate::encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig};
 use crate::hf_config::ConfigError;
+use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::summary::Summary;
 use crate::weights::gguf::{self, GgufFile};
 use crate::weights::{self, FileError, LoadError};
@@ -83,11 +84,22 @@ impl AnyConfig {
     /// # Errors
     /// If there is none, or it does not describe a model that can be built here.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
+        Ok(Self::open_file(path)?.config)
+    }
+
+    /// Reads it, and says which keys of its file nothing reads.
+    ///
+    /// # Errors
+    /// As [`AnyConfig::open`].
+    pub fn open_file(path: &Path) -> Result<ConfigFile<Self>, LoadError> {
         if !path.is_dir() && gguf::is_gguf(path) {
             let file = GgufFile::open(path).map_err(FileError::from)?;
-            return Ok(Self::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?);
+            let json = gguf::config_json(&file).map_err(FileError::from)?;
+            let mut read = Self::from_json(json, path)?;
+            read.unknown_keys.extend(gguf::unknown_keys(&file).map_err(FileError::from)?);
+            return Ok(read);
         }
-        read_config(path, Self::read)
+        read_config(path, Self::read_file)
     }
 
     /// Reads a `config.json`.
@@ -95,21 +107,29 @@ impl AnyConfig {
     /// # Errors
     /// If the file cannot be read, or does not describe a model that can be built here.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::read_file(path)?.config)
+    }
+
+    /// Reads a `config.json`, and says which of its keys nothing reads.
+    ///
+    /// # Errors
+    /// As [`AnyConfig::read`].
+    pub fn read_file(path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         Self::from_json(catalog::read_object(path)?, path)
     }
 
-    fn from_json(value: serde_json::Value, path: &Path) -> Result<Self, ConfigError> {
+    fn from_json(value: serde_json::Value, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         let known: Vec<&str> =
             [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat();
         catalog::from_json(value, path, &known, |model_type, fields| {
             if EncoderConfig::MODEL_TYPES.contains(&model_type) {
-                EncoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Encoder))
+                EncoderConfig::from_fields(model_type, fields).map(|read| Ok(read?.map(Self::Encoder)))
             } else if Seq2SeqConfig::MODEL_TYPES.contains(&model_type) {
-                Seq2SeqConfig::from_fields(model_type, fields).map(|read| read.map(Self::EncoderDecoder))
+                Seq2SeqConfig::from_fields(model_type, fields).map(|read| Ok(read?.map(Self::EncoderDecoder)))
             } else if ClassifierConfig::is_meant(&fields) {
-                ClassifierConfig::from_fields(model_type, fields).map(|read| read.map(Self::Classifier))
+                ClassifierConfig::from_fields(model_type, fields).map(|read| Ok(read?.map(Self::Classifier)))
             } else {
-                DecoderConfig::from_fields(model_type, fields).map(|read| read.map(Self::Decoder))
+                DecoderConfig::from_fields(model_type, fields).map(|read| Ok(read?.map(Self::Decoder)))
             }
         })
     }
@@ -180,6 +200,16 @@ impl AnyBundle {
             Self::Decoder(_) | Self::Classifier(_) => Family::Decoder,
             Self::Encoder(_) => Family::Encoder,
             Self::EncoderDecoder(_) => Family::EncoderDecoder,
+        }
+    }
+
+    /// Keys of the configuration that nothing reads.
+    pub fn unknown_keys(&self) -> &UnknownKeys {
+        match self {
+            Self::Decoder(bundle) => &bundle.unknown_keys,
+            Self::Classifier(bundle) => &bundle.unknown_keys,
+            Self::Encoder(bundle) => &bundle.unknown_keys,
+            Self::EncoderDecoder(bundle) => &bundle.unknown_keys,
         }
     }
 

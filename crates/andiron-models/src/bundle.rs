@@ -17,6 +17,7 @@ use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
 use crate::generate::{Batched, Logits, NextToken};
 use crate::hf_config::ConfigError;
+use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
 
@@ -32,6 +33,8 @@ pub struct DecoderBundle {
     pub model: DecoderModel,
     /// `generation_config.json`, or what `config.json` implies.
     pub generation: GenerationDefaults,
+    /// Keys of the configuration that nothing reads.
+    pub unknown_keys: UnknownKeys,
     precision: RunPrecision,
     device: Device,
 }
@@ -119,7 +122,8 @@ impl DecoderBundle {
             ..GenerationDefaults::default()
         };
         let model = config.init(seed, device);
-        Self { config, model, generation, precision: RunPrecision::F32, device: device.clone() }
+        let (unknown_keys, precision) = (UnknownKeys::default(), RunPrecision::F32);
+        Self { config, model, generation, unknown_keys, precision, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
@@ -139,8 +143,8 @@ impl DecoderBundle {
         if gguf::is_gguf(dir) && !dir.is_dir() {
             return Self::open_gguf(dir, precision, device);
         }
-        let config = read_config(dir, DecoderConfig::read)?;
-        let mut bundle = Self { precision, ..Self::init(config, Seed::new(0), device) };
+        let ConfigFile { config, unknown_keys } = read_config(dir, DecoderConfig::read_file)?;
+        let mut bundle = Self { precision, unknown_keys, ..Self::init(config, Seed::new(0), device) };
         if dir.join(GENERATION).exists() {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
         }
@@ -157,10 +161,12 @@ impl DecoderBundle {
 
     fn open_gguf(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let file = GgufFile::open(path).map_err(FileError::from)?;
-        let config = DecoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
+        let json = gguf::config_json(&file).map_err(FileError::from)?;
+        let ConfigFile { config, mut unknown_keys } = DecoderConfig::from_json(json, path)?;
+        unknown_keys.extend(gguf::unknown_keys(&file).map_err(FileError::from)?);
         let end_ids = gguf::end_ids(&file).map_err(FileError::from)?;
         let weights = GgufWeights::new(file).map_err(FileError::from)?;
-        let mut bundle = Self { precision, ..Self::init(config, Seed::new(0), device) };
+        let mut bundle = Self { precision, unknown_keys, ..Self::init(config, Seed::new(0), device) };
         if end_ids.len() > 1 {
             bundle.generation.eos_token_id = Ids::Many(end_ids);
         }

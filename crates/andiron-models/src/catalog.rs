@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 use crate::bundle::Ids;
 use crate::decoder::{gemma3, gpt_neox, gpt2, llama, mistral, qwen2, qwen3};
 use crate::family::Decoder;
-use crate::hf_config::{ConfigError, InertKeys};
+use crate::hf_config::ConfigError;
+use crate::key_rules::{ConfigFile, KeyRules};
+use crate::named_fields;
 use crate::weights::NameRules;
 
 /// What every model's configuration says, under whatever names.
@@ -49,7 +51,7 @@ pub trait Architecture: Serialize + DeserializeOwned {
     /// The model, its parameters' paths being their names in the file.
     type Model: Module;
     /// Keys of `config.json` that are not fields of the configuration.
-    const INERT: InertKeys;
+    const KEYS: KeyRules;
 
     /// Hugging Face's class for the model with its head.
     fn class_name(&self) -> &'static str;
@@ -129,6 +131,16 @@ macro_rules! architectures {
             /// # Errors
             /// If the file cannot be read, or does not describe a model of this family that can be built here.
             pub fn read(path: &std::path::Path) -> Result<Self, $crate::hf_config::ConfigError> {
+                Ok(Self::read_file(path)?.config)
+            }
+
+            /// Reads a `config.json`, and says which of its keys nothing reads.
+            ///
+            /// # Errors
+            /// As [`Self::read`].
+            pub fn read_file(
+                path: &std::path::Path,
+            ) -> Result<$crate::key_rules::ConfigFile<Self>, $crate::hf_config::ConfigError> {
                 Self::from_json($crate::catalog::read_object(path)?, path)
             }
 
@@ -136,7 +148,7 @@ macro_rules! architectures {
             pub(crate) fn from_json(
                 value: serde_json::Value,
                 path: &std::path::Path,
-            ) -> Result<Self, $crate::hf_config::ConfigError> {
+            ) -> Result<$crate::key_rules::ConfigFile<Self>, $crate::hf_config::ConfigError> {
                 $crate::catalog::from_json(value, path, Self::MODEL_TYPES, Self::from_fields)
             }
 
@@ -144,9 +156,11 @@ macro_rules! architectures {
             pub(crate) fn from_fields(
                 model_type: &str,
                 fields: serde_json::Map<String, serde_json::Value>,
-            ) -> Option<Result<Self, $crate::catalog::ReadError>> {
+            ) -> Option<Result<$crate::key_rules::ConfigFile<Self>, $crate::catalog::ReadError>> {
                 match model_type {
-                    $($model_type => Some($crate::catalog::from_fields(fields).map(Self::$variant)),)+
+                    $($model_type => Some(
+                        $crate::catalog::from_fields(fields).map(|file| file.map(Self::$variant)),
+                    ),)+
                     _ => None,
                 }
             }
@@ -283,8 +297,8 @@ pub(crate) fn from_json<C>(
     value: Value,
     path: &Path,
     known: &[&str],
-    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,
-) -> Result<C, ConfigError> {
+    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<ConfigFile<C>, ReadError>>,
+) -> Result<ConfigFile<C>, ConfigError> {
     from_value(value, known, from_fields).map_err(|error| match error {
         ReadError::Config(error) => error,
         ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
@@ -294,8 +308,8 @@ pub(crate) fn from_json<C>(
 fn from_value<C>(
     value: Value,
     known: &[&str],
-    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<C, ReadError>>,
-) -> Result<C, ReadError> {
+    from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<ConfigFile<C>, ReadError>>,
+) -> Result<ConfigFile<C>, ReadError> {
     let Value::Object(fields) = value else {
         return Err(serde_json::Error::custom("expected a JSON object").into());
     };
@@ -308,10 +322,28 @@ fn from_value<C>(
 }
 
 /// Reads the fields of one architecture's `config.json`.
-pub(crate) fn from_fields<A: Architecture>(mut fields: Map<String, Value>) -> Result<A, ReadError> {
+pub(crate) fn from_fields<A: Architecture>(
+    mut fields: Map<String, Value>,
+) -> Result<ConfigFile<A>, ReadError> {
+    A::KEYS.rename(&mut fields);
+    A::KEYS.complete(&mut fields);
+    let mut unknown_keys = A::KEYS.take_own(&mut fields);
     A::normalise(&mut fields)?;
-    A::INERT.strip(&mut fields)?;
-    let config: A = serde_json::from_value(Value::Object(fields))?;
+    unknown_keys.extend(A::KEYS.apply::<A>(&mut fields)?);
+    drop_impossible_ids(&mut fields);
+    let config: A = named_fields::from_fields(fields)?;
     config.validate()?;
-    Ok(config)
+    Ok(ConfigFile { config, unknown_keys })
+}
+
+/// Takes ids below 0 for none: files of the first Llamas say so, and no token has such an id.
+fn drop_impossible_ids(fields: &mut Map<String, Value>) {
+    let impossible = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
+    for (_, value) in fields.iter_mut().filter(|(key, _)| key.ends_with("_token_id")) {
+        match value {
+            Value::Array(ids) => ids.retain(|id| !impossible(id)),
+            id if impossible(id) => *id = Value::Null,
+            _ => {}
+        }
+    }
 }

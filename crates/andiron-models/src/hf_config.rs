@@ -1,65 +1,24 @@
-//! `config.json` as Hugging Face writes it: every key is either understood, known to be inert, or an error.
+//! `config.json` as Hugging Face writes it: the parts that architectures share, and what can be wrong with it.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use andiron_core::ops;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Keys that any Hugging Face configuration may carry and that no architecture here reads.
-const ALWAYS_INERT: &[&str] = &[
-    "_name_or_path",
-    "_attn_implementation_autoset",
-    "architectures",
-    "chunk_size_feed_forward",
-    "dtype",
-    "id2label",
-    "is_decoder",
-    "label2id",
-    "model_type",
-    "output_attentions",
-    "output_hidden_states",
-    "problem_type",
-    "return_dict",
-    "sbert_ce_default_activation_function",
-    "sentence_transformers",
-    "task_specific_params",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-];
+use crate::key_rules::{Inert, UnknownKeys};
+use crate::named_fields::Shown;
 
 /// More layers than any model has: a number from a file is not believed beyond it.
 const MAX_LAYERS: usize = 1 << 12;
-
-/// Keys of one architecture's `config.json` that are not fields of its configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct InertKeys {
-    /// Dropped whatever they say.
-    pub dropped: &'static [&'static str],
-    /// Dropped if false or null; anything else asks for mathematics that is not implemented.
-    pub must_be_false: &'static [&'static str],
-}
-
-impl InertKeys {
-    /// Takes the inert keys out of `config`.
-    ///
-    /// # Errors
-    /// If a key asks for something that is not implemented.
-    pub(crate) fn strip(&self, config: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        for key in ALWAYS_INERT.iter().chain(self.dropped) {
-            config.shift_remove(*key);
-        }
-        for key in self.must_be_false {
-            match config.shift_remove(*key) {
-                None | Some(Value::Null | Value::Bool(false)) => {}
-                Some(value) => return Err(ConfigError::NotSupported { key, value }),
-            }
-        }
-        Ok(())
-    }
-}
+/// A wider vector than any model has; also for the heads of a layer together. With [`MAX_ENTRIES`] and [`MAX_LAYERS`] it
+/// keeps every product of sizes below 2^63.
+const MAX_WIDTH: usize = 1 << 20;
+/// A wider head than any model has: for each two channels there is a rotary frequency before any weight is looked at.
+const MAX_HEAD: usize = 1 << 16;
+/// More rows than any table has, and more positions than any text: what 32 bits with a sign can count.
+const MAX_ENTRIES: usize = i32::MAX as usize;
 
 /// Activation functions by Hugging Face's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,8 +56,27 @@ pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigErro
 
 /// Checks a number of layers, for each of which something is allocated before the weights are looked at.
 pub(crate) fn layers(key: &'static str, value: usize) -> Result<(), ConfigError> {
+    believable(key, value, MAX_LAYERS)
+}
+
+/// Checks the width of a vector, or a number of heads.
+pub(crate) fn width(key: &'static str, value: usize) -> Result<(), ConfigError> {
+    believable(key, value, MAX_WIDTH)
+}
+
+/// Checks the width of a head, called `key`, of which a layer has `n_heads`.
+pub(crate) fn head_width(key: &'static str, value: usize, n_heads: usize) -> Result<(), ConfigError> {
+    believable(key, value, MAX_HEAD.min(MAX_WIDTH / n_heads.max(1)).max(1))
+}
+
+/// Checks a number of rows of a table, or of positions.
+pub(crate) fn entries(key: &'static str, value: usize) -> Result<(), ConfigError> {
+    believable(key, value, MAX_ENTRIES)
+}
+
+fn believable(key: &'static str, value: usize, limit: usize) -> Result<(), ConfigError> {
     positive(key, value)?;
-    if value > MAX_LAYERS { Err(ConfigError::TooMany { key, value, limit: MAX_LAYERS }) } else { Ok(()) }
+    if value > limit { Err(ConfigError::TooMany { key, value, limit }) } else { Ok(()) }
 }
 
 pub(crate) fn positive_number(key: &'static str, value: f64) -> Result<(), ConfigError> {
@@ -164,12 +142,20 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key asks for mathematics that is not implemented.
-    #[error("config key {key} is {value}: only false is supported")]
+    #[error("config key {key} is {}: only {supported} is supported", Shown(value))]
     NotSupported {
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value.
         value: Value,
+        /// The values that change nothing.
+        supported: Inert,
+    },
+    /// Keys that nothing reads, where somebody is strict about them.
+    #[error("the configuration has keys that nothing reads: {keys}")]
+    UnknownKeys {
+        /// The keys.
+        keys: UnknownKeys,
     },
     /// A cross-encoder's output goes through a function that is not implemented.
     #[error("config key {key} asks for {value}: Sigmoid and Identity are supported")]

@@ -11,7 +11,7 @@ use andiron_models::encoder::{EmbedPipeline, Pooling};
 use andiron_models::weights::gguf::{
     Array, GgufError, GgufFile, GgufWeights, Value, config_json, tokenizer_config_json, tokenizer_json,
 };
-use andiron_models::{Decoder, DecoderBundle, EncoderBundle};
+use andiron_models::{AnyConfig, Decoder, DecoderBundle, EncoderBundle};
 use common::{assert_close, device, floats, ids};
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -297,10 +297,111 @@ fn what_a_configuration_cannot_say_is_refused() {
         let error = config_json(&file).unwrap_err().to_string();
         assert!(error.contains(needle), "{error:?} does not mention {needle:?}");
     };
-    refused("gpt2.attention.sliding_window", 8, "gpt2.attention.sliding_window is not supported");
+    refused("gpt2.rope.scaling.yarn_beta_fast", 8, "gpt2.rope.scaling.yarn_beta_fast is not supported");
     refused("gpt2.expert_count", 8, "gpt2.expert_count is not supported");
     refused("gpt2.context_length", 0, "gpt2.context_length must be a positive integer");
     refused("gpt2.context_length", 7, "no metadata key gpt2.embedding_length");
+}
+
+/// A value of a metadata key that a test adds.
+enum Added {
+    F32(f32),
+    U32(u32),
+    Bool(bool),
+    Text(&'static str),
+}
+
+/// A fixture with more metadata, as a file.
+fn with_metadata(name: &str, added: &[(&str, Added)]) -> Result<GgufFile, GgufError> {
+    open(&bytes_with_metadata(name, added))
+}
+
+fn bytes_with_metadata(name: &str, added: &[(&str, Added)]) -> Vec<u8> {
+    let whole = std::fs::read(fixture(name)).unwrap();
+    let mut pairs = Bytes(Vec::new());
+    for (key, value) in added {
+        pairs.string(key);
+        match value {
+            Added::F32(value) => pairs.u32(6).u32(value.to_bits()),
+            Added::U32(value) => pairs.u32(4).u32(*value),
+            Added::Bool(value) => {
+                pairs.u32(7);
+                pairs.0.push(u8::from(*value));
+                &mut pairs
+            }
+            Added::Text(value) => pairs.u32(8).string(value),
+        };
+    }
+    // The data stay where they are aligned.
+    let filler = "general.filler";
+    let taken = pairs.0.len() + 8 + filler.len() + 4 + 8;
+    pairs.string(filler).u32(8).string(&" ".repeat(taken.next_multiple_of(32) - taken));
+    let n_pairs = u64::from_le_bytes(*whole[16..].first_chunk().unwrap()) + added.len() as u64 + 1;
+    [&whole[..16], &n_pairs.to_le_bytes(), &pairs.0, &whole[24..]].concat()
+}
+
+/// What the file says of rotary scaling.
+#[track_caller]
+fn check_scaling(added: &[(&str, Added)], expected: serde_json::Value) {
+    let config = config_json(&with_metadata("llama.gguf", added).unwrap()).unwrap();
+    assert_eq!(config.get("rope_scaling").cloned().unwrap_or_default(), expected);
+}
+
+#[test]
+fn a_key_that_llama_cpp_does_not_read_is_named_and_opens() {
+    let added = [
+        ("llama.tensor_data_layout", Added::Text("Meta AI original pth")),
+        ("llama.rope.scaling.attn_factor", Added::F32(1.0)),
+        ("llama.rope.scale_linear", Added::F32(1.0)),
+        ("llama.attention.causal", Added::Bool(true)),
+        ("llama.logit_scale", Added::F32(1.0)),
+        ("llama.attention.sliding_window", Added::U32(4096)),
+    ];
+    let file = with_metadata("llama.gguf", &added).unwrap();
+    let plain = config_json(&GgufFile::open(&fixture("llama.gguf")).unwrap()).unwrap();
+    assert_eq!(config_json(&file).unwrap(), plain);
+    let bytes = bytes_with_metadata("llama.gguf", &added);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("model.gguf"), bytes).unwrap();
+    let read = AnyConfig::open_file(&dir.path().join("model.gguf")).unwrap();
+    assert_eq!(read.unknown_keys.names(), ["llama.attention.sliding_window", "llama.logit_scale"]);
+}
+
+#[test]
+fn rotary_scaling_is_read_as_llama_cpp_does() {
+    use Added::{F32, Text, U32};
+    let linear = json!({"rope_type": "linear", "factor": 2.0});
+    check_scaling(&[("llama.rope.scale_linear", F32(2.0))], linear.clone());
+    check_scaling(&[("llama.rope.scaling.factor", F32(2.0))], linear.clone());
+    let both = [("llama.rope.scaling.factor", F32(2.0)), ("llama.rope.scale_linear", F32(4.0))];
+    check_scaling(&both, linear);
+    check_scaling(&[("llama.rope.scaling.factor", F32(0.0))], json!(null));
+    let none = [("llama.rope.scaling.type", Text("none")), ("llama.rope.scaling.factor", F32(2.0))];
+    check_scaling(&none, json!(null));
+    let yarn = [("llama.rope.scaling.type", Text("yarn")), ("llama.rope.scaling.factor", F32(4.0))];
+    let whole = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    check_scaling(&yarn, whole);
+    let [kind, factor] = yarn;
+    let yarn = [
+        kind,
+        factor,
+        ("llama.rope.scaling.original_context_length", U32(16)),
+        ("llama.rope.scaling.attn_factor", F32(0.5)),
+    ];
+    let config = config_json(&with_metadata("llama.gguf", &yarn).unwrap()).unwrap();
+    let amplitude = config["rope_scaling"]["attention_factor"].as_f64().unwrap();
+    assert!((amplitude - 0.5 * (1.0 + 0.1 * 4.0_f64.ln())).abs() < 1e-9, "{amplitude}");
+}
+
+#[test]
+fn a_key_that_llama_cpp_reads_is_refused_unless_it_changes_nothing() {
+    let refused = |name: &str, key: &str, value: Added| {
+        let error = config_json(&with_metadata(name, &[(key, value)]).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{key} is not supported")), "{error}");
+    };
+    refused("llama.gguf", "llama.attention.causal", Added::Bool(false));
+    refused("llama.gguf", "llama.rope.scaling.attn_factor", Added::F32(0.5));
+    refused("llama.gguf", "llama.rope.scaling.yarn_ext_factor", Added::F32(0.5));
 }
 
 #[test]

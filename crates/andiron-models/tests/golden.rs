@@ -184,11 +184,18 @@ fn check_refused(dir: &Path, needles: &[&str]) {
 }
 
 #[test]
-fn an_unknown_config_key_is_an_error() {
+fn a_config_key_that_changes_results_is_an_error() {
     check_refused(
         edited(|config| config["sliding_window"] = 4096.into()).path(),
-        &["config.json", "sliding_window"],
+        &["configuration", "sliding_window is 4096"],
     );
+}
+
+#[test]
+fn a_config_key_that_nothing_reads_is_returned() {
+    let dir = edited(|config| config["colour"] = "red".into());
+    let bundle = DecoderBundle::open(dir.path(), &device()).unwrap();
+    assert_eq!(bundle.unknown_keys.names(), ["colour"]);
 }
 
 #[test]

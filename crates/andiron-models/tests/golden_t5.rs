@@ -193,12 +193,12 @@ fn what_cannot_be_built_is_refused_by_name() {
     check(json!({"relative_attention_max_distance": 4}), "relative_attention_max_distance is 4");
     check(json!({"d_kv": 0}), "d_kv");
     check(json!({"d_kv": 8}), "shape");
-    check(json!({"num_heads": u64::MAX}), "shape");
+    check(json!({"num_heads": u64::MAX}), "num_heads");
+    check(json!({"num_heads": 1 << 14}), "shape");
     check(json!({"num_decoder_layers": 0}), "num_decoder_layers");
     check(json!({"num_layers": u64::MAX}), "num_layers");
     check(json!({"num_layers": 1}), "encoder.block.1");
     check(json!({"pad_token_id": 43}), "pad_token_id");
-    check(json!({"d_layers": 2}), "d_layers");
     check(json!({"is_gated_act": true}), "DenseReluDense.wi");
 }
 

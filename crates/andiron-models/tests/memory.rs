@@ -14,9 +14,9 @@ use andiron_kernels::random::Seed;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::weights::names;
-use andiron_models::{DecoderBundle, DecoderConfig};
+use andiron_models::{AnyBundle, AnyConfig, DecoderBundle, DecoderConfig};
 use burn::tensor::Device;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 /// The memory is that of the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -92,4 +92,65 @@ fn a_gguf_file_is_in_memory_only_while_it_is_read() {
     let share = (peak() - before) as f64 / size as f64;
     assert!((1.0..=LIMIT).contains(&share), "{share:.2} of the model's {size} bytes");
     assert_eq!(bundle.n_parameters() * size_of::<f32>(), size);
+}
+
+/// What an edited configuration may take beyond the process that reads it, in bytes: a few times the largest fixture.
+const SPARE: usize = 32 << 20;
+
+/// Sizes that nobody means, and things that are none.
+fn unmeant() -> Vec<Value> {
+    let numbers = [0, 1, 1 << 16, 1 << 31, (1 << 53) + 1, 1 << 63];
+    let mut values: Vec<Value> = numbers.map(|number: u64| json!(number)).to_vec();
+    values.extend([json!(-1), json!(1e300), json!(0.5), json!(null), json!("x"), json!([]), json!({})]);
+    values
+}
+
+/// Paths to the numbers of a configuration, those in objects included, and to keys that a file may add.
+fn numbers(config: &Value) -> Vec<String> {
+    let of = |prefix: &str, fields: &Map<String, Value>| -> Vec<String> {
+        let numbers = fields.iter().filter(|(_, value)| value.is_number());
+        numbers.map(|(key, _)| format!("{prefix}/{key}")).collect()
+    };
+    let fields = config.as_object().unwrap();
+    let mut paths = of("", fields);
+    for (key, value) in fields {
+        if let Value::Object(inner) = value {
+            paths.extend(of(&format!("/{key}"), inner));
+        }
+    }
+    paths.extend(["/head_dim", "/num_labels", "/num_key_value_heads", "/sliding_window"].map(str::to_owned));
+    paths
+}
+
+#[test]
+fn no_number_of_a_configuration_becomes_memory() {
+    let _alone = ALONE.lock().unwrap();
+    let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let dir = tempfile::tempdir().unwrap();
+    let mut tried = 0;
+    for folder in std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(text) = std::fs::read_to_string(folder.join("config.json")) else { continue };
+        std::fs::copy(folder.join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+        let config: Value = serde_json::from_str(&text).unwrap();
+        for path in numbers(&config) {
+            for value in unmeant() {
+                let mut config = config.clone();
+                let (parent, key) = path.rsplit_once('/').unwrap();
+                config.pointer_mut(parent).unwrap()[key] = value.clone();
+                std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+                forget_peak();
+                let before = peak();
+                if let Ok(read) = AnyConfig::open(dir.path()) {
+                    read.summary(&device);
+                }
+                let _ = AnyBundle::open(dir.path(), &device);
+                let taken = peak() - before;
+                let name = folder.display();
+                assert!(taken <= SPARE, "{name} with {path} = {value}: {taken} bytes");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 5000, "{tried}");
 }

@@ -20,6 +20,7 @@ use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
 use crate::encoder::{EncoderHead, Problem, head};
 use crate::family::Decoder;
 use crate::hf_config::ConfigError;
+use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::{self, LoadError, SaveError, Storage};
 
 /// Standard deviation of a fresh head's weights.
@@ -50,6 +51,14 @@ impl ClassifierConfig {
     /// # Errors
     /// If the file cannot be read, or does not describe such a model.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Ok(Self::read_file(path)?.config)
+    }
+
+    /// Reads a `config.json`, and says which of its keys nothing reads.
+    ///
+    /// # Errors
+    /// As [`ClassifierConfig::read`].
+    pub fn read_file(path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         let value = catalog::read_object(path)?;
         catalog::from_json(value, path, DecoderConfig::MODEL_TYPES, Self::from_fields)
     }
@@ -57,7 +66,7 @@ impl ClassifierConfig {
     pub(crate) fn from_fields(
         model_type: &str,
         mut fields: Map<String, Value>,
-    ) -> Option<Result<Self, ReadError>> {
+    ) -> Option<Result<ConfigFile<Self>, ReadError>> {
         let tied = fields.insert(TIED.to_owned(), true.into());
         let pad_token_id =
             fields.get("pad_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
@@ -71,7 +80,8 @@ impl ClassifierConfig {
             Err(error) => return Some(Err(error.into())),
         };
         let decoder = DecoderConfig::from_fields(model_type, fields)?;
-        Some(decoder.map(|decoder| Self { decoder, tied, problem, labels, pad_token_id }))
+        let whole = |decoder| Self { decoder, tied, problem, labels, pad_token_id };
+        Some(decoder.map(|file| file.map(whole)))
     }
 
     fn to_value(&self) -> Value {
@@ -171,6 +181,8 @@ pub struct ClassifierBundle {
     pub config: ClassifierConfig,
     /// The model, with the weights of `model.safetensors`.
     pub model: DecoderClassifier,
+    /// Keys of the configuration that nothing reads.
+    pub unknown_keys: UnknownKeys,
     precision: RunPrecision,
     device: Device,
 }
@@ -190,12 +202,12 @@ impl ClassifierBundle {
     /// # Errors
     /// As [`ClassifierBundle::open`].
     pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        let config = read_config(dir, ClassifierConfig::read)?;
+        let ConfigFile { config, unknown_keys } = read_config(dir, ClassifierConfig::read_file)?;
         let (rules, tables) = (config.decoder.name_rules(), [config.sizes().vocab_size]);
         let storage = Storage { precision, tables: &tables };
         let model = config.init(Seed::new(0), device);
         let model = weights::load_from(model, &mut weights::open(dir)?, rules, storage, device)?;
-        Ok(Self { config, model, precision, device: device.clone() })
+        Ok(Self { config, model, unknown_keys, precision, device: device.clone() })
     }
 
     /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.

@@ -14,7 +14,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, layers, positive, positive_number, probability};
+use crate::hf_config::{
+    Activation, ConfigError, entries, head_width, layers, positive_number, probability, width,
+};
 use crate::weights::NameRules;
 
 /// How names in files may differ from those of a [`Gated`].
@@ -138,12 +140,12 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("hidden_size", self.hidden_size)?;
-        positive("intermediate_size", self.intermediate_size)?;
+        entries("vocab_size", self.vocab_size)?;
+        width("hidden_size", self.hidden_size)?;
+        width("intermediate_size", self.intermediate_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
-        positive("num_attention_heads", self.num_attention_heads)?;
-        positive("num_key_value_heads", self.num_key_value_heads)?;
+        width("num_attention_heads", self.num_attention_heads)?;
+        width("num_key_value_heads", self.num_key_value_heads)?;
         let (heads, key_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if !heads.is_multiple_of(key_heads) {
             return Err(ConfigError::KeyHeads { heads, key_heads });
@@ -152,7 +154,7 @@ impl Shape {
             return Err(ConfigError::Heads { width: self.hidden_size, heads });
         }
         let d_head = self.d_head();
-        positive("head_dim", d_head)?;
+        head_width("head_dim", d_head, heads)?;
         if !d_head.is_multiple_of(2) {
             return Err(ConfigError::OddHead { width: d_head });
         }

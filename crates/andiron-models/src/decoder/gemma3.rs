@@ -24,7 +24,8 @@ use crate::decoder::gated::{Attention, AttentionSizes, Fresh, Mlp, MlpSizes, NAM
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, positive, positive_number};
+use crate::hf_config::{Activation, ConfigError, positive, positive_number};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a Gemma 3, in Hugging Face's field names.
@@ -185,9 +186,22 @@ impl Gemma3Config {
 
 impl Architecture for Gemma3Config {
     type Model = Gemma3;
-    const INERT: InertKeys = InertKeys {
-        dropped: &["pad_token_id", "cache_implementation"],
-        must_be_false: &["final_logit_softcapping", "attn_logit_softcapping", "use_bidirectional_attention"],
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[
+            ("attn_logit_softcapping", Inert::Off),
+            ("final_logit_softcapping", Inert::Off),
+            ("use_bidirectional_attention", Inert::Off),
+        ],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 262_208),
+            ("hidden_size", 2304),
+            ("intermediate_size", 9216),
+            ("num_hidden_layers", 26),
+            ("num_attention_heads", 8),
+            ("num_key_value_heads", 4),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -203,15 +217,11 @@ impl Architecture for Gemma3Config {
             fields.insert(PATTERN.to_owned(), pattern);
         }
         if let Some(Value::Object(mut kinds)) = fields.shift_remove(PARAMETERS) {
-            if let Some(Value::Object(mut local)) = kinds.shift_remove(SLIDING) {
-                if let Some(theta) = local.shift_remove("rope_theta") {
+            if let Some(Value::Object(local)) = kinds.shift_remove(SLIDING) {
+                let name = format!("{PARAMETERS}.{SLIDING}");
+                if let Some(theta) = rope::plain_theta(&name, local, fields)? {
                     fields.insert("rope_local_base_freq".to_owned(), theta);
                 }
-                local.retain(|key, value| key != "rope_type" || value != "default");
-                // What is left asks for something else: no field has this name.
-                fields.extend(
-                    local.into_iter().map(|(key, value)| (format!("{PARAMETERS}.{SLIDING}.{key}"), value)),
-                );
             }
             let all = kinds.shift_remove(FULL).unwrap_or_else(|| kinds.into());
             fields.insert(PARAMETERS.to_owned(), all);

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Architecture, Maps, Sizes};
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive};
+use crate::hf_config::{Activation, ConfigError, entries, layers, width};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a GPT-2, in Hugging Face's field names.
@@ -172,18 +173,35 @@ impl Gpt2Config {
 
 impl Architecture for Gpt2Config {
     type Model = Gpt2;
-    const INERT: InertKeys = InertKeys {
-        dropped: &[
-            "n_ctx",
-            "pad_token_id",
-            "gradient_checkpointing",
-            "summary_activation",
-            "summary_first_dropout",
-            "summary_proj_to_labels",
-            "summary_type",
-            "summary_use_proj",
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[
+            ("hidden_size", "n_embd"),
+            ("max_position_embeddings", "n_positions"),
+            ("num_attention_heads", "n_head"),
+            ("num_hidden_layers", "n_layer"),
         ],
-        must_be_false: &["add_cross_attention", "reorder_and_upcast_attn", "is_encoder_decoder"],
+        inert: &[
+            // Of heads that are not here.
+            ("summary_activation", Inert::Always),
+            ("summary_first_dropout", Inert::Always),
+            ("summary_last_dropout", Inert::Always),
+            ("summary_proj_to_labels", Inert::Always),
+            ("summary_type", Inert::Always),
+            ("summary_use_proj", Inert::Always),
+            // Of the first releases: what `n_positions` says, and entries of the vocabulary beyond its size.
+            ("n_ctx", Inert::Always),
+            ("n_special", Inert::Number(0.0)),
+            ("predict_special_tokens", Inert::Always),
+            ("reorder_and_upcast_attn", Inert::Off),
+        ],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 50_257),
+            ("n_positions", 1024),
+            ("n_embd", 768),
+            ("n_layer", 12),
+            ("n_head", 12),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -206,11 +224,12 @@ impl Architecture for Gpt2Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("n_positions", self.n_positions)?;
-        positive("n_embd", self.n_embd)?;
+        entries("vocab_size", self.vocab_size)?;
+        entries("n_positions", self.n_positions)?;
+        width("n_embd", self.n_embd)?;
         layers("n_layer", self.n_layer)?;
-        positive("n_head", self.n_head)?;
+        width("n_head", self.n_head)?;
+        width("n_inner", self.n_inner.unwrap_or(4 * self.n_embd))?;
         if !self.n_embd.is_multiple_of(self.n_head) {
             return Err(ConfigError::Heads { width: self.n_embd, heads: self.n_head });
         }

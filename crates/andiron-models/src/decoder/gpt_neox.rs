@@ -25,7 +25,8 @@ use crate::catalog::{Architecture, Maps, Sizes};
 use crate::decoder::gated::defaults;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, positive_number, probability};
+use crate::hf_config::{Activation, ConfigError, entries, layers, positive_number, probability, width};
+use crate::key_rules::KeyRules;
 use crate::weights::NameRules;
 
 /// `config.json` of a GPT-NeoX, in Hugging Face's field names.
@@ -160,9 +161,18 @@ impl GptNeoxConfig {
 
 impl Architecture for GptNeoxConfig {
     type Model = GptNeox;
-    const INERT: InertKeys = InertKeys {
-        dropped: &["pad_token_id", "classifier_dropout", "gradient_checkpointing"],
-        must_be_false: &["is_encoder_decoder"],
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 50_432),
+            ("hidden_size", 6144),
+            ("num_hidden_layers", 44),
+            ("num_attention_heads", 64),
+            ("intermediate_size", 24_576),
+            ("max_position_embeddings", 2048),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -186,9 +196,12 @@ impl Architecture for GptNeoxConfig {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        let share = fields.get(PARAMETERS).and_then(|parameters| parameters.get(PARTIAL)).cloned();
-        rope::normalise(fields);
+        // Beside `rope_parameters` this architecture has other names for them.
+        fields.shift_remove(THETA);
         fields.shift_remove(PARTIAL);
+        rope::normalise(fields);
+        let share = fields.shift_remove(PARTIAL);
+        rope::refuse_other_head_width(fields)?;
         for (key, value) in [("rotary_pct", share), ("rotary_emb_base", fields.shift_remove(THETA))] {
             if let Some(value) = value {
                 fields.insert(key.to_owned(), value);
@@ -206,11 +219,11 @@ impl Architecture for GptNeoxConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("hidden_size", self.hidden_size)?;
+        entries("vocab_size", self.vocab_size)?;
+        width("hidden_size", self.hidden_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
-        positive("num_attention_heads", self.num_attention_heads)?;
-        positive("intermediate_size", self.intermediate_size)?;
+        width("num_attention_heads", self.num_attention_heads)?;
+        width("intermediate_size", self.intermediate_size)?;
         positive_number("layer_norm_eps", self.layer_norm_eps)?;
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
         if !width.is_multiple_of(heads) {

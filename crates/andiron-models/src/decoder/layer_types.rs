@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::hf_config::{ConfigError, positive};
+use crate::hf_config::{ConfigError, entries};
 
 /// What a layer sees: an entry of `layer_types`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(super) struct Windows<'a> {
 impl Windows<'_> {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Some(window) = self.window {
-            positive("sliding_window", window)?;
+            entries("sliding_window", window)?;
         }
         match self.types {
             Some(types) if types.len() != self.n_layers => {

@@ -15,7 +15,8 @@ use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
-use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::hf_config::{Activation, ConfigError};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a Llama, in Hugging Face's field names.
@@ -101,9 +102,23 @@ impl LlamaConfig {
 
 impl Architecture for LlamaConfig {
     type Model = Gated;
-    const INERT: InertKeys = InertKeys {
-        dropped: &["pad_token_id", "pretraining_tp", "is_llama_config", "transformers.js_config"],
-        must_be_false: &["rope_interleaved"],
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[
+            ("is_llama_config", Inert::Always),
+            // Products in parts have the same sums.
+            ("pretraining_tp", Inert::Always),
+            ("rope_interleaved", Inert::Off),
+        ],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 32_000),
+            ("hidden_size", 4096),
+            ("intermediate_size", 11_008),
+            ("num_hidden_layers", 32),
+            ("num_attention_heads", 32),
+            ("max_position_embeddings", 2048),
+        ],
     };
 
     fn class_name(&self) -> &'static str {

@@ -15,7 +15,8 @@ use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
 use crate::decoder::layer_types::Windows;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
-use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::hf_config::{Activation, ConfigError};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a Mistral, in Hugging Face's field names.
@@ -110,7 +111,20 @@ impl MistralConfig {
 
 impl Architecture for MistralConfig {
     type Model = Gated;
-    const INERT: InertKeys = InertKeys { dropped: &["pad_token_id"], must_be_false: &[] };
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        // The mask of every layer is that of `sliding_window`, whatever the types are.
+        inert: &[("layer_types", Inert::Texts(&["full_attention", "sliding_attention"]))],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 32_000),
+            ("hidden_size", 4096),
+            ("intermediate_size", 14_336),
+            ("num_hidden_layers", 32),
+            ("num_attention_heads", 32),
+            ("max_position_embeddings", 131_072),
+        ],
+    };
 
     fn class_name(&self) -> &'static str {
         "MistralForCausalLM"

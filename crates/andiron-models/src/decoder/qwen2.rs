@@ -16,7 +16,8 @@ use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
-use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::hf_config::{Activation, ConfigError};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a Qwen2, in Hugging Face's field names.
@@ -129,7 +130,19 @@ impl Qwen2Config {
 
 impl Architecture for Qwen2Config {
     type Model = Gated;
-    const INERT: InertKeys = InertKeys { dropped: &["pad_token_id"], must_be_false: &["use_mrope"] };
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[("use_mrope", Inert::Off)],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 151_936),
+            ("hidden_size", 4096),
+            ("intermediate_size", 22_016),
+            ("num_hidden_layers", 32),
+            ("num_attention_heads", 32),
+            ("max_position_embeddings", 32_768),
+        ],
+    };
 
     fn class_name(&self) -> &'static str {
         "Qwen2ForCausalLM"

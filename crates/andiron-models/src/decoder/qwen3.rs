@@ -17,7 +17,8 @@ use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, def
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::qwen2::{key_heads, max_window_layers, window};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
-use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::hf_config::{Activation, ConfigError};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a Qwen3, in Hugging Face's field names.
@@ -125,7 +126,19 @@ impl Qwen3Config {
 
 impl Architecture for Qwen3Config {
     type Model = Gated;
-    const INERT: InertKeys = InertKeys { dropped: &["pad_token_id"], must_be_false: &["use_mrope"] };
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[("use_mrope", Inert::Off)],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 151_936),
+            ("hidden_size", 4096),
+            ("intermediate_size", 22_016),
+            ("num_hidden_layers", 32),
+            ("num_attention_heads", 32),
+            ("max_position_embeddings", 32_768),
+        ],
+    };
 
     fn class_name(&self) -> &'static str {
         "Qwen3ForCausalLM"

@@ -4,7 +4,8 @@ use andiron_core::position::rope_scaling::{RopeScaling, ScaledRotary, yarn_ampli
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::hf_config::{ConfigError, positive, positive_number};
+use crate::hf_config::{ConfigError, entries, positive_number};
+use crate::key_rules::Inert;
 
 const THETA: &str = "rope_theta";
 const SCALING: &str = "rope_scaling";
@@ -13,6 +14,28 @@ const KIND: &str = "rope_type";
 /// What `rope_type` is called in old files.
 const OLD_KIND: &str = "type";
 const PARTIAL: &str = "partial_rotary_factor";
+const TRAINED_LEN: &str = "original_max_position_embeddings";
+
+/// The keys that each kind of scaling reads.
+const READ: &[(&str, &[&str])] = &[
+    ("default", &[]),
+    ("linear", &["factor"]),
+    ("dynamic", &["factor"]),
+    ("llama3", &["factor", "low_freq_factor", "high_freq_factor", TRAINED_LEN]),
+    (
+        "yarn",
+        &[
+            "factor",
+            TRAINED_LEN,
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "truncate",
+        ],
+    ),
+];
 
 /// `rope_scaling`: how a model reads further than it was trained to.
 ///
@@ -85,10 +108,10 @@ pub(super) struct Rope<'a> {
 impl Rope<'_> {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         use RopeScalingConfig::{Dynamic, Linear, Llama3, Yarn};
-        positive("max_position_embeddings", self.max_position_embeddings)?;
+        entries("max_position_embeddings", self.max_position_embeddings)?;
         positive_number(THETA, self.theta)?;
         let Some(scaling) = self.scaling else { return Ok(()) };
-        positive("original_max_position_embeddings", self.trained_len())?;
+        entries("original_max_position_embeddings", self.trained_len())?;
         match scaling {
             Linear { factor } | Dynamic { factor } => positive_number("rope_scaling.factor", *factor),
             Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
@@ -187,15 +210,18 @@ impl Rope<'_> {
 
 /// Makes `rope_theta` and `rope_scaling` of whatever a file has; one that has both forms means `rope_scaling`.
 ///
-/// What does not fit in either is left where the reader of the fields complains about it.
+/// Keys of the object that its kind of scaling does not read become keys of their own, such as `rope_scaling.finetuned`,
+/// for whoever looks for keys that nothing reads. A kind that is not known is left to the reader of the fields.
 pub(super) fn normalise(fields: &mut Map<String, Value>) {
     let said = |value: &Value| !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty());
     let new = fields.shift_remove(PARAMETERS).filter(said);
     let old = fields.shift_remove(SCALING).filter(said);
-    let mut scaling = match old.or(new) {
-        None => return,
-        Some(Value::Object(scaling)) => scaling,
-        Some(other) => {
+    let trained_len = fields.shift_remove(TRAINED_LEN).filter(said);
+    let (name, mut scaling) = match (old, new) {
+        (Some(Value::Object(scaling)), _) => (SCALING, scaling),
+        (None, Some(Value::Object(scaling))) => (PARAMETERS, scaling),
+        (None, None) => return,
+        (Some(other), _) | (None, Some(other)) => {
             fields.insert(SCALING.to_owned(), other);
             return;
         }
@@ -208,16 +234,67 @@ pub(super) fn normalise(fields: &mut Map<String, Value>) {
     if let Some(share) = scaling.shift_remove(PARTIAL) {
         fields.insert(PARTIAL.to_owned(), share);
     }
-    if fields.get(PARTIAL).and_then(Value::as_f64) == Some(1.0) {
-        fields.shift_remove(PARTIAL);
+    if let Some((_, read)) = READ.iter().find(|(name, _)| kind == *name) {
+        // A length beside the object goes before the one in it.
+        if let Some(trained_len) = trained_len.filter(|_| read.contains(&TRAINED_LEN)) {
+            scaling.insert(TRAINED_LEN.to_owned(), trained_len);
+        }
+        for (key, value) in std::mem::take(&mut scaling) {
+            match read.contains(&key.as_str()) {
+                true => scaling.insert(key, value),
+                false => fields.insert(format!("{name}.{key}"), value),
+            };
+        }
     }
     if kind != "default" {
         scaling.insert(KIND.to_owned(), kind);
         fields.insert(SCALING.to_owned(), scaling.into());
-        return;
     }
-    for (key, value) in scaling {
-        fields.insert(format!("{PARAMETERS}.{key}"), value);
+}
+
+/// The base of the frequencies in `parameters`, the rotary positions of one type of layers, which must be plain ones.
+///
+/// What nothing reads of the object, called `name`, becomes keys of their own in `fields`.
+///
+/// # Errors
+/// If they are scaled, or turn a part of each head.
+pub(crate) fn plain_theta(
+    name: &str,
+    mut parameters: Map<String, Value>,
+    fields: &mut Map<String, Value>,
+) -> Result<Option<Value>, ConfigError> {
+    let old_kind = parameters.shift_remove(OLD_KIND);
+    let wanted = [
+        (KIND, parameters.shift_remove(KIND).or(old_kind), Inert::Texts(&["default"])),
+        (PARTIAL, parameters.shift_remove(PARTIAL), Inert::Number(1.0)),
+    ];
+    for (key, value, supported) in wanted {
+        if let Some(value) = value.filter(|value| !supported.holds(value)) {
+            return Err(ConfigError::NotSupported { key: format!("{name}.{key}"), value, supported });
+        }
+    }
+    let theta = parameters.shift_remove(THETA);
+    fields.extend(parameters.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+    Ok(theta)
+}
+
+/// Refuses a `head_dim` that is not the width of the model's heads, where only rotary positions read it.
+///
+/// # Errors
+/// If it is another.
+pub(crate) fn refuse_other_head_width(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
+    let Some(value) = fields.shift_remove("head_dim").filter(|value| !value.is_null()) else { return Ok(()) };
+    let size = |key: &str| fields.get(key).and_then(Value::as_u64);
+    let width = size("hidden_size").zip(size("num_attention_heads").filter(|&heads| heads > 0));
+    match width.map(|(width, heads)| width / heads) {
+        Some(width) if value.as_u64() == Some(width) => Ok(()),
+        Some(width) => Err(ConfigError::NotSupported {
+            key: "head_dim".to_owned(),
+            value,
+            supported: Inert::Number(width as f64),
+        }),
+        // The reader of the fields names the size that is missing.
+        None => Ok(()),
     }
 }
 
@@ -265,10 +342,33 @@ mod tests {
     fn the_default_is_no_scaling() {
         check(json!({"rope_theta": 5.0, "rope_scaling": null}), json!({"rope_theta": 5.0}));
         let usual = json!({"rope_type": "default", "rope_theta": 5.0, "partial_rotary_factor": 1.0});
-        check(json!({"rope_parameters": usual}), json!({"rope_theta": 5.0}));
+        let expected = json!({"rope_theta": 5.0, "partial_rotary_factor": 1.0});
+        check(json!({"rope_parameters": usual}), expected);
         let strange = json!({"rope_theta": 5.0, "mrope_section": [1]});
         let expected = json!({"rope_theta": 5.0, "rope_parameters.mrope_section": [1]});
         check(json!({"rope_parameters": strange}), expected);
+    }
+
+    #[test]
+    fn what_a_kind_of_scaling_does_not_read_stands_apart() {
+        let yarn = json!({"rope_type": "yarn", "factor": 4.0, "attn_factor": 0.8, "finetuned": true});
+        let expected = json!({"rope_scaling.attn_factor": 0.8, "rope_scaling.finetuned": true,
+            "rope_scaling": {"factor": 4.0, "rope_type": "yarn"}});
+        check(json!({"rope_scaling": yarn}), expected);
+        let unknown = json!({"rope_scaling": {"short_factor": [1.0], "rope_type": "longrope"}});
+        check(unknown.clone(), unknown);
+    }
+
+    #[test]
+    fn a_length_of_training_beside_the_object_goes_before_the_one_in_it() {
+        let yarn =
+            |len: usize| json!({"factor": 4.0, "original_max_position_embeddings": len, "rope_type": "yarn"});
+        let given = json!({"rope_scaling": yarn(64), "original_max_position_embeddings": 77});
+        check(given, json!({"rope_scaling": yarn(77)}));
+        let linear = json!({"rope_scaling": {"factor": 2.0, "rope_type": "linear"}});
+        let Value::Object(mut both) = linear.clone() else { panic!("an object") };
+        both.insert("original_max_position_embeddings".to_owned(), 77.into());
+        check(Value::Object(both), linear);
     }
 
     #[test]

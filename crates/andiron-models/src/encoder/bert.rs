@@ -20,7 +20,8 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first, vocabulary_scores};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
+use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a BERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -116,23 +117,32 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// Keys of old files that no architecture with BERT's fields reads.
-pub(super) const INERT: InertKeys = InertKeys {
-    dropped: &[
-        "directionality",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "max_length",
-        "output_past",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-        "torchscript",
-        "use_bfloat16",
+/// Keys that no architecture with BERT's fields has fields for.
+pub(super) const KEYS: KeyRules = KeyRules {
+    aliases: &[],
+    inert: &[
+        // Of the poolers of the first releases, in their files of many languages.
+        ("directionality", Inert::Always),
+        ("pooler_fc_size", Inert::Always),
+        ("pooler_num_attention_heads", Inert::Always),
+        ("pooler_num_fc_layers", Inert::Always),
+        ("pooler_size_per_head", Inert::Always),
+        ("pooler_type", Inert::Always),
+        // Read to allow heads that do not divide the width, which is refused here.
+        ("embedding_size", Inert::Always),
+        ("is_causal", Inert::Always),
+        // A decoder's tokens do not see those after them.
+        ("is_decoder", Inert::Off),
+        ("position_embedding_type", Inert::Texts(&["absolute"])),
     ],
-    must_be_false: &["add_cross_attention", "is_encoder_decoder", "cross_attention_hidden_size"],
+    own: &["head", "labels"],
+    defaults: &[
+        ("vocab_size", 30_522),
+        ("hidden_size", 768),
+        ("num_hidden_layers", 12),
+        ("num_attention_heads", 12),
+        ("intermediate_size", 3072),
+    ],
 };
 
 impl BertConfig {
@@ -234,13 +244,13 @@ impl BertConfig {
 
     /// Everything but the number of positions.
     pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("hidden_size", self.hidden_size)?;
+        entries("vocab_size", self.vocab_size)?;
+        width("hidden_size", self.hidden_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
-        positive("num_attention_heads", self.num_attention_heads)?;
-        positive("intermediate_size", self.intermediate_size)?;
-        positive("max_position_embeddings", self.max_position_embeddings)?;
-        positive("type_vocab_size", self.type_vocab_size)?;
+        width("num_attention_heads", self.num_attention_heads)?;
+        width("intermediate_size", self.intermediate_size)?;
+        entries("max_position_embeddings", self.max_position_embeddings)?;
+        entries("type_vocab_size", self.type_vocab_size)?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(ConfigError::Heads { width: self.hidden_size, heads: self.num_attention_heads });
         }
@@ -251,16 +261,6 @@ impl BertConfig {
     }
 }
 
-/// Reads the head, and refuses positions that are not absolute.
-pub(super) fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-    match fields.shift_remove("position_embedding_type") {
-        None | Some(Value::Null) => {}
-        Some(value) if value == "absolute" => {}
-        Some(value) => return Err(ConfigError::NotSupported { key: "position_embedding_type", value }),
-    }
-    head::read(fields)
-}
-
 const CLASSES: Classes = classes!("Bert");
 
 /// What old files call gains and offsets.
@@ -269,7 +269,7 @@ pub(super) const RENAMED: &[(&str, &str)] =
 
 impl Architecture for BertConfig {
     type Model = Bert;
-    const INERT: InertKeys = INERT;
+    const KEYS: KeyRules = KEYS;
 
     fn class_name(&self) -> &'static str {
         CLASSES.of(self.head)
@@ -301,7 +301,7 @@ impl Architecture for BertConfig {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        normalise(fields)
+        head::read(fields)
     }
 
     fn supplement(&self, fields: &mut Map<String, Value>) {

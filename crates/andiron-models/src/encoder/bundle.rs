@@ -14,6 +14,7 @@ use crate::bundle::{CONFIG, evaluation_over, pad_right, read_config, save_model}
 use crate::catalog::read_object;
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
+use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
 use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
 
@@ -31,6 +32,8 @@ pub struct EncoderBundle {
     pub embedding: Option<EmbedPipeline>,
     /// What a cross-encoder's output goes through.
     pub relevance: Relevance,
+    /// Keys of the configuration that nothing reads.
+    pub unknown_keys: UnknownKeys,
     pub(super) precision: RunPrecision,
     device: Device,
 }
@@ -40,7 +43,8 @@ impl EncoderBundle {
     pub fn init(config: EncoderConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
         let (relevance, precision) = (Relevance::default(), RunPrecision::F32);
-        Self { config, model, embedding: None, relevance, precision, device: device.clone() }
+        let unknown_keys = UnknownKeys::default();
+        Self { config, model, embedding: None, relevance, unknown_keys, precision, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
@@ -60,19 +64,21 @@ impl EncoderBundle {
         if gguf::is_gguf(dir) && !dir.is_dir() {
             return Self::open_gguf(dir, precision, device);
         }
-        let config = read_config(dir, EncoderConfig::read)?;
+        let ConfigFile { config, unknown_keys } = read_config(dir, EncoderConfig::read_file)?;
         let embedding = EmbedPipeline::read(dir)?;
         let relevance = Relevance::read(&read_object(&dir.join(CONFIG))?)?;
         let bundle = Self::load(config, &mut weights::open(dir)?, precision, device)?;
-        Ok(Self { embedding, relevance, ..bundle })
+        Ok(Self { embedding, relevance, unknown_keys, ..bundle })
     }
 
     fn open_gguf(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let file = GgufFile::open(path).map_err(FileError::from)?;
-        let config = EncoderConfig::from_json(gguf::config_json(&file).map_err(FileError::from)?, path)?;
+        let json = gguf::config_json(&file).map_err(FileError::from)?;
+        let ConfigFile { config, mut unknown_keys } = EncoderConfig::from_json(json, path)?;
+        unknown_keys.extend(gguf::unknown_keys(&file).map_err(FileError::from)?);
         let embedding = EmbedPipeline::of_gguf(&file)?;
         let weights = GgufWeights::new(file).map_err(FileError::from)?;
-        Ok(Self { embedding, ..Self::load(config, &mut [weights], precision, device)? })
+        Ok(Self { embedding, unknown_keys, ..Self::load(config, &mut [weights], precision, device)? })
     }
 
     fn load<S: TensorSource>(

@@ -17,7 +17,8 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
+use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a DistilBERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -137,9 +138,21 @@ impl DistilBertConfig {
 
 impl Architecture for DistilBertConfig {
     type Model = DistilBert;
-    const INERT: InertKeys = InertKeys {
-        dropped: &["finetuning_task", "gradient_checkpointing", "output_past", "tie_weights_", "torchscript"],
-        must_be_false: &["add_cross_attention", "is_encoder_decoder"],
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[
+            ("hidden_size", "dim"),
+            ("num_attention_heads", "n_heads"),
+            ("num_hidden_layers", "n_layers"),
+        ],
+        inert: &[("is_causal", Inert::Always), ("tie_weights_", Inert::Always)],
+        own: &["head", "labels"],
+        defaults: &[
+            ("vocab_size", 30_522),
+            ("n_layers", 6),
+            ("n_heads", 12),
+            ("dim", 768),
+            ("hidden_dim", 3072),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -172,12 +185,12 @@ impl Architecture for DistilBertConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("max_position_embeddings", self.max_position_embeddings)?;
+        entries("vocab_size", self.vocab_size)?;
+        entries("max_position_embeddings", self.max_position_embeddings)?;
         layers("n_layers", self.n_layers)?;
-        positive("n_heads", self.n_heads)?;
-        positive("dim", self.dim)?;
-        positive("hidden_dim", self.hidden_dim)?;
+        width("n_heads", self.n_heads)?;
+        width("dim", self.dim)?;
+        width("hidden_dim", self.hidden_dim)?;
         if !self.dim.is_multiple_of(self.n_heads) {
             return Err(ConfigError::Heads { width: self.dim, heads: self.n_heads });
         }

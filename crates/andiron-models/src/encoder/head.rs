@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::hf_config::ConfigError;
 
 /// More labels than any task has: a number from a file is not believed beyond it.
-const MAX_LABELS: u64 = 1 << 20;
+const MAX_LABELS: u64 = 1 << 16;
 
 const KNOWN: &str =
     "…Model, …ForMaskedLM, …ForSequenceClassification, …ForTokenClassification, …ForQuestionAnswering";
@@ -191,7 +191,9 @@ fn read_labels(fields: &Map<String, Value>) -> Result<Option<Vec<String>>, Confi
     let by_id = match (fields.get("id2label"), fields.get("num_labels").and_then(Value::as_u64)) {
         (Some(Value::Object(by_id)), _) => by_id,
         (_, Some(n)) if n <= MAX_LABELS => return Ok(Some(numbered(n as usize))),
-        (_, Some(n)) => return Err(bad(format!("num_labels is {n}"))),
+        (_, Some(n)) => {
+            return Err(bad(format!("num_labels is {n}, of which at most {MAX_LABELS} are believed")));
+        }
         _ => return Ok(None),
     };
     let label = |id: usize| match by_id.get(&id.to_string()) {

@@ -23,8 +23,12 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::Fresh;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::layer_types::LayerType;
+use crate::decoder::rope;
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, positive_number, probability};
+use crate::hf_config::{
+    Activation, ConfigError, entries, layers, positive, positive_number, probability, width,
+};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a ModernBERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -176,6 +180,7 @@ fn yes() -> bool {
 
 const CLASSES: Classes = classes!("ModernBert");
 const PARAMETERS: &str = "rope_parameters";
+const HALF_WINDOW: &str = "sliding_window";
 
 impl ModernBertConfig {
     fn types(&self) -> Vec<LayerType> {
@@ -217,19 +222,28 @@ impl ModernBertConfig {
 
 impl Architecture for ModernBertConfig {
     type Model = ModernBert;
-    const INERT: InertKeys = InertKeys {
-        dropped: &[
-            "deterministic_flash_attn",
-            "gradient_checkpointing",
-            "initializer_cutoff_factor",
-            "position_embedding_type",
-            "reference_compile",
-            "repad_logits_with_grad",
-            "sparse_pred_ignore_index",
-            "sparse_prediction",
-            "finetuning_task",
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[],
+        inert: &[
+            ("deterministic_flash_attn", Inert::Always),
+            ("initializer_cutoff_factor", Inert::Always),
+            ("is_causal", Inert::Always),
+            ("position_embedding_type", Inert::Always),
+            ("reference_compile", Inert::Always),
+            ("repad_logits_with_grad", Inert::Always),
+            ("rope_scaling", Inert::Off),
+            // What a loss is computed of.
+            ("sparse_pred_ignore_index", Inert::Always),
+            ("sparse_prediction", Inert::Always),
         ],
-        must_be_false: &["is_encoder_decoder", "add_cross_attention", "rope_scaling"],
+        own: &["head", "labels"],
+        defaults: &[
+            ("vocab_size", 50_368),
+            ("hidden_size", 768),
+            ("intermediate_size", 1152),
+            ("num_hidden_layers", 22),
+            ("num_attention_heads", 12),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -261,17 +275,24 @@ impl Architecture for ModernBertConfig {
                     "sliding_attention" => "local_rope_theta",
                     _ => "",
                 };
-                let Value::Object(mut parameters) = value else { continue };
-                if let (Some(theta), false) = (parameters.shift_remove("rope_theta"), key.is_empty()) {
-                    fields.insert(key.to_owned(), theta);
+                let name = format!("{PARAMETERS}.{kind}");
+                match value {
+                    Value::Null => {}
+                    Value::Object(parameters) if !key.is_empty() => {
+                        if let Some(theta) = rope::plain_theta(&name, parameters, fields)? {
+                            fields.insert(key.to_owned(), theta);
+                        }
+                    }
+                    other => drop(fields.insert(name, other)),
                 }
-                parameters.retain(|key, value| key != "rope_type" || value != "default");
-                // What is left asks for something else: no field has this name.
-                let rest =
-                    parameters.into_iter().map(|(key, value)| (format!("{PARAMETERS}.{kind}.{key}"), value));
-                fields.extend(rest);
             }
         }
+        // Half of a window, by the name that other architectures give to a whole one.
+        if let Some(half) = fields.get(HALF_WINDOW).and_then(Value::as_u64) {
+            fields.shift_remove(HALF_WINDOW);
+            fields.insert("local_attention".to_owned(), half.saturating_mul(2).into());
+        }
+        rope::refuse_other_head_width(fields)?;
         head::read(fields)
     }
 
@@ -290,14 +311,14 @@ impl Architecture for ModernBertConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("hidden_size", self.hidden_size)?;
-        positive("intermediate_size", self.intermediate_size)?;
+        entries("vocab_size", self.vocab_size)?;
+        width("hidden_size", self.hidden_size)?;
+        width("intermediate_size", self.intermediate_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
-        positive("num_attention_heads", self.num_attention_heads)?;
-        positive("max_position_embeddings", self.max_position_embeddings)?;
+        width("num_attention_heads", self.num_attention_heads)?;
+        entries("max_position_embeddings", self.max_position_embeddings)?;
         positive("global_attn_every_n_layers", self.global_attn_every_n_layers)?;
-        positive("local_attention", self.local_attention)?;
+        entries("local_attention", self.local_attention)?;
         positive_number("norm_eps", self.norm_eps)?;
         positive_number("global_rope_theta", self.global_rope_theta)?;
         positive_number("local_rope_theta", self.local_rope_theta.unwrap_or(1.0))?;

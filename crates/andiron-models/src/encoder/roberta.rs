@@ -20,7 +20,8 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{first, vocabulary_scores};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{ConfigError, InertKeys};
+use crate::hf_config::ConfigError;
+use crate::key_rules::KeyRules;
 use crate::weights::NameRules;
 
 /// `config.json` of a RoBERTa: BERT's fields, some with other values where the file has none.
@@ -32,6 +33,15 @@ pub struct RobertaConfig(pub BertConfig);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct XlmRobertaConfig(pub RobertaConfig);
+
+/// As BERT's, but for the vocabulary.
+const DEFAULTS: &[(&str, usize)] = &[
+    ("vocab_size", 50_265),
+    ("hidden_size", 768),
+    ("num_hidden_layers", 12),
+    ("num_attention_heads", 12),
+    ("intermediate_size", 3072),
+];
 
 const CLASSES: Classes = classes!("Roberta");
 const XLM_CLASSES: Classes = classes!("XLMRoberta");
@@ -45,7 +55,7 @@ impl RobertaConfig {
 
 impl Architecture for RobertaConfig {
     type Model = Roberta;
-    const INERT: InertKeys = bert::INERT;
+    const KEYS: KeyRules = KeyRules { defaults: DEFAULTS, ..bert::KEYS };
 
     fn class_name(&self) -> &'static str {
         CLASSES.of(self.0.head)
@@ -76,7 +86,7 @@ impl Architecture for RobertaConfig {
         for (key, value) in [("pad_token_id", 1), ("bos_token_id", 0), ("eos_token_id", 2)] {
             fields.entry(key).or_insert_with(|| value.into());
         }
-        bert::normalise(fields)
+        head::read(fields)
     }
 
     fn supplement(&self, fields: &mut Map<String, Value>) {
@@ -162,7 +172,7 @@ impl EncoderArchitecture for RobertaConfig {
 
 impl Architecture for XlmRobertaConfig {
     type Model = Roberta;
-    const INERT: InertKeys = bert::INERT;
+    const KEYS: KeyRules = bert::KEYS;
 
     fn class_name(&self) -> &'static str {
         XLM_CLASSES.of(self.0.0.head)

@@ -10,12 +10,12 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::generation::strip;
-use super::post_norm::{PostNorm, PostNormSizes, Stack};
+use super::post_norm::{self, PostNorm, PostNormSizes, Stack};
 use super::{Seq2SeqArchitecture, check_class, check_ids};
 use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
-use crate::hf_config::{Activation, ConfigError, InertKeys};
+use crate::hf_config::{Activation, ConfigError};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
 /// `config.json` of a BART, in Hugging Face's field names.
@@ -147,31 +147,32 @@ impl BartConfig {
 
 impl Architecture for BartConfig {
     type Model = PostNorm;
-    const INERT: InertKeys = InertKeys {
-        dropped: &[
-            "_num_labels",
-            "classif_dropout",
-            "classifier_dropout",
-            "decoder_layerdrop",
-            "encoder_layerdrop",
-            "extra_pos_embeddings",
-            "gradient_checkpointing",
-            "is_encoder_decoder",
-            "normalize_embedding",
-            "num_hidden_layers",
-            "output_past",
-            "prefix",
-            "sep_token_id",
-            "tokenizer_class",
-            "torchscript",
+    const KEYS: KeyRules = KeyRules {
+        aliases: post_norm::ALIASES,
+        inert: &[
+            ("add_bias_logits", Inert::Off),
+            ("add_final_layer_norm", Inert::Off),
+            ("classif_dropout", Inert::Always),
+            ("decoder_layerdrop", Inert::Always),
+            ("do_blenderbot_90_layernorm", Inert::Off),
+            ("encoder_layerdrop", Inert::Always),
+            ("extra_pos_embeddings", Inert::Always),
+            ("is_encoder_decoder", Inert::On),
+            ("normalize_before", Inert::Off),
+            ("normalize_embedding", Inert::Always),
+            ("static_position_embeddings", Inert::Off),
         ],
-        must_be_false: &[
-            "add_bias_logits",
-            "add_cross_attention",
-            "add_final_layer_norm",
-            "normalize_before",
-            "static_position_embeddings",
-            "tie_encoder_decoder",
+        own: &[],
+        defaults: &[
+            ("vocab_size", 50_265),
+            ("max_position_embeddings", 1024),
+            ("d_model", 1024),
+            ("encoder_layers", 12),
+            ("encoder_attention_heads", 16),
+            ("encoder_ffn_dim", 4096),
+            ("decoder_layers", 12),
+            ("decoder_attention_heads", 16),
+            ("decoder_ffn_dim", 4096),
         ],
     };
 
@@ -184,9 +185,7 @@ impl Architecture for BartConfig {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        check_class(fields, CLASSES)?;
-        strip(fields);
-        Ok(())
+        check_class(fields, CLASSES)
     }
 
     fn supplement(&self, fields: &mut Map<String, Value>) {

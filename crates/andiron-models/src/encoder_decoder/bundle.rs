@@ -14,6 +14,7 @@ use crate::RunPrecision;
 use crate::bundle::{CONFIG, GENERATION, evaluation_over, pad_right, read_config, save_model, write_json};
 use crate::catalog::read_object;
 use crate::family::EncoderDecoder;
+use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::{self, LoadError, SaveError, Storage};
 
 /// An encoder-decoder with everything that its directory says, except the tokenizer.
@@ -25,6 +26,8 @@ pub struct Seq2SeqBundle {
     pub model: Seq2SeqModel,
     /// `generation_config.json`, or what `config.json` implies.
     pub generation: Seq2SeqGeneration,
+    /// Keys of the configuration that nothing reads.
+    pub unknown_keys: UnknownKeys,
     precision: RunPrecision,
     device: Device,
 }
@@ -34,7 +37,8 @@ impl Seq2SeqBundle {
     pub fn init(config: Seq2SeqConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
         let generation = Seq2SeqGeneration::of(&config);
-        Self { config, model, generation, precision: RunPrecision::F32, device: device.clone() }
+        let (unknown_keys, precision) = (UnknownKeys::default(), RunPrecision::F32);
+        Self { config, model, generation, unknown_keys, precision, device: device.clone() }
     }
 
     /// Opens the model directory `dir` on `device`.
@@ -53,7 +57,8 @@ impl Seq2SeqBundle {
     pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let (config_path, generation_path) = (dir.join(CONFIG), dir.join(GENERATION));
         let written = read_config(dir, read_object)?;
-        let mut config = Seq2SeqConfig::from_json(written.clone(), &config_path)?;
+        let ConfigFile { mut config, unknown_keys } =
+            Seq2SeqConfig::from_json(written.clone(), &config_path)?;
         let generation = match &written {
             Value::Object(fields) => {
                 Seq2SeqGeneration::read(&config, fields, (&config_path, &generation_path))?
@@ -66,7 +71,7 @@ impl Seq2SeqBundle {
         let (rules, tables) = (config.name_rules(), [config.vocab_size(), config.target_vocab_size()]);
         let storage = Storage { precision, tables: &tables };
         let model = weights::load_from(model, &mut files, rules, storage, device)?;
-        Ok(Self { config, model, generation, precision, device: device.clone() })
+        Ok(Self { config, model, generation, unknown_keys, precision, device: device.clone() })
     }
 
     /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.

@@ -198,11 +198,3 @@ fn ids(config: &Seq2SeqConfig) -> Map<String, Value> {
     ids.insert(START.to_owned(), config.decoder_start_token_id().into());
     ids
 }
-
-/// Takes the keys out of `config.json` that belong to generation: see [`Seq2SeqGeneration::read`].
-pub(super) fn strip(fields: &mut Map<String, Value>) {
-    for key in SEARCH_KEYS {
-        fields.shift_remove(*key);
-    }
-    fields.shift_remove(FORCE_BOS);
-}

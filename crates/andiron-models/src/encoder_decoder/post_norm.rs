@@ -19,7 +19,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::encoder::layers::Fresh;
 use crate::family::EncoderDecoder;
-use crate::hf_config::{Activation, ConfigError, layers, positive, probability};
+use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
 use crate::weights::NameRules;
 
 /// Entries of a table of learned positions before that of position 0.
@@ -27,6 +27,13 @@ const POSITION_OFFSET: usize = 2;
 
 /// Added to variances; no key says so.
 const EPS: f64 = 1e-5;
+
+/// Names of fields that all configurations in `transformers` share.
+pub(super) const ALIASES: &[(&str, &str)] = &[
+    ("hidden_size", "d_model"),
+    ("num_attention_heads", "encoder_attention_heads"),
+    ("num_hidden_layers", "encoder_layers"),
+];
 
 /// Sizes of one half of the model.
 #[derive(Clone, Copy, Debug)]
@@ -60,16 +67,16 @@ pub(super) struct PostNormSizes {
 
 impl PostNormSizes {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.encoder.vocab_size)?;
-        positive("decoder_vocab_size", self.decoder.vocab_size)?;
-        positive("max_position_embeddings", self.max_positions)?;
-        positive("d_model", self.d_model)?;
+        entries("vocab_size", self.encoder.vocab_size)?;
+        entries("decoder_vocab_size", self.decoder.vocab_size)?;
+        entries("max_position_embeddings", self.max_positions)?;
+        width("d_model", self.d_model)?;
         layers("encoder_layers", self.encoder.n_layers)?;
-        positive("encoder_attention_heads", self.encoder.n_heads)?;
-        positive("encoder_ffn_dim", self.encoder.d_hidden)?;
+        width("encoder_attention_heads", self.encoder.n_heads)?;
+        width("encoder_ffn_dim", self.encoder.d_hidden)?;
         layers("decoder_layers", self.decoder.n_layers)?;
-        positive("decoder_attention_heads", self.decoder.n_heads)?;
-        positive("decoder_ffn_dim", self.decoder.d_hidden)?;
+        width("decoder_attention_heads", self.decoder.n_heads)?;
+        width("decoder_ffn_dim", self.decoder.d_hidden)?;
         for heads in [self.encoder.n_heads, self.decoder.n_heads] {
             if !self.d_model.is_multiple_of(heads) {
                 return Err(ConfigError::Heads { width: self.d_model, heads });

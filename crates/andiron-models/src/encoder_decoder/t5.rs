@@ -27,11 +27,11 @@ use serde_json::{Map, Value};
 
 pub use model::T5;
 
-use super::generation::strip;
 use super::{Seq2SeqArchitecture, check_class, check_ids};
 use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
-use crate::hf_config::{Activation, ConfigError, InertKeys, layers, positive, probability};
+use crate::hf_config::{Activation, ConfigError, entries, head_width, layers, probability, width};
+use crate::key_rules::{Inert, KeyRules};
 use crate::weights::{FileError, NameRules, Stored};
 
 /// `config.json` of a T5, in Hugging Face's field names.
@@ -250,19 +250,23 @@ impl T5Config {
 
 impl Architecture for T5Config {
     type Model = T5;
-    const INERT: InertKeys = InertKeys {
-        dropped: &[
-            "bos_token_id",
-            "classifier_dropout",
-            "gradient_checkpointing",
-            "is_encoder_decoder",
-            "n_positions",
-            "output_past",
-            "prefix",
-            "sep_token_id",
-            "tokenizer_class",
+    const KEYS: KeyRules = KeyRules {
+        aliases: &[
+            ("head_dim", "d_kv"),
+            ("hidden_size", "d_model"),
+            ("num_attention_heads", "num_heads"),
+            ("num_hidden_layers", "num_layers"),
         ],
-        must_be_false: &[],
+        inert: &[("is_encoder_decoder", Inert::On), ("n_positions", Inert::Always)],
+        own: &[],
+        defaults: &[
+            ("vocab_size", 32_128),
+            ("d_model", 512),
+            ("d_kv", 64),
+            ("d_ff", 2048),
+            ("num_layers", 6),
+            ("num_heads", 8),
+        ],
     };
 
     fn class_name(&self) -> &'static str {
@@ -280,7 +284,6 @@ impl Architecture for T5Config {
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
         check_class(fields, CLASSES)?;
-        strip(fields);
         let untied = fields.get("tie_word_embeddings") == Some(&Value::Bool(false));
         fields.entry("scale_decoder_outputs").or_insert((!untied).into());
         fields.retain(|key, value| key != "tie_word_embeddings" || !value.is_null());
@@ -296,13 +299,15 @@ impl Architecture for T5Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        positive("vocab_size", self.vocab_size)?;
-        positive("d_model", self.d_model)?;
-        positive("d_kv", self.d_kv)?;
-        positive("d_ff", self.d_ff)?;
+        entries("vocab_size", self.vocab_size)?;
+        width("d_model", self.d_model)?;
+        width("d_ff", self.d_ff)?;
         layers("num_layers", self.num_layers)?;
         layers("num_decoder_layers", self.n_decoder_layers())?;
-        positive("num_heads", self.num_heads)?;
+        width("num_heads", self.num_heads)?;
+        head_width("d_kv", self.d_kv, self.num_heads)?;
+        width("relative_attention_num_buckets", self.relative_attention_num_buckets)?;
+        entries("relative_attention_max_distance", self.relative_attention_max_distance)?;
         probability("dropout_rate", self.dropout_rate)?;
         if [true, false].iter().any(|&causal| !self.relative_bias(causal).is_sound()) {
             let (n_buckets, max_distance) =

@@ -2,6 +2,7 @@
 """Makes the golden fixtures: tiny random models saved by `transformers`, with what they compute.
 
     cargo xtask golden gpt2          # or: python3 make.py gpt2
+    cargo xtask golden keys          # which keys of config.json the installed classes read
 
 Needs torch, transformers and numpy. Each fixture is a model directory plus `expected.json`: ids, logits of every
 position, the mean cross-entropy of predicting each next id, the gradient of that loss for a few parameters, and
@@ -14,11 +15,13 @@ import beams
 import classifiers
 import decoders
 import encoders
+import keys
 import seq2seq
 import t5
 
 HERE = pathlib.Path(__file__).parent
-MAKERS = decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
+MAKERS = (decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
+          | keys.MAKERS)
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)
@@ -26,4 +29,4 @@ if __name__ == "__main__":
         if name not in MAKERS:
             sys.exit(f"unknown fixture {name!r}: choose from {', '.join(MAKERS)}")
         MAKERS[name]()
-        print(f"made {HERE / name}")
+        print(f"made {name} in {HERE}")

@@ -1,10 +1,12 @@
 //! The `config.json` that a GGUF file's metadata amount to.
 
+use andiron_core::position::rope_scaling::yarn_amplitude;
 use serde_json::{Map, Value as Json, json};
 
 use super::file::{GgufError, GgufFile};
 use super::names::ARCHITECTURES;
 use super::value::Value;
+use crate::key_rules::Inert;
 
 pub(super) const ARCHITECTURE: &str = "general.architecture";
 const EMBEDDING: &str = "token_embd.weight";
@@ -19,9 +21,8 @@ const LLAMA3_ORIGINAL: usize = 8192;
 /// How far the file's divisors, which are f32, may be from those that the configuration implies.
 const FACTOR_TOLERANCE: f64 = 1e-4;
 
-/// Keys of an architecture, without its name, that are understood or change nothing.
+/// Keys of an architecture, without its name, that are understood.
 const KNOWN: &[&str] = &[
-    "attention.causal",
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
@@ -32,17 +33,35 @@ const KNOWN: &[&str] = &[
     "context_length",
     "embedding_length",
     "expert_count",
-    "expert_used_count",
     "feed_forward_length",
     "pooling_type",
     "rope.dimension_count",
     "rope.freq_base",
+    "rope.scale_linear",
+    "rope.scaling.attn_factor",
     "rope.scaling.factor",
-    "rope.scaling.finetuned",
     "rope.scaling.original_context_length",
     "rope.scaling.type",
-    "vocab_size",
 ];
+
+/// Keys that llama.cpp reads for these architectures and that are not implemented, or that it reads and does not use;
+/// and the values with which they change nothing.
+const INERT: &[(&str, Inert)] = &[
+    ("expert_feed_forward_length", Inert::Always),
+    ("expert_group_count", Inert::Always),
+    ("expert_group_used_count", Inert::Always),
+    ("expert_used_count", Inert::Always),
+    ("rope.scaling.finetuned", Inert::Always),
+    ("rope.scaling.yarn_attn_factor", Inert::Number(1.0)),
+    ("rope.scaling.yarn_beta_fast", Inert::Number(32.0)),
+    ("rope.scaling.yarn_beta_slow", Inert::Number(1.0)),
+    ("rope.scaling.yarn_ext_factor", Inert::Number(1.0)),
+    ("rope.scaling.yarn_log_multiplier", Inert::Number(0.0)),
+    ("tensor_data_layout", Inert::Always),
+    ("vocab_size", Inert::Always),
+];
+
+const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
 
 /// The architecture, which is also Hugging Face's `model_type`.
 ///
@@ -76,7 +95,7 @@ pub(super) fn n_heads(file: &GgufFile) -> Result<[usize; 2], GgufError> {
 /// If a key is missing, of another type, or asks for something that Hugging Face's model of this type does not do.
 pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
     let keys = Keys { file, architecture: model_type(file)? };
-    keys.refuse_unknown()?;
+    keys.unread()?;
     let mut config = Map::new();
     config.insert("model_type".to_owned(), keys.architecture.into());
     match keys.architecture {
@@ -92,6 +111,14 @@ pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
         }
     }
     Ok(Json::Object(config))
+}
+
+/// Keys of the architecture that llama.cpp does not read, so that they change nothing.
+///
+/// # Errors
+/// If a key asks for something that is not implemented.
+pub(crate) fn unknown_keys(file: &GgufFile) -> Result<Vec<String>, GgufError> {
+    Keys { file, architecture: model_type(file)? }.unread()
 }
 
 /// Ids that end a text or a turn.
@@ -138,17 +165,32 @@ impl Keys<'_> {
         GgufError::NotSupported { path, what: what.to_owned(), reason: reason.to_owned() }
     }
 
-    /// A key that is not known may change what the model computes.
-    fn refuse_unknown(&self) -> Result<(), GgufError> {
+    /// Keys that nothing reads; one that asks for something else than is implemented is an error.
+    fn unread(&self) -> Result<Vec<String>, GgufError> {
         let prefix = self.full("");
-        for (key, _) in self.file.all_metadata() {
-            if key.strip_prefix(&prefix).is_some_and(|short| !KNOWN.contains(&short)) {
-                return Err(self.not_supported(key, "this key is not known here"));
+        let mut unread = Vec::new();
+        for (key, value) in self.file.all_metadata() {
+            let Some(short) = key.strip_prefix(&prefix).filter(|short| !KNOWN.contains(short)) else {
+                continue;
+            };
+            match self.inert(short) {
+                Some(inert) if inert.holds(&scalar(value)) => {}
+                Some(inert) => return Err(self.not_supported(key, &format!("only {inert} is"))),
+                None => unread.push(key.to_owned()),
             }
         }
         match self.file.metadata(&self.full("expert_count")).map(Value::as_u64) {
-            None | Some(Some(0)) => Ok(()),
+            None | Some(Some(0)) => Ok(unread),
             Some(_) => Err(self.not_supported(&self.full("expert_count"), "experts are not implemented")),
+        }
+    }
+
+    /// The values with which a key changes nothing, if llama.cpp reads it.
+    fn inert(&self, key: &str) -> Option<Inert> {
+        match (key, self.architecture) {
+            ("attention.causal", "bert") => Some(Inert::Off),
+            ("attention.causal", _) => Some(Inert::On),
+            _ => INERT.iter().find(|(name, _)| *name == key).map(|(_, inert)| *inert),
         }
     }
 
@@ -247,33 +289,65 @@ impl Keys<'_> {
     }
 
     fn rope_scaling(&self, head_dim: usize, theta: f64) -> Result<Option<Json>, GgufError> {
+        let (key, attn_key) = (self.full("rope.scaling.type"), self.full(ATTN_FACTOR));
+        let kind = self.file.optional(&key, "a string", Value::as_str)?.unwrap_or("linear");
+        let attn_factor = self.file.optional(&attn_key, "a number", finite)?.unwrap_or(1.0);
+        let factor = self.stretch()?;
+        if attn_factor != 1.0 && kind != "yarn" {
+            return Err(self.not_supported(&attn_key, "only 1 is, unless the scaling is yarn"));
+        }
         if self.file.tensor(ROPE_FACTORS).is_some() {
-            return self.llama3_scaling(head_dim, theta).map(Some);
+            return match (kind, factor) {
+                ("none", _) | (_, None) => self.llama3_scaling(head_dim, theta).map(Some),
+                _ => Err(self.not_supported(&key, &format!("{ROPE_FACTORS} scales already"))),
+            };
         }
-        let key = self.full("rope.scaling.type");
-        match self.file.optional(&key, "a string", Value::as_str)? {
-            None | Some("none") => Ok(None),
-            Some("linear") => {
-                Ok(Some(json!({ "rope_type": "linear", "factor": self.number("rope.scaling.factor")? })))
+        match (kind, factor) {
+            ("none", _) | ("linear", None) => Ok(None),
+            ("linear", Some(factor)) => Ok(Some(json!({ "rope_type": "linear", "factor": factor }))),
+            ("yarn", factor) => {
+                let factor = factor.unwrap_or(1.0);
+                let original = self.optional_size("rope.scaling.original_context_length")?;
+                let mut scaling = json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "original_max_position_embeddings":
+                        original.map_or_else(|| self.size("context_length"), Ok)?,
+                });
+                if attn_factor != 1.0 {
+                    scaling["attention_factor"] = json!(attn_factor * yarn_amplitude(factor, 1.0));
+                }
+                Ok(Some(scaling))
             }
-            Some("yarn") => Ok(Some(json!({
-                "rope_type": "yarn",
-                "factor": self.number("rope.scaling.factor")?,
-                "original_max_position_embeddings": self.size("rope.scaling.original_context_length")?,
-            }))),
-            Some(other) => Err(self.not_supported(&key, &format!("{other} is none of linear and yarn"))),
+            (other, _) => Err(self.not_supported(&key, &format!("{other} is none of linear and yarn"))),
         }
+    }
+
+    /// How many times as far positions are stretched, if they are: by the key of today, else by the older one.
+    fn stretch(&self) -> Result<Option<f64>, GgufError> {
+        for key in ["rope.scaling.factor", "rope.scale_linear"] {
+            if let Some(factor) = self.file.optional(&self.full(key), "a number", finite)? {
+                return Ok(Some(factor).filter(|&factor| factor != 0.0 && factor != 1.0));
+            }
+        }
+        Ok(None)
     }
 
     /// Llama 3's scaling, of which the file holds only the result.
     fn llama3_scaling(&self, head_dim: usize, theta: f64) -> Result<Json, GgufError> {
         let stored = self.file.read_f32(ROPE_FACTORS)?;
+        // A width from the file is compared before there is a number for each two channels.
+        if stored.len() != head_dim / 2 {
+            return Err(
+                self.not_supported(ROPE_FACTORS, "it does not have a number for each pair of channels")
+            );
+        }
         let factor = stored.iter().copied().fold(1.0, f32::max);
         let implied = llama3_factors(head_dim, theta, factor.into());
         let close = |(&stored, implied): (&f32, f64)| {
             (f64::from(stored) - implied).abs() <= FACTOR_TOLERANCE * implied
         };
-        if stored.len() != implied.len() || !stored.iter().zip(implied).all(close) {
+        if !stored.iter().zip(implied).all(close) {
             return Err(self.not_supported(ROPE_FACTORS, "it is not what Llama 3 divides frequencies by"));
         }
         Ok(json!({
@@ -283,6 +357,19 @@ impl Keys<'_> {
             "high_freq_factor": LLAMA3_HIGH,
             "original_max_position_embeddings": LLAMA3_ORIGINAL,
         }))
+    }
+}
+
+/// A value of metadata as JSON has it. No list has one that changes nothing.
+fn scalar(value: &Value) -> Json {
+    match value {
+        Value::Unsigned(number) => json!(number),
+        Value::Signed(number) => json!(number),
+        Value::F32(number) => json!(number),
+        Value::F64(number) => json!(number),
+        Value::Bool(flag) => json!(flag),
+        Value::String(text) => json!(text),
+        Value::Array(_) => json!([Json::Null]),
     }
 }
 

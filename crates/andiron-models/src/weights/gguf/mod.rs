@@ -18,7 +18,7 @@ mod write;
 
 pub use blocks::ElementType;
 pub use config::config_json;
-pub(crate) use config::end_ids;
+pub(crate) use config::{end_ids, unknown_keys};
 pub use file::{GgufError, GgufFile, TensorEntry};
 pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
