@@ -4,7 +4,9 @@ use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::weights::gguf::{self, GgufFile};
-use andiron_models::{AnyBundle, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle};
+use andiron_models::{
+    AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle, UnknownKeys,
+};
 use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
@@ -18,6 +20,9 @@ pub struct RunChoice {
     /// read the faster; blocks of a GGUF file stay as they are). All but f32 on the CPU only
     #[arg(long, value_name = "PRECISION", default_value_t = RunPrecision::F32)]
     pub precision: RunPrecision,
+    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    #[arg(long)]
+    pub strict: bool,
 }
 
 impl RunChoice {
@@ -63,10 +68,12 @@ impl AnyModel {
     /// Opens it to be run as exact as asked for.
     pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
         let (precision, device) = (choice.checked(common)?, common.open_device()?);
+        refuse_unknown_keys(path, choice.strict)?;
         Self::of(path, AnyBundle::open_at(path, precision, &device)?)
     }
 
     fn of(path: &Path, bundle: AnyBundle) -> anyhow::Result<Self> {
+        warn_of_unknown_keys(bundle.unknown_keys(), path);
         let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
         Ok(Self { bundle, tokenizer })
     }
@@ -143,6 +150,28 @@ impl<B> Opened<B> {
     /// The model, and the tokenizer if there is one.
     pub fn into_parts(self) -> (B, Option<Tokenizer>) {
         (self.bundle, self.tokenizer)
+    }
+}
+
+/// Refuses a model whose configuration has keys that nothing reads, if `strict`; no weight is read.
+pub fn refuse_unknown_keys(path: &Path, strict: bool) -> anyhow::Result<()> {
+    if strict {
+        let keys = match path.extension().is_some_and(|extension| extension == "json") {
+            true => AnyConfig::read_file(path)?.unknown_keys,
+            false => AnyConfig::open_file(path)?.unknown_keys,
+        };
+        keys.refuse().with_context(|| format!("--strict: cannot use {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// One warning for all keys of a configuration that nothing reads.
+pub fn warn_of_unknown_keys(keys: &UnknownKeys, path: &Path) {
+    if !keys.is_empty() {
+        tracing::warn!(
+            "the configuration of {} has keys that nothing reads, so they change nothing: {keys} (--strict refuses them)",
+            path.display()
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::{AnyModel, Opened};
+use crate::model::{AnyModel, Opened, refuse_unknown_keys};
 
 /// Write a model in another layout: a Hugging Face directory, or a GGUF file
 ///
@@ -34,6 +34,9 @@ pub struct Export {
     /// Replace what is there
     #[arg(long)]
     replace: bool,
+    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,6 +62,7 @@ impl Export {
             "{} is there already; --replace writes over it",
             self.output.display()
         );
+        refuse_unknown_keys(&self.model, self.strict)?;
         let model = AnyModel::open(&self.model, &common.open_device()?)?;
         match format {
             Format::Hf => save_directory(&model, &self.output)?,

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
-use andiron_models::AnyConfig;
 use andiron_models::summary::Summary;
+use andiron_models::{AnyConfig, ConfigFile};
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
+use crate::model::warn_of_unknown_keys;
 
 /// Bytes per element of each precision that models are kept in.
 const PRECISIONS: &[(&str, f64)] =
@@ -23,15 +25,25 @@ pub struct Inspect {
     /// Model directory, a GGUF file or a `config.json`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    #[arg(long)]
+    strict: bool,
 }
 
 impl Inspect {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let config = match self.model.extension().is_some_and(|extension| extension == "json") {
-            true => AnyConfig::read(&self.model)?,
-            false => AnyConfig::open(&self.model)?,
-        };
+        let ConfigFile { config, unknown_keys } =
+            match self.model.extension().is_some_and(|extension| extension == "json") {
+                true => AnyConfig::read_file(&self.model)?,
+                false => AnyConfig::open_file(&self.model)?,
+            };
+        if self.strict {
+            unknown_keys
+                .refuse()
+                .with_context(|| format!("--strict: cannot use {}", self.model.display()))?;
+        }
+        warn_of_unknown_keys(&unknown_keys, &self.model);
         let summary = config.summary(&common.open_device()?);
         let sizes = config.sizes();
         if common.json {
@@ -51,6 +63,7 @@ impl Inspect {
                     "vocab_size": sizes.vocab_size,
                     "max_positions": Some(sizes.max_positions).filter(|&longest| longest < usize::MAX),
                     "parameters": summary.parameters,
+                    "unknown_keys": unknown_keys.names(),
                     "flops_per_token": summary.flops_per_token(),
                     "weight_bytes": memory.collect::<serde_json::Map<_, _>>(),
                     "parts": parts.collect::<Vec<_>>(),

@@ -240,6 +240,25 @@ fn bench_reports_the_figures_of_its_contract() {
 }
 
 #[test]
+fn keys_that_nothing_reads_are_warned_of_once_and_refused_if_strict() {
+    let place = Place::with_model();
+    place.copy_model("extended");
+    let mut config: Value = serde_json::from_slice(&place.read("extended/config.json")).unwrap();
+    config["colour"] = "red".into();
+    config["unsloth_fixed"] = true.into();
+    place.write("extended/config.json", config.to_string());
+    let generate = ["generate", "--model", "extended", "--prompt", "the", "--max-tokens", "2"];
+    let ran = place.run(&generate);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.err.matches("colour, unsloth_fixed").count(), 1, "{ran:?}");
+    let strict: Vec<&str> = generate.iter().copied().chain(["--strict"]).collect();
+    place.fails(&strict, 1, &["extended", "colour, unsloth_fixed"]);
+    place.fails(&["inspect", "--model", "extended", "--strict"], 1, &["colour, unsloth_fixed"]);
+    let report = place.json(&["inspect", "--model", "extended"]);
+    assert_eq!(report["unknown_keys"], serde_json::json!(["colour", "unsloth_fixed"]));
+}
+
+#[test]
 fn inspect_counts_what_a_model_is_made_of() {
     let place = Place::with_model();
     let report = place.json(&["inspect", "--model", "run/model"]);

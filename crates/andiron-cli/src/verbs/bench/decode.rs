@@ -68,7 +68,7 @@ impl DecodeBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
-        let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
+        let bundle: DecoderBundle = self.subject.open(self.run, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
         let prompts = vec![prompt.as_slice(); self.batch as usize];
         let rows: Vec<usize> = (0..prompts.len()).collect();
@@ -108,7 +108,7 @@ impl PrefillBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
-        let bundle: DecoderBundle = self.subject.open(precision, &common.open_device()?)?;
+        let bundle: DecoderBundle = self.subject.open(self.run, &common.open_device()?)?;
         let prompt = prompt(&bundle, self.tokens, 0)?;
         let mut runs = Vec::new();
         for number in 0..=self.steps {

@@ -35,7 +35,7 @@ impl EmbedBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
-        let bundle: EncoderBundle = self.subject.open(precision, &common.open_device()?)?;
+        let bundle: EncoderBundle = self.subject.open(self.run, &common.open_device()?)?;
         let (columns, longest) = (self.ctx, bundle.max_tokens());
         anyhow::ensure!(
             (1..=longest).contains(&columns),

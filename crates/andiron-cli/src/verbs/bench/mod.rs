@@ -25,6 +25,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
 use crate::machine;
+use crate::model::{RunChoice, refuse_unknown_keys};
 
 /// Measure the speed of this build on this machine
 #[derive(Debug, Subcommand)]
@@ -94,7 +95,11 @@ macro_rules! measured {
 measured! { DecoderBundle, DecoderConfig; EncoderBundle, EncoderConfig; }
 
 impl Subject {
-    fn open<B: Measured>(&self, precision: RunPrecision, device: &Device) -> anyhow::Result<B> {
+    fn open<B: Measured>(&self, choice: RunChoice, device: &Device) -> anyhow::Result<B> {
+        if let Some(path) = self.model.as_ref().or(self.config.as_ref()) {
+            refuse_unknown_keys(path, choice.strict)?;
+        }
+        let precision = choice.precision;
         match (&self.model, &self.config) {
             (Some(dir), _) => Ok(B::open_at(dir, precision, device)?),
             (None, Some(config)) => {

@@ -7,7 +7,7 @@ use andiron_core::ops::with_op_times;
 use andiron_core::precision::with_precision;
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
-use andiron_models::{DecoderBundle, RunPrecision};
+use andiron_models::DecoderBundle;
 use andiron_training::objective::Causal;
 use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
 use andiron_training::step::compute;
@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum};
 use super::{Figures, Subject, median_ms, product_parameters};
 use crate::exit::Ending;
 use crate::flags::Common;
+use crate::model::RunChoice;
 
 /// Steps before the measured ones: the first ones find memory, and on a GPU compile kernels.
 const WARM_UP: u64 = 3;
@@ -60,7 +61,7 @@ impl TrainBench {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let device = common.open_device()?;
-        let bundle: DecoderBundle = self.subject.open(RunPrecision::F32, &device)?;
+        let bundle: DecoderBundle = self.subject.open(RunChoice::default(), &device)?;
         let longest = bundle.config.max_positions();
         let columns = self.ctx.unwrap_or(longest);
         anyhow::ensure!(
