@@ -1,7 +1,5 @@
 //! A model directory in the Hugging Face layout, opened or written as a whole.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
 
 use andiron_core::rows::pick;
@@ -145,7 +143,7 @@ impl DecoderBundle {
         }
         let ConfigFile { config, unknown_keys } = read_config(dir, DecoderConfig::read_file)?;
         let mut bundle = Self { precision, unknown_keys, ..Self::init(config, Seed::new(0), device) };
-        if dir.join(GENERATION).exists() {
+        if is_there(&dir.join(GENERATION))? {
             bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
         }
         bundle.fill(&mut weights::open(dir)?)?;
@@ -325,7 +323,8 @@ pub(crate) fn read_config<C>(
     dir: &Path,
     read: impl FnOnce(&Path) -> Result<C, ConfigError>,
 ) -> Result<C, LoadError> {
-    if !dir.is_dir() {
+    let unreadable = |source| ConfigError::Read { path: dir.to_owned(), source };
+    if !andiron_files::is_directory(dir).map_err(unreadable)? {
         return Err(LoadError::NotADirectory { path: dir.to_owned() });
     }
     Ok(read(&dir.join(CONFIG))?)
@@ -333,13 +332,9 @@ pub(crate) fn read_config<C>(
 
 /// Writes a model's configuration and weights into the directory `dir`, which is made if need be.
 pub(crate) fn save_model<M: Module>(model: &M, config: &Value, dir: &Path) -> Result<(), SaveError> {
-    fs::create_dir_all(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
+    andiron_files::make_directory(dir).map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
     write_json(&dir.join(CONFIG), config)?;
-    // The library writes files that only their owner can read; they shall be as open as those beside them.
-    let open = |weights: &Path| fs::set_permissions(weights, fs::metadata(dir.join(CONFIG))?.permissions());
-    weights::save(model, dir)?
-        .into_iter()
-        .try_for_each(|weights| open(&weights).map_err(|source| SaveError::Io { path: weights, source }))
+    weights::save(model, dir)
 }
 
 /// Sequences of different lengths as one batch `[sequences, longest]`, each to be continued over its row of `cache`.
@@ -391,21 +386,23 @@ pub(crate) fn evaluation_over<'a>(rows: Rows, columns: usize) -> Forward<'a> {
     }
 }
 
+/// Whether a file that a model directory may have is there; one that cannot be looked at is an error, not absent.
+pub(crate) fn is_there(path: &Path) -> Result<bool, ConfigError> {
+    andiron_files::is_there(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     path: &Path,
     what: &'static str,
 ) -> Result<T, ConfigError> {
-    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text =
+        andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| ConfigError::Json { path: path.to_owned(), what, source })
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {
     let mut text = serde_json::to_string_pretty(value).expect("plain data serializes");
     text.push('\n');
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|source| SaveError::Io { path: path.to_owned(), source })
+    andiron_files::replace(path, text.as_bytes())
+        .map_err(|source| SaveError::Io { path: path.to_owned(), source })
 }

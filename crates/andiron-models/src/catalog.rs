@@ -1,6 +1,5 @@
 //! Every architecture, one row each: from `model_type` to a configuration, and from there to a model.
 
-use std::fs;
 use std::path::Path;
 
 use andiron_core::ops::WeightLayout;
@@ -287,7 +286,8 @@ impl From<serde_json::Error> for ReadError {
 
 /// Reads a `config.json`.
 pub(crate) fn read_object(path: &Path) -> Result<Value, ConfigError> {
-    let text = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text =
+        andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
     serde_json::from_slice(&text).map_err(json)
 }

@@ -9,15 +9,23 @@ use super::tree::read;
 /// The arrows, strictly downward: a crate and what it may use of ours.
 ///
 /// A new arrow is a decision about the design: draw it in `crates/ARCHITECTURE.md` too.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("andiron-kernels", &[]),
-    ("andiron-data", &["andiron-kernels"]),
+    ("andiron-files", &[]),
+    ("andiron-data", &["andiron-files", "andiron-kernels"]),
     ("andiron-core", &["andiron-kernels"]),
-    ("andiron-models", &["andiron-core", "andiron-kernels"]),
+    ("andiron-models", &["andiron-core", "andiron-files", "andiron-kernels"]),
     ("andiron-eval", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
     (
         "andiron-training",
-        &["andiron-core", "andiron-data", "andiron-eval", "andiron-kernels", "andiron-models"],
+        &[
+            "andiron-core",
+            "andiron-data",
+            "andiron-eval",
+            "andiron-files",
+            "andiron-kernels",
+            "andiron-models",
+        ],
     ),
     ("andiron-serving", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
     (
@@ -26,6 +34,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "andiron-core",
             "andiron-data",
             "andiron-eval",
+            "andiron-files",
             "andiron-kernels",
             "andiron-models",
             "andiron-serving",
@@ -90,11 +99,11 @@ fn arrows_between_crates_point_downward() {
 #[test]
 fn crates_below_burn_never_reach_it() {
     let mut report = Report::new(
-        "andiron-kernels and andiron-data have no Burn in their dependency tree, so that they build and test in seconds",
+        "andiron-kernels, andiron-files and andiron-data have no Burn in their dependency tree, so that they build and test in seconds",
         "drop the dependency that brings Burn along",
     );
     let lock = Lock::read();
-    for name in ["andiron-kernels", "andiron-data"] {
+    for name in ["andiron-kernels", "andiron-files", "andiron-data"] {
         for package in lock.reachable(name) {
             if ["burn", "cubecl", "cubek"].iter().any(|family| package.starts_with(family)) {
                 report.add(format!("crates/{name}/Cargo.toml"), format!("reaches {package}"));

@@ -1,6 +1,5 @@
 //! The work itself, in four stages that each read the inputs once.
 
-use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::dedup::ExactDuplicates;
 use crate::document::Document;
-use crate::files::{PartialDirectory, read_bounded, write_synced};
+use crate::files::{self, PartialDirectory, read_bounded, write_synced};
 use crate::seed::{SPLIT, Seed};
 use crate::shard::{Dataset, DatasetWriter, Manifest, WriterOptions};
 use crate::source::{self, OnError, Source, SourceError};
@@ -119,7 +118,7 @@ fn hash_inputs(files: &[PathBuf], tracker: &mut Tracker<'_>) -> Result<Vec<Input
     let mut buffer = vec![0; 1 << 18];
     let mut done = 0;
     for path in files {
-        let mut file = File::open(path).map_err(failed_to_read(path))?;
+        let mut file = files::open(path).map_err(failed_to_read(path))?;
         let mut hasher = blake3::Hasher::new();
         loop {
             let n = file.read(&mut buffer).map_err(failed_to_read(path))?;
@@ -450,7 +449,7 @@ fn encode(
         bytes: 0,
     };
     let removed_path = dir.join("removed.jsonl");
-    let removed = File::create(&removed_path).map_err(failed_to_write(&removed_path))?;
+    let removed = files::create(&removed_path).map_err(failed_to_write(&removed_path))?;
     let mut removed = BufWriter::new(removed);
 
     let mut reader = Reader::new(options, files);
@@ -474,7 +473,7 @@ fn encode(
     removed
         .into_inner()
         .map_err(|error| error.into_error())
-        .and_then(|file| file.sync_all())
+        .and_then(|file| file.sync())
         .map_err(failed_to_write(&removed_path))?;
     let train = finish(sink.train, "training", reader.counts.kept)?;
     let valid = sink.valid.map(|writer| finish(writer, "validation", reader.counts.kept)).transpose()?;

@@ -8,7 +8,7 @@ use andiron_kernels::mapped::MappedFile;
 use super::DatasetError;
 use super::documents::Index;
 use super::manifest::{FORMAT, Manifest, Stats, TokenType, VERSION, docs_file, ids_file};
-use crate::files::read_bounded;
+use crate::files::{Operation, allow, read_bounded};
 
 const JSON_LIMIT: u64 = 64 << 20;
 
@@ -244,7 +244,9 @@ fn open_ids(
 }
 
 fn map(path: &Path) -> Result<MappedFile, DatasetError> {
-    MappedFile::open(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })
+    allow(Operation::Open, path)
+        .and_then(|()| MappedFile::open(path))
+        .map_err(|source| DatasetError::Read { path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {

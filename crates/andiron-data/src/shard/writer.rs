@@ -1,13 +1,12 @@
 //! Writes a dataset.
 
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::DatasetError;
 use super::documents::IndexBuilder;
 use super::manifest::{FORMAT, Manifest, ShardEntry, Stats, TokenType, VERSION, docs_file, ids_file};
-use crate::files::{PartialDirectory, write_synced};
+use crate::files::{PartialDirectory, WriteFile, create, write_synced};
 
 const NAME_LIMIT: usize = 64 << 10;
 
@@ -59,7 +58,7 @@ pub struct DatasetWriter {
 
 struct OpenShard {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<WriteFile>,
     hasher: blake3::Hasher,
     index: IndexBuilder,
 }
@@ -104,8 +103,8 @@ impl DatasetWriter {
             Some(shard) => shard,
             None => {
                 let path = self.directory.path().join(ids_file(self.shards.len()));
-                let file = File::create(&path)
-                    .map_err(|source| DatasetError::Write { path: path.clone(), source })?;
+                let file =
+                    create(&path).map_err(|source| DatasetError::Write { path: path.clone(), source })?;
                 self.open.insert(OpenShard {
                     path,
                     file: BufWriter::with_capacity(1 << 18, file),
@@ -162,7 +161,7 @@ impl DatasetWriter {
     fn close_shard(&mut self) -> Result<(), DatasetError> {
         let Some(OpenShard { path, file, hasher, index }) = self.open.take() else { return Ok(()) };
         let failed = |source| DatasetError::Write { path: path.clone(), source };
-        file.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)?;
+        file.into_inner().map_err(|e| failed(e.into_error()))?.sync().map_err(failed)?;
         let docs = index.to_bytes();
         let docs_path = self.directory.path().join(docs_file(self.shards.len()));
         write_synced(&docs_path, &docs).map_err(|source| DatasetError::Write { path: docs_path, source })?;

@@ -1,6 +1,5 @@
 //! JSON Lines: a line is an object, an object is a document.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::{RecordError, RecordFault, Source, SourceError, file_name};
 use crate::document::{Document, Metadata};
+use crate::files::{self, ReadFile};
 
 /// How a file with one JSON object per line is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl Default for JsonlOptions {
 /// The documents of a JSON Lines file. Blank lines are no records.
 pub struct JsonlSource {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: BufReader<ReadFile>,
     options: JsonlOptions,
     line: u64,
     bytes_read: u64,
@@ -45,7 +45,7 @@ impl JsonlSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: JsonlOptions) -> Result<Self, SourceError> {
-        let file = File::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
+        let file = files::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
         let reader = BufReader::with_capacity(1 << 16, file);
         Ok(Self { path: path.to_owned(), reader, options, line: 0, bytes_read: 0, failed: false })
     }

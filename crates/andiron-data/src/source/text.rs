@@ -1,6 +1,5 @@
 //! Plain text: a file is a document.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecordError, RecordFault, Source, SourceError, file_name};
 use crate::document::Document;
+use crate::files::{self, ReadFile};
 
 /// How a plain text file is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Default for TextOptions {
 /// A UTF-8 file as one document whose id is the file's name. A byte order mark at its start is not text.
 pub struct TextSource {
     path: PathBuf,
-    file: Option<File>,
+    file: Option<ReadFile>,
     options: TextOptions,
     bytes_read: u64,
 }
@@ -38,11 +38,11 @@ impl TextSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: TextOptions) -> Result<Self, SourceError> {
-        let file = File::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
+        let file = files::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), file: Some(file), options, bytes_read: 0 })
     }
 
-    fn read(&mut self, file: File) -> Result<Document, SourceError> {
+    fn read(&mut self, file: ReadFile) -> Result<Document, SourceError> {
         let mut bytes = Vec::new();
         let limit = self.options.max_bytes;
         file.take(limit.saturating_add(1))

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Map, Value as Json, json};
 
-use crate::bundle::{read_json, write_json};
+use crate::bundle::{is_there, read_json, write_json};
 use crate::hf_config::ConfigError;
 use crate::weights::gguf::{GgufError, GgufFile, Value};
 use crate::weights::{FileError, SaveError};
@@ -152,7 +152,7 @@ impl EmbedPipeline {
         }
 
         let modules = dir.join(MODULES);
-        if !modules.exists() {
+        if !is_there(&modules)? {
             return Ok(None);
         }
         let steps: Vec<Step> = read_json(&modules, "list of modules")?;
@@ -179,7 +179,7 @@ impl EmbedPipeline {
             }
         }
         let transformer = dir.join(TRANSFORMER);
-        if transformer.exists() {
+        if is_there(&transformer)? {
             let fields: Map<String, Json> = read_json(&transformer, "sentence transformer config")?;
             let limit = fields.get("max_seq_length").and_then(Json::as_u64);
             pipeline.max_tokens = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX).max(1));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Seq2SeqConfig;
-use crate::bundle::{Ids, read_json};
+use crate::bundle::{Ids, is_there, read_json};
 use crate::generate::{BeamOptions, EarlyStopping};
 use crate::hf_config::ConfigError;
 
@@ -141,7 +141,7 @@ impl Seq2SeqGeneration {
     ) -> Result<Self, ConfigError> {
         let mut fields = ids(config);
         let mut path = path;
-        if path.exists() {
+        if is_there(path)? {
             fields.shift_remove("forced_eos_token_id");
             let said: Map<String, Value> = read_json(path, WHAT)?;
             fields.extend(said.into_iter().filter(|(_, value)| !value.is_null()));

@@ -1,13 +1,13 @@
 //! One safetensors file, read tensor by tensor: the header is checked against the file before anything else.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use andiron_files::ReadFile;
 use half::{bf16, f16};
+use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensorError};
 
 use super::gguf::GgufError;
 use super::source::TensorSource;
@@ -22,7 +22,7 @@ const BLOCK: usize = 1 << 18;
 /// An open file whose header has been validated.
 pub(crate) struct TensorFile {
     path: PathBuf,
-    file: File,
+    file: ReadFile,
     metadata: Metadata,
     /// Tensors that count as not there.
     left_out: BTreeSet<String>,
@@ -34,7 +34,7 @@ impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let at = || path.to_owned();
         let read = |source| FileError::Read { path: at(), source };
-        let mut file = File::open(path).map_err(read)?;
+        let mut file = andiron_files::open(path).map_err(read)?;
         let file_len = file.metadata().map_err(read)?.len();
         let malformed = |reason: String| FileError::Malformed { path: at(), reason };
         if file_len < LENGTH_BYTES {
@@ -166,6 +166,6 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: SafeTensorError,
+        source: std::io::Error,
     },
 }

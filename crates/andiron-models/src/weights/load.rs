@@ -67,11 +67,14 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     }
 
     let index_path = dir.join(INDEX);
-    if dir.join(SINGLE).exists() || !index_path.exists() {
+    let is_there = |path: &Path| {
+        andiron_files::is_there(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+    };
+    if is_there(&dir.join(SINGLE))? || !is_there(&index_path)? {
         return Ok(vec![TensorFile::open(&dir.join(SINGLE))?]);
     }
-    let text =
-        std::fs::read(&index_path).map_err(|source| FileError::Read { path: index_path.clone(), source })?;
+    let text = andiron_files::read(&index_path)
+        .map_err(|source| FileError::Read { path: index_path.clone(), source })?;
     let index: Index = serde_json::from_slice(&text)
         .map_err(|source| FileError::Header { path: index_path.clone(), source })?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
@@ -223,7 +226,7 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
 }
 
 /// Matrices with fewer elements stay f32: they are read in no time.
-const SMALLEST: usize = 1 << 10;
+pub(crate) const SMALLEST: usize = 1 << 10;
 /// Parts of the names of tables that are no maps and tell positions or kinds apart by small differences, and of biases.
 const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention", "final_logits_bias"];
 

@@ -8,6 +8,7 @@ pub mod gguf;
 mod load;
 mod save;
 mod source;
+mod write;
 
 use andiron_core::ops::WeightLayout;
 use burn::module::{Module, ModuleVisitor, Param};
@@ -15,10 +16,11 @@ use burn::tensor::Tensor;
 
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{Storage, Stored, load_from, open};
+pub(crate) use load::{SMALLEST, Storage, Stored, load_from, open};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save};
 pub(crate) use source::TensorSource;
+pub use write::write_tensors;
 
 /// How the names in a file may differ from the paths of a module's parameters.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,30 +2,29 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor};
+use safetensors::Dtype;
 use safetensors::tensor::View;
-use safetensors::{Dtype, serialize_to_file};
 use serde_json::json;
 
 use super::load::{INDEX, SINGLE};
-use super::{FileError, ParamPath};
+use super::{FileError, ParamPath, write_tensors};
 
 /// Most bytes of tensors in one file, as `transformers` splits them; a tensor that is larger has a file of its own.
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// Writes all parameters of `model` into the directory `dir` as f32 and makes sure that they are on the disk: in one
-/// file, or in shards with an index if they are more than 5 GB. Weights that were there before are gone. Gives the files.
+/// file, or in shards with an index if they are more than 5 GB. Weights that were there before are gone.
 ///
 /// Tensors are read from their device one at a time, as they are written.
-pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<Vec<PathBuf>, SaveError> {
+pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<(), SaveError> {
     save_in_shards(model, dir, SHARD_BYTES)
 }
 
-fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<Vec<PathBuf>, SaveError> {
+fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<(), SaveError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| SaveError::Io { path, source }
@@ -57,20 +56,18 @@ fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Resul
     let index = dir.join(INDEX);
     if n_shards > 1 {
         let content = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        fs::write(&index, format!("{content:#}\n")).map_err(failed(&index))?;
-        File::open(&index).and_then(|file| file.sync_all()).map_err(failed(&index))?;
+        andiron_files::replace(&index, format!("{content:#}\n").as_bytes()).map_err(failed(&index))?;
         written.insert(INDEX.to_owned());
     }
     // A reader must not find the weights of another model beside these.
-    for entry in fs::read_dir(dir).map_err(failed(dir))? {
-        let path = entry.map_err(failed(dir))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_ours = name == SINGLE || name == INDEX || is_shard(name);
-        if is_ours && !written.contains(name) {
-            fs::remove_file(&path).map_err(failed(&path))?;
+    for name in andiron_files::list(dir).map_err(failed(dir))? {
+        let is_ours = name == SINGLE || name == INDEX || is_shard(&name);
+        if is_ours && !written.contains(&name) {
+            let path = dir.join(name);
+            andiron_files::remove_file(&path).map_err(failed(&path))?;
         }
     }
-    Ok(written.iter().map(|name| dir.join(name)).collect())
+    Ok(())
 }
 
 /// Whether a file is called as shards are: `model-00001-of-00002.safetensors`.
@@ -85,10 +82,7 @@ fn is_shard(name: &str) -> bool {
 
 fn write_file(tensors: Vec<(String, Parameter)>, path: &Path) -> Result<(), SaveError> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let write = |source| FileError::Write { path: path.to_owned(), source };
-    serialize_to_file(tensors, Some(metadata), path).map_err(write)?;
-    let sync = |source| SaveError::Io { path: path.to_owned(), source };
-    File::open(path).and_then(|file| file.sync_all()).map_err(sync)
+    Ok(write_tensors(path, tensors, Some(metadata))?)
 }
 
 /// All parameters of `model` with their names. Elements are fetched when they are asked for.
@@ -170,6 +164,8 @@ pub enum SaveError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use andiron_core::DeviceSpec;
     use andiron_kernels::random::Seed;
 

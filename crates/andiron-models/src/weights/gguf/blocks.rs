@@ -103,7 +103,7 @@ impl ElementType {
     }
 
     /// The same for kernels that multiply with such elements as they are; `None` of those that none multiplies with.
-    pub(super) fn stored(self) -> Option<Format> {
+    pub(crate) fn stored(self) -> Option<Format> {
         Some(match self {
             Self::F16 => Format::F16,
             Self::Bf16 => Format::Bf16,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use andiron_files::Operation;
 use andiron_kernels::mapped::MappedFile;
 
 use super::blocks::ElementType;
@@ -57,8 +58,9 @@ impl GgufFile {
     /// If the file cannot be read, is of another kind or version, contradicts itself or its own length, or holds a
     /// type that is not read.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let map =
-            MappedFile::open(path).map_err(|source| GgufError::Read { path: path.to_owned(), source })?;
+        let map = andiron_files::allow(Operation::Open, path)
+            .and_then(|()| MappedFile::open(path))
+            .map_err(|source| GgufError::Read { path: path.to_owned(), source })?;
         let at = || path.to_owned();
         let mut cursor = Cursor { bytes: &map, at: 0, path };
         if cursor.bytes.get(..4) != Some(&MAGIC) {
@@ -84,6 +86,11 @@ impl GgufFile {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the whole file.
+    pub fn n_bytes(&self) -> u64 {
+        self.map.len() as u64
     }
 
     /// The version of the format.

@@ -1,9 +1,9 @@
 //! Writes a model as a GGUF file that llama.cpp runs.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use andiron_files::PartialFile;
 use half::f16;
 use serde_json::Value as Json;
 
@@ -62,19 +62,10 @@ pub fn write(path: &Path, model: &GgufModel<'_>, tensors: &[TensorToWrite<'_>]) 
         layout: Layout::Same,
         values: Values::Given(factors),
     }));
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = write_file(&partial, &pairs, &rows);
-    if let Err(source) = written.and_then(|()| fs::rename(&partial, path)) {
-        // What failed is the error; a rest that cannot be taken away either changes nothing about it.
-        let _ = fs::remove_file(&partial);
-        return Err(match too_large(&source) {
-            Some(reason) => not_supported(path, &reason, "a value is too large for f16: write f32"),
-            None => GgufError::Write { path: path.to_owned(), source },
-        });
-    }
-    Ok(())
+    write_file(path, &pairs, &rows).map_err(|source| match too_large(&source) {
+        Some(reason) => not_supported(path, &reason, "a value is too large for f16: write f32"),
+        None => GgufError::Write { path: path.to_owned(), source },
+    })
 }
 
 pub(super) fn not_supported(path: &Path, what: &str, reason: &str) -> GgufError {
@@ -172,14 +163,14 @@ fn write_file(path: &Path, pairs: &Pairs, rows: &[Row<'_>]) -> io::Result<()> {
         offset += row.n_bytes().next_multiple_of(DEFAULT_ALIGNMENT);
     }
     header.resize(header.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
-    let mut out = BufWriter::new(File::create(path)?);
+    let mut out = BufWriter::new(PartialFile::begin(path)?);
     out.write_all(&header)?;
     for row in rows {
         row.write(&mut out)?;
         let n = row.n_bytes();
         out.write_all(&vec![0; (n.next_multiple_of(DEFAULT_ALIGNMENT) - n) as usize])?;
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.publish()
 }
 
 fn push_string(out: &mut Vec<u8>, text: &str) {
