@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use andiron_core::DeviceSpec;
 use andiron_core::Precision;
@@ -21,7 +20,7 @@ use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
 use andiron_training::observe::{Observer, StepRecord};
 use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
-use andiron_training::trainer::start_or_resume;
+use andiron_training::trainer::{Requests, start_or_resume};
 
 /// Someone who watches the run. The library itself never prints.
 struct Losses;
@@ -86,8 +85,7 @@ fn main() -> anyhow::Result<()> {
 
     // 4. The device is chosen here, at the edge, and handed in. `stop` would be set by a signal handler.
     let device = DeviceSpec::first_compiled()?.open()?;
-    let stop = AtomicBool::new(false);
-    let outcome = start_or_resume(&config, &device, &mut Losses, &stop)?;
+    let outcome = start_or_resume(&config, &device, &mut Losses, &Requests::default())?;
 
     if let Some(valid) = outcome.valid {
         println!("validation loss {:.3}, {:.3} bits a character", valid.loss, valid.bits_per_token);

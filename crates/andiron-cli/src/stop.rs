@@ -1,25 +1,57 @@
-//! Signals become a flag that long work looks at.
+//! Signals become requests that a training run looks at after each step.
 
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use andiron_training::Requests;
+use anyhow::Context as _;
 
 use crate::lines::note;
-use anyhow::Context as _;
 
 /// 128 and the number of SIGINT, as shells report it.
 const KILLED: i32 = 130;
 
-/// A flag that SIGINT, SIGTERM and SIGHUP set; a second signal ends the process at once.
-pub fn on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
+/// Requests that signals make: SIGINT, SIGTERM and SIGHUP to stop, and a second of them ends the process at once; SIGUSR1
+/// and SIGUSR2, which schedulers send some time before they take the machine away, to save and go on.
+pub fn on_signal() -> anyhow::Result<Arc<Requests>> {
+    let requests = Arc::new(Requests::default());
+    let flag = Arc::clone(&requests);
+    let said = "cannot watch for signals";
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
+        if flag.stop() {
             process::exit(KILLED);
         }
         note!("\nstopping after this step; once more stops at once");
     })
-    .context("cannot watch for signals")?;
-    Ok(stop)
+    .context(said)?;
+    #[cfg(unix)]
+    watch_for_saves(Arc::clone(&requests)).context(said)?;
+    Ok(requests)
+}
+
+/// From the return on, no SIGUSR1 or SIGUSR2 ends the process.
+#[cfg(unix)]
+fn watch_for_saves(requests: Arc<Requests>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let guard = runtime.enter();
+    let mut first = signal(SignalKind::user_defined1())?;
+    let mut second = signal(SignalKind::user_defined2())?;
+    drop(guard);
+    let watch = async move {
+        loop {
+            let received = tokio::select! {
+                received = first.recv() => received,
+                received = second.recv() => received,
+            };
+            if received.is_none() {
+                return;
+            }
+            requests.save();
+            note!("\nsaving after this step, and going on");
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
+    Ok(())
 }

@@ -16,4 +16,4 @@ pub mod trainer;
 pub use config::TrainConfig;
 pub use files::FileError;
 pub use observe::Observer;
-pub use trainer::{Outcome, Status, TrainError, Trainer, start_or_resume};
+pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};

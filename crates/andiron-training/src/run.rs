@@ -8,6 +8,7 @@ use andiron_data::loader::{Loader, LoaderOptions};
 use andiron_data::shard::Dataset;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{Windows, WindowsError, loss_over_windows};
+use andiron_files::PartialDirectory;
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderModel;
 use burn::tensor::Device;
@@ -106,11 +107,9 @@ impl Run {
     /// Writes the model directory that the run is for, in place of an earlier one.
     pub(crate) fn export(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
-        let partial = files::sibling(&target, "partial");
-        files::remove_directory(&partial)?;
-        state.save_model(&partial, self.config.data.tokenizer.as_deref())?;
-        files::sync_tree(&partial)?;
-        files::replace_directory(&partial, &target)?;
+        let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
+        state.save_model(building.path(), self.config.data.tokenizer.as_deref())?;
+        building.publish().map_err(files::failed("write", &target))?;
         Ok(target)
     }
 

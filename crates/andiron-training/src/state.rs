@@ -1,19 +1,18 @@
 //! Everything that the next step depends on, as a value that can be saved and read back bit for bit.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andiron_kernels::random::Seed;
+use andiron_models::weights::LoadError;
 use andiron_models::{DecoderBundle, DecoderModel};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::checkpoint::{Damage, ReadFailure};
 use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, OptimizerError};
 use crate::step::{Computed, parameters_are_finite};
 use crate::trainer::{SaveError, TrainError};
 
@@ -34,6 +33,7 @@ const TOKENIZER_FILES: &[&str] = &[
 ];
 
 const MAX_STATE: u64 = 16 << 20;
+const MAX_TOKENIZER: u64 = 1 << 30;
 
 /// Non-finite steps are counted over this many steps.
 const SKIP_WINDOW: u64 = 100;
@@ -133,68 +133,66 @@ impl TrainState {
     /// Writes the model directory `dir` with the tokenizer's files.
     pub(crate) fn save_model(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
         self.bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
-        for file in tokenizer.map(tokenizer_files).unwrap_or_default() {
-            let target = dir.join(file.file_name().unwrap_or_default());
-            fs::copy(&file, &target).map_err(files::failed("copy", &file))?;
+        let Some(tokenizer) = tokenizer else { return Ok(()) };
+        for name in TOKENIZER_FILES {
+            let file = tokenizer.join(name);
+            if files::is_there(&file)? {
+                files::write_synced(&dir.join(name), &files::read_bounded(&file, MAX_TOKENIZER)?)?;
+            }
         }
         Ok(())
     }
 
-    /// Reads the checkpoint directory `dir`, made under a configuration that must agree with this one.
+    /// Reads the checkpoint directory `dir`, whose bytes are those of its manifest, made under a configuration that must
+    /// agree with this one.
     pub(crate) fn load(
         dir: &Path,
         config: &TrainConfig,
         identity: &Value,
         device: &Device,
-    ) -> Result<Self, ReadFailure<TrainError>> {
-        let damaged = |reason: String| ReadFailure::Damaged(Damage::Content { reason });
-        let text =
-            files::read_bounded(&dir.join(STATE), MAX_STATE).map_err(|error| damaged(chain(&error)))?;
-        let saved: Saved =
-            serde_json::from_slice(&text).map_err(|error| damaged(format!("{STATE}: {error}")))?;
+    ) -> Result<Self, TrainError> {
+        let failed = |source| TrainError::Load { path: dir.to_owned(), source };
+        let text = files::read_bounded(&dir.join(STATE), MAX_STATE).map_err(|error| failed(error.into()))?;
+        let saved: Saved = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
         let may_change = |field: &str| config.may_change(field);
         if let Some(difference) = first_difference(&saved.identity, identity, &may_change) {
             let Difference { field, before, now } = difference;
             let (before, now) = (before.to_string(), now.to_string());
-            return Err(ReadFailure::Refused(TrainError::Mismatch {
-                path: dir.to_owned(),
-                field,
-                before,
-                now,
-            }));
+            return Err(TrainError::Mismatch { path: dir.to_owned(), field, before, now });
         }
-        let bundle = DecoderBundle::open(&dir.join(MODEL), device).map_err(|error| damaged(chain(&error)))?;
+        let bundle = DecoderBundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
         let mut state = Self::new(bundle, config, device);
         state
             .optimizer
             .load(&dir.join(OPTIMIZER), saved.progress.updates, device)
-            .map_err(|error| damaged(chain(&error)))?;
+            .map_err(|error| failed(error.into()))?;
         state.progress = saved.progress;
         Ok(state)
     }
 }
 
-/// The tokenizer files that a directory has.
-fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
-    TOKENIZER_FILES.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
-}
-
 /// Checks that a directory has a tokenizer, and returns its checksum.
 pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
-    const MAX_TOKENIZER: u64 = 1 << 30;
     let bytes = files::read_bounded(&dir.join(TOKENIZER_FILES[0]), MAX_TOKENIZER)?;
     Ok(blake3::hash(&bytes).to_hex().to_string())
 }
 
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+/// Why a checkpoint that is as it was written cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// `state.json` is not what this version writes.
+    #[error("{STATE} is not understood")]
+    State(#[from] serde_json::Error),
+    /// The model cannot be opened.
+    #[error(transparent)]
+    Model(#[from] LoadError),
+    /// The optimizer's state cannot be read, or is not the model's.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! A tiny run for tests.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
@@ -11,7 +10,7 @@ use burn::tensor::Device;
 use crate::config::TrainConfig;
 use crate::objective::Objective;
 use crate::observe::Observer;
-use crate::trainer::{Outcome, TrainError, Trainer};
+use crate::trainer::{Outcome, Requests, TrainError, Trainer};
 
 /// A configuration whose paths lead nowhere.
 pub(crate) const CONFIG: &str = r#"
@@ -88,5 +87,5 @@ pub(crate) fn train<O>(
 where
     O: Objective<andiron_models::DecoderModel>,
 {
-    Trainer::open(config, &device(), objective)?.run(observer, &AtomicBool::new(false))
+    Trainer::open(config, &device(), objective)?.run(observer, &Requests::default())
 }

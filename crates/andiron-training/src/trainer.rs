@@ -2,8 +2,8 @@
 
 mod error;
 mod outcome;
+mod requests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use andiron_core::precision::with_precision;
@@ -23,6 +23,7 @@ use crate::step::{Computed, compute};
 
 pub use error::{SaveError, TrainError};
 pub use outcome::{Outcome, Status};
+pub use requests::Requests;
 
 /// More skipped steps than this among a hundred bring an earlier state back.
 const MAX_SKIPS: usize = 3;
@@ -32,7 +33,7 @@ const MAX_ROLLBACKS: u32 = 3;
 
 /// Trains as `config` says, from the newest checkpoint in its output directory or from the beginning.
 ///
-/// `device` is a plain one (no autodiff). When `stop` becomes true the step at hand is finished and saved.
+/// `device` is a plain one (no autodiff). Asked to stop or to save, the run finishes the step at hand and saves it.
 ///
 /// # Errors
 /// If the configuration, the data or the output directory cannot be used, if a checkpoint was made under another
@@ -42,9 +43,9 @@ pub fn start_or_resume(
     config: &TrainConfig,
     device: &Device,
     observer: &mut dyn Observer,
-    stop: &AtomicBool,
+    requests: &Requests,
 ) -> Result<Outcome, TrainError> {
-    Trainer::open(config, device, Causal)?.run(observer, stop)
+    Trainer::open(config, device, Causal)?.run(observer, requests)
 }
 
 /// A run that is ready to go: its directory is locked, its data is open.
@@ -70,11 +71,11 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         Ok(Self { run, objective, schedule, dropout, failed_saves: 0, saved_step: None })
     }
 
-    /// Trains to the end, or until `stop` becomes true; see [`start_or_resume`].
+    /// Trains to the end, or until asked to stop; see [`start_or_resume`].
     ///
     /// # Errors
     /// As for [`start_or_resume`].
-    pub fn run(mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Outcome, TrainError> {
+    pub fn run(mut self, observer: &mut dyn Observer, requests: &Requests) -> Result<Outcome, TrainError> {
         let loaded = self.run.load(observer)?;
         self.run.write_config()?;
         let resumed_from = loaded.as_ref().map(|state| state.progress.step);
@@ -90,11 +91,14 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         });
         let mut valid = None;
         while state.progress.step < steps {
-            if stop.load(Ordering::Relaxed) {
+            if requests.is_stopped() {
                 self.save(&state, &metrics, observer);
                 return Ok(self.outcome(&state, resumed_from, Status::Interrupted));
             }
             (state, valid) = self.step(state, &mut metrics, observer)?;
+            if requests.take_save() {
+                self.save(&state, &metrics, observer);
+            }
         }
         // A run that had already finished is measured again.
         let valid = match valid {

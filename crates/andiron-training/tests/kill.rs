@@ -7,13 +7,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
 use andiron_kernels::random::Seed;
 use andiron_training::observe::{RunStart, StepRecord};
-use andiron_training::{Observer, Outcome, Status, TrainConfig, start_or_resume};
+use andiron_training::{Observer, Outcome, Requests, Status, TrainConfig, start_or_resume};
 use serde_json::Value;
 
 /// Tells a process of this test that it is the one to be killed, and where it works.
@@ -80,7 +79,7 @@ fn write_data(directory: &Path) {
 
 fn train(directory: &Path, observer: &mut dyn Observer) -> Outcome {
     let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
-    start_or_resume(&config(directory), &device, observer, &AtomicBool::new(false)).unwrap()
+    start_or_resume(&config(directory), &device, observer, &Requests::default()).unwrap()
 }
 
 /// Prints where the run begins and each step, for the process that watches.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use andiron_training::checkpoint;
 use andiron_training::config::{ConfigError, TrainConfig};
 use andiron_training::trainer::{Outcome, Status, TrainError, start_or_resume};
 use anyhow::Context as _;
@@ -17,7 +18,7 @@ use crate::stop;
 /// Train a model from random weights as a TOML file says
 ///
 /// Running the same command again goes on from the newest checkpoint; the result is bit for bit that of an unbroken
-/// run. Ctrl-C and SIGTERM save first and exit with 75.
+/// run. Ctrl-C, SIGTERM and SIGHUP save first and exit with 75; SIGUSR1 and SIGUSR2 save, and the run goes on.
 #[derive(Debug, Args)]
 pub struct Pretrain {
     /// The run's configuration. Every run keeps its own as `config.toml`: quickstart's is one to start from
@@ -37,8 +38,8 @@ impl Pretrain {
         let config = load(&self.config, &self.overrides)?;
         let output = &config.run.output;
         if self.resume {
-            let found = output.join("latest").exists();
-            anyhow::ensure!(found, "{} has no checkpoint to resume from", output.display());
+            let found = checkpoint::steps_in(output)?;
+            anyhow::ensure!(!found.is_empty(), "{} has no checkpoint to resume from", output.display());
         }
         let outcome = train(&config, common)?;
         if common.json {
@@ -62,9 +63,9 @@ impl Pretrain {
 /// Trains, showing progress, until the end or a signal.
 pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
     let device = common.open_device()?;
-    let stop = stop::on_signal()?;
+    let requests = stop::on_signal()?;
     let mut progress = TrainingProgress::default();
-    let outcome = start_or_resume(config, &device, &mut progress, &stop);
+    let outcome = start_or_resume(config, &device, &mut progress, &requests);
     progress.finish();
     outcome.map_err(|error| {
         let evaluate = matches!(error, TrainError::Evaluate { .. });

@@ -37,8 +37,12 @@ fn wait_for(child: &mut Child, run: &Path, steps: usize) -> bool {
 }
 
 pub fn terminate(child: &Child) {
+    signal(child, "TERM");
+}
+
+fn signal(child: &Child, name: &str) {
     // The shell's own `kill`: a program of that name is not everywhere.
-    let line = format!("kill -TERM {}", child.id());
+    let line = format!("kill -{name} {}", child.id());
     assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
 }
 
@@ -102,6 +106,31 @@ fn a_pretraining_asked_to_stop_saves_and_says_so() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.err.contains(&format!("goes on after step {step}:")), "{ran:?}");
     check_same(&whole.path("run"), &broken.path("run"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pretraining_asked_to_save_saves_and_goes_on() {
+    const LONG: &[&str] =
+        &["pretrain", "run.toml", "--set", "run.steps=400", "--set", "checkpoint.every=1000"];
+    let [whole, asked] = [(); 2].map(|()| Place::new());
+    for place in [&whole, &asked] {
+        place.prepare();
+    }
+    whole.ok(LONG);
+    for name in ["USR1", "USR2"] {
+        let run = asked.path("run");
+        let _ = fs::remove_dir_all(&run);
+        let mut child = asked.command(LONG).spawn().unwrap();
+        assert!(wait_for(&mut child, &run, 10));
+        signal(&child, name);
+        let ran = finish(child);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.err.contains("saving after this step"), "{ran:?}");
+        let steps = andiron_training::checkpoint::steps_in(&run).unwrap();
+        assert!(steps.len() == 2 && (10..400).contains(&steps[0]) && steps[1] == 400, "{steps:?}");
+        check_same(&whole.path("run"), &run);
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What a checkpoint holds, with a checksum of every byte of it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -60,36 +59,47 @@ impl Manifest {
     }
 
     /// Reads the manifest of the checkpoint `root` and compares every file with it.
-    pub(super) fn verify(root: &Path, step: u64) -> Result<(), Damage> {
+    pub(super) fn verify(root: &Path, step: u64) -> Result<(), Unverified> {
         let path = root.join(MANIFEST);
-        let text = files::read_bounded(&path, MAX_MANIFEST).map_err(Damage::Unreadable)?;
-        let manifest: Self = match serde_json::from_slice(&text) {
-            Ok(manifest) => manifest,
-            Err(source) => {
-                return Err(match serde_json::from_slice::<Version>(&text) {
-                    Ok(version) if version.format > FORMAT => Damage::TooNew { format: version.format },
-                    _ => Damage::Malformed { source },
-                });
-            }
+        let text = match files::read_bounded(&path, MAX_MANIFEST) {
+            Ok(text) => text,
+            Err(error) => return Err(Unverified::of(error, MANIFEST)),
         };
+        let manifest = Self::parse(&text)?;
         if manifest.own_checksum() != manifest.blake3 {
-            return Err(Damage::Changed { file: MANIFEST.to_owned() });
-        }
-        if manifest.format > FORMAT {
-            return Err(Damage::TooNew { format: manifest.format });
+            return Err(Damage::Changed { file: MANIFEST.to_owned() }.into());
         }
         if manifest.step != step {
-            return Err(Damage::OtherStep { step: manifest.step });
+            return Err(Damage::OtherStep { step: manifest.step }.into());
         }
         for (name, entry) in &manifest.files {
             let path = root.join(name);
             match Entry::of(&path) {
                 Ok(found) if found == *entry => {}
-                Ok(_) => return Err(Damage::Changed { file: name.clone() }),
-                Err(source) => return Err(Damage::Unreadable(failed("read", &path)(source))),
+                Ok(_) => return Err(Damage::Changed { file: name.clone() }.into()),
+                Err(source) => return Err(Unverified::of(failed("read", &path)(source), name)),
             }
         }
         Ok(())
+    }
+
+    /// Looks at the format first: nothing else of a later one is known here.
+    fn parse(text: &[u8]) -> Result<Self, Damage> {
+        let parsed = serde_json::from_slice::<Self>(text);
+        if let Ok(Version { format }) = serde_json::from_slice(text)
+            && format > FORMAT
+        {
+            return Err(match parsed {
+                // All the rest is of this format: a bit of the number itself was changed.
+                Ok(manifest)
+                    if Self { format: FORMAT, ..manifest.clone() }.own_checksum() == manifest.blake3 =>
+                {
+                    Damage::Changed { file: MANIFEST.to_owned() }
+                }
+                _ => Damage::TooNew { format },
+            });
+        }
+        parsed.map_err(|source| Damage::Malformed { source })
     }
 
     fn own_checksum(&self) -> String {
@@ -105,8 +115,33 @@ impl Manifest {
 impl Entry {
     fn of(path: &Path) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path)?)?;
+        hasher.update_reader(andiron_files::open(path)?)?;
         Ok(Self { bytes: hasher.count(), blake3: hasher.finalize().to_hex().to_string() })
+    }
+}
+
+/// Why a checkpoint was not found to be whole.
+pub(super) enum Unverified {
+    Damaged(Damage),
+    /// Nobody knows: a file could not be read.
+    Unreadable(FileError),
+}
+
+impl Unverified {
+    /// Only a file that is not there is damage; what cannot be read now may be whole.
+    fn of(error: FileError, file: &str) -> Self {
+        match error.source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                Self::Damaged(Damage::Missing { file: file.to_owned() })
+            }
+            _ => Self::Unreadable(error),
+        }
+    }
+}
+
+impl From<Damage> for Unverified {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
     }
 }
 
@@ -114,9 +149,12 @@ impl Entry {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// A file is missing or unreadable.
-    #[error(transparent)]
-    Unreadable(FileError),
+    /// A file is missing.
+    #[error("{file} is missing")]
+    Missing {
+        /// The file, relative to the checkpoint.
+        file: String,
+    },
     /// The manifest is not what was written.
     #[error("manifest.json is malformed: {source}")]
     Malformed {
@@ -140,11 +178,5 @@ pub enum Damage {
     TooNew {
         /// The format in the manifest.
         format: u32,
-    },
-    /// The files are whole but do not make a state.
-    #[error("its content cannot be loaded: {reason}")]
-    Content {
-        /// Why.
-        reason: String,
     },
 }

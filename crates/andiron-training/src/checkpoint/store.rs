@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Damage, MANIFEST, Manifest};
+use super::manifest::{Damage, MANIFEST, Manifest, Unverified};
 use crate::files::{self, FileError};
 
 const PREFIX: &str = "step-";
 const CORRUPT: &str = ".corrupt";
 const LATEST: &str = "latest";
+/// Ending of the hidden name that [`files::replace_directory`] gives to what it replaces.
+const REPLACED: &str = ".old";
 
 /// The directory that holds a run's checkpoints.
 #[derive(Clone, Debug)]
@@ -38,8 +40,15 @@ impl Checkpoints {
     pub fn open(root: &Path, keep_last: usize) -> Result<Self, CheckpointError> {
         assert!(keep_last >= 2, "at least two checkpoints are kept");
         for name in files::list(root)? {
-            if name.starts_with(&format!(".{PREFIX}")) {
-                files::remove_directory(&root.join(name))?;
+            let Some(hidden) = name.strip_prefix('.').filter(|hidden| hidden.starts_with(PREFIX)) else {
+                continue;
+            };
+            let path = root.join(&name);
+            match hidden.strip_suffix(REPLACED) {
+                Some(name) if is_the_only_one(&path, &root.join(name), name)? => {
+                    files::rename(&path, &root.join(name))?;
+                }
+                _ => files::remove_directory(&path)?,
             }
         }
         Ok(Self { root: root.to_owned(), keep_last })
@@ -88,7 +97,7 @@ impl Checkpoints {
         let steps = self.steps()?;
         for &step in steps.iter().rev().skip(self.keep_last) {
             // Under a hidden name first: a removal that is cut short leaves no half checkpoint.
-            let hidden = files::sibling(&self.path(step), "old");
+            let hidden = files::sibling(&self.path(step), "removed");
             files::rename(&self.path(step), &hidden)?;
             files::remove_directory(&hidden)?;
         }
@@ -100,9 +109,7 @@ impl Checkpoints {
     /// # Errors
     /// If the directory cannot be read.
     pub fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
-        let mut steps: Vec<u64> = files::list(&self.root)?.iter().filter_map(|name| step_of(name)).collect();
-        steps.sort_unstable();
-        Ok(steps)
+        steps_in(&self.root)
     }
 
     /// Where the checkpoint of a step is, or would be.
@@ -110,16 +117,17 @@ impl Checkpoints {
         self.root.join(name_of(step))
     }
 
-    /// Loads the newest checkpoint that is whole and that `read` understands; `None` if there is none.
+    /// Loads the newest checkpoint that is whole with `read`; `None` if there is none.
     ///
-    /// A damaged one, or one for which `read` returns [`ReadFailure::Damaged`], is renamed, told to `report`, and
+    /// A damaged one, whose bytes are not those of its manifest or that lacks a file, is renamed, told to `report`, and
     /// the next older is tried.
     ///
     /// # Errors
-    /// If a checkpoint is of a later version, if all are damaged, or if `read` refuses one.
+    /// If a file cannot be read, a checkpoint is of a later version, all are damaged, or `read` fails. Then nothing is
+    /// renamed and nothing older is tried, except that what was found to be damaged before stays renamed.
     pub fn load_newest<T, E>(
         &self,
-        mut read: impl FnMut(&Path) -> Result<T, ReadFailure<E>>,
+        read: impl FnOnce(&Path) -> Result<T, E>,
         report: &mut dyn FnMut(SetAside),
     ) -> Result<Option<T>, E>
     where
@@ -128,15 +136,14 @@ impl Checkpoints {
         for step in self.steps()?.into_iter().rev() {
             let path = self.path(step);
             let damage = match Manifest::verify(&path, step) {
-                Ok(()) => match read(&path) {
-                    Ok(value) => return Ok(Some(value)),
-                    Err(ReadFailure::Refused(error)) => return Err(error),
-                    Err(ReadFailure::Damaged(damage)) => damage,
-                },
-                Err(damage @ Damage::TooNew { .. }) => {
+                Ok(()) => return read(&path).map(Some),
+                Err(Unverified::Unreadable(source)) => {
+                    return Err(CheckpointError::Unreadable { path, source }.into());
+                }
+                Err(Unverified::Damaged(damage @ Damage::TooNew { .. })) => {
                     return Err(CheckpointError::TooNew { path, source: damage }.into());
                 }
-                Err(damage) => damage,
+                Err(Unverified::Damaged(damage)) => damage,
             };
             let aside = self.set_aside(step)?;
             report(SetAside { step, path: aside, damage });
@@ -153,19 +160,42 @@ impl Checkpoints {
             let number = if number == 0 { String::new() } else { format!(".{number}") };
             self.root.join(format!("{}{CORRUPT}{number}", name_of(step)))
         };
-        let free = (0..).map(aside).find(|path| !path.exists()).expect("numbers do not run out");
-        files::rename(&self.path(step), &free)?;
-        Ok(free)
+        let mut number = 0;
+        while files::is_there(&aside(number))? {
+            number += 1;
+        }
+        files::rename(&self.path(step), &aside(number))?;
+        Ok(aside(number))
     }
 }
 
-/// Why a whole checkpoint was not loaded.
-#[derive(Debug)]
-pub enum ReadFailure<E> {
-    /// It is of no use: try an older one.
-    Damaged(Damage),
-    /// It must not be used, and neither must an older one.
-    Refused(E),
+/// The steps that have a checkpoint in the directory `root`, in order; none if there is no such directory. Changes nothing
+/// there, so that it may be asked while a run goes on.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn steps_in(root: &Path) -> Result<Vec<u64>, CheckpointError> {
+    if !files::is_there(root)? {
+        return Ok(Vec::new());
+    }
+    let mut steps: Vec<u64> = files::list(root)?.iter().filter_map(|name| step_of(name)).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Whether `replaced` is the whole checkpoint that stood at `place` when a crash came between two renamings.
+fn is_the_only_one(replaced: &Path, place: &Path, name: &str) -> Result<bool, CheckpointError> {
+    let Some(step) = step_of(name) else { return Ok(false) };
+    if files::is_there(place)? {
+        return Ok(false);
+    }
+    match Manifest::verify(replaced, step) {
+        Ok(()) => Ok(true),
+        Err(Unverified::Damaged(_)) => Ok(false),
+        Err(Unverified::Unreadable(source)) => {
+            Err(CheckpointError::Unreadable { path: replaced.to_owned(), source })
+        }
+    }
 }
 
 fn name_of(step: u64) -> String {
@@ -185,6 +215,18 @@ pub enum CheckpointError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A file of a checkpoint cannot be read, so that nobody knows whether it is whole.
+    #[error(
+        "checkpoint {} cannot be read; nothing was changed: make it readable, or move it away to go on from an \
+         older one",
+        path.display()
+    )]
+    Unreadable {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The file, and the cause.
+        source: FileError,
+    },
     /// A later version wrote the newest checkpoint.
     #[error("checkpoint {} cannot be used", path.display())]
     TooNew {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use andiron_files::{Operation, allow};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, failed};
@@ -54,6 +55,7 @@ impl MetricsFile {
     /// If the file cannot be read or written.
     pub fn open(path: &Path, after: u64) -> Result<Self, FileError> {
         let open = || {
+            allow(Operation::Create, path)?;
             let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
             let keep = length_up_to(&file, after)?;
             file.set_len(keep)?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::ops::{self, AdamWStep, Moments, Momentum, MuonStep};
 use andiron_models::catalog::Maps;
-use andiron_models::weights::{ParamPath, names};
+use andiron_models::weights::{self, ParamPath, names, write_tensors};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::View;
@@ -173,9 +173,7 @@ impl Optimizer {
                 (key(slot, moment), Moment { shape: slot.shape.clone(), values: values.clone() })
             })
         });
-        safetensors::serialize_to_file(tensors, None, path)
-            .map_err(|source| OptimizerError::Write { path: path.to_owned(), source })?;
-        Ok(files::sync(path)?)
+        Ok(write_tensors(path, tensors.collect(), None)?)
     }
 
     /// Takes the moments from a file that [`save`](Self::save) wrote after `updates` updates.
@@ -296,17 +294,12 @@ impl View for Moment {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptimizerError {
-    /// The file cannot be read or brought to the disk.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
     /// The file cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: safetensors::SafeTensorError,
-    },
+    #[error(transparent)]
+    Write(#[from] weights::FileError),
     /// The file is not a safetensors file.
     #[error("{} is not a safetensors file", path.display())]
     Malformed {

@@ -10,6 +10,7 @@ use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::files::FileError;
 use crate::optimizer::OptimizerError;
+use crate::state::StateError;
 
 /// Why a run cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,18 @@ pub enum TrainError {
         before: String,
         /// Its value now, as JSON.
         now: String,
+    },
+    /// A checkpoint is as it was written, but cannot be loaded.
+    #[error(
+        "checkpoint {} cannot be loaded; nothing was changed: mend the cause, or move it away to go on from an older \
+         one",
+        path.display()
+    )]
+    Load {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The cause; names the file.
+        source: StateError,
     },
     /// Checkpoints cannot be listed or used.
     #[error(transparent)]

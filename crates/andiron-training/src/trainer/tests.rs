@@ -1,27 +1,29 @@
 use std::cell::Cell;
 use std::fs;
+use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use andiron_core::Forward;
+use andiron_files::fault::{Fault, Seen, with_fault};
 use burn::tensor::Tensor;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::checkpoint::Checkpoints;
 use crate::objective::Batch;
 use crate::testing::{config_in, device, train, write_data};
 
 /// Asks the run to stop after a step, and remembers what it was told.
 struct StopAfter<'a> {
     step: u64,
-    stop: &'a AtomicBool,
+    requests: &'a Requests,
 }
 
 impl Observer for StopAfter<'_> {
     fn on_step(&mut self, record: &StepRecord) {
         if record.step == self.step {
-            self.stop.store(true, Ordering::Relaxed);
+            self.requests.stop();
         }
     }
 }
@@ -108,8 +110,8 @@ fn finish(config: &TrainConfig) -> Outcome {
 }
 
 fn interrupt(config: &TrainConfig, step: u64) -> Outcome {
-    let stop = AtomicBool::new(false);
-    start_or_resume(config, &device(), &mut StopAfter { step, stop: &stop }, &stop).unwrap()
+    let requests = Requests::default();
+    start_or_resume(config, &device(), &mut StopAfter { step, requests: &requests }, &requests).unwrap()
 }
 
 #[test]
@@ -288,7 +290,7 @@ fn a_checkpoint_that_cannot_be_saved_does_not_stop_the_run() {
     let trainer = Trainer::open(&config, &device(), Causal).unwrap();
     // A file where the checkpoint of step 10 would be written.
     fs::write(config.run.output.join(".step-000010.partial"), "").unwrap();
-    let outcome = trainer.run(&mut heard, &AtomicBool::new(false)).unwrap();
+    let outcome = trainer.run(&mut heard, &Requests::default()).unwrap();
     assert_eq!((outcome.failed_saves, outcome.saved), (1, true));
     assert_eq!(heard.checkpoints, [5, 12]);
     assert!(heard.warnings[0].contains("step 10"), "{:?}", heard.warnings);
@@ -426,4 +428,153 @@ fn data_that_does_not_fit_the_model_is_refused() {
     let (_dir, config) = in_new_directory(&["data.train=nowhere"]);
     let error = train(&config, Causal, &mut ()).unwrap_err();
     assert!(matches!(error, TrainError::Data { .. }), "{error}");
+}
+
+/// Saves on request after a step.
+struct SaveAfter<'a> {
+    step: u64,
+    requests: &'a Requests,
+    heard: Heard,
+}
+
+impl Observer for SaveAfter<'_> {
+    fn on_step(&mut self, record: &StepRecord) {
+        if record.step == self.step {
+            self.requests.save();
+        }
+    }
+
+    fn on_checkpoint(&mut self, step: u64, path: &Path) {
+        self.heard.on_checkpoint(step, path);
+    }
+}
+
+#[test]
+fn a_run_asked_to_save_saves_and_goes_on() {
+    let (_whole_dir, whole) = in_new_directory(&["run.steps=12"]);
+    finish(&whole);
+    let (_dir, config) = in_new_directory(&["run.steps=12"]);
+    let requests = Requests::default();
+    let mut observer = SaveAfter { step: 7, requests: &requests, heard: Heard::default() };
+    let outcome = start_or_resume(&config, &device(), &mut observer, &requests).unwrap();
+    assert_eq!((outcome.status, outcome.step), (Status::Finished, 12));
+    assert_eq!(observer.heard.checkpoints, [5, 7, 10, 12]);
+    assert_eq!(metrics(&config), metrics(&whole));
+    assert!(result(&config) == result(&whole));
+}
+
+/// Error numbers of Linux that tell nothing about the bytes: EIO, ENOMEM, EACCES, EMFILE, ENFILE, ELOOP, ESTALE.
+const NO_DAMAGE: [i32; 7] = [5, 12, 13, 24, 23, 40, 116];
+
+/// What an error and its causes say.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What stands in a directory and below it, hidden names included, with every byte of it.
+fn snapshot(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = crate::files::list_files(root).unwrap();
+    files.into_iter().map(|name| (name.clone(), fs::read(root.join(&name)).unwrap())).collect()
+}
+
+#[test]
+fn a_resume_that_cannot_read_a_file_names_it_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = dir.path().join("tokenizer");
+    fs::create_dir(&tokenizer).unwrap();
+    fs::write(tokenizer.join("tokenizer.json"), "{}").unwrap();
+    let config = config_in(
+        dir.path(),
+        &[&format!("data.tokenizer={:?}", tokenizer.display().to_string()), "run.steps=40"],
+    );
+    interrupt(&config, 7);
+    let before = snapshot(&config.run.output);
+    let resume = || {
+        let run = Run::open(&config, &device())?;
+        run.load(&mut StopAfter { step: 0, requests: &Requests::default() })
+    };
+    let (loaded, seen) = with_fault(Fault::none(), resume);
+    assert_eq!(loaded.unwrap().unwrap().progress.step, 7);
+    let reads: Vec<_> = seen.iter().enumerate().filter(|(_, seen)| seen.operation.is_reading()).collect();
+    for file in [
+        "manifest.json",
+        "state.json",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "tokenizer.json",
+        "shard-00000.ids",
+    ] {
+        assert!(reads.iter().any(|(_, seen)| seen.path.ends_with(file)), "{file} is not read: {reads:?}");
+    }
+    for (at, seen) in reads {
+        for number in NO_DAMAGE {
+            let (loaded, _) = with_fault(Fault::once(at, number), resume);
+            let error = loaded.map(|_| ()).expect_err("a file cannot be read");
+            let said = said(&error);
+            let cause = io::Error::from_raw_os_error(number).to_string();
+            assert!(
+                said.contains(&seen.path.display().to_string()) && said.contains(&cause),
+                "{seen:?}: {said}"
+            );
+            assert!(snapshot(&config.run.output) == before, "{seen:?}: {said}");
+        }
+    }
+    assert_eq!(finish(&config).resumed_from, Some(7));
+}
+
+#[test]
+fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
+    let (_dir, config) = in_new_directory(&["run.steps=12", "checkpoint.every=100"]);
+    interrupt(&config, 4);
+    let run = Run::open(&config, &device()).unwrap();
+    let state = run.load(&mut ()).unwrap().unwrap();
+    let save = |step: u64| {
+        let mut state = state.clone();
+        state.progress.step = step;
+        run.save(&state).map(drop)
+    };
+    let (saved, seen) = with_fault(Fault::none(), || save(5));
+    saved.unwrap();
+    let names = |seen: &[Seen]| seen.iter().filter(|seen| !seen.operation.is_reading()).count();
+    assert!(names(&seen) > 20, "{seen:?}");
+    drop(run);
+    for at in 0..seen.len() {
+        let run = Run::open(&config, &device()).unwrap();
+        let newest = run.load(&mut ()).unwrap().unwrap().progress.step;
+        // Twice under the same number, so that the second replaces the first.
+        for step in [newest + 1, newest + 1] {
+            let mut state = state.clone();
+            state.progress.step = step;
+            let (saved, _) = with_fault(Fault::killed_at(at), || run.save(&state));
+            let after = Checkpoints::open(&config.run.output, 3).unwrap();
+            assert!(after.steps().unwrap().last() >= Some(&newest), "{:?}", seen[at]);
+            drop(saved);
+            let mut heard = Heard::default();
+            let found = run.load(&mut heard).unwrap().unwrap().progress.step;
+            assert!((newest..=newest + 1).contains(&found), "{:?}: {found}", seen[at]);
+            assert_eq!(heard.warnings, [""; 0], "{:?}", seen[at]);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_files_of_a_run_are_as_readable_as_those_of_any_program() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, config) = in_new_directory(&["run.steps=2"]);
+    finish(&config);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    let plain = dir.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    for name in crate::files::list_files(&config.run.output).unwrap() {
+        assert_eq!(mode(&config.run.output.join(&name)), mode(&plain), "{name}");
+    }
 }
