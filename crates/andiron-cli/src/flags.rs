@@ -33,6 +33,9 @@ pub struct Common {
     /// Print the result as one JSON object on standard output
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
+    /// Go on even if a model, or training it, needs more memory than there is
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub no_memory_check: bool,
     /// What to log on standard error: off, error, warn, info, debug or trace, or `crate=level` pairs
     #[arg(
         long,

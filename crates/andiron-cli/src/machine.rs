@@ -12,6 +12,20 @@ pub fn available_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")
 }
 
+/// Free swap space in bytes, where the system tells.
+pub fn free_swap_bytes() -> Option<u64> {
+    field("/proc/meminfo", "SwapFree:")
+}
+
+/// Bytes that this process may at most still use under its limit of address space; `None` if it has none, or the system
+/// does not tell. What the allocator has reserved and not used counts as free.
+pub fn address_space_left() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(field("/proc/self/status", "VmRSS:")?))
+}
+
 /// The most memory that this process has held so far in bytes, where the system tells.
 pub fn peak_rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")

@@ -5,6 +5,7 @@ mod flags;
 mod grammar;
 mod lines;
 mod machine;
+mod memory;
 mod model;
 mod progress;
 mod stop;

@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use clap::Args;
 
 use crate::flags::Common;
+use crate::memory::{self, Choice};
 
 /// How exact a model is run.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -69,6 +70,7 @@ impl AnyModel {
     pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
         let (precision, device) = (choice.checked(common)?, common.open_device()?);
         refuse_unknown_keys(path, choice.strict)?;
+        memory::ensure_model_fits(path, precision, Choice::Precision, common)?;
         Self::of(path, AnyBundle::open_at(path, precision, &device)?)
     }
 

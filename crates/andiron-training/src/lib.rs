@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod config;
 mod files;
+mod memory;
 pub mod objective;
 pub mod observe;
 pub mod optimizer;

@@ -13,7 +13,7 @@ use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
 use crate::progress::TrainingProgress;
-use crate::stop;
+use crate::{memory, stop};
 
 /// Train a model from random weights as a TOML file says
 ///
@@ -63,6 +63,8 @@ impl Pretrain {
 /// Trains, showing progress, until the end or a signal.
 pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
     let device = common.open_device()?;
+    let advice = "make data.rows smaller and run.accumulate larger, or the model smaller";
+    memory::ensure_fits("training", config.memory_bytes(&device), advice, common)?;
     let requests = stop::on_signal()?;
     let mut progress = TrainingProgress::default();
     let outcome = start_or_resume(config, &device, &mut progress, &requests);
