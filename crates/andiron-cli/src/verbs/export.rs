@@ -1,10 +1,11 @@
 //! `andiron export`: the same model in another layout.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use andiron_models::AnyBundle;
+use andiron_files::PartialDirectory;
 use andiron_models::bundle::GgufOptions;
+use andiron_models::{AnyBundle, RunPrecision};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -12,11 +13,12 @@ use serde_json::{Value, json};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
+use crate::memory::{self, Choice};
 use crate::model::{AnyModel, Opened, refuse_unknown_keys};
 
 /// Write a model in another layout: a Hugging Face directory, or a GGUF file
 ///
-/// The tokenizer and the chat template go with it.
+/// The tokenizer and the chat template go with it. The output appears when it is complete, and not before.
 #[derive(Debug, Args)]
 pub struct Export {
     /// Model directory, or a GGUF file
@@ -31,7 +33,7 @@ pub struct Export {
     /// Where to write
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Replace what is there
+    /// Replace the file or model directory that is there; a directory that holds anything else is left alone
     #[arg(long)]
     replace: bool,
     /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
@@ -63,6 +65,10 @@ impl Export {
             self.output.display()
         );
         refuse_unknown_keys(&self.model, self.strict)?;
+        if taken && format == Format::Hf {
+            ensure_model_directory(&self.output)?;
+        }
+        memory::ensure_model_fits(&self.model, RunPrecision::F32, Choice::Nothing, common)?;
         let model = AnyModel::open(&self.model, &common.open_device()?)?;
         match format {
             Format::Hf => save_directory(&model, &self.output)?,
@@ -89,7 +95,10 @@ impl Export {
     }
 }
 
-fn save_directory(model: &AnyModel, dir: &std::path::Path) -> anyhow::Result<()> {
+fn save_directory(model: &AnyModel, target: &Path) -> anyhow::Result<()> {
+    let write = || format!("cannot write {}", target.display());
+    let building = PartialDirectory::begin(target).with_context(write)?;
+    let dir = building.path();
     match &model.bundle {
         AnyBundle::Decoder(bundle) => bundle.save(dir)?,
         AnyBundle::Classifier(bundle) => bundle.save(dir)?,
@@ -99,11 +108,62 @@ fn save_directory(model: &AnyModel, dir: &std::path::Path) -> anyhow::Result<()>
     if let Some(tokenizer) = &model.tokenizer {
         tokenizer.save(dir)?;
     }
+    building.publish().with_context(write)
+}
+
+/// Files of a model directory, besides weights and the folders of `modules.json`.
+const MODEL_FILES: &[&str] = &[
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "merges.txt",
+    "model.safetensors.index.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "source.spm",
+    "special_tokens_map.json",
+    "target.spm",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+/// Whether an entry of a model directory, such as `1_Pooling`, is the folder of a module.
+fn is_module_folder(name: &str) -> bool {
+    name.split_once('_').is_some_and(|(number, kind)| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && !kind.is_empty()
+    })
+}
+
+/// Checks that nothing but a model is in a directory that is to be replaced.
+fn ensure_model_directory(dir: &Path) -> anyhow::Result<()> {
+    let read = || format!("cannot read {}", dir.display());
+    anyhow::ensure!(
+        andiron_files::is_directory(dir).with_context(read)?,
+        "{} is no directory: remove it, or choose another --output",
+        dir.display()
+    );
+    for name in andiron_files::list(dir).with_context(read)? {
+        let is_folder = andiron_files::is_directory(&dir.join(&name)).with_context(read)?;
+        let known = match is_folder {
+            true => is_module_folder(&name),
+            false => name.ends_with(".safetensors") || MODEL_FILES.contains(&name.as_str()),
+        };
+        anyhow::ensure!(
+            known,
+            "{} would be lost: move it away, or choose another --output",
+            dir.join(&name).display()
+        );
+    }
     Ok(())
 }
 
 /// Bytes of a file, or of the files in a directory.
-fn size_of_tree(path: &std::path::Path) -> anyhow::Result<u64> {
+fn size_of_tree(path: &Path) -> anyhow::Result<u64> {
     let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !metadata.is_dir() {
         return Ok(metadata.len());

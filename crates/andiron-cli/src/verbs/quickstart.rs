@@ -162,7 +162,8 @@ impl Quickstart {
         }
         fs::create_dir_all(output).with_context(|| format!("cannot make {}", output.display()))?;
         let path = output.join("shakespeare.txt");
-        fs::write(&path, SHAKESPEARE).with_context(|| format!("cannot write {}", path.display()))?;
+        andiron_files::replace(&path, SHAKESPEARE.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use andiron_data::source::{self, Documents, OnError, SourceOptions};
 use andiron_data::tokenizer::{BpeOptions, SpecialTokens, Tokenizer, train_bpe, train_chars};
+use andiron_files::PartialDirectory;
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
@@ -66,7 +67,7 @@ pub struct Train {
     /// Text and JSONL files, or directories of them
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Directory to write tokenizer.json and its companions to
+    /// Directory to write tokenizer.json and its companions to, which appear when they are complete; other files in it stay
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
     /// Kind of vocabulary
@@ -133,7 +134,10 @@ impl Train {
             format!("cannot make a tokenizer from {}", names.join(", "))
         };
         let tokenizer = trained.with_context(names)?;
-        tokenizer.save(&self.output)?;
+        let write = || format!("cannot write {}", self.output.display());
+        let building = PartialDirectory::begin(&self.output).with_context(write)?;
+        tokenizer.save(building.path())?;
+        building.publish_into().with_context(write)?;
         if common.json {
             out!("{}", json!({ "vocab_size": tokenizer.vocab_size(), "tokenizer": self.output }))?;
         } else {

@@ -7,13 +7,14 @@ mod fill_mask;
 mod generate;
 mod input;
 mod options;
+mod output;
 mod rerank;
 mod score;
 mod token_classify;
 mod write;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read as _, Write};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,8 @@ pub struct Predict {
     /// JSONL file to read; `-` is standard input
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// JSONL file to write; `-` is standard output
+    /// JSONL file to write; `-` is standard output. A file appears when all rows are answered; until then, and after a
+    /// failure, what there is so far is beside it, in `.NAME.partial`
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Most tokens to generate for a row that does not set `max_tokens`; by default what the model's files say, or 256
@@ -141,7 +143,7 @@ impl Predict {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let model = self.open(common)?;
         let mut reader = open_input(&self.input)?;
-        let mut writer = open_output(&self.output)?;
+        let mut writer = output::open(&self.output)?;
         let mut ending = Ending::Done;
         let mut waiting: Vec<Waiting> = Vec::new();
         let mut line = Vec::new();
@@ -170,7 +172,7 @@ impl Predict {
                 break;
             }
         }
-        writer.flush().with_context(|| format!("cannot write {}", self.output.display()))?;
+        writer.finish().with_context(|| format!("cannot write {}", self.output.display()))?;
         Ok(ending)
     }
 }
@@ -382,12 +384,4 @@ fn open_input(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     }
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Box::new(BufReader::new(file)))
-}
-
-fn open_output(path: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufWriter::new(std::io::stdout().lock())));
-    }
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
 }
