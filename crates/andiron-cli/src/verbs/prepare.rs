@@ -15,7 +15,7 @@ use serde_json::json;
 use super::tokenizer::{Kind, Vocabulary};
 use crate::exit::Ending;
 use crate::flags::Common;
-use crate::lines::out;
+use crate::lines::{note, out};
 use crate::progress::Progress;
 
 /// Turn text into shards of token ids
@@ -52,7 +52,7 @@ pub struct Prepare {
     /// Keep documents that repeat an earlier one
     #[arg(long)]
     keep_duplicates: bool,
-    /// Leave out records that cannot be read instead of stopping
+    /// Leave out records, and files and folders in a given folder, that cannot be read instead of stopping
     #[arg(long)]
     skip_errors: bool,
     /// Replace an output directory that was made from something else
@@ -103,6 +103,8 @@ impl Prepare {
         if common.json {
             let mut object = serde_json::to_value(&report)?;
             object["reused"] = json!(report.reused);
+            let passed_over = |(path, why): &(PathBuf, String)| json!({ "path": path, "reason": why });
+            object["passed_over"] = report.passed_over.iter().map(passed_over).collect();
             out!("{object}")?;
         } else {
             print(&report)?;
@@ -153,6 +155,19 @@ pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<Prepa
     })
 }
 
+/// At most so many paths are named; the rest is counted.
+const NAMED: usize = 20;
+
+/// Names what was found in input folders and not read.
+pub fn tell_passed_over(passed_over: &[(PathBuf, String)]) {
+    for (path, why) in passed_over.iter().take(NAMED) {
+        note!("warning: {} was left out: {why}", path.display());
+    }
+    if let Some(more @ 1..) = passed_over.len().checked_sub(NAMED) {
+        note!("warning: {more} more were left out");
+    }
+}
+
 /// Prints what became of the documents.
 fn print(report: &PrepareReport) -> anyhow::Result<()> {
     let counts = &report.documents;
@@ -160,6 +175,7 @@ fn print(report: &PrepareReport) -> anyhow::Result<()> {
     for (reason, count) in &counts.dropped {
         out!("           {count} left out: {reason}")?;
     }
+    tell_passed_over(&report.passed_over);
     out!("vocabulary {}", report.vocab_size)?;
     out!("train      {} tokens", report.train.stats.tokens)?;
     if let Some(valid) = &report.valid {

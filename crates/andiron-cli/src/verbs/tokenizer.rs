@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::prepare::tell_passed_over;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
@@ -113,7 +114,10 @@ impl TokenizerVerb {
 /// The texts of all documents in `paths`.
 fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
-    for path in source::expand(paths)? {
+    let source::Expanded { files, passed_over } = source::expand(paths, OnError::Fail)?;
+    let passed_over: Vec<_> = passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
+    tell_passed_over(&passed_over);
+    for path in files {
         for document in Documents::new(source::open(&path, &SourceOptions::default())?, OnError::Fail) {
             texts.push(document?.text);
         }

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod common;
+mod files;
 mod predict;
 mod predict_encoder;
 mod predict_seq2seq;

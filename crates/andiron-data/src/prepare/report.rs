@@ -1,6 +1,7 @@
 //! What was done: the content of `prepare.json`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,9 @@ pub struct PrepareReport {
     /// Whether it was all there already; not in the file.
     #[serde(skip)]
     pub reused: bool,
+    /// What was found in input directories and left out, with the reason; not in the file.
+    #[serde(skip)]
+    pub passed_over: Vec<(PathBuf, String)>,
 }
 
 /// A file that was read.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::shard::Dataset;
 use crate::tokenizer::{Special, Tokenizer};
+use andiron_files::fault::{Fault, with_fault};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -267,5 +268,48 @@ proptest! {
                 prop_assert!(!place.out().exists());
             }
         }
+    }
+}
+
+#[test]
+fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
+    let place = Place::new();
+    let options = place.options(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
+    let (whole, seen) = with_fault(Fault::none(), || run(&options));
+    whole.unwrap();
+    let expected = content(&place.out());
+    assert!(seen.len() > 40, "{seen:?}");
+    for (at, seen) in seen.iter().enumerate() {
+        fs::remove_dir_all(place.out()).unwrap();
+        let (_, _) = with_fault(Fault::killed_at(at), || run(&options));
+        if place.out().exists() {
+            let mut found = content(&place.out());
+            // A lock that nobody holds.
+            found.remove(Path::new(".lock"));
+            assert_eq!(found, expected, "{seen:?}");
+        }
+        // What was left is in nobody's way.
+        run(&PrepareOptions { existing: Existing::Replace, ..options.clone() }).unwrap();
+        assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 2, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_preparation_names_the_file_that_it_cannot_read_or_write() {
+    let place = Place::new();
+    let options = place.options(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
+    let (whole, seen) = with_fault(Fault::none(), || run(&options));
+    whole.unwrap();
+    for (at, seen) in seen.iter().enumerate() {
+        fs::remove_dir_all(place.out()).unwrap();
+        let (result, _) = with_fault(Fault::once(at, 5), || run(&options));
+        if let Err(error) = result {
+            let text = error.to_string();
+            let named = [seen.path.as_path(), &place.out(), &place.0.path().join(".out.partial")]
+                .iter()
+                .any(|path| text.contains(&path.display().to_string()));
+            assert!(named, "{seen:?}: {text}");
+        }
+        run(&PrepareOptions { existing: Existing::Replace, ..options.clone() }).unwrap();
     }
 }

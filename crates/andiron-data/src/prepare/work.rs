@@ -39,7 +39,9 @@ pub fn prepare(
     if !(0.0..1.0).contains(&fraction) {
         return Err(PrepareError::Fraction { fraction });
     }
-    let files = source::expand(&options.inputs)?;
+    let source::Expanded { files, passed_over } = source::expand(&options.inputs, options.on_error)?;
+    let passed_over: Vec<(PathBuf, String)> =
+        passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
     let loaded = match &options.tokenizer {
         TokenizerChoice::Load(path) => Some(Tokenizer::load(path)?),
         TokenizerChoice::Bpe(_) | TokenizerChoice::Characters(_) => None,
@@ -49,7 +51,7 @@ pub fn prepare(
     let settings = settings(options, loaded.as_ref());
     let settings_blake3 = blake3::hash(settings.to_string().as_bytes()).to_hex().to_string();
     if let Some(report) = reuse(options, &settings_blake3, &inputs)? {
-        return Ok(report);
+        return Ok(PrepareReport { passed_over, ..report });
     }
 
     let directory = PartialDirectory::begin(&options.output).map_err(failed_to_write(&options.output))?;
@@ -75,6 +77,7 @@ pub fn prepare(
         train: encoded.train,
         valid: encoded.valid,
         reused: false,
+        passed_over,
     };
     let path = directory.path().join(REPORT);
     write_synced(&path, format!("{:#}\n", json!(report)).as_bytes()).map_err(failed_to_write(&path))?;
@@ -95,7 +98,11 @@ impl<'a> Tracker<'a> {
     ) -> Result<Self, PrepareError> {
         let mut bytes_total = 0;
         for path in files {
-            bytes_total += std::fs::metadata(path).map_err(failed_to_read(path))?.len();
+            let found = std::fs::metadata(path).map_err(failed_to_read(path))?;
+            if !found.is_file() {
+                return Err(SourceError::NotAFile { path: path.clone() }.into());
+            }
+            bytes_total += found.len();
         }
         let now = PrepareProgress { stage: Stage::Hash, bytes_done: 0, bytes_total, documents: 0, tokens: 0 };
         Ok(Self { progress, now })
@@ -397,14 +404,12 @@ fn make_tokenizer(
         }
     });
     let made = match &options.tokenizer {
-        TokenizerChoice::Bpe(bpe) => train_bpe(texts, bpe)?,
-        TokenizerChoice::Characters(special) => train_chars(texts, special)?,
-        TokenizerChoice::Load(path) => Tokenizer::load(path)?,
+        TokenizerChoice::Bpe(bpe) => train_bpe(texts, bpe).map_err(PrepareError::from),
+        TokenizerChoice::Characters(special) => train_chars(texts, special).map_err(PrepareError::from),
+        TokenizerChoice::Load(path) => Ok(Tokenizer::load(path)?),
     };
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(made),
-    }
+    // A text that could not be read is why there was too little to train on.
+    failure.map_or(made, Err)
 }
 
 /// A text on its way into a dataset.

@@ -4,6 +4,7 @@
 //! ([`SourceError::Record`]) and the iterator goes on after it, so that the caller decides whether one bad
 //! line of a million ends the work: [`Documents`] applies that decision, an [`OnError`].
 
+mod expand;
 mod jsonl;
 mod text;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 
+pub use expand::{Expanded, PassedOver, WhyPassedOver, expand};
 pub use jsonl::{JsonlOptions, JsonlSource};
 pub use text::{TextOptions, TextSource};
 
@@ -58,33 +60,6 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
         }
         _ => Ok(Box::new(TextSource::open(path, options.text.clone())?)),
     }
-}
-
-/// The files that a list of files and directories stands for, in a fixed order: files as given, directories
-/// replaced by the files below them in order of their names. Names that begin with a dot are passed over.
-///
-/// # Errors
-/// If a path does not exist or a directory cannot be read.
-pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, SourceError> {
-    let mut files = Vec::new();
-    let mut waiting: Vec<PathBuf> = paths.iter().rev().cloned().collect();
-    while let Some(path) = waiting.pop() {
-        let reading = |source| SourceError::Read { path: path.clone(), source };
-        if std::fs::metadata(&path).map_err(reading)?.is_dir() {
-            let mut below = Vec::new();
-            for entry in std::fs::read_dir(&path).map_err(reading)? {
-                let entry = entry.map_err(reading)?;
-                if !entry.file_name().to_string_lossy().starts_with('.') {
-                    below.push(entry.path());
-                }
-            }
-            below.sort();
-            waiting.extend(below.into_iter().rev());
-        } else {
-            files.push(path);
-        }
-    }
-    Ok(files)
 }
 
 /// What a record that cannot be read does to the work.
@@ -151,6 +126,12 @@ pub enum SourceError {
         path: PathBuf,
         /// Its extension, in lower case.
         extension: String,
+    },
+    /// It is a pipe or a device, but is to be read several times.
+    #[error("{} is no ordinary file, and is read several times: write its content to a file first", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
     },
     /// One record is bad; the source goes on after it.
     #[error(transparent)]
@@ -247,17 +228,5 @@ mod tests {
         assert!(matches!(open(&parquet, &options), Err(SourceError::Unsupported { .. })));
         let missing = dir.path().join("missing.txt");
         assert!(matches!(open(&missing, &options), Err(SourceError::Read { .. })));
-    }
-
-    #[test]
-    fn directories_are_expanded_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("m")).unwrap();
-        for name in ["z.txt", "a.txt", ".hidden", "m/b.txt"] {
-            fs::write(dir.path().join(name), "x").unwrap();
-        }
-        let files = expand(&[dir.path().join("z.txt"), dir.path().to_owned()]).unwrap();
-        let names: Vec<_> = files.iter().map(|f| file_name(f)).collect();
-        assert_eq!(names, ["z.txt", "a.txt", "b.txt", "z.txt"]);
     }
 }

@@ -1,0 +1,207 @@
+//! From files and folders as people have them to a list of files.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{OnError, SourceError};
+
+/// The files that a list of files and directories stands for.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    /// Files as given, directories replaced by the files below them in order of their names.
+    pub files: Vec<PathBuf>,
+    /// What was found in directories and left out. Names that begin with a dot are left out without a word.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Something in a directory that is not read.
+#[derive(Debug)]
+pub struct PassedOver {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why.
+    pub why: WhyPassedOver,
+}
+
+/// Why something in a directory is not read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WhyPassedOver {
+    /// It is a link to a directory that was read under another name: one above it, perhaps.
+    AlreadyRead,
+    /// It is a pipe, a socket or a device.
+    Special,
+    /// It cannot be read, such as a link that leads nowhere or a closed directory.
+    Unreadable(io::Error),
+}
+
+impl fmt::Display for WhyPassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyRead => f.write_str("a link to a folder that is read already"),
+            Self::Special => f.write_str("no ordinary file"),
+            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+        }
+    }
+}
+
+/// The files that `paths` stand for, in a fixed order. Links are followed; each directory is read once, so that links in a
+/// circle end.
+///
+/// # Errors
+/// If a path does not exist, or, unless `on_error` says to skip, something in a directory cannot be read.
+pub fn expand(paths: &[PathBuf], on_error: OnError) -> Result<Expanded, SourceError> {
+    let mut expanded = Expanded::default();
+    for path in paths {
+        let metadata = fs::metadata(path).map_err(reading(path))?;
+        if metadata.is_dir() {
+            let mut seen = HashSet::new();
+            // What was asked for by name is an error in any case.
+            let entries = enter(path, &mut seen).map_err(reading(path))?;
+            walk(entries.unwrap_or_default(), on_error, &mut seen, &mut expanded)?;
+        } else {
+            expanded.files.push(path.clone());
+        }
+    }
+    Ok(expanded)
+}
+
+fn reading(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
+    let path = path.to_owned();
+    |source| SourceError::Read { path, source }
+}
+
+/// Takes up what stands in directories, from the last of `waiting` on.
+fn walk(
+    mut waiting: Vec<PathBuf>,
+    on_error: OnError,
+    seen: &mut HashSet<PathBuf>,
+    expanded: &mut Expanded,
+) -> Result<(), SourceError> {
+    while let Some(path) = waiting.pop() {
+        let mut look = || -> io::Result<Option<WhyPassedOver>> {
+            let metadata = fs::metadata(&path)?;
+            if metadata.is_file() {
+                expanded.files.push(path.clone());
+            } else if !metadata.is_dir() {
+                return Ok(Some(WhyPassedOver::Special));
+            } else if let Some(below) = enter(&path, seen)? {
+                waiting.extend(below);
+            } else {
+                return Ok(Some(WhyPassedOver::AlreadyRead));
+            }
+            Ok(None)
+        };
+        let why = match look() {
+            Ok(why) => why,
+            Err(source) if on_error == OnError::Fail => return Err(SourceError::Read { path, source }),
+            Err(error) => Some(WhyPassedOver::Unreadable(error)),
+        };
+        expanded.passed_over.extend(why.map(|why| PassedOver { path, why }));
+    }
+    Ok(())
+}
+
+/// What stands in a directory, the first name last; `None` if it was entered before.
+fn enter(dir: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<Option<Vec<PathBuf>>> {
+    if !seen.insert(fs::canonicalize(dir)?) {
+        return Ok(None);
+    }
+    let mut below = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            below.push(entry.path());
+        }
+    }
+    below.sort_by(|a, b| b.cmp(a));
+    Ok(Some(below))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(expanded: &Expanded) -> Vec<String> {
+        expanded.files.iter().map(|path| super::super::file_name(path)).collect()
+    }
+
+    #[test]
+    fn directories_are_expanded_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("m")).unwrap();
+        for name in ["z.txt", "a.txt", ".hidden", "m/b.txt"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let expanded = expand(&[dir.path().join("z.txt"), dir.path().to_owned()], OnError::Fail).unwrap();
+        assert_eq!(names(&expanded), ["z.txt", "a.txt", "b.txt", "z.txt"]);
+        assert!(expanded.passed_over.is_empty());
+    }
+
+    #[cfg(unix)]
+    mod links {
+        use std::os::unix::fs::symlink;
+        use std::os::unix::net::UnixListener;
+
+        use super::*;
+
+        /// The names of what was left out, with the reason.
+        fn left_out(expanded: &Expanded) -> Vec<String> {
+            let name = |path: &Path| super::super::super::file_name(path);
+            expanded.passed_over.iter().map(|one| format!("{}: {}", name(&one.path), one.why)).collect()
+        }
+
+        #[test]
+        fn links_in_a_circle_are_named_and_each_file_is_read_once() {
+            let dir = tempfile::tempdir().unwrap();
+            let root = dir.path().join("root");
+            fs::create_dir_all(root.join("inner/deep")).unwrap();
+            fs::create_dir(dir.path().join("outside")).unwrap();
+            for name in ["root/inner/a.txt", "root/inner/deep/b.txt", "outside/c.txt"] {
+                fs::write(dir.path().join(name), "x").unwrap();
+            }
+            symlink("../..", root.join("inner/deep/up")).unwrap();
+            symlink(".", root.join("self")).unwrap();
+            // Links to what lies elsewhere are followed, to each place once.
+            symlink("../outside", root.join("one")).unwrap();
+            symlink("../outside", root.join("two")).unwrap();
+            symlink("inner/a.txt", root.join("file")).unwrap();
+            let expanded = expand(&[root], OnError::Fail).unwrap();
+            assert_eq!(names(&expanded), ["file", "a.txt", "b.txt", "c.txt"]);
+            let why = "a link to a folder that is read already";
+            assert_eq!(left_out(&expanded), ["up", "self", "two"].map(|name| format!("{name}: {why}")));
+        }
+
+        #[test]
+        fn what_leads_nowhere_ends_the_work_by_name_or_is_counted() {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a.txt"), "x").unwrap();
+            symlink("nowhere", dir.path().join("loose")).unwrap();
+            symlink("circle", dir.path().join("circle")).unwrap();
+            let error = expand(&[dir.path().to_owned()], OnError::Fail).unwrap_err();
+            assert!(error.to_string().contains("circle"), "{error}");
+            let expanded = expand(&[dir.path().to_owned()], OnError::Skip).unwrap();
+            assert_eq!(names(&expanded), ["a.txt"]);
+            let left_out = left_out(&expanded);
+            assert!(left_out.len() == 2 && left_out[0].starts_with("circle: cannot be read"), "{left_out:?}");
+            assert!(left_out[1].starts_with("loose: cannot be read"), "{left_out:?}");
+            // Asked for by name, it is an error whatever is to be skipped.
+            let error = expand(&[dir.path().join("loose")], OnError::Skip).unwrap_err();
+            assert!(error.to_string().contains("loose"), "{error}");
+        }
+
+        #[test]
+        fn what_is_no_file_is_not_waited_for() {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("a.txt"), "x").unwrap();
+            let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+            symlink("/dev/zero", dir.path().join("zeros")).unwrap();
+            let expanded = expand(&[dir.path().to_owned()], OnError::Fail).unwrap();
+            assert_eq!(names(&expanded), ["a.txt"]);
+            assert_eq!(left_out(&expanded), ["socket: no ordinary file", "zeros: no ordinary file"]);
+        }
+    }
+}
