@@ -3,6 +3,7 @@
 //! Every failure names a place, the rule and what to do. The rules themselves stand in `crates/ARCHITECTURE.md`.
 
 mod dependencies;
+mod findings;
 mod houses;
 mod readme;
 mod report;
