@@ -57,8 +57,8 @@ impl Run {
         if let Some(valid) = &valid {
             let windows = Windows { context: config.data.context, rows: 1, limit: None };
             if windows.count(valid.tokens()) == 0 {
-                let (tokens, context) = (valid.tokens(), config.data.context);
-                return Err(TrainError::Evaluate { source: WindowsError::TooShort { tokens, context } });
+                let tokens = valid.tokens();
+                return Err(TrainError::Evaluate { source: WindowsError::TooShort { tokens } });
             }
         }
         let loader = open_loader(config, train)?;
@@ -123,7 +123,7 @@ impl Run {
         let windows = Windows { context: self.config.data.context, rows: self.config.evaluate.rows, limit };
         let sum = loss_over_windows(model, valid, windows, &self.device)
             .map_err(|source| TrainError::Evaluate { source })?;
-        // What the measured tokens spell, as a share of the whole: exact but for the tail that fills no window.
+        // What the measured tokens spell, as a share of the whole: exact but for the first token.
         let bytes = valid.stats().bytes as f64 * sum.tokens() as f64 / valid.tokens() as f64;
         Ok(Some(LossReport::new(sum, Some(bytes.round() as u64).filter(|&bytes| bytes > 0))))
     }

@@ -19,7 +19,8 @@ use crate::model::{RunChoice, TextModel};
 
 /// Measure a model's loss and perplexity on a text
 ///
-/// The text is read in disjoint windows of the context length; every token after the first of a window counts.
+/// The text is read in disjoint windows of the context length, and every token but the first of the text counts once. The last
+/// window may have fewer tokens that count; its context is as long as the others', as in lm-evaluation-harness.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {

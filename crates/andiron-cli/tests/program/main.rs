@@ -8,6 +8,7 @@ mod bad_input;
 mod common;
 mod files;
 mod predict;
+mod predict_any_row;
 mod predict_encoder;
 mod predict_seq2seq;
 mod quickstart;

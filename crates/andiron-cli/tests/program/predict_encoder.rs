@@ -42,7 +42,8 @@ fn model(place: &Place, name: &str, head: EncoderHead, labels: &[&str], tokenize
     }
 }
 
-fn tokenizer_json() -> Value {
+/// A tokenizer of a few words in BERT's frame.
+pub fn tokenizer_json() -> Value {
     let added = |id: u64, content: &str| {
         json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true })

@@ -1,9 +1,12 @@
 //! Loss over a whole stream of tokens, cut into disjoint windows of the context length.
 //!
-//! A stream of `len` tokens has `(len − 1) / context` windows. Window `i` reads the tokens from `i · context` and
-//! predicts each one's successor, so every target is predicted once and the tail that fills no window is left
-//! out. Within a window the first token is predicted from one token only: the figure is an upper bound of what
-//! a sliding window would give.
+//! Every token but the first is predicted once. Window `i` reads the tokens from `i · context` and predicts each one's
+//! successor. The last window may predict fewer: it reads so much of what comes before that its context is as long as the
+//! others', if the stream has it. Within the other windows the first token is predicted from one token only, so that the
+//! figure is an upper bound of what a sliding window would give.
+//!
+//! Source: the rolling log-likelihood of EleutherAI's lm-evaluation-harness 0.4, whose `get_rolling_token_windows` cuts a
+//! text so. It also predicts the first token, from a token that begins or ends texts; we do not.
 
 use andiron_core::{Forward, ops};
 use andiron_data::shard::Dataset;
@@ -58,10 +61,10 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// How many windows are read of a stream of `tokens` tokens.
+    /// How many windows are read of a stream of `tokens` tokens; the last may be a part of one.
     pub fn count(&self, tokens: u64) -> u64 {
-        let whole = tokens.saturating_sub(1) / self.context as u64;
-        self.limit.map_or(whole, |limit| whole.min(limit))
+        let all = tokens.saturating_sub(1).div_ceil(self.context as u64);
+        self.limit.map_or(all, |limit| all.min(limit))
     }
 }
 
@@ -70,7 +73,7 @@ impl Windows {
 /// `device` is a plain one (no autodiff) and holds the model's weights.
 ///
 /// # Errors
-/// If the stream is shorter than one window and its last target.
+/// If the stream has fewer than two tokens, of which none has another before it.
 ///
 /// # Panics
 /// If `context` or `rows` is 0, the context is longer than the model's, or an id is outside the vocabulary.
@@ -82,48 +85,78 @@ pub fn loss_over_windows<S: TokenStream + ?Sized>(
 ) -> Result<LossSum, WindowsError> {
     let Windows { context, rows, .. } = windows;
     assert!(context > 0 && rows > 0, "a window has tokens and a batch has rows");
-    let count = windows.count(stream.tokens());
+    let tokens = stream.tokens();
+    let count = windows.count(tokens);
     if count == 0 {
-        return Err(WindowsError::TooShort { tokens: stream.tokens(), context });
+        return Err(WindowsError::TooShort { tokens });
     }
+    let whole = count.min((tokens - 1) / context as u64);
     let mut sum = LossSum::default();
-    for first in (0..count).step_by(rows) {
-        let rows = rows.min((count - first) as usize);
+    for first in (0..whole).step_by(rows) {
+        let rows = rows.min((whole - first) as usize);
         let n = rows * context;
-        // One more than is read: the target of the last token.
-        let mut tokens = vec![0; n + 1];
-        stream.read(first * context as u64, &mut tokens);
-        let ids_bt = upload_rows(&tokens[..n], rows, device);
-        let targets_n = upload(&tokens[1..], device);
-        let hidden_btd = model.hidden(ids_bt, &mut Forward::evaluation());
-        let d = hidden_btd.dims()[2];
-        let weights_n = Tensor::ones([n], device);
-        let nats =
-            ops::head_cross_entropy(hidden_btd.reshape([n, d]), model.head().val(), targets_n, weights_n);
-        sum.add(f64::from(nats.into_scalar::<f32>()), n as u64);
+        let read = Read { start: first * context as u64, rows, len: context, counted: n };
+        sum.add(nats(model, stream, read, device), n as u64);
+    }
+    if count > whole {
+        let counted = (tokens - 1 - whole * context as u64) as usize;
+        let len = context.min((tokens - 1) as usize);
+        let read = Read { start: tokens - 1 - len as u64, rows: 1, len, counted };
+        sum.add(nats(model, stream, read, device), counted as u64);
     }
     Ok(sum)
+}
+
+/// Windows that go through the model together.
+struct Read {
+    /// The first token that is read.
+    start: u64,
+    rows: usize,
+    /// Tokens in a row.
+    len: usize,
+    /// How many targets count, the last ones.
+    counted: usize,
+}
+
+/// Sum of the negative log-likelihoods of the targets that count.
+fn nats<S: TokenStream + ?Sized>(
+    model: &impl Decoder,
+    stream: &S,
+    Read { start, rows, len, counted }: Read,
+    device: &Device,
+) -> f64 {
+    let n = rows * len;
+    // One more than is read: the target of the last token.
+    let mut tokens = vec![0; n + 1];
+    stream.read(start, &mut tokens);
+    let ids_bt = upload_rows(&tokens[..n], rows, device);
+    let targets_n = upload(&tokens[n + 1 - counted..], device);
+    let hidden_btd = model.hidden(ids_bt, &mut Forward::evaluation());
+    let d = hidden_btd.dims()[2];
+    let hidden_nd = hidden_btd.reshape([n, d]).slice([n - counted..n, 0..d]);
+    let weights_n = Tensor::ones([counted], device);
+    let nats = ops::head_cross_entropy(hidden_nd, model.head().val(), targets_n, weights_n);
+    f64::from(nats.into_scalar::<f32>())
 }
 
 /// Why a stream cannot be evaluated.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowsError {
-    /// Not even one window fits.
-    #[error(
-        "evaluation needs at least {needed} tokens, the stream has {tokens}: give more text or a shorter context",
-        needed = context + 1
-    )]
+    /// No token has another before it.
+    #[error("evaluation needs at least 2 tokens, the stream has {tokens}: give more text")]
     TooShort {
         /// Tokens in the stream.
         tokens: u64,
-        /// Tokens a window reads.
-        context: usize,
     },
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use andiron_models::DecoderBundle;
+
     use super::*;
     use crate::task::score::score;
     use crate::testing::{device, stream, tiny};
@@ -134,20 +167,75 @@ mod tests {
     }
 
     #[test]
-    fn every_window_needs_a_token_after_it() {
+    fn the_last_window_may_be_a_part_of_one() {
         check_count(0, 4, 0);
-        check_count(4, 4, 0);
+        check_count(1, 4, 0);
+        check_count(2, 4, 1);
         check_count(5, 4, 1);
-        check_count(8, 4, 1);
+        check_count(6, 4, 2);
         check_count(9, 4, 2);
+        assert_eq!(Windows { context: 4, rows: 1, limit: Some(1) }.count(6), 1);
     }
 
     #[test]
-    fn a_stream_without_a_window_is_refused() {
+    fn a_stream_in_which_nothing_is_predicted_is_refused() {
         let windows = Windows { context: 8, rows: 2, limit: None };
-        let error = loss_over_windows(&tiny(), stream(8).as_slice(), windows, &device()).unwrap_err();
-        assert_eq!(error, WindowsError::TooShort { tokens: 8, context: 8 });
-        assert!(error.to_string().contains("at least 9 tokens"), "{error}");
+        for tokens in [0, 1] {
+            let error = loss_over_windows(&tiny(), &stream(8)[..tokens], windows, &device()).unwrap_err();
+            assert_eq!(error, WindowsError::TooShort { tokens: tokens as u64 });
+            assert!(error.to_string().contains("at least 2 tokens"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_less_than_a_window_is_scored_whole() {
+        let model = tiny();
+        let windows = Windows { context: 8, rows: 2, limit: None };
+        for tokens in [2, 5, 8] {
+            let ids = &stream(8)[..tokens];
+            let sum = loss_over_windows(&model, ids, windows, &device()).unwrap();
+            let expected = -score(&model, ids, 9, &device()).unwrap().sum_logprob;
+            assert_eq!(sum.tokens(), tokens as u64 - 1);
+            assert!((sum.nats() - expected).abs() < 1e-4, "{} {expected}", sum.nats());
+        }
+    }
+
+    #[test]
+    fn the_tail_is_predicted_from_a_whole_context() {
+        let (model, stream) = (tiny(), stream(30));
+        let windows = Windows { context: 8, rows: 2, limit: None };
+        for tokens in 26..=30 {
+            let sum = loss_over_windows(&model, &stream[..tokens], windows, &device()).unwrap();
+            let whole = loss_over_windows(&model, &stream[..25], windows, &device()).unwrap();
+            let tail = score(&model, &stream[tokens - 9..tokens], 9, &device()).unwrap();
+            let counted = tail.logprobs.iter().rev().take(tokens - 25).flatten();
+            let expected = whole.nats() - counted.map(|&logprob| f64::from(logprob)).sum::<f64>();
+            assert_eq!(sum.tokens(), tokens as u64 - 1);
+            assert!((sum.nats() - expected).abs() < 1e-4, "{tokens}: {} {expected}", sum.nats());
+        }
+    }
+
+    /// Means of lm-evaluation-harness 0.4.13's windows over transformers 5.24.0, the first token of the stream in the place
+    /// of the token that the harness puts before a text.
+    #[test]
+    fn losses_are_those_of_the_harness() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../andiron-models/tests/golden/gpt2");
+        let bundle = DecoderBundle::open(Path::new(model), &device()).unwrap();
+        let ids: Vec<u32> = (0..60).map(|i| (7 * i * i + 3 * i + 1) % 61).collect();
+        let expected = [
+            (2, 5.04642),
+            (12, 4.13336),
+            (18, 4.17542),
+            (33, 4.15892),
+            (34, 4.18372),
+            (50, 4.23849),
+            (60, 4.25886),
+        ];
+        let windows = Windows { context: 16, rows: 2, limit: None };
+        for (tokens, mean) in expected {
+            let sum = loss_over_windows(&bundle.model, &ids[..tokens], windows, &device()).unwrap();
+            assert!((sum.mean() - mean).abs() < 2e-5, "{tokens}: {} {mean}", sum.mean());
+        }
     }
 
     #[test]
@@ -158,17 +246,17 @@ mod tests {
                 .unwrap()
         };
         let single = loss(1);
-        assert_eq!(single.tokens(), 96);
+        assert_eq!(single.tokens(), 99);
         for rows in [2, 5, 12, 50] {
             let batched = loss(rows);
-            assert_eq!(batched.tokens(), 96);
+            assert_eq!(batched.tokens(), 99);
             assert!((batched.mean() - single.mean()).abs() < 1e-5, "{} {}", batched.mean(), single.mean());
         }
     }
 
     #[test]
     fn windows_give_the_same_as_scoring_each_alone() {
-        let (model, stream) = (tiny(), stream(27));
+        let (model, stream) = (tiny(), stream(25));
         let windows = Windows { context: 8, rows: 2, limit: None };
         let sum = loss_over_windows(&model, stream.as_slice(), windows, &device()).unwrap();
         let mut expected = 0.0;

@@ -363,6 +363,10 @@ impl EncoderArchitecture for BertConfig {
         self.pad_token_id.unwrap_or(0)
     }
 
+    fn n_token_types(&self) -> usize {
+        self.type_vocab_size
+    }
+
     fn settle(&mut self, stored: &[String]) {
         self.settle(stored);
     }

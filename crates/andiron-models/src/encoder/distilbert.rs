@@ -259,6 +259,10 @@ impl EncoderArchitecture for DistilBertConfig {
         self.pad_token_id.unwrap_or(0)
     }
 
+    fn n_token_types(&self) -> usize {
+        0
+    }
+
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
         (self.head, self.labels) = (head, labels);
     }

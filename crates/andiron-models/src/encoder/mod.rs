@@ -35,6 +35,9 @@ pub(crate) trait EncoderArchitecture: Architecture {
     /// Id that fills rows up.
     fn pad_token_id(&self) -> u32;
 
+    /// Entries of the table of token types; 0 if the model has none.
+    fn n_token_types(&self) -> usize;
+
     /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
     fn settle(&mut self, _stored: &[String]) {}
 
@@ -89,6 +92,11 @@ macro_rules! forward_encoder {
             /// Id that fills rows up.
             pub fn pad_token_id(&self) -> u32 {
                 match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
+            }
+
+            /// Entries of the table of token types, which tell two texts apart; 0 if the model has none.
+            pub fn n_token_types(&self) -> usize {
+                match self { $(Self::$variant(config) => config.n_token_types(),)+ }
             }
 
             /// Width of the hidden states.

@@ -157,6 +157,10 @@ impl EncoderArchitecture for RobertaConfig {
         self.padding() as u32
     }
 
+    fn n_token_types(&self) -> usize {
+        self.0.type_vocab_size
+    }
+
     fn settle(&mut self, stored: &[String]) {
         self.0.settle(stored);
     }
@@ -214,6 +218,10 @@ impl EncoderArchitecture for XlmRobertaConfig {
 
     fn pad_token_id(&self) -> u32 {
         self.0.pad_token_id()
+    }
+
+    fn n_token_types(&self) -> usize {
+        self.0.n_token_types()
     }
 
     fn settle(&mut self, stored: &[String]) {

@@ -10,12 +10,16 @@ use crate::bundle::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
 
+/// Logits on the host at one time, in elements: 64 MiB of f32.
+const LOGITS_AT_ONCE: usize = 1 << 24;
+
 /// A text, or two, as the tokenizer framed them.
 #[derive(Clone, Copy, Debug)]
 pub struct EncoderInput<'a> {
     /// The ids, special tokens included.
     pub ids: &'a [u32],
-    /// Which of two texts each id belongs to; empty if there is one text.
+    /// Which of two texts each id belongs to; empty if there is one text. A model with fewer than two token types does
+    /// not read them.
     pub type_ids: &'a [u32],
 }
 
@@ -49,30 +53,38 @@ impl EncoderBundle {
     /// The likeliest ids at each of `positions` with their probabilities, `n` at each, likeliest first.
     ///
     /// # Panics
-    /// If the model has no head for masked tokens, the text is empty or longer than the model reads, or a position is
-    /// not in it.
+    /// If the model has no head for masked tokens, the text is empty or longer than the model reads, a position is not in
+    /// it, or an id or a type is in no table.
     pub fn fill(&self, input: EncoderInput<'_>, positions: &[usize], n: usize) -> Vec<Vec<(u32, f32)>> {
         if positions.is_empty() {
             return Vec::new();
         }
-        let t = input.ids.len();
+        let (t, vocab_size) = (input.ids.len(), self.config.vocab_size());
         assert!(positions.iter().all(|&position| position < t), "positions lie in the text");
-        let wanted: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-        let wanted: Tensor<1, Int> =
-            Tensor::from_data(TensorData::new(wanted, [positions.len()]), self.device());
-        let logits = self.read(&[input], |model, hidden_btd, _| {
+        let n = n.min(vocab_size);
+        let likeliest = |row: &[f32]| -> Vec<(u32, f32)> {
+            top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp())).collect()
+        };
+        self.read(&[input], |model, hidden_btd, _| {
             let d = hidden_btd.dims()[2];
-            values(model.masked_lm_logits(hidden_btd.reshape([t, d]).select(0, wanted)))
-        });
-        let rows = logits.chunks_exact(logits.len() / positions.len());
-        let likeliest = |row| top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp()));
-        rows.map(|row| likeliest(row).collect()).collect()
+            let hidden_td: Tensor<2> = hidden_btd.reshape([t, d]);
+            let mut found = Vec::with_capacity(positions.len());
+            for positions in positions.chunks((LOGITS_AT_ONCE / vocab_size).max(1)) {
+                let wanted: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+                let wanted = TensorData::new(wanted, [positions.len()]);
+                let wanted: Tensor<1, Int> = Tensor::from_data(wanted, self.device());
+                let logits = values(model.masked_lm_logits(hidden_td.clone().select(0, wanted)));
+                found.extend(logits.chunks_exact(vocab_size).map(likeliest));
+            }
+            found
+        })
     }
 
     /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
     ///
     /// # Panics
-    /// If the model has no head for labels of texts, or a text is empty or longer than the model reads.
+    /// If the model has no head for labels of texts, a text is empty or longer than the model reads, or an id or a type is
+    /// in no table.
     pub fn classify(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>> {
         let EncoderHead::Classify { problem } = self.config.head() else {
             panic!("the model has no head for labels of texts");
@@ -102,8 +114,8 @@ impl EncoderBundle {
     /// at; the frame's are better left out. Source: `simple` aggregation of Hugging Face's token classification.
     ///
     /// # Panics
-    /// If the model has no head for labels of tokens, the text is empty or longer than the model reads, or `counts` has
-    /// another length.
+    /// If the model has no head for labels of tokens, the text is empty or longer than the model reads, an id or a type is
+    /// in no table, or `counts` has another length.
     pub fn entities(&self, input: EncoderInput<'_>, counts: &[bool]) -> Vec<Entity> {
         assert_eq!(
             self.config.head(),
@@ -123,8 +135,8 @@ impl EncoderBundle {
     /// `allowed` says which tokens of each window may be part of an answer. An answer has at most `max_len` tokens.
     ///
     /// # Panics
-    /// If the model has no head for spans, a window is empty or longer than the model reads, or `allowed` has other
-    /// lengths.
+    /// If the model has no head for spans, a window is empty or longer than the model reads, an id or a type is in no
+    /// table, or `allowed` has other lengths.
     pub fn answers(
         &self,
         windows: &[EncoderInput<'_>],
@@ -153,7 +165,8 @@ impl EncoderBundle {
         let texts: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
         let (ids_bt, rows) = self.batch(&texts);
         let [b, t] = ids_bt.dims();
-        let typed = inputs.iter().any(|input| input.type_ids.iter().any(|&id| id != 0));
+        let typed = self.config.n_token_types() > 1
+            && inputs.iter().any(|input| input.type_ids.iter().any(|&id| id != 0));
         let types_bt = typed.then(|| {
             let mut flat = Vec::with_capacity(b * t);
             for (row, input) in inputs.iter().enumerate() {

@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use super::input::{Input, stretch};
+use super::reader::EncoderReader;
 use super::{Answer, Row, RowError, ensure_empty, object, take};
-use crate::model::EncoderModel;
 
 /// Tokens that consecutive parts of a long text share.
 const OVERLAP: usize = 128;
 
 pub(super) struct FindAnswer {
-    pub(super) model: EncoderModel,
+    pub(super) model: EncoderReader,
     /// Longest answer, in tokens.
     pub(super) max_tokens: usize,
 }
@@ -34,7 +34,7 @@ impl Answer for FindAnswer {
             tokenizer.frame_windows(&question, &context, limit, overlap).map_err(RowError::failed)?;
         let windows: Vec<Input> = windows
             .into_iter()
-            .map(|framed| Input::checked(framed, false, &self.model, limit))
+            .map(|framed| Input::of_text(framed, &self.model, limit))
             .collect::<Result<_, _>>()?;
         let views: Vec<_> = windows.iter().map(Input::view).collect();
         let allowed: Vec<_> = windows.iter().map(|window| window.own(|place| place.text == 1)).collect();
@@ -53,7 +53,7 @@ impl Answer for FindAnswer {
 impl FindAnswer {
     /// Of ids, those whose type is 1 may answer, or all if there is one type; places are positions among them.
     fn answer_ids(&self, mut row: Row, limit: usize) -> Result<Row, RowError> {
-        let input = Input::take_ids(&mut row, &self.model, limit)?;
+        let input = Input::take_ids(&mut row, &self.model, limit, true)?;
         ensure_empty(&row)?;
         let types = &input.framed.type_ids;
         let two = types.iter().any(|&id| id != 0);

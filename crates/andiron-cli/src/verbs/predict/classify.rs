@@ -4,9 +4,9 @@ use andiron_models::encoder::EncoderInput;
 use andiron_models::{ClassifierBundle, EncoderBundle};
 use serde_json::json;
 
-use super::input::{Input, Reads};
+use super::input::Input;
+use super::reader::{Reader, Reads};
 use super::{Answer, Row, RowError, ensure_empty, object};
-use crate::model::Opened;
 
 /// A model that labels texts.
 pub(super) trait Labels: Reads {
@@ -48,7 +48,7 @@ impl Labels for ClassifierBundle {
 }
 
 pub(super) struct Classify<B> {
-    pub(super) model: Opened<B>,
+    pub(super) model: Reader<B>,
 }
 
 impl<B: Labels> Answer for Classify<B> {

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::input::Input;
+use super::reader::EncoderReader;
 use super::{Answer, Row, RowError, ensure_empty, object};
-use crate::model::EncoderModel;
 
 pub(super) struct Embed {
-    pub(super) model: EncoderModel,
+    pub(super) model: EncoderReader,
 }
 
 impl Answer for Embed {

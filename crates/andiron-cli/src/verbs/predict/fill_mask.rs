@@ -4,11 +4,11 @@ use andiron_data::tokenizer::Special;
 use serde_json::{Value, json};
 
 use super::input::{Input, too_long};
+use super::reader::EncoderReader;
 use super::{Answer, Row, RowError, ensure_empty, object, take};
-use crate::model::EncoderModel;
 
 pub(super) struct FillMask {
-    pub(super) model: EncoderModel,
+    pub(super) model: EncoderReader,
     /// How many guesses to show.
     pub(super) top: usize,
 }
@@ -28,9 +28,9 @@ impl Answer for FillMask {
                 if framed.truncated {
                     return Err(too_long(limit));
                 }
-                Input::checked(framed, false, &self.model, limit)?
+                Input::of_text(framed, &self.model, limit)?
             }
-            None => Input::take_ids(&mut row, &self.model, limit)?,
+            None => Input::take_ids(&mut row, &self.model, limit, false)?,
         };
         ensure_empty(&row)?;
         let ids = &input.framed.ids;
@@ -41,6 +41,10 @@ impl Answer for FillMask {
                 "there is no position {position}: the text has {} tokens",
                 ids.len()
             )));
+        }
+        let mut seen = vec![false; ids.len()];
+        if let Some(twice) = positions.iter().find(|&&at| std::mem::replace(&mut seen[at], true)) {
+            return Err(RowError::invalid(format!("mask_positions has the position {twice} twice")));
         }
         if positions.is_empty() {
             let mask =

@@ -2,29 +2,10 @@
 
 use andiron_data::tokenizer::{Framed, Place};
 use andiron_models::encoder::EncoderInput;
-use andiron_models::{ClassifierBundle, EncoderBundle};
 use serde_json::{Value, json};
 
+use super::reader::{Reader, Reads};
 use super::{Row, RowError, take};
-use crate::model::Opened;
-
-/// A model that reads whole texts.
-pub(super) trait Reads {
-    /// Entries of the vocabulary.
-    fn vocab_size(&self) -> usize;
-}
-
-impl Reads for EncoderBundle {
-    fn vocab_size(&self) -> usize {
-        self.config.vocab_size()
-    }
-}
-
-impl Reads for ClassifierBundle {
-    fn vocab_size(&self) -> usize {
-        self.config.sizes().vocab_size
-    }
-}
 
 /// A framed text, or two.
 pub(super) struct Input {
@@ -35,14 +16,14 @@ pub(super) struct Input {
 
 impl Input {
     /// `text`, or `ids` and perhaps `type_ids`.
-    pub(super) fn take(row: &mut Row, model: &Opened<impl Reads>, limit: usize) -> Result<Self, RowError> {
+    pub(super) fn take(row: &mut Row, model: &Reader<impl Reads>, limit: usize) -> Result<Self, RowError> {
         Self::take_with(row, None, model, limit)
     }
 
     /// The same with `text_pair`, if the row has it.
     pub(super) fn take_pair(
         row: &mut Row,
-        model: &Opened<impl Reads>,
+        model: &Reader<impl Reads>,
         limit: usize,
     ) -> Result<Self, RowError> {
         let pair = take::<String>(row, "text_pair", "a string")?;
@@ -52,27 +33,27 @@ impl Input {
     fn take_with(
         row: &mut Row,
         pair: Option<&str>,
-        model: &Opened<impl Reads>,
+        model: &Reader<impl Reads>,
         limit: usize,
     ) -> Result<Self, RowError> {
         if row.contains_key("ids") {
             if row.contains_key("text") || pair.is_some() {
                 return Err(RowError::invalid("give text or ids, not both"));
             }
-            return Self::take_ids(row, model, limit);
+            return Self::take_ids(row, model, limit, false);
         }
         let text = take::<String>(row, "text", "a string")?
             .ok_or_else(|| RowError::invalid("there is neither text nor ids"))?;
-        let tokenizer = model.tokenizer()?;
-        let framed = tokenizer.frame(&text, pair, limit).map_err(RowError::failed)?;
-        Self::checked(framed, false, model, limit)
+        let framed = model.tokenizer()?.frame(&text, pair, limit).map_err(RowError::failed)?;
+        Self::of_text(framed, model, limit)
     }
 
-    /// `ids` and perhaps `type_ids`, framed already.
+    /// `ids` and perhaps `type_ids`, framed already. `mark` says that types tell which tokens count as well.
     pub(super) fn take_ids(
         row: &mut Row,
-        model: &Opened<impl Reads>,
+        model: &Reader<impl Reads>,
         limit: usize,
+        mark: bool,
     ) -> Result<Self, RowError> {
         let ids: Vec<u32> = take(row, "ids", "a list of token ids")?.unwrap_or_default();
         let type_ids: Vec<u32> =
@@ -84,14 +65,25 @@ impl Input {
                 ids.len()
             )));
         }
+        model.check_types(&type_ids, mark)?;
         let places = vec![None; ids.len()];
         Self::checked(Framed { ids, type_ids, places, truncated: false }, true, model, limit)
     }
 
-    pub(super) fn checked(
+    /// What the tokenizer made of a text.
+    pub(super) fn of_text(
+        framed: Framed,
+        model: &Reader<impl Reads>,
+        limit: usize,
+    ) -> Result<Self, RowError> {
+        let type_ids = model.types_of_text(framed.type_ids)?;
+        Self::checked(Framed { type_ids, ..framed }, false, model, limit)
+    }
+
+    fn checked(
         framed: Framed,
         by_ids: bool,
-        model: &Opened<impl Reads>,
+        model: &Reader<impl Reads>,
         limit: usize,
     ) -> Result<Self, RowError> {
         let vocab_size = model.bundle.vocab_size();

@@ -5,9 +5,11 @@ mod classify;
 mod embed;
 mod fill_mask;
 mod generate;
+mod guard;
 mod input;
 mod options;
 mod output;
+mod reader;
 mod rerank;
 mod score;
 mod token_classify;
@@ -24,6 +26,7 @@ use andiron_models::{AnyBundle, AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use options::{Reading, Searching};
+use reader::Reader;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -198,7 +201,7 @@ fn answer(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
     for Waiting { number, id, row } in waiting {
         outputs.push((number, id, row.map(|row| rows.push(row)).err()));
     }
-    let mut answers = model.answer_all(rows).into_iter();
+    let mut answers = guard::answer_all(model, rows).into_iter();
     let output = |(number, id, error): (usize, Option<Value>, Option<RowError>)| {
         let answer = match error {
             Some(error) => Err(error),
@@ -265,27 +268,33 @@ impl Predict {
             Task::FillMask => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
+                let model = Reader::new(model, &self.model);
                 Box::new(fill_mask::FillMask { model, top: self.reading.top })
             }
-            Task::Embed => Box::new(embed::Embed { model: self.reading.embedder(opened.encoder()?) }),
+            Task::Embed => {
+                let model = self.reading.embedder(opened.encoder()?);
+                Box::new(embed::Embed { model: Reader::new(model, &self.model) })
+            }
             Task::Classify => match opened.bundle {
                 AnyBundle::Classifier(bundle) => {
-                    Box::new(classify::Classify { model: Opened { bundle, tokenizer: opened.tokenizer } })
+                    let model = Opened { bundle, tokenizer: opened.tokenizer };
+                    Box::new(classify::Classify { model: Reader::new(model, &self.model) })
                 }
                 _ => {
                     let model = opened.encoder()?;
                     ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
-                    Box::new(classify::Classify { model })
+                    Box::new(classify::Classify { model: Reader::new(model, &self.model) })
                 }
             },
             Task::TokenClassify => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::TokenClassify)?;
-                Box::new(token_classify::TokenClassify { model })
+                Box::new(token_classify::TokenClassify { model: Reader::new(model, &self.model) })
             }
             Task::Answer => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::Span)?;
+                let model = Reader::new(model, &self.model);
                 Box::new(answer::FindAnswer { model, max_tokens: self.reading.max_answer_tokens })
             }
             Task::Rerank => {
@@ -296,7 +305,8 @@ impl Predict {
                     !classifies || labels == 1,
                     "a model that reranks has one label; this one has {labels}"
                 );
-                Box::new(rerank::Rerank { model: self.reading.embedder(model) })
+                let model = self.reading.embedder(model);
+                Box::new(rerank::Rerank { model: Reader::new(model, &self.model) })
             }
         })
     }

@@ -4,14 +4,14 @@ use andiron_models::encoder::EncoderHead;
 use serde_json::json;
 
 use super::input::Input;
+use super::reader::EncoderReader;
 use super::{Answer, Row, RowError, ensure_empty, object, take};
-use crate::model::EncoderModel;
 
 /// Documents that are read at once.
 const BATCH: usize = 16;
 
 pub(super) struct Rerank {
-    pub(super) model: EncoderModel,
+    pub(super) model: EncoderReader,
 }
 
 impl Answer for Rerank {
@@ -49,7 +49,7 @@ impl Rerank {
             for document in documents {
                 let framed = tokenizer.frame(query, Some(document), limit).map_err(RowError::failed)?;
                 truncated |= framed.truncated;
-                inputs.push(Input::checked(framed, false, &self.model, limit)?);
+                inputs.push(Input::of_text(framed, &self.model, limit)?);
             }
             let views: Vec<_> = inputs.iter().map(Input::view).collect();
             scores.extend(self.model.bundle.relevances(&views));
@@ -67,7 +67,7 @@ impl Rerank {
             for text in texts {
                 let framed = tokenizer.frame(text, None, limit).map_err(RowError::failed)?;
                 truncated |= framed.truncated;
-                inputs.push(Input::checked(framed, false, &self.model, limit)?.framed.ids);
+                inputs.push(Input::of_text(framed, &self.model, limit)?.framed.ids);
             }
             Ok(self.model.bundle.embed(&inputs))
         };

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::input::{Input, stretch};
+use super::reader::EncoderReader;
 use super::{Answer, Row, RowError, ensure_empty, object};
-use crate::model::EncoderModel;
 
 pub(super) struct TokenClassify {
-    pub(super) model: EncoderModel,
+    pub(super) model: EncoderReader,
 }
 
 impl Answer for TokenClassify {

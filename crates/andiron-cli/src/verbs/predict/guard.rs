@@ -1,0 +1,82 @@
+//! The last line of defence: a panic inside one row's work is that row's error.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Answer, Row, RowError};
+
+/// The answers to several rows, an error for each whose work panics.
+///
+/// Rows that go together are answered one by one if that panics, so that one does not spoil the others. The panic hook has
+/// said on standard error where it was.
+pub(super) fn answer_all(model: &dyn Answer, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+    if rows.len() < 2 {
+        return rows.into_iter().map(|row| caught(|| model.answer(row)).unwrap_or_else(Err)).collect();
+    }
+    let copies = rows.clone();
+    caught(|| model.answer_all(rows)).unwrap_or_else(|_| {
+        copies.into_iter().map(|row| caught(|| model.answer(row)).unwrap_or_else(Err)).collect()
+    })
+}
+
+/// What `run` gives, or the error of a row whose work panicked.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, RowError> {
+    // A model keeps nothing of a row, so that nothing half done is left behind.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panicked(&*panic))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> RowError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    RowError {
+        code: "internal_error",
+        message: format!("the program failed at this row, which is a fault of its own: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Panics at rows that say so.
+    struct Touchy;
+
+    impl Answer for Touchy {
+        fn answer(&self, row: Row) -> Result<Row, RowError> {
+            match row.get("do").and_then(Value::as_str) {
+                Some("panic") => panic!("index {} is out of range", row.len()),
+                Some("refuse") => Err(RowError::invalid("no")),
+                _ => Ok(row),
+            }
+        }
+    }
+
+    fn row(value: Value) -> Row {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_panic_is_the_error_of_its_row_alone() {
+        let rows =
+            [json!({ "a": 1 }), json!({ "do": "panic" }), json!({ "do": "refuse" }), json!({ "a": 2 })];
+        for together in [1, 2, 4] {
+            let answers = rows
+                .chunks(together)
+                .flat_map(|rows| answer_all(&Touchy, rows.iter().cloned().map(row).collect::<Vec<_>>()));
+            let said: Vec<_> =
+                answers.map(|answer| answer.map_err(|error| (error.code, error.message))).collect();
+            assert_eq!((&said[0], &said[3]), (&Ok(row(rows[0].clone())), &Ok(row(rows[3].clone()))));
+            assert_eq!(said[2], Err(("invalid_row", "no".to_owned())));
+            let (code, message) = said[1].clone().unwrap_err();
+            assert_eq!(code, "internal_error");
+            assert!(message.contains("index 1 is out of range"), "{message}");
+        }
+    }
+
+    #[test]
+    fn no_rows_have_no_answers() {
+        assert!(answer_all(&Touchy, Vec::new()).is_empty());
+    }
+}
