@@ -5,8 +5,7 @@
 
 Not part of `cargo test`, because it needs Python with `transformers` and `sentencepiece`. Trains a SentencePiece model of
 each of two "languages" (English as it is, and written backwards) as Marian's are, makes one vocabulary of both with some
-pieces left out, and compares ids in both directions and the decoded texts. One thing differs on purpose and is not asked:
-a language that the vocabulary does not know (`>>xyz<<`) is text in Andiron and the unknown in `transformers`.
+pieces left out, and compares ids in both directions and the decoded texts.
 """
 
 import json
@@ -29,6 +28,8 @@ EXTRA = [
     "  two  spaces  and\ttab\nand line ",
     ">>fra<< The king is dead.",
     ">>pt_br<<Long live the king.",
+    ">>zzz<< a language that the vocabulary lacks",
+    "\u1112\u1161\u11ab\u1100\u116e\u11a8 ｶﾞﾗｽ ①\u0301 ﬁ\u0301",
     "a language in >>fra<< the middle >> is << text",
     "ﬁne ﬂags ① ½ ² Ａｂｃ ｶﾞ ㎏ … “quotes” — dashes",
     "naïve café Ångström e\u0301 n\u0303 o\u0308\u0323",

@@ -107,7 +107,7 @@ fn counts_add_up_and_removed_documents_are_written_down() {
     let mut options = place.options(vec![place.file("r.jsonl", rows)]);
     options.split.fraction = 0.0;
     let failed = run(&options).unwrap_err();
-    assert!(failed.to_string().ends_with("r.jsonl:3: invalid JSON"), "{failed}");
+    assert!(failed.to_string().ends_with("r.jsonl:3: invalid JSON: expected value at column 1"), "{failed}");
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1, "nothing is left behind");
 
     options.on_error = OnError::Skip;
@@ -120,6 +120,7 @@ fn counts_add_up_and_removed_documents_are_written_down() {
     assert_eq!(removed.len(), 4);
     assert_eq!(removed[0]["duplicate_of"], "r.jsonl:1");
     assert_eq!((&removed[1]["line"], &removed[1]["reason"]), (&3.into(), &"invalid-json".into()));
+    assert_eq!(removed[1]["detail"], "invalid JSON: expected value at column 1");
     assert_eq!(removed[2]["reason"], "empty");
     assert_eq!(text_of(&place.out(), "train")[1].1, "b\nc");
     assert!(!place.out().join("valid").exists());

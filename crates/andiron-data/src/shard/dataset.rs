@@ -105,18 +105,25 @@ impl Dataset {
                     return Err(DatasetError::Damaged { path: self.path.join(name), problem });
                 }
             }
-            let mut ids = vec![0; 1 << 16];
-            let mut at = 0;
-            while at < entry.tokens {
-                let n = (entry.tokens - at).min(1 << 16) as usize;
-                self.read(shard.first_token + at, &mut ids[..n]);
-                let vocab_size = self.manifest.vocab_size;
-                if let Some(bad) = ids[..n].iter().position(|&id| id >= vocab_size) {
-                    let (id, position) = (ids[bad], shard.first_token + at + bad as u64);
-                    return Err(DatasetError::IdOutOfRange { id, position, vocab_size });
-                }
-                at += n as u64;
+        }
+        self.check_ids(self.manifest.vocab_size)
+    }
+
+    /// Reads every id: it must be below `vocab_size`, which may be less than that of the tokenizer which made them.
+    ///
+    /// # Errors
+    /// [`DatasetError::IdOutOfRange`] with the first that is not.
+    pub fn check_ids(&self, vocab_size: u32) -> Result<(), DatasetError> {
+        let mut ids = vec![0; 1 << 16];
+        let mut at = 0;
+        while at < self.tokens() {
+            let n = (self.tokens() - at).min(1 << 16) as usize;
+            self.read(at, &mut ids[..n]);
+            if let Some(bad) = ids[..n].iter().position(|&id| id >= vocab_size) {
+                let (id, position) = (ids[bad], at + bad as u64);
+                return Err(DatasetError::IdOutOfRange { id, position, vocab_size });
             }
+            at += n as u64;
         }
         Ok(())
     }

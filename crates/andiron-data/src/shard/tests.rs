@@ -187,3 +187,12 @@ proptest! {
         prop_assert_eq!(inside, expected);
     }
 }
+
+#[test]
+fn the_first_id_that_a_smaller_vocabulary_lacks_is_named() {
+    let dir = write(&[("a".into(), vec![1, 2]), ("b".into(), vec![3, 7, 8])], 10, 2);
+    let dataset = Dataset::open(&dir.path().join("d")).unwrap();
+    dataset.check_ids(9).unwrap();
+    let error = dataset.check_ids(7).unwrap_err();
+    assert!(matches!(error, DatasetError::IdOutOfRange { id: 7, position: 3, vocab_size: 7 }), "{error}");
+}

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{RecordError, RecordFault, Source, SourceError, file_name};
 use crate::document::{Document, Metadata};
-use crate::files::{self, ReadFile};
+use crate::files::{self, ReadFile, without_mark};
 
 /// How a file with one JSON object per line is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +87,7 @@ impl JsonlSource {
 
     fn parse(&self, line: &[u8]) -> Result<Document, RecordFault> {
         let text = std::str::from_utf8(line).map_err(|e| RecordFault::Utf8 { offset: e.valid_up_to() })?;
-        let mut fields: Metadata =
-            serde_json::from_str(text).map_err(|source| RecordFault::Json { source })?;
+        let mut fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
         let key = &self.options.text_key;
         let text = match fields.remove(key) {
             Some(Value::String(text)) => text,
@@ -121,7 +120,7 @@ impl Iterator for JsonlSource {
             let fault = if whole {
                 let mut content = line.as_slice();
                 if self.line == 1 {
-                    content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+                    content = without_mark(content);
                 }
                 if content.trim_ascii().is_empty() {
                     continue;
@@ -190,7 +189,25 @@ mod tests {
             [("invalid-json", 4), ("invalid-utf8", 1), ("missing-text", 1), ("text-is-no-string", 1)]
         );
         let first = Documents::new(source(&content, 1 << 20), OnError::Fail).nth(1).unwrap();
-        assert!(first.unwrap_err().to_string().ends_with("rows.jsonl:2: invalid JSON"));
+        assert!(
+            first
+                .unwrap_err()
+                .to_string()
+                .ends_with("rows.jsonl:2: invalid JSON: EOF while parsing a value at column 8")
+        );
+    }
+
+    #[test]
+    fn what_the_parser_says_of_a_line_is_told() {
+        for (line, said) in [
+            (r#"{"text":"ok","score":NaN}"#, "expected value at column 22"),
+            (r#"{"text":"\ud800"}"#, "unexpected end of hex escape at column 16"),
+            (r#"{"text":"ok","score":1e400}"#, "number out of range at column 26"),
+            (r#"{"text":"ok",}"#, "trailing comma at column 14"),
+        ] {
+            let error = source(line.as_bytes(), 100).next().unwrap().unwrap_err().to_string();
+            assert!(error.ends_with(&format!("rows.jsonl:1: invalid JSON: {said}")), "{error}");
+        }
     }
 
     #[test]

@@ -161,11 +161,10 @@ pub enum RecordFault {
         offset: usize,
     },
     /// The line is no JSON object.
-    #[error("invalid JSON")]
+    #[error("invalid JSON: {}", in_record(cause))]
     Json {
         /// What the parser said, with its own line number counted within the record.
-        #[source]
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The field that should hold the text is absent.
     #[error("no field `{key}`; name the field that holds the text")]
@@ -198,6 +197,11 @@ impl RecordFault {
             Self::TooLong { .. } => "too-long",
         }
     }
+}
+
+/// What the parser said, without the line, which in a record is always the first.
+fn in_record(cause: &serde_json::Error) -> String {
+    cause.to_string().replace(" at line 1 column ", " at column ")
 }
 
 /// The name of a file without its folders: the same on every machine.

@@ -14,6 +14,18 @@ pub enum TokenizerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A directory has no tokenizer in a form that is read.
+    #[error(
+        "{} has no tokenizer.json; {} there, which cannot be read in its place: save the tokenizer with `transformers`, which writes tokenizer.json",
+        path.display(),
+        are(found)
+    )]
+    NoTokenizer {
+        /// The directory.
+        path: PathBuf,
+        /// Files of tokenizers that are there.
+        found: Vec<String>,
+    },
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -64,11 +76,31 @@ pub enum TokenizerError {
         "the tokenizer has no chat template, which a conversation needs: use a model made for chat, or give a prompt"
     )]
     NoChatTemplate,
+    /// There are several chat templates, and none is the default.
+    #[error("the tokenizer has several chat templates ({}) and none of the name \"default\"", names.join(", "))]
+    NoDefaultTemplate {
+        /// Their names.
+        names: Vec<String>,
+    },
     /// The chat template failed.
     #[error("the model's chat template cannot be used: {message}")]
     ChatTemplate {
         /// What the template engine, or the template itself, said.
         message: String,
+    },
+    /// The text gives an id that the model has not.
+    #[error(
+        "the text has the token {token:?} with the id {id}, which the model does not have: the tokenizer has {tokenizer} ids, the model {model}"
+    )]
+    BeyondModel {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Ids of the model.
+        model: usize,
     },
     /// Two texts do not fit together.
     #[error(
@@ -86,6 +118,23 @@ pub enum TokenizerError {
         /// The token.
         token: String,
     },
+}
+
+fn are(files: &[String]) -> String {
+    format!("{} {}", files.join(", "), if files.len() == 1 { "is" } else { "are" })
+}
+
+impl TokenizerError {
+    /// Whether it lies in the text, so that another text would do.
+    pub fn is_about_text(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownCharacter { .. }
+                | Self::BeyondModel { .. }
+                | Self::NoRoom { .. }
+                | Self::ControlToken { .. }
+        )
+    }
 }
 
 /// What can be wrong with the content of a `tokenizer.json`.

@@ -1,5 +1,6 @@
 //! The files in which a tokenizer lies on the disk.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -8,12 +9,21 @@ use serde_json::{Map, Value};
 use super::error::TokenizerError;
 use super::marian::{self, MarianFiles};
 use super::special::SpecialTokens;
-use crate::files::{read_bounded, replace};
+use super::vocab_files;
+use crate::files::{read_bounded, replace, without_mark};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL: &str = "special_tokens_map.json";
 const TEMPLATE: &str = "chat_template.jinja";
+/// A folder of templates, each in a file of its name.
+const MORE_TEMPLATES: &str = "additional_chat_templates";
+const TEMPLATE_EXTENSION: &str = "jinja";
+const DEFAULT_TEMPLATE: &str = "default";
+/// The template for conversations with tools.
+const TOOL_TEMPLATE: &str = "tool_use";
+/// Most files in that folder.
+const MOST_TEMPLATES: usize = 64;
 
 const TOKENIZER_LIMIT: u64 = 128 << 20;
 const OTHER_LIMIT: u64 = 16 << 20;
@@ -26,13 +36,27 @@ pub(super) struct Files {
     pub(super) marian: Option<MarianFiles>,
     config: Option<(Vec<u8>, Map<String, Value>)>,
     special: Option<(Vec<u8>, Map<String, Value>)>,
-    template: Option<String>,
+    /// Templates of files of their own, by name; that of `chat_template.jinja` is the default.
+    templates: BTreeMap<String, String>,
     assigned: Option<SpecialTokens>,
+    /// The roles that a class gives to tokens where the files do not say.
+    defaults: SpecialTokens,
+    /// The type of the model in `config.json` beside them.
+    pub(super) model_type: Option<String>,
 }
 
 impl Files {
     pub(super) fn of_json(tokenizer: Vec<u8>) -> Self {
-        Self { tokenizer, marian: None, config: None, special: None, template: None, assigned: None }
+        Self {
+            tokenizer,
+            marian: None,
+            config: None,
+            special: None,
+            templates: BTreeMap::new(),
+            assigned: None,
+            defaults: SpecialTokens::default(),
+            model_type: None,
+        }
     }
 
     /// The files of a tokenizer made here, whose roles are known.
@@ -50,36 +74,40 @@ impl Files {
         self.config.as_ref().map_or_else(|| config_of(class, special), |(_, config)| config.clone())
     }
 
+    /// What `tokenizer_config.json` says, if it is there.
+    pub(super) fn given_config(&self) -> Option<&Map<String, Value>> {
+        self.config.as_ref().map(|(_, config)| config)
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, TokenizerError> {
         let file = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
         let dir = file.parent().filter(|_| file.file_name().is_some_and(|name| name == TOKENIZER));
-        let Some(dir) = dir else { return Ok(Self::of_json(read_whole(&file)?)) };
+        let Some(dir) = dir else { return Ok(Self::of_json(read_text(&file)?)) };
         let mut files = Self::of_json(Vec::new());
         files.config = read_object(dir, CONFIG)?;
         files.special = read_object(dir, SPECIAL)?;
-        files.template = read_optional(&dir.join(TEMPLATE))?
-            .map(|bytes| {
-                let path = dir.join(TEMPLATE);
-                String::from_utf8(bytes).map_err(|e| TokenizerError::Read {
-                    path,
-                    source: io::Error::new(io::ErrorKind::InvalidData, e),
-                })
-            })
-            .transpose()?;
-        if file.exists() || !MarianFiles::are_in(dir) {
-            files.tokenizer = read_whole(&file)?;
+        files.templates = read_templates(dir)?;
+        files.model_type = model_type(dir);
+        if !file.exists() && !MarianFiles::are_in(dir) && vocab_files::are_in(dir) {
+            let object = |json: &Option<JsonFile>| json.as_ref().map(|(_, json)| json.clone());
+            let settings = [object(&files.config), object(&files.special)];
+            let (special, json) =
+                vocab_files::tokenizer_json(dir, [settings[0].as_ref(), settings[1].as_ref()])?;
+            files.tokenizer = json;
+            files.defaults = special;
             return Ok(files);
         }
-        if files
-            .config
-            .as_ref()
-            .is_some_and(|(_, config)| config.get("separate_vocabs") == Some(&Value::Bool(true)))
-        {
-            let message = "separate_vocabs is true: two vocabularies are not supported".to_owned();
-            return Err(TokenizerError::VocabularyFile { file: CONFIG, message });
+        if file.exists() || !MarianFiles::are_in(dir) {
+            let found = other_files(dir);
+            if !file.exists() && !found.is_empty() {
+                return Err(TokenizerError::NoTokenizer { path: dir.to_owned(), found });
+            }
+            files.tokenizer = read_text(&file)?;
+            return Ok(files);
         }
+        files.defaults = marian::default_tokens();
         files.marian = Some(MarianFiles {
-            vocabulary: read_whole(&dir.join(marian::VOCABULARY))?,
+            vocabulary: read_text(&dir.join(marian::VOCABULARY))?,
             source: read_whole(&dir.join(marian::SOURCE))?,
             target: read_whole(&dir.join(marian::TARGET))?,
             is_target: false,
@@ -114,15 +142,46 @@ impl Files {
         for (_, json) in [&self.config, &self.special].into_iter().flatten() {
             special.fill_from(json);
         }
-        if self.marian.is_some() {
-            special.fill_from(&marian::default_tokens().to_map());
-        }
+        special.fill_from(&self.defaults.to_map());
         special
     }
 
+    /// The chat templates by name: those of files, else those in `tokenizer_config.json`, where a single one has no name
+    /// and is the default.
+    fn chat_templates<'a>(&'a self) -> BTreeMap<&'a str, &'a str> {
+        if !self.templates.is_empty() {
+            return self.templates.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        }
+        match self.given_config().and_then(|config| config.get("chat_template")) {
+            Some(Value::String(text)) => BTreeMap::from([(DEFAULT_TEMPLATE, text.as_str())]),
+            Some(Value::Array(entries)) => {
+                let text = |entry: &'a Value, key: &str| entry.get(key)?.as_str();
+                let named = |entry| Some((text(entry, "name")?, text(entry, "template")?));
+                entries.iter().filter_map(named).collect()
+            }
+            Some(Value::Object(entries)) => {
+                entries.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?))).collect()
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The template that is used if none is asked for.
     pub(super) fn chat_template(&self) -> Option<&str> {
-        let inline = || self.config.as_ref()?.1.get("chat_template")?.as_str();
-        self.template.as_deref().or_else(inline)
+        self.chat_templates().get(DEFAULT_TEMPLATE).copied()
+    }
+
+    /// The template for a conversation, with tools or without.
+    pub(super) fn template(&self, with_tools: bool) -> Result<&str, TokenizerError> {
+        let templates = self.chat_templates();
+        let for_tools = || templates.get(TOOL_TEMPLATE).filter(|_| with_tools);
+        match for_tools().or_else(|| templates.get(DEFAULT_TEMPLATE)) {
+            Some(template) => Ok(template),
+            None if templates.is_empty() => Err(TokenizerError::NoChatTemplate),
+            None => Err(TokenizerError::NoDefaultTemplate {
+                names: templates.into_keys().map(str::to_owned).collect(),
+            }),
+        }
     }
 
     pub(super) fn write(&self, dir: &Path, special: &SpecialTokens) -> Result<(), TokenizerError> {
@@ -153,10 +212,16 @@ impl Files {
             None if !map.is_empty() => write(SPECIAL, &pretty(map))?,
             None => {}
         }
-        match &self.template {
-            Some(template) => write(TEMPLATE, template.as_bytes()),
-            None => Ok(()),
+        for (name, template) in &self.templates {
+            if name == DEFAULT_TEMPLATE {
+                write(TEMPLATE, template.as_bytes())?;
+                continue;
+            }
+            let folder = dir.join(MORE_TEMPLATES);
+            std::fs::create_dir_all(&folder).map_err(failed(&folder))?;
+            write(&format!("{MORE_TEMPLATES}/{name}.{TEMPLATE_EXTENSION}"), template.as_bytes())?;
         }
+        Ok(())
     }
 }
 
@@ -179,6 +244,15 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, TokenizerError> {
         .map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
 }
 
+/// A file of text, without a byte order mark.
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    let bytes = read_whole(path)?;
+    Ok(match without_mark(&bytes).len() == bytes.len() {
+        true => bytes,
+        false => without_mark(&bytes).to_vec(),
+    })
+}
+
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     match read_bounded(path, OTHER_LIMIT) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -187,11 +261,64 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     }
 }
 
-type JsonFile = (Vec<u8>, Map<String, Value>);
+/// The type of the model in `config.json`, which is read by others too: whatever is wrong with it is theirs to say.
+pub(super) fn model_type(dir: &Path) -> Option<String> {
+    let (_, config) = read_object(dir, "config.json").ok().flatten()?;
+    Some(config.get("model_type")?.as_str()?.to_owned())
+}
 
-fn read_object(dir: &Path, name: &'static str) -> Result<Option<JsonFile>, TokenizerError> {
+/// Files of tokenizers in forms that are not read, as far as a directory has them.
+pub(super) fn other_files(dir: &Path) -> Vec<String> {
+    let known = [
+        "tokenizer.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "source.spm",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "bpe.codes",
+        "vocab.bpe",
+        "tekken.json",
+        "tiktoken.model",
+        "qwen.tiktoken",
+    ];
+    known.iter().filter(|name| dir.join(name).exists()).map(|&name| name.to_owned()).collect()
+}
+
+fn read_templates(dir: &Path) -> Result<BTreeMap<String, String>, TokenizerError> {
+    let mut templates = BTreeMap::new();
+    let folder = dir.join(MORE_TEMPLATES);
+    let mut paths = vec![(DEFAULT_TEMPLATE.to_owned(), dir.join(TEMPLATE))];
+    match std::fs::read_dir(&folder) {
+        Ok(entries) => {
+            for entry in entries.take(MOST_TEMPLATES) {
+                let failed = |source| TokenizerError::Read { path: folder.clone(), source };
+                let path = entry.map_err(failed)?.path();
+                let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
+                let is_template = path.extension().is_some_and(|extension| extension == TEMPLATE_EXTENSION);
+                paths.extend(name.filter(|_| is_template).map(|name| (name, path)));
+            }
+        }
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {}
+        Err(source) => return Err(TokenizerError::Read { path: folder, source }),
+    }
+    for (name, path) in paths {
+        if let Some(bytes) = read_optional(&path)? {
+            let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|error| {
+                TokenizerError::Read { path, source: io::Error::new(io::ErrorKind::InvalidData, error) }
+            })?;
+            templates.insert(name, text);
+        }
+    }
+    Ok(templates)
+}
+
+pub(super) type JsonFile = (Vec<u8>, Map<String, Value>);
+
+pub(super) fn read_object(dir: &Path, name: &'static str) -> Result<Option<JsonFile>, TokenizerError> {
     let Some(bytes) = read_optional(&dir.join(name))? else { return Ok(None) };
-    let json =
-        serde_json::from_slice(&bytes).map_err(|source| TokenizerError::Json { file: name, source })?;
+    let json = serde_json::from_slice(without_mark(&bytes))
+        .map_err(|source| TokenizerError::Json { file: name, source })?;
     Ok(Some((bytes, json)))
 }

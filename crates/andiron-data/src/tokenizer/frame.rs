@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tokenizers::{Encoding, PostProcessor as _, Token};
 
-use super::{Inner, Offsets, Tokenizer, TokenizerError, guard};
+use super::{ControlTokens, Inner, Offsets, Side, Tokenizer, TokenizerError, guard};
 
 /// One text or two as a model reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,15 +32,34 @@ impl Tokenizer {
     /// A text, or a pair of texts, with the tokens around them that the tokenizer's post-processor adds (`[CLS]` …
     /// `[SEP]` and the like). Control tokens in the texts are ordinary text.
     ///
-    /// At most `limit` ids: what is too long loses its end, of two texts the longer one first, as in Hugging Face's
-    /// `longest_first`.
+    /// At most `limit` ids: what is too long loses its end, or its beginning if that is the
+    /// [`truncation_side`](Self::truncation_side); of two texts the longer one first, as in Hugging Face's `longest_first`.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub fn frame(&self, text: &str, pair: Option<&str>, limit: usize) -> Result<Framed, TokenizerError> {
+        self.frame_reading(text, pair, limit, ControlTokens::AsText)
+    }
+
+    /// [`frame`](Self::frame) of a raw prompt, in which control tokens are read as
+    /// [`with_control_tokens`](Self::with_control_tokens) says.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn frame_prompt(&self, text: &str, limit: usize) -> Result<Framed, TokenizerError> {
+        self.frame_reading(text, None, limit, self.control_in_prompts())
+    }
+
+    fn frame_reading(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        limit: usize,
+        control: ControlTokens,
+    ) -> Result<Framed, TokenizerError> {
         let inner = &*self.inner;
-        let mut first = inner.tokens(text)?;
-        let mut second = pair.map(|pair| inner.tokens(pair)).transpose()?;
+        let mut first = inner.tokens(text, control)?;
+        let mut second = pair.map(|pair| inner.tokens(pair, control)).transpose()?;
         let room = limit.saturating_sub(inner.n_added(pair.is_some()));
         let (n_first, n_second) = (first.len(), second.as_ref().map_or(0, Vec::len));
         let truncated = n_first + n_second > room;
@@ -48,12 +67,13 @@ impl Tokenizer {
             let shorter = n_first.min(n_second).min(room / 2);
             let longer = room - shorter;
             let keep = if n_first <= n_second { (shorter, longer) } else { (longer, shorter) };
-            first.truncate(keep.0);
+            let side = self.truncation_side();
+            cut(&mut first, keep.0, side);
             if let Some(second) = &mut second {
-                second.truncate(keep.1);
+                cut(second, keep.1, side);
             }
         }
-        Ok(Framed { truncated, ..inner.framed(first, second, [text, pair.unwrap_or_default()])? })
+        Ok(Framed { truncated, ..self.framed(first, second, [text, pair.unwrap_or_default()])? })
     }
 
     /// A short text beside each part of a long one, such as a question and the text that answers it: consecutive parts
@@ -70,7 +90,8 @@ impl Tokenizer {
         overlap: usize,
     ) -> Result<Vec<Framed>, TokenizerError> {
         let inner = &*self.inner;
-        let (first, second) = (inner.tokens(short)?, inner.tokens(long)?);
+        let (first, second) =
+            (inner.tokens(short, ControlTokens::AsText)?, inner.tokens(long, ControlTokens::AsText)?);
         let room = limit.saturating_sub(inner.n_added(true) + first.len());
         if room <= overlap {
             return Err(TokenizerError::NoRoom { tokens: first.len(), limit });
@@ -79,7 +100,7 @@ impl Tokenizer {
         let mut start = 0;
         loop {
             let end = second.len().min(start + room);
-            windows.push(inner.framed(first.clone(), Some(second[start..end].to_vec()), [short, long])?);
+            windows.push(self.framed(first.clone(), Some(second[start..end].to_vec()), [short, long])?);
             if end == second.len() {
                 return Ok(windows);
             }
@@ -94,7 +115,7 @@ impl Tokenizer {
     pub fn frame_masked(&self, text: &str, limit: usize) -> Result<Framed, TokenizerError> {
         let inner = &*self.inner;
         let mask = self.mask_id();
-        let encoding = inner.run(inner.markup(), text, Offsets::Wanted)?;
+        let encoding = inner.run(ControlTokens::Parsed, text, Offsets::Wanted)?;
         let foreign = |id: &&u32| Some(**id) != mask && inner.reserved.contains_key(id);
         if let Some(id) = encoding.get_ids().iter().find(foreign) {
             return Err(TokenizerError::ControlToken { token: inner.reserved[id].clone() });
@@ -102,20 +123,34 @@ impl Tokenizer {
         let mut tokens = tokens_of(&encoding, 0);
         let room = limit.saturating_sub(inner.n_added(false));
         let truncated = tokens.len() > room;
-        tokens.truncate(room);
-        Ok(Framed { truncated, ..inner.framed(tokens, None, [text, ""])? })
+        cut(&mut tokens, room, self.truncation_side());
+        Ok(Framed { truncated, ..self.framed(tokens, None, [text, ""])? })
+    }
+
+    fn framed(
+        &self,
+        first: Vec<Token>,
+        second: Option<Vec<Token>>,
+        texts: [&str; 2],
+    ) -> Result<Framed, TokenizerError> {
+        let framed = self.inner.framed(first, second, texts)?;
+        Ok(Framed { ids: self.known(framed.ids)?, ..framed })
     }
 }
 
 impl Inner {
-    /// The tokens of a text with their places, no control token among them.
-    fn tokens(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
+    /// The tokens of a text with their places, no control token among them unless they are meant.
+    fn tokens(&self, text: &str, control: ControlTokens) -> Result<Vec<Token>, TokenizerError> {
+        if control == ControlTokens::Parsed {
+            let encoding = self.run(control, text, Offsets::Wanted);
+            return Ok(tokens_of(&encoding.map_err(|error| self.say_character(text, error))?, 0));
+        }
         if let Some(characters) = &self.facts.characters {
             let ids = super::encode_characters(characters, text)?;
             let places = text.char_indices().map(|(at, c)| (at, at + c.len_utf8()));
             return Ok(ids.iter().zip(places).map(|(&id, place)| self.token(id, place)).collect());
         }
-        let encoding = self.run(self.splitter(), text, Offsets::Wanted)?;
+        let encoding = self.run(ControlTokens::AsText, text, Offsets::Wanted)?;
         if !encoding.get_ids().iter().any(|id| self.reserved.contains_key(id)) {
             return Ok(tokens_of(&encoding, 0));
         }
@@ -160,6 +195,14 @@ impl Inner {
     }
 }
 
+/// Takes tokens away at `side` until at most `keep` are left.
+fn cut(tokens: &mut Vec<Token>, keep: usize, side: Side) {
+    match side {
+        Side::Right => tokens.truncate(keep),
+        Side::Left => drop(tokens.drain(..tokens.len().saturating_sub(keep))),
+    }
+}
+
 /// The tokens of an encoding, `base` bytes further on.
 fn tokens_of(encoding: &Encoding, base: usize) -> Vec<Token> {
     let parts = encoding.get_ids().iter().zip(encoding.get_tokens()).zip(encoding.get_offsets());
@@ -183,6 +226,10 @@ mod tests {
 
     /// Words and word pieces with BERT's frame.
     fn bert() -> Tokenizer {
+        bert_with(json!({}))
+    }
+
+    fn bert_with(settings: Value) -> Tokenizer {
         let added = |id: u64, content: &str| {
             json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                     "normalized": false, "special": true })
@@ -211,8 +258,9 @@ mod tests {
         });
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
-        let config = json!({ "mask_token": "[MASK]", "unk_token": "[UNK]" }).to_string();
-        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+        let mut config = json!({ "mask_token": "[MASK]", "unk_token": "[UNK]" });
+        config.as_object_mut().unwrap().append(&mut settings.as_object().unwrap().clone());
+        std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         Tokenizer::load(dir.path()).unwrap()
     }
 
@@ -247,6 +295,16 @@ mod tests {
         assert_eq!(cut("the cat sat", Some("sat the cat"), 8), [2, 5, 6, 3, 8, 5, 6, 3]);
         assert_eq!(cut("the cat sat", Some("sat the cat"), 3), [2, 3, 3]);
         assert!(!tokenizer.frame("the cat", Some("sat"), 6).unwrap().truncated);
+    }
+
+    #[test]
+    fn a_text_is_cut_at_the_side_that_the_tokenizer_names() {
+        let tokenizer = bert_with(json!({ "truncation_side": "left" }));
+        let cut =
+            |first: &str, second: Option<&str>, limit| tokenizer.frame(first, second, limit).unwrap().ids;
+        assert_eq!(cut("the cat sat", None, 4), [2, 6, 8, 3]);
+        assert_eq!(cut("the cat sat", Some("sat the cat"), 8), [2, 6, 8, 3, 8, 5, 6, 3]);
+        assert_eq!(tokenizer.frame_masked("the [MASK] sat", 4).unwrap().ids, [2, 4, 8, 3]);
     }
 
     #[test]

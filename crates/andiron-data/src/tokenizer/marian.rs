@@ -4,15 +4,17 @@
 //! Source: `MarianTokenizer` of `transformers`. Ids are looked up by spelling, so the pieces of one language may be
 //! known in the other too, even as a run of characters that its SentencePiece model does not know.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tokenizers::{Encoding, Token};
 
 use super::error::TokenizerError;
-use super::sentence_piece::{SPACE, SentencePiece};
+use super::sentence_piece::{SPACE, SentencePiece, Splitter};
 use super::special::SpecialTokens;
-use super::{Inner, guard};
+use super::{ControlTokens, Inner, guard};
 
 pub(super) const VOCABULARY: &str = "vocab.json";
 pub(super) const SOURCE: &str = "source.spm";
@@ -74,15 +76,11 @@ impl MarianFiles {
     }
 
     /// What takes texts apart.
-    pub(super) fn splitter(&self, special: &SpecialTokens) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    pub(super) fn splitter(&self) -> Result<Splitter, TokenizerError> {
         let (file, bytes) = if self.is_target { (TARGET, &self.target) } else { (SOURCE, &self.source) };
         let failed = |message| TokenizerError::VocabularyFile { file, message };
         let model = SentencePiece::read(bytes).map_err(failed)?;
-        let control: Vec<String> = special.all().into_iter().map(str::to_owned).collect();
-        let mut splitter =
-            guard("load", || model.splitter(&control)).map_err(|error| failed(error.to_string()))?;
-        splitter.set_encode_special_tokens(true);
-        Ok(splitter)
+        guard("load", || model.splitter()).map_err(|error| failed(error.to_string()))
     }
 }
 
@@ -93,26 +91,75 @@ pub(super) fn default_tokens() -> SpecialTokens {
 }
 
 impl Inner {
-    /// The pieces of a text, with the ids that the vocabulary gives to their spellings. A text of a model of several
-    /// languages begins with the one to write, as `>>fra<<`.
+    /// The pieces of a text, with the ids that the vocabulary gives to their spellings.
     pub(super) fn encode_by_spelling(
         &self,
-        splitter: &tokenizers::Tokenizer,
+        splitter: &Splitter,
         text: &str,
+        control: ControlTokens,
     ) -> Result<Encoding, TokenizerError> {
-        let language = text.starts_with(">>").then(|| text.find("<<")).flatten().map(|at| &text[..at + 2]);
-        let language = language.and_then(|code| Some((code, self.literal.token_to_id(code)?)));
-        let begin = language.map_or(0, |(code, _)| code.len());
-        let encoding = guard("encode", || splitter.encode(&text[begin..], false))?;
-        let mut tokens: Vec<Token> =
-            language.into_iter().map(|(code, id)| Token::new(id, code.to_owned(), (0, begin))).collect();
-        let unknown = self.facts.unknown.as_ref().and_then(|token| self.literal.token_to_id(token));
-        for (piece, &(start, end)) in encoding.get_tokens().iter().zip(encoding.get_offsets()) {
-            if let Some(id) = self.literal.token_to_id(piece).or(unknown) {
-                tokens.push(Token::new(id, piece.clone(), (begin + start, begin + end)));
+        let mut tokens = Vec::new();
+        let mut at = 0;
+        let found = match control {
+            ControlTokens::AsText => Vec::new(),
+            ControlTokens::Parsed => self.control_tokens_in(text),
+        };
+        for (start, token, id) in found {
+            self.encode_segment(splitter, text, at..start, &mut tokens)?;
+            at = start + token.len();
+            tokens.push(Token::new(id, token.to_owned(), (start, at)));
+        }
+        self.encode_segment(splitter, text, at..text.len(), &mut tokens)?;
+        Ok(Encoding::from_tokens(tokens, 0))
+    }
+
+    /// Where control tokens stand in a text, that of the unknown included; of several at one place the longest.
+    fn control_tokens_in(&self, text: &str) -> Vec<(usize, &str, u32)> {
+        let control = self.facts.added.iter().filter(|added| added.special && !added.content.is_empty());
+        let mut by_first: HashMap<u8, Vec<(&str, u32)>> = HashMap::new();
+        for added in control {
+            // Below 2^31, as checked.
+            let entry = (added.content.as_str(), added.id as u32);
+            by_first.entry(added.content.as_bytes()[0]).or_default().push(entry);
+        }
+        let (mut found, mut at) = (Vec::new(), 0);
+        while let Some(first) = text.as_bytes().get(at) {
+            let here = by_first.get(first).into_iter().flatten();
+            let here = here.filter(|(token, _)| text.as_bytes()[at..].starts_with(token.as_bytes()));
+            match here.max_by_key(|(token, _)| token.len()) {
+                Some(&(token, id)) => {
+                    found.push((at, token, id));
+                    at += token.len();
+                }
+                None => at += 1,
             }
         }
-        Ok(Encoding::from_tokens(tokens, 0))
+        found
+    }
+
+    /// Adds the tokens of a part of `text` without control tokens. A text of a model of several languages begins with
+    /// the one to write, as `>>fra<<`; one that the vocabulary lacks is unknown.
+    fn encode_segment(
+        &self,
+        splitter: &Splitter,
+        text: &str,
+        part: Range<usize>,
+        tokens: &mut Vec<Token>,
+    ) -> Result<(), TokenizerError> {
+        let mut add = |piece: String, place: Range<usize>| {
+            if let Some(id) = self.literal.token_to_id(&piece).or(self.unknown) {
+                tokens.push(Token::new(id, piece, (place.start, place.end)));
+            }
+        };
+        let mut begin = part.start;
+        let segment = &text[part.clone()];
+        if let Some(end) = segment.starts_with(">>").then(|| segment.find("<<")).flatten() {
+            begin += end + 2;
+            add(text[part.start..begin].to_owned(), part.start..begin);
+        }
+        let pieces = guard("encode", || splitter.pieces(&text[begin..part.end]))?;
+        pieces.into_iter().for_each(|(piece, at)| add(piece, begin + at.start..begin + at.end));
+        Ok(())
     }
 }
 
@@ -223,6 +270,13 @@ mod tests {
         let framed = tokenizer.frame(">>fra<< the cat", None, 99).unwrap();
         let texts: Vec<_> = framed.places.iter().flatten().map(|place| place.bytes.clone()).collect();
         assert_eq!((texts[0].clone(), texts[1].end, texts.last().unwrap().end), (0..7, 11, 15));
+    }
+
+    #[test]
+    fn a_language_that_the_vocabulary_lacks_is_unknown() {
+        let tokenizer = tokenizer();
+        assert_eq!(tokenizer.encode_framed(">>zzz<< the cat").unwrap(), [1, 2, 3, 4, 0]);
+        assert_eq!(tokenizer.encode_markup(">>zzz<< the</s>>>fra<< the").unwrap(), [1, 2, 0, 12, 2]);
     }
 
     #[test]

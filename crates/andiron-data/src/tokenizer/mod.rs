@@ -10,20 +10,26 @@
 //! | the input of an encoder | [`Tokenizer::frame`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
 //! | the same, some of it to be guessed | [`Tokenizer::frame_masked`] | the mask is meant, others are refused | the same |
 //! | a template that the operator wrote | [`Tokenizer::encode_markup`] | become control tokens | none |
+//! | a prompt as the operator wrote it | [`Tokenizer::encode_prompt`] | either | the same |
 
 mod bytes;
+mod charsmap;
 mod chat;
+mod class;
+mod clean_up;
 mod error;
 mod files;
 mod frame;
 mod marian;
 mod sentence_piece;
+mod settings;
 mod special;
 mod spelling;
 mod stop;
 mod stream;
 mod train;
 mod validate;
+mod vocab_files;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -36,11 +42,13 @@ use serde_json::{Map, Value};
 use tokenizers::{Encoding, Model as _};
 
 use marian::MarianFiles;
+use sentence_piece::Splitter;
 use validate::{Decoding, Facts};
 
 pub use chat::Message;
 pub use error::{TokenizerError, TokenizerFault};
 pub use frame::{Framed, Place};
+pub use settings::Side;
 pub use special::SpecialTokens;
 pub use spelling::Spellings;
 pub use stop::{StopError, StopMatcher, StopOutput};
@@ -54,6 +62,16 @@ pub enum Special {
     Keep,
     /// They are left out.
     Skip,
+}
+
+/// What control tokens that a text spells are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ControlTokens {
+    /// Control tokens, as `transformers` has it: an operator's prompt.
+    #[default]
+    Parsed,
+    /// Ordinary text: what a user wrote within a conversation, or text to learn from.
+    AsText,
 }
 
 /// A tokenizer. Cloning it is cheap: clones share the vocabulary.
@@ -70,19 +88,25 @@ pub enum Special {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// Ids that the model has, if it is known.
+    model_ids: Option<usize>,
+    /// What control tokens in prompts are.
+    control: ControlTokens,
 }
 
 struct Inner {
     /// Treats control tokens in a text as ordinary text.
     literal: tokenizers::Tokenizer,
     /// Takes texts apart where `literal` is a vocabulary alone, as Marian has it.
-    splitter: Option<tokenizers::Tokenizer>,
+    splitter: Option<Splitter>,
     /// Recognises control tokens; made when first asked for.
     markup: OnceLock<tokenizers::Tokenizer>,
     facts: Facts,
     /// Control ids that a text must not turn into. The id of the unknown is not one: it is what unknown text
     /// does turn into.
     reserved: HashMap<u32, String>,
+    /// The id of the unknown.
+    unknown: Option<u32>,
     special: SpecialTokens,
     files: files::Files,
     fingerprint: String,
@@ -93,7 +117,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 impl Tokenizer {
     /// Reads a tokenizer from a directory that holds `tokenizer.json`, or from such a file; or from a directory that
-    /// holds Marian's `source.spm`, `target.spm` and `vocab.json`.
+    /// holds Marian's `source.spm`, `target.spm` and `vocab.json`, BERT's `vocab.txt`, or `vocab.json` and `merges.txt`.
     ///
     /// Beside them, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read if they
     /// are there. `truncation` and `padding` in the file are not applied: they depend on the use.
@@ -107,7 +131,12 @@ impl Tokenizer {
 
     /// Whether a directory holds the files of a tokenizer.
     pub fn is_in(dir: &Path) -> bool {
-        dir.join(files::TOKENIZER).exists() || MarianFiles::are_in(dir)
+        dir.join(files::TOKENIZER).exists() || MarianFiles::are_in(dir) || vocab_files::are_in(dir)
+    }
+
+    /// The files of tokenizers in a directory that [`is_in`](Self::is_in) does not know, such as `tokenizer.model`.
+    pub fn unread_files(dir: &Path) -> Vec<String> {
+        if Self::is_in(dir) { Vec::new() } else { files::other_files(dir) }
     }
 
     /// Makes a tokenizer from the content of a `tokenizer.json` alone.
@@ -133,15 +162,32 @@ impl Tokenizer {
     /// If `target.spm` is not a SentencePiece model that works.
     pub fn for_targets(&self) -> Result<Self, TokenizerError> {
         match self.inner.files.for_targets() {
-            Some(files) => Self::from_files(files),
+            Some(files) => Ok(Self { inner: Self::from_files(files)?.inner, ..self.clone() }),
             None => Ok(self.clone()),
         }
     }
 
-    fn from_files(files: files::Files) -> Result<Self, TokenizerError> {
+    /// The same tokenizer for a model whose vocabulary has `vocab_size` entries. Tokenizers may have ids that their model
+    /// has not, such as placeholders for pictures: a text that gives one is an error
+    /// ([`TokenizerError::BeyondModel`]), and a role that such a token plays is unset.
+    #[must_use]
+    pub fn for_model(mut self, vocab_size: usize) -> Self {
+        self.model_ids = Some(vocab_size);
+        self
+    }
+
+    fn from_files(mut files: files::Files) -> Result<Self, TokenizerError> {
+        if let Some(config) = files.given_config() {
+            class::refuse_unfollowed(config)?;
+        }
+        if let Some(json) =
+            class::applied(&files.tokenizer, files.given_config(), files.model_type.as_deref())
+        {
+            files.tokenizer = json;
+        }
         let facts = validate::validate(&files.tokenizer)?;
         let special = files.special_tokens();
-        let splitter = files.marian.as_ref().map(|marian| marian.splitter(&special)).transpose()?;
+        let splitter = files.marian.as_ref().map(MarianFiles::splitter).transpose()?;
         let mut literal = guard("load", || {
             let mut loaded = tokenizers::Tokenizer::from_bytes(&files.tokenizer)?;
             loaded.with_truncation(None)?;
@@ -162,15 +208,18 @@ impl Tokenizer {
             }
         }
         literal.set_encode_special_tokens(true);
+        let unknown = facts.unknown.as_ref().and_then(|token| literal.token_to_id(token));
         let fingerprint = files.fingerprint();
         let markup = OnceLock::new();
-        let inner = Inner { literal, splitter, markup, facts, reserved, special, files, fingerprint };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner =
+            Inner { literal, splitter, markup, facts, reserved, unknown, special, files, fingerprint };
+        Ok(Self { inner: Arc::new(inner), model_ids: None, control: ControlTokens::default() })
     }
 
     /// Writes `tokenizer.json` (or Marian's files) and `tokenizer_config.json`, and `special_tokens_map.json` and
     /// `chat_template.jinja` if there is something to say in them, into a directory that `transformers` can
-    /// load. Files that were read are written back byte for byte.
+    /// load. Files that were read are written back byte for byte, but for a `tokenizer.json` of which the class makes
+    /// something else.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -186,7 +235,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let inner = &*self.inner;
         if let Some(characters) = &inner.facts.characters {
-            return encode_characters(characters, text);
+            return self.known(encode_characters(characters, text)?);
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
         if inner.facts.cuts_at_lines {
@@ -196,7 +245,24 @@ impl Tokenizer {
         } else {
             inner.encode_literal(text, &mut ids)?;
         }
-        Ok(ids)
+        self.known(ids)
+    }
+
+    /// `ids`, if the model has them all.
+    fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
+        let Some(vocab_size) = self.model_ids.filter(|&n| n < self.vocab_size()) else { return Ok(ids) };
+        match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => {
+                let token = self.id_to_token(id).unwrap_or_default();
+                Err(TokenizerError::BeyondModel {
+                    token,
+                    id,
+                    tokenizer: self.vocab_size(),
+                    model: vocab_size,
+                })
+            }
+            None => Ok(ids),
+        }
     }
 
     /// The ids of a text as an encoder wants it: those of [`frame`](Self::frame), however many.
@@ -207,22 +273,49 @@ impl Tokenizer {
         Ok(self.frame(text, None, usize::MAX)?.ids)
     }
 
+    /// The same tokenizer, reading control tokens in prompts as `control` says.
+    #[must_use]
+    pub fn with_control_tokens(mut self, control: ControlTokens) -> Self {
+        self.control = control;
+        self
+    }
+
+    /// What control tokens in prompts are: as was said, or ordinary text if `tokenizer_config.json` has
+    /// `split_special_tokens`.
+    fn control_in_prompts(&self) -> ControlTokens {
+        if self.splits_special_tokens() { ControlTokens::AsText } else { self.control }
+    }
+
+    /// The ids of a raw prompt, with what the post-processor puts around a text. Control tokens in it are read as
+    /// [`with_control_tokens`](Self::with_control_tokens) says.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        Ok(self.frame_prompt(text, usize::MAX)?.ids)
+    }
+
+    /// [`encode_prompt`](Self::encode_prompt) without what is put around it.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_bare_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match self.control_in_prompts() {
+            ControlTokens::Parsed => self.encode_markup(text),
+            ControlTokens::AsText => self.encode(text),
+        }
+    }
+
     /// The ids of a text in which control tokens are meant: a chat template's output, never a user's text.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
     pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let inner = &*self.inner;
-        let result =
-            inner.run(inner.markup(), text, Offsets::Unused).map(|encoding| encoding.get_ids().to_vec());
-        match (&inner.facts.characters, result) {
-            // The library's message does not say which character it was.
-            (Some(characters), Err(error)) => {
-                let plain = inner.reserved.values().fold(text.to_owned(), |t, token| t.replace(token, ""));
-                Err(encode_characters(characters, &plain).err().unwrap_or(error))
-            }
-            (_, result) => result,
-        }
+        let result = inner
+            .run(ControlTokens::Parsed, text, Offsets::Unused)
+            .map(|encoding| encoding.get_ids().to_vec());
+        self.known(result.map_err(|error| inner.say_character(text, error))?)
     }
 
     /// The text of some ids. Ids that name no token are left out, as `transformers` does.
@@ -230,6 +323,12 @@ impl Tokenizer {
     /// # Errors
     /// If the library fails.
     pub fn decode(&self, ids: &[u32], special: Special) -> Result<String, TokenizerError> {
+        let text = self.decode_raw(ids, special)?;
+        Ok(if self.cleans_up() { clean_up::clean_up(&text) } else { text })
+    }
+
+    /// The text as the decoder puts it together.
+    fn decode_raw(&self, ids: &[u32], special: Special) -> Result<String, TokenizerError> {
         guard("decode", || self.inner.literal.decode(ids, special == Special::Skip))
     }
 
@@ -284,7 +383,8 @@ impl Tokenizer {
     }
 
     fn role(&self, token: &Option<String>) -> Option<u32> {
-        self.token_to_id(token.as_deref()?)
+        let is_known = |id: &u32| self.model_ids.is_none_or(|n| (*id as usize) < n);
+        self.token_to_id(token.as_deref()?).filter(is_known)
     }
 
     /// The chat template, if there is one: `chat_template.jinja`, else the field in `tokenizer_config.json`.
@@ -292,12 +392,17 @@ impl Tokenizer {
         self.inner.files.chat_template()
     }
 
+    /// The keys of `tokenizer_config.json` that no class of `transformers` reads: they change nothing.
+    pub fn unread_settings(&self) -> Vec<String> {
+        self.inner.files.given_config().map(class::unread).unwrap_or_default()
+    }
+
     /// What `tokenizer_config.json` says, or would say.
     pub fn config(&self) -> Map<String, Value> {
         self.inner.files.config(&self.inner.special)
     }
 
-    /// The BLAKE3 hash of `tokenizer.json` (or of what Marian's files amount to) in hexadecimal, by which datasets and checkpoints name it.
+    /// The BLAKE3 hash of `tokenizer.json` (or of what other files amount to, or of what a class makes of it) in hexadecimal, by which datasets and checkpoints name it.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint
     }
@@ -325,29 +430,30 @@ enum Offsets {
 }
 
 impl Inner {
-    /// What takes texts apart.
-    fn splitter(&self) -> &tokenizers::Tokenizer {
-        self.splitter.as_ref().unwrap_or(&self.literal)
-    }
-
-    /// The tokens of a text as `splitter` (or its double, the markup) finds them.
-    fn run(
-        &self,
-        splitter: &tokenizers::Tokenizer,
-        text: &str,
-        offsets: Offsets,
-    ) -> Result<Encoding, TokenizerError> {
-        if self.splitter.is_some() {
-            return self.encode_by_spelling(splitter, text);
+    /// The tokens of a text.
+    fn run(&self, control: ControlTokens, text: &str, offsets: Offsets) -> Result<Encoding, TokenizerError> {
+        if let Some(splitter) = &self.splitter {
+            return self.encode_by_spelling(splitter, text, control);
         }
+        let tokenizer = match control {
+            ControlTokens::AsText => &self.literal,
+            ControlTokens::Parsed => self.markup(),
+        };
         guard("encode", || match offsets {
-            Offsets::Wanted => splitter.encode(text, false),
-            Offsets::Unused => splitter.encode_fast(text, false),
+            Offsets::Wanted => tokenizer.encode(text, false),
+            Offsets::Unused => tokenizer.encode_fast(text, false),
         })
     }
 
+    /// Of a character vocabulary: which character of `text` it lacks, since the library's message does not say.
+    fn say_character(&self, text: &str, error: TokenizerError) -> TokenizerError {
+        let Some(characters) = &self.facts.characters else { return error };
+        let plain = self.reserved.values().fold(text.to_owned(), |t, token| t.replace(token, ""));
+        encode_characters(characters, &plain).err().unwrap_or(error)
+    }
+
     fn encode_literal(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = self.run(self.splitter(), text, Offsets::Unused)?;
+        let encoding = self.run(ControlTokens::AsText, text, Offsets::Unused)?;
         if encoding.get_ids().iter().any(|id| self.reserved.contains_key(id)) {
             return self.encode_around_reserved(text, ids);
         }
@@ -357,14 +463,14 @@ impl Inner {
 
     fn markup(&self) -> &tokenizers::Tokenizer {
         self.markup.get_or_init(|| {
-            let mut markup = self.splitter().clone();
+            let mut markup = self.literal.clone();
             markup.set_encode_special_tokens(false);
             markup
         })
     }
 
     fn encode_around_reserved(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
-        let encoding = self.run(self.splitter(), text, Offsets::Wanted)?;
+        let encoding = self.run(ControlTokens::AsText, text, Offsets::Wanted)?;
         for piece in self.pieces_around_reserved(text, &encoding)? {
             ids.extend_from_slice(self.encode_piece(&text[piece])?.get_ids());
         }
@@ -394,7 +500,7 @@ impl Inner {
     }
 
     fn encode_piece(&self, piece: &str) -> Result<Encoding, TokenizerError> {
-        let encoding = self.run(self.splitter(), piece, Offsets::Wanted)?;
+        let encoding = self.run(ControlTokens::AsText, piece, Offsets::Wanted)?;
         match encoding.get_ids().iter().find_map(|id| self.reserved.get(id)) {
             Some(token) => Err(TokenizerError::ControlToken { token: token.clone() }),
             None => Ok(encoding),

@@ -2,10 +2,14 @@
 //!
 //! Source: `sentencepiece_model.proto` and `unigram_model.cc` of <https://github.com/google/sentencepiece>.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use tokenizers::Model as _;
 use tokenizers::models::unigram::Unigram;
-use tokenizers::normalizers::replace::{Replace, ReplacePattern};
-use tokenizers::normalizers::{NormalizerWrapper, Precompiled, Prepend, Sequence};
-use tokenizers::{AddedToken, Tokenizer};
+
+use super::charsmap::Charsmap;
 
 /// Stands for a space within a piece.
 pub(super) const SPACE: &str = "▁";
@@ -27,10 +31,9 @@ mod kind {
 pub(super) struct SentencePiece {
     /// Pieces that a text may be taken apart into, with the logarithms of their probabilities.
     pieces: Vec<(String, f64)>,
-    /// Pieces that are found in a text before anything else.
+    /// Pieces that are preferred to all others, and that nothing in them is replaced.
     user_defined: Vec<String>,
-    /// Which characters are replaced by which, in the library's compiled form.
-    replacements: Vec<u8>,
+    replacements: Charsmap,
     begins_with_space: bool,
     collapses_spaces: bool,
 }
@@ -41,7 +44,7 @@ impl SentencePiece {
         let mut model = Self {
             pieces: Vec::new(),
             user_defined: Vec::new(),
-            replacements: Vec::new(),
+            replacements: Charsmap::default(),
             begins_with_space: true,
             collapses_spaces: true,
         };
@@ -95,7 +98,7 @@ impl SentencePiece {
     fn set_normalizer(&mut self, bytes: &[u8]) -> Result<(), String> {
         for field in Fields(bytes) {
             match field? {
-                (2, Field::Bytes(map)) => self.replacements = map.to_vec(),
+                (2, Field::Bytes(map)) => self.replacements = Charsmap::read(map)?,
                 (3, Field::Varint(flag)) => self.begins_with_space = flag != 0,
                 (4, Field::Varint(flag)) => self.collapses_spaces = flag != 0,
                 (5, Field::Varint(0)) => {
@@ -107,33 +110,124 @@ impl SentencePiece {
         Ok(())
     }
 
-    /// What takes a text apart into pieces. Their ids mean nothing; a run of characters of which the model has no
-    /// piece is one piece of that spelling. `control` are found only where control tokens are meant.
-    pub(super) fn splitter(&self, control: &[String]) -> tokenizers::Result<Tokenizer> {
-        let lowest = self.pieces.iter().map(|&(_, score)| score).fold(f64::INFINITY, f64::min);
+    /// What takes texts apart.
+    pub(super) fn splitter(self) -> tokenizers::Result<Splitter> {
+        let scores = || self.pieces.iter().map(|&(_, score)| score);
+        let (lowest, highest) =
+            (scores().fold(f64::INFINITY, f64::min), scores().fold(f64::NEG_INFINITY, f64::max));
         let mut vocabulary = vec![(UNKNOWN.to_owned(), lowest)];
         vocabulary.extend(self.pieces.iter().cloned());
-        let mut splitter = Tokenizer::new(Unigram::from(vocabulary, Some(0), false)?);
-        let replace = |pattern, content| Replace::new(pattern, content).map(NormalizerWrapper::from);
-        let regex = |pattern: &str| ReplacePattern::Regex(pattern.to_owned());
-        let mut steps: Vec<NormalizerWrapper> = Vec::new();
-        if !self.replacements.is_empty() {
-            steps.push(Precompiled::from(&self.replacements)?.into());
+        let preferred = |piece: &String| (piece.clone(), piece.len() as f64 * highest - 0.1);
+        vocabulary.extend(self.user_defined.iter().map(preferred));
+        let mut unigram = Unigram::from(vocabulary, Some(0), false)?;
+        // What the unknown costs is counted from the pieces alone.
+        unigram.min_score = lowest;
+        let mut user_defined: HashMap<char, Vec<String>> = HashMap::new();
+        for piece in self.user_defined {
+            if let Some(first) = piece.chars().next() {
+                user_defined.entry(first).or_default().push(piece);
+            }
         }
+        user_defined.values_mut().for_each(|pieces| pieces.sort_by_key(|piece| Reverse(piece.len())));
+        Ok(Splitter {
+            unigram,
+            user_defined,
+            replacements: self.replacements,
+            begins_with_space: self.begins_with_space,
+            collapses_spaces: self.collapses_spaces,
+        })
+    }
+}
+
+/// Takes texts apart into the pieces of a model.
+pub(super) struct Splitter {
+    unigram: Unigram,
+    /// By their first character, the longest first.
+    user_defined: HashMap<char, Vec<String>>,
+    replacements: Charsmap,
+    begins_with_space: bool,
+    collapses_spaces: bool,
+}
+
+/// A text as pieces are found in it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Normalized {
+    pub(super) text: String,
+    /// For each of its bytes, which bytes of the original it comes from.
+    origins: Vec<(usize, usize)>,
+}
+
+impl Normalized {
+    fn push(&mut self, text: &str, origin: (usize, usize)) {
+        self.text.push_str(text);
+        self.origins.resize(self.text.len(), origin);
+    }
+
+    fn pop(&mut self, suffix: &str) -> bool {
+        let shorter = self.text.strip_suffix(suffix).map(str::len);
+        if let Some(length) = shorter {
+            self.text.truncate(length);
+            self.origins.truncate(length);
+        }
+        shorter.is_some()
+    }
+}
+
+impl Splitter {
+    /// The pieces of a text, and the bytes that each stands for. A run of characters of which the model has no piece is
+    /// one of that spelling.
+    pub(super) fn pieces(&self, text: &str) -> tokenizers::Result<Vec<(String, Range<usize>)>> {
+        let normalized = self.normalize(text);
+        let tokens = self.unigram.tokenize(&normalized.text)?;
+        let place = |(start, end): (usize, usize)| normalized.origins[start].0..normalized.origins[end - 1].1;
+        Ok(tokens.into_iter().map(|token| (token.value, place(token.offsets))).collect())
+    }
+
+    /// The text as SentencePiece normalises it: the longest string at each place is replaced, spaces become `▁`, and
+    /// where the model says so, runs of them become one, none is left at the ends, and one begins the text.
+    pub(super) fn normalize(&self, text: &str) -> Normalized {
+        let mut normalized = Normalized::default();
+        let mut at = 0;
         if self.collapses_spaces {
-            steps.push(replace(regex("^ +| +$"), "")?);
-            steps.push(replace(regex(" {2,}"), " ")?);
+            while let Some((length, " ")) = self.next(&text[at..]) {
+                at += length;
+            }
+        }
+        if at == text.len() {
+            return normalized;
         }
         if self.begins_with_space {
-            steps.push(Prepend::new(SPACE.to_owned()).into());
+            normalized.push(SPACE, (at, at));
         }
-        steps.push(replace(ReplacePattern::String(" ".to_owned()), SPACE)?);
-        splitter.with_normalizer(Some(Sequence::new(steps)))?;
-        let user_defined =
-            self.user_defined.iter().map(|piece| AddedToken::from(piece, false).normalized(false));
-        splitter.add_tokens(user_defined)?;
-        splitter.add_special_tokens(control.iter().map(|token| AddedToken::from(token, true)))?;
-        Ok(splitter)
+        let mut after_space = self.collapses_spaces;
+        while let Some((length, replacement)) = self.next(&text[at..]) {
+            let shown = if after_space { replacement.trim_start_matches(' ') } else { replacement };
+            let origin = (at, at + length);
+            for (index, part) in shown.split(' ').enumerate() {
+                if index > 0 {
+                    normalized.push(SPACE, origin);
+                }
+                normalized.push(part, origin);
+            }
+            if !shown.is_empty() {
+                after_space = shown.ends_with(' ');
+            }
+            after_space &= self.collapses_spaces;
+            at += length;
+        }
+        while self.collapses_spaces && normalized.pop(SPACE) {}
+        normalized
+    }
+
+    /// How many bytes at the beginning of `text` are taken at once, and what they become; none at its end.
+    fn next<'a>(&'a self, text: &'a str) -> Option<(usize, &'a str)> {
+        let first = text.chars().next()?;
+        let whole = |piece: &&String| text.starts_with(piece.as_str());
+        if let Some(piece) = self.user_defined.get(&first).and_then(|pieces| pieces.iter().find(whole)) {
+            return Some((piece.len(), &text[..piece.len()]));
+        }
+        let length = first.len_utf8();
+        Some(self.replacements.longest_match(text).unwrap_or((length, &text[..length])))
     }
 }
 

@@ -13,15 +13,18 @@ pub struct Spellings {
 }
 
 impl Tokenizer {
-    /// What each token adds to a text, for grammars that say what may be generated.
+    /// What each token adds to a text, for grammars that say what may be generated; of the ids that the model has, if
+    /// that is known ([`for_model`](Self::for_model)).
     ///
     /// The spellings of some ids, put together, are their [`decode`](Self::decode), as long as each token is decoded
-    /// apart from its neighbours; WordPiece also joins `do` and `n't`, of which the tokens know nothing.
+    /// apart from its neighbours; WordPiece also joins `do` and `n't`, and so does `clean_up_tokenization_spaces`, of which
+    /// the tokens know nothing.
     ///
     /// # Errors
     /// If the library fails.
     pub fn spellings(&self) -> Result<Spellings, TokenizerError> {
-        let ids = || 0..self.vocab_size() as u32;
+        let n_ids = self.model_ids.map_or(self.vocab_size(), |n| n.min(self.vocab_size()));
+        let ids = || 0..n_ids as u32;
         let spells = |id: &u32| {
             let token = self.inner.decoded_token(*id)?;
             let says_nothing = self.is_special(*id) || self.inner.facts.unknown.as_ref() == Some(&token);
@@ -33,14 +36,14 @@ impl Tokenizer {
             return Ok(Spellings { tokens: tokens.collect(), drops_first_space: false });
         }
         // Other decoders look at whole texts, so each token is seen after one that is a plain letter.
-        let text = |ids: &[u32]| self.decode(ids, Special::Keep);
+        let text = |ids: &[u32]| self.decode_raw(ids, Special::Keep);
         let is_letter = |id: &u32| {
             spells(id).is_some_and(|token| token.len() == 1 && token.as_bytes()[0].is_ascii_alphabetic())
         };
         let before: Vec<u32> = ids().find(is_letter).into_iter().collect();
         let prefix = text(&before)?;
         let mut drops_first_space = false;
-        let mut tokens = Vec::with_capacity(self.vocab_size());
+        let mut tokens = Vec::with_capacity(n_ids);
         for id in ids() {
             let Some(token) = spells(&id) else {
                 tokens.push(Vec::new());

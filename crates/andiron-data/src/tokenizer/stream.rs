@@ -1,5 +1,6 @@
 //! Text as ids arrive, one at a time.
 
+use super::clean_up::CleanUp;
 use super::validate::Decoding;
 use super::{Special, Tokenizer, TokenizerError, bytes};
 
@@ -29,6 +30,7 @@ pub struct StreamDecoder {
     tokenizer: Tokenizer,
     special: Special,
     state: State,
+    clean_up: Option<CleanUp>,
 }
 
 enum State {
@@ -46,7 +48,8 @@ impl StreamDecoder {
             Decoding::ByteLevel | Decoding::Concatenate => State::Bytes(Vec::new()),
             Decoding::ByteFallback | Decoding::Other => State::Window { ids: Vec::new(), shown: 0 },
         };
-        Self { tokenizer: tokenizer.clone(), special, state }
+        let clean_up = tokenizer.cleans_up().then(CleanUp::default);
+        Self { tokenizer: tokenizer.clone(), special, state, clean_up }
     }
 
     /// Takes the next id; returns what can be shown now, which may be nothing.
@@ -54,6 +57,14 @@ impl StreamDecoder {
     /// # Errors
     /// If the library fails.
     pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
+        let raw = self.push_raw(id)?;
+        Ok(match &mut self.clean_up {
+            Some(clean_up) => clean_up.push(&raw),
+            None => raw,
+        })
+    }
+
+    fn push_raw(&mut self, id: u32) -> Result<String, TokenizerError> {
         let inner = &self.tokenizer.inner;
         let Some(token) = inner.decoded_token(id) else { return Ok(String::new()) };
         if self.special == Special::Skip && inner.literal.get_added_vocabulary().is_special_token(&token) {
@@ -79,16 +90,20 @@ impl StreamDecoder {
     /// # Errors
     /// If the library fails.
     pub fn finish(mut self) -> Result<String, TokenizerError> {
-        match &mut self.state {
-            State::Bytes(pending) => Ok(String::from_utf8_lossy(pending).into_owned()),
-            State::Window { .. } => self.advance(At::End),
-        }
+        let raw = match &mut self.state {
+            State::Bytes(pending) => String::from_utf8_lossy(pending).into_owned(),
+            State::Window { .. } => self.advance(At::End)?,
+        };
+        Ok(match self.clean_up.take() {
+            Some(clean_up) => clean_up.finish(&raw),
+            None => raw,
+        })
     }
 
     fn advance(&mut self, at: At) -> Result<String, TokenizerError> {
         let State::Window { ids, shown } = &mut self.state else { return Ok(String::new()) };
-        let before = self.tokenizer.decode(&ids[..*shown], self.special)?;
-        let all = self.tokenizer.decode(ids, self.special)?;
+        let before = self.tokenizer.decode_raw(&ids[..*shown], self.special)?;
+        let all = self.tokenizer.decode_raw(ids, self.special)?;
         // U+FFFD at the end may be a character that is not whole yet. After some tokens it is one that never
         // will be: waiting longer would let the window grow without bound.
         let waits = all.ends_with('\u{fffd}') && ids.len() - *shown < MAX_WAIT;

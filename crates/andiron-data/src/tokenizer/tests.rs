@@ -526,3 +526,128 @@ fn bytes_that_nobody_writes_may_be_missing_and_are_dropped() {
             .collect::<Vec<_>>()
     );
 }
+
+#[test]
+fn a_tokenizer_may_have_ids_that_its_model_has_not() {
+    let mut json = small_bpe();
+    json["added_tokens"] = json!([added(3, "<image>")]);
+    json["decoder"] = json!({ "type": "Fuse" });
+    let config = json!({ "mask_token": "<image>", "unk_token": "a" }).as_object().unwrap().clone();
+    let tokenizer = Tokenizer::from_contents(json.to_string().as_bytes(), config).unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.mask_id()), (4, Some(3)));
+    let tokenizer = tokenizer.for_model(3);
+    assert_eq!(tokenizer.encode("abba").unwrap(), [2, 1, 0]);
+    assert_eq!(tokenizer.frame("abba", Some("a"), 3).unwrap().ids, [2, 1, 0]);
+    assert_eq!((tokenizer.mask_id(), tokenizer.unk_id()), (None, Some(0)));
+    assert_eq!(tokenizer.spellings().unwrap().tokens, [b"a".to_vec(), b"b".to_vec(), b"ab".to_vec()]);
+    let error = tokenizer.encode_markup("ab<image>").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the text has the token \"<image>\" with the id 3, which the model does not have: the tokenizer has 4 ids, the model 3"
+    );
+    assert!(error.is_about_text());
+    // A token that the model itself finds in a text.
+    let smaller = tokenizer.for_model(2);
+    assert_eq!(smaller.encode("bba").unwrap(), [1, 1, 0]);
+    for error in [smaller.encode("ab").unwrap_err(), smaller.frame("ab", None, 9).unwrap_err()] {
+        assert!(matches!(error, TokenizerError::BeyondModel { id: 2, model: 2, .. }), "{error}");
+    }
+}
+
+#[test]
+fn characters_outside_a_unigram_vocabulary_are_unknown() {
+    let tokenizer = metaspace();
+    // Ids of tokenizers 0.23.3.
+    for (text, ids) in [
+        ("a!", &[2, 0][..]),
+        ("a !ba", &[2, 5, 0, 3, 1]),
+        ("a 한국어 b", &[2, 5, 0, 5, 3]),
+        ("a<unk>b", &[2, 0, 3]),
+    ] {
+        assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text}");
+        assert_eq!(tokenizer.encode_framed(text).unwrap(), ids, "{text}");
+    }
+}
+
+#[test]
+fn spaces_before_punctuation_go_where_the_settings_say_so_but_not_of_pairs_that_merge() {
+    let mut json = small_bpe();
+    let vocab: Vec<Value> =
+        ["▁va", "▁?", "▁do", "▁n't", "▁.", "▁", "<unk>"].map(|token| json!([token, -1.0])).into();
+    json["model"] = json!({ "type": "Unigram", "unk_id": 6, "byte_fallback": false, "vocab": vocab });
+    json["decoder"] =
+        json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true });
+    let with = |json: &Value, clean_up: bool| {
+        let config = json!({ "clean_up_tokenization_spaces": clean_up }).as_object().unwrap().clone();
+        Tokenizer::from_contents(json.to_string().as_bytes(), config).unwrap()
+    };
+    // Texts of transformers 5.24.0.
+    for (clean_up, text) in [(true, "va? don't."), (false, "va ? do n't .")] {
+        let tokenizer = with(&json, clean_up);
+        assert_eq!(tokenizer.decode(&[0, 1, 2, 3, 4], Special::Skip).unwrap(), text);
+        assert_eq!(streamed(&tokenizer, &[0, 1, 2, 3, 4], Special::Skip).0, text);
+    }
+    let mut json = small_bpe();
+    json["model"]["vocab"] = json!({ "va": 0, " .": 1 });
+    json["model"]["merges"] = json!([]);
+    json["decoder"] = json!({ "type": "Fuse" });
+    assert_eq!(with(&json, true).decode(&[0, 1], Special::Skip).unwrap(), "va .");
+}
+
+#[test]
+fn control_tokens_in_a_prompt_are_read_as_transformers_does_unless_they_are_to_be_text() {
+    let special =
+        SpecialTokens { additional: vec!["<|im_start|>".into()], ..SpecialTokens::end_of_text("<|end|>") };
+    let options = BpeOptions { vocab_size: 300, min_frequency: 2, special_tokens: special.clone() };
+    let chars = train_chars([TEXT.to_owned() + "<|im_start|>end"], &special).unwrap();
+    for tokenizer in [train_bpe([TEXT], &options).unwrap(), chars] {
+        let text = "<|im_start|>the cat<|end|>";
+        let parsed = tokenizer.encode_prompt(text).unwrap();
+        assert_eq!(parsed, tokenizer.encode_markup(text).unwrap());
+        assert_eq!(parsed, tokenizer.encode_bare_prompt(text).unwrap());
+        assert_eq!(parsed.iter().filter(|&&id| tokenizer.is_special(id)).count(), 2);
+        let as_text = tokenizer.clone().with_control_tokens(ControlTokens::AsText);
+        let literal = as_text.encode_prompt(text).unwrap();
+        assert_eq!(literal, tokenizer.encode(text).unwrap());
+        assert_eq!(literal, as_text.encode_bare_prompt(text).unwrap());
+        let split = json!({ "split_special_tokens": true }).as_object().unwrap().clone();
+        let split = Tokenizer::from_contents(tokenizer.json(), split).unwrap();
+        assert_eq!(split.encode_prompt(text).unwrap(), literal);
+    }
+    let unknown = train_chars(["ab"], &special).unwrap().encode_prompt("a<|end|>c");
+    assert!(matches!(unknown, Err(TokenizerError::UnknownCharacter { character: 'c', .. })));
+}
+
+/// A tokenizer and what the reference program makes of Korean and Japanese, composed and decomposed; written by
+/// `tests/make_east_asian_cases.py`.
+#[derive(serde::Deserialize)]
+struct EastAsian {
+    files: std::collections::BTreeMap<String, Value>,
+    /// Marian's model, in hexadecimal.
+    spm: Option<String>,
+    cases: Vec<(String, Vec<u32>)>,
+}
+
+#[test]
+fn korean_and_japanese_have_the_references_ids_in_every_form_and_through_every_kind() {
+    let kinds: std::collections::BTreeMap<String, EastAsian> =
+        serde_json::from_str(include_str!("east_asian.json")).unwrap();
+    assert_eq!(kinds.len(), 5);
+    for (kind, EastAsian { files, spm, cases }) in kinds {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content.to_string()).unwrap();
+        }
+        if let Some(spm) = spm {
+            let byte = |at: usize| u8::from_str_radix(&spm[at..at + 2], 16).unwrap();
+            let bytes: Vec<u8> = (0..spm.len()).step_by(2).map(byte).collect();
+            std::fs::write(dir.path().join("source.spm"), &bytes).unwrap();
+            std::fs::write(dir.path().join("target.spm"), &bytes).unwrap();
+        }
+        let tokenizer = Tokenizer::load(dir.path()).unwrap();
+        for (text, ids) in cases {
+            assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{kind}: {text:?}");
+            assert_eq!(tokenizer.encode_bare_prompt(&text).unwrap(), ids, "{kind}: {text:?}");
+        }
+    }
+}

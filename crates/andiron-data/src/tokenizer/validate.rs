@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::error::{TokenizerError, TokenizerFault};
+use super::settings::Side;
 
 const ID_LIMIT: u64 = 1 << 31;
 const WORD_LIMIT: u64 = 1024;
@@ -33,6 +34,10 @@ pub(super) struct Facts {
     pub(super) added: Vec<AddedEntry>,
     /// The token for the unknown, if the model has one.
     pub(super) unknown: Option<String>,
+    /// Whether the model merges pairs.
+    pub(super) is_bpe: bool,
+    /// The end at which `truncation` cuts a text.
+    pub(super) truncation_side: Option<Side>,
 }
 
 /// How tokens become text.
@@ -59,6 +64,7 @@ pub(super) struct AddedEntry {
 #[derive(Deserialize)]
 struct RawTokenizer {
     added_tokens: Option<Vec<AddedEntry>>,
+    truncation: Option<Value>,
     normalizer: Option<Value>,
     pre_tokenizer: Option<Value>,
     decoder: Option<Value>,
@@ -72,6 +78,8 @@ struct RawModel {
     vocab: Vocabulary,
     merges: Option<Vec<Merge>>,
     unk_token: Option<String>,
+    /// Of Unigram, which names no token.
+    unk_id: Option<usize>,
     continuing_subword_prefix: Option<String>,
     byte_fallback: Option<bool>,
     max_input_chars_per_word: Option<u64>,
@@ -191,9 +199,19 @@ fn check(raw: RawTokenizer) -> Result<Facts, TokenizerFault> {
         characters: characters(&model, &raw.normalizer, &raw.pre_tokenizer, &added),
         cuts_at_lines: cuts_at_lines(&raw.normalizer, &raw.pre_tokenizer, &added),
         decoding: decoding(raw.decoder.as_ref()),
-        unknown: model.unk_token.filter(|token| ids.contains_key(token.as_str())),
+        unknown: unknown(&model, &ids),
+        is_bpe: model.merges.is_some(),
         added,
+        truncation_side: raw
+            .truncation
+            .and_then(|truncation| Side::named(text_of(&truncation, "direction")?)),
     })
+}
+
+fn unknown(model: &RawModel, ids: &HashMap<&str, u64>) -> Option<String> {
+    let by_id = || Some(model.vocab.tokens.get(model.unk_id?)?.0.clone());
+    let token = if model.vocab.is_list { by_id() } else { model.unk_token.clone() };
+    token.filter(|token| ids.contains_key(token.as_str()))
 }
 
 fn check_vocabulary(vocab: &Vocabulary) -> Result<HashMap<&str, u64>, TokenizerFault> {
