@@ -122,7 +122,7 @@ impl Drop for PartialDirectory {
 
 /// A file under construction beside its final place, to which it moves when it is complete.
 ///
-/// What stands at the target and is no ordinary file, such as a pipe or `/dev/null`, is written to as it is.
+/// What stands at the target and is no ordinary file, such as a pipe, `/dev/null` or `/dev/stdout`, is written to as it is.
 #[derive(Debug)]
 pub struct PartialFile {
     file: WriteFile,
@@ -140,7 +140,12 @@ impl PartialFile {
     /// If the file beside it cannot be made; of kind `ResourceBusy` if another process is writing it.
     pub fn begin(target: &Path) -> io::Result<Self> {
         allow(Operation::Look, target)?;
-        let is_special = fs::metadata(target).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        // What a process has open, as `/dev/stdout`, may be a file, but is no place beside which another could be.
+        let is_open = ["/dev/std", "/dev/fd/", "/proc/"]
+            .iter()
+            .any(|start| target.to_string_lossy().starts_with(start));
+        let is_special =
+            is_open || fs::metadata(target).is_ok_and(|found| !found.is_file() && !found.is_dir());
         if is_special {
             let file = create(target)?;
             return Ok(Self { file, renamed: None, published: false, kept: false, _lock: None });

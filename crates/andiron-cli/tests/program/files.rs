@@ -6,12 +6,12 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::common::{Place, Ran, check_failure, finish, text};
+use crate::common::{Place, finish, text};
+#[cfg(target_os = "linux")]
+use crate::common::{Ran, check_failure};
 
 /// The names in a directory, sorted; none if it is not there.
 fn names(dir: &Path) -> Vec<String> {
@@ -162,10 +162,11 @@ fn an_optional_file_of_a_model_that_cannot_be_looked_at_is_named() {
 }
 
 /// Runs the program with at most so many bytes of address space.
+#[cfg(target_os = "linux")]
 fn run_within(place: &Place, bytes: u64, args: &[&str]) -> Ran {
     let line = format!("ulimit -v {} && exec \"$@\"", bytes / 1024);
     let program = env!("CARGO_BIN_EXE_andiron");
-    let mut command = Command::new("sh");
+    let mut command = std::process::Command::new("sh");
     command.args(["-c", &line, "sh", program]).args(args).current_dir(place.path(""));
     // Stacks of fewer threads leave more of the little there is.
     command.args(["--threads", "1"]).env("RUST_BACKTRACE", "1");
@@ -173,6 +174,8 @@ fn run_within(place: &Place, bytes: u64, args: &[&str]) -> Ran {
     finish(command.spawn().unwrap())
 }
 
+// Other systems do not say how much memory there is.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_its_size_and_what_fits() {
     const MATRIX: u64 = 12_500 * 1024 * 4;
@@ -181,7 +184,10 @@ fn a_model_that_does_not_fit_is_refused_with_its_size_and_what_fits() {
     // Eight matrices of 51.2 MB that take no room on the disk.
     let tensor = |number: u64| {
         let offsets = [number * MATRIX, (number + 1) * MATRIX];
-        (format!("m{number}"), json!({ "dtype": "F32", "shape": [12_500, 1024], "data_offsets": offsets }))
+        (
+            format!("m{number}"),
+            serde_json::json!({ "dtype": "F32", "shape": [12_500, 1024], "data_offsets": offsets }),
+        )
     };
     let header: serde_json::Map<_, _> = (0..8).map(tensor).collect();
     let header = serde_json::Value::Object(header).to_string();
