@@ -33,6 +33,10 @@ pub struct StreamDecoder {
     clean_up: Option<CleanUp>,
 }
 
+/// How many of a prompt's last ids a continuation is decoded after: enough for a tokenizer to know that it does not begin
+/// a text.
+const CONTEXT_IDS: usize = 8;
+
 enum State {
     /// Each token is some bytes, whatever its neighbours; these are the bytes of the unfinished character.
     Bytes(Vec<u8>),
@@ -52,6 +56,50 @@ impl StreamDecoder {
         Self { tokenizer: tokenizer.clone(), special, state, clean_up }
     }
 
+    /// Starts the continuation of `prompt`: what is returned is the text that the ids to come add to the prompt's.
+    ///
+    /// Tokenizers of the kind of SentencePiece and WordPiece treat the first token of a text otherwise than a later one, so a
+    /// continuation that is decoded by itself loses its first space. A character whose first bytes the prompt ends with
+    /// comes whole, with the id that completes it.
+    ///
+    /// # Errors
+    /// If the library fails.
+    pub fn after(tokenizer: &Tokenizer, special: Special, prompt: &[u32]) -> Result<Self, TokenizerError> {
+        let mut stream = Self::new(tokenizer, special);
+        let mut context: Vec<u32> =
+            prompt.iter().rev().copied().filter(|&id| stream.shows(id)).take(CONTEXT_IDS).collect();
+        context.reverse();
+        if matches!(stream.state, State::Window { .. }) {
+            let shown = context.len() - stream.unfinished(&context);
+            stream.state = State::Window { ids: context, shown };
+            return Ok(stream);
+        }
+        for id in context {
+            stream.push_raw(id)?;
+        }
+        Ok(stream)
+    }
+
+    /// Whether `id` is part of the text.
+    fn shows(&self, id: u32) -> bool {
+        let inner = &self.tokenizer.inner;
+        let Some(token) = inner.decoded_token(id) else { return false };
+        self.special == Special::Keep || !inner.literal.get_added_vocabulary().is_special_token(&token)
+    }
+
+    /// How many byte tokens at the end of `ids` are the beginning of a character.
+    fn unfinished(&self, ids: &[u32]) -> usize {
+        let inner = &self.tokenizer.inner;
+        if inner.decoding() != Decoding::ByteFallback {
+            return 0;
+        }
+        let byte = |&id: &u32| inner.decoded_token(id).and_then(|token| bytes::fallback(&token));
+        let mut run: Vec<u8> = ids.iter().rev().map_while(byte).collect();
+        run.reverse();
+        take_whole_characters(&mut run);
+        run.len()
+    }
+
     /// Takes the next id; returns what can be shown now, which may be nothing.
     ///
     /// # Errors
@@ -66,10 +114,9 @@ impl StreamDecoder {
 
     fn push_raw(&mut self, id: u32) -> Result<String, TokenizerError> {
         let inner = &self.tokenizer.inner;
-        let Some(token) = inner.decoded_token(id) else { return Ok(String::new()) };
-        if self.special == Special::Skip && inner.literal.get_added_vocabulary().is_special_token(&token) {
+        let Some(token) = inner.decoded_token(id).filter(|_| self.shows(id)) else {
             return Ok(String::new());
-        }
+        };
         match &mut self.state {
             State::Bytes(pending) => {
                 pending.extend(inner.bytes_of(&token));
@@ -104,21 +151,27 @@ impl StreamDecoder {
         let State::Window { ids, shown } = &mut self.state else { return Ok(String::new()) };
         let before = self.tokenizer.decode_raw(&ids[..*shown], self.special)?;
         let all = self.tokenizer.decode_raw(ids, self.special)?;
-        // U+FFFD at the end may be a character that is not whole yet. After some tokens it is one that never
-        // will be: waiting longer would let the window grow without bound.
-        let waits = all.ends_with('\u{fffd}') && ids.len() - *shown < MAX_WAIT;
-        match (all.strip_prefix(before.as_str()), at) {
-            (Some(new), At::End) => Ok(new.to_owned()),
-            (Some(new), At::Middle) if !new.is_empty() && !waits => {
-                let new = new.to_owned();
-                // What was just added becomes the context of what comes.
-                ids.drain(..*shown);
-                *shown = ids.len();
-                Ok(new)
-            }
-            _ => Ok(String::new()),
+        // U+FFFD at the end may be a character that is not whole yet, and a text that no longer begins as it did may do so
+        // again. After some tokens neither will happen: waiting longer would let the window grow without bound.
+        let patient = at == At::Middle && ids.len() - *shown < MAX_WAIT;
+        let new = match all.strip_prefix(before.as_str()) {
+            Some(_) if patient && all.ends_with('\u{fffd}') => "",
+            Some(new) => new,
+            None if patient => "",
+            None => &all[common_prefix(&before, &all)..],
+        };
+        if !new.is_empty() {
+            // What was just added becomes the context of what comes.
+            ids.drain(..*shown);
+            *shown = ids.len();
         }
+        Ok(new.to_owned())
     }
+}
+
+/// Bytes of the characters with which both texts begin.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(character, _)| character.len_utf8()).sum()
 }
 
 const MAX_WAIT: usize = 16;

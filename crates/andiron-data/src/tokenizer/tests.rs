@@ -437,8 +437,58 @@ fn streaming_costs_the_same_at_any_length() {
     assert_eq!(streamed(&tokenizer, &ids, Special::Keep).0, tokenizer.decode(&ids, Special::Keep).unwrap());
 }
 
+/// What `ids` add to the text of `prompt`.
+fn continued(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32]) -> String {
+    let mut stream = StreamDecoder::after(tokenizer, Special::Skip, prompt).unwrap();
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    pieces.concat() + &stream.finish().unwrap()
+}
+
+#[test]
+fn a_continuation_has_the_space_that_a_beginning_drops() {
+    // `a` and `▁a ▁a` of Llama 2's kind, `a` and `▁ba a` of T5's, `a` and `b ##a` of BERT's.
+    assert_eq!(continued(&byte_fallback(), &[4], &[4, 4]), " a a");
+    assert_eq!(continued(&metaspace(), &[2], &[4, 1]), " baa");
+    assert_eq!(continued(&word_piece(), &[1], &[3, 2]), " ba");
+    assert_eq!(continued(&byte_fallback(), &[], &[4, 4]), "a a");
+    // A control token is no text, so what follows it begins one.
+    assert_eq!(continued(&byte_fallback(), &[0], &[4, 4]), "a a");
+}
+
+#[test]
+fn a_continuation_does_not_repeat_the_bytes_of_its_prompt() {
+    let tokenizer = byte_fallback();
+    let bytes = |text: &str| -> Vec<u32> { text.bytes().map(|byte| 6 + u32::from(byte)).collect() };
+    assert_eq!(continued(&tokenizer, &[&[4], bytes("é").as_slice()].concat(), &[4]), " a");
+    assert_eq!(continued(&tokenizer, &[&[4], bytes("é").as_slice()].concat(), &bytes("ü")), "ü");
+    assert_eq!(continued(&tokenizer, &[&[4], bytes("\u{fffd}").as_slice()].concat(), &[4]), " a");
+    // Half a character comes with its other half.
+    let halved = bytes("é🔥");
+    assert_eq!(continued(&tokenizer, &halved[..4], &halved[4..]), "🔥");
+    let text = byte_level().encode("é🔥").unwrap();
+    assert_eq!(continued(&byte_level(), &text[..4], &text[4..]), "🔥");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_continuation_is_what_decoding_all_adds(
+        bytes_ids in prop::collection::vec(0u32..330, 1..40),
+        fallback_ids in prop::collection::vec(prop_oneof![1u32..6, 0x26u32..0x80], 1..40),
+        pieces in prop::collection::vec(1u32..5, 1..30),
+        cut in 0usize..40,
+    ) {
+        let all = [(byte_level(), bytes_ids), (byte_fallback(), fallback_ids), (metaspace(), pieces.clone()), (word_piece(), pieces)];
+        for (tokenizer, ids) in all {
+            let (prompt, rest) = ids.split_at(cut % ids.len());
+            let [before, whole] = [prompt, &ids].map(|ids| tokenizer.decode(ids, Special::Skip).unwrap());
+            // What the prompt left unfinished comes whole.
+            if let Some(added) = whole.strip_prefix(&before).filter(|_| !before.ends_with('\u{fffd}')) {
+                prop_assert_eq!(continued(&tokenizer, prompt, rest), added);
+            }
+        }
+    }
 
     #[test]
     fn byte_level_is_exact(text in any::<String>(), words in "[a-z 0-9\n\t'é😀\\s]{0,60}") {

@@ -7,10 +7,6 @@ use andiron_models::generate::{Constraint, Grammar, Vocabulary};
 
 use super::ApiError;
 
-/// How many of the prompt's last ids a continuation is decoded after: enough for a tokenizer to know that it does not
-/// begin a text.
-const CONTEXT_IDS: usize = 8;
-
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
 
@@ -89,11 +85,8 @@ impl TextSide {
 
     /// A decoder for what follows `prompt`.
     pub(super) fn decoder_after(&self, prompt: &[u32]) -> Result<Detokenizer, ApiError> {
-        let mut decoder = self.decoder();
-        for &id in &prompt[prompt.len().saturating_sub(CONTEXT_IDS)..] {
-            decoder.push(id)?;
-        }
-        Ok(decoder)
+        let after = |tokenizer| StreamDecoder::after(tokenizer, Special::Skip, prompt).map_err(failed);
+        Ok(Detokenizer { stream: self.tokenizer.as_ref().map(after).transpose()? })
     }
 }
 
