@@ -63,7 +63,7 @@ pub type TextModel = Opened<DecoderBundle>;
 impl AnyModel {
     /// Opens the model directory or GGUF file `path` on `device`, with weights of f32.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
-        Self::of(path, AnyBundle::open(path, device)?)
+        Self::of(path, AnyBundle::open(path, device)?, false)
     }
 
     /// Opens it to be run as exact as asked for.
@@ -71,10 +71,13 @@ impl AnyModel {
         let (precision, device) = (choice.checked(common)?, common.open_device()?);
         refuse_unknown_keys(path, choice.strict)?;
         memory::ensure_model_fits(path, precision, Choice::Precision, common)?;
-        Self::of(path, AnyBundle::open_at(path, precision, &device)?)
+        Self::of(path, AnyBundle::open_at(path, precision, &device)?, choice.strict)
     }
 
-    fn of(path: &Path, bundle: AnyBundle) -> anyhow::Result<Self> {
+    fn of(path: &Path, bundle: AnyBundle, strict: bool) -> anyhow::Result<Self> {
+        if strict {
+            refuse(bundle.unknown_keys(), path)?;
+        }
         warn_of_unknown_keys(bundle.unknown_keys(), path);
         let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
         Ok(Self { bundle, tokenizer })
@@ -162,9 +165,13 @@ pub fn refuse_unknown_keys(path: &Path, strict: bool) -> anyhow::Result<()> {
             true => AnyConfig::read_file(path)?.unknown_keys,
             false => AnyConfig::open_file(path)?.unknown_keys,
         };
-        keys.refuse().with_context(|| format!("--strict: cannot use {}", path.display()))?;
+        refuse(&keys, path)?;
     }
     Ok(())
+}
+
+fn refuse(keys: &UnknownKeys, path: &Path) -> anyhow::Result<()> {
+    keys.refuse().with_context(|| format!("--strict: cannot use {}", path.display()))
 }
 
 /// One warning for all keys of a configuration that nothing reads.

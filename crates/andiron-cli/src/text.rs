@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use andiron_data::tokenizer::{Special, StopMatcher, StreamDecoder, Tokenizer};
 use andiron_models::generate::{
-    Decoding, FinishReason, GenerateError, GenerateOptions, Generated, NextToken, SamplingParams, Token,
-    generate_batch,
+    Decoding, FinishReason, GenerateError, GenerateOptions, Generated, GenerationConfig, NextToken,
+    SamplingChoice, SamplingParams, Token, generate_batch,
 };
 use anyhow::Context as _;
 use clap::Args;
@@ -61,7 +61,8 @@ impl TextModel {
         show: impl FnMut(&str),
     ) -> anyhow::Result<Completion> {
         options.stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
-        complete(&self.bundle, self.tokenizer.as_ref(), prompt, options, stops, show)
+        let text = Text::after(prompt, self.tokenizer.as_ref(), options.stop_ids.clone(), stops)?;
+        complete(&self.bundle, prompt, options, text, show)
     }
 
     /// Generates from several prompts together, each with its own options and stop strings.
@@ -69,7 +70,7 @@ impl TextModel {
         let text = |request: &mut Request| {
             let stop_ids = &mut request.options.stop_ids;
             stop_ids.extend(self.bundle.generation.eos_token_id.as_slice());
-            Text::new(self.tokenizer.as_ref(), stop_ids.clone(), &request.stops)
+            Text::after(&request.prompt, self.tokenizer.as_ref(), stop_ids.clone(), &request.stops)
         };
         // A text that cannot begin, or in which the tokenizer fails, is that request's error only.
         let (mut texts, mut prompts) = (Vec::new(), Vec::new());
@@ -96,16 +97,14 @@ impl TextModel {
     }
 }
 
-/// Generates from `prompt`, calling `show` with each piece of text as soon as it is certain.
+/// Generates from `prompt`, calling `show` with each piece of `text` as soon as it is certain.
 pub fn complete<M: NextToken>(
     model: &M,
-    tokenizer: Option<&Tokenizer>,
     prompt: &[u32],
     options: GenerateOptions,
-    stops: &[String],
+    mut text: Text,
     mut show: impl FnMut(&str),
 ) -> anyhow::Result<Completion> {
-    let mut text = Text::new(tokenizer, options.stop_ids.clone(), stops)?;
     let mut decoding = Decoding::new(model, prompt, options)?;
     while let Some(token) = decoding.next_token(model)? {
         if text.push(&token, &mut show)?.is_break() {
@@ -115,8 +114,16 @@ pub fn complete<M: NextToken>(
     text.finish(decoding.generated().to_vec(), decoding.finish_reason(), show)
 }
 
+/// The text that `ids` add to that of `prompt`; empty without a tokenizer.
+pub fn continuation(tokenizer: Option<&Tokenizer>, prompt: &[u32], ids: &[u32]) -> anyhow::Result<String> {
+    let Some(tokenizer) = tokenizer else { return Ok(String::new()) };
+    let mut stream = StreamDecoder::after(tokenizer, Special::Skip, prompt)?;
+    let pieces = ids.iter().map(|&id| stream.push(id)).collect::<Result<String, _>>()?;
+    Ok(pieces + &stream.finish()?)
+}
+
 /// A text as its tokens come.
-struct Text {
+pub struct Text {
     stream: Option<StreamDecoder>,
     matcher: StopMatcher,
     stop_ids: Vec<u32>,
@@ -126,13 +133,20 @@ struct Text {
 }
 
 impl Text {
-    fn new(tokenizer: Option<&Tokenizer>, stop_ids: Vec<u32>, stops: &[String]) -> anyhow::Result<Self> {
+    /// A text that continues that of `prompt`, which may be empty, up to a stop id or one of `stops`.
+    pub fn after(
+        prompt: &[u32],
+        tokenizer: Option<&Tokenizer>,
+        stop_ids: Vec<u32>,
+        stops: &[String],
+    ) -> anyhow::Result<Self> {
         anyhow::ensure!(
             stops.is_empty() || tokenizer.is_some(),
             "a stop string needs a tokenizer, which the model directory does not have"
         );
+        let stream = tokenizer.map(|tokenizer| StreamDecoder::after(tokenizer, Special::Skip, prompt));
         Ok(Self {
-            stream: tokenizer.map(|tokenizer| StreamDecoder::new(tokenizer, Special::Skip)),
+            stream: stream.transpose()?,
             matcher: StopMatcher::new(stops.iter().cloned())?,
             stop_ids,
             text: String::new(),
@@ -182,43 +196,55 @@ impl Text {
     }
 }
 
-/// How the next token is chosen, on the command line.
+/// How the next token is chosen, on the command line. What is not given, the model's `generation_config.json` says.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
-    /// Below 1 the likely tokens become likelier, above 1 less so; 0 always takes the likeliest
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    temperature: f32,
-    /// Choose among this many likeliest tokens only; 0 is all
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    top_k: usize,
-    /// Choose among the fewest likeliest tokens that together have this probability; 1 is all
-    #[arg(long, value_name = "0..1", default_value_t = 1.0, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Leave out tokens less likely than this share of the likeliest one's probability; 0 leaves none out
-    #[arg(long, value_name = "0..1", default_value_t = 0.0, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Make tokens that have occurred less likely, the more the larger; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
-    repetition_penalty: f32,
+    /// Below 1 the likely tokens become likelier, above 1 less so; 0 always takes the likeliest [default: what the model's
+    /// files say, or 0.8; 0 if they set do_sample to false, or temperature and the like without do_sample]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Choose among this many likeliest tokens only; 0 is all [default: what the model's files say, or 40]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Choose among the fewest likeliest tokens that together have this probability; 1 is all [default: what the model's
+    /// files say, or 0.95]
+    #[arg(long, value_name = "0..1", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Leave out tokens less likely than this share of the likeliest one's probability; 0 leaves none out [default: what
+    /// the model's files say, or 0.05]
+    #[arg(long, value_name = "0..1", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Make tokens that have occurred less likely, the more the larger; 1 is off [default: what the model's files say, or 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
     /// The same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 1337)]
     seed: u64,
 }
 
 impl Sampling {
-    /// The settings, checked.
-    pub fn params(&self) -> anyhow::Result<SamplingParams> {
-        let params = SamplingParams {
+    /// Checks what is given.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let given = SamplingParams::from(self.given());
+        given.validate().map_err(|error| Usage(error.to_string()).into())
+    }
+
+    /// The settings for a model whose files say `files`, as far as the command line does not.
+    pub fn params(&self, files: &GenerationConfig) -> SamplingParams {
+        let choice = self.given().or(files.sampling()).or(SamplingChoice::LLAMA_CPP);
+        SamplingParams { seed: self.seed, ..choice.into() }
+    }
+
+    /// The settings on the command line.
+    pub fn given(&self) -> SamplingChoice {
+        SamplingChoice {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
             repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-            ..SamplingParams::default()
-        };
-        params.validate().map_err(|error| Usage(error.to_string()))?;
-        Ok(params)
+            ..SamplingChoice::default()
+        }
     }
 }

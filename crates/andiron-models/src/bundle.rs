@@ -7,13 +7,13 @@ use andiron_core::{Forward, KvCache, Rows};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Number, Value};
 
 use crate::RunPrecision;
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
-use crate::generate::{Batched, Logits, NextToken};
+use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
 use crate::hf_config::ConfigError;
 use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::gguf::{self, GgufFile, GgufWeights};
@@ -30,33 +30,15 @@ pub struct DecoderBundle {
     /// The model, with the weights of `model.safetensors`.
     pub model: DecoderModel,
     /// `generation_config.json`, or what `config.json` implies.
-    pub generation: GenerationDefaults,
+    pub generation: GenerationConfig,
     /// Keys of the configuration that nothing reads.
     pub unknown_keys: UnknownKeys,
     precision: RunPrecision,
     device: Device,
 }
 
-/// What `generation_config.json` says about ending and sampling; other keys are carried but not used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct GenerationDefaults {
-    /// Id that begins a text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
-    #[serde(default, skip_serializing_if = "Ids::is_empty")]
-    pub eos_token_id: Ids,
-    /// Id that fills rows up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pad_token_id: Option<u32>,
-    /// Every other key, kept as it was.
-    #[serde(flatten)]
-    pub rest: serde_json::Map<String, Value>,
-}
-
-/// One id or several: Hugging Face writes either.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
+/// One id or several: Hugging Face writes either. What no token can have, such as -1, is read as no id.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Ids {
     /// No id.
     None(()),
@@ -77,6 +59,24 @@ impl Serialize for Ids {
     }
 }
 
+impl<'de> Deserialize<'de> for Ids {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            None(()),
+            One(Number),
+            Many(Vec<Number>),
+        }
+        let possible = |number: Number| number.as_u64().and_then(|id| u32::try_from(id).ok());
+        Ok(match Written::deserialize(deserializer)? {
+            Written::None(()) => Self::None(()),
+            Written::One(number) => possible(number).map_or(Self::None(()), Self::One),
+            Written::Many(numbers) => Self::Many(numbers.into_iter().filter_map(possible).collect()),
+        })
+    }
+}
+
 impl Default for Ids {
     fn default() -> Self {
         Self::None(())
@@ -90,6 +90,16 @@ impl Ids {
             Self::None(()) => &[],
             Self::One(id) => std::slice::from_ref(id),
             Self::Many(ids) => ids,
+        }
+    }
+
+    /// Leaves out the ids that are not wanted.
+    pub fn retain(&mut self, wanted: impl Fn(&u32) -> bool) {
+        match self {
+            Self::None(()) => {}
+            Self::One(id) if wanted(id) => {}
+            Self::One(_) => *self = Self::None(()),
+            Self::Many(ids) => ids.retain(wanted),
         }
     }
 
@@ -114,10 +124,10 @@ impl DecoderBundle {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: DecoderConfig, seed: Seed, device: &Device) -> Self {
         let sizes = config.sizes();
-        let generation = GenerationDefaults {
+        let generation = GenerationConfig {
             bos_token_id: sizes.bos_token_id,
             eos_token_id: config.end_ids(),
-            ..GenerationDefaults::default()
+            ..GenerationConfig::default()
         };
         let model = config.init(seed, device);
         let (unknown_keys, precision) = (UnknownKeys::default(), RunPrecision::F32);
@@ -143,8 +153,12 @@ impl DecoderBundle {
         }
         let ConfigFile { config, unknown_keys } = read_config(dir, DecoderConfig::read_file)?;
         let mut bundle = Self { precision, unknown_keys, ..Self::init(config, Seed::new(0), device) };
-        if is_there(&dir.join(GENERATION))? {
-            bundle.generation = read_json(&dir.join(GENERATION), "generation config")?;
+        let (vocab_size, path) = (bundle.config.vocab_size(), dir.join(GENERATION));
+        if is_there(&path)? {
+            bundle.generation = GenerationConfig::read(&path, vocab_size)?;
+            bundle.unknown_keys.extend(bundle.generation.unknown_keys());
+        } else {
+            bundle.generation.settle(vocab_size)?;
         }
         bundle.fill(&mut weights::open(dir)?)?;
         Ok(bundle)
@@ -168,6 +182,7 @@ impl DecoderBundle {
         if end_ids.len() > 1 {
             bundle.generation.eos_token_id = Ids::Many(end_ids);
         }
+        bundle.generation.settle(bundle.config.vocab_size()).map_err(LoadError::from)?;
         bundle.fill(&mut [weights])?;
         Ok(bundle)
     }
@@ -255,6 +270,10 @@ impl NextToken for DecoderBundle {
         Some(logits)
     }
 
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        Some(&self.generation)
+    }
+
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
         cache.truncate(len);
         true
@@ -315,6 +334,10 @@ impl Batched for DecoderBundle {
     fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
         self.logits(one_column(ids, &self.device), Logits::Last, Forward::cached(cache))
+    }
+
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        Some(&self.generation)
     }
 }
 

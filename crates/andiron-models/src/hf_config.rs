@@ -157,6 +157,19 @@ pub enum ConfigError {
         /// The keys.
         keys: UnknownKeys,
     },
+    /// A key of `generation_config.json` changes results in a way that is not implemented.
+    #[error("generation config key {key} is {value}: supported is {wanted}")]
+    Generation {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: Value,
+        /// What is supported.
+        wanted: &'static str,
+    },
+    /// A number of `generation_config.json` is out of its range.
+    #[error("generation config key {0}")]
+    GenerationNumber(#[source] crate::generate::SamplingError),
     /// A cross-encoder's output goes through a function that is not implemented.
     #[error("config key {key} asks for {value}: Sigmoid and Identity are supported")]
     Relevance {

@@ -21,7 +21,7 @@ pub use bundle::DecoderBundle;
 pub use catalog::{DecoderConfig, DecoderModel};
 pub use decoder::classifier::{ClassifierBundle, ClassifierConfig};
 pub use encoder::{EncoderBundle, EncoderConfig, EncoderHead, EncoderModel};
-pub use encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
+pub use encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig, Seq2SeqModel};
 pub use family::{Decoder, Encoder, EncoderDecoder};
 pub use key_rules::{ConfigFile, Inert, KeyRules, UnknownKeys};
 pub use memory::ModelMemory;

@@ -207,10 +207,10 @@ fn an_old_configuration_opens() {
         },
     );
     let generation = Seq2SeqBundle::open(dir.path(), &device()).unwrap().generation;
-    assert_eq!(generation.bad_words_ids, [[46]]);
+    assert_eq!(generation.bad_words_ids, Some(vec![vec![46]]));
     assert_eq!((generation.max_length, generation.num_beams), (Some(16), Some(4)));
     assert_eq!(generation.forced_eos_token_id, Ids::One(0));
-    assert_eq!(generation.decoder_start_token_id, 46);
+    assert_eq!(generation.decoder_start_token_id, Some(46));
     assert_eq!(generation.forced_bos_token_id, None);
 
     let old = |config: &mut serde_json::Value| {
@@ -259,7 +259,7 @@ fn the_generation_config_goes_before_the_configuration() {
     assert_eq!(generation.eos_token_id, Ids::Many(vec![2, 3]));
     assert_eq!(generation.num_beams, None);
     assert_eq!(generation.forced_eos_token_id, Ids::default());
-    assert_eq!(generation.decoder_start_token_id, 2);
+    assert_eq!(generation.decoder_start_token_id, Some(2));
     assert_eq!(generation.pad_token_id, Some(1));
     assert_eq!(generation.length_limit(), Some(10));
     assert_eq!(generation.rest.len(), 1);

@@ -20,6 +20,9 @@ use crate::text::Sampling;
 /// Longest line that somebody says, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
+/// Tokens of an answer at most if nobody says how many.
+const MAX_TOKENS: usize = 512;
+
 /// Talk with a model that has a chat template
 ///
 /// Each line is one message; the answer appears as it is made. `/reset` begins anew, `/exit` or the end of the input
@@ -36,9 +39,9 @@ pub struct Chat {
     /// Say this, print the answer and end; may be given several times
     #[arg(long, value_name = "TEXT")]
     message: Vec<String>,
-    /// Most tokens of an answer; the end of the model's context ends it earlier
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_tokens: usize,
+    /// Most tokens of an answer; the end of the model's context ends it earlier [default: what the model's files say, or 512]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Try up to so many tokens at once that followed the latest words earlier in the text; the answer stays the same, and
     /// comes sooner where it repeats what was said
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -54,19 +57,24 @@ pub struct Chat {
 impl Chat {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let sampling = self.sampling.params()?;
+        self.sampling.check()?;
         let grammar = self.holding.grammar()?;
         let model = TextModel::open_at(&self.model, self.run, common)?;
         let options = GenerateOptions {
-            sampling,
-            max_new_tokens: self.max_tokens,
+            sampling: self.sampling.params(&model.bundle.generation),
             prompt_lookup: self.prompt_lookup,
             constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
             ..GenerateOptions::default()
         };
         let opening: Vec<Message> =
             self.system.into_iter().map(|system| Message::new("system", system)).collect();
-        let mut talk = Talk { model: &model, options, said: opening.clone(), json: common.json };
+        let mut talk = Talk {
+            model: &model,
+            options,
+            max_tokens: self.max_tokens,
+            said: opening.clone(),
+            json: common.json,
+        };
         // A model that cannot chat says so before anybody has typed a word.
         let probe = [opening.as_slice(), &[Message::new("user", "?")]].concat();
         model.tokenizer()?.chat_text(&probe)?;
@@ -98,6 +106,7 @@ impl Chat {
 struct Talk<'a> {
     model: &'a TextModel,
     options: GenerateOptions,
+    max_tokens: Option<usize>,
     said: Vec<Message>,
     json: bool,
 }
@@ -108,7 +117,10 @@ impl Talk<'_> {
         let ids = self.model.tokenizer()?.encode_chat(&self.said)?;
         let json = self.json;
         let mut out = io::stdout();
-        let done = self.model.generate(&ids, self.options.clone(), &[], |piece| {
+        let by_files = || self.model.bundle.generation.max_new(ids.len());
+        let max_new_tokens = self.max_tokens.or_else(by_files).unwrap_or(MAX_TOKENS);
+        let options = GenerateOptions { max_new_tokens, ..self.options.clone() };
+        let done = self.model.generate(&ids, options, &[], |piece| {
             if !json {
                 // If standard output is closed or full, the line below says so.
                 let _ = write!(out, "{piece}").and_then(|()| out.flush());

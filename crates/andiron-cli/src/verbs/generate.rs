@@ -15,10 +15,13 @@ use crate::lines::out;
 use crate::model::{RunChoice, TextModel};
 use crate::text::Sampling;
 
+/// Tokens generated at most if nobody says how many.
+pub const MAX_TOKENS: usize = 256;
+
 /// Continue a prompt
 ///
 /// The text appears as it is made. With `--json`, one object at the end: `text`, `ids`, `finish_reason` and
-/// `sum_logprob`.
+/// `sum_logprob`. The rules of the model's `generation_config.json`, such as `suppress_tokens` and `bad_words_ids`, hold.
 #[derive(Debug, Args)]
 pub struct Generate {
     /// Model directory, or a GGUF file
@@ -26,9 +29,10 @@ pub struct Generate {
     model: PathBuf,
     /// The text to continue; `-` reads it from standard input, its line ends included
     prompt: String,
-    /// Most tokens to generate; the end of the model's context ends the text earlier
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_tokens: usize,
+    /// Most tokens to generate; the end of the model's context ends the text earlier [default: what the model's files say, or
+    /// 256]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Stop before this text would appear; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -50,6 +54,7 @@ pub struct Generate {
 impl Generate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        self.sampling.check()?;
         let grammar = self.holding.grammar()?;
         let model = TextModel::open_at(&self.model, self.run, common)?;
         let mut prompt = self.prompt;
@@ -57,15 +62,16 @@ impl Generate {
             prompt.clear();
             io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
         }
+        let ids = model.encode_prompt(&prompt)?;
+        let files = &model.bundle.generation;
         let options = GenerateOptions {
-            sampling: self.sampling.params()?,
-            max_new_tokens: self.max_tokens,
+            sampling: self.sampling.params(files),
+            max_new_tokens: self.max_tokens.or(files.max_new(ids.len())).unwrap_or(MAX_TOKENS),
             prompt_lookup: self.prompt_lookup,
             when_full: if self.slide { WhenFull::Slide } else { WhenFull::Stop },
             constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
             ..GenerateOptions::default()
         };
-        let ids = model.encode_prompt(&prompt)?;
         if common.json {
             let done = model.generate(&ids, options, &self.stop, |_| ())?;
             out!(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_data::tokenizer::Tokenizer;
-use andiron_models::generate::WhenFull;
+use andiron_models::generate::{SamplingParams, WhenFull};
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{Access, ApiKey, ServedModel, Server, ServerConfig, Stopped};
 use anyhow::Context as _;
@@ -65,15 +65,14 @@ impl Serve {
         };
         let (bundle, tokenizer) = TextModel::open_at(&self.model, self.run, common)?.into_parts();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
-        stop_ids.extend(bundle.config.sizes().eos_token_id);
-        stop_ids.sort_unstable();
-        stop_ids.dedup();
+        let stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
+        let sampling = SamplingParams::from(bundle.generation.sampling());
         let id = self.name();
         let mut config = ServerConfig::new(id, since_epoch.as_nanos() as u64);
         config.model = ServedModel {
             created: since_epoch.as_secs(),
             stop_ids,
+            sampling,
             tokenizer_config: tokenizer.as_ref().map(Tokenizer::config).unwrap_or_default(),
             ..config.model
         };

@@ -15,6 +15,8 @@ mod quickstart;
 #[cfg(unix)]
 mod readme;
 #[cfg(unix)]
+mod same_text;
+#[cfg(unix)]
 mod serve;
 #[cfg(unix)]
 mod signals;

@@ -167,3 +167,36 @@ fn a_decoder_searches_with_beams() {
     assert!(sum(beams) >= sum(greedy) - 1e-5, "{beams} {greedy}");
     assert_eq!(beams["text"].as_str().unwrap().chars().count(), 5);
 }
+
+#[test]
+fn a_reader_that_writes_searches_when_told_to() {
+    let place = Place::new();
+    model(&place, true);
+    let input = [json!({ "prompt": "Hamlet", "max_tokens": 6 })];
+    let beams = ["--model", "model", "--num-beams", "4"];
+    let found = &answers(&place, &[&beams[..], &["--task", "generate"]].concat(), &input)[0];
+    assert_eq!(keys(found), ["text", "ids", "finish_reason", "sum_logprob"]);
+    let row = [json!({ "text": "Hamlet", "max_tokens": 6 })];
+    let summary = &answers(&place, &[&beams[..], &["--task", "summarize"]].concat(), &row)[0];
+    assert_eq!((&found["ids"], &found["text"]), (&summary["ids"], &summary["text"]));
+    // No seed changes what a search finds.
+    let seeded = [&beams[..], &["--task", "generate", "--seed", "9"]].concat();
+    assert_eq!(&answers(&place, &seeded, &input)[0], found);
+}
+
+#[test]
+fn the_model_may_say_that_targets_are_drawn() {
+    let place = Place::new();
+    model(&place, true);
+    let config = place.read("model/generation_config.json");
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    (config["do_sample"], config["top_k"]) = (true.into(), 0.into());
+    place.write("model/generation_config.json", config.to_string());
+    let row = [json!({ "text": "Hamlet", "max_tokens": 9 })];
+    let ids = |more: &[&str]| answers(&place, &[TRANSLATE, more].concat(), &row)[0]["ids"].clone();
+    assert_eq!(ids(&["--seed", "1"]), ids(&["--seed", "1"]));
+    assert_ne!(ids(&["--seed", "1"]), ids(&["--seed", "2"]));
+    assert_eq!(ids(&["--seed", "1", "--temperature", "0"]), ids(&["--seed", "2", "--temperature", "0"]));
+    let refused = place.run(&[&["predict"], TRANSLATE, &["--num-beams", "2"]].concat());
+    check_failure(&refused, 1, &["do_sample", "--num-beams 1", "--temperature 0"]);
+}

@@ -11,13 +11,13 @@ use crate::common::{Place, finish};
 use crate::signals::terminate;
 
 /// A server, killed when the test is over however it ends.
-struct Server {
+pub struct Server {
     child: Option<Child>,
     address: String,
 }
 
 impl Server {
-    fn start(place: &Place, more: &[&str]) -> Self {
+    pub fn start(place: &Place, more: &[&str]) -> Self {
         let args = [&["serve", "--model", "run/model", "--port", "0"], more].concat();
         let mut child = place.command(&args).spawn().unwrap();
         let mut line = String::new();
@@ -43,7 +43,7 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn complete(&self, request: &Value) -> Value {
+    pub fn complete(&self, request: &Value) -> Value {
         let headers = "Content-Type: application/json\r\n";
         let (status, body) = self.request("POST", "/v1/completions", headers, &request.to_string());
         assert_eq!(status, 200, "{body}");
@@ -51,7 +51,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let child = self.child.take().unwrap();
         terminate(&child);
         let ran = finish(child);

@@ -9,11 +9,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
-use super::{Seq2SeqConfig, Seq2SeqGeneration, Seq2SeqModel};
+use super::{Seq2SeqConfig, Seq2SeqModel, generation};
 use crate::RunPrecision;
 use crate::bundle::{CONFIG, GENERATION, evaluation_over, pad_right, read_config, save_model, write_json};
 use crate::catalog::read_object;
 use crate::family::EncoderDecoder;
+use crate::generate::GenerationConfig;
 use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::weights::{self, LoadError, SaveError, Storage};
 
@@ -25,7 +26,7 @@ pub struct Seq2SeqBundle {
     /// The model, with the weights of `model.safetensors`.
     pub model: Seq2SeqModel,
     /// `generation_config.json`, or what `config.json` implies.
-    pub generation: Seq2SeqGeneration,
+    pub generation: GenerationConfig,
     /// Keys of the configuration that nothing reads.
     pub unknown_keys: UnknownKeys,
     precision: RunPrecision,
@@ -36,7 +37,7 @@ impl Seq2SeqBundle {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: Seq2SeqConfig, seed: Seed, device: &Device) -> Self {
         let model = config.init(seed, device);
-        let generation = Seq2SeqGeneration::of(&config);
+        let generation = generation::of(&config);
         let (unknown_keys, precision) = (UnknownKeys::default(), RunPrecision::F32);
         Self { config, model, generation, unknown_keys, precision, device: device.clone() }
     }
@@ -57,14 +58,13 @@ impl Seq2SeqBundle {
     pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
         let (config_path, generation_path) = (dir.join(CONFIG), dir.join(GENERATION));
         let written = read_config(dir, read_object)?;
-        let ConfigFile { mut config, unknown_keys } =
+        let ConfigFile { mut config, mut unknown_keys } =
             Seq2SeqConfig::from_json(written.clone(), &config_path)?;
         let generation = match &written {
-            Value::Object(fields) => {
-                Seq2SeqGeneration::read(&config, fields, (&config_path, &generation_path))?
-            }
-            _ => Seq2SeqGeneration::of(&config),
+            Value::Object(fields) => generation::read(&config, fields, (&config_path, &generation_path))?,
+            _ => generation::of(&config),
         };
+        unknown_keys.extend(generation.unknown_keys());
         let mut files = weights::open(dir)?;
         config.settle(&mut weights::Stored(&mut files)).map_err(LoadError::from)?;
         let model = config.init(Seed::new(0), device);
@@ -92,6 +92,11 @@ impl Seq2SeqBundle {
     /// Where the model's tensors live.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The id that a target begins with.
+    pub fn start_id(&self) -> u32 {
+        self.generation.decoder_start_token_id.unwrap_or_else(|| self.config.decoder_start_token_id())
     }
 
     /// Number of parameters, tied ones once.

@@ -16,7 +16,6 @@ use serde_json::{Map, Value};
 
 pub use bundle::Seq2SeqBundle;
 pub use conditioned::Conditioned;
-pub use generation::Seq2SeqGeneration;
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;
@@ -90,7 +89,7 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
             }
 
-            /// Id before the first of a target, unless a [`Seq2SeqGeneration`] says otherwise.
+            /// Id before the first of a target, unless a [`GenerationConfig`](crate::generate::GenerationConfig) says otherwise.
             pub fn decoder_start_token_id(&self) -> u32 {
                 match self { $(Self::$variant(config) => config.decoder_start_token_id(),)+ }
             }

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::repeats::for_each_repeat;
-use super::{Batched, GenerateError, SamplingError, log_sum_exp};
+use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
+use super::{Batched, GenerateError, SamplingError, SamplingParams, log_sum_exp};
 
 /// The score of a beam that has nothing to say: lower than any sequence's, and finite.
 const NOTHING: f32 = -1e9;
@@ -171,12 +171,27 @@ pub fn beam_search<M: Batched>(
         return Ok(vec![Hypothesis { ids: Vec::new(), score: 0.0 }; options.num_return_sequences]);
     }
     let longest = context.min(prompt.len().saturating_add(options.max_new_tokens));
+    let params = SamplingParams {
+        repetition_penalty: options.repetition_penalty,
+        no_repeat_ngram_size: options.no_repeat_ngram_size,
+        ..SamplingParams::default()
+    };
+    let rules = Rules {
+        files: model.generation_config(),
+        source: model.source().unwrap_or(prompt),
+        prompt_len: prompt.len(),
+        stop_ids: &options.stop_ids,
+        min_new_tokens: options.min_new_tokens,
+        longest,
+    };
+    let processors = Processors::new(&params, rules);
     let width = options.num_beams / options.num_beam_groups;
     let mut groups = vec![Group::new(prompt, width); options.num_beam_groups];
     let (mut state, first) = model.begin_batch(&[prompt]);
     let mut logits = first.repeat(options.num_beams);
     for len in prompt.len()..longest {
-        let search = Search { model, options, prompt_len: prompt.len(), longest, len };
+        let search =
+            Search { options, processors: &processors, vocab_size, prompt_len: prompt.len(), longest, len };
         let mut chosen = Vec::new();
         for (group, logits) in groups.iter_mut().zip(logits.chunks_exact_mut(width * vocab_size)) {
             if !group.done {
@@ -246,19 +261,20 @@ impl Group {
 }
 
 /// One step of a search: sequences of `len` ids are about to get one more.
-struct Search<'a, M> {
-    model: &'a M,
+struct Search<'a> {
     options: &'a BeamOptions,
+    processors: &'a Processors,
+    vocab_size: usize,
     prompt_len: usize,
     longest: usize,
     len: usize,
 }
 
-impl<M: Batched> Search<'_, M> {
+impl Search<'_> {
     /// Continues the beams of a group, given the logits of each, and the ids that earlier groups chose.
     fn advance(&self, group: &mut Group, logits: &mut [f32], chosen: &[u32]) -> Result<(), SamplingError> {
         let options = self.options;
-        let (width, vocab_size) = (group.running.len(), self.model.vocab_size());
+        let (width, vocab_size) = (group.running.len(), self.vocab_size);
         for (beam, scores_v) in group.running.iter().zip(logits.chunks_exact_mut(vocab_size)) {
             self.log_probabilities(&beam.ids, scores_v, chosen)?;
             scores_v.iter_mut().for_each(|score| *score += beam.score);
@@ -301,30 +317,24 @@ impl<M: Batched> Search<'_, M> {
         Ok(())
     }
 
-    /// Turns logits into log-probabilities, changed and ruled out as the options and the model say.
+    /// Turns logits into log-probabilities, changed and ruled out as the options and the model's files say.
     fn log_probabilities(
         &self,
         ids: &[u32],
         scores_v: &mut [f32],
         chosen: &[u32],
     ) -> Result<(), SamplingError> {
+        if self.processors.remove_invalid_values {
+            remove_invalid_values(scores_v);
+        }
         let strange = |(_, value): &(usize, &f32)| value.is_nan() || **value == f32::INFINITY;
         if let Some((id, &value)) = scores_v.iter().enumerate().find(strange) {
             return Err(SamplingError::NonFinite { id, value });
         }
         let options = self.options;
         normalize(scores_v);
-        if options.repetition_penalty != 1.0 {
-            let mut seen = ids.to_vec();
-            seen.sort_unstable();
-            seen.dedup();
-            seen.iter().for_each(|&id| scores_v[id as usize] *= options.repetition_penalty);
-        }
-        for_each_repeat(ids, options.no_repeat_ngram_size, |id| scores_v[id as usize] = f32::NEG_INFINITY);
-        if self.len - self.prompt_len < options.min_new_tokens {
-            options.stop_ids.iter().for_each(|&id| scores_v[id as usize] = f32::NEG_INFINITY);
-        }
-        self.model.rule_out(self.len, self.longest, scores_v);
+        let at = Place { ids, prompt_len: self.prompt_len };
+        self.processors.process(at, &mut Scores::new(scores_v, &[]));
         chosen.iter().for_each(|&id| scores_v[id as usize] -= options.diversity_penalty);
         if options.renormalize {
             normalize(scores_v);

@@ -6,8 +6,11 @@ use std::collections::VecDeque;
 
 use super::constraint::Guide;
 use super::likelihood::{log_sum_exp, top_given};
+use super::processors::{Place, Rules};
 use super::repeats::lookup;
-use super::{Constraint, ConstraintError, Logits, NextToken, Sampler, SamplingError, SamplingParams};
+use super::{
+    Constraint, ConstraintError, GenerationConfig, Logits, NextToken, Sampler, SamplingError, SamplingParams,
+};
 
 /// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
 const MAX_SCORED_LOGITS: usize = 4 << 20;
@@ -153,6 +156,15 @@ pub enum GenerateError {
     Constraint(#[from] ConstraintError),
 }
 
+/// What a generation has to know of its model.
+#[derive(Clone, Copy, Debug)]
+struct Ground<'a> {
+    vocab_size: usize,
+    context: usize,
+    files: Option<&'a GenerationConfig>,
+    source: Option<&'a [u32]>,
+}
+
 /// One running generation: the sequence so far, its state in the model, and what is still wanted.
 ///
 /// A value without threads or clocks; whoever owns it decides when it advances. `S` is the model's
@@ -190,16 +202,22 @@ impl<S> Decoding<S> {
         prompt: &[u32],
         options: GenerateOptions,
     ) -> Result<Self, GenerateError> {
-        Self::with_state(model.begin(), model.vocab_size(), model.context_len(), prompt, options)
+        let ground = Ground {
+            vocab_size: model.vocab_size(),
+            context: model.context_len(),
+            files: model.generation_config(),
+            source: model.source(),
+        };
+        Self::with_state(model.begin(), ground, prompt, options)
     }
 
     fn with_state(
         state: S,
-        vocab_size: usize,
-        context: usize,
+        ground: Ground<'_>,
         prompt: &[u32],
         options: GenerateOptions,
     ) -> Result<Self, GenerateError> {
+        let Ground { vocab_size, context, files, source } = ground;
         let biased: Vec<u32> = options.sampling.logit_bias.iter().map(|bias| bias.0).collect();
         for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids), ("logit_bias", &biased)] {
             if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -216,9 +234,19 @@ impl<S> Decoding<S> {
         if prompt.len() + wanted > context {
             return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
         }
+        let wanted = prompt.len().saturating_add(options.max_new_tokens);
+        let rules = Rules {
+            files,
+            source: source.unwrap_or(prompt),
+            prompt_len: prompt.len(),
+            stop_ids: if options.ignore_eos { &[] } else { &options.stop_ids },
+            min_new_tokens: options.min_new_tokens,
+            longest: if options.when_full == WhenFull::Stop { wanted.min(context) } else { wanted },
+        };
+        let sampler = Sampler::within(options.sampling.clone(), rules)?;
         let guide = options.constraint.as_ref().map(|constraint| constraint.begin(vocab_size)).transpose()?;
         Ok(Self {
-            sampler: Sampler::new(options.sampling.clone())?,
+            sampler,
             guide,
             options,
             state,
@@ -446,16 +474,13 @@ impl<S> Decoding<S> {
             0 => Vec::new(),
             n => top_given(logits, n, log_sum_exp(logits)),
         };
-        let stop_is_early = self.generated().len() < self.options.min_new_tokens && !self.options.ignore_eos;
         let stop_ids = if self.options.ignore_eos { &[] } else { self.options.stop_ids.as_slice() };
-        let mut banned = match &mut self.guide {
+        let banned = match &mut self.guide {
             Some(guide) => guide.banned(stop_ids)?,
             None => Vec::new(),
         };
-        if stop_is_early {
-            banned.extend(stop_ids);
-        }
-        let sampled = self.sampler.sample_without(&banned, logits, self.prompt(), self.generated())?;
+        let at = Place { ids: &self.ids, prompt_len: self.prompt_len };
+        let sampled = self.sampler.sample_at(at, &banned, logits)?;
         if !self.ends_at(sampled.id)
             && let Some(guide) = &mut self.guide
         {

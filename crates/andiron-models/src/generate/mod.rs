@@ -39,17 +39,22 @@
 mod beam;
 mod constraint;
 mod decoding;
+pub(crate) mod generation_config;
 mod likelihood;
 mod next_token;
+mod processors;
 mod repeats;
 mod sampler;
+mod sampling_choice;
 mod sampling_params;
 
 pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use decoding::batch::{Batched, Generated, generate_batch};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
+pub use generation_config::GenerationConfig;
 pub use likelihood::{log_sum_exp, top_logprobs};
 pub use next_token::{Logits, NextToken};
 pub use sampler::{Sampled, Sampler};
+pub use sampling_choice::SamplingChoice;
 pub use sampling_params::{SamplingError, SamplingParams};

@@ -1,5 +1,7 @@
 //! What generation asks of a model.
 
+use super::GenerationConfig;
+
 /// Which rows of logits a call to [`NextToken::extend`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
@@ -45,6 +47,16 @@ pub trait NextToken: Send {
     /// # Panics
     /// As [`extend`](Self::extend), or if there are not as many ids as states. The states are then of no use.
     fn extend_together(&self, _states: &mut [&mut Self::State], _ids: &[u32]) -> Option<Vec<f32>> {
+        None
+    }
+
+    /// What the model's files say about generating; their rules, such as `suppress_tokens`, hold in every text.
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        None
+    }
+
+    /// The ids of what the model has read, if that is not the prompt.
+    fn source(&self) -> Option<&[u32]> {
         None
     }
 

@@ -3,7 +3,7 @@
 use andiron_kernels::random::Seed;
 
 use super::likelihood::{likelier_first, log_sum_exp};
-use super::repeats::{for_each_continuation, for_each_repeat};
+use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
 use super::{SamplingError, SamplingParams};
 
 /// The id drawn, and how likely the model itself held it.
@@ -12,27 +12,29 @@ pub struct Sampled {
     /// The id.
     pub id: u32,
     /// Natural-log probability of `id` under the model's own distribution: temperature 1, no bias, no penalty, no cut,
-    /// as OpenAI reports it.
+    /// as OpenAI reports it; 0 of an id that the model's files force.
     pub logprob: f32,
 }
 
-/// Draws ids by the chain what may come at all → bias → repetition penalty → presence and frequency penalties → DRY → no repeated n-grams →
-/// top-n-sigma → temperature → top-k → top-p → min-p → typical-p → draw.
+/// Draws ids by the chain what may come at all → bias → repetition penalty → presence and frequency penalties → DRY → no
+/// repeated n-grams → the rules of the model's files → top-n-sigma → temperature → top-k → top-p → min-p → typical-p → draw.
+///
+/// This is the order of Hugging Face transformers. llama.cpp, where temperature comes last, cuts the model's own
+/// distribution; here the cuts see what temperature made of it.
 ///
 /// Stateless: the random number is a function of the seed and of the position in the sequence, the penalties of the
 /// ids passed in. The kept ids are laid out by id, not by likelihood, before the draw, so that two backends which differ
 /// in the last bit of nearly equal logits draw the same id.
 ///
-/// Source: the filters follow `RepetitionPenaltyLogitsProcessor`, `TemperatureLogitsWarper`, `TopKLogitsWarper`,
-/// `TopPLogitsWarper`, `MinPLogitsWarper`, `TypicalLogitsWarper` and `NoRepeatNGramLogitsProcessor` of Hugging Face transformers (ties at the k-th logit are all kept); the penalties
-/// count generated ids only, as OpenAI documents. Holtzman et al. 2020, "The Curious Case of Neural Text
-/// Degeneration", <https://arxiv.org/abs/1904.09751> (top-p); Nguyen et al. 2024, "Turning Up the Heat",
-/// <https://arxiv.org/abs/2407.01082> (min-p); Keskar et al. 2019, "CTRL", <https://arxiv.org/abs/1909.05858>
-/// (repetition penalty); Meister et al. 2022, "Locally Typical Sampling", <https://arxiv.org/abs/2202.00666>; Tang et
-/// al. 2024, "Top-nσ", <https://arxiv.org/abs/2411.07641>.
+/// Source: the filters follow `TemperatureLogitsWarper`, `TopKLogitsWarper`, `TopPLogitsWarper`, `MinPLogitsWarper` and
+/// `TypicalLogitsWarper` of Hugging Face transformers (ties at the k-th logit are all kept). Holtzman et al. 2020, "The Curious
+/// Case of Neural Text Degeneration", <https://arxiv.org/abs/1904.09751> (top-p); Nguyen et al. 2024, "Turning Up the
+/// Heat", <https://arxiv.org/abs/2407.01082> (min-p); Meister et al. 2022, "Locally Typical Sampling",
+/// <https://arxiv.org/abs/2202.00666>; Tang et al. 2024, "Top-nσ", <https://arxiv.org/abs/2411.07641>.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
+    processors: Processors,
     seed: Seed,
 }
 
@@ -42,9 +44,14 @@ impl Sampler {
     /// # Errors
     /// As [`SamplingParams::validate`].
     pub fn new(params: SamplingParams) -> Result<Self, SamplingError> {
+        Self::within(params, Rules::default())
+    }
+
+    /// One that keeps rules besides.
+    pub(super) fn within(params: SamplingParams, rules: Rules<'_>) -> Result<Self, SamplingError> {
         params.validate()?;
         let seed = Seed::new(params.seed);
-        Ok(Self { params, seed })
+        Ok(Self { processors: Processors::new(&params, rules), params, seed })
     }
 
     /// The settings.
@@ -67,73 +74,41 @@ impl Sampler {
         prompt: &[u32],
         generated: &[u32],
     ) -> Result<Sampled, SamplingError> {
-        self.sample_without(&[], logits, prompt, generated)
+        let ids = [prompt, generated].concat();
+        self.sample_at(Place { ids: &ids, prompt_len: prompt.len() }, &[], logits)
     }
 
-    /// [`sample`](Self::sample) where the ids `banned` must not come.
-    pub(super) fn sample_without(
+    /// [`sample`](Self::sample) at a place where the ids `banned` must not come.
+    pub(super) fn sample_at(
         &self,
+        at: Place<'_>,
         banned: &[u32],
         logits: &mut [f32],
-        prompt: &[u32],
-        generated: &[u32],
     ) -> Result<Sampled, SamplingError> {
+        if self.processors.remove_invalid_values {
+            remove_invalid_values(logits);
+        }
         let likeliest = argmax(logits)?;
         let log_sum = log_sum_exp(logits);
         let vocab_size = logits.len();
         if let Some(&(id, _)) = self.params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab_size) {
             return Err(SamplingError::BiasOutsideVocabulary { id, vocab_size });
         }
-        let mut edits = Edits { logits, undo: Vec::new() };
-        for &id in banned {
-            edits.apply(id, |_| f32::NEG_INFINITY);
-        }
-        self.adjust(&mut edits, prompt, generated);
-        let likeliest = if edits.undo.is_empty() { Ok(likeliest) } else { argmax(edits.logits) };
+        let mut scores = Scores::new(logits, banned);
+        self.processors.process(at, &mut scores);
+        let likeliest = if scores.is_untouched() { Ok(likeliest) } else { argmax(scores.row()) };
         let id = likeliest.map(|likeliest| match self.params.temperature {
             0.0 => likeliest,
             _ => {
-                let position = (prompt.len() + generated.len()) as u64;
-                draw(&self.keep(edits.logits, edits.logits[likeliest as usize]), self.uniform(position))
+                let row = scores.row();
+                draw(&self.keep(row, row[likeliest as usize]), self.uniform(at.ids.len() as u64))
             }
         });
-        edits.revert();
+        let forced = scores.is_forced();
+        scores.revert();
         let id = id?;
-        Ok(Sampled { id, logprob: logits[id as usize] - log_sum })
-    }
-
-    /// Bias and penalties.
-    fn adjust(&self, edits: &mut Edits<'_>, prompt: &[u32], generated: &[u32]) {
-        let params = &self.params;
-        for &(id, bias) in &params.logit_bias {
-            edits.apply(id, |logit| logit + bias);
-        }
-        if params.repetition_penalty != 1.0 {
-            let penalty = params.repetition_penalty;
-            for_each_counted([prompt, generated].concat(), |id, _| {
-                edits.apply(id, |logit| if logit < 0.0 { logit * penalty } else { logit / penalty });
-            });
-        }
-        if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
-            for_each_counted(generated.to_vec(), |id, count| {
-                let penalty = params.presence_penalty + params.frequency_penalty * count as f32;
-                edits.apply(id, |logit| logit - penalty);
-            });
-        }
-        if params.dry_multiplier > 0.0 {
-            let said = [prompt, generated].concat();
-            for_each_continuation(&said, &params.dry_sequence_breakers, |id, len| {
-                if let Some(beyond) = len.checked_sub(params.dry_allowed_length) {
-                    let penalty = params.dry_multiplier * params.dry_base.powf(beyond as f32);
-                    edits.apply(id, |logit| logit - penalty.min(f32::MAX));
-                }
-            });
-        }
-        // What is forced to come may repeat.
-        if params.no_repeat_ngram_size > 0 && edits.possible().nth(1).is_some() {
-            let said = [prompt, generated].concat();
-            for_each_repeat(&said, params.no_repeat_ngram_size, |id| edits.apply(id, |_| f32::NEG_INFINITY));
-        }
+        let logprob = if forced { 0.0 } else { logits[id as usize] - log_sum };
+        Ok(Sampled { id, logprob })
     }
 
     /// Temperature and the three filters: what may be drawn, in ascending order of ids.
@@ -174,36 +149,6 @@ impl Sampler {
 /// An id and its unnormalised probability; the likeliest id has weight 1.
 type Candidate = (u32, f32);
 
-/// A row of logits being changed, with what is needed to change it back.
-struct Edits<'a> {
-    logits: &'a mut [f32],
-    undo: Vec<(u32, f32)>,
-}
-
-impl Edits<'_> {
-    fn apply(&mut self, id: u32, edit: impl FnOnce(f32) -> f32) {
-        if let Some(logit) = self.logits.get_mut(id as usize)
-            && *logit > f32::NEG_INFINITY
-        {
-            self.undo.push((id, *logit));
-            let edited = edit(*logit);
-            // An extreme but valid setting saturates; only a ban removes an id altogether.
-            *logit = if edited == f32::NEG_INFINITY { edited } else { edited.clamp(f32::MIN, f32::MAX) };
-        }
-    }
-
-    /// The logits of ids that may come.
-    fn possible(&self) -> impl Iterator<Item = f32> {
-        self.logits.iter().copied().filter(|&logit| logit > f32::NEG_INFINITY)
-    }
-
-    fn revert(&mut self) {
-        for (id, logit) in self.undo.drain(..).rev() {
-            self.logits[id as usize] = logit;
-        }
-    }
-}
-
 /// The lowest id of those with the largest logit.
 fn argmax(logits: &[f32]) -> Result<u32, SamplingError> {
     let mut best = (0, f32::NEG_INFINITY);
@@ -224,12 +169,6 @@ fn argmax(logits: &[f32]) -> Result<u32, SamplingError> {
         f32::NEG_INFINITY => Err(SamplingError::NoCandidate { vocab_size: logits.len() }),
         _ => Ok(best.0),
     }
-}
-
-/// Calls `visit` with each distinct id and how often it occurs.
-fn for_each_counted(mut ids: Vec<u32>, mut visit: impl FnMut(u32, usize)) {
-    ids.sort_unstable();
-    ids.chunk_by(|a, b| a == b).for_each(|run| visit(run[0], run.len()));
 }
 
 /// The `k`-th largest of `values`; minus infinity if there are not that many. Reads the row once, keeps `2 k` values.

@@ -16,12 +16,14 @@ import classifiers
 import decoders
 import encoders
 import keys
+import generation
 import seq2seq
 import t5
 
 HERE = pathlib.Path(__file__).parent
 MAKERS = (decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
           | keys.MAKERS)
+MAKERS = decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | generation.MAKERS | encoders.MAKERS | seq2seq.MAKERS | t5.MAKERS
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use andiron_models::generate::WhenFull;
+use andiron_models::generate::{SamplingParams, WhenFull};
 use serde_json::{Map, Value};
 
 use super::{Access, Limits};
@@ -14,8 +14,11 @@ pub struct ServedModel {
     pub id: String,
     /// Unix time in seconds at which it was made or loaded.
     pub created: u64,
-    /// Ids that end a generation: the `eos_token_id` of `generation_config.json` or `config.json`.
+    /// Ids that end a generation: the `eos_token_id` of `generation_config.json`, or of `config.json` where there is no such file.
     pub stop_ids: Vec<u32>,
+    /// How ids are chosen for a request that does not say: what `generation_config.json` says, else OpenAI's defaults. Its seed
+    /// is not looked at.
+    pub sampling: SamplingParams,
     /// The object in `tokenizer_config.json`, served at `/tokenizer_info`.
     pub tokenizer_config: Map<String, Value>,
 }
@@ -44,8 +47,13 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// A server for the model `id`, for local use: no key, the default limits, 30 seconds to drain.
     pub fn new(id: impl Into<String>, seed: u64) -> Self {
-        let model =
-            ServedModel { id: id.into(), created: 0, stop_ids: Vec::new(), tokenizer_config: Map::new() };
+        let model = ServedModel {
+            id: id.into(),
+            created: 0,
+            stop_ids: Vec::new(),
+            sampling: SamplingParams::default(),
+            tokenizer_config: Map::new(),
+        };
         Self {
             model,
             access: Access::default(),

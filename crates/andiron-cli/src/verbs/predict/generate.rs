@@ -1,16 +1,16 @@
 //! Task `generate`: continue a prompt.
 
-use andiron_data::tokenizer::{Special, Tokenizer};
+use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{
-    BeamOptions, FinishReason, GenerateOptions, Grammar, SamplingParams, beam_search,
+    Batched, BeamOptions, FinishReason, GenerateOptions, Grammar, Hypothesis, SamplingParams, beam_search,
 };
 use serde_json::{Value, json};
 
 use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
 use crate::grammar::Constraints;
 use crate::model::TextModel;
-use crate::text::{Completion, Request};
-use crate::verbs::generate::finish;
+use crate::text::{Completion, Request, continuation};
+use crate::verbs::generate::{MAX_TOKENS, finish};
 
 /// Continues by drawing.
 pub(super) struct Generate {
@@ -45,7 +45,8 @@ impl Answer for Generate {
 impl Generate {
     fn request(&self, row: &mut Row) -> Result<Request, RowError> {
         let prompt = take_ids(row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
-        let (options, stops) = self.wishes.take(row, self.model.tokenizer.as_ref())?;
+        let by_files = self.model.bundle.generation.max_new(prompt.len());
+        let (options, stops) = self.wishes.take(row, by_files, self.model.tokenizer.as_ref())?;
         ensure_empty(row)?;
         Ok(Request { prompt, options, stops })
     }
@@ -55,6 +56,8 @@ impl Generate {
 pub(super) struct Search {
     pub(super) model: TextModel,
     pub(super) options: BeamOptions,
+    /// Most tokens, if the command line says.
+    pub(super) max_tokens: Option<usize>,
 }
 
 impl Answer for Search {
@@ -62,39 +65,53 @@ impl Answer for Search {
         let ids = take_ids(&mut row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
         let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
         ensure_empty(&row)?;
+        let by_files = || self.model.bundle.generation.max_new(ids.len());
+        let max_tokens = max_tokens.or(self.max_tokens).or_else(by_files);
         let mut options = self.options.clone();
         options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
-        let found = beam_search(&self.model.bundle, &ids, &options).map_err(RowError::failed)?;
-        let Some(found) = found.into_iter().next() else {
-            return Err(RowError::invalid("nothing was found"));
-        };
-        let text = match self.model.tokenizer() {
-            Ok(tokenizer) => tokenizer.decode(&found.ids, Special::Skip).map_err(RowError::failed)?,
-            Err(_) => String::new(),
-        };
-        let stopped = found.ids.last().is_some_and(|id| options.stop_ids.contains(id));
-        let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
-        let length = (found.ids.len() as f64).powf(options.length_penalty.into());
-        let sum_logprob = f64::from(found.score) * length;
-        Ok(self::row(Completion { text, ids: found.ids, finish_reason, sum_logprob }))
+        let found = best(&self.model.bundle, &ids, &options)?;
+        let text = continuation(self.model.tokenizer.as_ref(), &ids, &found.ids)?;
+        Ok(found_row(found, text, &options))
     }
+}
+
+/// The best of what a search finds.
+pub(super) fn best<M: Batched>(
+    model: &M,
+    prompt: &[u32],
+    options: &BeamOptions,
+) -> Result<Hypothesis, RowError> {
+    let found = beam_search(model, prompt, options).map_err(RowError::failed)?;
+    found.into_iter().next().ok_or_else(|| RowError::invalid("nothing was found"))
+}
+
+/// The output row of a search.
+pub(super) fn found_row(found: Hypothesis, text: String, options: &BeamOptions) -> Row {
+    let stopped = found.ids.last().is_some_and(|id| options.stop_ids.contains(id));
+    let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+    let length = (found.ids.len() as f64).powf(options.length_penalty.into());
+    let sum_logprob = f64::from(found.score) * length;
+    row(Completion { text, ids: found.ids, finish_reason, sum_logprob })
 }
 
 /// What is wished for rows that do not say.
 pub(super) struct Wishes {
     pub(super) sampling: SamplingParams,
-    pub(super) max_tokens: usize,
+    /// Most tokens, if the command line says.
+    pub(super) max_tokens: Option<usize>,
     pub(super) constraints: Constraints,
 }
 
 impl Wishes {
-    /// The wishes of a row: options, and strings to stop at.
+    /// The wishes of a row, `by_files` tokens at most if nobody says how many: options, and strings to stop at.
     pub(super) fn take(
         &self,
         row: &mut Row,
+        by_files: Option<usize>,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<(GenerateOptions, Vec<String>), RowError> {
-        let max_new_tokens = take(row, "max_tokens", "a whole number")?.unwrap_or(self.max_tokens);
+        let max_tokens = take(row, "max_tokens", "a whole number")?.or(self.max_tokens);
+        let max_new_tokens = max_tokens.or(by_files).unwrap_or(MAX_TOKENS);
         let seed = take(row, "seed", "a whole number")?.unwrap_or(self.sampling.seed);
         let stops: Vec<String> = match row.shift_remove("stop") {
             None | Some(Value::Null) => Vec::new(),

@@ -21,7 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use andiron_models::encoder::EncoderHead;
-use andiron_models::generate::BeamOptions;
+use andiron_models::generate::{BeamOptions, GenerationConfig};
 use andiron_models::{AnyBundle, AnyConfig, Family};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -35,6 +35,7 @@ use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::model::{AnyModel, EncoderModel, Opened, RunChoice};
 use crate::text::Sampling;
+use crate::verbs::generate::MAX_TOKENS;
 
 /// Longest line of input, in bytes: a row is held in memory.
 const MAX_LINE: u64 = 64 << 20;
@@ -222,7 +223,7 @@ fn answer(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
 
 impl Predict {
     fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
-        let sampling = self.sampling.params()?;
+        self.sampling.check()?;
         let grammar = self.holding.grammar()?;
         let task = self.task.map_or_else(|| self.default_task(), Ok)?;
         let searches = self.searching.num_beams.is_some_and(|n| n > 1);
@@ -231,10 +232,11 @@ impl Predict {
             return Err(Usage(message.to_owned()).into());
         }
         let opened = AnyModel::open_at(&self.model, self.run, common)?;
-        let wishes = generate::Wishes {
-            sampling,
-            max_tokens: self.max_tokens.unwrap_or(256),
-            constraints: Constraints::new(opened.tokenizer.as_ref(), grammar)?,
+        let constraints = Constraints::new(opened.tokenizer.as_ref(), grammar)?;
+        let wishes = |files: &GenerationConfig| generate::Wishes {
+            sampling: self.sampling.params(files),
+            max_tokens: self.max_tokens,
+            constraints,
         };
         Ok(match task {
             Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
@@ -243,28 +245,33 @@ impl Predict {
             Task::Score => Box::new(score::Score { model: opened.decoder()? }),
             Task::Translate | Task::Summarize => {
                 let model = opened.encoder_decoder()?;
-                let mut options = model.bundle.generation.beam_options();
-                if model.bundle.generation.length_limit().is_none() {
-                    options.max_new_tokens = wishes.max_tokens;
-                }
-                self.searching.apply(&mut options, self.max_tokens)?;
-                Box::new(write::Write { model, options, prefix: self.searching.prefix.clone() })
+                let options = self.beam_options(&model.bundle.generation)?;
+                let sampling = write::drawn(&model.bundle.generation, &self.sampling, &options)?;
+                Box::new(write::Write { model, options, sampling, prefix: self.searching.prefix.clone() })
             }
             Task::Generate if opened.bundle.family() == Family::EncoderDecoder => {
-                Box::new(write::Draw { model: opened.encoder_decoder()?, wishes })
+                let model = opened.encoder_decoder()?;
+                match searches {
+                    true => {
+                        let options = self.beam_options(&model.bundle.generation)?;
+                        Box::new(write::Search { model, options })
+                    }
+                    false => {
+                        let wishes = wishes(&model.bundle.generation);
+                        Box::new(write::Draw { model, wishes })
+                    }
+                }
             }
             Task::Generate if searches => {
                 let model = opened.decoder()?;
-                let mut options = BeamOptions {
-                    max_new_tokens: wishes.max_tokens,
-                    repetition_penalty: wishes.sampling.repetition_penalty,
-                    stop_ids: model.bundle.generation.eos_token_id.as_slice().to_vec(),
-                    ..BeamOptions::default()
-                };
-                self.searching.apply(&mut options, self.max_tokens)?;
-                Box::new(generate::Search { model, options })
+                let options = self.beam_options(&model.bundle.generation)?;
+                Box::new(generate::Search { model, options, max_tokens: self.max_tokens })
             }
-            Task::Generate => Box::new(generate::Generate { model: opened.decoder()?, wishes }),
+            Task::Generate => {
+                let model = opened.decoder()?;
+                let wishes = wishes(&model.bundle.generation);
+                Box::new(generate::Generate { model, wishes })
+            }
             Task::FillMask => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
@@ -309,6 +316,18 @@ impl Predict {
                 Box::new(rerank::Rerank { model: Reader::new(model, &self.model) })
             }
         })
+    }
+
+    /// How a model whose files say `files` searches, as far as the command line does not say.
+    fn beam_options(&self, files: &GenerationConfig) -> anyhow::Result<BeamOptions> {
+        let mut options = files.beam_options();
+        if files.length_limit().is_none() {
+            options.max_new_tokens = MAX_TOKENS;
+        }
+        let penalty = self.sampling.given().repetition_penalty;
+        options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
+        self.searching.apply(&mut options, self.max_tokens)?;
+        Ok(options)
     }
 
     /// What the class in `config.json` was made for.

@@ -37,8 +37,8 @@ impl Answer for ScoreTarget {
         let target = take_ids(&mut row, "target", "target_ids", encode_target)?;
         ensure_empty(&row)?;
         let bundle = &self.model.bundle;
-        let Seq2SeqBundle { config, model, generation, .. } = bundle;
-        let start = generation.decoder_start_token_id;
+        let Seq2SeqBundle { config, model, .. } = bundle;
+        let start = bundle.start_id();
         let sizes = [config.vocab_size(), config.max_positions()];
         let score = || score_target(model, [&source, &target], start, sizes, bundle.device());
         let scores = bundle.precision().run(score).map_err(RowError::failed)?;

@@ -2,20 +2,49 @@
 
 use andiron_data::tokenizer::Special;
 use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{BeamOptions, GenerateOptions, SamplingParams, beam_search};
+use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, SamplingParams, beam_search};
 use serde_json::{Value, json};
 
-use super::generate::Wishes;
+use super::generate::{Wishes, best, found_row};
 use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
 use crate::model::Seq2SeqModel;
-use crate::text::complete;
+use crate::text::{Sampling, Text, complete, continuation};
 
-/// Reads, and searches for the likeliest target.
+/// Reads, and searches for the likeliest target, or draws one if the model's files say so.
 pub(super) struct Write {
     pub(super) model: Seq2SeqModel,
     pub(super) options: BeamOptions,
+    /// How ids are chosen without beams.
+    pub(super) sampling: SamplingParams,
     /// Put before each text, as models that do several tasks want it.
     pub(super) prefix: String,
+}
+
+/// How ids are chosen without beams: the likeliest ones, unless the model's files or the command line say otherwise.
+pub(super) fn drawn(
+    files: &GenerationConfig,
+    flags: &Sampling,
+    options: &BeamOptions,
+) -> anyhow::Result<SamplingParams> {
+    let draws = files.do_sample == Some(true) && flags.given().temperature != Some(0.0);
+    anyhow::ensure!(
+        !draws || options.num_beams == 1,
+        "generation_config.json sets do_sample to true with {} beams, which is not supported: give --num-beams 1 to draw, or \
+         --temperature 0 to search",
+        options.num_beams
+    );
+    let params = match draws {
+        true => {
+            let told = SamplingParams::from(flags.given().or(files.sampling()));
+            SamplingParams { seed: flags.params(files).seed, ..told }
+        }
+        false => SamplingParams::greedy(),
+    };
+    Ok(SamplingParams {
+        repetition_penalty: options.repetition_penalty,
+        no_repeat_ngram_size: options.no_repeat_ngram_size,
+        ..params
+    })
 }
 
 impl Answer for Write {
@@ -30,19 +59,15 @@ impl Answer for Write {
             let found = beam_search(&model, &[model.start()], &options).map_err(RowError::failed)?;
             found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
         } else {
-            let sampling = SamplingParams {
-                repetition_penalty: options.repetition_penalty,
-                no_repeat_ngram_size: options.no_repeat_ngram_size,
-                ..SamplingParams::greedy()
-            };
             let length_penalty = options.length_penalty;
             let options = GenerateOptions {
-                sampling,
+                sampling: self.sampling.clone(),
                 max_new_tokens: options.max_new_tokens,
                 stop_ids: options.stop_ids,
                 ..GenerateOptions::default()
             };
-            let done = complete(&model, None, &[model.start()], options, &[], |_| ())?;
+            let text = Text::after(&[], None, Vec::new(), &[])?;
+            let done = complete(&model, &[model.start()], options, text, |_| ())?;
             let score = done.sum_logprob as f32 / (done.ids.len() as f32).powf(length_penalty);
             (done.ids, score)
         };
@@ -58,6 +83,27 @@ impl Answer for Write {
     }
 }
 
+/// Reads, and searches for the likeliest target, as the task `generate` says it.
+pub(super) struct Search {
+    pub(super) model: Seq2SeqModel,
+    pub(super) options: BeamOptions,
+}
+
+impl Answer for Search {
+    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
+        let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
+        let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
+        ensure_empty(&row)?;
+        let mut options = self.options.clone();
+        options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
+        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
+        let found = best(&model, &[model.start()], &options)?;
+        // A target is a text of its own.
+        let text = continuation(self.model.tokenizer.as_ref(), &[], &found.ids)?;
+        Ok(found_row(found, text, &options))
+    }
+}
+
 /// Reads, and draws a target.
 pub(super) struct Draw {
     pub(super) model: Seq2SeqModel,
@@ -67,12 +113,14 @@ pub(super) struct Draw {
 impl Answer for Draw {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
-        let (mut options, stops) = self.wishes.take(&mut row, self.model.tokenizer.as_ref())?;
+        let (files, tokenizer) = (&self.model.bundle.generation, self.model.tokenizer.as_ref());
+        let (mut options, stops) = self.wishes.take(&mut row, files.max_new(1), tokenizer)?;
         ensure_empty(&row)?;
-        options.stop_ids.extend(self.model.bundle.generation.eos_token_id.as_slice());
+        options.stop_ids.extend(files.eos_token_id.as_slice());
         let model = conditioned(&self.model, &source, options.max_new_tokens)?;
-        let done =
-            complete(&model, self.model.tokenizer.as_ref(), &[model.start()], options, &stops, |_| ())?;
+        // A target is a text of its own.
+        let text = Text::after(&[], tokenizer, options.stop_ids.clone(), &stops)?;
+        let done = complete(&model, &[model.start()], options, text, |_| ())?;
         Ok(super::generate::row(done))
     }
 }
@@ -106,6 +154,5 @@ fn take_source(
 
 /// The model that has read `source`, for targets of at most `max_tokens` ids.
 fn conditioned(model: &Seq2SeqModel, source: &[u32], max_tokens: usize) -> Result<Conditioned, RowError> {
-    model.bundle.generation.validate(model.bundle.config.target_vocab_size()).map_err(RowError::failed)?;
     Ok(Conditioned::new(&model.bundle, source).with_length_limit(max_tokens.saturating_add(1)))
 }

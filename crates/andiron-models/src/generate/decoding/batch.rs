@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use super::{Decoding, FinishReason, GenerateError, GenerateOptions, Token, WhenFull};
+use super::{Decoding, FinishReason, GenerateError, GenerateOptions, Ground, Token, WhenFull};
+use crate::generate::GenerationConfig;
 
 /// A model that continues several sequences at once.
 pub trait Batched {
@@ -31,9 +32,15 @@ pub trait Batched {
     /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
     fn extend_batch(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
 
-    /// Gives minus infinity to the scores of ids that must not follow a sequence of `len` ids, prompt included, where
-    /// none may have more than `longest`.
-    fn rule_out(&self, _len: usize, _longest: usize, _scores_v: &mut [f32]) {}
+    /// What the model's files say about generating; their rules, such as `suppress_tokens`, hold in every text.
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        None
+    }
+
+    /// The ids of what the model has read, if that is not the prompt.
+    fn source(&self) -> Option<&[u32]> {
+        None
+    }
 }
 
 /// What a generation gave.
@@ -63,10 +70,9 @@ pub fn generate_batch<M: Batched>(
     mut show: impl FnMut(usize, &Token) -> ControlFlow<()>,
 ) -> Vec<Result<Generated, GenerateError>> {
     let (vocab_size, context) = (model.vocab_size(), model.context_len());
-    let mut rows: Vec<Result<Row, GenerateError>> = requests
-        .into_iter()
-        .map(|(prompt, options)| Row::new(vocab_size, context, &prompt, options))
-        .collect();
+    let ground = Ground { vocab_size, context, files: model.generation_config(), source: model.source() };
+    let mut rows: Vec<Result<Row, GenerateError>> =
+        requests.into_iter().map(|(prompt, options)| Row::new(ground, &prompt, options)).collect();
     // Numbers of the requests whose sequences the model holds.
     let mut running: Vec<usize> = (0..rows.len()).filter(|&number| goes_on(&rows[number])).collect();
     let prompts: Vec<&[u32]> = rows.iter().filter(|row| goes_on(row)).flatten().map(Row::prompt).collect();
@@ -80,7 +86,6 @@ pub fn generate_batch<M: Batched>(
         for (at, logits_v) in logits.chunks_exact_mut(vocab_size).enumerate() {
             let number = running[at];
             let Ok(row) = &mut rows[number] else { continue };
-            model.rule_out(row.decoding.ids.len(), context, logits_v);
             let token = match row.advance(context, logits_v) {
                 Ok(token) => token,
                 Err(error) => {
@@ -116,12 +121,7 @@ fn goes_on(row: &Result<Row, GenerateError>) -> bool {
 }
 
 impl Row {
-    fn new(
-        vocab_size: usize,
-        context: usize,
-        prompt: &[u32],
-        options: GenerateOptions,
-    ) -> Result<Self, GenerateError> {
+    fn new(ground: Ground<'_>, prompt: &[u32], options: GenerateOptions) -> Result<Self, GenerateError> {
         let alone = [
             ("score_prompt", options.score_prompt),
             ("when_full: slide", options.when_full == WhenFull::Slide),
@@ -129,7 +129,7 @@ impl Row {
         if let Some(&(option, _)) = alone.iter().find(|(_, wanted)| *wanted) {
             return Err(GenerateError::NotInBatch { option });
         }
-        let mut decoding = Decoding::with_state((), vocab_size, context, prompt, options)?;
+        let mut decoding = Decoding::with_state((), ground, prompt, options)?;
         if decoding.options.max_new_tokens == 0 {
             decoding.finish(FinishReason::Length);
         } else if decoding.text_is_over() {

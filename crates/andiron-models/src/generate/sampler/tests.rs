@@ -11,6 +11,15 @@ fn sampler(edit: impl FnOnce(&mut SamplingParams)) -> Sampler {
     Sampler::new(params).expect("valid parameters")
 }
 
+/// The logits after all processors.
+fn processed(sampler: &Sampler, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Vec<f32> {
+    let ids = [prompt, generated].concat();
+    let mut row = logits.to_vec();
+    let mut scores = Scores::new(&mut row, &[]);
+    sampler.processors.process(Place { ids: &ids, prompt_len: prompt.len() }, &mut scores);
+    scores.row().to_vec()
+}
+
 /// Ids and normalised probabilities left by the whole chain.
 fn kept(
     edit: impl FnOnce(&mut SamplingParams),
@@ -19,11 +28,9 @@ fn kept(
     generated: &[u32],
 ) -> Vec<(u32, f32)> {
     let sampler = sampler(edit);
-    let mut row = logits.to_vec();
-    let mut edits = Edits { logits: &mut row, undo: Vec::new() };
-    sampler.adjust(&mut edits, prompt, generated);
-    let largest = edits.logits[argmax(edits.logits).expect("finite") as usize];
-    let kept = sampler.keep(edits.logits, largest);
+    let row = processed(&sampler, logits, prompt, generated);
+    let largest = row[argmax(&row).expect("finite") as usize];
+    let kept = sampler.keep(&row, largest);
     let total: f32 = kept.iter().map(|c| c.1).sum();
     kept.into_iter().map(|(id, weight)| (id, weight / total)).collect()
 }
@@ -99,10 +106,7 @@ fn adjusted(
     prompt: &[u32],
     generated: &[u32],
 ) -> Vec<f32> {
-    let mut row = logits.to_vec();
-    let mut edits = Edits { logits: &mut row, undo: Vec::new() };
-    sampler(edit).adjust(&mut edits, prompt, generated);
-    row
+    processed(&sampler(edit), logits, prompt, generated)
 }
 
 #[test]
@@ -151,8 +155,9 @@ fn the_logprob_ignores_bias_and_the_row_is_restored() {
 #[test]
 fn a_ban_holds_even_for_the_likeliest() {
     let greedy = sampler(|p| p.temperature = 0.0);
-    assert_eq!(greedy.sample_without(&[0, 9], &mut HALVES.clone(), &[], &[]).expect("finite").id, 1);
-    let refused = greedy.sample_without(&[0], &mut [1.0], &[], &[]);
+    let at = Place { ids: &[], prompt_len: 0 };
+    assert_eq!(greedy.sample_at(at, &[0, 9], &mut HALVES.clone()).expect("finite").id, 1);
+    let refused = greedy.sample_at(at, &[0], &mut [1.0]);
     assert_eq!(refused, Err(SamplingError::NoCandidate { vocab_size: 1 }));
 }
 

@@ -188,10 +188,12 @@ fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
 }
 
 fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiError> {
-    let default = SamplingParams::default();
+    let default = &app.config.model.sampling;
     // vLLM and llama.cpp write "off" as -1 or 0.
-    let top_k =
-        fields.integer("top_k", -1..=i64::from(i32::MAX))?.and_then(|k| usize::try_from(k).ok()).unwrap_or(0);
+    let top_k = match fields.integer("top_k", -1..=i64::from(i32::MAX))? {
+        Some(k) => usize::try_from(k).unwrap_or(0),
+        None => default.top_k,
+    };
     let repetition_penalty = fields.number("repetition_penalty", 0.01..=100.0)?;
     Ok(SamplingParams {
         logit_bias: parse_logit_bias(fields, app)?,
@@ -204,8 +206,7 @@ fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiE
         top_k,
         top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(default.top_p),
         min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
-        seed: default.seed,
-        ..SamplingParams::default()
+        ..default.clone()
     })
 }
 

@@ -1,0 +1,306 @@
+//! `generation_config.json`: what a model's directory says about generating.
+
+mod keys;
+
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::{BeamOptions, EarlyStopping, SamplingChoice, SamplingParams};
+use crate::bundle::{Ids, read_json};
+use crate::hf_config::ConfigError;
+
+pub(crate) const WHAT: &str = "generation config";
+
+/// What a model's directory says about generating, in the names of `generation_config.json`. What is `None` is not said.
+///
+/// Rules such as `suppress_tokens` hold in every text that the model generates: see [`NextToken`](super::NextToken).
+/// Settings such as `temperature` are suggestions for whoever sets none: see [`sampling`](Self::sampling) and
+/// [`beam_options`](Self::beam_options).
+///
+/// Source: `GenerationConfig` of Hugging Face transformers 5.24.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationConfig {
+    /// Id before the first of an encoder-decoder's target.
+    #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
+    pub decoder_start_token_id: Option<u32>,
+    /// Id that begins a text.
+    #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
+    pub bos_token_id: Option<u32>,
+    /// Ids that end a text.
+    #[serde(skip_serializing_if = "Ids::is_empty")]
+    pub eos_token_id: Ids,
+    /// Id that fills rows up.
+    #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<u32>,
+    /// Greatest length of a text, prompt or start id included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Most ids to generate; goes before `max_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_new_tokens: Option<usize>,
+    /// No end before this length, prompt or start id included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_length: Option<usize>,
+    /// Fewest ids to generate; goes before `min_length`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<usize>,
+    /// Whether ids are drawn; if not, the likeliest is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub do_sample: Option<bool>,
+    /// See [`SamplingParams::temperature`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
+    /// See [`SamplingParams::top_k`]; less than none is all.
+    #[serde(deserialize_with = "count_or_all", skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// See [`SamplingParams::top_p`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f32>,
+    /// See [`SamplingParams::min_p`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f32>,
+    /// See [`SamplingParams::typical_p`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f32>,
+    /// See [`SamplingParams::repetition_penalty`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
+    /// See [`SamplingParams::no_repeat_ngram_size`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Multiplies the positive and divides the negative scores of the ids that were read: of the source, or of a decoder's
+    /// prompt; 1 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_repetition_penalty: Option<f32>,
+    /// No sequence of so many ids comes that was read; 0 is no such rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_no_repeat_ngram_size: Option<usize>,
+    /// Sequences of ids that never come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_words_ids: Option<Vec<Vec<u32>>>,
+    /// Sequences, and what is added to the score of the id that completes each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
+    /// Ids that never come.
+    #[serde(skip_serializing_if = "Ids::is_empty")]
+    pub suppress_tokens: Ids,
+    /// Ids that do not come first.
+    #[serde(skip_serializing_if = "Ids::is_empty")]
+    pub begin_suppress_tokens: Ids,
+    /// The id after the first, whatever the model thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced_bos_token_id: Option<u32>,
+    /// The last id of a text of the greatest length, whatever the model thinks.
+    #[serde(skip_serializing_if = "Ids::is_empty")]
+    pub forced_eos_token_id: Ids,
+    /// From so many generated ids on, the score of an end is multiplied by this factor to the power of the ids beyond.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exponential_decay_length_penalty: Option<(i64, f64)>,
+    /// Whether scores that are no numbers count as 0, instead of being an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove_invalid_values: Option<bool>,
+    /// Sequences that a beam search follows at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_beams: Option<usize>,
+    /// See [`BeamOptions::num_beam_groups`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_beam_groups: Option<usize>,
+    /// See [`BeamOptions::diversity_penalty`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diversity_penalty: Option<f32>,
+    /// Sequences that are returned for each prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_return_sequences: Option<usize>,
+    /// A finished beam's score is divided by its length to this power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_penalty: Option<f32>,
+    /// When a beam search ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// Whether the log-probabilities of a beam search are made to sum to 1 again after ids were ruled out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renormalize_logits: Option<bool>,
+    /// Every other key, kept as it was: those that change no result, and [those that nobody reads](Self::unread).
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// An id, or none if no token can have it, such as the -1 of Llama 1.
+fn possible_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(Ids::deserialize(deserializer)?.as_slice().first().copied())
+}
+
+/// A count; what is below 0, as other programs write it, is 0.
+fn count_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let count = Option::<i64>::deserialize(deserializer)?;
+    Ok(count.map(|count| usize::try_from(count).unwrap_or(0)))
+}
+
+impl GenerationConfig {
+    /// Reads the object in a `generation_config.json`; what is null is not said.
+    ///
+    /// # Errors
+    /// If a value is not of its key's kind, or a key changes results in a way that is not implemented.
+    pub fn from_fields(fields: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+        let mut fields: Map<String, Value> =
+            fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        keys::check(&fields)?;
+        keys::modernize(&mut fields);
+        let json = |source| ConfigError::Json { path: path.to_owned(), what: WHAT, source };
+        serde_json::from_value(Value::Object(fields)).map_err(json)
+    }
+
+    /// Reads a `generation_config.json` for a vocabulary of so many ids.
+    ///
+    /// # Errors
+    /// As [`from_fields`](Self::from_fields) and [`settle`](Self::settle), or if the file cannot be read.
+    pub fn read(path: &Path, vocab_size: usize) -> Result<Self, ConfigError> {
+        let mut config = Self::from_fields(read_json(path, WHAT)?, path)?;
+        config.settle(vocab_size)?;
+        Ok(config)
+    }
+
+    /// Leaves out what ends a text and is no id of the vocabulary, since it never comes, and checks all else.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn settle(&mut self, vocab_size: usize) -> Result<(), ConfigError> {
+        let possible = |id: &u32| (*id as usize) < vocab_size;
+        for ids in [&mut self.eos_token_id, &mut self.suppress_tokens, &mut self.begin_suppress_tokens] {
+            ids.retain(possible);
+        }
+        self.validate(vocab_size)
+    }
+
+    /// Checks that every id exists that may be fed to the model or whose score may be changed, and that numbers are in
+    /// their range.
+    ///
+    /// # Errors
+    /// Names the first key that is wrong.
+    pub fn validate(&self, vocab_size: usize) -> Result<(), ConfigError> {
+        let check = |key: &'static str, ids: &[u32]| match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => Err(ConfigError::TokenId { key, id, vocab_size }),
+            None => Ok(()),
+        };
+        check("decoder_start_token_id", self.decoder_start_token_id.as_slice())?;
+        check("forced_bos_token_id", self.forced_bos_token_id.as_slice())?;
+        check("forced_eos_token_id", self.forced_eos_token_id.as_slice())?;
+        check("eos_token_id", self.eos_token_id.as_slice())?;
+        self.bad_words_ids.iter().flatten().try_for_each(|ids| check("bad_words_ids", ids))?;
+        self.sequence_bias.iter().flatten().try_for_each(|(ids, _)| check("sequence_bias", ids))?;
+        for (key, forced) in [
+            ("forced_bos_token_id", self.forced_bos_token_id.as_slice()),
+            ("forced_eos_token_id", self.forced_eos_token_id.as_slice()),
+        ] {
+            let suppressed = self.suppress_tokens.as_slice();
+            if !forced.is_empty() && forced.iter().all(|id| suppressed.contains(id)) {
+                return Err(ConfigError::Generation {
+                    key,
+                    value: forced.into(),
+                    wanted: "an id that suppress_tokens does not rule out",
+                });
+            }
+        }
+        self.check_numbers()
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: f64, wanted| ConfigError::Generation { key, value: value.into(), wanted };
+        let positive = "a finite number above 0";
+        if let Some(penalty) = self.encoder_repetition_penalty
+            && !(penalty.is_finite() && penalty > 0.0)
+        {
+            return Err(refuse("encoder_repetition_penalty", penalty.into(), positive));
+        }
+        if let Some((_, factor)) = self.exponential_decay_length_penalty
+            && !(factor.is_finite() && factor > 0.0)
+        {
+            return Err(refuse("exponential_decay_length_penalty", factor, positive));
+        }
+        for (_, bias) in self.sequence_bias.iter().flatten() {
+            if bias.is_nan() {
+                return Err(refuse("sequence_bias", (*bias).into(), "a list of pairs: ids and a number"));
+            }
+        }
+        let sampling = SamplingParams::from(self.sampling());
+        let searching = self.beam_options();
+        sampling.validate().and_then(|()| searching.validate()).map_err(ConfigError::GenerationNumber)
+    }
+
+    /// Keys that `transformers` never reads, so that they change no result.
+    pub fn unread(&self) -> impl Iterator<Item = &str> {
+        self.rest.keys().map(String::as_str).filter(|key| !keys::is_known(key))
+    }
+
+    /// The same, for [`UnknownKeys`](crate::UnknownKeys).
+    pub(crate) fn unknown_keys(&self) -> impl Iterator<Item = String> {
+        self.unread().map(|key| format!("{key} (generation_config.json)"))
+    }
+
+    /// How ids are chosen where nobody says otherwise.
+    ///
+    /// As in `transformers`, the likeliest id is taken if `do_sample` is false, or if it is not there but a setting that
+    /// only counts for drawn ids is: the temperature is then 0.
+    pub fn sampling(&self) -> SamplingChoice {
+        let Self { temperature, top_k, top_p, min_p, typical_p, .. } = *self;
+        let says_how = [temperature, top_p, min_p, typical_p].iter().any(Option::is_some) || top_k.is_some();
+        let greedy = match self.do_sample {
+            Some(draws) => !draws,
+            None => says_how,
+        };
+        SamplingChoice {
+            temperature: if greedy { Some(0.0) } else { temperature },
+            top_k,
+            top_p,
+            min_p,
+            typical_p,
+            repetition_penalty: self.repetition_penalty,
+            no_repeat_ngram_size: self.no_repeat_ngram_size,
+        }
+    }
+
+    /// How sequences are searched for; what is not said is [`BeamOptions`]' default, but for one beam. They are at most as
+    /// long as is said here for a prompt of one id.
+    pub fn beam_options(&self) -> BeamOptions {
+        let default = BeamOptions::default();
+        BeamOptions {
+            num_beams: self.num_beams.unwrap_or(1).max(1),
+            num_return_sequences: self.num_return_sequences.unwrap_or(1),
+            max_new_tokens: self.max_new(1).unwrap_or(default.max_new_tokens),
+            stop_ids: self.eos_token_id.as_slice().to_vec(),
+            length_penalty: self.length_penalty.unwrap_or(default.length_penalty),
+            early_stopping: self.early_stopping.unwrap_or(default.early_stopping),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            renormalize: self.renormalize_logits.unwrap_or(default.renormalize),
+            num_beam_groups: self.num_beam_groups.unwrap_or(default.num_beam_groups),
+            diversity_penalty: self.diversity_penalty.unwrap_or(default.diversity_penalty),
+            ..default
+        }
+    }
+
+    /// Most ids to generate after a prompt of `prompt_len`, if that is said and is any.
+    pub fn max_new(&self, prompt_len: usize) -> Option<usize> {
+        let by_length = || self.max_length.map(|limit| limit.saturating_sub(prompt_len));
+        self.max_new_tokens.or_else(by_length).filter(|&most| most > 0)
+    }
+
+    /// Greatest length of a target, the start id included, if it is said.
+    pub fn length_limit(&self) -> Option<usize> {
+        self.max_new_tokens.map(|new| new.saturating_add(1)).or(self.max_length)
+    }
+
+    /// Length before which a text does not end, prompt included; 0 is any.
+    pub(super) fn least_length(&self, prompt_len: usize) -> usize {
+        match self.min_new_tokens {
+            Some(least) => prompt_len.saturating_add(least),
+            None => self.min_length.unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Which keys of `generation_config.json` there are, besides the fields of [`GenerationConfig`](super::GenerationConfig).
+
+use serde_json::{Map, Value, json};
+
+use crate::hf_config::ConfigError;
+
+/// Keys of transformers 5.24 that change no result: what is returned besides the ids, where the cache lies, how fast it is,
+/// guesses that are checked, and where the file comes from.
+const INERT: &[&str] = &[
+    "_commit_hash",
+    "_from_model_config",
+    "assistant_confidence_threshold",
+    "assistant_early_exit",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "cache_config",
+    "compile_config",
+    "continuous_batching_config",
+    "disable_compile",
+    "is_assistant",
+    "low_memory",
+    "max_cache_len",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "output_attentions",
+    "output_hidden_states",
+    "output_logits",
+    "output_scores",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "return_dict_in_generate",
+    "speculation_type",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
+    "use_mtp",
+];
+
+/// An older way to say that the first id is `bos_token_id`.
+const FORCE_BOS: &str = "force_bos_token_to_be_generated";
+
+/// Keys of transformers 5.24 that change results in a way that is not implemented, with what they say to change nothing.
+fn refused() -> [(&'static str, Vec<Value>, &'static str); 13] {
+    [
+        ("cache_implementation", Vec::new(), "a cache that rounds nothing"),
+        ("constraints", vec![json!([])], "none"),
+        ("dola_layers", Vec::new(), "none"),
+        ("epsilon_cutoff", vec![json!(0)], "0"),
+        ("eta_cutoff", vec![json!(0)], "0"),
+        ("force_words_ids", vec![json!([])], "none"),
+        ("guidance_scale", vec![json!(1)], "1"),
+        ("max_time", Vec::new(), "none"),
+        ("penalty_alpha", vec![json!(0)], "0"),
+        ("stop_strings", vec![json!([]), json!("")], "none: stop at texts with --stop or the field stop"),
+        ("token_healing", vec![json!(false)], "false"),
+        ("top_h", Vec::new(), "none"),
+        ("watermarking_config", Vec::new(), "none"),
+    ]
+}
+
+/// Whether a value says what `inert` says; numbers may be written with a decimal point.
+fn is(value: &Value, inert: &Value) -> bool {
+    value == inert || value.as_f64().is_some_and(|value| inert.as_f64() == Some(value))
+}
+
+/// Refuses keys that would change results and are not implemented.
+pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
+    let draws = fields.get("do_sample") == Some(&Value::Bool(true));
+    for (key, inert, wanted) in refused() {
+        let Some(value) = fields.get(key) else { continue };
+        let without_effect = match key {
+            "cache_implementation" => value != "quantized",
+            // Without drawn ids nothing is cut off.
+            "epsilon_cutoff" | "eta_cutoff" | "top_h" => !draws,
+            // With drawn ids it is not looked at, nor with one candidate.
+            "penalty_alpha" => {
+                draws || fields.get("top_k").is_some_and(|k| k.as_u64().is_some_and(|k| k < 2))
+            }
+            _ => false,
+        };
+        if !without_effect && !inert.iter().any(|inert| is(value, inert)) {
+            return Err(ConfigError::Generation { key, value: value.clone(), wanted });
+        }
+    }
+    match fields.get("forced_bos_token_id") {
+        Some(id) if id.as_u64().is_none_or(|id| u32::try_from(id).is_err()) => Err(ConfigError::Generation {
+            key: "forced_bos_token_id",
+            value: id.clone(),
+            wanted: "a token id",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Says in today's keys what older ones say.
+pub(super) fn modernize(fields: &mut Map<String, Value>) {
+    let from_model_config = fields.get("_from_model_config") == Some(&Value::Bool(true));
+    if from_model_config
+        && fields.get(FORCE_BOS) == Some(&Value::Bool(true))
+        && let Some(bos) = fields.get("bos_token_id").cloned()
+    {
+        fields.insert("forced_bos_token_id".to_owned(), bos);
+    }
+}
+
+/// Whether `transformers` knows the key, of those that are no fields of the configuration.
+pub(super) fn is_known(key: &str) -> bool {
+    key == FORCE_BOS || INERT.contains(&key) || refused().iter().any(|(refused, ..)| *refused == key)
+}

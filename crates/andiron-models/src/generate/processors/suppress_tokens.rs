@@ -1,0 +1,45 @@
+//! Ids that never come, or not at first.
+
+use super::{LogitsProcessor, Place, Scores};
+
+/// Rules out some ids.
+///
+/// Source: `SuppressTokensLogitsProcessor` of Hugging Face transformers.
+#[derive(Debug)]
+pub(super) struct SuppressTokens(Vec<u32>);
+
+impl SuppressTokens {
+    pub(super) fn new(ids: &[u32]) -> Option<Self> {
+        (!ids.is_empty()).then(|| Self(ids.to_vec()))
+    }
+}
+
+impl LogitsProcessor for SuppressTokens {
+    fn process(&self, _: Place<'_>, scores: &mut Scores<'_>) {
+        self.0.iter().for_each(|&id| scores.rule_out(id));
+    }
+}
+
+/// Rules out some ids where the generated text begins.
+///
+/// Source: `SuppressTokensAtBeginLogitsProcessor` of Hugging Face transformers.
+#[derive(Debug)]
+pub(super) struct SuppressTokensAtBegin {
+    ids: Vec<u32>,
+    /// Length of the text, prompt included, at which they must not come.
+    begin: usize,
+}
+
+impl SuppressTokensAtBegin {
+    pub(super) fn new(ids: &[u32], begin: usize) -> Option<Self> {
+        (!ids.is_empty()).then(|| Self { ids: ids.to_vec(), begin })
+    }
+}
+
+impl LogitsProcessor for SuppressTokensAtBegin {
+    fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
+        if at.ids.len() == self.begin {
+            self.ids.iter().for_each(|&id| scores.rule_out(id));
+        }
+    }
+}

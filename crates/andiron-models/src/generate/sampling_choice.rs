@@ -1,0 +1,66 @@
+//! Settings of sampling, each of which may be left to somebody else.
+
+use super::SamplingParams;
+
+/// Some settings of sampling; what is `None` is not said. See [`SamplingParams`] for their meaning.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SamplingChoice {
+    /// Temperature; 0 takes the likeliest id.
+    pub temperature: Option<f32>,
+    /// Among how many of the likeliest ids.
+    pub top_k: Option<usize>,
+    /// Among the likeliest ids of this mass.
+    pub top_p: Option<f32>,
+    /// Among the ids at least this share as likely as the likeliest.
+    pub min_p: Option<f32>,
+    /// Among the ids of usual surprise with this mass.
+    pub typical_p: Option<f32>,
+    /// Penalty for ids that occurred.
+    pub repetition_penalty: Option<f32>,
+    /// No sequence of so many ids comes twice.
+    pub no_repeat_ngram_size: Option<usize>,
+}
+
+impl SamplingChoice {
+    /// What llama.cpp draws with if nobody says otherwise: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05.
+    pub const LLAMA_CPP: Self = Self {
+        temperature: Some(0.8),
+        top_k: Some(40),
+        top_p: Some(0.95),
+        min_p: Some(0.05),
+        typical_p: None,
+        repetition_penalty: None,
+        no_repeat_ngram_size: None,
+    };
+
+    /// The same, and what `other` says of what is not said here.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            temperature: self.temperature.or(other.temperature),
+            top_k: self.top_k.or(other.top_k),
+            top_p: self.top_p.or(other.top_p),
+            min_p: self.min_p.or(other.min_p),
+            typical_p: self.typical_p.or(other.typical_p),
+            repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.or(other.no_repeat_ngram_size),
+        }
+    }
+}
+
+impl From<SamplingChoice> for SamplingParams {
+    /// What is not said is [`SamplingParams`]' default: the model's own distribution.
+    fn from(choice: SamplingChoice) -> Self {
+        let default = Self::default();
+        Self {
+            temperature: choice.temperature.unwrap_or(default.temperature),
+            top_k: choice.top_k.unwrap_or(default.top_k),
+            top_p: choice.top_p.unwrap_or(default.top_p),
+            min_p: choice.min_p.unwrap_or(default.min_p),
+            typical_p: choice.typical_p.unwrap_or(default.typical_p),
+            repetition_penalty: choice.repetition_penalty.unwrap_or(default.repetition_penalty),
+            no_repeat_ngram_size: choice.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
+            ..default
+        }
+    }
+}
