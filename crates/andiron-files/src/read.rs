@@ -115,6 +115,11 @@ pub fn list(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// A text without the byte order mark that some editors put in front of UTF-8.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

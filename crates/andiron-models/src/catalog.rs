@@ -289,7 +289,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Value, ConfigError> {
     let text =
         andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
-    serde_json::from_slice(&text).map_err(json)
+    serde_json::from_slice(andiron_files::without_mark(&text)).map_err(json)
 }
 
 /// Reads the object in a `config.json` as one of the architectures that `from_fields` knows.

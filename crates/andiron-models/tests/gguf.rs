@@ -434,3 +434,71 @@ fn word_pieces_are_spelt_as_in_a_vocabulary() {
     let config = tokenizer_config_json(&file).unwrap();
     assert_eq!((&config["mask_token"], &config["unk_token"]), (&json!("[MASK]"), &json!("[UNK]")));
 }
+
+/// A file that holds a byte-level vocabulary (the 256 bytes, `hi` and a token that begins texts) and no weights.
+fn vocabulary(pre: Option<&str>, add_bos: Option<bool>) -> GgufFile {
+    // GPT-2's spelling of bytes: printable ones as they are, the others from U+0100 on.
+    let printable = |b: &u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let mut next = 0x100u32..;
+    let mut tokens: Vec<String> = (0..=255u8)
+        .map(|b| if printable(&b) { char::from(b) } else { char::from_u32(next.next().unwrap()).unwrap() })
+        .map(String::from)
+        .collect();
+    tokens.extend(["hi", "<s>"].map(str::to_owned));
+    let mut bytes = Bytes::new(0, 5 + u64::from(pre.is_some()) + u64::from(add_bos.is_some()));
+    bytes.string("tokenizer.ggml.model").u32(8).string("gpt2");
+    bytes.string("tokenizer.ggml.bos_token_id").u32(4).u32(257);
+    bytes.string("tokenizer.ggml.merges").u32(9).u32(8).u64(1).string("h i");
+    bytes.string("tokenizer.ggml.tokens").u32(9).u32(8).u64(258);
+    tokens.iter().for_each(|token| drop(bytes.string(token)));
+    bytes.string("tokenizer.ggml.token_type").u32(9).u32(5).u64(258);
+    (0..258).for_each(|id| drop(bytes.u32(if id == 257 { 3 } else { 1 })));
+    if let Some(pre) = pre {
+        bytes.string("tokenizer.ggml.pre").u32(8).string(pre);
+    }
+    if let Some(add) = add_bos {
+        bytes.string("tokenizer.ggml.add_bos_token").u32(7).0.push(add.into());
+    }
+    open(&bytes.0).unwrap()
+}
+
+#[test]
+fn a_text_begins_as_llama_cpp_has_it_for_the_pre_tokenizer() {
+    let begins = |pre, add| {
+        let text = tokenizer_json(&vocabulary(pre, add)).unwrap()["post_processor"].to_string();
+        text.contains("<s>")
+    };
+    for pre in ["llama-bpe", "llama3", "llama-v3", "falcon3", "lfm2", "pixtral"] {
+        assert!(begins(Some(pre), None), "{pre}");
+        assert!(!begins(Some(pre), Some(false)), "{pre}");
+    }
+    for pre in
+        [None, Some("default"), Some("gpt-2"), Some("qwen2"), Some("deepseek-r1-qwen"), Some("smaug-bpe")]
+    {
+        assert!(!begins(pre, None), "{pre:?}");
+        assert!(begins(pre, Some(true)), "{pre:?}");
+    }
+}
+
+#[test]
+fn a_pre_tokenizer_goes_by_every_name_that_llama_cpp_knows() {
+    let of = |pre| tokenizer_json(&vocabulary(Some(pre), None)).unwrap();
+    let same = [
+        ("llama-bpe", ["llama3", "llama-v3", "falcon-h1", "midm-2.0"]),
+        ("qwen2", ["deepseek-r1-qwen", "megrez", "kormo", "hunyuan"]),
+        ("gpt-2", ["phi-2", "exaone4", "olmo", "mpt"]),
+        ("smollm", ["starcoder", "command-r", "refact", "codeshell"]),
+        ("smaug-bpe", ["dbrx", "glm4", "chatglm-bpe", "smaug-bpe"]),
+    ];
+    for (name, others) in same {
+        others.iter().for_each(|&other| assert_eq!(of(other), of(name), "{other}"));
+    }
+    assert_eq!(of("llama-bpe")["pre_tokenizer"], of("smaug-bpe")["pre_tokenizer"]);
+    assert_eq!(
+        [of("llama-bpe"), of("smaug-bpe")].map(|json| json["model"]["ignore_merges"] == true),
+        [true, false]
+    );
+    assert_eq!(of("default"), tokenizer_json(&vocabulary(None, None)).unwrap());
+    let error = tokenizer_json(&vocabulary(Some("no-such"), None)).unwrap_err().to_string();
+    assert!(error.contains("no-such is none of default, gpt-2"), "{error}");
+}

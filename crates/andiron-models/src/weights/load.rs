@@ -75,7 +75,7 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     }
     let text = andiron_files::read(&index_path)
         .map_err(|source| FileError::Read { path: index_path.clone(), source })?;
-    let index: Index = serde_json::from_slice(&text)
+    let index: Index = serde_json::from_slice(andiron_files::without_mark(&text))
         .map_err(|source| FileError::Header { path: index_path.clone(), source })?;
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     let open = |name: &&String| {

@@ -32,6 +32,8 @@ impl TrainConfig {
     /// # Errors
     /// As for [`load`](Self::load), reading apart.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
+        // Some editors put a byte order mark in front.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let toml =
             |source| ConfigError::Toml { origin: "the configuration".to_owned(), source: Box::new(source) };
         let mut config: Self = if overrides.is_empty() {
@@ -110,6 +112,8 @@ mod tests {
     fn what_is_written_reads_back_the_same() {
         let config = with(&["model.resid_pdrop=0.1", "optimizer.lr=3e-2", "data.valid=v"]).unwrap();
         assert_eq!(TrainConfig::parse(&config.to_toml(), &[]).unwrap(), config);
+        let marked = format!("\u{feff}{}", config.to_toml());
+        assert_eq!(TrainConfig::parse(&marked, &[]).unwrap(), config);
     }
 
     #[test]

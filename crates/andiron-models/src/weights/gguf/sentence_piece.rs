@@ -10,14 +10,12 @@ use serde_json::{Map, Value as Json, json};
 
 use super::file::{GgufError, GgufFile};
 use super::tokenizer::{
-    ADD_BOS, BOS, CONTROL, NORMAL, TOKENS, Tokens, UNKNOWN, USER_DEFINED, added_token, begin_and_end,
-    malformed,
+    ADD_BOS, ADD_EOS, BOS, CONTROL, EOS, NORMAL, TOKENS, Tokens, UNKNOWN, USER_DEFINED, added_token,
+    begin_and_end, malformed,
 };
 use super::value::Value;
 
 const SCORES: &str = "tokenizer.ggml.scores";
-const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
-const EOS: &str = "tokenizer.ggml.eos_token_id";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const SPACE: &str = "▁";
 

@@ -17,14 +17,16 @@ pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 pub(super) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 pub(super) const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+pub(super) const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 pub(super) const BOS: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub(super) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Roles in `tokenizer_config.json`, and where the ids of their tokens stand.
 const ROLES: [(&str, &str); 5] = [
     ("bos_token", BOS),
-    ("eos_token", "tokenizer.ggml.eos_token_id"),
+    ("eos_token", EOS),
     ("unk_token", UNKNOWN),
     ("pad_token", "tokenizer.ggml.padding_token_id"),
     ("mask_token", "tokenizer.ggml.mask_token_id"),
@@ -39,6 +41,13 @@ pub(super) const CONTROL: i64 = 3;
 pub(super) const USER_DEFINED: i64 = 4;
 pub(super) const UNUSED: i64 = 5;
 
+/// How llama.cpp takes the texts of files apart that name no pre-tokenizer: one after the other.
+const DEFAULT_PATTERNS: [&str; 4] = [
+    r"[\p{P}$+<=>^~|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"\p{N}+",
+    r"[0-9][0-9][0-9]",
+];
 /// How Llama 3 takes a text apart.
 pub(super) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// How Qwen 2 does: like Llama 3, but each digit alone.
@@ -82,7 +91,8 @@ pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufE
 ///
 /// # Errors
 /// If the file has none, its parts contradict each other, or it is neither word pieces (`bert`) nor SentencePiece's BPE
-/// (`llama`) nor byte-level BPE (`gpt2`) with a pre-tokenizer that is known: `gpt-2` (also `default`), `smollm`, `llama-bpe` or `qwen2`.
+/// (`llama`) nor byte-level BPE (`gpt2`) with a pre-tokenizer that is known: `default` (also if the key is missing), `gpt-2`,
+/// `smollm`, `llama-bpe`, `smaug-bpe`, `qwen2`, or another name that llama.cpp has for one of these.
 pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
     let tokens = Tokens::of(file)?;
     match file.wanted(MODEL, "a string", Value::as_str)? {
@@ -117,10 +127,10 @@ impl<'a> Tokens<'a> {
 }
 
 fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
-    let pre = file.optional(PRE, "a string", Value::as_str)?.unwrap_or("default");
+    let pre = file.optional(PRE, "a string", Value::as_str)?.unwrap_or(DEFAULT_PRE);
     let Some(splitting) = Splitting::of(pre) else {
-        let known = Splitting::KNOWN.map(|(name, _)| name).join(", ");
-        return Err(not_supported(file, PRE, &format!("{pre} is none of {known}")));
+        let known: Vec<&str> = Splitting::KNOWN.iter().map(|&(name, _)| name).collect();
+        return Err(not_supported(file, PRE, &format!("{pre} is none of {}", known.join(", "))));
     };
     let mut vocab = Map::new();
     let mut added = Vec::new();
@@ -141,7 +151,7 @@ fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
         "added_tokens": added,
         "normalizer": splitting.normalizer(),
         "pre_tokenizer": splitting.pre_tokenizer(),
-        "post_processor": post_processor(file, tokens)?,
+        "post_processor": post_processor(file, tokens, splitting)?,
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
         "model": {
             "type": "BPE",
@@ -198,13 +208,19 @@ fn merges(file: &GgufFile, vocab: &Map<String, Json>) -> Result<Vec<Json>, GgufE
     Ok(pairs)
 }
 
-/// Puts the token that begins a text in front, if the file asks for it.
-fn post_processor(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
+/// Puts tokens around a text: those that the file asks for; where it does not say whether a text begins with one, it does
+/// with Llama 3's splitting only, as in llama.cpp.
+fn post_processor(file: &GgufFile, tokens: &Tokens<'_>, splitting: Splitting) -> Result<Json, GgufError> {
     let bytes = json!({
         "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true,
     });
-    let begins = file.optional(ADD_BOS, "true or false", Value::as_bool)? == Some(true);
-    Ok(match begin_and_end(file, tokens, begins.then_some(BOS), None)? {
+    let flag = |key: &'static str| file.optional(key, "true or false", Value::as_bool);
+    let begins = match flag(ADD_BOS)? {
+        Some(said) => said,
+        None => splitting == Splitting::Llama3 && file.metadata(BOS).is_some(),
+    };
+    let ends = flag(ADD_EOS)? == Some(true);
+    Ok(match begin_and_end(file, tokens, begins.then_some(BOS), ends.then_some(EOS))? {
         Json::Null => bytes,
         template => json!({ "type": "Sequence", "processors": [bytes, template] }),
     })
@@ -245,23 +261,68 @@ pub(super) fn begin_and_end(
     }))
 }
 
+/// The pre-tokenizer of a file that names none.
+const DEFAULT_PRE: &str = "default";
+
 /// How a text is taken apart before merging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Splitting {
+    Default,
     Gpt2,
     SmolLm,
     Llama3,
+    /// The same, but words that are tokens are merged like others, and nothing is put in front by default.
+    Smaug,
     Qwen2,
 }
 
 impl Splitting {
-    /// Names in GGUF; the first of each is the one to write.
-    pub(super) const KNOWN: [(&'static str, Self); 5] = [
+    /// Names in GGUF, as llama.cpp knows them; the first of each is the one to write.
+    pub(super) const KNOWN: &'static [(&'static str, Self)] = &[
+        (DEFAULT_PRE, Self::Default),
         ("gpt-2", Self::Gpt2),
-        ("default", Self::Gpt2),
+        ("phi-2", Self::Gpt2),
+        ("exaone4", Self::Gpt2),
+        ("gigachat", Self::Gpt2),
+        ("a.x-4.0", Self::Gpt2),
+        ("mellum", Self::Gpt2),
+        ("modern-bert", Self::Gpt2),
+        ("jina-es", Self::Gpt2),
+        ("jina-de", Self::Gpt2),
+        ("jina-v2-es", Self::Gpt2),
+        ("jina-v2-de", Self::Gpt2),
+        ("mpt", Self::Gpt2),
+        ("olmo", Self::Gpt2),
+        ("jais", Self::Gpt2),
+        ("trillion", Self::Gpt2),
+        ("granite-docling", Self::Gpt2),
         ("smollm", Self::SmolLm),
+        ("starcoder", Self::SmolLm),
+        ("refact", Self::SmolLm),
+        ("command-r", Self::SmolLm),
+        ("codeshell", Self::SmolLm),
+        ("exaone", Self::SmolLm),
+        ("minerva-7b", Self::SmolLm),
         ("llama-bpe", Self::Llama3),
+        ("llama3", Self::Llama3),
+        ("llama-v3", Self::Llama3),
+        ("falcon3", Self::Llama3),
+        ("falcon-h1", Self::Llama3),
+        ("pixtral", Self::Llama3),
+        ("midm-2.0", Self::Llama3),
+        ("lfm2", Self::Llama3),
+        ("jina-v5-nano", Self::Llama3),
+        ("smaug-bpe", Self::Smaug),
+        ("dbrx", Self::Smaug),
+        ("glm4", Self::Smaug),
+        ("chatglm-bpe", Self::Smaug),
         ("qwen2", Self::Qwen2),
+        ("deepseek-r1-qwen", Self::Qwen2),
+        ("kormo", Self::Qwen2),
+        ("f2llmv2", Self::Qwen2),
+        ("megrez", Self::Qwen2),
+        ("stablelm2", Self::Qwen2),
+        ("hunyuan", Self::Qwen2),
     ];
 
     fn of(pre: &str) -> Option<Self> {
@@ -278,20 +339,24 @@ impl Splitting {
                 "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex,
             })
         };
-        let split = |pattern: &str| {
-            let split = json!({
-                "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
-            });
-            json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] })
+        let split = |patterns: &[&str]| {
+            let split = |pattern: &&str| {
+                json!({
+                    "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+                })
+            };
+            let steps: Vec<Json> = patterns.iter().map(split).chain([bytes(false)]).collect();
+            json!({ "type": "Sequence", "pretokenizers": steps })
         };
         match self {
+            Self::Default => split(&DEFAULT_PATTERNS),
             Self::Gpt2 => bytes(true),
             Self::SmolLm => {
                 let digits = json!({ "type": "Digits", "individual_digits": true });
                 json!({ "type": "Sequence", "pretokenizers": [digits, bytes(true)] })
             }
-            Self::Llama3 => split(LLAMA3_PATTERN),
-            Self::Qwen2 => split(QWEN2_PATTERN),
+            Self::Llama3 | Self::Smaug => split(&[LLAMA3_PATTERN]),
+            Self::Qwen2 => split(&[QWEN2_PATTERN]),
         }
     }
 }
