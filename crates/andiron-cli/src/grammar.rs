@@ -49,6 +49,7 @@ fn read_schema(given: &str) -> anyhow::Result<Value> {
         }
         None => given,
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(text).map_err(|error| Usage(format!("--json-schema is not JSON: {error}")).into())
 }
 

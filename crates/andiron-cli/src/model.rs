@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use andiron_data::tokenizer::Tokenizer;
+use andiron_data::tokenizer::{ControlTokens, Tokenizer};
 use andiron_models::weights::gguf::{self, GgufFile};
 use andiron_models::{
     AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle, UnknownKeys,
@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use clap::Args;
 
 use crate::flags::Common;
+use crate::lines::note;
 use crate::memory::{self, Choice};
 
 /// How exact a model is run.
@@ -39,6 +40,21 @@ impl RunChoice {
             self.precision
         );
         Ok(self.precision)
+    }
+}
+
+/// How the control tokens in a raw prompt are read.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct PromptChoice {
+    /// Read control tokens in the text, such as <|im_start|>, as ordinary text; without this they are the control tokens
+    /// that they spell, as in transformers, vLLM and llama.cpp
+    #[arg(long)]
+    no_parse_special: bool,
+}
+
+impl PromptChoice {
+    fn control_tokens(self) -> ControlTokens {
+        if self.no_parse_special { ControlTokens::AsText } else { ControlTokens::Parsed }
     }
 }
 
@@ -142,6 +158,13 @@ impl TextModel {
 }
 
 impl<B> Opened<B> {
+    /// The same, reading control tokens in prompts as asked for.
+    pub fn reading(mut self, choice: PromptChoice) -> Self {
+        let read = |tokenizer: Tokenizer| tokenizer.with_control_tokens(choice.control_tokens());
+        self.tokenizer = self.tokenizer.map(read);
+        self
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -196,13 +219,24 @@ fn open_tokenizer(path: &Path, vocab_size: usize) -> anyhow::Result<Option<Token
         let json = gguf::tokenizer_json(&file).with_context(said)?.to_string();
         Tokenizer::from_contents(json.as_bytes(), gguf::tokenizer_config_json(&file)?).with_context(said)?
     } else {
+        let found = Tokenizer::unread_files(path);
+        if !found.is_empty() {
+            note!(
+                "warning: {} has no tokenizer.json, and {} cannot be read in its place: texts need one",
+                path.display(),
+                found.join(", ")
+            );
+        }
         return Ok(None);
     };
-    anyhow::ensure!(
-        tokenizer.vocab_size() <= vocab_size,
-        "the tokenizer in {} has {} ids but the model only {vocab_size}: they do not belong together",
-        path.display(),
-        tokenizer.vocab_size(),
-    );
-    Ok(Some(tokenizer))
+    let unread = tokenizer.unread_settings();
+    if !unread.is_empty() {
+        note!(
+            "warning: nothing reads {} in the tokenizer_config.json in {}",
+            unread.join(", "),
+            path.display()
+        );
+    }
+    // It may have more ids than the model: only a text that gives one of them is an error.
+    Ok(Some(tokenizer.for_model(vocab_size)))
 }

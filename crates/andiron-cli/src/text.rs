@@ -41,7 +41,7 @@ impl TextModel {
     /// The ids of a prompt, with what the tokenizer puts in front of every text, as Llama's does; an empty one becomes
     /// the id that begins or ends a text, if the model has such an id.
     pub fn encode_prompt(&self, text: &str) -> anyhow::Result<Vec<u32>> {
-        let ids = self.tokenizer()?.encode_framed(text)?;
+        let ids = self.tokenizer()?.encode_prompt(text)?;
         if !ids.is_empty() {
             return Ok(ids);
         }

@@ -304,6 +304,8 @@ async fn models_tokenize_and_tokenizer_info_answer() {
     assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &json!("model_not_found")));
     let tokens = post(at.address, "/tokenize", r#"{"prompt":"abé","add_special_tokens":false}"#).await.json();
     assert_eq!((&tokens["tokens"], &tokens["count"]), (&json!([1, 2, 27]), &json!(3)));
+    let tokens = post(at.address, "/tokenize", r#"{"prompt":"ab<|end|>"}"#).await.json();
+    assert_eq!((tokens["count"].as_u64(), tokens["tokens"][0].as_u64()), (Some(3), Some(1)));
     let info = get(at.address, "/tokenizer_info").await.json();
     assert_eq!(info["eos_token"], "<|end|>");
     for key in ["bos_token", "pad_token", "chat_template"] {

@@ -123,6 +123,7 @@ fn bad_fields() -> Vec<(String, &'static str)> {
         with("logit_bias", "{\"99999999999\":1}"),
         with("logit_bias", &bias(1025).to_string()),
         with("add_special_tokens", "1"),
+        with("parse_special", "1"),
         with("suffix", "\"tail\""),
         with("messages", "[]"),
         with("max_completion_tokens", "5"),
@@ -444,6 +445,7 @@ async fn tokenize_names_bad_fields() {
         (r#"{"prompt":["a"]}"#, "prompt"),
         (r#"{"prompt":"A"}"#, "prompt"),
         (r#"{"prompt":"a","add_special_tokens":1}"#, "add_special_tokens"),
+        (r#"{"prompt":"a<|end|>","parse_special":false}"#, "prompt"),
         (r#"{"messages":[]}"#, "messages"),
     ] {
         let reply = post(at.address, "/tokenize", body).await;

@@ -12,7 +12,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::lines::out;
-use crate::model::{RunChoice, TextModel};
+use crate::model::{PromptChoice, RunChoice, TextModel};
 use crate::text::Sampling;
 
 /// Tokens generated at most if nobody says how many.
@@ -44,6 +44,8 @@ pub struct Generate {
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]
+    prompts: PromptChoice,
+    #[command(flatten)]
     run: RunChoice,
     #[command(flatten)]
     sampling: Sampling,
@@ -56,7 +58,7 @@ impl Generate {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.sampling.check()?;
         let grammar = self.holding.grammar()?;
-        let model = TextModel::open_at(&self.model, self.run, common)?;
+        let model = TextModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
         let mut prompt = self.prompt;
         if prompt == "-" {
             prompt.clear();

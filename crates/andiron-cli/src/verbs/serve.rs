@@ -121,7 +121,8 @@ impl Serve {
 
 fn read_keys(path: &Path) -> anyhow::Result<Vec<ApiKey>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let keys: Vec<ApiKey> = text.lines().map(str::trim).filter_map(ApiKey::new).collect();
+    let keys: Vec<ApiKey> =
+        text.trim_start_matches('\u{feff}').lines().map(str::trim).filter_map(ApiKey::new).collect();
     if keys.is_empty() {
         return Err(Usage(format!("{} holds no API key: write one on each line", path.display())).into());
     }

@@ -51,6 +51,35 @@ fn a_score_has_a_logarithm_for_each_token_but_the_first() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_first_row() {
+    let place = Place::with_model();
+    let ran = place.run_with_input(SCORE, "\u{feff}{\"text\":\"Ham\"}\n{\"text\":\"Ham\"}\n");
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+    let found = rows(&ran.out);
+    assert_eq!((found.len(), &found[0]), (2, &found[1]));
+}
+
+#[test]
+fn a_tokenizer_may_have_a_token_that_the_model_has_not() {
+    let place = Place::with_model();
+    let mut tokenizer: Value = serde_json::from_slice(&place.read("run/model/tokenizer.json")).unwrap();
+    let own = tokenizer["model"]["vocab"].as_object().unwrap().values().cloned();
+    let added = tokenizer["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].clone());
+    let id = own.chain(added).filter_map(|id| id.as_u64()).max().unwrap() + 1;
+    let image = json!({ "id": id, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
+                        "normalized": false, "special": true });
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(image);
+    place.write("run/model/tokenizer.json", tokenizer.to_string());
+    let input = "{\"prompt\":\"Ham\"}\n{\"prompt\":\"Ham<image>\"}\n{\"prompt\":\"Ham\"}\n";
+    let ran = place.run_with_input(GENERATE, input);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let found = rows(&ran.out);
+    assert_eq!(found[0]["text"], found[2]["text"]);
+    let message = found[1]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("the text has the token \"<image>\""), "{message}");
+}
+
+#[test]
 fn a_generation_has_text_ids_reason_and_sum() {
     let place = Place::with_model();
     let all = answers(

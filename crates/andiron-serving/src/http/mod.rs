@@ -34,7 +34,7 @@ pub use routes::{Endpoint, endpoints};
 pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};
 
-use text::TextSide;
+use text::{Reading, TextSide};
 
 use crate::engine::EngineHandle;
 
@@ -131,11 +131,11 @@ impl App {
     }
 
     /// Token ids of `text`, computed on a thread where it may take its time.
-    async fn encode(self: &Arc<Self>, text: String, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
+    async fn encode(self: &Arc<Self>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
         // The semaphore is never closed.
         let _turn = self.tokenizing.acquire().await;
         let app = Arc::clone(self);
-        let encoded = tokio::task::spawn_blocking(move || app.text.encode(&text, add_special_tokens)).await;
+        let encoded = tokio::task::spawn_blocking(move || app.text.encode(&text, how)).await;
         encoded.unwrap_or_else(|_| Err(ApiError::internal("the tokenizer failed on this request")))
     }
 }

@@ -2,13 +2,31 @@
 
 use std::sync::OnceLock;
 
-use andiron_data::tokenizer::{Special, StreamDecoder, Tokenizer, TokenizerError};
+use andiron_data::tokenizer::{ControlTokens, Special, StreamDecoder, Tokenizer, TokenizerError};
 use andiron_models::generate::{Constraint, Grammar, Vocabulary};
 
 use super::ApiError;
+use super::fields::Fields;
 
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
+
+/// How the text of a prompt becomes ids.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Reading {
+    /// Whether what the tokenizer's post-processor adds is added.
+    pub(crate) add_special_tokens: bool,
+    /// Whether control tokens in the text are control tokens.
+    pub(crate) parse_special: bool,
+}
+
+impl Reading {
+    /// The fields `add_special_tokens` and `parse_special`, both true by default.
+    pub(crate) fn parse(fields: &Fields<'_>) -> Result<Self, ApiError> {
+        let flag = |name| fields.optional(name, "true or false").map(|said| said.unwrap_or(true));
+        Ok(Self { add_special_tokens: flag("add_special_tokens")?, parse_special: flag("parse_special")? })
+    }
+}
 
 /// The tokenizer, or the lack of one.
 #[derive(Clone, Debug)]
@@ -28,17 +46,17 @@ impl TextSide {
     }
 
     /// The ids of a prompt.
-    pub(super) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
+    pub(super) fn encode(&self, text: &str, how: Reading) -> Result<Vec<u32>, ApiError> {
         let tokenizer = self.tokenizer.as_ref().ok_or_else(|| ApiError::no_tokenizer("prompt"))?;
-        let ids = match add_special_tokens {
-            true => tokenizer.encode_framed(text),
-            false => tokenizer.encode(text),
+        let control = if how.parse_special { ControlTokens::Parsed } else { ControlTokens::AsText };
+        let tokenizer = tokenizer.clone().with_control_tokens(control);
+        let ids = match how.add_special_tokens {
+            true => tokenizer.encode_prompt(text),
+            false => tokenizer.encode_bare_prompt(text),
         };
-        ids.map_err(|error| match error {
-            TokenizerError::UnknownCharacter { .. } | TokenizerError::ControlToken { .. } => {
-                ApiError::invalid("prompt", error)
-            }
-            _ => failed(error),
+        ids.map_err(|error| match error.is_about_text() {
+            true => ApiError::invalid("prompt", error),
+            false => failed(error),
         })
     }
 

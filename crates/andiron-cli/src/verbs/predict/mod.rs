@@ -33,12 +33,15 @@ use serde_json::{Map, Value, json};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
-use crate::model::{AnyModel, EncoderModel, Opened, RunChoice};
+use crate::model::{AnyModel, EncoderModel, Opened, PromptChoice, RunChoice};
 use crate::text::Sampling;
 use crate::verbs::generate::MAX_TOKENS;
 
 /// Longest line of input, in bytes: a row is held in memory.
 const MAX_LINE: u64 = 64 << 20;
+
+/// What some editors put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Answer rows of a JSONL file
 ///
@@ -65,6 +68,8 @@ pub struct Predict {
     /// generate: continue so many rows together, which takes little longer than one
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     batch_size: NonZeroUsize,
+    #[command(flatten)]
+    prompts: PromptChoice,
     #[command(flatten)]
     run: RunChoice,
     #[command(flatten)]
@@ -155,6 +160,9 @@ impl Predict {
             line.clear();
             let name = || format!("cannot read {}", self.input.display());
             let len = (&mut *reader).take(MAX_LINE + 1).read_until(b'\n', &mut line).with_context(name)?;
+            if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
             let too_long = len as u64 > MAX_LINE;
             if too_long && line.last() != Some(&b'\n') {
                 reader.skip_until(b'\n').with_context(name)?;
@@ -231,7 +239,7 @@ impl Predict {
             let message = "a choice, regex or JSON schema needs the task generate without beams";
             return Err(Usage(message.to_owned()).into());
         }
-        let opened = AnyModel::open_at(&self.model, self.run, common)?;
+        let opened = AnyModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
         let constraints = Constraints::new(opened.tokenizer.as_ref(), grammar)?;
         let wishes = |files: &GenerationConfig| generate::Wishes {
             sampling: self.sampling.params(files),

@@ -28,10 +28,10 @@ impl ScoreTarget {
 
 impl Answer for ScoreTarget {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let encode = |text: &str| Ok(self.model.tokenizer()?.encode_framed(text)?);
+        let encode = |text: &str| Ok(self.model.tokenizer()?.encode_prompt(text)?);
         let source = take_ids(&mut row, "source", "source_ids", encode)?;
         let encode_target = |text: &str| match &self.tokenizer {
-            Some(tokenizer) => Ok(tokenizer.encode_framed(text)?),
+            Some(tokenizer) => Ok(tokenizer.encode_prompt(text)?),
             None => encode(text),
         };
         let target = take_ids(&mut row, "target", "target_ids", encode_target)?;
@@ -64,7 +64,8 @@ impl Answer for Score {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let model = &self.model;
         // A text is scored as it is: an empty one has no tokens, where a prompt would begin with one.
-        let ids = take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode(text)?))?;
+        let ids =
+            take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode_bare_prompt(text)?))?;
         ensure_empty(&row)?;
         let bundle = &model.bundle;
         let context = bundle.config.max_positions();

@@ -135,7 +135,7 @@ fn take_source(
     let (longest, vocab_size) = (model.bundle.config.max_positions(), model.bundle.config.vocab_size());
     let mut truncated = false;
     let ids = take_ids(row, text_key, ids_key, |text| {
-        let framed = model.tokenizer()?.frame(&format!("{prefix}{text}"), None, longest)?;
+        let framed = model.tokenizer()?.frame_prompt(&format!("{prefix}{text}"), longest)?;
         truncated = framed.truncated;
         Ok(framed.ids)
     })?;

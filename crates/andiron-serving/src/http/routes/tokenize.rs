@@ -8,20 +8,21 @@ use serde_json::{Value, json};
 
 use crate::http::fields::Fields;
 use crate::http::limits::read_json;
+use crate::http::text::Reading;
 use crate::http::{ApiError, App};
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (head, body) = request.into_parts();
     let body = read_json(&app.config.limits, &head.headers, body).await?;
-    let (prompt, framed, with_strings) = {
+    let (prompt, how, with_strings) = {
         let fields = Fields::parse(&body)?;
         if fields.raw("messages").is_some() {
             return Err(ApiError::unsupported("messages", "; send `prompt`"));
         }
-        let framed = fields.optional("add_special_tokens", "true or false")?.unwrap_or(true);
-        (fields.required::<String>("prompt", "a string")?, framed, fields.flag("return_token_strs")?)
+        let how = Reading::parse(&fields)?;
+        (fields.required::<String>("prompt", "a string")?, how, fields.flag("return_token_strs")?)
     };
-    let ids = app.encode(prompt, framed).await?;
+    let ids = app.encode(prompt, how).await?;
     let strings = with_strings.then(|| ids.iter().map(|&id| app.text.other_name(id)).collect::<Vec<_>>());
     let max_model_len = app.engine.sizes().context_len;
     Ok(Json(

@@ -273,7 +273,7 @@ async fn encode(
         Prompts::Texts(texts) => {
             let mut prompts = Vec::with_capacity(texts.len());
             for text in texts {
-                let ids = app.encode(text.clone(), request.add_special_tokens).await?;
+                let ids = app.encode(text.clone(), request.reading).await?;
                 prompts.push((ids, Some(text.clone())));
             }
             Ok(prompts)

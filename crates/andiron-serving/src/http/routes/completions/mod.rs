@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: OpenAI's text completions, whole or as a stream.
 //!
 //! Follows OpenAI's API reference, with vLLM's additions (`top_k`, `min_p`, `repetition_penalty`, `stop_token_ids`, `ignore_eos`,
-//! `min_tokens`, `add_special_tokens`, `max_tokens: 0` with `echo`, `structured_outputs`) and OpenAI's `response_format`. Fields that would change the answer and are not supported are
+//! `min_tokens`, `add_special_tokens`, `parse_special`, `max_tokens: 0` with `echo`, `structured_outputs`) and OpenAI's `response_format`. Fields that would change the answer and are not supported are
 //! refused by name (see [`request::REFUSED`]); unknown ones are ignored, as all such servers do.
 
 mod answer;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::choice::ChoiceOptions;
 use super::grammar::{self, Asked};
 use crate::http::fields::Fields;
+use crate::http::text::Reading;
 use crate::http::{ApiError, App};
 
 /// Fields that OpenAI, vLLM or llama.cpp know, that would change the answer, and that are not supported: refused by name
@@ -69,7 +70,7 @@ pub(super) struct StreamOptions {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CompletionRequest {
     pub(super) prompts: Prompts,
-    pub(super) add_special_tokens: bool,
+    pub(super) reading: Reading,
     pub(super) max_tokens: Option<usize>,
     pub(super) min_tokens: usize,
     pub(super) sampling: SamplingParams,
@@ -115,7 +116,7 @@ impl CompletionRequest {
         let stops = parse_stops(fields, app)?;
         Ok(Self {
             prompts,
-            add_special_tokens: fields.optional("add_special_tokens", "true or false")?.unwrap_or(true),
+            reading: Reading::parse(fields)?,
             max_tokens,
             min_tokens,
             sampling: parse_sampling(fields, app)?,
