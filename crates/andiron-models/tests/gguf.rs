@@ -409,8 +409,8 @@ fn an_embedding_model_is_what_its_directory_is() {
     let from_file = EncoderBundle::open(&fixture("bert.gguf"), &device()).unwrap();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bert");
     let mut from_dir = EncoderBundle::open(&dir, &device()).unwrap();
-    let pipeline = EmbedPipeline { pooling: Pooling::Mean, normalize: true, max_tokens: None };
-    assert_eq!(from_file.embedding, Some(pipeline));
+    let pipeline = EmbedPipeline { pooling: Pooling::Mean, normalize: true, ..EmbedPipeline::default() };
+    assert_eq!(from_file.embedding, Some(pipeline.clone()));
     from_dir.embedding = Some(pipeline);
     let texts = [vec![2, 5, 6, 7, 3], vec![2, 9, 3]];
     assert_eq!(from_file.embed(&texts), from_dir.embed(&texts));

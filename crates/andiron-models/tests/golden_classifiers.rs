@@ -85,6 +85,7 @@ fn a_text_is_labelled_alone_as_among_others_padded_or_not() {
                 Problem::SingleLabel => assert!((sum - 1.0).abs() < 1e-5, "{name}: {scores:?}"),
                 Problem::MultiLabel => assert!(scores.iter().all(|score| (0.0..=1.0).contains(score))),
                 Problem::Regression => assert_eq!(scores.len(), 1),
+                Problem::OneLabel => assert!((0.0..=1.0).contains(&scores[0])),
             }
         }
         assert!(bundle.classify::<&[u32]>(&[]).is_empty());

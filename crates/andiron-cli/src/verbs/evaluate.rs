@@ -1,6 +1,6 @@
 //! `andiron evaluate`: loss and perplexity on held-out text.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use andiron_data::shard::Dataset;
@@ -8,6 +8,7 @@ use andiron_data::source::{self, Documents, OnError, SourceOptions};
 use andiron_data::tokenizer::Special;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
+use andiron_models::weights;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::json;
@@ -123,18 +124,9 @@ fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Hash of the weights in the model directory `dir`: of `model.safetensors`, or of all shards one after the other; of a
-/// GGUF file, all of it.
+/// Hash of the weights in the model directory `dir`, shards one after the other; of a GGUF file, all of it.
 fn hash(dir: &Path) -> anyhow::Result<String> {
-    let single = if dir.is_dir() { dir.join("model.safetensors") } else { dir.to_owned() };
-    let mut files = vec![single.clone()];
-    if !single.exists() {
-        let list = || format!("cannot list {}", dir.display());
-        let entries: Result<Vec<_>, _> = fs::read_dir(dir).with_context(list)?.collect();
-        files = entries.with_context(list)?.into_iter().map(|entry| entry.path()).collect();
-        files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-        files.sort();
-    }
+    let files = if dir.is_dir() { weights::paths(dir)? } else { vec![dir.to_owned()] };
     let mut hasher = blake3::Hasher::new();
     for path in &files {
         let read = || format!("cannot read {}", path.display());

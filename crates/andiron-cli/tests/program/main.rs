@@ -10,6 +10,7 @@ mod files;
 mod predict;
 mod predict_any_row;
 mod predict_encoder;
+mod predict_sentence;
 mod predict_seq2seq;
 mod quickstart;
 #[cfg(unix)]

@@ -3,7 +3,7 @@
 use andiron_core::DeviceSpec;
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::bert::BertConfig;
-use andiron_models::encoder::{EmbedPipeline, Pooling, Problem};
+use andiron_models::encoder::{EmbedPipeline, Problem};
 use andiron_models::{EncoderBundle, EncoderConfig, EncoderHead};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn model(place: &Place, name: &str, head: EncoderHead, labels: &[&str], tokenize
     let mut bundle = EncoderBundle::init(config, Seed::new(5), &device);
     if head == EncoderHead::None {
         bundle.embedding =
-            Some(EmbedPipeline { pooling: Pooling::Mean, normalize: true, max_tokens: Some(8) });
+            Some(EmbedPipeline { normalize: true, max_tokens: Some(8), ..EmbedPipeline::default() });
     }
     bundle.save(&place.path(name)).unwrap();
     if tokenizer {

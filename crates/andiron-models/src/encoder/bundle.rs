@@ -10,8 +10,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
 use crate::RunPrecision;
-use crate::bundle::{CONFIG, evaluation_over, pad_right, read_config, save_model};
-use crate::catalog::read_object;
+use crate::bundle::{evaluation_over, pad_right, read_config, save_model};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::key_rules::{ConfigFile, UnknownKeys};
@@ -66,7 +65,10 @@ impl EncoderBundle {
         }
         let ConfigFile { config, unknown_keys } = read_config(dir, EncoderConfig::read_file)?;
         let embedding = EmbedPipeline::read(dir)?;
-        let relevance = Relevance::read(&read_object(&dir.join(CONFIG))?)?;
+        if let Some(pipeline) = &embedding {
+            pipeline.check(config.d_model(), dir)?;
+        }
+        let relevance = Relevance::open(dir)?;
         let bundle = Self::load(config, &mut weights::open(dir)?, precision, device)?;
         Ok(Self { embedding, relevance, unknown_keys, ..bundle })
     }
@@ -118,7 +120,7 @@ impl EncoderBundle {
             self.relevance.write(fields);
         }
         save_model(&self.precision.plain(&self.model), &config, dir)?;
-        match self.embedding {
+        match &self.embedding {
             Some(pipeline) => pipeline.write(self.config.d_model(), dir),
             None => Ok(()),
         }
@@ -141,8 +143,8 @@ impl EncoderBundle {
 
     /// Longest text for [`EncoderBundle::embed`], in tokens.
     pub fn max_tokens(&self) -> usize {
-        let limit = self.embedding.and_then(|pipeline| pipeline.max_tokens).unwrap_or(usize::MAX);
-        limit.min(self.config.max_positions())
+        let limit = self.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
+        limit.unwrap_or(usize::MAX).min(self.config.max_positions())
     }
 
     /// Texts of different lengths as one batch, padded on the right.
@@ -164,6 +166,15 @@ impl EncoderBundle {
     /// # Panics
     /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
     pub fn embed<R: AsRef<[u32]>>(&self, texts: &[R]) -> Vec<Vec<f32>> {
+        self.embed_after(texts, 0)
+    }
+
+    /// [`embed`](Self::embed) of texts whose first `n_prompt` ids are a prompt's, which a pipeline may leave out when it
+    /// pools.
+    ///
+    /// # Panics
+    /// As [`embed`](Self::embed), and if a text has no id beyond a prompt that is left out.
+    pub fn embed_after<R: AsRef<[u32]>>(&self, texts: &[R], n_prompt: usize) -> Vec<Vec<f32>> {
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| Reverse(texts[text].as_ref().len()));
         let mut vectors = vec![Vec::new(); texts.len()];
@@ -175,18 +186,20 @@ impl EncoderBundle {
             let together: Vec<&[u32]> = group.iter().map(|&text| texts[text].as_ref()).collect();
             group
                 .iter()
-                .zip(self.embed_together(&together))
+                .zip(self.embed_together(&together, n_prompt))
                 .for_each(|(&text, vector)| vectors[text] = vector);
         }
         vectors
     }
 
-    /// [`embed`](Self::embed) of one batch.
-    fn embed_together(&self, texts: &[&[u32]]) -> Vec<Vec<f32>> {
+    /// [`embed_after`](Self::embed_after) of one batch.
+    fn embed_together(&self, texts: &[&[u32]], n_prompt: usize) -> Vec<Vec<f32>> {
         let (ids_bt, rows) = self.batch(texts);
         let mut cx = evaluation_over(rows, ids_bt.dims()[1]);
         let hidden_btd = self.precision.run(|| self.model.hidden(ids_bt, None, &mut cx));
-        let embedded = self.embedding.unwrap_or_default().apply(hidden_btd, cx.rows());
+        let usual = EmbedPipeline::default();
+        let pipeline = self.embedding.as_ref().unwrap_or(&usual);
+        let embedded = pipeline.apply(hidden_btd, cx.rows(), n_prompt);
         let d = embedded.dims()[1];
         let values = embedded.into_data().try_into_vec::<f32>().expect("embeddings are f32");
         values.chunks_exact(d).map(<[f32]>::to_vec).collect()

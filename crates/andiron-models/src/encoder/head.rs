@@ -42,6 +42,8 @@ pub enum Problem {
     MultiLabel,
     /// They are numbers: no function.
     Regression,
+    /// There is one label, and the file names no problem: sigmoid, as Hugging Face's pipeline has it. Trained as a number.
+    OneLabel,
 }
 
 impl EncoderHead {
@@ -59,8 +61,9 @@ impl Problem {
     pub(crate) fn scores(self, logits_bl: Tensor<2>) -> Vec<Vec<f32>> {
         let n_labels = logits_bl.dims()[1];
         let scores_bl = match self {
-            Self::SingleLabel => activation::softmax(logits_bl, 1),
-            Self::MultiLabel => activation::sigmoid(logits_bl),
+            // Of one label alone the softmax is always 1.
+            Self::SingleLabel if n_labels > 1 => activation::softmax(logits_bl, 1),
+            Self::SingleLabel | Self::MultiLabel | Self::OneLabel => activation::sigmoid(logits_bl),
             Self::Regression => logits_bl,
         };
         let scores = scores_bl.into_data().try_into_vec::<f32>().expect("scores are f32");
@@ -140,9 +143,10 @@ pub(crate) fn write(head: EncoderHead, labels: &[String], fields: &mut Map<Strin
     fields.shift_remove("labels");
     if let EncoderHead::Classify { problem } = head {
         let name = match problem {
-            Problem::SingleLabel => "single_label_classification",
-            Problem::MultiLabel => "multi_label_classification",
-            Problem::Regression => "regression",
+            Problem::SingleLabel => Some("single_label_classification"),
+            Problem::MultiLabel => Some("multi_label_classification"),
+            Problem::Regression => Some("regression"),
+            Problem::OneLabel => None,
         };
         fields.insert("problem_type".to_owned(), name.into());
     }
@@ -170,8 +174,7 @@ fn head_of(class: String, problem: Option<&Value>, n_labels: usize) -> Result<En
             Some("multi_label_classification") => Problem::MultiLabel,
             Some("regression") => Problem::Regression,
             Some("single_label_classification") => Problem::SingleLabel,
-            // What `transformers` infers.
-            _ if n_labels == 1 => Problem::Regression,
+            _ if n_labels == 1 => Problem::OneLabel,
             _ => Problem::SingleLabel,
         };
         Ok(EncoderHead::Classify { problem })

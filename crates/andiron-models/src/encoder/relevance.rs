@@ -1,11 +1,17 @@
-//! What a cross-encoder's one output is said as, in sentence-transformers' keys of `config.json`.
+//! What a cross-encoder's one output is said as, in the keys of sentence-transformers.
+
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::embed::cross_encoder_activation;
+use crate::bundle::CONFIG;
+use crate::catalog::read_object;
 use crate::hf_config::ConfigError;
 
 const KEY: &str = "sentence_transformers";
 const ACTIVATION: &str = "activation_fn";
+const NEWEST_KEY: &str = "activation_fn of config_sentence_transformers.json";
 /// What versions before 4 wrote.
 const OLD_KEY: &str = "sbert_ce_default_activation_function";
 
@@ -20,17 +26,30 @@ pub enum Relevance {
 }
 
 impl Relevance {
-    /// Reads the object in a `config.json`; a file that says nothing means a probability.
-    pub(crate) fn read(config: &Value) -> Result<Self, ConfigError> {
+    /// Reads the files of the model directory `dir`: `config_sentence_transformers.json`, where sentence-transformers 6 says
+    /// it, else `config.json`; files that say nothing mean a probability.
+    pub(super) fn open(dir: &Path) -> Result<Self, ConfigError> {
+        match cross_encoder_activation(dir)? {
+            Some(value) => Self::named(NEWEST_KEY, &value),
+            None => Self::read(&read_object(&dir.join(CONFIG))?),
+        }
+    }
+
+    /// Reads the object in a `config.json`.
+    fn read(config: &Value) -> Result<Self, ConfigError> {
         let new = config.get(KEY).and_then(|section| section.get(ACTIVATION)).map(|value| (KEY, value));
         let old = config.get(OLD_KEY).map(|value| (OLD_KEY, value));
         match new.or(old).filter(|(_, value)| !value.is_null()) {
             None => Ok(Self::default()),
-            Some((key, value)) => match value.as_str().and_then(|path| path.rsplit('.').next()) {
-                Some("Sigmoid") => Ok(Self::Probability),
-                Some("Identity") => Ok(Self::LogOdds),
-                _ => Err(ConfigError::Relevance { key, value: value.clone() }),
-            },
+            Some((key, value)) => Self::named(key, value),
+        }
+    }
+
+    fn named(key: &'static str, value: &Value) -> Result<Self, ConfigError> {
+        match value.as_str().and_then(|path| path.rsplit('.').next()) {
+            Some("Sigmoid") => Ok(Self::Probability),
+            Some("Identity") => Ok(Self::LogOdds),
+            _ => Err(ConfigError::Relevance { key, value: value.clone() }),
         }
     }
 

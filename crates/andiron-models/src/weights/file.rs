@@ -5,19 +5,17 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use andiron_files::ReadFile;
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
+use super::elements::{Elements, read_elements};
 use super::gguf::GgufError;
 use super::source::TensorSource;
+use super::torch::TorchError;
 
 /// Headers longer than this are refused, as the format's reference reader does.
 const MAX_HEADER: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
-
-/// Bytes that are read at once, so that a tensor's bytes never stand beside its elements; a whole number of elements.
-const BLOCK: usize = 1 << 18;
 
 /// An open file whose header has been validated.
 pub(crate) struct TensorFile {
@@ -83,40 +81,15 @@ impl TensorSource for TensorFile {
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
         let info = self.metadata.info(name).expect("the caller took the name from this file");
         let (start, end) = info.data_offsets;
-        let append = match info.dtype {
-            Dtype::F32 => append_f32,
-            Dtype::F16 => append_f16,
-            Dtype::BF16 => append_bf16,
-            other => {
-                let (path, tensor) = (self.path.clone(), name.to_owned());
-                return Err(FileError::Dtype { path, tensor, dtype: other });
-            }
+        let Some(elements) = Elements::of(info.dtype) else {
+            let (path, tensor) = (self.path.clone(), name.to_owned());
+            return Err(FileError::Dtype { path, tensor, dtype: info.dtype });
         };
         let read = |source| FileError::Read { path: self.path.clone(), source };
         self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(read)?;
-        let mut values = Vec::with_capacity((end - start) * 8 / info.dtype.bitsize());
-        let mut block = vec![0; BLOCK.min(end - start)];
-        let mut left = end - start;
-        while left > 0 {
-            let part = &mut block[..left.min(BLOCK)];
-            self.file.read_exact(part).map_err(read)?;
-            append(&mut values, part);
-            left -= part.len();
-        }
-        Ok(values)
+        let count = (end - start) * 8 / info.dtype.bitsize();
+        read_elements(&mut self.file, elements, count).map_err(read)
     }
-}
-
-fn append_f32(values: &mut Vec<f32>, bytes: &[u8]) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
-}
-
-fn append_f16(values: &mut Vec<f32>, bytes: &[u8]) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
-}
-
-fn append_bf16(values: &mut Vec<f32>, bytes: &[u8]) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()));
 }
 
 /// Why a weight file cannot be used.
@@ -160,6 +133,9 @@ pub enum FileError {
     /// A GGUF file cannot be used.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// A file of PyTorch cannot be used.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
     /// The file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {

@@ -1,22 +1,19 @@
 //! From files into a module: first the accounts, then the tensors, one at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use andiron_core::init;
 use andiron_core::ops::WeightLayout;
 use andiron_core::quant::{Format, QuantMatrix, QuantWeight};
 use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::Deserialize;
 
-use super::file::{FileError, TensorFile};
+use super::directory::WeightFile;
+use super::file::FileError;
 use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
 use crate::RunPrecision;
-
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// At most this many names are listed in an error.
 const LISTED: usize = 8;
@@ -58,42 +55,16 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     }
 }
 
-/// Opens the weights in the directory `dir`: one file, or the shards that an index names. Of a tensor that several shards
-/// hold, the one counts that the index names; the others are stale.
-pub(crate) fn open(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-
-    let index_path = dir.join(INDEX);
-    let is_there = |path: &Path| {
-        andiron_files::is_there(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
-    };
-    if is_there(&dir.join(SINGLE))? || !is_there(&index_path)? {
-        return Ok(vec![TensorFile::open(&dir.join(SINGLE))?]);
-    }
-    let text = andiron_files::read(&index_path)
-        .map_err(|source| FileError::Read { path: index_path.clone(), source })?;
-    let index: Index = serde_json::from_slice(andiron_files::without_mark(&text))
-        .map_err(|source| FileError::Header { path: index_path.clone(), source })?;
-    let shards: BTreeSet<&String> = index.weight_map.values().collect();
-    let open = |name: &&String| {
-        let plain = Path::new(name.as_str());
-        // A shard is a file beside the index: a path in its name would leave the model directory.
-        if plain.file_name() != Some(plain.as_os_str()) {
-            let reason = format!("shard name {name:?} is not a plain file name");
-            return Err(FileError::Malformed { path: index_path.clone(), reason });
-        }
-        let mut file = TensorFile::open(&dir.join(plain))?;
-        file.leave_out(|tensor| index.weight_map.get(tensor).is_some_and(|shard| shard != *name));
-        Ok(file)
-    };
-    Ok(shards.iter().map(open).collect::<Result<_, _>>()?)
+/// Checks that `files` hold the tensors of these names and shapes, and no others.
+pub(crate) fn check_names<S: TensorSource>(
+    wanted: &[(String, Vec<usize>)],
+    files: &[S],
+) -> Result<(), LoadError> {
+    account(wanted, files, NameRules::default()).map(drop)
 }
 
 /// The tensors in a model's files, for what its configuration leaves open.
-pub(crate) struct Stored<'a>(pub(crate) &'a mut [TensorFile]);
+pub(crate) struct Stored<'a>(pub(crate) &'a mut [WeightFile]);
 
 impl Stored<'_> {
     /// Whether there is a tensor of this name.
@@ -320,6 +291,18 @@ pub enum LoadError {
     NotADirectory {
         /// What was given.
         path: PathBuf,
+    },
+    /// A directory without weights that can be read.
+    #[error(
+        "{} has no weights that can be read, which are model.safetensors or pytorch_model.bin, or shards of them with an \
+         index{}",
+        path.display(), found.as_deref().unwrap_or_default()
+    )]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
+        /// What is there instead, if it is known.
+        found: Option<String>,
     },
     /// Parameters of the model that no file has.
     #[error("{count} tensors are missing from the weights: {names}")]

@@ -1,25 +1,32 @@
-//! Weights between modules and safetensors files, under Hugging Face's names, every tensor accounted for.
+//! Weights between modules and files, under Hugging Face's names, every tensor accounted for. Safetensors files are read and
+//! written; `pytorch_model.bin` is read, without executing anything.
 //!
 //! The path of a parameter in its module *is* its name in the file; a few rules say where files in the wild
 //! differ.
 
+mod directory;
+mod elements;
 mod file;
 pub mod gguf;
 mod load;
 mod save;
 mod source;
+mod torch;
 mod write;
 
 use andiron_core::ops::WeightLayout;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+pub(crate) use directory::open;
+pub use directory::paths;
 pub use file::FileError;
 pub use load::LoadError;
-pub(crate) use load::{SMALLEST, Storage, Stored, load_from, open};
+pub(crate) use load::{SMALLEST, Storage, Stored, check_names, load_from};
 pub use save::SaveError;
-pub(crate) use save::{Parameter, parameters, save};
+pub(crate) use save::{Parameter, parameters, save, save_tensors};
 pub(crate) use source::TensorSource;
+pub use torch::{PickleError, TorchError};
 pub use write::write_tensors;
 
 /// How the names in a file may differ from the paths of a module's parameters.

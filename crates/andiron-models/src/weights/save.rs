@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{ElementConversion, Tensor};
@@ -10,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::View;
 use serde_json::json;
 
-use super::load::{INDEX, SINGLE};
+use super::directory::{INDEX, SINGLE};
 use super::{FileError, ParamPath, write_tensors};
 
 /// Most bytes of tensors in one file, as `transformers` splits them; a tensor that is larger has a file of its own.
@@ -24,7 +25,18 @@ pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<(), SaveError> {
     save_in_shards(model, dir, SHARD_BYTES)
 }
 
-fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<(), SaveError> {
+/// Writes tensors of these names and shapes into the directory `dir`.
+pub(crate) fn save_tensors(
+    tensors: Vec<(&'static str, Vec<usize>, Arc<[f32]>)>,
+    dir: &Path,
+) -> Result<(), SaveError> {
+    let parameter = |(name, shape, values): (&str, _, Arc<[f32]>)| {
+        (name.to_owned(), Parameter { shape, read: Box::new(move || values.to_vec()) })
+    };
+    write_file(tensors.into_iter().map(parameter).collect(), &dir.join(SINGLE))
+}
+
+fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<Vec<PathBuf>, SaveError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| SaveError::Io { path, source }
@@ -67,7 +79,7 @@ fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Resul
             andiron_files::remove_file(&path).map_err(failed(&path))?;
         }
     }
-    Ok(())
+    Ok(written.iter().map(|name| dir.join(name)).collect())
 }
 
 /// Whether a file is called as shards are: `model-00001-of-00002.safetensors`.

@@ -92,9 +92,10 @@ enum Task {
     Generate,
     /// `{"text"}` with the mask token in it, or `{"ids","mask_positions"}`: what may be hidden there
     FillMask,
-    /// `{"text"}` or `{"ids"}`: one vector for it
+    /// `{"text"}` or `{"ids"}`: one vector for it; a text is read after the model's prompt, if it has one
     Embed,
-    /// `{"text"}`, perhaps with `"text_pair"`, or `{"ids","type_ids"}`: its labels, best first
+    /// `{"text"}`, perhaps with `"text_pair"`, or `{"ids","type_ids"}`: its labels, best first, with their probabilities; a
+    /// single label has the sigmoid of its output, or the output itself if `problem_type` is `regression`
     Classify,
     /// `{"text"}` or `{"ids"}`: stretches of it with a label, such as names
     TokenClassify,
@@ -287,7 +288,7 @@ impl Predict {
                 Box::new(fill_mask::FillMask { model, top: self.reading.top })
             }
             Task::Embed => {
-                let model = self.reading.embedder(opened.encoder()?);
+                let model = self.reading.embedder(opened.encoder()?)?;
                 Box::new(embed::Embed { model: Reader::new(model, &self.model) })
             }
             Task::Classify => match opened.bundle {
@@ -320,7 +321,7 @@ impl Predict {
                     !classifies || labels == 1,
                     "a model that reranks has one label; this one has {labels}"
                 );
-                let model = self.reading.embedder(model);
+                let model = self.reading.embedder(model)?;
                 Box::new(rerank::Rerank { model: Reader::new(model, &self.model) })
             }
         })

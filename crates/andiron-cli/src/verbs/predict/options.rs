@@ -24,6 +24,13 @@ pub(super) struct Reading {
     /// embed: whether to scale vectors to length 1; by default what `modules.json` says
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     normalize: Option<bool>,
+    /// embed: put the model's prompt of this name before each text, such as `query`; by default the one that
+    /// `config_sentence_transformers.json` names, if any
+    #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
+    prompt_name: Option<String>,
+    /// embed: put this text before each text, in the place of the model's own prompt
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
 }
 
 /// How targets are searched for; without beams the likeliest token is taken each time.
@@ -82,17 +89,34 @@ enum PoolingName {
 
 impl Reading {
     /// The model, told how to make one vector of many.
-    pub(super) fn embedder(&self, mut model: EncoderModel) -> EncoderModel {
-        let Self { pooling, normalize, .. } = *self;
+    ///
+    /// # Errors
+    /// If a prompt is asked for that the model has not.
+    pub(super) fn embedder(&self, mut model: EncoderModel) -> anyhow::Result<EncoderModel> {
         let mut pipeline = model.bundle.embedding.unwrap_or_default();
-        pipeline.pooling = pooling.map_or(pipeline.pooling, |name| match name {
+        pipeline.pooling = self.pooling.map_or(pipeline.pooling, |name| match name {
             PoolingName::Cls => Pooling::Cls,
             PoolingName::Mean => Pooling::Mean,
             PoolingName::Last => Pooling::Last,
             PoolingName::Max => Pooling::Max,
         });
-        pipeline.normalize = normalize.unwrap_or(pipeline.normalize);
+        pipeline.normalize = self.normalize.unwrap_or(pipeline.normalize);
+        if let Some(prompt) = &self.prompt {
+            pipeline.prompts.by_name = [(String::new(), prompt.clone())].into();
+            pipeline.prompts.default = Some(String::new());
+        }
+        if let Some(name) = &self.prompt_name {
+            if pipeline.prompts.named(name).is_none() {
+                let names: Vec<&str> = pipeline.prompts.by_name.keys().map(String::as_str).collect();
+                let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                return Err(Usage(format!("--prompt-name {name}: the model's prompts are: {there}")).into());
+            }
+            pipeline.prompts.default = Some(name.clone());
+        }
+        for key in &pipeline.unread {
+            tracing::warn!("{key} is a key that is not known here and changes nothing");
+        }
         model.bundle.embedding = Some(pipeline);
-        model
+        Ok(model)
     }
 }

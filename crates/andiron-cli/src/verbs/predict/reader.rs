@@ -7,6 +7,7 @@ use andiron_models::{ClassifierBundle, EncoderBundle};
 use serde_json::{Map, Value};
 
 use super::RowError;
+use super::input::Input;
 use crate::model::Opened;
 
 const TYPES: &str = "token_type_ids";
@@ -133,6 +134,40 @@ impl<B: Reads> Reader<B> {
                 n_types - 1
             ))),
         }
+    }
+}
+
+impl EncoderReader {
+    /// Longest text of which a vector is made, or pair of texts that a cross-encoder reads, in tokens: by the pipeline's files, else by the tokenizer's, and no more than
+    /// the model reads.
+    pub(super) fn embed_limit(&self) -> usize {
+        let own = self.bundle.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
+        own.or(self.max_tokens).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())
+    }
+
+    /// A text of which a vector is to be made, after a prompt; and how many tokens the prompt has, if they are to be left
+    /// out.
+    pub(super) fn embed_input(&self, prompt: &str, text: &str) -> Result<(Input, usize), RowError> {
+        let (limit, tokenizer) = (self.embed_limit(), self.tokenizer()?);
+        let pipeline = self.bundle.embedding.as_ref();
+        let case = |text: String| match pipeline.is_some_and(|pipeline| pipeline.lower_case) {
+            // Character by character, as the reference's normalizer has it.
+            true => text.chars().flat_map(char::to_lowercase).collect(),
+            false => text,
+        };
+        let frame = |text: String| tokenizer.frame(&case(text), None, limit).map_err(RowError::failed);
+        let input = Input::of_text(frame(format!("{prompt}{text}"))?, self, limit)?;
+        if prompt.is_empty() || !pipeline.is_some_and(|pipeline| pipeline.skips_prompt) {
+            return Ok((input, 0));
+        }
+        let alone = frame(prompt.to_owned())?;
+        let closes = alone.ids.last().is_some_and(|&id| tokenizer.is_special(id));
+        let n_prompt = alone.ids.len() - usize::from(closes);
+        if input.framed.ids.len() <= n_prompt {
+            let message = format!("the prompt takes all of the {limit} tokens that are read");
+            return Err(RowError::invalid(message));
+        }
+        Ok((input, n_prompt))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Task `rerank`: which documents answer a query best.
 
-use andiron_models::encoder::EncoderHead;
+use andiron_models::encoder::{EmbedPipeline, EncoderHead};
 use serde_json::json;
 
 use super::input::Input;
@@ -40,7 +40,7 @@ impl Answer for Rerank {
 impl Rerank {
     /// A cross-encoder reads each document beside the query; its one output says how well they fit.
     fn read_together(&self, query: &str, documents: &[String]) -> Result<(Vec<f32>, bool), RowError> {
-        let limit = self.model.bundle.config.max_positions();
+        let limit = self.model.embed_limit();
         let tokenizer = self.model.tokenizer()?;
         let mut scores = Vec::with_capacity(documents.len());
         let mut truncated = false;
@@ -57,32 +57,30 @@ impl Rerank {
         Ok((scores, truncated))
     }
 
-    /// Any other encoder embeds query and documents; the cosine of their angle says how well they fit.
+    /// Any other encoder embeds query and documents, each after its prompt; how near their vectors are says how well they
+    /// fit.
     fn compare(&self, query: &str, documents: &[String]) -> Result<(Vec<f32>, bool), RowError> {
-        let limit = self.model.bundle.max_tokens();
-        let tokenizer = self.model.tokenizer()?;
+        let usual = EmbedPipeline::default();
+        let pipeline = self.model.bundle.embedding.as_ref().unwrap_or(&usual);
         let mut truncated = false;
-        let mut embed = |texts: &[&str]| -> Result<Vec<Vec<f32>>, RowError> {
+        let mut embed = |prompt: &str, texts: &[&str]| -> Result<Vec<Vec<f32>>, RowError> {
             let mut inputs = Vec::with_capacity(texts.len());
+            let mut n_prompt = 0;
             for text in texts {
-                let framed = tokenizer.frame(text, None, limit).map_err(RowError::failed)?;
-                truncated |= framed.truncated;
-                inputs.push(Input::of_text(framed, &self.model, limit)?.framed.ids);
+                let input;
+                (input, n_prompt) = self.model.embed_input(prompt, text)?;
+                truncated |= input.framed.truncated;
+                inputs.push(input.framed.ids);
             }
-            Ok(self.model.bundle.embed(&inputs))
+            Ok(self.model.bundle.embed_after(&inputs, n_prompt))
         };
-        let query = embed(&[query])?.pop().unwrap_or_default();
+        let query = embed(pipeline.prompts.query(), &[query])?.pop().unwrap_or_default();
         let mut scores = Vec::with_capacity(documents.len());
         for documents in documents.chunks(BATCH) {
             let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
-            scores.extend(embed(&texts)?.iter().map(|document| cosine(&query, document)));
+            let documents = embed(pipeline.prompts.document(), &texts)?;
+            scores.extend(documents.iter().map(|document| pipeline.similarity.of(&query, document)));
         }
         Ok((scores, truncated))
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
 }
