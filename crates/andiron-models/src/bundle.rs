@@ -421,8 +421,11 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     let text =
         andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let path = || path.to_owned();
-    serde_json::from_slice(andiron_files::without_mark(&text))
-        .map_err(|source| ConfigError::Json { path: path(), what, source })
+    serde_json::from_slice(andiron_files::without_mark(&text)).map_err(|source| ConfigError::Json {
+        path: path(),
+        what,
+        source,
+    })
 }
 
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {

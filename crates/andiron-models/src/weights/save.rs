@@ -36,7 +36,7 @@ pub(crate) fn save_tensors(
     write_file(tensors.into_iter().map(parameter).collect(), &dir.join(SINGLE))
 }
 
-fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<Vec<PathBuf>, SaveError> {
+fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<(), SaveError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| SaveError::Io { path, source }
@@ -79,7 +79,7 @@ fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Resul
             andiron_files::remove_file(&path).map_err(failed(&path))?;
         }
     }
-    Ok(written.iter().map(|name| dir.join(name)).collect())
+    Ok(())
 }
 
 /// Whether a file is called as shards are: `model-00001-of-00002.safetensors`.

@@ -261,7 +261,7 @@ pub enum TorchError {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: zip::result::ZipError,
+        source: ZipError,
     },
     /// The pickle is not one of weights.
     #[error("{} holds a pickle that is not read", path.display())]
