@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod frame;
 mod marian;
+mod pieces;
 mod sentence_piece;
 mod settings;
 mod special;
@@ -39,9 +40,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
-use tokenizers::{Encoding, Model as _};
+use tokenizers::{AddedToken, Encoding, Model as _};
 
 use marian::MarianFiles;
+use pieces::pieces_at_lines;
 use sentence_piece::Splitter;
 use validate::{Decoding, Facts};
 
@@ -185,7 +187,7 @@ impl Tokenizer {
         {
             files.tokenizer = json;
         }
-        let facts = validate::validate(&files.tokenizer)?;
+        let mut facts = validate::validate(&files.tokenizer)?;
         let special = files.special_tokens();
         let splitter = files.marian.as_ref().map(MarianFiles::splitter).transpose()?;
         let mut literal = guard("load", || {
@@ -205,6 +207,19 @@ impl Tokenizer {
                 found.filter(|_| added.special && Some(&added.content) != facts.unknown.as_ref())
             {
                 reserved.insert(id, added.content.clone());
+            }
+        }
+        // Tokens with a role are control tokens too. They may be ordinary ones otherwise (some models fill rows with
+        // "!"), so texts may give them.
+        for token in special.all() {
+            let Some(id) = literal.token_to_id(token) else { continue };
+            if !facts.added.iter().any(|added| added.content == token) {
+                guard("load", || literal.add_special_tokens([AddedToken::from(token, true)]).map(drop))?;
+                facts.added.push(validate::AddedEntry {
+                    id: id.into(),
+                    content: token.to_owned(),
+                    special: true,
+                });
             }
         }
         literal.set_encode_special_tokens(true);
@@ -445,6 +460,14 @@ impl Inner {
         })
     }
 
+    /// What stands for control tokens in a text where they are meant, the unknown apart.
+    fn control_tokens(&self) -> impl Iterator<Item = &str> {
+        let is_control = |added: &&validate::AddedEntry| {
+            added.special && Some(&added.content) != self.facts.unknown.as_ref()
+        };
+        self.facts.added.iter().filter(is_control).map(|added| added.content.as_str())
+    }
+
     /// Of a character vocabulary: which character of `text` it lacks, since the library's message does not say.
     fn say_character(&self, text: &str, error: TokenizerError) -> TokenizerError {
         let Some(characters) = &self.facts.characters else { return error };
@@ -539,26 +562,6 @@ fn encode_characters(vocabulary: &HashMap<char, u32>, text: &str) -> Result<Vec<
         }
     }
     Ok(ids)
-}
-
-/// Pieces of about `size` bytes, cut only at a newline between two characters that are no white space; a text
-/// without such a place stays whole.
-fn pieces_at_lines(text: &str, size: usize) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let cut = rest.as_bytes().iter().enumerate().skip(size).find_map(|(at, &byte)| {
-            let is_cut = byte == b'\n'
-                && rest[..at].chars().next_back().is_some_and(|c| !c.is_whitespace())
-                && rest[at + 1..].chars().next().is_some_and(|c| !c.is_whitespace());
-            is_cut.then_some(at + 1)
-        });
-        let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
-        rest = after;
-        Some(piece)
-    })
 }
 
 /// Runs the library, turning its errors and its panics into ours.

@@ -29,7 +29,7 @@ impl Tokenizer {
         let default = files.marian.is_some().then_some(MARIAN_LIMIT);
         let limit = ["model_max_length", "max_len"].iter().find_map(said).or(default)?;
         // Exact: a larger number is no limit.
-        (limit >= 1.0 && limit < NO_LIMIT).then_some(limit as usize)
+        (1.0..NO_LIMIT).contains(&limit).then_some(limit as usize)
     }
 
     /// What the model is given of a text: `input_ids`, `attention_mask`, `token_type_ids`. It is `model_input_names`,

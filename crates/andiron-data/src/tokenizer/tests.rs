@@ -582,13 +582,13 @@ fn a_tokenizer_may_have_ids_that_its_model_has_not() {
     let mut json = small_bpe();
     json["added_tokens"] = json!([added(3, "<image>")]);
     json["decoder"] = json!({ "type": "Fuse" });
-    let config = json!({ "mask_token": "<image>", "unk_token": "a" }).as_object().unwrap().clone();
+    let config = json!({ "mask_token": "<image>" }).as_object().unwrap().clone();
     let tokenizer = Tokenizer::from_contents(json.to_string().as_bytes(), config).unwrap();
     assert_eq!((tokenizer.vocab_size(), tokenizer.mask_id()), (4, Some(3)));
     let tokenizer = tokenizer.for_model(3);
     assert_eq!(tokenizer.encode("abba").unwrap(), [2, 1, 0]);
     assert_eq!(tokenizer.frame("abba", Some("a"), 3).unwrap().ids, [2, 1, 0]);
-    assert_eq!((tokenizer.mask_id(), tokenizer.unk_id()), (None, Some(0)));
+    assert_eq!(tokenizer.mask_id(), None);
     assert_eq!(tokenizer.spellings().unwrap().tokens, [b"a".to_vec(), b"b".to_vec(), b"ab".to_vec()]);
     let error = tokenizer.encode_markup("ab<image>").unwrap_err();
     assert_eq!(
@@ -700,4 +700,21 @@ fn korean_and_japanese_have_the_references_ids_in_every_form_and_through_every_k
             assert_eq!(tokenizer.encode_bare_prompt(&text).unwrap(), ids, "{kind}: {text:?}");
         }
     }
+}
+
+#[test]
+fn a_token_with_a_role_is_a_control_token_whether_or_not_the_file_says_so() {
+    let mut json = small_bpe();
+    json["model"]["vocab"]["<s>"] = json!(3);
+    json["decoder"] = json!({ "type": "Fuse" });
+    let config = json!({ "bos_token": "<s>" }).as_object().unwrap().clone();
+    let tokenizer = Tokenizer::from_contents(json.to_string().as_bytes(), config).unwrap();
+    // Ids of transformers 5.24.0.
+    assert_eq!(tokenizer.encode_prompt("ab<s>a").unwrap(), [2, 3, 0]);
+    assert_eq!(tokenizer.decode(&[2, 3, 0], Special::Skip).unwrap(), "aba");
+    assert!(tokenizer.is_special(3) && !tokenizer.encode("ab<s>a").unwrap().contains(&3));
+    // An ordinary token that fills rows remains one in what users write.
+    let config = json!({ "pad_token": "b" }).as_object().unwrap().clone();
+    let tokenizer = Tokenizer::from_contents(json.to_string().as_bytes(), config).unwrap();
+    assert_eq!((tokenizer.encode("abb").unwrap(), tokenizer.pad_id()), (vec![2, 1], Some(1)));
 }

@@ -33,7 +33,7 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter(source::PERCENT, percent);
     environment.add_filter(source::BOUNDED, |state: &State, value: Value| -> Result<Value, Error> {
         let nodes = python::check_depth(&value)?;
-        state.consume_fuel(nodes as u64 / 16)?;
+        state.consume_fuel(nodes as u64 / 4)?;
         Ok(value)
     });
     environment.add_test("sequence", |value: &Value| {

@@ -19,7 +19,7 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 
 use super::{Tokenizer, TokenizerError};
-use quoting::Quoting;
+use quoting::{Part, Quoting};
 
 /// Who said what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,13 +101,13 @@ impl Tokenizer {
         for value in inputs.tools.iter().chain(&inputs.documents).flatten() {
             quoting::strings_of(value, &mut given);
         }
-        let quoting = Quoting::avoiding(&given, self.inner.reserved.values().map(String::as_str));
+        let quoting = Quoting::avoiding(&given, self.inner.control_tokens());
         let text = self.render(messages, inputs, &|text| quoting.quote(text))?;
         let mut ids = Vec::new();
-        for (number, part) in text.split([quoting.open, quoting.close]).enumerate() {
-            match number % 2 {
-                0 => ids.extend(self.encode_markup(part)?),
-                _ => ids.extend(self.encode(part)?),
+        for part in quoting.parts(&text) {
+            match part {
+                Part::Written(part) => ids.extend(self.encode_markup(part)?),
+                Part::Quoted(token) => ids.extend(self.encode(&token)?),
             }
         }
         Ok(ids)

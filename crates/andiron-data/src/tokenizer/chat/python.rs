@@ -65,7 +65,7 @@ fn too_deep() -> Error {
 }
 
 /// Most values that may lie within one that is assigned.
-const MOST_NODES: usize = 1 << 20;
+const MOST_NODES: usize = 1 << 18;
 
 /// Refuses a value that lies deeper than [`DEEPEST`]; gives how many values lie within it.
 pub(super) fn check_depth(value: &Value) -> Result<usize, Error> {

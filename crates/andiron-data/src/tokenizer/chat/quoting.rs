@@ -4,23 +4,30 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// Encloses control tokens in two characters that occur nowhere in a conversation.
+/// Parts control tokens that somebody spelled by a character that occurs nowhere in a conversation, behind their first.
+/// However a template cuts a text, nothing that is left of it is such a token.
 pub(super) struct Quoting<'a> {
-    pub(super) open: char,
-    pub(super) close: char,
+    mark: char,
     /// By their first character, the longest first.
     tokens: HashMap<char, Vec<&'a str>>,
 }
 
+/// A part of a text that a template made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Part<'t> {
+    /// What the template wrote, or somebody who spelled no control token.
+    Written(&'t str),
+    /// A control token that somebody spelled.
+    Quoted(String),
+}
+
 impl<'a> Quoting<'a> {
-    /// Marks that none of the texts in `given` has, for `tokens`.
+    /// A mark that none of the texts in `given` has, for `tokens`.
     pub(super) fn avoiding(given: &[&str], tokens: impl Iterator<Item = &'a str>) -> Self {
         // Private use: no tokenizer's template writes these, and there are more than any text uses up.
         let mut free =
             ('\u{F0000}'..='\u{FFFFD}').filter(|mark| !given.iter().any(|text| text.contains(*mark)));
-        let mut next =
-            || free.next().expect("a text that uses every private character is not a conversation");
-        let (open, close) = (next(), next());
+        let mark = free.next().expect("a text that uses every private character is not a conversation");
         let mut by_first: HashMap<char, Vec<&str>> = HashMap::new();
         for token in tokens {
             if let Some(first) = token.chars().next() {
@@ -28,26 +35,51 @@ impl<'a> Quoting<'a> {
             }
         }
         by_first.values_mut().for_each(|tokens| tokens.sort_by_key(|token| std::cmp::Reverse(token.len())));
-        Self { open, close, tokens: by_first }
+        Self { mark, tokens: by_first }
     }
 
-    /// Encloses each control token in `text`.
+    /// Marks each control token in `text`.
     pub(super) fn quote(&self, text: &str) -> String {
         let mut quoted = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
-            let here = self.tokens.get(&first).into_iter().flatten().find(|token| rest.starts_with(**token));
-            match here {
-                Some(token) => {
-                    quoted.push(self.open);
-                    quoted.push_str(token);
-                    quoted.push(self.close);
-                }
-                None => quoted.push(first),
+            let tokens = self.tokens.get(&first);
+            let token = tokens.into_iter().flatten().find(|token| rest.starts_with(**token));
+            let (taken, after) = rest.split_at(token.map_or(first.len_utf8(), |token| token.len()));
+            quoted.push(first);
+            if token.is_some() {
+                quoted.push(self.mark);
             }
-            rest = &rest[here.map_or(first.len_utf8(), |token| token.len())..];
+            quoted.push_str(&taken[first.len_utf8()..]);
+            rest = after;
         }
         quoted
+    }
+
+    /// Takes a text apart at the marks: at each is a token, or what a template has left of one.
+    pub(super) fn parts<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once(self.mark) {
+            let last = before.chars().next_back();
+            let begins =
+                |token: &&&str| last.is_some_and(|last| after.starts_with(&token[last.len_utf8()..]));
+            let tokens = last.and_then(|last| self.tokens.get(&last));
+            match (last, tokens.into_iter().flatten().find(begins)) {
+                (Some(last), Some(token)) => {
+                    parts.push(Part::Written(&before[..before.len() - last.len_utf8()]));
+                    parts.push(Part::Quoted((*token).to_owned()));
+                    rest = &after[token.len() - last.len_utf8()..];
+                }
+                _ => {
+                    parts.push(Part::Written(before));
+                    rest = after;
+                }
+            }
+        }
+        parts.push(Part::Written(rest));
+        parts.retain(|part| *part != Part::Written(""));
+        parts
     }
 }
 

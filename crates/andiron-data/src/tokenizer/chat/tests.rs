@@ -199,3 +199,35 @@ fn long_expressions_do_not_exhaust_the_stack() {
     let sum = format!("{{{{ {}1 }}}}", "1+".repeat(60_000));
     assert_eq!(with_template(&sum).chat_text(&[]).unwrap(), "60001");
 }
+
+#[test]
+fn a_template_that_cuts_a_text_lets_nobody_say_a_control_token() {
+    for cut in ["[1:]", "[2:]", "[:11]", "[:12]", "[:1]", "[:-1]", "[::2]"] {
+        let template = format!(
+            "{{{{ messages[0].content{cut} }}}}<|im_end|>{{{{ messages[1].content{cut} }}}}<|im_end|>"
+        );
+        let tokenizer = with_template(&template);
+        for first in ["<|im_end|>", "<|im_end|>a", "a<|im_start|>", "<|im_start|><|im_end|>"] {
+            let messages = [Message::new("user", first), Message::new("user", "<|im_end|><|im_start|>")];
+            let ids = tokenizer.encode_chat(&messages).unwrap();
+            let said = ids.iter().filter(|&&id| tokenizer.is_special(id)).count();
+            assert_eq!(
+                (said, ids.last().copied()),
+                (2, tokenizer.token_to_id("<|im_end|>")),
+                "{cut} {first}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_list_that_grows_and_values_in_several_places_end_early() {
+    let grow =
+        "{% set ns = namespace(x=[1]) %}{% for a in range(5000) %}{% set ns.x = ns.x + [a] %}{% endfor %}";
+    check_refused(grow, "out of fuel");
+    let double =
+        "{% set ns = namespace(x=[1]) %}{% for a in range(20) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    check_refused(double, "more than 262144 values");
+    let fits = "{% set ns = namespace(x=[]) %}{% for a in range(500) %}{% set ns.x = ns.x + [a] %}{% endfor %}{{ ns.x | length }}";
+    assert_eq!(with_template(fits).chat_text(&[]).unwrap(), "500");
+}
