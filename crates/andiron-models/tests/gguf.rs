@@ -450,9 +450,13 @@ fn vocabulary(pre: Option<&str>, add_bos: Option<bool>) -> GgufFile {
     bytes.string("tokenizer.ggml.bos_token_id").u32(4).u32(257);
     bytes.string("tokenizer.ggml.merges").u32(9).u32(8).u64(1).string("h i");
     bytes.string("tokenizer.ggml.tokens").u32(9).u32(8).u64(258);
-    tokens.iter().for_each(|token| drop(bytes.string(token)));
+    for token in &tokens {
+        bytes.string(token);
+    }
     bytes.string("tokenizer.ggml.token_type").u32(9).u32(5).u64(258);
-    (0..258).for_each(|id| drop(bytes.u32(if id == 257 { 3 } else { 1 })));
+    for id in 0..258 {
+        bytes.u32(if id == 257 { 3 } else { 1 });
+    }
     if let Some(pre) = pre {
         bytes.string("tokenizer.ggml.pre").u32(8).string(pre);
     }

@@ -63,12 +63,18 @@ fn a_byte_order_mark_is_no_part_of_the_first_row() {
 fn a_tokenizer_may_have_a_token_that_the_model_has_not() {
     let place = Place::with_model();
     let mut tokenizer: Value = serde_json::from_slice(&place.read("run/model/tokenizer.json")).unwrap();
-    let own = tokenizer["model"]["vocab"].as_object().unwrap().values().cloned();
-    let added = tokenizer["added_tokens"].as_array().unwrap().iter().map(|token| token["id"].clone());
-    let id = own.chain(added).filter_map(|id| id.as_u64()).max().unwrap() + 1;
-    let image = json!({ "id": id, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
-                        "normalized": false, "special": true });
-    tokenizer["added_tokens"].as_array_mut().unwrap().push(image);
+    let own = tokenizer["model"]["vocab"].as_object().unwrap().values();
+    let added = tokenizer["added_tokens"].as_array().unwrap().iter().map(|token| &token["id"]);
+    let first = own.chain(added).filter_map(|id| id.as_u64()).max().unwrap() + 1;
+    let config: Value = serde_json::from_slice(&place.read("run/model/config.json")).unwrap();
+    let vocab_size = config["vocab_size"].as_u64().unwrap();
+    // The model's table may have entries to spare.
+    for id in first..=vocab_size {
+        let content = if id == vocab_size { "<image>".to_owned() } else { format!("<spare{id}>") };
+        let token = json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                            "normalized": false, "special": true });
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    }
     place.write("run/model/tokenizer.json", tokenizer.to_string());
     let input = "{\"prompt\":\"Ham\"}\n{\"prompt\":\"Ham<image>\"}\n{\"prompt\":\"Ham\"}\n";
     let ran = place.run_with_input(GENERATE, input);
