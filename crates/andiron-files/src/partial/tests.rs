@@ -68,10 +68,10 @@ fn killed_anywhere_a_directory_is_the_old_one_or_the_new_one_and_the_next_run_is
         let (result, seen) = with_fault(Fault::none(), || build(&target, "new"));
         result.unwrap();
         assert!(seen.len() > 15, "{seen:?}");
-        for at in 0..seen.len() {
+        for (at, operation) in seen.iter().enumerate() {
             let (dir, target) = prepared();
             let (result, _) = with_fault(Fault::killed_at(at), || build(&target, "new"));
-            assert!(result.is_err(), "{:?}", seen[at]);
+            assert!(result.is_err(), "{:?}", operation);
             // Between two renamings nothing stands there; the old one is beside it.
             let place =
                 if target.exists() || before.is_none() { target.clone() } else { sibling(&target, "old") };
@@ -81,7 +81,7 @@ fn killed_anywhere_a_directory_is_the_old_one_or_the_new_one_and_the_next_run_is
                     .map(|content| [content; 2].map(|text| text.map(str::to_owned)))
                     .contains(&found),
                 "{:?}: {found:?}",
-                seen[at]
+                operation
             );
             // The next run gets the old one back first, and then replaces it.
             let building = PartialDirectory::begin(&target).unwrap();
@@ -89,11 +89,11 @@ fn killed_anywhere_a_directory_is_the_old_one_or_the_new_one_and_the_next_run_is
             assert!(
                 found.as_deref() == before || found.as_deref() == Some("new"),
                 "{:?}: {found:?}",
-                seen[at]
+                operation
             );
             drop(building);
             build(&target, "new").unwrap();
-            assert_eq!(tree(dir.path()), files(&[("out/a", "new"), ("out/b", "new")]), "{:?}", seen[at]);
+            assert_eq!(tree(dir.path()), files(&[("out/a", "new"), ("out/b", "new")]), "{:?}", operation);
         }
     }
 }
@@ -142,12 +142,12 @@ fn a_file_appears_whole_or_not_at_all() {
     };
     let (result, seen) = with_fault(Fault::none(), || write("old"));
     result.unwrap();
-    for at in 0..seen.len() {
+    for (at, operation) in seen.iter().enumerate() {
         fs::write(&target, "old").unwrap();
         let (result, _) = with_fault(Fault::killed_at(at), || write("new"));
         assert!(result.is_err());
         let expected = if at + 1 == seen.len() { "new" } else { "old" };
-        assert_eq!(fs::read_to_string(&target).unwrap(), expected, "{:?}", seen[at]);
+        assert_eq!(fs::read_to_string(&target).unwrap(), expected, "{:?}", operation);
         write("new").unwrap();
         assert_eq!(tree(dir.path()), files(&[("rows.jsonl", "new")]));
     }

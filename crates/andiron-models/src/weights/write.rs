@@ -103,14 +103,14 @@ mod tests {
         let path = dir.path().join("x.safetensors");
         let (written, seen) = with_fault(Fault::none(), || write_tensors(&path, tensors(&bytes), None));
         written.expect("it can be written");
-        for at in 0..seen.len() {
+        for (at, operation) in seen.iter().enumerate() {
             fs::write(&path, "old").expect("it can be written");
             let (written, _) =
                 with_fault(Fault::once(at, 28), || write_tensors(&path, tensors(&bytes), None));
             let error = written.expect_err("a full disk");
             assert!(error.to_string().contains("x.safetensors"), "{error}");
             let whole = at + 1 == seen.len();
-            assert_eq!(fs::read(&path).expect("it is there") == b"old", !whole, "{:?}", seen[at]);
+            assert_eq!(fs::read(&path).expect("it is there") == b"old", !whole, "{:?}", operation);
             assert_eq!(andiron_files::list(dir.path()).expect("it is there"), ["x.safetensors"]);
         }
     }

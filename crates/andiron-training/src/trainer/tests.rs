@@ -546,7 +546,7 @@ fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
     let names = |seen: &[Seen]| seen.iter().filter(|seen| !seen.operation.is_reading()).count();
     assert!(names(&seen) > 20, "{seen:?}");
     drop(run);
-    for at in 0..seen.len() {
+    for (at, operation) in seen.iter().enumerate() {
         let run = Run::open(&config, &device()).unwrap();
         let newest = run.load(&mut ()).unwrap().unwrap().progress.step;
         // Twice under the same number, so that the second replaces the first.
@@ -555,12 +555,12 @@ fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
             state.progress.step = step;
             let (saved, _) = with_fault(Fault::killed_at(at), || run.save(&state));
             let after = Checkpoints::open(&config.run.output, 3).unwrap();
-            assert!(after.steps().unwrap().last() >= Some(&newest), "{:?}", seen[at]);
+            assert!(after.steps().unwrap().last() >= Some(&newest), "{:?}", operation);
             drop(saved);
             let mut heard = Heard::default();
             let found = run.load(&mut heard).unwrap().unwrap().progress.step;
-            assert!((newest..=newest + 1).contains(&found), "{:?}: {found}", seen[at]);
-            assert_eq!(heard.warnings, [""; 0], "{:?}", seen[at]);
+            assert!((newest..=newest + 1).contains(&found), "{:?}: {found}", operation);
+            assert_eq!(heard.warnings, [""; 0], "{:?}", operation);
         }
     }
 }
