@@ -11,12 +11,15 @@ use super::{Answer, Row, RowError};
 /// said on standard error where it was.
 pub(super) fn answer_all(model: &dyn Answer, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
     if rows.len() < 2 {
-        return rows.into_iter().map(|row| caught(|| model.answer(row)).unwrap_or_else(Err)).collect();
+        return rows.into_iter().map(|row| alone(model, row)).collect();
     }
     let copies = rows.clone();
-    caught(|| model.answer_all(rows)).unwrap_or_else(|_| {
-        copies.into_iter().map(|row| caught(|| model.answer(row)).unwrap_or_else(Err)).collect()
-    })
+    caught(|| model.answer_all(rows))
+        .unwrap_or_else(|_| copies.into_iter().map(|row| alone(model, row)).collect())
+}
+
+fn alone(model: &dyn Answer, row: Row) -> Result<Row, RowError> {
+    caught(|| model.answer_all(vec![row]).pop().expect("each row has an answer")).unwrap_or_else(Err)
 }
 
 /// What `run` gives, or the error of a row whose work panicked.

@@ -1,5 +1,6 @@
 //! A model that reads whole texts, with what its files say about reading.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
@@ -145,22 +146,26 @@ impl EncoderReader {
         own.or(self.max_tokens).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())
     }
 
+    /// A text in the case in which the model reads it.
+    pub(super) fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.bundle.embedding.as_ref().is_some_and(|pipeline| pipeline.lower_case) {
+            // Character by character, as the reference's normalizer has it.
+            true => text.chars().flat_map(char::to_lowercase).collect(),
+            false => text.into(),
+        }
+    }
+
     /// A text of which a vector is to be made, after a prompt; and how many tokens the prompt has, if they are to be left
     /// out.
     pub(super) fn embed_input(&self, prompt: &str, text: &str) -> Result<(Input, usize), RowError> {
         let (limit, tokenizer) = (self.embed_limit(), self.tokenizer()?);
-        let pipeline = self.bundle.embedding.as_ref();
-        let case = |text: String| match pipeline.is_some_and(|pipeline| pipeline.lower_case) {
-            // Character by character, as the reference's normalizer has it.
-            true => text.chars().flat_map(char::to_lowercase).collect(),
-            false => text,
-        };
-        let frame = |text: String| tokenizer.frame(&case(text), None, limit).map_err(RowError::failed);
-        let input = Input::of_text(frame(format!("{prompt}{text}"))?, self, limit)?;
-        if prompt.is_empty() || !pipeline.is_some_and(|pipeline| pipeline.skips_prompt) {
+        let frame = |text: &str| tokenizer.frame(&self.cased(text), None, limit).map_err(RowError::failed);
+        let input = Input::of_text(frame(&format!("{prompt}{text}"))?, self, limit)?;
+        let skips = self.bundle.embedding.as_ref().is_some_and(|pipeline| pipeline.skips_prompt);
+        if prompt.is_empty() || !skips {
             return Ok((input, 0));
         }
-        let alone = frame(prompt.to_owned())?;
+        let alone = frame(prompt)?;
         let closes = alone.ids.last().is_some_and(|&id| tokenizer.is_special(id));
         let n_prompt = alone.ids.len() - usize::from(closes);
         if input.framed.ids.len() <= n_prompt {

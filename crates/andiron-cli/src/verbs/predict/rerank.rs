@@ -40,14 +40,16 @@ impl Answer for Rerank {
 impl Rerank {
     /// A cross-encoder reads each document beside the query; its one output says how well they fit.
     fn read_together(&self, query: &str, documents: &[String]) -> Result<(Vec<f32>, bool), RowError> {
-        let limit = self.model.embed_limit();
+        let (limit, query) = (self.model.embed_limit(), self.model.cased(query));
         let tokenizer = self.model.tokenizer()?;
         let mut scores = Vec::with_capacity(documents.len());
         let mut truncated = false;
         for documents in documents.chunks(BATCH) {
             let mut inputs = Vec::with_capacity(documents.len());
             for document in documents {
-                let framed = tokenizer.frame(query, Some(document), limit).map_err(RowError::failed)?;
+                let framed = tokenizer
+                    .frame(&query, Some(&self.model.cased(document)), limit)
+                    .map_err(RowError::failed)?;
                 truncated |= framed.truncated;
                 inputs.push(Input::of_text(framed, &self.model, limit)?);
             }

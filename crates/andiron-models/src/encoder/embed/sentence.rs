@@ -374,9 +374,18 @@ pub(in crate::encoder) fn cross_encoder_activation(dir: &Path) -> Result<Option<
     if !is_there(&dir.join(MODULES))? {
         return Ok(None);
     }
-    let mut fields = read_fields(&dir.join(PIPELINE))?;
-    let is_one = model_type(&fields) == "CrossEncoder";
-    Ok(fields.shift_remove("activation_fn").filter(|value| is_one && !value.is_null()))
+    let path = dir.join(PIPELINE);
+    let mut fields = read_fields(&path)?;
+    if model_type(&fields) != "CrossEncoder" {
+        return Ok(None);
+    }
+    if fields.get("default_prompt_name").is_some_and(|name| !name.is_null()) {
+        return Err(refuse(
+            &path,
+            "default_prompt_name is set: a cross-encoder with a prompt is not supported",
+        ));
+    }
+    Ok(fields.shift_remove("activation_fn").filter(|value| !value.is_null()))
 }
 
 fn model_type(fields: &Fields) -> &str {

@@ -585,7 +585,7 @@ mod tests {
             b"\x80\x02t.",
             b"\x80\x02(0.",
             b"\x80\x02h\x07.",
-            b"\x80\x02]Ks.",
+            b"\x80\x02]K\x01K\x02s.",
             b"\x80\x02}(K\x01u.",
             b"\x80\x02K\x01K\x02R.",
             b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.",
