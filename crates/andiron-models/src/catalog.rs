@@ -34,6 +34,14 @@ pub struct Sizes {
     pub eos_token_id: Option<u32>,
 }
 
+impl Sizes {
+    /// No text begins with an id that the vocabulary does not have, whatever a file says.
+    pub(crate) fn without_impossible_ids(self) -> Self {
+        let bos_token_id = self.bos_token_id.filter(|&id| (id as usize) < self.vocab_size);
+        Self { bos_token_id, ..self }
+    }
+}
+
 /// How the affine maps that a matrix holds lie in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maps {
@@ -197,6 +205,7 @@ macro_rules! architectures {
             /// What generation and training ask of any model.
             pub fn sizes(&self) -> $crate::catalog::Sizes {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::sizes(config),)+ }
+                    .without_impossible_ids()
             }
 
             /// Ids that end a text.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use andiron_core::ops;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::bundle::Ids;
 use crate::key_rules::{Inert, UnknownKeys};
 use crate::named_fields::Shown;
 
@@ -85,6 +86,19 @@ pub(crate) fn positive_number(key: &'static str, value: f64) -> Result<(), Confi
 
 pub(crate) fn probability(key: &'static str, value: f64) -> Result<(), ConfigError> {
     if (0.0..1.0).contains(&value) { Ok(()) } else { Err(ConfigError::Probability { key, value }) }
+}
+
+/// Checks that the vocabulary has the id that fills rows up.
+pub(crate) fn padding_id(id: Option<u32>, vocab_size: usize) -> Result<(), ConfigError> {
+    match id.filter(|&id| id as usize >= vocab_size) {
+        Some(id) => Err(ConfigError::TokenId { key: "pad_token_id", id, vocab_size }),
+        None => Ok(()),
+    }
+}
+
+/// The id of a key that may have several, of which only the first is used here.
+pub(crate) fn first_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(Ids::deserialize(deserializer)?.as_slice().first().copied())
 }
 
 /// Why a configuration does not describe a model that can be built here.

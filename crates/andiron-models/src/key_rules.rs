@@ -108,7 +108,7 @@ const ALL: &[Rule] = &[
     ("bos_token_id", Inert::Always),
     ("cache_implementation", Inert::Always),
     ("chunk_size_feed_forward", Inert::Always),
-    // Heads that no decoder here has read it, and `hidden_dropout`.
+    // Read, as `hidden_dropout` is, by heads that no decoder here has.
     ("classifier_dropout", Inert::Always),
     ("compression_config", Inert::Off),
     ("cross_attention_hidden_size", Inert::Off),

@@ -204,6 +204,34 @@ fn an_id_below_zero_is_none() {
 }
 
 #[test]
+fn several_ids_that_end_a_text_are_read() {
+    for (model_type, _) in FIXTURES {
+        read(&with(model_type, &json!({"eos_token_id": [2, 3]})))
+            .unwrap_or_else(|e| panic!("{model_type}: {e}"));
+    }
+    let AnyConfig::Decoder(config) = read(&with("gpt2", &json!({"eos_token_id": [2, 3]}))).unwrap().config
+    else {
+        panic!("a decoder")
+    };
+    assert_eq!(config.end_ids().as_slice(), [2, 3]);
+}
+
+#[test]
+fn an_id_beyond_the_vocabulary_begins_no_text() {
+    for (model_type, _) in FIXTURES {
+        let read = read(&with(model_type, &json!({"bos_token_id": 4_000_000}))).unwrap();
+        assert_eq!(read.config.sizes().bos_token_id, None, "{model_type}");
+    }
+}
+
+#[test]
+fn an_encoder_needs_the_id_that_fills_rows_up() {
+    for model_type in ["bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "bart", "t5"] {
+        check_refused(model_type, "pad_token_id", json!({"pad_token_id": 4_000_000}));
+    }
+}
+
+#[test]
 fn every_key_that_a_class_reads_is_a_field_or_has_a_rule() {
     let table: Value = serde_json::from_slice(&std::fs::read(fixture("keys.json")).unwrap()).unwrap();
     let names = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };
@@ -279,6 +307,9 @@ fn strictness_names_all_keys_that_nothing_reads() {
 #[test]
 fn an_error_names_the_key_and_its_value() {
     check_refused("llama", "key hidden_size is 1e+300", json!({"hidden_size": 1e300}));
+    let beyond = (1_u64 << 53) + 1;
+    check_refused("llama", "hidden_size is 9007199254740993", json!({"hidden_size": beyond}));
+    check_refused("llama", "key eos_token_id is 9007199254740993", json!({"eos_token_id": beyond}));
     check_refused("bert", "key vocab_size is \"many\"", json!({"vocab_size": "many"}));
     check_refused("llama", "key rope_scaling is", json!({"rope_scaling": {"rope_type": "longrope"}}));
 }

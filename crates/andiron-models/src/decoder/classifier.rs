@@ -244,7 +244,9 @@ impl ClassifierBundle {
         let last: Vec<usize> =
             texts.iter().map(|ids| ids.as_ref().iter().rposition(counts).unwrap_or(0)).collect();
         // Nothing sees what comes after it, so the rows' ends need no care.
-        let (ids_bt, _) = pad_right(texts, padding.unwrap_or(0), &self.device);
+        let vocab_size = self.config.sizes().vocab_size;
+        let filler = padding.filter(|&id| (id as usize) < vocab_size).unwrap_or(0);
+        let (ids_bt, _) = pad_right(texts, filler, &self.device);
         let classify = || self.model.classify(ids_bt, &last, &mut Forward::evaluation());
         self.config.problem.scores(self.precision.run(classify))
     }

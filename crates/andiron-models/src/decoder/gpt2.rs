@@ -17,6 +17,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Ids;
 use crate::catalog::{Architecture, Maps, Sizes};
 use crate::family::Decoder;
 use crate::hf_config::{Activation, ConfigError, entries, layers, width};
@@ -70,9 +71,9 @@ pub struct Gpt2Config {
     /// Id that begins a text.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text.
+    /// Ids that end a text.
     #[serde(default)]
-    pub eos_token_id: Option<u32>,
+    pub eos_token_id: Ids,
 }
 
 fn tenth() -> f64 {
@@ -113,7 +114,7 @@ impl Gpt2Config {
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
             bos_token_id: None,
-            eos_token_id: None,
+            eos_token_id: Ids::default(),
         }
     }
 
@@ -125,7 +126,7 @@ impl Gpt2Config {
             n_layer: 12,
             n_head: 12,
             bos_token_id: Some(50256),
-            eos_token_id: Some(50256),
+            eos_token_id: Ids::One(50256),
             ..Self::nano(50257)
         }
     }
@@ -251,8 +252,12 @@ impl Architecture for Gpt2Config {
             d_model: self.n_embd,
             max_positions: self.n_positions,
             bos_token_id: self.bos_token_id,
-            eos_token_id: self.eos_token_id,
+            eos_token_id: self.eos_token_id.as_slice().first().copied(),
         }
+    }
+
+    fn end_ids(&self) -> Ids {
+        self.eos_token_id.clone()
     }
 
     fn init(&self, seed: Seed, device: &Device) -> Gpt2 {

@@ -20,7 +20,7 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first, vocabulary_scores};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
+use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
@@ -66,7 +66,7 @@ pub struct BertConfig {
     #[serde(default)]
     pub bos_token_id: Option<u32>,
     /// Id that ends a text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
     /// Dropout before a head with labels, in training; `hidden_dropout_prob` if absent.
     #[serde(default)]
@@ -245,6 +245,7 @@ impl BertConfig {
     /// Everything but the number of positions.
     pub(super) fn validate_sizes(&self) -> Result<(), ConfigError> {
         entries("vocab_size", self.vocab_size)?;
+        padding_id(self.pad_token_id, self.vocab_size)?;
         width("hidden_size", self.hidden_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
         width("num_attention_heads", self.num_attention_heads)?;

@@ -17,7 +17,7 @@ use super::head::{self, Classes, EncoderHead, classes};
 use super::layers::{Fresh, attend_all, first};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
-use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
+use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
@@ -66,7 +66,7 @@ pub struct DistilBertConfig {
     #[serde(default)]
     pub bos_token_id: Option<u32>,
     /// Id that ends a text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
     /// Whether the head for masked tokens ends in the embedding table.
     #[serde(default = "yes")]
@@ -186,6 +186,7 @@ impl Architecture for DistilBertConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         entries("vocab_size", self.vocab_size)?;
+        padding_id(self.pad_token_id, self.vocab_size)?;
         entries("max_position_embeddings", self.max_position_embeddings)?;
         layers("n_layers", self.n_layers)?;
         width("n_heads", self.n_heads)?;

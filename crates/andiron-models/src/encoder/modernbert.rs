@@ -26,7 +26,8 @@ use crate::decoder::layer_types::LayerType;
 use crate::decoder::rope;
 use crate::family::Encoder;
 use crate::hf_config::{
-    Activation, ConfigError, entries, layers, positive, positive_number, probability, width,
+    Activation, ConfigError, entries, first_id, layers, padding_id, positive, positive_number, probability,
+    width,
 };
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
@@ -67,7 +68,7 @@ pub struct ModernBertConfig {
     #[serde(default)]
     pub bos_token_id: Option<u32>,
     /// Id that ends a text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
     /// Id that stands for a whole text.
     #[serde(default)]
@@ -312,6 +313,7 @@ impl Architecture for ModernBertConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         entries("vocab_size", self.vocab_size)?;
+        padding_id(self.pad_token_id, self.vocab_size)?;
         width("hidden_size", self.hidden_size)?;
         width("intermediate_size", self.intermediate_size)?;
         layers("num_hidden_layers", self.num_hidden_layers)?;
