@@ -247,7 +247,7 @@ fn keys_that_nothing_reads_are_warned_of_once_and_refused_if_strict() {
     config["colour"] = "red".into();
     config["unsloth_fixed"] = true.into();
     place.write("extended/config.json", config.to_string());
-    let generate = ["generate", "--model", "extended", "--prompt", "the", "--max-tokens", "2"];
+    let generate = ["generate", "--model", "extended", "--max-tokens", "2", "Ham"];
     let ran = place.run(&generate);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(ran.err.matches("colour, unsloth_fixed").count(), 1, "{ran:?}");
