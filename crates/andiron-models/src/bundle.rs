@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Number, Value};
 
 use crate::RunPrecision;
-use crate::catalog::{DecoderConfig, DecoderModel};
+use crate::catalog::{DecoderConfig, DecoderModel, read_object};
 use crate::family::Decoder;
 use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
 use crate::hf_config::ConfigError;
@@ -158,6 +158,12 @@ impl DecoderBundle {
             bundle.generation = GenerationConfig::read(&path, vocab_size)?;
             bundle.unknown_keys.extend(bundle.generation.unknown_keys());
         } else {
+            let path = dir.join(CONFIG);
+            if let (Value::Object(ids), Value::Object(written)) =
+                (serde_json::json!(bundle.generation), read_object(&path)?)
+            {
+                bundle.generation = GenerationConfig::of_model_config(ids, &written, &path)?;
+            }
             bundle.generation.settle(vocab_size)?;
         }
         bundle.fill(&mut weights::open(dir)?)?;

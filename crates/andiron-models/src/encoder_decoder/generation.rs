@@ -60,23 +60,14 @@ pub(super) fn read(
     (config_path, path): (&Path, &Path),
 ) -> Result<GenerationConfig, ConfigError> {
     let mut fields = ids(config);
-    let mut path = path;
-    if is_there(path)? {
+    let mut generation = if is_there(path)? {
         fields.shift_remove("forced_eos_token_id");
         let said: Map<String, Value> = read_json(path, WHAT)?;
         fields.extend(said.into_iter().filter(|(_, value)| !value.is_null()));
+        GenerationConfig::from_fields(fields, path)?
     } else {
-        path = config_path;
-        let said = SEARCH_KEYS.iter().filter_map(|key| written.get_key_value(*key));
-        fields.extend(
-            said.filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())),
-        );
-        let forced = written.get(FORCE_BOS) == Some(&Value::Bool(true));
-        if let (true, Some(bos)) = (forced, fields.get("bos_token_id").cloned()) {
-            fields.entry("forced_bos_token_id").or_insert(bos);
-        }
-    }
-    let mut generation = GenerationConfig::from_fields(fields, path)?;
+        GenerationConfig::of_model_config(fields, written, config_path)?
+    };
     // No token can have what the file says.
     let start = || config.decoder_start_token_id();
     generation.decoder_start_token_id = Some(generation.decoder_start_token_id.unwrap_or_else(start));

@@ -163,6 +163,26 @@ impl GenerationConfig {
         Ok(config)
     }
 
+    /// What the `config.json` of a directory without `generation_config.json` says, as older versions of `transformers` wrote
+    /// it: the settings in the object `written`, besides `ids`.
+    ///
+    /// # Errors
+    /// As [`from_fields`](Self::from_fields).
+    pub(crate) fn of_model_config(
+        ids: Map<String, Value>,
+        written: &Map<String, Value>,
+        path: &Path,
+    ) -> Result<Self, ConfigError> {
+        let mut fields = ids;
+        let said = written.iter().filter(|(key, value)| keys::is_setting(key) && !value.is_null());
+        fields.extend(said.map(|(key, value)| (key.clone(), value.clone())));
+        let forced = written.get(keys::FORCE_BOS) == Some(&Value::Bool(true));
+        if let (true, Some(bos)) = (forced, fields.get("bos_token_id").cloned()) {
+            fields.entry("forced_bos_token_id").or_insert(bos);
+        }
+        Self::from_fields(fields, path)
+    }
+
     /// Leaves out what ends a text and is no id of the vocabulary, since it never comes, and checks all else.
     ///
     /// # Errors

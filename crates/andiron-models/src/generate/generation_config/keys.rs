@@ -37,8 +37,41 @@ const INERT: &[&str] = &[
     "use_mtp",
 ];
 
+/// Fields of the configuration that are no ids.
+const SETTINGS: &[&str] = &[
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "min_p",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+];
+
 /// An older way to say that the first id is `bos_token_id`.
-const FORCE_BOS: &str = "force_bos_token_to_be_generated";
+pub(super) const FORCE_BOS: &str = "force_bos_token_to_be_generated";
 
 /// Keys of transformers 5.24 that change results in a way that is not implemented, with what they say to change nothing.
 fn refused() -> [(&'static str, Vec<Value>, &'static str); 13] {
@@ -102,6 +135,11 @@ pub(super) fn modernize(fields: &mut Map<String, Value>) {
     {
         fields.insert("forced_bos_token_id".to_owned(), bos);
     }
+}
+
+/// Whether the key is about generating, wherever it stands, and names no id that begins, ends or fills up a text.
+pub(super) fn is_setting(key: &str) -> bool {
+    SETTINGS.contains(&key) || refused().iter().any(|(refused, ..)| *refused == key)
 }
 
 /// Whether `transformers` knows the key, of those that are no fields of the configuration.

@@ -223,6 +223,23 @@ fn what_nobody_says_is_what_llama_cpp_says() {
 }
 
 #[test]
+fn an_older_configuration_says_how_to_generate() {
+    let written = json!({ "repetition_penalty": 1.5, "suppress_tokens": [3], "top_k": null, "hidden_size": 8,
+                          "force_bos_token_to_be_generated": true, "eos_token_id": 9 });
+    let ids = json!({ "bos_token_id": 1, "eos_token_id": 2 });
+    let (Value::Object(ids), Value::Object(mut written)) = (ids, written) else { panic!("objects") };
+    let read = |written: &Map<String, Value>| {
+        GenerationConfig::of_model_config(ids.clone(), written, Path::new("config.json"))
+    };
+    let config = read(&written).unwrap();
+    assert_eq!((config.repetition_penalty, config.suppress_tokens.as_slice()), (Some(1.5), &[3][..]));
+    assert_eq!((config.eos_token_id.as_slice(), config.forced_bos_token_id), (&[2][..], Some(1)));
+    assert!(config.rest.is_empty());
+    written.insert("guidance_scale".to_owned(), json!(2.0));
+    assert!(read(&written).unwrap_err().to_string().contains("guidance_scale"));
+}
+
+#[test]
 fn lengths_are_said_in_ids_to_generate() {
     let config = |fields| read(fields).unwrap();
     assert_eq!(config(json!({ "max_length": 20 })).max_new(5), Some(15));
