@@ -190,7 +190,7 @@ fn ids_whose_scores_would_be_changed_must_be_there() {
         (json!({ "forced_bos_token_id": -1 }), "forced_bos_token_id"),
         (json!({ "forced_eos_token_id": 100 }), "forced_eos_token_id"),
         (json!({ "forced_eos_token_id": 3, "suppress_tokens": [3] }), "forced_eos_token_id"),
-        (json!({ "temperature": -1.0 }), "temperature"),
+        (json!({ "do_sample": true, "temperature": -1.0 }), "temperature"),
         (json!({ "repetition_penalty": 0 }), "repetition_penalty"),
         (json!({ "encoder_repetition_penalty": -2.0 }), "encoder_repetition_penalty"),
         (json!({ "exponential_decay_length_penalty": [1, 0.0] }), "exponential_decay_length_penalty"),
