@@ -1,16 +1,39 @@
 //! Text of which a grammar says what it may be.
 
+mod bounds;
+mod expansion;
+mod messages;
+mod pattern;
+mod shape;
+
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
 /// Largest grammar, in bytes of its own notation.
-const MAX_GRAMMAR: usize = 1 << 20;
+const MAX_GRAMMAR: usize = 256 << 10;
+
+/// Stack of the thread that compiles: the compiler recurses over properties and nesting, which [`bounds`] limits.
+const COMPILER_STACK: usize = 16 << 20;
+
+/// What the compiler and each step of a text may spend.
+fn parser_limits() -> ParserLimits {
+    ParserLimits {
+        // Some 300 bytes each, and nine to a character of a string with a maxLength.
+        max_lexer_states: 100_000,
+        initial_lexer_fuel: 400_000,
+        max_grammar_size: 150_000,
+        // Would walk the vocabulary for each large expression, with no bound on states.
+        precompute_large_lexemes: false,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
 
 /// White space between the parts of a JSON text: without a bound, a model that knows nothing else writes it for ever.
 const JSON_SPACE: &str = r" |\n[ \t]{0,20}";
@@ -95,6 +118,16 @@ pub enum ConstraintError {
         /// The most it may have.
         limit: usize,
     },
+    /// The grammar is short and stands for something large.
+    #[error("{grammar}: more than {limit} {what}, which is too much to hold a text to; make it simpler")]
+    TooComplex {
+        /// The kind of grammar.
+        grammar: &'static str,
+        /// What is counted.
+        what: &'static str,
+        /// The most there may be.
+        limit: u64,
+    },
     /// The grammar has a mistake, asks for something that cannot be enforced, or is too complex.
     #[error("{grammar}: {message}")]
     Grammar {
@@ -147,7 +180,7 @@ impl Vocabulary {
         let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&env).map_err(|_| refuse())?;
-        factory.quiet().limits_mut().verbose_errors = false;
+        *factory.quiet().limits_mut() = parser_limits();
         Ok(Self { factory: Arc::new(factory), drops_first_space, tokens: tokens.len() })
     }
 }
@@ -180,29 +213,15 @@ impl Constraint {
     /// [`ConstraintError::NoChoice`], [`ConstraintError::TooLarge`], and [`ConstraintError::Grammar`] for
     /// what is no grammar of its kind, cannot be enforced, or exceeds the bounds on time and memory.
     pub fn new(vocabulary: &Vocabulary, grammar: Grammar) -> Result<Self, ConstraintError> {
-        if matches!(&grammar, Grammar::Choice(texts) if texts.is_empty()) {
-            return Err(ConstraintError::NoChoice);
-        }
-        let (name, bytes) = (grammar.name(), grammar.bytes());
-        if bytes > MAX_GRAMMAR {
-            return Err(ConstraintError::TooLarge { grammar: name, bytes, limit: MAX_GRAMMAR });
-        }
-        let wrong = |message: String| ConstraintError::Grammar { grammar: name, message };
-        let compile = || vocabulary.factory.create_parser(grammar.top_level(vocabulary.drops_first_space));
-        let parser = catch_unwind(AssertUnwindSafe(compile))
-            .map_err(|_| wrong("too unusual for the compiler of grammars, which panicked".to_owned()))?;
-        let mut start = Matcher::new(parser);
-        // Notices that even the empty text may be all there is; an error is kept in the matcher.
-        let _ = start.consume_tokens(&[]);
-        if let Some(message) = start.get_error() {
-            return Err(wrong(message));
-        }
-        if !start.is_stopped() && start.compute_mask().is_ok_and(|mask| mask.is_zero()) {
-            return Err(wrong("no token of the vocabulary can begin such a text".to_owned()));
-        }
-        if let Some(message) = start.get_error() {
-            return Err(wrong(message));
-        }
+        let wrong = |message: String| ConstraintError::Grammar {
+            grammar: grammar.name(),
+            message: messages::plain(&message),
+        };
+        let compiled = with_stack(|| {
+            bounds::check(&grammar)?;
+            compile(vocabulary, &grammar).map_err(wrong)
+        });
+        let mut start = compiled.map_err(|message| wrong(message.to_owned()))??;
         let unheard = start.grammar_warnings();
         if !unheard.is_empty() {
             return Err(wrong(unheard.join("; ")));
@@ -235,6 +254,37 @@ impl PartialEq for Constraint {
     /// Whether both hold to the same grammar with the same [`Vocabulary`] or a clone of it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.vocabulary.factory, &other.vocabulary.factory) && self.grammar == other.grammar
+    }
+}
+
+/// Does `work` on a thread whose stack is known, so that what a caller's thread has left does not matter; says what failed if it
+/// panics.
+fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
+    std::thread::scope(|scope| {
+        let guarded = || catch_unwind(AssertUnwindSafe(work));
+        let builder =
+            std::thread::Builder::new().name("andiron-grammar".to_owned()).stack_size(COMPILER_STACK);
+        let thread =
+            builder.spawn_scoped(scope, guarded).map_err(|_| "the system gave no thread to read it on")?;
+        let done = thread.join().and_then(|done| done);
+        done.map_err(|_| "it is too unusual for the compiler of grammars, which failed")
+    })
+}
+
+fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String> {
+    let parser = vocabulary.factory.create_parser(grammar.top_level(vocabulary.drops_first_space));
+    let mut start = Matcher::new(parser);
+    // Notices that even the empty text may be all there is; an error is kept in the matcher.
+    let _ = start.consume_tokens(&[]);
+    if let Some(message) = start.get_error() {
+        return Err(message);
+    }
+    if !start.is_stopped() && start.compute_mask().is_ok_and(|mask| mask.is_zero()) {
+        return Err("no token of the vocabulary can begin such a text".to_owned());
+    }
+    match start.get_error() {
+        Some(message) => Err(message),
+        None => Ok(start),
     }
 }
 

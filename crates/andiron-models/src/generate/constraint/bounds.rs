@@ -1,0 +1,122 @@
+//! How large a grammar may be, found out before the compiler sees it.
+//!
+//! The compiler can be neither interrupted nor told how much memory it may take, so whatever costs is counted
+//! first. The bounds are well above what people and their tools write, and low enough that a grammar within them is compiled in
+//! half a second and 64 MB.
+
+use super::expansion::{self, Refused};
+use super::pattern::{self, Classes};
+use super::{ConstraintError, Grammar, MAX_GRAMMAR};
+
+/// Checks that `grammar` is one and within its bounds.
+pub(super) fn check(grammar: &Grammar) -> Result<(), ConstraintError> {
+    let name = grammar.name();
+    let of = |exceeded: Exceeded| exceeded.of(name);
+    if matches!(grammar, Grammar::Choice(texts) if texts.is_empty()) {
+        return Err(ConstraintError::NoChoice);
+    }
+    let bytes = grammar.bytes();
+    if bytes > MAX_GRAMMAR {
+        return Err(ConstraintError::TooLarge { grammar: name, bytes, limit: MAX_GRAMMAR });
+    }
+    let wrong = |message: String| ConstraintError::Grammar { grammar: name, message };
+    match grammar {
+        Grammar::Choice(texts) => {
+            Bound::Choices.check(texts.len() as u64).map_err(of)?;
+            Bound::ChoiceBytes.check(bytes as u64).map_err(of)?;
+            match texts.iter().all(String::is_empty) {
+                true => Err(wrong("all of its texts are empty, give at least one that is not".to_owned())),
+                false => Ok(()),
+            }
+        }
+        Grammar::Regex(pattern) => {
+            Bound::PatternBytes.check(bytes as u64).map_err(of)?;
+            let size = pattern::measure(pattern, Classes::Unicode).map_err(wrong)?;
+            Bound::PatternSyntax.check(size.syntax).map_err(of)?;
+            Bound::PatternExpanded.check(size.expanded).map_err(of)
+        }
+        Grammar::JsonSchema(schema) => {
+            if schema.get("x-guidance").is_some() {
+                return Err(wrong("`x-guidance` is not supported".to_owned()));
+            }
+            expansion::measure(schema).map_err(|refused| match refused {
+                Refused::Exceeded(exceeded) => exceeded.of(name),
+                Refused::Pattern(message) => wrong(message),
+            })
+        }
+    }
+}
+
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Steps of reading a schema.
+    Steps,
+    /// Nodes of a schema once it is written out, copies included.
+    Nodes,
+    /// Levels of a schema, through references.
+    Depth,
+    /// Properties of one object, or items of a tuple.
+    Properties,
+    PatternProperties,
+    /// Values of one `enum`.
+    Enum,
+    PatternBytes,
+    PatternSyntax,
+    PatternExpanded,
+    Choices,
+    ChoiceBytes,
+    /// `multipleOf` without its decimal point.
+    Multiple,
+}
+
+/// A bound that a grammar exceeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exceeded(Bound);
+
+impl Bound {
+    pub(super) fn limit(self) -> u64 {
+        match self {
+            Self::Steps => 20_000,
+            Self::Nodes => 20_000,
+            Self::Depth => 400,
+            Self::Properties => 1_000,
+            Self::PatternProperties => 8,
+            Self::Enum => 2_000,
+            Self::PatternBytes => 8 << 10,
+            Self::PatternSyntax => 40_000,
+            Self::PatternExpanded => 20_000,
+            Self::Choices => 4_000,
+            Self::ChoiceBytes => 64 << 10,
+            Self::Multiple => 20_000,
+        }
+    }
+
+    /// What is counted, in the words of a message.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Steps => "parts",
+            Self::Nodes => "parts once references and combinators are written out",
+            Self::Depth => "levels of nesting and references",
+            Self::Properties => "properties or items in one place",
+            Self::PatternProperties => "patternProperties in one place",
+            Self::Enum => "values in one enum",
+            Self::PatternBytes => "bytes in one pattern",
+            Self::PatternSyntax => "characters and ranges in one pattern",
+            Self::PatternExpanded => "characters in a pattern once counted repetitions are written out",
+            Self::Choices => "texts",
+            Self::ChoiceBytes => "bytes of text",
+            Self::Multiple => "steps between multiples of 1 in multipleOf, or in several of them together",
+        }
+    }
+
+    pub(super) fn check(self, found: u64) -> Result<(), Exceeded> {
+        if found <= self.limit() { Ok(()) } else { Err(Exceeded(self)) }
+    }
+}
+
+impl Exceeded {
+    fn of(self, grammar: &'static str) -> ConstraintError {
+        ConstraintError::TooComplex { grammar, what: self.0.what(), limit: self.0.limit() }
+    }
+}
