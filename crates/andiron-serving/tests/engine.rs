@@ -26,7 +26,7 @@ fn engine(max_running: usize) -> (Engine, Gate) {
 fn job(prompt: &[u32], max_new_tokens: usize) -> Job {
     let options =
         GenerateOptions { sampling: SamplingParams::greedy(), max_new_tokens, ..GenerateOptions::default() };
-    Job { prompt: prompt.to_vec(), options, alone: false }
+    Job { prompt: prompt.to_vec(), options, ..Job::default() }
 }
 
 async fn all_events(mut generation: Generation) -> Vec<Event> {
@@ -286,4 +286,44 @@ async fn a_panic_of_some_together_is_theirs_alone() {
     assert_eq!(events[2].last(), Some(&Event::Finished(FinishReason::Length)));
     let after = engine.handle().submit(vec![job(&[1], 2)]).unwrap().remove(0);
     assert_eq!(ids(&all_events(after).await), [2, 3]);
+}
+
+#[tokio::test]
+async fn a_client_with_many_jobs_does_not_keep_another_waiting() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(0));
+    let of = |client: u64| Job { client, ..job(&[1], 1) };
+    let first = handle.submit(vec![of(1)]).unwrap().remove(0);
+    eventually("it runs", || handle.load().running == 1).await;
+    let mut waiting = handle.submit(vec![of(1), of(1), of(1), of(2)]).unwrap();
+    let other = waiting.pop().unwrap();
+    // One step for the job that runs, one for the next: the other client's, though it came last.
+    gate.set(Some(2));
+    assert_eq!(ids(&all_events(first).await), [2]);
+    assert_eq!(ids(&all_events(other).await), [2]);
+    assert_eq!(handle.load().queued + handle.load().running, 3);
+    gate.set(None);
+    for generation in waiting {
+        assert_eq!(ids(&all_events(generation).await), [2]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_loses_its_place() {
+    let (engine, gate) = engine(1);
+    let handle = engine.handle();
+    gate.set(Some(8));
+    let unread = handle.submit(vec![Job { max_behind: Some(5), ..job(&[1], 60) }]).unwrap().remove(0);
+    eventually("it is ahead of its reader", || gate.steps() == 8).await;
+    // A step now and then; it would take three seconds for all of them.
+    let begun = Instant::now();
+    while handle.load().running == 1 {
+        gate.set(Some(1));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    let events = all_events(unread).await;
+    assert_eq!(events.last(), Some(&Event::Failed(GenerationError::Behind { behind: 5 })));
+    assert!(ids(&events).len() < 50, "{}", ids(&events).len());
 }

@@ -276,6 +276,17 @@ impl<S> Decoding<S> {
         &self.prompt_tokens
     }
 
+    /// Ids that the model has yet to be given before it can say what comes next; more than one while the prompt is read.
+    pub fn unread(&self) -> usize {
+        self.ids.len() - self.fed
+    }
+
+    /// Reads the rest of the prompt in chunks of other sizes than [`GenerateOptions::prefill_chunk`] said. Chunks decide how numbers are
+    /// rounded and nothing else.
+    pub fn set_prefill_chunk(&mut self, ids: usize) {
+        self.options.prefill_chunk = ids;
+    }
+
     /// Why the generation ended, once it did.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish_reason

@@ -1,11 +1,14 @@
 //! The receiving side of one generation.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use andiron_models::generate::{FinishReason, GenerateError, Token};
 use futures_util::Stream;
 use tokio::sync::mpsc;
+
+use super::feed::Backlog;
 
 /// What happens to a submitted job, in this order: the scored prompt if it was asked for, tokens, then one of the last two.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +33,12 @@ pub enum GenerationError {
     /// The model panicked in a step of this job. The log says more; other jobs go on.
     #[error("the model failed on this request")]
     Panicked,
+    /// The client is far behind and takes nothing, so that its place was given to others.
+    #[error("the answer is not being read: it was ended {behind} tokens ahead of its reader")]
+    Behind {
+        /// Tokens that wait for the client.
+        behind: usize,
+    },
     /// The engine was stopped.
     #[error("the engine was stopped before the generation ended")]
     Stopped,
@@ -42,6 +51,7 @@ pub enum GenerationError {
 #[derive(Debug)]
 pub struct Generation {
     pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) over: bool,
 }
 
@@ -61,6 +71,9 @@ impl Stream for Generation {
         }
         // A channel that closes without a last event means that the thread is gone.
         let event = std::task::ready!(self.events.poll_recv(cx));
+        if event.is_some() {
+            self.backlog.taken();
+        }
         let event = event.unwrap_or(Event::Failed(GenerationError::Stopped));
         self.over = matches!(event, Event::Finished(_) | Event::Failed(_));
         Poll::Ready(Some(event))

@@ -14,7 +14,9 @@
 //!
 //! The engine knows ids only; text, stop strings and HTTP are the business of [`http`](crate::http).
 
+mod feed;
 mod generation;
+mod pace;
 mod queue;
 mod worker;
 
@@ -54,7 +56,7 @@ impl Default for EngineConfig {
 }
 
 /// One generation to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Job {
     /// The ids to continue.
     pub prompt: Vec<u32>,
@@ -63,6 +65,12 @@ pub struct Job {
     /// Never take it through the model together with others: its numbers are then to the last bit what they are alone, and
     /// nobody shares the cost of its steps.
     pub alone: bool,
+    /// Whose job it is: a free place goes to the client that has fewest of them, so that many jobs of one do not keep the others
+    /// waiting.
+    pub client: u64,
+    /// Ends the job when more than so many tokens wait for a client that takes none for a second. `None` for a client that
+    /// wants them at the end.
+    pub max_behind: Option<usize>,
 }
 
 /// Why an engine did not start.

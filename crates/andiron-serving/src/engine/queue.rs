@@ -1,13 +1,14 @@
 //! What the engine's thread and its clients share: the bounded queue, the load, the life signs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::generation::{Event, Generation};
+use super::feed::{Feed, feed};
+use super::generation::Generation;
 use super::{EngineConfig, Job};
 
 /// How often an idle thread shows that it lives.
@@ -65,7 +66,7 @@ pub enum SubmitError {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) job: Job,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) feed: Feed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,13 +101,44 @@ struct State {
     queued_tokens: usize,
     running: usize,
     phase: Phase,
+    /// Places given so far.
+    turn: u64,
+    /// The turn at which a client that waits last got a place.
+    turns: HashMap<u64, u64>,
 }
 
 impl State {
     /// Drops the jobs whose clients are gone.
     fn sweep(&mut self) {
-        self.queue.retain(|ticket| !ticket.events.is_closed());
+        self.queue.retain(|ticket| !ticket.feed.is_closed());
         self.queued_tokens = self.queue.iter().map(|ticket| ticket.job.prompt.len()).sum();
+    }
+
+    /// Takes `count` waiting jobs: each time the oldest one of the client that has fewest places, or of several such the one that
+    /// has waited longest for its turn.
+    fn choose(&mut self, count: usize, clients: &[u64]) -> Vec<Ticket> {
+        let mut places: HashMap<u64, usize> = HashMap::new();
+        for &client in clients {
+            *places.entry(client).or_default() += 1;
+        }
+        let mut chosen = Vec::with_capacity(count);
+        for _ in 0..count {
+            let rank = |ticket: &Ticket| {
+                let client = ticket.job.client;
+                (places.get(&client).copied().unwrap_or(0), self.turns.get(&client).copied().unwrap_or(0))
+            };
+            let next = self.queue.iter().enumerate().min_by_key(|(at, ticket)| (rank(ticket), *at));
+            let Some(ticket) = next.map(|(at, _)| at).and_then(|at| self.queue.remove(at)) else { break };
+            self.turn += 1;
+            self.turns.insert(ticket.job.client, self.turn);
+            *places.entry(ticket.job.client).or_default() += 1;
+            chosen.push(ticket);
+        }
+        if self.turns.len() > 2 * self.queue.len() + 64 {
+            let waiting: HashSet<u64> = self.queue.iter().map(|ticket| ticket.job.client).collect();
+            self.turns.retain(|client, _| waiting.contains(client));
+        }
+        chosen
     }
 
     fn load(&self) -> Load {
@@ -116,7 +148,14 @@ impl State {
 
 impl Shared {
     pub(super) fn new(config: EngineConfig) -> Self {
-        let state = State { queue: VecDeque::new(), queued_tokens: 0, running: 0, phase: Phase::Open };
+        let state = State {
+            queue: VecDeque::new(),
+            queued_tokens: 0,
+            running: 0,
+            phase: Phase::Open,
+            turn: 0,
+            turns: HashMap::new(),
+        };
         Self {
             config,
             state: Mutex::new(state),
@@ -150,9 +189,9 @@ impl Shared {
         }
         let mut generations = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let (events, receiver) = mpsc::unbounded_channel();
-            state.queue.push_back(Ticket { job, events });
-            generations.push(Generation { events: receiver, over: false });
+            let (feed, generation) = feed();
+            state.queue.push_back(Ticket { job, feed });
+            generations.push(generation);
         }
         state.queued_tokens += tokens;
         self.publish(&state);
@@ -162,8 +201,9 @@ impl Shared {
     }
 
     /// The worker's call between two rounds: says how many jobs still run, waits while there is nothing to do, and
-    /// takes as many waiting jobs as there are free places.
-    pub(super) fn next_work(&self, running: usize) -> Work {
+    /// takes as many waiting jobs as there are free places. `clients` are those of the running jobs.
+    pub(super) fn next_work(&self, clients: &[u64]) -> Work {
+        let running = clients.len();
         let mut state = self.lock();
         loop {
             self.beat();
@@ -174,7 +214,7 @@ impl Shared {
             }
             let free = self.config.max_running.get().saturating_sub(running).min(state.queue.len());
             if running + free > 0 {
-                let started: Vec<Ticket> = state.queue.drain(..free).collect();
+                let started = state.choose(free, clients);
                 state.queued_tokens -= started.iter().map(|ticket| ticket.job.prompt.len()).sum::<usize>();
                 state.running = running + free;
                 self.publish(&state);

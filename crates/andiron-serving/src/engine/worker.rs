@@ -2,20 +2,27 @@
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use andiron_models::generate::{Decoding, GenerateError, NextToken, Progress};
-use tokio::sync::mpsc;
 
+use super::Job;
+use super::feed::Feed;
 use super::generation::{Event, GenerationError};
+use super::pace::Pace;
 use super::queue::{Shared, Ticket, Work};
 
 /// One running job.
 struct Running<S> {
     decoding: Decoding<S>,
-    events: mpsc::UnboundedSender<Event>,
+    feed: Feed,
     prompt_len: usize,
     scores_prompt: bool,
     alone: bool,
+    client: u64,
+    max_behind: Option<usize>,
+    /// Most ids of a prompt in one step.
+    prefill_chunk: usize,
 }
 
 /// Whether a job has more to do.
@@ -27,15 +34,23 @@ enum Turn {
 /// Serves until stopped.
 pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
     let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
-    while let Work::Go(started) = shared.next_work(running.len()) {
+    let mut pace = Pace::default();
+    loop {
+        let clients: Vec<u64> = running.iter().map(|job| job.client).collect();
+        let Work::Go(started) = shared.next_work(&clients) else { break };
         running.extend(started.into_iter().filter_map(|ticket| start(model, ticket)));
         let mut turns = together(model, &mut running).into_iter();
         let mut index = 0;
+        let readers = running.iter().filter(|job| job.decoding.unread() > 1).count();
+        let others_write = readers < running.len();
         // Each job waits for every other one once a round.
         while index < running.len() {
             shared.beat();
             let job = &mut running[index];
-            let turn = turns.next().flatten().unwrap_or_else(|| advance(model, job));
+            let turn = turns.next().flatten().unwrap_or_else(|| match job.decoding.unread() > 1 {
+                true => read(model, job, &mut pace, others_write.then_some(readers)),
+                false => advance(model, job),
+            });
             match turn {
                 Turn::Again => index += 1,
                 Turn::Over => discard(running.remove(index)),
@@ -43,16 +58,18 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZero
         }
     }
     let waiting = shared.close();
-    for events in
-        running.into_iter().map(|job| job.events).chain(waiting.into_iter().map(|ticket| ticket.events))
-    {
-        tell(&events, Event::Failed(GenerationError::Stopped));
+    let feeds = running.into_iter().map(|job| job.feed).chain(waiting.into_iter().map(|ticket| ticket.feed));
+    for feed in feeds {
+        feed.tell(Event::Failed(GenerationError::Stopped));
     }
 }
 
 /// A step of all jobs that can be taken together; `None` for those that have yet to take theirs.
 fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
-    let goes = |job: &Running<M::State>| !job.alone && !job.events.is_closed() && job.decoding.takes_one_id();
+    let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
+    let goes = |job: &Running<M::State>| {
+        !job.alone && !stuck(job) && !job.feed.is_closed() && job.decoding.takes_one_id()
+    };
     let chosen: Vec<bool> = running.iter().map(goes).collect();
     let mut jobs: Vec<_> =
         running.iter_mut().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(job, _)| job).collect();
@@ -79,26 +96,64 @@ fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<O
 }
 
 fn start<M: NextToken>(model: &M, ticket: Ticket) -> Option<Running<M::State>> {
-    let Ticket { job, events } = ticket;
-    let (prompt_len, scores_prompt, alone) = (job.prompt.len(), job.options.score_prompt, job.alone);
-    match guarded(|| Decoding::new(model, &job.prompt, job.options).map_err(GenerationError::from)) {
-        Ok(decoding) => Some(Running { decoding, events, prompt_len, scores_prompt, alone }),
+    let Ticket { job, feed } = ticket;
+    let Job { prompt, options, alone, client, max_behind } = job;
+    let (prompt_len, scores_prompt) = (prompt.len(), options.score_prompt);
+    let prefill_chunk = options.prefill_chunk;
+    match guarded(|| Decoding::new(model, &prompt, options).map_err(GenerationError::from)) {
+        Ok(decoding) => Some(Running {
+            decoding,
+            feed,
+            prompt_len,
+            scores_prompt,
+            alone,
+            client,
+            max_behind,
+            prefill_chunk,
+        }),
         Err(error) => {
-            tell(&events, Event::Failed(error));
+            feed.tell(Event::Failed(error));
             None
         }
     }
 }
 
+/// One step of a job that reads its prompt, with `readers` others of the kind while somebody else writes, or in peace.
+fn read<M: NextToken>(
+    model: &M,
+    job: &mut Running<M::State>,
+    pace: &mut Pace,
+    readers: Option<usize>,
+) -> Turn {
+    // The chunks decide how numbers are rounded, so they are fixed where an answer is to be the same each time.
+    let chunk = match readers {
+        Some(readers) if !job.alone => pace.chunk(job.prefill_chunk, readers),
+        _ => job.prefill_chunk,
+    };
+    job.decoding.set_prefill_chunk(chunk);
+    let (before, started) = (job.decoding.unread(), Instant::now());
+    let turn = advance(model, job);
+    let ids = before.saturating_sub(job.decoding.unread());
+    // The last few ids of a prompt say little about many.
+    if ids >= 8 {
+        pace.measured(ids, started.elapsed());
+    }
+    turn
+}
+
 /// One step of one job.
 fn advance<M: NextToken>(model: &M, job: &mut Running<M::State>) -> Turn {
-    if job.events.is_closed() {
+    if job.feed.is_closed() {
+        return Turn::Over;
+    }
+    if let Some(behind) = job.max_behind.filter(|&most| job.feed.is_stuck(most)) {
+        job.feed.tell(Event::Failed(GenerationError::Behind { behind }));
         return Turn::Over;
     }
     let progress = guarded(|| job.decoding.step(model).map_err(GenerationError::from));
     if job.scores_prompt && job.decoding.prompt_tokens().len() + 1 == job.prompt_len {
         job.scores_prompt = false;
-        tell(&job.events, Event::Prompt(job.decoding.prompt_tokens().to_vec()));
+        job.feed.tell(Event::Prompt(job.decoding.prompt_tokens().to_vec()));
     }
     job.tell(progress)
 }
@@ -108,16 +163,16 @@ impl<S> Running<S> {
     fn tell(&self, progress: Result<Progress, GenerationError>) -> Turn {
         match progress {
             Ok(Progress::Prefill { .. }) => return Turn::Again,
-            Ok(Progress::Token(token)) => tell(&self.events, Event::Token(token)),
+            Ok(Progress::Token(token)) => self.feed.tell(Event::Token(token)),
             Ok(Progress::Finished(_)) => {}
             Err(error) => {
-                tell(&self.events, Event::Failed(error));
+                self.feed.tell(Event::Failed(error));
                 return Turn::Over;
             }
         }
         match self.decoding.finish_reason() {
             Some(reason) => {
-                tell(&self.events, Event::Finished(reason));
+                self.feed.tell(Event::Finished(reason));
                 Turn::Over
             }
             None => Turn::Again,
@@ -143,9 +198,4 @@ fn discard<S>(job: Running<S>) {
     if catch_unwind(AssertUnwindSafe(|| drop(job))).is_err() {
         tracing::error!("a decoding state panicked when it was freed");
     }
-}
-
-/// A client that is gone is noticed at the job's next turn.
-fn tell(events: &mpsc::UnboundedSender<Event>, event: Event) {
-    drop(events.send(event));
 }

@@ -1,13 +1,16 @@
 //! Who may use the server: keys, and the hosts a browser may name.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::routes::is_open;
+use super::serve::Peer;
 use super::{ApiError, App};
 
 /// A secret that lets its holder use the server. Never printed, not even by `Debug`.
@@ -74,6 +77,16 @@ impl Access {
         };
         // Every key is compared, so that the time does not tell which one came close.
         self.keys.iter().fold(false, |found, key| found | key.matches(&presented))
+    }
+
+    /// A number for whoever sent a request: its key, or else its address.
+    pub(super) fn client(&self, head: &Parts) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        match self.keys.is_empty() {
+            true => head.extensions.get::<Peer>().map(|peer| peer.0).hash(&mut hasher),
+            false => head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).hash(&mut hasher),
+        }
+        hasher.finish()
     }
 
     fn host_is_local(&self, headers: &HeaderMap) -> bool {

@@ -87,6 +87,14 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("body_too_large")
     }
 
+    /// Too many large bodies are being read and tokenized.
+    pub(super) fn bodies_full() -> Self {
+        let message = "the server is busy with other large requests; try again in a moment";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+            .code("server_overloaded")
+            .retry_after_s(2)
+    }
+
     pub(super) fn body_too_slow() -> Self {
         let message = "the request body did not arrive in time";
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("body_timeout")
@@ -172,6 +180,10 @@ impl From<GenerationError> for ApiError {
     fn from(error: GenerationError) -> Self {
         match error {
             GenerationError::Stopped => Self::shutting_down(),
+            GenerationError::Behind { .. } => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", error.to_string())
+                    .code("slow_reader")
+            }
             GenerationError::Panicked => Self::internal(error.to_string()),
             GenerationError::Invalid(error) => Self::from(error),
         }

@@ -6,13 +6,17 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
 
-use super::ApiError;
+use super::work::{BodyMemory, Reserved};
+use super::{ApiError, App, Phase};
 
 /// Bounds on connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections; more of them wait to be accepted.
     pub max_connections: usize,
+    /// Open connections of one address on which no request has come yet; when there is one more, the oldest of them is
+    /// closed. All addresses together may have half of `max_connections`.
+    pub max_silent_connections: usize,
     /// Header fields in a request; more give 431.
     pub max_headers: usize,
     /// Bytes of a request's head, at least 8192; more give 431.
@@ -21,6 +25,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Bytes of a request's body; more give 413.
     pub max_body_bytes: usize,
+    /// Bytes of all bodies that are being read or wait for the tokenizer, those below 32 KiB aside; one more gives 429.
+    pub max_body_bytes_together: usize,
     /// Time for a request's body to arrive.
     pub body_timeout: Duration,
     /// Time in which a client must read something of what is sent to it.
@@ -53,10 +59,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 1024,
+            max_silent_connections: 64,
             max_headers: 64,
             max_header_bytes: 16 << 10,
             header_timeout: Duration::from_secs(10),
             max_body_bytes: 2 << 20,
+            max_body_bytes_together: 64 << 20,
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(600),
@@ -78,18 +86,35 @@ impl Default for Limits {
 ///
 /// The content type is required because a web page of another origin cannot send it without asking first, so that it
 /// cannot use a local server behind its user's back.
-pub(super) async fn read_json(limits: &Limits, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+///
+/// What it holds of the memory for bodies is given back with the second value. A service that ends does not wait for bodies.
+pub(super) async fn read_json(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Reserved), ApiError> {
+    let limits = &app.config.limits;
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         return Err(ApiError::not_json());
     }
-    let read = tokio::time::timeout(limits.body_timeout, read(limits.max_body_bytes, headers, body)).await;
-    read.unwrap_or_else(|_| Err(ApiError::body_too_slow()))
+    tokio::select! {
+        biased;
+        read = read(limits.max_body_bytes, &app.bodies, headers, body) => read,
+        () = tokio::time::sleep(limits.body_timeout) => Err(ApiError::body_too_slow()),
+        () = app.shutdown.reached(Phase::Draining) => Err(ApiError::shutting_down()),
+    }
 }
 
-async fn read(limit: usize, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+async fn read(
+    limit: usize,
+    memory: &BodyMemory,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Reserved), ApiError> {
+    let mut reserved = Reserved::default();
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let too_long = length.is_some_and(|length| length > limit as u64);
@@ -105,17 +130,19 @@ async fn read(limit: usize, headers: &HeaderMap, body: Body) -> Result<Bytes, Ap
         let chunk = chunk.map_err(|_| ApiError::malformed("the request body ended early"))?;
         seen = seen.saturating_add(chunk.len());
         if seen <= limit {
+            memory.grow(&mut reserved, seen)?;
             whole.extend_from_slice(&chunk);
         } else {
             // Read on a little without keeping it: closing a socket with unread bytes would throw the answer away.
             whole = Vec::new();
+            reserved = Reserved::default();
             if seen > 8 * limit {
                 break;
             }
         }
     }
     match seen <= limit {
-        true => Ok(whole.into()),
+        true => Ok((whole.into(), reserved)),
         false => Err(ApiError::body_too_large(limit)),
     }
 }

@@ -9,14 +9,17 @@
 
 mod auth;
 mod config;
+mod delivery;
 mod error;
 mod fields;
 mod limits;
 mod routes;
 mod serve;
 mod shutdown;
+mod silent;
 mod sse;
 mod text;
+mod work;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
 use andiron_models::generate::{Constraint, Grammar};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use auth::{Access, ApiKey};
 pub use config::{ServedModel, ServerConfig};
@@ -35,11 +38,15 @@ pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};
 
 use text::{Reading, TextSide};
+use work::{BodyMemory, Workplace};
 
 use crate::engine::EngineHandle;
 
-/// Tokenizing runs off the async threads, on this many at once.
+/// Texts that are tokenized at once.
 const TOKENIZING_AT_ONCE: usize = 2;
+
+/// Grammars that are compiled at once; apart, so that texts do not wait for them.
+const COMPILING_AT_ONCE: usize = 1;
 
 /// A server of one model: its routes and the way they are served.
 #[derive(Clone, Debug)]
@@ -54,7 +61,9 @@ pub(crate) struct App {
     pub(crate) text: TextSide,
     pub(crate) config: ServerConfig,
     pub(crate) shutdown: Shutdown,
-    tokenizing: Semaphore,
+    tokenizing: Workplace,
+    compiling: Workplace,
+    bodies: BodyMemory,
     requests: AtomicU64,
     /// Completions being answered.
     answering: watch::Sender<usize>,
@@ -75,12 +84,15 @@ impl Drop for Answering {
 impl Server {
     /// A server in front of `engine`. Without a tokenizer it takes prompts of ids and returns empty text.
     pub fn new(engine: EngineHandle, tokenizer: Option<Tokenizer>, config: ServerConfig) -> Self {
+        let bodies = BodyMemory::new(config.limits.max_body_bytes_together);
         let app = App {
             engine,
             text: TextSide::new(tokenizer),
             config,
             shutdown: Shutdown::new(),
-            tokenizing: Semaphore::new(TOKENIZING_AT_ONCE),
+            tokenizing: Workplace::new(TOKENIZING_AT_ONCE),
+            compiling: Workplace::new(COMPILING_AT_ONCE),
+            bodies,
             requests: AtomicU64::new(0),
             answering: watch::Sender::new(0),
         };
@@ -123,19 +135,27 @@ impl App {
         param: &'static str,
         grammar: Grammar,
     ) -> Result<Constraint, ApiError> {
-        // The semaphore is never closed.
-        let _turn = self.tokenizing.acquire().await;
         let app = Arc::clone(self);
-        let made = tokio::task::spawn_blocking(move || app.text.constrain(param, grammar)).await;
-        made.unwrap_or_else(|_| Err(ApiError::internal("the grammar could not be read")))
+        let made = self.compiling.run(move || app.text.constrain(param, grammar)).await;
+        made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
     }
 
-    /// Token ids of `text`, computed on a thread where it may take its time.
+    /// Token ids of `text`, computed on a thread where it may take its time. A text that has too many bytes for the model's context
+    /// is refused unread.
     async fn encode(self: &Arc<Self>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
-        // The semaphore is never closed.
-        let _turn = self.tokenizing.acquire().await;
         let app = Arc::clone(self);
-        let encoded = tokio::task::spawn_blocking(move || app.text.encode(&text, how)).await;
-        encoded.unwrap_or_else(|_| Err(ApiError::internal("the tokenizer failed on this request")))
+        let encoded = self.tokenizing.run(move || {
+            app.text.check_bytes(&text, app.engine.sizes().context_len)?;
+            app.text.encode(&text, how)
+        });
+        encoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
+    }
+
+    /// How the vocabulary spells each of `ids`.
+    async fn names(self: &Arc<Self>, ids: Vec<u32>) -> Result<Vec<String>, ApiError> {
+        let app = Arc::clone(self);
+        let named =
+            self.tokenizing.run(move || ids.into_iter().map(|id| app.text.other_name(id)).collect()).await;
+        named.ok_or_else(|| ApiError::internal("the tokenizer failed on this request"))
     }
 }

@@ -3,15 +3,20 @@
 //! `axum::serve` would wait forever for open event streams at its graceful end and bounds neither heads nor the time they take, so
 //! the accept loop is our own.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,10 +25,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
+use super::delivery::{self, Outbox};
+use super::silent::Silence;
 use super::{Access, Phase, Server};
 
-/// Time for the last bytes to leave after the work has ended.
+/// Time for connections to close after the last answer was delivered, or for the last bytes to leave after a cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The same after a second request to stop, which means now.
+const HASTY_WORDS: Duration = Duration::from_millis(250);
 
 /// Wait after a failed accept; the usual cause is a lack of file descriptors, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -73,8 +83,11 @@ impl Server {
 
     /// Serves `router` (usually [`Server::router`]) until the [`Shutdown`](super::Shutdown) switch is moved.
     ///
-    /// While it drains, `/ready` and new requests get 503 and running ones go on for at most the drain timeout; then what still runs
-    /// ends with an error event and `[DONE]`. Returns within the drain timeout and about a second, whatever the clients do.
+    /// While it drains, `/ready` and new requests get 503 and running ones go on, to the last byte of their answers, for at
+    /// most the drain timeout; then what still runs ends with an error event and `[DONE]`. Returns within the drain timeout and about a
+    /// second, whatever the clients do, and within half a second of [`Shutdown::cut`](super::Shutdown::cut). A text that is being
+    /// tokenized or a grammar that is being compiled cannot be interrupted and outlasts this call: end a program that must not wait
+    /// for it with [`Runtime::shutdown_background`](tokio::runtime::Runtime::shutdown_background).
     ///
     /// # Errors
     /// [`ServeError::Unprotected`] if the socket is open to other machines and nothing protects it.
@@ -83,9 +96,10 @@ impl Server {
         check_protected(address, &self.app.config.access)?;
         tracing::info!(%address, model = self.app.config.model.id, "serving");
         let closing = watch::Sender::new(false);
+        let hurried = AtomicBool::new(false);
         let mut connections = JoinSet::new();
         let stopped = {
-            let mut end = pin!(self.end_of_service());
+            let mut end = pin!(self.end_of_service(&hurried));
             let mut accepting = pin!(self.accept(&listener, &router, &closing, &mut connections));
             tokio::select! {
                 stopped = &mut end => stopped,
@@ -94,7 +108,8 @@ impl Server {
         };
         drop(listener);
         closing.send_replace(true);
-        let deadline = Instant::now() + LAST_WORDS;
+        let hasty = hurried.load(Ordering::Relaxed);
+        let deadline = Instant::now() + if hasty { HASTY_WORDS } else { LAST_WORDS };
         while let Ok(Some(_)) = timeout_at(deadline, connections.join_next()).await {}
         connections.shutdown().await;
         tracing::info!(?stopped, "stopped");
@@ -102,7 +117,7 @@ impl Server {
     }
 
     /// Waits for the end to begin, then for the work to end or for patience to run out.
-    async fn end_of_service(&self) -> Stopped {
+    async fn end_of_service(&self, hurried: &AtomicBool) -> Stopped {
         let (shutdown, engine) = (&self.app.shutdown, &self.app.engine);
         shutdown.reached(Phase::Draining).await;
         engine.drain();
@@ -110,7 +125,10 @@ impl Server {
         let stopped = tokio::select! {
             () = self.app.idle() => Stopped::Drained,
             () = tokio::time::sleep(self.app.config.drain_timeout) => Stopped::Cut,
-            () = shutdown.reached(Phase::Cut) => Stopped::Cut,
+            () = shutdown.reached(Phase::Cut) => {
+                hurried.store(true, Ordering::Relaxed);
+                Stopped::Cut
+            }
         };
         if stopped == Stopped::Cut {
             shutdown.cut();
@@ -125,7 +143,7 @@ impl Server {
         router: &axum::Router,
         closing: &watch::Sender<bool>,
         connections: &mut JoinSet<()>,
-    ) -> std::convert::Infallible {
+    ) -> Infallible {
         let limits = &self.app.config.limits;
         let places = Arc::new(Semaphore::new(limits.max_connections));
         let mut http = http1::Builder::new();
@@ -133,12 +151,13 @@ impl Server {
             .header_read_timeout(limits.header_timeout)
             .max_headers(limits.max_headers)
             .max_buf_size(limits.max_header_bytes.max(8 << 10));
+        let silence = Silence::new(limits.max_silent_connections, (limits.max_connections / 2).max(1));
         loop {
             // The semaphore is never closed.
             let place = Arc::clone(&places).acquire_owned().await;
             while connections.try_join_next().is_some() {}
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -147,8 +166,26 @@ impl Server {
             };
             // Tokens are small and should leave at once.
             drop(stream.set_nodelay(true));
-            let io = TokioIo::new(Impatient::new(stream, limits.write_timeout));
-            let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
+            let silent = Arc::new(silence.begin(peer.ip()));
+            let outbox = Outbox::default();
+            let io = TokioIo::new(Impatient::new(stream, limits.write_timeout, outbox.clone()));
+            let (app, heard) = (Arc::clone(&self.app), Arc::clone(&silent));
+            let router = TowerToHyperService::new(router.clone());
+            let answer = service_fn(move |mut request: Request<Incoming>| {
+                heard.heard();
+                request.extensions_mut().insert(Peer(peer.ip()));
+                // What comes during the drain is refused, and nobody waits for that.
+                let answering = (app.shutdown.phase() == Phase::Serving).then(|| app.answering());
+                let (answer, outbox) = (router.call(request), outbox.clone());
+                async move {
+                    let response = answer.await?;
+                    Ok::<_, Infallible>(match answering {
+                        Some(answering) => delivery::track(response, answering, outbox),
+                        None => response,
+                    })
+                }
+            });
+            let connection = http.serve_connection(io, answer);
             let mut closing = closing.subscribe();
             connections.spawn(async move {
                 let mut connection = pin!(connection);
@@ -156,6 +193,10 @@ impl Server {
                     ended = connection.as_mut() => Some(ended),
                     // Fails only if the sender is gone, which closes as well.
                     () = async { drop(closing.wait_for(|&closing| closing).await) } => None,
+                    () = silent.unwanted() => {
+                        tracing::debug!("a silent connection makes room for others");
+                        return;
+                    }
                 };
                 let ended = match ended {
                     Some(ended) => ended,
@@ -173,6 +214,10 @@ impl Server {
     }
 }
 
+/// The address a request came from, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 fn check_protected(address: SocketAddr, access: &Access) -> Result<(), ServeError> {
     match address.ip().is_loopback() || !access.keys.is_empty() || access.insecure_no_auth {
         true => Ok(()),
@@ -186,11 +231,12 @@ struct Impatient {
     patience: Duration,
     /// Running while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    outbox: Outbox,
 }
 
 impl Impatient {
-    fn new(stream: TcpStream, patience: Duration) -> Self {
-        Self { stream, patience, deadline: None }
+    fn new(stream: TcpStream, patience: Duration, outbox: Outbox) -> Self {
+        Self { stream, patience, deadline: None, outbox }
     }
 
     /// Passes on the outcome of a write, or the end of patience.
@@ -223,7 +269,11 @@ impl AsyncWrite for Impatient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection flushes the socket when its own buffer is empty.
         let outcome = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.outbox.flushed();
+        }
         self.judge(outcome, cx)
     }
 

@@ -8,6 +8,13 @@ use andiron_models::generate::{Constraint, Grammar, Vocabulary};
 use super::ApiError;
 use super::fields::Fields;
 
+/// How much shorter a normalizer may make a text: composed characters take a third of their parts, and runs of spaces may
+/// become one.
+const NORMALIZED_AWAY: usize = 4;
+
+/// Bytes of a text that is encoded in any case: it takes a few milliseconds.
+const ALWAYS_ENCODED: usize = 16 << 10;
+
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
 
@@ -34,15 +41,34 @@ pub(crate) struct TextSide {
     tokenizer: Option<Tokenizer>,
     /// Made when first needed.
     vocabulary: OnceLock<Vocabulary>,
+    /// Bytes of the longest token; `None` if the vocabulary does not say. Found when first needed.
+    longest_token: OnceLock<Option<usize>>,
 }
 
 impl TextSide {
     pub(super) fn new(tokenizer: Option<Tokenizer>) -> Self {
-        Self { tokenizer, vocabulary: OnceLock::new() }
+        Self { tokenizer, vocabulary: OnceLock::new(), longest_token: OnceLock::new() }
     }
 
     pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
+    }
+
+    /// Refuses a text that cannot fit a context of `context_len` ids whatever its tokens are.
+    pub(super) fn check_bytes(&self, text: &str, context_len: usize) -> Result<(), ApiError> {
+        let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
+        let longest = self.longest_token.get_or_init(|| longest_token(tokenizer));
+        let Some(longest) = *longest else { return Ok(()) };
+        let most = longest.saturating_mul(context_len).saturating_mul(NORMALIZED_AWAY).max(ALWAYS_ENCODED);
+        if text.len() <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "this model's context is {context_len} tokens of at most {longest} bytes, which a text of {} bytes cannot fit; \
+             shorten the prompt",
+            text.len()
+        );
+        Err(ApiError::context_length_exceeded("prompt", message))
     }
 
     /// The ids of a prompt.
@@ -121,6 +147,18 @@ impl Detokenizer {
     pub(super) fn finish(&mut self) -> Result<String, ApiError> {
         self.stream.take().map_or(Ok(String::new()), |stream| stream.finish().map_err(failed))
     }
+}
+
+/// Bytes of the longest text that one id can stand for.
+fn longest_token(tokenizer: &Tokenizer) -> Option<usize> {
+    let spelled = tokenizer.spellings().ok()?.tokens.iter().map(Vec::len).max()?;
+    // Control tokens spell nothing and have a name.
+    let named = (0..u32::try_from(tokenizer.vocab_size()).ok()?)
+        .filter(|&id| tokenizer.is_special(id))
+        .filter_map(|id| tokenizer.id_to_token(id))
+        .map(|name| name.len())
+        .max();
+    Some(spelled.max(named.unwrap_or(0)).max(1))
 }
 
 fn failed(error: TokenizerError) -> ApiError {

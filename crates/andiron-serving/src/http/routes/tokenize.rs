@@ -13,7 +13,7 @@ use crate::http::{ApiError, App};
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (head, body) = request.into_parts();
-    let body = read_json(&app.config.limits, &head.headers, body).await?;
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
     let (prompt, how, with_strings) = {
         let fields = Fields::parse(&body)?;
         if fields.raw("messages").is_some() {
@@ -22,8 +22,13 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         let how = Reading::parse(&fields)?;
         (fields.required::<String>("prompt", "a string")?, how, fields.flag("return_token_strs")?)
     };
+    drop(body);
     let ids = app.encode(prompt, how).await?;
-    let strings = with_strings.then(|| ids.iter().map(|&id| app.text.other_name(id)).collect::<Vec<_>>());
+    drop(reserved);
+    let strings = match with_strings {
+        true => Some(app.names(ids.clone()).await?),
+        false => None,
+    };
     let max_model_len = app.engine.sizes().context_len;
     Ok(Json(
         json!({"count": ids.len(), "max_model_len": max_model_len, "tokens": ids, "token_strs": strings}),

@@ -22,6 +22,9 @@ use crate::http::{Answering, ApiError, App, Phase};
 /// Tokens generated for a request that does not say, as OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
+/// Tokens that may wait for the reader of a stream who reads nothing.
+const MAX_BEHIND: usize = 1000;
+
 pub(super) struct Answer {
     app: Arc<App>,
     id: String,
@@ -48,7 +51,11 @@ pub(super) struct Envelope {
 
 impl Answer {
     /// Encodes, checks and submits all generations of a request.
-    pub(super) async fn start(app: &Arc<App>, request: CompletionRequest) -> Result<Self, ApiError> {
+    pub(super) async fn start(
+        app: &Arc<App>,
+        request: CompletionRequest,
+        client: u64,
+    ) -> Result<Self, ApiError> {
         let deadline = Instant::now() + app.config.limits.request_timeout;
         let (id, fresh_seed) = app.next_request();
         let prompts = encode(app, &request).await?;
@@ -86,6 +93,8 @@ impl Answer {
                     },
                     // Who names a seed wants the same answer again.
                     alone: request.seed.is_some(),
+                    client,
+                    max_behind: request.stream.map(|_| MAX_BEHIND),
                 });
             }
         }

@@ -1,12 +1,13 @@
 //! `POST /v1/completions`: OpenAI's text completions, whole or as a stream.
 //!
 //! Follows OpenAI's API reference, with vLLM's additions (`top_k`, `min_p`, `repetition_penalty`, `stop_token_ids`, `ignore_eos`,
-//! `min_tokens`, `add_special_tokens`, `parse_special`, `max_tokens: 0` with `echo`, `structured_outputs`) and OpenAI's `response_format`. Fields that would change the answer and are not supported are
-//! refused by name (see [`request::REFUSED`]); unknown ones are ignored, as all such servers do.
+//! `min_tokens`, `add_special_tokens`, `max_tokens: 0` with `echo`, `structured_outputs`), llama.cpp's `parse_special`, and OpenAI's
+//! `response_format`. Fields that would change the answer and are not supported are refused by name (see [`known`]); unknown ones are ignored, as all such servers do.
 
 mod answer;
 mod choice;
 mod grammar;
+mod known;
 mod request;
 
 use std::panic::AssertUnwindSafe;
@@ -35,11 +36,12 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         return Err(ApiError::shutting_down());
     }
     let (head, body) = request.into_parts();
-    let body = read_json(&app.config.limits, &head.headers, body).await?;
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
     let request = CompletionRequest::parse(&Fields::parse(&body)?, &app)?;
     drop(body);
     let stream = request.stream;
-    let mut answer = Answer::start(&app, request).await?;
+    let mut answer = Answer::start(&app, request, app.config.access.client(&head)).await?;
+    drop(reserved);
     match stream {
         None => {
             let whole = answer.collect().await?;

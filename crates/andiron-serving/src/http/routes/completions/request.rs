@@ -7,39 +7,10 @@ use serde_json::Value;
 
 use super::choice::ChoiceOptions;
 use super::grammar::{self, Asked};
+use super::known;
 use crate::http::fields::Fields;
 use crate::http::text::Reading;
 use crate::http::{ApiError, App};
-
-/// Fields that OpenAI, vLLM or llama.cpp know, that would change the answer, and that are not supported: refused by name
-/// unless they hold one of the values (JSON text) that change nothing.
-pub(super) const REFUSED: &[(&str, &[&str])] = &[
-    ("suffix", &["\"\""]),
-    ("messages", &[]),
-    ("max_completion_tokens", &[]),
-    ("max_new_tokens", &[]),
-    ("n_predict", &[]),
-    ("use_beam_search", &["false"]),
-    ("num_beams", &["1"]),
-    ("length_penalty", &["1", "1.0"]),
-    ("guided_grammar", &[]),
-    ("json_schema", &[]),
-    ("grammar", &["\"\""]),
-    ("prompt_logprobs", &[]),
-    ("prompt_embeds", &[]),
-    ("truncate_prompt_tokens", &[]),
-    ("allowed_token_ids", &[]),
-    ("bad_words", &["[]"]),
-    ("logits_processors", &["[]"]),
-    ("include_stop_str_in_output", &["false"]),
-    ("skip_special_tokens", &["true"]),
-    ("return_tokens_as_token_ids", &["false"]),
-    ("no_repeat_ngram_size", &["0"]),
-    ("typical_p", &["1", "1.0"]),
-    ("mirostat", &["0"]),
-    ("dry_multiplier", &["0", "0.0"]),
-    ("xtc_probability", &["0", "0.0"]),
-];
 
 const PROMPT: &str =
     "a string, an array of strings, an array of token ids or an array of arrays of token ids";
@@ -89,7 +60,7 @@ impl CompletionRequest {
     pub(super) fn parse(fields: &Fields<'_>, app: &App) -> Result<Self, ApiError> {
         let limits = &app.config.limits;
         check_model(fields, &app.config.model.id)?;
-        check_refused(fields)?;
+        known::check(fields)?;
         let n = fields.count("n", 1, limits.max_n)?.unwrap_or(1);
         let best_of = fields.count("best_of", 1, limits.max_n)?;
         if best_of.is_some_and(|best_of| best_of != n) {
@@ -157,21 +128,6 @@ fn check_model(fields: &Fields<'_>, served: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_refused(fields: &Fields<'_>) -> Result<(), ApiError> {
-    for (name, harmless) in REFUSED {
-        if fields.raw(name).is_some_and(|raw| !harmless.contains(&raw)) {
-            let hint = match *name {
-                "messages" => " at this path; send `prompt`",
-                "max_completion_tokens" | "max_new_tokens" | "n_predict" => "; send `max_tokens`",
-                "prompt_logprobs" => "; send `echo` with `logprobs`",
-                _ => "",
-            };
-            return Err(ApiError::unsupported(name, hint));
-        }
-    }
-    Ok(())
-}
-
 fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
     let refuse = || fields.unexpected("prompt", PROMPT);
     let raw = fields
@@ -188,27 +144,60 @@ fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
     }
 }
 
+/// What the request says, else what the server was told to take.
 fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiError> {
-    let default = &app.config.model.sampling;
+    let usual = &app.config.model.sampling;
     // vLLM and llama.cpp write "off" as -1 or 0.
-    let top_k = match fields.integer("top_k", -1..=i64::from(i32::MAX))? {
-        Some(k) => usize::try_from(k).unwrap_or(0),
-        None => default.top_k,
-    };
-    let repetition_penalty = fields.number("repetition_penalty", 0.01..=100.0)?;
+    let top_k = fields.integer("top_k", -1..=i64::from(i32::MAX))?;
+    let top_n_sigma = fields.number("top_n_sigma", -1.0..=100.0)?.map(|sigma| sigma.max(0.0));
+    let presence_penalty = fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(usual.presence_penalty);
+    let frequency_penalty =
+        fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(usual.frequency_penalty);
+    let penalties = presence_penalty != 0.0 || frequency_penalty != 0.0;
     Ok(SamplingParams {
         logit_bias: parse_logit_bias(fields, app)?,
-        repetition_penalty: repetition_penalty.unwrap_or(default.repetition_penalty),
-        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(default.presence_penalty),
-        frequency_penalty: fields
-            .number("frequency_penalty", -2.0..=2.0)?
-            .unwrap_or(default.frequency_penalty),
-        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(default.temperature),
-        top_k,
-        top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(default.top_p),
-        min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(default.min_p),
-        ..default.clone()
+        repetition_penalty: parse_repetition(fields, penalties)?.unwrap_or(usual.repetition_penalty),
+        presence_penalty,
+        frequency_penalty,
+        no_repeat_ngram_size: fields
+            .count("no_repeat_ngram_size", 0, app.engine.sizes().context_len)?
+            .unwrap_or(usual.no_repeat_ngram_size),
+        top_n_sigma: top_n_sigma.unwrap_or(usual.top_n_sigma),
+        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(usual.temperature),
+        top_k: top_k.map_or(usual.top_k, |k| usize::try_from(k).unwrap_or(0)),
+        top_p: fields.number("top_p", 0.0..=1.0)?.unwrap_or(usual.top_p),
+        min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(usual.min_p),
+        typical_p: fields.number("typical_p", 0.0..=1.0)?.unwrap_or(usual.typical_p),
+        ..usual.clone()
     })
+}
+
+/// `repetition_penalty`, or llama.cpp's `repeat_penalty`, which is the same over the last `repeat_last_n` tokens, 64 unless it
+/// says so. Here all tokens count, so the second needs `repeat_last_n: -1`, or 0, which switches it off.
+fn parse_repetition(fields: &Fields<'_>, other_penalties: bool) -> Result<Option<f32>, ApiError> {
+    const RANGE: std::ops::RangeInclusive<f64> = 0.01..=100.0;
+    let penalty = fields.number("repetition_penalty", RANGE)?;
+    let theirs = fields.number("repeat_penalty", RANGE)?.filter(|&penalty| penalty != 1.0);
+    let window = fields.integer("repeat_last_n", -1..=i64::from(i32::MAX))?;
+    match (theirs, window) {
+        (Some(_), _) if penalty.is_some() => {
+            Err(ApiError::invalid("repeat_penalty", "not together with repetition_penalty"))
+        }
+        (Some(theirs), Some(-1)) => Ok(Some(theirs)),
+        (_, Some(0)) if !other_penalties => Ok(penalty),
+        (Some(_), None) => Err(ApiError::unsupported(
+            "repeat_penalty",
+            " over the last 64 tokens, which it means without `repeat_last_n`; send `repeat_last_n: -1` for all tokens, or \
+             `repetition_penalty`",
+        )),
+        (None, Some(window)) if window != -1 && other_penalties => {
+            Err(ApiError::unsupported("repeat_last_n", " but for -1: penalties count all tokens"))
+        }
+        (Some(_), Some(_)) => {
+            Err(ApiError::unsupported("repeat_last_n", " but for -1: penalties count all tokens"))
+        }
+        (None, _) => Ok(penalty),
+    }
 }
 
 fn parse_logit_bias(fields: &Fields<'_>, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {

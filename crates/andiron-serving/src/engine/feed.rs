@@ -1,0 +1,67 @@
+//! The way from a job to its client, and how far the client is behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::generation::{Event, Generation};
+
+/// A client that is behind and took nothing for so long does not keep up; one that only has a fast model to itself does.
+const STALL: Duration = Duration::from_secs(1);
+
+/// The sending side of a [`Generation`].
+#[derive(Debug)]
+pub(super) struct Feed {
+    events: mpsc::UnboundedSender<Event>,
+    backlog: Arc<Backlog>,
+}
+
+/// What was sent and not yet taken.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    unread: AtomicUsize,
+    born: Instant,
+    /// Milliseconds after `born` at which the client last took something.
+    taken_ms: AtomicU64,
+}
+
+/// Both ends of a way.
+pub(super) fn feed() -> (Feed, Generation) {
+    let (events, receiver) = mpsc::unbounded_channel();
+    let backlog =
+        Arc::new(Backlog { unread: AtomicUsize::new(0), born: Instant::now(), taken_ms: AtomicU64::new(0) });
+    let generation = Generation { events: receiver, backlog: Arc::clone(&backlog), over: false };
+    (Feed { events, backlog }, generation)
+}
+
+impl Feed {
+    /// A client that is gone is noticed at the job's next turn.
+    pub(super) fn tell(&self, event: Event) {
+        self.backlog.unread.fetch_add(1, Ordering::Relaxed);
+        drop(self.events.send(event));
+    }
+
+    /// Whether the client is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// Whether the client has more than `most` events to take and takes none.
+    pub(super) fn is_stuck(&self, most: usize) -> bool {
+        self.backlog.unread.load(Ordering::Relaxed) > most && self.backlog.idle() > STALL
+    }
+}
+
+impl Backlog {
+    /// The client took an event.
+    pub(super) fn taken(&self) {
+        self.unread.fetch_sub(1, Ordering::Relaxed);
+        self.taken_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn idle(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.taken_ms.load(Ordering::Relaxed)))
+    }
+}

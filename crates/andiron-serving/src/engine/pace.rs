@@ -1,0 +1,50 @@
+//! How much of a prompt is read in one step while others wait for their next token.
+
+use std::time::Duration;
+
+/// What the prompts read in one round may take together while sequences are being written.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Fewest ids to a chunk: smaller ones cost nearly as much.
+const FEWEST: usize = 16;
+
+/// How fast prompts are read, measured as it goes.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Ids in a second; `None` before the first prompt.
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// A chunk of `ids` took `time`.
+    pub(super) fn measured(&mut self, ids: usize, time: Duration) {
+        let rate = ids as f64 / time.as_secs_f64().max(1e-6);
+        // Later parts of a prompt take longer, so the latest chunks say most.
+        self.rate = Some(self.rate.map_or(rate, |before| (before + rate) / 2.0));
+    }
+
+    /// Ids to read now, where the job asks for at most `most` and `readers` prompts are read in the round.
+    pub(super) fn chunk(&self, most: usize, readers: usize) -> usize {
+        let rate = self.rate.unwrap_or(FEWEST as f64 * 4.0 / ROUND.as_secs_f64());
+        let fitting = rate * ROUND.as_secs_f64() / readers.max(1) as f64;
+        (fitting as usize).max(FEWEST).min(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_takes_about_a_fifth_of_a_second_whatever_the_model() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.chunk(256, 1), 64);
+        pace.measured(64, Duration::from_millis(320));
+        assert_eq!(pace.chunk(256, 1), 40);
+        assert_eq!(pace.chunk(256, 2), 20);
+        assert_eq!(pace.chunk(256, 8), 16, "never less than pays");
+        assert_eq!(pace.chunk(4, 1), 4, "never more than asked for");
+        pace.measured(64, Duration::from_millis(1));
+        assert_eq!(pace.chunk(256, 1), 256);
+    }
+}

@@ -1,0 +1,99 @@
+//! Fields of other servers that would change the answer and that are not supported.
+//!
+//! Sources: OpenAI, "Create completion", <https://platform.openai.com/docs/api-reference/completions>; vLLM, "OpenAI-compatible
+//! server: extra parameters", <https://docs.vllm.ai/en/latest/serving/openai_compatible_server>; llama.cpp, `tools/server/README.md`,
+//! "POST /completion". Fields of theirs that are not here are supported, or change nothing about the answer (`cache_prompt`,
+//! `id_slot`, `priority`, `user` …), or mean nothing without one that is here (`mirostat_tau`, `xtc_threshold` …).
+
+use crate::http::ApiError;
+use crate::http::fields::Fields;
+
+/// Refused by name unless they hold one of the values (JSON text) that change nothing.
+pub(super) const REFUSED: &[(&str, &[&str])] = &[
+    // OpenAI and its other routes.
+    ("suffix", &["\"\""]),
+    ("messages", &[]),
+    ("max_completion_tokens", &[]),
+    // vLLM.
+    ("use_beam_search", &["false"]),
+    ("length_penalty", &["1"]),
+    ("guided_grammar", &[]),
+    ("structural_tag", &[]),
+    ("prompt_logprobs", &[]),
+    ("prompt_embeds", &[]),
+    ("truncate_prompt_tokens", &[]),
+    ("allowed_token_ids", &["[]"]),
+    ("bad_words", &["[]"]),
+    ("logits_processors", &["[]"]),
+    ("include_stop_str_in_output", &["false"]),
+    ("skip_special_tokens", &["true"]),
+    ("return_tokens_as_token_ids", &["false"]),
+    ("return_token_ids", &["false"]),
+    ("guided_whitespace_pattern", &[]),
+    ("vllm_xargs", &["{}"]),
+    ("repetition_detection", &[]),
+    ("thinking_token_budget", &[]),
+    // Hugging Face.
+    ("max_new_tokens", &[]),
+    ("num_beams", &["1"]),
+    ("do_sample", &["true"]),
+    ("num_return_sequences", &["1"]),
+    ("guidance_scale", &["1"]),
+    ("encoder_repetition_penalty", &["1"]),
+    ("epsilon_cutoff", &["0"]),
+    ("eta_cutoff", &["0"]),
+    ("penalty_alpha", &["0"]),
+    // llama.cpp.
+    ("n_predict", &[]),
+    ("n_probs", &["0"]),
+    ("n_keep", &["0"]),
+    ("n_indent", &["0"]),
+    ("min_keep", &["0", "1"]),
+    ("t_max_predict_ms", &["0", "-1"]),
+    ("samplers", &[]),
+    ("json_schema", &[]),
+    ("grammar", &["\"\""]),
+    ("mirostat", &["0"]),
+    ("dry_multiplier", &["0"]),
+    ("xtc_probability", &["0"]),
+    ("dynatemp_range", &["0"]),
+    ("adaptive_target", &["-1", "0"]),
+    ("tfs_z", &["1"]),
+    ("top_a", &["0"]),
+    ("penalize_nl", &["true"]),
+    ("penalty_prompt", &["\"\"", "[]"]),
+    ("post_sampling_probs", &["false"]),
+    ("return_tokens", &["false"]),
+    ("response_fields", &["[]"]),
+    ("lora", &["[]"]),
+    ("image_data", &["[]"]),
+    ("multimodal_data", &["[]"]),
+    ("input_prefix", &["\"\""]),
+    ("input_suffix", &["\"\""]),
+];
+
+pub(super) fn check(fields: &Fields<'_>) -> Result<(), ApiError> {
+    for (name, harmless) in REFUSED {
+        if fields.raw(name).is_some_and(|raw| !harmless.iter().any(|harmless| same(raw, harmless))) {
+            let hint = match *name {
+                "messages" => " at this path; send `prompt`",
+                "max_completion_tokens" | "max_new_tokens" | "n_predict" => "; send `max_tokens`",
+                "prompt_logprobs" => "; send `echo` with `logprobs`",
+                "n_probs" => "; send `logprobs`",
+                "num_return_sequences" => "; send `n`",
+                "do_sample" => "; send `temperature: 0`",
+                "json_schema" => "; send `response_format`",
+                "grammar" | "guided_grammar" => "; send `structured_outputs` with `regex` or `json`",
+                _ => "",
+            };
+            return Err(ApiError::unsupported(name, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two JSON texts say the same; numbers may be written in several ways.
+fn same(raw: &str, harmless: &str) -> bool {
+    let numbers = raw.parse::<f64>().ok().zip(harmless.parse::<f64>().ok());
+    raw == harmless || numbers.is_some_and(|(raw, harmless)| raw == harmless)
+}
