@@ -8,18 +8,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{SamplingParams, WhenFull};
 use andiron_serving::engine::{Engine, EngineConfig};
-use andiron_serving::http::{Access, ApiKey, ServedModel, Server, ServerConfig, Stopped};
+use andiron_serving::http::{Access, ApiKey, Phase, ServedModel, Server, ServerConfig, Shutdown, Stopped};
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
-use crate::lines::out;
+use crate::lines::{note, out};
 use crate::model::{RunChoice, TextModel};
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
-/// SIGTERM or Ctrl-C finishes the running requests first; a second one ends them.
+/// SIGTERM or Ctrl-C finishes the running requests first; a second one ends everything at once.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Model directory, or a GGUF file
@@ -44,9 +44,9 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
     /// Requests that may wait; one more is refused with 429
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_queued: usize,
-    /// How long running requests may take to finish after SIGTERM
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
+    max_queued: NonZeroUsize,
+    /// How long running requests may take to finish after SIGTERM; the process has ended two seconds later, whatever runs
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
     /// End a text where the model's context ends, instead of going on with only the latest part of the text
@@ -82,10 +82,11 @@ impl Serve {
 
         let engine_config = EngineConfig {
             max_running: self.max_running,
-            max_queued: self.max_queued,
+            max_queued: self.max_queued.get(),
             ..EngineConfig::default()
         };
         let engine = Engine::start(bundle, engine_config)?;
+        let drain_timeout = config.drain_timeout;
         let server = Server::new(engine.handle(), tokenizer, config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -98,10 +99,15 @@ impl Serve {
                 server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
             let address = listener.local_addr()?;
             out!("listening on http://{address}")?;
-            tokio::spawn(server.shutdown().follow_signals());
+            follow_signals(server.shutdown(), drain_timeout)?;
             Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
         })?;
-        drop(engine);
+        // A text that is being tokenized or a step of the model cannot be interrupted and must not keep the process.
+        runtime.shutdown_background();
+        match stopped {
+            Stopped::Drained => drop(engine),
+            Stopped::Cut => std::mem::forget(engine),
+        }
         match stopped {
             Stopped::Drained => Ok(Ending::Done),
             Stopped::Cut => anyhow::bail!("some requests were cut off before they were finished"),
@@ -117,6 +123,45 @@ impl Serve {
         let names = path.iter().rev().map(|name| name.to_string_lossy().into_owned());
         names.into_iter().find(|name| name != "model" && name != "run").unwrap_or_else(|| "model".to_owned())
     }
+}
+
+/// How long after its time a service may still be there.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// Obeys the signals on a thread of its own, so that nothing that runs keeps it from that, and ends the process if the service does
+/// not end in its time.
+fn follow_signals(shutdown: Shutdown, drain_timeout: Duration) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot follow signals")?;
+    let obey = async move {
+        let overdue = async {
+            shutdown.reached(Phase::Draining).await;
+            tokio::select! {
+                () = tokio::time::sleep(drain_timeout) => {}
+                () = shutdown.reached(Phase::Cut) => {}
+            }
+            tokio::time::sleep(GRACE).await;
+        };
+        let signals = async {
+            if let Err(error) = shutdown.clone().follow_signals().await {
+                tracing::warn!(%error, "cannot follow signals: only a kill will stop the server");
+            }
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = overdue => {}
+            () = signals => {}
+        }
+        note!("error: some requests were cut off before they were finished");
+        std::process::exit(1);
+    };
+    std::thread::Builder::new()
+        .name("andiron-signals".to_owned())
+        .spawn(move || runtime.block_on(obey))
+        .context("cannot follow signals")?;
+    Ok(())
 }
 
 fn read_keys(path: &Path) -> anyhow::Result<Vec<ApiKey>> {

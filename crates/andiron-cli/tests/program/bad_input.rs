@@ -131,6 +131,7 @@ fn a_wrong_command_line_is_a_usage_error() {
         (vec!["quickstart", "--device", "abacus"], &["\"abacus\"", "ndarray"]),
         (vec!["doctor", "--device", "abacus"], &["\"abacus\"", "ndarray"]),
         (vec!["serve", "--model", "m", "--device", "ndarray:3"], &["\"ndarray:3\""]),
+        (vec!["serve", "--model", "m", "--max-queued", "0"], &["--max-queued"]),
         (vec!["evaluate", "--model", "m"], &["--text", "--data"]),
         (vec!["evaluate", "--model", "m", "--text", "a", "--data", "b"], &["--text", "--data"]),
         (vec!["predict", "--model", "m", "--task", "divine"], &["divine", "score, generate"]),

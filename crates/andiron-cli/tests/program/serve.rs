@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -109,4 +110,34 @@ fn an_address_that_cannot_be_used_is_named() {
     place.fails(&["serve", "--model", "run/model", "--port", port], 1, &[port, "in use"]);
     server.stop();
     assert!(fs::metadata(place.path("run/model")).is_ok());
+}
+
+/// Sends SIGTERM `times` times while a long answer is being written, and says how the server ended and in what time.
+fn ended_by(times: usize, drain_timeout: &str) -> (Option<i32>, Duration) {
+    let place = Place::with_model();
+    let mut server = Server::start(&place, &["--drain-timeout", drain_timeout]);
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let request =
+        json!({ "prompt": "Ham", "max_tokens": 30_000, "ignore_eos": true, "stream": true }).to_string();
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{request}", request.len()).unwrap();
+    stream.read_exact(&mut [0; 300]).unwrap();
+    let child = server.child.take().unwrap();
+    let begun = Instant::now();
+    for _ in 0..times {
+        terminate(&child);
+        // Two signals that come together are one.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let ran = finish(child);
+    assert!(ran.err.contains("cut off"), "{ran:?}");
+    (ran.code, begun.elapsed())
+}
+
+#[test]
+fn a_signal_ends_it_within_the_drain_timeout_and_a_second_one_at_once() {
+    let (code, took) = ended_by(1, "1");
+    assert!(code == Some(1) && took < Duration::from_secs(3), "{code:?} after {took:?}");
+    let (code, took) = ended_by(2, "60");
+    assert!(code == Some(1) && took < Duration::from_secs(2), "{code:?} after {took:?}");
 }

@@ -2,7 +2,8 @@
 //!
 //! Follows OpenAI's API reference, with vLLM's additions (`top_k`, `min_p`, `repetition_penalty`, `stop_token_ids`, `ignore_eos`,
 //! `min_tokens`, `add_special_tokens`, `max_tokens: 0` with `echo`, `structured_outputs`), llama.cpp's `parse_special`, and OpenAI's
-//! `response_format`. Fields that would change the answer and are not supported are refused by name (see [`known`]); unknown ones are ignored, as all such servers do.
+//! `response_format`. Fields that would change the answer and are not supported are refused by name (see [`known`]);
+//! unknown ones are ignored, as all such servers do.
 
 mod answer;
 mod choice;
