@@ -10,38 +10,8 @@ use crate::generate::GenerationConfig;
 use crate::generate::generation_config::WHAT;
 use crate::hf_config::ConfigError;
 
-/// Keys of `config.json` that older generations of `transformers` wrote there and that belong to generation.
-const SEARCH_KEYS: &[&str] = &[
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "diversity_penalty",
-    "do_sample",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "forced_bos_token_id",
-    "length_penalty",
-    "max_length",
-    "max_new_tokens",
-    "min_length",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "renormalize_logits",
-    "repetition_penalty",
-    "suppress_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "typical_p",
-];
-
 /// Keys of `config.json` that name ids.
 const ID_KEYS: &[&str] = &["bos_token_id", "eos_token_id", "forced_eos_token_id", "pad_token_id"];
-
-/// An older way to say that the first id is `bos_token_id`.
-const FORCE_BOS: &str = "force_bos_token_to_be_generated";
 
 const START: &str = "decoder_start_token_id";
 
