@@ -8,14 +8,18 @@
 //!
 //! Not supported: scaled positions, and the multiple-choice head.
 
-use andiron_core::attention::{Scoring, Sight, attend};
-use andiron_core::position::rotary::{Angles, Rotary};
-use andiron_core::{Embedding, Forward, Linear, init, linear, ops};
+mod model;
+
+use andiron_core::position::rotary::Rotary;
+use andiron_core::{Embedding, Linear, init};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+pub use model::ModernBert;
+use model::{Attention, Body, Dropout, Embeddings, Head, Layer, Mlp, Norm, Projector};
 
 use super::EncoderArchitecture;
 use super::embed::Pooling;
@@ -24,7 +28,6 @@ use super::layers::Fresh;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::layer_types::LayerType;
 use crate::decoder::rope;
-use crate::family::Encoder;
 use crate::hf_config::{
     Activation, ConfigError, entries, first_id, layers, padding_id, positive, positive_number, probability,
     width,
@@ -431,187 +434,5 @@ impl EncoderArchitecture for ModernBertConfig {
         if model.head.is_some() && other.head.is_some() {
             model.head = other.head;
         }
-    }
-}
-
-/// A ModernBERT with the head that its configuration names.
-#[derive(Module, Debug)]
-pub struct ModernBert {
-    model: Body,
-    head: Option<Head>,
-    decoder: Option<Projector>,
-    classifier: Option<Linear>,
-    #[module(skip)]
-    rotary: Rotary,
-    #[module(skip)]
-    local_rotary: Rotary,
-    #[module(skip)]
-    n_heads: usize,
-    #[module(skip)]
-    reach: usize,
-    #[module(skip)]
-    activation: Activation,
-    #[module(skip)]
-    pooling: Pooling,
-    #[module(skip)]
-    dropout: Dropout,
-}
-
-/// Probabilities, by place.
-#[derive(Clone, Copy, Debug)]
-struct Dropout {
-    embedding: f32,
-    attention: f32,
-    mlp: f32,
-    classifier: f32,
-}
-
-#[derive(Module, Debug)]
-struct Body {
-    embeddings: Embeddings,
-    layers: Vec<Layer>,
-    final_norm: Norm,
-}
-
-#[derive(Module, Debug)]
-struct Embeddings {
-    tok_embeddings: Embedding,
-    norm: Norm,
-}
-
-/// A layer norm whose offset may be missing.
-#[derive(Module, Debug)]
-struct Norm {
-    weight: Param<Tensor<1>>,
-    bias: Option<Param<Tensor<1>>>,
-    #[module(skip)]
-    eps: f64,
-}
-
-#[derive(Module, Debug)]
-struct Layer {
-    attn_norm: Option<Norm>,
-    attn: Attention,
-    mlp_norm: Norm,
-    mlp: Mlp,
-    #[module(skip)]
-    slides: bool,
-}
-
-#[derive(Module, Debug)]
-struct Attention {
-    w_qkv_: Linear,
-    w_o_: Linear,
-}
-
-#[derive(Module, Debug)]
-struct Mlp {
-    w_i_: Linear,
-    w_o_: Linear,
-}
-
-/// What stands under every head.
-#[derive(Module, Debug)]
-struct Head {
-    dense: Linear,
-    norm: Norm,
-    #[module(skip)]
-    activation: Activation,
-}
-
-/// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
-#[derive(Module, Debug)]
-struct Projector {
-    weight: Option<Param<Tensor<2>>>,
-    bias: Option<Param<Tensor<1>>>,
-}
-
-impl Norm {
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = self.weight.val();
-        let bias = self.bias.as_ref().map_or_else(|| weight.zeros_like(), Param::val);
-        ops::layer_norm(x, weight, bias, self.eps)
-    }
-}
-
-impl Head {
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.norm.forward(ops::activate(self.dense.forward(x), self.activation.function()))
-    }
-}
-
-impl Encoder for ModernBert {
-    fn hidden(&self, ids_bt: Tensor<2, Int>, _: Option<Tensor<2, Int>>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let (t, device) = (ids_bt.dims()[1], ids_bt.device());
-        let angles = self.rotary.angles(t, cx, &device);
-        let local_angles = self.local_rotary.angles(t, cx, &device);
-        let embeddings = &self.model.embeddings;
-        let embedded = embeddings.norm.forward(embeddings.tok_embeddings.forward(ids_bt));
-        let mut x_btd = cx.dropout(embedded, self.dropout.embedding);
-        for layer in &self.model.layers {
-            x_btd = self.layer(layer, x_btd, if layer.slides { &local_angles } else { &angles }, cx);
-        }
-        self.model.final_norm.forward(x_btd)
-    }
-
-    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-        let (Some(head), Some(decoder)) = (&self.head, &self.decoder) else {
-            panic!("the model has no head for masked tokens");
-        };
-        let weight = decoder.weight.as_ref().unwrap_or(&self.model.embeddings.tok_embeddings.weight);
-        let bias = decoder.bias.as_ref().map(Param::val);
-        linear::map(head.forward(hidden_nd), weight, bias, ops::WeightLayout::OutIn)
-    }
-
-    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-        let pooled_bd = self.pooling.pool(hidden_btd, cx.rows());
-        let (head, classifier) = self.labels("labels of texts");
-        classifier.forward(cx.dropout(head.forward(pooled_bd), self.dropout.classifier))
-    }
-
-    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let (head, classifier) = self.labels("labels of tokens");
-        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
-    }
-
-    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let (head, classifier) = self.labels("spans");
-        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
-    }
-}
-
-impl ModernBert {
-    fn labels(&self, what: &str) -> (&Head, &Linear) {
-        match (&self.head, &self.classifier) {
-            (Some(head), Some(classifier)) => (head, classifier),
-            _ => panic!("the model has no head for {what}"),
-        }
-    }
-
-    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
-        let normed_btd = match &layer.attn_norm {
-            Some(norm) => norm.forward(x_btd.clone()),
-            None => x_btd.clone(),
-        };
-        let x_btd = ops::residual(x_btd, self.attend(layer, normed_btd, angles, cx));
-        let inner = layer.mlp.w_i_.forward(layer.mlp_norm.forward(x_btd.clone()));
-        let [b, t, f] = inner.dims();
-        let half = |part: usize| inner.clone().slice([0..b, 0..t, part * f / 2..(part + 1) * f / 2]);
-        let gated = ops::gate(half(0), half(1), self.activation.function());
-        ops::residual(x_btd, layer.mlp.w_o_.forward(cx.dropout(gated, self.dropout.mlp)))
-    }
-
-    fn attend(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
-        let [b, t, d] = x_btd.dims();
-        let (h, k) = (self.n_heads, d / self.n_heads);
-        let qkv = layer.attn.w_qkv_.forward(x_btd);
-        let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
-            .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
-        let past = cx.past(0, angles.turn(k_bthk), v_bthk);
-        let sight = Sight { causal: false, reach: layer.slides.then_some(self.reach) };
-        let scoring =
-            Scoring { dropout: self.dropout.attention, ..Scoring::new(1.0 / (k as f32).sqrt(), sight) };
-        let mixed = attend(angles.turn(q_bthk), past, scoring, cx).reshape([b, t, d]);
-        cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention)
     }
 }
