@@ -294,8 +294,8 @@ pub enum LoadError {
     },
     /// A directory without weights that can be read.
     #[error(
-        "{} has no weights that can be read, which are model.safetensors or pytorch_model.bin, or shards of them with an \
-         index{}",
+        "{}/model.safetensors is not there, nor pytorch_model.bin, nor shards of either with an index, which are the weights \
+         that are read{}",
         path.display(), found.as_deref().unwrap_or_default()
     )]
     NoWeights {
