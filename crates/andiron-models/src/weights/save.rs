@@ -25,12 +25,12 @@ pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<(), SaveError> {
     save_in_shards(model, dir, SHARD_BYTES)
 }
 
-/// Writes tensors of these names and shapes into the directory `dir`.
-pub(crate) fn save_tensors(
-    tensors: Vec<(&'static str, Vec<usize>, Arc<[f32]>)>,
-    dir: &Path,
-) -> Result<(), SaveError> {
-    let parameter = |(name, shape, values): (&str, _, Arc<[f32]>)| {
+/// A tensor to be written: its name, its shape, its elements row by row.
+pub(crate) type NamedTensor = (&'static str, Vec<usize>, Arc<[f32]>);
+
+/// Writes tensors into the directory `dir`.
+pub(crate) fn save_tensors(tensors: Vec<NamedTensor>, dir: &Path) -> Result<(), SaveError> {
+    let parameter = |(name, shape, values): NamedTensor| {
         (name.to_owned(), Parameter { shape, read: Box::new(move || values.to_vec()) })
     };
     write_file(tensors.into_iter().map(parameter).collect(), &dir.join(SINGLE))

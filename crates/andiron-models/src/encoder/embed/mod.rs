@@ -120,11 +120,11 @@ impl EmbedPipeline {
 
     /// Length of the vectors that come out for hidden states of `d_model`.
     pub fn width(&self, d_model: usize) -> usize {
-        let widths = self.stages.iter().filter_map(|stage| match stage {
+        let mut widths = self.stages.iter().filter_map(|stage| match stage {
             EmbedStage::Dense(dense) => Some(dense.d_output()),
             EmbedStage::Normalize => None,
         });
-        widths.last().unwrap_or(d_model)
+        widths.next_back().unwrap_or(d_model)
     }
 
     /// What a GGUF file says: its pooling, if any. llama.cpp scales such vectors to length 1.
