@@ -309,7 +309,7 @@ pub(crate) fn from_json<C>(
     from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<ConfigFile<C>, ReadError>>,
 ) -> Result<ConfigFile<C>, ConfigError> {
     from_value(value, known, from_fields).map_err(|error| match error {
-        ReadError::Config(error) => error,
+        ReadError::Config(reason) => ConfigError::InFile { path: path.to_owned(), reason: Box::new(reason) },
         ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
     })
 }

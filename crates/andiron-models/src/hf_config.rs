@@ -123,6 +123,14 @@ pub enum ConfigError {
         /// The cause; names the key and the line.
         source: serde_json::Error,
     },
+    /// The file describes nothing that can be built.
+    #[error("{}: {reason}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is the matter.
+        reason: Box<ConfigError>,
+    },
     /// The `model_type` is not one that is implemented.
     #[error("model_type {model_type:?} is not supported: this build knows {known}")]
     UnknownArchitecture {

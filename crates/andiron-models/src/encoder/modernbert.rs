@@ -10,11 +10,10 @@
 
 mod model;
 
+use andiron_core::init;
 use andiron_core::position::rotary::Rotary;
-use andiron_core::{Embedding, Linear, init};
 use andiron_kernels::random::Seed;
-use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

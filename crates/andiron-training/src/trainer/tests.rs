@@ -123,8 +123,8 @@ fn a_run_learns_and_leaves_everything_behind() {
     assert_eq!((outcome.saved, outcome.failed_saves, outcome.rollbacks), (true, 0, 0));
     assert_eq!(heard.warnings, [""; 0]);
     assert_eq!(heard.checkpoints, (1..=12).map(|i| 5 * i).collect::<Vec<_>>());
-    // Two windows of eight on the way, all six at the end.
-    assert_eq!(heard.measured, [(20, 16), (40, 16), (60, 48)]);
+    // Two windows of eight on the way; at the end all six, and what follows the last of them.
+    assert_eq!(heard.measured, [(20, 16), (40, 16), (60, 49)]);
     let lines = metrics(&config);
     assert_eq!(steps(&config), (1..=60).collect::<Vec<_>>());
     assert_eq!(lines[59]["valid_loss"].as_f64(), outcome.valid.map(|report| report.loss));
@@ -421,7 +421,7 @@ fn data_that_does_not_fit_the_model_is_refused() {
     assert!(matches!(error, TrainError::Loader { .. }), "{error}");
 
     let dir = tempfile::tempdir().unwrap();
-    write_data(&dir.path().join("valid"), 8);
+    write_data(&dir.path().join("valid"), 1);
     let error = train(&config_in(dir.path(), &[]), Causal, &mut ()).unwrap_err();
     assert!(matches!(error, TrainError::Evaluate { .. }), "{error}");
 
