@@ -91,11 +91,14 @@ impl AnyModel {
     }
 
     fn of(path: &Path, bundle: AnyBundle, strict: bool) -> anyhow::Result<Self> {
-        if strict {
-            refuse(bundle.unknown_keys(), path)?;
-        }
-        warn_of_unknown_keys(bundle.unknown_keys(), path);
         let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
+        let mut keys = bundle.unknown_keys().clone();
+        let settings = tokenizer.as_ref().map(Tokenizer::unread_settings).unwrap_or_default();
+        keys.extend(settings.into_iter().map(|key| format!("{key} (tokenizer_config.json)")));
+        if strict {
+            refuse(&keys, path)?;
+        }
+        warn_of_unknown_keys(&keys, path);
         Ok(Self { bundle, tokenizer })
     }
 
@@ -229,14 +232,6 @@ fn open_tokenizer(path: &Path, vocab_size: usize) -> anyhow::Result<Option<Token
         }
         return Ok(None);
     };
-    let unread = tokenizer.unread_settings();
-    if !unread.is_empty() {
-        note!(
-            "warning: nothing reads {} in the tokenizer_config.json in {}",
-            unread.join(", "),
-            path.display()
-        );
-    }
     // It may have more ids than the model: only a text that gives one of them is an error.
     Ok(Some(tokenizer.for_model(vocab_size)))
 }

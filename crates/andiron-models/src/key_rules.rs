@@ -292,7 +292,8 @@ impl KeyRules {
 /// Keys of a model's configuration that no release of the reference program reads, so that they change nothing: of
 /// `transformers` for a `config.json`, of llama.cpp for a GGUF file.
 ///
-/// A dot separates the name of a key from that of the object it stands in, as in `rope_scaling.finetuned`.
+/// A dot separates the name of a key from that of the object it stands in, as in `rope_scaling.finetuned`. The file is named
+/// where it is another one, as in `chat_format (generation_config.json)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnknownKeys(Vec<String>);
 
@@ -320,8 +321,10 @@ impl UnknownKeys {
             false => Err(ConfigError::UnknownKeys { keys: self.clone() }),
         }
     }
+}
 
-    pub(crate) fn extend(&mut self, others: impl IntoIterator<Item = String>) {
+impl Extend<String> for UnknownKeys {
+    fn extend<T: IntoIterator<Item = String>>(&mut self, others: T) {
         self.0.extend(others);
     }
 }

@@ -63,10 +63,11 @@ impl EncoderBundle {
         if gguf::is_gguf(dir) && !dir.is_dir() {
             return Self::open_gguf(dir, precision, device);
         }
-        let ConfigFile { config, unknown_keys } = read_config(dir, EncoderConfig::read_file)?;
+        let ConfigFile { config, mut unknown_keys } = read_config(dir, EncoderConfig::read_file)?;
         let embedding = EmbedPipeline::read(dir)?;
         if let Some(pipeline) = &embedding {
             pipeline.check(config.d_model(), dir)?;
+            unknown_keys.extend(pipeline.unread.iter().cloned());
         }
         let relevance = Relevance::open(dir)?;
         let bundle = Self::load(config, &mut weights::open(dir)?, precision, device)?;

@@ -284,33 +284,33 @@ impl Predict {
             Task::FillMask => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
-                let model = Reader::new(model, &self.model);
+                let model = Reader::new(model);
                 Box::new(fill_mask::FillMask { model, top: self.reading.top })
             }
             Task::Embed => {
                 let model = self.reading.embedder(opened.encoder()?)?;
-                Box::new(embed::Embed { model: Reader::new(model, &self.model) })
+                Box::new(embed::Embed { model: Reader::new(model) })
             }
             Task::Classify => match opened.bundle {
                 AnyBundle::Classifier(bundle) => {
                     let model = Opened { bundle, tokenizer: opened.tokenizer };
-                    Box::new(classify::Classify { model: Reader::new(model, &self.model) })
+                    Box::new(classify::Classify { model: Reader::new(model) })
                 }
                 _ => {
                     let model = opened.encoder()?;
                     ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
-                    Box::new(classify::Classify { model: Reader::new(model, &self.model) })
+                    Box::new(classify::Classify { model: Reader::new(model) })
                 }
             },
             Task::TokenClassify => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::TokenClassify)?;
-                Box::new(token_classify::TokenClassify { model: Reader::new(model, &self.model) })
+                Box::new(token_classify::TokenClassify { model: Reader::new(model) })
             }
             Task::Answer => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::Span)?;
-                let model = Reader::new(model, &self.model);
+                let model = Reader::new(model);
                 Box::new(answer::FindAnswer { model, max_tokens: self.reading.max_answer_tokens })
             }
             Task::Rerank => {
@@ -322,7 +322,7 @@ impl Predict {
                     "a model that reranks has one label; this one has {labels}"
                 );
                 let model = self.reading.embedder(model)?;
-                Box::new(rerank::Rerank { model: Reader::new(model, &self.model) })
+                Box::new(rerank::Rerank { model: Reader::new(model) })
             }
         })
     }

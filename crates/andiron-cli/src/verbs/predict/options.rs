@@ -113,9 +113,6 @@ impl Reading {
             }
             pipeline.prompts.default = Some(name.clone());
         }
-        for key in &pipeline.unread {
-            tracing::warn!("{key} is a key that is not known here and changes nothing");
-        }
         model.bundle.embedding = Some(pipeline);
         Ok(model)
     }

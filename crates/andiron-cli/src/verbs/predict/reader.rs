@@ -1,35 +1,15 @@
 //! A model that reads whole texts, with what its files say about reading.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::{ClassifierBundle, EncoderBundle};
-use serde_json::{Map, Value};
 
 use super::RowError;
 use super::input::Input;
 use crate::model::Opened;
 
 const TYPES: &str = "token_type_ids";
-/// A `model_max_length` from here on means that there is no limit: `transformers` writes 1e30 then.
-const NO_LIMIT: f64 = 1e20;
-
-/// Classes of `transformers` whose tokenizers give token types if `model_input_names` says nothing; with or without `Fast`.
-const TYPED_CLASSES: &[&str] = &[
-    "BertTokenizer",
-    "ConvBertTokenizer",
-    "DPRContextEncoderTokenizer",
-    "DPRQuestionEncoderTokenizer",
-    "DebertaTokenizer",
-    "DebertaV2Tokenizer",
-    "ElectraTokenizer",
-    "LayoutLMTokenizer",
-    "LxmertTokenizer",
-    "MobileBertTokenizer",
-    "SqueezeBertTokenizer",
-];
-
 /// A model that reads whole texts.
 pub(super) trait Reads {
     /// The architecture's name.
@@ -84,15 +64,16 @@ pub(super) struct Reader<B> {
 pub(super) type EncoderReader = Reader<EncoderBundle>;
 
 impl<B: Reads> Reader<B> {
-    /// The model that was opened at `path`.
-    pub(super) fn new(opened: Opened<B>, path: &Path) -> Self {
+    /// The model that was opened.
+    pub(super) fn new(opened: Opened<B>) -> Self {
         let (bundle, tokenizer) = opened.into_parts();
-        let config = match &tokenizer {
-            Some(tokenizer) if path.join("tokenizer_config.json").exists() => tokenizer.config(),
-            _ => Map::new(),
-        };
-        let gives_types = bundle.n_token_types() > 1 && gives_types(&config, bundle.model_type());
-        Self { bundle, tokenizer, max_tokens: model_max_length(&config), gives_types }
+        let names = tokenizer.as_ref().and_then(Tokenizer::model_input_names);
+        // Where the files name neither inputs nor a class, transformers takes the class that the architecture has there.
+        let named =
+            names.map_or(bundle.model_type() == "bert", |names| names.iter().any(|name| name == TYPES));
+        let gives_types = bundle.n_token_types() > 1 && named;
+        let max_tokens = tokenizer.as_ref().and_then(Tokenizer::model_max_length);
+        Self { bundle, tokenizer, max_tokens, gives_types }
     }
 
     /// The tokenizer.
@@ -139,8 +120,8 @@ impl<B: Reads> Reader<B> {
 }
 
 impl EncoderReader {
-    /// Longest text of which a vector is made, or pair of texts that a cross-encoder reads, in tokens: by the pipeline's files, else by the tokenizer's, and no more than
-    /// the model reads.
+    /// Longest text of which a vector is made, or pair of texts that a cross-encoder reads, in tokens: by the pipeline's
+    /// files, else by the tokenizer's, and no more than the model reads.
     pub(super) fn embed_limit(&self) -> usize {
         let own = self.bundle.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
         own.or(self.max_tokens).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())
@@ -173,55 +154,5 @@ impl EncoderReader {
             return Err(RowError::invalid(message));
         }
         Ok((input, n_prompt))
-    }
-}
-
-/// The tokens that a tokenizer's file says the model reads at most; `max_len` is the older name.
-fn model_max_length(config: &Map<String, Value>) -> Option<usize> {
-    let limit = ["model_max_length", "max_len"].iter().find_map(|key| config.get(*key)?.as_f64())?;
-    (1.0..NO_LIMIT).contains(&limit).then_some(limit as usize)
-}
-
-/// Whether a model is told which of two texts a token belongs to: by `model_input_names`, else by the tokenizer's class in
-/// `transformers` 5, else by the class that an architecture has there.
-fn gives_types(config: &Map<String, Value>, model_type: &str) -> bool {
-    match (config.get("model_input_names"), config.get("tokenizer_class")) {
-        (Some(Value::Array(names)), _) => names.iter().any(|name| name == TYPES),
-        (_, Some(Value::String(class))) => {
-            TYPED_CLASSES.contains(&class.strip_suffix("Fast").unwrap_or(class))
-        }
-        _ => model_type == "bert",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn config(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().unwrap_or_default()
-    }
-
-    #[test]
-    fn token_types_are_given_as_transformers_gives_them() {
-        let gives = |value: Value| gives_types(&config(value), "bert");
-        assert!(gives(json!({})) && gives(json!({ "tokenizer_class": "BertTokenizerFast" })));
-        assert!(!gives(json!({ "tokenizer_class": "PreTrainedTokenizerFast" })));
-        assert!(!gives(json!({ "tokenizer_class": "RobertaTokenizer" })));
-        let names = json!({ "tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids"] });
-        assert!(!gives(names) && gives(json!({ "model_input_names": ["input_ids", "token_type_ids"] })));
-        assert!(!gives_types(&Map::new(), "roberta"));
-    }
-
-    #[test]
-    fn a_length_limit_is_a_number_that_a_text_can_have() {
-        let limit = |value: Value| model_max_length(&config(value));
-        assert_eq!(limit(json!({ "model_max_length": 512 })), Some(512));
-        assert_eq!(limit(json!({ "max_len": 512.0 })), Some(512));
-        for none in [json!({}), json!({ "model_max_length": null }), json!({ "model_max_length": 1e30 })] {
-            assert_eq!(limit(none), None);
-        }
     }
 }

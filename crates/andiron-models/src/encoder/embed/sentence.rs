@@ -246,7 +246,7 @@ impl EmbedPipeline {
         };
         let known = ["pooling_mode", "embedding_dimension", "word_embedding_dimension", "include_prompt"];
         let unread = unknown(path, &fields, &known);
-        self.unread.extend(unread.filter(|told| !told.contains(": pooling_mode_")));
+        self.unread.extend(unread.filter(|told| !told.starts_with("pooling_mode_")));
         Ok(())
     }
 
@@ -432,7 +432,7 @@ pub(super) fn unknown<'a>(
 }
 
 fn told(path: &Path, key: &str) -> String {
-    format!("{}: {key}", path.display())
+    format!("{key} ({})", path.file_name().unwrap_or_default().display())
 }
 
 pub(super) fn refuse(path: &Path, reason: &str) -> ConfigError {
