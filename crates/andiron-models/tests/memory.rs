@@ -145,7 +145,8 @@ fn no_number_of_a_configuration_becomes_memory() {
                     read.summary(&device);
                 }
                 let _ = AnyBundle::open(dir.path(), &device);
-                let taken = peak() - before;
+                // The system counts pages in batches, so that a peak may seem to shrink a little.
+                let taken = peak().saturating_sub(before);
                 let name = folder.display();
                 assert!(taken <= SPARE, "{name} with {path} = {value}: {taken} bytes");
                 tried += 1;
