@@ -169,7 +169,7 @@ pub enum ConfigError {
         /// The key.
         key: String,
         /// Its value.
-        value: Value,
+        value: Box<Value>,
         /// The values that change nothing.
         supported: Inert,
     },

@@ -253,7 +253,9 @@ impl KeyRules {
             match self.rule(&key) {
                 _ if known.contains(&key.as_str()) => drop(fields.insert(key, value)),
                 Some(inert) if inert.holds(&value) => {}
-                Some(supported) => return Err(ConfigError::NotSupported { key, value, supported }),
+                Some(supported) => {
+                    return Err(ConfigError::NotSupported { key, value: Box::new(value), supported });
+                }
                 None => unknown.0.push(key),
             }
         }

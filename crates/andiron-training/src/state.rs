@@ -151,7 +151,7 @@ impl TrainState {
         identity: &Value,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        let failed = |source| TrainError::Load { path: dir.to_owned(), source };
+        let failed = |source: StateError| TrainError::Load { path: dir.to_owned(), source: Box::new(source) };
         let text = files::read_bounded(&dir.join(STATE), MAX_STATE).map_err(|error| failed(error.into()))?;
         let saved: Saved = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
         let may_change = |field: &str| config.may_change(field);

@@ -270,7 +270,8 @@ pub(crate) fn plain_theta(
     ];
     for (key, value, supported) in wanted {
         if let Some(value) = value.filter(|value| !supported.holds(value)) {
-            return Err(ConfigError::NotSupported { key: format!("{name}.{key}"), value, supported });
+            let (key, value) = (format!("{name}.{key}"), Box::new(value));
+            return Err(ConfigError::NotSupported { key, value, supported });
         }
     }
     let theta = parameters.shift_remove(THETA);
@@ -290,7 +291,7 @@ pub(crate) fn refuse_other_head_width(fields: &mut Map<String, Value>) -> Result
         Some(width) if value.as_u64() == Some(width) => Ok(()),
         Some(width) => Err(ConfigError::NotSupported {
             key: "head_dim".to_owned(),
-            value,
+            value: Box::new(value),
             supported: Inert::Number(width as f64),
         }),
         // The reader of the fields names the size that is missing.

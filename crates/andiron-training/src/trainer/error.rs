@@ -84,7 +84,7 @@ pub enum TrainError {
         /// The checkpoint.
         path: PathBuf,
         /// The cause; names the file.
-        source: StateError,
+        source: Box<StateError>,
     },
     /// Checkpoints cannot be listed or used.
     #[error(transparent)]
