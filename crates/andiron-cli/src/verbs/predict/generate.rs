@@ -6,7 +6,7 @@ use andiron_models::generate::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
+use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids, take_max_tokens};
 use crate::grammar::Constraints;
 use crate::model::TextModel;
 use crate::text::{Completion, Request, continuation};
@@ -63,7 +63,7 @@ pub(super) struct Search {
 impl Answer for Search {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let ids = take_ids(&mut row, "prompt", "prompt_ids", |text| self.model.encode_prompt(text))?;
-        let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
+        let max_tokens = take_max_tokens(&mut row)?;
         ensure_empty(&row)?;
         let by_files = || self.model.bundle.generation.max_new(ids.len());
         let max_tokens = max_tokens.or(self.max_tokens).or_else(by_files);
@@ -110,7 +110,7 @@ impl Wishes {
         by_files: Option<usize>,
         tokenizer: Option<&Tokenizer>,
     ) -> Result<(GenerateOptions, Vec<String>), RowError> {
-        let max_tokens = take(row, "max_tokens", "a whole number")?.or(self.max_tokens);
+        let max_tokens = take_max_tokens(row)?.or(self.max_tokens);
         let max_new_tokens = max_tokens.or(by_files).unwrap_or(MAX_TOKENS);
         let seed = take(row, "seed", "a whole number")?.unwrap_or(self.sampling.seed);
         let stops: Vec<String> = match row.shift_remove("stop") {

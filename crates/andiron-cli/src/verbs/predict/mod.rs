@@ -400,6 +400,19 @@ fn take<T: DeserializeOwned>(row: &mut Row, key: &str, what: &str) -> Result<Opt
     serde_json::from_value(value).map_err(|_| RowError::invalid(format!("{key} is not {what}")))
 }
 
+/// Most tokens that a row may ask for. Some models, such as T5, have no longest text themselves.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// The field `max_tokens`.
+fn take_max_tokens(row: &mut Row) -> Result<Option<usize>, RowError> {
+    match take::<u64>(row, "max_tokens", "a whole number")? {
+        Some(n) if n > MOST_TOKENS as u64 => {
+            Err(RowError::invalid(format!("max_tokens is {n}: a row may ask for {MOST_TOKENS} at most")))
+        }
+        n => Ok(n.map(|n| n as usize)),
+    }
+}
+
 /// An answer written as an object.
 fn object(value: Value) -> Row {
     match value {

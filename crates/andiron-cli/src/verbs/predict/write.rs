@@ -6,7 +6,7 @@ use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, S
 use serde_json::{Value, json};
 
 use super::generate::{Wishes, best, found_row};
-use super::{Answer, Row, RowError, ensure_empty, object, take, take_ids};
+use super::{Answer, Row, RowError, ensure_empty, object, take_ids, take_max_tokens};
 use crate::model::Seq2SeqModel;
 use crate::text::{Sampling, Text, complete, continuation};
 
@@ -50,7 +50,7 @@ pub(super) fn drawn(
 impl Answer for Write {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let (source, truncated) = take_source(&mut row, &self.model, ["text", "ids"], &self.prefix)?;
-        let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
+        let max_tokens = take_max_tokens(&mut row)?;
         ensure_empty(&row)?;
         let mut options = self.options.clone();
         options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
@@ -92,7 +92,7 @@ pub(super) struct Search {
 impl Answer for Search {
     fn answer(&self, mut row: Row) -> Result<Row, RowError> {
         let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
-        let max_tokens = take(&mut row, "max_tokens", "a whole number")?;
+        let max_tokens = take_max_tokens(&mut row)?;
         ensure_empty(&row)?;
         let mut options = self.options.clone();
         options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
