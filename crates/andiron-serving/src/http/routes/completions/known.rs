@@ -1,9 +1,12 @@
 //! Fields of other servers that would change the answer and that are not supported.
 //!
 //! Sources: OpenAI, "Create completion", <https://platform.openai.com/docs/api-reference/completions>; vLLM, "OpenAI-compatible
-//! server: extra parameters", <https://docs.vllm.ai/en/latest/serving/openai_compatible_server>; llama.cpp, `tools/server/README.md`,
-//! "POST /completion". Fields of theirs that are not here are supported, or change nothing about the answer (`cache_prompt`,
-//! `id_slot`, `priority`, `user` …), or mean nothing without one that is here (`mirostat_tau`, `xtc_threshold` …).
+//! server: extra parameters", <https://docs.vllm.ai/en/latest/serving/openai_compatible_server>, and `CompletionRequest` in
+//! `vllm/entrypoints/openai/completion/protocol.py`; llama.cpp, `tools/server/README.md`, "POST /completion", and
+//! `tools/server/server-schema.cpp`. Fields of theirs that are not here are supported, or change nothing about the answer
+//! (`cache_prompt`, `id_slot`, `priority`, `user` …), or mean nothing without one that is here (`mirostat_tau` and
+//! `xtc_threshold`; `length_penalty` without beam search), or only matter beyond the context, where no text is continued
+//! (`n_keep`, `n_discard`).
 
 use crate::http::ApiError;
 use crate::http::fields::Fields;
@@ -16,13 +19,14 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("max_completion_tokens", &[]),
     // vLLM.
     ("use_beam_search", &["false"]),
-    ("length_penalty", &["1"]),
     ("guided_grammar", &[]),
     ("structural_tag", &[]),
     ("prompt_logprobs", &[]),
-    ("prompt_embeds", &[]),
+    ("logprob_token_ids", &[]),
+    ("prompt_embeds", &["[]"]),
     ("truncate_prompt_tokens", &[]),
-    ("allowed_token_ids", &["[]"]),
+    // An empty list allows nothing; vLLM refuses it too.
+    ("allowed_token_ids", &[]),
     ("bad_words", &["[]"]),
     ("logits_processors", &["[]"]),
     ("include_stop_str_in_output", &["false"]),
@@ -32,8 +36,8 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("guided_whitespace_pattern", &[]),
     ("vllm_xargs", &["{}"]),
     ("repetition_detection", &[]),
-    ("thinking_token_budget", &[]),
-    // Hugging Face.
+    ("thinking_token_budget", &["-1"]),
+    // Hugging Face and text-generation-webui.
     ("max_new_tokens", &[]),
     ("num_beams", &["1"]),
     ("do_sample", &["true"]),
@@ -43,10 +47,11 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("epsilon_cutoff", &["0"]),
     ("eta_cutoff", &["0"]),
     ("penalty_alpha", &["0"]),
+    ("top_a", &["0"]),
     // llama.cpp.
     ("n_predict", &[]),
+    ("n_cmpl", &["1"]),
     ("n_probs", &["0"]),
-    ("n_keep", &["0"]),
     ("n_indent", &["0"]),
     ("min_keep", &["0", "1"]),
     ("t_max_predict_ms", &["0", "-1"]),
@@ -57,17 +62,21 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("dry_multiplier", &["0"]),
     ("xtc_probability", &["0"]),
     ("dynatemp_range", &["0"]),
-    ("adaptive_target", &["-1", "0"]),
-    ("tfs_z", &["1"]),
-    ("top_a", &["0"]),
-    ("penalize_nl", &["true"]),
-    ("penalty_prompt", &["\"\"", "[]"]),
+    // Off below 0; 0 is a target.
+    ("adaptive_target", &["-1"]),
+    ("reasoning_budget_tokens", &["-1"]),
+    // Control tokens that are part of the text.
+    ("preserved_tokens", &["[]"]),
     ("post_sampling_probs", &["false"]),
     ("return_tokens", &["false"]),
     ("response_fields", &["[]"]),
     ("lora", &["[]"]),
+    // Of its older versions.
+    ("tfs_z", &["1"]),
+    ("penalize_nl", &["true"]),
+    ("penalty_prompt", &["\"\"", "[]"]),
     ("image_data", &["[]"]),
-    ("multimodal_data", &["[]"]),
+    // Of its route for code infilling.
     ("input_prefix", &["\"\""]),
     ("input_suffix", &["\"\""]),
 ];
@@ -80,7 +89,7 @@ pub(super) fn check(fields: &Fields<'_>) -> Result<(), ApiError> {
                 "max_completion_tokens" | "max_new_tokens" | "n_predict" => "; send `max_tokens`",
                 "prompt_logprobs" => "; send `echo` with `logprobs`",
                 "n_probs" => "; send `logprobs`",
-                "num_return_sequences" => "; send `n`",
+                "num_return_sequences" | "n_cmpl" => "; send `n`",
                 "do_sample" => "; send `temperature: 0`",
                 "json_schema" => "; send `response_format`",
                 "grammar" | "guided_grammar" => "; send `structured_outputs` with `regex` or `json`",
