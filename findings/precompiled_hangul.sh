@@ -3,7 +3,8 @@
 # Guessed: both apply the table of normalisation in a SentencePiece model in the same way.
 # Seen: SentencePiece composes decomposed Korean to two syllables; Precompiled of tokenizers leaves six letters, which
 #   get other ids.
-# Andiron: a SentencePiece model is to give SentencePiece's ids, a tokenizer.json those of tokenizers.
+# Andiron: Marian's SentencePiece models give SentencePiece's ids, a tokenizer.json gives those of tokenizers; both are
+#   tested on Korean and Japanese, composed and decomposed.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -4,7 +4,7 @@
 #   pooling_mode_mean_tokens.
 # Seen: a limit of 32 is saved as model_max_length in tokenizer_config.json only, pooling as pooling_mode: "mean"; a reader of
 #   the old keys cuts texts elsewhere and pools by its default.
-# Andiron: reads the keys of today and of older versions.
+# Andiron: reads both: model_max_length where max_seq_length is absent, pooling_mode and the older flags.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
