@@ -84,6 +84,13 @@ fn gpt2_files_of_all_years_open() {
 }
 
 #[test]
+fn a_bart_that_names_several_classes_opens() {
+    let classes = ["BartModel", "BartForConditionalGeneration", "BartForSequenceClassification"];
+    check_opens("bart", json!({"architectures": classes}), &[]);
+    check_refused("bart", "BartForSequenceClassification", json!({"architectures": [classes[2]]}));
+}
+
+#[test]
 fn modernbert_with_the_epsilon_that_it_never_reads_opens() {
     check_opens("modernbert", json!({"layer_norm_eps": 1e-5}), &["layer_norm_eps"]);
 }

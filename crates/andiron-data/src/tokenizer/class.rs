@@ -3,6 +3,10 @@
 //! BERT's class builds its normalizer from `do_lower_case`, `strip_accents` and `tokenize_chinese_chars`, and those of
 //! GPT-2 and RoBERTa their pre-tokenizer from `add_prefix_space`, whatever the file says. Source: `tokenization_bert.py`,
 //! `tokenization_gpt2.py` and `tokenization_roberta.py` of `transformers` 5.24.0.
+//!
+//! Releases 5 of `transformers` put the class's normalizer, pre-tokenizer and post-processor in the place of any others in
+//! the file, too, such as the one that parts the digits of a SmolLM. That is not followed here, nor by llama.cpp: models were
+//! trained with what the file says.
 
 use serde_json::{Map, Value};
 

@@ -123,12 +123,17 @@ impl Seq2SeqConfig {
     }
 }
 
-/// Checks that `architectures`, if it is said, names one of the classes `known`, which are separated by commas.
+/// Checks that `architectures`, if it is said, names one of the classes `known`, which are separated by commas. It may name
+/// others as well, as some files of BART do.
 fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), ConfigError> {
     let classes = fields.get("architectures").and_then(Value::as_array).into_iter().flatten();
-    match classes.filter_map(Value::as_str).find(|class| !known.split(", ").any(|known| known == *class)) {
-        Some(class) => Err(ConfigError::UnknownHead { class: class.to_owned(), known }),
-        None => Ok(()),
+    let classes: Vec<&str> = classes.filter_map(Value::as_str).collect();
+    let is_known = |class: &&str| known.split(", ").any(|known| known == *class);
+    match classes.first() {
+        Some(class) if !classes.iter().any(is_known) => {
+            Err(ConfigError::UnknownHead { class: (*class).to_owned(), known })
+        }
+        _ => Ok(()),
     }
 }
 
