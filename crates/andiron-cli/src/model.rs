@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use andiron_data::tokenizer::{ControlTokens, Tokenizer};
+use andiron_models::generate::GenerationConfig;
 use andiron_models::weights::gguf::{self, GgufFile};
 use andiron_models::{
     AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle, UnknownKeys,
@@ -53,7 +54,8 @@ pub struct PromptChoice {
 }
 
 impl PromptChoice {
-    fn control_tokens(self) -> ControlTokens {
+    /// The same for a tokenizer.
+    pub fn control_tokens(self) -> ControlTokens {
         if self.no_parse_special { ControlTokens::AsText } else { ControlTokens::Parsed }
     }
 }
@@ -100,6 +102,15 @@ impl AnyModel {
         }
         warn_of_unknown_keys(&keys, path);
         Ok(Self { bundle, tokenizer })
+    }
+
+    /// How the model's files say that it generates, if it does.
+    pub fn generation(&self) -> Option<&GenerationConfig> {
+        match &self.bundle {
+            AnyBundle::Decoder(bundle) => Some(&bundle.generation),
+            AnyBundle::EncoderDecoder(bundle) => Some(&bundle.generation),
+            AnyBundle::Classifier(_) | AnyBundle::Encoder(_) => None,
+        }
     }
 
     /// The decoder.
@@ -206,6 +217,15 @@ pub fn warn_of_unknown_keys(keys: &UnknownKeys, path: &Path) {
         tracing::warn!(
             "the configuration of {} has keys that nothing reads, so they change nothing: {keys} (--strict refuses them)",
             path.display()
+        );
+    }
+}
+
+/// Tells of a search that a model's files ask for and that only `predict` makes.
+pub fn warn_of_beams(files: &GenerationConfig) {
+    if files.num_beams.is_some_and(|beams| beams > 1) {
+        tracing::warn!(
+            "generation_config.json asks for a search of several beams, which predict makes; here one text is followed"
         );
     }
 }

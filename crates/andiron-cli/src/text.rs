@@ -236,6 +236,12 @@ impl Sampling {
         SamplingParams { seed: self.seed, ..choice.into() }
     }
 
+    /// Whether the command line asks for drawn ids.
+    pub fn draws(&self) -> bool {
+        let cuts = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        self.temperature.map_or(cuts, |temperature| temperature > 0.0)
+    }
+
     /// The settings on the command line.
     pub fn given(&self) -> SamplingChoice {
         SamplingChoice {

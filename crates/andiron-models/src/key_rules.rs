@@ -25,6 +25,8 @@ pub enum Inert {
     Off,
     /// True.
     On,
+    /// Null.
+    Null,
     /// This number.
     Number(f64),
     /// One of these texts, and a list of them.
@@ -39,6 +41,7 @@ impl Inert {
         value.is_null()
             || match self {
                 Self::Always => true,
+                Self::Null => false,
                 Self::Off => match value {
                     Value::Array(list) => list.is_empty(),
                     Value::Object(object) => object.is_empty(),
@@ -60,6 +63,7 @@ impl fmt::Display for Inert {
             Self::Always => f.write_str("anything"),
             Self::Off => f.write_str("null or false"),
             Self::On => f.write_str("true"),
+            Self::Null => f.write_str("null"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Texts(texts) => f.write_str(&texts.join(" or ")),
         }

@@ -154,6 +154,10 @@ fn a_key_that_can_change_a_result_is_refused_by_name() {
     {
         check_refused(model_type, "is_causal", json!({"is_causal": false}));
     }
+    // Every text that is read would be read as a decoder reads it.
+    for model_type in ["bert", "roberta", "xlm-roberta", "distilbert", "modernbert", "bart", "marian", "t5"] {
+        check_refused(model_type, "is_causal", json!({"is_causal": true}));
+    }
     for model_type in ["gpt2", "llama", "gpt_neox", "bart", "marian", "t5"] {
         check_refused(model_type, "sliding_window", json!({"sliding_window": 4}));
         check_refused(model_type, "layer_types", json!({"layer_types": ["sliding_attention"]}));

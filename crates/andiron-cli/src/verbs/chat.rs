@@ -14,7 +14,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::lines::{note, out};
-use crate::model::{RunChoice, TextModel};
+use crate::model::{RunChoice, TextModel, warn_of_beams};
 use crate::text::Sampling;
 
 /// Longest line that somebody says, in bytes.
@@ -60,6 +60,7 @@ impl Chat {
         self.sampling.check()?;
         let grammar = self.holding.grammar()?;
         let model = TextModel::open_at(&self.model, self.run, common)?;
+        warn_of_beams(&model.bundle.generation);
         let options = GenerateOptions {
             sampling: self.sampling.params(&model.bundle.generation),
             prompt_lookup: self.prompt_lookup,

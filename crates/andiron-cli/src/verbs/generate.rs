@@ -12,7 +12,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{Constraints, Holding};
 use crate::lines::out;
-use crate::model::{PromptChoice, RunChoice, TextModel};
+use crate::model::{PromptChoice, RunChoice, TextModel, warn_of_beams};
 use crate::text::Sampling;
 
 /// Tokens generated at most if nobody says how many.
@@ -59,6 +59,7 @@ impl Generate {
         self.sampling.check()?;
         let grammar = self.holding.grammar()?;
         let model = TextModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
+        warn_of_beams(&model.bundle.generation);
         let mut prompt = self.prompt;
         if prompt == "-" {
             prompt.clear();

@@ -15,7 +15,7 @@ use clap::Args;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::model::{RunChoice, TextModel};
+use crate::model::{RunChoice, TextModel, warn_of_beams};
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
@@ -64,6 +64,7 @@ impl Serve {
             None => Vec::new(),
         };
         let (bundle, tokenizer) = TextModel::open_at(&self.model, self.run, common)?.into_parts();
+        warn_of_beams(&bundle.generation);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
         let sampling = SamplingParams::from(bundle.generation.sampling());

@@ -13,6 +13,7 @@ use super::prepare::tell_passed_over;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
+use crate::model::PromptChoice;
 
 /// Train a tokenizer, measure it, or see how it splits a text
 #[derive(Debug, Subcommand)]
@@ -93,10 +94,13 @@ pub struct Eval {
 /// Show the tokens that a text is split into
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory with a tokenizer: tokenizer.json, or Marian's source.spm, target.spm and vocab.json
+    /// Directory with a tokenizer: tokenizer.json, vocab.txt, vocab.json and merges.txt, or Marian's source.spm, target.spm
+    /// and vocab.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
-    /// The text to split
+    #[command(flatten)]
+    prompts: PromptChoice,
+    /// The text to split, read as a raw prompt; what is put around texts is not shown
     text: String,
 }
 
@@ -180,8 +184,8 @@ impl Eval {
 
 impl Inspect {
     fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let ids = tokenizer.encode(&self.text)?;
+        let tokenizer = Tokenizer::load(&self.tokenizer)?.with_control_tokens(self.prompts.control_tokens());
+        let ids = tokenizer.encode_bare_prompt(&self.text)?;
         let tokens: Vec<String> =
             ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap_or_default()).collect();
         if common.json {

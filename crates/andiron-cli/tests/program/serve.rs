@@ -118,10 +118,13 @@ fn ended_by(times: usize, drain_timeout: &str) -> (Option<i32>, Duration) {
     let mut server = Server::start(&place, &["--drain-timeout", drain_timeout]);
     let mut stream = TcpStream::connect(&server.address).unwrap();
     let request =
-        json!({ "prompt": "Ham", "max_tokens": 30_000, "ignore_eos": true, "stream": true }).to_string();
+        json!({ "prompt": "Ham", "max_tokens": 30_000, "n": 8, "ignore_eos": true, "stream": true })
+            .to_string();
     let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     write!(stream, "{head}Content-Length: {}\r\n\r\n{request}", request.len()).unwrap();
     stream.read_exact(&mut [0; 300]).unwrap();
+    // Who stops reading loses its place.
+    std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
     let child = server.child.take().unwrap();
     let begun = Instant::now();
     for _ in 0..times {

@@ -137,7 +137,7 @@ const PARAMETERS: &str = "rope_parameters";
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 const PATTERN: &str = "sliding_window_pattern";
-/// What [`PATTERN`] is called in files of the fourth generation.
+/// What the class calls [`PATTERN`] in the files that it writes.
 const OLD_PATTERN: &str = "_sliding_window_pattern";
 
 impl Gemma3Config {
@@ -213,9 +213,8 @@ impl Architecture for Gemma3Config {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        if let Some(pattern) = fields.shift_remove(OLD_PATTERN) {
-            fields.insert(PATTERN.to_owned(), pattern);
-        }
+        // It stands beside `layer_types`, which go before it; the class does not read it.
+        fields.shift_remove(OLD_PATTERN);
         if let Some(Value::Object(mut kinds)) = fields.shift_remove(PARAMETERS) {
             if let Some(Value::Object(local)) = kinds.shift_remove(SLIDING) {
                 let name = format!("{PARAMETERS}.{SLIDING}");

@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
-use crate::decoder::layer_types::Windows;
+use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::hf_config::{Activation, ConfigError};
-use crate::key_rules::{Inert, KeyRules};
+use crate::key_rules::KeyRules;
 use crate::weights::NameRules;
 
 /// `config.json` of a Mistral, in Hugging Face's field names.
@@ -62,6 +62,9 @@ pub struct MistralConfig {
     /// How many tokens a token sees, its own included; everything if null, 4096 if absent.
     #[serde(default = "window")]
     pub sliding_window: Option<usize>,
+    /// What each layer sees; if absent, all see that much. With them, `transformers`' `AutoModel` opens a Ministral.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_types: Option<Vec<LayerType>>,
     /// Whether the output head is the embedding table.
     #[serde(default)]
     pub tie_word_embeddings: bool,
@@ -105,7 +108,12 @@ impl MistralConfig {
     }
 
     fn windows(&self) -> Windows<'_> {
-        Windows { n_layers: self.num_hidden_layers, window: self.sliding_window, types: None, n_full: 0 }
+        Windows {
+            n_layers: self.num_hidden_layers,
+            window: self.sliding_window,
+            types: self.layer_types.as_deref(),
+            n_full: 0,
+        }
     }
 }
 
@@ -113,8 +121,7 @@ impl Architecture for MistralConfig {
     type Model = Gated;
     const KEYS: KeyRules = KeyRules {
         aliases: &[],
-        // The mask of every layer is that of `sliding_window`, whatever the types are.
-        inert: &[("layer_types", Inert::Texts(&["full_attention", "sliding_attention"]))],
+        inert: &[],
         own: &[],
         defaults: &[
             ("vocab_size", 32_000),
@@ -185,5 +192,26 @@ impl Architecture for MistralConfig {
             std: self.initializer_range,
         };
         sizes.init(seed, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn layers_may_slide_each_for_itself() {
+        let reaches = |layer_types: Value| {
+            let config = json!({
+                "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "num_key_value_heads": 2, "max_position_embeddings": 8, "sliding_window": 4, "layer_types": layer_types,
+            });
+            let config: MistralConfig = serde_json::from_value(config).expect("a configuration");
+            config.windows().reaches()
+        };
+        assert_eq!(reaches(Value::Null), [Some(3), Some(3)]);
+        assert_eq!(reaches(json!(["full_attention", "sliding_attention"])), [None, Some(3)]);
     }
 }

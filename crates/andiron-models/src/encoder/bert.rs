@@ -130,7 +130,7 @@ pub(super) const KEYS: KeyRules = KeyRules {
         ("pooler_type", Inert::Always),
         // Read to allow heads that do not divide the width, which is refused here.
         ("embedding_size", Inert::Always),
-        ("is_causal", Inert::Always),
+        ("is_causal", Inert::Off),
         // A decoder's tokens do not see those after them.
         ("is_decoder", Inert::Off),
         ("position_embedding_type", Inert::Texts(&["absolute"])),

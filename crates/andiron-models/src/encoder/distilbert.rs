@@ -144,7 +144,7 @@ impl Architecture for DistilBertConfig {
             ("num_attention_heads", "n_heads"),
             ("num_hidden_layers", "n_layers"),
         ],
-        inert: &[("is_causal", Inert::Always), ("tie_weights_", Inert::Always)],
+        inert: &[("is_causal", Inert::Off), ("tie_weights_", Inert::Always)],
         own: &["head", "labels"],
         defaults: &[
             ("vocab_size", 30_522),

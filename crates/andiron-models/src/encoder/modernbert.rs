@@ -230,7 +230,7 @@ impl Architecture for ModernBertConfig {
         inert: &[
             ("deterministic_flash_attn", Inert::Always),
             ("initializer_cutoff_factor", Inert::Always),
-            ("is_causal", Inert::Always),
+            ("is_causal", Inert::Off),
             ("position_embedding_type", Inert::Always),
             ("reference_compile", Inert::Always),
             ("repad_logits_with_grad", Inert::Always),

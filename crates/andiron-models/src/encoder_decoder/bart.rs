@@ -150,6 +150,8 @@ impl Architecture for BartConfig {
     const KEYS: KeyRules = KeyRules {
         aliases: post_norm::ALIASES,
         inert: &[
+            // True is a mask for the encoder, too, and false none for the decoder.
+            ("is_causal", Inert::Null),
             ("add_bias_logits", Inert::Off),
             ("add_final_layer_norm", Inert::Off),
             ("classif_dropout", Inert::Always),

@@ -142,6 +142,8 @@ impl Architecture for MarianConfig {
     const KEYS: KeyRules = KeyRules {
         aliases: post_norm::ALIASES,
         inert: &[
+            // True is a mask for the encoder, too, and false none for the decoder.
+            ("is_causal", Inert::Null),
             ("add_bias_logits", Inert::Off),
             ("add_final_layer_norm", Inert::Off),
             ("classif_dropout", Inert::Always),

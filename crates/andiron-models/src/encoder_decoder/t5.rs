@@ -257,7 +257,12 @@ impl Architecture for T5Config {
             ("num_attention_heads", "num_heads"),
             ("num_hidden_layers", "num_layers"),
         ],
-        inert: &[("is_encoder_decoder", Inert::On), ("n_positions", Inert::Always)],
+        inert: &[
+            // True is a mask for the encoder, too, and false none for the decoder.
+            ("is_causal", Inert::Null),
+            ("is_encoder_decoder", Inert::On),
+            ("n_positions", Inert::Always),
+        ],
         own: &[],
         defaults: &[
             ("vocab_size", 32_128),

@@ -3,6 +3,7 @@
 mod bounds;
 mod expansion;
 mod messages;
+mod multiples;
 mod pattern;
 mod shape;
 

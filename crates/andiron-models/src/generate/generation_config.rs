@@ -250,6 +250,11 @@ impl GenerationConfig {
         sampling.validate().and_then(|()| searching.validate()).map_err(ConfigError::GenerationNumber)
     }
 
+    /// Whether a search of several beams is asked for, which draws nothing.
+    pub fn searches(&self) -> bool {
+        self.num_beams.is_some_and(|beams| beams > 1) && self.do_sample != Some(true)
+    }
+
     /// Keys that `transformers` never reads, so that they change no result.
     pub fn unread(&self) -> impl Iterator<Item = &str> {
         self.rest.keys().map(String::as_str).filter(|key| !keys::is_known(key))

@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::{Semaphore, watch};
@@ -37,6 +38,9 @@ const HASTY_WORDS: Duration = Duration::from_millis(250);
 
 /// Wait after a failed accept; the usual cause is a lack of file descriptors, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer that the system may take before the client does; Linux doubles it.
+const SEND_BUFFER: usize = 64 << 10;
 
 /// Why a server cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +82,12 @@ impl Server {
             tokio::net::lookup_host(address).await.map_err(|source| ServeError::Bind { source })?;
         let addresses: Vec<SocketAddr> = addresses.collect();
         addresses.iter().try_for_each(|&address| check_protected(address, &self.app.config.access))?;
-        TcpListener::bind(&addresses[..]).await.map_err(|source| ServeError::Bind { source })
+        let bound = |source| ServeError::Bind { source };
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(bound)?;
+        // Accepted sockets inherit it. In what the system would take otherwise, megabytes, a stream that nobody reads would
+        // seem to be read to its end.
+        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER).map_err(bound)?;
+        Ok(listener)
     }
 
     /// Serves `router` (usually [`Server::router`]) until the [`Shutdown`](super::Shutdown) switch is moved.

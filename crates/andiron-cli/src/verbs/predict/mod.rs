@@ -240,6 +240,7 @@ impl Predict {
             let message = "a choice, regex or JSON schema needs the task generate without beams";
             return Err(Usage(message.to_owned()).into());
         }
+        let holds = grammar.is_some();
         let opened = AnyModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
         let constraints = Constraints::new(opened.tokenizer.as_ref(), grammar)?;
         let wishes = |files: &GenerationConfig| generate::Wishes {
@@ -247,6 +248,10 @@ impl Predict {
             max_tokens: self.max_tokens,
             constraints,
         };
+        // Where the command line does not say, a search that the files ask for is made, unless ids are to be drawn or held to a
+        // grammar.
+        let by_files = self.searching.num_beams.is_none() && !holds && !self.sampling.draws();
+        let searches = searches || by_files && opened.generation().is_some_and(GenerationConfig::searches);
         Ok(match task {
             Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
                 Box::new(score::ScoreTarget::new(opened.encoder_decoder()?)?)

@@ -106,7 +106,7 @@ impl Bound {
             Self::PatternExpanded => "characters in a pattern once counted repetitions are written out",
             Self::Choices => "texts",
             Self::ChoiceBytes => "bytes of text",
-            Self::Multiple => "steps between multiples of 1 in multipleOf, or in several of them together",
+            Self::Multiple => "remainders of multipleOf, those of alternatives and of allOf multiplied",
         }
     }
 

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::bounds::{Bound, Exceeded};
+use super::multiples;
 use super::pattern::{self, Classes, PatternSize};
 use super::shape::{Fields, Kind, Shared, pattern_weight, text_weight};
 
@@ -91,7 +92,7 @@ pub(super) fn measure(schema: &Value) -> Result<(), Refused> {
     let whole = walk.defined.values().fold(root.size, |sum, shape| sum.saturating_add(shape.size));
     walk.copied = walk.copied.saturating_add(whole);
     Bound::Nodes.check(walk.copied)?;
-    Ok(())
+    Ok(multiples::check(&root, &walk.defined)?)
 }
 
 struct Walk<'a> {

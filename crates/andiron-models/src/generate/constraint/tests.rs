@@ -313,6 +313,34 @@ fn ordinary_schemas_are_within_the_bounds() {
 }
 
 #[test]
+fn multiples_of_alternatives_are_bounded_together() {
+    let multiple = |of: u64| json!({ "type": "integer", "multipleOf": of });
+    let named = |name: &str, schema: Value| json!({ "type": "object", "properties": { name: schema } });
+    let two = json!({ "anyOf": [multiple(149), multiple(151)] });
+    let refused = [
+        two.clone(),
+        named("deep", json!({ "type": "array", "items": two })),
+        json!({ "oneOf": [named("a", multiple(149)), named("a", multiple(151))] }),
+        json!({ "anyOf": [{ "$ref": "#/$defs/one" }, multiple(151)], "$defs": { "one": multiple(149) } }),
+    ];
+    for schema in refused {
+        let error = hold(Grammar::JsonSchema(schema.clone())).expect_err("it is too much");
+        assert!(error.to_string().contains("remainders of multipleOf"), "{schema}: {error}");
+    }
+    let cents = json!({ "type": "number", "multipleOf": 0.01 });
+    let allowed = [
+        // One after the other, under other names, or the same one.
+        json!({ "type": "object", "properties": { "a": multiple(149), "b": multiple(151) } }),
+        json!({ "anyOf": [named("a", multiple(149)), named("b", multiple(151))] }),
+        json!({ "anyOf": [named("price", cents.clone()), named("price", cents.clone()), named("price", cents)] }),
+        json!({ "anyOf": [multiple(131), multiple(151)] }),
+    ];
+    for schema in allowed {
+        assert!(hold(Grammar::JsonSchema(schema.clone())).is_ok(), "{schema}");
+    }
+}
+
+#[test]
 fn a_regex_that_stands_for_something_long_is_refused_by_its_bound() {
     for (pattern, what) in [
         ("((a{999}){999}){999}", "counted repetitions"),

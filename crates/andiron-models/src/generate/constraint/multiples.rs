@@ -1,0 +1,68 @@
+//! Multiples of several numbers that one place in a text may have to be counted by at once.
+//!
+//! A `multipleOf` is an automaton with a state for each remainder. Where alternatives have different ones, the lexer keeps
+//! a remainder of each, so that their states multiply. Which alternatives are open together follows from the names that lead
+//! to them: [`check`] walks the schema by sets of shapes, as a reader of the text would.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+
+use super::bounds::{Bound, Exceeded};
+use super::shape::{Fields, Kind, Shape, Shared};
+
+/// Checks that the remainders which are kept together stay within their bound. `defined` is what references name.
+pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<(), Exceeded> {
+    let mut waiting = vec![vec![Rc::clone(root)]];
+    let mut seen: HashSet<Vec<*const Shape>> = HashSet::new();
+    let mut steps = 0;
+    while let Some(shapes) = waiting.pop() {
+        let open = alternatives(shapes, defined);
+        steps += 1 + open.len() as u64;
+        Bound::Steps.check(steps)?;
+        if !seen.insert(open.iter().map(Rc::as_ptr).collect()) {
+            continue;
+        }
+        let mut numbers = BTreeSet::new();
+        let (mut objects, mut items): (Vec<&Fields>, Vec<Shared>) = (Vec::new(), Vec::new());
+        for shape in &open {
+            match &shape.kind {
+                Kind::Number { multiple, places } => drop(numbers.insert((*multiple, *places))),
+                Kind::Array { prefix, items: more } => items.extend(prefix.iter().chain(more).cloned()),
+                Kind::Object(fields) => objects.push(fields),
+                _ => {}
+            }
+        }
+        let states = numbers.iter().fold(1, |product: u64, (multiple, _)| product.saturating_mul(*multiple));
+        Bound::Multiple.check(states)?;
+        let names: BTreeSet<&str> =
+            objects.iter().flat_map(|fields| fields.named.iter().map(|(name, _)| name.as_str())).collect();
+        let under = |name| objects.iter().filter_map(|fields: &&Fields| fields.find(name)).collect();
+        waiting.extend(names.into_iter().map(under));
+        let unnamed = |fields: &&Fields| {
+            let patterns = fields.patterns.iter().map(|(_, shape)| Rc::clone(shape));
+            patterns.chain(fields.others.clone()).collect::<Vec<_>>()
+        };
+        waiting.push(objects.iter().flat_map(unnamed).collect());
+        waiting.push(items);
+    }
+    Ok(())
+}
+
+/// The shapes that `shapes` stand for, alternatives and references written out, each once.
+fn alternatives(shapes: Vec<Shared>, defined: &HashMap<String, Shared>) -> Vec<Shared> {
+    let mut waiting = shapes;
+    let mut seen = HashSet::new();
+    let mut open = Vec::new();
+    while let Some(shape) = waiting.pop() {
+        if !seen.insert(Rc::as_ptr(&shape)) {
+            continue;
+        }
+        match &shape.kind {
+            Kind::AnyOf(options) | Kind::OneOf(options) => waiting.extend(options.iter().cloned()),
+            Kind::Ref(name) => waiting.extend(defined.get(name).cloned()),
+            _ => open.push(shape),
+        }
+    }
+    open.sort_by_key(Rc::as_ptr);
+    open
+}
