@@ -669,7 +669,7 @@ fn control_tokens_in_a_prompt_are_read_as_transformers_does_unless_they_are_to_b
 }
 
 /// A tokenizer and what the reference program makes of Korean and Japanese, composed and decomposed; written by
-/// `tests/make_east_asian_cases.py`.
+/// `tests/golden/east_asian_cases.py`.
 #[derive(serde::Deserialize)]
 struct EastAsian {
     files: std::collections::BTreeMap<String, Value>,

@@ -67,7 +67,7 @@ fn without_a_template_there_is_no_conversation() {
     assert!(matches!(tokenizer.chat_text(&[]), Err(TokenizerError::NoChatTemplate)));
 }
 
-/// Templates and what transformers 5.24.0 makes of them; written by `tests/make_chat_cases.py`.
+/// Templates and what transformers 5.24.0 makes of them; written by `tests/golden/chat_cases.py`.
 #[derive(Deserialize)]
 struct Cases {
     messages: Vec<Message>,

@@ -1,6 +1,6 @@
 """Writes `src/tokenizer/chat/cases.json`: templates, and what transformers makes of them.
 
-Run by hand, with transformers 5.24.0 and jinja2 3.1.6: python make_chat_cases.py
+Run by hand, with transformers 5.24.0 and jinja2 3.1.6: python chat_cases.py
 """
 
 import json
@@ -116,7 +116,7 @@ def main():
                 continue
             cases.append(dict(template=source, tools=tools, text=rendered))
     made = dict(messages=MESSAGES, cases=cases)
-    path = Path(__file__).parent.parent / "src/tokenizer/chat/cases.json"
+    path = Path(__file__).parent.parent.parent / "src/tokenizer/chat/cases.json"
     path.write_text(json.dumps(made, indent=1) + "\n")
     print(len(cases), "cases")
 

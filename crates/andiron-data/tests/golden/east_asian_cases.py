@@ -1,6 +1,6 @@
 """Writes `src/tokenizer/east_asian.json`: tokenizers of every kind, and the ids of Korean and Japanese, composed and not.
 
-Run by hand, with tokenizers 0.23.3, transformers 5.24.0 and sentencepiece 0.2.3: python make_east_asian_cases.py
+Run by hand, with tokenizers 0.23.3, transformers 5.24.0 and sentencepiece 0.2.3: python east_asian_cases.py
 """
 
 import json
@@ -161,7 +161,7 @@ def main() -> None:
             "Marian": marian(directory),
             "WordPiece": word_piece(),
         }
-    path = Path(__file__).parent.parent / "src/tokenizer/east_asian.json"
+    path = Path(__file__).parent.parent.parent / "src/tokenizer/east_asian.json"
     path.write_text(json.dumps(made) + "\n")
     for kind, content in made.items():
         print(kind, len(json.dumps(content)), content["cases"][0], content["cases"][6], content["cases"][3])
