@@ -131,9 +131,10 @@ impl Tokenizer {
         Self::from_files(files::Files::read(path)?)
     }
 
-    /// Whether a directory holds the files of a tokenizer.
+    /// Whether a directory holds the files of a tokenizer. A link that leads nowhere, or in a circle, counts: reading it says so.
     pub fn is_in(dir: &Path) -> bool {
-        dir.join(files::TOKENIZER).exists() || MarianFiles::are_in(dir) || vocab_files::are_in(dir)
+        let file = dir.join(files::TOKENIZER);
+        file.is_symlink() || file.exists() || MarianFiles::are_in(dir) || vocab_files::are_in(dir)
     }
 
     /// The files of tokenizers in a directory that [`is_in`](Self::is_in) does not know, such as `tokenizer.model`.

@@ -305,8 +305,7 @@ impl Guide {
 
     /// The ids that must not come next.
     pub(super) fn banned(&mut self, stop_ids: &[u32]) -> Result<Vec<u32>, ConstraintError> {
-        let mask: SimpleVob =
-            self.matcher.compute_mask().map_err(|error| ConstraintError::Step(error.to_string()))?;
+        let mask: SimpleVob = self.matcher.compute_mask().map_err(step)?;
         let may_end = mask.get(self.tokens);
         let mut banned = Vec::with_capacity(self.vocab_size);
         mask.iter_unset_entries(|id| banned.push(id as u32));
@@ -320,7 +319,7 @@ impl Guide {
 
     /// Goes on by `id`, which was not banned.
     pub(super) fn push(&mut self, id: u32) -> Result<(), ConstraintError> {
-        self.matcher.consume_token(id).map_err(|error| ConstraintError::Step(error.to_string()))
+        self.matcher.consume_token(id).map_err(step)
     }
 }
 
@@ -328,6 +327,11 @@ impl fmt::Debug for Guide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guide").field("is_over", &self.is_over()).finish_non_exhaustive()
     }
+}
+
+/// What the library says while a text is made, in plain words.
+fn step(error: impl ToString) -> ConstraintError {
+    ConstraintError::Step(messages::plain(&error.to_string()))
 }
 
 #[cfg(test)]

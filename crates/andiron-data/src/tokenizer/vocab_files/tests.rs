@@ -170,3 +170,13 @@ fn files_that_no_class_reads_are_named() {
         "{error}"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn a_tokenizer_that_cannot_be_looked_at_is_not_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("tokenizer.json", dir.path().join("tokenizer.json")).unwrap();
+    assert!(Tokenizer::is_in(dir.path()));
+    let error = Tokenizer::load(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}

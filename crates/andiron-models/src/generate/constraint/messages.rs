@@ -27,6 +27,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("grammar size (number of symbols)", TOO_MUCH),
     ("schema too large", TOO_MUCH),
     ("stack level exceeded", TOO_MUCH),
+    ("Current row has", TOO_MUCH),
     (
         "Unable to determine if regex is empty",
         "it takes too much to find out whether any text fits a pattern and its lengths",
@@ -109,6 +110,7 @@ mod tests {
         let reference = "Reference segment 'nowhere' not found in '#/nowhere'.";
         assert_eq!(plain(reference), "$ref '#/nowhere' names nothing in the schema");
         assert_eq!(plain("lexer error: too many expressions constructed\n<non-verbose/>"), TOO_MUCH);
+        assert_eq!(plain("Parser Error: Current row has 2007 items; max is 2000"), TOO_MUCH);
         assert_eq!(plain("something new\n  in a picture"), "something new");
     }
 }
