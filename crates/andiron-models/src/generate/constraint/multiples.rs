@@ -36,6 +36,9 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
         Bound::Multiple.check(states)?;
         let names: BTreeSet<&str> =
             objects.iter().flat_map(|fields| fields.named.iter().map(|(name, _)| name.as_str())).collect();
+        // Each name is looked for in each object, which takes time where both are many.
+        steps += (names.len() * objects.len()) as u64 / 4;
+        Bound::Steps.check(steps)?;
         let under = |name| objects.iter().filter_map(|fields: &&Fields| fields.find(name)).collect();
         waiting.extend(names.into_iter().map(under));
         let unnamed = |fields: &&Fields| {
