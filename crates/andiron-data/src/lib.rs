@@ -7,7 +7,6 @@ pub mod dedup;
 pub mod document;
 mod files;
 pub mod loader;
-pub mod prefetch;
 pub mod prepare;
 pub mod seed;
 pub mod shard;
@@ -16,7 +15,7 @@ pub mod tokenizer;
 
 pub use batch::HostBatch;
 pub use document::Document;
-pub use loader::{Cursor, Loader, LoaderOptions, Order};
+pub use loader::{Loader, LoaderOptions, Order};
 pub use seed::Seed;
 pub use shard::Dataset;
 pub use tokenizer::Tokenizer;

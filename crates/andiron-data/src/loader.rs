@@ -1,8 +1,8 @@
-//! Batches of a dataset in an order that can be taken up again at any point.
+//! Batches of a dataset, each a function of its number.
 //!
-//! A loader keeps no buffer and no shuffled list: which tokens the batch with a given number holds is a function
-//! of that number, the seed and the dataset. Its whole state is a counter, so a [`Cursor`] saved with a
-//! checkpoint resumes exactly, and any step leads back to its documents.
+//! A loader keeps no buffer, no shuffled list and no position: which tokens batch `n` holds depends on `n`, the seed and the
+//! dataset alone. A run resumes exactly by asking for the next number, processes share a batch by rows, and every step
+//! leads back to the documents it has seen.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,24 +41,6 @@ pub struct LoaderOptions {
     pub order: Order,
 }
 
-/// Where a loader stands, with everything that must be the same for the rest to follow exactly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cursor {
-    /// The number of the batch that comes next.
-    pub next_batch: u64,
-    /// Sequences in a batch.
-    pub rows: usize,
-    /// Positions in a sequence.
-    pub columns: usize,
-    /// Which tokens come when.
-    pub order: Order,
-    /// The seed of the run.
-    pub seed: u64,
-    /// The dataset's [`fingerprint`](Dataset::fingerprint).
-    pub dataset: String,
-}
-
 /// Makes batches for next-token prediction from a dataset.
 ///
 /// # Example
@@ -73,23 +55,17 @@ pub struct Cursor {
 /// # writer.finish()?;
 /// let dataset = Arc::new(Dataset::open(&dir.path().join("d"))?);
 /// let options = LoaderOptions { rows: 2, columns: 8, order: Order::Epochs };
-/// let mut loader = Loader::new(dataset.clone(), options, Seed::new(1))?;
-/// let first = loader.next_batch().expect("this order has no end");
-/// let cursor = loader.cursor();
-/// let second = loader.next_batch();
-///
-/// let mut resumed = Loader::new(dataset, options, Seed::new(1))?;
-/// resumed.seek(&cursor)?;
-/// assert_eq!(resumed.next_batch(), second);
+/// let loader = Loader::new(dataset, options, Seed::new(1))?;
+/// let batch = loader.batch_at(7);
+/// assert_eq!(batch, loader.batch_at(7));
+/// assert_eq!(batch.ids[..8], loader.rows_at(7, 0..1).ids);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Loader {
     dataset: Arc<Dataset>,
     options: LoaderOptions,
-    seed: Seed,
     stream: Seed,
-    next_batch: u64,
 }
 
 /// A document that a batch shows a part of.
@@ -105,7 +81,7 @@ pub struct SeenDocument {
     pub tokens: Range<u64>,
 }
 
-/// Why a loader cannot be made or moved.
+/// Why a loader cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoaderError {
@@ -125,36 +101,10 @@ pub enum LoaderError {
         /// Tokens in a window.
         needed: u64,
     },
-    /// A cursor of another run.
-    #[error(
-        "the saved position was taken with {field} {saved}, but this run has {current}; resume with the same data and settings"
-    )]
-    CursorMismatch {
-        /// What differs.
-        field: &'static str,
-        /// Its value in the cursor.
-        saved: String,
-        /// Its value now.
-        current: String,
-    },
-    /// A cursor behind the end.
-    #[error("the saved position is batch {next_batch}, the data has {batches}")]
-    CursorRange {
-        /// The cursor's batch.
-        next_batch: u64,
-        /// How many there are.
-        batches: u64,
-    },
-    /// The thread that prepares batches cannot be started.
-    #[error("cannot start the thread that loads data")]
-    Thread {
-        /// What the system said.
-        source: std::io::Error,
-    },
 }
 
 impl Loader {
-    /// A loader at the first batch. `seed` is that of the run: the loader derives its own stream from it.
+    /// `seed` is that of the run: the loader derives its own stream from it.
     ///
     /// # Errors
     /// If the batch is empty or the dataset too short for one window (two tokens, for
@@ -169,7 +119,7 @@ impl Loader {
         if tokens < needed {
             return Err(LoaderError::TooShort { tokens, needed });
         }
-        Ok(Self { dataset, options, seed, stream: seed.derive(LOADER), next_batch: 0 })
+        Ok(Self { dataset, options, stream: seed.derive(LOADER) })
     }
 
     /// What it reads.
@@ -187,22 +137,7 @@ impl Loader {
         (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
     }
 
-    /// How many batches, a fraction included, show as many targets as the dataset has tokens.
-    pub fn batches_per_epoch(&self) -> f64 {
-        self.dataset.tokens() as f64 / (self.options.rows * self.options.columns) as f64
-    }
-
-    /// The next batch, or nothing at the end.
-    pub fn next_batch(&mut self) -> Option<HostBatch> {
-        if self.n_batches().is_some_and(|n| self.next_batch >= n) {
-            return None;
-        }
-        let batch = self.batch_at(self.next_batch);
-        self.next_batch += 1;
-        Some(batch)
-    }
-
-    /// The batch with a number, whatever came before.
+    /// The batch with a number.
     ///
     /// # Panics
     /// If there is no such batch.
@@ -241,45 +176,6 @@ impl Loader {
             }
         }
         seen
-    }
-
-    /// Where it stands: before the batch that [`next_batch`](Self::next_batch) gives.
-    pub fn cursor(&self) -> Cursor {
-        self.cursor_at(self.next_batch)
-    }
-
-    /// Where it will stand before the batch with a number.
-    pub fn cursor_at(&self, next_batch: u64) -> Cursor {
-        Cursor {
-            next_batch,
-            rows: self.options.rows,
-            columns: self.options.columns,
-            order: self.options.order,
-            seed: self.seed.value(),
-            dataset: self.dataset.fingerprint().to_owned(),
-        }
-    }
-
-    /// Goes to where a loader stood that had the same data and settings.
-    ///
-    /// # Errors
-    /// If a setting differs, which the error names, or the position is behind the end.
-    pub fn seek(&mut self, cursor: &Cursor) -> Result<(), LoaderError> {
-        let own = self.cursor();
-        let differs = |field, saved: &dyn std::fmt::Debug, current: &dyn std::fmt::Debug| {
-            let (saved, current) = (format!("{saved:?}"), format!("{current:?}"));
-            if saved == current { Ok(()) } else { Err(LoaderError::CursorMismatch { field, saved, current }) }
-        };
-        differs("dataset", &cursor.dataset, &own.dataset)?;
-        differs("rows", &cursor.rows, &own.rows)?;
-        differs("columns", &cursor.columns, &own.columns)?;
-        differs("order", &cursor.order, &own.order)?;
-        differs("seed", &cursor.seed, &own.seed)?;
-        if let Some(batches) = self.n_batches().filter(|&n| cursor.next_batch > n) {
-            return Err(LoaderError::CursorRange { next_batch: cursor.next_batch, batches });
-        }
-        self.next_batch = cursor.next_batch;
-        Ok(())
     }
 
     /// The disjoint windows of the orders that have such.
@@ -340,16 +236,15 @@ mod tests {
     #[test]
     fn sequential_batches_are_padded_at_the_end() {
         let (_dir, dataset) = counting(&[4, 4]);
-        let mut loader = loader(&dataset, 2, 3, Order::Sequential);
+        let loader = loader(&dataset, 2, 3, Order::Sequential);
         assert_eq!(loader.n_batches(), Some(2));
-        let first = loader.next_batch().unwrap();
+        let first = loader.batch_at(0);
         assert_eq!(first.ids, [0, 1, 2, 3, 4, 5]);
         assert_eq!(first.targets, [1, 2, 3, 4, 5, 6]);
-        let last = loader.next_batch().unwrap();
+        let last = loader.batch_at(1);
         assert_eq!(last.ids, [6, 0, 0, 0, 0, 0]);
         assert_eq!(last.targets, [7, 0, 0, 0, 0, 0]);
         assert_eq!(last.weights, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(loader.next_batch(), None);
     }
 
     #[test]
@@ -378,21 +273,6 @@ mod tests {
             [seen(0, 0, "doc0", 0..3), seen(0, 2, "doc2", 3..5), seen(1, 2, "doc2", 4..9),]
         );
         assert_eq!(loader.documents_of(1)[1], seen(0, 3, "doc3", 12..13));
-    }
-
-    #[test]
-    fn a_cursor_of_another_run_is_refused_by_name() {
-        let (_dir, dataset) = counting(&[50]);
-        let mut here = loader(&dataset, 2, 4, Order::Epochs);
-        let other = loader(&dataset, 2, 5, Order::Epochs).cursor();
-        let message = here.seek(&other).unwrap_err().to_string();
-        assert!(message.contains("columns 5, but this run has 4"), "{message}");
-        let beyond = Cursor { next_batch: 9, ..loader(&dataset, 2, 4, Order::Sequential).cursor() };
-        let mut sequential = loader(&dataset, 2, 4, Order::Sequential);
-        assert!(matches!(sequential.seek(&beyond), Err(LoaderError::CursorRange { .. })));
-        let json = serde_json::to_string(&here.cursor()).unwrap();
-        assert_eq!(serde_json::from_str::<Cursor>(&json).unwrap(), here.cursor());
-        assert!(serde_json::from_str::<Cursor>(&json.replace("next_batch", "next")).is_err());
     }
 
     #[test]
@@ -437,9 +317,10 @@ mod tests {
         ) {
             let (_dir, dataset) = counting(&lengths);
             prop_assume!(dataset.tokens() >= 2);
-            let mut loader = loader(&dataset, rows, columns, Order::Sequential);
+            let loader = loader(&dataset, rows, columns, Order::Sequential);
             let mut targets = Vec::new();
-            while let Some(batch) = loader.next_batch() {
+            for index in 0..loader.n_batches().unwrap() {
+                let batch = loader.batch_at(index);
                 prop_assert_eq!((batch.rows, batch.columns), (rows, columns));
                 let counted = batch.targets.iter().zip(&batch.weights).filter(|(_, w)| **w > 0.0);
                 targets.extend(counted.map(|(t, _)| *t));
@@ -448,27 +329,17 @@ mod tests {
         }
 
         #[test]
-        fn a_resumed_loader_goes_on_exactly(
-            taken in 0u64..20, rows in 1usize..5,
+        fn rows_of_a_batch_are_those_of_the_whole(
+            index in 0u64..20, rows in 1usize..5,
             order in prop::sample::select(vec![Order::Windows, Order::Epochs, Order::Sequential]),
         ) {
-            let (_dir, dataset) = counting(&[30, 100, 77]);
-            let mut straight = loader(&dataset, rows, 5, order);
-            for _ in 0..taken {
-                straight.next_batch();
-            }
-            let mut resumed = loader(&dataset, rows, 5, order);
-            resumed.seek(&straight.cursor()).unwrap();
-            for _ in 0..10 {
-                let batch = straight.next_batch();
-                prop_assert_eq!(resumed.next_batch(), batch.clone());
-                if let Some(batch) = batch {
-                    let index = straight.cursor().next_batch - 1;
-                    let split = rows / 2;
-                    let (top, bottom) = (straight.rows_at(index, 0..split), straight.rows_at(index, split..rows));
-                    prop_assert_eq!([top.ids, bottom.ids].concat(), batch.ids);
-                }
-            }
+            let (_dir, dataset) = counting(&[130, 300, 277]);
+            let loader = loader(&dataset, rows, 5, order);
+            let batch = loader.batch_at(index);
+            let split = rows / 2;
+            let (top, bottom) = (loader.rows_at(index, 0..split), loader.rows_at(index, split..rows));
+            prop_assert_eq!([top.ids, bottom.ids].concat(), batch.ids);
+            prop_assert_eq!([top.targets, bottom.targets].concat(), batch.targets);
         }
     }
 }
