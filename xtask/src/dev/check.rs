@@ -12,7 +12,7 @@ use crate::flags::Invocation;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
-/// Format, lints, documentation, house rules, spelling and dependencies; arguments choose among those steps by name.
+/// Format, lints, documentation, house rules, spelling, dependencies and features; arguments choose among those steps by name.
 ///
 /// With `--backend` it only type-checks the program for that backend, which needs no device and none of its drivers.
 pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
@@ -38,6 +38,7 @@ pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode>
             "clippy" => clippy(workspace, &mut steps),
             "clippy-aarch64" => clippy_aarch64(workspace, &mut steps),
             "rustdoc" => rustdoc(workspace, &mut steps),
+            "features" => features(workspace, &mut steps),
             _ => unreachable!("{name} is a step without a body"),
         }
     }
@@ -45,7 +46,7 @@ pub fn check(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode>
 }
 
 /// The steps, the quick ones first.
-const STEPS: [&str; 7] = ["fmt", "tidy", "typos", "deny", "clippy", "clippy-aarch64", "rustdoc"];
+const STEPS: [&str; 8] = ["fmt", "tidy", "typos", "deny", "clippy", "clippy-aarch64", "rustdoc", "features"];
 
 fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
     if let Some(name) = names.iter().find(|name| !STEPS.contains(&name.as_str())) {
@@ -83,6 +84,24 @@ fn rustdoc(workspace: &Workspace, steps: &mut Steps) {
     let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "doc");
     select_workspace(cargo.arg("--no-deps").env("RUSTDOCFLAGS", "--deny warnings"));
     steps.run("rustdoc", &mut cargo);
+}
+
+/// Each feature alone, and the libraries without any: what other programs build. The GPU backends have
+/// `cargo xtask check --backend`, and `ndarray` alone is what the other steps look at.
+fn features(workspace: &Workspace, steps: &mut Steps) {
+    let default = workspace.target_dir(Backend::ALL[0]);
+    let mut libraries = workspace.cargo(&default, "check");
+    libraries.args(["--release", "--workspace", "--lib"]);
+    for program in ["andiron-cli", "andiron-examples", "andiron-benches", "xtask"] {
+        libraries.args(["--exclude", program]);
+    }
+    steps.run("libraries without features", &mut libraries);
+    let mut allocator = workspace.cargo(&default, "check");
+    allocator.args(["--release", "--package", "andiron-kernels", "--features", "allocator"]);
+    steps.run("kernels with their allocator alone", &mut allocator);
+    let mut flex = workspace.cargo(&workspace.target_dir(Backend::Flex), "check");
+    flex.args(["--release", "--package", "andiron-cli", "--features", "flex"]);
+    steps.run("the program with flex alone", &mut flex);
 }
 
 fn typos(workspace: &Workspace, steps: &mut Steps) {
