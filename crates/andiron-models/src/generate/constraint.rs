@@ -6,6 +6,7 @@ mod messages;
 mod multiples;
 mod pattern;
 mod shape;
+mod width;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -33,7 +33,8 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), ConstraintError> {
             Bound::PatternBytes.check(bytes as u64).map_err(of)?;
             let size = pattern::measure(pattern, Classes::Unicode).map_err(wrong)?;
             Bound::PatternSyntax.check(size.syntax).map_err(of)?;
-            Bound::PatternExpanded.check(size.expanded).map_err(of)
+            Bound::PatternExpanded.check(size.expanded).map_err(of)?;
+            Bound::PatternWidth.check(size.width).map_err(of)
         }
         Grammar::JsonSchema(schema) => {
             if schema.get("x-guidance").is_some() {
@@ -64,6 +65,8 @@ pub(super) enum Bound {
     PatternBytes,
     PatternSyntax,
     PatternExpanded,
+    /// Ways of reading a text that one pattern keeps open.
+    PatternWidth,
     Choices,
     ChoiceBytes,
     /// `multipleOf` without its decimal point.
@@ -86,6 +89,7 @@ impl Bound {
             Self::PatternBytes => 8 << 10,
             Self::PatternSyntax => 40_000,
             Self::PatternExpanded => 20_000,
+            Self::PatternWidth => 500,
             Self::Choices => 4_000,
             Self::ChoiceBytes => 64 << 10,
             Self::Multiple => 20_000,
@@ -104,6 +108,9 @@ impl Bound {
             Self::PatternBytes => "bytes in one pattern",
             Self::PatternSyntax => "characters and ranges in one pattern",
             Self::PatternExpanded => "characters in a pattern once counted repetitions are written out",
+            Self::PatternWidth => {
+                "ways of reading one text that a pattern leaves open at once, such as counts of repetitions"
+            }
             Self::Choices => "texts",
             Self::ChoiceBytes => "bytes of text",
             Self::Multiple => "remainders of multipleOf, those of alternatives and of allOf multiplied",

@@ -475,6 +475,12 @@ impl<'a> Walk<'a> {
             }
         }
         if one {
+            // These it would multiply to find out whether they exclude each other.
+            let multiples = flat.iter().map(|option| match option.kind {
+                Kind::Number { multiple, .. } => multiple,
+                _ => 1,
+            });
+            Bound::Multiple.check(multiples.fold(1, u64::saturating_mul))?;
             // The compiler compares each with each, down to their leaves.
             let total = flat.iter().fold(0u64, |sum, option| sum.saturating_add(option.size));
             let squares = flat
@@ -519,6 +525,7 @@ fn checked_pattern(pattern: &str) -> Result<PatternSize, Refused> {
         .map_err(|message| Refused::Pattern(format!("pattern `{}`: {message}", shown(pattern))))?;
     Bound::PatternSyntax.check(size.syntax)?;
     Bound::PatternExpanded.check(size.expanded)?;
+    Bound::PatternWidth.check(size.width)?;
     Ok(size)
 }
 

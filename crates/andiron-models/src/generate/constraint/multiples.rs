@@ -10,6 +10,9 @@ use std::rc::Rc;
 use super::bounds::{Bound, Exceeded};
 use super::shape::{Fields, Kind, Shape, Shared};
 
+/// The items of an array that have a place of their own, and the others.
+type Items<'a> = (&'a [Shared], Option<&'a Shared>);
+
 /// Checks that the remainders which are kept together stay within their bound. `defined` is what references name.
 pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<(), Exceeded> {
     let mut waiting = vec![vec![Rc::clone(root)]];
@@ -23,11 +26,11 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
             continue;
         }
         let mut numbers = BTreeSet::new();
-        let (mut objects, mut items): (Vec<&Fields>, Vec<Shared>) = (Vec::new(), Vec::new());
+        let (mut objects, mut arrays): (Vec<&Fields>, Vec<Items>) = (Vec::new(), Vec::new());
         for shape in &open {
             match &shape.kind {
                 Kind::Number { multiple, places } => drop(numbers.insert((*multiple, *places))),
-                Kind::Array { prefix, items: more } => items.extend(prefix.iter().chain(more).cloned()),
+                Kind::Array { prefix, items } => arrays.push((prefix, items.as_ref())),
                 Kind::Object(fields) => objects.push(fields),
                 _ => {}
             }
@@ -46,7 +49,15 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
             patterns.chain(fields.others.clone()).collect::<Vec<_>>()
         };
         waiting.push(objects.iter().flat_map(unnamed).collect());
-        waiting.push(items);
+        // An item is read at one place of its array, so those at other places are not open with it.
+        let places = arrays.iter().map(|(prefix, _)| prefix.len()).max().unwrap_or(0);
+        steps += (places * arrays.len()) as u64 / 4;
+        Bound::Steps.check(steps)?;
+        let at = |place| {
+            let item = |&(prefix, rest): &Items| prefix.get(place).or(rest).map(Rc::clone);
+            arrays.iter().filter_map(item).collect()
+        };
+        waiting.extend((0..=places).map(at));
     }
     Ok(())
 }

@@ -3,6 +3,10 @@
 use llguidance::regex_to_lark;
 use regex_syntax::ast::parse::ParserBuilder;
 use regex_syntax::ast::{Ast, ClassSet, ClassSetItem, Error, RepetitionKind, RepetitionRange};
+use regex_syntax::hir::translate::Translator;
+
+use super::bounds::Bound;
+use super::width;
 
 /// Deepest nesting of groups. Two parsers recurse over it.
 const MAX_NESTING: u32 = 100;
@@ -15,6 +19,14 @@ pub(super) struct PatternSize {
     /// Characters and classes once counted repetitions are written out: the longest way through the pattern, alternatives
     /// laid end to end.
     pub(super) expanded: u64,
+    /// Ways of reading a text that are open at once.
+    pub(super) width: u64,
+}
+
+impl PatternSize {
+    fn of(syntax: u64, expanded: u64) -> Self {
+        Self { syntax, expanded, width: 0 }
+    }
 }
 
 /// Which dialect `\d` and `\w` are read in.
@@ -38,7 +50,13 @@ pub(super) fn measure(pattern: &str, classes: Classes) -> Result<PatternSize, St
         Classes::Ascii => regex_to_lark(pattern, "dw"),
     };
     let parsed = ParserBuilder::new().nest_limit(MAX_NESTING).build().parse(&read);
-    Ok(size(&parsed.map_err(|error| explain(&error))?))
+    let parsed = parsed.map_err(|error| explain(&error))?;
+    let size = size(&parsed);
+    // Classes of a pattern beyond this bound are not even looked up, as it is refused anyway.
+    let is_small = Bound::PatternSyntax.check(size.syntax).is_ok();
+    // What has no translation has its error from the compiler.
+    let translated = is_small.then(|| Translator::new().translate(&read, &parsed).ok()).flatten();
+    Ok(PatternSize { width: translated.as_ref().map_or(0, width::measure), ..size })
 }
 
 /// The parser's finding without its drawing of the pattern.
@@ -50,25 +68,22 @@ fn explain(error: &Error) -> String {
 fn size(ast: &Ast) -> PatternSize {
     match ast {
         Ast::Empty(_) | Ast::Flags(_) => PatternSize::default(),
-        Ast::Literal(_) | Ast::Assertion(_) => PatternSize { syntax: 1, expanded: 1 },
-        Ast::Dot(_) => PatternSize { syntax: 4, expanded: 1 },
-        Ast::ClassUnicode(_) | Ast::ClassPerl(_) => PatternSize { syntax: LARGE_CLASS, expanded: 1 },
-        Ast::ClassBracketed(class) => PatternSize { syntax: set_size(&class.kind), expanded: 1 },
+        Ast::Literal(_) | Ast::Assertion(_) => PatternSize::of(1, 1),
+        Ast::Dot(_) => PatternSize::of(4, 1),
+        Ast::ClassUnicode(_) | Ast::ClassPerl(_) => PatternSize::of(LARGE_CLASS, 1),
+        Ast::ClassBracketed(class) => PatternSize::of(set_size(&class.kind), 1),
         Ast::Group(group) => size(&group.ast),
         Ast::Concat(concat) => sum(&concat.asts),
         Ast::Alternation(alternation) => sum(&alternation.asts),
         Ast::Repetition(repetition) => {
-            let PatternSize { syntax, expanded } = size(&repetition.ast);
+            let PatternSize { syntax, expanded, .. } = size(&repetition.ast);
             let times = match &repetition.op.kind {
                 RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => 1,
                 RepetitionKind::Range(RepetitionRange::Exactly(n) | RepetitionRange::Bounded(_, n)) => *n,
                 RepetitionKind::Range(RepetitionRange::AtLeast(n)) => n.saturating_add(1),
             };
             // Nothing repeated is still a step of the compiler.
-            PatternSize {
-                syntax: syntax.saturating_add(1),
-                expanded: expanded.max(1).saturating_mul(u64::from(times)),
-            }
+            PatternSize::of(syntax.saturating_add(1), expanded.max(1).saturating_mul(u64::from(times)))
         }
     }
 }
@@ -96,10 +111,7 @@ fn item_size(item: &ClassSetItem) -> u64 {
 
 fn sum(asts: &[Ast]) -> PatternSize {
     asts.iter().fold(PatternSize::default(), |sum, ast| {
-        let PatternSize { syntax, expanded } = size(ast);
-        PatternSize {
-            syntax: sum.syntax.saturating_add(syntax),
-            expanded: sum.expanded.saturating_add(expanded),
-        }
+        let PatternSize { syntax, expanded, .. } = size(ast);
+        PatternSize::of(sum.syntax.saturating_add(syntax), sum.expanded.saturating_add(expanded))
     })
 }

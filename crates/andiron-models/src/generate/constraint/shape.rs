@@ -62,8 +62,8 @@ pub(super) fn text_weight(text: &str) -> u64 {
 }
 
 pub(super) fn pattern_weight(size: PatternSize) -> u64 {
-    // Each use of a pattern builds it anew.
-    8 + size.syntax / 4
+    // Each use of a pattern builds it anew, and alternatives are read side by side.
+    8 + size.syntax / 4 + size.width.saturating_mul(2)
 }
 
 impl Kind {

@@ -316,12 +316,19 @@ fn ordinary_schemas_are_within_the_bounds() {
 fn multiples_of_alternatives_are_bounded_together() {
     let multiple = |of: u64| json!({ "type": "integer", "multipleOf": of });
     let named = |name: &str, schema: Value| json!({ "type": "object", "properties": { name: schema } });
+    let tuple = |of: &[u64]| {
+        let items: Vec<Value> = of.iter().map(|&of| multiple(of)).collect();
+        json!({ "type": "array", "prefixItems": items, "items": false })
+    };
     let two = json!({ "anyOf": [multiple(149), multiple(151)] });
     let refused = [
         two.clone(),
         named("deep", json!({ "type": "array", "items": two })),
         json!({ "oneOf": [named("a", multiple(149)), named("a", multiple(151))] }),
         json!({ "anyOf": [{ "$ref": "#/$defs/one" }, multiple(151)], "$defs": { "one": multiple(149) } }),
+        json!({ "oneOf": [multiple(9973), multiple(9967)] }),
+        json!({ "anyOf": [tuple(&[1, 149]), tuple(&[1, 151])] }),
+        json!({ "anyOf": [tuple(&[1, 149]), json!({ "type": "array", "items": multiple(151) })] }),
     ];
     for schema in refused {
         let error = hold(Grammar::JsonSchema(schema.clone())).expect_err("it is too much");
@@ -334,6 +341,9 @@ fn multiples_of_alternatives_are_bounded_together() {
         json!({ "anyOf": [named("a", multiple(149)), named("b", multiple(151))] }),
         json!({ "anyOf": [named("price", cents.clone()), named("price", cents.clone()), named("price", cents)] }),
         json!({ "anyOf": [multiple(131), multiple(151)] }),
+        // Places of a tuple come one after the other.
+        tuple(&[149, 151, 157]),
+        json!({ "anyOf": [tuple(&[149, 151]), tuple(&[149, 151, 157])] }),
     ];
     for schema in allowed {
         assert!(hold(Grammar::JsonSchema(schema.clone())).is_ok(), "{schema}");
@@ -345,6 +355,9 @@ fn a_regex_that_stands_for_something_long_is_refused_by_its_bound() {
     for (pattern, what) in [
         ("((a{999}){999}){999}", "counted repetitions"),
         ("(ab|cd){0,9000}", "counted repetitions"),
+        ("^(?:[a-z]+ ?){1,5000}$", "ways of reading"),
+        (r"(\w{1,100}\s?){1,100}", "ways of reading"),
+        ("([a-z]{1,3}[0-9]?){1,4000}", "ways of reading"),
         (r"\pL".repeat(51).as_str(), "characters and ranges"),
         ("a".repeat(8193).as_str(), "bytes in one pattern"),
     ] {
@@ -352,7 +365,16 @@ fn a_regex_that_stands_for_something_long_is_refused_by_its_bound() {
         assert!(matches!(refused, ConstraintError::TooComplex { grammar: "regex", .. }), "{refused}");
         assert!(refused.to_string().contains(what), "{refused}");
     }
-    for pattern in [r"\w{1,9999}", "[a-z]{1,5000}", "(a{140}){140}", "([0-9]{1,3}\\.){3}[0-9]{1,3}"] {
+    let pattern = json!({ "type": "string", "pattern": "^(?:[a-z]+ ?){1,5000}$" });
+    let refused = hold(Grammar::JsonSchema(pattern)).expect_err("it is too long").to_string();
+    assert!(refused.contains("ways of reading"), "{refused}");
+    for pattern in [
+        r"\w{1,9999}",
+        "(?:[a-z]+ ?){1,200}",
+        "[a-z]{1,5000}",
+        "(a{140}){140}",
+        "([0-9]{1,3}\\.){3}[0-9]{1,3}",
+    ] {
         assert!(hold(regex(pattern)).is_ok(), "{pattern}");
     }
 }
