@@ -28,7 +28,8 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-const FAILED: u8 = 1;
+/// The exit code of a failure.
+pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_TEMPFAIL` of sysexits: schedulers run such a job again.
 const INTERRUPTED: u8 = 75;

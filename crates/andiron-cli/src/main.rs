@@ -22,6 +22,7 @@ static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
+    allocator::on_exhausted(memory::end_exhausted);
     let flags = flags::Flags::parse();
     exit::report(flags.run())
 }

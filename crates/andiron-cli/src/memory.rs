@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use andiron_models::{ModelMemory, RunPrecision};
 use anyhow::bail;
 
+use crate::exit;
 use crate::flags::Common;
+use crate::lines::note;
 use crate::machine;
 
 /// Memory that the program and its threads take besides a model's.
@@ -98,6 +103,22 @@ pub fn ensure_fits(what: &str, bytes: u64, advice: &str, common: &Common) -> any
         size(bound.bytes),
         bound.what
     );
+}
+
+/// Ends the program with an error, because the system gave no memory for an allocation of `bytes`: what no estimate foresaw. It
+/// allocates nothing.
+pub extern "C" fn end_exhausted(bytes: usize) {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    if ENDING.swap(true, Ordering::Relaxed) {
+        // Another thread is ending the program; going on would abort it first.
+        std::thread::sleep(Duration::from_secs(5));
+        return;
+    }
+    note!(
+        "error: out of memory: the system gave no {bytes} bytes more; free memory, raise the limit of this process (ulimit -v) \
+         or of its container, or choose a smaller model or smaller batches"
+    );
+    process::exit(exit::FAILED.into());
 }
 
 fn total(needed: ModelMemory, bound: Bound) -> u64 {

@@ -219,6 +219,10 @@ fn a_model_that_does_not_fit_is_refused_with_its_size_and_what_fits() {
     );
     check_failure(&ran, 1, &["training needs about 6.", "GB", "data.rows"]);
     assert!(!place.path("other").exists());
+    // Where nobody estimated, or wrongly, the allocation that fails says so.
+    let unchecked = ["pretrain", "run.toml", "--no-memory-check", "--set", "run.output=other"];
+    let ran = run_within(&place, limit, &[&unchecked, &set[..]].concat());
+    check_failure(&ran, 1, &["out of memory", "ulimit -v"]);
 }
 
 #[test]
