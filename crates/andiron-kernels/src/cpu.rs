@@ -1,40 +1,42 @@
-//! What this processor can do, and how much of it a call may use.
+//! What a kernel call may use: instructions, threads, and precision.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// A set of vector instructions; those of one architecture go from the plainest to the widest.
+use crate::bf16_rate::Bf16Rate;
+
+/// An instruction set. Those of one architecture are ordered from the plainest to the widest.
 ///
-/// Every kernel has a version for each member; asking for more than the machine has, or for a set of another
-/// architecture, is harmless, see [`Cpu`].
+/// Every kernel has a version for each. Asking for more than the machine has, or for a set of another architecture, is
+/// harmless, see [`Cpu`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// Plain Rust, one number at a time: the reference all other versions are tested against.
+    /// Plain Rust, one element at a time: the reference that all other versions are tested against.
     Scalar,
-    /// 8 numbers at a time: AVX2 with fused multiply-add.
+    /// Vectors of 8 f32: AVX2 with FMA.
     Avx2,
-    /// 16 numbers at a time: AVX-512F.
+    /// Vectors of 16 f32: AVX-512F.
     Avx512,
-    /// The same, and products of pairs of bf16 and of fours of bytes: AVX-512 with F, BW, VL, VNNI and BF16.
+    /// The same, with dot products of pairs of bf16 and of groups of 4 bytes: AVX-512 with F, BW, VL, VNNI and BF16.
     Avx512Bf16,
-    /// The same, and products of whole tiles of bf16 or bytes: AMX with TILE, BF16 and INT8, where the system lets a
-    /// process use it.
+    /// The same, with matmuls of bf16 tiles and of byte tiles: AMX with TILE, BF16 and INT8, where the operating system
+    /// lets a process use it.
     Amx,
-    /// 8 numbers at a time, in two vectors of 4: NEON, which every processor of AArch64 has.
+    /// 8 f32 at a time, in two vectors of 4: NEON, which every AArch64 processor has.
     Neon,
-    /// The same, and products of fours of bytes: NEON with DotProd.
+    /// The same, with dot products of groups of 4 bytes: NEON with DotProd.
     NeonDot,
 }
 
 impl Isa {
-    /// The members that a processor of the architecture compiled for can have, plainest first.
+    /// The sets of the architecture that this was compiled for, plainest first.
     #[cfg(target_arch = "x86_64")]
     pub const ALL: &[Self] = &[Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
-    /// The members that a processor of the architecture compiled for can have, plainest first.
+    /// The sets of the architecture that this was compiled for, plainest first.
     #[cfg(target_arch = "aarch64")]
     pub const ALL: &[Self] = &[Self::Scalar, Self::Neon, Self::NeonDot];
-    /// The members that a processor of the architecture compiled for can have, plainest first.
+    /// The sets of the architecture that this was compiled for, plainest first.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub const ALL: &[Self] = &[Self::Scalar];
 
@@ -54,7 +56,7 @@ impl Isa {
         if Self::ALL.contains(&self) { self.min(Self::best()) } else { Self::best() }
     }
 
-    /// Whether it multiplies numbers rounded to bf16 faster than others.
+    /// Whether it has bf16 matmul instructions.
     pub(crate) fn multiplies_bf16(self) -> bool {
         matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
@@ -74,16 +76,19 @@ impl fmt::Display for Isa {
     }
 }
 
-/// What the factors of a matrix product are rounded to; its sums are f32 always.
+/// How exact matmuls are. Sums are f32 always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// Nothing is rounded.
+    /// Operands are f32; nothing is rounded.
     #[default]
     F32,
-    /// Factors are rounded to bf16 (8 bits of mantissa instead of 24), where that is of use: a product that is
-    /// bound by memory, such as one with few rows, stays as it is. With weights stored in blocks of whole numbers,
-    /// few rows are rounded to whole numbers, too; see [`quant`](crate::quant). What lies between two products of tiles
-    /// and is a factor of the second, activations and the probabilities of attention, is computed to 11 bits.
+    /// At least the accuracy of bf16 (8 bits of mantissa instead of 24): operands may be rounded to bf16.
+    ///
+    /// They are rounded where that makes a matmul faster: on processors with fast bf16 instructions (see [`Bf16Dot`]), and
+    /// with so many rows that the time is that of multiplying, not of reading weights. Everywhere else operands stay f32
+    /// and the result is that of [`F32`](Self::F32), bit for bit. With block-quantized weights and few rows, activations
+    /// are quantized to int8, on every processor; see [`quant`](crate::quant). Intermediate values that feed a second AMX
+    /// matmul (activations, attention probabilities) are computed with 11-bit accuracy.
     ///
     /// Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training",
     /// <https://arxiv.org/abs/1905.12322>.
@@ -91,15 +96,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The one that trains fastest on this machine without harm: mixed where products of bf16 are tiles, or instructions
-    /// that are as fast as those of f32 and do twice as much. Intel's take four times as long (79 against 141 GFLOP/s on a
-    /// Xeon with AVX-512).
+    /// The default of training on this machine: mixed where the processor has fast bf16 instructions, see
+    /// [`Bf16Dot::Fastest`], else f32.
     pub fn fastest() -> Self {
-        match Isa::best() {
-            Isa::Amx => Self::Mixed,
-            Isa::Avx512Bf16 if is_amd() => Self::Mixed,
-            _ => Self::F32,
-        }
+        Cpu::detect(1).at(Self::Mixed).matmul_precision()
     }
 }
 
@@ -124,12 +124,25 @@ impl FromStr for Precision {
     }
 }
 
-/// What a kernel call may use: instructions, threads, and rounding.
+/// Which instructions multiply at [`Precision::Mixed`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Bf16Dot {
+    /// The faster ones. AMX tiles of bf16 always are. AVX-512-BF16 is twice as fast as FMA on some processors and half as
+    /// fast on others, so its rate is measured, once per process; see [`Bf16Rate`].
+    #[default]
+    Fastest,
+    /// bf16 instructions wherever the instruction set has them, with operands rounded to bf16.
+    Native,
+    /// f32 instructions: operands stay f32, and weights stored in bf16 are widened to f32.
+    Widened,
+}
+
+/// What a kernel call may use: instructions, threads, and precision.
 ///
-/// Results never depend on `threads`. They may differ in the last bits between instruction sets, because
-/// sums are taken in another order. A kernel runs with the best set that is neither above `isa` nor above
-/// what the machine has, or with the best of all where `isa` is of another architecture, so any value of this struct is
-/// safe to use.
+/// Results never depend on `threads`. They may differ between instruction sets: in the last bits, because sums are taken
+/// in another order, and at [`Precision::Mixed`] by the rounding of operands to bf16, which only some processors do. A
+/// kernel runs with the best set that is neither above `isa` nor above what the machine has, or with the best of all
+/// where `isa` is of another architecture, so any value of this struct is safe to use.
 ///
 /// # Example
 /// ```
@@ -144,24 +157,58 @@ pub struct Cpu {
     /// The most threads of the current rayon pool (the caller's thread included) that may work at once;
     /// 0 counts as 1.
     pub threads: usize,
-    /// How exact matrix products are.
+    /// How exact matmuls are.
     pub precision: Precision,
+    /// Which instructions multiply at [`Precision::Mixed`].
+    pub bf16_dot: Bf16Dot,
 }
 
 impl Cpu {
-    /// The best instructions of this machine on at most `threads` threads, without rounding.
+    /// The best instructions of this machine on at most `threads` threads, in f32.
     pub fn detect(threads: usize) -> Self {
         Self::new(Isa::best(), threads)
     }
 
-    /// These instructions, or what the machine has of them, on at most `threads` threads, without rounding.
+    /// These instructions, or what the machine has of them, on at most `threads` threads, in f32.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, threads, precision: Precision::F32 }
+        Self { isa, threads, precision: Precision::F32, bf16_dot: Bf16Dot::Fastest }
     }
 
-    /// The same with this rounding.
+    /// The same at this precision.
     pub fn at(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// The same with these instructions for [`Precision::Mixed`].
+    pub fn with_bf16_dot(self, bf16_dot: Bf16Dot) -> Self {
+        Self { bf16_dot, ..self }
+    }
+
+    /// The precision that matmuls have with this: mixed if it was asked for and bf16 instructions are used, so that operands
+    /// are rounded; else f32.
+    ///
+    /// # Example
+    /// ```
+    /// use andiron_kernels::{Bf16Dot, Cpu, Precision};
+    /// let cpu = Cpu::detect(1).at(Precision::Mixed).with_bf16_dot(Bf16Dot::Widened);
+    /// assert_eq!(cpu.matmul_precision(), Precision::F32);
+    /// ```
+    pub fn matmul_precision(self) -> Precision {
+        if self.precision == Precision::F32 || self.bf16_dot == Bf16Dot::Widened {
+            return Precision::F32;
+        }
+        let native = match self.isa.available() {
+            Isa::Avx512Bf16 if self.bf16_dot == Bf16Dot::Fastest => {
+                Bf16Rate::of_this_machine().is_some_and(Bf16Rate::pays)
+            }
+            isa => isa.multiplies_bf16(),
+        };
+        if native { Precision::Mixed } else { Precision::F32 }
+    }
+
+    /// Whether matmuls use AMX tiles of bf16.
+    pub(crate) fn uses_tiles(self) -> bool {
+        self.isa.available() == Isa::Amx && self.matmul_precision() == Precision::Mixed
     }
 }
 
@@ -183,22 +230,10 @@ fn detect() -> Isa {
     }
 }
 
-/// Whether the processor calls itself one of AMD's.
-#[cfg(target_arch = "x86_64")]
-fn is_amd() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn is_amd() -> bool {
-    false
-}
-
 #[cfg(target_arch = "aarch64")]
 fn detect() -> Isa {
     use std::arch::is_aarch64_feature_detected;
-    // Lanes and bytes in the order of memory are all that the kernels were written for.
+    // The kernels were written for little-endian lanes and bytes.
     let neon = cfg!(target_endian = "little") && is_aarch64_feature_detected!("neon");
     match (neon, is_aarch64_feature_detected!("dotprod")) {
         (true, true) => Isa::NeonDot,
@@ -216,13 +251,7 @@ fn detect() -> Isa {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_plain_set_is_always_supported() {
-        assert_eq!(Isa::supported().next(), Some(Isa::Scalar));
-        assert_eq!(Isa::supported().last(), Some(Isa::best()));
-    }
-
-    /// All members, of every architecture.
+    /// All sets, of every architecture.
     const EVERY: [Isa; 7] =
         [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx, Isa::Neon, Isa::NeonDot];
 
@@ -235,15 +264,30 @@ mod tests {
     }
 
     #[test]
-    fn only_sets_of_this_architecture_are_supported() {
-        for isa in Isa::supported() {
-            let known = match isa {
-                Isa::Scalar => true,
-                Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => cfg!(target_arch = "x86_64"),
-                Isa::Neon | Isa::NeonDot => cfg!(target_arch = "aarch64"),
+    fn only_native_bf16_instructions_round() {
+        for isa in EVERY {
+            let rounds = |precision, bf16_dot| {
+                let cpu = Cpu::new(isa, 1).at(precision).with_bf16_dot(bf16_dot);
+                cpu.matmul_precision() == Precision::Mixed
             };
-            assert!(known, "{isa}");
+            for bf16_dot in [Bf16Dot::Fastest, Bf16Dot::Native, Bf16Dot::Widened] {
+                assert!(!rounds(Precision::F32, bf16_dot), "{isa} {bf16_dot:?}");
+            }
+            assert_eq!(
+                rounds(Precision::Mixed, Bf16Dot::Native),
+                isa.available() >= Isa::Avx512Bf16,
+                "{isa}"
+            );
+            assert!(!rounds(Precision::Mixed, Bf16Dot::Widened), "{isa}");
         }
-        assert!(Isa::ALL.is_sorted());
+    }
+
+    #[test]
+    fn the_measured_rate_decides_between_fma_and_bf16_dot() {
+        let fastest = Cpu::new(Isa::Avx512Bf16, 1).at(Precision::Mixed).matmul_precision();
+        match Bf16Rate::of_this_machine() {
+            Some(rate) => assert_eq!(fastest == Precision::Mixed, rate.pays(), "{rate:?}"),
+            None => assert_eq!(fastest, Precision::F32),
+        }
     }
 }

@@ -5,6 +5,7 @@
 // Where there is no vector type, nothing calls the vector versions; they are compiled all the same.
 #![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 
+mod bf16_rate;
 mod cpu;
 pub mod random;
 
@@ -37,4 +38,5 @@ pub mod softmax;
 #[cfg(test)]
 mod testing;
 
-pub use cpu::{Cpu, Isa, Precision};
+pub use bf16_rate::Bf16Rate;
+pub use cpu::{Bf16Dot, Cpu, Isa, Precision};

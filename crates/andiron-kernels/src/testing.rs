@@ -1,6 +1,43 @@
 //! What the tests of several kernels share.
 
+use crate::gemm::words;
 use crate::random::Seed;
+use crate::{Bf16Dot, Cpu, Isa, Precision};
+
+/// Every instruction set of this machine on one thread: in f32, in mixed precision without bf16 instructions, and with them
+/// where it has them.
+pub(crate) fn every_cpu() -> impl Iterator<Item = Cpu> {
+    Isa::supported().flat_map(|isa| {
+        let cpu = Cpu::new(isa, 1);
+        let mixed = |bf16_dot| cpu.at(Precision::Mixed).with_bf16_dot(bf16_dot);
+        let native = isa.multiplies_bf16().then(|| mixed(Bf16Dot::Native));
+        [cpu, mixed(Bf16Dot::Widened)].into_iter().chain(native)
+    })
+}
+
+/// Requires that mixed precision without bf16 instructions gives the bits that f32 gives; to be called with each of
+/// [`every_cpu`] in order.
+pub(crate) struct WidenedIsF32<T>(Option<T>);
+
+impl<T: PartialEq + std::fmt::Debug + Clone> WidenedIsF32<T> {
+    pub(crate) fn new() -> Self {
+        Self(None)
+    }
+
+    #[track_caller]
+    pub(crate) fn check(&mut self, cpu: Cpu, found: &T) {
+        match (cpu.precision, cpu.bf16_dot) {
+            (Precision::F32, _) => self.0 = Some(found.clone()),
+            (_, Bf16Dot::Widened) => assert_eq!(self.0.as_ref(), Some(found), "{cpu:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// The nearest bf16.
+pub(crate) fn bf16(x: f32) -> f32 {
+    f32::from_bits(u32::from(words::bits(x)) << 16)
+}
 
 /// Normal numbers, the same for the same stream.
 pub(crate) fn numbers(stream: u64, count: usize) -> Vec<f32> {

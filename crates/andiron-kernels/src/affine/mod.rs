@@ -4,7 +4,7 @@
 mod amx;
 
 use crate::gemm::{Epilogue, MatRef, gemv, matmul};
-use crate::{Cpu, Isa, Precision, reduce};
+use crate::{Cpu, reduce};
 
 /// Where the gradients go; all is overwritten.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ pub fn backward(cpu: Cpu, x: &[f32], w: MatRef, dy: &[f32], grads: AffineGrads) 
     assert_eq!(grads.dw.len(), w.data.len(), "dw and w differ in length");
     assert!(grads.db.as_ref().is_none_or(|db| db.len() == d_output), "db is not {d_output} numbers");
     let by_tiles = cfg!(target_arch = "x86_64")
-        && cpu.precision == Precision::Mixed
-        && cpu.isa.available() == Isa::Amx
+        && cpu.uses_tiles()
         && rows > gemv::GROUP
         && d_input > 0
         && (1..=MOST_GRADIENTS / rows).contains(&d_output);

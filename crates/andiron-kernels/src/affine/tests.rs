@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::numbers;
+use crate::Precision;
+use crate::testing::{WidenedIsF32, every_cpu, numbers};
 
 /// Compares all gradients with sums in f64, on every instruction set, in both precisions.
 #[track_caller]
@@ -17,36 +18,37 @@ fn check(rows: usize, d_input: usize, d_output: usize, turned: bool) {
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
     };
     // To round both factors to bf16, which has 8 bits, changes each by up to a 256th.
-    for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Mixed, 0.00784)] {
-        for isa in Isa::supported() {
-            let mut first: Option<[Vec<f32>; 3]> = None;
-            for threads in [1, 2, 3] {
-                let cpu = Cpu::new(isa, threads).at(precision);
-                let nan = |len| vec![f32::NAN; len];
-                let (mut dx, mut dw, mut db) = (nan(x.len()), nan(weights.len()), nan(d_output));
-                let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
-                backward(cpu, &x, w, &dy, grads);
-                let what = format!("{isa} {precision} {rows} x {d_input} x {d_output} {turned}");
-                let near = |name: &str, found: f32, (wanted, size): (f64, f64), tolerance: f64| {
-                    let error = (f64::from(found) - wanted).abs();
-                    assert!(error <= tolerance * size, "{what} {name}: {found}, wanted {wanted}");
-                };
-                for (i, l) in (0..rows).flat_map(|i| (0..d_input).map(move |l| (i, l))) {
-                    let wanted = exact(d_output, &|j| (dy[i * d_output + j], w.at(l, j)));
-                    near("dx", dx[i * d_input + l], wanted, tolerance);
-                }
-                for (l, j) in (0..d_input).flat_map(|l| (0..d_output).map(move |j| (l, j))) {
-                    let wanted = exact(rows, &|i| (x[i * d_input + l], dy[i * d_output + j]));
-                    let at = if turned { j * d_input + l } else { l * d_output + j };
-                    near("dw", dw[at], wanted, tolerance);
-                }
-                for (j, db) in db.iter().enumerate() {
-                    near("db", *db, exact(rows, &|i| (dy[i * d_output + j], 1.0)), 1e-6);
-                }
-                let found = [dx, dw, db];
-                assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{what}: {threads} threads");
+    let mut widened_is_f32 = WidenedIsF32::new();
+    for cpu in every_cpu() {
+        let tolerance = if cpu.matmul_precision() == Precision::Mixed { 0.00784 } else { 1e-6 };
+        let mut first: Option<[Vec<f32>; 3]> = None;
+        for threads in [1, 2, 3] {
+            let cpu = Cpu { threads, ..cpu };
+            let nan = |len| vec![f32::NAN; len];
+            let (mut dx, mut dw, mut db) = (nan(x.len()), nan(weights.len()), nan(d_output));
+            let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
+            backward(cpu, &x, w, &dy, grads);
+            let what = format!("{cpu:?} {rows} x {d_input} x {d_output} {turned}");
+            let near = |name: &str, found: f32, (wanted, size): (f64, f64), tolerance: f64| {
+                let error = (f64::from(found) - wanted).abs();
+                assert!(error <= tolerance * size, "{what} {name}: {found}, wanted {wanted}");
+            };
+            for (i, l) in (0..rows).flat_map(|i| (0..d_input).map(move |l| (i, l))) {
+                let wanted = exact(d_output, &|j| (dy[i * d_output + j], w.at(l, j)));
+                near("dx", dx[i * d_input + l], wanted, tolerance);
             }
+            for (l, j) in (0..d_input).flat_map(|l| (0..d_output).map(move |j| (l, j))) {
+                let wanted = exact(rows, &|i| (x[i * d_input + l], dy[i * d_output + j]));
+                let at = if turned { j * d_input + l } else { l * d_output + j };
+                near("dw", dw[at], wanted, tolerance);
+            }
+            for (j, db) in db.iter().enumerate() {
+                near("db", *db, exact(rows, &|i| (dy[i * d_output + j], 1.0)), 1e-6);
+            }
+            let found = [dx, dw, db];
+            assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{what}: {threads} threads");
         }
+        widened_is_f32.check(cpu, &first);
     }
 }
 
@@ -70,17 +72,15 @@ fn what_is_not_a_number_passes() {
     let (x, weights) = (numbers(1, 40 * 32), numbers(2, 32 * 64));
     let mut dy = numbers(3, 40 * 64);
     dy[5 * 64 + 7] = f32::NAN;
-    for (isa, precision) in
-        Isa::supported().flat_map(|isa| [Precision::F32, Precision::Mixed].map(|precision| (isa, precision)))
-    {
+    for cpu in every_cpu() {
         let (mut dx, mut dw, mut db) = (vec![0.0; 40 * 32], vec![0.0; 32 * 64], vec![0.0; 64]);
         let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
-        backward(Cpu::new(isa, 1).at(precision), &x, MatRef::row_major(&weights, 32, 64), &dy, grads);
+        backward(cpu, &x, MatRef::row_major(&weights, 32, 64), &dy, grads);
         for (at, dx) in dx.iter().enumerate() {
-            assert_eq!(dx.is_nan(), at / 32 == 5, "{isa} {precision}: dx[{at}]");
+            assert_eq!(dx.is_nan(), at / 32 == 5, "{cpu:?}: dx[{at}]");
         }
         for (at, dw) in dw.iter().enumerate() {
-            assert_eq!(dw.is_nan(), at % 64 == 7, "{isa} {precision}: dw[{at}]");
+            assert_eq!(dw.is_nan(), at % 64 == 7, "{cpu:?}: dw[{at}]");
         }
         assert_eq!(db.iter().position(|db| db.is_nan()), Some(7));
     }

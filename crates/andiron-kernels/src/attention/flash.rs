@@ -8,7 +8,6 @@ use super::bias::Sums;
 use super::plain;
 use super::scores::{self, scale_columns, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
-use crate::Precision;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch, transpose_4x4};
 use crate::gemm::tile::{Operands, Target, tile};
@@ -32,14 +31,14 @@ dispatch_products! {
 
 /// # Safety
 /// As for [`head_forward`].
-unsafe fn plain_forward(_: Precision, view: HeadView, out: *mut f32, lse: *mut f32) {
+unsafe fn plain_forward(view: HeadView, out: *mut f32, lse: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe { plain::head_forward(view, out, lse) };
 }
 
 /// # Safety
 /// As for [`head_backward`].
-unsafe fn plain_backward(_: Precision, view: BackwardView) {
+unsafe fn plain_backward(view: BackwardView) {
     // SAFETY: the caller's promise.
     unsafe { plain::head_backward(view) };
 }

@@ -408,10 +408,9 @@ unsafe fn head_forward(how: (Isa, Precision), view: HeadView, out: *mut f32, lse
     }
 }
 
-/// How products are made. What a processor would have to round by itself is not rounded: that would only cost.
+/// The instructions and the precision of matmuls.
 fn products(cpu: Cpu) -> (Isa, Precision) {
-    let isa = cpu.isa.available();
-    (isa, if isa.multiplies_bf16() { cpu.precision } else { Precision::F32 })
+    (cpu.isa.available(), cpu.matmul_precision())
 }
 
 /// Where element `index` lies; the end if there is none, as without keys there is no first one.

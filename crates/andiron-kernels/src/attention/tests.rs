@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{assert_close, numbers, wide};
+use crate::Bf16Dot;
+use crate::testing::{WidenedIsF32, assert_close, every_cpu, numbers, wide};
 
 struct Tensors {
     q: Vec<f32>,
@@ -93,7 +94,7 @@ fn check_all(attention: Attention) {
     let tensors = Tensors::new(shape);
     let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
     for isa in Isa::supported().filter(|isa| isa.multiplies_bf16()) {
-        let cpu = Cpu::new(isa, 1).at(Precision::Mixed);
+        let cpu = Cpu::new(isa, 1).at(Precision::Mixed).with_bf16_dot(Bf16Dot::Native);
         let mixed = tensors.run(cpu, attention);
         // Gradients of a key add up over all queries that share its head, and so do what each was rounded by.
         let summands = shape.queries * shape.heads / shape.kv_heads.max(1);
@@ -343,6 +344,16 @@ fn gradients_are_the_slopes_of_the_output() {
                 .collect();
             assert_close(NAMES[2 + which], &found[2 + which], &wanted, 1e-5);
         }
+    }
+}
+
+#[test]
+fn without_bf16_instructions_mixed_precision_is_f32() {
+    let shape = AttentionShape { kv_heads: 1, ..self_attention(2, 70, 2, 24) };
+    let tensors = Tensors::new(shape);
+    let mut widened_is_f32 = WidenedIsF32::new();
+    for cpu in every_cpu() {
+        widened_is_f32.check(cpu, &tensors.run(cpu, scaled(shape, true)));
     }
 }
 

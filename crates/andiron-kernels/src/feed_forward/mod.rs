@@ -10,7 +10,7 @@ mod amx;
 use crate::activation::{self, Activation};
 use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
-use crate::{Cpu, Isa, Precision, reduce};
+use crate::{Cpu, Precision, reduce};
 
 /// What [`forward`] computes, but for the biases. Each map is all of a slice, or the transpose of all of one.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +60,8 @@ impl FeedForward<'_> {
     /// Whether rows go through both maps by tiles. A few do not: they would take as long to pack as the maps.
     fn by_tiles(&self, cpu: Cpu, rows: usize) -> bool {
         cfg!(target_arch = "x86_64")
-            && cpu.precision == Precision::Mixed
-            && cpu.isa.available() == Isa::Amx
-            && !gemv::suits(cpu.precision, rows, self.up)
+            && cpu.uses_tiles()
+            && !gemv::suits(Precision::Mixed, rows, self.up)
             && self.up.cols > 0
             && self.down.cols > 0
     }

@@ -1,8 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::gemm::words;
-use crate::testing::numbers;
+use crate::testing::{WidenedIsF32, bf16, every_cpu, numbers};
 
 const ALL: [Activation; 4] = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu];
 
@@ -96,7 +95,7 @@ fn exact(
     // The slope of some activations jumps, so that what goes into it must be rounded as the kernel does.
     let rounds = precision == Precision::Mixed && !gemv::suits(precision, rows, layer.up);
     let factors = |of: &Exact| {
-        let round = |x: f64| if rounds { f64::from(words::round(x as f32)) } else { x };
+        let round = |x: f64| if rounds { f64::from(bf16(x as f32)) } else { x };
         Exact::from_fn(of.rows, of.cols, |i, j| round(of.at(i, j)))
     };
     let before = factors(&x).times(&factors(&up));
@@ -169,45 +168,46 @@ fn check(case: Case) {
     };
     let biases = [(!gated).then_some(&up_bias[..]), Some(&down_bias[..])];
 
-    for (precision, tolerance) in [(Precision::F32, 2e-5), (Precision::Mixed, 1e-2)] {
-        // Roundings of a handful of numbers may all go one way.
+    let mut widened_is_f32 = WidenedIsF32::new();
+    let wanted = [Precision::F32, Precision::Mixed]
+        .map(|precision| exact(case, layer, [&up_bias, &down_bias], (&x, &dy), precision));
+    for cpu in every_cpu() {
+        let (wanted, tolerance) = match cpu.matmul_precision() {
+            Precision::F32 => (&wanted[0], 2e-5),
+            Precision::Mixed => (&wanted[1], 1e-2),
+        };
+        // Roundings of a handful of values may all go one way.
         let tolerance = if rows * d_inner < 64 { 2.5 * tolerance } else { tolerance };
-        let wanted = exact(case, layer, [&up_bias, &down_bias], (&x, &dy), precision);
-        for isa in Isa::supported() {
-            let mut first: Option<[Vec<f32>; 7]> = None;
-            for threads in [1, 2, 3] {
-                let cpu = Cpu::new(isa, threads).at(precision);
-                let nan = |len| vec![f32::NAN; len];
-                let mut saved = nan(layer.saved_len(cpu, rows));
-                let (mut found_y, mut again) = (nan(rows * d_output), nan(rows * d_output));
-                forward(cpu, layer, biases, &x, Some(&mut saved), &mut found_y);
-                forward(cpu, layer, biases, &x, None, &mut again);
-                assert_eq!(found_y, again, "{isa} {precision} {case:?}: y depends on what is saved");
-                let (mut dx, mut ddown_bias) = (nan(rows * d_input), nan(d_output));
-                let (mut found_dup, mut found_ddown) = (nan(up.len()), nan(down.len()));
-                let (mut dgate, mut dup_bias) =
-                    if gated { (nan(gate.len()), nan(0)) } else { (nan(0), nan(d_inner)) };
-                let grads = FeedForwardGrads {
-                    dx: &mut dx,
-                    dgate: gated.then_some(&mut dgate[..]),
-                    dup: &mut found_dup,
-                    ddown: &mut found_ddown,
-                    dbiases: [(!gated).then_some(&mut dup_bias[..]), Some(&mut ddown_bias)],
-                };
-                backward(cpu, layer, (&x, &saved), &dy, grads);
-                let found = [found_y, dx, dgate, found_dup, dup_bias, found_ddown, ddown_bias];
-                let names = ["y", "dx", "dgate", "dup", "dup_bias", "ddown", "ddown_bias"];
-                for ((name, found), wanted) in names.iter().zip(&found).zip(&wanted) {
-                    let what = format!("{isa} {precision} {threads} {case:?} {name}");
-                    assert_near(&what, found, wanted, tolerance);
-                }
-                assert_eq!(
-                    first.get_or_insert_with(|| found.clone()),
-                    &found,
-                    "{isa} with {threads} threads"
-                );
+        let mut first: Option<[Vec<f32>; 7]> = None;
+        for threads in [1, 2, 3] {
+            let cpu = Cpu { threads, ..cpu };
+            let nan = |len| vec![f32::NAN; len];
+            let mut saved = nan(layer.saved_len(cpu, rows));
+            let (mut found_y, mut again) = (nan(rows * d_output), nan(rows * d_output));
+            forward(cpu, layer, biases, &x, Some(&mut saved), &mut found_y);
+            forward(cpu, layer, biases, &x, None, &mut again);
+            assert_eq!(found_y, again, "{cpu:?} {case:?}: y depends on what is saved");
+            let (mut dx, mut ddown_bias) = (nan(rows * d_input), nan(d_output));
+            let (mut found_dup, mut found_ddown) = (nan(up.len()), nan(down.len()));
+            let (mut dgate, mut dup_bias) =
+                if gated { (nan(gate.len()), nan(0)) } else { (nan(0), nan(d_inner)) };
+            let grads = FeedForwardGrads {
+                dx: &mut dx,
+                dgate: gated.then_some(&mut dgate[..]),
+                dup: &mut found_dup,
+                ddown: &mut found_ddown,
+                dbiases: [(!gated).then_some(&mut dup_bias[..]), Some(&mut ddown_bias)],
+            };
+            backward(cpu, layer, (&x, &saved), &dy, grads);
+            let found = [found_y, dx, dgate, found_dup, dup_bias, found_ddown, ddown_bias];
+            let names = ["y", "dx", "dgate", "dup", "dup_bias", "ddown", "ddown_bias"];
+            for ((name, found), wanted) in names.iter().zip(&found).zip(wanted) {
+                let what = format!("{cpu:?} {case:?} {name}");
+                assert_near(&what, found, wanted, tolerance);
             }
+            assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{cpu:?}");
         }
+        widened_is_f32.check(cpu, &first);
     }
 }
 
@@ -247,14 +247,12 @@ fn what_is_not_a_number_passes() {
         activation: Activation::GeluErf,
         down: MatRef::row_major(&down, 64, 32),
     };
-    for (isa, precision) in
-        Isa::supported().flat_map(|isa| [Precision::F32, Precision::Mixed].map(|precision| (isa, precision)))
-    {
+    for cpu in every_cpu() {
         for gate in [None, Some(up)] {
             let mut y = vec![0.0; 40 * 32];
-            forward(Cpu::new(isa, 1).at(precision), layer(gate), [None, None], &x, None, &mut y);
+            forward(cpu, layer(gate), [None, None], &x, None, &mut y);
             for (row, y) in y.chunks_exact(32).enumerate() {
-                assert_eq!(y.iter().all(|y| y.is_nan()), row == 5, "{isa} {precision}: row {row}");
+                assert_eq!(y.iter().all(|y| y.is_nan()), row == 5, "{cpu:?}: row {row}");
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use super::pack::Scratch;
 use super::tile::{Operands, Target, tile};
-use super::words::{Words, round};
-use crate::Precision;
+use super::words::Words;
 use crate::simd::{Simd, dispatch_products};
 
 /// Largest depth, in words, of a packed block: a strip of `a` then leaves most of a first-level cache to others.
@@ -57,14 +56,13 @@ dispatch_products! {
 
 /// # Safety
 /// As for [`multiply`].
-unsafe fn multiply_scalar(precision: Precision, block: &Block) {
-    let rounded = |x: f32| if precision == Precision::Mixed { round(x) } else { x };
+unsafe fn multiply_scalar(block: &Block) {
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
     for i in 0..m {
         for j in 0..n {
             // SAFETY: all indices are below the sizes.
             unsafe {
-                let products = (0..k).map(|l| rounded(*a.from(i, l).start) * rounded(*b.from(j, l).start));
+                let products = (0..k).map(|l| *a.from(i, l).start * *b.from(j, l).start);
                 let c = c.add(i * c_stride + j);
                 let bias = if bias.is_null() { 0.0 } else { *bias.add(j) };
                 let old = if accumulate { *c } else { 0.0 };

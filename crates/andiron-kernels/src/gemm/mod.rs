@@ -115,40 +115,35 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
     if m == 0 || n == 0 {
         return;
     }
-    let few_rows = gemv::suits(cpu.precision, m, b);
+    let precision = cpu.matmul_precision();
+    let few_rows = gemv::suits(precision, m, b);
     let one_column = n == 1 && epilogue.bias.is_none() && (a.col_stride == 1 || a.row_stride == 1);
-    let precision = if few_rows || one_column { Precision::F32 } else { cpu.precision };
     if k == 0 || cpu.isa.available() == Isa::Scalar {
         let c = Shared::new(c);
         parallel::rows(cpu, m, 8 * n * k, 1, |rows| {
             // SAFETY: the ranges of rows are disjoint.
             let c = unsafe { c.range(rows.start * n..rows.end * n) };
             for (i, row) in rows.zip(c.chunks_exact_mut(n)) {
-                reference_row(precision, a, b, epilogue, i, row);
+                reference_row(a, b, epilogue, i, row);
             }
         });
     } else if few_rows {
         gemv::few_rows(cpu, a, b, epilogue, c);
     } else if one_column {
         gemv::few_rows(cpu, b.t(), a.t(), epilogue, c);
-    } else if cfg!(target_arch = "x86_64") && precision == Precision::Mixed && cpu.isa.available() == Isa::Amx
-    {
+    } else if cfg!(target_arch = "x86_64") && cpu.uses_tiles() {
         // SAFETY: `available` never names a set that this machine lacks; all operands lie in their slices.
         #[cfg(target_arch = "x86_64")]
         unsafe {
             amx::matmul(cpu, a, b, epilogue, c)
         };
     } else {
-        blocked(cpu, a, b, epilogue, c);
+        blocked((cpu, precision), a, b, epilogue, c);
     }
 }
 
 /// Row `i` of the product in plain Rust, in the order of the definition: what the fast versions must equal.
-fn reference_row(precision: Precision, a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [f32]) {
-    let factor = |x: f32| match precision {
-        Precision::F32 => x,
-        Precision::Mixed => words::round(x),
-    };
+fn reference_row(a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [f32]) {
     if !epilogue.accumulate {
         row.fill(0.0);
     }
@@ -156,13 +151,13 @@ fn reference_row(precision: Precision, a: MatRef, b: MatRef, epilogue: Epilogue,
         row.iter_mut().zip(bias).for_each(|(c, bias)| *c += bias);
     }
     for l in 0..a.cols {
-        let x = factor(a.at(i, l));
-        row.iter_mut().enumerate().for_each(|(j, c)| *c += x * factor(b.at(l, j)));
+        let x = a.at(i, l);
+        row.iter_mut().enumerate().for_each(|(j, c)| *c += x * b.at(l, j));
     }
 }
 
 /// Cuts the product into one rectangle of `c` per thread; each thread packs what its rectangle needs.
-fn blocked(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
+fn blocked((cpu, precision): (Cpu, Precision), a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let (row_step, col_step) = cut(cpu.threads, m, k, n);
     let (row_parts, col_parts) = (m.div_ceil(row_step), n.div_ceil(col_step));
@@ -190,7 +185,7 @@ fn blocked(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
         };
         // SAFETY: `matmul` has checked that all operands lie in their slices; the rectangles of `c` are
         // disjoint.
-        unsafe { block::multiply((cpu.isa, cpu.precision), &block) };
+        unsafe { block::multiply((cpu.isa, precision), &block) };
     });
 }
 

@@ -1,12 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Isa;
-use crate::testing::{assert_close, numbers};
+use crate::testing::{WidenedIsF32, assert_close, bf16, every_cpu, numbers};
 
-/// A product with every sum in f64, of factors rounded as `precision` says.
+/// A matmul with every sum in f64, of operands rounded as `precision` says.
 fn exact(precision: Precision, a: MatRef, b: MatRef, epilogue: Epilogue, c: &[f32]) -> Vec<f64> {
-    let factor = |x: f32| f64::from(if precision == Precision::Mixed { words::round(x) } else { x });
+    let factor = |x: f32| f64::from(if precision == Precision::Mixed { bf16(x) } else { x });
     let mut out = Vec::new();
     for i in 0..a.rows {
         for j in 0..b.cols {
@@ -42,17 +41,22 @@ fn check(case: Case) {
     // What is bound by memory is not rounded: more rows are where the columns of `b` are contiguous.
     let few = if (case.b_transposed || n == 1) && k > 1 { 8 } else { 4 };
     let rounded = if m <= few || n == 1 && !case.bias { Precision::F32 } else { Precision::Mixed };
-    let wanted = [Precision::F32, rounded].map(|precision| exact(precision, a, b, epilogue, &start));
-    for (isa, (precision, wanted)) in Isa::supported()
-        .flat_map(|isa| [Precision::F32, Precision::Mixed].into_iter().zip(&wanted).map(move |to| (isa, to)))
-    {
+    let [wanted, wanted_rounded] =
+        [Precision::F32, rounded].map(|precision| exact(precision, a, b, epilogue, &start));
+    let mut widened_is_f32 = WidenedIsF32::new();
+    for cpu in every_cpu() {
+        let wanted = match cpu.matmul_precision() {
+            Precision::F32 => &wanted,
+            Precision::Mixed => &wanted_rounded,
+        };
         let mut first: Option<Vec<f32>> = None;
         for threads in [1, 2, 3] {
             let mut c = if case.accumulate { start.clone() } else { vec![f32::NAN; m * n] };
-            matmul(Cpu::new(isa, threads).at(precision), a, b, epilogue, &mut c);
-            assert_close(&format!("{isa} {precision:?} {case:?}"), &c, wanted, magnitude);
-            assert_eq!(first.get_or_insert_with(|| c.clone()), &c, "{isa} with {threads} threads");
+            matmul(Cpu { threads, ..cpu }, a, b, epilogue, &mut c);
+            assert_close(&format!("{cpu:?} {case:?}"), &c, wanted, magnitude);
+            assert_eq!(first.get_or_insert_with(|| c.clone()), &c, "{cpu:?} with {threads} threads");
         }
+        widened_is_f32.check(cpu, &first);
     }
 }
 
@@ -85,26 +89,23 @@ fn columns_of_a_wider_matrix_can_be_multiplied() {
     let wide = numbers(5, 20 * 48);
     let b = MatRef { data: &wide[16..], rows: 20, cols: 17, row_stride: 48, col_stride: 1 };
     let strided = MatRef { data: &wide[3..], rows: 9, cols: 20, row_stride: 2, col_stride: 24 };
-    for precision in [Precision::F32, Precision::Mixed] {
-        let wanted = exact(precision, strided, b, Epilogue::default(), &[]);
-        for isa in Isa::supported() {
-            let mut c = vec![0.0; 9 * 17];
-            matmul(Cpu::new(isa, 2).at(precision), strided, b, Epilogue::default(), &mut c);
-            assert_close(&format!("{isa} {precision:?}"), &c, &wanted, 1e-5);
-        }
+    for cpu in every_cpu() {
+        let wanted = exact(cpu.matmul_precision(), strided, b, Epilogue::default(), &[]);
+        let mut c = vec![0.0; 9 * 17];
+        matmul(Cpu { threads: 2, ..cpu }, strided, b, Epilogue::default(), &mut c);
+        assert_close(&format!("{cpu:?}"), &c, &wanted, 1e-5);
     }
 }
 
 #[test]
 fn what_is_not_a_number_stays_in_its_row_and_column() {
-    for (isa, precision) in Isa::supported().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Mixed)])
-    {
+    for cpu in every_cpu() {
         for m in [1, 4, 5, 14] {
             let (mut a, b) = (numbers(1, m * 40), numbers(2, 40 * 50));
             a[20] = f32::NAN;
             let mut c = vec![0.0; m * 50];
             matmul(
-                Cpu::new(isa, 1).at(precision),
+                cpu,
                 MatRef::row_major(&a, m, 40),
                 MatRef::row_major(&b, 40, 50),
                 Epilogue::default(),
@@ -126,13 +127,13 @@ fn shapes_must_agree() {
 
 #[test]
 fn rounding_goes_to_the_nearest_even_number() {
-    let of = |bits: u32| words::round(f32::from_bits(bits)).to_bits();
+    let of = |bits: u32| bf16(f32::from_bits(bits)).to_bits();
     assert_eq!(of(0x3f80_8000), 0x3f80_0000); // halfway, down to even
     assert_eq!(of(0x3f81_8000), 0x3f82_0000); // halfway, up to even
     assert_eq!(of(0x3f80_8001), 0x3f81_0000);
     assert_eq!(of(0x7f7f_ffff), 0x7f80_0000); // beyond the largest
     assert_eq!(of(0xff80_0000), 0xff80_0000);
-    assert!(words::round(f32::from_bits(0x7f80_0001)).is_nan());
+    assert!(bf16(f32::from_bits(0x7f80_0001)).is_nan());
 }
 
 proptest! {

@@ -55,45 +55,7 @@ impl<S: Simd> Words<S> for Whole {
     }
 }
 
-/// Numbers rounded to bf16, held as f32: for processors that cannot multiply bf16.
-#[derive(Clone, Copy)]
-pub(crate) struct Rounded;
-
-impl<S: Simd> Words<S> for Rounded {
-    const STEPS: usize = 1;
-    const PLAIN: bool = false;
-
-    #[inline(always)]
-    fn multiply_add(self, s: S, x: S::Vector, y: S::Vector, sum: S::Vector) -> S::Vector {
-        s.fma(x, y, sum)
-    }
-
-    #[inline(always)]
-    unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32) {
-        // SAFETY: the caller's promise; the panels were just written.
-        unsafe {
-            pack::panels::<W>(from, lanes, depth, to);
-            <Self as Words<S>>::along(self, to, lanes.next_multiple_of(W) * depth, to);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32 {
-        for at in 0..len {
-            // SAFETY: the caller's promise.
-            unsafe { *room.add(at) = round(*from.add(at)) };
-        }
-        room
-    }
-}
-
-/// The nearest bf16, ties to even; what is not a number stays so.
-#[inline(always)]
-pub(crate) fn round(x: f32) -> f32 {
-    f32::from_bits(u32::from(bits(x)) << 16)
-}
-
-/// The bits of the nearest bf16.
+/// The bits of the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn bits(x: f32) -> u16 {
     let bits = x.to_bits();

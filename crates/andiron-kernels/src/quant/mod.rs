@@ -3,10 +3,10 @@
 //! A model's weights are read once for every token it generates, and reading is what takes the time: weights of
 //! 4 bits are read eight times as fast as weights of 32. So nothing is expanded in memory: with few rows, [`matmul`]
 //! multiplies weights as it reads them; with more, it expands as many at a time as fit the caches, and tiles of bf16 take
-//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at [`Precision::F32`] `x` is not
+//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at [`Precision::F32`](crate::Precision::F32) `x` is not
 //! rounded.
 //!
-//! At [`Precision::Mixed`] a product with few rows rounds `x`, where weights have blocks, to whole numbers of -127..=127
+//! At [`Precision::Mixed`](crate::Precision::Mixed) a product with few rows rounds `x`, where weights have blocks, to whole numbers of -127..=127
 //! with an f32 scale for each run of 32, that of the run's largest magnitude. Products of whole numbers are exact, so the
 //! result is that of the rounded `x`. The error of a number of `x` is at most 1/254 of the largest of its run; for normal
 //! numbers its root mean square is 0.5 % of theirs, three times that of rounding to bf16. Where all of a run are below 1e-37
@@ -36,7 +36,7 @@ pub use format::Format;
 
 use crate::gemm::{Epilogue, MatRef, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision, memory};
+use crate::{Cpu, Isa, memory};
 
 /// A matrix in borrowed memory, `[rows, cols]`, row by row: rows are outputs and columns inputs, as in PyTorch's
 /// `Linear`.
@@ -200,7 +200,7 @@ pub fn gather(cpu: Cpu, matrix: QuantRef, ids: &[u32], out: &mut [f32]) {
 
 /// `y = x wᵀ`, plus `bias` in every row.
 ///
-/// Sums are f32. At [`Precision::F32`] nothing is rounded. At [`Precision::Mixed`] products with few rows round `x` to 8 bits
+/// Sums are f32. At [`Precision::F32`](crate::Precision::F32) nothing is rounded. At [`Precision::Mixed`](crate::Precision::Mixed) products with few rows round `x` to 8 bits
 /// if the weights have blocks, and nothing if they are halves; those with more round `x` and weights to bf16. The
 /// [module](self) says how many are few. Plain Rust, without vector instructions, rounds nothing with more than four rows.
 ///
@@ -235,7 +235,7 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     if m == 0 {
         return;
     }
-    let tiles = cpu.precision == Precision::Mixed && cpu.isa.available() == Isa::Amx;
+    let tiles = cpu.uses_tiles();
     if w.cols == 0 || m <= few(w.format, tiles) || cpu.isa.available() == Isa::Scalar {
         dot::few_rows(cpu, x, w, bias, y);
     } else if cfg!(target_arch = "x86_64") && tiles {

@@ -4,7 +4,7 @@ use super::half::{f16_to_f32, f32_to_f16};
 use super::*;
 use crate::Precision;
 use crate::random::Seed;
-use crate::testing::{assert_close, numbers};
+use crate::testing::{WidenedIsF32, assert_close, bf16, every_cpu, numbers};
 
 /// Element `index` of a block, by itself: the definition of each format, independent of the functions tested.
 fn element(format: Format, block: &[u8], index: usize) -> f32 {
@@ -119,21 +119,25 @@ fn check(case: Case) {
             sizes.push(terms.map(f64::abs).sum::<f64>() + bias.abs());
         }
     }
-    for isa in Isa::supported() {
-        for (precision, tolerance) in [(Precision::F32, SUMS), (Precision::Mixed, MIXED)] {
-            let mut first: Option<Vec<f32>> = None;
-            for threads in [1, 2, 3] {
-                let mut y = vec![f32::NAN; m * rows];
-                matmul(Cpu::new(isa, threads).at(precision), &x, matrix, bias.as_deref(), &mut y);
-                for (index, ((y, wanted), size)) in y.iter().zip(&wanted).zip(&sizes).enumerate() {
-                    let error = (f64::from(*y) - wanted).abs();
-                    assert!(
-                        error <= tolerance * size,
-                        "{isa} {precision} {case:?}: {index} is {y} for {wanted} of {size}"
-                    );
-                }
-                assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{isa} {case:?}, {threads} threads");
+    let mut widened_is_f32 = WidenedIsF32::new();
+    for cpu in every_cpu() {
+        // A few rows of `x` are rounded to int8 whatever multiplies them.
+        let in_bytes = cpu.precision == Precision::Mixed && format.block_len() > 1 && m <= dot::MAX_ROWS;
+        let rounds = in_bytes || cpu.matmul_precision() == Precision::Mixed;
+        let tolerance = if rounds { MIXED } else { SUMS };
+        let mut first: Option<Vec<f32>> = None;
+        for threads in [1, 2, 3] {
+            let mut y = vec![f32::NAN; m * rows];
+            matmul(Cpu { threads, ..cpu }, &x, matrix, bias.as_deref(), &mut y);
+            for (index, ((y, wanted), size)) in y.iter().zip(&wanted).zip(&sizes).enumerate() {
+                let error = (f64::from(*y) - wanted).abs();
+                let what = format!("{cpu:?} {case:?}: {index}");
+                assert!(error <= tolerance * size, "{what} is {y} for {wanted} of {size}");
             }
+            assert_eq!(first.get_or_insert_with(|| y.clone()), &y, "{cpu:?} {case:?}, {threads} threads");
+        }
+        if !in_bytes {
+            widened_is_f32.check(cpu, &first);
         }
     }
 }
@@ -425,10 +429,10 @@ fn tiles_of_whole_numbers_round_as_few_rows_do() {
     }
 }
 
-/// With many rows at mixed precision both factors are rounded to bf16, by all that have vectors, up to sums in f32.
+/// With many rows at mixed precision both operands are rounded to bf16 where bf16 instructions multiply them, else neither:
+/// up to sums in f32.
 #[test]
 fn many_rows_are_the_products_of_bf16() {
-    let bf16 = |x: &f32| f64::from(crate::gemm::words::round(*x));
     for format in Format::ALL {
         for (m, rows, blocks) in [(17, 3, 5), (33, 65, 1), (48, 130, 3)] {
             let cols = blocks * format.block_len().max(32);
@@ -436,15 +440,19 @@ fn many_rows_are_the_products_of_bf16() {
             let matrix = QuantRef::new(format, rows, cols, &data);
             let weights = defined(matrix);
             let x = numbers(3, m * cols);
-            for isa in Isa::supported().filter(|isa| *isa > Isa::Scalar) {
+            for cpu in every_cpu() {
+                let operand = |x: &f32| match cpu.matmul_precision() {
+                    Precision::F32 => f64::from(*x),
+                    Precision::Mixed => f64::from(bf16(*x)),
+                };
                 let mut y = vec![f32::NAN; m * rows];
-                matmul(Cpu::new(isa, 2).at(Precision::Mixed), &x, matrix, None, &mut y);
+                matmul(Cpu { threads: 2, ..cpu }, &x, matrix, None, &mut y);
                 for (i, y) in y.iter().enumerate() {
                     let (x, w) = (&x[i / rows * cols..][..cols], &weights[i % rows * cols..][..cols]);
-                    let terms = x.iter().zip(w).map(|(x, w)| bf16(x) * bf16(w));
+                    let terms = x.iter().zip(w).map(|(x, w)| operand(x) * operand(w));
                     let (wanted, size) = (terms.clone().sum::<f64>(), terms.map(f64::abs).sum::<f64>());
                     let error = (f64::from(*y) - wanted).abs();
-                    assert!(error <= SUMS * size, "{format} {isa} {m}: {i} is {y} for {wanted} of {size}");
+                    assert!(error <= SUMS * size, "{format} {cpu:?} {m}: {i} is {y} for {wanted} of {size}");
                 }
             }
         }

@@ -200,12 +200,12 @@ macro_rules! dispatch {
 }
 pub(crate) use dispatch;
 
-/// Makes a function that runs the best allowed version of a kernel that multiplies, in the precision asked for.
+/// Makes a function that runs the best allowed version of a matmul kernel, at the precision asked for.
 ///
-/// `unsafe fn name(args) = scalar_function | generic_function;` gives
-/// `unsafe fn name((isa, precision), args)`, where `scalar_function(precision, args)` is plain Rust and
-/// `generic_function(s, words, args)` is generic over [`Simd`] and [`Words`](crate::gemm::words::Words) and
-/// marked `#[inline(always)]`.
+/// `unsafe fn name(args) = scalar_function | generic_function;` gives `unsafe fn name((isa, precision), args)`, where
+/// `scalar_function(args)` is plain Rust and `generic_function(s, words, args)` is generic over [`Simd`] and
+/// [`Words`](crate::gemm::words::Words) and marked `#[inline(always)]`. `precision` is that of
+/// [`Cpu::matmul_precision`](crate::Cpu::matmul_precision): mixed only where bf16 instructions are to be used.
 macro_rules! dispatch_products {
     ($(#[$doc:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $type:ty),* $(,)?) = $scalar:path | $vector:path;) => {
         $(#[$doc])*
@@ -217,13 +217,13 @@ macro_rules! dispatch_products {
 
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx2,fma")]
-                pub(super) unsafe fn avx2(s: simd::Avx2, words: impl words::Words<simd::Avx2>, $($arg: $type),*) {
+                pub(super) unsafe fn avx2(s: simd::Avx2, words: words::Whole, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
                 #[target_feature(enable = "avx512f,avx2,fma")]
-                pub(super) unsafe fn avx512(s: simd::Avx512, words: impl words::Words<simd::Avx512>, $($arg: $type),*) {
+                pub(super) unsafe fn avx512(s: simd::Avx512, words: words::Whole, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
@@ -235,7 +235,7 @@ macro_rules! dispatch_products {
                 }
                 #[cfg(target_arch = "aarch64")]
                 #[target_feature(enable = "neon")]
-                pub(super) unsafe fn neon(s: simd::Neon, words: impl words::Words<simd::Neon>, $($arg: $type),*) {
+                pub(super) unsafe fn neon(s: simd::Neon, words: words::Whole, $($arg: $type),*) {
                     // SAFETY: the contract of the kernel is the caller's.
                     unsafe { $vector(s, words, $($arg),*) }
                 }
@@ -247,25 +247,19 @@ macro_rules! dispatch_products {
                 use $crate::{Isa, Precision::*, gemm::words, simd};
                 match (isa.available(), precision) {
                     #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, F32) => versions::avx2(simd::Avx2::new(), words::Whole, $($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx2, Mixed) => versions::avx2(simd::Avx2::new(), words::Rounded, $($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx, F32) => {
-                        versions::avx512(simd::Avx512::new(), words::Whole, $($arg),*);
-                    }
-                    #[cfg(target_arch = "x86_64")]
-                    (Isa::Avx512, Mixed) => versions::avx512(simd::Avx512::new(), words::Rounded, $($arg),*),
-                    #[cfg(target_arch = "x86_64")]
                     (Isa::Avx512Bf16 | Isa::Amx, Mixed) => {
                         versions::pairs(simd::Avx512::new(), words::Pairs::new(), $($arg),*);
                     }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx, _) => {
+                        versions::avx512(simd::Avx512::new(), words::Whole, $($arg),*);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    (Isa::Avx2, _) => versions::avx2(simd::Avx2::new(), words::Whole, $($arg),*),
                     #[cfg(target_arch = "aarch64")]
-                    (Isa::Neon | Isa::NeonDot, F32) => versions::neon(simd::Neon::new(), words::Whole, $($arg),*),
-                    #[cfg(target_arch = "aarch64")]
-                    (Isa::Neon | Isa::NeonDot, Mixed) => versions::neon(simd::Neon::new(), words::Rounded, $($arg),*),
+                    (Isa::Neon | Isa::NeonDot, _) => versions::neon(simd::Neon::new(), words::Whole, $($arg),*),
                     // Plain Rust, for `available` never names a set of another architecture.
-                    _ => $scalar(precision, $($arg),*),
+                    _ => $scalar($($arg),*),
                 }
             }
         }
