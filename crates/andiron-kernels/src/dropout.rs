@@ -5,7 +5,7 @@ use crate::parallel::{self, Shared};
 use crate::random::{BULK, Seed};
 use crate::simd::{Simd, dispatch};
 
-/// Elements whose random words are made together.
+/// Elements whose random words are drawn together.
 const GROUP: usize = 4 * BULK;
 
 /// Which elements are dropped.
@@ -17,12 +17,29 @@ pub struct Dropout {
     pub seed: Seed,
 }
 
-/// What survives: an element whose word is below `threshold` is multiplied by `scale`.
+/// A [`Dropout`] that drops something: an element is kept, and multiplied by `scale`, if its random word is below
+/// `threshold`.
 #[derive(Clone, Copy)]
 struct Rule {
     seed: Seed,
-    threshold: u64,
+    threshold: u32,
     scale: f32,
+}
+
+impl Rule {
+    /// `None` if nothing is dropped.
+    ///
+    /// # Panics
+    /// If the probability is not in `[0, 1]`.
+    #[track_caller]
+    fn new(dropout: Dropout) -> Option<Self> {
+        const ALL: f64 = (1u64 << 32) as f64;
+        let Dropout { probability, seed } = dropout;
+        assert!((0.0..=1.0).contains(&probability), "dropout probability {probability} is not in 0..=1");
+        let kept = ((1.0 - f64::from(probability)) * ALL).round();
+        let scale = if kept > 0.0 { (ALL / kept) as f32 } else { 0.0 };
+        (kept < ALL).then_some(Self { seed, threshold: kept as u32, scale })
+    }
 }
 
 /// `y[i]` is 0 with the given probability, else `x[i]` divided by the probability to keep it.
@@ -43,11 +60,9 @@ struct Rule {
 /// ```
 pub fn apply(cpu: Cpu, dropout: Dropout, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "x and y differ in length");
-    assert!((0.0..=1.0).contains(&dropout.probability), "probability {} is not one", dropout.probability);
-    const ALL: f64 = (1u64 << 32) as f64;
-    let threshold = ((1.0 - f64::from(dropout.probability)) * ALL).round();
-    let scale = if threshold > 0.0 { (ALL / threshold) as f32 } else { 0.0 };
-    let rule = Rule { seed: dropout.seed, threshold: threshold as u64, scale };
+    let Some(rule) = Rule::new(dropout) else {
+        return y.copy_from_slice(x);
+    };
     let y = Shared::new(y);
     parallel::rows(cpu, x.len(), 8, GROUP, |part| {
         // SAFETY: the parts are disjoint.
@@ -61,13 +76,26 @@ dispatch! { fn mask(rule: Rule, start: usize, x: &[f32], y: &mut [f32]) = plain 
 /// `start`, the index of the first element, is a multiple of [`GROUP`].
 #[inline(always)]
 fn plain(rule: Rule, start: usize, x: &[f32], y: &mut [f32]) {
-    let Rule { seed, threshold, scale } = rule;
-    for (i, (x, y)) in x.chunks(GROUP).zip(y.chunks_mut(GROUP)).enumerate() {
-        let words = seed.words(((start / GROUP + i) * BULK) as u64);
-        for ((x, y), words) in x.chunks(BULK).zip(y.chunks_mut(BULK)).zip(words) {
-            for ((x, y), word) in x.iter().zip(y).zip(words) {
-                *y = if u64::from(word) < threshold { x * scale } else { 0.0 };
-            }
+    let first = start / GROUP;
+    let ((x, last_x), (y, last_y)) = (x.as_chunks(), y.as_chunks_mut());
+    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+        mask_group(rule, first + i, x, y);
+    }
+    if !last_x.is_empty() {
+        let (mut from, mut to) = ([0.0; GROUP], [0.0; GROUP]);
+        from[..last_x.len()].copy_from_slice(last_x);
+        mask_group(rule, first + x.len(), &from, &mut to);
+        last_y.copy_from_slice(&to[..last_x.len()]);
+    }
+}
+
+#[inline(always)]
+fn mask_group(rule: Rule, group: usize, x: &[f32; GROUP], y: &mut [f32; GROUP]) {
+    let words = rule.seed.words((group * BULK) as u64);
+    for (n, words) in words.iter().enumerate() {
+        for (i, word) in words.iter().enumerate() {
+            let at = n * BULK + i;
+            y[at] = if *word < rule.threshold { x[at] * rule.scale } else { 0.0 };
         }
     }
 }

@@ -124,11 +124,20 @@ impl Seed {
     /// counters `first..first + BULK`, the first words first.
     #[inline(always)]
     pub(crate) fn words(&self, first: u64) -> [[u32; BULK]; 4] {
-        let counters = std::array::from_fn(|i| first + i as u64);
-        let (low, high) =
-            (counters.map(|counter: u64| counter as u32), counters.map(|counter| (counter >> 32) as u32));
-        let counters = [low, high, [FOR_WORDS; BULK], [0; BULK]];
-        philox4x32(counters, split(self.0))
+        let mut counters = [[0; BULK], [0; BULK], [u64::from(FOR_WORDS); BULK], [0; BULK]];
+        for i in 0..BULK {
+            let counter = first + i as u64;
+            counters[0][i] = counter & LOW;
+            counters[1][i] = counter >> 32;
+        }
+        // A loop, because `array::map` would call a function that the vector instructions are not compiled into.
+        let mut words = [[0; BULK]; 4];
+        for (words, wide) in words.iter_mut().zip(philox4x32(counters, split(self.0))) {
+            for (word, wide) in words.iter_mut().zip(wide) {
+                *word = wide as u32;
+            }
+        }
+        words
     }
 }
 
@@ -139,31 +148,33 @@ fn split(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
 }
 
-fn split_counter(counter: u64, purpose: u32, attempt: u32) -> [u32; 4] {
-    let [low, high] = split(counter);
-    [low, high, purpose, attempt]
-}
-
 fn block(key: u64, counter: u64, purpose: u32, attempt: u32) -> (u64, u64) {
-    let [[a], [b], [c], [d]] =
-        philox4x32(split_counter(counter, purpose, attempt).map(|word| [word]), split(key));
-    (u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(d) << 32)
+    let words = [counter & LOW, counter >> 32, u64::from(purpose), u64::from(attempt)];
+    let [[a], [b], [c], [d]] = philox4x32(words.map(|word| [word]), split(key));
+    (a & LOW | b << 32, c & LOW | d << 32)
 }
 
-/// Philox4x32 with ten rounds, for `N` counters at once: word `w` of counter `i` is `counters[w][i]`.
+/// The half of a 64-bit lane that holds a word.
+const LOW: u64 = u32::MAX as u64;
+
+/// Philox4x32 with ten rounds, for `N` counters at once: word `w` of counter `i` is the low half of `counters[w][i]`,
+/// going in and coming out; the high half is anything.
+///
+/// A word has 64 bits to itself because its products need them: vector instructions multiply the low halves of such
+/// lanes as they are, so that no word moves between lanes from the first round to the last.
 #[inline(always)]
-fn philox4x32<const N: usize>(mut counters: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
+fn philox4x32<const N: usize>(mut counters: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
     for _ in 0..10 {
         let [a, b, c, d] = &mut counters;
         for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
-            let first = MULTIPLIERS[0] * u64::from(*a);
-            let second = MULTIPLIERS[1] * u64::from(*c);
-            *a = (second >> 32) as u32 ^ *b ^ key[0];
-            *b = second as u32;
-            *c = (first >> 32) as u32 ^ *d ^ key[1];
-            *d = first as u32;
+            let first = MULTIPLIERS[0] * (*a & LOW);
+            let second = MULTIPLIERS[1] * (*c & LOW);
+            *a = second >> 32 ^ *b ^ u64::from(key[0]);
+            *b = second;
+            *c = first >> 32 ^ *d ^ u64::from(key[1]);
+            *d = first;
         }
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
@@ -206,7 +217,9 @@ mod tests {
     #[test]
     fn philox_gives_the_published_answers() {
         let ones = u32::MAX;
-        let philox = |counter: [u32; 4], key| philox4x32(counter.map(|word| [word]), key).map(|[word]| word);
+        let philox = |counter: [u32; 4], key| {
+            philox4x32(counter.map(|word| [u64::from(word)]), key).map(|[word]| word as u32)
+        };
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(philox([ones; 4], [ones; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
