@@ -6,7 +6,7 @@ use crate::random::{BULK, Seed};
 use crate::simd::{Simd, dispatch};
 
 /// Elements whose random words are drawn together.
-const GROUP: usize = 4 * BULK;
+pub(crate) const GROUP: usize = 4 * BULK;
 
 /// Which elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Dropout {
 /// A [`Dropout`] that drops something: an element is kept, and multiplied by `scale`, if its random word is below
 /// `threshold`.
 #[derive(Clone, Copy)]
-struct Rule {
+pub(crate) struct Rule {
     seed: Seed,
     threshold: u32,
     scale: f32,
@@ -32,13 +32,34 @@ impl Rule {
     /// # Panics
     /// If the probability is not in `[0, 1]`.
     #[track_caller]
-    fn new(dropout: Dropout) -> Option<Self> {
+    pub(crate) fn new(dropout: Dropout) -> Option<Self> {
         const ALL: f64 = (1u64 << 32) as f64;
         let Dropout { probability, seed } = dropout;
         assert!((0.0..=1.0).contains(&probability), "dropout probability {probability} is not in 0..=1");
         let kept = ((1.0 - f64::from(probability)) * ALL).round();
         let scale = if kept > 0.0 { (ALL / kept) as f32 } else { 0.0 };
         (kept < ALL).then_some(Self { seed, threshold: kept as u32, scale })
+    }
+
+    /// What kept elements are multiplied by.
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// What an element is multiplied by.
+    pub(crate) fn factor(&self, element: u64) -> f32 {
+        if self.seed.word(element) < self.threshold { self.scale } else { 0.0 }
+    }
+
+    /// Which elements of a group are kept: a bit each, the lowest for the first.
+    #[inline(always)]
+    pub(crate) fn kept<S: Simd>(&self, s: S, group: u64) -> u64 {
+        let words = self.seed.words(group * BULK as u64);
+        let mut kept = 0;
+        for (n, words) in words.iter().enumerate() {
+            kept |= u64::from(s.below(words, self.threshold)) << (n * BULK);
+        }
+        kept
     }
 }
 

@@ -139,6 +139,14 @@ impl Seed {
         }
         words
     }
+
+    /// Word `index` of the stream that [`words`](Self::words) gives in bulk, where those of counter 0 to `BULK - 1` are
+    /// the first `4 * BULK`, and so on.
+    pub(crate) fn word(&self, index: u64) -> u32 {
+        let (bulk, rest) = (BULK as u64, index % (4 * BULK as u64));
+        let (low, high) = block(self.0, index / (4 * bulk) * bulk + rest % bulk, FOR_WORDS, 0);
+        [low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32][(rest / bulk) as usize]
+    }
 }
 
 /// Counters taken side by side by bulk users, so that the compiler can make vectors of them.
@@ -237,6 +245,9 @@ mod tests {
             let [a, b, c, d] = words.map(|of_all| u64::from(of_all[i]));
             assert_eq!((a | b << 32, c | d << 32), (low, high));
         }
+        let words = seed.words(3 * BULK as u64).concat();
+        let one_by_one: Vec<u32> = (0..words.len() as u64).map(|i| seed.word(12 * BULK as u64 + i)).collect();
+        assert_eq!(one_by_one, words);
     }
 
     #[test]

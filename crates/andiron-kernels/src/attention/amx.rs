@@ -8,7 +8,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::bias::Sums;
-use super::scores::{slopes_block, softmax_block};
+use super::dropout::{HeadDropout, KeepAll};
+use super::scores::{MAX_BLOCK, Row, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::amx::{
     Operand, Packing, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, room, store_turned,
@@ -30,11 +31,13 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = view;
     let [key_rows, dim_rows] = [keys, dim].map(|rows| rows.next_multiple_of(SQUARE));
     let rooms = [room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
-    let len = rooms.iter().sum::<usize>() + (key_rows + dim_rows) * BLOCK + 6 * 16;
+    let mask_len = HeadDropout::room(&view, BLOCK);
+    let len = rooms.iter().sum::<usize>() + (key_rows + dim_rows) * BLOCK + mask_len + 7 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let [k_room, v_room, q_room, p_room] = rooms.map(|len| parts.take(len).cast::<u32>());
     let [scores, means] = [key_rows, dim_rows].map(|rows| parts.take(rows * BLOCK));
+    let mask_room = parts.take(mask_len);
     // SAFETY: the loops stay within the sizes of the view, for which the parts were made; the machine has tiles and the
     // vectors that come with them.
     unsafe {
@@ -49,8 +52,13 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
             columns(from_lane(k_rows, first), keys, q, dim, scores);
             ask_for_next_head(s, [(view.q, q_stride), (k, kv_stride), (v, kv_stride)], rows);
             let p = Pairs::new(p_room, keys);
-            let factors =
-                softmax_block::<_, BLOCK, true>(s, scores, (block, scale), lse, |j, rows| p.put(j, rows));
+            let how = (block, scale);
+            let factors = match view.dropout {
+                None => {
+                    softmax_block::<_, BLOCK, true>(s, scores, how, KeepAll, lse, |j, rows| p.put(j, rows))
+                }
+                Some(dropout) => softmax_dropped(s, scores, how, (dropout, mask_room), lse, p),
+            };
             let to = (out.add(start * out_stride), out_stride);
             turned(from_step(v_columns, first), (dim, queries), p, means, to, |i, line| {
                 _mm512_mul_ps(line, _mm512_set1_ps(factors[i]))
@@ -69,13 +77,14 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
     let tiles = [room(keys, dim), room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
     let sums = [room(keys, GROUP), room(keys, GROUP), room(dim, GROUP)];
     let numbers = [key_rows, key_rows, dim_rows].map(|rows| rows * BLOCK);
-    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + Sums::room(&head) + 12 * 16;
+    let (sums_len, mask_len) = (Sums::room(&head), HeadDropout::room(&head, BLOCK));
+    let len = tiles.iter().chain(&sums).chain(&numbers).sum::<usize>() + sums_len + mask_len + 13 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let [k_room, v_room, k_across, block_room, slopes_room] = tiles.map(|len| parts.take(len).cast::<u32>());
     let [p_sums, slopes_sums, rows_room] = sums.map(|len| parts.take(len).cast::<u32>());
     let [scores, slopes, dq_columns] = numbers.map(|len| parts.take(len));
-    let sums_room = parts.take(Sums::room(&head));
+    let (sums_room, mask_room) = (parts.take(sums_len), parts.take(mask_len));
     // SAFETY: as in `head_forward`.
     unsafe {
         let (s, _tiles) = (Avx512::new(), Tiles::configure());
@@ -101,20 +110,23 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 let tile = (start - group.start) / STEPS;
                 let [p_sums, slopes_sums] = [p_sums, slopes_sums].map(|sums| Shares { sums, tile });
                 let pairs = Pairs::new(slopes_room, keys);
-                slopes_block::<_, BLOCK, true>(
-                    s,
-                    (scores, slopes),
-                    (block, scale),
-                    lse,
-                    bias_sums,
-                    |j, row| p_sums.put(before + j, row),
-                    |j, rows| {
-                        // A key behind the last has a place, as it is even.
-                        slopes_sums.put(before + j, rows[0]);
-                        slopes_sums.put(before + j + 1, rows[1]);
-                        pairs.put(j, rows);
-                    },
-                );
+                let (both, how) = ((scores, slopes.cast_const()), (block, scale));
+                let put_p = |j, row: Row<Avx512>| p_sums.put(before + j, row);
+                let put_slopes = |j, rows: [Row<Avx512>; 2]| {
+                    // A key behind the last has a place, as it is even.
+                    slopes_sums.put(before + j, rows[0]);
+                    slopes_sums.put(before + j + 1, rows[1]);
+                    pairs.put(j, rows);
+                };
+                match head.dropout {
+                    None => slopes_block::<_, _, BLOCK, true>(
+                        s, both, how, KeepAll, lse, bias_sums, put_p, put_slopes,
+                    ),
+                    Some(dropout) => {
+                        let dropout = (dropout, mask_room);
+                        slopes_dropped(s, both, how, dropout, lse, bias_sums, put_p, put_slopes);
+                    }
+                }
                 let group_end = group.keys.next_multiple_of(SQUARE);
                 for key in (0..before).chain(before + keys..group_end) {
                     p_sums.put(key, [s.splat(0.0); 2]);
@@ -142,6 +154,52 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
         if let Some(sums) = bias_sums {
             sums.give(queries, dbias);
         }
+    }
+}
+
+/// [`softmax_block`] with dropout, whose mask is drawn into the memory beside it. As in [`scores`](super::scores), it is a
+/// function of its own so that it takes no registers from attention without dropout.
+///
+/// # Safety
+/// As for [`softmax_block`], [`HeadDropout::draw`] and [`Pairs::put`].
+#[inline(never)]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+unsafe fn softmax_dropped(
+    s: Avx512,
+    scores: *mut f32,
+    how: (Block, f32),
+    (dropout, room): (HeadDropout, *mut f32),
+    lse: *mut f32,
+    p: Pairs,
+) -> [f32; MAX_BLOCK] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mask = dropout.draw(s, how.0, room);
+        softmax_block::<_, BLOCK, true>(s, scores, how, mask, lse, |j, rows| p.put(j, rows))
+    }
+}
+
+/// [`slopes_block`] with dropout, whose mask is drawn into the memory beside it.
+///
+/// # Safety
+/// As for [`slopes_block`] and [`HeadDropout::draw`].
+#[inline(never)]
+#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+#[allow(clippy::too_many_arguments)]
+unsafe fn slopes_dropped(
+    s: Avx512,
+    both: (*mut f32, *const f32),
+    how: (Block, f32),
+    (dropout, room): (HeadDropout, *mut f32),
+    lse: *const f32,
+    sums: Option<Sums>,
+    probability: impl FnMut(usize, Row<Avx512>),
+    slope: impl FnMut(usize, [Row<Avx512>; 2]),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mask = dropout.draw(s, how.0, room);
+        slopes_block::<_, _, BLOCK, true>(s, both, how, mask, lse, sums, probability, slope);
     }
 }
 

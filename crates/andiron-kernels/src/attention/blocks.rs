@@ -222,6 +222,7 @@ impl BlockAttention<'_> {
                     sight: sight.behind(seen.start),
                     scale,
                     bias: if bias.is_null() { bias } else { bias.wrapping_sub(seen.start) },
+                    dropout: None,
                 };
                 head_forward(how, view, out.add(n * dim), lse);
             }
@@ -279,7 +280,8 @@ mod tests {
             let of_row: Vec<f32> = if biased && queries > 0 { of_row.copied().collect() } else { vec![] };
             let shape =
                 AttentionShape { batch: 1, queries, keys, key_capacity: keys, heads, kv_heads, head_dim };
-            let attention = Attention { shape, causal: true, reach, scale, bias: &of_row, spans: &[] };
+            let attention =
+                Attention { shape, causal: true, reach, scale, bias: &of_row, spans: &[], dropout: None };
             let start = r * columns * width;
             let qkv = Qkv::Apart { q: &q[start..start + queries * width], k: &k, v: &v };
             let out = &mut wanted[start..start + queries * width];

@@ -5,8 +5,9 @@
 //! operand of the next product (`vᵀ p`): nothing is rearranged in between.
 
 use super::bias::Sums;
+use super::dropout::{HeadDropout, KeepAll};
 use super::plain;
-use super::scores::{self, scale_columns, slopes_block, softmax_block};
+use super::scores::{scale_columns, slopes_dropped, slopes_in_place, softmax_dropped, softmax_in_place};
 use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch, transpose_4x4};
@@ -91,7 +92,8 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
         + dim_rows * NR
         + dim_rows * key_words
         + key_words * NR
-        + 6 * 16;
+        + HeadDropout::room(&view, NR)
+        + 7 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let k_panels = parts.take(key_rows * dim_words);
@@ -100,6 +102,7 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     let means = parts.take(dim_rows * NR);
     let v_room = parts.take(dim_rows * key_words);
     let weights_room = parts.take(key_words * NR);
+    let mask_room = parts.take(HeadDropout::room(&view, NR));
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
         words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
@@ -112,10 +115,11 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
             let k_panels = k_panels.add(first * dim_words);
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_panel, dim_words), scores);
 
-            let factors = softmax_block::<S, NR, false>(s, scores, (block, scale), lse, |j, [even, odd]| {
-                scores::store(s, scores.add(j * NR), even);
-                scores::store(s, scores.add((j + 1) * NR), odd);
-            });
+            let how = (block, scale);
+            let factors = match view.dropout {
+                None => softmax_in_place::<S, NR>(s, scores, how, KeepAll, lse),
+                Some(dropout) => softmax_dropped(S::ISA, scores, how, (dropout, mask_room), lse),
+            };
             let weights = columns::<S, P, NR>(words, scores, keys, weights_room);
             let values = values.from(first / P::STEPS);
             weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, keys), means);
@@ -148,7 +152,8 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
         + key_rows * ROW
         + key_words * NR
         + Sums::room(&head)
-        + 11 * 16;
+        + HeadDropout::room(&head, NR)
+        + 12 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let (k_panels, v_panels) = (parts.take(key_rows * dim_words), parts.take(key_rows * dim_words));
@@ -159,6 +164,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     let rooms = (parts.take(key_rows * ROW), parts.take(dim_cols * ROW));
     let slopes_room = parts.take(key_words * NR);
     let sums_room = parts.take(Sums::room(&head));
+    let mask_room = parts.take(HeadDropout::room(&head, NR));
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
         words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
@@ -177,19 +183,12 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let [k_panels, v_panels] = [k_panels, v_panels].map(|panels| panels.add(first * dim_words));
             products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
             products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
-            let both = (scores, slopes.cast_const());
-            slopes_block::<S, NR, false>(
-                s,
-                both,
-                (block, scale),
-                lse,
-                sums,
-                |_, _| {},
-                |j, [even, odd]| {
-                    scores::store(s, slopes.add(j * NR), even);
-                    scores::store(s, slopes.add((j + 1) * NR), odd);
-                },
-            );
+            let both = (scores, slopes);
+            let how = (block, scale);
+            match head.dropout {
+                None => slopes_in_place::<S, NR>(s, both, how, KeepAll, lse, sums),
+                Some(dropout) => slopes_dropped(S::ISA, both, how, (dropout, mask_room), lse, sums),
+            }
             let rows = (keys, queries);
             let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
             key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);

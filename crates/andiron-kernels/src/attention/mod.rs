@@ -12,6 +12,7 @@ mod amx;
 mod bias;
 mod blocks;
 mod decode;
+mod dropout;
 mod flash;
 mod plain;
 mod scores;
@@ -19,9 +20,11 @@ mod view;
 
 use std::ops::Range;
 
+use crate::dropout::{Dropout, Rule};
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision, reduce};
 pub use blocks::{BlockAttention, BlockRow, forward_blocks};
+use dropout::HeadDropout;
 use view::{BackwardView, HeadView, Sight};
 
 /// Sizes of an attention.
@@ -67,6 +70,10 @@ pub struct Attention<'a> {
     /// Which keys of each sequence anybody sees, `[batch]`, cut off behind the last key; all of all if empty. Whether a
     /// query sees a key goes by its number all the same.
     pub spans: &'a [Range<usize>],
+    /// Dropout of the probabilities after the softmax, whose denominators count the dropped ones, too. The probability of
+    /// query `i` on key `j` is element `[b, h, i, j]` of a row-major `[batch, heads, queries, keys]` tensor and is
+    /// dropped where [`dropout::apply`](crate::dropout::apply) drops that element. The backward pass takes the same seed.
+    pub dropout: Option<Dropout>,
 }
 
 /// Queries, keys and values.
@@ -113,7 +120,7 @@ pub enum AttentionGrads<'a> {
     Packed(&'a mut [f32]),
 }
 
-/// `out = softmax(scale q kᵀ + bias) v` for each sequence and head, and `lse`, the logarithm of each query's summed
+/// `out = dropout(softmax(scale q kᵀ + bias)) v` for each sequence and head, and `lse`, the logarithm of each query's summed
 /// exponentials (`-∞` for a query that sees no key).
 ///
 /// # Shape
@@ -121,7 +128,8 @@ pub enum AttentionGrads<'a> {
 ///
 /// # Panics
 /// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, or there
-/// are spans for another number of sequences or biases for another number of distances.
+/// are spans for another number of sequences or biases for another number of distances, or a probability of dropout is
+/// outside `[0, 1]`.
 ///
 /// # Example
 /// ```
@@ -132,7 +140,8 @@ pub enum AttentionGrads<'a> {
 /// };
 /// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
-/// let attention = Attention { shape, causal: true, reach: None, scale: 1.0, bias: &[], spans: &[] };
+/// let attention =
+///     Attention { shape, causal: true, reach: None, scale: 1.0, bias: &[], spans: &[], dropout: None };
 /// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
 /// ```
@@ -145,7 +154,8 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     }
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
-    let decode = shape.queries == 1 && cpu.isa.available() != Isa::Scalar;
+    let drops = attention.dropout_rule().is_some();
+    let decode = shape.queries == 1 && !drops && cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
         for index in part {
             let (batch, head) = (index / shape.heads, index % shape.heads);
@@ -331,6 +341,13 @@ impl Attention<'_> {
         assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
         let (biases, distances) = (self.bias.len(), self.distances());
         assert!(biases == 0 || biases == heads * distances, "{biases} biases, not [{heads}, {distances}]");
+        self.dropout_rule();
+    }
+
+    /// `None` if no probability is dropped.
+    #[track_caller]
+    fn dropout_rule(&self) -> Option<Rule> {
+        self.dropout.and_then(Rule::new)
     }
 
     fn distances(&self) -> usize {
@@ -378,6 +395,9 @@ impl Attention<'_> {
             // Of the whole slice, because what comes before is read as well.
             false => self.bias.as_ptr().wrapping_add(self.bias_start(head, batch)),
         };
+        let (row, keys) = ((batch * shape.heads + head) as u64, shape.keys as u64);
+        let first = row * shape.queries as u64 * keys + span.start as u64;
+        let dropout = self.dropout_rule().map(|rule| HeadDropout { rule, first, stride: keys });
         HeadView {
             q: from(q, places.q.start(shape, batch, head)),
             k: from(k, places.k.start(shape, batch, kv_head) + span.start * places.k.stride),
@@ -391,6 +411,7 @@ impl Attention<'_> {
             sight: self.sight(0).behind(span.start),
             scale: self.scale,
             bias,
+            dropout,
         }
     }
 }

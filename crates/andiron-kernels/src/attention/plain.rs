@@ -44,7 +44,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
         let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
         let mut mean = vec![0.0; dim];
         for (j, score) in seen.clone().zip(&scores) {
-            let weight = (score - max).exp() / sum;
+            let weight = (score - max).exp() / sum * view.kept(i, j);
             mean.iter_mut().zip(value(j)).for_each(|(mean, v)| *mean += weight * f64::from(*v));
         }
         out.iter_mut().zip(mean).for_each(|(out, mean)| *out = mean as f32);
@@ -52,8 +52,11 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
     }
 }
 
-/// With `p = exp(score - lse)`: `dv += p dout`, `ds = p (dout·v - dout·out) scale`, `dq = Σ ds k`,
-/// `dk += ds q`; the slope of a bias is `ds` without the scale.
+/// With `p = exp(score - lse)` and `m`, which is 1 or what dropout multiplies `p` by: `dv += m p dout`,
+/// `ds = p (m dout·v - dout·out) scale`, `dq = Σ ds k`, `dk += ds q`; the gradient of a bias is `ds` without the scale.
+///
+/// The softmax takes from the gradient `dp = m dout·v` of a probability its mean `Σ p dp` over the query's keys. That is
+/// `dout · Σ m p v`, and the sum is the output, dropout included: so it is `dout·out` whatever is dropped.
 ///
 /// # Safety
 /// The view is readable and writable as the sizes say.
@@ -86,14 +89,15 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
             // SAFETY: there are so many queries and keys.
             let bias = f64::from(unsafe { head.bias_of(i, j) });
             let p = (dot(query, key) * f64::from(scale) + bias - f64::from(lse)).exp();
-            let ds = p * (dot(dout, value) - delta);
+            let kept = head.kept(i, j);
+            let ds = p * (kept * dot(dout, value) - delta);
             if !dbias.is_null() {
                 // SAFETY: as above; nobody else adds to it.
                 unsafe { *dbias.wrapping_add(i).wrapping_sub(j) += ds as f32 };
             }
             let ds = ds * f64::from(scale);
             for c in 0..dim {
-                dv[c] += (p * f64::from(dout[c])) as f32;
+                dv[c] += (kept * p * f64::from(dout[c])) as f32;
                 dk[c] += (ds * f64::from(query[c])) as f32;
                 dquery[c] += ds * f64::from(key[c]);
             }

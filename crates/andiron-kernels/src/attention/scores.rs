@@ -1,8 +1,9 @@
 //! What becomes of the scores of a block of queries, which lie as `[keys, queries]`: probabilities, and slopes.
 
 use super::bias::{self, Sums};
+use super::dropout::{DropoutMask, HeadDropout};
 use super::view::{Block, Sight};
-use crate::simd::{Simd, exp, exp2_for_bf16};
+use crate::simd::{Simd, dispatch, exp, exp2_for_bf16};
 
 /// The most queries of a block.
 pub(super) const MAX_BLOCK: usize = 32;
@@ -59,9 +60,9 @@ fn exponential<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
 }
 
 /// Turns the scores of a block of queries, `[keys, NR]`, which are multiplied by the scale before biases are added to them,
-/// into exponentials. Hands those of two keys to `take`, with the number of the first, which is even; where there is no
-/// second one, it has zeros. Writes the logarithms of the exponentials' sums behind `lse`, and returns what the exponentials
-/// are to be multiplied with.
+/// into exponentials. Hands those of two keys, after dropout, to `take`, with the number of the first, which is even; where
+/// there is no second one, it has zeros. Writes the logarithms of the exponentials' sums, which dropout does not change,
+/// behind `lse`, and returns what the exponentials are to be multiplied with.
 ///
 /// # Safety
 /// `scores` is readable and writable for the keys that the block sees, rounded up to an even number, and `lse` writable for
@@ -71,6 +72,7 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
     s: S,
     scores: *mut f32,
     (block, scale): (Block, f32),
+    dropout: impl DropoutMask<S>,
     lse: *mut f32,
     mut take: impl FnMut(usize, [Row<S>; 2]),
 ) -> [f32; MAX_BLOCK] {
@@ -114,7 +116,7 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
                 let even = row!(H => exponential::<S, ROUNDED>(s, s.fma(even[H], scale, base_below[H])));
                 let odd = row!(H => exponential::<S, ROUNDED>(s, s.fma(odd[H], scale, base_below[H])));
                 sum = row!(H => s.add(sum[H], s.add(even[H], odd[H])));
-                take(j, [even, odd]);
+                take(j, [dropout.apply(s, j, even), dropout.apply(s, j + 1, odd)]);
             }
         }
         let mut factors = [0.0; MAX_BLOCK];
@@ -172,8 +174,8 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
     }
 }
 
-/// Turns the scores of a block of queries, `[keys, NR]`, as [`softmax_block`] does, into probabilities where they lie, and
-/// hands each to `probability`. Makes of the slopes of those probabilities the slopes of the scores, times the scale, and
+/// Turns the scores of a block of queries, `[keys, NR]`, as [`softmax_block`] does, into probabilities after dropout where
+/// they lie, and hands each to `probability`. Makes of the slopes of those the slopes of the scores, times the scale, and
 /// hands those of two keys to `slope`, with the number of the first, which is even; where there is no second one, it has
 /// zeros. Before they are scaled, they are added to `sums`.
 ///
@@ -181,10 +183,11 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 /// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries; `sums` were made for
 /// the block's head.
 #[inline(always)]
-pub(super) unsafe fn slopes_block<S: Simd, const NR: usize, const ROUNDED: bool>(
+pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, const ROUNDED: bool>(
     s: S,
     (scores, slopes): (*mut f32, *const f32),
     (block, scale): (Block, f32),
+    dropout: M,
     lse: *const f32,
     sums: Option<Sums>,
     mut probability: impl FnMut(usize, Row<S>),
@@ -202,7 +205,7 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize, const ROUNDED: bool>
     let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
     let seen_by_all = block.seen_by_all();
     // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but where factors
-    // are rounded, the two would not cancel.
+    // are rounded, the two would not cancel. Dropout is in both: what it drops has no slope here and no share of `out`.
     let mut mean = [s.splat(0.0); 2];
     // SAFETY: keys that are seen have room.
     unsafe {
@@ -214,14 +217,19 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize, const ROUNDED: bool>
                 row = row!(H => mask(s, row[H], lanes[H], block.sight.behind(j)));
             }
             let p = row!(H => exponential::<S, ROUNDED>(s, row[H]));
+            let slope = dropout.apply(s, j, slope);
             mean = row!(H => s.fma(p[H], slope[H], mean[H]));
             store(s, scores.add(j * NR), p);
-            probability(j, p);
+            probability(j, dropout.apply(s, j, p));
         }
         for j in (0..block.keys).step_by(2) {
             let mut rows = [[s.splat(0.0); 2]; 2];
             for (j, row) in (j..block.keys).zip(&mut rows) {
                 let (p, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
+                let slope = dropout.apply(s, j, slope);
+                if M::DROPS {
+                    store(s, scores.add(j * NR), dropout.apply(s, j, p));
+                }
                 let above = row!(H => s.sub(slope[H], mean[H]));
                 if let Some(sums) = sums {
                     sums.add(s, (block, 0), j, s.mul(p[0], above[0]));
@@ -230,6 +238,154 @@ pub(super) unsafe fn slopes_block<S: Simd, const NR: usize, const ROUNDED: bool>
                 *row = row!(H => s.mul(s.mul(p[H], s.splat(scale)), above[H]));
             }
             slope(j, rows);
+        }
+    }
+}
+
+/// [`softmax_block`] that leaves the exponentials where the scores were.
+///
+/// # Safety
+/// As for [`softmax_block`].
+#[inline(always)]
+pub(super) unsafe fn softmax_in_place<S: Simd, const NR: usize>(
+    s: S,
+    scores: *mut f32,
+    how: (Block, f32),
+    dropout: impl DropoutMask<S>,
+    lse: *mut f32,
+) -> [f32; MAX_BLOCK] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        softmax_block::<S, NR, false>(s, scores, how, dropout, lse, |j, [even, odd]| {
+            store(s, scores.add(j * NR), even);
+            store(s, scores.add((j + 1) * NR), odd);
+        })
+    }
+}
+
+/// [`slopes_block`] that leaves the slopes of the scores where those of the probabilities were.
+///
+/// # Safety
+/// As for [`slopes_block`]; the slopes are writable.
+#[inline(always)]
+pub(super) unsafe fn slopes_in_place<S: Simd, const NR: usize>(
+    s: S,
+    (scores, slopes): (*mut f32, *mut f32),
+    how: (Block, f32),
+    dropout: impl DropoutMask<S>,
+    lse: *const f32,
+    sums: Option<Sums>,
+) {
+    let both = (scores, slopes.cast_const());
+    // SAFETY: the caller's promise.
+    unsafe {
+        slopes_block::<S, _, NR, false>(
+            s,
+            both,
+            how,
+            dropout,
+            lse,
+            sums,
+            |_, _| {},
+            |j, [even, odd]| {
+                store(s, slopes.add(j * NR), even);
+                store(s, slopes.add((j + 1) * NR), odd);
+            },
+        );
+    }
+}
+
+// With dropout these are functions of their own: inlined beside the versions without, they would take their registers.
+dispatch! {
+    /// [`softmax_in_place`] with dropout, whose mask is drawn into the memory beside it.
+    ///
+    /// # Safety
+    /// As for [`softmax_in_place`] and [`HeadDropout::draw`].
+    #[inline(never)]
+    pub(super) unsafe fn softmax_dropped(
+        scores: *mut f32,
+        how: (Block, f32),
+        dropout: (HeadDropout, *mut f32),
+        lse: *mut f32,
+    ) -> [f32; MAX_BLOCK] = softmax_without_vectors | softmax_dropped_vector;
+}
+dispatch! {
+    /// [`slopes_in_place`] with dropout, whose mask is drawn into the memory beside it.
+    ///
+    /// # Safety
+    /// As for [`slopes_in_place`] and [`HeadDropout::draw`].
+    #[inline(never)]
+    pub(super) unsafe fn slopes_dropped(
+        both: (*mut f32, *mut f32),
+        how: (Block, f32),
+        dropout: (HeadDropout, *mut f32),
+        lse: *const f32,
+        sums: Option<Sums>,
+    ) = slopes_without_vectors | slopes_dropped_vector;
+}
+
+/// # Safety
+/// None is needed.
+unsafe fn softmax_without_vectors(
+    _: *mut f32,
+    _: (Block, f32),
+    _: (HeadDropout, *mut f32),
+    _: *mut f32,
+) -> [f32; MAX_BLOCK] {
+    unreachable!("plain Rust takes a query at a time")
+}
+
+/// # Safety
+/// None is needed.
+unsafe fn slopes_without_vectors(
+    _: (*mut f32, *mut f32),
+    _: (Block, f32),
+    _: (HeadDropout, *mut f32),
+    _: *const f32,
+    _: Option<Sums>,
+) {
+    unreachable!("plain Rust takes a query at a time")
+}
+
+/// # Safety
+/// As for [`softmax_dropped`].
+#[inline(always)]
+unsafe fn softmax_dropped_vector<S: Simd>(
+    s: S,
+    scores: *mut f32,
+    how: (Block, f32),
+    (dropout, room): (HeadDropout, *mut f32),
+    lse: *mut f32,
+) -> [f32; MAX_BLOCK] {
+    // SAFETY: the caller's promise; a block has two vectors of queries.
+    unsafe {
+        let mask = dropout.draw(s, how.0, room);
+        if S::LANES == 16 {
+            softmax_in_place::<S, 32>(s, scores, how, mask, lse)
+        } else {
+            softmax_in_place::<S, 16>(s, scores, how, mask, lse)
+        }
+    }
+}
+
+/// # Safety
+/// As for [`slopes_dropped`].
+#[inline(always)]
+unsafe fn slopes_dropped_vector<S: Simd>(
+    s: S,
+    both: (*mut f32, *mut f32),
+    how: (Block, f32),
+    (dropout, room): (HeadDropout, *mut f32),
+    lse: *const f32,
+    sums: Option<Sums>,
+) {
+    // SAFETY: the caller's promise; a block has two vectors of queries.
+    unsafe {
+        let mask = dropout.draw(s, how.0, room);
+        if S::LANES == 16 {
+            slopes_in_place::<S, 32>(s, both, how, mask, lse, sums);
+        } else {
+            slopes_in_place::<S, 16>(s, both, how, mask, lse, sums);
         }
     }
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::Bf16Dot;
 use crate::testing::{WidenedIsF32, assert_close, every_cpu, numbers, wide};
 
+mod dropout;
+
 struct Tensors {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -80,6 +82,7 @@ fn scaled(shape: AttentionShape, causal: bool) -> Attention<'static> {
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
         bias: &[],
         spans: &[],
+        dropout: None,
     }
 }
 
@@ -93,6 +96,8 @@ fn check_all(attention: Attention) {
     let shape = attention.shape;
     let tensors = Tensors::new(shape);
     let plain = tensors.run(Cpu::new(Isa::Scalar, 1), attention);
+    // Dropout scales what it keeps, and with that its error.
+    let scaled_by = attention.dropout.map_or(1.0, |dropout| 1.0 / (1.0 - f64::from(dropout.probability)));
     for isa in Isa::supported().filter(|isa| isa.multiplies_bf16()) {
         let cpu = Cpu::new(isa, 1).at(Precision::Mixed).with_bf16_dot(Bf16Dot::Native);
         let mixed = tensors.run(cpu, attention);
@@ -104,6 +109,7 @@ fn check_all(attention: Attention) {
         let of_biases = 1e-2 * ((shape.batch * shape.queries) as f64).sqrt().max(4.0);
         let tolerances = [2e-2, 2e-2, of_queries, of_keys, of_keys, of_biases];
         for (((name, found), wanted), tolerance) in NAMES.iter().zip(&mixed).zip(&plain).zip(tolerances) {
+            let tolerance = tolerance * scaled_by;
             assert_close(&format!("{isa} mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);
         }
         assert_eq!(tensors.run(Cpu { threads: 2, ..cpu }, attention), mixed);
@@ -111,7 +117,7 @@ fn check_all(attention: Attention) {
     for isa in Isa::supported() {
         let one = tensors.run(Cpu::new(isa, 1), attention);
         for ((name, found), wanted) in NAMES.iter().zip(&one).zip(&plain) {
-            assert_close(&format!("{isa} {name} of {attention:?}"), found, &wide(wanted), 2e-5);
+            assert_close(&format!("{isa} {name} of {attention:?}"), found, &wide(wanted), 2e-5 * scaled_by);
         }
         for threads in [2, 3] {
             assert_eq!(tensors.run(Cpu::new(isa, threads), attention), one, "{isa} with {threads} threads");

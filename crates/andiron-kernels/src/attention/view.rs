@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::decode::QueryView;
+use super::dropout::HeadDropout;
 
 /// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
 /// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
@@ -23,6 +24,8 @@ pub(super) struct HeadView {
     /// What is added to the score of the first query and the first key; for query `i` and key `j` it lies `i - j` behind.
     /// Null if nothing is added.
     pub(super) bias: *const f32,
+    /// `None` if no probability is dropped.
+    pub(super) dropout: Option<HeadDropout>,
 }
 
 impl HeadView {
@@ -55,6 +58,11 @@ impl HeadView {
     pub(super) unsafe fn bias_of(&self, i: usize, j: usize) -> f32 {
         // SAFETY: the caller's promise.
         if self.bias.is_null() { 0.0 } else { unsafe { *self.bias.wrapping_add(i).wrapping_sub(j) } }
+    }
+
+    /// What dropout multiplies the probability of query `i` on key `j` by.
+    pub(super) fn kept(&self, i: usize, j: usize) -> f64 {
+        self.dropout.map_or(1.0, |dropout| f64::from(dropout.factor(i, j)))
     }
 
     /// At most `most` queries from `start` on, with their keys from a multiple of `multiple` on.

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Simd;
+use crate::Isa;
 
 /// Proof that the machine has AVX2 and FMA.
 #[derive(Clone, Copy)]
@@ -38,6 +39,7 @@ fn first(_: Avx2, count: usize) -> __m256i {
 impl Simd for Avx2 {
     type Vector = __m256;
     type Mask = __m256;
+    const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
 
@@ -114,6 +116,32 @@ impl Simd for Avx2 {
     fn select(self, mask: __m256, yes: __m256, no: __m256) -> __m256 {
         // SAFETY: `self` proves that the instruction exists.
         unsafe { _mm256_blendv_ps(no, yes, mask) }
+    }
+
+    #[inline(always)]
+    unsafe fn has_bit(self, words: *const u32, bit: usize) -> __m256 {
+        // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+        unsafe {
+            let bit = _mm256_set1_epi32(1 << bit);
+            let words = _mm256_and_si256(_mm256_loadu_si256(words.cast()), bit);
+            _mm256_castsi256_ps(_mm256_cmpeq_epi32(words, bit))
+        }
+    }
+
+    #[inline(always)]
+    fn below(self, words: &[u32; 16], bound: u32) -> u16 {
+        let mut bits = 0;
+        for (half, words) in words.chunks_exact(8).enumerate() {
+            // SAFETY: `self` proves that the instructions exist; there are eight words.
+            unsafe {
+                let words = _mm256_loadu_si256(words.as_ptr().cast());
+                // Comparisons are of signed numbers, but the larger of two may be that of unsigned ones.
+                let larger = _mm256_max_epu32(words, _mm256_set1_epi32(bound.cast_signed()));
+                let is_not_below = _mm256_castsi256_ps(_mm256_cmpeq_epi32(words, larger));
+                bits |= (!_mm256_movemask_ps(is_not_below) as u16 & 0xff) << (8 * half);
+            }
+        }
+        bits
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Simd;
+use crate::Isa;
 
 /// Proof that the machine has AVX-512F.
 #[derive(Clone, Copy)]
@@ -35,6 +36,7 @@ fn first(count: usize) -> __mmask16 {
 impl Simd for Avx512 {
     type Vector = __m512;
     type Mask = __mmask16;
+    const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
 
@@ -108,6 +110,21 @@ impl Simd for Avx512 {
     fn select(self, mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: `self` proves that the instruction exists.
         unsafe { _mm512_mask_blend_ps(mask, no, yes) }
+    }
+
+    #[inline(always)]
+    unsafe fn has_bit(self, words: *const u32, bit: usize) -> __mmask16 {
+        // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+        unsafe { _mm512_test_epi32_mask(_mm512_loadu_si512(words.cast()), _mm512_set1_epi32(1 << bit)) }
+    }
+
+    #[inline(always)]
+    fn below(self, words: &[u32; 16], bound: u32) -> u16 {
+        // SAFETY: `self` proves that the instructions exist.
+        unsafe {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            _mm512_cmplt_epu32_mask(words, _mm512_set1_epi32(bound.cast_signed()))
+        }
     }
 
     #[inline(always)]

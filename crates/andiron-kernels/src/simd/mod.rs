@@ -20,6 +20,8 @@ pub(crate) use math::{exp, exp2_for_bf16, normal_cdf, plain_normal_cdf, sigmoid}
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{Neon, Pair};
 
+use crate::Isa;
+
 /// Vectors of f32 of one instruction set.
 ///
 /// Every method is inlined into a function compiled for that set; see [`dispatch!`].
@@ -28,6 +30,8 @@ pub(crate) trait Simd: Copy {
     type Vector: Copy;
     /// A yes or no per lane.
     type Mask: Copy;
+    /// Its name.
+    const ISA: Isa;
     /// Numbers per vector.
     const LANES: usize;
     /// Vectors that the registers hold.
@@ -76,6 +80,13 @@ pub(crate) trait Simd: Copy {
     /// Where `a >= b`; no where either is not a number.
     fn at_least(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
     fn select(self, mask: Self::Mask, yes: Self::Vector, no: Self::Vector) -> Self::Vector;
+    /// Where bit `bit`, below 32, of a word is set.
+    ///
+    /// # Safety
+    /// `words` is readable for `LANES` words.
+    unsafe fn has_bit(self, words: *const u32, bit: usize) -> Self::Mask;
+    /// Which words are below `bound`: a bit each, the lowest for the first.
+    fn below(self, words: &[u32; 16], bound: u32) -> u16;
     /// The sum of all lanes, in a fixed order.
     fn sum(self, x: Self::Vector) -> f32;
     /// The largest lane.

@@ -8,6 +8,7 @@
 use std::arch::aarch64::*;
 
 use super::Simd;
+use crate::Isa;
 
 /// Proof that the machine has NEON.
 #[derive(Clone, Copy)]
@@ -115,6 +116,7 @@ unsafe fn store_first(to: *mut f32, x: float32x4_t, count: usize) {
 impl Simd for Neon {
     type Vector = Pair<float32x4_t>;
     type Mask = Pair<uint32x4_t>;
+    const ISA: Isa = Isa::Neon;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
 
@@ -196,6 +198,29 @@ impl Simd for Neon {
     fn select(self, mask: Self::Mask, yes: Self::Vector, no: Self::Vector) -> Self::Vector {
         // SAFETY: `self` proves that the instruction exists.
         unsafe { Pair(vbslq_f32(mask.0, yes.0, no.0), vbslq_f32(mask.1, yes.1, no.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn has_bit(self, words: *const u32, bit: usize) -> Self::Mask {
+        // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+        unsafe {
+            let bit = vdupq_n_u32(1 << bit);
+            Pair(vtstq_u32(vld1q_u32(words), bit), vtstq_u32(vld1q_u32(words.add(4)), bit))
+        }
+    }
+
+    #[inline(always)]
+    fn below(self, words: &[u32; 16], bound: u32) -> u16 {
+        let mut bits = 0;
+        for (quarter, words) in words.chunks_exact(4).enumerate() {
+            // SAFETY: `self` proves that the instructions exist; there are four words, and four bits.
+            unsafe {
+                let is_below = vcltq_u32(vld1q_u32(words.as_ptr()), vdupq_n_u32(bound));
+                let each = vld1q_u32([1, 2, 4, 8].as_ptr());
+                bits |= (vaddvq_u32(vandq_u32(is_below, each)) as u16) << (4 * quarter);
+            }
+        }
+        bits
     }
 
     #[inline(always)]

@@ -255,7 +255,8 @@ pub(super) fn rotate<B: HostTensors>(
 impl AttentionOptions {
     fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
         let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
-        Attention { shape, causal: self.causal, reach: self.reach, scale: self.scale, bias, spans }
+        let Self { causal, reach, scale, .. } = *self;
+        Attention { shape, causal, reach, scale, bias, spans, dropout: None }
     }
 }
 

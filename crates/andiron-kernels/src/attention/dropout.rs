@@ -1,0 +1,124 @@
+//! Dropout of attention probabilities: which ones a block of queries keeps.
+//!
+//! A probability has the random word of its place in a row-major `[batch, heads, queries, keys]` tensor, so that
+//! the mask is that of [`dropout::apply`](crate::dropout::apply) on such a tensor, whatever block, thread or
+//! instruction set draws it. The backward pass draws it again. Words are drawn along keys, 64 at a time, and kept
+//! as one bit each: bit `j % 32` of word `[j / 32, query]` is that of key `j`, so that a vector of words holds 32
+//! keys of a vector of queries.
+
+use super::scores::Row;
+use super::view::{Block, HeadView};
+use crate::dropout::{GROUP, Rule};
+use crate::simd::Simd;
+
+/// Keys whose bits share a word.
+const WORD: usize = u32::BITS as usize;
+
+/// Dropout of one head's probabilities.
+#[derive(Clone, Copy)]
+pub(super) struct HeadDropout {
+    pub(super) rule: Rule,
+    /// The element of the whole tensor that belongs to the first query and the first key.
+    pub(super) first: u64,
+    /// Elements from a query to the next.
+    pub(super) stride: u64,
+}
+
+impl HeadDropout {
+    fn element(&self, query: usize, key: usize) -> u64 {
+        self.first + query as u64 * self.stride + key as u64
+    }
+
+    /// What the probability of a query on a key is multiplied by.
+    pub(super) fn factor(&self, query: usize, key: usize) -> f32 {
+        self.rule.factor(self.element(query, key))
+    }
+
+    /// How many numbers of scratch memory the bits of a block of so many queries take.
+    pub(super) fn room(view: &HeadView, queries: usize) -> usize {
+        // As many words as the keys fill, and a pair more because a query's first key may be in the middle of a group.
+        view.dropout.map_or(0, |_| (view.keys.div_ceil(GROUP) + 1) * GROUP / WORD * queries)
+    }
+
+    /// Draws the mask of a block, two vectors of queries wide, into `bits`.
+    ///
+    /// # Safety
+    /// `bits` is writable for [`room`](Self::room) numbers as long as the mask is used.
+    #[inline(always)]
+    pub(super) unsafe fn draw<S: Simd>(self, s: S, block: Block, bits: *mut f32) -> DrawnMask {
+        let (bits, columns) = (bits.cast::<u32>(), 2 * S::LANES);
+        for i in 0..if block.keys == 0 { 0 } else { block.queries } {
+            let start = self.element(block.start + i, block.first);
+            let (group, shift) = (start / GROUP as u64, start % GROUP as u64);
+            let last = (start + block.keys as u64 - 1) / GROUP as u64;
+            // Bits are shifted, from two neighbouring groups, to where the query's first key is bit 0.
+            let put = |n: u64, low: u64, high: u64| {
+                let aligned = ((u128::from(high) << 64 | u128::from(low)) >> shift) as u64;
+                // SAFETY: the room was made for as many groups as the keys touch.
+                unsafe {
+                    let to = bits.add(2 * n as usize * columns + i);
+                    *to = aligned as u32;
+                    *to.add(columns) = (aligned >> WORD) as u32;
+                }
+            };
+            let mut before = 0;
+            for n in 0..=last - group {
+                let next = self.rule.kept(s, group + n);
+                if n > 0 {
+                    put(n - 1, before, next);
+                }
+                before = next;
+            }
+            put(last - group, before, 0);
+        }
+        DrawnMask { bits, scale: self.rule.scale() }
+    }
+}
+
+/// What dropout does to the probabilities of a block of queries.
+pub(super) trait DropoutMask<S: Simd>: Copy {
+    /// Whether anything can be dropped.
+    const DROPS: bool;
+
+    /// The row of key `j` with what is dropped as 0 and the rest scaled.
+    ///
+    /// # Safety
+    /// The block has the key, or one before it that is even.
+    unsafe fn apply(self, s: S, j: usize, row: Row<S>) -> Row<S>;
+}
+
+/// No dropout.
+#[derive(Clone, Copy)]
+pub(super) struct KeepAll;
+
+impl<S: Simd> DropoutMask<S> for KeepAll {
+    const DROPS: bool = false;
+
+    #[inline(always)]
+    unsafe fn apply(self, _: S, _: usize, row: Row<S>) -> Row<S> {
+        row
+    }
+}
+
+/// A mask that [`HeadDropout::draw`] drew.
+#[derive(Clone, Copy)]
+pub(super) struct DrawnMask {
+    bits: *const u32,
+    scale: f32,
+}
+
+impl<S: Simd> DropoutMask<S> for DrawnMask {
+    const DROPS: bool = true;
+
+    #[inline(always)]
+    unsafe fn apply(self, s: S, j: usize, [low, high]: Row<S>) -> Row<S> {
+        let (scale, zero) = (s.splat(self.scale), s.splat(0.0));
+        // SAFETY: the bits of the keys' words were drawn.
+        unsafe {
+            let words = self.bits.add(j / WORD * 2 * S::LANES);
+            let [keeps_low, keeps_high] =
+                [s.has_bit(words, j % WORD), s.has_bit(words.add(S::LANES), j % WORD)];
+            [s.select(keeps_low, s.mul(low, scale), zero), s.select(keeps_high, s.mul(high, scale), zero)]
+        }
+    }
+}
