@@ -6,7 +6,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use andiron_models::{ModelMemory, RunPrecision};
+use andiron_models::{ModelFiles, ModelMemory, RunPrecision};
 use anyhow::bail;
 
 use crate::exit;
@@ -58,10 +58,10 @@ fn is_checked(common: &Common) -> bool {
     !common.no_memory_check && common.device_spec().is_ok_and(|spec| spec.backend.is_cpu())
 }
 
-/// Refuses the model at `path` if it certainly does not fit when run as exact as `precision`. What cannot be measured or
+/// Refuses the model in `files` if it certainly does not fit when run as exact as `precision`. What cannot be measured or
 /// estimated is let through.
 pub fn ensure_model_fits(
-    path: &Path,
+    files: &ModelFiles,
     precision: RunPrecision,
     choice: Choice,
     common: &Common,
@@ -69,10 +69,10 @@ pub fn ensure_model_fits(
     if !is_checked(common) {
         return Ok(());
     }
-    let Ok(needed) = ModelMemory::of(path, precision) else { return Ok(()) };
+    let Ok(needed) = ModelMemory::of_files(files, precision) else { return Ok(()) };
     let Some(bound) = exceeded(needed, &bounds()) else { return Ok(()) };
     let smaller = RunPrecision::ALL.into_iter().filter(|&other| other != precision).find_map(|other| {
-        let other_needed = ModelMemory::of(path, other).ok()?;
+        let other_needed = ModelMemory::of_files(files, other).ok()?;
         (other_needed.weights < needed.weights && exceeded(other_needed, &[bound]).is_none())
             .then(|| format!("choose --precision {other}, which needs {}", size(total(other_needed, bound))))
     });
@@ -82,7 +82,7 @@ pub fn ensure_model_fits(
     bail!(
         "{} needs about {} of memory at {precision}, and {} {}: {advice}, free memory or raise the limit, or try all the \
          same with --no-memory-check",
-        path.display(),
+        files.path().display(),
         size(total(needed, bound)),
         size(bound.bytes),
         bound.what

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use andiron_data::tokenizer::{ControlTokens, Tokenizer};
 use andiron_models::generate::GenerationConfig;
-use andiron_models::weights::gguf::{self, GgufFile};
+use andiron_models::weights::gguf;
 use andiron_models::{
-    AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, RunPrecision, Seq2SeqBundle, UnknownKeys,
+    AnyBundle, AnyConfig, DecoderBundle, EncoderBundle, ModelFiles, RunPrecision, Seq2SeqBundle, UnknownKeys,
 };
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -81,19 +81,35 @@ pub type TextModel = Opened<DecoderBundle>;
 impl AnyModel {
     /// Opens the model directory or GGUF file `path` on `device`, with weights of f32.
     pub fn open(path: &Path, device: &Device) -> anyhow::Result<Self> {
-        Self::of(path, AnyBundle::open(path, device)?, false)
+        Self::of_files(ModelFiles::open(path)?, RunPrecision::F32, device, false)
     }
 
     /// Opens it to be run as exact as asked for.
     pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
-        let (precision, device) = (choice.checked(common)?, common.open_device()?);
-        refuse_unknown_keys(path, choice.strict)?;
-        memory::ensure_model_fits(path, precision, Choice::Precision, common)?;
-        Self::of(path, AnyBundle::open_at(path, precision, &device)?, choice.strict)
+        choice.checked(common)?;
+        Self::open_files(ModelFiles::open(path)?, choice, common)
     }
 
-    fn of(path: &Path, bundle: AnyBundle, strict: bool) -> anyhow::Result<Self> {
-        let tokenizer = open_tokenizer(path, bundle.sizes().vocab_size)?;
+    /// The same of files whose configuration has been read.
+    pub fn open_files(files: ModelFiles, choice: RunChoice, common: &Common) -> anyhow::Result<Self> {
+        let (precision, device) = (choice.checked(common)?, common.open_device()?);
+        if choice.strict {
+            refuse(&files.config()?.unknown_keys, files.path())?;
+        }
+        memory::ensure_model_fits(&files, precision, Choice::Precision, common)?;
+        Self::of_files(files, precision, &device, choice.strict)
+    }
+
+    /// Opens the model and its tokenizer.
+    pub fn of_files(
+        mut files: ModelFiles,
+        precision: RunPrecision,
+        device: &Device,
+        strict: bool,
+    ) -> anyhow::Result<Self> {
+        let bundle = AnyBundle::open_files(&mut files, precision, device)?;
+        let tokenizer = open_tokenizer(&files, bundle.sizes().vocab_size)?;
+        let path = files.path();
         let mut keys = bundle.unknown_keys().clone();
         let settings = tokenizer.as_ref().map(Tokenizer::unread_settings).unwrap_or_default();
         keys.extend(settings.into_iter().map(|key| format!("{key} (tokenizer_config.json)")));
@@ -207,7 +223,8 @@ pub fn refuse_unknown_keys(path: &Path, strict: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn refuse(keys: &UnknownKeys, path: &Path) -> anyhow::Result<()> {
+/// Refuses keys that nothing reads.
+pub fn refuse(keys: &UnknownKeys, path: &Path) -> anyhow::Result<()> {
     keys.refuse().with_context(|| format!("--strict: cannot use {}", path.display()))
 }
 
@@ -230,17 +247,17 @@ pub fn warn_of_beams(files: &GenerationConfig) {
     }
 }
 
-fn open_tokenizer(path: &Path, vocab_size: usize) -> anyhow::Result<Option<Tokenizer>> {
+fn open_tokenizer(files: &ModelFiles, vocab_size: usize) -> anyhow::Result<Option<Tokenizer>> {
+    let path = files.path();
     let said = || format!("cannot use the tokenizer in {}", path.display());
     let tokenizer = if Tokenizer::is_in(path) {
         Tokenizer::load(path).with_context(said)?
-    } else if !path.is_dir() && gguf::is_gguf(path) {
-        let file = GgufFile::open(path)?;
+    } else if let Some(file) = files.gguf() {
         if file.metadata("tokenizer.ggml.tokens").is_none() {
             return Ok(None);
         }
-        let json = gguf::tokenizer_json(&file).with_context(said)?.to_string();
-        Tokenizer::from_contents(json.as_bytes(), gguf::tokenizer_config_json(&file)?).with_context(said)?
+        let json = gguf::tokenizer_json(file).with_context(said)?.to_string();
+        Tokenizer::from_contents(json.as_bytes(), gguf::tokenizer_config_json(file)?).with_context(said)?
     } else {
         let found = Tokenizer::unread_files(path);
         if !found.is_empty() {

@@ -7,16 +7,17 @@ use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 
 use crate::RunPrecision;
-use crate::bundle::{DecoderBundle, read_config};
+use crate::bundle::Bundle;
 use crate::catalog::{self, DecoderConfig, Sizes};
+use crate::decoder::DecoderBundle;
 use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
 use crate::encoder::{EncoderBundle, EncoderConfig, EncoderHead};
 use crate::encoder_decoder::{Seq2SeqBundle, Seq2SeqConfig};
 use crate::hf_config::ConfigError;
 use crate::key_rules::{ConfigFile, UnknownKeys};
+use crate::model_files::{ModelFiles, read_config};
 use crate::summary::Summary;
-use crate::weights::gguf::{self, GgufFile};
-use crate::weights::{self, FileError, LoadError};
+use crate::weights::{self, LoadError};
 
 /// What a model reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +67,14 @@ pub enum AnyBundle {
     EncoderDecoder(Seq2SeqBundle),
 }
 
-/// Does the same with whatever a value of [`AnyConfig`] holds.
+/// Does the same with whatever a value of [`AnyConfig`] or [`AnyBundle`] holds.
 macro_rules! each {
-    ($any:expr, $config:ident => $do:expr) => {
+    ($any:expr, $kind:ident, $held:ident => $do:expr) => {
         match $any {
-            AnyConfig::Decoder($config) => $do,
-            AnyConfig::Classifier($config) => $do,
-            AnyConfig::Encoder($config) => $do,
-            AnyConfig::EncoderDecoder($config) => $do,
+            $kind::Decoder($held) => $do,
+            $kind::Classifier($held) => $do,
+            $kind::Encoder($held) => $do,
+            $kind::EncoderDecoder($held) => $do,
         }
     };
 }
@@ -92,14 +93,7 @@ impl AnyConfig {
     /// # Errors
     /// As [`AnyConfig::open`].
     pub fn open_file(path: &Path) -> Result<ConfigFile<Self>, LoadError> {
-        if !path.is_dir() && gguf::is_gguf(path) {
-            let file = GgufFile::open(path).map_err(FileError::from)?;
-            let json = gguf::config_json(&file).map_err(FileError::from)?;
-            let mut read = Self::from_json(json, path)?;
-            read.unknown_keys.extend(gguf::unknown_keys(&file).map_err(FileError::from)?);
-            return Ok(read);
-        }
-        read_config(path, Self::read_file)
+        Ok(ModelFiles::open(path)?.config()?.clone())
     }
 
     /// Reads a `config.json`.
@@ -115,13 +109,16 @@ impl AnyConfig {
     /// # Errors
     /// As [`AnyConfig::read`].
     pub fn read_file(path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
-        Self::from_json(catalog::read_object(path)?, path)
+        Self::from_object(read_config(path)?, path)
     }
 
-    fn from_json(value: serde_json::Value, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
+    pub(crate) fn from_object(
+        fields: serde_json::Map<String, serde_json::Value>,
+        path: &Path,
+    ) -> Result<ConfigFile<Self>, ConfigError> {
         let known: Vec<&str> =
             [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat();
-        catalog::from_json(value, path, &known, |model_type, fields| {
+        catalog::from_object(fields, path, &known, |model_type, fields| {
             if EncoderConfig::MODEL_TYPES.contains(&model_type) {
                 EncoderConfig::from_fields(model_type, fields).map(|read| Ok(read?.map(Self::Encoder)))
             } else if Seq2SeqConfig::MODEL_TYPES.contains(&model_type) {
@@ -145,22 +142,22 @@ impl AnyConfig {
 
     /// The architecture's name in `config.json`.
     pub fn model_type(&self) -> &'static str {
-        each!(self, config => config.model_type())
+        each!(self, AnyConfig, config => config.model_type())
     }
 
     /// Hugging Face's class for the model with its head.
     pub fn class_name(&self) -> &'static str {
-        each!(self, config => config.class_name())
+        each!(self, AnyConfig, config => config.class_name())
     }
 
     /// What every model's configuration says.
     pub fn sizes(&self) -> Sizes {
-        each!(self, config => config.sizes())
+        each!(self, AnyConfig, config => config.sizes())
     }
 
     /// What the model is made of; no weight is drawn.
     pub fn summary(&self, device: &Device) -> Summary {
-        let tensors = each!(self, config => weights::names(&config.init(Seed::new(0), device)));
+        let tensors = each!(self, AnyConfig, config => weights::names(&config.init(Seed::new(0), device)));
         let predicts = match self {
             Self::Decoder(_) | Self::EncoderDecoder(_) => true,
             Self::Encoder(config) => config.head() == EncoderHead::MaskedLm,
@@ -184,12 +181,35 @@ impl AnyBundle {
     /// # Errors
     /// As [`AnyBundle::open`].
     pub fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        Ok(match AnyConfig::open(path)? {
-            AnyConfig::Decoder(_) => Self::Decoder(DecoderBundle::open_at(path, precision, device)?),
-            AnyConfig::Classifier(_) => Self::Classifier(ClassifierBundle::open_at(path, precision, device)?),
-            AnyConfig::Encoder(_) => Self::Encoder(EncoderBundle::open_at(path, precision, device)?),
-            AnyConfig::EncoderDecoder(_) => {
-                Self::EncoderDecoder(Seq2SeqBundle::open_at(path, precision, device)?)
+        Self::open_files(&mut ModelFiles::open(path)?, precision, device)
+    }
+
+    /// The same of files whose configuration has been read.
+    ///
+    /// # Errors
+    /// As [`AnyBundle::open`].
+    pub fn open_files(
+        files: &mut ModelFiles,
+        precision: RunPrecision,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let ConfigFile { config, unknown_keys } = files.config()?.clone();
+        Ok(match config {
+            AnyConfig::Decoder(config) => {
+                let read = ConfigFile { config, unknown_keys };
+                Self::Decoder(Bundle::load(read, files, precision, device)?)
+            }
+            AnyConfig::Classifier(config) => {
+                let read = ConfigFile { config, unknown_keys };
+                Self::Classifier(Bundle::load(read, files, precision, device)?)
+            }
+            AnyConfig::Encoder(config) => {
+                let read = ConfigFile { config, unknown_keys };
+                Self::Encoder(Bundle::load(read, files, precision, device)?)
+            }
+            AnyConfig::EncoderDecoder(config) => {
+                let read = ConfigFile { config, unknown_keys };
+                Self::EncoderDecoder(Bundle::load(read, files, precision, device)?)
             }
         })
     }
@@ -203,23 +223,13 @@ impl AnyBundle {
         }
     }
 
-    /// Keys of the configuration that nothing reads.
+    /// Keys of the files that nothing reads.
     pub fn unknown_keys(&self) -> &UnknownKeys {
-        match self {
-            Self::Decoder(bundle) => &bundle.unknown_keys,
-            Self::Classifier(bundle) => &bundle.unknown_keys,
-            Self::Encoder(bundle) => &bundle.unknown_keys,
-            Self::EncoderDecoder(bundle) => &bundle.unknown_keys,
-        }
+        each!(self, AnyBundle, bundle => &bundle.unknown_keys)
     }
 
     /// What every model's configuration says.
     pub fn sizes(&self) -> Sizes {
-        match self {
-            Self::Decoder(bundle) => bundle.config.sizes(),
-            Self::Classifier(bundle) => bundle.config.sizes(),
-            Self::Encoder(bundle) => bundle.config.sizes(),
-            Self::EncoderDecoder(bundle) => bundle.config.sizes(),
-        }
+        each!(self, AnyBundle, bundle => bundle.config.sizes())
     }
 }

@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
-use crate::bundle::Ids;
 use crate::decoder::{gemma3, gpt_neox, gpt2, llama, mistral, qwen2, qwen3};
 use crate::family::Decoder;
 use crate::hf_config::ConfigError;
+use crate::hf_config::Ids;
 use crate::key_rules::{ConfigFile, KeyRules};
 use crate::named_fields;
 use crate::weights::NameRules;
@@ -148,15 +148,15 @@ macro_rules! architectures {
             pub fn read_file(
                 path: &std::path::Path,
             ) -> Result<$crate::key_rules::ConfigFile<Self>, $crate::hf_config::ConfigError> {
-                Self::from_json($crate::catalog::read_object(path)?, path)
+                Self::from_object($crate::model_files::read_config(path)?, path)
             }
 
             /// Reads the object in a `config.json`, or one like it that comes from `path`.
-            pub(crate) fn from_json(
-                value: serde_json::Value,
+            pub(crate) fn from_object(
+                fields: serde_json::Map<String, serde_json::Value>,
                 path: &std::path::Path,
             ) -> Result<$crate::key_rules::ConfigFile<Self>, $crate::hf_config::ConfigError> {
-                $crate::catalog::from_json(value, path, Self::MODEL_TYPES, Self::from_fields)
+                $crate::catalog::from_object(fields, path, Self::MODEL_TYPES, Self::from_fields)
             }
 
             /// Reads the fields of a `config.json`, `model_type` taken out.
@@ -173,8 +173,8 @@ macro_rules! architectures {
             }
 
             /// The object to write as `config.json`: the fields, and what either generation of `transformers` looks for.
-            pub(crate) fn to_value(&self) -> Result<serde_json::Value, serde_json::Error> {
-                let mut value = serde_json::to_value(self)?;
+            pub(crate) fn to_value(&self) -> serde_json::Value {
+                let mut value = serde_json::to_value(self).expect("configurations are plain data");
                 if let serde_json::Value::Object(fields) = &mut value {
                     fields.insert("architectures".to_owned(), vec![self.class_name()].into());
                     fields.insert("dtype".to_owned(), "float32".into());
@@ -183,7 +183,7 @@ macro_rules! architectures {
                         $(Self::$variant(config) => $crate::catalog::Architecture::supplement(config, fields),)+
                     }
                 }
-                Ok(value)
+                value
             }
 
             pub(crate) fn name_rules(&self) -> $crate::weights::NameRules {
@@ -209,7 +209,7 @@ macro_rules! architectures {
             }
 
             /// Ids that end a text.
-            pub fn end_ids(&self) -> $crate::bundle::Ids {
+            pub fn end_ids(&self) -> $crate::hf_config::Ids {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::end_ids(config),)+ }
             }
 
@@ -293,35 +293,24 @@ impl From<serde_json::Error> for ReadError {
     }
 }
 
-/// Reads a `config.json`.
-pub(crate) fn read_object(path: &Path) -> Result<Value, ConfigError> {
-    let text =
-        andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let json = |source| ConfigError::Json { path: path.to_owned(), what: "model config", source };
-    serde_json::from_slice(andiron_files::without_mark(&text)).map_err(json)
-}
-
 /// Reads the object in a `config.json` as one of the architectures that `from_fields` knows.
-pub(crate) fn from_json<C>(
-    value: Value,
+pub(crate) fn from_object<C>(
+    fields: Map<String, Value>,
     path: &Path,
     known: &[&str],
     from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<ConfigFile<C>, ReadError>>,
 ) -> Result<ConfigFile<C>, ConfigError> {
-    from_value(value, known, from_fields).map_err(|error| match error {
+    of_model_type(fields, known, from_fields).map_err(|error| match error {
         ReadError::Config(reason) => ConfigError::InFile { path: path.to_owned(), reason: Box::new(reason) },
         ReadError::Json(source) => ConfigError::Json { path: path.to_owned(), what: "model config", source },
     })
 }
 
-fn from_value<C>(
-    value: Value,
+fn of_model_type<C>(
+    fields: Map<String, Value>,
     known: &[&str],
     from_fields: impl Fn(&str, Map<String, Value>) -> Option<Result<ConfigFile<C>, ReadError>>,
 ) -> Result<ConfigFile<C>, ReadError> {
-    let Value::Object(fields) = value else {
-        return Err(serde_json::Error::custom("expected a JSON object").into());
-    };
     let Some(Value::String(model_type)) = fields.get("model_type").cloned() else {
         return Err(serde_json::Error::missing_field("model_type").into());
     };

@@ -1,5 +1,7 @@
 //! `config.json` as Hugging Face writes it: the parts that architectures share, and what can be wrong with it.
 
+mod ids;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -7,7 +9,8 @@ use andiron_core::ops;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::bundle::Ids;
+pub use ids::Ids;
+
 use crate::key_rules::{Inert, UnknownKeys};
 use crate::named_fields::Shown;
 

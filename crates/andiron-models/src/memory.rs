@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::RunPrecision;
+use crate::model_files::ModelFiles;
 use crate::weights::gguf::{self, GgufFile, TensorEntry};
 use crate::weights::{self, FileError, LoadError, SMALLEST, TensorSource};
 
@@ -23,20 +24,38 @@ impl ModelMemory {
     /// If the headers cannot be read or contradict themselves.
     pub fn of(path: &Path, precision: RunPrecision) -> Result<Self, LoadError> {
         if gguf::is_gguf(path) && !path.is_dir() {
-            let file = GgufFile::open(path).map_err(FileError::from)?;
-            let mapped = file.n_bytes();
-            let stays = |tensor: &&TensorEntry| {
-                let stored = tensor
-                    .element
-                    .stored()
-                    .is_some_and(|format| format.block_len() > 1 || precision == RunPrecision::Bf16);
-                precision.is_stored() && stored && tensor.shape.len() == 2
-            };
-            let (as_they_are, others): (Vec<_>, Vec<_>) = file.tensors().partition(stays);
-            let as_they_are: u64 = as_they_are.iter().map(|tensor| tensor.bytes.len() as u64).sum();
-            let others: Vec<Vec<usize>> = others.iter().map(|tensor| tensor.shape.clone()).collect();
-            return Ok(Self { weights: as_they_are.saturating_add(kept(&others, precision)), mapped });
+            return Ok(Self::of_gguf(&GgufFile::open(path).map_err(FileError::from)?, precision));
         }
+        Self::of_directory(path, precision)
+    }
+
+    /// The same of files whose configuration has been read.
+    ///
+    /// # Errors
+    /// As [`ModelMemory::of`].
+    pub fn of_files(files: &ModelFiles, precision: RunPrecision) -> Result<Self, LoadError> {
+        match files.gguf() {
+            Some(file) => Ok(Self::of_gguf(file, precision)),
+            None => Self::of_directory(files.path(), precision),
+        }
+    }
+
+    fn of_gguf(file: &GgufFile, precision: RunPrecision) -> Self {
+        let mapped = file.n_bytes();
+        let stays = |tensor: &&TensorEntry| {
+            let stored = tensor
+                .element
+                .stored()
+                .is_some_and(|format| format.block_len() > 1 || precision == RunPrecision::Bf16);
+            precision.is_stored() && stored && tensor.shape.len() == 2
+        };
+        let (as_they_are, others): (Vec<_>, Vec<_>) = file.tensors().partition(stays);
+        let as_they_are: u64 = as_they_are.iter().map(|tensor| tensor.bytes.len() as u64).sum();
+        let others: Vec<Vec<usize>> = others.iter().map(|tensor| tensor.shape.clone()).collect();
+        Self { weights: as_they_are.saturating_add(kept(&others, precision)), mapped }
+    }
+
+    fn of_directory(path: &Path, precision: RunPrecision) -> Result<Self, LoadError> {
         let shapes: Vec<Vec<usize>> =
             weights::open(path)?.iter().flat_map(|file| file.tensors()).map(|(_, shape)| shape).collect();
         Ok(Self { weights: kept(&shapes, precision), mapped: 0 })

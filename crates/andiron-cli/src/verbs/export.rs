@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_files::PartialDirectory;
 use andiron_models::bundle::GgufOptions;
-use andiron_models::{AnyBundle, RunPrecision};
+use andiron_models::{AnyBundle, ModelFiles, RunPrecision};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
 use crate::memory::{self, Choice};
-use crate::model::{AnyModel, Opened, refuse_unknown_keys};
+use crate::model::{AnyModel, Opened, refuse};
 
 /// Write a model in another layout: a Hugging Face directory, or a GGUF file
 ///
@@ -64,12 +64,15 @@ impl Export {
             "{} is there already; --replace writes over it",
             self.output.display()
         );
-        refuse_unknown_keys(&self.model, self.strict)?;
+        let files = ModelFiles::open(&self.model)?;
+        if self.strict {
+            refuse(&files.config()?.unknown_keys, &self.model)?;
+        }
         if taken && format == Format::Hf {
             ensure_model_directory(&self.output)?;
         }
-        memory::ensure_model_fits(&self.model, RunPrecision::F32, Choice::Nothing, common)?;
-        let model = AnyModel::open(&self.model, &common.open_device()?)?;
+        memory::ensure_model_fits(&files, RunPrecision::F32, Choice::Nothing, common)?;
+        let model = AnyModel::of_files(files, RunPrecision::F32, &common.open_device()?, false)?;
         match format {
             Format::Hf => save_directory(&model, &self.output)?,
             Format::Gguf => self.save_gguf(model)?,

@@ -14,14 +14,15 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
-use crate::RunPrecision;
-use crate::bundle::{pad_right, read_config, save_model};
+use crate::batch::pad_right;
+use crate::bundle::{Bundle, FamilyConfig};
 use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
 use crate::encoder::{EncoderHead, Problem, head};
 use crate::family::Decoder;
 use crate::hf_config::ConfigError;
-use crate::key_rules::{ConfigFile, UnknownKeys};
-use crate::weights::{self, LoadError, SaveError, Storage};
+use crate::key_rules::ConfigFile;
+use crate::model_files::read_config;
+use crate::weights::NameRules;
 
 /// Standard deviation of a fresh head's weights.
 const STD: f32 = 0.02;
@@ -59,8 +60,7 @@ impl ClassifierConfig {
     /// # Errors
     /// As [`ClassifierConfig::read`].
     pub fn read_file(path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
-        let value = catalog::read_object(path)?;
-        catalog::from_json(value, path, DecoderConfig::MODEL_TYPES, Self::from_fields)
+        Self::from_object(read_config(path)?, path)
     }
 
     pub(crate) fn from_fields(
@@ -85,7 +85,7 @@ impl ClassifierConfig {
     }
 
     fn to_value(&self) -> Value {
-        let mut value = self.decoder.to_value().expect("configurations are plain data");
+        let mut value = self.decoder.to_value();
         if let Value::Object(fields) = &mut value {
             head::write(EncoderHead::Classify { problem: self.problem }, &self.labels, fields);
             fields.insert("architectures".to_owned(), vec![self.class_name()].into());
@@ -174,60 +174,34 @@ impl DecoderClassifier {
     }
 }
 
-/// A decoder that labels texts with everything that its directory says, except the tokenizer.
-#[derive(Clone, Debug)]
-pub struct ClassifierBundle {
-    /// `config.json`.
-    pub config: ClassifierConfig,
-    /// The model, with the weights of `model.safetensors`.
-    pub model: DecoderClassifier,
-    /// Keys of the configuration that nothing reads.
-    pub unknown_keys: UnknownKeys,
-    precision: RunPrecision,
-    device: Device,
+/// A decoder that labels texts with everything that its files say, except the tokenizer.
+pub type ClassifierBundle = Bundle<ClassifierConfig>;
+
+impl FamilyConfig for ClassifierConfig {
+    type Model = DecoderClassifier;
+
+    fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
+        catalog::from_object(fields, path, DecoderConfig::MODEL_TYPES, Self::from_fields)
+    }
+
+    fn config_json(bundle: &ClassifierBundle) -> Value {
+        bundle.config.to_value()
+    }
+
+    fn init_model(&self, seed: Seed, device: &Device) -> DecoderClassifier {
+        self.init(seed, device)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.decoder.name_rules()
+    }
+
+    fn vocabularies(&self) -> Vec<usize> {
+        vec![self.sizes().vocab_size]
+    }
 }
 
 impl ClassifierBundle {
-    /// Opens the model directory `dir` on `device`.
-    ///
-    /// # Errors
-    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
-    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::open_at(dir, RunPrecision::F32, device)
-    }
-
-    /// The same, to be run as exact as `precision` says: see
-    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
-    ///
-    /// # Errors
-    /// As [`ClassifierBundle::open`].
-    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        let ConfigFile { config, unknown_keys } = read_config(dir, ClassifierConfig::read_file)?;
-        let (rules, tables) = (config.decoder.name_rules(), [config.sizes().vocab_size]);
-        let storage = Storage { precision, tables: &tables };
-        let model = config.init(Seed::new(0), device);
-        let model = weights::load_from(model, &mut weights::open(dir)?, rules, storage, device)?;
-        Ok(Self { config, model, unknown_keys, precision, device: device.clone() })
-    }
-
-    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        save_model(&self.precision.plain(&self.model), &self.config.to_value(), dir)
-    }
-
-    /// How exact the model is run.
-    pub fn precision(&self) -> RunPrecision {
-        self.precision
-    }
-
-    /// Where the model's tensors live.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
     ///
     /// The token that counts is a text's last one that does not fill rows up, as Hugging Face has it.

@@ -31,8 +31,8 @@ pub(super) const NAMES: NameRules = NameRules {
 
 /// What `config.json` means by the keys that it leaves out.
 pub(super) mod defaults {
-    use crate::bundle::Ids;
     use crate::hf_config::Activation;
+    use crate::hf_config::Ids;
 
     pub(in crate::decoder) fn silu() -> Activation {
         Activation::Silu

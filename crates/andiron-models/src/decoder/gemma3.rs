@@ -18,12 +18,12 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{Attention, AttentionSizes, Fresh, Mlp, MlpSizes, NAMES, Shape, defaults};
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError, positive, positive_number};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;

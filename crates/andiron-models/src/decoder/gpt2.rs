@@ -17,9 +17,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Maps, Sizes};
 use crate::family::Decoder;
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError, entries, layers, width};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;

@@ -20,11 +20,11 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Maps, Sizes};
 use crate::decoder::gated::defaults;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError, entries, layers, positive_number, probability, width};
 use crate::key_rules::KeyRules;
 use crate::weights::NameRules;

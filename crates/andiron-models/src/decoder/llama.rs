@@ -11,10 +11,10 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;

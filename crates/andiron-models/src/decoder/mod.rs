@@ -1,5 +1,6 @@
 //! Decoder architectures: one file each, wiring over shared layers.
 
+mod bundle;
 pub mod classifier;
 pub mod gated;
 pub mod gemma3;
@@ -11,3 +12,5 @@ pub mod mistral;
 pub mod qwen2;
 pub mod qwen3;
 pub mod rope;
+
+pub use bundle::DecoderBundle;

@@ -22,7 +22,7 @@ use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
 use crate::key_rules::{Inert, KeyRules};
-use crate::weights::NameRules;
+use crate::weights::{NameRules, StoredTensors};
 
 /// `config.json` of a BERT, in Hugging Face's field names, `head` and `labels` apart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -190,8 +190,8 @@ impl BertConfig {
     }
 
     /// Leaves the pooler out if no file has one, as those of embedding models.
-    pub(super) fn settle(&mut self, stored: &[String]) {
-        self.pooler = stored.iter().any(|name| name.ends_with("pooler.dense.weight"));
+    pub(super) fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
+        self.pooler = stored.has_ending("pooler.dense.weight");
     }
 
     /// Dropout before a head with labels.
@@ -368,16 +368,16 @@ impl EncoderArchitecture for BertConfig {
         self.type_vocab_size
     }
 
-    fn settle(&mut self, stored: &[String]) {
-        self.settle(stored);
+    fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
+        self.infer_from_checkpoint(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
         (self.head, self.labels) = (head, labels);
     }
 
-    fn adopt(model: &mut Bert, other: Bert) {
-        model.bert.adopt(other.bert);
+    fn load_backbone(model: &mut Bert, other: Bert) {
+        model.bert.load_backbone(other.bert);
     }
 }
 
@@ -517,7 +517,7 @@ impl Body {
     }
 
     /// Takes the weights of `other`, of which the pooler may be missing.
-    pub(super) fn adopt(&mut self, other: Self) {
+    pub(super) fn load_backbone(&mut self, other: Self) {
         self.embeddings = other.embeddings;
         self.encoder = other.encoder;
         if let (Some(pooler), Some(theirs)) = (&mut self.pooler, other.pooler) {

@@ -1,104 +1,87 @@
-//! An encoder's model directory in the Hugging Face layout, opened or written as a whole.
+//! Encoders as bundles: heads, vectors of texts, files of sentence-transformers.
 
 use std::cmp::Reverse;
 use std::path::Path;
 
 use andiron_core::Rows;
 use andiron_kernels::random::Seed;
-use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use serde_json::{Map, Value};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
-use crate::RunPrecision;
-use crate::bundle::{evaluation_over, pad_right, read_config, save_model};
+use crate::batch::{evaluation_over, pad_right};
+use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
-use crate::key_rules::{ConfigFile, UnknownKeys};
-use crate::weights::gguf::{self, GgufFile, GgufWeights};
-use crate::weights::{self, FileError, LoadError, SaveError, Storage, TensorSource};
+use crate::key_rules::ConfigFile;
+use crate::model_files::ModelFiles;
+use crate::weights::{FileError, LoadError, NameRules, SaveError, StoredTensors};
 
 /// Most tokens that are embedded together, padding included, unless one text is longer.
 const TOKENS_TOGETHER: usize = 1 << 13;
 
-/// An encoder with everything that its directory says, except the tokenizer.
-#[derive(Clone, Debug)]
-pub struct EncoderBundle {
-    /// `config.json`.
-    pub config: EncoderConfig,
-    /// The model, with the weights of `model.safetensors`.
-    pub model: EncoderModel,
-    /// `modules.json` with its folders, if the directory has it: how hidden states become one vector.
-    pub embedding: Option<EmbedPipeline>,
-    /// What a cross-encoder's output goes through.
-    pub relevance: Relevance,
-    /// Keys of the configuration that nothing reads.
-    pub unknown_keys: UnknownKeys,
-    pub(super) precision: RunPrecision,
-    device: Device,
+/// An encoder with everything that its files say, except the tokenizer.
+pub type EncoderBundle = Bundle<EncoderConfig>;
+
+impl FamilyConfig for EncoderConfig {
+    type Model = EncoderModel;
+
+    fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
+        Self::from_object(fields, path)
+    }
+
+    fn config_json(bundle: &EncoderBundle) -> Value {
+        let mut config = bundle.config.to_value();
+        if let (EncoderHead::Classify { .. }, 1, Some(fields)) =
+            (bundle.config.head(), bundle.config.labels().len(), config.as_object_mut())
+        {
+            bundle.relevance.write(fields);
+        }
+        config
+    }
+
+    fn init_model(&self, seed: Seed, device: &Device) -> EncoderModel {
+        self.init(seed, device)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.name_rules()
+    }
+
+    fn vocabularies(&self) -> Vec<usize> {
+        vec![self.vocab_size()]
+    }
+
+    fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
+        self.infer_from_checkpoint(stored);
+        Ok(())
+    }
+
+    fn read_settings(&self, files: &ModelFiles) -> Result<Settings, LoadError> {
+        let mut settings = self.implied_settings();
+        if let Some(file) = files.gguf() {
+            settings.embedding = EmbedPipeline::of_gguf(file)?;
+            return Ok(settings);
+        }
+        let (embedding, activation) = EmbedPipeline::read(files.path())?.unzip();
+        if let Some(pipeline) = &embedding {
+            pipeline.check(self.d_model(), files.path())?;
+            settings.unknown_keys.extend(pipeline.unread.iter().cloned());
+        }
+        settings.embedding = embedding;
+        settings.relevance = Relevance::of_files(activation.flatten().as_ref(), files.config_fields())?;
+        Ok(settings)
+    }
+
+    fn write_settings(bundle: &EncoderBundle, dir: &Path) -> Result<(), SaveError> {
+        match &bundle.embedding {
+            Some(pipeline) => pipeline.write(bundle.config.d_model(), dir),
+            None => Ok(()),
+        }
+    }
 }
 
 impl EncoderBundle {
-    /// A new model with random weights drawn from `seed`.
-    pub fn init(config: EncoderConfig, seed: Seed, device: &Device) -> Self {
-        let model = config.init(seed, device);
-        let (relevance, precision) = (Relevance::default(), RunPrecision::F32);
-        let unknown_keys = UnknownKeys::default();
-        Self { config, model, embedding: None, relevance, unknown_keys, precision, device: device.clone() }
-    }
-
-    /// Opens the model directory `dir` on `device`, or a file called `.gguf`, whose weights are then dequantised.
-    ///
-    /// # Errors
-    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
-    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::open_at(dir, RunPrecision::F32, device)
-    }
-
-    /// The same, to be run as exact as `precision` says: see
-    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
-    ///
-    /// # Errors
-    /// As [`EncoderBundle::open`].
-    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        if gguf::is_gguf(dir) && !dir.is_dir() {
-            return Self::open_gguf(dir, precision, device);
-        }
-        let ConfigFile { config, mut unknown_keys } = read_config(dir, EncoderConfig::read_file)?;
-        let embedding = EmbedPipeline::read(dir)?;
-        if let Some(pipeline) = &embedding {
-            pipeline.check(config.d_model(), dir)?;
-            unknown_keys.extend(pipeline.unread.iter().cloned());
-        }
-        let relevance = Relevance::open(dir)?;
-        let bundle = Self::load(config, &mut weights::open(dir)?, precision, device)?;
-        Ok(Self { embedding, relevance, unknown_keys, ..bundle })
-    }
-
-    fn open_gguf(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        let file = GgufFile::open(path).map_err(FileError::from)?;
-        let json = gguf::config_json(&file).map_err(FileError::from)?;
-        let ConfigFile { config, mut unknown_keys } = EncoderConfig::from_json(json, path)?;
-        unknown_keys.extend(gguf::unknown_keys(&file).map_err(FileError::from)?);
-        let embedding = EmbedPipeline::of_gguf(&file)?;
-        let weights = GgufWeights::new(file).map_err(FileError::from)?;
-        Ok(Self { embedding, unknown_keys, ..Self::load(config, &mut [weights], precision, device)? })
-    }
-
-    fn load<S: TensorSource>(
-        mut config: EncoderConfig,
-        files: &mut [S],
-        precision: RunPrecision,
-        device: &Device,
-    ) -> Result<Self, LoadError> {
-        let names = files.iter().flat_map(|file| file.tensors()).map(|(name, _)| name);
-        config.settle(&names.collect::<Vec<_>>());
-        let bundle = Self::init(config, Seed::new(0), device);
-        let (rules, tables) = (bundle.config.name_rules(), [bundle.config.vocab_size()]);
-        let storage = Storage { precision, tables: &tables };
-        let model = weights::load_from(bundle.model, files, rules, storage, device)?;
-        Ok(Self { model, precision, ..bundle })
-    }
-
     /// The same model with another head, whose weights are drawn from `seed`: where fine-tuning begins.
     ///
     /// # Errors
@@ -107,39 +90,6 @@ impl EncoderBundle {
         let config = self.config.with_head(head, labels)?;
         let model = config.init_head(self.model, seed, &self.device);
         Ok(Self { config, model, ..self })
-    }
-
-    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        let mut config = self.config.to_value().expect("configurations are plain data");
-        if let (EncoderHead::Classify { .. }, 1, Some(fields)) =
-            (self.config.head(), self.config.labels().len(), config.as_object_mut())
-        {
-            self.relevance.write(fields);
-        }
-        save_model(&self.precision.plain(&self.model), &config, dir)?;
-        match &self.embedding {
-            Some(pipeline) => pipeline.write(self.config.d_model(), dir),
-            None => Ok(()),
-        }
-    }
-
-    /// How exact the model is run.
-    pub fn precision(&self) -> RunPrecision {
-        self.precision
-    }
-
-    /// Where the model's tensors live.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// Number of parameters, tied ones once.
-    pub fn n_parameters(&self) -> usize {
-        self.model.num_params()
     }
 
     /// Longest text for [`EncoderBundle::embed`], in tokens.

@@ -268,7 +268,7 @@ impl EncoderArchitecture for DistilBertConfig {
         (self.head, self.labels) = (head, labels);
     }
 
-    fn adopt(model: &mut DistilBert, other: DistilBert) {
+    fn load_backbone(model: &mut DistilBert, other: DistilBert) {
         model.distilbert = other.distilbert;
     }
 }

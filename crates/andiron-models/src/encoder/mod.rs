@@ -23,6 +23,7 @@ pub use tasks::{EncoderInput, Entity, Span};
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::Encoder;
+use crate::weights::StoredTensors;
 
 /// What encoders' configurations say beyond those of all families.
 pub(crate) trait EncoderArchitecture: Architecture {
@@ -39,13 +40,13 @@ pub(crate) trait EncoderArchitecture: Architecture {
     fn n_token_types(&self) -> usize;
 
     /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
-    fn settle(&mut self, _stored: &[String]) {}
+    fn infer_from_checkpoint(&mut self, _stored: &StoredTensors<'_, '_>) {}
 
     /// Puts another head on top.
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>);
 
-    /// Replaces the weights below `model`'s head by those of `other`.
-    fn adopt(model: &mut Self::Model, other: Self::Model);
+    /// Replaces the weights of `model`'s backbone, all but the head, by those of `other`.
+    fn load_backbone(model: &mut Self::Model, other: Self::Model);
 }
 
 /// Forwards what only encoders have from the enums to the architectures.
@@ -118,21 +119,21 @@ macro_rules! forward_encoder {
                 Ok(self)
             }
 
-            fn settle(&mut self, stored: &[String]) {
-                match self { $(Self::$variant(config) => config.settle(stored),)+ }
+            fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
+                match self { $(Self::$variant(config) => config.infer_from_checkpoint(stored),)+ }
             }
 
-            /// A model of this configuration that has the weights of `body` below its head, and a fresh head.
+            /// A model of this configuration that has the weights of `backbone` below its head, and a fresh head.
             ///
             /// # Panics
-            /// If `body` is of another architecture.
-            pub(crate) fn init_head(&self, body: EncoderModel, seed: Seed, device: &Device) -> EncoderModel {
+            /// If `backbone` is of another architecture.
+            pub(crate) fn init_head(&self, backbone: EncoderModel, seed: Seed, device: &Device) -> EncoderModel {
                 let mut model = self.init(seed, device);
-                match (self, &mut model, body) {
-                    $((Self::$variant(config), EncoderModel::$variant(model), EncoderModel::$variant(body)) => {
-                        adopt(config, model, body);
+                match (self, &mut model, backbone) {
+                    $((Self::$variant(config), EncoderModel::$variant(model), EncoderModel::$variant(backbone)) => {
+                        load_backbone(config, model, backbone);
                     })+
-                    _ => panic!("the body of a {} has another architecture", self.model_type()),
+                    _ => panic!("the backbone of a {} has another architecture", self.model_type()),
                 }
                 model
             }
@@ -140,9 +141,9 @@ macro_rules! forward_encoder {
     };
 }
 
-/// [`EncoderArchitecture::adopt`], its type told by a value.
-fn adopt<A: EncoderArchitecture>(_: &A, model: &mut A::Model, body: A::Model) {
-    A::adopt(model, body);
+/// [`EncoderArchitecture::load_backbone`], its type told by a value.
+fn load_backbone<A: EncoderArchitecture>(_: &A, model: &mut A::Model, backbone: A::Model) {
+    A::load_backbone(model, backbone);
 }
 
 architectures! { "an encoder", EncoderConfig, EncoderModel;

@@ -427,7 +427,7 @@ impl EncoderArchitecture for ModernBertConfig {
         (self.head, self.labels) = (head, labels);
     }
 
-    fn adopt(model: &mut ModernBert, other: ModernBert) {
+    fn load_backbone(model: &mut ModernBert, other: ModernBert) {
         model.model = other.model;
         // Every head has this transformation, so that it is kept where there was one.
         if model.head.is_some() && other.head.is_some() {

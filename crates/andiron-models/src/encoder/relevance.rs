@@ -1,12 +1,7 @@
 //! What a cross-encoder's one output is said as, in the keys of sentence-transformers.
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
-use super::embed::cross_encoder_activation;
-use crate::bundle::CONFIG;
-use crate::catalog::read_object;
 use crate::hf_config::ConfigError;
 
 const KEY: &str = "sentence_transformers";
@@ -26,17 +21,12 @@ pub enum Relevance {
 }
 
 impl Relevance {
-    /// Reads the files of the model directory `dir`: `config_sentence_transformers.json`, where sentence-transformers 6 says
-    /// it, else `config.json`; files that say nothing mean a probability.
-    pub(super) fn open(dir: &Path) -> Result<Self, ConfigError> {
-        match cross_encoder_activation(dir)? {
-            Some(value) => Self::named(NEWEST_KEY, &value),
-            None => Self::read(&read_object(&dir.join(CONFIG))?),
+    /// What the files of a model directory say: `newest`, of `config_sentence_transformers.json`, where
+    /// sentence-transformers 6 puts it, else the object in `config.json`; files that say nothing mean a probability.
+    pub(super) fn of_files(newest: Option<&Value>, config: &Map<String, Value>) -> Result<Self, ConfigError> {
+        if let Some(value) = newest {
+            return Self::named(NEWEST_KEY, value);
         }
-    }
-
-    /// Reads the object in a `config.json`.
-    fn read(config: &Value) -> Result<Self, ConfigError> {
         let new = config.get(KEY).and_then(|section| section.get(ACTIVATION)).map(|value| (KEY, value));
         let old = config.get(OLD_KEY).map(|value| (OLD_KEY, value));
         match new.or(old).filter(|(_, value)| !value.is_null()) {

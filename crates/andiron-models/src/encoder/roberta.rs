@@ -22,7 +22,7 @@ use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
 use crate::key_rules::KeyRules;
-use crate::weights::NameRules;
+use crate::weights::{NameRules, StoredTensors};
 
 /// `config.json` of a RoBERTa: BERT's fields, some with other values where the file has none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,16 +161,16 @@ impl EncoderArchitecture for RobertaConfig {
         self.0.type_vocab_size
     }
 
-    fn settle(&mut self, stored: &[String]) {
-        self.0.settle(stored);
+    fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
+        self.0.infer_from_checkpoint(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
         self.0.set_head(head, labels);
     }
 
-    fn adopt(model: &mut Roberta, other: Roberta) {
-        model.roberta.adopt(other.roberta);
+    fn load_backbone(model: &mut Roberta, other: Roberta) {
+        model.roberta.load_backbone(other.roberta);
     }
 }
 
@@ -224,16 +224,16 @@ impl EncoderArchitecture for XlmRobertaConfig {
         self.0.n_token_types()
     }
 
-    fn settle(&mut self, stored: &[String]) {
-        self.0.settle(stored);
+    fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
+        self.0.infer_from_checkpoint(stored);
     }
 
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>) {
         self.0.set_head(head, labels);
     }
 
-    fn adopt(model: &mut Roberta, other: Roberta) {
-        RobertaConfig::adopt(model, other);
+    fn load_backbone(model: &mut Roberta, other: Roberta) {
+        RobertaConfig::load_backbone(model, other);
     }
 }
 

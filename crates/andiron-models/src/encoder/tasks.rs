@@ -6,7 +6,7 @@ use andiron_core::Forward;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::{EncoderBundle, EncoderHead, EncoderModel};
-use crate::bundle::evaluation_over;
+use crate::batch::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
 

@@ -1,107 +1,73 @@
-//! An encoder-decoder's model directory in the Hugging Face layout, opened or written as a whole.
+//! Encoder-decoders as bundles: how they generate, sources that they read.
 
 use std::path::Path;
 
 use andiron_core::Rows;
 use andiron_core::cache::Memory;
 use andiron_kernels::random::Seed;
-use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Seq2SeqConfig, Seq2SeqModel, generation};
-use crate::RunPrecision;
-use crate::bundle::{CONFIG, GENERATION, evaluation_over, pad_right, read_config, save_model, write_json};
-use crate::catalog::read_object;
+use crate::batch::{evaluation_over, pad_right};
+use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::EncoderDecoder;
-use crate::generate::GenerationConfig;
-use crate::key_rules::{ConfigFile, UnknownKeys};
-use crate::weights::{self, LoadError, SaveError, Storage};
+use crate::hf_config::ConfigError;
+use crate::json_file::write_json;
+use crate::key_rules::ConfigFile;
+use crate::model_files::{GENERATION, ModelFiles};
+use crate::weights::{FileError, LoadError, NameRules, SaveError, StoredTensors};
 
-/// An encoder-decoder with everything that its directory says, except the tokenizer.
-#[derive(Clone, Debug)]
-pub struct Seq2SeqBundle {
-    /// `config.json`.
-    pub config: Seq2SeqConfig,
-    /// The model, with the weights of `model.safetensors`.
-    pub model: Seq2SeqModel,
-    /// `generation_config.json`, or what `config.json` implies.
-    pub generation: GenerationConfig,
-    /// Keys of the configuration that nothing reads.
-    pub unknown_keys: UnknownKeys,
-    precision: RunPrecision,
-    device: Device,
+/// An encoder-decoder with everything that its files say, except the tokenizer.
+pub type Seq2SeqBundle = Bundle<Seq2SeqConfig>;
+
+impl FamilyConfig for Seq2SeqConfig {
+    type Model = Seq2SeqModel;
+
+    fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
+        Self::from_object(fields, path)
+    }
+
+    fn config_json(bundle: &Seq2SeqBundle) -> Value {
+        bundle.config.to_value()
+    }
+
+    fn init_model(&self, seed: Seed, device: &Device) -> Seq2SeqModel {
+        self.init(seed, device)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.name_rules()
+    }
+
+    fn vocabularies(&self) -> Vec<usize> {
+        vec![self.vocab_size(), self.target_vocab_size()]
+    }
+
+    fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
+        self.infer_from_checkpoint(stored)
+    }
+
+    fn implied_settings(&self) -> Settings {
+        Settings { generation: generation::of(self), ..Settings::default() }
+    }
+
+    fn read_settings(&self, files: &ModelFiles) -> Result<Settings, LoadError> {
+        let generation = generation::read(self, files)?;
+        let mut settings = Settings { generation, ..Settings::default() };
+        settings.unknown_keys.extend(settings.generation.unknown_keys());
+        Ok(settings)
+    }
+
+    fn write_settings(bundle: &Seq2SeqBundle, dir: &Path) -> Result<(), SaveError> {
+        write_json(&dir.join(GENERATION), &bundle.generation)
+    }
 }
 
 impl Seq2SeqBundle {
-    /// A new model with random weights drawn from `seed`.
-    pub fn init(config: Seq2SeqConfig, seed: Seed, device: &Device) -> Self {
-        let model = config.init(seed, device);
-        let generation = generation::of(&config);
-        let (unknown_keys, precision) = (UnknownKeys::default(), RunPrecision::F32);
-        Self { config, model, generation, unknown_keys, precision, device: device.clone() }
-    }
-
-    /// Opens the model directory `dir` on `device`.
-    ///
-    /// # Errors
-    /// If a file is missing, malformed or too new, or if weights and configuration do not belong together.
-    pub fn open(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::open_at(dir, RunPrecision::F32, device)
-    }
-
-    /// The same, to be run as exact as `precision` says: see
-    /// [`DecoderBundle::open_at`](crate::DecoderBundle::open_at).
-    ///
-    /// # Errors
-    /// As [`Seq2SeqBundle::open`].
-    pub fn open_at(dir: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError> {
-        let (config_path, generation_path) = (dir.join(CONFIG), dir.join(GENERATION));
-        let written = read_config(dir, read_object)?;
-        let ConfigFile { mut config, mut unknown_keys } =
-            Seq2SeqConfig::from_json(written.clone(), &config_path)?;
-        let generation = match &written {
-            Value::Object(fields) => generation::read(&config, fields, (&config_path, &generation_path))?,
-            _ => generation::of(&config),
-        };
-        unknown_keys.extend(generation.unknown_keys());
-        let mut files = weights::open(dir)?;
-        config.settle(&mut weights::Stored(&mut files)).map_err(LoadError::from)?;
-        let model = config.init(Seed::new(0), device);
-        let (rules, tables) = (config.name_rules(), [config.vocab_size(), config.target_vocab_size()]);
-        let storage = Storage { precision, tables: &tables };
-        let model = weights::load_from(model, &mut files, rules, storage, device)?;
-        Ok(Self { config, model, generation, unknown_keys, precision, device: device.clone() })
-    }
-
-    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        let config = self.config.to_value().expect("configurations are plain data");
-        save_model(&self.precision.plain(&self.model), &config, dir)?;
-        write_json(&dir.join(GENERATION), &self.generation)
-    }
-
-    /// How exact the model is run.
-    pub fn precision(&self) -> RunPrecision {
-        self.precision
-    }
-
-    /// Where the model's tensors live.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// The id that a target begins with.
     pub fn start_id(&self) -> u32 {
         self.generation.decoder_start_token_id.unwrap_or_else(|| self.config.decoder_start_token_id())
-    }
-
-    /// Number of parameters, tied ones once.
-    pub fn n_parameters(&self) -> usize {
-        self.model.num_params()
     }
 
     /// Texts of different lengths as one batch, padded on the right.

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::{Seq2SeqBundle, Seq2SeqModel};
 use crate::RunPrecision;
-use crate::bundle::{batch_over, floats, one_column, one_row, wanted_columns};
+use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
 use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
 

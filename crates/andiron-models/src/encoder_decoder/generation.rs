@@ -5,10 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Seq2SeqConfig;
-use crate::bundle::{CONFIG, is_there, read_json};
 use crate::generate::GenerationConfig;
-use crate::generate::generation_config::WHAT;
 use crate::hf_config::ConfigError;
+use crate::model_files::{CONFIG, ModelFiles};
 
 /// Keys of `config.json` that name ids.
 const ID_KEYS: &[&str] = &["bos_token_id", "eos_token_id", "forced_eos_token_id", "pad_token_id"];
@@ -21,22 +20,18 @@ pub(super) fn of(config: &Seq2SeqConfig) -> GenerationConfig {
         .expect("ids of a configuration are ids here")
 }
 
-/// What the directory says whose `config.json` is the object `written`, read as `config`.
+/// What the files say whose configuration is read as `config`.
 ///
 /// `generation_config.json` goes before `config.json`, which then only lends the ids of start, end and padding.
-pub(super) fn read(
-    config: &Seq2SeqConfig,
-    written: &Map<String, Value>,
-    (config_path, path): (&Path, &Path),
-) -> Result<GenerationConfig, ConfigError> {
+pub(super) fn read(config: &Seq2SeqConfig, files: &ModelFiles) -> Result<GenerationConfig, ConfigError> {
     let mut fields = ids(config);
-    let mut generation = if is_there(path)? {
-        fields.shift_remove("forced_eos_token_id");
-        let said: Map<String, Value> = read_json(path, WHAT)?;
-        fields.extend(said.into_iter().filter(|(_, value)| !value.is_null()));
-        GenerationConfig::from_fields(fields, path)?
-    } else {
-        GenerationConfig::of_model_config(fields, written, config_path)?
+    let mut generation = match files.generation_fields()? {
+        Some(said) => {
+            fields.shift_remove("forced_eos_token_id");
+            fields.extend(said.into_iter().filter(|(_, value)| !value.is_null()));
+            GenerationConfig::from_fields(fields, &files.generation_path())?
+        }
+        None => GenerationConfig::of_model_config(fields, files.config_fields(), &files.config_path())?,
     };
     // No token can have what the file says.
     let start = || config.decoder_start_token_id();
@@ -47,9 +42,7 @@ pub(super) fn read(
 
 /// The ids that a configuration names.
 fn ids(config: &Seq2SeqConfig) -> Map<String, Value> {
-    let Value::Object(fields) = config.to_value().expect("configurations are plain data") else {
-        return Map::new();
-    };
+    let Value::Object(fields) = config.to_value() else { return Map::new() };
     let mut ids: Map<String, Value> = fields
         .into_iter()
         .filter(|(key, value)| ID_KEYS.contains(&key.as_str()) && !value.is_null())

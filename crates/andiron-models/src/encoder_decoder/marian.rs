@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use super::post_norm::{self, PostNorm, PostNormSizes, Stack};
 use super::{Seq2SeqArchitecture, check_class, check_ids};
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;

@@ -20,7 +20,7 @@ pub use conditioned::Conditioned;
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;
 use crate::hf_config::ConfigError;
-use crate::weights::{FileError, Stored};
+use crate::weights::{FileError, StoredTensors};
 
 /// What encoder-decoders' configurations say beyond those of all families.
 pub(crate) trait Seq2SeqArchitecture: Architecture {
@@ -39,7 +39,7 @@ pub(crate) trait Seq2SeqArchitecture: Architecture {
     ///
     /// # Errors
     /// If a file cannot be read.
-    fn settle(&mut self, _stored: &mut Stored<'_>) -> Result<(), FileError> {
+    fn infer_from_checkpoint(&mut self, _stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
         Ok(())
     }
 }
@@ -94,8 +94,8 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(config) => config.decoder_start_token_id(),)+ }
             }
 
-            fn settle(&mut self, stored: &mut Stored<'_>) -> Result<(), FileError> {
-                match self { $(Self::$variant(config) => config.settle(stored),)+ }
+            fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
+                match self { $(Self::$variant(config) => config.infer_from_checkpoint(stored),)+ }
             }
         }
     };

@@ -28,11 +28,11 @@ use serde_json::{Map, Value};
 pub use model::T5;
 
 use super::{Seq2SeqArchitecture, check_class, check_ids};
-use crate::bundle::Ids;
 use crate::catalog::{Architecture, Sizes};
+use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError, entries, head_width, layers, probability, width};
 use crate::key_rules::{Inert, KeyRules};
-use crate::weights::{FileError, NameRules, Stored};
+use crate::weights::{FileError, NameRules, StoredTensors};
 
 /// `config.json` of a T5, in Hugging Face's field names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -346,7 +346,7 @@ impl Seq2SeqArchitecture for T5Config {
         self.decoder_start_token_id.unwrap_or(self.pad_token_id())
     }
 
-    fn settle(&mut self, stored: &mut Stored<'_>) -> Result<(), FileError> {
+    fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
         let tables = TABLES.iter().map(|(name, _)| *name).filter(|name| *name != HEAD);
         let table = std::iter::once(TABLE).chain(tables).find(|name| stored.has(name));
         self.tie_word_embeddings = match table {

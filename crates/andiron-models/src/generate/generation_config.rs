@@ -8,8 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{BeamOptions, EarlyStopping, SamplingChoice, SamplingParams};
-use crate::bundle::{Ids, read_json};
 use crate::hf_config::ConfigError;
+use crate::hf_config::Ids;
+use crate::json_file::read_json;
 
 pub(crate) const WHAT: &str = "generation config";
 

@@ -54,14 +54,6 @@ impl WeightFile {
             Self::Torch(file) => file.leave_out(is_stale),
         }
     }
-
-    /// Whether it holds a tensor of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        match self {
-            Self::Safetensors(file) => file.has(name),
-            Self::Torch(file) => file.has(name),
-        }
-    }
 }
 
 impl TensorSource for WeightFile {
@@ -76,6 +68,13 @@ impl TensorSource for WeightFile {
         match self {
             Self::Safetensors(file) => file.read_f32(name),
             Self::Torch(file) => file.read_f32(name),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Safetensors(file) => file.has(name),
+            Self::Torch(file) => file.has(name),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From files into a module: first the accounts, then the tensors, one at a time.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use andiron_core::init;
@@ -9,7 +10,6 @@ use andiron_core::quant::{Format, QuantMatrix, QuantWeight};
 use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::directory::WeightFile;
 use super::file::FileError;
 use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
@@ -64,12 +64,17 @@ pub(crate) fn check_names<S: TensorSource>(
 }
 
 /// The tensors in a model's files, for what its configuration leaves open.
-pub(crate) struct Stored<'a>(pub(crate) &'a mut [WeightFile]);
+pub struct StoredTensors<'a, 'f>(pub(crate) &'a mut [Box<dyn TensorSource + 'f>]);
 
-impl Stored<'_> {
+impl StoredTensors<'_, '_> {
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|file| file.has(name))
+    }
+
+    /// Whether there is a tensor whose name ends so.
+    pub(crate) fn has_ending(&self, ending: &str) -> bool {
+        self.0.iter().flat_map(|file| file.tensors()).any(|(name, _)| name.ends_with(ending))
     }
 
     /// Whether two tensors that there are have the same elements.
@@ -79,6 +84,12 @@ impl Stored<'_> {
 
     fn read(&mut self, name: &str) -> Result<Option<Vec<f32>>, FileError> {
         self.0.iter_mut().find(|file| file.has(name)).map(|file| file.read_f32(name)).transpose()
+    }
+}
+
+impl fmt::Debug for StoredTensors<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().flat_map(|file| file.tensors())).finish()
     }
 }
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_models::encoder::EncoderHead;
 use andiron_models::generate::{BeamOptions, GenerationConfig};
-use andiron_models::{AnyBundle, AnyConfig, Family};
+use andiron_models::{AnyBundle, AnyConfig, Family, ModelFiles};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use options::{Reading, Searching};
@@ -234,14 +234,19 @@ impl Predict {
     fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
         self.sampling.check()?;
         let grammar = self.holding.grammar()?;
-        let task = self.task.map_or_else(|| self.default_task(), Ok)?;
+        let mut files = None;
+        let task = match self.task {
+            Some(task) => task,
+            None => default_task(files.insert(ModelFiles::open(&self.model)?))?,
+        };
         let searches = self.searching.num_beams.is_some_and(|n| n > 1);
         if grammar.is_some() && (task != Task::Generate || searches) {
             let message = "a choice, regex or JSON schema needs the task generate without beams";
             return Err(Usage(message.to_owned()).into());
         }
         let holds = grammar.is_some();
-        let opened = AnyModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
+        let files = files.map_or_else(|| ModelFiles::open(&self.model), Ok)?;
+        let opened = AnyModel::open_files(files, self.run, common)?.reading(self.prompts);
         let constraints = Constraints::new(opened.tokenizer.as_ref(), grammar)?;
         let wishes = |files: &GenerationConfig| generate::Wishes {
             sampling: self.sampling.params(files),
@@ -343,23 +348,23 @@ impl Predict {
         self.searching.apply(&mut options, self.max_tokens)?;
         Ok(options)
     }
+}
 
-    /// What the class in `config.json` was made for.
-    fn default_task(&self) -> anyhow::Result<Task> {
-        Ok(match AnyConfig::open(&self.model)? {
-            AnyConfig::Decoder(_) => Task::Generate,
-            AnyConfig::Classifier(_) => Task::Classify,
-            AnyConfig::Encoder(config) => match config.head() {
-                EncoderHead::None => Task::Embed,
-                EncoderHead::MaskedLm => Task::FillMask,
-                EncoderHead::Classify { .. } => Task::Classify,
-                EncoderHead::TokenClassify => Task::TokenClassify,
-                EncoderHead::Span => Task::Answer,
-            },
-            AnyConfig::EncoderDecoder(config) if config.model_type() == "bart" => Task::Summarize,
-            AnyConfig::EncoderDecoder(_) => Task::Translate,
-        })
-    }
+/// What the class in `config.json` was made for.
+fn default_task(files: &ModelFiles) -> anyhow::Result<Task> {
+    Ok(match &files.config()?.config {
+        AnyConfig::Decoder(_) => Task::Generate,
+        AnyConfig::Classifier(_) => Task::Classify,
+        AnyConfig::Encoder(config) => match config.head() {
+            EncoderHead::None => Task::Embed,
+            EncoderHead::MaskedLm => Task::FillMask,
+            EncoderHead::Classify { .. } => Task::Classify,
+            EncoderHead::TokenClassify => Task::TokenClassify,
+            EncoderHead::Span => Task::Answer,
+        },
+        AnyConfig::EncoderDecoder(config) if config.model_type() == "bart" => Task::Summarize,
+        AnyConfig::EncoderDecoder(_) => Task::Translate,
+    })
 }
 
 fn ensure_head(model: &EncoderModel, task: Task, fits: impl Fn(EncoderHead) -> bool) -> anyhow::Result<()> {

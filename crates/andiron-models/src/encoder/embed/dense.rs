@@ -129,7 +129,7 @@ impl Dense {
     /// Reads the module's folder; keys that nobody reads go to `unread`.
     pub(super) fn read(dir: &Path, unread: &mut Vec<String>) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
-        let fields: Map<String, Value> = crate::bundle::read_json(&path, "Dense config")?;
+        let fields: Map<String, Value> = crate::json_file::read_json(&path, "Dense config")?;
         let refuse = |reason: String| LoadError::from(super::sentence::refuse(&path, &reason));
         let size = |key: &str| {
             let size = fields.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
@@ -191,7 +191,7 @@ impl Dense {
             "activation_function": self.activation.path(), "module_input_name": "sentence_embedding",
             "module_output_name": "sentence_embedding", "use_residual": self.residual != Residual::None,
         });
-        crate::bundle::write_json(&dir.join("config.json"), &config)?;
+        crate::json_file::write_json(&dir.join("config.json"), &config)?;
         let matrix = vec![self.d_output, self.d_input];
         let mut tensors = vec![("linear.weight", matrix.clone(), self.weight.clone())];
         tensors.extend(self.bias.iter().map(|bias| ("linear.bias", vec![self.d_output], bias.clone())));

@@ -11,7 +11,6 @@ use burn::tensor::Tensor;
 pub use dense::{Dense, DenseActivation};
 pub use pooling::Pooling;
 pub use prompts::Prompts;
-pub(super) use sentence::cross_encoder_activation;
 
 use crate::weights::FileError;
 use crate::weights::gguf::{GgufError, GgufFile, Value};

@@ -11,8 +11,8 @@ use serde::de::Error as _;
 use serde_json::{Map, Value as Json, json};
 
 use super::{Dense, EmbedPipeline, EmbedStage, Pooling, Prompts, Similarity};
-use crate::bundle::{is_there, read_json, write_json};
 use crate::hf_config::ConfigError;
+use crate::json_file::{is_there, read_json, write_json};
 use crate::weights::{LoadError, SaveError};
 
 const MODULES: &str = "modules.json";
@@ -62,8 +62,9 @@ struct Step {
 }
 
 impl EmbedPipeline {
-    /// Reads `modules.json` and what it refers to; `None` if the directory has none.
-    pub(in crate::encoder) fn read(dir: &Path) -> Result<Option<Self>, LoadError> {
+    /// Reads `modules.json` and what it refers to; `None` if the directory has none. Beside the pipeline stands the
+    /// `activation_fn` of a cross-encoder, where sentence-transformers 6 puts it.
+    pub(in crate::encoder) fn read(dir: &Path) -> Result<Option<(Self, Option<Json>)>, LoadError> {
         let modules = dir.join(MODULES);
         if !is_there(&modules)? {
             return Ok(None);
@@ -104,8 +105,8 @@ impl EmbedPipeline {
             pipeline.stages.pop();
             pipeline.normalize = true;
         }
-        pipeline.read_pipeline(&dir.join(PIPELINE))?;
-        Ok(Some(pipeline))
+        let activation = pipeline.read_pipeline(&dir.join(PIPELINE))?;
+        Ok(Some((pipeline, activation)))
     }
 
     /// Checks that each stage takes what the one before gives.
@@ -269,11 +270,21 @@ impl EmbedPipeline {
         Ok(())
     }
 
-    fn read_pipeline(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let fields = read_fields(path)?;
-        if model_type(&fields) != "SentenceTransformer" {
+    /// Returns the `activation_fn` of a cross-encoder.
+    fn read_pipeline(&mut self, path: &Path) -> Result<Option<Json>, ConfigError> {
+        let mut fields = read_fields(path)?;
+        match fields.get("model_type").and_then(Json::as_str) {
+            None | Some("SentenceTransformer") => {}
+            Some("CrossEncoder") => {
+                let prompt = fields.get("default_prompt_name").is_some_and(|name| !name.is_null());
+                let reason = "default_prompt_name is set: a cross-encoder with a prompt is not supported";
+                return match prompt {
+                    true => Err(refuse(path, reason)),
+                    false => Ok(fields.shift_remove("activation_fn").filter(|value| !value.is_null())),
+                };
+            }
             // It is another kind of model, whose prompts are not for vectors.
-            return Ok(());
+            Some(_) => return Ok(None),
         }
         for (key, value) in &fields {
             let refuse = |reason: &str| Err(refuse(path, &format!("{key} is {value}: {reason}")));
@@ -312,7 +323,7 @@ impl EmbedPipeline {
                 let reason = format!("default_prompt_name is {name:?}, which is none of the prompts");
                 Err(refuse(path, &reason))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -366,30 +377,6 @@ impl EmbedPipeline {
         }
         write_json(&dir.join(MODULES), &steps)
     }
-}
-
-/// What a cross-encoder's files beside `config.json` say that its output goes through: `activation_fn`, where
-/// sentence-transformers 6 puts it.
-pub(in crate::encoder) fn cross_encoder_activation(dir: &Path) -> Result<Option<Json>, ConfigError> {
-    if !is_there(&dir.join(MODULES))? {
-        return Ok(None);
-    }
-    let path = dir.join(PIPELINE);
-    let mut fields = read_fields(&path)?;
-    if model_type(&fields) != "CrossEncoder" {
-        return Ok(None);
-    }
-    if fields.get("default_prompt_name").is_some_and(|name| !name.is_null()) {
-        return Err(refuse(
-            &path,
-            "default_prompt_name is set: a cross-encoder with a prompt is not supported",
-        ));
-    }
-    Ok(fields.shift_remove("activation_fn").filter(|value| !value.is_null()))
-}
-
-fn model_type(fields: &Fields) -> &str {
-    fields.get("model_type").and_then(Json::as_str).unwrap_or("SentenceTransformer")
 }
 
 fn read_fields(path: &Path) -> Result<Fields, ConfigError> {

@@ -94,6 +94,11 @@ pub(super) fn n_heads(file: &GgufFile) -> Result<[usize; 2], GgufError> {
 /// # Errors
 /// If a key is missing, of another type, or asks for something that Hugging Face's model of this type does not do.
 pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
+    config_fields(file).map(Json::Object)
+}
+
+/// The fields of [`config_json`].
+pub(crate) fn config_fields(file: &GgufFile) -> Result<Map<String, Json>, GgufError> {
     let keys = Keys { file, architecture: model_type(file)? };
     keys.unread()?;
     let mut config = Map::new();
@@ -110,7 +115,7 @@ pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
             config.insert(key.to_owned(), id.into());
         }
     }
-    Ok(Json::Object(config))
+    Ok(config)
 }
 
 /// Keys of the architecture that llama.cpp does not read, so that they change nothing.

@@ -18,10 +18,10 @@ mod write;
 
 pub use blocks::ElementType;
 pub use config::config_json;
-pub(crate) use config::{end_ids, unknown_keys};
+pub(crate) use config::{config_fields, end_ids, unknown_keys};
 pub use file::{GgufError, GgufFile, TensorEntry};
 pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
 pub use tokenizer::{chat_template, tokenizer_config_json, tokenizer_json};
 pub use value::{Array, Value};
-pub use write::{GgufModel, TensorToWrite, write};
+pub use write::{GgufModel, GgufOptions, TensorToWrite, write};

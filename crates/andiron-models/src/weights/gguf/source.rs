@@ -1,5 +1,6 @@
 //! The tensors of a GGUF file under Hugging Face's names.
 
+use std::borrow::{Borrow, BorrowMut};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,24 +12,25 @@ use super::names::{Layout, hf_name};
 use crate::weights::FileError;
 use crate::weights::source::TensorSource;
 
-/// A GGUF file whose tensors are called, shaped and laid out as Hugging Face's.
+/// A GGUF file, owned or borrowed, whose tensors are called, shaped and laid out as Hugging Face's.
 #[derive(Debug)]
-pub struct GgufWeights {
-    file: GgufFile,
+pub struct GgufWeights<F = GgufFile> {
+    file: F,
     /// By Hugging Face's name: GGUF's, and how the elements lie there.
     names: BTreeMap<String, (String, Layout)>,
 }
 
-impl GgufWeights {
+impl<F: Borrow<GgufFile>> GgufWeights<F> {
     /// Finds the names of all tensors in `file`.
     ///
     /// A tensor that the architecture does not have keeps its name.
     ///
     /// # Errors
     /// If the architecture is not known here, or heads do not divide a tensor's rows.
-    pub fn new(file: GgufFile) -> Result<Self, GgufError> {
-        let model_type = model_type(&file)?;
-        let n_heads = n_heads(&file)?;
+    pub fn new(source: F) -> Result<Self, GgufError> {
+        let file = source.borrow();
+        let model_type = model_type(file)?;
+        let n_heads = n_heads(file)?;
         let mut names = BTreeMap::new();
         // The configuration says what this one does.
         for tensor in file.tensors().filter(|tensor| tensor.name != ROPE_FACTORS) {
@@ -41,18 +43,18 @@ impl GgufWeights {
             let theirs = hf_name(model_type, &tensor.name).unwrap_or_else(|| tensor.name.clone());
             names.insert(theirs, (tensor.name.clone(), layout));
         }
-        Ok(Self { file, names })
+        Ok(Self { file: source, names })
     }
 
     /// The file.
     pub fn file(&self) -> &GgufFile {
-        &self.file
+        self.file.borrow()
     }
 
     /// Names and shapes of all tensors, as Hugging Face has them.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
         self.names.iter().filter_map(|(theirs, (ours, layout))| {
-            Some((theirs.as_str(), layout.shape(&self.file.tensor(ours)?.shape)))
+            Some((theirs.as_str(), layout.shape(&self.file().tensor(ours)?.shape)))
         })
     }
 
@@ -62,36 +64,36 @@ impl GgufWeights {
     /// If there is no such tensor.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, GgufError> {
         let (ours, layout) = self.place(name)?;
-        let values = self.file.read_f32(&ours)?;
-        let shape = self.file.tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
+        let values = self.file().read_f32(&ours)?;
+        let shape = self.file().tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
         Ok(layout.to_hf(values, shape))
     }
 
     /// The name in the file of the tensor that Hugging Face calls `name`, and how its rows lie there.
     fn place(&self, name: &str) -> Result<(String, Layout), GgufError> {
-        let missing = || GgufError::NoTensor { path: self.file.path().to_owned(), tensor: name.to_owned() };
+        let missing = || GgufError::NoTensor { path: self.file().path().to_owned(), tensor: name.to_owned() };
         self.names.get(name).cloned().ok_or_else(missing)
     }
 }
 
-impl TensorSource for GgufWeights {
+impl<F: BorrowMut<GgufFile>> TensorSource for GgufWeights<F> {
     fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         self.tensors().map(|(name, shape)| (name.to_owned(), shape)).collect()
     }
 
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError> {
         let (ours, layout) = self.place(name)?;
-        let values = self.file.read_f32_once(&ours)?;
-        let shape = self.file.tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
+        let values = self.file.borrow_mut().read_f32_once(&ours)?;
+        let shape = self.file().tensor(&ours).map(|tensor| tensor.shape.as_slice()).unwrap_or_default();
         Ok(layout.to_hf(values, shape))
     }
 
     fn read_stored(&mut self, name: &str) -> Result<Option<(Format, Vec<u8>)>, FileError> {
         let (ours, layout) = self.place(name)?;
-        let Some(tensor) = self.file.tensor(&ours) else { return Ok(None) };
+        let Some(tensor) = self.file().tensor(&ours) else { return Ok(None) };
         let (Some(format), 2) = (tensor.element.stored(), tensor.shape.len()) else { return Ok(None) };
         let shape = tensor.shape.clone();
-        Ok(Some((format, layout.rows_to_hf(self.file.read_bytes_once(&ours)?, &shape))))
+        Ok(Some((format, layout.rows_to_hf(self.file.borrow_mut().read_bytes_once(&ours)?, &shape))))
     }
 }
 

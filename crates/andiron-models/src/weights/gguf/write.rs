@@ -31,6 +31,17 @@ pub struct GgufModel<'a> {
     pub half: bool,
 }
 
+/// What a GGUF file holds besides the model, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GgufOptions<'a> {
+    /// `tokenizer.json`, of a byte-level BPE; without it the file holds no vocabulary.
+    pub tokenizer: Option<&'a Json>,
+    /// The chat template, in Jinja.
+    pub chat_template: Option<&'a str>,
+    /// Whether matrices are stored as f16 instead of f32. Norms and biases stay f32.
+    pub half: bool,
+}
+
 /// A tensor to write, under Hugging Face's name and in its layout.
 pub struct TensorToWrite<'a> {
     /// Hugging Face's name.

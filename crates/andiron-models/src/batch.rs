@@ -1,0 +1,89 @@
+//! Token ids as tensors, padded and not, and the logits that come back.
+
+use andiron_core::rows::pick;
+use andiron_core::{Forward, KvCache, Rows};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::generate::Logits;
+
+/// The ids of one sequence's extension, `[1, t]`.
+///
+/// # Panics
+/// If there is none.
+pub(crate) fn one_row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    assert!(!ids.is_empty(), "a sequence is extended by at least one id");
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}
+
+/// One more id for each of several sequences, `[n, 1]`.
+pub(crate) fn one_column(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    one_row(ids, device).reshape([ids.len(), 1])
+}
+
+/// The hidden states whose logits are wanted; the last ones are those of each row's last own column.
+pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward<'_>) -> Tensor<3> {
+    let [b, t, d] = hidden_btd.dims();
+    match (wanted, cx.rows()) {
+        (Logits::Last, None) => hidden_btd.slice([0..b, t - 1..t, 0..d]),
+        (Logits::Last, Some(rows)) => {
+            pick(hidden_btd, rows.spans().iter().map(|span| span.end.min(t) - 1)).unsqueeze_dim(1)
+        }
+        (Logits::All, _) => hidden_btd,
+    }
+}
+
+/// Logits as plain numbers, row by row.
+pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
+    logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
+}
+
+/// Sequences of different lengths as one batch `[sequences, longest]`, each to be continued over its row of `cache`.
+///
+/// # Panics
+/// If there is none, or one is empty.
+pub(crate) fn batch_over<'a>(
+    sequences: &[&[u32]],
+    cache: &'a mut KvCache,
+    device: &Device,
+) -> (Tensor<2, Int>, Forward<'a>) {
+    assert!(sequences.iter().all(|ids| !ids.is_empty()), "a sequence is continued from at least one id");
+    // Nobody sees what stands behind a sequence; every vocabulary has the id 0.
+    let (ids_bt, rows) = pad_right(sequences, 0, device);
+    let columns = ids_bt.dims()[1];
+    // Without padding every column counts, which is the faster case.
+    let cx = match rows.spans().iter().any(|span| span.len() < columns) {
+        true => Forward::cached(cache).over(rows),
+        false => Forward::cached(cache),
+    };
+    (ids_bt, cx)
+}
+
+/// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.
+///
+/// # Panics
+/// If there is no text.
+pub(crate) fn pad_right<R: AsRef<[u32]>>(
+    texts: &[R],
+    padding: u32,
+    device: &Device,
+) -> (Tensor<2, Int>, Rows) {
+    let columns = texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
+    let mut flat = Vec::with_capacity(texts.len() * columns);
+    for (row, ids) in texts.iter().enumerate() {
+        flat.extend(ids.as_ref().iter().map(|&id| id as i32));
+        flat.resize((row + 1) * columns, padding as i32);
+    }
+    let ids_bt = Tensor::from_data(TensorData::new(flat, [texts.len(), columns]), device);
+    (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
+}
+
+/// An evaluation over `rows` of a batch of so many columns.
+pub(crate) fn evaluation_over<'a>(rows: Rows, columns: usize) -> Forward<'a> {
+    // Without padding every column counts, which is the faster case.
+    match rows.spans().iter().any(|span| span.len() < columns) {
+        true => Forward::evaluation().over(rows),
+        false => Forward::evaluation(),
+    }
+}

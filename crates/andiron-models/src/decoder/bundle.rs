@@ -1,0 +1,181 @@
+//! Decoders as bundles: how they generate, sequences that they continue, GGUF files that they are written to.
+
+use std::path::Path;
+
+use andiron_core::{Forward, KvCache};
+use andiron_kernels::random::Seed;
+use burn::tensor::{Device, Int, Tensor};
+use serde_json::{Map, Value, json};
+
+use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
+use crate::bundle::{Bundle, FamilyConfig, Settings};
+use crate::catalog::{DecoderConfig, DecoderModel};
+use crate::family::Decoder;
+use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
+use crate::hf_config::{ConfigError, Ids};
+use crate::json_file::write_json;
+use crate::key_rules::ConfigFile;
+use crate::model_files::{GENERATION, ModelFiles};
+use crate::weights::gguf::{self, GgufOptions};
+use crate::weights::{self, FileError, LoadError, NameRules, SaveError};
+
+/// A decoder with everything that its files say, except the tokenizer.
+pub type DecoderBundle = Bundle<DecoderConfig>;
+
+impl FamilyConfig for DecoderConfig {
+    type Model = DecoderModel;
+
+    fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
+        Self::from_object(fields, path)
+    }
+
+    fn config_json(bundle: &DecoderBundle) -> Value {
+        bundle.config.to_value()
+    }
+
+    fn init_model(&self, seed: Seed, device: &Device) -> DecoderModel {
+        self.init(seed, device)
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.name_rules()
+    }
+
+    fn vocabularies(&self) -> Vec<usize> {
+        vec![self.vocab_size()]
+    }
+
+    fn implied_settings(&self) -> Settings {
+        let generation = GenerationConfig {
+            bos_token_id: self.sizes().bos_token_id,
+            eos_token_id: self.end_ids(),
+            ..GenerationConfig::default()
+        };
+        Settings { generation, ..Settings::default() }
+    }
+
+    fn read_settings(&self, files: &ModelFiles) -> Result<Settings, LoadError> {
+        let mut settings = self.implied_settings();
+        let generation = &mut settings.generation;
+        if let Some(file) = files.gguf() {
+            let end_ids = gguf::end_ids(file).map_err(FileError::from)?;
+            if end_ids.len() > 1 {
+                generation.eos_token_id = Ids::Many(end_ids);
+            }
+        } else if let Some(fields) = files.generation_fields()? {
+            *generation = GenerationConfig::from_fields(fields, &files.generation_path())?;
+        } else {
+            let ids = [
+                ("bos_token_id", json!(generation.bos_token_id)),
+                ("eos_token_id", json!(generation.eos_token_id)),
+            ];
+            let ids = ids.into_iter().map(|(key, ids)| (key.to_owned(), ids)).collect();
+            *generation =
+                GenerationConfig::of_model_config(ids, files.config_fields(), &files.config_path())?;
+        }
+        generation.settle(self.vocab_size())?;
+        settings.unknown_keys.extend(settings.generation.unknown_keys());
+        Ok(settings)
+    }
+
+    fn write_settings(bundle: &DecoderBundle, dir: &Path) -> Result<(), SaveError> {
+        write_json(&dir.join(GENERATION), &bundle.generation)
+    }
+}
+
+impl DecoderBundle {
+    /// Writes the model as a GGUF file, for llama.cpp; the tokenizer and the chat template are the caller's.
+    ///
+    /// # Errors
+    /// If the model or its tokenizer cannot be said in GGUF, or the file cannot be written.
+    pub fn save_gguf(&self, path: &Path, options: GgufOptions<'_>) -> Result<(), SaveError> {
+        let config = self.config.to_value();
+        let GgufOptions { tokenizer, chat_template, half } = options;
+        let model = gguf::GgufModel { config: &config, tokenizer, chat_template, half };
+        let tensor = |(name, parameter): (String, weights::Parameter)| gguf::TensorToWrite {
+            name,
+            shape: parameter.shape,
+            read: parameter.read,
+        };
+        let tensors: Vec<_> =
+            weights::parameters(&self.precision.plain(&self.model)).into_iter().map(tensor).collect();
+        Ok(gguf::write(path, &model, &tensors)?)
+    }
+
+    /// Hidden states and logits in the bundle's precision.
+    fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, mut cx: Forward<'_>) -> Vec<f32> {
+        self.precision.run(|| {
+            let hidden_btd = self.model.hidden(ids_bt, &mut cx);
+            floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
+        })
+    }
+}
+
+impl NextToken for DecoderBundle {
+    type State = KvCache;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.config.max_positions()
+    }
+
+    fn begin(&self) -> KvCache {
+        self.model.new_cache()
+    }
+
+    fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.logits(one_row(ids, &self.device), wanted, Forward::cached(cache))
+    }
+
+    fn extend_together(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
+        assert_eq!(caches.len(), ids.len(), "an id for each sequence");
+        let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
+        let mut joined = KvCache::join(own);
+        let cx = Forward::cached(&mut joined);
+        let logits = self.logits(one_column(ids, &self.device), Logits::Last, cx);
+        for (cache, row) in caches.iter_mut().zip(joined.split()) {
+            **cache = row;
+        }
+        Some(logits)
+    }
+
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        Some(&self.generation)
+    }
+
+    fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
+        cache.truncate(len);
+        true
+    }
+}
+
+impl Batched for DecoderBundle {
+    type State = KvCache;
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.config.max_positions()
+    }
+
+    fn begin_batch(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
+        let mut cache = self.begin();
+        let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
+        let logits = self.logits(ids_bt, Logits::Last, cx);
+        (cache, logits)
+    }
+
+    fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+        cache.select(rows);
+        self.logits(one_column(ids, &self.device), Logits::Last, Forward::cached(cache))
+    }
+
+    fn generation_config(&self) -> Option<&GenerationConfig> {
+        Some(&self.generation)
+    }
+}
