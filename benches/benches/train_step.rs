@@ -30,7 +30,7 @@ fn step(
     let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
     let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
     let bundle = random(config);
-    let mut optimizer = Optimizer::new(&bundle.model, |name| bundle.config.maps(name), &settings, &device());
+    let mut optimizer = Optimizer::new(&bundle.model, &settings, &device());
     let mut model = Some(bundle.model.train());
     let mut group = c.benchmark_group("train_step");
     group.sample_size(10).throughput(Throughput::Elements((rows * columns) as u64));

@@ -67,8 +67,7 @@ fn train(backend: Backend, kind: OptimizerKind) -> (Vec<f32>, Vec<u32>) {
     };
     let mut bundle = DecoderBundle::init(DecoderConfig::Gpt2(config), Seed::new(3), &device);
     let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
-    let maps = |name: &str| bundle.config.maps(name);
-    let mut optimizer = Optimizer::new(&bundle.model, maps, &settings, &device);
+    let mut optimizer = Optimizer::new(&bundle.model, &settings, &device);
     let mut model = bundle.model.train();
     let mut losses = Vec::new();
     for step in 0..STEPS {

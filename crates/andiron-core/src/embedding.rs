@@ -1,12 +1,13 @@
-//! A table of vectors, looked up by id.
+//! Embeddings: vectors that are looked up by id.
 
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::quant::QuantWeight;
-use crate::{Forward, init, ops};
+use crate::ops::WeightLayout;
+use crate::role::{ParamRole, WeightKind};
+use crate::{Forward, Weight, init};
 
 /// Sizes of an [`Embedding`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,21 +20,30 @@ pub struct EmbeddingConfig {
 }
 
 impl EmbeddingConfig {
-    /// Draws the table from N(0, `std`²).
+    /// Draws embeddings of tokens from N(0, `std`²).
     pub fn init(&self, std: f32, seed: Seed, device: &Device) -> Embedding {
-        Embedding { weight: init::normal([self.n_entries, self.d_model], std, seed, device) }
+        let param = init::normal([self.n_entries, self.d_model], std, seed, device);
+        let kind = WeightKind::new(ParamRole::Embedding, WeightLayout::OutIn);
+        Embedding { weight: Weight::dense(param, kind) }
     }
 }
 
-/// A table of `n_entries` vectors of width `d_model`.
+/// `n_entries` vectors of width `d_model`.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    /// The table, `[n_entries, d_model]`.
-    pub weight: Param<Tensor<2>>,
+    /// The vectors, `[n_entries, d_model]`.
+    pub weight: Weight,
 }
 
 impl Embedding {
-    /// Looks the vectors up.
+    /// The same in another role: positions and token types are a [`ParamRole::Table`], an output head a
+    /// [`ParamRole::Head`].
+    #[must_use]
+    pub fn with_role(self, role: ParamRole) -> Self {
+        Self { weight: self.weight.with_role(role) }
+    }
+
+    /// Looks vectors up.
     ///
     /// # Shape
     /// `[batch, time]` → `[batch, time, d_model]`.
@@ -41,26 +51,23 @@ impl Embedding {
     /// # Panics
     /// On the CPU backends, if an id is not below `n_entries`.
     pub fn forward(&self, ids_bt: Tensor<2, Int>) -> Tensor<3> {
-        match QuantWeight::of(&self.weight) {
-            Some(matrix) => ops::embedding_quantized(matrix, ids_bt),
-            None => ops::embedding(self.weight.val(), ids_bt),
-        }
+        self.weight.lookup(ids_bt)
     }
 
     /// The vectors of the positions of `columns` new tokens, position 0 being entry `offset`.
     ///
     /// # Shape
-    /// `[batch, columns, d_model]`, or `[1, columns, d_model]` if all rows stand alike.
+    /// `[batch, columns, d_model]`, or `[1, columns, d_model]` if all rows have the same positions.
     ///
     /// # Panics
     /// If the entries do not exist.
     pub fn positions(&self, columns: usize, offset: usize, cx: &Forward<'_>) -> Tensor<3> {
-        let [n_entries, d_model] = self.weight.lazy_shape().dims();
+        let [n_entries, d_model] = self.weight.dims();
         let end = cx.end(columns) + offset;
         assert!(end <= n_entries, "position entries up to {end} of {n_entries}");
-        if !cx.rows_agree() || QuantWeight::of(&self.weight).is_some() {
-            return self.forward(cx.position_ids(columns, offset, &self.weight.lazy_device()));
+        match self.weight.as_dense() {
+            Some(weight) if cx.rows_agree() => weight.slice([end - columns..end, 0..d_model]).unsqueeze(),
+            _ => self.forward(cx.position_ids(columns, offset, &self.weight.device())),
         }
-        self.weight.val().slice([end - columns..end, 0..d_model]).unsqueeze()
     }
 }

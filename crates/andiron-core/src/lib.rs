@@ -18,7 +18,9 @@ pub mod ops;
 pub mod position;
 pub mod precision;
 pub mod quant;
+pub mod role;
 pub mod rows;
+pub mod weight;
 
 pub use cache::KvCache;
 pub use context::Forward;
@@ -27,4 +29,6 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
 pub use precision::Precision;
+pub use role::ParamRole;
 pub use rows::Rows;
+pub use weight::Weight;

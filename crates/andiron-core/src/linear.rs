@@ -1,13 +1,13 @@
-//! Affine map of the last axis, in either of the two layouts checkpoints use.
+//! Projections of the last axis, and several of them fused.
 
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::init;
 use crate::ops::{self, Activation, FeedForwardOptions, WeightLayout};
-use crate::quant::QuantWeight;
+use crate::role::{PackedProjections, ParamRole, WeightKind};
+use crate::{Weight, init};
 
 /// Sizes of a [`Linear`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct LinearConfig {
     pub d_output: usize,
     /// Whether a bias is added.
     pub bias: bool,
-    /// How the weight lies in memory, and in the checkpoint.
+    /// Order of the weight's axes, in memory and in the checkpoint.
     pub layout: WeightLayout,
 }
 
@@ -30,27 +30,38 @@ impl LinearConfig {
             WeightLayout::InOut => [self.d_input, self.d_output],
             WeightLayout::OutIn => [self.d_output, self.d_input],
         };
+        let kind = WeightKind::new(ParamRole::Matrix, self.layout);
         Linear {
-            weight: init::normal(shape, std, seed, device),
+            weight: Weight::dense(init::normal(shape, std, seed, device), kind),
             bias: self.bias.then(|| init::zeros([self.d_output], device)),
-            layout: self.layout,
         }
     }
 }
 
-/// `x · W + b` on the last axis.
+/// A projection: `x · W + b` on the last axis.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// The weight; its axes are in the order that `layout` says.
-    pub weight: Param<Tensor<2>>,
+    /// The weight.
+    pub weight: Weight,
     /// The bias, `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
-    #[module(skip)]
-    layout: WeightLayout,
 }
 
 impl Linear {
-    /// Maps the last axis.
+    /// The same, its weight in another role: an output head is a [`ParamRole::Head`].
+    #[must_use]
+    pub fn with_role(self, role: ParamRole) -> Self {
+        Self { weight: self.weight.with_role(role), ..self }
+    }
+
+    /// The same, its weight being several projections, such as a fused QKV.
+    #[must_use]
+    pub fn with_packed(self, packed: PackedProjections) -> Self {
+        let kind = WeightKind { packed, ..self.weight.kind() };
+        Self { weight: self.weight.with_kind(kind), ..self }
+    }
+
+    /// Projects the last axis.
     ///
     /// # Shape
     /// `[.., d_input]` → `[.., d_output]`.
@@ -58,61 +69,50 @@ impl Linear {
     /// # Panics
     /// If the last axis is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        map(x, &self.weight, self.bias.as_ref().map(Param::val), self.layout)
+        self.weight.project(x, self.bias.as_ref().map(Param::val))
+    }
+
+    fn layout(&self) -> WeightLayout {
+        self.weight.kind().layout
     }
 }
 
-/// [`ops::linear`] by a parameter, in blocks if that is how it is stored.
-///
-/// # Shape
-/// `[.., d_input]` → `[.., d_output]`.
-///
-/// # Panics
-/// If the widths do not match.
-pub fn map<const D: usize>(
-    x: Tensor<D>,
-    weight: &Param<Tensor<2>>,
-    bias: Option<Tensor<1>>,
-    layout: WeightLayout,
-) -> Tensor<D> {
-    match QuantWeight::of(weight) {
-        Some(matrix) => ops::linear_quantized(x, matrix, bias),
-        None => ops::linear(x, weight.val(), bias, layout),
-    }
-}
+/// From so many positions on it pays to concatenate weights, which copies them.
+const FUSED_POSITIONS: usize = 512;
 
-/// Positions from which on it pays to lay maps side by side, for which their weights are copied.
-const JOINED: usize = 512;
-
-/// What several maps make of one input, side by side on the last axis, by one product: the input is read, and rounded, once.
-/// `None` if that does not pay, because there are few positions or maps are in blocks, or if the maps differ in more than
-/// the width of their output.
+/// Several projections of one input by one matmul, their outputs concatenated on the last axis: the input is read, and
+/// rounded, once. `None` if that does not pay, because there are few positions or a weight is not dense, or if the
+/// projections differ in more than the width of their output.
 ///
 /// # Shape
 /// `[.., d_input]` → `[.., sum of d_output]`.
 ///
 /// # Panics
 /// If the widths do not match.
-pub fn side_by_side<const D: usize, const N: usize>(x: &Tensor<D>, maps: [&Linear; N]) -> Option<Tensor<D>> {
+pub fn fused_qkv<const D: usize, const N: usize>(
+    x: &Tensor<D>,
+    projections: [&Linear; N],
+) -> Option<Tensor<D>> {
     let positions: usize = x.dims()[..D - 1].iter().product();
-    let layout = maps[0].layout;
-    let has_bias = maps[0].bias.is_some();
-    let alike = maps.iter().all(|map| map.layout == layout && map.bias.is_some() == has_bias);
-    if positions < JOINED || !alike || in_blocks(&maps) {
+    let layout = projections[0].layout();
+    let has_bias = projections[0].bias.is_some();
+    let alike = projections.iter().all(|one| one.layout() == layout && one.bias.is_some() == has_bias);
+    if positions < FUSED_POSITIONS || !alike {
         return None;
     }
+    let weights: Option<Vec<Tensor<2>>> = projections.iter().map(|one| one.weight.as_dense()).collect();
     let outputs = match layout {
         WeightLayout::InOut => 1,
         WeightLayout::OutIn => 0,
     };
-    let weight = Tensor::cat(maps.iter().map(|map| map.weight.val()).collect(), outputs);
-    let biases = maps.iter().filter_map(|map| map.bias.as_ref().map(Param::val));
+    let weight = Tensor::cat(weights?, outputs);
+    let biases = projections.iter().filter_map(|one| one.bias.as_ref().map(Param::val));
     let bias = has_bias.then(|| Tensor::cat(biases.collect(), 0));
     Some(ops::linear(x.clone(), weight, bias, layout))
 }
 
-/// `down(activate(up(x)))`: the part of a transformer layer that looks at one position at a time. Maps with biases that
-/// are not in blocks go as one piece, [`ops::feed_forward`].
+/// Feed-forward part of a transformer layer, `down(activate(up(x)))`. With biases and dense weights it is one fused
+/// operation, [`ops::feed_forward`].
 ///
 /// # Shape
 /// `[.., d_input]` → `[.., d_output]`.
@@ -124,19 +124,19 @@ pub fn feed_forward<const D: usize>(
     [up, down]: [&Linear; 2],
     activation: Activation,
 ) -> Tensor<D> {
-    match (&up.bias, &down.bias) {
-        (Some(up_bias), Some(down_bias)) if !in_blocks(&[up, down]) => ops::feed_forward(
+    match (up.weight.as_dense(), down.weight.as_dense(), &up.bias, &down.bias) {
+        (Some(up_weight), Some(down_weight), Some(up_bias), Some(down_bias)) => ops::feed_forward(
             x,
-            [up.weight.val(), down.weight.val()],
+            [up_weight, down_weight],
             [up_bias.val(), down_bias.val()],
-            FeedForwardOptions { activation, layouts: [up.layout, down.layout] },
+            FeedForwardOptions { activation, layouts: [up.layout(), down.layout()] },
         ),
         _ => down.forward(ops::activate(up.forward(x), activation)),
     }
 }
 
-/// `down(activate(gate(x)) · up(x))`: the same part where it is gated. Maps without biases that are not in blocks go as
-/// one piece, [`ops::gated_feed_forward`].
+/// Gated feed-forward part of a transformer layer, `down(activate(gate(x)) · up(x))`. Without biases and with dense
+/// weights it is one fused operation, [`ops::gated_feed_forward`].
 ///
 /// # Shape
 /// `[.., d_input]` → `[.., d_output]`.
@@ -145,18 +145,18 @@ pub fn feed_forward<const D: usize>(
 /// If the widths do not match.
 pub fn gated_feed_forward<const D: usize>(
     x: Tensor<D>,
-    maps: [&Linear; 3],
+    projections: [&Linear; 3],
     activation: Activation,
 ) -> Tensor<D> {
-    let [gate, up, down] = maps;
-    let has_bias = maps.iter().any(|map| map.bias.is_some());
-    if has_bias || gate.layout != up.layout || in_blocks(&maps) {
-        return down.forward(ops::gate(gate.forward(x.clone()), up.forward(x), activation));
+    let [gate, up, down] = projections;
+    let has_bias = projections.iter().any(|one| one.bias.is_some());
+    match projections.map(|one| one.weight.as_dense()) {
+        [Some(gate_weight), Some(up_weight), Some(down_weight)]
+            if !has_bias && gate.layout() == up.layout() =>
+        {
+            let options = FeedForwardOptions { activation, layouts: [up.layout(), down.layout()] };
+            ops::gated_feed_forward(x, [gate_weight, up_weight, down_weight], options)
+        }
+        _ => down.forward(ops::gate(gate.forward(x.clone()), up.forward(x), activation)),
     }
-    let options = FeedForwardOptions { activation, layouts: [up.layout, down.layout] };
-    ops::gated_feed_forward(x, maps.map(|map| map.weight.val()), options)
-}
-
-fn in_blocks(maps: &[&Linear]) -> bool {
-    maps.iter().any(|map| QuantWeight::of(&map.weight).is_some())
 }

@@ -1,22 +1,17 @@
-//! Matrices whose numbers are stored in few bits, and used as they are stored.
+//! Quantized matrices: values are stored in few bits and used as they are stored.
 //!
-//! A parameter carries such a matrix as a Burn [`Reparameterization`]: layers that know it multiply with it in blocks,
-//! everything else sees the numbers that it stands for. It is for inference: nothing here is trained.
+//! A [`Weight`](crate::Weight) may hold one in the place of a dense tensor. It is never trained itself.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use andiron_kernels::Cpu;
-use andiron_kernels::quant::{self, QuantRef};
-use burn::module::{Module, Param, Reparameterization};
-use burn::tensor::{Tensor, TensorData};
-
-use crate::ops::WeightLayout;
-
 pub use andiron_kernels::quant::Format;
+use andiron_kernels::quant::{self, QuantRef};
 
-/// `[rows, cols]`, row by row: rows are outputs of a map or entries of a table. Cheap to clone.
+/// A quantized matrix `[rows, cols]`, row-major: a row for each output of a projection, or for each embedding. Cheap to
+/// clone.
 #[derive(Clone, PartialEq)]
 pub struct QuantMatrix {
     format: Format,
@@ -26,7 +21,7 @@ pub struct QuantMatrix {
 }
 
 impl QuantMatrix {
-    /// Takes over rows that are stored already.
+    /// Takes rows that are quantized already.
     ///
     /// # Panics
     /// If a row is no whole number of blocks, or `data` is not as long as the rows.
@@ -35,16 +30,16 @@ impl QuantMatrix {
         Self { format, rows, cols, data }
     }
 
-    /// Stores `values`, `[rows, cols]` row by row.
+    /// Quantizes `values`, `[rows, cols]`, row-major.
     ///
     /// # Panics
-    /// If a row is no whole number of blocks, `values` no whole number of rows, or nobody writes this format.
+    /// If a row is no whole number of blocks, `values` no whole number of rows, or this format is only read.
     pub fn quantize(format: Format, values: &[f32], cols: usize) -> Self {
         let data = quant::quantize(cpu(), format, values, cols);
         Self::new(format, [values.len() / cols, cols], data.into())
     }
 
-    /// How the numbers are stored.
+    /// The storage format.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -54,12 +49,12 @@ impl QuantMatrix {
         [self.rows, self.cols]
     }
 
-    /// Bytes that the numbers take.
+    /// Bytes of the stored values.
     pub fn bytes(&self) -> usize {
         self.data.len()
     }
 
-    /// Some rows as plain numbers.
+    /// Some rows, dequantized.
     ///
     /// # Panics
     /// If there are no such rows.
@@ -69,7 +64,7 @@ impl QuantMatrix {
         values
     }
 
-    /// The rows `ids` as plain numbers.
+    /// The rows `ids`, dequantized.
     ///
     /// # Panics
     /// If there are no such rows.
@@ -94,41 +89,4 @@ impl fmt::Debug for QuantMatrix {
 /// The processor, with as many threads as the pool this call runs in.
 fn cpu() -> Cpu {
     Cpu::detect(rayon::current_num_threads())
-}
-
-/// What a parameter stands for instead of its own numbers.
-#[derive(Module, Debug)]
-pub struct QuantWeight {
-    #[module(skip)]
-    matrix: QuantMatrix,
-    #[module(skip)]
-    layout: WeightLayout,
-}
-
-impl QuantWeight {
-    /// `matrix` has outputs as rows; `layout` is how the parameter has them.
-    pub fn new(matrix: QuantMatrix, layout: WeightLayout) -> Self {
-        Self { matrix, layout }
-    }
-
-    /// The matrix that a parameter carries.
-    pub fn of(param: &Param<Tensor<2>>) -> Option<&QuantMatrix> {
-        param.reparameterization::<Self>().map(|weight| &weight.matrix)
-    }
-}
-
-impl Reparameterization for QuantWeight {
-    const NAME: &'static str = "quantized";
-
-    /// The numbers that the matrix stands for, in the parameter's own order of axes.
-    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let [rows, cols] = self.matrix.dims();
-        let values = TensorData::new(self.matrix.dequantize(0..rows), [rows, cols]);
-        let stored = Tensor::<2>::from_data(values, &base.device());
-        match self.layout {
-            WeightLayout::OutIn => stored,
-            WeightLayout::InOut => stored.transpose(),
-        }
-        .reshape(base.shape())
-    }
 }

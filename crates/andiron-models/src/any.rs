@@ -17,7 +17,7 @@ use crate::hf_config::ConfigError;
 use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::model_files::{ModelFiles, read_config};
 use crate::summary::Summary;
-use crate::weights::{self, LoadError};
+use crate::weights::{self, LoadError, ParamInfo};
 
 /// What a model reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,15 +155,19 @@ impl AnyConfig {
         each!(self, AnyConfig, config => config.sizes())
     }
 
+    /// The model's parameters; no weight is drawn.
+    pub fn parameters(&self, device: &Device) -> Vec<ParamInfo> {
+        each!(self, AnyConfig, config => weights::describe(&config.init(Seed::new(0), device)))
+    }
+
     /// What the model is made of; no weight is drawn.
     pub fn summary(&self, device: &Device) -> Summary {
-        let tensors = each!(self, AnyConfig, config => weights::names(&config.init(Seed::new(0), device)));
         let predicts = match self {
             Self::Decoder(_) | Self::EncoderDecoder(_) => true,
             Self::Encoder(config) => config.head() == EncoderHead::MaskedLm,
             Self::Classifier(_) => false,
         };
-        Summary::new(&tensors, predicts)
+        Summary::new(&self.parameters(device), predicts)
     }
 }
 

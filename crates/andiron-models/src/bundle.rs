@@ -20,7 +20,7 @@ use crate::json_file::write_json;
 use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::model_files::{CONFIG, ModelFiles};
 pub use crate::weights::gguf::GgufOptions;
-use crate::weights::{self, FileError, LoadError, NameRules, SaveError, Storage, StoredTensors};
+use crate::weights::{self, FileError, LoadError, NameRules, SaveError, StoredTensors};
 
 /// The configuration of a family of architectures: what a [`Bundle`] is made from.
 ///
@@ -45,9 +45,6 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
 
     /// How names in files may differ from those of the model's parameters.
     fn name_rules(&self) -> NameRules;
-
-    /// Entries of each vocabulary: a matrix with as many rows is a table of tokens.
-    fn vocabularies(&self) -> Vec<usize>;
 
     /// Decides by the tensors in the files what `config.json` leaves open, before a model is made.
     ///
@@ -161,10 +158,9 @@ impl<C: FamilyConfig> Bundle<C> {
         settings.unknown_keys = unknown_keys;
         let mut files = files.weights()?;
         config.infer_from_checkpoint(&mut StoredTensors(&mut files))?;
-        let (rules, vocabularies) = (config.name_rules(), config.vocabularies());
-        let storage = Storage { precision, tables: &vocabularies };
+        let rules = config.name_rules();
         let model = config.init_model(Seed::new(0), device);
-        let model = weights::load_from(model, &mut files, rules, storage, device)?;
+        let model = weights::load_from(model, &mut files, rules, precision, device)?;
         Ok(Self::of_parts(config, model, settings, precision, device))
     }
 

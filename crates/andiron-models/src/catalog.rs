@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use andiron_core::ops::WeightLayout;
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KvCache, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
@@ -42,17 +41,6 @@ impl Sizes {
     }
 }
 
-/// How the affine maps that a matrix holds lie in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Maps {
-    /// Which axis of the matrix is that of the outputs.
-    pub layout: WeightLayout,
-    /// How many maps share that axis, such as those to queries, keys and values.
-    pub count: usize,
-    /// How often each has its turn along the axis: once, or for each head.
-    pub turns: usize,
-}
-
 /// A configuration in Hugging Face's field names, and what is built from it.
 pub trait Architecture: Serialize + DeserializeOwned {
     /// The model, its parameters' paths being their names in the file.
@@ -65,11 +53,6 @@ pub trait Architecture: Serialize + DeserializeOwned {
 
     /// How names in files may differ from those of the module.
     fn name_rules(&self) -> NameRules;
-
-    /// The maps in the matrix called `name`: one alone, unless a model packs several.
-    fn maps(&self, name: &str) -> Maps {
-        Maps { layout: self.name_rules().layout(name), count: 1, turns: 1 }
-    }
 
     /// Rewrites what different generations of `transformers` write differently, before the fields are read.
     ///
@@ -190,11 +173,6 @@ macro_rules! architectures {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::name_rules(config),)+ }
             }
 
-            /// The affine maps in the matrix called `name`.
-            pub fn maps(&self, name: &str) -> $crate::catalog::Maps {
-                match self { $(Self::$variant(config) => $crate::catalog::Architecture::maps(config, name),)+ }
-            }
-
             /// A model with random weights drawn from `seed`.
             pub fn init(&self, seed: andiron_kernels::random::Seed, device: &burn::tensor::Device) -> $models {
                 match self {
@@ -234,7 +212,7 @@ macro_rules! forward_decoder {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, cx),)+ }
             }
 
-            fn head(&self) -> &Param<Tensor<2>> {
+            fn head(&self) -> &Weight {
                 match self { $(Self::$variant(model) => model.head(),)+ }
             }
 

@@ -1,9 +1,7 @@
 //! What the model families have in common, seen from training and generation.
 
 use andiron_core::cache::Memory;
-use andiron_core::ops::WeightLayout;
-use andiron_core::{Forward, KvCache, Rows, linear};
-use burn::module::Param;
+use andiron_core::{Forward, KvCache, Rows, Weight};
 use burn::tensor::{Int, Tensor};
 
 /// A model that predicts each token from those before it.
@@ -21,7 +19,7 @@ pub trait Decoder {
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
-    fn head(&self) -> &Param<Tensor<2>>;
+    fn head(&self) -> &Weight;
 
     /// An empty cache for one batch of sequences.
     fn new_cache(&self) -> KvCache;
@@ -31,7 +29,7 @@ pub trait Decoder {
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
     fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
-        linear::map(hidden_btd, self.head(), None, WeightLayout::OutIn)
+        self.head().project(hidden_btd, None)
     }
 }
 
@@ -131,7 +129,7 @@ pub trait EncoderDecoder {
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
-    fn head(&self) -> &Param<Tensor<2>>;
+    fn head(&self) -> &Weight;
 
     /// Added to the logits, `[vocabulary]`, if the model has such a bias.
     fn head_bias(&self) -> Option<Tensor<1>>;
@@ -144,6 +142,6 @@ pub trait EncoderDecoder {
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
     fn logits(&self, hidden_btd: Tensor<3>) -> Tensor<3> {
-        linear::map(hidden_btd, self.head(), self.head_bias(), WeightLayout::OutIn)
+        self.head().project(hidden_btd, self.head_bias())
     }
 }

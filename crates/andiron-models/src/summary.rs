@@ -2,29 +2,9 @@
 
 use std::collections::BTreeSet;
 
-/// Names of what is looked up or added, never multiplied with.
-const LOOKED_UP: &[&str] = &[
-    "encoder.embed_tokens.weight",
-    "final_logits_bias",
-    "wpe.weight",
-    "position_embeddings.weight",
-    "token_type_embeddings.weight",
-    "embed_positions.weight",
-    "relative_attention_bias.weight",
-];
+use andiron_core::ParamRole;
 
-/// Names of the table of tokens, which a model with tied weights also uses as its output head.
-const TOKENS: &[&str] = &[
-    "wte.weight",
-    "embed_tokens.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-    "shared.weight",
-];
-
-/// Names of an output head over the vocabulary that is a tensor of its own.
-const HEADS: &[&str] = &["lm_head.weight", "embed_out.weight"];
+use crate::weights::ParamInfo;
 
 /// Tensors whose names differ in one number only, such as the layers of a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +31,12 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Counts tensors given by name and shape; `predicts` says whether the model has an output head over its vocabulary.
-    pub fn new(tensors: &[(String, Vec<usize>)], predicts: bool) -> Self {
+    /// Counts parameters; `predicts` says whether the model has an output head over its vocabulary.
+    pub fn new(tensors: &[ParamInfo], predicts: bool) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         let mut numbers: Vec<BTreeSet<String>> = Vec::new();
-        for (name, shape) in tensors {
-            let (stack, number) = split_at_number(name);
+        for tensor in tensors {
+            let (stack, number) = split_at_number(&tensor.name);
             let at = parts.iter().position(|part| part.name == stack).unwrap_or_else(|| {
                 parts.push(Part { name: stack.to_owned(), repeats: 0, tensors: 0, parameters: 0 });
                 numbers.push(BTreeSet::new());
@@ -65,16 +45,19 @@ impl Summary {
             numbers[at].insert(number.to_owned());
             parts[at].repeats = numbers[at].len();
             parts[at].tensors += 1;
-            parts[at].parameters += elements(shape);
+            parts[at].parameters += tensor.elements();
         }
-        let own_head = tensors.iter().any(|(name, _)| ends_with_any(name, HEADS));
-        let head = predicts && !own_head;
-        let multiplied =
-            |name: &str| !ends_with_any(name, LOOKED_UP) && (head || !ends_with_any(name, TOKENS));
-        let products = tensors.iter().filter(|(name, shape)| shape.len() == 2 && multiplied(name));
+        let is_head = |role| matches!(role, ParamRole::Head | ParamRole::OutputEmbedding);
+        let tied = predicts && !tensors.iter().any(|tensor| is_head(tensor.role));
+        let multiplied = |role| match role {
+            ParamRole::Matrix | ParamRole::Adapter => true,
+            ParamRole::Embedding => tied,
+            role => is_head(role),
+        };
+        let products = tensors.iter().filter(|tensor| multiplied(tensor.role));
         Self {
             parameters: parts.iter().map(|part| part.parameters).sum(),
-            product_parameters: products.map(|(_, shape)| elements(shape)).sum(),
+            product_parameters: products.map(ParamInfo::elements).sum(),
             parts,
         }
     }
@@ -98,30 +81,22 @@ fn split_at_number(name: &str) -> (&str, &str) {
     (name, "")
 }
 
-fn ends_with_any(name: &str, endings: &[&str]) -> bool {
-    endings.iter().any(|ending| name.ends_with(ending))
-}
-
-fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&size| size as u64).product()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tensor(name: &str, shape: &[usize]) -> (String, Vec<usize>) {
-        (name.to_owned(), shape.to_vec())
+    fn tensor(name: &str, shape: &[usize], role: ParamRole) -> ParamInfo {
+        ParamInfo { name: name.to_owned(), shape: shape.to_vec(), role, weight: None, in_block: false }
     }
 
-    fn tiny() -> Vec<(String, Vec<usize>)> {
+    fn tiny() -> Vec<ParamInfo> {
         vec![
-            tensor("transformer.wte.weight", &[10, 4]),
-            tensor("transformer.wpe.weight", &[8, 4]),
-            tensor("transformer.h.0.attn.weight", &[4, 4]),
-            tensor("transformer.h.0.ln.weight", &[4]),
-            tensor("transformer.h.1.attn.weight", &[4, 4]),
-            tensor("transformer.h.1.ln.weight", &[4]),
+            tensor("transformer.wte.weight", &[10, 4], ParamRole::Embedding),
+            tensor("transformer.wpe.weight", &[8, 4], ParamRole::Table),
+            tensor("transformer.h.0.attn.weight", &[4, 4], ParamRole::Matrix),
+            tensor("transformer.h.0.ln.weight", &[4], ParamRole::Norm),
+            tensor("transformer.h.1.attn.weight", &[4, 4], ParamRole::Matrix),
+            tensor("transformer.h.1.ln.weight", &[4], ParamRole::Norm),
         ]
     }
 
@@ -139,7 +114,7 @@ mod tests {
         assert_eq!(Summary::new(&tiny(), true).product_parameters, 40 + 32);
         assert_eq!(Summary::new(&tiny(), false).product_parameters, 32);
         let mut untied = tiny();
-        untied.push(tensor("lm_head.weight", &[10, 4]));
+        untied.push(tensor("lm_head.weight", &[10, 4], ParamRole::Head));
         assert_eq!(Summary::new(&untied, true).product_parameters, 40 + 32);
         assert_eq!(Summary::new(&untied, true).flops_per_token(), 144);
     }
@@ -147,9 +122,9 @@ mod tests {
     #[test]
     fn of_two_tables_the_targets_is_multiplied_with() {
         let tensors = [
-            tensor("model.encoder.embed_tokens.weight", &[10, 4]),
-            tensor("model.decoder.embed_tokens.weight", &[7, 4]),
-            tensor("final_logits_bias", &[1, 7]),
+            tensor("model.encoder.embed_tokens.weight", &[10, 4], ParamRole::SourceEmbedding),
+            tensor("model.decoder.embed_tokens.weight", &[7, 4], ParamRole::Embedding),
+            tensor("final_logits_bias", &[1, 7], ParamRole::Bias),
         ];
         assert_eq!(Summary::new(&tensors, true).product_parameters, 28);
     }

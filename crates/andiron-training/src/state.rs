@@ -96,8 +96,7 @@ impl TrainState {
 
     fn new(mut bundle: DecoderBundle, config: &TrainConfig, device: &Device) -> Self {
         bundle.model = bundle.model.train();
-        let optimizer =
-            Optimizer::new(&bundle.model, |name| bundle.config.maps(name), &config.optimizer, device);
+        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device);
         Self { bundle, optimizer, progress: Progress::default() }
     }
 

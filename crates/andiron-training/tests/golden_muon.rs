@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use andiron_core::linear::LinearConfig;
 use andiron_core::ops::WeightLayout;
 use andiron_core::precision::{Precision, with_precision};
-use andiron_core::{Backend, DeviceSpec, Linear};
+use andiron_core::{Backend, DeviceSpec, Linear, Weight};
 use andiron_kernels::random::Seed;
-use andiron_models::catalog::Maps;
 use andiron_training::optimizer::{MuonConfig, Optimizer, OptimizerConfig, OptimizerKind};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -66,7 +65,7 @@ fn moved(fixture: &Fixture, run: &Run, layout: WeightLayout, precision: Precisio
         let [d_output, d_input] = shape;
         let config = LinearConfig { d_input, d_output, bias: false, layout };
         let mut linear = config.init(0.0, Seed::new(0), &device());
-        linear.weight = Param::from_tensor(laid(values, shape));
+        linear.weight = Weight::dense(Param::from_tensor(laid(values, shape)), linear.weight.kind());
         linear
     };
     let layers = fixture.start.iter().zip(&fixture.shapes).map(linear).collect();
@@ -81,8 +80,7 @@ fn moved(fixture: &Fixture, run: &Run, layout: WeightLayout, precision: Precisio
         muon: Some(muon),
         ..OptimizerConfig::constant(0.5)
     };
-    let maps = |_: &str| Maps { layout, count: 1, turns: 1 };
-    let mut optimizer = Optimizer::new(&model, maps, &config, &device());
+    let mut optimizer = Optimizer::new(&model, &config, &device());
     for grads in &fixture.grads {
         let list = |(values, &shape): (&Vec<f32>, &[usize; 2])| {
             Some(laid(values, shape).reshape([values.len() as isize]))

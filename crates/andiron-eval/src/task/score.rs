@@ -44,7 +44,7 @@ pub fn score(
     context: usize,
     device: &Device,
 ) -> Result<Scores, ScoreError> {
-    let vocab_size = model.head().lazy_shape()[0];
+    let vocab_size = model.head().dims()[0];
     check(ids, context, vocab_size)?;
     let Some((_, targets)) = ids.split_first() else { return Ok(Scores::default()) };
     let mut scores = Scores { logprobs: vec![None], sum_logprob: 0.0, is_greedy: vec![None] };
@@ -73,7 +73,7 @@ pub fn score_target(
     device: &Device,
 ) -> Result<Scores, ScoreError> {
     check(source, context, source_vocab)?;
-    let vocab_size = model.head().lazy_shape()[0];
+    let vocab_size = model.head().dims()[0];
     check(target, context, vocab_size)?;
     if source.is_empty() {
         return Err(ScoreError::EmptySource);

@@ -41,10 +41,6 @@ impl FamilyConfig for DecoderConfig {
         self.name_rules()
     }
 
-    fn vocabularies(&self) -> Vec<usize> {
-        vec![self.vocab_size()]
-    }
-
     fn implied_settings(&self) -> Settings {
         let generation = GenerationConfig {
             bos_token_id: self.sizes().bos_token_id,

@@ -195,10 +195,6 @@ impl FamilyConfig for ClassifierConfig {
     fn name_rules(&self) -> NameRules {
         self.decoder.name_rules()
     }
-
-    fn vocabularies(&self) -> Vec<usize> {
-        vec![self.sizes().vocab_size]
-    }
 }
 
 impl ClassifierBundle {

@@ -8,9 +8,9 @@ use andiron_core::norm::RmsNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
-use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm};
+use andiron_core::{Embedding, Forward, KvCache, Linear, ParamRole, RmsNorm, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::family::Decoder;
@@ -26,7 +26,6 @@ pub(super) const NAMES: NameRules = NameRules {
     renamed: &[],
     tied: &[("lm_head.weight", "model.embed_tokens.weight")],
     optional: &[],
-    input_first: &[],
 };
 
 /// What `config.json` means by the keys that it leaves out.
@@ -227,7 +226,8 @@ impl GatedSizes {
                 layers: self.reaches.iter().enumerate().map(layer).collect(),
                 norm: fresh.norm(self.d_model),
             },
-            lm_head: (!self.tied).then(|| fresh.table("lm_head", self.vocab_size, self.d_model)),
+            lm_head: (!self.tied)
+                .then(|| fresh.table("lm_head", self.vocab_size, self.d_model).with_role(ParamRole::Head)),
             rotary: self.rotary.clone(),
             max_positions: self.max_positions,
         }
@@ -272,7 +272,7 @@ impl Decoder for Gated {
         self.model.norm.forward(x_btd)
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         &self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight
     }
 

@@ -11,9 +11,9 @@
 use andiron_core::ops;
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
-use andiron_core::{Embedding, Forward, KvCache, RmsNorm};
+use andiron_core::{Embedding, Forward, KvCache, ParamRole, RmsNorm, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -303,7 +303,8 @@ impl Architecture for Gemma3Config {
                 layers: reaches.into_iter().enumerate().map(layer).collect(),
                 norm: fresh.norm(d_model),
             },
-            lm_head: (!self.tie_word_embeddings).then(|| fresh.table("lm_head", self.vocab_size, d_model)),
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| fresh.table("lm_head", self.vocab_size, d_model).with_role(ParamRole::Head)),
             rotary: self.rope().rotary(self.head_dim),
             local_rotary: ScaledRotary::new(self.rope_local_base_freq, self.head_dim, None),
             max_positions: self.rope().longest(),
@@ -360,7 +361,7 @@ impl Decoder for Gemma3 {
         self.model.norm.forward(x_btd)
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         &self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight
     }
 

@@ -11,13 +11,14 @@ use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
+use andiron_core::role::PackedProjections;
+use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Architecture, Maps, Sizes};
+use crate::catalog::{Architecture, Sizes};
 use crate::family::Decoder;
 use crate::hf_config::Ids;
 use crate::hf_config::{Activation, ConfigError, entries, layers, width};
@@ -150,7 +151,8 @@ impl Gpt2Config {
         Block {
             ln_1: self.init_norm(device),
             attn: Attention {
-                c_attn: linear(self.n_embd, 3 * self.n_embd, std, "attn.c_attn"),
+                c_attn: linear(self.n_embd, 3 * self.n_embd, std, "attn.c_attn")
+                    .with_packed(PackedProjections { count: 3, interleaving: 1 }),
                 c_proj: linear(self.n_embd, self.n_embd, residual_std, "attn.c_proj"),
                 index,
                 n_heads: self.n_head,
@@ -214,14 +216,8 @@ impl Architecture for Gpt2Config {
             optional_prefix: "transformer.",
             ignored: &["*.attn.bias", "*.attn.masked_bias"],
             tied: &[("lm_head.weight", "transformer.wte.weight")],
-            input_first: &["c_attn.weight", "c_proj.weight", "c_fc.weight"],
             ..NameRules::default()
         }
-    }
-
-    fn maps(&self, name: &str) -> Maps {
-        let count = if name.ends_with("attn.c_attn.weight") { 3 } else { 1 };
-        Maps { layout: self.name_rules().layout(name), count, turns: 1 }
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -268,11 +264,12 @@ impl Architecture for Gpt2Config {
         Gpt2 {
             transformer: Transformer {
                 wte: table(self.vocab_size, "transformer.wte.weight"),
-                wpe: table(self.n_positions, "transformer.wpe.weight"),
+                wpe: table(self.n_positions, "transformer.wpe.weight").with_role(ParamRole::Table),
                 h: (0..self.n_layer).map(|index| self.init_block(index, seed, device)).collect(),
                 ln_f: self.init_norm(device),
             },
-            lm_head: (!self.tie_word_embeddings).then(|| table(self.vocab_size, "lm_head.weight")),
+            lm_head: (!self.tie_word_embeddings)
+                .then(|| table(self.vocab_size, "lm_head.weight").with_role(ParamRole::Head)),
             embd_pdrop: self.embd_pdrop as f32,
         }
     }
@@ -340,12 +337,12 @@ impl Decoder for Gpt2 {
         body.ln_f.forward(x_btd)
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         &self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.transformer.h.len(), self.transformer.wpe.weight.lazy_shape()[0])
+        KvCache::new(self.transformer.h.len(), self.transformer.wpe.weight.dims()[0])
     }
 }
 

@@ -13,14 +13,15 @@ use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear};
+use andiron_core::role::PackedProjections;
+use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::catalog::{Architecture, Maps, Sizes};
+use crate::catalog::{Architecture, Sizes};
 use crate::decoder::gated::defaults;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
@@ -138,7 +139,8 @@ impl GptNeoxConfig {
             input_layernorm: self.init_norm(device),
             post_attention_layernorm: self.init_norm(device),
             attention: Attention {
-                query_key_value: linear("attention.query_key_value", d, 3 * d, self.attention_bias),
+                query_key_value: linear("attention.query_key_value", d, 3 * d, self.attention_bias)
+                    .with_packed(PackedProjections { count: 3, interleaving: self.num_attention_heads }),
                 dense: linear("attention.dense", d, d, self.attention_bias),
                 index,
                 d_head,
@@ -187,12 +189,6 @@ impl Architecture for GptNeoxConfig {
             tied: &[("embed_out.weight", "gpt_neox.embed_in.weight")],
             ..NameRules::default()
         }
-    }
-
-    fn maps(&self, name: &str) -> Maps {
-        let packed = name.ends_with("attention.query_key_value.weight");
-        let (count, turns) = if packed { (3, self.num_attention_heads) } else { (1, 1) };
-        Maps { layout: self.name_rules().layout(name), count, turns }
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
@@ -266,7 +262,8 @@ impl Architecture for GptNeoxConfig {
                     .collect(),
                 final_layer_norm: self.init_norm(device),
             },
-            embed_out: (!self.tie_word_embeddings).then(|| table("embed_out.weight")),
+            embed_out: (!self.tie_word_embeddings)
+                .then(|| table("embed_out.weight").with_role(ParamRole::OutputEmbedding)),
             rotary: self.rope().rotary(self.n_turned()),
             max_positions: self.rope().longest(),
             dropout: self.hidden_dropout as f32,
@@ -338,7 +335,7 @@ impl Decoder for GptNeox {
         self.gpt_neox.final_layer_norm.forward(x_btd)
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         &self.embed_out.as_ref().unwrap_or(&self.gpt_neox.embed_in).weight
     }
 

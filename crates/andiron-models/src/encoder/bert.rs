@@ -8,7 +8,7 @@
 //! the pretraining's heads that the configuration does not ask for. Not supported: use as a decoder, relative
 //! positions, the next-sentence and multiple-choice heads.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, linear, ops};
+use andiron_core::{Embedding, Forward, LayerNorm, Linear, ParamRole, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, activation};
@@ -206,8 +206,10 @@ impl BertConfig {
         Body {
             embeddings: Embeddings {
                 word_embeddings: table("word_embeddings", self.vocab_size),
-                position_embeddings: table("position_embeddings", self.max_position_embeddings),
-                token_type_embeddings: table("token_type_embeddings", self.type_vocab_size),
+                position_embeddings: table("position_embeddings", self.max_position_embeddings)
+                    .with_role(ParamRole::Table),
+                token_type_embeddings: table("token_type_embeddings", self.type_vocab_size)
+                    .with_role(ParamRole::Table),
                 layer_norm_: fresh.norm(d),
             },
             encoder: Layers {
@@ -334,8 +336,9 @@ impl Architecture for BertConfig {
                 dense: fresh.linear("cls.predictions.transform.dense", d, d, true),
                 layer_norm_: fresh.norm(d),
             },
-            decoder: (!self.tie_word_embeddings)
-                .then(|| fresh.linear("cls.predictions.decoder", d, self.vocab_size, true)),
+            decoder: (!self.tie_word_embeddings).then(|| {
+                fresh.linear("cls.predictions.decoder", d, self.vocab_size, true).with_role(ParamRole::Head)
+            }),
             bias: init::zeros([self.vocab_size], device),
         };
         Bert {

@@ -48,10 +48,6 @@ impl FamilyConfig for EncoderConfig {
         self.name_rules()
     }
 
-    fn vocabularies(&self) -> Vec<usize> {
-        vec![self.vocab_size()]
-    }
-
     fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
         self.infer_from_checkpoint(stored);
         Ok(())

@@ -5,7 +5,7 @@
 //! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Which of two texts
 //! a token belongs to is not seen by the model. Not supported: the multiple-choice head.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, init, linear, ops};
+use andiron_core::{Embedding, Forward, LayerNorm, Linear, ParamRole, Weight, init, linear, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -218,12 +218,14 @@ impl Architecture for DistilBertConfig {
         let masked = head == EncoderHead::MaskedLm;
         let table = |name: &str, n| fresh.table(&format!("distilbert.embeddings.{name}"), n, d);
         let layer = |index| self.init_layer(&format!("distilbert.transformer.layer.{index}"), &fresh);
-        let own_weight = || fresh.table("vocab_projector", self.vocab_size, d).weight;
+        let own_weight =
+            || fresh.table("vocab_projector", self.vocab_size, d).weight.with_role(ParamRole::Head);
         DistilBert {
             distilbert: Body {
                 embeddings: Embeddings {
                     word_embeddings: table("word_embeddings", self.vocab_size),
-                    position_embeddings: table("position_embeddings", self.max_position_embeddings),
+                    position_embeddings: table("position_embeddings", self.max_position_embeddings)
+                        .with_role(ParamRole::Table),
                     layer_norm_: fresh.norm(d),
                 },
                 transformer: Layers { layer: (0..self.n_layers).map(layer).collect() },
@@ -338,7 +340,7 @@ struct FeedForward {
 /// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
 #[derive(Module, Debug)]
 struct Projector {
-    weight: Option<Param<Tensor<2>>>,
+    weight: Option<Weight>,
     bias: Param<Tensor<1>>,
 }
 
@@ -362,7 +364,7 @@ impl Encoder for DistilBert {
         };
         let x_nd = norm.forward(ops::activate(transform.forward(hidden_nd), self.activation.function()));
         let weight = projector.weight.as_ref().unwrap_or(&self.distilbert.embeddings.word_embeddings.weight);
-        linear::map(x_nd, weight, Some(projector.bias.val()), ops::WeightLayout::OutIn)
+        weight.project(x_nd, Some(projector.bias.val()))
     }
 
     fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {

@@ -52,7 +52,7 @@ pub(super) fn attend_all(
     let [b, t, d] = x_btd.dims();
     let width = d / n_heads;
     let scoring = Scoring { dropout, ..Scoring::new(1.0 / (width as f32).sqrt(), Sight::ALL) };
-    if let Some(qkv_bt3d) = linear::side_by_side(&x_btd, maps) {
+    if let Some(qkv_bt3d) = linear::fused_qkv(&x_btd, maps) {
         return attend_packed(qkv_bt3d, (0, n_heads), scoring, cx);
     }
     let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
@@ -69,7 +69,7 @@ pub(super) fn vocabulary_scores(
 ) -> Tensor<2> {
     match decoder {
         Some(decoder) => decoder.forward(x_nd),
-        None => linear::map(x_nd, &table.weight, Some(bias.val()), WeightLayout::OutIn),
+        None => table.weight.project(x_nd, Some(bias.val())),
     }
 }
 

@@ -10,8 +10,8 @@
 
 mod model;
 
-use andiron_core::init;
 use andiron_core::position::rotary::Rotary;
+use andiron_core::{ParamRole, init};
 use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -383,7 +383,7 @@ impl Architecture for ModernBertConfig {
             }),
             decoder: (head == EncoderHead::MaskedLm).then(|| Projector {
                 weight: (!self.tie_word_embeddings)
-                    .then(|| fresh.table("decoder", self.vocab_size, d).weight),
+                    .then(|| fresh.table("decoder", self.vocab_size, d).weight.with_role(ParamRole::Head)),
                 bias: self.decoder_bias.then(|| init::zeros([self.vocab_size], device)),
             }),
             classifier: outputs.map(|n| fresh.linear("classifier", d, n, true)),

@@ -7,7 +7,7 @@
 //!
 //! Not supported: use as a decoder and the multiple-choice head.
 
-use andiron_core::{Forward, LayerNorm, Linear, init, ops};
+use andiron_core::{Forward, LayerNorm, Linear, ParamRole, init, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, activation};
@@ -116,7 +116,8 @@ impl Architecture for RobertaConfig {
         let lm_head = || LmHead {
             dense: linear("lm_head.dense", d),
             layer_norm: fresh.norm(d),
-            decoder: (!config.tie_word_embeddings).then(|| linear("lm_head.decoder", config.vocab_size)),
+            decoder: (!config.tie_word_embeddings)
+                .then(|| linear("lm_head.decoder", config.vocab_size).with_role(ParamRole::Head)),
             bias: init::zeros([config.vocab_size], device),
         };
         Roberta {
@@ -279,7 +280,7 @@ impl Encoder for Roberta {
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let (t, table) = (ids_bt.dims()[1], self.roberta.places());
-        let entries = table.weight.val().dims()[0];
+        let [entries, _] = table.weight.dims();
         assert!(t + self.padding < entries, "position entries up to {} of {entries}", t + self.padding + 1);
         // Every token that is not the padding id is one further; the padding id itself stays before the first.
         let counted_bt = ids_bt.clone().not_equal_elem(self.padding as i32).int();

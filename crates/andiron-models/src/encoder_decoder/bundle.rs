@@ -40,10 +40,6 @@ impl FamilyConfig for Seq2SeqConfig {
         self.name_rules()
     }
 
-    fn vocabularies(&self) -> Vec<usize> {
-        vec![self.vocab_size(), self.target_vocab_size()]
-    }
-
     fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
         self.infer_from_checkpoint(stored)
     }

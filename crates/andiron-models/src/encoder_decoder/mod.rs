@@ -9,8 +9,7 @@ pub mod post_norm;
 pub mod t5;
 
 use andiron_core::cache::Memory;
-use andiron_core::{Forward, KvCache, Rows};
-use burn::module::Param;
+use andiron_core::{Forward, KvCache, Rows, Weight};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value};
 
@@ -60,7 +59,7 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, memory, cx),)+ }
             }
 
-            fn head(&self) -> &Param<Tensor<2>> {
+            fn head(&self) -> &Weight {
                 match self { $(Self::$variant(model) => model.head(),)+ }
             }
 

@@ -12,7 +12,9 @@
 use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
 use andiron_core::cache::Memory;
 use andiron_core::position::sinusoidal::sinusoid;
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, Rows, init, linear, ops};
+use andiron_core::{
+    Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Rows, Weight, init, linear, ops,
+};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -118,7 +120,9 @@ impl PostNormSizes {
                 encoder: self.init_half("model.encoder", self.encoder, &fresh),
                 decoder: self.init_half("model.decoder", self.decoder, &fresh),
             },
-            lm_head: (!self.tied).then(|| fresh.table("lm_head", self.decoder.vocab_size, self.d_model)),
+            lm_head: (!self.tied).then(|| {
+                fresh.table("lm_head", self.decoder.vocab_size, self.d_model).with_role(ParamRole::Head)
+            }),
             final_logits_bias: init::zeros([1, self.decoder.vocab_size], device),
             max_positions: self.max_positions,
             embed_scale: self.scale_embedding.then(|| (self.d_model as f32).sqrt()),
@@ -133,11 +137,16 @@ impl PostNormSizes {
         let table = |part: &str, n_entries| fresh.table(&format!("{name}.{part}"), n_entries, d);
         let layer = |index| self.init_layer(&format!("{name}.layers.{index}"), stack, fresh);
         let own_table = !(self.shared && self.tied);
+        let role = match name.starts_with("model.encoder") {
+            true => ParamRole::SourceEmbedding,
+            false => ParamRole::Embedding,
+        };
         Half {
-            embed_tokens: own_table.then(|| table("embed_tokens", stack.vocab_size)),
-            embed_positions: self
-                .learned
-                .then(|| table("embed_positions", self.max_positions.saturating_add(POSITION_OFFSET))),
+            embed_tokens: own_table.then(|| table("embed_tokens", stack.vocab_size).with_role(role)),
+            embed_positions: self.learned.then(|| {
+                let entries = self.max_positions.saturating_add(POSITION_OFFSET);
+                table("embed_positions", entries).with_role(ParamRole::Table)
+            }),
             layernorm_embedding: self.learned.then(|| fresh.norm(d)),
             layers: (0..stack.n_layers).map(layer).collect(),
         }
@@ -254,7 +263,7 @@ impl EncoderDecoder for PostNorm {
         x_btd
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         let own = self.lm_head.as_ref();
         &own.unwrap_or_else(|| self.model.table(&self.model.decoder)).weight
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use andiron_core::init;
 use andiron_core::ops::WeightLayout;
-use andiron_core::quant::{Format, QuantMatrix, QuantWeight};
-use burn::module::{Module, ModuleMapper, Param, Reparameterizer};
+use andiron_core::quant::{Format, QuantMatrix};
+use andiron_core::role::WeightKind;
+use andiron_core::{ParamRole, weight};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::file::FileError;
@@ -18,15 +19,7 @@ use crate::RunPrecision;
 /// At most this many names are listed in an error.
 const LISTED: usize = 8;
 
-/// How weights are kept.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Storage<'a> {
-    pub(crate) precision: RunPrecision,
-    /// Matrices with so many rows are tables of tokens.
-    pub(crate) tables: &'a [usize],
-}
-
-/// Fills `model` with the weights in `files`, kept as `storage` says.
+/// Fills `model` with the weights in `files`, stored as `precision` says.
 ///
 /// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and a block of a
 /// file.
@@ -34,17 +27,17 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     model: M,
     files: &mut [S],
     rules: NameRules,
-    storage: Storage<'_>,
+    precision: RunPrecision,
     device: &Device,
 ) -> Result<M, LoadError> {
     let accounts = account(&names(&model), files, rules)?;
     check_repeats(files, &accounts)?;
     let places = &accounts.places;
     let mut filler = Filler { path: ParamPath::default(), files, places, device, failed: None };
-    let model = if storage.precision.is_stored() {
-        let mut keeper = Keeper { filler, storage, rules };
-        let model = model.apply_reparameterization(&mut keeper);
-        filler = keeper.filler;
+    let model = if precision.is_stored() {
+        let mut quantizer = Quantizer { filler, precision };
+        let model = model.map(&mut quantizer);
+        filler = quantizer.filler;
         model
     } else {
         model.map(&mut filler)
@@ -179,8 +172,8 @@ struct Filler<'a, S> {
 }
 
 impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
@@ -209,30 +202,31 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
 
 /// Matrices with fewer elements stay f32: they are read in no time.
 pub(crate) const SMALLEST: usize = 1 << 10;
-/// Parts of the names of tables that are no maps and tell positions or kinds apart by small differences, and of biases.
-const EXACT: &[&str] = &["wpe", "position", "token_type", "relative_attention", "final_logits_bias"];
 
-/// Keeps matrices in few bits and lets a [`Filler`] do the rest.
-struct Keeper<'a, S> {
+/// Quantizes weights and lets a [`Filler`] do the rest: norms, biases, and the tables of positions and token types, whose
+/// rows differ by little.
+struct Quantizer<'a, S> {
     filler: Filler<'a, S>,
-    storage: Storage<'a>,
-    rules: NameRules,
+    precision: RunPrecision,
 }
 
-impl<S: TensorSource> Keeper<'_, S> {
-    /// The matrix of the parameter here, outputs as rows, if it is one to be kept in few bits.
+impl<S: TensorSource> Quantizer<'_, S> {
+    /// The matrix of the weight here, outputs as rows, if it is one to be quantized.
     fn matrix(
         &mut self,
-        [outputs, inputs]: [usize; 2],
-        transposed: bool,
+        kind: WeightKind,
+        [first, second]: [usize; 2],
     ) -> Result<Option<QuantMatrix>, FileError> {
-        let name = self.filler.path.name();
-        let Some((number, key)) = self.filler.places.get(&name) else { return Ok(None) };
-        if outputs * inputs < SMALLEST || EXACT.iter().any(|part| name.contains(part)) {
+        let Some((number, key)) = self.filler.places.get(&self.filler.path.name()) else { return Ok(None) };
+        if first * second < SMALLEST || kind.role == ParamRole::Table {
             return Ok(None);
         }
+        let [outputs, inputs] = match kind.layout {
+            WeightLayout::InOut => [second, first],
+            WeightLayout::OutIn => [first, second],
+        };
         let file = &mut self.filler.files[*number];
-        let wanted = self.storage.precision.format(self.storage.tables.contains(&outputs));
+        let wanted = self.precision.format(kind.role.is_vocabulary());
         if let Some((format, rows)) = file.read_stored(key)?
             && (format.block_len() > 1 || wanted == Some(Format::Bf16))
         {
@@ -244,7 +238,7 @@ impl<S: TensorSource> Keeper<'_, S> {
             None => return Ok(None),
         };
         let mut values = file.read_f32(key)?;
-        if transposed {
+        if kind.layout == WeightLayout::InOut {
             let of = |at: usize| values[at % inputs * outputs + at / inputs];
             values = (0..values.len()).map(of).collect();
         }
@@ -252,35 +246,27 @@ impl<S: TensorSource> Keeper<'_, S> {
     }
 }
 
-impl<S: TensorSource> Reparameterizer for &mut Keeper<'_, S> {
-    type Reparam = QuantWeight;
+impl<S: TensorSource> ModuleMapper for Quantizer<'_, S> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.filler.path.enter(name, container);
+    }
 
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<QuantWeight>) {
-        self.filler.path = ParamPath::default();
-        path.split('.').for_each(|segment| self.filler.path.enter(segment));
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.filler.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.filler.failed.is_none()
+            && let Some(kind) = self.filler.path.weight()
             && let [first, second] = param.lazy_shape()[..]
         {
-            let layout = self.rules.layout(&self.filler.path.name());
-            let (transposed, dims) = match layout {
-                WeightLayout::InOut => (true, [second, first]),
-                WeightLayout::OutIn => (false, [first, second]),
-            };
-            match self.matrix(dims, transposed) {
-                // What lies below is never made: whoever does not know the matrix gets its numbers.
-                Ok(Some(matrix)) => {
-                    let base = init::zeros(param.lazy_shape().dims(), self.filler.device);
-                    return (base, Some(QuantWeight::new(matrix, layout)));
-                }
+            match self.matrix(kind, [first, second]) {
+                Ok(Some(matrix)) => return weight::quantized(param, matrix),
                 Ok(None) => {}
                 Err(error) => self.filler.failed = Some(error),
             }
         }
-        (self.filler.map_float(param), None)
+        self.filler.map_float(param)
     }
 }
 

@@ -14,7 +14,8 @@ mod source;
 mod torch;
 mod write;
 
-use andiron_core::ops::WeightLayout;
+use andiron_core::ParamRole;
+use andiron_core::role::WeightKind;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -22,7 +23,7 @@ pub(crate) use directory::open;
 pub use directory::paths;
 pub use file::FileError;
 pub use load::{LoadError, StoredTensors};
-pub(crate) use load::{SMALLEST, Storage, check_names, load_from};
+pub(crate) use load::{SMALLEST, check_names, load_from};
 pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save, save_tensors};
 pub(crate) use source::TensorSource;
@@ -44,8 +45,6 @@ pub struct NameRules {
     pub tied: &'static [(&'static str, &'static str)],
     /// Parameters that a file may leave out; they keep their first values.
     pub optional: &'static [&'static str],
-    /// Endings of the names of matrices whose first axis is the input, as GPT-2's `Conv1D` has it.
-    pub input_first: &'static [&'static str],
 }
 
 impl NameRules {
@@ -53,14 +52,6 @@ impl NameRules {
     fn current_name(&self, name: &str) -> String {
         let renamed = |(old, new): &(&str, &str)| Some(format!("{}{new}", name.strip_suffix(old)?));
         self.renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
-    }
-
-    /// How the matrix called `name` lies in memory.
-    pub(crate) fn layout(&self, name: &str) -> WeightLayout {
-        match self.input_first.iter().any(|ending| name.ends_with(ending)) {
-            true => WeightLayout::InOut,
-            false => WeightLayout::OutIn,
-        }
     }
 
     /// The ways in which a file may write a parameter's name.
@@ -79,14 +70,41 @@ impl NameRules {
 
 /// Names and shapes of all parameters, in the order of the module. Draws no weights.
 pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
-    struct Names {
+    describe(model).into_iter().map(|ParamInfo { name, shape, .. }| (name, shape)).collect()
+}
+
+/// What is known of a parameter without its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamInfo {
+    /// Its name in files.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: ParamRole,
+    /// What the layer says of it, if it is a [`Weight`](andiron_core::Weight).
+    pub weight: Option<WeightKind>,
+    /// Whether it belongs to one of the stacked blocks of the model, rather than to what is before and after them.
+    pub in_block: bool,
+}
+
+impl ParamInfo {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).product()
+    }
+}
+
+/// All parameters, in the order of the module. Draws no weights.
+pub fn describe<M: Module>(model: &M) -> Vec<ParamInfo> {
+    struct Describe {
         path: ParamPath,
-        found: Vec<(String, Vec<usize>)>,
+        found: Vec<ParamInfo>,
     }
 
-    impl ModuleVisitor for Names {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
+    impl ModuleVisitor for Describe {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
 
         fn exit_module(&mut self, _: &str, _: &str) {
@@ -94,13 +112,13 @@ pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.found.push((self.path.name(), param.lazy_shape().to_vec()));
+            self.found.push(self.path.info(param.lazy_shape().to_vec()));
         }
     }
 
-    let mut names = Names { path: ParamPath::default(), found: Vec::new() };
-    model.visit(&mut names);
-    names.found
+    let mut describe = Describe { path: ParamPath::default(), found: Vec::new() };
+    model.visit(&mut describe);
+    describe.found
 }
 
 /// Names in files that no field can have, because they are keywords or look like an enum's variant, or nothing, for a model that
@@ -120,13 +138,14 @@ const UNSPEAKABLE: &[(&str, &str)] = &[
 /// The path of the module that a traversal is in: give it what `enter_module` and `exit_module` are told.
 #[derive(Clone, Debug, Default)]
 pub struct ParamPath {
-    segments: Vec<String>,
+    /// Name and container type.
+    segments: Vec<(String, String)>,
 }
 
 impl ParamPath {
-    /// Goes down into `name`.
-    pub fn enter(&mut self, name: &str) {
-        self.segments.push(name.to_owned());
+    /// Goes down into `name`, part of a `container`.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        self.segments.push((name.to_owned(), container.to_owned()));
     }
 
     /// Comes back up.
@@ -137,11 +156,29 @@ impl ParamPath {
     /// The name of the parameter here: segments joined by dots. The names of enum variants are left out; a few
     /// fields are called otherwise, because a file's name for them cannot be a field's.
     pub fn name(&self) -> String {
-        let fields = self.segments.iter().filter(|segment| !segment.starts_with(char::is_uppercase));
+        let segments = self.segments.iter().map(|(name, _)| name);
+        let fields = segments.filter(|segment| !segment.starts_with(char::is_uppercase));
         let name_in_file = |field: &String| match UNSPEAKABLE.iter().find(|(ours, _)| ours == field) {
             Some((_, theirs)) => (*theirs).to_owned(),
             None => field.clone(),
         };
         fields.map(name_in_file).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
+    }
+
+    /// What the layer says of the weight here, if it is one.
+    pub fn weight(&self) -> Option<WeightKind> {
+        self.segments.last().and_then(|(_, container)| WeightKind::of_container(container))
+    }
+
+    /// What is known of the parameter here, which has this shape.
+    pub fn info(&self, shape: Vec<usize>) -> ParamInfo {
+        let container = self.segments.last().map_or("", |(_, container)| container);
+        ParamInfo {
+            name: self.name(),
+            shape,
+            role: ParamRole::of_container(container),
+            weight: self.weight(),
+            in_block: self.segments.iter().any(|(_, container)| container == "Vec"),
+        }
     }
 }

@@ -110,8 +110,8 @@ struct Parameters {
 }
 
 impl ModuleVisitor for Parameters {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
@@ -119,9 +119,8 @@ impl ModuleVisitor for Parameters {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let shape = value.dims().to_vec();
-        let read = Box::new(move || floats(value.clone()));
+        let (param, shape) = (param.clone(), param.lazy_shape().to_vec());
+        let read = Box::new(move || floats(param.val()));
         self.found.push((self.path.name(), Parameter { shape, read }));
     }
 }
@@ -182,9 +181,10 @@ mod tests {
     use andiron_kernels::random::Seed;
 
     use super::*;
+    use crate::RunPrecision;
     use crate::catalog::Architecture as _;
     use crate::decoder::gpt2::Gpt2Config;
-    use crate::weights::{Storage, load_from, open};
+    use crate::weights::{load_from, open};
 
     fn files(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(dir)
@@ -204,7 +204,7 @@ mod tests {
         let elements = |dir: &Path| -> Vec<(String, Vec<f32>)> {
             let mut files = open(dir).unwrap_or_else(|error| panic!("{error}"));
             let (model, rules) = (config.init(Seed::new(4), &device), config.name_rules());
-            let model = load_from(model, &mut files, rules, Storage::default(), &device);
+            let model = load_from(model, &mut files, rules, RunPrecision::F32, &device);
             let model = model.unwrap_or_else(|error| panic!("{error}"));
             parameters(&model).into_iter().map(|(name, parameter)| (name, (parameter.read)())).collect()
         };

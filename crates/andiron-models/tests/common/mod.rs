@@ -50,8 +50,8 @@ pub fn by_name<M: Module>(model: &M, gradients: &Gradients) -> BTreeMap<String, 
     }
 
     impl ModuleVisitor for Collect<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
 
         fn exit_module(&mut self, _: &str, _: &str) {

@@ -10,8 +10,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use andiron_core::ops::{self, AdamWStep, Moments, Momentum, MuonStep};
-use andiron_models::catalog::Maps;
-use andiron_models::weights::{self, ParamPath, names, write_tensors};
+use andiron_models::weights::{self, ParamInfo, ParamPath, describe, write_tensors};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::View;
@@ -69,28 +68,25 @@ impl Slot {
 }
 
 impl Optimizer {
-    /// An optimizer for the parameters of `model`, all moments zero, on the plain device `device`. `maps` tells what the
-    /// matrix of a name holds.
-    pub fn new<M: Module>(
-        model: &M,
-        maps: impl Fn(&str) -> Maps,
-        config: &OptimizerConfig,
-        device: &Device,
-    ) -> Self {
+    /// An optimizer for the parameters of `model`, all moments zero, on the plain device `device`.
+    pub fn new<M: Module>(model: &M, config: &OptimizerConfig, device: &Device) -> Self {
         let settings = config.muon.clone().unwrap_or_default();
-        let slot = |(name, shape): (String, Vec<usize>)| {
-            let muon = match shape[..] {
-                [rows, cols] if config.kind == OptimizerKind::Muon && is_hidden_matrix(&name, 2) => {
-                    Some(HiddenMatrices::new([rows, cols], maps(&name), settings.adjust_lr_fn))
+        let slot = |parameter: ParamInfo| {
+            let muon = match (&parameter.shape[..], parameter.weight) {
+                (&[rows, cols], Some(kind))
+                    if config.kind == OptimizerKind::Muon && is_hidden_matrix(&parameter) =>
+                {
+                    Some(HiddenMatrices::new([rows, cols], kind, settings.adjust_lr_fn))
                 }
                 _ => None,
             };
-            let decays = decays(&name, shape.len(), config.decay_embeddings);
+            let decays = decays(parameter.role, config.decay_embeddings);
+            let ParamInfo { name, shape, .. } = parameter;
             let mut slot = Slot { name, shape, decays, muon, moments: None };
             slot.moments = Some(slot.keys().iter().map(|_| Tensor::zeros([slot.len()], device)).collect());
             slot
         };
-        Self { slots: names(model).into_iter().map(slot).collect(), config: config.clone(), updates: 0 }
+        Self { slots: describe(model).into_iter().map(slot).collect(), config: config.clone(), updates: 0 }
     }
 
     /// How many updates were made.
@@ -244,8 +240,8 @@ impl<'a, I> ModuleMapper for Update<I>
 where
     I: Iterator<Item = (&'a mut Slot, Option<Tensor<1>>)>,
 {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
@@ -330,6 +326,7 @@ pub enum OptimizerError {
 mod tests {
     use andiron_kernels::random::Seed;
     use andiron_models::DecoderModel;
+    use andiron_models::weights::names;
     use burn::module::ModuleVisitor;
 
     use super::*;
@@ -347,9 +344,8 @@ mod tests {
     }
 
     fn optimizer(model: &DecoderModel, kind: OptimizerKind) -> Optimizer {
-        let TrainConfig { model: architecture, optimizer, .. } = config();
-        let settings = OptimizerConfig { kind, ..optimizer };
-        Optimizer::new(model, |name| architecture.maps(name), &settings, &device())
+        let settings = OptimizerConfig { kind, ..config().optimizer };
+        Optimizer::new(model, &settings, &device())
     }
 
     fn parameters(model: &DecoderModel) -> Vec<Vec<f32>> {
@@ -385,8 +381,8 @@ mod tests {
             wanted.iter().map(|values| vec![(0.0, 0.0); values.len()]).collect();
         for step in 1..=2 {
             let grads = gradients(&model, step);
-            for (at, (name, shape)) in names(&model).iter().enumerate() {
-                let decay = if decays(name, shape.len(), false) { config.weight_decay } else { 0.0 };
+            for (at, parameter) in describe(&model).iter().enumerate() {
+                let decay = if decays(parameter.role, false) { config.weight_decay } else { 0.0 };
                 let grads = grads[at].clone().unwrap().into_data().try_into_vec::<f32>().unwrap();
                 for (i, grad) in grads.into_iter().enumerate() {
                     let (grad, (mean, square)) = (f64::from(grad) * clip, &mut moments[at][i]);
@@ -443,14 +439,14 @@ mod tests {
         let step = |largest: Option<f64>| {
             let muon = Some(MuonConfig { lr: largest, ..MuonConfig::default() });
             let config = OptimizerConfig { kind: OptimizerKind::Muon, muon, ..config().optimizer };
-            let maps = |name: &str| self::config().model.maps(name);
             // Half of the largest learning rate, as in the middle of a schedule.
-            let mut optimizer = Optimizer::new(&model, maps, &config, &device());
+            let mut optimizer = Optimizer::new(&model, &config, &device());
             parameters(&optimizer.update(model.clone(), gradients(&model, 1), 0.5 * config.lr, 1.0))
         };
         let (before, one, three) = (parameters(&model), step(None), step(Some(3.0 * config().optimizer.lr)));
-        for (at, (name, shape)) in names(&model).iter().enumerate() {
-            let factor = if is_hidden_matrix(name, shape.len()) { 3.0 } else { 1.0 };
+        for (at, parameter) in describe(&model).iter().enumerate() {
+            let factor = if is_hidden_matrix(parameter) { 3.0 } else { 1.0 };
+            let name = &parameter.name;
             for (i, before) in before[at].iter().enumerate() {
                 let (one, three) = (one[at][i] - before, three[at][i] - before);
                 assert!((three - factor * one).abs() < 1e-6, "{name}: {one} {three}");

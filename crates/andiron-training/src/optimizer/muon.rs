@@ -1,7 +1,7 @@
 //! Which step of Muon fits a matrix.
 
 use andiron_core::ops::{Matrices, WeightLayout};
-use andiron_models::catalog::Maps;
+use andiron_core::role::{PackedProjections, WeightKind};
 use serde::{Deserialize, Serialize};
 
 /// What Muon has besides the settings of AdamW; the names are those of `torch.optim.Muon`.
@@ -80,17 +80,17 @@ pub(super) struct HiddenMatrices {
 }
 
 impl HiddenMatrices {
-    /// The matrices of a parameter of this shape that holds `maps`, each of which is made orthogonal by itself.
-    pub(super) fn new([rows, cols]: [usize; 2], maps: Maps, adjust: AdjustLr) -> Self {
-        let Maps { layout, count, turns } = maps;
+    /// The projections in a weight of this shape, each of which is made orthogonal by itself.
+    pub(super) fn new([rows, cols]: [usize; 2], kind: WeightKind, adjust: AdjustLr) -> Self {
+        let WeightKind { layout, packed: PackedProjections { count, interleaving }, .. } = kind;
         let (matrices, outputs, inputs) = match layout {
             WeightLayout::OutIn => {
                 let outputs = rows / count;
-                (Matrices { count, rows: outputs, cols, run: outputs / turns * cols }, outputs, cols)
+                (Matrices { count, rows: outputs, cols, run: outputs / interleaving * cols }, outputs, cols)
             }
             WeightLayout::InOut => {
                 let outputs = cols / count;
-                (Matrices { count, rows, cols: outputs, run: outputs / turns }, outputs, rows)
+                (Matrices { count, rows, cols: outputs, run: outputs / interleaving }, outputs, rows)
             }
         };
         Self { matrices, lr_factor: adjust.factor(outputs, inputs) }
@@ -99,23 +99,30 @@ impl HiddenMatrices {
 
 #[cfg(test)]
 mod tests {
+    use andiron_core::ParamRole;
+
     use super::*;
 
-    /// Which map each number of a parameter `[2, 12]` or `[12, 2]` is of, row by row.
-    fn owners(layout: WeightLayout, turns: usize) -> String {
+    fn packed(layout: WeightLayout, count: usize, interleaving: usize) -> WeightKind {
+        let packed = PackedProjections { count, interleaving };
+        WeightKind { packed, ..WeightKind::new(ParamRole::Matrix, layout) }
+    }
+
+    /// Which projection each element of a weight `[2, 12]` or `[12, 2]` belongs to, row-major.
+    fn owners(layout: WeightLayout, interleaving: usize) -> String {
         let shape = match layout {
             WeightLayout::InOut => [2, 12],
             WeightLayout::OutIn => [12, 2],
         };
-        let maps = Maps { layout, count: 3, turns };
+        let kind = packed(layout, 3, interleaving);
         let Matrices { count, rows, cols, run } =
-            HiddenMatrices::new(shape, maps, AdjustLr::Original).matrices;
+            HiddenMatrices::new(shape, kind, AdjustLr::Original).matrices;
         assert_eq!(count * rows * cols, 24);
         (0..24).map(|place| ["q", "k", "v"][place / run % count]).collect()
     }
 
     #[test]
-    fn packed_maps_are_told_apart() {
+    fn packed_projections_are_told_apart() {
         assert_eq!(owners(WeightLayout::InOut, 1), "qqqqkkkkvvvv".repeat(2));
         assert_eq!(owners(WeightLayout::InOut, 2), "qqkkvv".repeat(4));
         assert_eq!(owners(WeightLayout::OutIn, 1), "qqqqqqqqkkkkkkkkvvvvvvvv");
@@ -124,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_step_is_as_long_as_the_source_says() {
-        let alone = |layout| Maps { layout, count: 1, turns: 1 };
+        let alone = |layout| packed(layout, 1, 1);
         for (adjust, tall, wide) in [
             (AdjustLr::Original, 2.0, 1.0),
             (AdjustLr::MatchRmsAdamw, 3.2, 3.2),
@@ -135,7 +142,7 @@ mod tests {
             assert_eq!(factor([64, 256], WeightLayout::OutIn), wide, "{adjust:?}");
             assert_eq!(factor([64, 256], WeightLayout::InOut), tall, "{adjust:?}");
         }
-        let packed = Maps { layout: WeightLayout::InOut, count: 3, turns: 1 };
-        assert_eq!(HiddenMatrices::new([64, 192], packed, AdjustLr::MatchRmsAdamw).lr_factor, 1.6);
+        let qkv = packed(WeightLayout::InOut, 3, 1);
+        assert_eq!(HiddenMatrices::new([64, 192], qkv, AdjustLr::MatchRmsAdamw).lr_factor, 1.6);
     }
 }

@@ -3,7 +3,7 @@
 use andiron_kernels::random::Seed;
 use andiron_models::EncoderBundle;
 use andiron_models::summary::Summary;
-use andiron_models::weights::names;
+use andiron_models::weights::describe;
 use clap::Args;
 
 use super::{Figures, Subject, measure, median_ms};
@@ -66,7 +66,7 @@ impl EmbedBench {
 /// Parameters that take part in a matrix product for every token: those of the numbered blocks, since embeddings need no
 /// head and no pooler.
 fn block_parameters(bundle: &EncoderBundle) -> f64 {
-    let mut tensors = names(&bundle.model);
-    tensors.retain(|(name, _)| name.split('.').any(|segment| segment.parse::<usize>().is_ok()));
+    let mut tensors = describe(&bundle.model);
+    tensors.retain(|tensor| tensor.in_block);
     Summary::new(&tensors, false).product_parameters as f64
 }

@@ -251,5 +251,5 @@ fn median_ms(times: impl IntoIterator<Item = Duration>) -> f64 {
 
 /// Reads nothing but the sizes: parameters that take part in a matrix product for every token.
 fn product_parameters(bundle: &DecoderBundle) -> f64 {
-    Summary::new(&andiron_models::weights::names(&bundle.model), true).product_parameters as f64
+    Summary::new(&andiron_models::weights::describe(&bundle.model), true).product_parameters as f64
 }

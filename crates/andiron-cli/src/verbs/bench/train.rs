@@ -88,8 +88,7 @@ impl TrainBench {
         };
         let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
         let parameters = product_parameters(&bundle);
-        let maps = |name: &str| bundle.config.maps(name);
-        let mut optimizer = Optimizer::new(&bundle.model, maps, &settings, &device);
+        let mut optimizer = Optimizer::new(&bundle.model, &settings, &device);
         let mut model = bundle.model.train();
         let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
         let mut steps = Vec::new();

@@ -2,7 +2,7 @@
 
 use andiron_core::attention::{Scoring, Sight, attend};
 use andiron_core::position::rotary::{Angles, Rotary};
-use andiron_core::{Embedding, Forward, Linear, linear, ops};
+use andiron_core::{Embedding, Forward, Linear, Weight, ops};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
@@ -98,7 +98,7 @@ pub(super) struct Head {
 /// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
 #[derive(Module, Debug)]
 pub(super) struct Projector {
-    pub(super) weight: Option<Param<Tensor<2>>>,
+    pub(super) weight: Option<Weight>,
     pub(super) bias: Option<Param<Tensor<1>>>,
 }
 
@@ -136,7 +136,7 @@ impl Encoder for ModernBert {
         };
         let weight = decoder.weight.as_ref().unwrap_or(&self.model.embeddings.tok_embeddings.weight);
         let bias = decoder.bias.as_ref().map(Param::val);
-        linear::map(head.forward(hidden_nd), weight, bias, ops::WeightLayout::OutIn)
+        weight.project(head.forward(hidden_nd), bias)
     }
 
     fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {

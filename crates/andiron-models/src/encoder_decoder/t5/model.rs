@@ -8,9 +8,9 @@ use andiron_core::norm::RmsNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::precision::{Precision, with_precision};
-use andiron_core::{Embedding, Forward, KvCache, Linear, RmsNorm, Rows};
+use andiron_core::{Embedding, Forward, KvCache, Linear, ParamRole, RmsNorm, Rows, Weight};
 use andiron_kernels::random::Seed;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{HEAD, T5Config, TABLE};
@@ -144,7 +144,7 @@ impl EncoderDecoder for T5 {
         }
     }
 
-    fn head(&self) -> &Param<Tensor<2>> {
+    fn head(&self) -> &Weight {
         &self.lm_head.as_ref().unwrap_or(&self.shared).weight
     }
 
@@ -243,7 +243,8 @@ impl Fresh<'_> {
                 block: (0..config.n_decoder_layers()).map(|index| self.decoder_block(index)).collect(),
                 final_layer_norm: self.norm(),
             },
-            lm_head: (!config.tie_word_embeddings).then(|| self.table(HEAD, head_width)),
+            lm_head: (!config.tie_word_embeddings)
+                .then(|| self.table(HEAD, head_width).with_role(ParamRole::Head)),
             output_scale: config.scale_decoder_outputs.then(|| 1.0 / (config.d_model as f32).sqrt()),
             dropout: config.dropout_rate as f32,
         }

@@ -1,0 +1,334 @@
+//! The weight of a projection or of embeddings: dense or quantized.
+//!
+//! A [`Weight`] hides how its values are stored: layers ask it to [`project`](Weight::project) or to
+//! [`look up`](Weight::lookup) and never see the form. To a module traversal it is one parameter under the name of its
+//! field, `…weight`, in every form, so that names in files, counts and shapes do not depend on it.
+//!
+//! [`Module`] is implemented by hand. The derived implementation for an enum would be close, but it could not say the
+//! [`WeightKind`], would show a quantized weight as a module without parameters, and could not change the form when a
+//! mapper asks for it. A visitor sees a quantized weight as a parameter that is not initialized: its shape costs nothing,
+//! and whoever reads its value gets the dequantized matrix, which is freed with the visitor's handle.
+
+use burn::module::{
+    Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
+    ParamId, Reparameterization, Reparameterizer,
+};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::ops::{self, WeightLayout};
+use crate::quant::QuantMatrix;
+use crate::role::{ParamRole, WeightKind};
+
+/// Name of the path segment below the field of a weight; names in files leave segments with capitals out.
+const SEGMENT: &str = "Weight";
+
+/// The weight of a projection or of embeddings.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    kind: WeightKind,
+    stored: Stored,
+}
+
+#[derive(Clone, Debug)]
+enum Stored {
+    Dense(Param<Tensor<2>>),
+    Quantized(Quantized),
+}
+
+/// A matrix in blocks in the place of a parameter; it is not trained.
+#[derive(Clone, Debug)]
+struct Quantized {
+    id: ParamId,
+    matrix: QuantMatrix,
+    device: Device,
+}
+
+impl Weight {
+    /// A dense weight, its axes in the order that `kind.layout` says.
+    pub fn dense(param: Param<Tensor<2>>, kind: WeightKind) -> Self {
+        Self { kind, stored: Stored::Dense(param) }
+    }
+
+    /// A quantized weight, outputs as rows whatever `kind.layout` says.
+    pub fn quantized(matrix: QuantMatrix, kind: WeightKind, device: &Device) -> Self {
+        let stored = Quantized { id: ParamId::new(), matrix, device: device.clone() };
+        Self { kind, stored: Stored::Quantized(stored) }
+    }
+
+    /// What its layer says of it.
+    pub fn kind(&self) -> WeightKind {
+        self.kind
+    }
+
+    /// The same weight, of which its layer says `kind`.
+    #[must_use]
+    pub fn with_kind(self, kind: WeightKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same weight in another role.
+    #[must_use]
+    pub fn with_role(self, role: ParamRole) -> Self {
+        let kind = WeightKind { role, ..self.kind };
+        self.with_kind(kind)
+    }
+
+    /// Its shape, axes in the order that its layout says. Nothing is drawn or dequantized.
+    pub fn dims(&self) -> [usize; 2] {
+        match &self.stored {
+            Stored::Dense(param) => param.lazy_shape().dims(),
+            Stored::Quantized(quantized) => quantized.dims(self.kind.layout),
+        }
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match &self.stored {
+            Stored::Dense(param) => param.lazy_device(),
+            Stored::Quantized(quantized) => quantized.device.clone(),
+        }
+    }
+
+    /// The effective matrix as a tensor, axes in the order that its layout says. A quantized weight is dequantized anew
+    /// at each call: [`project`](Self::project) does without.
+    pub fn val(&self) -> Tensor<2> {
+        match &self.stored {
+            Stored::Dense(param) => param.val(),
+            Stored::Quantized(quantized) => quantized.dequantize(self.kind.layout, &quantized.device),
+        }
+    }
+
+    /// The parameter's own tensor if the weight is dense, for operations that fuse several weights.
+    pub fn as_dense(&self) -> Option<Tensor<2>> {
+        match &self.stored {
+            Stored::Dense(param) => Some(param.val()),
+            Stored::Quantized(_) => None,
+        }
+    }
+
+    /// Whether the weight is dense.
+    pub fn is_dense(&self) -> bool {
+        matches!(self.stored, Stored::Dense(_))
+    }
+
+    /// The matrix of a quantized weight, outputs as rows.
+    pub fn quant_matrix(&self) -> Option<&QuantMatrix> {
+        match &self.stored {
+            Stored::Dense(_) => None,
+            Stored::Quantized(quantized) => Some(&quantized.matrix),
+        }
+    }
+
+    /// `x · W + b` on the last axis.
+    ///
+    /// # Shape
+    /// `[.., d_input]` → `[.., d_output]`.
+    ///
+    /// # Panics
+    /// If the widths do not match.
+    pub fn project<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        match &self.stored {
+            Stored::Dense(param) => ops::linear(x, param.val(), bias, self.kind.layout),
+            Stored::Quantized(quantized) => ops::linear_quantized(x, &quantized.matrix, bias),
+        }
+    }
+
+    /// The rows `ids_bt` of embeddings.
+    ///
+    /// # Shape
+    /// `[batch, time]` → `[batch, time, d_model]`.
+    ///
+    /// # Panics
+    /// If rows are inputs; on the CPU backends, if an id is not below the number of rows.
+    pub fn lookup(&self, ids_bt: Tensor<2, Int>) -> Tensor<3> {
+        assert_eq!(self.kind.layout, WeightLayout::OutIn, "embeddings have a row for each entry");
+        match &self.stored {
+            Stored::Dense(param) => ops::embedding(param.val(), ids_bt),
+            Stored::Quantized(quantized) => ops::embedding_quantized(&quantized.matrix, ids_bt),
+        }
+    }
+
+    /// The weight that a mapper asks for by returning `param`; what it was is `before`, if it was quantized.
+    fn mapped(param: Param<Tensor<2>>, before: Option<Quantized>, kind: WeightKind) -> Self {
+        let replacement =
+            param.reparameterization::<Replacement>().map(|replacement| replacement.form.clone());
+        let stored = match (replacement, before) {
+            (Some(Form::Quantized(matrix)), _) => {
+                let device = param.lazy_device();
+                Stored::Quantized(Quantized { id: param.id, matrix, device })
+            }
+            // The mapper did not look at the values.
+            (None, Some(quantized)) if !param.is_initialized() => Stored::Quantized(quantized),
+            (None, _) => Stored::Dense(param),
+        };
+        Self { kind, stored }
+    }
+}
+
+impl Quantized {
+    fn dims(&self, layout: WeightLayout) -> [usize; 2] {
+        let [outputs, inputs] = self.matrix.dims();
+        match layout {
+            WeightLayout::OutIn => [outputs, inputs],
+            WeightLayout::InOut => [inputs, outputs],
+        }
+    }
+
+    fn dequantize(&self, layout: WeightLayout, device: &Device) -> Tensor<2> {
+        let dims = self.matrix.dims();
+        let values = TensorData::new(self.matrix.dequantize(0..dims[0]), dims);
+        let stored = Tensor::from_data(values, device);
+        match layout {
+            WeightLayout::OutIn => stored,
+            WeightLayout::InOut => stored.transpose(),
+        }
+    }
+
+    /// The weight as a traversal sees it: a frozen parameter whose value is made when it is asked for.
+    fn as_param(&self, layout: WeightLayout) -> Param<Tensor<2>> {
+        let (dims, quantized) = (self.dims(layout), self.clone());
+        let make = move |device: &Device, _: bool| quantized.dequantize(layout, device);
+        Param::uninitialized(self.id, make, self.device.clone(), false, dims.into())
+    }
+}
+
+impl Module for Weight {
+    fn collect_devices(&self, mut devices: Devices) -> Devices {
+        let device = self.device();
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+        devices
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        let Self { kind, stored } = self;
+        let stored = match stored {
+            Stored::Dense(param) => Stored::Dense(param.fork(device)),
+            Stored::Quantized(quantized) => {
+                Stored::Quantized(Quantized { device: device.clone(), ..quantized })
+            }
+        };
+        Self { kind, stored }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let Self { kind, stored } = self;
+        let stored = match stored {
+            Stored::Dense(param) => Stored::Dense(param.to_device(device)),
+            Stored::Quantized(quantized) => {
+                Stored::Quantized(Quantized { device: device.clone(), ..quantized })
+            }
+        };
+        Self { kind, stored }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        let container = self.kind.container();
+        visitor.enter_module(SEGMENT, &container);
+        match &self.stored {
+            Stored::Dense(param) => param.visit(visitor),
+            Stored::Quantized(quantized) => visitor.visit_float(&quantized.as_param(self.kind.layout)),
+        }
+        visitor.exit_module(SEGMENT, &container);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        let container = self.kind.container();
+        mapper.enter_module(SEGMENT, &container);
+        let Self { kind, stored } = self;
+        let mapped = match stored {
+            // Moved, not cloned, so that an optimizer may write into its memory.
+            Stored::Dense(param) => Self::mapped(Module::map(param, mapper), None, kind),
+            Stored::Quantized(quantized) => {
+                let param = Module::map(quantized.as_param(kind.layout), mapper);
+                Self::mapped(param, Some(quantized), kind)
+            }
+        };
+        mapper.exit_module(SEGMENT, &container);
+        mapped
+    }
+
+    fn valid(&self) -> Self {
+        let stored = match &self.stored {
+            Stored::Dense(param) => Stored::Dense(param.valid()),
+            Stored::Quantized(quantized) => Stored::Quantized(quantized.clone()),
+        };
+        Self { kind: self.kind, stored }
+    }
+
+    fn train(self) -> Self {
+        let Self { kind, stored } = self;
+        let stored = match stored {
+            Stored::Dense(param) => Stored::Dense(param.train()),
+            quantized => quantized,
+        };
+        Self { kind, stored }
+    }
+
+    fn materialize(self) -> Self {
+        let Self { kind, stored } = self;
+        let param = match stored {
+            Stored::Dense(param) => param.materialize(),
+            Stored::Quantized(quantized) => {
+                let value = quantized.dequantize(kind.layout, &quantized.device);
+                Param::initialized(quantized.id, value).set_require_grad(true)
+            }
+        };
+        Self::dense(param, kind)
+    }
+}
+
+impl ModuleDisplayDefault for Weight {
+    fn content(&self, content: Content) -> Option<Content> {
+        let content = content.set_top_level_type(SEGMENT);
+        let content = content.add_debug_attribute("role", &self.kind.role);
+        match &self.stored {
+            Stored::Dense(_) => content.add_debug_attribute("shape", &self.dims()).optional(),
+            Stored::Quantized(quantized) => {
+                content.add_debug_attribute("matrix", &quantized.matrix).optional()
+            }
+        }
+    }
+}
+
+impl ModuleDisplay for Weight {}
+
+/// For a [`ModuleMapper`]: what to return for `param`, the parameter of a [`Weight`], so that the weight becomes
+/// quantized. Outputs are the rows of `matrix`, whatever the layout of the weight.
+pub fn quantized<const D: usize>(param: Param<Tensor<D>>, matrix: QuantMatrix) -> Param<Tensor<D>> {
+    param.apply_reparameterization(Replacement { form: Form::Quantized(matrix) })
+}
+
+/// What a weight turns into. A mapper returns a parameter and nothing else, so a parameter carries this from the mapper to
+/// its weight, which takes it out at once.
+#[derive(Module, Debug)]
+struct Replacement {
+    #[module(skip)]
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Quantized(QuantMatrix),
+}
+
+impl Reparameterization for Replacement {
+    const NAME: &'static str = "replacement";
+
+    fn apply<const D: usize>(&self, _: Tensor<D>) -> Tensor<D> {
+        panic!("only the parameter of a Weight can be replaced")
+    }
+}
+
+impl Reparameterizer for Replacement {
+    type Reparam = Self;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Self>) {
+        (param, Some(self.clone()))
+    }
+}

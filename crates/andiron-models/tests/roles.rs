@@ -1,0 +1,77 @@
+//! What each parameter of each architecture is for. `golden/roles.txt` is the table, written by hand: a line for each
+//! parameter, `*` standing for numbers of blocks and parts.
+
+#![allow(clippy::unwrap_used)] // A test fails where it panics.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use andiron_core::ParamRole;
+use andiron_models::weights::ParamInfo;
+use andiron_models::{AnyConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
+use common::{device, fixture};
+
+const TABLE: &str = include_str!("golden/roles.txt");
+
+fn parameters(name: &str) -> Vec<ParamInfo> {
+    AnyConfig::read(&fixture(name).join("config.json")).unwrap().parameters(&device())
+}
+
+/// Fixtures of the table, each with its lines.
+fn entries() -> Vec<(&'static str, &'static str)> {
+    let entries = TABLE.split("\n\n").map(|entry| entry.trim_end().split_once('\n').unwrap());
+    entries.map(|(name, lines)| (name.trim_start_matches('#').trim(), lines)).collect()
+}
+
+fn lines(parameters: &[ParamInfo]) -> String {
+    let mut seen = BTreeSet::new();
+    let mut text = String::new();
+    for ParamInfo { name, role, in_block, .. } in parameters {
+        let star =
+            |segment: &str| if segment.parse::<u32>().is_ok() { "*".to_owned() } else { segment.to_owned() };
+        let name = name.split('.').map(star).collect::<Vec<_>>().join(".");
+        let place = if *in_block { " (block)" } else { "" };
+        let line = format!("{role:?}{place}: {name}");
+        if seen.insert(line.clone()) {
+            writeln!(text, "{line}").unwrap();
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+#[test]
+fn every_parameter_has_the_role_of_the_table() {
+    let found = entries().into_iter().map(|(name, _)| format!("# {name}\n{}\n", lines(&parameters(name))));
+    let found = found.collect::<Vec<_>>().join("\n");
+    assert!(found == TABLE, "the table should be\n{found}");
+}
+
+#[test]
+fn the_table_has_every_architecture() {
+    let named: BTreeSet<&str> = entries()
+        .iter()
+        .map(|(name, _)| AnyConfig::read(&fixture(name).join("config.json")).unwrap().model_type())
+        .collect();
+    for known in [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat()
+    {
+        assert!(named.contains(known), "{known}");
+    }
+}
+
+/// Earlier releases told embeddings of decoders by a name with `wte`, `wpe` or `embed`; a run that goes on must decay what it decayed.
+#[test]
+fn decoders_decay_what_they_decayed_by_name() {
+    for (name, _) in entries() {
+        let config = AnyConfig::read(&fixture(name).join("config.json")).unwrap();
+        if !matches!(config, AnyConfig::Decoder(_) | AnyConfig::Classifier(_)) {
+            continue;
+        }
+        for ParamInfo { name, shape, role, .. } in config.parameters(&device()) {
+            let embedding = |segment: &str| matches!(segment, "wte" | "wpe") || segment.contains("embed");
+            let by_name = shape.len() >= 2 && !name.split('.').any(embedding);
+            assert_eq!(matches!(role, ParamRole::Matrix | ParamRole::Head), by_name, "{name}");
+        }
+    }
+}
