@@ -6,9 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexTensor, Layout};
 
-use super::{HostTensors, host_ops};
-
-host_ops!(Flex);
+use super::HostTensors;
 
 impl HostTensors for Flex {
     fn floats(tensor: &FlexTensor) -> Cow<'_, [f32]> {

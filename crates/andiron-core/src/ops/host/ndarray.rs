@@ -6,9 +6,7 @@ use std::borrow::Cow;
 use burn_ndarray::{NdArray, NdArrayTensor};
 use ndarray::{ArrayD, IxDyn};
 
-use super::{HostTensors, host_ops};
-
-host_ops!(NdArray);
+use super::HostTensors;
 
 impl HostTensors for NdArray {
     fn floats(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {

@@ -51,7 +51,9 @@ mod tests {
     use super::*;
     use crate::DeviceSpec;
     use crate::Rows;
-    use crate::ops::{AttentionOptions, Dispatch, FusedOps, Precision, composed};
+    use crate::ops::attention::composed;
+    use crate::ops::{AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv};
+    use crate::precision::Precision;
 
     fn tensor<const D: usize>(shape: [usize; D]) -> (Vec<f32>, FloatTensor<Dispatch>) {
         let device =
@@ -88,30 +90,32 @@ mod tests {
                 n_keys: s,
                 rows: Some(Rows::padded_right([s, s - 2])),
             };
-            let how = (options.clone(), Precision::F32);
-            let qkv = [q.clone(), keys.clone(), values.clone()];
+            let qkv = Qkv::Separate { q: q.clone(), k: keys.clone(), v: values.clone() };
             let (out, lse) =
-                composed::attention_with_lse::<Dispatch>(qkv, Some(bias.clone()), options.clone());
-            let (q, keys, values, bias) = (q.clone(), keys.clone(), values.clone(), bias.clone());
-            let (fused_out, fused_lse) = Dispatch::attention_biased_with_lse(
-                q.clone(),
-                keys.clone(),
-                values.clone(),
-                bias.clone(),
-                options.clone(),
-                Precision::F32,
-            );
+                composed::attention_saved::<Dispatch>(qkv.clone(), Some(bias.clone()), options.clone());
+            let present = OptionalTensor::Present(bias.clone());
+            let (fused_out, fused_lse) =
+                Dispatch::attend_saved(qkv.clone(), present.clone(), options.clone(), Precision::F32);
             assert_close::<4>(out.clone(), fused_out);
             assert_close::<3>(lse.clone(), fused_lse);
-            let tensors = [q.clone(), keys.clone(), values.clone(), out.clone(), lse.clone(), dout.clone()];
-            let ((dq, dk, dv), dbias) =
-                composed::attention_backward::<Dispatch>(tensors, Some(bias.clone()), options);
-            let (fused_dq, fused_dk, fused_dv, fused_dbias) =
-                Dispatch::attention_biased_backward(q, keys, values, bias, out, lse, dout.clone(), how);
+            let saved = [out.clone(), lse.clone(), dout.clone()];
+            let (Qkv::Separate { q: dq, k: dk, v: dv }, dbias) = composed::attention_backward::<Dispatch>(
+                qkv.clone(),
+                Some(bias.clone()),
+                saved,
+                options.clone(),
+            ) else {
+                panic!("gradients of separate tensors")
+            };
+            let (Qkv::Separate { q: fused_dq, k: fused_dk, v: fused_dv }, fused_dbias) =
+                Dispatch::attend_backward(qkv, present, out, lse, dout.clone(), options, Precision::F32)
+            else {
+                panic!("gradients of separate tensors")
+            };
             for (found, wanted) in [(dq, fused_dq), (dk, fused_dk), (dv, fused_dv)] {
                 assert_close::<4>(found, wanted);
             }
-            assert_close::<2>(dbias.expect("there is a bias"), fused_dbias);
+            assert_close::<2>(dbias.expect("there is a bias"), fused_dbias.expect("there is a bias"));
         }
     }
 

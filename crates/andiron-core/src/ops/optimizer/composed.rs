@@ -1,13 +1,13 @@
-//! The steps of optimizers.
+//! Optimizer steps of Burn's own operations.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 
-use super::{reshape, scalar};
-use crate::ops::{AdamWStep, Matrices, MuonStep};
+use super::{AdamWStep, Matrices, MuonStep};
+use crate::ops::composed::{reshape, scalar};
 
 /// `tensors`: parameter, gradient, running mean, running square.
-pub(in crate::ops) fn adamw<B: Backend>(
+pub(super) fn adamw<B: Backend>(
     tensors: [FloatTensor<B>; 4],
     step: AdamWStep,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
@@ -30,10 +30,11 @@ fn mix<B: Backend>(old: FloatTensor<B>, new: FloatTensor<B>, share: f64) -> Floa
     B::float_add(B::float_mul_scalar(old, scalar(share)), B::float_mul_scalar(new, scalar(1.0 - share)))
 }
 
-pub(in crate::ops) fn muon_direction<B: Backend>(
+pub(super) fn muon_direction<B: Backend>(
     grad: FloatTensor<B>,
     momentum: FloatTensor<B>,
-    (step, matrices): (MuonStep, Matrices),
+    step: MuonStep,
+    matrices: Matrices,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let share = step.momentum.into();
     let grad = B::float_mul_scalar(grad, scalar(step.grad_scale.into()));
@@ -63,7 +64,7 @@ pub(in crate::ops) fn muon_direction<B: Backend>(
     (reshape::<B>(together, [count * rows * cols]), momentum)
 }
 
-pub(in crate::ops) fn descend<B: Backend>(
+pub(super) fn descend<B: Backend>(
     value: FloatTensor<B>,
     direction: FloatTensor<B>,
     keep: f32,
@@ -71,4 +72,8 @@ pub(in crate::ops) fn descend<B: Backend>(
 ) -> FloatTensor<B> {
     let kept = B::float_mul_scalar(value, scalar(keep.into()));
     B::float_sub(kept, B::float_mul_scalar(direction, scalar(size.into())))
+}
+
+pub(super) fn square_sum<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sum(B::float_mul(x.clone(), x))
 }

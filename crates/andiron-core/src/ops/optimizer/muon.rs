@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::{Dispatch, FusedOps, OpKind};
+use super::OptimizerOps;
+use crate::ops::{Dispatch, OpKind};
 use crate::{device, precision};
 
 pub use andiron_kernels::muon::{Matrices, MuonStep};
@@ -38,7 +39,7 @@ pub fn muon_directions(parameters: Vec<Momentum>, step: MuonStep) -> Vec<(Tensor
         assert_eq!(grad.dims(), momentum.dims(), "gradient and running mean are as long");
         assert!(matrices.fit(grad.dims()[0]), "{matrices:?} in {} numbers", grad.dims()[0]);
         let (grad, momentum) = (grad.into_dispatch(), momentum.into_dispatch());
-        let (direction, momentum) = Dispatch::muon_direction(grad, momentum, (step, matrices), precision);
+        let (direction, momentum) = Dispatch::muon_direction(grad, momentum, step, matrices, precision);
         (Tensor::from_dispatch(direction), Tensor::from_dispatch(momentum))
     };
     // Other devices compute later and in an order of their own.

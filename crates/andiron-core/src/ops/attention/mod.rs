@@ -1,0 +1,148 @@
+//! Attention over heads, without a matrix of all scores where that is faster.
+
+mod autodiff;
+mod composed;
+mod distances;
+mod extension;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(super) mod host;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, ExtensionType};
+use burn::tensor::Tensor;
+
+pub use extension::AttentionOps;
+
+use super::{Dispatch, OptionalTensor};
+use crate::{Rows, precision};
+
+/// How queries look at keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
+    pub scale: f32,
+    /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
+    /// `i` of `t` sees keys `0 ..= n_keys − t + i`.
+    pub causal: bool,
+    /// A query sees only keys at most this many positions before it and, unless `causal`, after it, its own position
+    /// being `n_keys − t + i`; `None` is any distance. A sliding window of `w` positions, the query's own included, is a
+    /// reach of `w − 1`.
+    ///
+    /// Source: Beltagy et al. 2020, "Longformer: The Long-Document Transformer", <https://arxiv.org/abs/2004.05150>;
+    /// Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
+    pub reach: Option<usize>,
+    /// How many keys are filled; the buffers may be longer.
+    pub n_keys: usize,
+    /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
+    /// gets is not specified.
+    pub rows: Option<Rows>,
+}
+
+impl AttentionOptions {
+    #[track_caller]
+    fn assert_fit(&self, q_bthk: &Tensor<4>, k_bshk: &Tensor<4>, v_bshk: &Tensor<4>) {
+        let [b, t, h, k] = q_bthk.dims();
+        let [key_b, capacity, key_h, key_k] = k_bshk.dims();
+        assert_eq!(k_bshk.dims(), v_bshk.dims(), "keys and values have one shape");
+        assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
+        assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
+        assert!(self.n_keys <= capacity, "{} keys in a buffer for {capacity}", self.n_keys);
+        let anywhere = !self.causal && self.reach.is_none();
+        assert!(anywhere || t <= self.n_keys, "{t} queries at positions of {} keys", self.n_keys);
+        assert!(self.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
+    }
+}
+
+/// Queries, keys and values; also their gradients.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum Qkv<B: Backend> {
+    /// A tensor each.
+    Separate {
+        /// `[batch, t, heads, width]`.
+        q: FloatTensor<B>,
+        /// `[batch, capacity, key heads, width]`.
+        k: FloatTensor<B>,
+        /// `[batch, capacity, key heads, width]`.
+        v: FloatTensor<B>,
+    },
+    /// Of positions that look at themselves, side by side as one fused projection makes them.
+    Packed {
+        /// `[batch, t, 3 · heads · width]`.
+        qkv: FloatTensor<B>,
+        /// Heads of each.
+        heads: usize,
+    },
+}
+
+/// `softmax(q · kᵀ · scale) · v`, per head; query heads share key heads in equal groups.
+///
+/// # Shape
+/// `q_bthk`: `[batch, t, heads, width]`; `k_bshk`, `v_bshk`: `[batch, capacity, key heads, width]` of which the
+/// first `options.n_keys` positions are read → `[batch, t, heads, width]`.
+///
+/// # Panics
+/// If the shapes do not fit, or `causal` or a `reach` is asked for with more queries than keys.
+pub fn attention(
+    q_bthk: Tensor<4>,
+    k_bshk: Tensor<4>,
+    v_bshk: Tensor<4>,
+    options: AttentionOptions,
+) -> Tensor<4> {
+    options.assert_fit(&q_bthk, &k_bshk, &v_bshk);
+    separate([q_bthk, k_bshk, v_bshk], None, options)
+}
+
+/// [`attention`] where what is added to a score depends on how far the key is before its query:
+/// `softmax(q · kᵀ · scale + bias) · v`.
+///
+/// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+/// <https://arxiv.org/abs/1910.10683>, section 2.1.
+///
+/// # Shape
+/// Those of [`attention`], and `bias_hr`: `[heads, t + n_keys − 1]`, whose element `t − 1 + n` is for keys `n` positions
+/// before their query, `n` below 0 for those after it.
+///
+/// # Panics
+/// If the shapes do not fit, or there are more queries than keys.
+pub fn attention_biased(
+    q_bthk: Tensor<4>,
+    (k_bshk, v_bshk): (Tensor<4>, Tensor<4>),
+    bias_hr: Tensor<2>,
+    options: AttentionOptions,
+) -> Tensor<4> {
+    options.assert_fit(&q_bthk, &k_bshk, &v_bshk);
+    let [_, t, h, _] = q_bthk.dims();
+    assert!(t <= options.n_keys, "{t} queries at positions of {} keys", options.n_keys);
+    assert_eq!(bias_hr.dims(), [h, t + options.n_keys - 1], "biases of {h} heads by distance");
+    separate([q_bthk, k_bshk, v_bshk], Some(bias_hr), options)
+}
+
+fn separate(qkv: [Tensor<4>; 3], bias_hr: Option<Tensor<2>>, options: AttentionOptions) -> Tensor<4> {
+    let [q, k, v] = qkv.map(Tensor::into_dispatch);
+    let bias = OptionalTensor::new(bias_hr.map(Tensor::into_dispatch));
+    let qkv = Qkv::Separate { q, k, v };
+    Tensor::from_dispatch(Dispatch::attend(qkv, bias, options, precision::current()))
+}
+
+/// The biases of [`attention_biased`] for each query and key, `[1, heads, t, n_keys]`.
+pub(crate) fn spread_biases(bias_hr: Tensor<2>, t: usize, n_keys: usize) -> Tensor<4> {
+    Tensor::from_dispatch(distances::spread::<Dispatch>(bias_hr.into_dispatch(), t, n_keys))
+}
+
+/// [`attention`] of positions over themselves, from the output of one fused QKV projection: nothing is copied out of it,
+/// and one gradient comes back.
+///
+/// # Shape
+/// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
+///
+/// # Panics
+/// If the last axis cannot be cut so, or `options.n_keys` is not `t`.
+pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOptions) -> Tensor<3> {
+    let [b, t, width] = qkv_bt3d.dims();
+    assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");
+    assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
+    assert_eq!(t, options.n_keys, "positions look at themselves");
+    let qkv = Qkv::Packed { qkv: qkv_bt3d.into_dispatch(), heads };
+    let absent = OptionalTensor::Absent;
+    Tensor::from_dispatch(Dispatch::attend(qkv, absent, options, precision::current()))
+}

@@ -1,0 +1,70 @@
+//! Optimizer steps.
+
+mod autodiff;
+mod composed;
+mod extension;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
+mod muon;
+
+use burn::tensor::Tensor;
+
+pub use extension::OptimizerOps;
+pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
+
+use super::Dispatch;
+
+/// One update of [`adamw`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the running mean of gradients.
+    pub beta1: f32,
+    /// Decay of the running mean of squared gradients.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Share of the parameter that is taken away per unit of learning rate, apart from the gradient.
+    pub weight_decay: f32,
+    /// Number of this update, from 1.
+    pub step: u64,
+    /// Multiplies the gradient first: clipping.
+    pub grad_scale: f32,
+}
+
+/// A parameter with its running moments, all of one shape.
+#[derive(Clone, Debug)]
+pub struct Moments<const D: usize> {
+    /// The parameter.
+    pub value: Tensor<D>,
+    /// Running mean of gradients.
+    pub mean: Tensor<D>,
+    /// Running mean of squared gradients.
+    pub square: Tensor<D>,
+}
+
+/// One step of Adam with decoupled weight decay, as `torch.optim.AdamW` computes it.
+///
+/// On the CPU backends memory that nobody else holds is updated in place.
+///
+/// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>.
+pub fn adamw<const D: usize>(at: Moments<D>, grad: Tensor<D>, step: AdamWStep) -> Moments<D> {
+    let (value, mean, square) = Dispatch::adamw(
+        at.value.into_dispatch(),
+        grad.into_dispatch(),
+        at.mean.into_dispatch(),
+        at.square.into_dispatch(),
+        step,
+    );
+    Moments {
+        value: Tensor::from_dispatch(value),
+        mean: Tensor::from_dispatch(mean),
+        square: Tensor::from_dispatch(square),
+    }
+}
+
+/// Sum of squares of all elements, `[1]`.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
+}

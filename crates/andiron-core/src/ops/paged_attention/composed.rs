@@ -1,0 +1,51 @@
+//! Attention over a paged KV cache by gathering the blocks.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice};
+
+use super::{PagedAttentionOptions, PagedKeyValues, held};
+use crate::Rows;
+use crate::ops::composed::reshape;
+use crate::ops::{AttentionOps, AttentionOptions, OptionalTensor, Qkv};
+use crate::precision::Precision;
+
+pub(super) fn paged_attention<B: AttentionOps>(
+    q: FloatTensor<B>,
+    cache: PagedKeyValues<B>,
+    bias: OptionalTensor<B>,
+    PagedAttentionOptions { scale, reach }: PagedAttentionOptions,
+    precision: Precision,
+) -> FloatTensor<B> {
+    let (t, held) = (q.shape()[1], held(&cache.rows));
+    let [k, v] = [0, 1].map(|part| gathered::<B>(&cache, part, [held, t]));
+    let alike = cache.rows.iter().all(|row| (row.keys, row.new) == (held + t, t));
+    let spans = cache.rows.iter().map(|row| held + row.new - row.keys..held + row.new);
+    let rows = (!alike).then(|| Rows::of(spans.collect()));
+    let options = AttentionOptions { scale, causal: true, reach, n_keys: held + t, rows };
+    B::attend(Qkv::Separate { q, k, v }, bias, options, precision)
+}
+
+/// The keys or the values of all rows, `[rows, held + t, heads, width]`, those of new positions in the last `t` columns.
+fn gathered<B: Backend>(cache: &PagedKeyValues<B>, part: usize, [held, t]: [usize; 2]) -> FloatTensor<B> {
+    let first = cache.blocks.0.first().expect("a row holds something");
+    let ([_, _, h, w], device, dtype) = (first.shape().dims(), first.device(), first.dtype().into());
+    let mut blocks = cache.blocks.0.iter();
+    let rows = cache.rows.iter().map(|row| {
+        let filled = blocks.by_ref().take(row.n_blocks).map(|block| {
+            let [_, positions, ..] = block.shape().dims::<4>();
+            let slices = [part..part + 1, 0..positions, 0..h, 0..w].map(Slice::from);
+            reshape::<B>(B::float_slice(block.clone(), &slices), [1, positions, h, w])
+        });
+        let filled: Vec<_> = filled.collect();
+        let own = || {
+            let slices = [0..1, 0..row.keys, 0..h, 0..w].map(Slice::from);
+            B::float_slice(B::float_cat(filled, 1), &slices)
+        };
+        let zeros = |n: usize| (n > 0).then(|| B::float_zeros(Shape::new([1, n, h, w]), &device, dtype));
+        let (before, behind) = (held + row.new - row.keys, t - row.new);
+        let parts = [zeros(before), (row.keys > 0).then(own), zeros(behind)];
+        B::float_cat(parts.into_iter().flatten().collect(), 1)
+    });
+    B::float_cat(rows.collect(), 0)
+}

@@ -1,0 +1,131 @@
+//! Attention over the blocks of a KV cache.
+
+mod autodiff;
+mod composed;
+mod extension;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
+
+use burn::backend::{Backend, ExtensionType};
+use burn::tensor::Tensor;
+
+pub use extension::PagedAttentionOps;
+
+use super::{Dispatch, OptionalTensor, Tensors};
+use crate::cache::Blocks;
+use crate::precision;
+
+/// Keys and values of some sequences, in blocks, those of new positions included.
+#[derive(Clone, Debug, ExtensionType)]
+pub struct PagedKeyValues<B: Backend> {
+    /// The blocks of all rows, one row after the other: `[2, block length, key heads, width]`, keys, then values.
+    #[extension_type]
+    pub blocks: Tensors<B>,
+    /// The rows; at least one has a block.
+    pub rows: Vec<PagedRow>,
+}
+
+/// The part of one sequence in [`PagedKeyValues`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PagedRow {
+    /// Number of its blocks.
+    pub n_blocks: usize,
+    /// Positions that count, new ones included.
+    pub keys: usize,
+    /// Positions that are new: those whose queries are asked for.
+    pub new: usize,
+}
+
+/// How queries look at the positions of their row. They see themselves and what is before them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PagedAttentionOptions {
+    /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
+    pub scale: f32,
+    /// As in [`AttentionOptions`](super::AttentionOptions).
+    pub reach: Option<usize>,
+}
+
+/// Attention of new positions over themselves and what the cache holds of their rows:
+/// `softmax(q · kᵀ · scale + bias) · v`. What columns beyond a row's own get is not specified.
+///
+/// # Shape
+/// `q_bthk`: `[rows, t, heads, width]` → the same. `bias_hr`: `[heads, t + n − 1]` with `n` the columns of the pass and the
+/// positions that the longest row held before, as in [`attention_biased`](super::attention_biased).
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn attention_blocks(
+    q_bthk: Tensor<4>,
+    blocks: &Blocks,
+    bias_hr: Option<Tensor<2>>,
+    (scale, reach): (f32, Option<usize>),
+) -> Tensor<4> {
+    let [b, t, h, _] = q_bthk.dims();
+    let cache = paged(blocks);
+    assert_eq!(b, cache.rows.len(), "queries of as many rows as the cache has");
+    if let Some(bias_hr) = &bias_hr {
+        assert_eq!(bias_hr.dims(), [h, 2 * t + held(&cache.rows) - 1], "biases of all heads by distance");
+    }
+    let bias = OptionalTensor::new(bias_hr.map(Tensor::into_dispatch));
+    let options = PagedAttentionOptions { scale, reach };
+    let q = q_bthk.into_dispatch();
+    Tensor::from_dispatch(Dispatch::paged_attention(q, cache, bias, options, precision::current()))
+}
+
+fn paged(blocks: &Blocks) -> PagedKeyValues<Dispatch> {
+    let tensors = blocks.rows.iter().flat_map(|row| &row.blocks);
+    let rows = blocks.rows.iter();
+    PagedKeyValues {
+        blocks: Tensors(tensors.map(|block| block.clone().into_dispatch()).collect()),
+        rows: rows.map(|row| PagedRow { n_blocks: row.blocks.len(), keys: row.keys, new: row.new }).collect(),
+    }
+}
+
+/// Positions that the longest row held before the pass.
+fn held(rows: &[PagedRow]) -> usize {
+    rows.iter().map(|row| row.keys - row.new).max().unwrap_or(0)
+}
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::*;
+    use crate::cache::Past;
+    use crate::{DeviceSpec, Forward, KvCache, Rows};
+
+    /// Rows that hold 70, 0, 64 and 0 positions go on by 3, 2, none and none.
+    #[test]
+    fn blocks_where_they_lie_are_what_is_gathered() {
+        let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
+        let random =
+            |t: usize, h: usize| Tensor::random([4, t, h, 8], Distribution::Normal(0.0, 1.0), &device);
+        let mut cache = KvCache::new(1, 100);
+        let mut past = |lens: [usize; 4]| {
+            let t = *lens.iter().max().unwrap();
+            let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));
+            let past = cx.past(0, random(t, 2), random(t, 2));
+            cx.advance(t);
+            past
+        };
+        past([70, 0, 64, 0]);
+        let Past::Blocks(blocks) = past([3, 2, 0, 0]) else { panic!("the rows hold something") };
+        assert_eq!(blocks.rows.iter().map(|row| row.blocks.len()).collect::<Vec<_>>(), [2, 1, 1, 0]);
+        let q_bthk = random(3, 4);
+        let bias_hr = Tensor::random([4, 6 + 70 - 1], Distribution::Normal(0.0, 1.0), &device);
+        for (bias_hr, reach) in [(None, None), (Some(bias_hr), None), (None, Some(5))] {
+            let host = attention_blocks(q_bthk.clone(), &blocks, bias_hr.clone(), (0.5, reach));
+            let gathered = Tensor::from_dispatch(composed::paged_attention::<Dispatch>(
+                q_bthk.clone().into_dispatch(),
+                paged(&blocks),
+                OptionalTensor::new(bias_hr.map(Tensor::into_dispatch)),
+                PagedAttentionOptions { scale: 0.5, reach },
+                precision::current(),
+            ));
+            for (row, own) in [(0, 3), (1, 2)] {
+                let of = |x: &Tensor<4>| x.clone().slice([row..row + 1, 0..own, 0..4, 0..8]).into_data();
+                of(&host).assert_approx_eq::<f32>(&of(&gathered), burn::tensor::Tolerance::absolute(1e-5));
+            }
+        }
+    }
+}
