@@ -142,6 +142,10 @@ impl NextToken for DecoderBundle {
         Some(&self.generation)
     }
 
+    fn fork(&self, cache: &KvCache) -> Option<KvCache> {
+        Some(cache.clone())
+    }
+
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
         cache.truncate(len);
         true

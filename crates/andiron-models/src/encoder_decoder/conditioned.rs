@@ -127,6 +127,10 @@ impl NextToken for Conditioned {
         Some(&self.source)
     }
 
+    fn fork(&self, cache: &KvCache) -> Option<KvCache> {
+        Some(cache.clone())
+    }
+
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {
         cache.truncate(len);
         true

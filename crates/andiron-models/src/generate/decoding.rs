@@ -1,9 +1,11 @@
 //! One running generation, advanced one step at a time.
 
 pub(super) mod batch;
+pub(super) mod prefix;
 
 use std::collections::VecDeque;
 
+use self::prefix::Shared;
 use super::constraint::Guide;
 use super::likelihood::{log_sum_exp, top_given};
 use super::processors::{Place, Rules};
@@ -76,6 +78,37 @@ impl Default for GenerateOptions {
     }
 }
 
+impl GenerateOptions {
+    /// Checks that a model of `vocab_size` ids and a context of `context` can continue `prompt` so.
+    ///
+    /// # Errors
+    /// [`GenerateError::IdOutsideVocabulary`] for ids of the prompt, the stop ids or the bias;
+    /// [`GenerateError::EmptyPrompt`]; [`GenerateError::PromptTooLong`] if the prompt exceeds the context, with one generated
+    /// id unless the window slides.
+    pub fn check(&self, prompt: &[u32], vocab_size: usize, context: usize) -> Result<(), GenerateError> {
+        let mut biased = self.sampling.logit_bias.iter().map(|bias| bias.0);
+        let outside = |id: &u32| *id as usize >= vocab_size;
+        let unknown = [("prompt", prompt), ("stop_ids", &self.stop_ids)]
+            .into_iter()
+            .find_map(|(what, ids)| ids.iter().copied().find(outside).map(|id| (what, id)))
+            .or_else(|| biased.find(outside).map(|id| ("logit_bias", id)));
+        if let Some((what, id)) = unknown {
+            return Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size });
+        }
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        let wanted = match self.when_full {
+            WhenFull::Stop => self.max_new_tokens.min(1),
+            WhenFull::Slide => 0,
+        };
+        match prompt.len() + wanted > context {
+            true => Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -83,6 +116,16 @@ pub enum FinishReason {
     Stop,
     /// The wanted number of ids was reached, or the context is full.
     Length,
+}
+
+impl FinishReason {
+    /// The reason in OpenAI's words: `stop` or `length`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
 }
 
 /// An id with its likelihood.
@@ -186,6 +229,9 @@ pub struct Decoding<S> {
     prompt_tokens: Vec<Token>,
     /// Tokens that are chosen already, and come with the next steps.
     ready: VecDeque<Token>,
+    /// The model's prediction after the prompt, if another decoding has read it.
+    logits: Option<Vec<f32>>,
+    shared: Shared<S>,
     finish_reason: Option<FinishReason>,
 }
 
@@ -218,22 +264,7 @@ impl<S> Decoding<S> {
         options: GenerateOptions,
     ) -> Result<Self, GenerateError> {
         let Ground { vocab_size, context, files, source } = ground;
-        let biased: Vec<u32> = options.sampling.logit_bias.iter().map(|bias| bias.0).collect();
-        for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids), ("logit_bias", &biased)] {
-            if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-                return Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size });
-            }
-        }
-        if prompt.is_empty() {
-            return Err(GenerateError::EmptyPrompt);
-        }
-        let wanted = match options.when_full {
-            WhenFull::Stop => options.max_new_tokens.min(1),
-            WhenFull::Slide => 0,
-        };
-        if prompt.len() + wanted > context {
-            return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
-        }
+        options.check(prompt, vocab_size, context)?;
         let wanted = prompt.len().saturating_add(options.max_new_tokens);
         let rules = Rules {
             files,
@@ -256,6 +287,8 @@ impl<S> Decoding<S> {
             fed: 0,
             prompt_tokens: Vec::new(),
             ready: VecDeque::new(),
+            logits: None,
+            shared: Shared::default(),
             finish_reason: None,
         })
     }
@@ -312,12 +345,16 @@ impl<S> Decoding<S> {
         if self.options.max_new_tokens == 0 && !scoring {
             return Ok(self.finish(FinishReason::Length));
         }
-        if !scoring && self.fed + 1 == self.ids.len() && self.try_ahead(model)? {
+        let reads_one = !scoring && !self.shared.is_wanted() && self.fed + 1 == self.ids.len();
+        if reads_one && self.try_ahead(model)? {
             let token = self.ready.pop_front().expect("one was chosen");
             return Ok(self.push(model, token));
         }
-        let logits = self.feed(model, scoring);
-        self.go_on(model, logits)
+        let mut logits = match self.logits.take() {
+            Some(logits) => logits,
+            None => self.feed(model, scoring),
+        };
+        self.go_on(model, &mut logits)
     }
 
     /// Whether a step does nothing but give the model one more id of a text that it has read so far, so that it can be taken
@@ -342,13 +379,13 @@ impl<S> Decoding<S> {
         assert!(decodings.iter().all(|decoding| decoding.takes_one_id()), "each has one id to give");
         let ids: Vec<u32> = decodings.iter().map(|decoding| decoding.ids[decoding.fed]).collect();
         let mut states: Vec<&mut S> = decodings.iter_mut().map(|decoding| &mut decoding.state).collect();
-        let logits = model.extend_together(&mut states, &ids)?;
+        let mut logits = model.extend_together(&mut states, &ids)?;
         let vocab_size = model.vocab_size();
         assert_eq!(logits.len(), ids.len() * vocab_size, "a row of {vocab_size} logits for each sequence");
-        let rows = decodings.iter_mut().zip(logits.chunks_exact(vocab_size));
-        let step = |(decoding, logits): (&mut &mut Self, &[f32])| {
+        let rows = decodings.iter_mut().zip(logits.chunks_exact_mut(vocab_size));
+        let step = |(decoding, logits): (&mut &mut Self, &mut [f32])| {
             decoding.fed += 1;
-            decoding.go_on(model, logits.to_vec())
+            decoding.go_on(model, logits)
         };
         Some(rows.map(step).collect())
     }
@@ -363,7 +400,7 @@ impl<S> Decoding<S> {
     fn go_on<M: NextToken<State = S>>(
         &mut self,
         model: &M,
-        mut logits: Vec<f32>,
+        logits: &mut [f32],
     ) -> Result<Progress, GenerateError> {
         if self.fed < self.ids.len() {
             return Ok(Progress::Prefill {
@@ -371,13 +408,14 @@ impl<S> Decoding<S> {
                 total: self.ids.len() - self.window_start,
             });
         }
+        let last_row = logits.len() - model.vocab_size();
+        self.keep_prefill(model, &logits[last_row..]);
         if self.options.max_new_tokens == 0 {
             return Ok(self.finish(FinishReason::Length));
         }
         if self.text_is_over() {
             return Ok(self.finish(FinishReason::Stop));
         }
-        let last_row = logits.len() - model.vocab_size();
         let token = self.choose(&mut logits[last_row..])?;
         Ok(self.push(model, token))
     }

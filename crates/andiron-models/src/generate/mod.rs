@@ -2,8 +2,8 @@
 //!
 //! A model is seen through [`NextToken`]: it is given ids and returns a row of logits. [`Sampler`] turns such a row into an
 //! id, [`Decoding`] drives both for one sequence, one step at a time, so that a caller who serves many sequences can
-//! interleave them fairly. Everything random is a function of the seed and of the position in the sequence: the
-//! same request gives the same ids alone, in a batch, or resumed from its own prefix.
+//! interleave them fairly. Everything random is a function of the seed and of the position in the sequence: up to the
+//! rounding of logits, the same request gives the same ids alone, in a batch, or resumed from its own prefix.
 //!
 //! ```
 //! use andiron_models::generate::{Decoding, GenerateOptions, Logits, NextToken, SamplingParams};
@@ -51,6 +51,7 @@ mod sampling_params;
 pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use decoding::batch::{Batched, Generated, generate_batch};
+pub use decoding::prefix::{Prefill, Prefix};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
 pub use generation_config::GenerationConfig;
 pub use likelihood::{log_sum_exp, top_logprobs};

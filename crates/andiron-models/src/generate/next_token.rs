@@ -60,6 +60,11 @@ pub trait NextToken: Send {
         None
     }
 
+    /// A second state of the same sequence, to be continued in another way; `None` if the model cannot copy one.
+    fn fork(&self, _state: &Self::State) -> Option<Self::State> {
+        None
+    }
+
     /// Forgets all but the first `len` ids of the sequence, and says whether that is possible.
     ///
     /// # Panics

@@ -61,6 +61,10 @@ impl NextToken for Rolling {
         }
     }
 
+    fn fork(&self, state: &Vec<u32>) -> Option<Vec<u32>> {
+        Some(state.clone())
+    }
+
     fn rewind(&self, state: &mut Vec<u32>, len: usize) -> bool {
         assert!(len <= state.len());
         state.truncate(len);
@@ -279,5 +283,92 @@ proptest! {
             (tokens, decoding.finish_reason(), decoding.prompt_tokens().to_vec(), decoding.generated().to_vec())
         };
         prop_assert_eq!(run(0), run(prompt_lookup));
+    }
+}
+
+#[test]
+fn a_generation_reads_only_what_its_prefix_has_not() {
+    let options = |n| GenerateOptions { prefill_chunk: 3, max_new_tokens: n, ..GenerateOptions::default() };
+    let prompt: Vec<u32> = (0..9).collect();
+    for lookup in [0, 3] {
+        let model = Rolling::forgetful(64, 2);
+        let mut first =
+            Decoding::new(&model, &prompt, GenerateOptions { prompt_lookup: lookup, ..options(20) }).unwrap();
+        // Ended from outside, perhaps with tokens tried ahead.
+        for _ in 0..7 {
+            first.next_token(&model).unwrap();
+        }
+        let said = first.generated().to_vec();
+        let longer = [&prompt[..], &said, &[1, 2, 3]].concat();
+        let alone = run(&model, &longer, options(5));
+        let prefix = first.into_prefix().unwrap();
+        let known = prefix.ids().len();
+        assert!(known >= prompt.len() + said.len() - 1 && longer.starts_with(prefix.ids()));
+        model.calls.lock().unwrap().clear();
+        let mut next = Decoding::after(&model, prefix, &longer, options(5)).unwrap();
+        assert_eq!(next.unread(), longer.len() - known);
+        while next.next_token(&model).unwrap().is_some() {}
+        assert_eq!((next.generated().to_vec(), next.finish_reason().unwrap()), alone);
+        let read: usize = model.calls.lock().unwrap().iter().sum();
+        assert_eq!(read, longer.len() - known + 4);
+    }
+}
+
+#[test]
+fn a_prefix_is_used_as_far_as_it_is_the_prompts() {
+    let model = Rolling::new(64);
+    let prefix = |prompt: &[u32]| {
+        let mut decoding = Decoding::new(&model, prompt, GenerateOptions::default()).unwrap();
+        decoding.next_token(&model).unwrap();
+        decoding.into_prefix().unwrap()
+    };
+    for (read, prompt, unread) in [
+        (&[1u32, 2, 3, 4][..], &[1u32, 2, 9, 4, 5][..], 3),
+        (&[1, 2, 3, 4], &[5, 6], 2),
+        (&[1, 2, 3, 4], &[1, 2], 1),
+        (&[1, 2], &[1, 2], 1),
+    ] {
+        let mut decoding = Decoding::after(&model, prefix(read), prompt, GenerateOptions::default()).unwrap();
+        assert_eq!(decoding.unread(), unread, "{read:?} {prompt:?}");
+        while decoding.next_token(&model).unwrap().is_some() {}
+        assert_eq!(decoding.generated(), run(&model, prompt, GenerateOptions::default()).0);
+    }
+    let scored = GenerateOptions { score_prompt: true, ..GenerateOptions::default() };
+    assert_eq!(Decoding::after(&model, prefix(&[1, 2]), &[1, 2, 3], scored).unwrap().unread(), 3);
+}
+
+#[test]
+fn a_prompt_that_was_read_is_not_read_again() {
+    let prompt: Vec<u32> = (0..10).collect();
+    for (score_prompt, n) in [(false, 6), (true, 6), (true, 0)] {
+        let model = Rolling::new(64);
+        let options = |seed| GenerateOptions {
+            sampling: SamplingParams { seed, ..SamplingParams::default() },
+            score_prompt,
+            max_new_tokens: n,
+            prefill_chunk: 4,
+            ..GenerateOptions::default()
+        };
+        let mut leader = Decoding::new(&model, &prompt, options(1)).unwrap();
+        leader.share_prefill();
+        let mut prefill = None;
+        while prefill.is_none() {
+            leader.step(&model).unwrap();
+            prefill = leader.take_prefill();
+        }
+        for seed in [2, 3] {
+            let wanted = run(&model, &prompt, options(seed));
+            let mut other = Decoding::new(&model, &prompt, options(seed)).unwrap();
+            model.calls.lock().unwrap().clear();
+            assert!(other.adopt_prefill(&model, prefill.as_ref().unwrap()));
+            while other.next_token(&model).unwrap().is_some() {}
+            assert_eq!((other.generated().to_vec(), other.finish_reason().unwrap()), wanted);
+            assert_eq!(other.prompt_tokens(), leader.prompt_tokens());
+            assert!(model.calls.lock().unwrap().iter().all(|&ids| ids == 1));
+        }
+        let mut stranger = Decoding::new(&model, &prompt[1..], options(2)).unwrap();
+        assert!(!stranger.adopt_prefill(&model, prefill.as_ref().unwrap()));
+        // Nobody asked it to keep its own.
+        assert!(stranger.take_prefill().is_none());
     }
 }

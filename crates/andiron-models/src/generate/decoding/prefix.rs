@@ -1,0 +1,133 @@
+//! Prefixes that several generations have in common, and that the model reads once.
+//!
+//! A [`Prefix`] is what is left of a generation that ended: the next one reads only where it differs, as the turns of a
+//! conversation do. A [`Prefill`] is a prompt just read, for other generations that continue the same prompt: the `n`
+//! choices of a request.
+
+use super::{Decoding, GenerateError, GenerateOptions, Token};
+use crate::generate::NextToken;
+
+/// Ids that a model has read, and its state after them.
+#[derive(Clone, Debug)]
+pub struct Prefix<S> {
+    ids: Vec<u32>,
+    state: S,
+}
+
+impl<S> Prefix<S> {
+    /// The ids.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
+/// A prompt that a model has read to its end, and the prediction after it.
+#[derive(Debug)]
+pub struct Prefill<S> {
+    prompt: Vec<u32>,
+    state: S,
+    logits: Vec<f32>,
+    prompt_tokens: Vec<Token>,
+}
+
+/// Whether a decoding leaves its prefill to others.
+#[derive(Debug, Default)]
+pub(super) enum Shared<S> {
+    #[default]
+    No,
+    /// Once the prompt is read.
+    Wanted,
+    Ready(Prefill<S>),
+}
+
+impl<S> Shared<S> {
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self, Self::Wanted)
+    }
+}
+
+impl<S> Decoding<S> {
+    /// [`new`](Self::new) that reads only what `prefix` has not: what both sequences begin with is taken from there, if
+    /// the model can [rewind](NextToken::rewind). A prompt that is to be scored is read as a whole.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn after<M: NextToken<State = S>>(
+        model: &M,
+        prefix: Prefix<S>,
+        prompt: &[u32],
+        options: GenerateOptions,
+    ) -> Result<Self, GenerateError> {
+        let mut decoding = Self::new(model, prompt, options)?;
+        let Prefix { ids, mut state } = prefix;
+        let common = ids.iter().zip(prompt).take_while(|(read, id)| read == id).count();
+        // The last id of the prompt is read anew: its logits were not kept.
+        let common = common.min(prompt.len() - 1);
+        if common > 0 && !decoding.options.score_prompt && model.rewind(&mut state, common) {
+            decoding.state = state;
+            decoding.fed = common;
+        }
+        Ok(decoding)
+    }
+
+    /// What the model has read, to be gone on with; `None` once the window has slid.
+    pub fn into_prefix(mut self) -> Option<Prefix<S>> {
+        // Ids that were tried ahead and did not come may be in the state, behind these.
+        self.ids.truncate(self.fed);
+        (self.window_start == 0).then_some(Prefix { ids: self.ids, state: self.state })
+    }
+
+    /// Keeps what the model knows once the prompt is read, for [`take_prefill`](Self::take_prefill).
+    pub fn share_prefill(&mut self) {
+        if self.fed < self.prompt_len {
+            self.shared = Shared::Wanted;
+        }
+    }
+
+    /// The prompt as it was just read, if [`share_prefill`](Self::share_prefill) asked for it and the model can
+    /// [fork](NextToken::fork) a state.
+    pub fn take_prefill(&mut self) -> Option<Prefill<S>> {
+        match std::mem::take(&mut self.shared) {
+            Shared::Ready(prefill) => Some(prefill),
+            other => {
+                self.shared = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the prompt as read instead of reading it; false, and nothing is changed, if it is another prompt or was not
+    /// scored as this one is to be, or if the model cannot [fork](NextToken::fork).
+    ///
+    /// To the last bit what reading it would have given, if that was done in chunks of the same sizes.
+    pub fn adopt_prefill<M: NextToken<State = S>>(&mut self, model: &M, prefill: &Prefill<S>) -> bool {
+        let scored = !self.options.score_prompt || prefill.prompt_tokens.len() + 1 == self.prompt_len;
+        if self.fed > 0 || self.ids != prefill.prompt || !scored {
+            return false;
+        }
+        let Some(state) = model.fork(&prefill.state) else { return false };
+        self.state = state;
+        self.fed = self.ids.len();
+        self.logits = Some(prefill.logits.clone());
+        if self.options.score_prompt {
+            self.prompt_tokens.clone_from(&prefill.prompt_tokens);
+        }
+        true
+    }
+
+    /// Keeps the prefill when the prompt has just been read, `logits` being the prediction after it.
+    pub(super) fn keep_prefill<M: NextToken<State = S>>(&mut self, model: &M, logits: &[f32]) {
+        if !self.shared.is_wanted() {
+            return;
+        }
+        self.shared = match model.fork(&self.state) {
+            Some(state) => Shared::Ready(Prefill {
+                prompt: self.prompt().to_vec(),
+                state,
+                logits: logits.to_vec(),
+                prompt_tokens: self.prompt_tokens.clone(),
+            }),
+            None => Shared::No,
+        };
+    }
+}
