@@ -1,21 +1,20 @@
-//! What a generated text may be, on the command line and in rows.
+//! The grammar that a generated text is constrained to, on the command line.
 
-use std::cell::OnceCell;
 use std::fs;
 
-use andiron_data::tokenizer::Tokenizer;
-use andiron_models::generate::{Constraint, Grammar, Vocabulary};
+use andiron_models::generate::{Constraint, Grammar};
+use andiron_pipelines::TextProcessor;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
 use crate::exit::Usage;
 
-/// What the text may be, on the command line.
+/// The grammar of the text, on the command line.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Constraint")]
 #[group(id = "grammar", multiple = false)]
-pub struct Holding {
+pub struct ConstraintArgs {
     /// Only this text, or another one so given; may be given several times
     #[arg(long, value_name = "TEXT")]
     choice: Vec<String>,
@@ -27,7 +26,7 @@ pub struct Holding {
     json_schema: Option<String>,
 }
 
-impl Holding {
+impl ConstraintArgs {
     /// The grammar, if one is given.
     ///
     /// # Errors
@@ -42,6 +41,14 @@ impl Holding {
     }
 }
 
+/// The constraint of a grammar, if one is given.
+///
+/// # Errors
+/// If there is no tokenizer, or the grammar has a mistake.
+pub fn constraint(text: &TextProcessor, grammar: Option<Grammar>) -> anyhow::Result<Option<Constraint>> {
+    Ok(grammar.map(|grammar| text.constraint(grammar)).transpose()?)
+}
+
 fn read_schema(given: &str) -> anyhow::Result<Value> {
     let text = match given.strip_prefix('@') {
         Some(path) => {
@@ -51,48 +58,4 @@ fn read_schema(given: &str) -> anyhow::Result<Value> {
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str(text).map_err(|error| Usage(format!("--json-schema is not JSON: {error}")).into())
-}
-
-/// Makes constraints for the texts of one tokenizer.
-#[derive(Debug, Default)]
-pub struct Constraints {
-    /// For texts of which nothing else is said.
-    usual: Option<Constraint>,
-    /// Made when first needed.
-    vocabulary: OnceCell<Vocabulary>,
-}
-
-impl Constraints {
-    /// Holds texts to `grammar` unless something else is said.
-    ///
-    /// # Errors
-    /// If there is a grammar but no tokenizer, or the grammar has a mistake.
-    pub fn new(tokenizer: Option<&Tokenizer>, grammar: Option<Grammar>) -> anyhow::Result<Self> {
-        let mut constraints = Self::default();
-        constraints.usual = grammar.map(|grammar| constraints.make(tokenizer, grammar)).transpose()?;
-        Ok(constraints)
-    }
-
-    /// What texts are held to unless something else is said.
-    pub fn usual(&self) -> Option<Constraint> {
-        self.usual.clone()
-    }
-
-    /// Holds a text to `grammar`.
-    ///
-    /// # Errors
-    /// If there is no tokenizer, or the grammar has a mistake.
-    pub fn make(&self, tokenizer: Option<&Tokenizer>, grammar: Grammar) -> anyhow::Result<Constraint> {
-        let vocabulary = match self.vocabulary.get() {
-            Some(vocabulary) => vocabulary,
-            None => {
-                let spellings = tokenizer
-                    .context("a choice, regex or JSON schema needs a tokenizer, which the model directory does not have")?
-                    .spellings()?;
-                let vocabulary = Vocabulary::new(&spellings.tokens, spellings.drops_first_space)?;
-                self.vocabulary.get_or_init(|| vocabulary)
-            }
-        };
-        Ok(Constraint::new(vocabulary, grammar)?)
-    }
 }

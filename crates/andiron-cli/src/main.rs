@@ -8,8 +8,8 @@ mod machine;
 mod memory;
 mod model;
 mod progress;
+mod sampling;
 mod stop;
-mod text;
 mod verbs;
 
 use std::process::ExitCode;

@@ -94,8 +94,10 @@ fn answers(bundle: &EncoderBundle) -> Vec<Vec<f32>> {
     match bundle.config.head() {
         EncoderHead::Classify { .. } => answers.extend(bundle.classify(&TEXTS.map(EncoderInput::from))),
         EncoderHead::MaskedLm => {
-            let mut guesses =
-                bundle.fill(EncoderInput::from(TEXTS[0]), &[3], bundle.config.vocab_size()).remove(0);
+            let mut guesses = bundle
+                .fill(&[EncoderInput::from(TEXTS[0])], &[&[3]], bundle.config.vocab_size())
+                .remove(0)
+                .remove(0);
             guesses.sort_by_key(|(id, _)| *id);
             answers.push(guesses.into_iter().map(|(_, probability)| probability).collect());
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_data::tokenizer::{SpecialTokens, train_chars};
 use andiron_models::generate::{Logits, NextToken};
+use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ApiKey, Server, ServerConfig, Stopped};
 
@@ -63,11 +64,11 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     // The standard library's hasher is keyed with fresh entropy.
     let mut config = ServerConfig::new("parrot", RandomState::new().build_hasher().finish());
-    config.model.stop_ids = tokenizer.eos_id().into_iter().collect();
     config.model.created = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     config.access.keys = arguments.next().and_then(ApiKey::new).into_iter().collect();
 
-    let server = Server::new(engine.handle(), Some(tokenizer), config);
+    let end_ids = tokenizer.eos_id().into_iter().collect();
+    let server = Server::new(engine.handle(), TextProcessor::new(Some(tokenizer), end_ids), config);
     let listener = server.bind(address).await?;
     println!("http://{}", listener.local_addr()?);
     let signals = tokio::spawn(server.shutdown().follow_signals());

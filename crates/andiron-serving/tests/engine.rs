@@ -5,13 +5,15 @@
 mod common;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use andiron_models::generate::{
     FinishReason, GenerateError, GenerateOptions, Logits, NextToken, SamplingParams,
 };
 use andiron_serving::engine::{
-    Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SubmitError,
+    Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
 };
 
 use common::{Alphabet, BOMB, CONTEXT, Gate, eventually};
@@ -252,7 +254,7 @@ async fn sequences_that_write_go_through_the_model_together() {
         long.options.prefill_chunk = 4;
         let mut drawn = job(&[3], 8);
         drawn.options.sampling = SamplingParams { seed: 9, ..SamplingParams::default() };
-        let jobs = [job(&[1], 8), drawn, long].map(|job| Job { alone, ..job }).to_vec();
+        let jobs = [job(&[1], 8), drawn, long].map(|job| Job { deterministic: alone, ..job }).to_vec();
         let (single, _gate) = engine(1);
         let mut wanted = Vec::new();
         for job in &jobs {
@@ -327,4 +329,101 @@ async fn a_client_that_reads_nothing_loses_its_place() {
     let events = all_events(unread).await;
     assert_eq!(events.last(), Some(&Event::Failed(GenerationError::Behind { behind: 5 })));
     assert!(ids(&events).len() < 50, "{}", ids(&events).len());
+}
+
+/// An [`Alphabet`] whose states can be copied, and that counts the ids it reads in prompts.
+struct Copyist {
+    inner: Alphabet,
+    prefilled: Arc<AtomicUsize>,
+}
+
+impl NextToken for Copyist {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.inner.context_len()
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        self.inner.begin()
+    }
+
+    fn fork(&self, state: &Vec<u32>) -> Option<Vec<u32>> {
+        Some(state.clone())
+    }
+
+    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        if state.is_empty() || ids.len() > 1 {
+            self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
+        }
+        self.inner.extend(state, ids, wanted)
+    }
+}
+
+fn copyist(max_running: usize) -> (Engine, Gate, Arc<AtomicUsize>) {
+    let (gate, prefilled) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let inner = Alphabet { gate: gate.clone(), context: CONTEXT };
+    let config = EngineConfig {
+        max_running: NonZeroUsize::new(max_running).unwrap(),
+        max_queued: 16,
+        max_queued_tokens: 400,
+    };
+    let model = Copyist { inner, prefilled: Arc::clone(&prefilled) };
+    (Engine::start(model, config).unwrap(), gate, prefilled)
+}
+
+/// Choices of one prompt, with seeds of their own.
+fn choices(n: u64, deterministic: bool, shared_prompt: Option<&SharedPrompt>) -> Vec<Job> {
+    let choice = |seed| {
+        let mut job = job(&[7; 12], 5);
+        job.options.sampling = SamplingParams { seed, temperature: 1.5, ..SamplingParams::default() };
+        job.options.prefill_chunk = 4;
+        job.options.score_prompt = true;
+        Job { deterministic, shared_prompt: shared_prompt.cloned(), ..job }
+    };
+    (0..n).map(choice).collect()
+}
+
+#[tokio::test]
+async fn choices_of_one_prompt_read_it_once_and_say_what_each_says_alone() {
+    for (max_running, deterministic) in [(1, false), (2, true), (3, false), (8, true)] {
+        let (engine, _gate, prefilled) = copyist(max_running);
+        let mut wanted = Vec::new();
+        for job in choices(5, deterministic, None) {
+            wanted.push(all_events(engine.handle().submit(vec![job]).unwrap().remove(0)).await);
+        }
+        assert_eq!(prefilled.swap(0, Ordering::SeqCst), 5 * 12);
+        let [one, other] = [SharedPrompt::default(), SharedPrompt::default()];
+        let mut jobs = choices(5, deterministic, Some(&one));
+        jobs.extend(choices(2, deterministic, Some(&other)));
+        drop((one, other));
+        let generations = engine.handle().submit(jobs).unwrap();
+        for (generation, wanted) in generations.into_iter().zip(wanted.iter().chain(&wanted[..2])) {
+            assert_eq!(&all_events(generation).await, wanted, "{max_running} running");
+        }
+        assert_eq!(prefilled.load(Ordering::SeqCst), 2 * 12, "{max_running} running");
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_is_read_by_another_choice_when_its_reader_leaves() {
+    let (engine, gate, prefilled) = copyist(3);
+    let wanted = all_events(engine.handle().submit(choices(2, false, None)).unwrap().remove(1)).await;
+    eventually("both are over", || engine.handle().load().running == 0).await;
+    prefilled.store(0, Ordering::SeqCst);
+    gate.set(Some(0));
+    let shared = SharedPrompt::default();
+    let mut generations = engine.handle().submit(choices(3, false, Some(&shared))).unwrap();
+    eventually("a chunk is being read", || prefilled.load(Ordering::SeqCst) == 4).await;
+    // The reader goes after a part of the prompt; one of those that wait goes, too.
+    drop(generations.remove(0));
+    drop(generations.remove(1));
+    gate.set(None);
+    assert_eq!(all_events(generations.remove(0)).await, wanted);
+    let read = prefilled.load(Ordering::SeqCst);
+    assert!((12 + 4..=12 + 8).contains(&read), "{read}");
 }

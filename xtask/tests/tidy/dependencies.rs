@@ -9,13 +9,17 @@ use super::tree::read;
 /// The arrows, strictly downward: a crate and what it may use of ours.
 ///
 /// A new arrow is a decision about the design: draw it in `crates/ARCHITECTURE.md` too.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("andiron-kernels", &[]),
     ("andiron-files", &[]),
     ("andiron-data", &["andiron-files", "andiron-kernels"]),
     ("andiron-core", &["andiron-kernels"]),
     ("andiron-models", &["andiron-core", "andiron-files", "andiron-kernels"]),
-    ("andiron-eval", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
+    ("andiron-pipelines", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
+    (
+        "andiron-eval",
+        &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models", "andiron-pipelines"],
+    ),
     (
         "andiron-training",
         &[
@@ -27,7 +31,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "andiron-models",
         ],
     ),
-    ("andiron-serving", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
+    (
+        "andiron-serving",
+        &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models", "andiron-pipelines"],
+    ),
     (
         "andiron-cli",
         &[
@@ -37,6 +44,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "andiron-files",
             "andiron-kernels",
             "andiron-models",
+            "andiron-pipelines",
             "andiron-serving",
             "andiron-training",
         ],
@@ -44,9 +52,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// What a crate must not use from outside, and why.
-const FOREIGN: [(&str, &[&str], &str); 5] = [
+const FOREIGN: [(&str, &[&str], &str); 6] = [
     ("andiron-core", &["tokenizers", "safetensors", "memmap2"], "core knows no text and no files"),
     ("andiron-models", &["tokenizers"], "models see token ids, never a tokenizer"),
+    ("andiron-pipelines", &["axum", "hyper", "tokio"], "pipelines do not know HTTP"),
     ("andiron-eval", &["axum", "hyper", "tokio"], "evaluation does not know HTTP"),
     ("andiron-training", &["axum", "hyper", "tokio"], "training does not know HTTP"),
     ("andiron-serving", &["indicatif"], "serving does not draw on a terminal"),

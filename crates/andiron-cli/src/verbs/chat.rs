@@ -5,23 +5,20 @@ use std::path::PathBuf;
 
 use andiron_data::tokenizer::Message;
 use andiron_models::generate::GenerateOptions;
+use andiron_pipelines::{Conversation, DecoderPipeline};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 
-use super::generate::finish;
 use crate::exit::Ending;
 use crate::flags::Common;
-use crate::grammar::{Constraints, Holding};
+use crate::grammar::{self, ConstraintArgs};
 use crate::lines::{note, out};
-use crate::model::{RunChoice, TextModel, warn_of_beams};
-use crate::text::Sampling;
+use crate::model::{self, RunChoice, warn_of_beams};
+use crate::sampling::Sampling;
 
 /// Longest line that somebody says, in bytes.
 const MAX_LINE: u64 = 1 << 20;
-
-/// Tokens of an answer at most if nobody says how many.
-const MAX_TOKENS: usize = 512;
 
 /// Talk with a model that has a chat template
 ///
@@ -51,36 +48,31 @@ pub struct Chat {
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
-    holding: Holding,
+    constraint: ConstraintArgs,
 }
 
 impl Chat {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.sampling.check()?;
-        let grammar = self.holding.grammar()?;
-        let model = TextModel::open_at(&self.model, self.run, common)?;
+        let grammar = self.constraint.grammar()?;
+        let model = model::open_at(&self.model, self.run, common)?.decoder()?;
         warn_of_beams(&model.bundle.generation);
         let options = GenerateOptions {
             sampling: self.sampling.params(&model.bundle.generation),
             prompt_lookup: self.prompt_lookup,
-            constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
+            constraint: grammar::constraint(&model.text, grammar)?,
             ..GenerateOptions::default()
         };
         let opening: Vec<Message> =
             self.system.into_iter().map(|system| Message::new("system", system)).collect();
-        let mut talk = Talk {
-            model: &model,
-            options,
-            max_tokens: self.max_tokens,
-            said: opening.clone(),
-            json: common.json,
-        };
         // A model that cannot chat says so before anybody has typed a word.
-        let probe = [opening.as_slice(), &[Message::new("user", "?")]].concat();
-        model.tokenizer()?.chat_text(&probe)?;
+        model.check_chat(&opening)?;
+        let mut conversation = Conversation::new(opening.clone(), options, self.max_tokens);
         if !self.message.is_empty() {
-            self.message.into_iter().try_for_each(|message| talk.turn(message))?;
+            for message in self.message {
+                turn(&model, &mut conversation, message, common.json)?;
+            }
             return Ok(Ending::Done);
         }
         let somebody = io::stdin().is_terminal() && io::stderr().is_terminal();
@@ -95,50 +87,38 @@ impl Chat {
             match line.trim() {
                 "" => {}
                 "/exit" => break,
-                "/reset" => talk.said.clone_from(&opening),
-                message => talk.turn(message.to_owned())?,
+                "/reset" => conversation.reset(opening.clone()),
+                message => turn(&model, &mut conversation, message.to_owned(), common.json)?,
             }
         }
         Ok(Ending::Done)
     }
 }
 
-/// A conversation so far.
-struct Talk<'a> {
-    model: &'a TextModel,
-    options: GenerateOptions,
-    max_tokens: Option<usize>,
-    said: Vec<Message>,
+/// One turn: the answer appears as it is made.
+fn turn(
+    model: &DecoderPipeline,
+    conversation: &mut Conversation,
+    message: String,
     json: bool,
-}
-
-impl Talk<'_> {
-    fn turn(&mut self, message: String) -> anyhow::Result<()> {
-        self.said.push(Message::new("user", message));
-        let ids = self.model.tokenizer()?.encode_chat(&self.said)?;
-        let json = self.json;
-        let mut out = io::stdout();
-        let by_files = || self.model.bundle.generation.max_new(ids.len());
-        let max_new_tokens = self.max_tokens.or_else(by_files).unwrap_or(MAX_TOKENS);
-        let options = GenerateOptions { max_new_tokens, ..self.options.clone() };
-        let done = self.model.generate(&ids, options, &[], |piece| {
-            if !json {
-                // If standard output is closed or full, the line below says so.
-                let _ = write!(out, "{piece}").and_then(|()| out.flush());
-            }
-        })?;
-        if json {
-            out!(
-                "{}",
-                json!({ "content": done.text, "ids": done.ids, "finish_reason": finish(&done),
-                        "sum_logprob": done.sum_logprob })
-            )?;
-        } else {
-            out!("")?;
+) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    let done = model.reply(conversation, message, |piece| {
+        if !json {
+            // If standard output is closed or full, the line below says so.
+            let _ = write!(out, "{piece}").and_then(|()| out.flush());
         }
-        self.said.push(Message::new("assistant", done.text));
-        Ok(())
+    })?;
+    if json {
+        out!(
+            "{}",
+            json!({ "content": done.text, "ids": done.ids, "finish_reason": done.finish_reason.as_str(),
+                    "sum_logprob": done.sum_logprob })
+        )?;
+    } else {
+        out!("")?;
     }
+    Ok(())
 }
 
 fn read_line() -> anyhow::Result<Option<String>> {

@@ -9,6 +9,7 @@ use andiron_data::tokenizer::Special;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
 use andiron_models::weights;
+use andiron_pipelines::DecoderPipeline;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::json;
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::{RunChoice, TextModel};
+use crate::model::{self, RunChoice};
 
 /// Measure a model's loss and perplexity on a text
 ///
@@ -47,7 +48,7 @@ pub struct Evaluate {
 impl Evaluate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let model = TextModel::open_at(&self.model, self.run, common)?;
+        let model = model::open_at(&self.model, self.run, common)?.decoder()?;
         let longest = model.bundle.config.max_positions();
         let context = self.context.unwrap_or(longest);
         anyhow::ensure!(
@@ -95,7 +96,7 @@ impl Evaluate {
 }
 
 fn measure<S: TokenStream + ?Sized>(
-    model: &TextModel,
+    model: &DecoderPipeline,
     stream: &S,
     windows: Windows,
 ) -> anyhow::Result<LossReport> {
@@ -103,19 +104,19 @@ fn measure<S: TokenStream + ?Sized>(
     let sum =
         bundle.precision().run(|| loss_over_windows(&bundle.model, stream, windows, bundle.device()))?;
     // The predicted tokens spell the text from the second token on.
-    let bytes = match model.tokenizer() {
-        Ok(tokenizer) => {
+    let bytes = match model.text.tokenizer() {
+        Some(tokenizer) => {
             let mut ids = vec![0; sum.tokens() as usize];
             stream.read(1, &mut ids);
             Some(tokenizer.decode(&ids, Special::Skip)?.len() as u64)
         }
-        Err(_) => None,
+        None => None,
     };
     Ok(LossReport::new(sum, bytes))
 }
 
-fn encode_file(model: &TextModel, path: &Path) -> anyhow::Result<Vec<u32>> {
-    let tokenizer = model.tokenizer()?;
+fn encode_file(model: &DecoderPipeline, path: &Path) -> anyhow::Result<Vec<u32>> {
+    let tokenizer = model.text.require_tokenizer()?;
     let mut ids = Vec::new();
     for document in Documents::new(source::open(path, &SourceOptions::default())?, OnError::Fail) {
         ids.extend(tokenizer.encode(&document?.text)?);

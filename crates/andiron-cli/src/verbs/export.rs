@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use andiron_files::PartialDirectory;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::{AnyBundle, ModelFiles, RunPrecision};
+use andiron_pipelines::Pipeline;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
 use crate::memory::{self, Choice};
-use crate::model::{AnyModel, Opened, refuse};
+use crate::model::{self, refuse};
 
 /// Write a model in another layout: a Hugging Face directory, or a GGUF file
 ///
@@ -72,7 +73,7 @@ impl Export {
             ensure_model_directory(&self.output)?;
         }
         memory::ensure_model_fits(&files, RunPrecision::F32, Choice::Nothing, common)?;
-        let model = AnyModel::of_files(files, RunPrecision::F32, &common.open_device()?, false)?;
+        let model = model::open_f32(files, &common.open_device()?)?;
         match format {
             Format::Hf => save_directory(&model, &self.output)?,
             Format::Gguf => self.save_gguf(model)?,
@@ -85,20 +86,21 @@ impl Export {
         Ok(Ending::Done)
     }
 
-    fn save_gguf(&self, model: AnyModel) -> anyhow::Result<()> {
-        let Opened { bundle, tokenizer } = model.decoder()?;
-        let json = tokenizer.as_ref().map(|tokenizer| serde_json::from_slice::<Value>(tokenizer.json()));
+    fn save_gguf(&self, model: Pipeline) -> anyhow::Result<()> {
+        let Pipeline { bundle, text } = model.decoder()?;
+        let tokenizer = text.tokenizer();
+        let json = tokenizer.map(|tokenizer| serde_json::from_slice::<Value>(tokenizer.json()));
         let json = json.transpose().context("the tokenizer is no JSON")?;
         let options = GgufOptions {
             tokenizer: json.as_ref(),
-            chat_template: tokenizer.as_ref().and_then(|tokenizer| tokenizer.chat_template()),
+            chat_template: tokenizer.and_then(|tokenizer| tokenizer.chat_template()),
             half: self.half,
         };
         Ok(bundle.save_gguf(&self.output, options)?)
     }
 }
 
-fn save_directory(model: &AnyModel, target: &Path) -> anyhow::Result<()> {
+fn save_directory(model: &Pipeline, target: &Path) -> anyhow::Result<()> {
     let write = || format!("cannot write {}", target.display());
     let building = PartialDirectory::begin(target).with_context(write)?;
     let dir = building.path();
@@ -108,7 +110,7 @@ fn save_directory(model: &AnyModel, target: &Path) -> anyhow::Result<()> {
         AnyBundle::Encoder(bundle) => bundle.save(dir)?,
         AnyBundle::EncoderDecoder(bundle) => bundle.save(dir)?,
     }
-    if let Some(tokenizer) = &model.tokenizer {
+    if let Some(tokenizer) = model.text.tokenizer() {
         tokenizer.save(dir)?;
     }
     building.publish().with_context(write)

@@ -4,16 +4,17 @@ use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
 use andiron_models::generate::{GenerateOptions, WhenFull};
+use andiron_pipelines::{Completion, GenerateRequest};
 use anyhow::Context as _;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::Ending;
 use crate::flags::Common;
-use crate::grammar::{Constraints, Holding};
+use crate::grammar::{self, ConstraintArgs};
 use crate::lines::out;
-use crate::model::{PromptChoice, RunChoice, TextModel, warn_of_beams};
-use crate::text::Sampling;
+use crate::model::{self, PromptChoice, RunChoice, warn_of_beams};
+use crate::sampling::Sampling;
 
 /// Tokens generated at most if nobody says how many.
 pub const MAX_TOKENS: usize = 256;
@@ -50,44 +51,42 @@ pub struct Generate {
     #[command(flatten)]
     sampling: Sampling,
     #[command(flatten)]
-    holding: Holding,
+    constraint: ConstraintArgs,
 }
 
 impl Generate {
     /// Does it.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.sampling.check()?;
-        let grammar = self.holding.grammar()?;
-        let model = TextModel::open_at(&self.model, self.run, common)?.reading(self.prompts);
+        let grammar = self.constraint.grammar()?;
+        let model = model::open_at(&self.model, self.run, common)?
+            .decoder()?
+            .with_control_tokens(self.prompts.control_tokens());
         warn_of_beams(&model.bundle.generation);
         let mut prompt = self.prompt;
         if prompt == "-" {
             prompt.clear();
             io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from standard input")?;
         }
-        let ids = model.encode_prompt(&prompt)?;
+        let ids = model.prompt_ids(&prompt.as_str().into())?;
         let files = &model.bundle.generation;
         let options = GenerateOptions {
             sampling: self.sampling.params(files),
             max_new_tokens: self.max_tokens.or(files.max_new(ids.len())).unwrap_or(MAX_TOKENS),
             prompt_lookup: self.prompt_lookup,
             when_full: if self.slide { WhenFull::Slide } else { WhenFull::Stop },
-            constraint: Constraints::new(model.tokenizer.as_ref(), grammar)?.usual(),
+            constraint: grammar::constraint(&model.text, grammar)?,
             ..GenerateOptions::default()
         };
+        let request = GenerateRequest { prompt: ids, options, stops: self.stop };
         if common.json {
-            let done = model.generate(&ids, options, &self.stop, |_| ())?;
-            out!(
-                "{}",
-                json!({ "text": done.text, "ids": done.ids, "finish_reason": finish(&done),
-                        "sum_logprob": done.sum_logprob })
-            )?;
+            out!("{}", object(model.generate(request, |_| ())?))?;
             return Ok(Ending::Done);
         }
         let mut out = io::stdout();
         // Shown with the first piece: a prompt that cannot be continued leaves only its error.
         let mut lead = Some(prompt.as_str());
-        model.generate(&ids, options, &self.stop, |piece| {
+        model.generate(request, |piece| {
             let lead = lead.take().unwrap_or_default();
             // If standard output is closed or full, the line below says so.
             let _ = write!(out, "{lead}{piece}").and_then(|()| out.flush());
@@ -97,10 +96,8 @@ impl Generate {
     }
 }
 
-/// The reason in OpenAI's words.
-pub fn finish(completion: &crate::text::Completion) -> &'static str {
-    match completion.finish_reason {
-        andiron_models::generate::FinishReason::Stop => "stop",
-        andiron_models::generate::FinishReason::Length => "length",
-    }
+/// A completion as an object.
+pub fn object(done: Completion) -> Value {
+    json!({ "text": done.text, "ids": done.ids, "finish_reason": done.finish_reason.as_str(),
+            "sum_logprob": done.sum_logprob })
 }

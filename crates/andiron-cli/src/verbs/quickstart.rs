@@ -15,6 +15,7 @@ use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::decoder::qwen3::Qwen3Config;
 use andiron_models::generate::{GenerateOptions, SamplingParams, WhenFull};
 use andiron_models::hf_config::Activation;
+use andiron_pipelines::GenerateRequest;
 use andiron_training::config::{CheckpointConfig, DataConfig, EvaluateConfig, RunConfig, TrainConfig};
 use andiron_training::optimizer::{MuonConfig, OptimizerConfig, OptimizerKind, ScheduleKind};
 use andiron_training::trainer::{Status, TrainError};
@@ -26,7 +27,7 @@ use super::{prepare, pretrain};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::model::TextModel;
+use crate::model;
 
 /// Shakespeare's plays; see `examples/data/README.md` for where they come from.
 const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.txt");
@@ -240,11 +241,9 @@ impl Quickstart {
     }
 
     fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<(Vec<String>, String)> {
-        let model = TextModel::open(dir, &common.open_device()?)?;
-        let prompt = model.encode_prompt("\n").or_else(|_| {
-            // A text without line ends: any character of it will do.
-            anyhow::Ok(vec![0])
-        })?;
+        let model = model::open(dir, &common.open_device()?)?.decoder()?;
+        // A text without line ends: any character of it will do.
+        let prompt = model.prompt_ids(&"\n".into()).unwrap_or_else(|_| vec![0]);
         let sample = |number| {
             let sampling = SamplingParams {
                 temperature: 0.8,
@@ -257,11 +256,12 @@ impl Quickstart {
                 when_full: WhenFull::Slide,
                 ..GenerateOptions::default()
             };
-            Ok(model.generate(&prompt, options, &[], |_| ())?.text.trim().to_owned())
+            let request = GenerateRequest { prompt: prompt.clone(), options, stops: Vec::new() };
+            Ok(model.generate(request, |_| ())?.text.trim().to_owned())
         };
         let samples: anyhow::Result<Vec<String>> = (0..SAMPLES).map(sample).collect();
         let prompts = ["ROMEO:", "The ", "the ", "a"];
-        let known = prompts.into_iter().find(|prompt| model.encode_prompt(prompt).is_ok());
+        let known = prompts.into_iter().find(|prompt| model.prompt_ids(&(*prompt).into()).is_ok());
         Ok((samples?, known.unwrap_or("...").to_owned()))
     }
 }

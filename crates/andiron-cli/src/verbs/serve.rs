@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{SamplingParams, WhenFull};
+use andiron_pipelines::Pipeline;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{Access, ApiKey, Phase, ServedModel, Server, ServerConfig, Shutdown, Stopped};
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use clap::Args;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::model::{RunChoice, TextModel, warn_of_beams};
+use crate::model::{self, RunChoice, warn_of_beams};
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
@@ -63,18 +64,16 @@ impl Serve {
             Some(path) => read_keys(path)?,
             None => Vec::new(),
         };
-        let (bundle, tokenizer) = TextModel::open_at(&self.model, self.run, common)?.into_parts();
+        let Pipeline { bundle, text } = model::open_at(&self.model, self.run, common)?.decoder()?;
         warn_of_beams(&bundle.generation);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
         let sampling = SamplingParams::from(bundle.generation.sampling());
         let id = self.name();
         let mut config = ServerConfig::new(id, since_epoch.as_nanos() as u64);
         config.model = ServedModel {
             created: since_epoch.as_secs(),
-            stop_ids,
             sampling,
-            tokenizer_config: tokenizer.as_ref().map(Tokenizer::config).unwrap_or_default(),
+            tokenizer_config: text.tokenizer().map(Tokenizer::config).unwrap_or_default(),
             ..config.model
         };
         config.access = Access { keys, insecure_no_auth: self.insecure_no_auth, ..Access::default() };
@@ -88,7 +87,7 @@ impl Serve {
         };
         let engine = Engine::start(bundle, engine_config)?;
         let drain_timeout = config.drain_timeout;
-        let server = Server::new(engine.handle(), tokenizer, config);
+        let server = Server::new(engine.handle(), text, config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -1,5 +1,6 @@
 //! What a model is asked to do so that it can be measured: one file each.
 
 mod batch;
-pub mod score;
 pub mod windows;
+
+pub use andiron_pipelines::score;

@@ -50,34 +50,50 @@ pub struct Span {
 }
 
 impl EncoderBundle {
-    /// The likeliest ids at each of `positions` with their probabilities, `n` at each, likeliest first.
+    /// The likeliest ids at each of a text's `positions` with their probabilities, `n` at each, likeliest first.
     ///
     /// # Panics
-    /// If the model has no head for masked tokens, the text is empty or longer than the model reads, a position is not in
-    /// it, or an id or a type is in no table.
-    pub fn fill(&self, input: EncoderInput<'_>, positions: &[usize], n: usize) -> Vec<Vec<(u32, f32)>> {
-        if positions.is_empty() {
+    /// If the model has no head for masked tokens, a text is empty or longer than the model reads, a position is not in
+    /// it, an id or a type is in no table, or there are not positions for each text.
+    pub fn fill(
+        &self,
+        inputs: &[EncoderInput<'_>],
+        positions: &[&[usize]],
+        n: usize,
+    ) -> Vec<Vec<Vec<(u32, f32)>>> {
+        assert_eq!(inputs.len(), positions.len(), "positions for each text");
+        if inputs.is_empty() {
             return Vec::new();
         }
-        let (t, vocab_size) = (input.ids.len(), self.config.vocab_size());
-        assert!(positions.iter().all(|&position| position < t), "positions lie in the text");
+        let vocab_size = self.config.vocab_size();
         let n = n.min(vocab_size);
+        let lens = inputs.iter().map(|input| input.ids.len());
+        assert!(
+            lens.zip(positions).all(|(len, at)| at.iter().all(|&position| position < len)),
+            "positions lie in the text"
+        );
         let likeliest = |row: &[f32]| -> Vec<(u32, f32)> {
             top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp())).collect()
         };
-        self.read(&[input], |model, hidden_btd, _| {
-            let d = hidden_btd.dims()[2];
-            let hidden_td: Tensor<2> = hidden_btd.reshape([t, d]);
-            let mut found = Vec::with_capacity(positions.len());
-            for positions in positions.chunks((LOGITS_AT_ONCE / vocab_size).max(1)) {
-                let wanted: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-                let wanted = TensorData::new(wanted, [positions.len()]);
+        let found = self.read(inputs, |model, hidden_btd, _| {
+            let [b, t, d] = hidden_btd.dims();
+            let hidden_rd: Tensor<2> = hidden_btd.reshape([b * t, d]);
+            let wanted: Vec<i32> = positions
+                .iter()
+                .enumerate()
+                .flat_map(|(row, at)| at.iter().map(move |&position| (row * t + position) as i32))
+                .collect();
+            let mut found = Vec::with_capacity(wanted.len());
+            for wanted in wanted.chunks((LOGITS_AT_ONCE / vocab_size).max(1)) {
+                let wanted = TensorData::new(wanted.to_vec(), [wanted.len()]);
                 let wanted: Tensor<1, Int> = Tensor::from_data(wanted, self.device());
-                let logits = values(model.masked_lm_logits(hidden_td.clone().select(0, wanted)));
+                let logits = values(model.masked_lm_logits(hidden_rd.clone().select(0, wanted)));
                 found.extend(logits.chunks_exact(vocab_size).map(likeliest));
             }
             found
-        })
+        });
+        let mut found = found.into_iter();
+        positions.iter().map(|at| found.by_ref().take(at.len()).collect()).collect()
     }
 
     /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
@@ -108,52 +124,59 @@ impl EncoderBundle {
         values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
     }
 
-    /// Stretches of tokens that share a label other than `O`.
+    /// Stretches of each text's tokens that share a label other than `O`.
     ///
     /// Labels such as `B-PER` and `I-PER` are one kind: `B-` begins another entity. Only tokens that `counts` are looked
     /// at; the frame's are better left out. Source: `simple` aggregation of Hugging Face's token classification.
     ///
     /// # Panics
-    /// If the model has no head for labels of tokens, the text is empty or longer than the model reads, an id or a type is
-    /// in no table, or `counts` has another length.
-    pub fn entities(&self, input: EncoderInput<'_>, counts: &[bool]) -> Vec<Entity> {
+    /// If the model has no head for labels of tokens, a text is empty or longer than the model reads, an id or a type is
+    /// in no table, or `counts` has other lengths.
+    pub fn entities(&self, inputs: &[EncoderInput<'_>], counts: &[Vec<bool>]) -> Vec<Vec<Entity>> {
         assert_eq!(
             self.config.head(),
             EncoderHead::TokenClassify,
             "the model has no head for labels of tokens"
         );
-        assert_eq!(counts.len(), input.ids.len(), "one entry for each token");
-        let logits_btl = self.read(&[input], EncoderModel::label_tokens);
+        assert_lengths(inputs, counts);
+        if inputs.is_empty() {
+            return Vec::new();
+        }
+        let logits_btl = self.read(inputs, EncoderModel::label_tokens);
+        let columns = logits_btl.dims()[1];
         let scores = values(activation::softmax(logits_btl, 2));
         let labels = self.config.labels();
         let best: Vec<(usize, f32)> = scores.chunks_exact(labels.len()).map(greatest).collect();
-        group(labels, &best, counts)
+        let rows = best.chunks_exact(columns).zip(counts);
+        rows.map(|(best, counts)| group(labels, &best[..counts.len()], counts)).collect()
     }
 
-    /// The likeliest stretches of tokens that answer a question, one at most for each window, likeliest first.
+    /// The likeliest stretch of tokens that answers a question, in each window; `None` where none is allowed.
     ///
     /// `allowed` says which tokens of each window may be part of an answer. An answer has at most `max_len` tokens.
     ///
     /// # Panics
     /// If the model has no head for spans, a window is empty or longer than the model reads, an id or a type is in no
     /// table, or `allowed` has other lengths.
-    pub fn answers(
+    pub fn spans(
         &self,
         windows: &[EncoderInput<'_>],
-        allowed: &[Vec<bool>],
+        allowed: &[&[bool]],
         max_len: usize,
-    ) -> Vec<(usize, Span)> {
-        assert_eq!(windows.len(), allowed.len(), "one entry for each window");
-        let mut found: Vec<(usize, Span)> = Vec::new();
-        for (number, (&window, allowed)) in windows.iter().zip(allowed).enumerate() {
-            assert_eq!(allowed.len(), window.ids.len(), "one entry for each token");
-            let scores = values(self.read(&[window], EncoderModel::spans));
-            let column = |at: usize| softmax_where(scores.iter().skip(at).step_by(2).copied(), allowed);
-            let span = best_span(&column(0), &column(1), allowed, max_len);
-            found.extend(span.map(|span| (number, span)));
+    ) -> Vec<Option<Span>> {
+        assert_lengths(windows, allowed);
+        if windows.is_empty() {
+            return Vec::new();
         }
-        found.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
-        found
+        let logits_bts = self.read(windows, EncoderModel::spans);
+        let columns = logits_bts.dims()[1];
+        let scores = values(logits_bts);
+        let rows = scores.chunks_exact(2 * columns).zip(allowed);
+        let span = |(scores, allowed): (&[f32], &&[bool])| {
+            let column = |at: usize| softmax_where(scores.iter().skip(at).step_by(2).copied(), allowed);
+            best_span(&column(0), &column(1), allowed, max_len)
+        };
+        rows.map(span).collect()
     }
 
     /// What `head` makes of the hidden states of a batch, in the bundle's precision.
@@ -181,6 +204,13 @@ impl EncoderBundle {
             head(&self.model, hidden_btd, &mut cx)
         })
     }
+}
+
+fn assert_lengths<M: AsRef<[bool]>>(inputs: &[EncoderInput<'_>], marks: &[M]) {
+    assert!(
+        inputs.iter().map(|input| input.ids.len()).eq(marks.iter().map(|marks| marks.as_ref().len())),
+        "one entry for each token"
+    );
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

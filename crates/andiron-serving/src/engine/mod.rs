@@ -6,9 +6,11 @@
 //!   Full       dropped: leaves         a panic fails that one, the thread lives               dropped: the work ends
 //! ```
 //!
-//! Sequences join and leave at any step: those that read a prompt do so in turn, a chunk at a time, and those that write go
-//! through the model together, if it can do that, which costs far less than each of them alone. Each has its own state and
-//! its own seed; what depends on its neighbours is how its logits are rounded, and not even that for a [`Job::alone`].
+//! Continuous batching: sequences join and leave at any step. Prompts are prefilled in chunks, one sequence at a time;
+//! running sequences are decoded as one batch, if the model supports it, which costs far less than one by one. Each has its
+//! own state and seed. Batching can change logits by rounding; [`Job::deterministic`] jobs are never batched.
+//!
+//! Jobs of one [`SharedPrompt`] share one prefill: the first that gets a place reads the prompt, the others continue it.
 //! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
 //! <https://www.usenix.org/conference/osdi22/presentation/yu>.
 //!
@@ -17,6 +19,7 @@
 mod feed;
 mod generation;
 mod pace;
+mod prefills;
 mod queue;
 mod worker;
 
@@ -62,15 +65,27 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// How to continue them.
     pub options: GenerateOptions,
-    /// Never take it through the model together with others: its numbers are then to the last bit what they are alone, and
-    /// nobody shares the cost of its steps.
-    pub alone: bool,
+    /// Never decode it in a batch with others: its logits are then to the last bit what they are alone, and nobody shares the
+    /// cost of its steps.
+    pub deterministic: bool,
+    /// The prompt, if other jobs have the same one and differ in their seeds only: it is read once for all of them.
+    pub shared_prompt: Option<SharedPrompt>,
     /// Whose job it is: a free place goes to the client that has fewest of them, so that many jobs of one do not keep the others
     /// waiting.
     pub client: u64,
     /// Ends the job when more than so many tokens wait for a client that takes none for a second. `None` for a client that
     /// wants them at the end.
     pub max_behind: Option<usize>,
+}
+
+/// Marks jobs whose prompt is read once: its clones are the same prompt.
+#[derive(Clone, Debug, Default)]
+pub struct SharedPrompt(Arc<()>);
+
+impl PartialEq for SharedPrompt {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// Why an engine did not start.

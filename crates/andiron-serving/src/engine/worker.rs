@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use andiron_models::generate::{Decoding, GenerateError, NextToken, Progress};
 
-use super::Job;
 use super::feed::Feed;
 use super::generation::{Event, GenerationError};
 use super::pace::Pace;
+use super::prefills::Prefills;
 use super::queue::{Shared, Ticket, Work};
+use super::{Job, SharedPrompt};
 
 /// One running job.
 struct Running<S> {
@@ -18,11 +19,25 @@ struct Running<S> {
     feed: Feed,
     prompt_len: usize,
     scores_prompt: bool,
-    alone: bool,
+    deterministic: bool,
     client: u64,
     max_behind: Option<usize>,
     /// Most ids of a prompt in one step.
     prefill_chunk: usize,
+    /// The prompt, until it is read, if other jobs have the same one.
+    shared_prompt: Option<SharedPrompt>,
+    role: Role,
+}
+
+/// What a job does about its prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Reads it for itself, or has it read.
+    Own,
+    /// Reads it for others, too.
+    Leads,
+    /// Waits until it is read.
+    Waits,
 }
 
 /// Whether a job has more to do.
@@ -35,22 +50,29 @@ enum Turn {
 pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
     let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
     let mut pace = Pace::default();
+    let mut prefills = Prefills::new(max_running.get());
+    // A state that cannot be copied is not worth waiting for.
+    let forks = model.fork(&model.begin()).is_some();
     loop {
         let clients: Vec<u64> = running.iter().map(|job| job.client).collect();
         let Work::Go(started) = shared.next_work(&clients) else { break };
-        running.extend(started.into_iter().filter_map(|ticket| start(model, ticket)));
+        running.extend(started.into_iter().filter_map(|ticket| start(model, ticket, forks)));
+        share_prompts(model, &mut running, &prefills);
+        prefills.sweep();
         let mut turns = together(model, &mut running).into_iter();
         let mut index = 0;
-        let readers = running.iter().filter(|job| job.decoding.unread() > 1).count();
-        let others_write = readers < running.len();
+        let readers = running.iter().filter(|job| job.reads_prompt()).count();
+        let waiting = running.iter().filter(|job| job.role == Role::Waits).count();
+        let others_write = readers + waiting < running.len();
         // Each job waits for every other one once a round.
         while index < running.len() {
             shared.beat();
             let job = &mut running[index];
-            let turn = turns.next().flatten().unwrap_or_else(|| match job.decoding.unread() > 1 {
+            let turn = turns.next().flatten().unwrap_or_else(|| match job.reads_prompt() {
                 true => read(model, job, &mut pace, others_write.then_some(readers)),
                 false => advance(model, job),
             });
+            job.leave_prefill(&mut prefills);
             match turn {
                 Turn::Again => index += 1,
                 Turn::Over => discard(running.remove(index)),
@@ -68,7 +90,7 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZero
 fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
     let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
     let goes = |job: &Running<M::State>| {
-        !job.alone && !stuck(job) && !job.feed.is_closed() && job.decoding.takes_one_id()
+        !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.takes_one_id()
     };
     let chosen: Vec<bool> = running.iter().map(goes).collect();
     let mut jobs: Vec<_> =
@@ -95,9 +117,34 @@ fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<O
     chosen.into_iter().map(|chosen| if chosen { turns.pop() } else { None }).collect()
 }
 
-fn start<M: NextToken>(model: &M, ticket: Ticket) -> Option<Running<M::State>> {
+/// Decides who reads the prompts that several jobs share, and gives those that were read to the jobs that wait for them.
+fn share_prompts<M: NextToken>(model: &M, running: &mut [Running<M::State>], prefills: &Prefills<M::State>) {
+    for at in 0..running.len() {
+        let (before, rest) = running.split_at_mut(at);
+        let Some((job, after)) = rest.split_first_mut() else { return };
+        let Some(prompt) = job.shared_prompt.as_ref().filter(|_| job.role != Role::Leads) else { continue };
+        if let Some(prefill) = prefills.find(prompt) {
+            // Otherwise it reads its prompt itself.
+            job.decoding.adopt_prefill(model, prefill);
+            (job.shared_prompt, job.role) = (None, Role::Own);
+            continue;
+        }
+        let leads = |other: &Running<M::State>| {
+            other.role == Role::Leads && other.shared_prompt.as_ref() == Some(prompt)
+        };
+        job.role = match before.iter().chain(&*after).any(leads) {
+            true => Role::Waits,
+            false => Role::Leads,
+        };
+        if job.role == Role::Leads {
+            job.decoding.share_prefill();
+        }
+    }
+}
+
+fn start<M: NextToken>(model: &M, ticket: Ticket, forks: bool) -> Option<Running<M::State>> {
     let Ticket { job, feed } = ticket;
-    let Job { prompt, options, alone, client, max_behind } = job;
+    let Job { prompt, options, deterministic, shared_prompt, client, max_behind } = job;
     let (prompt_len, scores_prompt) = (prompt.len(), options.score_prompt);
     let prefill_chunk = options.prefill_chunk;
     match guarded(|| Decoding::new(model, &prompt, options).map_err(GenerationError::from)) {
@@ -106,10 +153,12 @@ fn start<M: NextToken>(model: &M, ticket: Ticket) -> Option<Running<M::State>> {
             feed,
             prompt_len,
             scores_prompt,
-            alone,
+            deterministic,
             client,
             max_behind,
             prefill_chunk,
+            shared_prompt: shared_prompt.filter(|_| forks),
+            role: Role::Own,
         }),
         Err(error) => {
             feed.tell(Event::Failed(error));
@@ -127,7 +176,7 @@ fn read<M: NextToken>(
 ) -> Turn {
     // The chunks decide how numbers are rounded, so they are fixed where an answer is to be the same each time.
     let chunk = match readers {
-        Some(readers) if !job.alone => pace.chunk(job.prefill_chunk, readers),
+        Some(readers) if !job.deterministic => pace.chunk(job.prefill_chunk, readers),
         _ => job.prefill_chunk,
     };
     job.decoding.set_prefill_chunk(chunk);
@@ -150,6 +199,9 @@ fn advance<M: NextToken>(model: &M, job: &mut Running<M::State>) -> Turn {
         job.feed.tell(Event::Failed(GenerationError::Behind { behind }));
         return Turn::Over;
     }
+    if job.role == Role::Waits {
+        return Turn::Again;
+    }
     let progress = guarded(|| job.decoding.step(model).map_err(GenerationError::from));
     if job.scores_prompt && job.decoding.prompt_tokens().len() + 1 == job.prompt_len {
         job.scores_prompt = false;
@@ -159,6 +211,21 @@ fn advance<M: NextToken>(model: &M, job: &mut Running<M::State>) -> Turn {
 }
 
 impl<S> Running<S> {
+    /// Whether its next step is one of prefill.
+    fn reads_prompt(&self) -> bool {
+        self.role != Role::Waits && self.decoding.unread() > 1
+    }
+
+    /// Leaves a prompt that it has just read to the others that have the same.
+    fn leave_prefill(&mut self, prefills: &mut Prefills<S>) {
+        if let Some(prefill) = self.decoding.take_prefill()
+            && let Some(prompt) = self.shared_prompt.take()
+        {
+            self.role = Role::Own;
+            prefills.keep(&prompt, prefill);
+        }
+    }
+
     /// Tells the client what a step did.
     fn tell(&self, progress: Result<Progress, GenerationError>) -> Turn {
         match progress {

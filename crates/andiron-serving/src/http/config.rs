@@ -14,8 +14,6 @@ pub struct ServedModel {
     pub id: String,
     /// Unix time in seconds at which it was made or loaded.
     pub created: u64,
-    /// Ids that end a generation: the `eos_token_id` of `generation_config.json`, or of `config.json` where there is no such file.
-    pub stop_ids: Vec<u32>,
     /// How ids are chosen for a request that does not say: what `generation_config.json` says, else OpenAI's defaults. Its seed
     /// is not looked at.
     pub sampling: SamplingParams,
@@ -51,7 +49,6 @@ impl ServerConfig {
         let model = ServedModel {
             id: id.into(),
             created: 0,
-            stop_ids: Vec::new(),
             sampling: SamplingParams::default(),
             tokenizer_config: Map::new(),
         };

@@ -56,6 +56,12 @@ impl ApiError {
             .code("invalid_value")
     }
 
+    /// The field `param` has an id that the model does not have.
+    pub(super) fn outside_vocabulary(param: &str, id: u32, vocab_size: usize) -> Self {
+        let message = format_args!("token id {id} is outside the vocabulary of {vocab_size} ids");
+        Self::invalid(param, message)
+    }
+
     /// The field `param` is known, would change the answer, and is not supported.
     pub(super) fn unsupported(param: &str, hint: &str) -> Self {
         let message = format!("{param}: not supported by this server{hint}");
@@ -194,7 +200,11 @@ impl From<GenerateError> for ApiError {
     fn from(error: GenerateError) -> Self {
         let message = error.to_string();
         match error {
+            GenerateError::EmptyPrompt => Self::invalid("prompt", "empty, send at least one token"),
             GenerateError::PromptTooLong { .. } => Self::context_length_exceeded("prompt", message),
+            GenerateError::IdOutsideVocabulary { what, id, vocab_size } => {
+                Self::outside_vocabulary(what, id, vocab_size)
+            }
             GenerateError::Sampling(SamplingError::Parameter { name, .. }) => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
                     .param(name)

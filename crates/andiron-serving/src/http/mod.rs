@@ -24,9 +24,9 @@ mod work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
 use andiron_models::generate::{Constraint, Grammar};
+use andiron_pipelines::TextProcessor;
 use tokio::sync::watch;
 
 pub use auth::{Access, ApiKey};
@@ -37,7 +37,7 @@ pub use routes::{Endpoint, endpoints};
 pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};
 
-use text::{Reading, TextSide};
+use text::Reading;
 use work::{BodyMemory, Workplace};
 
 use crate::engine::EngineHandle;
@@ -58,7 +58,7 @@ pub struct Server {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) engine: EngineHandle,
-    pub(crate) text: TextSide,
+    pub(crate) text: TextProcessor,
     pub(crate) config: ServerConfig,
     pub(crate) shutdown: Shutdown,
     tokenizing: Workplace,
@@ -82,12 +82,13 @@ impl Drop for Answering {
 }
 
 impl Server {
-    /// A server in front of `engine`. Without a tokenizer it takes prompts of ids and returns empty text.
-    pub fn new(engine: EngineHandle, tokenizer: Option<Tokenizer>, config: ServerConfig) -> Self {
+    /// A server in front of `engine`, whose model reads and writes text as `text` says. Without a tokenizer it takes prompts
+    /// of ids and returns empty text.
+    pub fn new(engine: EngineHandle, text: TextProcessor, config: ServerConfig) -> Self {
         let bodies = BodyMemory::new(config.limits.max_body_bytes_together);
         let app = App {
             engine,
-            text: TextSide::new(tokenizer),
+            text,
             config,
             shutdown: Shutdown::new(),
             tokenizing: Workplace::new(TOKENIZING_AT_ONCE),
@@ -129,14 +130,14 @@ impl App {
         (format!("cmpl-{:016x}", request.bits(0)), request.bits(1))
     }
 
-    /// Holds texts to `grammar`, which the field `param` asked for; made on a thread where it may take its time.
+    /// Constrains texts to `grammar`, which the field `param` asked for; made on a thread where it may take its time.
     async fn constrain(
         self: &Arc<Self>,
         param: &'static str,
         grammar: Grammar,
     ) -> Result<Constraint, ApiError> {
         let app = Arc::clone(self);
-        let made = self.compiling.run(move || app.text.constrain(param, grammar)).await;
+        let made = self.compiling.run(move || text::constrain(&app.text, param, grammar)).await;
         made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
     }
 
@@ -145,8 +146,8 @@ impl App {
     async fn encode(self: &Arc<Self>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
         let app = Arc::clone(self);
         let encoded = self.tokenizing.run(move || {
-            app.text.check_bytes(&text, app.engine.sizes().context_len)?;
-            app.text.encode(&text, how)
+            text::check_bytes(&app.text, &text, app.engine.sizes().context_len)?;
+            text::encode(&app.text, &text, how)
         });
         encoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
     }
@@ -155,7 +156,7 @@ impl App {
     async fn names(self: &Arc<Self>, ids: Vec<u32>) -> Result<Vec<String>, ApiError> {
         let app = Arc::clone(self);
         let named =
-            self.tokenizing.run(move || ids.into_iter().map(|id| app.text.other_name(id)).collect()).await;
+            self.tokenizing.run(move || ids.into_iter().map(|id| app.text.token_name(id)).collect()).await;
         named.ok_or_else(|| ApiError::internal("the tokenizer failed on this request"))
     }
 }

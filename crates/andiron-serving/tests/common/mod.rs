@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use andiron_data::tokenizer::{SpecialTokens, Tokenizer, train_chars};
 use andiron_models::generate::{Logits, NextToken};
+use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ServeError, Server, ServerConfig, Stopped};
 use serde_json::Value;
@@ -126,9 +127,7 @@ impl Drop for Fixture {
 }
 
 pub fn config() -> ServerConfig {
-    let mut config = ServerConfig::new("alphabet", 5);
-    config.model.stop_ids = vec![END];
-    config
+    ServerConfig::new("alphabet", 5)
 }
 
 pub async fn start() -> Fixture {
@@ -138,7 +137,8 @@ pub async fn start() -> Fixture {
 pub async fn start_with(config: ServerConfig, engine: EngineConfig, tokenizer: Option<Tokenizer>) -> Fixture {
     let gate = Gate::default();
     let engine = Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, engine).unwrap();
-    let server = Server::new(engine.handle(), tokenizer, config);
+    let text = TextProcessor::new(tokenizer, vec![END]);
+    let server = Server::new(engine.handle(), text, config);
     let listener = server.bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let running = server.clone();

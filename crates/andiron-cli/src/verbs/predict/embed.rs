@@ -1,29 +1,24 @@
 //! Task `embed`: one vector for a text.
 
+use andiron_pipelines::{Embedding, EncoderPipeline, InputError};
 use serde_json::json;
 
-use super::input::Input;
-use super::reader::EncoderReader;
-use super::{Answer, Row, RowError, ensure_empty, object, take};
+use super::rows::{Answer, Row, RowError, answer_parsed, object, take_input, tell_truncation};
 
 pub(super) struct Embed {
-    pub(super) model: EncoderReader,
+    pub(super) model: EncoderPipeline,
 }
 
 impl Answer for Embed {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let (input, n_prompt) = if row.contains_key("ids") {
-            (Input::take(&mut row, &self.model, self.model.embed_limit())?, 0)
-        } else {
-            let text = take::<String>(&mut row, "text", "a string")?
-                .ok_or_else(|| RowError::invalid("there is neither text nor ids"))?;
-            let prompt = self.model.bundle.embedding.as_ref().map_or("", |pipeline| pipeline.prompts.usual());
-            self.model.embed_input(prompt, &text)?
-        };
-        ensure_empty(&row)?;
-        let embedding = self.model.bundle.embed_after(&[&input.framed.ids], n_prompt).pop();
-        let mut answer = object(json!({ "embedding": embedding }));
-        input.tell_truncation(&mut answer);
-        Ok(answer)
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        answer_parsed(rows, take_input, |inputs| {
+            let row = |embedding: Result<Embedding, InputError>| {
+                let embedding = embedding?;
+                let mut row = object(json!({ "embedding": embedding.vector }));
+                tell_truncation(&mut row, embedding.truncated);
+                Ok(row)
+            };
+            self.model.embed(&inputs).into_iter().map(row).collect()
+        })
     }
 }

@@ -3,23 +3,23 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{Answer, Row, RowError};
+use super::rows::{Answer, Row, RowError};
 
 /// The answers to several rows, an error for each whose work panics.
 ///
 /// Rows that go together are answered one by one if that panics, so that one does not spoil the others. The panic hook has
 /// said on standard error where it was.
-pub(super) fn answer_all(model: &dyn Answer, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+pub(super) fn answer(model: &dyn Answer, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
     if rows.len() < 2 {
         return rows.into_iter().map(|row| alone(model, row)).collect();
     }
     let copies = rows.clone();
-    caught(|| model.answer_all(rows))
+    caught(|| model.answer(rows))
         .unwrap_or_else(|_| copies.into_iter().map(|row| alone(model, row)).collect())
 }
 
 fn alone(model: &dyn Answer, row: Row) -> Result<Row, RowError> {
-    caught(|| model.answer_all(vec![row]).pop().expect("each row has an answer")).unwrap_or_else(Err)
+    caught(|| model.answer(vec![row]).pop().expect("each row has an answer")).unwrap_or_else(Err)
 }
 
 /// What `run` gives, or the error of a row whose work panicked.
@@ -47,12 +47,13 @@ mod tests {
     struct Touchy;
 
     impl Answer for Touchy {
-        fn answer(&self, row: Row) -> Result<Row, RowError> {
-            match row.get("do").and_then(Value::as_str) {
+        fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+            let one = |row: Row| match row.get("do").and_then(Value::as_str) {
                 Some("panic") => panic!("index {} is out of range", row.len()),
                 Some("refuse") => Err(RowError::invalid("no")),
                 _ => Ok(row),
-            }
+            };
+            rows.into_iter().map(one).collect()
         }
     }
 
@@ -67,7 +68,7 @@ mod tests {
         for together in [1, 2, 4] {
             let answers = rows
                 .chunks(together)
-                .flat_map(|rows| answer_all(&Touchy, rows.iter().cloned().map(row).collect::<Vec<_>>()));
+                .flat_map(|rows| answer(&Touchy, rows.iter().cloned().map(row).collect::<Vec<_>>()));
             let said: Vec<_> =
                 answers.map(|answer| answer.map_err(|error| (error.code, error.message))).collect();
             assert_eq!((&said[0], &said[3]), (&Ok(row(rows[0].clone())), &Ok(row(rows[3].clone()))));
@@ -80,6 +81,6 @@ mod tests {
 
     #[test]
     fn no_rows_have_no_answers() {
-        assert!(answer_all(&Touchy, Vec::new()).is_empty());
+        assert!(answer(&Touchy, Vec::new()).is_empty());
     }
 }

@@ -2,11 +2,11 @@
 
 use andiron_models::encoder::Pooling;
 use andiron_models::generate::{BeamOptions, EarlyStopping};
+use andiron_pipelines::EncoderPipeline;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::exit::Usage;
-use crate::model::EncoderModel;
 
 /// What encoders can be told.
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ impl Reading {
     ///
     /// # Errors
     /// If a prompt is asked for that the model has not.
-    pub(super) fn embedder(&self, mut model: EncoderModel) -> anyhow::Result<EncoderModel> {
+    pub(super) fn embedder(&self, mut model: EncoderPipeline) -> anyhow::Result<EncoderPipeline> {
         let mut pipeline = model.bundle.embedding.unwrap_or_default();
         pipeline.pooling = self.pooling.map_or(pipeline.pooling, |name| match name {
             PoolingName::Cls => Pooling::Cls,

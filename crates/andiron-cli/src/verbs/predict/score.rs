@@ -1,56 +1,42 @@
 //! Task `score`: how likely a sequence is.
 
-use andiron_data::tokenizer::{Special, Tokenizer};
-use andiron_eval::task::score::{Scores, score, score_target};
-use andiron_models::Seq2SeqBundle;
-use serde_json::{Value, json};
+use andiron_pipelines::{DecoderPipeline, ScorePair, ScoreTextError, ScoredText, Seq2SeqPipeline};
+use serde_json::json;
 
-use super::{Answer, Row, RowError, ensure_empty, object, take_ids};
-use crate::model::{Seq2SeqModel, TextModel};
+use super::rows::{Answer, Row, RowError, answer_parsed, object, take_prompt};
 
 pub(super) struct Score {
-    pub(super) model: TextModel,
+    pub(super) model: DecoderPipeline,
+}
+
+impl Answer for Score {
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let text = |row: &mut Row| take_prompt(row, "text", "ids");
+        answer_parsed(rows, text, |texts| self.model.score(&texts).into_iter().map(row).collect())
+    }
 }
 
 /// The same of a target, given a source.
 pub(super) struct ScoreTarget {
-    model: Seq2SeqModel,
-    /// Of the targets, which may not be that of the sources.
-    tokenizer: Option<Tokenizer>,
-}
-
-impl ScoreTarget {
-    pub(super) fn new(model: Seq2SeqModel) -> anyhow::Result<Self> {
-        let tokenizer = model.tokenizer.as_ref().map(Tokenizer::for_targets).transpose()?;
-        Ok(Self { model, tokenizer })
-    }
+    pub(super) model: Seq2SeqPipeline,
 }
 
 impl Answer for ScoreTarget {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let encode = |text: &str| Ok(self.model.tokenizer()?.encode_prompt(text)?);
-        let source = take_ids(&mut row, "source", "source_ids", encode)?;
-        let encode_target = |text: &str| match &self.tokenizer {
-            Some(tokenizer) => Ok(tokenizer.encode_prompt(text)?),
-            None => encode(text),
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let pair = |row: &mut Row| {
+            let source = take_prompt(row, "source", "source_ids")?;
+            Ok(ScorePair { source, target: take_prompt(row, "target", "target_ids")? })
         };
-        let target = take_ids(&mut row, "target", "target_ids", encode_target)?;
-        ensure_empty(&row)?;
-        let bundle = &self.model.bundle;
-        let Seq2SeqBundle { config, model, .. } = bundle;
-        let start = bundle.start_id();
-        let sizes = [config.vocab_size(), config.max_positions()];
-        let score = || score_target(model, [&source, &target], start, sizes, bundle.device());
-        let scores = bundle.precision().run(score).map_err(RowError::failed)?;
-        to_row(&target, scores, self.model.tokenizer.as_ref())
+        answer_parsed(rows, pair, |pairs| self.model.score(&pairs).into_iter().map(row).collect())
+    }
+
+    fn rows_together(&self) -> usize {
+        1
     }
 }
 
-fn to_row(ids: &[u32], scores: Scores, tokenizer: Option<&Tokenizer>) -> Result<Row, RowError> {
-    let bytes = match tokenizer {
-        Some(tokenizer) => json!(tokenizer.decode(ids, Special::Skip).map_err(RowError::failed)?.len()),
-        None => Value::Null,
-    };
+fn row(scored: Result<ScoredText, ScoreTextError>) -> Result<Row, RowError> {
+    let ScoredText { ids, scores, bytes } = scored?;
     Ok(object(json!({
         "ids": ids,
         "logprobs": scores.logprobs,
@@ -58,19 +44,4 @@ fn to_row(ids: &[u32], scores: Scores, tokenizer: Option<&Tokenizer>) -> Result<
         "bytes": bytes,
         "is_greedy": scores.is_greedy,
     })))
-}
-
-impl Answer for Score {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let model = &self.model;
-        // A text is scored as it is: an empty one has no tokens, where a prompt would begin with one.
-        let ids =
-            take_ids(&mut row, "text", "ids", |text| Ok(model.tokenizer()?.encode_bare_prompt(text)?))?;
-        ensure_empty(&row)?;
-        let bundle = &model.bundle;
-        let context = bundle.config.max_positions();
-        let score = || score(&bundle.model, &ids, context, bundle.device());
-        let scores = bundle.precision().run(score).map_err(RowError::failed)?;
-        to_row(&ids, scores, model.tokenizer.as_ref())
-    }
 }

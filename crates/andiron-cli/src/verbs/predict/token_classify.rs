@@ -1,42 +1,29 @@
 //! Task `token-classify`: what stands where in a text, such as names.
 
+use andiron_pipelines::{EncoderPipeline, LabelledText};
 use serde_json::{Value, json};
 
-use super::input::{Input, stretch};
-use super::reader::EncoderReader;
-use super::{Answer, Row, RowError, ensure_empty, object};
+use super::rows::{Answer, Row, RowError, answer_parsed, object, take_input, tell_truncation};
 
 pub(super) struct TokenClassify {
-    pub(super) model: EncoderReader,
+    pub(super) model: EncoderPipeline,
 }
 
 impl Answer for TokenClassify {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let config = &self.model.bundle.config;
-        let text = row.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let input = Input::take(&mut row, &self.model, config.max_positions())?;
-        ensure_empty(&row)?;
-        let entities = self.model.bundle.entities(input.view(), &input.own(|_| true));
-        let entities: Vec<_> = entities
-            .into_iter()
-            .map(|entity| {
-                let label = &config.labels()[entity.label];
-                let label = label.strip_prefix("B-").or_else(|| label.strip_prefix("I-")).unwrap_or(label);
-                // Of ids, the places are positions among them.
-                let (start, end, text) = match input.by_ids {
-                    true => (entity.tokens.start.into(), entity.tokens.end.into(), Value::Null),
-                    false => {
-                        let places = || input.framed.places[entity.tokens.clone()].iter().flatten();
-                        let start = places().map(|place| place.bytes.start).min().unwrap_or(0);
-                        let end = places().map(|place| place.bytes.end).max().unwrap_or(0);
-                        stretch(&text, start..end)
-                    }
-                };
-                json!({ "label": label, "start": start, "end": end, "text": text, "score": entity.score })
-            })
-            .collect();
-        let mut answer = object(json!({ "entities": entities }));
-        input.tell_truncation(&mut answer);
-        Ok(answer)
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        answer_parsed(rows, take_input, |inputs| {
+            let labelled = self.model.label(&inputs);
+            labelled.into_iter().map(|labelled| Ok(row(&labelled?))).collect()
+        })
     }
+}
+
+fn row(labelled: &LabelledText<'_>) -> Row {
+    let entities = labelled.entities.iter().map(|entity| {
+        json!({ "label": entity.label, "start": entity.span.start, "end": entity.span.end, "text": entity.text,
+                "score": entity.score })
+    });
+    let mut row = object(json!({ "entities": entities.collect::<Vec<Value>>() }));
+    tell_truncation(&mut row, labelled.truncated);
+    row
 }

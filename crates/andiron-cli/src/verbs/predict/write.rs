@@ -1,23 +1,20 @@
 //! Tasks `translate` and `summarize`: read a text, write another. And `generate`, of models that read first.
 
-use andiron_data::tokenizer::Special;
-use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, SamplingParams, beam_search};
-use serde_json::{Value, json};
+use andiron_models::generate::{BeamOptions, GenerationConfig, SamplingParams};
+use andiron_pipelines::{PromptInput, RewriteOptions, Rewritten, Seq2SeqPipeline, SourceError};
+use serde_json::json;
 
-use super::generate::{Wishes, best, found_row};
-use super::{Answer, Row, RowError, ensure_empty, object, take_ids, take_max_tokens};
-use crate::model::Seq2SeqModel;
-use crate::text::{Sampling, Text, complete, continuation};
+use super::generate::{self, GenerateDefaults};
+use super::rows::{
+    Answer, Row, RowError, answer_parsed, object, take_max_tokens, take_prompt, tell_truncation,
+};
+use crate::sampling::Sampling;
 
 /// Reads, and searches for the likeliest target, or draws one if the model's files say so.
 pub(super) struct Write {
-    pub(super) model: Seq2SeqModel,
-    pub(super) options: BeamOptions,
-    /// How ids are chosen without beams.
-    pub(super) sampling: SamplingParams,
-    /// Put before each text, as models that do several tasks want it.
-    pub(super) prefix: String,
+    pub(super) model: Seq2SeqPipeline,
+    pub(super) options: RewriteOptions,
+    pub(super) summarizes: bool,
 }
 
 /// How ids are chosen without beams: the likeliest ones, unless the model's files or the command line say otherwise.
@@ -48,111 +45,77 @@ pub(super) fn drawn(
 }
 
 impl Answer for Write {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let (source, truncated) = take_source(&mut row, &self.model, ["text", "ids"], &self.prefix)?;
-        let max_tokens = take_max_tokens(&mut row)?;
-        ensure_empty(&row)?;
-        let mut options = self.options.clone();
-        options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
-        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
-        let (ids, score) = if options.num_beams > 1 {
-            let found = beam_search(&model, &[model.start()], &options).map_err(RowError::failed)?;
-            found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
-        } else {
-            let length_penalty = options.length_penalty;
-            let options = GenerateOptions {
-                sampling: self.sampling.clone(),
-                max_new_tokens: options.max_new_tokens,
-                stop_ids: options.stop_ids,
-                ..GenerateOptions::default()
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let source = |row: &mut Row| Ok((take_prompt(row, "text", "ids")?, take_max_tokens(row)?));
+        answer_parsed(rows, source, |sources| {
+            let written = match self.summarizes {
+                true => self.model.summarize(&sources, &self.options),
+                false => self.model.translate(&sources, &self.options),
             };
-            let text = Text::after(&[], None, Vec::new(), &[])?;
-            let done = complete(&model, &[model.start()], options, text, |_| ())?;
-            let score = done.sum_logprob as f32 / (done.ids.len() as f32).powf(length_penalty);
-            (done.ids, score)
-        };
-        let text = match self.model.tokenizer() {
-            Ok(tokenizer) => tokenizer.decode(&ids, Special::Skip).map_err(RowError::failed)?.into(),
-            Err(_) => Value::Null,
-        };
-        let mut answer = object(json!({ "text": text, "ids": ids, "score": score }));
-        if truncated {
-            answer.insert("truncated".to_owned(), json!(true));
-        }
-        Ok(answer)
+            let row = |written: Result<Rewritten, SourceError>| {
+                let Rewritten { text, ids, score, truncated } = written?;
+                let mut row = object(json!({ "text": text, "ids": ids, "score": score }));
+                tell_truncation(&mut row, truncated);
+                Ok(row)
+            };
+            written.into_iter().map(row).collect()
+        })
+    }
+
+    fn rows_together(&self) -> usize {
+        1
     }
 }
 
 /// Reads, and searches for the likeliest target, as the task `generate` says it.
 pub(super) struct Search {
-    pub(super) model: Seq2SeqModel,
+    pub(super) model: Seq2SeqPipeline,
     pub(super) options: BeamOptions,
 }
 
 impl Answer for Search {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
-        let max_tokens = take_max_tokens(&mut row)?;
-        ensure_empty(&row)?;
-        let mut options = self.options.clone();
-        options.max_new_tokens = max_tokens.unwrap_or(options.max_new_tokens);
-        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
-        let found = best(&model, &[model.start()], &options)?;
-        // A target is a text of its own.
-        let text = continuation(self.model.tokenizer.as_ref(), &[], &found.ids)?;
-        Ok(found_row(found, text, &options))
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let request = |row: &mut Row| {
+            let source = take_prompt(row, "prompt", "prompt_ids")?;
+            let max_new_tokens = take_max_tokens(row)?.unwrap_or(self.options.max_new_tokens);
+            Ok((source, BeamOptions { max_new_tokens, ..self.options.clone() }))
+        };
+        answer_parsed(rows, request, |requests| {
+            let search = |(source, options): (PromptInput, BeamOptions)| {
+                Ok(generate::row(self.model.search(&source, &options)?))
+            };
+            requests.into_iter().map(search).collect()
+        })
+    }
+
+    fn rows_together(&self) -> usize {
+        1
     }
 }
 
 /// Reads, and draws a target.
 pub(super) struct Draw {
-    pub(super) model: Seq2SeqModel,
-    pub(super) wishes: Wishes,
+    pub(super) model: Seq2SeqPipeline,
+    pub(super) defaults: GenerateDefaults,
 }
 
 impl Answer for Draw {
-    fn answer(&self, mut row: Row) -> Result<Row, RowError> {
-        let (source, _) = take_source(&mut row, &self.model, ["prompt", "prompt_ids"], "")?;
-        let (files, tokenizer) = (&self.model.bundle.generation, self.model.tokenizer.as_ref());
-        let (mut options, stops) = self.wishes.take(&mut row, files.max_new(1), tokenizer)?;
-        ensure_empty(&row)?;
-        options.stop_ids.extend(files.eos_token_id.as_slice());
-        let model = conditioned(&self.model, &source, options.max_new_tokens)?;
-        // A target is a text of its own.
-        let text = Text::after(&[], tokenizer, options.stop_ids.clone(), &stops)?;
-        let done = complete(&model, &[model.start()], options, text, |_| ())?;
-        Ok(super::generate::row(done))
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
+        let request = |row: &mut Row| {
+            let source = take_prompt(row, "prompt", "prompt_ids")?;
+            let by_files = self.model.bundle.generation.max_new(1);
+            Ok((source, self.defaults.take(row, by_files, &self.model.text)?))
+        };
+        answer_parsed(rows, request, |requests| {
+            let draw = |(source, (options, stops)): (PromptInput, _)| {
+                let stops: Vec<String> = stops;
+                Ok(generate::row(self.model.generate(&source, options, &stops)?))
+            };
+            requests.into_iter().map(draw).collect()
+        })
     }
-}
 
-/// The ids of a source, and whether its end was cut off.
-fn take_source(
-    row: &mut Row,
-    model: &Seq2SeqModel,
-    [text_key, ids_key]: [&str; 2],
-    prefix: &str,
-) -> Result<(Vec<u32>, bool), RowError> {
-    let (longest, vocab_size) = (model.bundle.config.max_positions(), model.bundle.config.vocab_size());
-    let mut truncated = false;
-    let ids = take_ids(row, text_key, ids_key, |text| {
-        let framed = model.tokenizer()?.frame_prompt(&format!("{prefix}{text}"), longest)?;
-        truncated = framed.truncated;
-        Ok(framed.ids)
-    })?;
-    match ids.iter().find(|&&id| id as usize >= vocab_size) {
-        Some(id) => {
-            Err(RowError::invalid(format!("there is no token {id}: the vocabulary has {vocab_size}")))
-        }
-        None if ids.is_empty() => Err(RowError::invalid("there is no token to read")),
-        None if ids.len() > longest => Err(RowError::invalid(format!(
-            "there are {} ids, and the model reads at most {longest}",
-            ids.len()
-        ))),
-        None => Ok((ids, truncated)),
+    fn rows_together(&self) -> usize {
+        1
     }
-}
-
-/// The model that has read `source`, for targets of at most `max_tokens` ids.
-fn conditioned(model: &Seq2SeqModel, source: &[u32], max_tokens: usize) -> Result<Conditioned, RowError> {
-    Ok(Conditioned::new(&model.bundle, source).with_length_limit(max_tokens.saturating_add(1)))
 }

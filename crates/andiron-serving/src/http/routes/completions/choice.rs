@@ -1,12 +1,11 @@
 //! One choice: tokens in, text, log-probabilities and the reason of its end out.
 
-use andiron_data::tokenizer::StopMatcher;
 use andiron_models::generate::{FinishReason, Token};
+use andiron_pipelines::{TextProcessor, TextStream};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::http::ApiError;
-use crate::http::text::{Detokenizer, TextSide};
 
 /// What JSON has instead of minus infinity, as in vLLM.
 const LEAST_LOGPROB: f32 = -9999.0;
@@ -60,52 +59,33 @@ impl Delta {
     }
 }
 
-/// How the choices of a request are written.
-#[derive(Clone, Debug)]
-pub(super) struct ChoiceOptions {
-    /// Report log-probabilities.
-    pub(super) logprobs: bool,
-    /// Strings that end the text.
-    pub(super) stops: Vec<String>,
-    /// Ids that end the text and are not part of it.
-    pub(super) stop_ids: Vec<u32>,
-    /// Stop strings within the first so many tokens are text.
-    pub(super) min_tokens: usize,
-}
-
+/// A choice as its tokens come.
 pub(super) struct Choice {
-    options: ChoiceOptions,
-    decoder: Detokenizer,
-    stops: Option<StopMatcher>,
+    /// Whether log-probabilities are reported.
+    logprobs: bool,
+    stream: TextStream,
     /// Characters of text so far, held-back ones included.
     written: usize,
-    tokens: usize,
     /// The prompt's ids and text, until they are echoed.
     echo: Option<(Vec<u32>, String)>,
 }
 
 impl Choice {
-    /// A choice that continues `prompt`.
-    pub(super) fn new(text: &TextSide, prompt: &[u32], options: ChoiceOptions) -> Result<Self, ApiError> {
-        let decoder = text.decoder_after(prompt)?;
-        let stops = StopMatcher::new(&options.stops).map_err(|error| ApiError::invalid("stop", error))?;
-        Ok(Self { options, decoder, stops: Some(stops), written: 0, tokens: 0, echo: None })
+    /// A choice that continues `prompt` with `stream`.
+    pub(super) fn new(stream: TextStream, logprobs: bool) -> Self {
+        Self { logprobs, stream, written: 0, echo: None }
     }
 
     /// Makes the choice begin with its prompt. `text` is what the client sent, if it sent text.
     pub(super) fn echo(
         &mut self,
-        side: &TextSide,
+        side: &TextProcessor,
         prompt: &[u32],
         text: Option<&str>,
     ) -> Result<(), ApiError> {
         let text = match text {
             Some(text) => text.to_owned(),
-            None => {
-                let mut decoder = side.decoder();
-                let pieces = prompt.iter().map(|&id| decoder.push(id)).collect::<Result<String, _>>()?;
-                pieces + &decoder.finish()?
-            }
+            None => side.continuation(&[], prompt)?,
         };
         self.echo = Some((prompt.to_vec(), text));
         Ok(())
@@ -113,28 +93,28 @@ impl Choice {
 
     /// Number of tokens generated.
     pub(super) fn tokens(&self) -> usize {
-        self.tokens
+        self.stream.tokens()
     }
 
     /// The prompt as the first part of the choice; with the likelihood of its ids from the second one on, if reported.
-    pub(super) fn prompt(&mut self, side: &TextSide, scored: &[Token]) -> Result<Delta, ApiError> {
+    pub(super) fn prompt(&mut self, side: &TextProcessor, scored: &[Token]) -> Result<Delta, ApiError> {
         let Some((ids, text)) = self.echo.take() else {
             return Ok(Delta::default());
         };
         self.written = text.chars().count();
-        let logprobs = match self.options.logprobs {
+        let logprobs = match self.logprobs {
             false => None,
             true => {
                 let mut logprobs = Logprobs::default();
-                let mut decoder = side.decoder();
+                let mut decoder = TextStream::new(side, &[], &[], &[])?;
                 let mut offset = 0;
                 for (index, &id) in ids.iter().enumerate() {
                     let known = index.checked_sub(1).and_then(|index| scored.get(index));
-                    logprobs.tokens.push(side.token(id));
+                    logprobs.tokens.push(side.token_text(id));
                     logprobs.token_logprobs.push(known.map(|token| token.logprob.max(LEAST_LOGPROB)));
                     logprobs.top_logprobs.push(known.map(|token| top(side, token)));
                     logprobs.text_offset.push(offset);
-                    offset += decoder.push(id)?.chars().count();
+                    offset += decoder.push(id)?.decoded_chars;
                 }
                 Some(logprobs)
             }
@@ -143,58 +123,36 @@ impl Choice {
     }
 
     /// The next token.
-    pub(super) fn token(&mut self, side: &TextSide, token: &Token) -> Result<Delta, ApiError> {
-        self.tokens += 1;
+    pub(super) fn token(&mut self, side: &TextProcessor, token: &Token) -> Result<Delta, ApiError> {
         let offset = self.written;
-        let piece = match self.options.stop_ids.contains(&token.id) {
-            true => String::new(),
-            false => self.decoder.push(token.id)?,
-        };
-        self.written += piece.chars().count();
-        let logprobs = self.options.logprobs.then(|| Logprobs {
-            tokens: vec![side.token(token.id)],
+        let piece = self.stream.push(token.id)?;
+        self.written += piece.decoded_chars;
+        let logprobs = self.logprobs.then(|| Logprobs {
+            tokens: vec![side.token_text(token.id)],
             token_logprobs: vec![Some(token.logprob.max(LEAST_LOGPROB))],
             top_logprobs: vec![Some(top(side, token))],
             text_offset: vec![offset],
         });
-        let mut delta = Delta { text: piece, logprobs, finish: None };
-        if self.tokens > self.options.min_tokens {
-            self.watch(&mut delta);
-        }
-        Ok(delta)
+        let finish = piece.stopped.then_some(FinishReason::Stop);
+        Ok(Delta { text: piece.text, logprobs, finish })
     }
 
     /// The end of the generation.
     pub(super) fn finish(&mut self, reason: FinishReason) -> Result<Delta, ApiError> {
-        let mut delta = Delta { text: self.decoder.finish()?, logprobs: None, finish: None };
-        self.watch(&mut delta);
-        if let Some(stops) = self.stops.take()
-            && delta.finish.is_none()
-        {
-            delta.text.push_str(&stops.finish());
-        }
-        delta.finish = delta.finish.or(Some(reason));
-        Ok(delta)
-    }
-
-    /// Lets the text pass the stop strings.
-    fn watch(&mut self, delta: &mut Delta) {
-        if let Some(stops) = &mut self.stops {
-            let passed = stops.push(&delta.text);
-            delta.text = passed.text;
-            delta.finish = passed.stopped.map(|_| FinishReason::Stop);
-        }
+        let piece = self.stream.finish()?;
+        let reason = if piece.stopped { FinishReason::Stop } else { reason };
+        Ok(Delta { text: piece.text, logprobs: None, finish: Some(reason) })
     }
 }
 
 /// The most likely tokens, and the one that came, each under a name of its own.
-fn top(side: &TextSide, token: &Token) -> TopLogprobs {
+fn top(side: &TextProcessor, token: &Token) -> TopLogprobs {
     let mut named: Vec<(String, f32)> = Vec::with_capacity(token.top.len() + 1);
     let chosen = (token.id, token.logprob);
     let is_listed = token.top.iter().any(|&(id, _)| id == token.id);
     for (id, logprob) in token.top.iter().copied().chain((!is_listed).then_some(chosen)) {
-        let name = side.token(id);
-        let name = if named.iter().any(|(taken, _)| *taken == name) { side.other_name(id) } else { name };
+        let name = side.token_text(id);
+        let name = if named.iter().any(|(taken, _)| *taken == name) { side.token_name(id) } else { name };
         named.push((name, logprob.max(LEAST_LOGPROB)));
     }
     TopLogprobs(named)

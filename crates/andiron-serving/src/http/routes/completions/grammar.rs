@@ -1,4 +1,4 @@
-//! What a text may be, as OpenAI (`response_format`) and vLLM (`structured_outputs`, `guided_…`) have it.
+//! The grammar of a text, as OpenAI (`response_format`) and vLLM (`structured_outputs`, `guided_…`) have it.
 
 use andiron_models::generate::Grammar;
 use serde_json::{Map, Value};
@@ -8,13 +8,13 @@ use crate::http::fields::Fields;
 
 /// A grammar, and the field that asked for it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct RequestedGrammar {
     pub(super) param: &'static str,
     pub(super) grammar: Grammar,
 }
 
 /// The grammar that a request asks for.
-pub(super) fn parse(fields: &Fields<'_>) -> Result<Option<Asked>, ApiError> {
+pub(super) fn parse(fields: &Fields<'_>) -> Result<Option<RequestedGrammar>, ApiError> {
     let asked = [
         ("response_format", response_format(fields)?),
         ("structured_outputs", structured_outputs(fields)?),
@@ -28,7 +28,8 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Option<Asked>, ApiError> {
         ("guided_regex", fields.optional("guided_regex", "a string")?.map(Grammar::Regex)),
         ("guided_choice", fields.optional("guided_choice", STRINGS)?.map(Grammar::Choice)),
     ];
-    let mut asked = asked.into_iter().filter_map(|(param, grammar)| Some(Asked { param, grammar: grammar? }));
+    let mut asked =
+        asked.into_iter().filter_map(|(param, grammar)| Some(RequestedGrammar { param, grammar: grammar? }));
     match (asked.next(), asked.next()) {
         (asked, None) => Ok(asked),
         (Some(first), Some(second)) => {

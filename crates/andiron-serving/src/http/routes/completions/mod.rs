@@ -5,10 +5,12 @@
 //! `response_format`. Fields that would change the answer and are not supported are refused by name (see [`known`]);
 //! unknown ones are ignored, as all such servers do.
 
-mod answer;
 mod choice;
 mod grammar;
+mod json;
 mod known;
+mod merge;
+mod plan;
 mod request;
 
 use std::panic::AssertUnwindSafe;
@@ -26,8 +28,8 @@ use crate::http::limits::read_json;
 use crate::http::sse::{self, Events, Gone};
 use crate::http::{ApiError, App, Phase};
 
-use answer::{Answer, Envelope};
-use request::CompletionRequest;
+use merge::Answer;
+use request::{CompletionRequest, StreamOptions};
 
 /// Pause after which a waiting stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -51,8 +53,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         Some(options) => {
             let (events, response) = sse::channel();
             tokio::spawn(async move {
-                let envelope = answer.envelope(options);
-                let written = AssertUnwindSafe(write(&mut answer, &envelope, &events)).catch_unwind().await;
+                let written = AssertUnwindSafe(write(&mut answer, options, &events)).catch_unwind().await;
                 let ended = match written {
                     Ok(Err(Gone)) => return,
                     Ok(Ok(Ok(()))) => Ok(()),
@@ -77,7 +78,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
 /// Writes all chunks, unless the client goes or the answer fails.
 async fn write(
     answer: &mut Answer,
-    envelope: &Envelope,
+    options: StreamOptions,
     events: &Events,
 ) -> Result<Result<(), ApiError>, Gone> {
     let mut keep_alive = interval(KEEP_ALIVE);
@@ -95,13 +96,16 @@ async fn write(
         };
         match next {
             Err(error) => return Ok(Err(error)),
-            Ok(Some((index, delta))) => events.send(&envelope.chunk(index, delta)).await?,
+            Ok(Some((index, delta))) => {
+                events.send(&answer.envelope.chunk(index, delta, options.include_usage)).await?;
+            }
             Ok(None) => break,
         }
         keep_alive.reset();
     }
-    if let Some(usage) = envelope.usage_chunk(answer) {
-        events.send(&usage).await?;
+    let usage = answer.usage();
+    if options.include_usage {
+        events.send(&answer.envelope.usage_chunk(usage)).await?;
     }
     Ok(Ok(()))
 }

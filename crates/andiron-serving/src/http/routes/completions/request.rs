@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use andiron_models::generate::SamplingParams;
 use serde_json::Value;
 
-use super::choice::ChoiceOptions;
-use super::grammar::{self, Asked};
+use super::grammar::{self, RequestedGrammar};
 use super::known;
 use crate::http::fields::Fields;
 use crate::http::text::Reading;
@@ -50,10 +49,12 @@ pub(super) struct CompletionRequest {
     pub(super) stream: Option<StreamOptions>,
     pub(super) logprobs: Option<usize>,
     pub(super) echo: bool,
-    /// What the text may be.
-    pub(super) grammar: Option<Asked>,
-    stops: Vec<String>,
-    stop_ids: Vec<u32>,
+    /// What the text is constrained to.
+    pub(super) grammar: Option<RequestedGrammar>,
+    /// Strings that end the text.
+    pub(super) stops: Vec<String>,
+    /// Ids that end the text and are not part of it.
+    pub(super) stop_ids: Vec<u32>,
 }
 
 impl CompletionRequest {
@@ -109,15 +110,6 @@ impl CompletionRequest {
     /// Whether the likelihood of the prompt is part of the answer.
     pub(super) fn scores_prompt(&self) -> bool {
         self.echo && self.logprobs.is_some()
-    }
-
-    pub(super) fn choice_options(&self) -> ChoiceOptions {
-        ChoiceOptions {
-            logprobs: self.logprobs.is_some(),
-            stops: self.stops.clone(),
-            stop_ids: self.stop_ids.clone(),
-            min_tokens: self.min_tokens,
-        }
     }
 }
 
@@ -253,7 +245,7 @@ fn parse_stop_ids(fields: &Fields<'_>, app: &App) -> Result<Vec<u32>, ApiError> 
     }
     ids.iter().try_for_each(|&id| check_id("stop_token_ids", id, app))?;
     if !fields.flag("ignore_eos")? {
-        ids.extend(&app.config.model.stop_ids);
+        ids.extend(app.text.end_ids());
     }
     Ok(ids)
 }
@@ -262,10 +254,7 @@ fn check_id(param: &str, id: u32, app: &App) -> Result<(), ApiError> {
     let vocab_size = app.engine.sizes().vocab_size;
     match (id as usize) < vocab_size {
         true => Ok(()),
-        false => Err(ApiError::invalid(
-            param,
-            format_args!("token id {id} is outside the vocabulary of {vocab_size} ids"),
-        )),
+        false => Err(ApiError::outside_vocabulary(param, id, vocab_size)),
     }
 }
 

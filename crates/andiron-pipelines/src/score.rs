@@ -1,12 +1,16 @@
-//! Log-probability of each token of a sequence, given all before it.
+//! Task `score`: log-probability of each token of a sequence, given all before it.
 
 use andiron_core::Forward;
+use andiron_data::tokenizer::{Special, Tokenizer, TokenizerError};
 use andiron_models::generate::log_sum_exp;
 use andiron_models::{Decoder, EncoderDecoder};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Serialize;
 
-use super::batch::upload_rows;
+use crate::batching::{BATCH_TOKENS, for_good, in_batches};
+use crate::input::PromptInput;
+use crate::text_processor::TextError;
+use crate::{DecoderPipeline, Seq2SeqPipeline, TextProcessor};
 
 /// Logits on the host at one time, in elements: 64 MiB of f32.
 const LOGITS_AT_ONCE: usize = 1 << 24;
@@ -44,16 +48,40 @@ pub fn score(
     context: usize,
     device: &Device,
 ) -> Result<Scores, ScoreError> {
+    check(ids, context, model.head().dims()[0])?;
+    Ok(score_batch(model, &[ids], device).pop().unwrap_or_default())
+}
+
+/// [`score`] of several sequences in one pass of the model, which have been checked.
+fn score_batch(model: &impl Decoder, batch: &[&[u32]], device: &Device) -> Vec<Scores> {
     let vocab_size = model.head().dims()[0];
-    check(ids, context, vocab_size)?;
-    let Some((_, targets)) = ids.split_first() else { return Ok(Scores::default()) };
-    let mut scores = Scores { logprobs: vec![None], sum_logprob: 0.0, is_greedy: vec![None] };
-    if !targets.is_empty() {
-        let read = &ids[..targets.len()];
-        let hidden_btd = model.hidden(upload_rows(read, 1, device), &mut Forward::evaluation());
-        scores.add(hidden_btd, targets, vocab_size, |rows_btd| model.logits(rows_btd));
+    // The last token is only predicted.
+    let read: Vec<&[u32]> = batch.iter().map(|ids| &ids[..ids.len().saturating_sub(1)]).collect();
+    let columns = read.iter().map(|ids| ids.len()).max().unwrap_or(0);
+    let first = |ids: &&[u32]| match ids.is_empty() {
+        true => Scores::default(),
+        false => Scores { logprobs: vec![None], sum_logprob: 0.0, is_greedy: vec![None] },
+    };
+    let mut all: Vec<Scores> = batch.iter().map(first).collect();
+    if columns > 0 {
+        // No token sees what stands behind it, so rows need no mask.
+        let hidden_btd = model.hidden(upload(&read, columns, device), &mut Forward::evaluation());
+        for (row, (scores, ids)) in all.iter_mut().zip(batch).enumerate() {
+            let targets = ids.get(1..).unwrap_or_default();
+            scores.add(&hidden_btd, row, targets, vocab_size, |rows_btd| model.logits(rows_btd));
+        }
     }
-    Ok(scores)
+    all
+}
+
+/// Sequences as rows of `columns` ids, filled up on the right.
+fn upload(sequences: &[&[u32]], columns: usize, device: &Device) -> Tensor<2, Int> {
+    let mut flat = Vec::with_capacity(sequences.len() * columns);
+    for (row, ids) in sequences.iter().enumerate() {
+        flat.extend(ids.iter().map(|&id| id as i32));
+        flat.resize((row + 1) * columns, 0);
+    }
+    Tensor::from_data(TensorData::new(flat, [sequences.len(), columns]), device)
 }
 
 /// Scores every token of a target given a source, the target beginning after the id `start`, which is not scored.
@@ -80,10 +108,11 @@ pub fn score_target(
     }
     let mut scores = Scores::default();
     if let Some((_, before)) = target.split_last() {
-        let memory = model.encode(upload_rows(source, 1, device), &mut Forward::evaluation());
+        let memory = model.encode(upload(&[source], source.len(), device), &mut Forward::evaluation());
         let read = [&[start], before].concat();
-        let hidden_btd = model.hidden(upload_rows(&read, 1, device), &memory, &mut Forward::evaluation());
-        scores.add(hidden_btd, target, vocab_size, |rows_btd| model.logits(rows_btd));
+        let read_bt = upload(&[&read], read.len(), device);
+        let hidden_btd = model.hidden(read_bt, &memory, &mut Forward::evaluation());
+        scores.add(&hidden_btd, 0, target, vocab_size, |rows_btd| model.logits(rows_btd));
     }
     Ok(scores)
 }
@@ -99,10 +128,11 @@ fn check(ids: &[u32], context: usize, vocab_size: usize) -> Result<(), ScoreErro
 }
 
 impl Scores {
-    /// Adds the scores of `targets`, each predicted by the hidden state at its place.
+    /// Adds the scores of `targets`, each predicted by the hidden state at its place in `row`.
     fn add(
         &mut self,
-        hidden_btd: Tensor<3>,
+        hidden_btd: &Tensor<3>,
+        row: usize,
         targets: &[u32],
         vocab_size: usize,
         logits: impl Fn(Tensor<3>) -> Tensor<3>,
@@ -111,7 +141,7 @@ impl Scores {
         let block = (LOGITS_AT_ONCE / vocab_size).max(1);
         for (number, targets) in targets.chunks(block).enumerate() {
             let start = number * block;
-            let rows_btd = hidden_btd.clone().slice([0..1, start..start + targets.len(), 0..d]);
+            let rows_btd = hidden_btd.clone().slice([row..row + 1, start..start + targets.len(), 0..d]);
             let logits = logits(rows_btd).into_data().convert::<f32>();
             let logits = logits.as_slice::<f32>().expect("just converted to f32");
             for (logits, &target) in logits.chunks_exact(vocab_size).zip(targets) {
@@ -133,6 +163,98 @@ fn most_likely(logits: &[f32]) -> usize {
         }
     }
     best
+}
+
+/// A text and its scores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredText {
+    /// Its ids.
+    pub ids: Vec<u32>,
+    /// Their scores.
+    pub scores: Scores,
+    /// Bytes of the text that they spell; `None` without a tokenizer.
+    pub bytes: Option<usize>,
+}
+
+/// A source and the target whose likelihood is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScorePair {
+    /// What is read.
+    pub source: PromptInput,
+    /// What is scored.
+    pub target: PromptInput,
+}
+
+/// Why a text cannot be scored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScoreTextError {
+    /// It cannot become ids, or these no text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Its ids cannot be scored.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+}
+
+impl DecoderPipeline {
+    /// The scores of each text, which is read as it is: an empty one has no tokens, where a prompt would begin with one.
+    pub fn score(&self, texts: &[PromptInput]) -> Vec<Result<ScoredText, ScoreTextError>> {
+        let bundle = &self.bundle;
+        let context = bundle.config.max_positions();
+        let vocab_size = bundle.model.head().dims()[0];
+        let ids = |text: &PromptInput| -> Result<Vec<u32>, ScoreTextError> {
+            let ids = bare_ids(text, self.text.tokenizer(), Tokenizer::encode_bare_prompt)?;
+            check(&ids, context, vocab_size)?;
+            Ok(ids)
+        };
+        let scored = for_good(texts.iter().map(ids).collect(), |good: &[Vec<u32>]| {
+            let scores = in_batches(good, Vec::len, BATCH_TOKENS, |batch| {
+                let batch: Vec<&[u32]> = batch.iter().map(|ids| ids.as_slice()).collect();
+                bundle.precision().run(|| score_batch(&bundle.model, &batch, bundle.device()))
+            });
+            good.iter().cloned().zip(scores).collect()
+        });
+        scored
+            .into_iter()
+            .map(|row| row.and_then(|(ids, scores)| scored_text(&self.text, ids, scores)))
+            .collect()
+    }
+}
+
+impl Seq2SeqPipeline {
+    /// The scores of each target, given its source.
+    pub fn score(&self, pairs: &[ScorePair]) -> Vec<Result<ScoredText, ScoreTextError>> {
+        let bundle = &self.bundle;
+        let sizes = [bundle.config.vocab_size(), bundle.config.max_positions()];
+        let score = |pair: &ScorePair| -> Result<ScoredText, ScoreTextError> {
+            let source = bare_ids(&pair.source, self.text.tokenizer(), Tokenizer::encode_prompt)?;
+            let target = bare_ids(&pair.target, self.text.target_tokenizer()?, Tokenizer::encode_prompt)?;
+            let score =
+                || score_target(&bundle.model, [&source, &target], bundle.start_id(), sizes, bundle.device());
+            let scores = bundle.precision().run(score)?;
+            scored_text(&self.text, target, scores)
+        };
+        pairs.iter().map(score).collect()
+    }
+}
+
+/// The ids of an input, a text being encoded by `encode`.
+fn bare_ids(
+    input: &PromptInput,
+    tokenizer: Option<&Tokenizer>,
+    encode: impl FnOnce(&Tokenizer, &str) -> Result<Vec<u32>, TokenizerError>,
+) -> Result<Vec<u32>, TextError> {
+    match input {
+        PromptInput::Ids(ids) => Ok(ids.clone()),
+        PromptInput::Text(text) => Ok(encode(tokenizer.ok_or(TextError::NoTokenizer)?, text)?),
+    }
+}
+
+fn scored_text(text: &TextProcessor, ids: Vec<u32>, scores: Scores) -> Result<ScoredText, ScoreTextError> {
+    let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip).map(|text| text.len());
+    let bytes = text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
+    Ok(ScoredText { ids, scores, bytes })
 }
 
 /// Why a sequence cannot be scored.

@@ -1,0 +1,316 @@
+//! Rows of JSON: reading them, answering several together, and writing the answers in order.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::path::Path;
+
+use andiron_pipelines::{
+    AnswerError, CompletionError, FillError, InputError, PromptInput, ScoreTextError, SourceError, TextError,
+    TextInput,
+};
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::{guard, output};
+use crate::exit::Ending;
+
+/// Longest line of input, in bytes: a row is held in memory.
+const MAX_LINE: u64 = 64 << 20;
+
+/// Bytes of lines from which on those that wait are answered.
+const MAX_WAITING: usize = 4 << 20;
+
+/// What some editors put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+pub(super) type Row = Map<String, Value>;
+
+/// A model that answers rows.
+pub(super) trait Answer {
+    /// The answers to some rows, their `id` taken out.
+    fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>>;
+
+    /// How many rows are read before they are answered together: those whose work is alike in length share a batch.
+    fn rows_together(&self) -> usize {
+        256
+    }
+}
+
+/// Why a row cannot be answered: a code for programs and a sentence for people.
+#[derive(Debug)]
+pub(super) struct RowError {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+impl RowError {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self { code: "invalid_row", message: message.into() }
+    }
+
+    fn too_long() -> Self {
+        Self::invalid(format!("a row has at most {MAX_LINE} bytes"))
+    }
+
+    fn failed(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: "cannot_answer", message: format!("{:#}", error.into()) }
+    }
+}
+
+/// Errors of the world that are not about how a row is written.
+macro_rules! failed {
+    ($($error:ty),+) => {$(
+        impl From<$error> for RowError {
+            fn from(error: $error) -> Self {
+                Self::failed(error)
+            }
+        }
+    )+};
+}
+failed! { TextError, ScoreTextError }
+
+impl From<InputError> for RowError {
+    fn from(error: InputError) -> Self {
+        match error.is_about_ids() {
+            true => Self::invalid(error.to_string()),
+            false => Self::failed(error),
+        }
+    }
+}
+
+impl From<CompletionError> for RowError {
+    fn from(error: CompletionError) -> Self {
+        match error {
+            CompletionError::NothingFound => Self::invalid(error.to_string()),
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<SourceError> for RowError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::Input(error) => error.into(),
+            SourceError::Completion(error) => error.into(),
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<FillError> for RowError {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Input(error) => error.into(),
+            error => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<AnswerError> for RowError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Input(error) => error.into(),
+            error => Self::invalid(error.to_string()),
+        }
+    }
+}
+
+/// Answers the rows of `input` in `output`, in order.
+pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> anyhow::Result<Ending> {
+    let mut reader = open_input(input)?;
+    let mut writer = output::open(output)?;
+    let mut ending = Ending::Done;
+    let (mut waiting, mut waiting_bytes): (Vec<Waiting>, usize) = (Vec::new(), 0);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let name = || format!("cannot read {}", input.display());
+        let len = (&mut *reader).take(MAX_LINE + 1).read_until(b'\n', &mut line).with_context(name)?;
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
+        let too_long = len as u64 > MAX_LINE;
+        if too_long && line.last() != Some(&b'\n') {
+            reader.skip_until(b'\n').with_context(name)?;
+        }
+        if !line.trim_ascii().is_empty() {
+            let row = if too_long { Err(RowError::too_long()) } else { parse(&line) };
+            waiting.push(Waiting::new(number, row));
+            waiting_bytes += line.len();
+        }
+        if len == 0 || waiting.len() >= model.rows_together() || waiting_bytes >= MAX_WAITING {
+            let write = || format!("cannot write {}", output.display());
+            for output in outputs(model, std::mem::take(&mut waiting)) {
+                if output.contains_key("error") {
+                    ending = Ending::SomeFailed;
+                }
+                writeln!(writer, "{}", Value::Object(output)).with_context(write)?;
+            }
+            waiting_bytes = 0;
+        }
+        if len == 0 {
+            break;
+        }
+    }
+    writer.finish().with_context(|| format!("cannot write {}", output.display()))?;
+    Ok(ending)
+}
+
+/// A line that was read and not answered yet.
+struct Waiting {
+    number: usize,
+    id: Option<Value>,
+    row: Result<Row, RowError>,
+}
+
+impl Waiting {
+    fn new(number: usize, mut row: Result<Row, RowError>) -> Self {
+        let id = row.as_mut().ok().and_then(|row| row.shift_remove("id"));
+        Self { number, id, row }
+    }
+}
+
+/// The output of some lines, in their order: an answer each, or an `error`.
+fn outputs(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut outputs = Vec::new();
+    for Waiting { number, id, row } in waiting {
+        outputs.push((number, id, row.map(|row| rows.push(row)).err()));
+    }
+    let mut answers = guard::answer(model, rows).into_iter();
+    let output = |(number, id, error): (usize, Option<Value>, Option<RowError>)| {
+        let answer = match error {
+            Some(error) => Err(error),
+            None => answers.next().expect("each row has an answer"),
+        };
+        let mut output: Row = id.map(|id| ("id".to_owned(), id)).into_iter().collect();
+        match answer {
+            Ok(answer) => output.extend(answer),
+            Err(RowError { code, message }) => {
+                let message = format!("line {number}: {message}");
+                output.insert("error".to_owned(), json!({ "code": code, "message": message }));
+            }
+        }
+        output
+    };
+    outputs.into_iter().map(output).collect()
+}
+
+/// The answers to rows that are parsed each on its own and answered together. A row that cannot be parsed gives its error.
+pub(super) fn answer_parsed<T>(
+    rows: Vec<Row>,
+    parse: impl Fn(&mut Row) -> Result<T, RowError>,
+    answer: impl FnOnce(Vec<T>) -> Vec<Result<Row, RowError>>,
+) -> Vec<Result<Row, RowError>> {
+    let mut parsed = Vec::with_capacity(rows.len());
+    let mut places = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let taken = parse(&mut row).and_then(|taken| ensure_empty(&row).map(|()| taken));
+        places.push(taken.map(|taken| parsed.push(taken)));
+    }
+    let mut answers = answer(parsed).into_iter();
+    let mut next = |()| answers.next().expect("each parsed row has an answer");
+    places.into_iter().map(|place| place.and_then(&mut next)).collect()
+}
+
+fn parse(line: &[u8]) -> Result<Row, RowError> {
+    match serde_json::from_slice(line) {
+        Ok(Value::Object(row)) => Ok(row),
+        Ok(_) => Err(RowError::invalid("expected a JSON object")),
+        Err(error) => Err(RowError::invalid(format!("not JSON: {error}"))),
+    }
+}
+
+/// What a row gives: as ids under `ids_key`, or as text under `text_key`.
+pub(super) fn take_prompt(row: &mut Row, text_key: &str, ids_key: &str) -> Result<PromptInput, RowError> {
+    match (row.shift_remove(text_key), row.shift_remove(ids_key)) {
+        (Some(Value::String(text)), None) => Ok(PromptInput::Text(text)),
+        (None, Some(ids)) => serde_json::from_value(ids)
+            .map(PromptInput::Ids)
+            .map_err(|error| RowError::invalid(format!("{ids_key} is not a list of token ids: {error}"))),
+        (Some(_), Some(_)) => Err(RowError::invalid(format!("give {text_key} or {ids_key}, not both"))),
+        (Some(_), None) => Err(RowError::invalid(format!("{text_key} is not a string"))),
+        (None, None) => Err(RowError::invalid(format!("there is neither {text_key} nor {ids_key}"))),
+    }
+}
+
+/// `text`, or `ids` and perhaps `type_ids`.
+pub(super) fn take_input(row: &mut Row) -> Result<TextInput, RowError> {
+    take_with(row, None)
+}
+
+/// The same with `text_pair`, if the row has it.
+pub(super) fn take_pair(row: &mut Row) -> Result<TextInput, RowError> {
+    let pair = take(row, "text_pair", "a string")?;
+    take_with(row, pair)
+}
+
+fn take_with(row: &mut Row, pair: Option<String>) -> Result<TextInput, RowError> {
+    if row.contains_key("ids") {
+        if row.contains_key("text") || pair.is_some() {
+            return Err(RowError::invalid("give text or ids, not both"));
+        }
+        let (ids, type_ids) = take_typed_ids(row)?;
+        return Ok(TextInput::Ids { ids, type_ids });
+    }
+    let text =
+        take(row, "text", "a string")?.ok_or_else(|| RowError::invalid("there is neither text nor ids"))?;
+    Ok(TextInput::Text { text, pair })
+}
+
+/// `ids` and perhaps `type_ids`.
+pub(super) fn take_typed_ids(row: &mut Row) -> Result<(Vec<u32>, Option<Vec<u32>>), RowError> {
+    let ids = take(row, "ids", "a list of token ids")?.unwrap_or_default();
+    Ok((ids, take(row, "type_ids", "a list of numbers")?))
+}
+
+/// Says in `answer` that the end of a text was not read.
+pub(super) fn tell_truncation(answer: &mut Row, truncated: bool) {
+    if truncated {
+        answer.insert("truncated".to_owned(), json!(true));
+    }
+}
+
+/// A field of a row, if it is there and not null.
+pub(super) fn take<T: DeserializeOwned>(row: &mut Row, key: &str, what: &str) -> Result<Option<T>, RowError> {
+    let value = row.shift_remove(key).unwrap_or(Value::Null);
+    serde_json::from_value(value).map_err(|_| RowError::invalid(format!("{key} is not {what}")))
+}
+
+/// Most tokens that a row may ask for. Some models, such as T5, have no longest text themselves.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// The field `max_tokens`.
+pub(super) fn take_max_tokens(row: &mut Row) -> Result<Option<usize>, RowError> {
+    match take::<u64>(row, "max_tokens", "a whole number")? {
+        Some(n) if n > MOST_TOKENS as u64 => {
+            Err(RowError::invalid(format!("max_tokens is {n}: a row may ask for {MOST_TOKENS} at most")))
+        }
+        n => Ok(n.map(|n| n as usize)),
+    }
+}
+
+/// An answer written as an object.
+pub(super) fn object(value: Value) -> Row {
+    match value {
+        Value::Object(row) => row,
+        other => unreachable!("{other} is not an object"),
+    }
+}
+
+/// A field that nobody took would silently mean nothing.
+fn ensure_empty(row: &Row) -> Result<(), RowError> {
+    match row.keys().next() {
+        Some(key) => Err(RowError::invalid(format!("unknown field {key}"))),
+        None => Ok(()),
+    }
+}
+
+fn open_input(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Box::new(BufReader::new(file)))
+}

@@ -1,0 +1,93 @@
+//! Batches of similar lengths, so that little padding is computed.
+
+use std::cmp::Reverse;
+
+/// Most tokens of a batch, padding included, unless one text is longer. Larger batches are no faster on a CPU, and hold
+/// texts of more different lengths.
+pub(crate) const BATCH_TOKENS: usize = 1 << 11;
+
+/// The items in batches, the longest first: positions in `items`, at most `max_tokens` padded tokens in each batch.
+pub(crate) fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|&at| Reverse(len(&items[at])));
+    let mut batches = Vec::new();
+    let mut rest = &order[..];
+    while let Some(&longest) = rest.first() {
+        let rows = max_tokens / len(&items[longest]).max(1);
+        let (batch, others) = rest.split_at(rows.clamp(1, rest.len()));
+        batches.push(batch.to_vec());
+        rest = others;
+    }
+    batches
+}
+
+/// What `run` makes of `items`, batch by batch, in the order of `items`.
+///
+/// # Panics
+/// If `run` gives another number of results than it was given items.
+pub(crate) fn in_batches<T, R>(
+    items: &[T],
+    len: impl Fn(&T) -> usize,
+    max_tokens: usize,
+    mut run: impl FnMut(&[&T]) -> Vec<R>,
+) -> Vec<R> {
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    for batch in by_length(items, len, max_tokens) {
+        let together: Vec<&T> = batch.iter().map(|&at| &items[at]).collect();
+        let done = run(&together);
+        assert_eq!(done.len(), batch.len(), "a result for each item");
+        for (at, result) in batch.into_iter().zip(done) {
+            results[at] = Some(result);
+        }
+    }
+    results.into_iter().map(|result| result.expect("every item is in a batch")).collect()
+}
+
+/// The results of those items that are good, at their places among the errors of the others.
+pub(crate) fn for_good<T, R, E>(
+    items: Vec<Result<T, E>>,
+    run: impl FnOnce(&[T]) -> Vec<R>,
+) -> Vec<Result<R, E>> {
+    let mut good = Vec::with_capacity(items.len());
+    let places: Vec<Result<(), E>> = items.into_iter().map(|item| item.map(|item| good.push(item))).collect();
+    let mut results = run(&good).into_iter();
+    let mut next = || results.next().expect("a result for each good item");
+    places.into_iter().map(|place| place.map(|()| next())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_texts_of_similar_lengths_up_to_a_bound() {
+        let lens = [3, 90, 1, 40, 40, 0, 7];
+        assert_eq!(by_length(&lens, |&len| len, 80), [vec![1], vec![3, 4], vec![6, 0, 2, 5]]);
+        assert_eq!(by_length(&[0usize; 0], |&len| len, 80), Vec::<Vec<usize>>::new());
+        assert_eq!(by_length(&[5, 5], |&len| len, 0), [[0], [1]]);
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_items() {
+        let items: Vec<usize> = (0..50).map(|n| n * 7 % 13).collect();
+        let mut calls = 0;
+        let results = in_batches(
+            &items,
+            |&len| len,
+            30,
+            |batch| {
+                calls += 1;
+                batch.iter().map(|&&item| item * 2).collect()
+            },
+        );
+        assert_eq!(results, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        assert!((5..50).contains(&calls), "{calls}");
+    }
+
+    #[test]
+    fn an_item_that_fails_leaves_its_error_in_its_place() {
+        let items = vec![Ok(1), Err("no"), Ok(3)];
+        let results = for_good(items, |good: &[i32]| good.iter().map(|item| item * 10).collect::<Vec<_>>());
+        assert_eq!(results, [Ok(10), Err("no"), Ok(30)]);
+    }
+}

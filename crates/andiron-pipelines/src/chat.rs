@@ -1,0 +1,113 @@
+//! Task `chat`: answer the messages of a conversation.
+
+use andiron_core::KvCache;
+use andiron_data::tokenizer::Message;
+use andiron_models::generate::{Decoding, GenerateOptions, Prefix};
+
+use crate::DecoderPipeline;
+use crate::generate::{Completion, CompletionError, complete};
+use crate::text_processor::TextError;
+use crate::text_stream::TextStream;
+
+/// Tokens of an answer at most if nobody says how many.
+const MAX_TOKENS: usize = 512;
+
+/// A conversation so far, and what the model has read of it.
+///
+/// Each turn is the whole conversation in the model's chat template. The model reads only what is new: keys and values of
+/// the tokens that a turn has in common with the one before are kept.
+#[derive(Debug)]
+pub struct Conversation {
+    /// What was said, the answers included.
+    messages: Vec<Message>,
+    /// How answers are generated. `max_new_tokens` is not looked at.
+    options: GenerateOptions,
+    /// Most tokens of an answer; `None` is what the model's files say, or 512.
+    max_tokens: Option<usize>,
+    read: Option<Prefix<KvCache>>,
+    prompt_tokens: usize,
+    read_tokens: usize,
+}
+
+impl Conversation {
+    /// A conversation that begins with the messages `opening`, such as that of the system. An answer has `max_tokens` at
+    /// most; `None` is what the model's files say, or 512.
+    pub fn new(opening: Vec<Message>, options: GenerateOptions, max_tokens: Option<usize>) -> Self {
+        Self { messages: opening, options, max_tokens, read: None, prompt_tokens: 0, read_tokens: 0 }
+    }
+
+    /// Begins anew with the messages `opening`; what the model has read of them is kept.
+    pub fn reset(&mut self, opening: Vec<Message>) {
+        self.messages = opening;
+    }
+
+    /// What was said, the answers included.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Tokens of the latest turn's prompt, the whole conversation.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
+    }
+
+    /// How many of them the model read in that turn; the others were known.
+    pub fn read_tokens(&self) -> usize {
+        self.read_tokens
+    }
+}
+
+impl DecoderPipeline {
+    /// Checks that the model can chat, and begin with `opening`.
+    ///
+    /// # Errors
+    /// If there is no tokenizer or no chat template, or the template refuses such messages.
+    pub fn check_chat(&self, opening: &[Message]) -> Result<(), TextError> {
+        let probe = [opening, &[Message::new("user", "?")]].concat();
+        self.text.require_tokenizer()?.chat_text(&probe)?;
+        Ok(())
+    }
+
+    /// Answers `message`, calling `show` with each piece of text as soon as it is certain. Message and answer become part of
+    /// the conversation; after an error it is what it was before.
+    ///
+    /// # Errors
+    /// If there is no tokenizer or no chat template, or the conversation does not fit the model's context.
+    pub fn reply(
+        &self,
+        conversation: &mut Conversation,
+        message: String,
+        show: impl FnMut(&str),
+    ) -> Result<Completion, CompletionError> {
+        conversation.messages.push(Message::new("user", message));
+        let done = self.next_turn(conversation, show);
+        match &done {
+            Ok(done) => conversation.messages.push(Message::new("assistant", done.text.clone())),
+            Err(_) => drop(conversation.messages.pop()),
+        }
+        done
+    }
+
+    fn next_turn(
+        &self,
+        conversation: &mut Conversation,
+        show: impl FnMut(&str),
+    ) -> Result<Completion, CompletionError> {
+        let tokenizer = self.text.require_tokenizer()?;
+        let ids = tokenizer.encode_chat(&conversation.messages).map_err(TextError::from)?;
+        let by_files = || self.bundle.generation.max_new(ids.len());
+        let mut options = conversation.options.clone();
+        options.max_new_tokens = conversation.max_tokens.or_else(by_files).unwrap_or(MAX_TOKENS);
+        options.stop_ids.extend(self.end_ids());
+        let text = TextStream::new(&self.text, &ids, &options.stop_ids, &[])?;
+        let mut decoding = match conversation.read.take() {
+            Some(prefix) => Decoding::after(&self.bundle, prefix, &ids, options)?,
+            None => Decoding::new(&self.bundle, &ids, options)?,
+        };
+        conversation.prompt_tokens = ids.len();
+        conversation.read_tokens = decoding.unread();
+        let done = complete(&self.bundle, &mut decoding, text, show)?;
+        conversation.read = decoding.into_prefix();
+        Ok(done)
+    }
+}

@@ -1,0 +1,88 @@
+//! Task `classify`: which labels a text has.
+
+use andiron_models::encoder::EncoderInput;
+use andiron_models::{ClassifierBundle, EncoderBundle};
+
+use crate::Pipeline;
+use crate::batching::{BATCH_TOKENS, for_good, in_batches};
+use crate::input::{Encoded, InputError, ReadTexts, TextInput, Types};
+
+/// A model that labels texts.
+pub trait ClassifyTexts: ReadTexts {
+    /// The labels.
+    fn labels(&self) -> &[String];
+
+    /// A score for each label of each text: a probability, or the value itself of a regression.
+    ///
+    /// # Panics
+    /// If the model has no head for labels of texts, or a text does not fit it.
+    fn label_scores(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>>;
+}
+
+impl ClassifyTexts for EncoderBundle {
+    fn labels(&self) -> &[String] {
+        self.config.labels()
+    }
+
+    fn label_scores(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>> {
+        self.classify(inputs)
+    }
+}
+
+impl ClassifyTexts for ClassifierBundle {
+    fn labels(&self) -> &[String] {
+        self.config.labels()
+    }
+
+    fn label_scores(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>> {
+        let ids: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
+        self.classify(&ids)
+    }
+}
+
+/// The labels of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classification<'a> {
+    /// All labels, best first; equals in the model's order.
+    pub labels: Vec<LabelScore<'a>>,
+    /// Whether the end of the text was not read.
+    pub truncated: bool,
+}
+
+/// A label and how well it fits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LabelScore<'a> {
+    /// Its name.
+    pub label: &'a str,
+    /// A probability, or the value itself of a regression.
+    pub score: f32,
+}
+
+impl<B: ClassifyTexts> Pipeline<B> {
+    /// The labels of each text, or pair of texts, best first.
+    ///
+    /// # Panics
+    /// If the model has no head for labels of texts.
+    pub fn classify(&self, inputs: &[TextInput]) -> Vec<Result<Classification<'_>, InputError>> {
+        let (reader, limit) = (self.reader(), self.bundle.max_positions());
+        let encoded = inputs.iter().map(|input| reader.read(input, limit, Types::ForModel)).collect();
+        for_good(encoded, |good: &[Encoded]| {
+            let scores = in_batches(good, Encoded::len, BATCH_TOKENS, |batch| {
+                let views: Vec<_> = batch.iter().map(|input| input.view()).collect();
+                self.bundle.label_scores(&views)
+            });
+            let classification = |(scores, input): (Vec<f32>, &Encoded)| Classification {
+                labels: best_first(self.bundle.labels(), scores),
+                truncated: input.framed.truncated,
+            };
+            scores.into_iter().zip(good).map(classification).collect()
+        })
+    }
+}
+
+fn best_first(labels: &[String], scores: Vec<f32>) -> Vec<LabelScore<'_>> {
+    let mut labels: Vec<LabelScore<'_>> =
+        labels.iter().zip(scores).map(|(label, score)| LabelScore { label, score }).collect();
+    labels.sort_by(|a, b| b.score.total_cmp(&a.score));
+    labels
+}

@@ -1,0 +1,125 @@
+//! Task `embed`: one vector for a text.
+
+use std::borrow::Cow;
+
+use andiron_data::tokenizer::Tokenizer;
+use andiron_models::EncoderBundle;
+
+use crate::EncoderPipeline;
+use crate::batching::{BATCH_TOKENS, for_good, in_batches};
+use crate::input::{Encoded, InputError, Reader, TextInput, Types};
+
+/// A text as one vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// The vector.
+    pub vector: Vec<f32>,
+    /// Whether the end of the text was not read.
+    pub truncated: bool,
+}
+
+/// Ids, and how many of the first are a prompt's that is left out when they are pooled.
+pub(crate) struct ToEmbed {
+    pub(crate) input: Encoded,
+    n_prompt: usize,
+}
+
+impl EncoderPipeline {
+    /// A vector for each of `inputs`, by the bundle's [`EmbedPipeline`](andiron_models::encoder::EmbedPipeline); a text is
+    /// read after the model's usual prompt, if it has one.
+    pub fn embed(&self, inputs: &[TextInput]) -> Vec<Result<Embedding, InputError>> {
+        let prompt = self.bundle.embedding.as_ref().map_or("", |pipeline| pipeline.prompts.usual());
+        let reader = EmbedReader::new(self, prompt);
+        let encoded = inputs.iter().map(|input| reader.read(input)).collect();
+        for_good(encoded, |good: &[ToEmbed]| {
+            let vectors = self.vectors(good).into_iter();
+            let embedding = |(vector, to): (Vec<f32>, &ToEmbed)| Embedding {
+                vector,
+                truncated: to.input.framed.truncated,
+            };
+            vectors.zip(good).map(embedding).collect()
+        })
+    }
+
+    /// Longest text of which a vector is made, or pair of texts that a cross-encoder reads, in tokens: by the files of the
+    /// embedding pipeline, else by the tokenizer's, and no more than the model reads.
+    pub(crate) fn embed_limit(&self) -> usize {
+        let own = self.bundle.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
+        let tokenizer = || self.text.tokenizer().and_then(Tokenizer::model_max_length);
+        own.or_else(tokenizer).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())
+    }
+
+    /// A text in the case in which the model reads it.
+    pub(crate) fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.bundle.embedding.as_ref().is_some_and(|pipeline| pipeline.lower_case) {
+            // Character by character, as the reference's normalizer has it.
+            true => text.chars().flat_map(char::to_lowercase).collect(),
+            false => text.into(),
+        }
+    }
+
+    /// A vector for each, batched by length.
+    pub(crate) fn vectors(&self, texts: &[ToEmbed]) -> Vec<Vec<f32>> {
+        in_batches(
+            texts,
+            |text| text.input.len(),
+            BATCH_TOKENS,
+            |batch| {
+                let mut vectors = vec![Vec::new(); batch.len()];
+                let mut lens: Vec<usize> = batch.iter().map(|text| text.n_prompt).collect();
+                lens.sort_unstable();
+                lens.dedup();
+                // One length, or two where ids are among the texts: they have no prompt.
+                for n_prompt in lens {
+                    let rows: Vec<usize> =
+                        (0..batch.len()).filter(|&row| batch[row].n_prompt == n_prompt).collect();
+                    let ids: Vec<&[u32]> =
+                        rows.iter().map(|&row| batch[row].input.framed.ids.as_slice()).collect();
+                    let embedded = self.bundle.embed_after(&ids, n_prompt);
+                    rows.into_iter().zip(embedded).for_each(|(row, vector)| vectors[row] = vector);
+                }
+                vectors
+            },
+        )
+    }
+}
+
+/// Reads texts after one prompt.
+pub(crate) struct EmbedReader<'a> {
+    pipeline: &'a EncoderPipeline,
+    reader: Reader<'a, EncoderBundle>,
+    prompt: &'a str,
+    limit: usize,
+}
+
+impl<'a> EmbedReader<'a> {
+    pub(crate) fn new(pipeline: &'a EncoderPipeline, prompt: &'a str) -> Self {
+        Self { pipeline, reader: pipeline.reader(), prompt, limit: pipeline.embed_limit() }
+    }
+
+    pub(crate) fn read(&self, input: &TextInput) -> Result<ToEmbed, InputError> {
+        match input {
+            TextInput::Text { text, pair: None } => self.text(text),
+            other => {
+                Ok(ToEmbed { input: self.reader.read(other, self.limit, Types::ForModel)?, n_prompt: 0 })
+            }
+        }
+    }
+
+    pub(crate) fn text(&self, text: &str) -> Result<ToEmbed, InputError> {
+        let tokenizer = self.reader.tokenizer()?;
+        let frame = |text: &str| tokenizer.frame(&self.pipeline.cased(text), None, self.limit);
+        let input = self.reader.framed(frame(&format!("{}{text}", self.prompt))?, self.limit)?;
+        let embedding = self.pipeline.bundle.embedding.as_ref();
+        if self.prompt.is_empty() || !embedding.is_some_and(|pipeline| pipeline.skips_prompt) {
+            return Ok(ToEmbed { input, n_prompt: 0 });
+        }
+        let alone = frame(self.prompt)?;
+        let closes = alone.ids.last().is_some_and(|&id| tokenizer.is_special(id));
+        let n_prompt = alone.ids.len() - usize::from(closes);
+        match input.len() > n_prompt {
+            true => Ok(ToEmbed { input, n_prompt }),
+            false => Err(InputError::PromptFillsLimit { limit: self.limit }),
+        }
+    }
+}

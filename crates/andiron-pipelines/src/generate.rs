@@ -1,0 +1,244 @@
+//! Task `generate`: continue a prompt.
+
+use std::ops::ControlFlow;
+
+use andiron_models::generate::{
+    Batched, BeamOptions, Decoding, FinishReason, GenerateError, GenerateOptions, Generated, Hypothesis,
+    NextToken, Token, beam_search, generate_batch,
+};
+
+use crate::batching::by_length;
+use crate::input::PromptInput;
+use crate::text_processor::TextError;
+use crate::text_stream::{TextStream, TextStreamError};
+use crate::{DecoderPipeline, TextProcessor};
+
+/// Most prompt tokens of a batch, padding included, unless one prompt is longer.
+const BATCH_PROMPT_TOKENS: usize = 1 << 13;
+
+/// What is to be generated.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateRequest {
+    /// The ids to continue.
+    pub prompt: Vec<u32>,
+    /// How. The model's [end ids](crate::Pipeline::end_ids) are added to the stop ids.
+    pub options: GenerateOptions,
+    /// Strings before which the text ends.
+    pub stops: Vec<String>,
+}
+
+/// What one generation gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The text up to a stop string; empty without a tokenizer.
+    pub text: String,
+    /// The generated ids, a stop id included.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Sum of the ids' natural-log probabilities.
+    pub sum_logprob: f64,
+}
+
+/// Why nothing was generated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompletionError {
+    /// The prompt cannot become ids.
+    #[error(transparent)]
+    Prompt(#[from] TextError),
+    /// The ids cannot become text.
+    #[error(transparent)]
+    Text(#[from] TextStreamError),
+    /// The generation cannot start or go on.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A search ended without a sequence.
+    #[error("nothing was found")]
+    NothingFound,
+}
+
+impl DecoderPipeline {
+    /// The ids of a prompt. A text is read with what the tokenizer puts in front of every text, as Llama's does; an empty
+    /// one becomes the id that begins or ends a text, if the model has such an id.
+    ///
+    /// # Errors
+    /// If there is no tokenizer for a text, if it refuses the text, or if nothing can stand for an empty one.
+    pub fn prompt_ids(&self, prompt: &PromptInput) -> Result<Vec<u32>, TextError> {
+        let text = match prompt {
+            PromptInput::Ids(ids) => return Ok(ids.clone()),
+            PromptInput::Text(text) => text,
+        };
+        let ids = self.text.require_tokenizer()?.encode_prompt(text)?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        let sizes = self.bundle.config.sizes();
+        let first = sizes.bos_token_id.or(sizes.eos_token_id);
+        Ok(vec![first.ok_or(TextError::EmptyPrompt)?])
+    }
+
+    /// Continues a prompt, calling `show` with each piece of text as soon as it is certain.
+    ///
+    /// # Errors
+    /// If the request does not fit the model, or a stop string cannot be found.
+    pub fn generate(
+        &self,
+        request: GenerateRequest,
+        show: impl FnMut(&str),
+    ) -> Result<Completion, CompletionError> {
+        let GenerateRequest { prompt, mut options, stops } = request;
+        options.stop_ids.extend(self.end_ids());
+        let text = TextStream::new(&self.text, &prompt, &options.stop_ids, &stops)?;
+        let mut decoding = Decoding::new(&self.bundle, &prompt, options)?;
+        complete(&self.bundle, &mut decoding, text, show)
+    }
+
+    /// Continues several prompts, up to `max_rows` of similar lengths together. Results come in the order of the requests;
+    /// one request's error is that request's only.
+    ///
+    /// Each gets what [`generate`](Self::generate) gives it, up to the rounding of logits.
+    pub fn generate_batch(
+        &self,
+        requests: Vec<GenerateRequest>,
+        max_rows: usize,
+    ) -> Vec<Result<Completion, CompletionError>> {
+        let batches = by_length(&requests, |request| request.prompt.len(), BATCH_PROMPT_TOKENS);
+        let mut requests: Vec<Option<GenerateRequest>> = requests.into_iter().map(Some).collect();
+        let mut done: Vec<Option<Result<Completion, CompletionError>>> =
+            requests.iter().map(|_| None).collect();
+        for rows in batches.iter().flat_map(|batch| batch.chunks(max_rows.max(1))) {
+            let together: Vec<GenerateRequest> =
+                rows.iter().filter_map(|&row| requests[row].take()).collect();
+            for (&row, result) in rows.iter().zip(self.generate_together(together)) {
+                done[row] = Some(result);
+            }
+        }
+        done.into_iter().map(|result| result.expect("every request is in a batch")).collect()
+    }
+
+    fn generate_together(
+        &self,
+        mut requests: Vec<GenerateRequest>,
+    ) -> Vec<Result<Completion, CompletionError>> {
+        if requests.len() < 2 {
+            return requests.drain(..).map(|request| self.generate(request, |_| ())).collect();
+        }
+        // A text that cannot begin, or in which the tokenizer fails, is that request's error only.
+        let (mut texts, mut prompts) = (Vec::new(), Vec::new());
+        for GenerateRequest { prompt, mut options, stops } in requests {
+            options.stop_ids.extend(self.end_ids());
+            texts.push(TextStream::new(&self.text, &prompt, &options.stop_ids, &stops).map(Writing::new));
+            prompts.push((prompt, options));
+        }
+        let done = generate_batch(&self.bundle, prompts, |row, token| {
+            match texts[row].as_mut().map(|text| text.push(token, |_| ())) {
+                Ok(Ok(flow)) => flow,
+                Ok(Err(error)) => {
+                    texts[row] = Err(error);
+                    ControlFlow::Break(())
+                }
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        let finish = |(text, done): (Result<Writing, TextStreamError>, Result<Generated, GenerateError>)| {
+            let Generated { tokens, finish_reason } = done?;
+            let ids = tokens.iter().map(|token| token.id).collect();
+            Ok(text?.finish(ids, Some(finish_reason), |_| ())?)
+        };
+        texts.into_iter().zip(done).map(finish).collect()
+    }
+
+    /// The best continuation that a beam search finds.
+    ///
+    /// # Errors
+    /// If the prompt or the options do not fit the model, or nothing was found.
+    pub fn search(&self, prompt: &[u32], options: &BeamOptions) -> Result<Completion, CompletionError> {
+        let found = best(&self.bundle, prompt, options)?;
+        found_completion(&self.text, prompt, found, options)
+    }
+}
+
+/// The best of what a beam search finds.
+pub(crate) fn best<M: Batched>(
+    model: &M,
+    prompt: &[u32],
+    options: &BeamOptions,
+) -> Result<Hypothesis, CompletionError> {
+    beam_search(model, prompt, options)?.into_iter().next().ok_or(CompletionError::NothingFound)
+}
+
+/// What a search found, as a continuation of the text of `prompt`.
+pub(crate) fn found_completion(
+    text: &TextProcessor,
+    prompt: &[u32],
+    found: Hypothesis,
+    options: &BeamOptions,
+) -> Result<Completion, CompletionError> {
+    let text = text.continuation(prompt, &found.ids)?;
+    let stopped = found.ids.last().is_some_and(|id| options.stop_ids.contains(id));
+    let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+    let length = (found.ids.len() as f64).powf(options.length_penalty.into());
+    let sum_logprob = f64::from(found.score) * length;
+    Ok(Completion { text, ids: found.ids, finish_reason, sum_logprob })
+}
+
+/// Runs `decoding` to its end, calling `show` with each piece of `text` as soon as it is certain.
+pub(crate) fn complete<M: NextToken>(
+    model: &M,
+    decoding: &mut Decoding<M::State>,
+    text: TextStream,
+    mut show: impl FnMut(&str),
+) -> Result<Completion, CompletionError> {
+    let mut text = Writing::new(text);
+    while let Some(token) = decoding.next_token(model)? {
+        if text.push(&token, &mut show)?.is_break() {
+            break;
+        }
+    }
+    Ok(text.finish(decoding.generated().to_vec(), decoding.finish_reason(), show)?)
+}
+
+/// A completion as its tokens come.
+struct Writing {
+    stream: TextStream,
+    text: String,
+    sum_logprob: f64,
+    stopped: bool,
+}
+
+impl Writing {
+    fn new(stream: TextStream) -> Self {
+        Self { stream, text: String::new(), sum_logprob: 0.0, stopped: false }
+    }
+
+    /// Takes the next token, and says whether a stop string has come.
+    fn push(
+        &mut self,
+        token: &Token,
+        mut show: impl FnMut(&str),
+    ) -> Result<ControlFlow<()>, TextStreamError> {
+        self.sum_logprob += f64::from(token.logprob);
+        let piece = self.stream.push(token.id)?;
+        show(&piece.text);
+        self.text.push_str(&piece.text);
+        self.stopped |= piece.stopped;
+        Ok(if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn finish(
+        mut self,
+        ids: Vec<u32>,
+        reason: Option<FinishReason>,
+        mut show: impl FnMut(&str),
+    ) -> Result<Completion, TextStreamError> {
+        let piece = self.stream.finish()?;
+        show(&piece.text);
+        self.text.push_str(&piece.text);
+        let finish_reason = match reason {
+            Some(reason) if !(self.stopped || piece.stopped) => reason,
+            _ => FinishReason::Stop,
+        };
+        Ok(Completion { text: self.text, ids, finish_reason, sum_logprob: self.sum_logprob })
+    }
+}

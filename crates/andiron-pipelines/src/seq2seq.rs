@@ -1,0 +1,177 @@
+//! Tasks of encoder-decoders: `translate` and `summarize`, which rewrite a text, and `generate` given a source.
+
+use andiron_data::tokenizer::Special;
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::generate::{
+    BeamOptions, Decoding, GenerateError, GenerateOptions, SamplingParams, beam_search,
+};
+
+use crate::Seq2SeqPipeline;
+use crate::generate::{Completion, CompletionError, best, complete, found_completion};
+use crate::input::{InputError, PromptInput};
+use crate::text_processor::TextError;
+use crate::text_stream::TextStream;
+
+/// How a text is rewritten.
+#[derive(Clone, Debug)]
+pub struct RewriteOptions {
+    /// How the target is searched for; with one beam only its lengths and stop ids are looked at.
+    pub beams: BeamOptions,
+    /// How ids are chosen with one beam.
+    pub sampling: SamplingParams,
+    /// Put before each text, for models that do several tasks, such as `summarize: `.
+    pub prefix: String,
+}
+
+/// A text as the model has written it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewritten {
+    /// The text; `None` without a tokenizer.
+    pub text: Option<String>,
+    /// Its ids, a stop id included.
+    pub ids: Vec<u32>,
+    /// Its log-probability, divided by a power of its length that the options say.
+    pub score: f32,
+    /// Whether the end of the source was not read.
+    pub truncated: bool,
+}
+
+/// Why a source gives no text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The source cannot become ids, or the target no text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The generation cannot start or go on.
+    #[error(transparent)]
+    Completion(#[from] CompletionError),
+}
+
+impl From<GenerateError> for SourceError {
+    fn from(error: GenerateError) -> Self {
+        Self::Completion(error.into())
+    }
+}
+
+/// A source in ids.
+struct Source {
+    ids: Vec<u32>,
+    truncated: bool,
+}
+
+impl Seq2SeqPipeline {
+    /// Each of `sources` in another language, `max_tokens` tokens of it at most if given.
+    pub fn translate(
+        &self,
+        sources: &[(PromptInput, Option<usize>)],
+        options: &RewriteOptions,
+    ) -> Vec<Result<Rewritten, SourceError>> {
+        sources.iter().map(|(source, max_tokens)| self.rewrite(source, *max_tokens, options)).collect()
+    }
+
+    /// Each of `sources` in fewer words, `max_tokens` tokens of it at most if given.
+    pub fn summarize(
+        &self,
+        sources: &[(PromptInput, Option<usize>)],
+        options: &RewriteOptions,
+    ) -> Vec<Result<Rewritten, SourceError>> {
+        self.translate(sources, options)
+    }
+
+    fn rewrite(
+        &self,
+        source: &PromptInput,
+        max_tokens: Option<usize>,
+        options: &RewriteOptions,
+    ) -> Result<Rewritten, SourceError> {
+        let Source { ids, truncated } = self.source(source, &options.prefix)?;
+        let mut beams = options.beams.clone();
+        beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
+        let model = self.conditioned(&ids, beams.max_new_tokens);
+        let (ids, score) = if beams.num_beams > 1 {
+            let found = beam_search(&model, &[model.start()], &beams)?;
+            found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
+        } else {
+            let length_penalty = beams.length_penalty;
+            let options = GenerateOptions {
+                sampling: options.sampling.clone(),
+                max_new_tokens: beams.max_new_tokens,
+                stop_ids: beams.stop_ids,
+                ..GenerateOptions::default()
+            };
+            let mut decoding = Decoding::new(&model, &[model.start()], options)?;
+            let mut sum_logprob = 0.0;
+            while let Some(token) = decoding.next_token(&model)? {
+                sum_logprob += f64::from(token.logprob);
+            }
+            let ids = decoding.generated().to_vec();
+            let score = sum_logprob as f32 / (ids.len() as f32).powf(length_penalty);
+            (ids, score)
+        };
+        let decode = |tokenizer: &andiron_data::tokenizer::Tokenizer| tokenizer.decode(&ids, Special::Skip);
+        let text = self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
+        Ok(Rewritten { text, ids, score, truncated })
+    }
+
+    /// The target that is drawn for a source.
+    ///
+    /// # Errors
+    /// If the source or the options do not fit the model, or a stop string cannot be found.
+    pub fn generate(
+        &self,
+        source: &PromptInput,
+        mut options: GenerateOptions,
+        stops: &[String],
+    ) -> Result<Completion, SourceError> {
+        let source = self.source(source, "")?;
+        options.stop_ids.extend(self.end_ids());
+        let model = self.conditioned(&source.ids, options.max_new_tokens);
+        // A target is a text of its own.
+        let text =
+            TextStream::new(&self.text, &[], &options.stop_ids, stops).map_err(CompletionError::from)?;
+        let mut decoding = Decoding::new(&model, &[model.start()], options)?;
+        Ok(complete(&model, &mut decoding, text, |_| ())?)
+    }
+
+    /// The best target that a beam search finds for a source.
+    ///
+    /// # Errors
+    /// If the source or the options do not fit the model, or nothing was found.
+    pub fn search(&self, source: &PromptInput, options: &BeamOptions) -> Result<Completion, SourceError> {
+        let source = self.source(source, "")?;
+        let model = self.conditioned(&source.ids, options.max_new_tokens);
+        let found = best(&model, &[model.start()], options)?;
+        Ok(found_completion(&self.text, &[], found, options)?)
+    }
+
+    /// The ids of a source, a text being read after `prefix` and cut where it does not fit.
+    fn source(&self, source: &PromptInput, prefix: &str) -> Result<Source, SourceError> {
+        let config = &self.bundle.config;
+        let (limit, vocab_size) = (config.max_positions(), config.vocab_size());
+        let source = match source {
+            PromptInput::Ids(ids) => Source { ids: ids.clone(), truncated: false },
+            PromptInput::Text(text) => {
+                let tokenizer = self.text.require_tokenizer()?;
+                let framed =
+                    tokenizer.frame_prompt(&format!("{prefix}{text}"), limit).map_err(TextError::from)?;
+                Source { ids: framed.ids, truncated: framed.truncated }
+            }
+        };
+        let ids = &source.ids;
+        match ids.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&id) => Err(InputError::UnknownId { id, vocab_size }.into()),
+            None if ids.is_empty() => Err(InputError::Empty.into()),
+            None if ids.len() > limit => Err(InputError::TooManyIds { ids: ids.len(), limit }.into()),
+            None => Ok(source),
+        }
+    }
+
+    /// The model that has read `source`, for targets of at most `max_tokens` ids.
+    fn conditioned(&self, source: &[u32], max_tokens: usize) -> Conditioned {
+        Conditioned::new(&self.bundle, source).with_length_limit(max_tokens.saturating_add(1))
+    }
+}

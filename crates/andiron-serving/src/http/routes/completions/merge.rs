@@ -1,0 +1,152 @@
+//! The generations of a request, merged into one sequence of what becomes known.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::Stream;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use super::choice::{Choice, Delta, Logprobs};
+use super::json::{Envelope, Usage};
+use super::plan::Plan;
+use super::request::CompletionRequest;
+use crate::engine::{Event, Generation};
+use crate::http::{Answering, ApiError, App, Phase};
+
+/// A request that is being answered, until all its choices are whole.
+pub(super) struct Answer {
+    app: Arc<App>,
+    pub(super) envelope: Envelope,
+    choices: Vec<Choice>,
+    /// One per choice, `None` once it is over; dropping one cancels its work.
+    generations: Vec<Option<Generation>>,
+    /// The choice to be heard first, so that none is left behind.
+    turn: usize,
+    /// What is known without the engine.
+    ready: VecDeque<(usize, Delta)>,
+    prompt_tokens: usize,
+    deadline: Instant,
+    _answering: Answering,
+}
+
+impl Answer {
+    /// Plans and submits all generations of a request.
+    pub(super) async fn start(
+        app: &Arc<App>,
+        request: CompletionRequest,
+        client: u64,
+    ) -> Result<Self, ApiError> {
+        let deadline = Instant::now() + app.config.limits.request_timeout;
+        let (id, fresh_seed) = app.next_request();
+        let Plan { jobs, mut choices, prompt_tokens } = Plan::new(app, &request, client, fresh_seed).await?;
+        let mut ready = VecDeque::new();
+        if request.echo && !request.scores_prompt() {
+            for (index, choice) in choices.iter_mut().enumerate() {
+                ready.push_back((index, choice.prompt(&app.text, &[])?));
+            }
+        }
+        let answering = app.answering();
+        let generations = app.engine.submit(jobs)?.into_iter().map(Some).collect();
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        Ok(Self {
+            app: Arc::clone(app),
+            envelope: Envelope { id, created, model: app.config.model.id.clone() },
+            choices,
+            generations,
+            turn: 0,
+            ready,
+            prompt_tokens,
+            deadline,
+            _answering: answering,
+        })
+    }
+
+    /// The next thing to tell the client; `None` when all choices are whole. Nothing is lost if the future is dropped.
+    pub(super) async fn next(&mut self) -> Result<Option<(usize, Delta)>, ApiError> {
+        loop {
+            if let Some(delta) = self.ready.pop_front() {
+                return Ok(Some(delta));
+            }
+            let app = Arc::clone(&self.app);
+            let event = tokio::select! {
+                biased;
+                () = app.shutdown.reached(Phase::Cut) => return Err(ApiError::shutting_down()),
+                () = sleep_until(self.deadline) => {
+                    return Err(ApiError::deadline_exceeded(app.config.limits.request_timeout.as_secs()));
+                }
+                event = self.next_event() => event,
+            };
+            let Some((index, event)) = event else {
+                return Ok(None);
+            };
+            let choice = &mut self.choices[index];
+            let delta = match event {
+                Event::Prompt(tokens) => choice.prompt(&app.text, &tokens)?,
+                Event::Token(token) => choice.token(&app.text, &token)?,
+                Event::Finished(reason) => choice.finish(reason)?,
+                Event::Failed(error) => return Err(error.into()),
+            };
+            if delta.finish.is_some() {
+                self.generations[index] = None;
+            }
+            if !delta.is_empty() {
+                return Ok(Some((index, delta)));
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Option<(usize, Event)> {
+        let (generations, turn) = (&mut self.generations, &mut self.turn);
+        poll_fn(|cx| {
+            let mut all_over = true;
+            for step in 0..generations.len() {
+                let index = (*turn + step) % generations.len();
+                let Some(generation) = &mut generations[index] else {
+                    continue;
+                };
+                match Pin::new(generation).poll_next(cx) {
+                    Poll::Ready(Some(event)) => {
+                        *turn = index + 1;
+                        return Poll::Ready(Some((index, event)));
+                    }
+                    Poll::Ready(None) => generations[index] = None,
+                    Poll::Pending => all_over = false,
+                }
+            }
+            if all_over { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Ends all work that is left.
+    pub(super) fn cancel(&mut self) {
+        self.generations.clear();
+    }
+
+    /// The whole answer in one object.
+    pub(super) async fn collect(&mut self) -> Result<Value, ApiError> {
+        let mut whole = vec![Delta::default(); self.choices.len()];
+        while let Some((index, delta)) = self.next().await? {
+            let choice = &mut whole[index];
+            choice.text.push_str(&delta.text);
+            if let Some(logprobs) = delta.logprobs {
+                choice.logprobs.get_or_insert_with(Logprobs::default).append(logprobs);
+            }
+            choice.finish = choice.finish.or(delta.finish);
+        }
+        Ok(self.envelope.whole(whole, self.usage()))
+    }
+
+    /// What the answer cost, said when it is whole.
+    pub(super) fn usage(&self) -> Usage {
+        let completion_tokens = self.choices.iter().map(Choice::tokens).sum();
+        let usage = Usage { prompt_tokens: self.prompt_tokens, completion_tokens };
+        tracing::info!(id = self.envelope.id, ?usage, "completion");
+        usage
+    }
+}
