@@ -455,9 +455,17 @@ impl Inner {
             ControlTokens::AsText => &self.literal,
             ControlTokens::Parsed => self.markup(),
         };
-        guard("encode", || match offsets {
-            Offsets::Wanted => tokenizer.encode(text, false),
-            Offsets::Unused => tokenizer.encode_fast(text, false),
+        let encode = |text: &str| {
+            guard("encode", || match offsets {
+                Offsets::Wanted => tokenizer.encode(text, false),
+                Offsets::Unused => tokenizer.encode_fast(text, false),
+            })
+        };
+        encode(text).map_err(|error| match &error {
+            TokenizerError::Failed { message, .. } if message.contains(NO_UNKNOWN) => {
+                unknown_character(text, |text| encode(text).is_err()).unwrap_or(error)
+            }
+            _ => error,
         })
     }
 
@@ -563,6 +571,17 @@ fn encode_characters(vocabulary: &HashMap<char, u32>, text: &str) -> Result<Vec<
         }
     }
     Ok(ids)
+}
+
+/// What the library says of a text that a Unigram model without an id for the unknown cannot spell.
+const NO_UNKNOWN: &str = "`unk_id` is missing";
+
+/// The character up to which `fails` says that `text` cannot be encoded.
+fn unknown_character(text: &str, fails: impl Fn(&str) -> bool) -> Option<TokenizerError> {
+    let characters: Vec<(usize, char)> = text.char_indices().collect();
+    let fits = |&(at, character): &(usize, char)| !fails(&text[..at + character.len_utf8()]);
+    let (offset, character) = *characters.get(characters.partition_point(fits))?;
+    Some(TokenizerError::UnknownCharacter { character, offset })
 }
 
 /// Runs the library, turning its errors and its panics into ours.

@@ -620,6 +620,26 @@ fn characters_outside_a_unigram_vocabulary_are_unknown() {
 }
 
 #[test]
+fn a_character_that_nothing_stands_for_is_named() {
+    let mut json = small_bpe();
+    let vocab: Vec<Value> = ["▁", "a", "▁b"].map(|token| json!([token, -1.0])).into();
+    json["model"] = json!({ "type": "Unigram", "unk_id": null, "byte_fallback": false, "vocab": vocab });
+    json["pre_tokenizer"] =
+        json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": true });
+    let tokenizer = Tokenizer::from_contents(json.to_string().as_bytes(), Map::new()).unwrap();
+    assert_eq!(tokenizer.encode("a ba").unwrap(), [1, 2, 1]);
+    let text = "a ba é a!";
+    let refusals = [tokenizer.encode(text), tokenizer.encode_prompt(text), tokenizer.encode_framed(text)];
+    for refused in refusals.map(Result::unwrap_err) {
+        assert!(
+            matches!(refused, TokenizerError::UnknownCharacter { character: 'é', offset: 5 }),
+            "{refused}"
+        );
+        assert!(refused.is_about_text());
+    }
+}
+
+#[test]
 fn spaces_before_punctuation_go_where_the_settings_say_so_but_not_of_pairs_that_merge() {
     let mut json = small_bpe();
     let vocab: Vec<Value> =

@@ -16,6 +16,8 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         Ok(text.trim_matches(belongs).to_owned())
     });
     environment.add_filter("title", |text: &Value| python::text(text).map(|text| title(&text)));
+    environment
+        .add_filter("capitalize", |text: &Value| python::text(text).map(|text| strings::capitalize(&text)));
     environment.add_filter("string", python::text);
     environment.add_filter("join", join);
     environment.add_filter("int", to_int);

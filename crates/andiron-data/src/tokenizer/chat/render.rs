@@ -108,12 +108,20 @@ fn environment(now: SystemTime) -> Environment<'static> {
     environment
 }
 
+/// What failed, as one line. A template's own words stand in it, so what would steer a terminal is written out.
 fn say(error: &Error) -> String {
-    let mut text = error.to_string();
+    let mut said = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
+        let _ = write!(said, ": {error}");
         cause = error.source();
+    }
+    let mut text = String::with_capacity(said.len());
+    for character in said.chars() {
+        match character.is_control() {
+            true => text.extend(character.escape_default()),
+            false => text.push(character),
+        }
     }
     match text.char_indices().nth(MESSAGE_LIMIT) {
         Some((end, _)) => format!("{}…", &text[..end]),

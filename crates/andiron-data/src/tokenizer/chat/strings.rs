@@ -45,6 +45,10 @@ fn of_string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<
             nothing()?;
             Value::from(title(text))
         }
+        "capitalize" => {
+            nothing()?;
+            Value::from(capitalize(text))
+        }
         "swapcase" => {
             nothing()?;
             let swap = |c: char| match c.is_uppercase() {
@@ -162,11 +166,52 @@ fn title(text: &str) -> String {
     for character in text.chars() {
         match in_word {
             true => out.extend(character.to_lowercase()),
-            false => out.extend(character.to_uppercase()),
+            false => out.push_str(&title_case(character)),
         }
         in_word = character.is_alphabetic();
     }
     out
+}
+
+/// The first letter large and the others small.
+pub(super) fn capitalize(text: &str) -> String {
+    let Some(first) = text.chars().next() else { return String::new() };
+    // In one piece, since the last sigma of a word is another letter.
+    let lower = text.to_lowercase();
+    let rest = lower.chars().skip(first.to_lowercase().count());
+    title_case(first).chars().chain(rest).collect()
+}
+
+/// A letter as it stands at the beginning of a word, which is not always the large one: `Ǆ` is `ǅ` there, and `ß` is `Ss`.
+///
+/// Source: The Unicode Standard, Titlecase_Mapping, by its regularities.
+fn title_case(letter: char) -> String {
+    const IOTA: char = '\u{399}';
+    const IOTA_BELOW: char = '\u{345}';
+    let one = match letter {
+        'Ǆ'..='ǆ' => Some('ǅ'),
+        'Ǉ'..='ǉ' => Some('ǈ'),
+        'Ǌ'..='ǌ' => Some('ǋ'),
+        'Ǳ'..='ǳ' => Some('ǲ'),
+        // Georgian has large letters for whole words only.
+        '\u{10d0}'..='\u{10ff}' => Some(letter),
+        // Letters with an iota below: the large ones are eight further.
+        '\u{1f80}'..='\u{1faf}' => char::from_u32(u32::from(letter) | 8),
+        'ᾳ' | 'ᾼ' => Some('ᾼ'),
+        'ῃ' | 'ῌ' => Some('ῌ'),
+        'ῳ' | 'ῼ' => Some('ῼ'),
+        _ => None,
+    };
+    if let Some(one) = one {
+        return one.to_string();
+    }
+    let upper: Vec<char> = letter.to_uppercase().collect();
+    let rest = |&c: &char| match (c, letter) {
+        (IOTA, _) => IOTA_BELOW.to_string(),
+        (c, 'ŉ') => c.to_string(),
+        (c, _) => c.to_lowercase().to_string(),
+    };
+    upper.iter().take(1).map(char::to_string).chain(upper.iter().skip(1).map(rest)).collect()
 }
 
 fn split_at_spaces(text: &str, most: usize, from_right: bool) -> Vec<&str> {

@@ -55,6 +55,26 @@ fn a_template_that_refuses_says_why() {
 }
 
 #[test]
+fn what_a_template_says_cannot_steer_a_terminal() {
+    let tokenizer = with_template("{{ raise_exception('\x1b[2J\r\nerror: a line of its own \u{9b}') }}");
+    let error = tokenizer.chat_text(&[Message::new("user", "x")]).unwrap_err().to_string();
+    assert!(!error.contains(char::is_control), "{error:?}");
+    assert!(error.contains(r"error: a line of its own \u{9b}"), "{error}");
+}
+
+// Expected texts are those of Python 3 and jinja2.
+#[test]
+fn a_word_begins_with_the_letter_that_words_begin_with() {
+    let message = [Message::new("user", "ǆep ßa ŉa ﬃx ა ᾳ ᾲ ΑΣ")];
+    let said = |template: &str| with_template(template).chat_text(&message).unwrap();
+    let title = said("{{ messages[0].content.title() }}");
+    assert!(title.starts_with("ǅep Ssa \u{2bc}Na Ffix ა ᾼ \u{1fba}\u{345} "), "{title}");
+    assert_eq!(said("{{ messages[0].content.capitalize() }}"), "ǅep ßa ŉa ﬃx ა ᾳ ᾲ ας");
+    assert_eq!(said("{{ messages[0].content | capitalize }}"), "ǅep ßa ŉa ﬃx ა ᾳ ᾲ ας");
+    assert_eq!(said("{{ 'ΑΣ'.capitalize() }}"), "Ας");
+}
+
+#[test]
 fn a_template_cannot_run_for_ever() {
     let loops = "{% for a in range(10000) %}{% for b in range(10000) %}{{ b }}{% endfor %}{% endfor %}";
     let error = with_template(loops).chat_text(&[Message::new("user", "x")]).unwrap_err();
