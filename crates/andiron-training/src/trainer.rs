@@ -242,6 +242,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
             valid: None,
             model: None,
             saved: self.saved_step == Some(state.progress.step),
+            saved_step: self.saved_step,
             failed_saves: self.failed_saves,
             rollbacks: state.progress.rollbacks,
         }

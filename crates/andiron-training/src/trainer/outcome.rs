@@ -21,6 +21,8 @@ pub struct Outcome {
     pub model: Option<PathBuf>,
     /// Whether a checkpoint of the last step is on the disk.
     pub saved: bool,
+    /// Step of the newest checkpoint that was saved or resumed from.
+    pub saved_step: Option<u64>,
     /// Checkpoints that could not be saved.
     pub failed_saves: u32,
     /// Times the run went back to an earlier state.

@@ -291,7 +291,7 @@ fn a_checkpoint_that_cannot_be_saved_does_not_stop_the_run() {
     // A file where the checkpoint of step 10 would be written.
     fs::write(config.run.output.join(".step-000010.partial"), "").unwrap();
     let outcome = trainer.run(&mut heard, &Requests::default()).unwrap();
-    assert_eq!((outcome.failed_saves, outcome.saved), (1, true));
+    assert_eq!((outcome.failed_saves, outcome.saved, outcome.saved_step), (1, true, Some(12)));
     assert_eq!(heard.checkpoints, [5, 12]);
     assert!(heard.warnings[0].contains("step 10"), "{:?}", heard.warnings);
     assert_eq!(metrics(&config), metrics(&whole));
