@@ -93,6 +93,47 @@ async fn jobs_are_taken_together_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn one_client_cannot_fill_the_queue_and_each_new_one_finds_room() {
+    let gate = Gate::default();
+    gate.set(Some(0));
+    let config =
+        EngineConfig { max_running: NonZeroUsize::new(1).unwrap(), max_queued: 64, max_queued_tokens: 1000 };
+    let engine = Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap();
+    let handle = engine.handle();
+    let of = |client: u64, prompt: &[u32]| vec![Job { client, ..job(prompt, 1) }];
+    let running = handle.submit(of(0, &[1])).unwrap();
+    eventually("it runs", || handle.load().running == 1).await;
+    let mut waiting = Vec::new();
+    let mut fill = |client: u64| {
+        let before = waiting.len();
+        let refused = loop {
+            match handle.submit(of(client, &[1])) {
+                Ok(generations) => waiting.extend(generations),
+                Err(error) => break error,
+            }
+        };
+        let own = waiting.len() - before;
+        assert_eq!(refused, SubmitError::ShareFull { waiting: own, waiting_tokens: own });
+        own
+    };
+    // Three quarters of 64, of the 16 that are left, of 4, and the last one.
+    assert_eq!([fill(1), fill(2), fill(3)], [48, 12, 3]);
+    waiting.extend(handle.submit(of(4, &[1])).unwrap());
+    assert_eq!(handle.submit(of(5, &[1])).err(), Some(SubmitError::Full { queued: 64, queued_tokens: 64 }));
+    drop(waiting);
+    // The same of prompt tokens.
+    let mut waiting = handle.submit(of(1, &[1; 700])).unwrap();
+    assert!(matches!(
+        handle.submit(of(1, &[1; 100])).err(),
+        Some(SubmitError::ShareFull { waiting: 1, waiting_tokens: 700 })
+    ));
+    waiting.extend(handle.submit(of(2, &[1; 100])).unwrap());
+    drop((running, waiting));
+    gate.set(None);
+    handle.idle().await;
+}
+
+#[tokio::test]
 async fn a_dropped_generation_makes_at_most_two_more_steps() {
     let (engine, gate) = engine(1);
     let handle = engine.handle();

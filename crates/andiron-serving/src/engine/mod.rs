@@ -70,8 +70,8 @@ pub struct Job {
     pub deterministic: bool,
     /// The prompt, if other jobs have the same one and differ in their seeds only: it is read once for all of them.
     pub shared_prompt: Option<SharedPrompt>,
-    /// Whose job it is: a free place goes to the client that has fewest of them, so that many jobs of one do not keep the others
-    /// waiting.
+    /// Whose job it is: a free place goes to the client that has fewest of them, and the queue keeps room for others, so that many
+    /// jobs of one do not keep the others waiting.
     pub client: u64,
     /// Ends the job when more than so many tokens wait for a client that takes none for a second. `None` for a client that
     /// wants them at the end.
@@ -177,7 +177,8 @@ impl EngineHandle {
     /// Queues `jobs`, all of them or none, and returns one stream of events for each, in order.
     ///
     /// # Errors
-    /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::TooLarge`] if they never will,
+    /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::ShareFull`] if others could not come any more,
+    /// [`SubmitError::TooLarge`] if they never will fit,
     /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] if the engine takes no more work.
     pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
         self.shared.submit(jobs)

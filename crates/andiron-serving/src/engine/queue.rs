@@ -11,6 +11,15 @@ use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
 
+/// A client may have so many times as much of the queue as stays free. So however many there are, each new one finds some room: a
+/// single one has three quarters, a second one three quarters of what is left.
+///
+/// Source: Choudhury & Hahne 1998, "Dynamic queue length thresholds for shared-memory packet switches".
+const SHARE: usize = 3;
+
+/// A shorter queue is given to whoever comes: a share of it would be a few places, and whoever waits gets in soon.
+const SHARED_FROM: usize = 16;
+
 /// How often an idle thread shows that it lives.
 const IDLE_BEAT: Duration = Duration::from_secs(1);
 
@@ -38,6 +47,17 @@ pub enum SubmitError {
         queued: usize,
         /// Prompt tokens waiting.
         queued_tokens: usize,
+    },
+    /// One client has as much of the queue as it may have while others could come; try again later.
+    #[error(
+        "{waiting} of your requests with {waiting_tokens} prompt tokens wait already, and the rest of the queue is for others; try \
+         again in a moment"
+    )]
+    ShareFull {
+        /// The client's jobs waiting.
+        waiting: usize,
+        /// Their prompt tokens.
+        waiting_tokens: usize,
     },
     /// No room ever.
     #[error(
@@ -114,6 +134,13 @@ impl State {
         self.queued_tokens = self.queue.iter().map(|ticket| ticket.job.prompt.len()).sum();
     }
 
+    /// How many jobs of the clients of `jobs` wait, with how many prompt tokens.
+    fn waiting_of(&self, jobs: &[Job]) -> (usize, usize) {
+        let clients: HashSet<u64> = jobs.iter().map(|job| job.client).collect();
+        let own = self.queue.iter().filter(|ticket| clients.contains(&ticket.job.client));
+        own.fold((0, 0), |(count, tokens), ticket| (count + 1, tokens + ticket.job.prompt.len()))
+    }
+
     /// Takes `count` waiting jobs: each time the oldest one of the client that has fewest places, or of several such the one that
     /// has waited longest for its turn.
     fn choose(&mut self, count: usize, clients: &[u64]) -> Vec<Ticket> {
@@ -186,6 +213,17 @@ impl Shared {
         state.sweep();
         if state.queue.len() + jobs.len() > max_jobs || state.queued_tokens + tokens > max_tokens {
             return Err(SubmitError::Full { queued: state.queue.len(), queued_tokens: state.queued_tokens });
+        }
+        // Whoever has nothing waiting gets in as long as there is room at all.
+        let (waiting, waiting_tokens) = state.waiting_of(&jobs);
+        let free = max_jobs - state.queue.len() - jobs.len();
+        let free_tokens = max_tokens - state.queued_tokens - tokens;
+        let exceeds = |own: usize, free: usize| own > free.saturating_mul(SHARE);
+        if max_jobs >= SHARED_FROM
+            && waiting > 0
+            && (exceeds(waiting + jobs.len(), free) || exceeds(waiting_tokens + tokens, free_tokens))
+        {
+            return Err(SubmitError::ShareFull { waiting, waiting_tokens });
         }
         let mut generations = Vec::with_capacity(jobs.len());
         for job in jobs {

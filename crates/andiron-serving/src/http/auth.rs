@@ -62,19 +62,7 @@ impl Access {
         if self.keys.is_empty() {
             return true;
         }
-        let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return false;
-        };
-        let presented = match value.as_bytes().split_first_chunk::<7>() {
-            Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => key.to_vec(),
-            _ => match value.as_bytes().split_first_chunk::<6>() {
-                Some((scheme, pair)) if scheme.eq_ignore_ascii_case(b"basic ") => {
-                    password(pair).unwrap_or_default()
-                }
-                _ => return false,
-            },
-        };
+        let Some(presented) = presented(headers) else { return false };
         // Every key is compared, so that the time does not tell which one came close.
         self.keys.iter().fold(false, |found, key| found | key.matches(&presented))
     }
@@ -84,7 +72,7 @@ impl Access {
         let mut hasher = std::hash::DefaultHasher::new();
         match self.keys.is_empty() {
             true => head.extensions.get::<Peer>().map(|peer| peer.0).hash(&mut hasher),
-            false => head.headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).hash(&mut hasher),
+            false => presented(&head.headers).hash(&mut hasher),
         }
         hasher.finish()
     }
@@ -127,6 +115,21 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         return ApiError::foreign_host().into_response();
     }
     next.run(request).await
+}
+
+/// The key that a request presents, as the password of Basic or as it is.
+fn presented(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    match value.as_bytes().split_first_chunk::<7>() {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(key.to_vec()),
+        _ => match value.as_bytes().split_first_chunk::<6>() {
+            Some((scheme, pair)) if scheme.eq_ignore_ascii_case(b"basic ") => {
+                Some(password(pair).unwrap_or_default())
+            }
+            _ => None,
+        },
+    }
 }
 
 /// The password in the Base64 text of HTTP Basic. Source: RFC 7617, RFC 4648.

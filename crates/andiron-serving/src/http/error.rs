@@ -169,9 +169,11 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let message = error.to_string();
         match error {
-            SubmitError::Full { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
-                .code("server_overloaded")
-                .retry_after_s(1),
+            SubmitError::Full { .. } | SubmitError::ShareFull { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
+                    .code("server_overloaded")
+                    .retry_after_s(1)
+            }
             SubmitError::TooLarge { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
                     .param("prompt")
