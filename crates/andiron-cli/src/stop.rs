@@ -29,11 +29,28 @@ pub fn on_signal() -> anyhow::Result<Arc<Requests>> {
     Ok(requests)
 }
 
+/// Checks that there are file descriptors for a runtime that watches for signals, which panics without them.
+#[cfg(unix)]
+pub fn ensure_files_for_signals() -> std::io::Result<()> {
+    use std::os::unix::net::UnixStream;
+
+    // Two ends for all of the process and two of the runtime's own, with its event queue and its alarm.
+    let pairs = [(); 3].map(|()| UnixStream::pair());
+    pairs.into_iter().try_for_each(|pair| pair.map(drop))
+}
+
+/// Other systems need none.
+#[cfg(not(unix))]
+pub fn ensure_files_for_signals() -> std::io::Result<()> {
+    Ok(())
+}
+
 /// From the return on, no SIGUSR1 or SIGUSR2 ends the process.
 #[cfg(unix)]
 fn watch_for_saves(requests: Arc<Requests>) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 
+    ensure_files_for_signals()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let guard = runtime.enter();
     let mut first = signal(SignalKind::user_defined1())?;

@@ -92,7 +92,15 @@ fn load(path: &Path, overrides: &[String]) -> anyhow::Result<TrainConfig> {
 /// How a run's outcome ends the program.
 pub fn ending(outcome: &Outcome, config: &TrainConfig) -> anyhow::Result<Ending> {
     if outcome.failed_saves > 0 {
-        anyhow::ensure!(outcome.saved, "the last checkpoint could not be saved; the warnings above say why");
+        let newest = match outcome.saved_step {
+            Some(step) => format!("the newest one is of step {step}"),
+            None => "there is none".to_owned(),
+        };
+        anyhow::ensure!(
+            outcome.saved,
+            "the checkpoint of the last step, {}, could not be saved, which the warnings above explain; {newest}",
+            outcome.step
+        );
     }
     match outcome.status {
         Status::Finished => Ok(Ending::Done),

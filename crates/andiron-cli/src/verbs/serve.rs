@@ -17,6 +17,7 @@ use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
 use crate::model::{self, RunChoice, warn_of_beams};
+use crate::stop;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
@@ -88,6 +89,7 @@ impl Serve {
         let engine = Engine::start(bundle, engine_config)?;
         let drain_timeout = config.drain_timeout;
         let server = Server::new(engine.handle(), text, config);
+        stop::ensure_files_for_signals().context("cannot start the server")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -161,6 +161,28 @@ fn an_optional_file_of_a_model_that_cannot_be_looked_at_is_named() {
     place.fails(&["generate", "--model", "model", "The"], 1, &["model/generation_config.json"]);
 }
 
+#[test]
+fn too_few_file_descriptors_are_an_error() {
+    let place = Place::with_model();
+    let under = |files: u32, args: &[&str]| {
+        let line = format!("ulimit -n {files} && exec \"$@\"");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &line, "sh", env!("CARGO_BIN_EXE_andiron")]).args(args);
+        command.current_dir(place.path("")).env("RUST_BACKTRACE", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command.spawn().unwrap())
+    };
+    // How many are open before depends on the system; one of these is where only the watch for signals has none.
+    for files in 5..12 {
+        let serve = under(files, &["serve", "--model", "run/model", "--host", "256.0.0.1"]);
+        check_failure(&serve, 1, &[]);
+        let train = under(files, &["pretrain", "run.toml", "--resume", "--set", "run.steps=12"]);
+        if train.code != Some(0) {
+            check_failure(&train, 1, &[]);
+        }
+    }
+}
+
 /// Runs the program with at most so many bytes of address space.
 #[cfg(target_os = "linux")]
 fn run_within(place: &Place, bytes: u64, args: &[&str]) -> Ran {

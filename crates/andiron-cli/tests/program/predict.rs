@@ -248,6 +248,14 @@ fn a_generation_is_held_to_what_its_row_or_the_command_line_says() {
     check_failure(&run(&["--json-schema", "@nowhere.json"]), 1, &["nowhere.json"]);
     check_failure(&run(&["--task", "score", "--choice", "a"]), 2, &["task generate"]);
     check_failure(&run(&["--num-beams", "2", "--choice", "a"]), 2, &["without beams"]);
+    // What a search cannot follow is named in a row, too.
+    for row in [json!({ "prompt": "a", "seed": 1 }), json!({ "prompt": "a", "stop": "b" })] {
+        let args = ["predict", "--model", "run/model", "--task", "generate", "--num-beams", "2"];
+        let ran = place.run_with_input(&args, &format!("{row}\n"));
+        let message = rows(&ran.out)[0]["error"]["message"].as_str().unwrap().to_owned();
+        let field = row.as_object().unwrap().keys().nth(1).unwrap();
+        assert!(message.contains(field) && message.contains("--num-beams 1"), "{message}");
+    }
 }
 
 #[test]

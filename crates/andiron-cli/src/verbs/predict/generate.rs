@@ -57,6 +57,7 @@ impl Answer for Search {
             let by_files = || self.model.bundle.generation.max_new(ids.len());
             let max_tokens = take_max_tokens(row)?.or(self.max_tokens).or_else(by_files);
             let max_new_tokens = max_tokens.unwrap_or(self.options.max_new_tokens);
+            ensure_no_sampling(row)?;
             Ok((ids, BeamOptions { max_new_tokens, ..self.options.clone() }))
         };
         answer_parsed(rows, request, |requests| {
@@ -68,6 +69,18 @@ impl Answer for Search {
 
     fn rows_together(&self) -> usize {
         1
+    }
+}
+
+/// Refuses fields that a beam search cannot follow.
+pub(super) fn ensure_no_sampling(row: &Row) -> Result<(), RowError> {
+    const FIELDS: [&str; 5] = ["seed", "stop", "choice", "regex", "json_schema"];
+    match FIELDS.into_iter().find(|&field| row.contains_key(field)) {
+        Some(field) => Err(RowError::invalid(format!(
+            "a beam search, which --num-beams or the model's generation_config.json asks for, takes no {field}: with \
+             --num-beams 1 it does"
+        ))),
+        None => Ok(()),
     }
 }
 

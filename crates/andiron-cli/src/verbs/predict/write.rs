@@ -78,6 +78,7 @@ impl Answer for Search {
         let request = |row: &mut Row| {
             let source = take_prompt(row, "prompt", "prompt_ids")?;
             let max_new_tokens = take_max_tokens(row)?.unwrap_or(self.options.max_new_tokens);
+            generate::ensure_no_sampling(row)?;
             Ok((source, BeamOptions { max_new_tokens, ..self.options.clone() }))
         };
         answer_parsed(rows, request, |requests| {
