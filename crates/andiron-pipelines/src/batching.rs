@@ -1,24 +1,21 @@
-//! Batches of similar lengths, so that little padding is computed.
+//! Batches of equal lengths: nothing is padded, so that a result does not depend on what else is in its batch.
 
 use std::cmp::Reverse;
 
-/// Most tokens of a batch, padding included, unless one text is longer. Larger batches are no faster on a CPU, and hold
-/// texts of more different lengths.
+/// Most tokens of a batch, unless one text is longer: larger ones are no faster on a CPU.
 pub(crate) const BATCH_TOKENS: usize = 1 << 11;
 
-/// The items in batches, the longest first: positions in `items`, at most `max_tokens` padded tokens in each batch.
-pub(crate) fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Vec<Vec<usize>> {
+/// The items in batches, the longest first: positions in `items`, all of one length in each batch, at most `max_tokens` of
+/// them together.
+fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&at| Reverse(len(&items[at])));
-    let mut batches = Vec::new();
-    let mut rest = &order[..];
-    while let Some(&longest) = rest.first() {
-        let rows = max_tokens / len(&items[longest]).max(1);
-        let (batch, others) = rest.split_at(rows.clamp(1, rest.len()));
-        batches.push(batch.to_vec());
-        rest = others;
-    }
-    batches
+    let same = |&a: &usize, &b: &usize| len(&items[a]) == len(&items[b]);
+    let batches = order.chunk_by(same).flat_map(|equal| {
+        let rows = max_tokens / len(&items[equal[0]]).max(1);
+        equal.chunks(rows.max(1))
+    });
+    batches.map(<[usize]>::to_vec).collect()
 }
 
 /// What `run` makes of `items`, batch by batch, in the order of `items`.
@@ -60,9 +57,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_hold_texts_of_similar_lengths_up_to_a_bound() {
-        let lens = [3, 90, 1, 40, 40, 0, 7];
-        assert_eq!(by_length(&lens, |&len| len, 80), [vec![1], vec![3, 4], vec![6, 0, 2, 5]]);
+    fn batches_hold_texts_of_one_length_up_to_a_bound() {
+        let lens = [3, 90, 40, 40, 0, 3, 40];
+        assert_eq!(by_length(&lens, |&len| len, 80), [vec![1], vec![2, 3], vec![6], vec![0, 5], vec![4]]);
         assert_eq!(by_length(&[0usize; 0], |&len| len, 80), Vec::<Vec<usize>>::new());
         assert_eq!(by_length(&[5, 5], |&len| len, 0), [[0], [1]]);
     }

@@ -1,5 +1,6 @@
 //! Task `generate`: continue a prompt.
 
+use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use andiron_models::generate::{
@@ -7,7 +8,6 @@ use andiron_models::generate::{
     NextToken, Token, beam_search, generate_batch,
 };
 
-use crate::batching::by_length;
 use crate::input::PromptInput;
 use crate::text_processor::TextError;
 use crate::text_stream::{TextStream, TextStreamError};
@@ -103,14 +103,20 @@ impl DecoderPipeline {
         requests: Vec<GenerateRequest>,
         max_rows: usize,
     ) -> Vec<Result<Completion, CompletionError>> {
-        let batches = by_length(&requests, |request| request.prompt.len(), BATCH_PROMPT_TOKENS);
+        let lens: Vec<usize> = requests.iter().map(|request| request.prompt.len()).collect();
+        let mut order: Vec<usize> = (0..requests.len()).collect();
+        order.sort_by_key(|&row| Reverse(lens[row]));
         let mut requests: Vec<Option<GenerateRequest>> = requests.into_iter().map(Some).collect();
         let mut done: Vec<Option<Result<Completion, CompletionError>>> =
             requests.iter().map(|_| None).collect();
-        for rows in batches.iter().flat_map(|batch| batch.chunks(max_rows.max(1))) {
+        let mut rest = &order[..];
+        while let Some(&longest) = rest.first() {
+            let rows = max_rows.min(BATCH_PROMPT_TOKENS / lens[longest].max(1));
+            let (batch, others) = rest.split_at(rows.clamp(1, rest.len()));
+            rest = others;
             let together: Vec<GenerateRequest> =
-                rows.iter().filter_map(|&row| requests[row].take()).collect();
-            for (&row, result) in rows.iter().zip(self.generate_together(together)) {
+                batch.iter().filter_map(|&row| requests[row].take()).collect();
+            for (&row, result) in batch.iter().zip(self.generate_together(together)) {
                 done[row] = Some(result);
             }
         }

@@ -4,11 +4,17 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use andiron_models::generate::WhenFull;
 use andiron_serving::engine::EngineConfig;
 use serde_json::{Value, json};
 
-use common::{CONTEXT, complete, config, events, get, post, start, start_with, text};
+use common::{
+    Alphabet, CONTEXT, Copyist, Gate, complete, config, events, get, post, start, start_model, start_with,
+    text, tokenizer,
+};
 
 #[tokio::test]
 async fn a_completion_has_the_shape_of_openai() {
@@ -375,4 +381,28 @@ async fn a_text_is_held_to_what_the_request_says() {
     assert_eq!(pieces.concat(), "abba");
     let free = complete(at.address, r#"{"prompt":"abc","max_tokens":2,"temperature":0}"#).await.json();
     assert_eq!(free["choices"][0]["text"], "de");
+}
+
+#[tokio::test]
+async fn the_choices_of_a_prompt_read_it_once_and_say_the_same() {
+    let body = |seed: &str| {
+        format!(
+            r#"{{"prompt":["abcdefgh","xyz"],"max_tokens":9,"n":3,"temperature":1.5,"ignore_eos":true{seed}}}"#
+        )
+    };
+    let plain = start().await;
+    let (gate, prefilled) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
+    let model = Copyist {
+        inner: Alphabet { gate: gate.clone(), context: CONTEXT },
+        prefilled: Arc::clone(&prefilled),
+    };
+    let at = start_model(model, gate, config(), EngineConfig::default(), Some(tokenizer())).await;
+    // The fixture's seed makes requests without one repeat, too.
+    for seed in [r#","seed":9"#, ""] {
+        let wanted = complete(plain.address, &body(seed)).await.json();
+        let found = complete(at.address, &body(seed)).await.json();
+        assert_eq!(found["choices"], wanted["choices"]);
+        assert_eq!(found["usage"], wanted["usage"]);
+        assert_eq!(prefilled.swap(0, Ordering::SeqCst), 8 + 3);
+    }
 }

@@ -16,7 +16,7 @@ use andiron_serving::engine::{
     Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
 };
 
-use common::{Alphabet, BOMB, CONTEXT, Gate, eventually};
+use common::{Alphabet, BOMB, CONTEXT, Copyist, Gate, eventually};
 
 fn engine(max_running: usize) -> (Engine, Gate) {
     let gate = Gate::default();
@@ -370,39 +370,6 @@ async fn a_client_that_reads_nothing_loses_its_place() {
     let events = all_events(unread).await;
     assert_eq!(events.last(), Some(&Event::Failed(GenerationError::Behind { behind: 5 })));
     assert!(ids(&events).len() < 50, "{}", ids(&events).len());
-}
-
-/// An [`Alphabet`] whose states can be copied, and that counts the ids it reads in prompts.
-struct Copyist {
-    inner: Alphabet,
-    prefilled: Arc<AtomicUsize>,
-}
-
-impl NextToken for Copyist {
-    type State = Vec<u32>;
-
-    fn vocab_size(&self) -> usize {
-        self.inner.vocab_size()
-    }
-
-    fn context_len(&self) -> usize {
-        self.inner.context_len()
-    }
-
-    fn begin(&self) -> Vec<u32> {
-        self.inner.begin()
-    }
-
-    fn fork(&self, state: &Vec<u32>) -> Option<Vec<u32>> {
-        Some(state.clone())
-    }
-
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        if state.is_empty() || ids.len() > 1 {
-            self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
-        }
-        self.inner.extend(state, ids, wanted)
-    }
 }
 
 fn copyist(max_running: usize) -> (Engine, Gate, Arc<AtomicUsize>) {

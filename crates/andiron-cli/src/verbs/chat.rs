@@ -39,8 +39,8 @@ pub struct Chat {
     /// Most tokens of an answer; the end of the model's context ends it earlier [default: what the model's files say, or 512]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Try up to so many tokens at once that followed the latest words earlier in the text; the answer stays the same, and
-    /// comes sooner where it repeats what was said
+    /// Speculative decoding by prompt lookup: verify up to so many tokens in one step, taken from where the latest words
+    /// occurred earlier in the text; the answer stays the same, and comes sooner where it repeats what was said
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]

@@ -40,8 +40,8 @@ pub struct Generate {
     /// Go on past the end of the model's context, remembering only the latest part of the text
     #[arg(long)]
     slide: bool,
-    /// Try up to so many tokens at once that followed the latest words earlier in the text; the text stays the same, and
-    /// comes sooner where it repeats itself
+    /// Speculative decoding by prompt lookup: verify up to so many tokens in one step, taken from where the latest words
+    /// occurred earlier in the text; the text stays the same, and comes sooner where it repeats itself
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]

@@ -1,12 +1,17 @@
 //! The one place where an error meets a status code.
 
+use andiron_data::tokenizer::TokenizerError;
 use andiron_models::generate::{GenerateError, SamplingError};
+use andiron_pipelines::{TextError, TextStreamError};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::engine::{GenerationError, SubmitError};
+
+/// Characters of what is wrong with a grammar: such messages repeat the grammar.
+const MAX_GRAMMAR_MESSAGE: usize = 400;
 
 /// A refusal or a failure as OpenAI's clients expect it: a status, and a body
 /// `{"error": {"message", "type", "param", "code"}}`.
@@ -159,6 +164,24 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
     }
 
+    /// The text or the grammar in the field `param` cannot be used, or the tokenizer fails.
+    pub(super) fn of_text(param: &str, error: TextError) -> Self {
+        match error {
+            TextError::NoTokenizer | TextError::GrammarWithoutTokenizer => Self::no_tokenizer(param),
+            TextError::Tokenizer(error) if error.is_about_text() => Self::invalid(param, error),
+            TextError::Tokenizer(error) => Self::tokenizer(&error),
+            error => {
+                let message: String = error.to_string().chars().take(MAX_GRAMMAR_MESSAGE).collect();
+                Self::invalid(param, message)
+            }
+        }
+    }
+
+    fn tokenizer(error: &TokenizerError) -> Self {
+        tracing::error!(%error, "the tokenizer failed");
+        Self::internal("the tokenizer failed on this request")
+    }
+
     /// The body, also sent as the last event of a stream that fails half-way.
     pub(super) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
@@ -217,6 +240,16 @@ impl From<GenerateError> for ApiError {
                 Self::internal(message)
             }
             _ => Self::malformed(message),
+        }
+    }
+}
+
+impl From<TextStreamError> for ApiError {
+    fn from(error: TextStreamError) -> Self {
+        match error {
+            TextStreamError::StopWithoutTokenizer => Self::no_tokenizer("stop"),
+            TextStreamError::Tokenizer(error) => Self::tokenizer(&error),
+            error => Self::invalid("stop", error),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Text at the edge of the API: what clients send, encoded and compiled within bounds.
 
-use andiron_data::tokenizer::{ControlTokens, TokenizerError};
+use andiron_data::tokenizer::ControlTokens;
 use andiron_models::generate::{Constraint, Grammar};
-use andiron_pipelines::{TextError, TextProcessor, TextStreamError};
+use andiron_pipelines::TextProcessor;
 
 use super::ApiError;
 use super::fields::Fields;
@@ -13,9 +13,6 @@ const NORMALIZED_AWAY: usize = 4;
 
 /// Bytes of a text that is encoded in any case: it takes a few milliseconds.
 const ALWAYS_ENCODED: usize = 16 << 10;
-
-/// Characters of what is wrong with a grammar: such messages repeat the grammar.
-const MAX_GRAMMAR_MESSAGE: usize = 400;
 
 /// How the text of a prompt becomes ids.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,10 +55,7 @@ pub(super) fn encode(processor: &TextProcessor, text: &str, how: Reading) -> Res
         true => tokenizer.encode_prompt(text),
         false => tokenizer.encode_bare_prompt(text),
     };
-    ids.map_err(|error| match error.is_about_text() {
-        true => ApiError::invalid("prompt", error),
-        false => failed(error),
-    })
+    ids.map_err(|error| ApiError::of_text("prompt", error.into()))
 }
 
 /// Constrains texts to `grammar`, which the field `param` asked for.
@@ -70,28 +64,5 @@ pub(super) fn constrain(
     param: &str,
     grammar: Grammar,
 ) -> Result<Constraint, ApiError> {
-    processor.constraint(grammar).map_err(|error| match error {
-        TextError::GrammarWithoutTokenizer => ApiError::no_tokenizer(param),
-        TextError::Tokenizer(error) => failed(error),
-        error => {
-            let message: String = error.to_string().chars().take(MAX_GRAMMAR_MESSAGE).collect();
-            ApiError::invalid(param, message)
-        }
-    })
-}
-
-impl From<TextStreamError> for ApiError {
-    fn from(error: TextStreamError) -> Self {
-        match error {
-            TextStreamError::StopWithoutTokenizer => Self::no_tokenizer("stop"),
-            TextStreamError::Stop(error) => Self::invalid("stop", error),
-            TextStreamError::Tokenizer(error) => failed(error),
-            _ => Self::internal("the tokenizer failed on this request"),
-        }
-    }
-}
-
-fn failed(error: TokenizerError) -> ApiError {
-    tracing::error!(%error, "the tokenizer failed");
-    ApiError::internal("the tokenizer failed on this request")
+    processor.constraint(grammar).map_err(|error| ApiError::of_text(param, error))
 }

@@ -110,6 +110,39 @@ impl NextToken for Alphabet {
     }
 }
 
+/// An [`Alphabet`] whose states can be copied, and that counts the ids it reads in prompts.
+pub struct Copyist {
+    pub inner: Alphabet,
+    pub prefilled: Arc<AtomicUsize>,
+}
+
+impl NextToken for Copyist {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.inner.context_len()
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        self.inner.begin()
+    }
+
+    fn fork(&self, state: &Vec<u32>) -> Option<Vec<u32>> {
+        Some(state.clone())
+    }
+
+    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        if state.is_empty() || ids.len() > 1 {
+            self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
+        }
+        self.inner.extend(state, ids, wanted)
+    }
+}
+
 /// A running server on a port of its own.
 pub struct Fixture {
     pub address: SocketAddr,
@@ -136,7 +169,18 @@ pub async fn start() -> Fixture {
 
 pub async fn start_with(config: ServerConfig, engine: EngineConfig, tokenizer: Option<Tokenizer>) -> Fixture {
     let gate = Gate::default();
-    let engine = Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, engine).unwrap();
+    let model = Alphabet { gate: gate.clone(), context: CONTEXT };
+    start_model(model, gate, config, engine, tokenizer).await
+}
+
+pub async fn start_model<M: NextToken + 'static>(
+    model: M,
+    gate: Gate,
+    config: ServerConfig,
+    engine: EngineConfig,
+    tokenizer: Option<Tokenizer>,
+) -> Fixture {
+    let engine = Engine::start(model, engine).unwrap();
     let text = TextProcessor::new(tokenizer, vec![END]);
     let server = Server::new(engine.handle(), text, config);
     let listener = server.bind("127.0.0.1:0").await.unwrap();

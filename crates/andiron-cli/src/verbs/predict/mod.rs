@@ -54,8 +54,8 @@ pub struct Predict {
     /// Most tokens to generate for a row that does not set `max_tokens`; by default what the model's files say, or 256
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// generate: continue so many rows together, which takes little longer than one; other tasks read rows of similar
-    /// lengths together by themselves
+    /// generate: continue so many rows together, which takes little longer than one; other tasks read rows of
+    /// equal lengths together by themselves
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     batch_size: NonZeroUsize,
     #[command(flatten)]

@@ -31,9 +31,9 @@ pub(super) trait Answer {
     /// The answers to some rows, their `id` taken out.
     fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>>;
 
-    /// How many rows are read before they are answered together: those whose work is alike in length share a batch.
+    /// How many rows are read before they are answered together: those of one length share a batch.
     fn rows_together(&self) -> usize {
-        256
+        1024
     }
 }
 
