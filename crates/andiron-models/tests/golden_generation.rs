@@ -76,13 +76,13 @@ fn together<M: NextToken>(model: &M, prompt: &[u32], options: GenerateOptions) -
     let begin = || Decoding::new(model, prompt, options.clone()).unwrap();
     let mut decodings = [begin(), begin()];
     for decoding in &mut decodings {
-        while !decoding.takes_one_id() && decoding.finish_reason().is_none() {
+        while !decoding.is_decoding() && decoding.finish_reason().is_none() {
             decoding.step(model).unwrap();
         }
     }
     while decodings.iter().all(|decoding| decoding.finish_reason().is_none()) {
         let mut all: Vec<_> = decodings.iter_mut().collect();
-        let progress = Decoding::step_together(model, &mut all).unwrap();
+        let progress = Decoding::decode_step_batch(model, &mut all).unwrap();
         assert!(progress.into_iter().all(|progress| matches!(progress, Ok(Progress::Token(_)))));
     }
     decodings.iter().map(|decoding| [decoding.prompt(), decoding.generated()].concat()).collect()

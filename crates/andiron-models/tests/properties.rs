@@ -217,11 +217,11 @@ proptest! {
             decoding.next_token(&bundle).unwrap();
         }
         loop {
-            let mut going: Vec<_> = together.iter_mut().filter(|decoding| decoding.takes_one_id()).collect();
+            let mut going: Vec<_> = together.iter_mut().filter(|decoding| decoding.is_decoding()).collect();
             if going.is_empty() {
                 break;
             }
-            for progress in Decoding::step_together(&bundle, &mut going).unwrap() {
+            for progress in Decoding::decode_step_batch(&bundle, &mut going).unwrap() {
                 progress.unwrap();
             }
         }

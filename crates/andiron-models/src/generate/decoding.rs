@@ -52,10 +52,10 @@ pub struct GenerateOptions {
     pub prefill_chunk: usize,
     /// What happens at the end of the model's context.
     pub when_full: WhenFull,
-    /// How many ids to try at once that followed, earlier in the text, what was said last; 0 is off. What is generated
-    /// stays the same, and comes sooner where a text repeats its prompt.
+    /// Speculative (prompt-lookup) decoding: how many draft ids to verify in one step, taken from where the last ids occurred
+    /// earlier in the text; 0 is off. The result stays the same, and comes sooner where a text repeats its prompt.
     pub prompt_lookup: usize,
-    /// What the generated text may be; nothing said allows any.
+    /// The grammar that the generated text is constrained to; `None` allows any text.
     pub constraint: Option<Constraint>,
 }
 
@@ -216,7 +216,7 @@ struct Ground<'a> {
 pub struct Decoding<S> {
     options: GenerateOptions,
     sampler: Sampler,
-    /// Where the text is in its grammar, tokens that are ready included.
+    /// The state of the grammar after all tokens, ready ones included.
     guide: Option<Guide>,
     state: S,
     /// Prompt and generated ids.
@@ -357,26 +357,26 @@ impl<S> Decoding<S> {
         self.go_on(model, &mut logits)
     }
 
-    /// Whether a step does nothing but give the model one more id of a text that it has read so far, so that it can be taken
-    /// [together](Self::step_together) with others.
-    pub fn takes_one_id(&self) -> bool {
+    /// Whether the next step is a plain decode step, of one id over what was read, so that it can be one of a
+    /// [batch](Self::decode_step_batch).
+    pub fn is_decoding(&self) -> bool {
         let reads_one = self.fed > self.window_start && self.fed + 1 == self.ids.len() && !self.is_scoring();
         let chooses_one =
             self.ready.is_empty() && self.options.prompt_lookup == 0 && self.options.max_new_tokens > 0;
         self.finish_reason.is_none() && reads_one && chooses_one
     }
 
-    /// [Steps](Self::step) of several generations that each [take one id](Self::takes_one_id), in one call of the model; `None`
-    /// if it takes only one sequence at a time. What each does is as if it were alone, but for how its logits are rounded.
+    /// A decode step of several generations in one call of the model; `None` if it takes only one sequence at a time. Each
+    /// must be [decoding](Self::is_decoding). A batch changes results by rounding only.
     ///
     /// # Panics
     /// As [`step`](Self::step), or if a generation has something else to do. None of them can go on after a panic of the
     /// model.
-    pub fn step_together<M: NextToken<State = S>>(
+    pub fn decode_step_batch<M: NextToken<State = S>>(
         model: &M,
         decodings: &mut [&mut Self],
     ) -> Option<Vec<Result<Progress, GenerateError>>> {
-        assert!(decodings.iter().all(|decoding| decoding.takes_one_id()), "each has one id to give");
+        assert!(decodings.iter().all(|decoding| decoding.is_decoding()), "each has one id to give");
         let ids: Vec<u32> = decodings.iter().map(|decoding| decoding.ids[decoding.fed]).collect();
         let mut states: Vec<&mut S> = decodings.iter_mut().map(|decoding| &mut decoding.state).collect();
         let mut logits = model.extend_together(&mut states, &ids)?;

@@ -123,7 +123,7 @@ pub fn describe<M: Module>(model: &M) -> Vec<ParamInfo> {
 
 /// Names in files that no field can have, because they are keywords or look like an enum's variant, or nothing, for a model that
 /// another one is built around; by the field's name.
-const UNSPEAKABLE: &[(&str, &str)] = &[
+const RENAMED_FIELDS: &[(&str, &str)] = &[
     ("self_", "self"),
     ("layer_norm_", "LayerNorm"),
     ("self_attention_", "SelfAttention"),
@@ -158,7 +158,7 @@ impl ParamPath {
     pub fn name(&self) -> String {
         let segments = self.segments.iter().map(|(name, _)| name);
         let fields = segments.filter(|segment| !segment.starts_with(char::is_uppercase));
-        let name_in_file = |field: &String| match UNSPEAKABLE.iter().find(|(ours, _)| ours == field) {
+        let name_in_file = |field: &String| match RENAMED_FIELDS.iter().find(|(ours, _)| ours == field) {
             Some((_, theirs)) => (*theirs).to_owned(),
             None => field.clone(),
         };

@@ -90,7 +90,7 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZero
 fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
     let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
     let goes = |job: &Running<M::State>| {
-        !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.takes_one_id()
+        !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.is_decoding()
     };
     let chosen: Vec<bool> = running.iter().map(goes).collect();
     let mut jobs: Vec<_> =
@@ -100,7 +100,7 @@ fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<O
     }
     let progress = {
         let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
-        guarded(|| Ok(Decoding::step_together(model, &mut decodings)))
+        guarded(|| Ok(Decoding::decode_step_batch(model, &mut decodings)))
     };
     let mut turns: Vec<Turn> = match progress {
         Ok(None) => return Vec::new(),

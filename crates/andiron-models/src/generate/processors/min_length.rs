@@ -20,7 +20,7 @@ impl MinLength {
 impl LogitsProcessor for MinLength {
     fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
         if at.ids.len() < self.least {
-            self.ends.iter().for_each(|&id| scores.rule_out(id));
+            self.ends.iter().for_each(|&id| scores.mask(id));
         }
     }
 }

@@ -21,7 +21,7 @@ impl LogitsProcessor for NoRepeatNGram {
     fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
         // The only id that a grammar allows may repeat.
         if !scores.leaves_no_choice() {
-            for_each_repeat(at.ids, self.0, |id| scores.rule_out(id));
+            for_each_repeat(at.ids, self.0, |id| scores.mask(id));
         }
     }
 }
@@ -52,7 +52,7 @@ impl LogitsProcessor for EncoderNoRepeatNGram {
     fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
         let Some(start) = at.ids.len().checked_sub(self.before) else { return };
         for &id in self.next.get(&at.ids[start..]).into_iter().flatten() {
-            scores.rule_out(id);
+            scores.mask(id);
         }
     }
 }

@@ -15,7 +15,7 @@ impl<'a> Scores<'a> {
     /// Scores of which those of `banned` are minus infinity.
     pub(in crate::generate) fn new(row: &'a mut [f32], banned: &'a [u32]) -> Self {
         let mut scores = Self { row, undo: Vec::new(), forced: false, banned };
-        banned.iter().for_each(|&id| scores.rule_out(id));
+        banned.iter().for_each(|&id| scores.mask(id));
         scores
     }
 
@@ -31,8 +31,8 @@ impl<'a> Scores<'a> {
         }
     }
 
-    /// Lets `id` not come.
-    pub(super) fn rule_out(&mut self, id: u32) {
+    /// Masks `id`: it cannot come.
+    pub(super) fn mask(&mut self, id: u32) {
         self.apply(id, |_| f32::NEG_INFINITY);
     }
 
@@ -42,7 +42,7 @@ impl<'a> Scores<'a> {
             return;
         }
         for id in 0..self.row.len() as u32 {
-            self.rule_out(id);
+            self.mask(id);
         }
         for &id in ids.iter().filter(|id| !self.banned.contains(id)) {
             if let Some(score) = self.row.get_mut(id as usize) {

@@ -16,7 +16,7 @@ impl SuppressTokens {
 
 impl LogitsProcessor for SuppressTokens {
     fn process(&self, _: Place<'_>, scores: &mut Scores<'_>) {
-        self.0.iter().for_each(|&id| scores.rule_out(id));
+        self.0.iter().for_each(|&id| scores.mask(id));
     }
 }
 
@@ -39,7 +39,7 @@ impl SuppressTokensAtBegin {
 impl LogitsProcessor for SuppressTokensAtBegin {
     fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
         if at.ids.len() == self.begin {
-            self.ids.iter().for_each(|&id| scores.rule_out(id));
+            self.ids.iter().for_each(|&id| scores.mask(id));
         }
     }
 }
