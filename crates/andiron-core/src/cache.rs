@@ -1,9 +1,16 @@
 //! Keys and values of past positions, kept so that decoding computes each position once.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+mod block;
+
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::Rows;
 use crate::device::is_cpu;
+use crate::ops::with_elements;
+pub use block::KvCacheDtype;
+pub(crate) use block::{Block, HostColumns};
 
 /// The keys and values of some sequences, for every layer: a value that belongs to its caller.
 ///
@@ -12,12 +19,16 @@ use crate::device::is_cpu;
 /// gives an independent continuation of the same past, and caches can be [joined](Self::join) for a pass that all their
 /// rows go through together, and [split](Self::split) again.
 ///
+/// Keys and values are kept in f32, or in bf16 if that is [chosen](Self::with_dtype). A position takes
+/// `2 · layers · heads · head width` elements, with the heads of keys.
+///
 /// Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
 /// <https://arxiv.org/abs/2309.06180>; here a block belongs to whoever holds it, so that there is no pool to run out of.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     n_layers: usize,
     max_len: usize,
+    dtype: KvCacheDtype,
     rows: Vec<Row>,
 }
 
@@ -25,8 +36,8 @@ pub struct KvCache {
 #[derive(Clone, Debug)]
 struct Row {
     len: usize,
-    /// Of each layer the blocks, `[2, block length, heads, head width]`: keys, then values.
-    layers: Vec<Vec<Tensor<4>>>,
+    /// Of each layer the blocks.
+    layers: Vec<Vec<Block>>,
 }
 
 /// The keys and values that queries may look at.
@@ -53,8 +64,8 @@ pub struct Blocks {
 /// What one row looks at.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockedRow {
-    /// `[2, block length, heads, head width]` each.
-    pub(crate) blocks: Vec<Tensor<4>>,
+    /// Its keys and values.
+    pub(crate) blocks: Vec<Block>,
     /// Positions that count, new ones included.
     pub(crate) keys: usize,
     /// Positions that are new.
@@ -65,7 +76,27 @@ impl KvCache {
     /// An empty cache for `n_layers` layers, of which every row will hold at most `max_len` positions. It has as many rows as
     /// the first pass.
     pub fn new(n_layers: usize, max_len: usize) -> Self {
-        Self { n_layers, max_len, rows: Vec::new() }
+        Self { n_layers, max_len, dtype: KvCacheDtype::F32, rows: Vec::new() }
+    }
+
+    /// The same with keys and values kept so.
+    ///
+    /// # Panics
+    /// If something is kept already.
+    #[must_use]
+    pub fn with_dtype(self, dtype: KvCacheDtype) -> Self {
+        assert!(self.is_empty(), "the element type of a cache is chosen before it is filled");
+        Self { dtype, ..self }
+    }
+
+    /// What keys and values are kept in.
+    pub fn dtype(&self) -> KvCacheDtype {
+        self.dtype
+    }
+
+    /// Bytes of the blocks of all rows; one that rows share counts for each of them.
+    pub fn n_bytes(&self) -> usize {
+        self.rows.iter().flat_map(|row| row.layers.iter().flatten()).map(Block::n_bytes).sum()
     }
 
     /// Keeps these rows, in this order; one may be kept several times, to be continued in several ways.
@@ -82,10 +113,11 @@ impl KvCache {
     /// The rows of several caches of one model, one after the other.
     ///
     /// # Panics
-    /// If there is none, or they are of models of different depths.
+    /// If there is none, or they are of models of different depths or in different element types.
     pub fn join(caches: impl IntoIterator<Item = Self>) -> Self {
         let joined = caches.into_iter().reduce(|mut joined, cache| {
             assert_eq!(joined.n_layers, cache.n_layers, "caches of models of different depths");
+            assert_eq!(joined.dtype, cache.dtype, "caches in different element types");
             joined.max_len = joined.max_len.min(cache.max_len);
             joined.rows.extend(cache.rows);
             joined
@@ -95,8 +127,8 @@ impl KvCache {
 
     /// A cache for each row.
     pub fn split(self) -> Vec<Self> {
-        let Self { n_layers, max_len, rows } = self;
-        rows.into_iter().map(|row| Self { n_layers, max_len, rows: vec![row] }).collect()
+        let Self { n_layers, max_len, dtype, rows } = self;
+        rows.into_iter().map(|row| Self { n_layers, max_len, dtype, rows: vec![row] }).collect()
     }
 
     /// Positions that the longest row holds.
@@ -129,7 +161,7 @@ impl KvCache {
     /// `[batch, columns, heads, head width]` each.
     ///
     /// # Panics
-    /// If `layer` does not exist, the shapes differ, or the positions do not fit.
+    /// If `layer` does not exist, the shapes or devices differ, or the positions do not fit.
     ///
     /// [`Forward::advance`]: crate::Forward::advance
     pub(crate) fn append(
@@ -149,39 +181,47 @@ impl KvCache {
             "new positions of {batch} rows, over a cache of {}",
             self.rows.len()
         );
-        let block_len = block_len(&keys_bshk.device());
-        let begins = self.is_empty();
+        let (begins, dtype) = (self.is_empty(), self.dtype);
         let mut rows = Vec::with_capacity(batch);
-        for (r, row) in self.rows.iter_mut().enumerate() {
-            let new = columns_of(new, r, columns);
-            let keys = row.len + new;
-            assert!(
-                keys <= self.max_len,
-                "{new} positions do not fit: {} of {} are used",
-                row.len,
-                self.max_len
-            );
-            let blocks = &mut row.layers[layer];
-            // What stands behind the row was taken back, or is of a pass that was not finished.
-            blocks.truncate(row.len.div_ceil(block_len));
-            let mut column = 0;
-            while column < new {
-                let at = (row.len + column) % block_len;
-                if at == 0 {
-                    blocks.push(Tensor::empty([2, block_len, h, k], &keys_bshk.device()));
+        let on_host = with_elements([&keys_bshk, &values_bshk], |[keys, values]| {
+            for (r, row) in self.rows.iter_mut().enumerate() {
+                let len = row.len;
+                let own = r * columns * h * k..(r + 1) * columns * h * k;
+                let (keys, values) = (&keys[own.clone()], &values[own]);
+                let added = HostColumns { keys, values, heads: h };
+                let new = columns_of(new, r, columns);
+                let blocks = row.room_for(layer, (new, self.max_len), HOST_BLOCK, || {
+                    Block::on_host(dtype, HOST_BLOCK, [h, k])
+                });
+                for (block, at, some) in pieces(len, new, HOST_BLOCK) {
+                    blocks[block].write(at, some, added);
                 }
-                let n = (block_len - at).min(new - column);
-                // Taken out, so that a block that nobody shares is written in place.
-                let mut block = blocks.pop().expect("a block with room");
-                for (part, x_bshk) in [&keys_bshk, &values_bshk].into_iter().enumerate() {
-                    let own = x_bshk.clone().slice([r..r + 1, column..column + n, 0..h, 0..k]);
-                    block = block.slice_assign([part..part + 1, at..at + n, 0..h, 0..k], own);
-                }
-                blocks.push(block);
-                column += n;
+                rows.push(BlockedRow { blocks: blocks.clone(), keys: len + new, new });
             }
-            if !begins {
-                rows.push(BlockedRow { blocks: blocks.clone(), keys, new });
+        });
+        if on_host.is_none() {
+            let device = keys_bshk.device();
+            let block_len = if is_cpu(&device) { HOST_BLOCK } else { DEVICE_BLOCK };
+            for (r, row) in self.rows.iter_mut().enumerate() {
+                let len = row.len;
+                let new = columns_of(new, r, columns);
+                let blocks = row.room_for(layer, (new, self.max_len), block_len, || {
+                    Block::Tensor(Tensor::empty([2, block_len, h, k], &device))
+                });
+                for (block, at, some) in pieces(len, new, block_len) {
+                    // Taken out, so that one that nobody shares is written in place.
+                    let nothing = Block::on_host(dtype, 0, [0, 0]);
+                    let Block::Tensor(mut x) = std::mem::replace(&mut blocks[block], nothing) else {
+                        panic!("a cache in this process's memory is continued elsewhere")
+                    };
+                    for (part, x_bshk) in [&keys_bshk, &values_bshk].into_iter().enumerate() {
+                        let own = x_bshk.clone().slice([r..r + 1, some.clone(), 0..h, 0..k]);
+                        let at = [part..part + 1, at..at + some.len(), 0..h, 0..k];
+                        x = x.slice_assign(at, own);
+                    }
+                    blocks[block] = Block::Tensor(x);
+                }
+                rows.push(BlockedRow { blocks: blocks.clone(), keys: len + new, new });
             }
         }
         match begins {
@@ -214,11 +254,44 @@ pub(crate) fn columns_of(rows: Option<&Rows>, row: usize, columns: usize) -> usi
     rows.map_or(columns, |rows| rows.spans()[row].end.min(columns))
 }
 
-/// Positions of a block: enough that few are touched, and few enough that the last one wastes little. Elsewhere than on
-/// this machine's processor a pass gathers the blocks, which costs by their number.
-fn block_len(device: &Device) -> usize {
-    if is_cpu(device) { 64 } else { 512 }
+impl Row {
+    /// The blocks of a layer, with room for so many new positions.
+    ///
+    /// # Panics
+    /// If there would be more positions than may be.
+    fn room_for(
+        &mut self,
+        layer: usize,
+        (new, max_len): (usize, usize),
+        block_len: usize,
+        block: impl Fn() -> Block,
+    ) -> &mut Vec<Block> {
+        let len = self.len + new;
+        assert!(len <= max_len, "{new} positions do not fit: {} of {max_len} are used", self.len);
+        let blocks = &mut self.layers[layer];
+        // What stands behind the row was taken back, or is of a pass that was not finished.
+        blocks.truncate(self.len.div_ceil(block_len));
+        blocks.resize_with(len.div_ceil(block_len), block);
+        blocks
+    }
 }
+
+/// Where `new` positions behind `len` go: to which block, from which of its positions on, and which of them.
+fn pieces(len: usize, new: usize, block_len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+    let mut column = 0;
+    std::iter::from_fn(move || {
+        let at = (len + column) % block_len;
+        let n = (block_len - at).min(new - column);
+        let piece = ((len + column) / block_len, at, column..column + n);
+        column += n;
+        (n > 0).then_some(piece)
+    })
+}
+
+/// Positions of a block in this process's memory: enough that few are touched, and few enough that the last one wastes little.
+const HOST_BLOCK: usize = 64;
+/// Positions of a block elsewhere, where a pass gathers the blocks, which costs by their number.
+const DEVICE_BLOCK: usize = 512;
 
 /// What an encoder leaves to a decoder: for each of the decoder's layers the keys and values of its cross-attention.
 ///
@@ -272,4 +345,88 @@ fn select_rows(x_bshk: Tensor<4>, rows: &[usize]) -> Tensor<4> {
     let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len()]), &x_bshk.device());
     x_bshk.select(0, ids)
+}
+
+#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+mod tests {
+    use andiron_kernels::attention::Bf16;
+
+    use super::*;
+    use crate::DeviceSpec;
+
+    /// Appends so many positions of two heads of width 3 to each row of a cache of one layer: `begin`, `begin + 1`, …
+    fn extended(cache: &mut KvCache, [batch, n]: [usize; 2], begin: f32) -> Past {
+        let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
+        let values: Vec<f32> = (0..batch * n * 6).map(|at| begin + at as f32).collect();
+        let x_bshk = Tensor::<4>::from_data(TensorData::new(values, [batch, n, 2, 3]), &device);
+        let past = cache.append(0, (x_bshk.clone(), x_bshk + 0.5), None);
+        cache.advance(n, None);
+        past
+    }
+
+    /// Keys and values of a row, position by position.
+    fn held(cache: &KvCache, row: usize) -> [Vec<f32>; 2] {
+        let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
+        [0, 1].map(|part| {
+            let of = |block: &Block| {
+                let x_bhsk = Tensor::<4>::from_data(block.host_part(part), &device);
+                x_bhsk.swap_dims(1, 2).into_data().try_into_vec::<f32>().unwrap()
+            };
+            let blocks = cache.rows[row].layers[0].iter();
+            blocks.flat_map(of).take(cache.rows[row].len * 6).collect()
+        })
+    }
+
+    fn rounded(x: Vec<f32>) -> Vec<f32> {
+        x.into_iter().map(|x| Bf16::from_f32(x).to_f32()).collect()
+    }
+
+    fn counted(n: usize, begin: f32) -> Vec<f32> {
+        (0..n * 6).map(|at| begin + at as f32).collect()
+    }
+
+    #[test]
+    fn rows_share_blocks_until_one_of_them_goes_on() {
+        for dtype in KvCacheDtype::ALL {
+            let mut cache = KvCache::new(1, 100).with_dtype(dtype);
+            extended(&mut cache, [1, 20], 0.0);
+            let before = cache.clone();
+            cache.select(&[0, 0]);
+            extended(&mut cache, [2, 1], 120.0);
+            for (row, begin) in [(0, 120.0), (1, 126.0)] {
+                let wanted = [counted(20, 0.0), counted(1, begin)].concat();
+                assert_eq!(held(&cache, row)[0], wanted, "{dtype}");
+            }
+            assert_eq!(held(&before, 0)[0], counted(20, 0.0), "{dtype}");
+            let [mut first, _] = <[KvCache; 2]>::try_from(cache.split()).unwrap();
+            assert_eq!(first.dtype(), dtype);
+            // What is taken back is written again.
+            first.truncate(3);
+            extended(&mut first, [1, 80], 40.0);
+            let wanted = [counted(3, 0.0), counted(80, 40.0)].concat();
+            let wanted = if dtype == KvCacheDtype::F32 { wanted } else { rounded(wanted) };
+            assert_eq!(held(&first, 0)[0], wanted, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn bf16_takes_half_the_bytes_and_rounds_what_is_kept() {
+        let [exact, half] = KvCacheDtype::ALL.map(|dtype| {
+            let mut cache = KvCache::new(1, 100).with_dtype(dtype);
+            extended(&mut cache, [2, 65], 0.0);
+            cache
+        });
+        assert_eq!(exact.n_bytes(), 2 * half.n_bytes());
+        assert_eq!(exact.n_bytes(), 2 * 2 * 64 * 2 * 6 * 4);
+        let [keys, values] = held(&half, 1);
+        assert_eq!(keys, rounded(counted(65, 390.0)));
+        assert_eq!(values, rounded(counted(65, 390.5)));
+        assert_eq!(held(&exact, 1)[1], counted(65, 390.5));
+    }
+
+    #[test]
+    #[should_panic(expected = "caches in different element types")]
+    fn caches_of_one_element_type_are_joined() {
+        KvCache::join(KvCacheDtype::ALL.map(|dtype| KvCache::new(1, 9).with_dtype(dtype)));
+    }
 }

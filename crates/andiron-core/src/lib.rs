@@ -22,7 +22,7 @@ pub mod role;
 pub mod rows;
 pub mod weight;
 
-pub use cache::KvCache;
+pub use cache::{KvCache, KvCacheDtype};
 pub use context::Forward;
 pub use device::{Backend, DeviceError, DeviceSpec};
 pub use embedding::Embedding;

@@ -17,6 +17,11 @@ const MIN_PART_WORK: usize = 1 << 15;
 /// Parts per thread: enough that a thread that was held up leaves its share to the others.
 const PARTS_PER_THREAD: usize = 4;
 
+/// Whether so much work is worth a second thread.
+pub(crate) fn pays(work: usize) -> bool {
+    work > SERIAL_WORK
+}
+
 /// Calls `task` once with each number of `0..count`, on at most `cpu.threads` threads.
 ///
 /// The caller's thread works too; it takes no part of the pool's work beyond `threads - 1` tasks.
@@ -57,7 +62,7 @@ pub(crate) fn rows(
         return;
     }
     let work = rows.saturating_mul(row_work);
-    if cpu.threads <= 1 || work <= SERIAL_WORK {
+    if cpu.threads <= 1 || !pays(work) {
         return part(0..rows);
     }
     let parts = (cpu.threads * PARTS_PER_THREAD).min(work / MIN_PART_WORK).max(1);

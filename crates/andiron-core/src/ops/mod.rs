@@ -46,6 +46,8 @@ pub use feed_forward::{
     FeedForwardOps, FeedForwardOptions, FeedForwardParams, feed_forward, gated_feed_forward,
 };
 pub use head::{HeadOps, head_cross_entropy};
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) use host::with_elements;
 pub use linear::{LinearGrads, LinearOps, LinearWeight, WeightLayout, linear, linear_quantized};
 pub use norm::{
     NormOps, NormOptions, NormParams, SavedNorm, layer_norm, layer_norm_between_branches,
@@ -58,6 +60,8 @@ pub use optimizer::{
     square_sum,
 };
 pub(crate) use paged_attention::attention_blocks;
+#[cfg(not(any(feature = "flex", feature = "ndarray")))]
+pub(crate) use paged_attention::with_elements;
 pub use paged_attention::{PagedAttentionOps, PagedAttentionOptions, PagedKeyValues, PagedRow};
 pub use rotary::{RotaryOps, Turn, rotate};
 pub use tensors::{OptionalTensor, Tensors};

@@ -1,21 +1,20 @@
 //! Attention of new positions over a cache of keys and values in blocks, sequences of any lengths together.
 //!
 //! A sequence is a list of blocks, so that it grows without a copy and sequences share what they have in common. Few new
-//! positions read the blocks where they lie; many have a head's keys and values gathered first, which costs little beside
-//! what is then done with them. Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving
-//! with PagedAttention", <https://arxiv.org/abs/2309.06180>.
+//! positions read the blocks where they lie, many have some keys and values at a time widened and packed. Source: Kwon et
+//! al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
+//! <https://arxiv.org/abs/2309.06180>.
 
-use std::ops::Range;
-
-use super::decode::{MOST_HEADS, QueryView, one_query};
+use super::element::{Bf16, Element};
+use super::long::{self, Group, Keys};
 use super::view::{HeadView, Sight};
-use super::{from, head_forward, products};
+use super::{from, head_forward, products, split};
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa};
+use crate::{Cpu, Isa, Precision};
 
-/// Up to so many queries go over the blocks one by one, each with the heads that read the same.
-const FEW: usize = 4;
+/// Heads that a thread gathers keys for.
+const TOGETHER: usize = 4;
 
 /// Attention over blocks: sizes, who sees whom, and the scale of the scores.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +44,56 @@ pub struct BlockAttention<'a> {
 /// A sequence whose last positions ask.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockRow<'a> {
-    /// Keys, then values of `block_len` positions each: `[2, block_len, kv_heads, head_dim]`.
-    pub blocks: &'a [&'a [f32]],
+    /// Its keys and values.
+    pub blocks: KvBlocks<'a>,
     /// Positions that count, those that ask included; what the blocks have beyond them is ignored.
     pub keys: usize,
     /// How many positions ask, the last ones: the first of its columns. Each sees itself and those before it.
     pub queries: usize,
+}
+
+/// Blocks of keys and values. In each, a head has `block_len` keys, then as many values: `[kv_heads, 2, block_len, head_dim]`.
+#[derive(Clone, Copy, Debug)]
+pub enum KvBlocks<'a> {
+    /// As they were computed.
+    F32(&'a [&'a [f32]]),
+    /// Rounded to bf16: half as much to keep and to read. What is computed with them is f32.
+    Bf16(&'a [&'a [Bf16]]),
+}
+
+impl KvBlocks<'_> {
+    fn count(&self) -> usize {
+        match self {
+            Self::F32(blocks) => blocks.len(),
+            Self::Bf16(blocks) => blocks.len(),
+        }
+    }
+
+    fn are_all_of(&self, len: usize) -> bool {
+        match self {
+            Self::F32(blocks) => blocks.iter().all(|block| block.len() == len),
+            Self::Bf16(blocks) => blocks.iter().all(|block| block.len() == len),
+        }
+    }
+}
+
+/// The blocks of a sequence, seen by one head of keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadBlocks<'a, E> {
+    blocks: &'a [&'a [E]],
+    block_len: usize,
+    kv_head: usize,
+    dim: usize,
+}
+
+impl<E> HeadBlocks<'_, E> {
+    /// Where a key and its value lie. Those that follow in the block lie behind them.
+    pub(super) fn at(&self, key: usize) -> (*const E, *const E) {
+        let Self { block_len, kv_head, dim, .. } = *self;
+        let block = self.blocks[key / block_len];
+        let start = (2 * kv_head * block_len + key % block_len) * dim;
+        (from(block, start), from(block, start + block_len * dim))
+    }
 }
 
 /// `out = softmax(scale q kᵀ + bias) v` for each sequence and head; 0 in columns beyond a sequence's queries.
@@ -65,12 +108,12 @@ pub struct BlockRow<'a> {
 /// # Example
 /// ```
 /// use andiron_kernels::Cpu;
-/// use andiron_kernels::attention::{BlockAttention, BlockRow, forward_blocks};
+/// use andiron_kernels::attention::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
 /// // Two sequences share their first block of two positions; the second has one more.
 /// let (first, second) = ([1.0, 1.0, 4.0, 6.0], [1.0, 0.0, 8.0, 0.0]);
 /// let rows = [
-///     BlockRow { blocks: &[&first], keys: 2, queries: 1 },
-///     BlockRow { blocks: &[&first, &second], keys: 3, queries: 1 },
+///     BlockRow { blocks: KvBlocks::F32(&[&first]), keys: 2, queries: 1 },
+///     BlockRow { blocks: KvBlocks::F32(&[&first, &second]), keys: 3, queries: 1 },
 /// ];
 /// let (heads, kv_heads, head_dim) = (1, 1, 1);
 /// let attention = BlockAttention {
@@ -82,33 +125,23 @@ pub struct BlockRow<'a> {
 /// ```
 pub fn forward_blocks(cpu: Cpu, attention: BlockAttention, q: &[f32], out: &mut [f32]) {
     attention.assert_sizes(q, out);
-    let BlockAttention { rows, columns, heads, kv_heads, head_dim, .. } = attention;
-    let (width, group) = (heads * head_dim, heads / kv_heads.max(1));
-    let parts = group.div_ceil(MOST_HEADS);
-    let out = Shared::new(out);
-    // A thread takes some of the heads that read the same keys.
-    parallel::rows(
-        cpu,
-        rows.len() * kv_heads * parts,
-        group.min(MOST_HEADS) * attention.work(),
-        1,
-        |range| {
-            for index in range {
-                let (row, kv_head, part) =
-                    (index / parts / kv_heads, index / parts % kv_heads, index % parts);
-                let first = part * MOST_HEADS;
-                let some = kv_head * group + first..kv_head * group + group.min(first + MOST_HEADS);
-                let start = row * columns * width + some.start * head_dim;
-                for column in rows[row].queries..columns {
-                    let start = start + column * width;
-                    // SAFETY: each head of each row writes its own part.
-                    unsafe { out.range(start..start + some.len() * head_dim) }.fill(0.0);
-                }
-                // SAFETY: the sizes were checked; each head of each row writes its own part.
-                unsafe { attention.heads(cpu, row, some, from(q, start), out.pointer(start)) };
-            }
-        },
-    );
+    let BlockAttention { rows, columns, heads, head_dim, .. } = attention;
+    let width = heads * head_dim;
+    if width == 0 {
+        return;
+    }
+    for (row, out) in rows.iter().zip(out.chunks_exact_mut((columns * width).max(1))) {
+        out[row.queries * width..].fill(0.0);
+    }
+    let (few, many): (Vec<_>, Vec<_>) = (0..rows.len())
+        .filter(|&row| rows[row].queries > 0)
+        .partition(|&row| rows[row].queries <= split::FEW && cpu.isa.available() != Isa::Scalar);
+    let (out, how) = (Shared::new(out), products(cpu));
+    split::forward(cpu, &attention, &few, q, &out);
+    match long::is_available(how) {
+        true => attention.some_keys_at_a_time(cpu, how, &many, q, &out),
+        false => attention.all_keys_at_once(cpu, how, &many, q, &out),
+    }
 }
 
 impl BlockAttention<'_> {
@@ -122,7 +155,7 @@ impl BlockAttention<'_> {
         assert_eq!(q.len(), len, "q is not [{}, {columns}, {heads}, {head_dim}]", rows.len());
         assert_eq!(out.len(), len, "out is not as long as q");
         for row in rows {
-            let (keys, queries, blocks) = (row.keys, row.queries, row.blocks.len());
+            let (keys, queries, blocks) = (row.keys, row.queries, row.blocks.count());
             assert!(
                 queries <= columns && queries <= keys,
                 "{queries} queries of {columns}, over {keys} keys"
@@ -130,8 +163,8 @@ impl BlockAttention<'_> {
             assert!(keys.div_ceil(block_len) <= blocks, "{keys} keys in {blocks} blocks of {block_len}");
             let block_size = 2 * block_len * kv_heads * head_dim;
             assert!(
-                row.blocks.iter().all(|block| block.len() == block_size),
-                "a block is not [2, {block_len}, {kv_heads}, {head_dim}]"
+                row.blocks.are_all_of(block_size),
+                "a block is not [{kv_heads}, 2, {block_len}, {head_dim}]"
             );
             let known = self.distances() + 1;
             assert!(self.bias.is_empty() || columns + keys <= known, "{known} biases for {keys} keys");
@@ -140,92 +173,155 @@ impl BlockAttention<'_> {
         assert!(whole, "{} biases for {heads} heads", self.bias.len());
     }
 
-    fn distances(&self) -> usize {
+    /// Biases of a head.
+    pub(super) fn distances(&self) -> usize {
         self.bias.len().checked_div(self.heads).unwrap_or(0)
     }
 
-    /// Mean cost of a head in units of [`parallel::rows`].
-    fn work(&self) -> usize {
-        let reached = self.reach.map_or(usize::MAX, |reach| reach.saturating_add(1));
-        let scores = self.rows.iter().map(|row| row.queries * row.keys.min(reached));
-        scores.sum::<usize>() / self.rows.len().max(1) * (self.head_dim / 4 + 8)
+    /// Where a sequence's first query of a head lies.
+    pub(super) fn start(&self, row: usize, head: usize) -> usize {
+        (row * self.columns * self.heads + head) * self.head_dim
     }
 
-    /// Some heads of one row that read the same keys.
-    ///
-    /// # Safety
-    /// The sizes were checked; `q` and `out` begin at the first query of the first of these heads, and nobody else writes
-    /// there.
-    unsafe fn heads(&self, cpu: Cpu, row: usize, some: Range<usize>, q: *const f32, out: *mut f32) {
-        let BlockAttention { columns, heads, head_dim: dim, block_len, scale, .. } = *self;
-        let BlockRow { blocks, keys, queries } = self.rows[row];
-        if queries == 0 {
-            return;
-        }
-        let kv_stride = self.kv_heads * dim;
-        let kv_head = some.start / (heads / self.kv_heads);
-        let starts: Vec<_> = blocks
-            .iter()
-            .map(|block| (from(block, kv_head * dim), from(block, block_len * kv_stride + kv_head * dim)))
-            .collect();
+    /// The keys that a sequence's first query sees.
+    pub(super) fn sight(&self, row: usize) -> Sight {
+        let BlockRow { keys, queries, .. } = self.rows[row];
         let before = self.reach.map_or(Sight::FAR, |reach| reach.min(Sight::FAR as usize) as isize);
-        let first = keys - queries;
-        let sight = Sight { begin: first as isize - before, end: first as isize + 1 };
-        let bias_of = |head: usize| match self.bias.is_empty() {
-            true => std::ptr::null(),
-            // Of the whole slice, because what comes before is read as well.
-            false => self.bias.as_ptr().wrapping_add(head * self.distances() + columns - 1 + first),
-        };
-        let how = products(cpu);
-        // SAFETY: the caller's promise; the scratch memory has room for the keys and values of the heads.
-        unsafe {
-            if queries <= FEW && how.0 != Isa::Scalar {
-                for i in 0..queries {
-                    let bias = bias_of(some.start);
-                    let view = QueryView {
-                        q: q.add(i * heads * dim),
-                        heads: some.len(),
-                        blocks: &starts,
-                        block_len,
-                        kv_stride,
-                        seen: sight.later(i).among(keys),
-                        dim,
-                        scale,
-                        bias: if bias.is_null() { bias } else { bias.wrapping_add(i) },
-                        bias_stride: self.distances(),
-                    };
-                    one_query(cpu.isa, &view, out.add(i * heads * dim), [0.0; MOST_HEADS].as_mut_ptr());
-                }
-                return;
-            }
-            let seen = sight.among(keys).start..keys;
-            let mut scratch = Scratch::take(2 * seen.len() * dim + queries);
-            let k = scratch.pointer();
-            let (v, lse) = (k.add(seen.len() * dim), k.add(2 * seen.len() * dim));
-            for (to, key) in seen.clone().enumerate() {
-                let (block, step) = (starts[key / block_len], key % block_len * kv_stride);
-                block.0.add(step).copy_to_nonoverlapping(k.add(to * dim), dim);
-                block.1.add(step).copy_to_nonoverlapping(v.add(to * dim), dim);
-            }
-            for (n, head) in some.enumerate() {
-                let bias = bias_of(head);
-                let view = HeadView {
-                    q: q.add(n * dim),
-                    k,
-                    v,
-                    q_stride: heads * dim,
-                    kv_stride: dim,
-                    out_stride: heads * dim,
-                    queries,
-                    keys: seen.len(),
-                    dim,
-                    sight: sight.behind(seen.start),
-                    scale,
-                    bias: if bias.is_null() { bias } else { bias.wrapping_sub(seen.start) },
-                    dropout: None,
+        let first = (keys - queries) as isize;
+        Sight { begin: first - before, end: first + 1 }
+    }
+
+    /// What is added to the score of a sequence's first query of a head and key 0; for key `j` it lies `j` before.
+    pub(super) fn bias_of(&self, row: usize, head: usize) -> *const f32 {
+        if self.bias.is_empty() {
+            return std::ptr::null();
+        }
+        let BlockRow { keys, queries, .. } = self.rows[row];
+        // Of the whole slice, because what comes before is read as well.
+        self.bias.as_ptr().wrapping_add(head * self.distances() + self.columns - 1 + keys - queries)
+    }
+
+    /// The blocks that a head of keys reads.
+    pub(super) fn of_head<'b, E>(&self, blocks: &'b [&'b [E]], kv_head: usize) -> HeadBlocks<'b, E> {
+        HeadBlocks { blocks, block_len: self.block_len, kv_head, dim: self.head_dim }
+    }
+
+    /// The first head of those that read the keys of head `kv_head`, which lie nowhere yet.
+    fn view(&self, row: usize, kv_head: usize, q: &[f32]) -> HeadView {
+        let Self { heads, kv_heads, head_dim: dim, scale, .. } = *self;
+        let (first, nowhere) = (kv_head * (heads / kv_heads), std::ptr::null());
+        HeadView {
+            q: from(q, self.start(row, first)),
+            k: nowhere,
+            v: nowhere,
+            q_stride: heads * dim,
+            kv_stride: dim,
+            out_stride: heads * dim,
+            queries: self.rows[row].queries,
+            keys: self.rows[row].keys,
+            dim,
+            sight: self.sight(row),
+            scale,
+            bias: self.bias_of(row, first),
+            dropout: None,
+        }
+    }
+
+    /// Attention of some sequences, where keys are read a few at a time.
+    fn some_keys_at_a_time(
+        &self,
+        cpu: Cpu,
+        how: (Isa, Precision),
+        rows: &[usize],
+        q: &[f32],
+        out: &Shared<f32>,
+    ) {
+        let heads = self.heads / self.kv_heads;
+        let mut groups = Vec::with_capacity(rows.len() * self.kv_heads);
+        for &row in rows {
+            for kv_head in 0..self.kv_heads {
+                let keys = match self.rows[row].blocks {
+                    KvBlocks::F32(blocks) => Keys::F32(self.of_head(blocks, kv_head)),
+                    KvBlocks::Bf16(blocks) => Keys::Bf16(self.of_head(blocks, kv_head)),
                 };
-                head_forward(how, view, out.add(n * dim), lse);
+                groups.push(Group {
+                    head: self.view(row, kv_head, q),
+                    heads,
+                    bias_step: self.distances(),
+                    keys,
+                    out: out.pointer(self.start(row, kv_head * heads)),
+                    lse: std::ptr::null_mut(),
+                });
             }
+        }
+        // SAFETY: the sizes were checked; each head of each row has results of its own.
+        unsafe { long::forward(cpu, how, &groups) };
+    }
+
+    /// Attention of some sequences, where a head's keys are all gathered before its scores are computed.
+    fn all_keys_at_once(
+        &self,
+        cpu: Cpu,
+        how: (Isa, Precision),
+        rows: &[usize],
+        q: &[f32],
+        out: &Shared<f32>,
+    ) {
+        let Self { heads, kv_heads, head_dim: dim, .. } = *self;
+        let group = heads / kv_heads;
+        let parts = group.div_ceil(TOGETHER);
+        let seen = |&row: &usize| {
+            let BlockRow { keys, queries, .. } = self.rows[row];
+            queries * (keys - self.sight(row).among(keys).start)
+        };
+        let scores = rows.iter().map(seen);
+        let work = scores.sum::<usize>() / rows.len().max(1) * group.min(TOGETHER) * (dim / 4 + 8);
+        parallel::rows(cpu, rows.len() * kv_heads * parts, work, 1, |range| {
+            for index in range {
+                let (row, kv_head) = (rows[index / parts / kv_heads], index / parts % kv_heads);
+                let first = index % parts * TOGETHER;
+                let BlockRow { blocks, keys, queries } = self.rows[row];
+                let view = self.view(row, kv_head, q);
+                let seen = view.seen_by(0).start..keys;
+                let mut scratch = Scratch::take(2 * seen.len() * dim + queries);
+                let k = scratch.pointer();
+                let (v, lse) = (k.wrapping_add(seen.len() * dim), k.wrapping_add(2 * seen.len() * dim));
+                for (to, key) in seen.clone().enumerate() {
+                    let to = (k.wrapping_add(to * dim), v.wrapping_add(to * dim));
+                    // SAFETY: the key is there, and the scratch memory has room for it.
+                    unsafe {
+                        match blocks {
+                            KvBlocks::F32(blocks) => widen(self.of_head(blocks, kv_head).at(key), dim, to),
+                            KvBlocks::Bf16(blocks) => widen(self.of_head(blocks, kv_head).at(key), dim, to),
+                        }
+                    }
+                }
+                for n in first..group.min(first + TOGETHER) {
+                    let bias = match view.bias.is_null() {
+                        true => view.bias,
+                        false => view.bias.wrapping_add(n * self.distances()).wrapping_sub(seen.start),
+                    };
+                    let q = view.q.wrapping_add(n * dim);
+                    let (keys, sight) = (seen.len(), view.sight.behind(seen.start));
+                    let head = HeadView { q, k, v, keys, sight, bias, ..view };
+                    let out = out.pointer(self.start(row, kv_head * group + n));
+                    // SAFETY: the sizes were checked; each head of each row writes its own part.
+                    unsafe { head_forward(how, head, out, lse) };
+                }
+            }
+        });
+    }
+}
+
+/// Copies a key and its value.
+///
+/// # Safety
+/// They are readable and writable for `dim` numbers.
+unsafe fn widen<E: Element>(from: (*const E, *const E), dim: usize, to: (*mut f32, *mut f32)) {
+    for (from, to) in [(from.0, to.0), (from.1, to.1)] {
+        for d in 0..dim {
+            // SAFETY: the caller's promise.
+            unsafe { *to.add(d) = (*from.add(d)).widen() };
         }
     }
 }
@@ -250,8 +346,24 @@ mod tests {
         biased: bool,
     }
 
+    /// The blocks of each sequence.
+    type Stored<E> = Vec<Vec<Vec<E>>>;
+
     /// `rows`: keys and queries of each. What nobody may read is NaN.
+    #[track_caller]
     fn check(case: Case, rows: &[(usize, usize)]) {
+        check_in(case, rows, |x| x, |blocks| KvBlocks::F32(blocks));
+        // Keys and values are what they are rounded to, and nothing else is rounded.
+        check_in(case, rows, Bf16::from_f32, |blocks| KvBlocks::Bf16(blocks));
+    }
+
+    #[track_caller]
+    fn check_in<E: Element>(
+        case: Case,
+        rows: &[(usize, usize)],
+        rounded: impl Fn(f32) -> E,
+        lent: impl for<'a> Fn(&'a [&'a [E]]) -> KvBlocks<'a>,
+    ) {
         let Case { columns, kv_heads, group, head_dim, block_len, reach, biased } = case;
         let (heads, kv_width) = (kv_heads * group, kv_heads * head_dim);
         let width = heads * head_dim;
@@ -261,17 +373,20 @@ mod tests {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let q = numbers(1, rows.len() * columns * width);
         let mut wanted = vec![0.0; q.len()];
-        let mut blocks: Vec<Vec<Vec<f32>>> = Vec::new();
+        let mut blocks: Stored<E> = Vec::new();
         for (r, &(keys, queries)) in rows.iter().enumerate() {
-            let [k, v] = [2, 3].map(|seed| numbers(seed + 10 * r as u64, keys * kv_width));
+            let [k, v] = [2, 3].map(|seed| {
+                let exact = numbers(seed + 10 * r as u64, keys * kv_width);
+                exact.into_iter().map(|x| rounded(x).widen()).collect::<Vec<_>>()
+            });
             let block = |n: usize| {
-                let part = |x: &[f32]| {
-                    let mut part =
-                        x[n * block_len * kv_width..x.len().min((n + 1) * block_len * kv_width)].to_vec();
-                    part.resize(block_len * kv_width, f32::NAN);
-                    part
+                let of = |x: &[f32], head: usize| -> Vec<E> {
+                    let positions = x.chunks_exact(kv_width).skip(n * block_len).take(block_len);
+                    let part = positions.flat_map(|x| &x[head * head_dim..(head + 1) * head_dim]);
+                    let beyond = std::iter::repeat(&f32::NAN);
+                    part.chain(beyond).take(block_len * head_dim).map(|&x| rounded(x)).collect()
                 };
-                [part(&k), part(&v)].concat()
+                (0..kv_heads).flat_map(|head| [of(&k, head), of(&v, head)].concat()).collect()
             };
             blocks.push((0..keys.div_ceil(block_len)).map(block).collect());
             // The numbers of the first `columns - queries` biases of each head are for columns that it lacks.
@@ -287,12 +402,12 @@ mod tests {
             let out = &mut wanted[start..start + queries * width];
             forward(Cpu::new(Isa::Scalar, 1), attention, qkv, out, &mut vec![0.0; heads * queries]);
         }
-        let blocks: Vec<Vec<&[f32]>> =
+        let blocks: Vec<Vec<&[E]>> =
             blocks.iter().map(|blocks| blocks.iter().map(Vec::as_slice).collect()).collect();
         let rows: Vec<_> = rows
             .iter()
             .zip(&blocks)
-            .map(|(&(keys, queries), blocks)| BlockRow { blocks, keys, queries })
+            .map(|(&(keys, queries), blocks)| BlockRow { blocks: lent(blocks), keys, queries })
             .collect();
         let attention = BlockAttention {
             rows: &rows,
@@ -335,6 +450,68 @@ mod tests {
         for group in [1, 2, 4, 7, 8] {
             check(Case { group, ..case }, &[(40, 1), (5, 1)]);
             check(Case { group, biased: true, head_dim: 80, ..case }, &[(40, 1)]);
+        }
+    }
+
+    /// Several parts of a long past, of which some are beyond what is reached.
+    #[test]
+    fn a_long_past_is_cut_into_parts() {
+        let case = Case {
+            columns: 3,
+            kv_heads: 1,
+            group: 3,
+            head_dim: 64,
+            block_len: 64,
+            reach: None,
+            biased: false,
+        };
+        check(case, &[(1200, 1), (513, 3), (512, 2), (30, 3)]);
+        check(Case { reach: Some(100), biased: true, ..case }, &[(1100, 3), (613, 2)]);
+        check(Case { head_dim: 24, block_len: 48, group: 5, ..case }, &[(700, 3)]);
+    }
+
+    #[test]
+    fn many_queries_go_over_some_keys_at_a_time() {
+        let case = Case {
+            columns: 70,
+            kv_heads: 2,
+            group: 3,
+            head_dim: 64,
+            block_len: 64,
+            reach: None,
+            biased: false,
+        };
+        check(case, &[(500, 70), (193, 70), (70, 70), (391, 5)]);
+        check(Case { reach: Some(100), biased: true, head_dim: 20, ..case }, &[(600, 70)]);
+    }
+
+    /// Scores so large that exponentials would overflow, and ones that differ so much that only one counts.
+    #[test]
+    fn large_scores_stay_finite_in_any_part() {
+        for isa in Isa::supported() {
+            for queries in [1, 6] {
+                let keys = 1100;
+                let k: Vec<f32> = (0..keys).map(|j| if j == 700 { 3.0e4 } else { j as f32 }).collect();
+                let v: Vec<f32> = (0..keys).map(|j| j as f32).collect();
+                let block = [k, v].concat();
+                let blocks: [&[f32]; 1] = [&block];
+                let rows = [BlockRow { blocks: KvBlocks::F32(&blocks), keys, queries }];
+                let (columns, reach) = (queries, None);
+                let attention = BlockAttention {
+                    rows: &rows,
+                    columns,
+                    heads: 1,
+                    kv_heads: 1,
+                    head_dim: 1,
+                    block_len: keys,
+                    reach,
+                    scale: 10.0,
+                    bias: &[],
+                };
+                let mut out = vec![f32::NAN; queries];
+                forward_blocks(Cpu::new(isa, 1), attention, &vec![1.0; queries], &mut out);
+                assert_eq!(out, vec![700.0; queries], "{isa}");
+            }
         }
     }
 

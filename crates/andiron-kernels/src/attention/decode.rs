@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::element::{Bf16, Element};
+use crate::Isa;
 use crate::gemm::pack::Scratch;
 use crate::simd::{Simd, dispatch};
 use crate::softmax::{exp_into, largest};
@@ -11,13 +13,13 @@ pub(super) const MOST_HEADS: usize = 4;
 
 /// One query of some heads that read the same keys and values, and the keys that it sees. Key `j` is number
 /// `j % block_len` of block `j / block_len`.
-pub(super) struct QueryView<'a> {
+pub(super) struct QueryView<'a, E> {
     /// `[heads, dim]`, as is the result.
     pub(super) q: *const f32,
     /// No more than [`MOST_HEADS`].
     pub(super) heads: usize,
     /// The first key and the first value in each block.
-    pub(super) blocks: &'a [(*const f32, *const f32)],
+    pub(super) blocks: &'a [(*const E, *const E)],
     pub(super) block_len: usize,
     /// Between keys of a block, and between values.
     pub(super) kv_stride: usize,
@@ -31,29 +33,32 @@ pub(super) struct QueryView<'a> {
     pub(super) bias_stride: usize,
 }
 
+/// The sum of exponentials of how far a query's scores are below the largest of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct QuerySum {
+    /// 0 if nothing is seen.
+    pub(super) max: f32,
+    pub(super) sum: f32,
+}
+
 /// A part of a block that is seen.
 #[derive(Clone, Copy)]
-struct Part {
+struct Part<E> {
     /// Keys that are seen before it.
     before: usize,
     keys: usize,
     /// Its first key and value.
-    start: (*const f32, *const f32),
+    start: (*const E, *const E),
     /// Those of the next block.
-    next: (*const f32, *const f32),
+    next: (*const E, *const E),
 }
 
-impl Part {
+impl<E: Element> Part<E> {
     /// Where the key or value lies that comes so many after number `j`; anywhere, if there is none.
     #[inline(always)]
-    fn ahead(
-        &self,
-        j: usize,
-        which: impl Fn((*const f32, *const f32)) -> *const f32,
-        stride: usize,
-    ) -> *const f32 {
-        /// Enough that memory answers meanwhile: a key takes about 10 ns.
-        const AHEAD: usize = 12;
+    fn ahead(&self, j: usize, which: impl Fn((*const E, *const E)) -> *const E, stride: usize) -> *const E {
+        /// Enough that memory answers meanwhile: a key takes a few nanoseconds.
+        const AHEAD: usize = 40;
         match j + AHEAD < self.keys {
             true => which(self.start).wrapping_add((j + AHEAD) * stride),
             false => which(self.next).wrapping_add((j + AHEAD - self.keys) * stride),
@@ -61,9 +66,9 @@ impl Part {
     }
 }
 
-impl QueryView<'_> {
+impl<E: Element> QueryView<'_, E> {
     #[inline(always)]
-    fn parts(&self) -> impl Iterator<Item = Part> {
+    fn parts(&self) -> impl Iterator<Item = Part<E>> {
         let Range { start, end } = self.seen.clone();
         let blocks = start / self.block_len..end.div_ceil(self.block_len);
         blocks.map(move |block| {
@@ -90,16 +95,42 @@ impl QueryView<'_> {
 }
 
 dispatch! {
-    /// The means of the values, and the logarithms of the sums of exponentials of the scores.
+    /// # Safety
+    /// The view, `out` and `sums` are readable and writable as the sizes say.
+    unsafe fn one_query_f32(view: &QueryView<f32>, out: *mut f32, sums: *mut QuerySum) = plain | vector;
+}
+dispatch! {
+    /// # Safety
+    /// The view, `out` and `sums` are readable and writable as the sizes say.
+    unsafe fn one_query_bf16(view: &QueryView<Bf16>, out: *mut f32, sums: *mut QuerySum) = plain | vector;
+}
+
+/// An element that the kernels for one query were compiled for.
+pub(super) trait Cached: Element {
+    /// The means of the values, and of each head what they were divided by.
     ///
     /// # Safety
-    /// The view, `out` and `lse` are readable and writable as the sizes say.
-    pub(super) unsafe fn one_query(view: &QueryView, out: *mut f32, lse: *mut f32) = plain | vector;
+    /// The view, `out` and `sums` are readable and writable as the sizes say.
+    unsafe fn one_query(isa: Isa, view: &QueryView<Self>, out: *mut f32, sums: *mut QuerySum);
+}
+
+impl Cached for f32 {
+    unsafe fn one_query(isa: Isa, view: &QueryView<Self>, out: *mut f32, sums: *mut QuerySum) {
+        // SAFETY: the caller's promise.
+        unsafe { one_query_f32(isa, view, out, sums) };
+    }
+}
+
+impl Cached for Bf16 {
+    unsafe fn one_query(isa: Isa, view: &QueryView<Self>, out: *mut f32, sums: *mut QuerySum) {
+        // SAFETY: the caller's promise.
+        unsafe { one_query_bf16(isa, view, out, sums) };
+    }
 }
 
 /// # Safety
-/// As for [`one_query`].
-unsafe fn plain(view: &QueryView, out: *mut f32, lse: *mut f32) {
+/// As for [`Cached::one_query`].
+unsafe fn plain<E: Element>(view: &QueryView<E>, out: *mut f32, sums: *mut QuerySum) {
     let QueryView { q, kv_stride, dim, scale, .. } = *view;
     for head in 0..view.heads {
         let (mut scores, mut values) = (Vec::new(), Vec::new());
@@ -109,7 +140,8 @@ unsafe fn plain(view: &QueryView, out: *mut f32, lse: *mut f32) {
             for Part { before, keys, start: (k, v), .. } in view.parts() {
                 for j in 0..keys {
                     let key = std::slice::from_raw_parts(k.add(j * kv_stride), dim);
-                    let product: f64 = q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+                    let product: f64 =
+                        q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(k.widen())).sum();
                     scores.push(product * f64::from(scale) + f64::from(view.bias_of(head, before + j)));
                     values.push(std::slice::from_raw_parts(v.add(j * kv_stride), dim));
                 }
@@ -118,9 +150,10 @@ unsafe fn plain(view: &QueryView, out: *mut f32, lse: *mut f32) {
             let max = if max >= f64::from(f32::MIN) { max } else { 0.0 };
             scores.iter_mut().for_each(|score| *score = (*score - max).exp());
             let sum: f64 = scores.iter().sum();
-            *lse.add(head) = (max + sum.ln()) as f32;
+            *sums.add(head) = QuerySum { max: max as f32, sum: sum as f32 };
             for d in 0..dim {
-                let mean: f64 = values.iter().zip(&scores).map(|(value, p)| f64::from(value[d]) * p).sum();
+                let mean: f64 =
+                    values.iter().zip(&scores).map(|(value, p)| f64::from(value[d].widen()) * p).sum();
                 *out.add(head * dim + d) = if sum == 0.0 { 0.0 } else { (mean / sum) as f32 };
             }
         }
@@ -128,53 +161,53 @@ unsafe fn plain(view: &QueryView, out: *mut f32, lse: *mut f32) {
 }
 
 /// # Safety
-/// As for [`one_query`].
+/// As for [`Cached::one_query`].
 #[inline(always)]
-unsafe fn vector<S: Simd>(s: S, view: &QueryView, out: *mut f32, lse: *mut f32) {
+unsafe fn vector<S: Simd, E: Element>(s: S, view: &QueryView<E>, out: *mut f32, sums: *mut QuerySum) {
     // SAFETY: the caller's promise.
     unsafe {
         match view.heads {
-            1 => heads::<S, 1>(s, view, out, lse),
-            2 => heads::<S, 2>(s, view, out, lse),
-            3 => heads::<S, 3>(s, view, out, lse),
-            4 => heads::<S, 4>(s, view, out, lse),
+            1 => heads::<S, E, 1>(s, view, out, sums),
+            2 => heads::<S, E, 2>(s, view, out, sums),
+            3 => heads::<S, E, 3>(s, view, out, sums),
+            4 => heads::<S, E, 4>(s, view, out, sums),
             other => unreachable!("a view has one to four heads, not {other}"),
         }
     }
 }
 
 /// # Safety
-/// As for [`one_query`], of `H` heads.
+/// As for [`Cached::one_query`], of `H` heads.
 #[inline(always)]
-unsafe fn heads<S: Simd, const H: usize>(s: S, view: &QueryView, out: *mut f32, lse: *mut f32) {
-    let QueryView { q, kv_stride, dim, scale, .. } = *view;
+unsafe fn heads<S: Simd, E: Element, const H: usize>(
+    s: S,
+    view: &QueryView<E>,
+    out: *mut f32,
+    sums: *mut QuerySum,
+) {
+    let dim = view.dim;
     let (seen, whole) = (view.seen.len(), dim / S::LANES * S::LANES);
     let mut scratch = Scratch::take(H * seen);
     // SAFETY: the scratch memory has that many numbers, all initialised; keys and widths are below the sizes.
     unsafe {
         let scores = std::slice::from_raw_parts_mut(scratch.pointer(), H * seen);
         for part in view.parts() {
-            for j in 0..part.keys {
-                let key = part.start.0.add(j * kv_stride);
-                let ahead = part.ahead(j, |start| start.0, kv_stride);
-                let mut sums = [s.splat(0.0); H];
-                for d in (0..whole).step_by(S::LANES) {
-                    let x = s.load_from(key.add(d));
-                    s.prefetch(ahead.wrapping_add(d));
-                    for (head, sum) in sums.iter_mut().enumerate() {
-                        *sum = s.fma(s.load_from(q.add(head * dim + d)), x, *sum);
-                    }
+            let mut j = 0;
+            // As many keys as leave room for a query and the keys themselves.
+            if 4 * H + 5 <= S::REGISTERS {
+                while j + 4 <= part.keys {
+                    some_scores::<S, E, H, 4>(s, view, part, j, scores);
+                    j += 4;
                 }
-                if whole < dim {
-                    let x = s.load_part_from(key.add(whole), dim - whole);
-                    for (head, sum) in sums.iter_mut().enumerate() {
-                        *sum = s.fma(s.load_part_from(q.add(head * dim + whole), dim - whole), x, *sum);
-                    }
+            } else {
+                while j + 2 <= part.keys {
+                    some_scores::<S, E, H, 2>(s, view, part, j, scores);
+                    j += 2;
                 }
-                for (head, sum) in sums.into_iter().enumerate() {
-                    let score = s.sum(sum) * scale + view.bias_of(head, part.before + j);
-                    scores[head * seen + part.before + j] = score;
-                }
+            }
+            while j < part.keys {
+                some_scores::<S, E, H, 1>(s, view, part, j, scores);
+                j += 1;
             }
         }
         let mut factors = [0.0; H];
@@ -183,7 +216,7 @@ unsafe fn heads<S: Simd, const H: usize>(s: S, view: &QueryView, out: *mut f32, 
             let max = largest(s, scores);
             let max = if max >= f32::MIN { max } else { 0.0 };
             let sum = exp_into(s, scores, max);
-            *lse.add(head) = max + sum.ln();
+            *sums.add(head) = QuerySum { max, sum };
             *factor = if sum == 0.0 { 0.0 } else { 1.0 / sum };
         }
         let weights = (&*scores, factors);
@@ -191,16 +224,79 @@ unsafe fn heads<S: Simd, const H: usize>(s: S, view: &QueryView, out: *mut f32, 
         // Four vectors of the width at a time: that covers a head of 64 with sixteen lanes.
         if (H + 1) * 4 < S::REGISTERS {
             while d + 4 * S::LANES <= whole {
-                means::<S, H, 4>(s, view, weights, d, out);
+                means::<S, E, H, 4>(s, view, weights, d, out);
                 d += 4 * S::LANES;
             }
         }
         while d < whole {
-            means::<S, H, 1>(s, view, weights, d, out);
+            means::<S, E, H, 1>(s, view, weights, d, out);
             d += S::LANES;
         }
         if whole < dim {
-            last_means(s, view, weights, whole, out);
+            last_means::<S, E, H>(s, view, weights, whole, out);
+        }
+    }
+}
+
+/// The scores of `N` keys, one, two or four, from number `j` of a part on.
+///
+/// # Safety
+/// As for [`Cached::one_query`], of `H` heads; so many keys are there, and scores for each head and key that is seen.
+#[inline(always)]
+unsafe fn some_scores<S: Simd, E: Element, const H: usize, const N: usize>(
+    s: S,
+    view: &QueryView<E>,
+    part: Part<E>,
+    j: usize,
+    scores: &mut [f32],
+) {
+    let QueryView { q, kv_stride, dim, scale, .. } = *view;
+    let (seen, whole) = (view.seen.len(), dim / S::LANES * S::LANES);
+    let key = part.start.0.wrapping_add(j * kv_stride);
+    let ahead = part.ahead(j, |start| start.0, kv_stride);
+    let mut sums = [[s.splat(0.0); N]; H];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for d in (0..whole).step_by(S::LANES) {
+            let mut x = [s.splat(0.0); N];
+            for (n, x) in x.iter_mut().enumerate() {
+                *x = E::load(s, key.add(n * kv_stride + d));
+                if d.is_multiple_of(E::LINE) {
+                    s.prefetch(ahead.wrapping_add(n * kv_stride + d));
+                }
+            }
+            for (head, sums) in sums.iter_mut().enumerate() {
+                let q = s.load_from(q.add(head * dim + d));
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = s.fma(q, x, *sum);
+                }
+            }
+        }
+        if whole < dim {
+            let mut x = [s.splat(0.0); N];
+            for (n, x) in x.iter_mut().enumerate() {
+                *x = E::load_part(s, key.add(n * kv_stride + whole), dim - whole);
+            }
+            for (head, sums) in sums.iter_mut().enumerate() {
+                let q = s.load_part_from(q.add(head * dim + whole), dim - whole);
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = s.fma(q, x, *sum);
+                }
+            }
+        }
+        for (head, sums) in sums.into_iter().enumerate() {
+            let mut of_keys = [0.0; N];
+            if N == 4 {
+                of_keys.copy_from_slice(&s.sums([sums[0], sums[1 % N], sums[2 % N], sums[3 % N]])[..N]);
+            } else {
+                for (sum, of_key) in sums.into_iter().zip(&mut of_keys) {
+                    *of_key = s.sum(sum);
+                }
+            }
+            for (n, sum) in of_keys.into_iter().enumerate() {
+                let key = part.before + j + n;
+                scores[head * seen + key] = sum * scale + view.bias_of(head, key);
+            }
         }
     }
 }
@@ -208,11 +304,11 @@ unsafe fn heads<S: Simd, const H: usize>(s: S, view: &QueryView, out: *mut f32, 
 /// `N` vectors of the means, from channel `d` on.
 ///
 /// # Safety
-/// As for [`one_query`]; so many channels are there.
+/// As for [`Cached::one_query`]; so many channels are there.
 #[inline(always)]
-unsafe fn means<S: Simd, const H: usize, const N: usize>(
+unsafe fn means<S: Simd, E: Element, const H: usize, const N: usize>(
     s: S,
-    view: &QueryView,
+    view: &QueryView<E>,
     (scores, factors): (&[f32], [f32; H]),
     d: usize,
     out: *mut f32,
@@ -227,8 +323,10 @@ unsafe fn means<S: Simd, const H: usize, const N: usize>(
                 let ahead = part.ahead(j, |start| start.1, view.kv_stride).wrapping_add(d);
                 let mut x = [s.splat(0.0); N];
                 for (n, x) in x.iter_mut().enumerate() {
-                    *x = s.load_from(value.add(n * S::LANES));
-                    s.prefetch(ahead.wrapping_add(n * S::LANES));
+                    *x = E::load(s, value.add(n * S::LANES));
+                    if (n * S::LANES).is_multiple_of(E::LINE) {
+                        s.prefetch(ahead.wrapping_add(n * S::LANES));
+                    }
                 }
                 for (head, sums) in sums.iter_mut().enumerate() {
                     let p = s.splat(scores[head * seen + part.before + j]);
@@ -249,11 +347,11 @@ unsafe fn means<S: Simd, const H: usize, const N: usize>(
 /// The channels from `d` on, less than a vector.
 ///
 /// # Safety
-/// As for [`one_query`].
+/// As for [`Cached::one_query`].
 #[inline(always)]
-unsafe fn last_means<S: Simd, const H: usize>(
+unsafe fn last_means<S: Simd, E: Element, const H: usize>(
     s: S,
-    view: &QueryView,
+    view: &QueryView<E>,
     (scores, factors): (&[f32], [f32; H]),
     d: usize,
     out: *mut f32,
@@ -264,7 +362,7 @@ unsafe fn last_means<S: Simd, const H: usize>(
     unsafe {
         for part in view.parts() {
             for j in 0..part.keys {
-                let x = s.load_part_from(part.start.1.add(j * view.kv_stride + d), rest);
+                let x = E::load_part(s, part.start.1.add(j * view.kv_stride + d), rest);
                 for (head, sum) in sums.iter_mut().enumerate() {
                     *sum = s.fma(s.splat(scores[head * seen + part.before + j]), x, *sum);
                 }

@@ -206,10 +206,10 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
 
 /// Where the transposed keys or values are read: `a_step` apart along keys, panels `panel_step` apart.
 #[derive(Clone, Copy)]
-struct Transposed {
-    start: *const f32,
-    a_step: usize,
-    panel_step: usize,
+pub(super) struct Transposed {
+    pub(super) start: *const f32,
+    pub(super) a_step: usize,
+    pub(super) panel_step: usize,
 }
 
 impl Transposed {
@@ -226,7 +226,7 @@ impl Transposed {
 /// # Safety
 /// `from` is readable for these sizes, `room` writable for `dim` rounded up to `MR`, times the words of `keys`.
 #[inline(always)]
-unsafe fn transposed<S: Simd, P: Words<S>, const MR: usize>(
+pub(super) unsafe fn transposed<S: Simd, P: Words<S>, const MR: usize>(
     words: P,
     from: *const f32,
     stride: usize,
@@ -266,7 +266,7 @@ unsafe fn columns<S: Simd, P: Words<S>, const NR: usize>(
 /// # Safety
 /// `panels` holds packed rows of `depth` words, `columns` a packed panel, `to` room for whole tiles.
 #[inline(always)]
-unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
+pub(super) unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     s: S,
     words: P,
     (panels, rows): (*const f32, usize),
@@ -362,7 +362,7 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
 }
 
 #[inline(always)]
-fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target {
+pub(super) fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target {
     Target { c, stride: NR, rows, cols: NR, bias: std::ptr::null(), accumulate }
 }
 
@@ -371,7 +371,7 @@ fn target<const NR: usize>(c: *mut f32, rows: usize, accumulate: bool) -> Target
 /// # Safety
 /// `from` is `[dim, NR]`, `to` writable for `count` rows of `dim`, `stride` apart.
 #[inline(always)]
-unsafe fn untranspose<const NR: usize>(
+pub(super) unsafe fn untranspose<const NR: usize>(
     from: *const f32,
     (count, dim): (usize, usize),
     to: *mut f32,

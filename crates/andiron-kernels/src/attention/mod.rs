@@ -5,7 +5,8 @@
 //! the products are the tiles of [`gemm`](crate::gemm). The backward pass computes the probabilities
 //! again from the saved logarithms of their sums; memory grows with the number of keys, never with its
 //! square. Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>; unlike there, a
-//! query's scores are all present when they are normalised, so nothing is rescaled.
+//! query's scores are all present when they are normalised, so nothing is rescaled. Only where keys are so many that
+//! scores would leave the nearer caches, some keys are taken at a time (`long`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -13,9 +14,12 @@ mod bias;
 mod blocks;
 mod decode;
 mod dropout;
+mod element;
 mod flash;
+mod long;
 mod plain;
 mod scores;
+mod split;
 mod view;
 
 use std::ops::Range;
@@ -23,8 +27,10 @@ use std::ops::Range;
 use crate::dropout::{Dropout, Rule};
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision, reduce};
-pub use blocks::{BlockAttention, BlockRow, forward_blocks};
+pub use blocks::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
+use decode::QuerySum;
 use dropout::HeadDropout;
+pub use element::Bf16;
 use view::{BackwardView, HeadView, Sight};
 
 /// Sizes of an attention.
@@ -155,6 +161,9 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let drops = attention.dropout_rule().is_some();
+    if shape.queries > 1 && !drops && long::pays(how, shape.keys) {
+        return long::forward_whole(cpu, how, (attention, qkv), (&out, &lse));
+    }
     let decode = shape.queries == 1 && !drops && cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
         for index in part {
@@ -165,7 +174,9 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
                 let out = out.pointer(shape.out_start(batch, head));
                 let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
                 if decode {
-                    decode::one_query(cpu.isa, &view.first_query(&[(view.k, view.v)]), out, lse);
+                    let mut sum = QuerySum::default();
+                    decode::Cached::one_query(cpu.isa, &view.first_query(&[(view.k, view.v)]), out, &mut sum);
+                    *lse = sum.max + sum.sum.ln();
                 } else {
                     head_forward(how, view, out, lse);
                 }
@@ -435,7 +446,7 @@ fn products(cpu: Cpu) -> (Isa, Precision) {
 }
 
 /// Where element `index` lies; the end if there is none, as without keys there is no first one.
-fn from(slice: &[f32], index: usize) -> *const f32 {
+fn from<T>(slice: &[T], index: usize) -> *const T {
     slice[index.min(slice.len())..].as_ptr()
 }
 

@@ -74,10 +74,32 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
     (block, scale): (Block, f32),
     dropout: impl DropoutMask<S>,
     lse: *mut f32,
-    mut take: impl FnMut(usize, [Row<S>; 2]),
+    take: impl FnMut(usize, [Row<S>; 2]),
 ) -> [f32; MAX_BLOCK] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let max = [s.splat(f32::NEG_INFINITY); 2];
+        let (max, sum) = exponentials::<S, NR, ROUNDED>(s, scores, (block, scale), dropout, max, take);
+        finish(s, block, (max, sum), lse)
+    }
+}
+
+/// As [`softmax_block`] for some of the keys, where `max` are the largest scores of those before them. Returns the largest
+/// of both, and the sums of these keys' exponentials of how far a score is below that.
+///
+/// # Safety
+/// `scores` is readable and writable for the keys that the block sees, rounded up to an even number.
+#[inline(always)]
+pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>(
+    s: S,
+    scores: *mut f32,
+    (block, scale): (Block, f32),
+    dropout: impl DropoutMask<S>,
+    max: Row<S>,
+    mut take: impl FnMut(usize, [Row<S>; 2]),
+) -> (Row<S>, Row<S>) {
     assert!(NR == 2 * S::LANES);
-    let (hidden, one, zero) = (s.splat(f32::NEG_INFINITY), s.splat(1.0), s.splat(0.0));
+    let (hidden, zero) = (s.splat(f32::NEG_INFINITY), s.splat(0.0));
     let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
     // SAFETY: the caller's promise.
     let scale = unsafe { biased::<S, NR>(s, scores, block, scale) };
@@ -86,7 +108,7 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
     let seen_by_all = block.seen_by_all();
     let begin = seen_by_all.start.next_multiple_of(2);
     let free = begin..(seen_by_all.end / 2 * 2).max(begin);
-    let mut max: Row<S> = [hidden; 2];
+    let mut max = max;
     let mut sum: Row<S> = [zero; 2];
     // SAFETY: all keys are below those that there is room for.
     unsafe {
@@ -103,12 +125,9 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
             store(s, scores.add(j * NR), row);
             max = row!(H => s.max(row[H], max[H]));
         }
-        let below = row!(H => {
-            let is_finite = s.at_least(max[H], s.splat(f32::MIN));
-            s.sub(zero, s.select(is_finite, max[H], zero))
-        });
         let base = s.splat(base(ROUNDED));
-        let (base_below, scale) = (row!(H => s.mul(below[H], base)), s.mul(scale, base));
+        let base_below = row!(H => s.mul(below(s, max[H]), base));
+        let scale = s.mul(scale, base);
         for (keys, scale) in [(0..free.start.min(keys), base), (free.clone(), scale), (free.end..keys, base)]
         {
             for j in keys.step_by(2) {
@@ -119,21 +138,54 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
                 take(j, [dropout.apply(s, j, even), dropout.apply(s, j + 1, odd)]);
             }
         }
-        let mut factors = [0.0; MAX_BLOCK];
-        for (c, (sum, below)) in sum.into_iter().zip(below).enumerate() {
-            let column = c * S::LANES;
-            let (mut sums, mut minima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
-            s.store(&mut sums, sum);
-            s.store(&mut minima, below);
-            for lane in 0..S::LANES.min(block.queries.saturating_sub(column)) {
-                *lse.add(block.start + column + lane) = sums[lane].ln() - minima[lane];
-            }
-            // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
-            let none = s.at_least(zero, sum);
-            s.store(&mut factors[column..], s.select(none, zero, s.div(one, sum)));
-        }
-        factors
     }
+    (max, sum)
+}
+
+/// What sums of exponentials are to be multiplied with where the largest score is not `before` but `now`.
+#[inline(always)]
+pub(super) fn rescaling<S: Simd, const ROUNDED: bool>(s: S, before: Row<S>, now: Row<S>) -> Row<S> {
+    let base = s.splat(base(ROUNDED));
+    row!(H => exponential::<S, ROUNDED>(s, s.mul(s.add(before[H], below(s, now[H])), base)))
+}
+
+/// Writes the logarithms of sums of exponentials behind `lse`, unless that is null, and returns what the exponentials are
+/// to be multiplied with.
+///
+/// # Safety
+/// `lse` is null or writable for all queries.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd>(
+    s: S,
+    block: Block,
+    (max, sum): (Row<S>, Row<S>),
+    lse: *mut f32,
+) -> [f32; MAX_BLOCK] {
+    let (one, zero) = (s.splat(1.0), s.splat(0.0));
+    let mut factors = [0.0; MAX_BLOCK];
+    for (c, (sum, max)) in sum.into_iter().zip(max).enumerate() {
+        let column = c * S::LANES;
+        let (mut sums, mut minima) = ([0.0; MAX_BLOCK], [0.0; MAX_BLOCK]);
+        s.store(&mut sums, sum);
+        s.store(&mut minima, below(s, max));
+        if !lse.is_null() {
+            for lane in 0..S::LANES.min(block.queries.saturating_sub(column)) {
+                // SAFETY: the query exists.
+                unsafe { *lse.add(block.start + column + lane) = sums[lane].ln() - minima[lane] };
+            }
+        }
+        // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
+        let none = s.at_least(zero, sum);
+        s.store(&mut factors[column..], s.select(none, zero, s.div(one, sum)));
+    }
+    factors
+}
+
+/// The negative of a largest score, 0 where nothing is seen.
+#[inline(always)]
+fn below<S: Simd>(s: S, max: S::Vector) -> S::Vector {
+    let (is_finite, zero) = (s.at_least(max, s.splat(f32::MIN)), s.splat(0.0));
+    s.sub(zero, s.select(is_finite, max, zero))
 }
 
 /// Adds biases, if there are any, to the scores times the scale; returns what is still to be multiplied with.

@@ -304,6 +304,36 @@ fn a_query_that_sees_no_key_gets_nothing_and_gives_nothing() {
     assert!(lse[..37].iter().all(|x| *x == f32::NEG_INFINITY) && lse[37].is_finite());
 }
 
+/// So many keys that some are taken at a time: see `long`.
+#[test]
+fn long_keys_are_taken_some_at_a_time() {
+    let (keys, heads, kv_heads) = (2100, 6, 2);
+    for (batch, queries, head_dim, causal) in [(1, 70, 64, true), (2, 33, 20, false), (1, 300, 16, true)] {
+        let shape =
+            AttentionShape { batch, queries, keys, key_capacity: keys + 5, heads, kv_heads, head_dim };
+        let attention = scaled(shape, causal);
+        check_all(attention);
+        if queries < 100 {
+            let bias = biases(shape);
+            check_all(Attention { bias: &bias, ..attention });
+            check_all(Attention { reach: Some(300), ..attention });
+            let spans = [500..2090, 0..40];
+            check_all(Attention { spans: &spans[..batch], ..attention });
+        }
+    }
+    for isa in Isa::supported() {
+        let shape = self_attention(1, 2100, 1, 1);
+        let (mut q, k, v) = (vec![1.0; 2100], vec![0.0; 2100], numbers(1, 2100));
+        q[40] = f32::NAN;
+        let (mut out, mut lse) = (vec![0.0; 2100], vec![0.0; 2100]);
+        let qkv = Qkv::Apart { q: &q, k: &k, v: &v };
+        forward(Cpu::new(isa, 1), scaled(shape, true), qkv, &mut out, &mut lse);
+        let others: Vec<_> = (0..2100).filter(|&i| i != 40).collect();
+        assert!(out[40].is_nan() && others.iter().all(|&i| out[i].is_finite()), "{isa}");
+        assert_close(&format!("{isa}"), &[lse[2099]], &[2100f64.ln()], 1e-6);
+    }
+}
+
 #[test]
 fn gradients_are_the_slopes_of_the_output() {
     let shape =

@@ -36,7 +36,7 @@ impl HeadView {
     }
 
     /// The first query and the keys that it sees, which are one block.
-    pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a> {
+    pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a, f32> {
         QueryView {
             q: self.q,
             heads: 1,

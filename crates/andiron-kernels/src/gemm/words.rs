@@ -28,6 +28,27 @@ pub(crate) trait Words<S: Simd>: Copy {
     /// `from` is readable for `len` numbers, a multiple of 32, `room` writable for `len / STEPS` if words are not
     /// [`PLAIN`](Words::PLAIN).
     unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32;
+
+    /// Two steps of the depth of a panel that is two vectors wide, as [`panels`](Words::panels) packs them.
+    ///
+    /// # Safety
+    /// `to` is writable for the words of two steps.
+    unsafe fn two_steps(self, s: S, steps: [[S::Vector; 2]; 2], to: *mut f32);
+}
+
+/// Stores four vectors, one after the other.
+///
+/// # Safety
+/// `to` is writable for so many numbers.
+#[inline(always)]
+unsafe fn store_steps<S: Simd>(s: S, [[a, b], [c, d]]: [[S::Vector; 2]; 2], to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        s.store_to(to, a);
+        s.store_to(to.add(S::LANES), b);
+        s.store_to(to.add(2 * S::LANES), c);
+        s.store_to(to.add(3 * S::LANES), d);
+    }
 }
 
 /// The numbers as they are.
@@ -52,6 +73,12 @@ impl<S: Simd> Words<S> for Whole {
     #[inline(always)]
     unsafe fn along(self, from: *const f32, _: usize, _: *mut f32) -> *const f32 {
         from
+    }
+
+    #[inline(always)]
+    unsafe fn two_steps(self, s: S, steps: [[S::Vector; 2]; 2], to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { store_steps(s, steps, to) };
     }
 }
 
@@ -137,6 +164,15 @@ mod pairs {
                 }
             }
             room
+        }
+
+        #[inline(always)]
+        unsafe fn two_steps(self, _: Avx512, [[a, b], [c, d]]: [[__m512; 2]; 2], to: *mut f32) {
+            // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+            unsafe {
+                _mm512_storeu_si512(to.cast(), interleaved(a, c));
+                _mm512_storeu_si512(to.add(16).cast(), interleaved(b, d));
+            }
         }
     }
 

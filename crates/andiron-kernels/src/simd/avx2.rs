@@ -89,6 +89,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_from(self, from: *const u16) -> __m256 {
+        // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_to(self, to: *mut f32, x: __m256) {
         // SAFETY: `self` proves that the instruction exists; the memory is the caller's promise.
         unsafe { _mm256_storeu_ps(to, x) }
@@ -151,6 +160,16 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: `self` proves that the instructions exist.
+        unsafe {
+            let halves = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let sums = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+            std::mem::transmute::<__m128, [f32; 4]>(sums)
         }
     }
 

@@ -46,6 +46,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `to` is writable for `LANES` numbers.
     unsafe fn store_to(self, to: *mut f32, x: Self::Vector);
+    /// Numbers whose upper halves lie in memory, as bf16 do.
+    ///
+    /// # Safety
+    /// `from` is readable for `LANES` halves.
+    unsafe fn load_bf16_from(self, from: *const u16) -> Self::Vector;
     /// The first `count` lanes from memory, zero in the others.
     ///
     /// # Safety
@@ -89,6 +94,8 @@ pub(crate) trait Simd: Copy {
     fn below(self, words: &[u32; 16], bound: u32) -> u16;
     /// The sum of all lanes, in a fixed order.
     fn sum(self, x: Self::Vector) -> f32;
+    /// The sums of four vectors, each in a fixed order, which need not be that of [`sum`](Self::sum).
+    fn sums(self, x: [Self::Vector; 4]) -> [f32; 4];
     /// The largest lane.
     fn largest(self, x: Self::Vector) -> f32;
 

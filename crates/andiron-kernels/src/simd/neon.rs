@@ -158,6 +158,17 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16_from(self, from: *const u16) -> Self::Vector {
+        // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+        unsafe {
+            let halves = vld1q_u16(from);
+            let (low, high) = (vmovl_u16(vget_low_u16(halves)), vmovl_high_u16(halves));
+            let (low, high) = (vshlq_n_u32::<16>(low), vshlq_n_u32::<16>(high));
+            Pair(vreinterpretq_f32_u32(low), vreinterpretq_f32_u32(high))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_to(self, to: *mut f32, x: Self::Vector) {
         // SAFETY: `self` proves that the instruction exists; the memory is the caller's promise.
         unsafe {
@@ -227,6 +238,17 @@ impl Simd for Neon {
     fn sum(self, x: Self::Vector) -> f32 {
         // SAFETY: `self` proves that the instructions exist.
         unsafe { vaddvq_f32(vaddq_f32(x.0, x.1)) }
+    }
+
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [Self::Vector; 4]) -> [f32; 4] {
+        // SAFETY: `self` proves that the instructions exist.
+        unsafe {
+            let (a, b) = (vaddq_f32(a.0, a.1), vaddq_f32(b.0, b.1));
+            let (c, d) = (vaddq_f32(c.0, c.1), vaddq_f32(d.0, d.1));
+            let sums = vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d));
+            std::mem::transmute::<float32x4_t, [f32; 4]>(sums)
+        }
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! of operations is implemented once for all such backends, in its `host` module. Tensors that are not f32 take the
 //! composed bodies.
 
+mod elements;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "ndarray")]
@@ -15,6 +16,8 @@ use andiron_kernels::Cpu;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::DType;
+
+pub(crate) use elements::with_elements;
 
 /// A backend whose tensors are ordinary memory.
 pub(super) trait HostTensors: Backend {

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use andiron_kernels::attention::{BlockAttention, BlockRow, forward_blocks};
+use andiron_kernels::attention::{Bf16, BlockAttention, BlockRow, KvBlocks, forward_blocks};
 use andiron_kernels::memory::unspecified as output;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
-use super::{PagedAttentionOps, PagedAttentionOptions, PagedKeyValues, composed};
+use super::{PagedAttentionOps, PagedAttentionOptions, PagedKeyValues, PagedRow, composed};
+use crate::cache::Block;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 use crate::precision::Precision;
@@ -21,19 +22,17 @@ impl<B: HostTensors> PagedAttentionOps for B {
         precision: Precision,
     ) -> FloatTensor<Self> {
         let _time = OpKind::Attention.timer();
-        if !are_f32::<B>(cache.blocks.0.iter().chain([&q]).chain(bias.as_option())) {
+        let first = cache.rows.iter().flat_map(|row| &row.host).next();
+        let (Some(first), true) = (first, are_f32::<B>([&q].into_iter().chain(bias.as_option()))) else {
             return composed::paged_attention::<B>(q, cache, bias, options, precision);
-        }
+        };
+        let [block_len, kv_heads, _] = first.dims();
         let [_, columns, heads, head_dim] = q.shape().dims();
-        let first = cache.blocks.0.first().expect("a row holds something");
-        let [_, block_len, kv_heads, _] = first.shape().dims();
-        let memory: Vec<Cow<'_, [f32]>> = cache.blocks.0.iter().map(B::floats).collect();
-        let slices: Vec<&[f32]> = memory.iter().map(|block| &**block).collect();
-        let mut rest = &slices[..];
-        let rows = cache.rows.iter().map(|row| {
-            let (blocks, later) = rest.split_at(row.n_blocks);
-            rest = later;
-            BlockRow { blocks, keys: row.keys, queries: row.new }
+        let lent: Vec<_> = cache.rows.iter().map(RowBlocks::of).collect();
+        let rows = cache.rows.iter().zip(&lent).map(|(row, lent)| BlockRow {
+            blocks: lent.as_kernel_blocks(),
+            keys: row.keys,
+            queries: row.new,
         });
         let rows: Vec<_> = rows.collect();
         let bias = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
@@ -52,5 +51,36 @@ impl<B: HostTensors> PagedAttentionOps for B {
         let mut out = output(q.shape().num_elements());
         forward_blocks(cpu().at(precision), attention, &B::floats(&q), &mut out);
         B::from_vec(out, &q.shape())
+    }
+}
+
+/// The blocks of one row as kernels take them.
+enum RowBlocks<'a> {
+    F32(Vec<&'a [f32]>),
+    Bf16(Vec<&'a [Bf16]>),
+}
+
+impl<'a> RowBlocks<'a> {
+    /// The blocks of a row are all in one element type, that of their cache.
+    fn of(row: &'a PagedRow) -> Self {
+        let f32 = row.host.iter().filter_map(|block| match block {
+            Block::F32(block) => Some(block.elements()),
+            _ => None,
+        });
+        let bf16 = row.host.iter().filter_map(|block| match block {
+            Block::Bf16(block) => Some(block.elements()),
+            _ => None,
+        });
+        match row.host.first() {
+            Some(Block::Bf16(_)) => Self::Bf16(bf16.collect()),
+            _ => Self::F32(f32.collect()),
+        }
+    }
+
+    fn as_kernel_blocks(&self) -> KvBlocks<'_> {
+        match self {
+            Self::F32(blocks) => KvBlocks::F32(blocks),
+            Self::Bf16(blocks) => KvBlocks::Bf16(blocks),
+        }
     }
 }

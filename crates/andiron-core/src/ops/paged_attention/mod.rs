@@ -12,24 +12,29 @@ use burn::tensor::Tensor;
 pub use extension::PagedAttentionOps;
 
 use super::{Dispatch, OptionalTensor, Tensors};
-use crate::cache::Blocks;
+use crate::cache::{Block, Blocks};
 use crate::precision;
 
 /// Keys and values of some sequences, in blocks, those of new positions included.
+///
+/// The blocks of a cache are either all tensors or all in this process's memory.
 #[derive(Clone, Debug, ExtensionType)]
 pub struct PagedKeyValues<B: Backend> {
-    /// The blocks of all rows, one row after the other: `[2, block length, key heads, width]`, keys, then values.
+    /// Blocks that are tensors, of all rows, one row after the other: `[2, block length, key heads, width]`, keys, then
+    /// values.
     #[extension_type]
-    pub blocks: Tensors<B>,
+    pub tensors: Tensors<B>,
     /// The rows; at least one has a block.
     pub rows: Vec<PagedRow>,
 }
 
 /// The part of one sequence in [`PagedKeyValues`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PagedRow {
-    /// Number of its blocks.
-    pub n_blocks: usize,
+    /// Number of its blocks among the tensors.
+    n_tensors: usize,
+    /// Its blocks in this process's memory.
+    host: Vec<Block>,
     /// Positions that count, new ones included.
     pub keys: usize,
     /// Positions that are new: those whose queries are asked for.
@@ -73,12 +78,25 @@ pub(crate) fn attention_blocks(
 }
 
 fn paged(blocks: &Blocks) -> PagedKeyValues<Dispatch> {
-    let tensors = blocks.rows.iter().flat_map(|row| &row.blocks);
-    let rows = blocks.rows.iter();
-    PagedKeyValues {
-        blocks: Tensors(tensors.map(|block| block.clone().into_dispatch()).collect()),
-        rows: rows.map(|row| PagedRow { n_blocks: row.blocks.len(), keys: row.keys, new: row.new }).collect(),
-    }
+    let mut tensors = Vec::new();
+    let rows = blocks.rows.iter().map(|row| {
+        let (before, mut host) = (tensors.len(), Vec::new());
+        for block in &row.blocks {
+            match block {
+                Block::Tensor(x) => tensors.push(x.clone().into_dispatch()),
+                block => host.push(block.clone()),
+            }
+        }
+        PagedRow { n_tensors: tensors.len() - before, host, keys: row.keys, new: row.new }
+    });
+    let rows = rows.collect();
+    PagedKeyValues { tensors: Tensors(tensors), rows }
+}
+
+/// Where no tensor is in this process's memory.
+#[cfg(not(any(feature = "flex", feature = "ndarray")))]
+pub(crate) fn with_elements<T>(_: [&Tensor<4>; 2], _: impl FnOnce([&[f32]; 2]) -> T) -> Option<T> {
+    None
 }
 
 /// Positions that the longest row held before the pass.
@@ -91,16 +109,20 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
-    use crate::cache::Past;
+    use crate::cache::{KvCacheDtype, Past};
     use crate::{DeviceSpec, Forward, KvCache, Rows};
 
-    /// Rows that hold 70, 0, 64 and 0 positions go on by 3, 2, none and none.
     #[test]
     fn blocks_where_they_lie_are_what_is_gathered() {
+        KvCacheDtype::ALL.into_iter().for_each(check_gathered);
+    }
+
+    /// Rows that hold 70, 0, 64 and 0 positions go on by 3, 2, none and none.
+    fn check_gathered(dtype: KvCacheDtype) {
         let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
         let random =
             |t: usize, h: usize| Tensor::random([4, t, h, 8], Distribution::Normal(0.0, 1.0), &device);
-        let mut cache = KvCache::new(1, 100);
+        let mut cache = KvCache::new(1, 100).with_dtype(dtype);
         let mut past = |lens: [usize; 4]| {
             let t = *lens.iter().max().unwrap();
             let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));

@@ -1,0 +1,154 @@
+//! Few queries over blocks: a long past is cut into parts, so that all threads find work.
+//!
+//! A part leaves the means of its values and the sum that they were divided by, from which those of the whole follow.
+//! Source: Dao et al. 2023, "Flash-Decoding for long-context inference", <https://pytorch.org/blog/flash-decoding/>.
+
+use std::ops::Range;
+
+use super::blocks::{BlockAttention, BlockRow, KvBlocks};
+use super::decode::{Cached, MOST_HEADS, QuerySum, QueryView};
+use super::from;
+use crate::Cpu;
+use crate::gemm::pack::Scratch;
+use crate::parallel::{self, Shared};
+
+/// Up to so many queries go over the blocks one by one, each with the heads that read the same.
+pub(super) const FEW: usize = 4;
+
+/// Keys of a part, cut at multiples of it whatever else there is: the result of a sequence is its own.
+const KEYS: usize = 512;
+
+/// Some heads of one sequence that read the same keys, and what was computed of them.
+struct Heads {
+    row: usize,
+    kv_head: usize,
+    heads: Range<usize>,
+    parts: Range<usize>,
+}
+
+/// Some of the keys of [`Heads`].
+struct Part {
+    of: usize,
+    keys: Range<usize>,
+}
+
+/// Attention of these sequences.
+pub(super) fn forward(cpu: Cpu, attention: &BlockAttention, rows: &[usize], q: &[f32], out: &Shared<f32>) {
+    let BlockAttention { heads, kv_heads, head_dim, .. } = *attention;
+    let group = heads / kv_heads;
+    let (mut of_rows, mut parts) = (Vec::new(), Vec::new());
+    for &row in rows {
+        let keys = attention.rows[row].keys;
+        let seen = attention.sight(row).among(keys).start..keys;
+        for kv_head in 0..kv_heads {
+            for first in (0..group).step_by(MOST_HEADS) {
+                let begin = parts.len();
+                for start in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
+                    let keys = start.max(seen.start)..seen.end.min(start + KEYS);
+                    parts.push(Part { of: of_rows.len(), keys });
+                }
+                let heads = kv_head * group + first..kv_head * group + group.min(first + MOST_HEADS);
+                of_rows.push(Heads { row, kv_head, heads, parts: begin..parts.len() });
+            }
+        }
+    }
+    let queries = rows.iter().map(|&row| attention.rows[row].queries).max().unwrap_or(0);
+    let results = queries * group.min(MOST_HEADS);
+    let mut scratch = Scratch::take(parts.len() * results * head_dim);
+    // SAFETY: the scratch memory has so many numbers, all initialised, and is nobody else's.
+    let means =
+        unsafe { std::slice::from_raw_parts_mut(scratch.pointer(), parts.len() * results * head_dim) };
+    let mut sums = vec![QuerySum::default(); parts.len() * results];
+    let (means, sums) = (Shared::new(means), Shared::new(&mut sums));
+    let scores: usize = parts.iter().map(|part| part.keys.len()).sum::<usize>() * results;
+    parallel::rows(cpu, parts.len(), scores / parts.len().max(1) * (head_dim / 4 + 8), 1, |range| {
+        for index in range {
+            let part = &parts[index];
+            let of = &of_rows[part.of];
+            for query in 0..attention.rows[of.row].queries {
+                let result = index * results + query * of.heads.len();
+                let to = (means.pointer(result * head_dim), sums.pointer(result));
+                // SAFETY: the sizes were checked; each query of each part has results of its own.
+                unsafe {
+                    match attention.rows[of.row].blocks {
+                        KvBlocks::F32(blocks) => one_query(cpu, attention, blocks, (of, part), query, q, to),
+                        KvBlocks::Bf16(blocks) => one_query(cpu, attention, blocks, (of, part), query, q, to),
+                    }
+                }
+            }
+        }
+    });
+    let work = parts.len() * results * head_dim / of_rows.len().max(1);
+    parallel::rows(cpu, of_rows.len(), work, 1, |range| {
+        for Heads { row, heads: of, parts, .. } in &of_rows[range] {
+            for (query, n) in (0..attention.rows[*row].queries).flat_map(|i| of.clone().map(move |n| (i, n)))
+            {
+                let result = |part: usize| part * results + query * of.len() + n - of.start;
+                // SAFETY: all was written, and nobody writes any more.
+                let of_part = |part| unsafe {
+                    let at = result(part) * head_dim;
+                    (&*means.range(at..at + head_dim), sums.range(result(part)..result(part) + 1)[0])
+                };
+                let start = attention.start(*row, n) + query * heads * head_dim;
+                // SAFETY: each head of each query is written once.
+                let out = unsafe { out.range(start..start + head_dim) };
+                merge(parts.clone().map(of_part), out);
+            }
+        }
+    });
+}
+
+/// One query over a part of the keys.
+///
+/// # Safety
+/// The sizes were checked; the results are writable for the heads.
+unsafe fn one_query<E: Cached>(
+    cpu: Cpu,
+    attention: &BlockAttention,
+    blocks: &[&[E]],
+    (of, part): (&Heads, &Part),
+    query: usize,
+    q: &[f32],
+    (means, sums): (*mut f32, *mut QuerySum),
+) {
+    let BlockAttention { heads, head_dim: dim, block_len, scale, .. } = *attention;
+    let BlockRow { keys, .. } = attention.rows[of.row];
+    let seen = attention.sight(of.row).later(query).among(keys);
+    let seen =
+        seen.start.clamp(part.keys.start, part.keys.end)..seen.end.clamp(part.keys.start, part.keys.end);
+    let first = part.keys.start / block_len * block_len;
+    let of_head = attention.of_head(blocks, of.kv_head);
+    let blocks: Vec<_> = (first..part.keys.end).step_by(block_len).map(|key| of_head.at(key)).collect();
+    let bias = attention.bias_of(of.row, of.heads.start);
+    let view = QueryView {
+        q: from(q, attention.start(of.row, of.heads.start) + query * heads * dim),
+        heads: of.heads.len(),
+        blocks: &blocks,
+        block_len,
+        kv_stride: dim,
+        seen: seen.start - first..seen.end - first,
+        dim,
+        scale,
+        bias: if bias.is_null() { bias } else { bias.wrapping_add(query).wrapping_sub(first) },
+        bias_stride: attention.distances(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { E::one_query(cpu.isa, &view, means, sums) };
+}
+
+/// The means over all parts, given those of each.
+fn merge<'a>(parts: impl Iterator<Item = (&'a [f32], QuerySum)> + Clone, out: &mut [f32]) {
+    out.fill(0.0);
+    // In a part where a query sees nothing there is no largest score either.
+    let parts = parts.filter(|(_, QuerySum { sum, .. })| *sum != 0.0);
+    let max = parts.clone().fold(f32::NEG_INFINITY, |max, (_, part)| max.max(part.max));
+    let mut sum = 0.0;
+    for (means, part) in parts {
+        let weight = (part.max - max).exp() * part.sum;
+        sum += weight;
+        out.iter_mut().zip(means).for_each(|(out, mean)| *out += weight * mean);
+    }
+    if sum != 0.0 {
+        out.iter_mut().for_each(|out| *out /= sum);
+    }
+}
