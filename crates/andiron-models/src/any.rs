@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use andiron_core::KvCacheDtype;
 use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 
@@ -216,6 +217,16 @@ impl AnyBundle {
                 Self::EncoderDecoder(Bundle::load(read, files, precision, device)?)
             }
         })
+    }
+
+    /// The same with keys and values of past positions kept in `dtype`, if the model keeps them.
+    #[must_use]
+    pub fn with_kv_cache_dtype(self, dtype: KvCacheDtype) -> Self {
+        match self {
+            Self::Decoder(bundle) => Self::Decoder(bundle.with_kv_cache_dtype(dtype)),
+            Self::EncoderDecoder(bundle) => Self::EncoderDecoder(bundle.with_kv_cache_dtype(dtype)),
+            Self::Classifier(_) | Self::Encoder(_) => self,
+        }
     }
 
     /// The model's family.

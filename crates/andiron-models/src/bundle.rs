@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::Path;
 
+use andiron_core::KvCacheDtype;
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -105,6 +106,7 @@ pub struct Bundle<C: FamilyConfig> {
     /// Keys of the files that nothing reads.
     pub unknown_keys: UnknownKeys,
     pub(crate) precision: RunPrecision,
+    kv_cache_dtype: KvCacheDtype,
     pub(crate) device: Device,
 }
 
@@ -172,8 +174,18 @@ impl<C: FamilyConfig> Bundle<C> {
         device: &Device,
     ) -> Self {
         let Settings { generation, embedding, relevance, unknown_keys } = settings;
-        let device = device.clone();
-        Self { config, model, generation, embedding, relevance, unknown_keys, precision, device }
+        let (kv_cache_dtype, device) = (precision.kv_cache_dtype(), device.clone());
+        Self {
+            config,
+            model,
+            generation,
+            embedding,
+            relevance,
+            unknown_keys,
+            precision,
+            kv_cache_dtype,
+            device,
+        }
     }
 
     /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
@@ -191,6 +203,17 @@ impl<C: FamilyConfig> Bundle<C> {
     /// How exact the model is run.
     pub fn precision(&self) -> RunPrecision {
         self.precision
+    }
+
+    /// The element type of KV caches.
+    pub fn kv_cache_dtype(&self) -> KvCacheDtype {
+        self.kv_cache_dtype
+    }
+
+    /// The same with KV caches in `dtype`, whatever goes with the precision.
+    #[must_use]
+    pub fn with_kv_cache_dtype(self, dtype: KvCacheDtype) -> Self {
+        Self { kv_cache_dtype: dtype, ..self }
     }
 
     /// Where the model's tensors live.

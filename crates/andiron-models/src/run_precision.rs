@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use andiron_core::Precision;
 use andiron_core::precision::with_precision;
 use andiron_core::quant::Format;
+use andiron_core::{KvCacheDtype, Precision};
 use burn::module::Module;
 
 /// How exact a model is run. What uses fewer bits is faster, because reading weights is what takes the time.
@@ -41,6 +41,14 @@ impl RunPrecision {
         match self {
             Self::F32 => Precision::F32,
             _ => Precision::Mixed,
+        }
+    }
+
+    /// What keys and values are kept in, unless another choice is made: nothing is rounded in f32.
+    pub fn kv_cache_dtype(self) -> KvCacheDtype {
+        match self {
+            Self::F32 => KvCacheDtype::F32,
+            _ => KvCacheDtype::Bf16,
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod common;
 
-use andiron_core::{Forward, KvCache, Rows};
+use andiron_core::{Forward, KvCache, KvCacheDtype, Rows};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{
@@ -84,6 +84,14 @@ fn whole(bundle: &DecoderBundle, rows: &[Vec<u32>]) -> Vec<f32> {
     floats(bundle.model.logits(hidden_btd))
 }
 
+fn log_probabilities(logits: &[f32]) -> Vec<f32> {
+    let of = |logits: &[f32]| {
+        let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
+        logits.iter().map(|logit| logit - sum.ln()).collect::<Vec<_>>()
+    };
+    logits.chunks_exact(VOCABULARY).flat_map(of).collect()
+}
+
 fn sequence(len: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(0..VOCABULARY as u32, len)
 }
@@ -110,6 +118,34 @@ proptest! {
             rest = left;
         }
         assert_close("logits", &piecewise, &whole(&bundle, std::slice::from_ref(&ids)), TOLERANCE);
+    }
+
+    /// As read by a text that goes on: in parts of a prompt, then token by token.
+    #[test]
+    fn a_cache_in_bf16_changes_log_probabilities_by_less_than_a_hundredth(
+        which in 0..N_CONFIGS,
+        ids in sequence(20..CONTEXT),
+        cuts in prop::collection::vec(1..9usize, 1..5),
+    ) {
+        let continued = |dtype| {
+            let bundle = bundle(which).with_kv_cache_dtype(dtype);
+            let mut cache = bundle.begin();
+            let (mut logits, mut rest) = (Vec::new(), ids.as_slice());
+            for cut in cuts.iter().copied().chain(std::iter::repeat(1)) {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, left) = rest.split_at(cut.min(rest.len()));
+                logits.extend(bundle.extend(&mut cache, piece, Logits::All));
+                rest = left;
+            }
+            (log_probabilities(&logits), cache.n_bytes())
+        };
+        let (exact, bytes) = continued(KvCacheDtype::F32);
+        let (rounded, half) = continued(KvCacheDtype::Bf16);
+        prop_assert_eq!(bytes, 2 * half);
+        prop_assert_ne!(&exact, &rounded);
+        assert_close("log-probabilities", &rounded, &exact, 1e-2);
     }
 
     #[test]
@@ -197,8 +233,9 @@ proptest! {
         which in 0..N_CONFIGS,
         prompts in prop::collection::vec(sequence(1..20), 2..5),
         seed: u64,
+        dtype in prop::sample::select(KvCacheDtype::ALL.to_vec()),
     ) {
-        let bundle = bundle(which);
+        let bundle = bundle(which).with_kv_cache_dtype(dtype);
         let options = |row: usize| GenerateOptions {
             sampling: SamplingParams { seed: seed.wrapping_add(row as u64), ..SamplingParams::default() },
             max_new_tokens: 10 + row,

@@ -119,7 +119,7 @@ impl NextToken for DecoderBundle {
     }
 
     fn begin(&self) -> KvCache {
-        self.model.new_cache()
+        self.model.new_cache().with_dtype(self.kv_cache_dtype())
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {

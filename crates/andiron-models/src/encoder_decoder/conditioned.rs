@@ -1,7 +1,7 @@
 //! An encoder-decoder that has read a source, seen as a model that continues targets.
 
 use andiron_core::cache::Memory;
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KvCache, KvCacheDtype};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{Seq2SeqBundle, Seq2SeqModel};
@@ -27,6 +27,7 @@ pub struct Conditioned {
     vocab_size: usize,
     longest: usize,
     precision: RunPrecision,
+    kv_cache_dtype: KvCacheDtype,
     device: Device,
 }
 
@@ -53,6 +54,7 @@ impl Conditioned {
             rules: Some(rules),
             vocab_size: bundle.config.target_vocab_size(),
             precision: bundle.precision(),
+            kv_cache_dtype: bundle.kv_cache_dtype(),
             device: bundle.device().clone(),
         }
     }
@@ -111,7 +113,7 @@ impl NextToken for Conditioned {
     }
 
     fn begin(&self) -> KvCache {
-        self.model.new_cache()
+        self.model.new_cache().with_dtype(self.kv_cache_dtype)
     }
 
     fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
@@ -150,7 +152,7 @@ impl Batched for Conditioned {
     }
 
     fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
-        let mut cache = self.model.new_cache();
+        let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
         let memory = self.memory_of(prompts.len());
         let logits = self.logits(ids_bt, &memory, Logits::Last, cx);

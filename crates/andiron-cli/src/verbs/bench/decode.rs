@@ -69,12 +69,14 @@ impl DecodeBench {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
         let bundle: DecoderBundle = self.subject.open(self.run, &common.open_device()?)?;
+        let bundle = bundle.with_kv_cache_dtype(self.run.kv_cache_dtype());
         let prompt = prompt(&bundle, self.prompt, self.tokens)?;
         let prompts = vec![prompt.as_slice(); self.batch as usize];
         let rows: Vec<usize> = (0..prompts.len()).collect();
         let likeliest = |logits: Vec<f32>| -> Vec<u32> {
             logits.chunks_exact(NextToken::vocab_size(&bundle)).map(likeliest).collect()
         };
+        let mut cache_bytes = 0;
         let [mut prefill, mut decode] = [const { Vec::<Measure>::new() }; 2];
         // One run to warm up.
         for number in 0..=self.steps {
@@ -89,6 +91,7 @@ impl DecodeBench {
                     ids = likeliest(bundle.extend_batch(&mut state, &rows, &ids));
                 }
             });
+            cache_bytes = state.n_bytes();
             if number > 0 {
                 prefill.push(read);
                 decode.push(continued);
@@ -99,6 +102,7 @@ impl DecodeBench {
         let mut figures = Figures::new();
         figures.number("tokens_per_s", tokens / decode_ms * 1e3);
         figures.number("prefill_ms", median_ms(prefill.iter().map(|run| run.0)));
+        figures.number("kv_cache_mb", cache_bytes as f64 / 1e6);
         figures.operations(decode, steps);
         figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
     }
@@ -109,6 +113,7 @@ impl PrefillBench {
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let precision = self.run.checked(common)?;
         let bundle: DecoderBundle = self.subject.open(self.run, &common.open_device()?)?;
+        let bundle = bundle.with_kv_cache_dtype(self.run.kv_cache_dtype());
         let prompt = prompt(&bundle, self.tokens, 0)?;
         let mut runs = Vec::new();
         for number in 0..=self.steps {
