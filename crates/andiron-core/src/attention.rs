@@ -3,44 +3,17 @@
 use burn::tensor::{Tensor, activation};
 
 use crate::cache::{Memory, Past};
+pub use crate::ops::AttentionMask;
 use crate::ops::{self, AttentionOptions};
 use crate::{Forward, Rows};
 
-/// Which keys a query sees, apart from padding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// Only keys at its own position and before.
-    pub causal: bool,
-    /// Only keys at most this many positions away; `None` is any distance. A sliding window of `w` positions, the
-    /// query's own included, is a reach of `w − 1`.
-    pub reach: Option<usize>,
-}
-
-impl Sight {
-    /// Every key: encoders.
-    pub const ALL: Self = Self { causal: false, reach: None };
-    /// The past: decoders.
-    pub const PAST: Self = Self { causal: true, reach: None };
-
-    /// Whether none of so many keys is too far away.
-    pub(crate) fn reaches_all(self, keys: usize) -> bool {
-        self.reach.is_none_or(|reach| keys <= reach + 1)
-    }
-
-    /// Whether the query at this position, which is below 0 if there are more queries than keys, sees a key.
-    pub(crate) fn reaches(self, query: isize, key: usize) -> bool {
-        let ahead = key as isize - query;
-        (!self.causal || ahead <= 0) && self.reach.is_none_or(|reach| ahead.unsigned_abs() <= reach)
-    }
-}
-
-/// How scores become a mixture of values.
+/// How a layer attends.
 #[derive(Clone, Debug)]
-pub struct Scoring {
+pub struct AttentionConfig {
     /// Multiplies the scores; usually `1 / √(head width)`.
     pub scale: f32,
     /// Which keys a query sees.
-    pub sight: Sight,
+    pub mask: AttentionMask,
     /// Added to the scores by how far a key is before its query, as T5's relative positions are: `[heads, t + s − 1]` as
     /// in [`ops::attention_biased`].
     pub bias_hr: Option<Tensor<2>>,
@@ -48,17 +21,21 @@ pub struct Scoring {
     pub dropout: f32,
 }
 
-impl Scoring {
+impl AttentionConfig {
     /// Scores times `scale`, nothing else.
-    pub fn new(scale: f32, sight: Sight) -> Self {
-        Self { scale, sight, bias_hr: None, dropout: 0.0 }
+    pub fn new(scale: f32, mask: AttentionMask) -> Self {
+        Self { scale, mask, bias_hr: None, dropout: 0.0 }
     }
 
     fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {
-        let Sight { causal, reach } = self.sight;
-        AttentionOptions { scale: self.scale, causal, reach, n_keys, rows }
+        AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows }
     }
 }
+
+/// [`AttentionMask`] as models call it.
+pub type Sight = AttentionMask;
+/// [`AttentionConfig`] as models call it.
+pub type Scoring = AttentionConfig;
 
 /// Self-attention of new positions over themselves and their past; query heads share key heads in equal groups.
 ///
@@ -67,36 +44,35 @@ impl Scoring {
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<4> {
+pub fn attend(q_bthk: Tensor<4>, past: Past, config: AttentionConfig, cx: &mut Forward<'_>) -> Tensor<4> {
     let (keys_bshk, values_bshk) = match past {
         Past::Whole { keys_bshk, values_bshk } => (keys_bshk, values_bshk),
         Past::Blocks(blocks) => {
-            assert!(scoring.sight.causal, "who continues a sequence does not see what is to come");
-            let Scoring { scale, sight, bias_hr, .. } = scoring;
-            return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, sight.reach));
+            let AttentionConfig { scale, mask, bias_hr, .. } = config;
+            return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, mask));
         }
     };
     let (t, s) = (q_bthk.dims()[1], keys_bshk.dims()[1]);
-    if !cx.drops(scoring.dropout) {
-        let options = scoring.options(s, cx.rows().cloned());
-        return match scoring.bias_hr {
+    if !cx.drops(config.dropout) {
+        let options = config.options(s, cx.rows().cloned());
+        return match config.bias_hr {
             Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
             None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
         };
     }
-    let mask = cx.mask(scoring.sight, t, s, &q_bthk.device());
+    let mask = cx.mask(config.mask, t, s, &q_bthk.device());
     let mask = match mask {
-        None if scoring.sight.causal && t > 1 => {
+        None if config.mask.causal && t > 1 => {
             let past = Tensor::<2>::full([t, s], f32::MIN / 4.0, &q_bthk.device());
             Some(past.triu((s - t + 1) as i64).unsqueeze())
         }
         mask => mask,
     };
-    let added = match (mask, scoring.bias_hr.map(|bias_hr| ops::spread_biases(bias_hr, t, s))) {
+    let added = match (mask, config.bias_hr.map(|bias_hr| ops::spread_biases(bias_hr, t, s))) {
         (Some(mask), Some(bias)) => Some(mask + bias),
         (mask, bias) => mask.or(bias),
     };
-    mix(q_bthk, (keys_bshk, values_bshk), added, (scoring.scale, scoring.dropout), cx)
+    mix(q_bthk, (keys_bshk, values_bshk), added, (config.scale, config.dropout), cx)
 }
 
 /// [`attend`] of new positions whose queries, keys and values lie side by side, as one projection makes them.
@@ -109,13 +85,13 @@ pub fn attend(q_bthk: Tensor<4>, past: Past, scoring: Scoring, cx: &mut Forward<
 pub fn attend_packed(
     qkv_bt3d: Tensor<3>,
     (layer, heads): (usize, usize),
-    scoring: Scoring,
+    config: AttentionConfig,
     cx: &mut Forward<'_>,
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    if !cx.is_cached() && scoring.bias_hr.is_none() && !cx.drops(scoring.dropout) {
-        let options = scoring.options(t, cx.rows().cloned());
+    if !cx.is_cached() && config.bias_hr.is_none() && !cx.drops(config.dropout) {
+        let options = config.options(t, cx.rows().cloned());
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
@@ -123,7 +99,7 @@ pub fn attend_packed(
         part_btd.reshape([b, t, heads, d / heads])
     });
     let past = cx.past(layer, k_bthk, v_bthk);
-    attend(q_bthk, past, scoring, cx).reshape([b, t, d])
+    attend(q_bthk, past, config, cx).reshape([b, t, d])
 }
 
 /// Cross-attention of a decoder's positions over what an encoder left.
@@ -143,7 +119,7 @@ pub fn attend_memory(
     let (keys_bshk, values_bshk) = memory.layer(layer);
     let s = keys_bshk.dims()[1];
     if !cx.drops(dropout) {
-        let options = Scoring::new(scale, Sight::ALL).options(s, memory.rows().cloned());
+        let options = AttentionConfig::new(scale, AttentionMask::FULL).options(s, memory.rows().cloned());
         return ops::attention(q_bthk, keys_bshk, values_bshk, options);
     }
     let mask = memory.rows().map(|rows| Forward::mask_over(rows, s, &q_bthk.device()));

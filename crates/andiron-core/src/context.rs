@@ -5,7 +5,7 @@ use std::ops::Range;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::Sight;
+use crate::attention::AttentionMask;
 use crate::cache::{Past, columns_of};
 use crate::{KvCache, Rows, ops};
 
@@ -31,7 +31,7 @@ pub struct Forward<'a> {
 }
 
 /// Who sees whom, queries, keys.
-type MaskKey = (Sight, usize, usize);
+type MaskKey = (AttentionMask, usize, usize);
 
 impl<'a> Forward<'a> {
     /// Whole sequences, no randomness: evaluation.
@@ -128,17 +128,23 @@ impl<'a> Forward<'a> {
 
     /// What to add to the scores of `t` new queries over `s` keys, `[batch or 1, 1, t, s]`; `None` if every query
     /// sees every key, or if being causal is all there is to it.
-    pub(crate) fn mask(&mut self, sight: Sight, t: usize, s: usize, device: &Device) -> Option<Tensor<4>> {
-        if self.rows.is_none() && sight.reaches_all(s) {
+    pub(crate) fn mask(
+        &mut self,
+        sees: AttentionMask,
+        t: usize,
+        s: usize,
+        device: &Device,
+    ) -> Option<Tensor<4>> {
+        if self.rows.is_none() && sees.spans(s) {
             return None;
         }
-        let key = (sight, t, s);
+        let key = (sees, t, s);
         if let Some((_, mask)) = self.masks.iter().find(|(made, _)| *made == key) {
             return Some(mask.clone());
         }
         let everything = Rows::padded_left([0]);
         let rows = self.rows.as_ref().unwrap_or(&everything);
-        let mask = rows.mask([t, s], |query, key| sight.reaches((s - t + query) as isize, key));
+        let mask = rows.mask([t, s], |query, key| sees.sees((s - t + query) as isize, key));
         let mask = Tensor::from_data(mask, device);
         self.masks.push((key, mask.clone()));
         Some(mask)

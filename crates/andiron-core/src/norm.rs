@@ -17,7 +17,7 @@ pub struct LayerNormConfig {
 }
 
 impl LayerNormConfig {
-    /// Gain 1, offset 0.
+    /// Weight 1, bias 0.
     pub fn init(&self, device: &Device) -> LayerNorm {
         LayerNorm {
             weight: init::ones([self.d_model], device),
@@ -32,9 +32,9 @@ impl LayerNormConfig {
 /// Source: Ba, Kiros, Hinton 2016, "Layer Normalization", <https://arxiv.org/abs/1607.06450>.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
-    /// Gain, `[d_model]`.
+    /// `[d_model]`.
     pub weight: Param<Tensor<1>>,
-    /// Offset, `[d_model]`.
+    /// `[d_model]`.
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -52,14 +52,14 @@ impl LayerNorm {
         ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
 
-    /// The same at the head of a branch, past which `x` is carried into [`ops::residual`]: see
+    /// The same at the start of a residual branch, around which `x` goes into [`ops::residual`]: see
     /// [`ops::layer_norm_of_branch`].
     ///
     /// # Shape
     /// `[.., d_model]` → the same.
     ///
     /// # Panics
-    /// If the last axis is not `d_model`; in the backward pass, if `x` was not carried past.
+    /// If the last axis is not `d_model`; in the backward pass, if `x` went nowhere else.
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::layer_norm_of_branch(x, self.weight.val(), self.bias.val(), self.eps)
     }
@@ -75,14 +75,14 @@ impl LayerNorm {
         ops::layer_norm_of_sum(x, added, (self.weight.val(), self.bias.val()), self.eps)
     }
 
-    /// `x + added`, which ends a branch, and that normalised at the head of the next: see
+    /// `x + added`, which ends a residual branch, and its norm at the start of the next: see
     /// [`ops::layer_norm_between_branches`].
     ///
     /// # Shape
     /// `[.., d_model]` each → the same, twice.
     ///
     /// # Panics
-    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum was not carried past.
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum went nowhere else.
     pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
         ops::layer_norm_between_branches(x, added, (self.weight.val(), self.bias.val()), self.eps)
     }
@@ -96,12 +96,12 @@ pub struct RmsNormConfig {
     pub d_model: usize,
     /// Added to the mean square before the root.
     pub eps: f64,
-    /// Whether the gain is one more than the weight, as in Gemma.
+    /// Whether values are multiplied by one more than the weight, as in Gemma.
     pub unit_offset: bool,
 }
 
 impl RmsNormConfig {
-    /// Gain 1.
+    /// Multiplies by 1.
     pub fn init(&self, device: &Device) -> RmsNorm {
         let weight = match self.unit_offset {
             true => init::zeros([self.d_model], device),
@@ -111,12 +111,12 @@ impl RmsNormConfig {
     }
 }
 
-/// `x / √(mean of x² + eps) · gain` over the last axis.
+/// `x / √(mean of x² + eps) · weight` over the last axis.
 ///
 /// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
-    /// The gain, or what it exceeds 1 by, `[d_model]`.
+    /// `[d_model]`; with `unit_offset` less by 1 than what values are multiplied by.
     pub weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -133,34 +133,34 @@ impl RmsNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::rms_norm(x, self.gain(), self.eps)
+        ops::rms_norm(x, self.scale(), self.eps)
     }
 
-    /// The same at the head of a branch, past which `x` is carried into [`ops::residual`]: see
+    /// The same at the start of a residual branch, around which `x` goes into [`ops::residual`]: see
     /// [`ops::rms_norm_of_branch`].
     ///
     /// # Shape
     /// `[.., d_model]` → the same.
     ///
     /// # Panics
-    /// If the last axis is not `d_model`; in the backward pass, if `x` was not carried past.
+    /// If the last axis is not `d_model`; in the backward pass, if `x` went nowhere else.
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::rms_norm_of_branch(x, self.gain(), self.eps)
+        ops::rms_norm_of_branch(x, self.scale(), self.eps)
     }
 
-    /// `x + added`, which ends a branch, and that normalised at the head of the next: see
+    /// `x + added`, which ends a residual branch, and its norm at the start of the next: see
     /// [`ops::rms_norm_between_branches`].
     ///
     /// # Shape
     /// `[.., d_model]` each → the same, twice.
     ///
     /// # Panics
-    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum was not carried past.
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum went nowhere else.
     pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
-        ops::rms_norm_between_branches(x, added, self.gain(), self.eps)
+        ops::rms_norm_between_branches(x, added, self.scale(), self.eps)
     }
 
-    fn gain(&self) -> Tensor<1> {
+    fn scale(&self) -> Tensor<1> {
         match self.unit_offset {
             true => self.weight.val() + 1.0,
             false => self.weight.val(),

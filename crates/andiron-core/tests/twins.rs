@@ -7,8 +7,8 @@
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{
-    self, Activation, AdamWStep, AttentionOptions, FeedForwardOptions, Matrices, Moments, Momentum, MuonStep,
-    WeightLayout,
+    self, Activation, AdamWStep, AttentionMask, AttentionOptions, FeedForwardOptions, Matrices, Moments,
+    Momentum, MuonStep, WeightLayout,
 };
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
@@ -392,9 +392,10 @@ fn attention_twin_biased(
         let seen: Tensor<4> = rows.weights(s, &scores.device()).reshape([b, 1, 1, s]);
         scores = scores + (seen - 1.0) * 1e30;
     }
-    if options.causal || options.reach.is_some() {
-        let reach = options.reach.unwrap_or(s);
-        let seen = |p: usize, j: usize| p.abs_diff(j) <= reach && (j <= p || !options.causal);
+    let AttentionMask { causal, sliding_window } = options.mask;
+    if causal || sliding_window.is_some() {
+        let window = sliding_window.unwrap_or(s + 1);
+        let seen = |p: usize, j: usize| p.abs_diff(j) < window && (j <= p || !causal);
         let mask = (0..t * s).map(|at| if seen(s - t + at / s, at % s) { 0.0 } else { -1e30f32 });
         let mask = TensorData::new(mask.collect::<Vec<_>>(), [1, 1, t, s]);
         scores = scores.clone() + Tensor::from_data(mask, &scores.device());
@@ -417,19 +418,20 @@ fn attention() {
     for (b, t, s, h, key_h, w) in cases {
         // Every query sees the first key, or there would be nothing to compare.
         let rows = Rows::padded_right((0..b).map(|row| 1 + s / (row + 2)));
-        // Here the last query reaches the last key of the shorter row.
-        let (near, reach) = (Rows::padded_right((0..b).map(|row| s - s / 3 * row)), Some(s / 3));
-        for (causal, rows, reach) in [
+        // Here the last query's window reaches the last key of the shorter row.
+        let (near, window) = (Rows::padded_right((0..b).map(|row| s - s / 3 * row)), Some(s / 3 + 1));
+        for (causal, rows, sliding_window) in [
             (true, None, None),
             (false, None, None),
             (true, Some(rows.clone()), None),
             (false, Some(rows), None),
-            (true, None, reach),
-            (false, None, reach),
-            (true, Some(near.clone()), reach),
-            (false, Some(near), reach),
+            (true, None, window),
+            (false, None, window),
+            (true, Some(near.clone()), window),
+            (false, Some(near), window),
         ] {
-            let options = AttentionOptions { scale: 0.4, causal, reach, n_keys: s, rows };
+            let mask = AttentionMask { causal, sliding_window };
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows };
             let halves = |kv: Tensor<4>| (kv.clone().slice([0..b, 0..s]), kv.slice([0..b, s..2 * s]));
             for device in devices() {
                 let device = device.autodiff();
@@ -456,10 +458,11 @@ fn attention_with_biases_by_distance() {
     // batch, queries, keys, heads, key heads, width
     for (b, t, s, h, key_h, w) in [(1, 1, 6, 1, 1, 4), (2, 9, 9, 3, 3, 8), (3, 40, 70, 4, 2, 16)] {
         let rows = Rows::padded_right((0..b).map(|row| s - row));
-        for (causal, reach, rows) in
-            [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2), Some(rows))]
+        for (causal, sliding_window, rows) in
+            [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2 + 1), Some(rows))]
         {
-            let options = AttentionOptions { scale: 0.4, causal, reach, n_keys: s, rows };
+            let mask = AttentionMask { causal, sliding_window };
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows };
             for device in devices() {
                 let device = device.autodiff();
                 let run = |fused: bool| {
@@ -493,8 +496,9 @@ fn attention_ignores_spare_capacity() {
     for device in devices() {
         let q = random([1, 2, 2, 8], "q", &device);
         let (k, v) = (random([1, 20, 2, 8], "k", &device), random([1, 20, 2, 8], "v", &device));
-        for reach in [None, Some(3)] {
-            let options = AttentionOptions { scale: 0.3, causal: true, reach, n_keys: 7, rows: None };
+        for sliding_window in [None, Some(4)] {
+            let mask = AttentionMask { causal: true, sliding_window };
+            let options = AttentionOptions { scale: 0.3, mask, n_keys: 7, rows: None };
             let ours = ops::attention(q.clone(), k.clone(), v.clone(), options.clone());
             let (k, v) = (k.clone().slice([0..1, 0..7]), v.clone().slice([0..1, 0..7]));
             assert_close("filled part", ours, attention_twin(q.clone(), k, v, options));

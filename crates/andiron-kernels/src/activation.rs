@@ -4,16 +4,17 @@ use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch, exp, exp2_for_bf16, normal_cdf, plain_normal_cdf, sigmoid};
 
-/// A function applied to every element.
+/// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// `x Φ(x)` by `x σ(2u)`, `u = √(2/π) (x + 0.044715 x³)`, which equals `x (1 + tanh u) / 2`.
+    /// `x Φ(x) = x (1 + erf(x / √2)) / 2`, the Gaussian error linear unit: Hugging Face's `gelu`.
     ///
     /// Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", <https://arxiv.org/abs/1606.08415>.
-    GeluTanh,
-    /// `x Φ(x) = x (1 + erf(x / √2)) / 2`. Source: as for [`GeluTanh`](Self::GeluTanh).
     GeluErf,
-    /// `x σ(x)`. Source: Elfwing, Uchibe, Doya 2017, <https://arxiv.org/abs/1702.03118>.
+    /// Its usual approximation `x σ(2u)`, `u = √(2/π) (x + 0.044715 x³)`, which equals `x (1 + tanh u) / 2`: Hugging
+    /// Face's `gelu_new`. Source: as for [`GeluErf`](Self::GeluErf).
+    GeluTanh,
+    /// `x σ(x)`, also called swish. Source: Elfwing, Uchibe and Doya 2018, <https://arxiv.org/abs/1702.03118>.
     Silu,
     /// `max(x, 0)`.
     Relu,

@@ -6,7 +6,7 @@ use crate::simd::{Simd, dispatch};
 
 /// Settings of one step for one group of parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
+pub struct AdamWStep {
     /// Learning rate of this step.
     pub lr: f32,
     /// Decay of the running mean of gradients, in `[0, 1)`.
@@ -46,14 +46,14 @@ struct Factors {
 /// # Example
 /// ```
 /// use andiron_kernels::Cpu;
-/// use andiron_kernels::adamw::{AdamW, step};
+/// use andiron_kernels::adamw::{AdamWStep, step};
 /// let settings =
-///     AdamW { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
+///     AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0, step: 1, grad_scale: 1.0 };
 /// let (mut param, mut m, mut v) = ([1.0], [0.0], [0.0]);
 /// step(Cpu::detect(1), settings, &mut param, &[3.0], &mut m, &mut v);
 /// assert!((param[0] - 0.9f32).abs() < 1e-6); // the first step has the size of the learning rate
 /// ```
-pub fn step(cpu: Cpu, settings: AdamW, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
+pub fn step(cpu: Cpu, settings: AdamWStep, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
     let len = param.len();
     assert!(grad.len() == len && m.len() == len && v.len() == len, "param, grad, m and v differ in length");
     assert!(settings.step > 0, "steps are counted from 1");
@@ -67,8 +67,8 @@ pub fn step(cpu: Cpu, settings: AdamW, param: &mut [f32], grad: &[f32], m: &mut 
     });
 }
 
-fn factors(settings: AdamW) -> Factors {
-    let AdamW { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = settings;
+fn factors(settings: AdamWStep) -> Factors {
+    let AdamWStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = settings;
     // In f64, as PyTorch does on the host: near step 1 the corrections are differences of close numbers.
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
     Factors {
@@ -112,8 +112,8 @@ mod tests {
     use crate::testing::{assert_close, numbers};
 
     /// The published algorithm in f64.
-    fn exact(settings: AdamW, steps: u64, mut p: f64, g: f64) -> f64 {
-        let AdamW { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = settings;
+    fn exact(settings: AdamWStep, steps: u64, mut p: f64, g: f64) -> f64 {
+        let AdamWStep { lr, beta1, beta2, eps, weight_decay, grad_scale, .. } = settings;
         let [lr, b1, b2, eps, decay, scale] =
             [lr, beta1, beta2, eps, weight_decay, grad_scale].map(f64::from);
         let (mut m, mut v) = (0.0, 0.0);
@@ -132,7 +132,7 @@ mod tests {
     fn steps_follow_the_published_algorithm() {
         let n = 30_001;
         let (start, grad) = (numbers(1, n), numbers(2, n));
-        let settings = AdamW {
+        let settings = AdamWStep {
             lr: 1e-2,
             beta1: 0.9,
             beta2: 0.99,
@@ -148,7 +148,7 @@ mod tests {
             for threads in [1, 2, 3] {
                 let (mut p, mut m, mut v) = (start.clone(), vec![0.0; n], vec![0.0; n]);
                 for step_number in 1..=5 {
-                    let settings = AdamW { step: step_number, ..settings };
+                    let settings = AdamWStep { step: step_number, ..settings };
                     step(Cpu::new(isa, threads), settings, &mut p, &grad, &mut m, &mut v);
                 }
                 assert_close(&format!("{isa}"), &p, &wanted, 1e-6);

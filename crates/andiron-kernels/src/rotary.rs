@@ -19,13 +19,13 @@ pub struct RotaryShape {
     pub pairs: usize,
 }
 
-/// Which way pairs are turned.
+/// Which way pairs are rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Rotation {
     /// By the angles.
-    Forth,
-    /// By the angles' opposites: where gradients go.
-    Back,
+    Forward,
+    /// By the negated angles: the gradient of [`Rotation::Forward`].
+    Inverse,
 }
 
 /// Turns the pairs of every head: `(x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
@@ -41,16 +41,16 @@ pub enum Turn {
 /// # Example
 /// ```
 /// use andiron_kernels::Cpu;
-/// use andiron_kernels::rotary::{RotaryShape, Turn, turn};
+/// use andiron_kernels::rotary::{RotaryShape, Rotation, rotate};
 /// let shape = RotaryShape { batch: 1, time: 1, heads: 1, width: 2, pairs: 1 };
 /// let mut y = [0.0; 2];
-/// turn(Cpu::detect(1), shape, (&[1.0, 2.0], Turn::Forth), (&[0.0], &[1.0]), &mut y); // a quarter turn
+/// rotate(Cpu::detect(1), shape, (&[1.0, 2.0], Rotation::Forward), (&[0.0], &[1.0]), &mut y); // a quarter turn
 /// assert_eq!(y, [-2.0, 1.0]);
 /// ```
-pub fn turn(
+pub fn rotate(
     cpu: Cpu,
     shape: RotaryShape,
-    (x, way): (&[f32], Turn),
+    (x, way): (&[f32], Rotation),
     (cos, sin): (&[f32], &[f32]),
     y: &mut [f32],
 ) {
@@ -70,19 +70,19 @@ pub fn turn(
             let elements = at * position..(at + 1) * position;
             // SAFETY: positions are disjoint.
             let y = unsafe { y.range(elements.clone()) };
-            turn_heads(cpu.isa, width, (&x[elements], way), angles, y);
+            rotate_heads(cpu.isa, width, (&x[elements], way), angles, y);
         }
     });
 }
 
 dispatch! {
-    fn turn_heads(width: usize, x: (&[f32], Turn), angles: (&[f32], &[f32]), y: &mut [f32]) = plain | vector;
+    fn rotate_heads(width: usize, x: (&[f32], Rotation), angles: (&[f32], &[f32]), y: &mut [f32]) = plain | vector;
 }
 
 #[inline(always)]
-fn plain(width: usize, (x, way): (&[f32], Turn), (cos, sin): (&[f32], &[f32]), y: &mut [f32]) {
+fn plain(width: usize, (x, way): (&[f32], Rotation), (cos, sin): (&[f32], &[f32]), y: &mut [f32]) {
     let pairs = cos.len();
-    let sign = if way == Turn::Forth { 1.0 } else { -1.0 };
+    let sign = if way == Rotation::Forward { 1.0 } else { -1.0 };
     for (x, y) in x.chunks_exact(width.max(1)).zip(y.chunks_exact_mut(width.max(1))) {
         let ((first, rest), (y_first, y_rest)) = (x.split_at(pairs), y.split_at_mut(pairs));
         let ((second, rest), (y_second, y_rest)) = (rest.split_at(pairs), y_rest.split_at_mut(pairs));
@@ -97,7 +97,7 @@ fn plain(width: usize, (x, way): (&[f32], Turn), (cos, sin): (&[f32], &[f32]), y
 
 /// The compiler makes vectors of the plain version, which rounds alike.
 #[inline(always)]
-fn vector<S: Simd>(_: S, width: usize, x: (&[f32], Turn), angles: (&[f32], &[f32]), y: &mut [f32]) {
+fn vector<S: Simd>(_: S, width: usize, x: (&[f32], Rotation), angles: (&[f32], &[f32]), y: &mut [f32]) {
     plain(width, x, angles, y);
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use crate::testing::{assert_close, numbers, wide};
 
     #[test]
-    fn turning_back_undoes_turning_forth_on_every_path() {
+    fn the_inverse_undoes_a_rotation_on_every_path() {
         for (batch, time, heads, width, pairs, rows) in [
             (2, 5, 3, 64, 32, 1),
             (2, 5, 3, 64, 32, 2),
@@ -125,8 +125,8 @@ mod tests {
             for isa in Isa::supported() {
                 let cpu = Cpu::new(isa, 2);
                 let (mut y, mut back) = (vec![9.0; x.len()], vec![9.0; x.len()]);
-                turn(cpu, shape, (&x, Turn::Forth), (&cos, &sin), &mut y);
-                turn(cpu, shape, (&y, Turn::Back), (&cos, &sin), &mut back);
+                rotate(cpu, shape, (&x, Rotation::Forward), (&cos, &sin), &mut y);
+                rotate(cpu, shape, (&y, Rotation::Inverse), (&cos, &sin), &mut back);
                 assert_close(&format!("{isa} back"), &back, &wide(&x), 1e-6);
                 assert_close(&format!("{isa}"), &y, &wide(first.get_or_insert_with(|| y.clone())), 1e-6);
                 let at = ((batch - 1) * time + time - 1) * heads * width;

@@ -39,7 +39,9 @@ mod rotary;
 
 pub use activation::{Activation, ActivationOps, activate, gate};
 pub(crate) use attention::spread_biases;
-pub use attention::{AttentionOps, AttentionOptions, Qkv, attention, attention_biased, attention_packed};
+pub use attention::{
+    AttentionMask, AttentionOps, AttentionOptions, Qkv, attention, attention_biased, attention_packed,
+};
 pub use dropout::{DropoutOps, dropout};
 pub use embedding::{EmbeddingOps, embedding, embedding_quantized};
 pub use feed_forward::{
@@ -62,8 +64,8 @@ pub use optimizer::{
 pub(crate) use paged_attention::attention_blocks;
 #[cfg(not(any(feature = "flex", feature = "ndarray")))]
 pub(crate) use paged_attention::with_elements;
-pub use paged_attention::{PagedAttentionOps, PagedAttentionOptions, PagedKeyValues, PagedRow};
-pub use rotary::{RotaryOps, Turn, rotate};
+pub use paged_attention::{PagedAttentionOps, PagedKeyValues, PagedRow};
+pub use rotary::{RotaryOps, Rotation, rotate};
 pub use tensors::{OptionalTensor, Tensors};
 
 type Dispatch = burn::backend::Dispatch;

@@ -75,7 +75,7 @@ impl RelativeBias {
     /// counts is the distance.
     ///
     /// # Shape
-    /// `[heads, t + s − 1]`, as [`Scoring::bias_hr`](crate::attention::Scoring::bias_hr) wants it.
+    /// `[heads, t + s − 1]`, as [`AttentionConfig::bias_hr`](crate::attention::AttentionConfig::bias_hr) wants it.
     ///
     /// # Panics
     /// If there are more queries than keys.

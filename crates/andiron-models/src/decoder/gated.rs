@@ -361,7 +361,7 @@ impl Attention {
         let q_bthk = angles.turn(normed(heads(&self.q_proj), &self.q_norm));
         let k_bthk = angles.turn(normed(heads(&self.k_proj), &self.k_norm));
         let past = cx.past(self.index, k_bthk, heads(&self.v_proj));
-        let sight = Sight { reach: self.reach, ..Sight::PAST };
+        let sight = Sight { sliding_window: self.reach.map(|reach| reach + 1), ..Sight::PAST };
         let scoring = Scoring { dropout: self.dropout, ..Scoring::new(self.scale, sight) };
         let out_bthk = attend(q_bthk, past, scoring, cx);
         let [_, _, h, k] = out_bthk.dims();

@@ -9,15 +9,6 @@ use super::{Activation, ActivationOps, composed};
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 
-pub(in crate::ops) fn unit(form: Activation) -> activation::Activation {
-    match form {
-        Activation::GeluErf => activation::Activation::GeluErf,
-        Activation::GeluTanh => activation::Activation::GeluTanh,
-        Activation::Silu => activation::Activation::Silu,
-        Activation::Relu => activation::Activation::Relu,
-    }
-}
-
 impl<B: HostTensors> ActivationOps for B {
     fn activate(x: FloatTensor<Self>, up: OptionalTensor<Self>, form: Activation) -> FloatTensor<Self> {
         let _time = OpKind::Activations.timer();
@@ -27,8 +18,8 @@ impl<B: HostTensors> ActivationOps for B {
         let shape = x.shape();
         let mut y = output(shape.num_elements());
         match up.as_option() {
-            Some(up) => activation::gate(cpu(), unit(form), &B::floats(&x), &B::floats(up), &mut y),
-            None => activation::forward(cpu(), unit(form), &B::floats(&x), &mut y),
+            Some(up) => activation::gate(cpu(), form, &B::floats(&x), &B::floats(up), &mut y),
+            None => activation::forward(cpu(), form, &B::floats(&x), &mut y),
         }
         B::from_vec(y, &shape)
     }
@@ -48,11 +39,11 @@ impl<B: HostTensors> ActivationOps for B {
         let dup = up.as_option().map(|up| {
             let mut dup = output(shape.num_elements());
             let inputs = (&*B::floats(&x), &*B::floats(up));
-            activation::gate_backward(cpu(), unit(form), inputs, &B::floats(&dy), (&mut dx, &mut dup));
+            activation::gate_backward(cpu(), form, inputs, &B::floats(&dy), (&mut dx, &mut dup));
             B::from_vec(dup, &shape)
         });
         if dup.is_none() {
-            activation::backward(cpu(), unit(form), &B::floats(&x), &B::floats(&dy), &mut dx);
+            activation::backward(cpu(), form, &B::floats(&x), &B::floats(&dy), &mut dx);
         }
         (B::from_vec(dx, &shape), dup)
     }

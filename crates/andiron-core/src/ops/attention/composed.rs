@@ -4,9 +4,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
-use super::{AttentionOptions, Qkv, distances};
+use super::{AttentionMask, AttentionOptions, Qkv, distances};
 use crate::Rows;
-use crate::attention::Sight;
 use crate::ops::composed::{reshape, scalar};
 
 pub(super) fn attention_saved<B: Backend>(
@@ -100,13 +99,13 @@ fn scores<B: Backend>(
         Some(bias) => B::float_add(scores, distances::spread::<B>(bias.clone(), t, s)),
         None => scores,
     };
-    let sight = Sight { causal: options.causal && t > 1, reach: options.reach };
-    if !sight.causal && sight.reaches_all(s) && options.rows.is_none() {
+    let seen = AttentionMask { causal: options.mask.causal && t > 1, ..options.mask };
+    if !seen.causal && seen.spans(s) && options.rows.is_none() {
         return scores;
     }
     let everything = Rows::padded_left([0]);
     let rows = options.rows.as_ref().unwrap_or(&everything);
-    let mask = rows.mask([t, s], |i, j| sight.reaches((s + i) as isize - t as isize, j));
+    let mask = rows.mask([t, s], |i, j| seen.sees((s + i) as isize - t as isize, j));
     let mask = B::float_from_data(mask, &scores.device());
     B::float_add(scores, mask)
 }

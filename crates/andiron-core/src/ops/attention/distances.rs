@@ -1,7 +1,8 @@
-//! From a number for each distance to one for each query and key, and back.
+//! From a bias for each distance to one for each query and key, and back.
 //!
-//! Both go by cutting one long row anew, so that backends neither look up nor scatter: where a row of `n` numbers is
-//! followed by itself, with one number between them, every `n` numbers begin one number earlier in it.
+//! Both use the relative shift of Transformer-XL (Dai et al. 2019, <https://arxiv.org/abs/1901.02860>, appendix B): rows
+//! are padded by one element and the buffer is viewed again with the old row length, which shifts row `i` by `i`. So
+//! backends neither look up nor scatter.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -52,7 +53,7 @@ mod tests {
     use crate::DeviceSpec;
     use crate::Rows;
     use crate::ops::attention::composed;
-    use crate::ops::{AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv};
+    use crate::ops::{AttentionMask, AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv};
     use crate::precision::Precision;
 
     fn tensor<const D: usize>(shape: [usize; D]) -> (Vec<f32>, FloatTensor<Dispatch>) {
@@ -82,11 +83,10 @@ mod tests {
         let [keys, values] =
             [23.0, 40.0].map(|by| Dispatch::float_div_scalar(tensor([b, s, h / 2, k]).1, Scalar::Float(by)));
         let bias = Dispatch::float_div_scalar(tensor([h, t + s - 1]).1, Scalar::Float(10.0));
-        for (causal, reach) in [(false, None), (true, Some(6)), (false, Some(6))] {
+        for (causal, sliding_window) in [(false, None), (true, Some(7)), (false, Some(7))] {
             let options = AttentionOptions {
                 scale: 0.3,
-                causal,
-                reach,
+                mask: AttentionMask { causal, sliding_window },
                 n_keys: s,
                 rows: Some(Rows::padded_right([s, s - 2])),
             };

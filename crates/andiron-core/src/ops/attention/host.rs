@@ -119,7 +119,7 @@ fn shape<B: HostTensors>(qkv: &Qkv<B>, keys: usize) -> AttentionShape {
 impl AttentionOptions {
     fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
         let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
-        let Self { causal, reach, scale, .. } = *self;
-        Attention { shape, causal, reach, scale, bias, spans, dropout: None }
+        let (causal, reach) = (self.mask.causal, self.mask.reach());
+        Attention { shape, causal, reach, scale: self.scale, bias, spans, dropout: None }
     }
 }

@@ -16,25 +16,59 @@ pub use extension::AttentionOps;
 use super::{Dispatch, OptionalTensor};
 use crate::{Rows, precision};
 
+/// Which keys a query sees, apart from padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionMask {
+    /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
+    /// `i` of `t` is at position `n_keys − t + i`.
+    pub causal: bool,
+    /// A query sees only keys that are fewer positions than this before it and, unless `causal`, after it: with `causal`
+    /// this many positions, its own included. `None` is any distance.
+    ///
+    /// Source: Beltagy et al. 2020, "Longformer: The Long-Document Transformer", <https://arxiv.org/abs/2004.05150>;
+    /// Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
+    pub sliding_window: Option<usize>,
+}
+
+impl AttentionMask {
+    /// Every key: encoders.
+    pub const FULL: Self = Self { causal: false, sliding_window: None };
+    /// The past: decoders.
+    pub const CAUSAL: Self = Self { causal: true, sliding_window: None };
+    /// [`Self::FULL`] as models call it.
+    pub const ALL: Self = Self::FULL;
+    /// [`Self::CAUSAL`] as models call it.
+    pub const PAST: Self = Self::CAUSAL;
+
+    /// Whether no window hides any of so many keys.
+    pub(crate) fn spans(self, keys: usize) -> bool {
+        self.sliding_window.is_none_or(|window| keys <= window)
+    }
+
+    /// Whether the query at this position, which is below 0 if there are more queries than keys, sees a key.
+    pub(crate) fn sees(self, query: isize, key: usize) -> bool {
+        let ahead = key as isize - query;
+        (!self.causal || ahead <= 0) && self.sliding_window.is_none_or(|window| ahead.unsigned_abs() < window)
+    }
+
+    /// How far a key may be, as kernels take it.
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    pub(in crate::ops) fn reach(self) -> Option<usize> {
+        self.sliding_window.map(|window| window - 1)
+    }
+}
+
 /// How queries look at keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionOptions {
     /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
     pub scale: f32,
-    /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
-    /// `i` of `t` sees keys `0 ..= n_keys − t + i`.
-    pub causal: bool,
-    /// A query sees only keys at most this many positions before it and, unless `causal`, after it, its own position
-    /// being `n_keys − t + i`; `None` is any distance. A sliding window of `w` positions, the query's own included, is a
-    /// reach of `w − 1`.
-    ///
-    /// Source: Beltagy et al. 2020, "Longformer: The Long-Document Transformer", <https://arxiv.org/abs/2004.05150>;
-    /// Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
-    pub reach: Option<usize>,
+    /// Which keys a query sees.
+    pub mask: AttentionMask,
     /// How many keys are filled; the buffers may be longer.
     pub n_keys: usize,
-    /// Which keys of each sequence anybody sees, the others being padding; `None` is all. What a query that sees none
-    /// gets is not specified.
+    /// Which keys of each sequence are seen at all, the others being padding; `None` is all. The output of a query that
+    /// sees none is not specified.
     pub rows: Option<Rows>,
 }
 
@@ -47,8 +81,12 @@ impl AttentionOptions {
         assert_eq!((b, k), (key_b, key_k), "queries and keys have one batch and one width");
         assert!(h.is_multiple_of(key_h), "{h} query heads cannot share {key_h} key heads evenly");
         assert!(self.n_keys <= capacity, "{} keys in a buffer for {capacity}", self.n_keys);
-        let anywhere = !self.causal && self.reach.is_none();
-        assert!(anywhere || t <= self.n_keys, "{t} queries at positions of {} keys", self.n_keys);
+        assert_ne!(self.mask.sliding_window, Some(0), "a window has a position");
+        assert!(
+            self.mask == AttentionMask::FULL || t <= self.n_keys,
+            "{t} queries at positions of {} keys",
+            self.n_keys
+        );
         assert!(self.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
     }
 }
@@ -81,7 +119,7 @@ pub enum Qkv<B: Backend> {
 /// first `options.n_keys` positions are read → `[batch, t, heads, width]`.
 ///
 /// # Panics
-/// If the shapes do not fit, or `causal` or a `reach` is asked for with more queries than keys.
+/// If the shapes do not fit, a window is 0, or there is a mask and there are more queries than keys.
 pub fn attention(
     q_bthk: Tensor<4>,
     k_bshk: Tensor<4>,

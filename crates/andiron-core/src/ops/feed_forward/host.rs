@@ -8,7 +8,6 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
 use super::{FeedForwardOps, FeedForwardOptions, FeedForwardParams, composed};
-use crate::ops::activation::host::unit;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::linear::host::as_in_out;
 use crate::ops::{OpKind, Tensors};
@@ -90,7 +89,7 @@ fn with_slices<B: HostTensors, T>(
     let layer = FeedForward {
         gate: gate.as_ref().map(|(gate, shape)| as_in_out(gate, *shape, layouts[0])),
         up: as_in_out(&up.0, up.1, layouts[0]),
-        activation: unit(activation),
+        activation,
         down: as_in_out(&down.0, down.1, layouts[1]),
     };
     run(layer, [0, 1].map(|at| biases.as_ref().map(|biases| &*biases[at])))

@@ -87,8 +87,8 @@ fn layer_norm<B: HostTensors>(
     let (mut y, mut mean, mut rstd) = (output(rows * width), output(rows), output(rows));
     let out = LayerNormOut { y: &mut y, mean: &mut mean, rstd: &mut rstd };
     let sum = {
-        let (gamma, beta) = (B::floats(&weight), B::floats(&bias));
-        let params = KernelParams { gamma: &gamma, beta: Some(&beta), eps: eps as f32 };
+        let (weight, bias) = (B::floats(&weight), B::floats(&bias));
+        let params = KernelParams { weight: &weight, bias: Some(&bias), eps: eps as f32 };
         match added {
             Some(added) => {
                 let mut sum = B::into_vec(added);
@@ -119,11 +119,11 @@ fn layer_norm_backward<B: HostTensors>(
     let (mut dweight, mut dbias) = (output(width), output(width));
     let saved = LayerNormSaved {
         x: &B::floats(&x),
-        gamma: &B::floats(&weight),
+        weight: &B::floats(&weight),
         mean: &B::floats(&mean),
         rstd: &B::floats(&rstd),
     };
-    let grads = LayerNormGrads { dx: &mut dx, accumulate, dgamma: &mut dweight, dbeta: &mut dbias };
+    let grads = LayerNormGrads { dx: &mut dx, accumulate, dweight: &mut dweight, dbias: &mut dbias };
     norm::layer_norm_backward(cpu(), saved, &B::floats(&dy), grads);
     let [weight, bias] = [dweight, dbias].map(|gradient| B::from_vec(gradient, &[width]));
     (B::from_vec(dx, &shape), NormParams::Layer { weight, bias })
@@ -140,8 +140,8 @@ fn rms_norm<B: HostTensors>(
     let (shape, [rows, width]) = (x.shape(), rows::<B>(&x));
     let (mut y, mut rstd) = (output(rows * width), output(rows));
     let sum = {
-        let gamma = B::floats(&weight);
-        let params = KernelParams { gamma: &gamma, beta: None, eps: eps as f32 };
+        let weight = B::floats(&weight);
+        let params = KernelParams { weight: &weight, bias: None, eps: eps as f32 };
         match added {
             Some(added) => {
                 let mut sum = B::into_vec(added);
@@ -169,8 +169,8 @@ fn rms_norm_backward<B: HostTensors>(
     let accumulate = past.is_some();
     let mut dx = past.map_or_else(|| output(rows * width), B::into_vec);
     let mut dweight = output(width);
-    let saved = RmsNormSaved { x: &B::floats(&x), gamma: &B::floats(&weight), rstd: &B::floats(&rstd) };
-    let grads = RmsNormGrads { dx: &mut dx, accumulate, dgamma: &mut dweight };
+    let saved = RmsNormSaved { x: &B::floats(&x), weight: &B::floats(&weight), rstd: &B::floats(&rstd) };
+    let grads = RmsNormGrads { dx: &mut dx, accumulate, dweight: &mut dweight };
     norm::rms_norm_backward(cpu(), saved, &B::floats(&dy), grads);
     (B::from_vec(dx, &shape), NormParams::Rms { weight: B::from_vec(dweight, &[width]) })
 }

@@ -1,7 +1,6 @@
 //! Optimizer steps through `andiron-kernels`.
 
-use andiron_kernels::adamw::AdamW;
-use andiron_kernels::{muon, reduce};
+use andiron_kernels::{adamw, muon, reduce};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
@@ -23,17 +22,8 @@ impl<B: HostTensors> OptimizerOps for B {
             return composed::adamw::<B>([value, grad, mean, square], step);
         }
         let shape = value.shape();
-        let hyper = AdamW {
-            lr: step.lr,
-            beta1: step.beta1,
-            beta2: step.beta2,
-            eps: step.eps,
-            weight_decay: step.weight_decay,
-            step: step.step,
-            grad_scale: step.grad_scale,
-        };
         let (mut value, mut mean, mut square) = (B::into_vec(value), B::into_vec(mean), B::into_vec(square));
-        andiron_kernels::adamw::step(cpu(), hyper, &mut value, &B::floats(&grad), &mut mean, &mut square);
+        adamw::step(cpu(), step, &mut value, &B::floats(&grad), &mut mean, &mut square);
         (B::from_vec(value, &shape), B::from_vec(mean, &shape), B::from_vec(square, &shape))
     }
 

@@ -9,29 +9,11 @@ mod muon;
 
 use burn::tensor::Tensor;
 
+pub use andiron_kernels::adamw::AdamWStep;
 pub use extension::OptimizerOps;
 pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
 
 use super::Dispatch;
-
-/// One update of [`adamw`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWStep {
-    /// Learning rate.
-    pub lr: f32,
-    /// Decay of the running mean of gradients.
-    pub beta1: f32,
-    /// Decay of the running mean of squared gradients.
-    pub beta2: f32,
-    /// Added to the root of the second moment.
-    pub eps: f32,
-    /// Share of the parameter that is taken away per unit of learning rate, apart from the gradient.
-    pub weight_decay: f32,
-    /// Number of this update, from 1.
-    pub step: u64,
-    /// Multiplies the gradient first: clipping.
-    pub grad_scale: f32,
-}
 
 /// A parameter with its running moments, all of one shape.
 #[derive(Clone, Debug)]

@@ -4,17 +4,18 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
-use super::{PagedAttentionOptions, PagedKeyValues, held};
+use super::{PagedKeyValues, held};
 use crate::Rows;
 use crate::ops::composed::reshape;
-use crate::ops::{AttentionOps, AttentionOptions, OptionalTensor, Qkv};
+use crate::ops::{AttentionMask, AttentionOps, AttentionOptions, OptionalTensor, Qkv};
 use crate::precision::Precision;
 
 pub(super) fn paged_attention<B: AttentionOps>(
     q: FloatTensor<B>,
     cache: PagedKeyValues<B>,
     bias: OptionalTensor<B>,
-    PagedAttentionOptions { scale, reach }: PagedAttentionOptions,
+    scale: f32,
+    mask: AttentionMask,
     precision: Precision,
 ) -> FloatTensor<B> {
     let (t, held) = (q.shape()[1], held(&cache.rows));
@@ -23,7 +24,7 @@ pub(super) fn paged_attention<B: AttentionOps>(
     let alike = cache.rows.iter().all(|row| (row.keys, row.new) == (held + t, t));
     let spans = cache.rows.iter().map(|row| held + row.new - row.keys..held + row.new);
     let rows = (!alike).then(|| Rows::of(spans.collect()));
-    let options = AttentionOptions { scale, causal: true, reach, n_keys: held + t, rows };
+    let options = AttentionOptions { scale, mask, n_keys: held + t, rows };
     B::attend(Qkv::Separate { q, k, v }, bias, options, precision)
 }
 

@@ -3,8 +3,8 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{PagedAttentionOptions, PagedKeyValues, composed};
-use crate::ops::{AttentionOps, OptionalTensor};
+use super::{PagedKeyValues, composed};
+use crate::ops::{AttentionMask, AttentionOps, OptionalTensor};
 use crate::precision::Precision;
 
 /// Attention of new positions over the blocks of a KV cache.
@@ -22,9 +22,10 @@ pub trait PagedAttentionOps: AttentionOps + Backend {
         q: FloatTensor<Self>,
         #[extension_type] cache: PagedKeyValues<Self>,
         #[extension_type] bias: OptionalTensor<Self>,
-        options: PagedAttentionOptions,
+        scale: f32,
+        mask: AttentionMask,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        composed::paged_attention::<Self>(q, cache, bias, options, precision)
+        composed::paged_attention::<Self>(q, cache, bias, scale, mask, precision)
     }
 }

@@ -7,10 +7,10 @@ use andiron_kernels::memory::unspecified as output;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
-use super::{PagedAttentionOps, PagedAttentionOptions, PagedKeyValues, PagedRow, composed};
+use super::{PagedAttentionOps, PagedKeyValues, PagedRow, composed};
 use crate::cache::Block;
 use crate::ops::host::{HostTensors, are_f32, cpu};
-use crate::ops::{OpKind, OptionalTensor};
+use crate::ops::{AttentionMask, OpKind, OptionalTensor};
 use crate::precision::Precision;
 
 impl<B: HostTensors> PagedAttentionOps for B {
@@ -18,13 +18,14 @@ impl<B: HostTensors> PagedAttentionOps for B {
         q: FloatTensor<Self>,
         cache: PagedKeyValues<Self>,
         bias: OptionalTensor<Self>,
-        options: PagedAttentionOptions,
+        scale: f32,
+        mask: AttentionMask,
         precision: Precision,
     ) -> FloatTensor<Self> {
         let _time = OpKind::Attention.timer();
         let first = cache.rows.iter().flat_map(|row| &row.host).next();
         let (Some(first), true) = (first, are_f32::<B>([&q].into_iter().chain(bias.as_option()))) else {
-            return composed::paged_attention::<B>(q, cache, bias, options, precision);
+            return composed::paged_attention::<B>(q, cache, bias, scale, mask, precision);
         };
         let [block_len, kv_heads, _] = first.dims();
         let [_, columns, heads, head_dim] = q.shape().dims();
@@ -36,7 +37,6 @@ impl<B: HostTensors> PagedAttentionOps for B {
         });
         let rows: Vec<_> = rows.collect();
         let bias = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
-        let PagedAttentionOptions { scale, reach } = options;
         let attention = BlockAttention {
             rows: &rows,
             columns,
@@ -44,7 +44,7 @@ impl<B: HostTensors> PagedAttentionOps for B {
             kv_heads,
             head_dim,
             block_len,
-            reach,
+            reach: mask.reach(),
             scale,
             bias: &bias,
         };

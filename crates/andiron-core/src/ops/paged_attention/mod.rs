@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 
 pub use extension::PagedAttentionOps;
 
-use super::{Dispatch, OptionalTensor, Tensors};
+use super::{AttentionMask, Dispatch, OptionalTensor, Tensors};
 use crate::cache::{Block, Blocks};
 use crate::precision;
 
@@ -41,15 +41,6 @@ pub struct PagedRow {
     pub new: usize,
 }
 
-/// How queries look at the positions of their row. They see themselves and what is before them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PagedAttentionOptions {
-    /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
-    pub scale: f32,
-    /// As in [`AttentionOptions`](super::AttentionOptions).
-    pub reach: Option<usize>,
-}
-
 /// Attention of new positions over themselves and what the cache holds of their rows:
 /// `softmax(q · kᵀ · scale + bias) · v`. What columns beyond a row's own get is not specified.
 ///
@@ -58,13 +49,14 @@ pub struct PagedAttentionOptions {
 /// positions that the longest row held before, as in [`attention_biased`](super::attention_biased).
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not fit, or the mask is not causal.
 pub(crate) fn attention_blocks(
     q_bthk: Tensor<4>,
     blocks: &Blocks,
     bias_hr: Option<Tensor<2>>,
-    (scale, reach): (f32, Option<usize>),
+    (scale, mask): (f32, AttentionMask),
 ) -> Tensor<4> {
+    assert!(mask.causal, "a query that continues a sequence does not see what comes after it");
     let [b, t, h, _] = q_bthk.dims();
     let cache = paged(blocks);
     assert_eq!(b, cache.rows.len(), "queries of as many rows as the cache has");
@@ -72,9 +64,8 @@ pub(crate) fn attention_blocks(
         assert_eq!(bias_hr.dims(), [h, 2 * t + held(&cache.rows) - 1], "biases of all heads by distance");
     }
     let bias = OptionalTensor::new(bias_hr.map(Tensor::into_dispatch));
-    let options = PagedAttentionOptions { scale, reach };
     let q = q_bthk.into_dispatch();
-    Tensor::from_dispatch(Dispatch::paged_attention(q, cache, bias, options, precision::current()))
+    Tensor::from_dispatch(Dispatch::paged_attention(q, cache, bias, scale, mask, precision::current()))
 }
 
 fn paged(blocks: &Blocks) -> PagedKeyValues<Dispatch> {
@@ -135,13 +126,15 @@ mod tests {
         assert_eq!(blocks.rows.iter().map(|row| row.blocks.len()).collect::<Vec<_>>(), [2, 1, 1, 0]);
         let q_bthk = random(3, 4);
         let bias_hr = Tensor::random([4, 6 + 70 - 1], Distribution::Normal(0.0, 1.0), &device);
-        for (bias_hr, reach) in [(None, None), (Some(bias_hr), None), (None, Some(5))] {
-            let host = attention_blocks(q_bthk.clone(), &blocks, bias_hr.clone(), (0.5, reach));
+        for (bias_hr, sliding_window) in [(None, None), (Some(bias_hr), None), (None, Some(6))] {
+            let mask = AttentionMask { sliding_window, ..AttentionMask::CAUSAL };
+            let host = attention_blocks(q_bthk.clone(), &blocks, bias_hr.clone(), (0.5, mask));
             let gathered = Tensor::from_dispatch(composed::paged_attention::<Dispatch>(
                 q_bthk.clone().into_dispatch(),
                 paged(&blocks),
                 OptionalTensor::new(bias_hr.map(Tensor::into_dispatch)),
-                PagedAttentionOptions { scale: 0.5, reach },
+                0.5,
+                mask,
                 precision::current(),
             ));
             for (row, own) in [(0, 3), (1, 2)] {

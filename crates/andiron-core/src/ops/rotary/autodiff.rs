@@ -7,18 +7,18 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
 
-use super::{RotaryOps, Turn};
+use super::{RotaryOps, Rotation};
 
 #[derive(Debug)]
 struct Rotate;
 
 impl<B: RotaryOps> Backward<B, 1> for Rotate {
-    /// Cosines, sines, and the way back.
-    type State = ([FloatTensor<B>; 2], Turn);
+    /// Cosines, sines, and the inverse rotation.
+    type State = ([FloatTensor<B>; 2], Rotation);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let ([cos, sin], back) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |dy| B::rotate(dy, cos, sin, back));
+        let ([cos, sin], inverse) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |dy| B::rotate(dy, cos, sin, inverse));
     }
 }
 
@@ -27,19 +27,19 @@ impl<B: RotaryOps, C: CheckpointStrategy> RotaryOps for Autodiff<B, C> {
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
-        way: Turn,
+        rotation: Rotation,
     ) -> FloatTensor<Self> {
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-        let back = match way {
-            Turn::Forth => Turn::Back,
-            Turn::Back => Turn::Forth,
+        let inverse = match rotation {
+            Rotation::Forward => Rotation::Inverse,
+            Rotation::Inverse => Rotation::Forward,
         };
         match Rotate.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let y = B::rotate(x.into_primitive(), cos.clone(), sin.clone(), way);
-                prep.finish(([cos, sin], back), y)
+                let y = B::rotate(x.into_primitive(), cos.clone(), sin.clone(), rotation);
+                prep.finish(([cos, sin], inverse), y)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::rotate(x.into_primitive(), cos, sin, way)),
+            OpsKind::UnTracked(prep) => prep.finish(B::rotate(x.into_primitive(), cos, sin, rotation)),
         }
     }
 }

@@ -4,13 +4,13 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Slice;
 
-use super::Turn;
+use super::Rotation;
 
 pub(super) fn rotate<B: Backend>(
     x: FloatTensor<B>,
     cos: FloatTensor<B>,
     sin: FloatTensor<B>,
-    way: Turn,
+    rotation: Rotation,
 ) -> FloatTensor<B> {
     let [b, t, h, k] = x.shape().dims();
     let pairs = cos.shape()[3];
@@ -19,9 +19,9 @@ pub(super) fn rotate<B: Backend>(
         B::float_slice(x.clone(), &slices)
     };
     let (first, second) = (part(0, pairs), part(pairs, 2 * pairs));
-    let sin = match way {
-        Turn::Forth => sin,
-        Turn::Back => B::float_neg(sin),
+    let sin = match rotation {
+        Rotation::Forward => sin,
+        Rotation::Inverse => B::float_neg(sin),
     };
     let times = |x: &FloatTensor<B>, by: &FloatTensor<B>| B::float_mul(x.clone(), by.clone());
     let mut turned = vec![

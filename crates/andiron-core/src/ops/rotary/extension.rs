@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{Turn, composed};
+use super::{Rotation, composed};
 
 /// Rotary positions of `[batch, time, heads, width]`.
 #[backend_extension(
@@ -20,8 +20,8 @@ pub trait RotaryOps: Backend {
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
-        way: Turn,
+        rotation: Rotation,
     ) -> FloatTensor<Self> {
-        composed::rotate::<Self>(x, cos, sin, way)
+        composed::rotate::<Self>(x, cos, sin, rotation)
     }
 }

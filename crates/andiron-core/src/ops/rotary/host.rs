@@ -5,7 +5,7 @@ use andiron_kernels::rotary::{self, RotaryShape};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
-use super::{RotaryOps, Turn, composed};
+use super::{RotaryOps, Rotation, composed};
 use crate::ops::OpKind;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 
@@ -14,16 +14,22 @@ impl<B: HostTensors> RotaryOps for B {
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
-        way: Turn,
+        rotation: Rotation,
     ) -> FloatTensor<Self> {
         let _time = OpKind::Rotary.timer();
         if !are_f32::<B>([&x, &cos, &sin]) {
-            return composed::rotate::<B>(x, cos, sin, way);
+            return composed::rotate::<B>(x, cos, sin, rotation);
         }
         let [batch, time, heads, width] = x.shape().dims();
         let shape = RotaryShape { batch, time, heads, width, pairs: cos.shape()[3] };
         let mut y = output(batch * time * heads * width);
-        rotary::turn(cpu(), shape, (&B::floats(&x), way), (&B::floats(&cos), &B::floats(&sin)), &mut y);
+        rotary::rotate(
+            cpu(),
+            shape,
+            (&B::floats(&x), rotation),
+            (&B::floats(&cos), &B::floats(&sin)),
+            &mut y,
+        );
         B::from_vec(y, &[batch, time, heads, width])
     }
 }

@@ -8,7 +8,7 @@ mod host;
 
 use burn::tensor::Tensor;
 
-pub use andiron_kernels::rotary::Turn;
+pub use andiron_kernels::rotary::Rotation;
 pub use extension::RotaryOps;
 
 use super::Dispatch;
@@ -26,5 +26,5 @@ pub fn rotate(x_bthk: Tensor<4>, cos_bt1k: Tensor<4>, sin_bt1k: Tensor<4>) -> Te
     assert!((rows == b || rows == 1) && columns == t && one == 1, "angles do not fit {b} x {t} positions");
     assert!(2 * pairs <= k, "{} channels cannot be turned in heads of width {k}", 2 * pairs);
     let (cos, sin) = (cos_bt1k.into_dispatch(), sin_bt1k.into_dispatch());
-    Tensor::from_dispatch(Dispatch::rotate(x_bthk.into_dispatch(), cos, sin, Turn::Forth))
+    Tensor::from_dispatch(Dispatch::rotate(x_bthk.into_dispatch(), cos, sin, Rotation::Forward))
 }

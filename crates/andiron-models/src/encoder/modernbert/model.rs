@@ -184,7 +184,7 @@ impl ModernBert {
         let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
             .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
         let past = cx.past(0, angles.turn(k_bthk), v_bthk);
-        let sight = Sight { causal: false, reach: layer.slides.then_some(self.reach) };
+        let sight = Sight { causal: false, sliding_window: layer.slides.then_some(self.reach + 1) };
         let scoring =
             Scoring { dropout: self.dropout.attention, ..Scoring::new(1.0 / (k as f32).sqrt(), sight) };
         let mixed = attend(angles.turn(q_bthk), past, scoring, cx).reshape([b, t, d]);
