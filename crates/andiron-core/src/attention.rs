@@ -1,6 +1,6 @@
-//! Attention as layers call it: who sees whom, padding, biases and dropout of the probabilities.
+//! Attention as layers call it: masks, padding, biases and dropout of the probabilities.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::Tensor;
 
 use crate::cache::{Memory, Past};
 pub use crate::ops::AttentionMask;
@@ -27,8 +27,10 @@ impl AttentionConfig {
         Self { scale, mask, bias_hr: None, dropout: 0.0 }
     }
 
-    fn options(&self, n_keys: usize, rows: Option<Rows>) -> AttentionOptions {
-        AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows }
+    /// For a call over so many keys; draws the dropout, if there is one.
+    fn options(&self, n_keys: usize, rows: Option<Rows>, cx: &mut Forward<'_>) -> AttentionOptions {
+        let dropout = cx.draw_dropout(self.dropout);
+        AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, dropout }
     }
 }
 
@@ -52,30 +54,14 @@ pub fn attend(q_bthk: Tensor<4>, past: Past, config: AttentionConfig, cx: &mut F
             return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, mask));
         }
     };
-    let (t, s) = (q_bthk.dims()[1], keys_bshk.dims()[1]);
-    if !cx.drops(config.dropout) {
-        let options = config.options(s, cx.rows().cloned());
-        return match config.bias_hr {
-            Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
-            None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
-        };
+    let options = config.options(keys_bshk.dims()[1], cx.rows().cloned(), cx);
+    match config.bias_hr {
+        Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
+        None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
     }
-    let mask = cx.mask(config.mask, t, s, &q_bthk.device());
-    let mask = match mask {
-        None if config.mask.causal && t > 1 => {
-            let past = Tensor::<2>::full([t, s], f32::MIN / 4.0, &q_bthk.device());
-            Some(past.triu((s - t + 1) as i64).unsqueeze())
-        }
-        mask => mask,
-    };
-    let added = match (mask, config.bias_hr.map(|bias_hr| ops::spread_biases(bias_hr, t, s))) {
-        (Some(mask), Some(bias)) => Some(mask + bias),
-        (mask, bias) => mask.or(bias),
-    };
-    mix(q_bthk, (keys_bshk, values_bshk), added, (config.scale, config.dropout), cx)
 }
 
-/// [`attend`] of new positions whose queries, keys and values lie side by side, as one projection makes them.
+/// [`attend`] of new positions from the output of one fused QKV projection.
 ///
 /// # Shape
 /// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
@@ -90,8 +76,8 @@ pub fn attend_packed(
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    if !cx.is_cached() && config.bias_hr.is_none() && !cx.drops(config.dropout) {
-        let options = config.options(t, cx.rows().cloned());
+    if !cx.is_cached() && config.bias_hr.is_none() {
+        let options = config.options(t, cx.rows().cloned(), cx);
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
@@ -117,40 +103,7 @@ pub fn attend_memory(
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
     let (keys_bshk, values_bshk) = memory.layer(layer);
-    let s = keys_bshk.dims()[1];
-    if !cx.drops(dropout) {
-        let options = AttentionConfig::new(scale, AttentionMask::FULL).options(s, memory.rows().cloned());
-        return ops::attention(q_bthk, keys_bshk, values_bshk, options);
-    }
-    let mask = memory.rows().map(|rows| Forward::mask_over(rows, s, &q_bthk.device()));
-    mix(q_bthk, (keys_bshk, values_bshk), mask, (scale, dropout), cx)
-}
-
-/// `dropout(softmax(q · kᵀ · scale + added)) · v`.
-fn mix(
-    q_bthk: Tensor<4>,
-    (keys_bshk, values_bshk): (Tensor<4>, Tensor<4>),
-    added: Option<Tensor<4>>,
-    (scale, dropout): (f32, f32),
-    cx: &mut Forward<'_>,
-) -> Tensor<4> {
-    let h = q_bthk.dims()[2];
-    let [k_bhsk, v_bhsk] = [keys_bshk, values_bshk].map(|x_bshk| {
-        let [b, s, key_h, k] = x_bshk.dims();
-        let x_bhsk = x_bshk.swap_dims(1, 2);
-        match h / key_h {
-            1 => x_bhsk,
-            group => {
-                let shared: Tensor<5> = x_bhsk.unsqueeze_dim(2);
-                shared.expand([b, key_h, group, s, k]).reshape([b, h, s, k])
-            }
-        }
-    });
-    let scores_bhts = q_bthk.swap_dims(1, 2).matmul(k_bhsk.swap_dims(2, 3)) * scale;
-    let scores_bhts = match added {
-        Some(added) => scores_bhts + added,
-        None => scores_bhts,
-    };
-    let probabilities = cx.dropout(activation::softmax(scores_bhts, 3), dropout);
-    probabilities.matmul(v_bhsk).swap_dims(1, 2)
+    let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
+    let options = config.options(keys_bshk.dims()[1], memory.rows().cloned(), cx);
+    ops::attention(q_bthk, keys_bshk, values_bshk, options)
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::attention::AttentionMask;
 use crate::cache::{Past, columns_of};
+use crate::ops::Dropout;
 use crate::{KvCache, Rows, ops};
 
 /// The context of one forward pass.
@@ -26,12 +26,7 @@ pub struct Forward<'a> {
     dropout: Option<Seed>,
     draws: u64,
     rows: Option<Rows>,
-    /// Masks made so far in this pass: layers ask for the same few.
-    masks: Vec<(MaskKey, Tensor<4>)>,
 }
-
-/// Who sees whom, queries, keys.
-type MaskKey = (AttentionMask, usize, usize);
 
 impl<'a> Forward<'a> {
     /// Whole sequences, no randomness: evaluation.
@@ -126,35 +121,6 @@ impl<'a> Forward<'a> {
         Tensor::from_data(TensorData::new(ids, shape), device)
     }
 
-    /// What to add to the scores of `t` new queries over `s` keys, `[batch or 1, 1, t, s]`; `None` if every query
-    /// sees every key, or if being causal is all there is to it.
-    pub(crate) fn mask(
-        &mut self,
-        sees: AttentionMask,
-        t: usize,
-        s: usize,
-        device: &Device,
-    ) -> Option<Tensor<4>> {
-        if self.rows.is_none() && sees.spans(s) {
-            return None;
-        }
-        let key = (sees, t, s);
-        if let Some((_, mask)) = self.masks.iter().find(|(made, _)| *made == key) {
-            return Some(mask.clone());
-        }
-        let everything = Rows::padded_left([0]);
-        let rows = self.rows.as_ref().unwrap_or(&everything);
-        let mask = rows.mask([t, s], |query, key| sees.sees((s - t + query) as isize, key));
-        let mask = Tensor::from_data(mask, device);
-        self.masks.push((key, mask.clone()));
-        Some(mask)
-    }
-
-    /// The mask of keys that all lie elsewhere, such as an encoder's: padding is hidden, everything else seen.
-    pub(crate) fn mask_over(rows: &Rows, s: usize, device: &Device) -> Tensor<4> {
-        Tensor::from_data(rows.mask([1, s], |_, _| true), device)
-    }
-
     /// All keys and values that layer `layer` may attend to, given those of the new positions.
     ///
     /// # Shape
@@ -180,15 +146,21 @@ impl<'a> Forward<'a> {
     /// # Panics
     /// If `probability` is not in `0..1`.
     pub fn dropout<const D: usize>(&mut self, x: Tensor<D>, probability: f32) -> Tensor<D> {
-        assert!((0.0..1.0).contains(&probability), "dropout probability {probability} is not in 0..1");
-        match self.dropout {
-            Some(seed) if probability > 0.0 => {
-                let seed = seed.at(self.draws);
-                self.draws += 1;
-                ops::dropout(x, probability, seed)
-            }
-            _ => x,
+        match self.draw_dropout(probability) {
+            Some(Dropout { probability, seed }) => ops::dropout(x, probability, seed),
+            None => x,
         }
+    }
+
+    /// The next mask of the pass, as for [`Forward::dropout`]; `None` if nothing is dropped.
+    ///
+    /// # Panics
+    /// If `probability` is not in `0..1`.
+    pub(crate) fn draw_dropout(&mut self, probability: f32) -> Option<Dropout> {
+        assert!((0.0..1.0).contains(&probability), "dropout probability {probability} is not in 0..1");
+        let seed = self.dropout.filter(|_| probability > 0.0)?.at(self.draws);
+        self.draws += 1;
+        Some(Dropout { probability, seed })
     }
 
     /// Whether there is a past to continue, be it an empty one.

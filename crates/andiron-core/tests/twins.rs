@@ -7,8 +7,8 @@
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{
-    self, Activation, AdamWStep, AttentionMask, AttentionOptions, FeedForwardOptions, Matrices, Moments,
-    Momentum, MuonStep, WeightLayout,
+    self, Activation, AdamWStep, AttentionMask, AttentionOptions, Dropout, FeedForwardOptions, Matrices,
+    Moments, Momentum, MuonStep, WeightLayout,
 };
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
@@ -402,6 +402,10 @@ fn attention_twin_biased(
     }
     let exp = (scores.clone() - scores.max_dim(3)).exp();
     let p = exp.clone() / exp.sum_dim(3);
+    let p = match options.dropout {
+        Some(Dropout { probability, seed }) => ops::dropout(p, probability, seed),
+        None => p,
+    };
     p.matmul(spread(v)).swap_dims(1, 2)
 }
 
@@ -431,7 +435,7 @@ fn attention() {
             (false, Some(near), window),
         ] {
             let mask = AttentionMask { causal, sliding_window };
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows };
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: None };
             let halves = |kv: Tensor<4>| (kv.clone().slice([0..b, 0..s]), kv.slice([0..b, s..2 * s]));
             for device in devices() {
                 let device = device.autodiff();
@@ -462,7 +466,7 @@ fn attention_with_biases_by_distance() {
             [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2 + 1), Some(rows))]
         {
             let mask = AttentionMask { causal, sliding_window };
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows };
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: None };
             for device in devices() {
                 let device = device.autodiff();
                 let run = |fused: bool| {
@@ -491,6 +495,95 @@ fn attention_with_biases_by_distance() {
     }
 }
 
+/// Output and gradients of queries, keys and values, and of biases; `packed` is of one tensor of all three.
+fn dropped_attention(
+    [b, t, h, w]: [usize; 4],
+    key_h: usize,
+    options: &AttentionOptions,
+    device: &Device,
+    attend: impl Fn([Tensor<4>; 3], Tensor<2>, AttentionOptions) -> Tensor<4>,
+) -> Vec<Tensor<1>> {
+    let s = options.n_keys;
+    let of = |shape: [usize; 4], name: &str| random(shape, name, device).require_grad();
+    let qkv = [of([b, t, h, w], "q"), of([b, s, key_h, w], "k"), of([b, s, key_h, w], "v")];
+    let bias = random([h, t + s - 1], "bias", device).require_grad();
+    let out = attend(qkv.clone(), bias.clone(), options.clone());
+    let grads = (out.clone() * random([b, t, h, w], "towards", device)).sum().backward();
+    let mut found = vec![out.inner().flatten(0, 3)];
+    found.extend(qkv.iter().map(|x| x.grad(&grads).unwrap().flatten(0, 3)));
+    found.extend(bias.grad(&grads).map(|dbias| dbias.flatten(0, 1)));
+    found
+}
+
+#[test]
+fn attention_drops_probabilities_by_seed_and_place() {
+    // batch, queries, keys, heads, key heads, width
+    for (b, t, s, h, key_h, w) in [(1, 1, 6, 1, 1, 4), (2, 9, 9, 4, 2, 8), (2, 30, 70, 2, 2, 16)] {
+        let rows = Rows::padded_right((0..b).map(|row| s - row * s / 3));
+        for (causal, rows) in [(true, None), (false, None), (true, Some(rows.clone())), (false, Some(rows))] {
+            let mask = AttentionMask { causal, sliding_window: None };
+            let dropout = Some(Dropout { probability: 0.3, seed: Seed::new(5) });
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout };
+            for device in devices() {
+                let device = device.autodiff();
+                let run = |options: &AttentionOptions, fused: bool, biased: bool| {
+                    dropped_attention(
+                        [b, t, h, w],
+                        key_h,
+                        options,
+                        &device,
+                        |[q, k, v], bias, options| match (fused, biased) {
+                            (true, true) => ops::attention_biased(q, (k, v), bias, options),
+                            (true, false) => ops::attention(q, k, v, options),
+                            (false, biased) => {
+                                attention_twin_biased(q, (k, v), biased.then_some(bias), options)
+                            }
+                        },
+                    )
+                };
+                for biased in [false, true] {
+                    let (ours, twin) = (run(&options, true, biased), run(&options, false, biased));
+                    assert_eq!(ours.len(), 4 + usize::from(biased));
+                    for (at, (ours, twin)) in ours.iter().zip(&twin).enumerate() {
+                        assert_close(&format!("with dropout, {at}"), ours.clone(), twin.clone());
+                    }
+                    let without = run(&AttentionOptions { dropout: None, ..options.clone() }, true, biased);
+                    assert!(floats(ours[0].clone()) != floats(without[0].clone()), "nothing was dropped");
+                    let never = Some(Dropout { probability: 0.0, seed: Seed::new(5) });
+                    let never = run(&AttentionOptions { dropout: never, ..options.clone() }, true, biased);
+                    for (at, (never, without)) in never.into_iter().zip(without).enumerate() {
+                        assert_close(&format!("dropout of 0, {at}"), never, without);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_attention_drops_as_separate_tensors_do() {
+    let (b, t, h, w) = (2, 9, 3, 8);
+    let dropout = Some(Dropout { probability: 0.3, seed: Seed::new(5) });
+    let options = AttentionOptions {
+        scale: 0.4,
+        mask: AttentionMask::CAUSAL,
+        n_keys: t,
+        rows: Some(Rows::padded_right([t, t - 4])),
+        dropout,
+    };
+    check(
+        "packed attention with dropout",
+        [[b, t, 3 * h * w]],
+        |[qkv]| ops::attention_packed(qkv, h, options.clone()),
+        |[qkv]| {
+            let part = |at: usize| {
+                qkv.clone().slice([0..b, 0..t, at * h * w..(at + 1) * h * w]).reshape([b, t, h, w])
+            };
+            attention_twin(part(0), part(1), part(2), options.clone()).reshape([b, t, h * w])
+        },
+    );
+}
+
 #[test]
 fn attention_ignores_spare_capacity() {
     for device in devices() {
@@ -498,7 +591,7 @@ fn attention_ignores_spare_capacity() {
         let (k, v) = (random([1, 20, 2, 8], "k", &device), random([1, 20, 2, 8], "v", &device));
         for sliding_window in [None, Some(4)] {
             let mask = AttentionMask { causal: true, sliding_window };
-            let options = AttentionOptions { scale: 0.3, mask, n_keys: 7, rows: None };
+            let options = AttentionOptions { scale: 0.3, mask, n_keys: 7, rows: None, dropout: None };
             let ours = ops::attention(q.clone(), k.clone(), v.clone(), options.clone());
             let (k, v) = (k.clone().slice([0..1, 0..7]), v.clone().slice([0..1, 0..7]));
             assert_close("filled part", ours, attention_twin(q.clone(), k, v, options));

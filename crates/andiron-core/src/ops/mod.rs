@@ -38,11 +38,12 @@ mod paged_attention;
 mod rotary;
 
 pub use activation::{Activation, ActivationOps, activate, gate};
+#[cfg(test)]
 pub(crate) use attention::spread_biases;
 pub use attention::{
     AttentionMask, AttentionOps, AttentionOptions, Qkv, attention, attention_biased, attention_packed,
 };
-pub use dropout::{DropoutOps, dropout};
+pub use dropout::{Dropout, DropoutOps, dropout};
 pub use embedding::{EmbeddingOps, embedding, embedding_quantized};
 pub use feed_forward::{
     FeedForwardOps, FeedForwardOptions, FeedForwardParams, feed_forward, gated_feed_forward,

@@ -6,9 +6,10 @@ use burn::tensor::{Shape, Slice};
 
 use super::{AttentionMask, AttentionOptions, Qkv, distances};
 use crate::Rows;
+use crate::ops::DropoutOps;
 use crate::ops::composed::{reshape, scalar};
 
-pub(super) fn attention_saved<B: Backend>(
+pub(super) fn attention_saved<B: DropoutOps>(
     qkv: Qkv<B>,
     bias: Option<FloatTensor<B>>,
     options: AttentionOptions,
@@ -24,7 +25,7 @@ pub(super) fn attention_saved<B: Backend>(
 }
 
 /// `saved`: output, log denominators, gradient of the output.
-pub(super) fn attention_backward<B: Backend>(
+pub(super) fn attention_backward<B: DropoutOps>(
     qkv: Qkv<B>,
     bias: Option<FloatTensor<B>>,
     saved: [FloatTensor<B>; 3],
@@ -110,7 +111,15 @@ fn scores<B: Backend>(
     B::float_add(scores, mask)
 }
 
-fn separate<B: Backend>(
+/// Probabilities, `[b, h, t, s]`, or their gradients, after dropout.
+fn dropped<B: DropoutOps>(p: FloatTensor<B>, options: &AttentionOptions) -> FloatTensor<B> {
+    match options.dropout {
+        Some(rule) => B::dropout(p, rule),
+        None => p,
+    }
+}
+
+fn separate<B: DropoutOps>(
     qkv: [FloatTensor<B>; 3],
     bias: Option<FloatTensor<B>>,
     options: &AttentionOptions,
@@ -122,12 +131,12 @@ fn separate<B: Backend>(
     let exp = B::float_exp(B::float_sub(scores, max.clone()));
     let sum = B::float_sum_dim(exp.clone(), 3);
     let lse = reshape::<B>(B::float_add(max, B::float_log(sum.clone())), [b, h, t]);
-    let out = B::float_matmul(B::float_div(exp, sum), heads.v);
+    let out = B::float_matmul(dropped::<B>(B::float_div(exp, sum), options), heads.v);
     (B::float_permute(out, &[0, 2, 1, 3]), lse)
 }
 
 /// As [`attention_backward`].
-fn separate_backward<B: Backend>(
+fn separate_backward<B: DropoutOps>(
     qkv: [FloatTensor<B>; 3],
     bias: Option<FloatTensor<B>>,
     [out, lse, dout]: [FloatTensor<B>; 3],
@@ -140,8 +149,10 @@ fn separate_backward<B: Backend>(
     let scores = scores::<B>(&heads, bias.as_ref(), options);
     let p = B::float_exp(B::float_sub(scores, reshape::<B>(lse, [b, h, t, 1])));
     let (out, dout) = (B::float_permute(out, &[0, 2, 1, 3]), B::float_permute(dout, &[0, 2, 1, 3]));
-    let dv = B::float_matmul(B::float_swap_dims(p.clone(), 2, 3), dout.clone());
-    let dp = B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3));
+    let kept = dropped::<B>(p.clone(), options);
+    let dv = B::float_matmul(B::float_swap_dims(kept, 2, 3), dout.clone());
+    let dp = dropped::<B>(B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3)), options);
+    // `Σ dp · p` over the keys, dropped or not, since the output is the sum of the kept `p · v`.
     let delta = B::float_sum_dim(B::float_mul(dout, out), 3);
     let ds = B::float_mul(p, B::float_sub(dp, delta));
     let dbias = bias.map(|_| {

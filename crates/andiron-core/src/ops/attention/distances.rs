@@ -89,6 +89,7 @@ mod tests {
                 mask: AttentionMask { causal, sliding_window },
                 n_keys: s,
                 rows: Some(Rows::padded_right([s, s - 2])),
+                dropout: None,
             };
             let qkv = Qkv::Separate { q: q.clone(), k: keys.clone(), v: values.clone() };
             let (out, lse) =

@@ -4,7 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
 use super::{AttentionOptions, Qkv, composed};
-use crate::ops::OptionalTensor;
+use crate::ops::{DropoutOps, OptionalTensor};
 use crate::precision::Precision;
 
 /// Attention over heads. A bias is `[heads, t + n_keys − 1]`, by distance, as in
@@ -18,7 +18,7 @@ use crate::precision::Precision;
     Autodiff,
     Fusion: cfg(feature = "cube")
 )]
-pub trait AttentionOps: Backend {
+pub trait AttentionOps: DropoutOps + Backend {
     /// `[batch, t, heads, width]`, or `[batch, t, heads · width]` from packed queries, keys and values.
     #[fusion(default)]
     fn attend(

@@ -23,7 +23,7 @@ impl<B: HostTensors> AttentionOps for B {
         precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let _time = OpKind::Attention.timer();
-        if !has_kernel::<B>(&qkv, bias.as_option(), []) {
+        if !(drawn_by_kernels(&options) && has_kernel::<B>(&qkv, bias.as_option(), [])) {
             return composed::attention_saved::<B>(qkv, bias.into_option(), options);
         }
         let bias = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
@@ -57,7 +57,7 @@ impl<B: HostTensors> AttentionOps for B {
         precision: Precision,
     ) -> (Qkv<Self>, Option<FloatTensor<Self>>) {
         let _time = OpKind::Attention.timer();
-        if !has_kernel::<B>(&qkv, bias.as_option(), [&out, &lse, &dout]) {
+        if !(drawn_by_kernels(&options) && has_kernel::<B>(&qkv, bias.as_option(), [&out, &lse, &dout])) {
             return composed::attention_backward::<B>(qkv, bias.into_option(), [out, lse, dout], options);
         }
         let biases = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
@@ -86,6 +86,11 @@ impl<B: HostTensors> AttentionOps for B {
             }
         }
     }
+}
+
+/// Whether the kernels apply the dropout that is asked for.
+fn drawn_by_kernels(options: &AttentionOptions) -> bool {
+    options.dropout.is_none()
 }
 
 /// Whether the kernels compute this: all is f32, and packed queries, keys and values have no bias.

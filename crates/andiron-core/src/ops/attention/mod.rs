@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 
 pub use extension::AttentionOps;
 
-use super::{Dispatch, OptionalTensor};
+use super::{Dispatch, Dropout, OptionalTensor};
 use crate::{Rows, precision};
 
 /// Which keys a query sees, apart from padding.
@@ -70,6 +70,8 @@ pub struct AttentionOptions {
     /// Which keys of each sequence are seen at all, the others being padding; `None` is all. The output of a query that
     /// sees none is not specified.
     pub rows: Option<Rows>,
+    /// Dropout of the probabilities, `[batch, heads, t, n_keys]` in row-major order.
+    pub dropout: Option<Dropout>,
 }
 
 impl AttentionOptions {
@@ -112,7 +114,7 @@ pub enum Qkv<B: Backend> {
     },
 }
 
-/// `softmax(q · kᵀ · scale) · v`, per head; query heads share key heads in equal groups.
+/// `dropout(softmax(q · kᵀ · scale)) · v`, per head; query heads share key heads in equal groups.
 ///
 /// # Shape
 /// `q_bthk`: `[batch, t, heads, width]`; `k_bshk`, `v_bshk`: `[batch, capacity, key heads, width]` of which the
@@ -131,7 +133,7 @@ pub fn attention(
 }
 
 /// [`attention`] where what is added to a score depends on how far the key is before its query:
-/// `softmax(q · kᵀ · scale + bias) · v`.
+/// `dropout(softmax(q · kᵀ · scale + bias)) · v`.
 ///
 /// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
 /// <https://arxiv.org/abs/1910.10683>, section 2.1.
@@ -163,6 +165,7 @@ fn separate(qkv: [Tensor<4>; 3], bias_hr: Option<Tensor<2>>, options: AttentionO
 }
 
 /// The biases of [`attention_biased`] for each query and key, `[1, heads, t, n_keys]`.
+#[cfg(test)]
 pub(crate) fn spread_biases(bias_hr: Tensor<2>, t: usize, n_keys: usize) -> Tensor<4> {
     Tensor::from_dispatch(distances::spread::<Dispatch>(bias_hr.into_dispatch(), t, n_keys))
 }

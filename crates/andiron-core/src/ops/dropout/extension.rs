@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::composed;
+use super::{Dropout, composed};
 
 /// Dropout of tensors of any shape.
 #[backend_extension(
@@ -14,9 +14,9 @@ use super::composed;
     Fusion: cfg(feature = "cube")
 )]
 pub trait DropoutOps: Backend {
-    /// Dropout by a mask that is a function of `seed` and index.
+    /// Dropout by a mask that is a function of the seed and an element's index in row-major order.
     #[fusion(default)]
-    fn dropout(x: FloatTensor<Self>, probability: f32, seed: u64) -> FloatTensor<Self> {
-        composed::dropout::<Self>(x, probability, seed)
+    fn dropout(x: FloatTensor<Self>, rule: Dropout) -> FloatTensor<Self> {
+        composed::dropout::<Self>(x, rule)
     }
 }

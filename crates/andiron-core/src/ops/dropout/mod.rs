@@ -9,6 +9,7 @@ mod host;
 use andiron_kernels::random::Seed;
 use burn::tensor::Tensor;
 
+pub use andiron_kernels::dropout::Dropout;
 pub use extension::DropoutOps;
 
 use super::Dispatch;
@@ -20,5 +21,5 @@ use super::Dispatch;
 ///
 /// Source: Srivastava et al. 2014, "Dropout", <https://jmlr.org/papers/v15/srivastava14a.html>.
 pub fn dropout<const D: usize>(x: Tensor<D>, probability: f32, seed: Seed) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::dropout(x.into_dispatch(), probability, seed.value()))
+    Tensor::from_dispatch(Dispatch::dropout(x.into_dispatch(), Dropout { probability, seed }))
 }
