@@ -7,8 +7,8 @@
 #![cfg(any(feature = "ndarray", feature = "flex"))]
 
 use andiron_core::ops::{
-    self, Activation, AdamWStep, AttentionMask, AttentionOptions, Dropout, FeedForwardOptions, Matrices,
-    Moments, Momentum, MuonStep, WeightLayout,
+    self, Activation, AdamWStep, AttentionMask, AttentionOptions, Dropout, FeedForwardOptions, Head,
+    Matrices, Moments, Momentum, MuonStep, WeightLayout,
 };
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
@@ -654,6 +654,59 @@ fn head_cross_entropy() {
             let (grads, grads_twin) = ((ours * 3.0).backward(), (twin * 3.0).backward());
             assert_close("dhidden", hidden.grad(&grads).unwrap(), hidden_twin.grad(&grads_twin).unwrap());
             assert_close("dhead", head.grad(&grads).unwrap(), head_twin.grad(&grads_twin).unwrap());
+        }
+    }
+}
+
+/// The loss of each row by its definition, `[n]`.
+fn losses_twin(hidden: Tensor<2>, head: Tensor<2>, bias: Tensor<1>, targets: &[i64]) -> Tensor<1> {
+    let (n, v) = (targets.len(), bias.dims()[0]);
+    let device = hidden.device();
+    let logits = hidden.matmul(head.transpose()) + bias.reshape([1, v]);
+    let max = logits.clone().max_dim(1);
+    let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+    (lse - logits.gather(1, ids(targets, &device).reshape([n, 1]))).reshape([n])
+}
+
+#[test]
+fn losses_of_a_head_with_bias() {
+    for (n, d, v) in [(1, 3, 2), (9, 16, 65), (40, 8, 1031)] {
+        for device in devices() {
+            let device = device.autodiff();
+            let leaves = || {
+                let hidden = random([n, d], "hidden", &device).require_grad();
+                let head = random([v, d], "head", &device).require_grad();
+                (hidden, head, random([v], "bias", &device).require_grad())
+            };
+            let targets: Vec<i64> = (0..n as i64).map(|at| at * 7 % v as i64).collect();
+            let weights: Vec<f32> = (0..n).map(|at| [0.5, 0.0, 1.5][at % 3]).collect();
+            let counts: Vec<f32> = weights.iter().map(|w| if *w == 0.0 { 0.0 } else { 1.0 }).collect();
+            let of = |values: &[f32]| -> Tensor<1> {
+                Tensor::from_data(TensorData::new(values.to_vec(), [n]), &device)
+            };
+            let (weights_n, counts_n) = (of(&weights), of(&counts));
+            let towards_n = random([n], "towards", &device);
+            // What becomes of the rows: the weighted sum, its own operation, and gradients of any sign.
+            for form in 0..3 {
+                let ((hidden, head, bias), twins) = (leaves(), leaves());
+                let params = || Head { weight_vd: head.clone(), bias_v: Some(bias.clone()) };
+                let targets_n = || ids(&targets, &device);
+                let losses = || ops::head_losses(hidden.clone(), params(), targets_n(), weights_n.clone());
+                let rows = losses_twin(twins.0.clone(), twins.1.clone(), twins.2.clone(), &targets);
+                let (ours, twin) = match form {
+                    0 => (losses() * weights_n.clone(), rows * weights_n.clone()),
+                    1 => (
+                        ops::head_cross_entropy(hidden.clone(), params(), targets_n(), weights_n.clone()),
+                        (rows * weights_n.clone()).sum(),
+                    ),
+                    _ => (losses() * towards_n.clone(), rows * counts_n.clone() * towards_n.clone()),
+                };
+                assert_close("losses", ours.clone().inner(), twin.clone().inner());
+                let (grads, grads_twin) = ((ours.sum() * 3.0).backward(), (twin.sum() * 3.0).backward());
+                assert_close("dhidden", hidden.grad(&grads).unwrap(), twins.0.grad(&grads_twin).unwrap());
+                assert_close("dhead", head.grad(&grads).unwrap(), twins.1.grad(&grads_twin).unwrap());
+                assert_close("dbias", bias.grad(&grads).unwrap(), twins.2.grad(&grads_twin).unwrap());
+            }
         }
     }
 }

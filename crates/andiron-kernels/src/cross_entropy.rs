@@ -5,6 +5,7 @@
 use crate::Cpu;
 use crate::gemm::{Epilogue, MatRef, matmul};
 use crate::parallel::{self, Shared};
+use crate::reduce;
 use crate::simd::{Simd, dispatch, exp};
 use crate::softmax::{exp_sum, largest};
 
@@ -34,6 +35,8 @@ pub struct Head<'a> {
     pub hidden: &'a [f32],
     /// `[vocab, d]`, as a tied embedding is stored.
     pub weight: &'a [f32],
+    /// `[vocab]`, added to the logits; empty if there is none.
+    pub bias: &'a [f32],
     /// `[rows]`.
     pub targets: &'a [u32],
     /// `[rows]`: what a row's loss is multiplied by. A row of weight 0 is left out altogether, whatever its
@@ -41,13 +44,15 @@ pub struct Head<'a> {
     pub row_weights: &'a [f32],
 }
 
-/// Gradients of the fused head; both are overwritten.
+/// Gradients of the fused head; all are overwritten.
 #[derive(Debug)]
 pub struct HeadGrads<'a> {
     /// `[rows, d]`.
     pub dhidden: &'a mut [f32],
     /// `[vocab, d]`.
     pub dweight: &'a mut [f32],
+    /// As long as the bias.
+    pub dbias: &'a mut [f32],
 }
 
 /// `nll[i] = lse[i] - logits[i, targets[i]]` with `lse` the logarithm of the summed exponentials. A row
@@ -91,7 +96,7 @@ pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[
     });
 }
 
-/// `Σ row_weights[i] nll[i]` of the logits `hidden weightᵀ`, summed in f64.
+/// `Σ row_weights[i] nll[i]` of the logits `hidden weightᵀ + bias`, summed in f64.
 ///
 /// # Panics
 /// If the lengths do not agree with `shape` or the target of a row whose weight is not 0 is not below
@@ -105,6 +110,7 @@ pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[
 /// let head = Head {
 ///     hidden: &[0.0, 5.0],
 ///     weight: &[1.0, 2.0, 3.0, 4.0],
+///     bias: &[],
 ///     targets: &[2, NO_TARGET],
 ///     row_weights: &[1.0, 0.0],
 /// };
@@ -112,7 +118,19 @@ pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[
 /// assert!((loss - 4f64.ln()).abs() < 1e-6); // a hidden state of 0 says nothing
 /// ```
 pub fn head_nll(cpu: Cpu, shape: HeadShape, head: Head) -> f64 {
-    fused(cpu, shape, head, None)
+    fused(cpu, shape, head, None, None)
+}
+
+/// The summands of [`head_nll`] without their weights: the loss of each row, 0 in a row of weight 0.
+///
+/// # Shape
+/// `nll`: `[rows]`.
+///
+/// # Panics
+/// As for [`head_nll`], and if `nll` does not have one value per row.
+pub fn head_nll_rows(cpu: Cpu, shape: HeadShape, head: Head, nll: &mut [f32]) {
+    assert_eq!(nll.len(), shape.rows, "nll does not have one value per row");
+    fused(cpu, shape, head, Some(nll), None);
 }
 
 /// [`head_nll`] and, in the same pass, its gradients.
@@ -120,19 +138,28 @@ pub fn head_nll(cpu: Cpu, shape: HeadShape, head: Head) -> f64 {
 /// # Panics
 /// As for [`head_nll`], and if the gradients are not as long as what they belong to.
 pub fn head_nll_with_grad(cpu: Cpu, shape: HeadShape, head: Head, grads: HeadGrads) -> f64 {
-    fused(cpu, shape, head, Some(grads))
+    fused(cpu, shape, head, None, Some(grads))
 }
 
-fn fused(cpu: Cpu, shape: HeadShape, head: Head, mut grads: Option<HeadGrads>) -> f64 {
+fn fused(
+    cpu: Cpu,
+    shape: HeadShape,
+    head: Head,
+    mut nll: Option<&mut [f32]>,
+    mut grads: Option<HeadGrads>,
+) -> f64 {
     let HeadShape { rows, d, vocab } = shape;
     assert_eq!(head.hidden.len(), rows * d, "hidden is not {rows} x {d}");
     assert_eq!(head.weight.len(), vocab * d, "weight is not {vocab} x {d}");
+    assert!([0, vocab].contains(&head.bias.len()), "bias does not have one value per token");
     assert_eq!(head.targets.len(), rows, "targets do not have one number per row");
     assert_eq!(head.row_weights.len(), rows, "row weights do not have one number per row");
     assert_targets(active(head.targets, head.row_weights), vocab);
     if let Some(grads) = &mut grads {
         assert_eq!(grads.dhidden.len(), rows * d, "dhidden is not as long as hidden");
         assert_eq!(grads.dweight.len(), vocab * d, "dweight is not as long as weight");
+        assert_eq!(grads.dbias.len(), head.bias.len(), "dbias is not as long as bias");
+        grads.dbias.fill(0.0);
     }
     let kept: Vec<usize> = (0..rows).filter(|i| head.row_weights[*i] != 0.0).collect();
     if let Some(grads) = &mut grads {
@@ -143,15 +170,26 @@ fn fused(cpu: Cpu, shape: HeadShape, head: Head, mut grads: Option<HeadGrads>) -
             grads.dweight.fill(0.0);
         }
     }
+    if let Some(nll) = &mut nll {
+        nll.fill(0.0);
+    }
     let chunk = chunk_rows(vocab).min(kept.len());
     let mut buffers = Chunk {
         hidden: vec![0.0; if kept.len() < rows { chunk * d } else { 0 }],
         logits: vec![0.0; chunk * vocab],
         lse: vec![0.0; chunk],
+        column_sums: vec![0.0; if grads.is_some() { head.bias.len() } else { 0 }],
     };
     let mut sum = 0.0;
     for (number, kept) in kept.chunks(chunk.max(1)).enumerate() {
-        sum += buffers.run(cpu, shape, head, kept, grads.as_mut().map(|grads| (grads, number > 0)));
+        let grads = grads.as_mut().map(|grads| (grads, number > 0));
+        sum += buffers.run(cpu, shape, head, kept, grads);
+        if let Some(nll) = &mut nll {
+            let (logits, lse) = (buffers.logits.chunks_exact(vocab), &buffers.lse);
+            for ((i, logits), lse) in kept.iter().zip(logits).zip(lse) {
+                nll[*i] = lse - logits[head.targets[*i] as usize];
+            }
+        }
     }
     sum
 }
@@ -162,6 +200,8 @@ struct Chunk {
     hidden: Vec<f32>,
     logits: Vec<f32>,
     lse: Vec<f32>,
+    /// Those of the logits' gradient; empty if nobody asks for that of a bias.
+    column_sums: Vec<f32>,
 }
 
 impl Chunk {
@@ -189,7 +229,8 @@ impl Chunk {
         let targets: Vec<u32> = kept.iter().map(|i| head.targets[*i]).collect();
         let row_weights: Vec<f32> = kept.iter().map(|i| head.row_weights[*i]).collect();
 
-        matmul(cpu, hidden, weight.t(), Epilogue::default(), logits);
+        let bias = (!head.bias.is_empty()).then_some(head.bias);
+        matmul(cpu, hidden, weight.t(), Epilogue { bias, accumulate: false }, logits);
         log_sum_exp(cpu, vocab, logits, lse);
         let losses = (0..n).map(|i| {
             let nll = lse[i] - logits[i * vocab + targets[i] as usize];
@@ -198,6 +239,10 @@ impl Chunk {
         let sum = losses.sum();
         if let Some((grads, accumulate)) = grads {
             backward_in_place(cpu, &targets, &row_weights, lse, logits);
+            if !self.column_sums.is_empty() {
+                reduce::column_sum(cpu, n, vocab, logits, &mut self.column_sums);
+                grads.dbias.iter_mut().zip(&self.column_sums).for_each(|(dbias, sum)| *dbias += sum);
+            }
             let dlogits = MatRef::row_major(logits, n, vocab);
             matmul(cpu, dlogits.t(), hidden, Epilogue { bias: None, accumulate }, grads.dweight);
             if side_by_side {
@@ -319,6 +364,7 @@ mod tests {
         shape: HeadShape,
         hidden: Vec<f32>,
         weight: Vec<f32>,
+        bias: Vec<f32>,
         targets: Vec<u32>,
         row_weights: Vec<f32>,
     }
@@ -333,6 +379,7 @@ mod tests {
                 shape,
                 hidden: numbers(1, rows * d),
                 weight: numbers(2, vocab * d),
+                bias: Vec::new(),
                 targets: (0..rows).map(|i| if left_out(i) { NO_TARGET } else { target(i) }).collect(),
                 row_weights: (0..rows)
                     .map(|i| if left_out(i) { 0.0 } else { 0.5 + (i % 7) as f32 / 7.0 })
@@ -340,50 +387,74 @@ mod tests {
             }
         }
 
-        fn run(&self, cpu: Cpu) -> (f64, Vec<f32>, Vec<f32>) {
-            let Self { shape, hidden, weight, targets, row_weights } = self;
-            let (mut dhidden, mut dweight) = (vec![f32::NAN; hidden.len()], vec![f32::NAN; weight.len()]);
-            let head = Head { hidden, weight, targets, row_weights };
-            let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight };
+        fn with_bias(self) -> Self {
+            Self { bias: numbers(3, self.shape.vocab), ..self }
+        }
+
+        /// Loss, and gradients of hidden states, weight and bias.
+        fn run(&self, cpu: Cpu) -> (f64, Vec<f32>, Vec<f32>, Vec<f32>) {
+            let Self { shape, hidden, weight, bias, targets, row_weights } = self;
+            let [mut dhidden, mut dweight, mut dbias] =
+                [hidden, weight, bias].map(|x| vec![f32::NAN; x.len()]);
+            let head = Head { hidden, weight, bias, targets, row_weights };
+            let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight, dbias: &mut dbias };
             let loss = head_nll_with_grad(cpu, *shape, head, grads);
             assert_eq!(loss, head_nll(cpu, *shape, head));
-            (loss, dhidden, dweight)
+            let mut nll = vec![f32::NAN; shape.rows];
+            head_nll_rows(cpu, *shape, head, &mut nll);
+            assert!(nll.iter().zip(row_weights).all(|(nll, weight)| *weight != 0.0 || *nll == 0.0));
+            let sum: f64 = nll.iter().zip(row_weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            assert!((sum - loss).abs() <= 1e-6 * loss.abs().max(1.0), "rows sum up to {sum}, not {loss}");
+            (loss, dhidden, dweight, dbias)
         }
 
         /// Loss and gradients by the definition, in f64.
-        fn exact(&self) -> (f64, Vec<f64>, Vec<f64>) {
+        fn exact(&self) -> (f64, Vec<f64>, Vec<f64>, Vec<f64>) {
             let HeadShape { rows, d, vocab } = self.shape;
-            let (hidden, weight) = (wide(&self.hidden), wide(&self.weight));
+            let (hidden, weight, bias) = (wide(&self.hidden), wide(&self.weight), wide(&self.bias));
             let (mut loss, mut dhidden, mut dweight) = (0.0, vec![0.0; rows * d], vec![0.0; vocab * d]);
+            let mut dbias = vec![0.0; bias.len()];
             for i in (0..rows).filter(|i| self.row_weights[*i] != 0.0) {
                 let w = f64::from(self.row_weights[i]);
-                let logits: Vec<f64> =
-                    (0..vocab).map(|j| (0..d).map(|l| hidden[i * d + l] * weight[j * d + l]).sum()).collect();
+                let logit = |j: usize| {
+                    let product: f64 = (0..d).map(|l| hidden[i * d + l] * weight[j * d + l]).sum();
+                    product + bias.get(j).copied().unwrap_or(0.0)
+                };
+                let logits: Vec<f64> = (0..vocab).map(logit).collect();
                 let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let lse = max + logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
                 loss += w * (lse - logits[self.targets[i] as usize]);
                 for j in 0..vocab {
                     let hit = if j == self.targets[i] as usize { 1.0 } else { 0.0 };
                     let slope = w * ((logits[j] - lse).exp() - hit);
+                    if let Some(dbias) = dbias.get_mut(j) {
+                        *dbias += slope;
+                    }
                     for l in 0..d {
                         dhidden[i * d + l] += slope * weight[j * d + l];
                         dweight[j * d + l] += slope * hidden[i * d + l];
                     }
                 }
             }
-            (loss, dhidden, dweight)
+            (loss, dhidden, dweight, dbias)
         }
     }
 
     #[track_caller]
     fn check(shape: HeadShape, gaps: bool) {
-        let case = Case::new(shape, gaps);
-        let (loss, dhidden, dweight) = case.exact();
+        check_case(Case::new(shape, gaps));
+        check_case(Case::new(shape, gaps).with_bias());
+    }
+
+    #[track_caller]
+    fn check_case(case: Case) {
+        let (loss, dhidden, dweight, dbias) = case.exact();
         for isa in Isa::supported() {
             let one = case.run(Cpu::new(isa, 1));
             assert!((one.0 - loss).abs() <= 1e-5 * loss.abs().max(1.0), "{isa}: loss {} not {loss}", one.0);
             assert_close(&format!("{isa} dhidden"), &one.1, &dhidden, 5e-5);
             assert_close(&format!("{isa} dweight"), &one.2, &dweight, 5e-5);
+            assert_close(&format!("{isa} dbias"), &one.3, &dbias, 5e-5);
             for threads in [2, 3] {
                 assert_eq!(case.run(Cpu::new(isa, threads)), one, "{isa} with {threads} threads");
             }
@@ -411,7 +482,7 @@ mod tests {
             assert_eq!(clean.run(cpu), dirty.run(cpu));
         }
         let nothing = Case { row_weights: vec![0.0; 9], ..clean };
-        let (loss, dhidden, dweight) = nothing.run(Cpu::detect(1));
+        let (loss, dhidden, dweight, _) = nothing.run(Cpu::detect(1));
         assert!(loss == 0.0 && dhidden.iter().chain(&dweight).all(|x| *x == 0.0));
     }
 
@@ -426,7 +497,7 @@ mod tests {
             forward(cpu, &case.targets, &logits, &mut nll, &mut lse);
             let sum: f64 =
                 nll.iter().zip(&case.row_weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-            let (loss, dhidden, _) = case.run(cpu);
+            let (loss, dhidden, ..) = case.run(cpu);
             assert!((sum - loss).abs() < 1e-5);
             let mut dlogits = logits.clone();
             backward_in_place(cpu, &case.targets, &case.row_weights, &lse, &mut dlogits);

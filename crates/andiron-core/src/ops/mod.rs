@@ -48,7 +48,7 @@ pub use embedding::{EmbeddingOps, embedding, embedding_quantized};
 pub use feed_forward::{
     FeedForwardOps, FeedForwardOptions, FeedForwardParams, feed_forward, gated_feed_forward,
 };
-pub use head::{HeadOps, head_cross_entropy};
+pub use head::{Head, HeadInputs, HeadOps, head_cross_entropy, head_losses};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use host::with_elements;
 pub use linear::{LinearGrads, LinearOps, LinearWeight, WeightLayout, linear, linear_quantized};

@@ -1,52 +1,129 @@
-//! Gradients of the head's loss: computed in the forward pass, while the logits are at hand.
+//! Gradients of the head's loss.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::HeadOps;
+use super::{HeadInputs, HeadOps};
+use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
-/// Parents: hidden states and head.
+/// The sum, whose gradients are computed in the forward pass, while the logits are at hand. Parents: hidden states, weight
+/// and, if there is one, bias.
 #[derive(Debug)]
-struct HeadCrossEntropy;
+struct Sum;
 
-impl<B: HeadOps> Backward<B, 2> for HeadCrossEntropy {
-    /// Gradients of hidden states and head for an upstream gradient of one.
-    type State = [FloatTensor<B>; 2];
+impl<B: HeadOps, const N: usize> Backward<B, N> for Sum {
+    /// The gradients for an upstream gradient of one.
+    type State = HeadInputs<B>;
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
-        let upstream = B::float_reshape(upstream, [1, 1].into());
-        for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
-            give!(grads, parent, B::float_mul(gradient, upstream.clone()));
+        let HeadInputs { hidden, weight, bias } = ops.state;
+        let square = B::float_reshape(upstream.clone(), [1, 1].into());
+        let mut gradients = vec![B::float_mul(hidden, square.clone()), B::float_mul(weight, square)];
+        gradients.extend(bias.into_option().map(|bias| B::float_mul(bias, upstream)));
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            give!(grads, parent, gradient);
         }
+    }
+}
+
+/// Each row's loss, whose gradients wait for those of the rows. Parents as of [`Sum`].
+#[derive(Debug)]
+struct Losses;
+
+#[derive(Clone, Debug)]
+struct Saved<B: HeadOps> {
+    inputs: HeadInputs<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+    precision: Precision,
+}
+
+impl<B: HeadOps, const N: usize> Backward<B, N> for Losses {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let upstream = grads.consume::<B>(&ops.node);
+        let Saved { inputs, targets, weights, precision } = ops.state;
+        // 1 for rows that count, 0 for those that were skipped.
+        let counts = B::float_abs(B::float_sign(weights));
+        let upstream = B::float_mul(upstream, counts);
+        let (_, HeadInputs { hidden, weight, bias }) =
+            B::head_cross_entropy_with_grad(inputs, targets, upstream, precision);
+        for (parent, gradient) in
+            ops.parents.into_iter().zip([hidden, weight].into_iter().chain(bias.into_option()))
+        {
+            give!(grads, parent, gradient);
+        }
+    }
+}
+
+/// The nodes of hidden states and weight, that of the bias, and all three without autodiff.
+fn split<B: HeadOps, C: CheckpointStrategy>(
+    HeadInputs { hidden, weight, bias }: HeadInputs<Autodiff<B, C>>,
+) -> ([NodeGuard; 2], Option<NodeGuard>, HeadInputs<B>) {
+    let nodes = [hidden.node(), weight.node()];
+    let (bias_node, bias) = bias.into_option().map(|bias| (bias.node(), bias.into_primitive())).unzip();
+    let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
+    (nodes, bias_node, HeadInputs { hidden, weight, bias: OptionalTensor::new(bias) })
+}
+
+fn sum<B: HeadOps, C: CheckpointStrategy, const N: usize>(
+    nodes: [NodeGuard; N],
+    Saved { inputs, targets, weights, precision }: Saved<B>,
+) -> FloatTensor<Autodiff<B, C>> {
+    match Sum.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let (loss, gradients) = B::head_cross_entropy_with_grad(inputs, targets, weights, precision);
+            prep.finish(gradients, loss)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(B::head_cross_entropy(inputs, targets, weights, precision)),
+    }
+}
+
+fn losses<B: HeadOps, C: CheckpointStrategy, const N: usize>(
+    nodes: [NodeGuard; N],
+    saved: Saved<B>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let Saved { inputs, targets, weights, precision } = saved.clone();
+    let losses = B::head_losses(inputs, targets, weights, precision);
+    match Losses.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(saved, losses),
+        OpsKind::UnTracked(prep) => prep.finish(losses),
     }
 }
 
 impl<B: HeadOps, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
     fn head_cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        let nodes = [hidden.node(), head.node()];
-        let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
-        let weights = weights.into_primitive();
-        match HeadCrossEntropy.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (loss, dhidden, dhead) =
-                    B::head_cross_entropy_with_grad(hidden, head, targets, weights, precision);
-                prep.finish([dhidden, dhead], loss)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::head_cross_entropy(hidden, head, targets, weights, precision))
-            }
+        let (nodes, bias, inputs) = split::<B, C>(inputs);
+        let saved = Saved { inputs, targets, weights: weights.into_primitive(), precision };
+        match (nodes, bias) {
+            ([hidden, weight], Some(bias)) => sum::<B, C, 3>([hidden, weight, bias], saved),
+            (nodes, None) => sum::<B, C, 2>(nodes, saved),
+        }
+    }
+
+    fn head_losses(
+        inputs: HeadInputs<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let (nodes, bias, inputs) = split::<B, C>(inputs);
+        let saved = Saved { inputs, targets, weights: weights.into_primitive(), precision };
+        match (nodes, bias) {
+            ([hidden, weight], Some(bias)) => losses::<B, C, 3>([hidden, weight, bias], saved),
+            (nodes, None) => losses::<B, C, 2>(nodes, saved),
         }
     }
 }

@@ -1,14 +1,91 @@
-//! The head's loss of Burn's own operations, in blocks of rows.
+//! The head's loss of Burn's own operations, in blocks of the rows that count.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata, read_sync};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
+use super::HeadInputs;
+use crate::ops::OptionalTensor;
 use crate::ops::composed::{reshape, scalar};
+use crate::ops::linear::composed::column_sum;
 
 /// Elements of the largest block of logits that exists at a time: 64 MiB of f32, half of what the smallest GPUs
 /// let one buffer be.
 const LOGITS_BLOCK: usize = 16 << 20;
+
+/// The rows whose weight is not 0.
+struct Rows<B: Backend> {
+    hidden: FloatTensor<B>,
+    /// `[rows, 1]`.
+    targets: IntTensor<B>,
+    /// `[rows, 1]`.
+    weights: FloatTensor<B>,
+    /// Where they are among all rows; `None` if they are all or none.
+    at: Option<IntTensor<B>>,
+    len: usize,
+    /// Number of all rows.
+    n: usize,
+}
+
+impl<B: Backend> Rows<B> {
+    /// Reads the weights, for which a GPU has to wait: a masked language model skips most rows, and with them most of the
+    /// work.
+    fn that_count(hidden: FloatTensor<B>, targets: IntTensor<B>, weights: FloatTensor<B>) -> Self {
+        let [n] = weights.shape().dims();
+        let data = read_sync(B::float_into_data(weights.clone())).expect("weights can be read");
+        let counting = data.iter::<f32>().enumerate().filter(|(_, weight)| *weight != 0.0);
+        let counting: Vec<i32> = counting.map(|(row, _)| row as i32).collect();
+        let len = counting.len();
+        if len == 0 || len == n {
+            let column = Shape::new([n, 1]);
+            let (targets, weights) =
+                (B::int_reshape(targets, column.clone()), B::float_reshape(weights, column));
+            return Self { hidden, targets, weights, at: None, len, n };
+        }
+        let (at, column) = (TensorData::new(counting, [len]), Shape::new([len, 1]));
+        let at = B::int_from_data(at, &hidden.device());
+        Self {
+            hidden: B::float_select(hidden, 0, at.clone()),
+            targets: B::int_reshape(B::int_select(targets, 0, at.clone()), column.clone()),
+            weights: B::float_reshape(B::float_select(weights, 0, at.clone()), column),
+            at: Some(at),
+            len,
+            n,
+        }
+    }
+
+    /// Calls `visit` with hidden states, targets and weights of successive blocks.
+    fn for_blocks(
+        &self,
+        vocabulary: usize,
+        mut visit: impl FnMut(FloatTensor<B>, IntTensor<B>, FloatTensor<B>),
+    ) {
+        let (rows, d) = (self.len, self.hidden.shape()[1]);
+        let most = (LOGITS_BLOCK / vocabulary.max(1)).clamp(1, rows.max(1));
+        for start in (0..rows).step_by(most) {
+            let range = Slice::from(start..(start + most).min(rows));
+            let column = Slice::from(0..1);
+            visit(
+                B::float_slice(self.hidden.clone(), &[range, Slice::from(0..d)]),
+                B::int_slice(self.targets.clone(), &[range, column]),
+                B::float_slice(self.weights.clone(), &[range, column]),
+            );
+        }
+    }
+
+    /// Blocks of rows that count, `[.., width]`, among all rows, which are 0 elsewhere; `like` tells device and type.
+    fn among_all(&self, blocks: Vec<FloatTensor<B>>, width: usize, like: &FloatTensor<B>) -> FloatTensor<B> {
+        let zeros = || B::float_zeros(Shape::new([self.n, width]), &like.device(), like.dtype().into());
+        if blocks.is_empty() {
+            return zeros();
+        }
+        let counting = B::float_cat(blocks, 0);
+        match &self.at {
+            Some(at) => B::float_select_assign(zeros(), 0, at.clone(), counting, IndexingUpdateOp::Add),
+            None => counting,
+        }
+    }
+}
 
 /// Logits of one block of rows, with their log denominators `[rows, 1]` and losses `[rows, 1]`.
 struct LogitsBlock<B: Backend> {
@@ -19,38 +96,20 @@ struct LogitsBlock<B: Backend> {
 
 fn logits_block<B: Backend>(
     hidden: FloatTensor<B>,
-    head: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: &OptionalTensor<B>,
     targets: IntTensor<B>,
 ) -> LogitsBlock<B> {
-    let logits = B::float_matmul(hidden, B::float_transpose(head));
+    let logits = B::float_matmul(hidden, B::float_transpose(weight));
+    let logits = match bias.as_option() {
+        Some(bias) => B::float_add(logits, reshape::<B>(bias.clone(), [1, bias.shape()[0]])),
+        None => logits,
+    };
     let max = B::float_max_dim(logits.clone(), 1);
     let sum = B::float_sum_dim(B::float_exp(B::float_sub(logits.clone(), max.clone())), 1);
     let lse = B::float_add(max, B::float_log(sum));
     let losses = B::float_sub(lse.clone(), B::float_gather(1, logits.clone(), targets));
     LogitsBlock { logits, lse, losses }
-}
-
-/// Calls `visit` with hidden states, targets `[rows, 1]` and weights `[rows, 1]` of successive blocks of rows.
-fn for_row_blocks<B: Backend>(
-    hidden: &FloatTensor<B>,
-    vocabulary: usize,
-    targets: IntTensor<B>,
-    weights: FloatTensor<B>,
-    mut visit: impl FnMut(FloatTensor<B>, IntTensor<B>, FloatTensor<B>),
-) {
-    let [n, d] = hidden.shape().dims();
-    let rows = (LOGITS_BLOCK / vocabulary).clamp(1, n.max(1));
-    let targets = B::int_reshape(targets, Shape::new([n, 1]));
-    let weights = reshape::<B>(weights, [n, 1]);
-    for start in (0..n).step_by(rows) {
-        let range = Slice::new(start as isize, Some((start + rows).min(n) as isize), 1);
-        let column = Slice::new(0, Some(1), 1);
-        visit(
-            B::float_slice(hidden.clone(), &[range, Slice::new(0, Some(d as isize), 1)]),
-            B::int_slice(targets.clone(), &[range, column]),
-            B::float_slice(weights.clone(), &[range, column]),
-        );
-    }
 }
 
 /// Sum of `losses · weights`.
@@ -59,45 +118,61 @@ fn weighted_sum<B: Backend>(losses: FloatTensor<B>, weights: FloatTensor<B>) -> 
 }
 
 pub(super) fn head_cross_entropy<B: Backend>(
-    hidden: FloatTensor<B>,
-    head: FloatTensor<B>,
+    HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let vocabulary = head.shape()[0];
+    let vocabulary = weight.shape()[0];
     let mut total: Option<FloatTensor<B>> = None;
-    for_row_blocks::<B>(&hidden, vocabulary, targets, weights, |hidden, targets, weights| {
-        let block = logits_block::<B>(hidden, head.clone(), targets);
+    Rows::<B>::that_count(hidden, targets, weights).for_blocks(vocabulary, |hidden, targets, weights| {
+        let block = logits_block::<B>(hidden, weight.clone(), &bias, targets);
         add_to::<B>(&mut total, weighted_sum::<B>(block.losses, weights));
     });
-    total.unwrap_or_else(|| zero::<B>(&head))
+    total.unwrap_or_else(|| zero::<B>(&weight))
+}
+
+pub(super) fn head_losses<B: Backend>(
+    HeadInputs { hidden, weight, bias }: HeadInputs<B>,
+    targets: IntTensor<B>,
+    weights: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let vocabulary = weight.shape()[0];
+    let mut losses = Vec::new();
+    let rows = Rows::<B>::that_count(hidden, targets, weights);
+    rows.for_blocks(vocabulary, |hidden, targets, _| {
+        losses.push(logits_block::<B>(hidden, weight.clone(), &bias, targets).losses);
+    });
+    reshape::<B>(rows.among_all(losses, 1, &weight), [rows.n])
 }
 
 pub(super) fn head_cross_entropy_with_grad<B: Backend>(
-    hidden: FloatTensor<B>,
-    head: FloatTensor<B>,
+    HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let vocabulary = head.shape()[0];
-    let (mut total, mut dhead) = (None, None);
+) -> (FloatTensor<B>, HeadInputs<B>) {
+    let [vocabulary, d] = weight.shape().dims();
+    let (mut total, mut dweight, mut dbias) = (None, None, None);
     let mut dhidden = Vec::new();
-    for_row_blocks::<B>(&hidden, vocabulary, targets, weights, |hidden, targets, weights| {
+    let rows = Rows::<B>::that_count(hidden, targets, weights);
+    rows.for_blocks(vocabulary, |hidden, targets, weights| {
         let LogitsBlock { logits, lse, losses } =
-            logits_block::<B>(hidden.clone(), head.clone(), targets.clone());
+            logits_block::<B>(hidden.clone(), weight.clone(), &bias, targets.clone());
         add_to::<B>(&mut total, weighted_sum::<B>(losses, weights.clone()));
         let p = B::float_mul(B::float_exp(B::float_sub(logits, lse)), weights.clone());
         let dlogits = B::float_scatter(1, p, targets, B::float_neg(weights), IndexingUpdateOp::Add);
-        add_to::<B>(&mut dhead, B::float_matmul(B::float_transpose(dlogits.clone()), hidden));
-        dhidden.push(B::float_matmul(dlogits, head.clone()));
-    });
-    match (total, dhead) {
-        (Some(total), Some(dhead)) => (total, B::float_cat(dhidden, 0), dhead),
-        _ => {
-            let total = zero::<B>(&head);
-            (total, hidden, B::float_mul_scalar(head, scalar(0.0)))
+        if bias.as_option().is_some() {
+            add_to::<B>(&mut dbias, column_sum::<B>(dlogits.clone()));
         }
-    }
+        add_to::<B>(&mut dweight, B::float_matmul(B::float_transpose(dlogits.clone()), hidden));
+        dhidden.push(B::float_matmul(dlogits, weight.clone()));
+    });
+    let zeros = |like: &FloatTensor<B>| B::float_mul_scalar(like.clone(), scalar(0.0));
+    let grads = HeadInputs {
+        hidden: rows.among_all(dhidden, d, &weight),
+        weight: dweight.unwrap_or_else(|| zeros(&weight)),
+        bias: OptionalTensor::new(bias.as_option().map(|bias| dbias.unwrap_or_else(|| zeros(bias)))),
+    };
+    (total.unwrap_or_else(|| zero::<B>(&weight)), grads)
 }
 
 fn add_to<B: Backend>(total: &mut Option<FloatTensor<B>>, part: FloatTensor<B>) {
@@ -109,4 +184,57 @@ fn add_to<B: Backend>(total: &mut Option<FloatTensor<B>>, part: FloatTensor<B>) 
 
 fn zero<B: Backend>(like: &FloatTensor<B>) -> FloatTensor<B> {
     B::float_from_data(TensorData::new(vec![0.0f32], [1]), &like.device())
+}
+
+#[cfg(all(test, feature = "ndarray"))]
+mod tests {
+    use burn::tensor::{Int, Tensor};
+
+    use super::*;
+    use crate::ops::{Dispatch, HeadOps};
+    use crate::precision::Precision;
+    use crate::{DeviceSpec, init};
+    use andiron_kernels::random::Seed;
+
+    /// Composed and fused: the sum, its gradients and the rows, for each choice of weights.
+    #[test]
+    fn rows_of_weight_0_are_skipped_and_the_others_are_those_of_the_kernels() {
+        let device = DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).expect("built with ndarray");
+        let random = |shape: [usize; 2], label: &str| {
+            init::normal(shape, 1.0, Seed::new(3).derive(label), &device).val()
+        };
+        let (hidden, weight) = (random([6, 5], "hidden"), random([9, 5], "weight"));
+        let bias: Tensor<1> = random([1, 9], "bias").reshape([9]);
+        let targets = Tensor::<1, Int>::from_ints([0, 8, 3, 3, 1, 7], &device);
+        for weights in [[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.0, 0.0, 2.0, 0.0], [0.0; 6]] {
+            for bias in [None, Some(bias.clone())] {
+                let inputs = || HeadInputs {
+                    hidden: hidden.clone().into_dispatch(),
+                    weight: weight.clone().into_dispatch(),
+                    bias: OptionalTensor::<Dispatch>::new(bias.clone().map(Tensor::into_dispatch)),
+                };
+                let targets = || targets.clone().into_dispatch();
+                let weights = || Tensor::<1>::from_floats(weights, &device).into_dispatch();
+                let (sum, grads) = head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights());
+                let (fused_sum, fused) =
+                    Dispatch::head_cross_entropy_with_grad(inputs(), targets(), weights(), Precision::F32);
+                close::<1>(sum.clone(), fused_sum);
+                close::<1>(head_cross_entropy::<Dispatch>(inputs(), targets(), weights()), sum);
+                close::<2>(grads.hidden, fused.hidden);
+                close::<2>(grads.weight, fused.weight);
+                assert_eq!(grads.bias.as_option().is_some(), bias.is_some());
+                for (found, wanted) in grads.bias.into_option().into_iter().zip(fused.bias.into_option()) {
+                    close::<1>(found, wanted);
+                }
+                let losses = Dispatch::head_losses(inputs(), targets(), weights(), Precision::F32);
+                close::<1>(head_losses::<Dispatch>(inputs(), targets(), weights()), losses);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn close<const D: usize>(found: FloatTensor<Dispatch>, wanted: FloatTensor<Dispatch>) {
+        let [found, wanted] = [found, wanted].map(|tensor| Tensor::<D>::from_dispatch(tensor).into_data());
+        found.assert_approx_eq::<f32>(&wanted, burn::tensor::Tolerance::absolute(1e-5));
+    }
 }

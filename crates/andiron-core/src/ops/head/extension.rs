@@ -3,10 +3,10 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::composed;
+use super::{HeadInputs, composed};
 use crate::precision::Precision;
 
-/// The output head together with its loss.
+/// The output head together with its loss. Rows of weight 0 are skipped.
 // Composed bodies round nothing, whatever the precision.
 #[allow(clippy::type_complexity, unused_variables)]
 #[backend_extension(
@@ -17,27 +17,37 @@ use crate::precision::Precision;
     Fusion: cfg(feature = "cube")
 )]
 pub trait HeadOps: Backend {
-    /// Weighted cross-entropy of an output head.
+    /// Weighted sum of the rows' cross-entropies, `[1]`.
     #[fusion(default)]
     fn head_cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        #[extension_type] inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        composed::head_cross_entropy::<Self>(hidden, head, targets, weights)
+        composed::head_cross_entropy::<Self>(inputs, targets, weights)
     }
 
-    /// The same, with its gradients with respect to hidden states and head.
+    /// The same, with its gradients with respect to the inputs.
     #[fusion(default)]
     fn head_cross_entropy_with_grad(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        #[extension_type] inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         precision: Precision,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::head_cross_entropy_with_grad::<Self>(hidden, head, targets, weights)
+    ) -> (FloatTensor<Self>, HeadInputs<Self>) {
+        composed::head_cross_entropy_with_grad::<Self>(inputs, targets, weights)
+    }
+
+    /// Each row's cross-entropy, `[n]`; 0 in rows of weight 0. Its gradient is that of
+    /// [`HeadOps::head_cross_entropy_with_grad`] with the gradient of each row as its weight.
+    #[fusion(default)]
+    fn head_losses(
+        #[extension_type] inputs: HeadInputs<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        composed::head_losses::<Self>(inputs, targets, weights)
     }
 }

@@ -1,69 +1,98 @@
 //! The head's loss through `andiron-kernels`.
 
+use std::borrow::Cow;
+
 use andiron_kernels::cross_entropy::{self, Head, HeadGrads, HeadShape};
 use andiron_kernels::memory::unspecified as output;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{HeadOps, composed};
-use crate::ops::OpKind;
+use super::{HeadInputs, HeadOps, composed};
 use crate::ops::embedding::host::checked_ids;
 use crate::ops::host::{HostTensors, are_f32, cpu};
+use crate::ops::{OpKind, OptionalTensor};
 use crate::precision::Precision;
 
 impl<B: HostTensors> HeadOps for B {
     fn head_cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
         let _time = OpKind::CrossEntropy.timer();
-        if !are_f32::<B>([&hidden, &head, &weights]) {
-            return composed::head_cross_entropy::<B>(hidden, head, targets, weights);
+        if !is_f32::<B>(&inputs, &weights) {
+            return composed::head_cross_entropy::<B>(inputs, targets, weights);
         }
-        let shape = shape::<B>(&hidden, &head);
-        let targets = checked_ids::<B>(&targets, shape.vocab);
-        let inputs = Head {
-            hidden: &B::floats(&hidden),
-            weight: &B::floats(&head),
-            targets: &targets,
-            row_weights: &B::floats(&weights),
-        };
-        let loss = cross_entropy::head_nll(cpu().at(precision), shape, inputs);
+        let loss = with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
+            cross_entropy::head_nll(cpu().at(precision), shape, head)
+        });
         B::from_vec(vec![loss as f32], &[1])
     }
 
     fn head_cross_entropy_with_grad(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
         precision: Precision,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, HeadInputs<Self>) {
         let _time = OpKind::CrossEntropy.timer();
-        if !are_f32::<B>([&hidden, &head, &weights]) {
-            return composed::head_cross_entropy_with_grad::<B>(hidden, head, targets, weights);
+        if !is_f32::<B>(&inputs, &weights) {
+            return composed::head_cross_entropy_with_grad::<B>(inputs, targets, weights);
         }
-        let shape = shape::<B>(&hidden, &head);
-        let targets = checked_ids::<B>(&targets, shape.vocab);
-        let inputs = Head {
-            hidden: &B::floats(&hidden),
-            weight: &B::floats(&head),
-            targets: &targets,
-            row_weights: &B::floats(&weights),
-        };
-        let mut dhidden = output(hidden.shape().num_elements());
-        let mut dhead = output(head.shape().num_elements());
-        let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dhead };
-        let loss = cross_entropy::head_nll_with_grad(cpu().at(precision), shape, inputs, grads);
-        let loss = B::from_vec(vec![loss as f32], &[1]);
-        (loss, B::from_vec(dhidden, &hidden.shape()), B::from_vec(dhead, &head.shape()))
+        with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
+            let mut dhidden = output(head.hidden.len());
+            let mut dweight = output(head.weight.len());
+            let mut dbias = output(head.bias.len());
+            let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight, dbias: &mut dbias };
+            let loss = cross_entropy::head_nll_with_grad(cpu().at(precision), shape, head, grads);
+            let bias = inputs.bias.as_option().map(|bias| B::from_vec(dbias, &bias.shape()));
+            let grads = HeadInputs {
+                hidden: B::from_vec(dhidden, &inputs.hidden.shape()),
+                weight: B::from_vec(dweight, &inputs.weight.shape()),
+                bias: OptionalTensor::new(bias),
+            };
+            (B::from_vec(vec![loss as f32], &[1]), grads)
+        })
+    }
+
+    fn head_losses(
+        inputs: HeadInputs<Self>,
+        targets: IntTensor<Self>,
+        weights: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let _time = OpKind::CrossEntropy.timer();
+        if !is_f32::<B>(&inputs, &weights) {
+            return composed::head_losses::<B>(inputs, targets, weights);
+        }
+        with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
+            let mut losses = output(shape.rows);
+            cross_entropy::head_nll_rows(cpu().at(precision), shape, head, &mut losses);
+            B::from_vec(losses, &[shape.rows])
+        })
     }
 }
 
-fn shape<B: HostTensors>(hidden: &FloatTensor<B>, head: &FloatTensor<B>) -> HeadShape {
-    let ([rows, d], [vocab, _]) = (hidden.shape().dims(), head.shape().dims());
-    HeadShape { rows, d, vocab }
+fn is_f32<B: HostTensors>(inputs: &HeadInputs<B>, weights: &FloatTensor<B>) -> bool {
+    let HeadInputs { hidden, weight, bias } = inputs;
+    are_f32::<B>([hidden, weight, weights].into_iter().chain(bias.as_option()))
+}
+
+/// Calls `run` with all inputs as slices.
+fn with_slices<B: HostTensors, T>(
+    HeadInputs { hidden, weight, bias }: &HeadInputs<B>,
+    targets: &IntTensor<B>,
+    weights: &FloatTensor<B>,
+    run: impl FnOnce(HeadShape, Head) -> T,
+) -> T {
+    let ([rows, d], [vocab, _]) = (hidden.shape().dims(), weight.shape().dims());
+    let head = Head {
+        hidden: &B::floats(hidden),
+        weight: &B::floats(weight),
+        bias: &bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats),
+        targets: &checked_ids::<B>(targets, vocab),
+        row_weights: &B::floats(weights),
+    };
+    run(HeadShape { rows, d, vocab }, head)
 }

@@ -6,38 +6,103 @@ mod extension;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, ExtensionType};
 use burn::tensor::{Int, Tensor};
 
 pub use extension::HeadOps;
 
-use super::Dispatch;
+use super::{Dispatch, OptionalTensor};
 use crate::precision;
+
+/// The parameters of an output head.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// `[vocabulary, d]`, as an embedding table is stored.
+    pub weight_vd: Tensor<2>,
+    /// Added to the logits, `[vocabulary]`.
+    pub bias_v: Option<Tensor<1>>,
+}
+
+impl From<Tensor<2>> for Head {
+    fn from(weight_vd: Tensor<2>) -> Self {
+        Self { weight_vd, bias_v: None }
+    }
+}
+
+/// What an output head is given, and its parameters; see [`head_cross_entropy`].
+#[derive(Clone, Debug, ExtensionType)]
+pub struct HeadInputs<B: Backend> {
+    /// Hidden states, `[n, d]`.
+    pub hidden: FloatTensor<B>,
+    /// `[vocabulary, d]`.
+    pub weight: FloatTensor<B>,
+    /// `[vocabulary]`.
+    #[extension_type]
+    pub bias: OptionalTensor<B>,
+}
 
 /// Weighted sum of cross-entropies between an output head's predictions and `targets_n`, in nats.
 ///
-/// The logits `hidden · headᵀ` are computed in blocks of rows and never exist as a whole.
+/// The logits `hidden · headᵀ + bias` are computed in blocks of rows and never exist as a whole. While training, gradients
+/// are computed in the same pass.
 ///
 /// # Shape
-/// `hidden_nd`: `[n, d]`; `head_vd`: `[vocabulary, d]`; `targets_n`, `weights_n`: `[n]` → `[1]`.
-/// A row whose weight is 0 contributes nothing; its target must still be a valid id.
+/// `hidden_nd`: `[n, d]`; `head`: `[vocabulary, d]` and `[vocabulary]`; `targets_n`, `weights_n`: `[n]` → `[1]`.
+/// A row whose weight is 0 is skipped: no logits are computed for it. Its target must still be a valid id.
 ///
 /// # Panics
 /// If the shapes do not fit.
 pub fn head_cross_entropy(
     hidden_nd: Tensor<2>,
-    head_vd: Tensor<2>,
+    head: impl Into<Head>,
     targets_n: Tensor<1, Int>,
     weights_n: Tensor<1>,
 ) -> Tensor<1> {
-    let [n, d] = hidden_nd.dims();
-    assert_eq!(d, head_vd.dims()[1], "hidden width and head width");
+    let inputs = inputs(hidden_nd, head.into(), &targets_n, &weights_n);
+    let (targets, weights) = (targets_n.into_dispatch(), weights_n.into_dispatch());
+    Tensor::from_dispatch(Dispatch::head_cross_entropy(inputs, targets, weights, precision::current()))
+}
+
+/// The cross-entropy of each row, of which [`head_cross_entropy`] is the sum weighted by `weights_n`, in nats; 0 in rows of
+/// weight 0, which are skipped.
+///
+/// The gradient may differ from row to row, so that it is computed in the backward pass, from logits that are computed
+/// again: prefer [`head_cross_entropy`] where a weighted sum is all that is wanted.
+///
+/// # Shape
+/// As for [`head_cross_entropy`] → `[n]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn head_losses(
+    hidden_nd: Tensor<2>,
+    head: impl Into<Head>,
+    targets_n: Tensor<1, Int>,
+    weights_n: Tensor<1>,
+) -> Tensor<1> {
+    let inputs = inputs(hidden_nd, head.into(), &targets_n, &weights_n);
+    let (targets, weights) = (targets_n.into_dispatch(), weights_n.into_dispatch());
+    Tensor::from_dispatch(Dispatch::head_losses(inputs, targets, weights, precision::current()))
+}
+
+#[track_caller]
+fn inputs(
+    hidden_nd: Tensor<2>,
+    Head { weight_vd, bias_v }: Head,
+    targets_n: &Tensor<1, Int>,
+    weights_n: &Tensor<1>,
+) -> HeadInputs<Dispatch> {
+    let ([n, d], [vocabulary, head_d]) = (hidden_nd.dims(), weight_vd.dims());
+    assert_eq!(d, head_d, "hidden width and head width");
     assert_eq!([n], targets_n.dims(), "one target a row");
     assert_eq!([n], weights_n.dims(), "one weight a row");
-    Tensor::from_dispatch(Dispatch::head_cross_entropy(
-        hidden_nd.into_dispatch(),
-        head_vd.into_dispatch(),
-        targets_n.into_dispatch(),
-        weights_n.into_dispatch(),
-        precision::current(),
-    ))
+    if let Some(bias_v) = &bias_v {
+        assert_eq!([vocabulary], bias_v.dims(), "one bias a token");
+    }
+    HeadInputs {
+        hidden: hidden_nd.into_dispatch(),
+        weight: weight_vd.into_dispatch(),
+        bias: OptionalTensor::new(bias_v.map(Tensor::into_dispatch)),
+    }
 }
