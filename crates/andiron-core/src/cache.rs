@@ -4,11 +4,11 @@ mod block;
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use crate::Rows;
 use crate::device::is_cpu;
 use crate::ops::with_elements;
+use crate::{Rows, ids};
 pub use block::KvCacheDtype;
 pub(crate) use block::{Block, HostColumns};
 
@@ -342,9 +342,9 @@ impl Memory {
 }
 
 fn select_rows(x_bshk: Tensor<4>, rows: &[usize]) -> Tensor<4> {
-    let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [rows.len()]), &x_bshk.device());
-    x_bshk.select(0, ids)
+    let at: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    let at = ids::upload(&at, [rows.len()], &x_bshk.device());
+    x_bshk.select(0, at)
 }
 
 #[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
@@ -353,6 +353,7 @@ mod tests {
 
     use super::*;
     use crate::DeviceSpec;
+    use burn::tensor::TensorData;
 
     /// Appends so many positions of two heads of width 3 to each row of a cache of one layer: `begin`, `begin + 1`, …
     fn extended(cache: &mut KvCache, [batch, n]: [usize; 2], begin: f32) -> Past {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use andiron_kernels::random::Seed;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::cache::{Past, columns_of};
 use crate::ops::Dropout;
-use crate::{KvCache, Rows, ops};
+use crate::{KvCache, Rows, ids, ops};
 
 /// The context of one forward pass.
 ///
@@ -116,9 +116,9 @@ impl<'a> Forward<'a> {
     pub fn position_ids(&self, columns: usize, offset: usize, device: &Device) -> Tensor<2, Int> {
         let positions = self.positions(columns);
         let shape = [positions.len(), columns];
-        let ids: Vec<i32> =
-            positions.into_iter().flatten().map(|position| (position + offset) as i32).collect();
-        Tensor::from_data(TensorData::new(ids, shape), device)
+        let moved: Vec<u32> =
+            positions.into_iter().flatten().map(|position| (position + offset) as u32).collect();
+        ids::upload(&moved, shape, device)
     }
 
     /// All keys and values that layer `layer` may attend to, given those of the new positions.

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod context;
 pub mod device;
 pub mod embedding;
+pub mod ids;
 pub mod init;
 pub mod linear;
 pub mod norm;

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::ids;
 
 /// Where each row's own tokens lie among the columns of a batch; the other columns are padding that nobody sees.
 ///
@@ -84,11 +86,10 @@ pub fn pick(x_btd: Tensor<3>, columns: impl IntoIterator<Item = usize>) -> Tenso
     let [b, t, d] = x_btd.dims();
     let flat = columns.into_iter().enumerate().map(|(row, column)| {
         assert!(column < t, "row {row} has no column {column}");
-        (row * t + column) as i32
+        (row * t + column) as u32
     });
-    let flat: Vec<i32> = flat.collect();
+    let flat: Vec<u32> = flat.collect();
     assert_eq!(flat.len(), b, "one column for each of {b} rows");
-    let at = TensorData::new(flat, [b]);
-    let at: Tensor<1, Int> = Tensor::from_data(at, &x_btd.device());
+    let at = ids::upload(&flat, [b], &x_btd.device());
     x_btd.reshape([b * t, d]).select(0, at)
 }

@@ -1,8 +1,8 @@
 //! Token ids as tensors, padded and not, and the logits that come back.
 
 use andiron_core::rows::pick;
-use andiron_core::{Forward, KvCache, Rows};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use andiron_core::{Forward, KvCache, Rows, ids};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::generate::Logits;
 
@@ -10,11 +10,9 @@ use crate::generate::Logits;
 ///
 /// # Panics
 /// If there is none.
-pub(crate) fn one_row(ids: &[u32], device: &Device) -> Tensor<2, Int> {
-    assert!(!ids.is_empty(), "a sequence is extended by at least one id");
-    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-    let shape = [1, ids.len()];
-    Tensor::from_data(TensorData::new(ids, shape), device)
+pub(crate) fn one_row(row: &[u32], device: &Device) -> Tensor<2, Int> {
+    assert!(!row.is_empty(), "a sequence is extended by at least one id");
+    ids::upload(row, [1, row.len()], device)
 }
 
 /// One more id for each of several sequences, `[n, 1]`.
@@ -72,10 +70,10 @@ pub(crate) fn pad_right<R: AsRef<[u32]>>(
     let columns = texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
     let mut flat = Vec::with_capacity(texts.len() * columns);
     for (row, ids) in texts.iter().enumerate() {
-        flat.extend(ids.as_ref().iter().map(|&id| id as i32));
-        flat.resize((row + 1) * columns, padding as i32);
+        flat.extend_from_slice(ids.as_ref());
+        flat.resize((row + 1) * columns, padding);
     }
-    let ids_bt = Tensor::from_data(TensorData::new(flat, [texts.len(), columns]), device);
+    let ids_bt = ids::upload(&flat, [texts.len(), columns], device);
     (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
 }
 

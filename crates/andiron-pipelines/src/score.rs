@@ -1,10 +1,10 @@
 //! Task `score`: log-probability of each token of a sequence, given all before it.
 
-use andiron_core::Forward;
+use andiron_core::{Forward, ids};
 use andiron_data::tokenizer::{Special, Tokenizer, TokenizerError};
 use andiron_models::generate::log_sum_exp;
 use andiron_models::{Decoder, EncoderDecoder};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use serde::Serialize;
 
 use crate::batching::{BATCH_TOKENS, for_good, in_batches};
@@ -78,10 +78,10 @@ fn score_batch(model: &impl Decoder, batch: &[&[u32]], device: &Device) -> Vec<S
 fn upload(sequences: &[&[u32]], columns: usize, device: &Device) -> Tensor<2, Int> {
     let mut flat = Vec::with_capacity(sequences.len() * columns);
     for (row, ids) in sequences.iter().enumerate() {
-        flat.extend(ids.iter().map(|&id| id as i32));
+        flat.extend_from_slice(ids);
         flat.resize((row + 1) * columns, 0);
     }
-    Tensor::from_data(TensorData::new(flat, [sequences.len(), columns]), device)
+    ids::upload(&flat, [sequences.len(), columns], device)
 }
 
 /// Scores every token of a target given a source, the target beginning after the id `start`, which is not scored.

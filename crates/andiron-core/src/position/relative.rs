@@ -6,10 +6,10 @@
 
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{init, ops};
+use crate::{ids, init, ops};
 
 /// Sizes of a [`RelativeBias`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,13 +83,13 @@ impl RelativeBias {
         assert!(t <= s, "{t} queries over {s} keys");
         let table = self.weight.val();
         let after = (1..t).rev().map(|distance| self.buckets(distance)[1]);
-        let ids: Vec<i32> = after.chain((0..s).map(|distance| self.buckets(distance)[0])).collect();
-        let ids_1r: Tensor<2, Int> = Tensor::from_data(TensorData::new(ids, [1, t + s - 1]), &table.device());
-        ops::embedding(table, ids_1r).squeeze_dim::<2>(0).transpose()
+        let buckets: Vec<u32> = after.chain((0..s).map(|distance| self.buckets(distance)[0])).collect();
+        let buckets_1r = ids::upload(&buckets, [1, t + s - 1], &table.device());
+        ops::embedding(table, buckets_1r).squeeze_dim::<2>(0).transpose()
     }
 
     /// The buckets of keys that are so far before the query, and so far after it.
-    fn buckets(&self, distance: usize) -> [i32; 2] {
+    fn buckets(&self, distance: usize) -> [u32; 2] {
         let [n_buckets, n_heads] = self.weight.lazy_shape().dims();
         let (max_distance, causal) = (self.max_distance, self.causal);
         let (side, n_exact) = RelativeBiasConfig { n_heads, n_buckets, max_distance, causal }.sides();
@@ -104,7 +104,7 @@ impl RelativeBias {
             }
         };
         let after = if causal { 0 } else { side + before };
-        [before as i32, after as i32]
+        [before as u32, after as u32]
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
     }
 
     /// Distances at which another bucket begins, and that bucket, of keys before (0) or after (1) the query.
-    fn borders(bias: &RelativeBias, after: usize) -> Vec<(usize, i32)> {
-        let mut found: Vec<(usize, i32)> = Vec::new();
+    fn borders(bias: &RelativeBias, after: usize) -> Vec<(usize, u32)> {
+        let mut found: Vec<(usize, u32)> = Vec::new();
         for distance in after..1200 {
             let bucket = bias.buckets(distance)[after];
             if found.last().is_none_or(|(_, last)| *last != bucket) {
@@ -136,8 +136,8 @@ mod tests {
 
     /// The buckets, numbered on from `first`, must begin at the distances `expected`.
     #[track_caller]
-    fn check(bias: &RelativeBias, after: usize, first: i32, expected: &[usize]) {
-        let expected: Vec<(usize, i32)> = expected.iter().copied().zip(first..).collect();
+    fn check(bias: &RelativeBias, after: usize, first: u32, expected: &[usize]) {
+        let expected: Vec<(usize, u32)> = expected.iter().copied().zip(first..).collect();
         assert_eq!(borders(bias, after), expected);
     }
 

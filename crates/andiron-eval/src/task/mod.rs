@@ -1,6 +1,5 @@
 //! What a model is asked to do so that it can be measured: one file each.
 
-mod batch;
 pub mod windows;
 
 pub use andiron_pipelines::score;

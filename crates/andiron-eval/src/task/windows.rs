@@ -8,12 +8,11 @@
 //! Source: the rolling log-likelihood of EleutherAI's lm-evaluation-harness 0.4, whose `get_rolling_token_windows` cuts a
 //! text so. It also predicts the first token, from a token that begins or ends texts; we do not.
 
-use andiron_core::{Forward, ops};
+use andiron_core::{Forward, ids, ops};
 use andiron_data::shard::Dataset;
 use andiron_models::Decoder;
 use burn::tensor::{Device, Tensor};
 
-use super::batch::{upload, upload_rows};
 use crate::LossSum;
 
 /// Tokens in a row, read piece by piece.
@@ -129,8 +128,9 @@ fn nats<S: TokenStream + ?Sized>(
     // One more than is read: the target of the last token.
     let mut tokens = vec![0; n + 1];
     stream.read(start, &mut tokens);
-    let ids_bt = upload_rows(&tokens[..n], rows, device);
-    let targets_n = upload(&tokens[n + 1 - counted..], device);
+    let ids_bt = ids::upload(&tokens[..n], [rows, len], device);
+    let targets = &tokens[n + 1 - counted..];
+    let targets_n = ids::upload(targets, [targets.len()], device);
     let hidden_btd = model.hidden(ids_bt, &mut Forward::evaluation());
     let d = hidden_btd.dims()[2];
     let hidden_nd = hidden_btd.reshape([n, d]).slice([n - counted..n, 0..d]);

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use andiron_core::Forward;
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use andiron_core::{Forward, ids};
+use burn::tensor::{Tensor, activation};
 
 use super::{EncoderBundle, EncoderHead, EncoderModel};
 use crate::batch::evaluation_over;
@@ -78,15 +78,14 @@ impl EncoderBundle {
         let found = self.read(inputs, |model, hidden_btd, _| {
             let [b, t, d] = hidden_btd.dims();
             let hidden_rd: Tensor<2> = hidden_btd.reshape([b * t, d]);
-            let wanted: Vec<i32> = positions
+            let wanted: Vec<u32> = positions
                 .iter()
                 .enumerate()
-                .flat_map(|(row, at)| at.iter().map(move |&position| (row * t + position) as i32))
+                .flat_map(|(row, at)| at.iter().map(move |&position| (row * t + position) as u32))
                 .collect();
             let mut found = Vec::with_capacity(wanted.len());
             for wanted in wanted.chunks((LOGITS_AT_ONCE / vocab_size).max(1)) {
-                let wanted = TensorData::new(wanted.to_vec(), [wanted.len()]);
-                let wanted: Tensor<1, Int> = Tensor::from_data(wanted, self.device());
+                let wanted = ids::upload(wanted, [wanted.len()], self.device());
                 let logits = values(model.masked_lm_logits(hidden_rd.clone().select(0, wanted)));
                 found.extend(logits.chunks_exact(vocab_size).map(likeliest));
             }
@@ -193,10 +192,10 @@ impl EncoderBundle {
         let types_bt = typed.then(|| {
             let mut flat = Vec::with_capacity(b * t);
             for (row, input) in inputs.iter().enumerate() {
-                flat.extend(input.type_ids.iter().map(|&id| id as i32));
+                flat.extend_from_slice(input.type_ids);
                 flat.resize((row + 1) * t, 0);
             }
-            Tensor::from_data(TensorData::new(flat, [b, t]), self.device())
+            ids::upload(&flat, [b, t], self.device())
         });
         let mut cx = evaluation_over(rows, t);
         self.precision.run(|| {

@@ -2,7 +2,7 @@
 
 mod causal;
 
-use andiron_core::Forward;
+use andiron_core::{Forward, ids};
 use andiron_data::batch::HostBatch;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -25,15 +25,11 @@ impl Batch {
     /// # Panics
     /// If an id does not fit `i32`.
     pub fn upload(host: &HostBatch, scale: f32, device: &Device) -> Self {
-        let signed = |ids: &[u32]| -> Vec<i32> {
-            let id = |&id: &u32| i32::try_from(id).expect("vocabularies have fewer than 2^31 entries");
-            ids.iter().map(id).collect()
-        };
         let weights: Vec<f32> = host.weights.iter().map(|weight| weight * scale).collect();
         let n = weights.len();
         Self {
-            ids_bt: Tensor::from_data(TensorData::new(signed(&host.ids), [host.rows, host.columns]), device),
-            targets_n: Tensor::from_data(TensorData::new(signed(&host.targets), [n]), device),
+            ids_bt: ids::upload(&host.ids, [host.rows, host.columns], device),
+            targets_n: ids::upload(&host.targets, [n], device),
             weights_n: Tensor::from_data(TensorData::new(weights, [n]), device),
         }
     }
