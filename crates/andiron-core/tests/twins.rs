@@ -10,6 +10,7 @@ use andiron_core::ops::{
     self, Activation, AdamWStep, AttentionMask, AttentionOptions, Dropout, FeedForwardOptions, Head,
     Matrices, Moments, Momentum, MuonStep, WeightLayout,
 };
+use andiron_core::quant::{Format, QuantMatrix};
 use andiron_core::{Backend, DeviceSpec, Rows};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -94,6 +95,38 @@ fn linear_in_both_layouts() {
             |[x, w, b]| ops::linear(x, w, Some(b.reshape([d_out])), WeightLayout::InOut),
             |[x, w, b]| x.matmul(w) + b,
         );
+    }
+}
+
+/// The quantized forward pass rounds its input, so that only gradients are compared.
+#[test]
+fn gradients_through_a_quantized_weight() {
+    let (rows, d_in, d_out) = (5, 64, 40);
+    for device in devices() {
+        let device = device.autodiff();
+        let values = floats(random([d_out, d_in], "weight", &device.clone().inner()));
+        let matrix = QuantMatrix::quantize(Format::Q8_0, &values, d_in);
+        let dense = TensorData::new(matrix.dequantize(0..d_out), [d_out, d_in]);
+        let dense = Tensor::<2>::from_data(dense, &device);
+        for biased in [false, true] {
+            let run = |quantized: bool| {
+                let x = random([rows, d_in], "x", &device).require_grad();
+                let bias = random([d_out], "bias", &device).require_grad();
+                let given = biased.then(|| bias.clone());
+                let y = match quantized {
+                    true => ops::linear_quantized(x.clone(), &matrix, given),
+                    false => ops::linear(x.clone(), dense.clone(), given, WeightLayout::OutIn),
+                };
+                let grads = (y * random([rows, d_out], "towards", &device)).sum().backward();
+                (x.grad(&grads).unwrap(), bias.grad(&grads))
+            };
+            let ((dx, dbias), (dx_twin, dbias_twin)) = (run(true), run(false));
+            assert_close("dx", dx, dx_twin);
+            assert_eq!(dbias.is_some(), biased);
+            for (dbias, twin) in dbias.into_iter().zip(dbias_twin) {
+                assert_close("dbias", dbias, twin);
+            }
+        }
     }
 }
 

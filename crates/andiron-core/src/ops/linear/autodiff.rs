@@ -7,35 +7,38 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::{LinearGrads, LinearOps, LinearWeight, WeightLayout, composed};
+use super::{LinearGrads, LinearOps, LinearWeight};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
-/// Parents: input, weight and, if there is one, bias.
+/// Parents: input, weight unless that is quantized and, if there is one, bias.
 #[derive(Debug)]
 struct Linear;
 
 #[derive(Clone, Debug)]
-struct Saved<T> {
-    x: T,
-    weight: T,
-    layout: WeightLayout,
+struct Saved<B: LinearOps> {
+    x: FloatTensor<B>,
+    weight: LinearWeight<B>,
     precision: Precision,
 }
 
 impl<B: LinearOps, const N: usize> Backward<B, N> for Linear {
-    type State = Saved<FloatTensor<B>>;
+    type State = Saved<B>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let Saved { x, weight, layout, precision } = ops.state;
-        let has = |at: usize| ops.parents.get(at).is_some_and(Option::is_some);
-        let wanted = LinearGrads { x: has(0), weight: has(1), bias: has(2) };
-        let weight = LinearWeight::Dense { weight, layout };
+        let Saved { x, weight, precision } = ops.state;
+        let dense = matches!(weight, LinearWeight::Dense { .. });
+        let mut parents = ops.parents.into_iter();
+        let x_node = parents.next().flatten();
+        let weight_node = if dense { parents.next().flatten() } else { None };
+        let bias_node = parents.next().flatten();
+        let wanted =
+            LinearGrads { x: x_node.is_some(), weight: weight_node.is_some(), bias: bias_node.is_some() };
         let (dx, dweight, dbias) = B::project_backward(x, weight, dy, wanted, precision);
-        for (parent, gradient) in ops.parents.into_iter().zip([dx, dweight, dbias]) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(parent.id, gradient);
+        for (parent, gradient) in [(x_node, dx), (weight_node, dweight), (bias_node, dbias)] {
+            if let Some(gradient) = gradient {
+                give!(grads, parent, gradient);
             }
         }
     }
@@ -43,7 +46,7 @@ impl<B: LinearOps, const N: usize> Backward<B, N> for Linear {
 
 fn finish<B: LinearOps, C: CheckpointStrategy, const N: usize>(
     nodes: [NodeGuard; N],
-    saved: Saved<FloatTensor<B>>,
+    saved: Saved<B>,
     y: FloatTensor<B>,
 ) -> FloatTensor<Autodiff<B, C>> {
     match Linear.prepare::<C>(nodes).compute_bound().stateful() {
@@ -59,22 +62,21 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         bias: OptionalTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        let (weight, layout) = match weight {
-            LinearWeight::Dense { weight, layout } => (weight, layout),
-            LinearWeight::Quantized { matrix } => {
-                (composed::dequantized::<Self>(&x, &matrix), WeightLayout::OutIn)
+        let (x_node, x) = (x.node(), x.into_primitive());
+        let (weight_node, weight) = match weight {
+            LinearWeight::Dense { weight, layout } => {
+                let node = weight.node();
+                (Some(node), LinearWeight::Dense { weight: weight.into_primitive(), layout })
             }
+            LinearWeight::Quantized { matrix } => (None, LinearWeight::Quantized { matrix }),
         };
-        let bias = bias.into_option().map(|bias| (bias.node(), bias.into_primitive()));
-        let (bias_node, bias) = bias.unzip();
-        let nodes = [x.node(), weight.node()];
-        let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        let dense = LinearWeight::Dense { weight: weight.clone(), layout };
-        let y = B::project(x.clone(), dense, OptionalTensor::new(bias), precision);
-        let saved = Saved { x, weight, layout, precision };
-        match (nodes, bias_node) {
-            ([x, weight], Some(bias)) => finish::<B, C, 3>([x, weight, bias], saved, y),
-            (nodes, None) => finish::<B, C, 2>(nodes, saved, y),
+        let (bias_node, bias) = bias.into_option().map(|bias| (bias.node(), bias.into_primitive())).unzip();
+        let y = B::project(x.clone(), weight.clone(), OptionalTensor::new(bias), precision);
+        let saved = Saved { x, weight, precision };
+        match (weight_node, bias_node) {
+            (Some(weight), Some(bias)) => finish::<B, C, 3>([x_node, weight, bias], saved, y),
+            (Some(node), None) | (None, Some(node)) => finish::<B, C, 2>([x_node, node], saved, y),
+            (None, None) => finish::<B, C, 1>([x_node], saved, y),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::TensorData;
+use burn::tensor::{Slice, TensorData};
 
 use super::{LinearGrads, LinearWeight, WeightLayout};
 use crate::ops::composed::reshape;
@@ -27,10 +27,16 @@ pub(super) fn linear_backward<B: Backend>(
     dy: FloatTensor<B>,
     wanted: LinearGrads,
 ) -> (Option<FloatTensor<B>>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
-    let (weight, layout) = dense::<B>(&x, weight);
-    let dx = wanted.x.then(|| project::<B>(dy.clone(), weight, layout.transposed()));
-    let dweight = wanted.weight.then(|| weight_grad::<B>(x, dy.clone(), layout));
-    (dx, dweight, wanted.bias.then(|| column_sum::<B>(dy)))
+    let dbias = wanted.bias.then(|| column_sum::<B>(dy.clone()));
+    match weight {
+        LinearWeight::Dense { weight, layout } => {
+            let dx = wanted.x.then(|| project::<B>(dy.clone(), weight, layout.transposed()));
+            (dx, wanted.weight.then(|| weight_grad::<B>(x, dy, layout)), dbias)
+        }
+        LinearWeight::Quantized { matrix } => {
+            (wanted.x.then(|| through_quantized::<B>(dy, &matrix)), None, dbias)
+        }
+    }
 }
 
 /// The weight as floats, on the device of `x`.
@@ -41,8 +47,24 @@ fn dense<B: Backend>(x: &FloatTensor<B>, weight: LinearWeight<B>) -> (FloatTenso
     }
 }
 
+/// Elements of a quantized matrix that are floats at one time in a backward pass: 16 MiB.
+const DEQUANTIZED: usize = 4 << 20;
+
+/// `dy · W` of a block-quantized `W`, some of its rows at a time.
+pub(super) fn through_quantized<B: Backend>(dy: FloatTensor<B>, matrix: &QuantMatrix) -> FloatTensor<B> {
+    let ([d_output, d_input], [n, _]) = (matrix.dims(), dy.shape().dims());
+    let most = (DEQUANTIZED / d_input.max(1)).max(1);
+    let parts = (0..d_output).step_by(most).map(|start| {
+        let rows = start..(start + most).min(d_output);
+        let part = B::float_slice(dy.clone(), &[Slice::from(0..n), Slice::from(rows.clone())]);
+        let weight = TensorData::new(matrix.dequantize(rows.clone()), [rows.len(), d_input]);
+        B::float_matmul(part, B::float_from_data(weight, &dy.device()))
+    });
+    parts.reduce(B::float_add).expect("a projection has outputs")
+}
+
 /// A block-quantized matrix as floats, on the device of `x`.
-pub(super) fn dequantized<B: Backend>(x: &FloatTensor<B>, matrix: &QuantMatrix) -> FloatTensor<B> {
+fn dequantized<B: Backend>(x: &FloatTensor<B>, matrix: &QuantMatrix) -> FloatTensor<B> {
     let [rows, cols] = matrix.dims();
     B::float_from_data(TensorData::new(matrix.dequantize(0..rows), [rows, cols]), &x.device())
 }
