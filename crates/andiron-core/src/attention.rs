@@ -34,11 +34,6 @@ impl AttentionConfig {
     }
 }
 
-/// [`AttentionMask`] as models call it.
-pub type Sight = AttentionMask;
-/// [`AttentionConfig`] as models call it.
-pub type Scoring = AttentionConfig;
-
 /// Self-attention of new positions over themselves and their past; query heads share key heads in equal groups.
 ///
 /// # Shape

@@ -1,7 +1,7 @@
 //! The decoder that Llama, Mistral and Qwen share: RMS norms before each part, rotary positions, key heads that groups
 //! of query heads share, and a gated feed-forward part.
 
-use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{LinearConfig, gated_feed_forward};
 use andiron_core::norm::RmsNormConfig;
@@ -361,9 +361,10 @@ impl Attention {
         let q_bthk = angles.turn(normed(heads(&self.q_proj), &self.q_norm));
         let k_bthk = angles.turn(normed(heads(&self.k_proj), &self.k_norm));
         let past = cx.past(self.index, k_bthk, heads(&self.v_proj));
-        let sight = Sight { sliding_window: self.reach.map(|reach| reach + 1), ..Sight::PAST };
-        let scoring = Scoring { dropout: self.dropout, ..Scoring::new(self.scale, sight) };
-        let out_bthk = attend(q_bthk, past, scoring, cx);
+        let mask =
+            AttentionMask { sliding_window: self.reach.map(|reach| reach + 1), ..AttentionMask::CAUSAL };
+        let config = AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale, mask) };
+        let out_bthk = attend(q_bthk, past, config, cx);
         let [_, _, h, k] = out_bthk.dims();
         self.o_proj.forward(out_bthk.reshape([b, t, h * k]))
     }

@@ -6,7 +6,7 @@
 //!
 //! Not supported: cross-attention and `reorder_and_upcast_attn`.
 
-use andiron_core::attention::{Scoring, Sight, attend_packed};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend_packed};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
@@ -357,9 +357,12 @@ impl Block {
 
 impl Attention {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let scoring = Scoring { dropout: self.attn_pdrop, ..Scoring::new(self.scale, Sight::PAST) };
+        let config = AttentionConfig {
+            dropout: self.attn_pdrop,
+            ..AttentionConfig::new(self.scale, AttentionMask::CAUSAL)
+        };
         let qkv_bt3d = self.c_attn.forward(x_btd);
-        self.c_proj.forward(attend_packed(qkv_bt3d, (self.index, self.n_heads), scoring, cx))
+        self.c_proj.forward(attend_packed(qkv_bt3d, (self.index, self.n_heads), config, cx))
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Not supported: longrope scaling.
 
-use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
@@ -363,8 +363,11 @@ impl Attention {
         let [q_bthk, k_bthk, v_bthk] =
             [0, 1, 2].map(|part| qkv.clone().slice([0..b, 0..t, 0..h, part * k..(part + 1) * k]));
         let past = cx.past(self.index, angles.turn(k_bthk), v_bthk);
-        let scoring = Scoring { dropout: self.dropout, ..Scoring::new(1.0 / (k as f32).sqrt(), Sight::PAST) };
-        let out_bthk = attend(angles.turn(q_bthk), past, scoring, cx);
+        let config = AttentionConfig {
+            dropout: self.dropout,
+            ..AttentionConfig::new(1.0 / (k as f32).sqrt(), AttentionMask::CAUSAL)
+        };
+        let out_bthk = attend(angles.turn(q_bthk), past, config, cx);
         self.dense.forward(out_bthk.reshape([b, t, d]))
     }
 }

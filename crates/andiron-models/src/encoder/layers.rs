@@ -1,7 +1,7 @@
 //! What the encoders share below their blocks: fresh parameters, attention over whole texts, output over the
 //! vocabulary.
 
-use andiron_core::attention::{Scoring, Sight, attend, attend_packed};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_packed};
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{self, LinearConfig};
 use andiron_core::norm::LayerNormConfig;
@@ -51,13 +51,14 @@ pub(super) fn attend_all(
 ) -> Tensor<3> {
     let [b, t, d] = x_btd.dims();
     let width = d / n_heads;
-    let scoring = Scoring { dropout, ..Scoring::new(1.0 / (width as f32).sqrt(), Sight::ALL) };
+    let config =
+        AttentionConfig { dropout, ..AttentionConfig::new(1.0 / (width as f32).sqrt(), AttentionMask::FULL) };
     if let Some(qkv_bt3d) = linear::fused_qkv(&x_btd, maps) {
-        return attend_packed(qkv_bt3d, (0, n_heads), scoring, cx);
+        return attend_packed(qkv_bt3d, (0, n_heads), config, cx);
     }
     let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
     let past = cx.past(0, k_bthk, v_bthk);
-    attend(q_bthk, past, scoring, cx).reshape([b, t, d])
+    attend(q_bthk, past, config, cx).reshape([b, t, d])
 }
 
 /// Scores of the vocabulary's entries: by a decoder of their own, or by the embedding table and a bias.

@@ -9,7 +9,7 @@
 //! | the targets' is the head's | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
 //! | none are one | those two, `lm_head`, and an idle `model.shared` where sources and targets would share |
 
-use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_memory};
 use andiron_core::cache::Memory;
 use andiron_core::position::sinusoidal::sinusoid;
 use andiron_core::{
@@ -323,8 +323,8 @@ impl PostNorm {
         (index, memory): (usize, Option<&Memory>),
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
-        let sight = if memory.is_some() { Sight::PAST } else { Sight::ALL };
-        let attended = layer.self_attn.over_itself(x_btd.clone(), index, sight, cx);
+        let mask = if memory.is_some() { AttentionMask::CAUSAL } else { AttentionMask::FULL };
+        let attended = layer.self_attn.over_itself(x_btd.clone(), index, mask, cx);
         let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
         if let (Some(memory), Some(attention), Some(norm)) =
             (memory, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
@@ -344,12 +344,19 @@ impl PostNorm {
 }
 
 impl Attention {
-    fn over_itself(&self, x_btd: Tensor<3>, layer: usize, sight: Sight, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn over_itself(
+        &self,
+        x_btd: Tensor<3>,
+        layer: usize,
+        mask: AttentionMask,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let [q_bthk, k_bthk, v_bthk] = [&self.q_proj, &self.k_proj, &self.v_proj]
             .map(|projection| self.heads(projection.forward(x_btd.clone())));
-        let scoring = Scoring { dropout: self.dropout, ..Scoring::new(self.scale(&q_bthk), sight) };
+        let config =
+            AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale(&q_bthk), mask) };
         let past = cx.past(layer, k_bthk, v_bthk);
-        self.out_proj.forward(attend(q_bthk, past, scoring, cx).reshape(x_btd.dims()))
+        self.out_proj.forward(attend(q_bthk, past, config, cx).reshape(x_btd.dims()))
     }
 
     fn over_memory(

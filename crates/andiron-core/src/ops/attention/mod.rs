@@ -35,10 +35,6 @@ impl AttentionMask {
     pub const FULL: Self = Self { causal: false, sliding_window: None };
     /// The past: decoders.
     pub const CAUSAL: Self = Self { causal: true, sliding_window: None };
-    /// [`Self::FULL`] as models call it.
-    pub const ALL: Self = Self::FULL;
-    /// [`Self::CAUSAL`] as models call it.
-    pub const PAST: Self = Self::CAUSAL;
 
     /// Whether no window hides any of so many keys.
     pub(crate) fn spans(self, keys: usize) -> bool {

@@ -1,6 +1,6 @@
 //! The modules of a ModernBERT, their fields named as in its files.
 
-use andiron_core::attention::{Scoring, Sight, attend};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::position::rotary::{Angles, Rotary};
 use andiron_core::{Embedding, Forward, Linear, Weight, ops};
 use burn::module::{Module, Param};
@@ -184,10 +184,12 @@ impl ModernBert {
         let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
             .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
         let past = cx.past(0, angles.turn(k_bthk), v_bthk);
-        let sight = Sight { causal: false, sliding_window: layer.slides.then_some(self.reach + 1) };
-        let scoring =
-            Scoring { dropout: self.dropout.attention, ..Scoring::new(1.0 / (k as f32).sqrt(), sight) };
-        let mixed = attend(angles.turn(q_bthk), past, scoring, cx).reshape([b, t, d]);
+        let mask = AttentionMask { causal: false, sliding_window: layer.slides.then_some(self.reach + 1) };
+        let config = AttentionConfig {
+            dropout: self.dropout.attention,
+            ..AttentionConfig::new(1.0 / (k as f32).sqrt(), mask)
+        };
+        let mixed = attend(angles.turn(q_bthk), past, config, cx).reshape([b, t, d]);
         cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention)
     }
 }

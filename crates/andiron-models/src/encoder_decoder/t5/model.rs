@@ -1,6 +1,6 @@
 //! The modules of a T5, their fields named as in its files.
 
-use andiron_core::attention::{Scoring, Sight, attend, attend_memory};
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_memory};
 use andiron_core::cache::Memory;
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::{LinearConfig, gated_feed_forward};
@@ -109,8 +109,11 @@ impl EncoderDecoder for T5 {
         let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout);
         let bias_hr = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
         for (index, EncoderBlock { layer }) in self.encoder.block.iter().enumerate() {
-            let scoring = Scoring { bias_hr: bias_hr.clone(), ..Scoring::new(1.0, Sight::ALL) };
-            x_bsd = layer.0.forward(x_bsd, index, scoring, cx);
+            let config = AttentionConfig {
+                bias_hr: bias_hr.clone(),
+                ..AttentionConfig::new(1.0, AttentionMask::FULL)
+            };
+            x_bsd = layer.0.forward(x_bsd, index, config, cx);
             x_bsd = layer.1.forward(x_bsd, cx);
         }
         cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout)
@@ -131,8 +134,11 @@ impl EncoderDecoder for T5 {
         let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout);
         let bias_hr = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
         for (index, DecoderBlock { layer }) in self.decoder.block.iter().enumerate() {
-            let scoring = Scoring { bias_hr: bias_hr.clone(), ..Scoring::new(1.0, Sight::PAST) };
-            x_btd = layer.0.forward(x_btd, index, scoring, cx);
+            let config = AttentionConfig {
+                bias_hr: bias_hr.clone(),
+                ..AttentionConfig::new(1.0, AttentionMask::CAUSAL)
+            };
+            x_btd = layer.0.forward(x_btd, index, config, cx);
             x_btd = layer.1.forward(x_btd, memory, index, cx);
             x_btd = layer.2.forward(x_btd, cx);
         }
@@ -163,15 +169,21 @@ impl SelfAttention {
         self.self_attention_.relative_attention_bias.as_ref().map(|bias| bias.forward(t, s))
     }
 
-    fn forward(&self, x_btd: Tensor<3>, layer: usize, scoring: Scoring, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x_btd: Tensor<3>,
+        layer: usize,
+        config: AttentionConfig,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let attention = &self.self_attention_;
         let normal_btd = self.layer_norm.branch(x_btd.clone());
         let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
         let past = cx.past(layer, k_bthk, v_bthk);
-        let scoring = Scoring { dropout: attention.dropout, ..scoring };
+        let config = AttentionConfig { dropout: attention.dropout, ..config };
         // Scores are not divided by the root of a head's width: rounded factors would move them further than elsewhere.
-        let attended = with_precision(Precision::F32, || attend(q_bthk, past, scoring, cx));
+        let attended = with_precision(Precision::F32, || attend(q_bthk, past, config, cx));
         ops::residual(x_btd, attention.output(attended, cx))
     }
 }
