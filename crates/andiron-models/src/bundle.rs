@@ -106,7 +106,7 @@ pub struct Bundle<C: FamilyConfig> {
     /// Keys of the files that nothing reads.
     pub unknown_keys: UnknownKeys,
     pub(crate) precision: RunPrecision,
-    kv_cache_dtype: KvCacheDtype,
+    pub(crate) kv_cache_dtype: KvCacheDtype,
     pub(crate) device: Device,
 }
 

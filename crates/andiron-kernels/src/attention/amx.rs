@@ -1,8 +1,9 @@
-//! One head by tiles of bf16, a block of queries at a time.
+//! One head, a block of queries at a time, by AMX tiles of bf16.
 //!
-//! As in [`flash`](super::flash), the scores of a block lie as `[keys, queries]`: what becomes of a score leaves the vector
-//! registers as part of the next products' packed operands. What is added up over queries waits for a group of blocks,
-//! because a product as deep as a single tile would mostly load and store its sums.
+//! As in [`flash`](super::flash), the scores of a block are `[keys, queries]`. Probabilities and gradients of scores go
+//! from vector registers straight into packed operands of the next matmuls. The gradients of keys and values, which are
+//! sums over queries, are computed for a group of blocks at a time: a matmul with a depth of one tile would mostly load
+//! and store its accumulators.
 
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -7,7 +7,7 @@
 
 use super::element::{Bf16, Element};
 use super::long::{self, Group, Keys};
-use super::view::{HeadView, Sight};
+use super::view::{AttentionMask, HeadView};
 use super::{from, head_forward, products, split};
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
@@ -16,7 +16,7 @@ use crate::{Cpu, Isa, Precision};
 /// Heads that a thread gathers keys for.
 const TOGETHER: usize = 4;
 
-/// Attention over blocks: sizes, who sees whom, and the scale of the scores.
+/// Attention over blocks: sizes, mask, bias, and the scale of the scores.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockAttention<'a> {
     /// The sequences.
@@ -31,9 +31,8 @@ pub struct BlockAttention<'a> {
     pub head_dim: usize,
     /// Positions in a block.
     pub block_len: usize,
-    /// A query sees only keys that are at most this many positions before it, as in
-    /// [`Attention`](super::Attention).
-    pub reach: Option<usize>,
+    /// The sliding window, in positions, the query's own included, as in [`Attention`](super::Attention).
+    pub sliding_window: Option<usize>,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
     /// Added to the scores by how far a key is before its query, `[heads, columns + n - 1]` with `n` not below the keys of
@@ -103,7 +102,7 @@ impl<E> HeadBlocks<'_, E> {
 ///
 /// # Panics
 /// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, a sequence has more queries than columns
-/// or keys, or fewer blocks than its keys need, or there are biases for too few distances.
+/// or keys, or fewer blocks than its keys need, there are biases for too few distances, or the sliding window is 0.
 ///
 /// # Example
 /// ```
@@ -117,7 +116,8 @@ impl<E> HeadBlocks<'_, E> {
 /// ];
 /// let (heads, kv_heads, head_dim) = (1, 1, 1);
 /// let attention = BlockAttention {
-///     rows: &rows, columns: 1, heads, kv_heads, head_dim, block_len: 2, reach: None, scale: 1.0, bias: &[],
+///     rows: &rows, columns: 1, heads, kv_heads, head_dim, block_len: 2, sliding_window: None, scale: 1.0,
+///     bias: &[],
 /// };
 /// let mut out = [0.0; 2];
 /// forward_blocks(Cpu::detect(1), attention, &[0.0; 2], &mut out);
@@ -149,6 +149,7 @@ impl BlockAttention<'_> {
     fn assert_sizes(&self, q: &[f32], out: &[f32]) {
         let Self { rows, columns, heads, kv_heads, head_dim, block_len, .. } = *self;
         assert!(block_len > 0, "blocks have at least one position");
+        assert_ne!(self.sliding_window, Some(0), "a sliding window holds at least the query's own position");
         let divides = heads == 0 && kv_heads == 0 || kv_heads > 0 && heads % kv_heads == 0;
         assert!(divides, "{kv_heads} key heads do not divide {heads} heads");
         let len = rows.len() * columns * heads * head_dim;
@@ -183,12 +184,10 @@ impl BlockAttention<'_> {
         (row * self.columns * self.heads + head) * self.head_dim
     }
 
-    /// The keys that a sequence's first query sees.
-    pub(super) fn sight(&self, row: usize) -> Sight {
+    /// The mask of a sequence's first query.
+    pub(super) fn mask(&self, row: usize) -> AttentionMask {
         let BlockRow { keys, queries, .. } = self.rows[row];
-        let before = self.reach.map_or(Sight::FAR, |reach| reach.min(Sight::FAR as usize) as isize);
-        let first = (keys - queries) as isize;
-        Sight { begin: first - before, end: first + 1 }
+        AttentionMask::new((keys - queries) as isize, true, self.sliding_window)
     }
 
     /// What is added to the score of a sequence's first query of a head and key 0; for key `j` it lies `j` before.
@@ -220,7 +219,7 @@ impl BlockAttention<'_> {
             queries: self.rows[row].queries,
             keys: self.rows[row].keys,
             dim,
-            sight: self.sight(row),
+            mask: self.mask(row),
             scale,
             bias: self.bias_of(row, first),
             dropout: None,
@@ -272,7 +271,7 @@ impl BlockAttention<'_> {
         let parts = group.div_ceil(TOGETHER);
         let seen = |&row: &usize| {
             let BlockRow { keys, queries, .. } = self.rows[row];
-            queries * (keys - self.sight(row).among(keys).start)
+            queries * (keys - self.mask(row).among(keys).start)
         };
         let scores = rows.iter().map(seen);
         let work = scores.sum::<usize>() / rows.len().max(1) * group.min(TOGETHER) * (dim / 4 + 8);
@@ -282,7 +281,7 @@ impl BlockAttention<'_> {
                 let first = index % parts * TOGETHER;
                 let BlockRow { blocks, keys, queries } = self.rows[row];
                 let view = self.view(row, kv_head, q);
-                let seen = view.seen_by(0).start..keys;
+                let seen = view.keys_of(0).start..keys;
                 let mut scratch = Scratch::take(2 * seen.len() * dim + queries);
                 let k = scratch.pointer();
                 let (v, lse) = (k.wrapping_add(seen.len() * dim), k.wrapping_add(2 * seen.len() * dim));
@@ -302,8 +301,8 @@ impl BlockAttention<'_> {
                         false => view.bias.wrapping_add(n * self.distances()).wrapping_sub(seen.start),
                     };
                     let q = view.q.wrapping_add(n * dim);
-                    let (keys, sight) = (seen.len(), view.sight.behind(seen.start));
-                    let head = HeadView { q, k, v, keys, sight, bias, ..view };
+                    let (keys, mask) = (seen.len(), view.mask.from_key(seen.start));
+                    let head = HeadView { q, k, v, keys, mask, bias, ..view };
                     let out = out.pointer(self.start(row, kv_head * group + n));
                     // SAFETY: the sizes were checked; each head of each row writes its own part.
                     unsafe { head_forward(how, head, out, lse) };
@@ -342,7 +341,7 @@ mod tests {
         group: usize,
         head_dim: usize,
         block_len: usize,
-        reach: Option<usize>,
+        sliding_window: Option<usize>,
         biased: bool,
     }
 
@@ -364,7 +363,7 @@ mod tests {
         rounded: impl Fn(f32) -> E,
         lent: impl for<'a> Fn(&'a [&'a [E]]) -> KvBlocks<'a>,
     ) {
-        let Case { columns, kv_heads, group, head_dim, block_len, reach, biased } = case;
+        let Case { columns, kv_heads, group, head_dim, block_len, sliding_window, biased } = case;
         let (heads, kv_width) = (kv_heads * group, kv_heads * head_dim);
         let width = heads * head_dim;
         let longest = rows.iter().map(|row| row.0).max().unwrap_or(0);
@@ -395,8 +394,15 @@ mod tests {
             let of_row: Vec<f32> = if biased && queries > 0 { of_row.copied().collect() } else { vec![] };
             let shape =
                 AttentionShape { batch: 1, queries, keys, key_capacity: keys, heads, kv_heads, head_dim };
-            let attention =
-                Attention { shape, causal: true, reach, scale, bias: &of_row, spans: &[], dropout: None };
+            let attention = Attention {
+                shape,
+                causal: true,
+                sliding_window,
+                scale,
+                bias: &of_row,
+                spans: &[],
+                dropout: None,
+            };
             let start = r * columns * width;
             let qkv = Qkv::Apart { q: &q[start..start + queries * width], k: &k, v: &v };
             let out = &mut wanted[start..start + queries * width];
@@ -416,7 +422,7 @@ mod tests {
             kv_heads,
             head_dim,
             block_len,
-            reach,
+            sliding_window,
             scale,
             bias: &bias,
         };
@@ -442,18 +448,18 @@ mod tests {
             group: 3,
             head_dim: 64,
             block_len: 16,
-            reach: None,
+            sliding_window: None,
             biased: false,
         };
         check(case, &[(1, 1), (16, 1), (17, 1), (100, 1), (0, 0), (31, 1)]);
-        check(Case { reach: Some(20), biased: true, head_dim: 20, ..case }, &[(100, 1), (3, 1)]);
+        check(Case { sliding_window: Some(21), biased: true, head_dim: 20, ..case }, &[(100, 1), (3, 1)]);
         for group in [1, 2, 4, 7, 8] {
             check(Case { group, ..case }, &[(40, 1), (5, 1)]);
             check(Case { group, biased: true, head_dim: 80, ..case }, &[(40, 1)]);
         }
     }
 
-    /// Several parts of a long past, of which some are beyond what is reached.
+    /// Several parts of a long past, of which some are outside the sliding window.
     #[test]
     fn a_long_past_is_cut_into_parts() {
         let case = Case {
@@ -462,11 +468,11 @@ mod tests {
             group: 3,
             head_dim: 64,
             block_len: 64,
-            reach: None,
+            sliding_window: None,
             biased: false,
         };
         check(case, &[(1200, 1), (513, 3), (512, 2), (30, 3)]);
-        check(Case { reach: Some(100), biased: true, ..case }, &[(1100, 3), (613, 2)]);
+        check(Case { sliding_window: Some(101), biased: true, ..case }, &[(1100, 3), (613, 2)]);
         check(Case { head_dim: 24, block_len: 48, group: 5, ..case }, &[(700, 3)]);
     }
 
@@ -478,11 +484,11 @@ mod tests {
             group: 3,
             head_dim: 64,
             block_len: 64,
-            reach: None,
+            sliding_window: None,
             biased: false,
         };
         check(case, &[(500, 70), (193, 70), (70, 70), (391, 5)]);
-        check(Case { reach: Some(100), biased: true, head_dim: 20, ..case }, &[(600, 70)]);
+        check(Case { sliding_window: Some(101), biased: true, head_dim: 20, ..case }, &[(600, 70)]);
     }
 
     /// Scores so large that exponentials would overflow, and ones that differ so much that only one counts.
@@ -496,7 +502,7 @@ mod tests {
                 let block = [k, v].concat();
                 let blocks: [&[f32]; 1] = [&block];
                 let rows = [BlockRow { blocks: KvBlocks::F32(&blocks), keys, queries }];
-                let (columns, reach) = (queries, None);
+                let (columns, sliding_window) = (queries, None);
                 let attention = BlockAttention {
                     rows: &rows,
                     columns,
@@ -504,7 +510,7 @@ mod tests {
                     kv_heads: 1,
                     head_dim: 1,
                     block_len: keys,
-                    reach,
+                    sliding_window,
                     scale: 10.0,
                     bias: &[],
                 };
@@ -523,11 +529,11 @@ mod tests {
             group: 1,
             head_dim: 32,
             block_len: 64,
-            reach: None,
+            sliding_window: None,
             biased: false,
         };
         check(case, &[(140, 40), (41, 3), (7, 7), (0, 0)]);
-        check(Case { reach: Some(16), ..case }, &[(140, 40), (40, 40)]);
+        check(Case { sliding_window: Some(17), ..case }, &[(140, 40), (40, 40)]);
     }
 
     proptest! {
@@ -537,11 +543,11 @@ mod tests {
             columns in 1..12usize,
             (kv_heads, group, head_dim) in (1..3usize, 1..10usize, 1..40usize),
             block_len in 1..20usize,
-            reach in proptest::option::of(0..30usize),
+            sliding_window in proptest::option::of(1..31usize),
             biased: bool,
             rows in proptest::collection::vec((0..50usize, 0..12usize), 0..4),
         ) {
-            let case = Case { columns, kv_heads, group, head_dim, block_len, reach, biased };
+            let case = Case { columns, kv_heads, group, head_dim, block_len, sliding_window, biased };
             let rows: Vec<_> = rows.into_iter().map(|(past, queries)| {
                 let queries = queries.min(columns);
                 (past + queries, queries)

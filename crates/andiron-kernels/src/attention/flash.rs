@@ -1,8 +1,8 @@
-//! One head, a block of queries at a time.
+//! One head, a block of queries at a time, by vector instructions.
 //!
-//! The scores of a block lie as `[keys, queries]` with as many queries as a tile has columns. In that
-//! layout they are at once the result of a tile (`k qᵀ`), vectors of queries for the softmax, and a packed
-//! operand of the next product (`vᵀ p`): nothing is rearranged in between.
+//! The scores of a block are `[keys, queries]`, with as many queries as a matmul tile has columns. In that layout they
+//! are the output of one matmul (`k qᵀ`), vectors of queries for the softmax, and a packed operand of the next matmul
+//! (`vᵀ p`): nothing is repacked in between.
 
 use super::bias::Sums;
 use super::dropout::{HeadDropout, KeepAll};

@@ -119,7 +119,7 @@ pub(super) unsafe fn forward(cpu: Cpu, how: (Isa, Precision), groups: &[Group<'_
             let together = QUERIES * tiles.div_ceil(heads);
             for start in (0..group.head.queries).step_by(together) {
                 let queries = start..group.head.queries.min(start + together);
-                let keys = group.head.seen_by(queries.end - 1).end - group.head.seen_by(start).start;
+                let keys = group.head.keys_of(queries.end - 1).end - group.head.keys_of(start).start;
                 let work = heads * queries.len() * keys * (group.head.dim / 4 + 8);
                 tasks.push((work, group, first..first + heads, queries));
             }
@@ -230,7 +230,7 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                 max_and_sum[NR..].fill(0.0);
             }
         }
-        let seen = view.seen_by(queries.start).start..view.seen_by(queries.end - 1).end;
+        let seen = view.keys_of(queries.start).start..view.keys_of(queries.end - 1).end;
         for first in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
             let keys = KEYS.min(seen.end - first);
             let (k, v, stride) = group.keys.read(s, view, first..first + keys, widened);
@@ -244,8 +244,8 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                     let State { q, means, max_and_sum } = of(head, number);
                     group.keys.fetch(s, view, ahead.by_ref().take(fetched));
                     let count = NR.min(queries.end - start);
-                    let begin = view.seen_by(start).start;
-                    let keys = keys.min(view.seen_by(start + count - 1).end.saturating_sub(first));
+                    let begin = view.keys_of(start).start;
+                    let keys = keys.min(view.keys_of(start + count - 1).end.saturating_sub(first));
                     if keys == 0 || begin >= first + keys {
                         continue;
                     }
@@ -253,8 +253,8 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                         true => view.bias,
                         false => view.bias.wrapping_add(head * group.bias_step + start).wrapping_sub(first),
                     };
-                    let sight = view.sight.later(start).behind(first);
-                    let block = Block { start, queries: count, first, keys, sight, bias };
+                    let mask = view.mask.later(start).from_key(first);
+                    let block = Block { start, queries: count, first, keys, mask, bias };
                     products::<S, P, MR, NR>(s, words, (k_panels, keys), (q, dim_words), scores);
                     let max = load(s, max_and_sum);
                     let how = (block, scale);

@@ -1,12 +1,13 @@
-//! Scaled dot-product attention, forward and backward, without a matrix of all scores.
+//! Scaled dot-product attention, forward and backward, without the matrix of all scores.
 //!
-//! A thread takes one head. It holds the scores of a few queries at a time, keys along one axis and
-//! queries side by side in vectors, so that maxima, exponentials and sums need no work across lanes and
-//! the products are the tiles of [`gemm`](crate::gemm). The backward pass computes the probabilities
-//! again from the saved logarithms of their sums; memory grows with the number of keys, never with its
-//! square. Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>; unlike there, a
-//! query's scores are all present when they are normalised, so nothing is rescaled. Only where keys are so many that
-//! scores would leave the nearer caches, some keys are taken at a time (`long`).
+//! A thread computes one head, a block of queries at a time. The scores of a block are `[keys, queries]`: the lanes of
+//! a vector are queries, so the softmax never reduces across lanes, and the matmuls are tiles of
+//! [`gemm`](crate::gemm). The backward pass recomputes the probabilities from the saved log-sum-exp of each query.
+//! Memory is linear in the number of keys.
+//!
+//! Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>. Unlike there, the softmax has all
+//! scores of a query at once, so nothing is rescaled; only with so many keys that their scores would leave the L2 cache
+//! are they taken in blocks with a running maximum (`long`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -31,7 +32,7 @@ pub use blocks::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
 use decode::QuerySum;
 use dropout::HeadDropout;
 pub use element::Bf16;
-use view::{BackwardView, HeadView, Sight};
+use view::{AttentionMask, BackwardView, HeadView};
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +41,9 @@ pub struct AttentionShape {
     pub batch: usize,
     /// Queries of each sequence.
     pub queries: usize,
-    /// Keys that count; those behind them are ignored.
+    /// Keys that are attended to: the first of `key_capacity`.
     pub keys: usize,
-    /// Keys there is room for; at least `keys`.
+    /// Positions in the buffers of keys and values; at least `keys`.
     pub key_capacity: usize,
     /// Heads of the queries.
     pub heads: usize,
@@ -52,29 +53,28 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
-/// An attention: sizes, who sees whom, and the scale of the scores.
+/// An attention: sizes, mask, bias, dropout, and the scale of the scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention<'a> {
     /// Sizes.
     pub shape: AttentionShape,
-    /// The last query sees all keys, the one before all but the last, and so on: query `i` sees key `j` if
-    /// `j <= keys - queries + i`. A query that sees no key gets 0.
+    /// The causal mask: query `i` is at position `keys - queries + i` and attends to keys up to that position. The output
+    /// of a query that attends to no key is 0.
     pub causal: bool,
-    /// A query sees only keys that are at most this many positions before it and, unless `causal`, after it, where query
-    /// `i` is at position `keys - queries + i`; `None` is any distance. A sliding window of `w` positions, the query's
-    /// own included, is a reach of `w - 1`. Keys that no query of a block reaches cost nothing. Sources: Beltagy et al.
-    /// 2020, "Longformer", <https://arxiv.org/abs/2004.05150>; Jiang et al. 2023, "Mistral 7B",
-    /// <https://arxiv.org/abs/2310.06825>.
-    pub reach: Option<usize>,
+    /// The sliding window, in positions, the query's own included: a query attends to keys less than this many positions
+    /// before it and, unless `causal`, after it. `None` is no window. Keys outside the windows of a whole block of queries
+    /// cost nothing. Sources: Beltagy et al. 2020, "Longformer", <https://arxiv.org/abs/2004.05150>; Jiang et al. 2023,
+    /// "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
+    pub sliding_window: Option<usize>,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
-    /// Added to the scores by how far a key is before its query, `[heads, queries + keys - 1]`: number `queries - 1 + n` is
-    /// for keys `n` positions before their query, `n` below 0 for those after it; nothing if empty. Source: Raffel et al.
+    /// Relative position bias, added to the scores: `[heads, queries + keys - 1]`, where element `queries - 1 + n` belongs
+    /// to keys `n` positions before their query (`n` is negative for keys after it). Empty is no bias. Source: Raffel et al.
     /// 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
     /// <https://arxiv.org/abs/1910.10683>, section 2.1.
     pub bias: &'a [f32],
-    /// Which keys of each sequence anybody sees, `[batch]`, cut off behind the last key; all of all if empty. Whether a
-    /// query sees a key goes by its number all the same.
+    /// The padding mask, `[batch]`: the keys of each sequence that are no padding; an end beyond the last key is the last
+    /// key. Empty is no padding. Positions, for the causal mask and the window, count the padding.
     pub spans: &'a [Range<usize>],
     /// Dropout of the probabilities after the softmax, whose denominators count the dropped ones, too. The probability of
     /// query `i` on key `j` is element `[b, h, i, j]` of a row-major `[batch, heads, queries, keys]` tensor and is
@@ -85,7 +85,7 @@ pub struct Attention<'a> {
 /// Queries, keys and values.
 #[derive(Clone, Copy, Debug)]
 pub enum Qkv<'a> {
-    /// Each by itself.
+    /// Separate tensors.
     Apart {
         /// `[batch, queries, heads, head_dim]`.
         q: &'a [f32],
@@ -94,8 +94,8 @@ pub enum Qkv<'a> {
         /// `[batch, key_capacity, kv_heads, head_dim]`.
         v: &'a [f32],
     },
-    /// Side by side at each position, as one projection leaves them: `[batch, positions, 3, heads, head_dim]`. The
-    /// sizes have as many queries as keys and room for keys, and as many heads of both.
+    /// The output of a fused QKV projection: `[batch, positions, 3, heads, head_dim]`. Here `queries`, `keys` and
+    /// `key_capacity` are the same, and so are `heads` and `kv_heads`.
     Packed(&'a [f32]),
 }
 
@@ -108,7 +108,7 @@ pub struct AttentionSaved<'a> {
     pub lse: &'a [f32],
 }
 
-/// Gradients, laid out like what they belong to. All are overwritten; keys that do not count get 0.
+/// Gradients, laid out like what they belong to. All are overwritten; those of keys beyond [`AttentionShape::keys`] are 0.
 #[derive(Debug)]
 pub enum AttentionGrads<'a> {
     /// Of [`Qkv::Apart`].
@@ -126,16 +126,16 @@ pub enum AttentionGrads<'a> {
     Packed(&'a mut [f32]),
 }
 
-/// `out = dropout(softmax(scale q kᵀ + bias)) v` for each sequence and head, and `lse`, the logarithm of each query's summed
-/// exponentials (`-∞` for a query that sees no key).
+/// `out = dropout(softmax(scale q kᵀ + bias)) v` for each sequence and head, and `lse`, the log-sum-exp of each query's
+/// scores (`-∞` for a query that attends to no key).
 ///
 /// # Shape
 /// `out`: `[batch, queries, heads, head_dim]`, `lse`: `[batch, heads, queries]`.
 ///
 /// # Panics
-/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, or there
-/// are spans for another number of sequences or biases for another number of distances, or a probability of dropout is
-/// outside `[0, 1]`.
+/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, there are
+/// spans for another number of sequences or biases for another number of distances, the sliding window is 0, or the
+/// probability of dropout is outside `[0, 1]`.
 ///
 /// # Example
 /// ```
@@ -147,9 +147,9 @@ pub enum AttentionGrads<'a> {
 /// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
 /// let attention =
-///     Attention { shape, causal: true, reach: None, scale: 1.0, bias: &[], spans: &[], dropout: None };
+///     Attention { shape, causal: true, sliding_window: None, scale: 1.0, bias: &[], spans: &[], dropout: None };
 /// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
-/// assert_eq!(out, [4.0, 5.0]); // the first query sees one key, the second the mean of two
+/// assert_eq!(out, [4.0, 5.0]); // the first query attends to one key, the second to both
 /// ```
 pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &mut [f32]) {
     let shape = attention.shape;
@@ -189,7 +189,7 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
 ///
 /// # Panics
 /// As for [`forward`], for the saved values, `dout` and the gradients too; if there is a bias and queries, keys and values
-/// lie side by side.
+/// are packed.
 pub fn backward(
     cpu: Cpu,
     attention: Attention,
@@ -275,7 +275,7 @@ pub fn backward(
     reduce::column_sum(cpu, shape.batch, dbias.len(), &dbias_parts, dbias);
 }
 
-/// Where the first position of the first head lies, how far positions are apart, and how many there are in a sequence.
+/// The offset of the first position of the first head, the stride of positions, and their number in a sequence.
 #[derive(Clone, Copy)]
 struct Place {
     first: usize,
@@ -352,6 +352,7 @@ impl Attention<'_> {
         assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
         let (biases, distances) = (self.bias.len(), self.distances());
         assert!(biases == 0 || biases == heads * distances, "{biases} biases, not [{heads}, {distances}]");
+        assert_ne!(self.sliding_window, Some(0), "a sliding window holds at least the query's own position");
         self.dropout_rule();
     }
 
@@ -373,22 +374,21 @@ impl Attention<'_> {
     /// Cost of a head in units of [`parallel::rows`].
     fn work(&self) -> usize {
         let AttentionShape { queries, keys, head_dim, .. } = self.shape;
-        let reached = self.reach.map_or(keys, |reach| keys.min(reach.saturating_mul(2).saturating_add(1)));
-        queries * reached * (head_dim / 4 + 8)
+        let attended = self.sliding_window.map_or(keys, |window| keys.min(window.saturating_mul(2) - 1));
+        queries * attended * (head_dim / 4 + 8)
     }
 
-    fn sight(&self, query: usize) -> Sight {
+    /// The mask of a query.
+    fn mask(&self, query: usize) -> AttentionMask {
         let position = self.shape.keys as isize - self.shape.queries as isize + query as isize;
-        let before = self.reach.map_or(Sight::FAR, |reach| reach.min(Sight::FAR as usize) as isize);
-        let after = if self.causal { 0 } else { before };
-        Sight { begin: position - before, end: position + after + 1 }
+        AttentionMask::new(position, self.causal, self.sliding_window)
     }
 
-    /// The keys of a sequence that any of its queries sees; there are queries.
+    /// The keys of a sequence that any of its queries attends to; there are queries.
     fn span(&self, batch: usize) -> Range<usize> {
         let AttentionShape { queries, keys, .. } = self.shape;
         let span = self.spans.get(batch).cloned().unwrap_or(0..usize::MAX);
-        let (first, last) = (self.sight(0).among(keys), self.sight(queries - 1).among(keys));
+        let (first, last) = (self.mask(0).among(keys), self.mask(queries - 1).among(keys));
         let (start, end) = (span.start.max(first.start), span.end.min(last.end));
         if start < end { start..end } else { 0..0 }
     }
@@ -419,7 +419,7 @@ impl Attention<'_> {
             queries: shape.queries,
             keys: span.len(),
             dim: shape.head_dim,
-            sight: self.sight(0).behind(span.start),
+            mask: self.mask(0).from_key(span.start),
             scale: self.scale,
             bias,
             dropout,
@@ -440,7 +440,7 @@ unsafe fn head_forward(how: (Isa, Precision), view: HeadView, out: *mut f32, lse
     }
 }
 
-/// The instructions and the precision of matmuls.
+/// The instructions and the precision of the matmuls.
 fn products(cpu: Cpu) -> (Isa, Precision) {
     (cpu.isa.available(), cpu.matmul_precision())
 }

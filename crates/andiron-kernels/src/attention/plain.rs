@@ -1,4 +1,4 @@
-//! Attention by its definition, in f64: the oracle of the fast versions.
+//! Attention by its definition, in f64: the reference of the fast versions.
 
 use super::view::{BackwardView, HeadView};
 
@@ -25,7 +25,7 @@ fn dot(x: &[f32], y: &[f32]) -> f64 {
 pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) {
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, dim, .. } = view;
     for i in 0..view.queries {
-        let seen = view.seen_by(i);
+        let seen = view.keys_of(i);
         // SAFETY: `i` is below the number of queries, `j` below that of keys.
         let (query, key, value, out, lse) = unsafe {
             (
@@ -76,7 +76,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
         };
         let delta = dot(dout, out);
         let mut dquery = vec![0.0; dim];
-        for j in head.seen_by(i) {
+        for j in head.keys_of(i) {
             // SAFETY: `j` is below the number of keys.
             let (key, value, dk, dv) = unsafe {
                 (

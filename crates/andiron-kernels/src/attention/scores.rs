@@ -1,8 +1,10 @@
-//! What becomes of the scores of a block of queries, which lie as `[keys, queries]`: probabilities, and slopes.
+//! The softmax of a block of queries, forward and backward, on scores that are `[keys, queries]`.
+//!
+//! Slopes are gradients, first of the probabilities and then of the scores.
 
 use super::bias::{self, Sums};
 use super::dropout::{DropoutMask, HeadDropout};
-use super::view::{Block, Sight};
+use super::view::{AttentionMask, Block};
 use crate::simd::{Simd, dispatch, exp, exp2_for_bf16};
 
 /// The most queries of a block.
@@ -25,7 +27,7 @@ macro_rules! row {
     };
 }
 
-/// The numbers of a key for all queries of a block.
+/// The scores of a key and all queries of a block.
 pub(super) type Row<S> = [<S as Simd>::Vector; 2];
 
 /// # Safety
@@ -47,7 +49,7 @@ pub(super) unsafe fn store<S: Simd>(s: S, to: *mut f32, [low, high]: Row<S>) {
     }
 }
 
-/// What exponentials are powers of, as the logarithm that exponents are to be multiplied with.
+/// What exponents are multiplied by: exponentials rounded to bf16 are computed as powers of 2.
 const fn base(rounded: bool) -> f32 {
     if rounded { std::f32::consts::LOG2_E } else { 1.0 }
 }
@@ -59,14 +61,14 @@ fn exponential<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
     if ROUNDED { exp2_for_bf16(s, x) } else { exp(s, x) }
 }
 
-/// Turns the scores of a block of queries, `[keys, NR]`, which are multiplied by the scale before biases are added to them,
-/// into exponentials. Hands those of two keys, after dropout, to `take`, with the number of the first, which is even; where
-/// there is no second one, it has zeros. Writes the logarithms of the exponentials' sums, which dropout does not change,
-/// behind `lse`, and returns what the exponentials are to be multiplied with.
+/// The softmax of a block's scores, `[keys, NR]`, after scale, bias and mask, but for the division by its sums: returns the
+/// factor of each query that is left to multiply by. Calls `take` with the exponentials of each two keys, after dropout, and
+/// the first key, which is even; a second key that does not exist has zeros. Writes the log-sum-exp of each query to `lse`.
+/// Neither the sums nor `lse` depend on dropout.
 ///
 /// # Safety
-/// `scores` is readable and writable for the keys that the block sees, rounded up to an even number, and `lse` writable for
-/// all queries.
+/// `scores` is readable and writable for the keys of the block, rounded up to an even number, and `lse` writable for all
+/// queries.
 #[inline(always)]
 pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool>(
     s: S,
@@ -105,9 +107,9 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
     let scale = unsafe { biased::<S, NR>(s, scores, block, scale) };
     let keys = block.keys.next_multiple_of(2);
     // The keys that need no mask, in pairs.
-    let seen_by_all = block.seen_by_all();
-    let begin = seen_by_all.start.next_multiple_of(2);
-    let free = begin..(seen_by_all.end / 2 * 2).max(begin);
+    let unmasked = block.unmasked();
+    let begin = unmasked.start.next_multiple_of(2);
+    let free = begin..(unmasked.end / 2 * 2).max(begin);
     let mut max = max;
     let mut sum: Row<S> = [zero; 2];
     // SAFETY: all keys are below those that there is room for.
@@ -120,7 +122,7 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
             let mut row: Row<S> = [hidden; 2];
             if j < block.keys {
                 let score = load(s, scores.add(j * NR));
-                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.sight.behind(j)));
+                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.from_key(j)));
             }
             store(s, scores.add(j * NR), row);
             max = row!(H => s.max(row[H], max[H]));
@@ -188,7 +190,7 @@ fn below<S: Simd>(s: S, max: S::Vector) -> S::Vector {
     s.sub(zero, s.select(is_finite, max, zero))
 }
 
-/// Adds biases, if there are any, to the scores times the scale; returns what is still to be multiplied with.
+/// Adds biases, if there are any, to the scores times the scale; returns the factor that is left to multiply by.
 ///
 /// # Safety
 /// `scores` is readable and writable for the keys of the block.
@@ -226,14 +228,15 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
     }
 }
 
-/// Turns the scores of a block of queries, `[keys, NR]`, as [`softmax_block`] does, into probabilities after dropout where
-/// they lie, and hands each to `probability`. Makes of the slopes of those the slopes of the scores, times the scale, and
-/// hands those of two keys to `slope`, with the number of the first, which is even; where there is no second one, it has
-/// zeros. Before they are scaled, they are added to `sums`.
+/// The backward pass of [`softmax_block`]: from a block's scores and the gradients of its probabilities after dropout, both
+/// `[keys, NR]`, to the gradients of the scores. Replaces the scores by the probabilities after dropout and calls
+/// `probability` with each row of them. Calls `slope` with the gradients of the products `q kᵀ` of each two keys, which have
+/// the factor `scale`, and the first key, which is even; a second key that does not exist has zeros. Adds those of the bias,
+/// which do not have it, to `sums`.
 ///
 /// # Safety
-/// Both are readable and writable for the keys that the block sees, `lse` is readable for all queries; `sums` were made for
-/// the block's head.
+/// Both are readable and writable for the keys of the block, `lse` is readable for all queries; `sums` were made for the
+/// block's head.
 #[inline(always)]
 pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, const ROUNDED: bool>(
     s: S,
@@ -250,23 +253,23 @@ pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, c
     for (i, offset) in offsets.iter_mut().enumerate().take(block.queries) {
         // SAFETY: the query exists.
         let lse = unsafe { *lse.add(block.start + i) };
-        // A query that sees nothing, like one that is not there, has the probabilities e^-∞.
+        // A query that attends to no key, like one that does not exist, has the probabilities e^-∞.
         *offset = if lse == f32::NEG_INFINITY { lse } else { -lse * base(ROUNDED) };
     }
     let offsets = [s.load(&offsets), s.load(&offsets[S::LANES..])];
     let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
-    let seen_by_all = block.seen_by_all();
+    let unmasked = block.unmasked();
     // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but where factors
     // are rounded, the two would not cancel. Dropout is in both: what it drops has no slope here and no share of `out`.
     let mut mean = [s.splat(0.0); 2];
-    // SAFETY: keys that are seen have room.
+    // SAFETY: the keys of a block have room.
     unsafe {
         let factor = s.mul(biased::<S, NR>(s, scores, block, scale), s.splat(base(ROUNDED)));
         for j in 0..block.keys {
             let (row, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
             let mut row = row!(H => s.fma(row[H], factor, offsets[H]));
-            if !seen_by_all.contains(&j) {
-                row = row!(H => mask(s, row[H], lanes[H], block.sight.behind(j)));
+            if !unmasked.contains(&j) {
+                row = row!(H => mask(s, row[H], lanes[H], block.mask.from_key(j)));
             }
             let p = row!(H => exponential::<S, ROUNDED>(s, row[H]));
             let slope = dropout.apply(s, j, slope);
@@ -442,12 +445,13 @@ unsafe fn slopes_dropped_vector<S: Simd>(
     }
 }
 
-/// Minus infinity for the queries that do not see a key; `sight` is the first query's, counted from that key on.
+/// Minus infinity for the queries that do not attend to a key; `of_first` is the mask of the first query, where that key is
+/// key 0.
 #[inline(always)]
-fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, sight: Sight) -> S::Vector {
-    // Query `lane` sees from `begin + lane` up to `end + lane - 1`, and the key is at 0.
-    let has_begun = s.at_least(s.splat(-sight.begin as f32), lanes);
-    let has_not_ended = s.at_least(lanes, s.splat((1 - sight.end) as f32));
+fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, of_first: AttentionMask) -> S::Vector {
+    // Query `lane` attends to `begin + lane..end + lane`, and the key is 0.
+    let has_begun = s.at_least(s.splat(-of_first.begin as f32), lanes);
+    let has_not_ended = s.at_least(lanes, s.splat((1 - of_first.end) as f32));
     let hidden = s.splat(f32::NEG_INFINITY);
     s.select(has_begun, s.select(has_not_ended, x, hidden), hidden)
 }

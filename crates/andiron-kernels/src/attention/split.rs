@@ -39,7 +39,7 @@ pub(super) fn forward(cpu: Cpu, attention: &BlockAttention, rows: &[usize], q: &
     let (mut of_rows, mut parts) = (Vec::new(), Vec::new());
     for &row in rows {
         let keys = attention.rows[row].keys;
-        let seen = attention.sight(row).among(keys).start..keys;
+        let seen = attention.mask(row).among(keys).start..keys;
         for kv_head in 0..kv_heads {
             for first in (0..group).step_by(MOST_HEADS) {
                 let begin = parts.len();
@@ -113,7 +113,7 @@ unsafe fn one_query<E: Cached>(
 ) {
     let BlockAttention { heads, head_dim: dim, block_len, scale, .. } = *attention;
     let BlockRow { keys, .. } = attention.rows[of.row];
-    let seen = attention.sight(of.row).later(query).among(keys);
+    let seen = attention.mask(of.row).later(query).among(keys);
     let seen =
         seen.start.clamp(part.keys.start, part.keys.end)..seen.end.clamp(part.keys.start, part.keys.end);
     let first = part.keys.start / block_len * block_len;

@@ -78,7 +78,7 @@ fn scaled(shape: AttentionShape, causal: bool) -> Attention<'static> {
     Attention {
         shape,
         causal,
-        reach: None,
+        sliding_window: None,
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
         bias: &[],
         spans: &[],
@@ -158,14 +158,17 @@ fn keys_outside_their_sequences_span_are_as_if_they_were_not() {
 #[test]
 fn windows_slide_over_blocks_of_every_path() {
     for causal in [false, true] {
-        for reach in [0, 1, 12, 31, 32, 33, 100, 299, usize::MAX] {
-            check_all(Attention { reach: Some(reach), ..scaled(self_attention(1, 300, 1, 20), causal) });
+        for window in [1, 2, 13, 32, 33, 34, 101, 300, usize::MAX] {
+            check_all(Attention {
+                sliding_window: Some(window),
+                ..scaled(self_attention(1, 300, 1, 20), causal)
+            });
         }
-        // The last of many keys, so that the first ones are out of everybody's reach; a single query, too.
+        // The last of many keys, so that the first ones are outside every window; a single query, too.
         for queries in [1, 5, 150] {
             let shape =
                 AttentionShape { queries, keys: 310, key_capacity: 315, ..self_attention(2, 0, 2, 64) };
-            check_all(Attention { reach: Some(40), ..scaled(shape, causal) });
+            check_all(Attention { sliding_window: Some(41), ..scaled(shape, causal) });
         }
     }
 }
@@ -173,9 +176,12 @@ fn windows_slide_over_blocks_of_every_path() {
 #[test]
 fn windows_and_spans_hide_together() {
     let spans = [0..200, 0..90, 70..usize::MAX, 100..130];
-    for (reach, causal) in [(16, true), (50, false), (140, true)] {
-        let attention =
-            Attention { spans: &spans, reach: Some(reach), ..scaled(self_attention(4, 200, 2, 16), causal) };
+    for (window, causal) in [(17, true), (51, false), (141, true)] {
+        let attention = Attention {
+            spans: &spans,
+            sliding_window: Some(window),
+            ..scaled(self_attention(4, 200, 2, 16), causal)
+        };
         check_all(attention);
     }
 }
@@ -198,7 +204,7 @@ fn biases_are_added_and_learn_by_distance() {
             let (bias, time) = (biases(shape), shape.keys);
             let attention = Attention { bias: &bias, ..scaled(shape, causal) };
             check_all(attention);
-            check_all(Attention { reach: Some(25), ..attention });
+            check_all(Attention { sliding_window: Some(26), ..attention });
             let spans = [time / 3..time, 0..time / 2, time..time];
             check_all(Attention { spans: &spans[..shape.batch], ..attention });
         }
@@ -236,24 +242,32 @@ fn there_is_a_bias_for_each_head_and_distance() {
 }
 
 #[test]
-fn a_window_is_so_many_keys_before_and_unless_causal_after() {
+fn a_window_counts_the_query_and_the_keys_before_it_and_unless_causal_after() {
     let shape = self_attention(1, 5, 1, 1);
     let (q, k, v) = ([0.0; 5], [0.0; 5], [1.0, 10.0, 100.0, 1000.0, 10000.0]);
-    for (causal, reach, wanted) in [
-        (true, 0, [1.0, 10.0, 100.0, 1000.0, 10000.0]),
-        (true, 1, [1.0, 5.5, 55.0, 550.0, 5500.0]),
-        (false, 1, [5.5, 37.0, 370.0, 3700.0, 5500.0]),
-        (false, 4, [2222.2; 5]),
+    for (causal, window, wanted) in [
+        (true, 1, [1.0, 10.0, 100.0, 1000.0, 10000.0]),
+        (true, 2, [1.0, 5.5, 55.0, 550.0, 5500.0]),
+        (false, 2, [5.5, 37.0, 370.0, 3700.0, 5500.0]),
+        (false, 5, [2222.2; 5]),
     ] {
         for isa in Isa::supported() {
             let (mut out, mut lse) = ([f32::NAN; 5], [f32::NAN; 5]);
-            let attention = Attention { reach: Some(reach), ..scaled(shape, causal) };
+            let attention = Attention { sliding_window: Some(window), ..scaled(shape, causal) };
             let qkv = Qkv::Apart { q: &q, k: &k, v: &v };
             forward(Cpu::new(isa, 1), attention, qkv, &mut out, &mut lse);
             let error = out.iter().zip(wanted).map(|(x, y)| (x - y).abs() / y).fold(0.0, f32::max);
             assert!(error < 1e-6, "{isa}: {out:?} is not {wanted:?}");
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "a sliding window holds at least the query's own position")]
+fn a_window_is_not_empty() {
+    let shape = self_attention(1, 2, 1, 4);
+    let attention = Attention { sliding_window: Some(0), ..scaled(shape, true) };
+    Tensors::new(shape).run(Cpu::detect(1), attention);
 }
 
 #[test]
@@ -316,7 +330,7 @@ fn long_keys_are_taken_some_at_a_time() {
         if queries < 100 {
             let bias = biases(shape);
             check_all(Attention { bias: &bias, ..attention });
-            check_all(Attention { reach: Some(300), ..attention });
+            check_all(Attention { sliding_window: Some(301), ..attention });
             let spans = [500..2090, 0..40];
             check_all(Attention { spans: &spans[..batch], ..attention });
         }
@@ -433,7 +447,7 @@ proptest! {
         (batch, queries, keys, spare) in (1usize..3, 0usize..50, 0usize..60, 0usize..3),
         (kv_heads, group, head_dim) in (1usize..3, 1usize..3, 1usize..40),
         causal: bool,
-        reach in proptest::option::of(0usize..60),
+        sliding_window in proptest::option::of(1usize..61),
         (begin, end) in (0usize..40, 0usize..80),
     ) {
         let heads = kv_heads * group;
@@ -441,7 +455,7 @@ proptest! {
         let shape = AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim };
         let spans = [0..end, begin..usize::MAX];
         let bias = biases(shape);
-        check_all(Attention { reach, ..scaled(shape, causal) });
-        check_all(Attention { reach, spans: &spans[..batch], bias: &bias, ..scaled(shape, causal) });
+        check_all(Attention { sliding_window, ..scaled(shape, causal) });
+        check_all(Attention { sliding_window, spans: &spans[..batch], bias: &bias, ..scaled(shape, causal) });
     }
 }

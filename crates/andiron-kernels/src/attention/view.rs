@@ -1,12 +1,12 @@
-//! One head of one sequence, as pointers, and who in it sees whom.
+//! One head of one sequence, as pointers, and its mask.
 
 use std::ops::Range;
 
 use super::decode::QueryView;
 use super::dropout::HeadDropout;
 
-/// One head of one sequence. Position `i` of `q` and of its gradient begins `i * q_stride` behind its start, that of
-/// `out` and its gradient `i * out_stride`; position `j` of `k` and `v` begins `j * kv_stride` behind theirs.
+/// One head of one sequence. The strides are those of positions: `q_stride` of `q` and its gradient, `out_stride` of
+/// `out` and its gradient, `kv_stride` of `k`, `v` and theirs.
 #[derive(Clone, Copy)]
 pub(super) struct HeadView {
     pub(super) q: *const f32,
@@ -19,23 +19,23 @@ pub(super) struct HeadView {
     pub(super) keys: usize,
     pub(super) dim: usize,
     /// That of the first query.
-    pub(super) sight: Sight,
+    pub(super) mask: AttentionMask,
     pub(super) scale: f32,
-    /// What is added to the score of the first query and the first key; for query `i` and key `j` it lies `i - j` behind.
-    /// Null if nothing is added.
+    /// The bias of the first query and the first key; that of query `i` and key `j` is `i - j` elements further. Null if
+    /// there is none.
     pub(super) bias: *const f32,
     /// `None` if no probability is dropped.
     pub(super) dropout: Option<HeadDropout>,
 }
 
 impl HeadView {
-    /// The keys that query `i` sees.
+    /// The keys that query `i` attends to.
     #[inline(always)]
-    pub(super) fn seen_by(&self, i: usize) -> Range<usize> {
-        self.sight.later(i).among(self.keys)
+    pub(super) fn keys_of(&self, i: usize) -> Range<usize> {
+        self.mask.later(i).among(self.keys)
     }
 
-    /// The first query and the keys that it sees, which are one block.
+    /// The first query and the keys that it attends to, which are one block.
     pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a, f32> {
         QueryView {
             q: self.q,
@@ -43,7 +43,7 @@ impl HeadView {
             blocks: block,
             block_len: usize::MAX,
             kv_stride: self.kv_stride,
-            seen: self.seen_by(0),
+            seen: self.keys_of(0),
             dim: self.dim,
             scale: self.scale,
             bias: self.bias,
@@ -51,7 +51,7 @@ impl HeadView {
         }
     }
 
-    /// What is added to the score of query `i` and key `j`.
+    /// The bias of query `i` and key `j`.
     ///
     /// # Safety
     /// There are so many, and the view is readable.
@@ -65,46 +65,53 @@ impl HeadView {
         self.dropout.map_or(1.0, |dropout| f64::from(dropout.factor(i, j)))
     }
 
-    /// At most `most` queries from `start` on, with their keys from a multiple of `multiple` on.
+    /// At most `most` queries from `start` on, and their keys, the first of which is a multiple of `multiple`.
     #[inline(always)]
     pub(super) fn block(&self, start: usize, most: usize, multiple: usize) -> Block {
         let queries = most.min(self.queries - start);
-        let first = self.seen_by(start).start / multiple * multiple;
-        let keys = self.seen_by(start + queries - 1).end - first;
-        let sight = self.sight.later(start).behind(first);
+        let first = self.keys_of(start).start / multiple * multiple;
+        let keys = self.keys_of(start + queries - 1).end - first;
+        let mask = self.mask.later(start).from_key(first);
         let bias = match self.bias.is_null() {
             true => self.bias,
             false => self.bias.wrapping_add(start).wrapping_sub(first),
         };
-        Block { start, queries, first, keys, sight, bias }
+        Block { start, queries, first, keys, mask, bias }
     }
 }
 
-/// The keys that a query may see, whether there are such keys or not: from `begin` on, up to and without `end`. Those
-/// of the next query are one further.
+/// The mask of a query: it attends to the keys in `begin..end`, of which some may not exist. Both are one higher for the
+/// next query.
 #[derive(Clone, Copy)]
-pub(super) struct Sight {
+pub(super) struct AttentionMask {
     pub(super) begin: isize,
     pub(super) end: isize,
 }
 
-impl Sight {
-    /// Further than any key, and not too far to count from there.
-    pub(super) const FAR: isize = isize::MAX / 4;
+impl AttentionMask {
+    /// Further than any key, and far from overflow.
+    const FAR: isize = isize::MAX / 4;
 
-    /// That of the query that is `by` queries later.
+    /// That of a query at `position`; the window counts the query's own position and is not 0.
+    pub(super) fn new(position: isize, causal: bool, sliding_window: Option<usize>) -> Self {
+        let before = sliding_window.map_or(Self::FAR, |window| (window - 1).min(Self::FAR as usize) as isize);
+        let after = if causal { 0 } else { before };
+        Self { begin: position - before, end: position + after + 1 }
+    }
+
+    /// That of the query `by` queries later.
     #[inline(always)]
     pub(super) fn later(self, by: usize) -> Self {
         Self { begin: self.begin + by as isize, end: self.end + by as isize }
     }
 
-    /// The same where keys are counted from key `first` on.
+    /// The same mask where key `first` is key 0.
     #[inline(always)]
-    pub(super) fn behind(self, first: usize) -> Self {
+    pub(super) fn from_key(self, first: usize) -> Self {
         Self { begin: self.begin - first as isize, end: self.end - first as isize }
     }
 
-    /// Those that exist of so many keys.
+    /// The keys that are attended to, of so many.
     #[inline(always)]
     pub(super) fn among(self, keys: usize) -> Range<usize> {
         let [begin, end] = [self.begin, self.end].map(|key| key.clamp(0, keys as isize) as usize);
@@ -112,7 +119,7 @@ impl Sight {
     }
 }
 
-/// Some queries in a row, and the keys that any of them sees.
+/// Consecutive queries, and the keys that any of them attends to.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     /// The first query.
@@ -121,22 +128,22 @@ pub(super) struct Block {
     /// The first key.
     pub(super) first: usize,
     pub(super) keys: usize,
-    /// That of the first query, from the block's first key on.
-    pub(super) sight: Sight,
+    /// That of the first query, where the block's first key is key 0.
+    pub(super) mask: AttentionMask,
     /// As in [`HeadView`], of the block's first query and key.
     pub(super) bias: *const f32,
 }
 
 impl Block {
-    /// The keys that all of the queries see, from the block's first key on; empty if there are none.
+    /// The keys that all of the queries attend to, where the block's first key is key 0.
     #[inline(always)]
-    pub(super) fn seen_by_all(&self) -> Range<usize> {
-        let begin = self.sight.later(self.queries - 1).among(self.keys).start;
-        begin..self.sight.among(self.keys).end.max(begin)
+    pub(super) fn unmasked(&self) -> Range<usize> {
+        let begin = self.mask.later(self.queries - 1).among(self.keys).start;
+        begin..self.mask.among(self.keys).end.max(begin)
     }
 }
 
-/// One head of one sequence, going back.
+/// One head of one sequence in the backward pass.
 #[derive(Clone, Copy)]
 pub(super) struct BackwardView {
     pub(super) head: HeadView,

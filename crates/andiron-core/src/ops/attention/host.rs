@@ -9,7 +9,7 @@ use andiron_kernels::memory::unspecified as output;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
-use super::{AttentionOps, AttentionOptions, Qkv, composed};
+use super::{AttentionMask, AttentionOps, AttentionOptions, Qkv, composed};
 use crate::Rows;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
@@ -23,7 +23,7 @@ impl<B: HostTensors> AttentionOps for B {
         precision: Precision,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let _time = OpKind::Attention.timer();
-        if !(drawn_by_kernels(&options) && has_kernel::<B>(&qkv, bias.as_option(), [])) {
+        if !has_kernel::<B>(&qkv, bias.as_option(), []) {
             return composed::attention_saved::<B>(qkv, bias.into_option(), options);
         }
         let bias = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
@@ -57,7 +57,7 @@ impl<B: HostTensors> AttentionOps for B {
         precision: Precision,
     ) -> (Qkv<Self>, Option<FloatTensor<Self>>) {
         let _time = OpKind::Attention.timer();
-        if !(drawn_by_kernels(&options) && has_kernel::<B>(&qkv, bias.as_option(), [&out, &lse, &dout])) {
+        if !has_kernel::<B>(&qkv, bias.as_option(), [&out, &lse, &dout]) {
             return composed::attention_backward::<B>(qkv, bias.into_option(), [out, lse, dout], options);
         }
         let biases = bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats);
@@ -86,11 +86,6 @@ impl<B: HostTensors> AttentionOps for B {
             }
         }
     }
-}
-
-/// Whether the kernels apply the dropout that is asked for.
-fn drawn_by_kernels(options: &AttentionOptions) -> bool {
-    options.dropout.is_none()
 }
 
 /// Whether the kernels compute this: all is f32, and packed queries, keys and values have no bias.
@@ -124,7 +119,7 @@ fn shape<B: HostTensors>(qkv: &Qkv<B>, keys: usize) -> AttentionShape {
 impl AttentionOptions {
     fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
         let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
-        let (causal, reach) = (self.mask.causal, self.mask.reach());
-        Attention { shape, causal, reach, scale: self.scale, bias, spans, dropout: None }
+        let AttentionMask { causal, sliding_window } = self.mask;
+        Attention { shape, causal, sliding_window, scale: self.scale, bias, spans, dropout: self.dropout }
     }
 }

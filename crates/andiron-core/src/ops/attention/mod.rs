@@ -46,12 +46,6 @@ impl AttentionMask {
         let ahead = key as isize - query;
         (!self.causal || ahead <= 0) && self.sliding_window.is_none_or(|window| ahead.unsigned_abs() < window)
     }
-
-    /// How far a key may be, as kernels take it.
-    #[cfg(any(feature = "flex", feature = "ndarray"))]
-    pub(in crate::ops) fn reach(self) -> Option<usize> {
-        self.sliding_window.map(|window| window - 1)
-    }
 }
 
 /// How queries look at keys.

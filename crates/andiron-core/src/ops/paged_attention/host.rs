@@ -44,7 +44,7 @@ impl<B: HostTensors> PagedAttentionOps for B {
             kv_heads,
             head_dim,
             block_len,
-            reach: mask.reach(),
+            sliding_window: mask.sliding_window,
             scale,
             bias: &bias,
         };

@@ -33,9 +33,9 @@ fn definition(tensors: &Tensors, attention: &Attention) -> [Vec<f64>; 6] {
         let (b, h, i) = (row / queries / heads, row / queries % heads, row % queries);
         let sees = |j: usize| {
             let before = (keys + i) as isize - (queries + j) as isize;
-            let reach = attention.reach.map_or(isize::MAX, |reach| reach as isize);
+            let window = attention.sliding_window.map_or(isize::MAX, |window| window as isize);
             let span = attention.spans.get(b).is_none_or(|span| span.contains(&j));
-            span && before <= reach && (if attention.causal { before >= 0 } else { -before <= reach })
+            span && before < window && (if attention.causal { before >= 0 } else { -before < window })
         };
         let seen: Vec<usize> = (0..keys).filter(|j| sees(*j)).collect();
         let query = (((b * queries + i) * heads) + h) * head_dim;
@@ -103,7 +103,7 @@ fn heads_of_common_sizes_drop_what_the_kernel_for_tensors_drops() {
             let bias = biases(shape);
             let attention = Attention { dropout: at(0.2), ..scaled(shape, causal) };
             check_dropped(attention);
-            check_dropped(Attention { bias: &bias, reach: Some(33), ..attention });
+            check_dropped(Attention { bias: &bias, sliding_window: Some(34), ..attention });
         }
     }
 }
@@ -249,7 +249,7 @@ proptest! {
         (batch, queries, keys, spare) in (1usize..3, 0usize..50, 0usize..140, 0usize..3),
         (kv_heads, group, head_dim) in (1usize..3, 1usize..3, 1usize..40),
         causal: bool,
-        reach in proptest::option::of(0usize..60),
+        sliding_window in proptest::option::of(1usize..61),
         (begin, end) in (0usize..40, 0usize..80),
         (probability, seed) in (0f32..0.6, any::<u64>()),
     ) {
@@ -258,7 +258,7 @@ proptest! {
         let shape = AttentionShape { batch, queries, keys, key_capacity, heads, kv_heads, head_dim };
         let (spans, bias) = ([0..end, begin..usize::MAX], biases(shape));
         let dropout = Some(Dropout { probability, seed: Seed::new(seed) });
-        check_dropped(Attention { reach, dropout, ..scaled(shape, causal) });
-        check_dropped(Attention { reach, dropout, spans: &spans[..batch], bias: &bias, ..scaled(shape, causal) });
+        check_dropped(Attention { sliding_window, dropout, ..scaled(shape, causal) });
+        check_dropped(Attention { sliding_window, dropout, spans: &spans[..batch], bias: &bias, ..scaled(shape, causal) });
     }
 }
