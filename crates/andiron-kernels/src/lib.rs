@@ -33,7 +33,7 @@ pub mod norm;
 pub mod reduce;
 pub mod residual;
 pub mod rotary;
-pub mod softmax;
+mod softmax;
 
 #[cfg(test)]
 mod testing;
