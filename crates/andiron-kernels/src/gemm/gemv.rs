@@ -12,13 +12,18 @@ pub(crate) const GROUP: usize = 4;
 /// are contiguous those are several groups, for which a few columns stay in the first-level cache; where its rows are, those
 /// of one.
 pub(crate) fn suits(precision: Precision, rows: usize, b: MatRef) -> bool {
-    let most = match precision {
-        _ if !along_depth(b) => GROUP,
-        Precision::F32 => 4 * GROUP,
-        Precision::Mixed => 2 * GROUP,
-    };
+    let most = if along_depth(b) { most_rows(precision) } else { GROUP };
     rows <= most && (b.col_stride == 1 || b.row_stride == 1)
 }
+
+/// The most rows that are best made here if the columns of `b` are contiguous.
+pub(crate) fn most_rows(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4 * GROUP,
+        Precision::Mixed => 2 * GROUP,
+    }
+}
+
 /// Columns whose sums stay in the first-level cache while rows of `b` pass by.
 const STRIP: usize = 512;
 

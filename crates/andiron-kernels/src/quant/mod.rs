@@ -12,7 +12,8 @@
 //! numbers its root mean square is 0.5 % of theirs, three times that of rounding to bf16. Where all of a run are below 1e-37
 //! or so, they count as 0; where a number is not finite, every product with its row is not a number.
 //!
-//! Few are up to four; at mixed precision, where there are tiles (AMX), up to sixteen of [`Format::Q8_0`], whose products
+//! Few are up to four; of halves up to eight, sixteen where nothing is rounded, without tiles (AMX); at mixed precision with
+//! tiles up to sixteen of [`Format::Q8_0`], whose products
 //! are tiles of whole numbers from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 with
 //! weights in the caches and 0.75 with weights in memory. With 32 rows they gained nothing, because scaling the sums of each
 //! block costs the more the more rows there are; and 4-bit numbers, which must be unpacked for them, gained a sixth or
@@ -34,7 +35,7 @@ use std::ops::Range;
 
 pub use format::Format;
 
-use crate::gemm::{Epilogue, MatRef, matmul as matmul_f32};
+use crate::gemm::{Epilogue, MatRef, gemv, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, memory};
 
@@ -235,10 +236,9 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     if m == 0 {
         return;
     }
-    let tiles = cpu.uses_tiles();
-    if w.cols == 0 || m <= few(w.format, tiles) || cpu.isa.available() == Isa::Scalar {
+    if w.cols == 0 || m <= few(cpu, w.format) || cpu.isa.available() == Isa::Scalar {
         dot::few_rows(cpu, x, w, bias, y);
-    } else if cfg!(target_arch = "x86_64") && tiles {
+    } else if cfg!(target_arch = "x86_64") && cpu.uses_tiles() {
         // SAFETY: `available` never names a set that this machine lacks; no size is 0, and lengths agree.
         #[cfg(target_arch = "x86_64")]
         unsafe {
@@ -254,10 +254,12 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     }
 }
 
-/// The most rows that vectors multiply sooner than tiles, if there are `tiles`, or a blocked product.
-fn few(format: Format, tiles: bool) -> usize {
-    match format {
-        Format::Q8_0 if tiles => 2,
+/// The most rows that vectors multiply sooner than tiles, if there are such, or a blocked product.
+fn few(cpu: Cpu, format: Format) -> usize {
+    match (format, cpu.uses_tiles()) {
+        (Format::Q8_0, true) => 2,
+        // As many as with weights in f32.
+        (Format::F16 | Format::Bf16, false) => gemv::most_rows(cpu.matmul_precision()),
         _ => dot::MAX_ROWS,
     }
 }

@@ -49,43 +49,52 @@ struct Unblocked<'a, H>(Product<'a>, PhantomData<H>);
 impl<H: Halves> Kernel for Unblocked<'_, H> {
     #[inline(always)]
     fn run<B: Bytes>(self, b: B) {
-        match self.0.m {
-            1 => self.0.all_halves::<H, B, 1>(b),
-            2 => self.0.all_halves::<H, B, 2>(b),
-            _ => self.0.all_halves::<H, B, MAX_ROWS>(b),
+        // The sums, a vector of each output, and one of a row.
+        if (self.0.m.min(MAX_ROWS) + 1) * 4 < <B::Simd as Simd>::REGISTERS {
+            self.0.outputs_of::<H, B, 4>(b);
+        } else {
+            self.0.outputs_of::<H, B, 2>(b);
         }
     }
 }
 
 impl Product<'_> {
     #[inline(always)]
-    fn all_halves<H: Halves, B: Bytes, const M: usize>(&self, b: B) {
-        // The sums, a vector of each output, and one of a row.
-        if (M + 1) * 4 < <B::Simd as Simd>::REGISTERS {
-            self.outputs_of::<H, B, M, 4>(b);
-        } else {
-            self.outputs_of::<H, B, M, 2>(b);
-        }
-    }
-
-    #[inline(always)]
-    fn outputs_of<H: Halves, B: Bytes, const M: usize, const N: usize>(&self, b: B) {
+    fn outputs_of<H: Halves, B: Bytes, const N: usize>(&self, b: B) {
         let whole = self.outputs.start + self.outputs.len() / N * N;
         for output in (self.outputs.start..whole).step_by(N) {
-            self.some_halves::<H, B, M, N>(b, output);
+            self.rows_of::<H, B, N>(b, output);
         }
         for output in whole..self.outputs.end {
-            self.some_halves::<H, B, M, 1>(b, output);
+            self.rows_of::<H, B, 1>(b, output);
         }
     }
 
-    /// `N` outputs of `M` rows.
+    /// `N` outputs of all rows; after the first group of rows, their weights are in the first-level cache.
     #[inline(always)]
-    fn some_halves<H: Halves, B: Bytes, const M: usize, const N: usize>(&self, b: B, output: usize) {
+    fn rows_of<H: Halves, B: Bytes, const N: usize>(&self, b: B, output: usize) {
+        for first in (0..self.m).step_by(MAX_ROWS) {
+            match self.m - first {
+                1 => self.some_halves::<H, B, 1, N>(b, output, first),
+                2 => self.some_halves::<H, B, 2, N>(b, output, first),
+                3 => self.some_halves::<H, B, 3, N>(b, output, first),
+                _ => self.some_halves::<H, B, MAX_ROWS, N>(b, output, first),
+            }
+        }
+    }
+
+    /// `N` outputs of `M` rows from `first` on.
+    #[inline(always)]
+    fn some_halves<H: Halves, B: Bytes, const M: usize, const N: usize>(
+        &self,
+        b: B,
+        output: usize,
+        first: usize,
+    ) {
         let s = b.simd();
         let lanes = 8 * B::RUNS;
         let weights: [_; N] = each(|n| self.weights(output + n));
-        let rows: [_; M] = each(|i| self.x(i));
+        let rows: [_; M] = each(|i| self.x(first + i));
         let ahead = 2 * N * self.w.cols;
         let mut sums = [[s.splat(0.0); N]; M];
         let whole = self.w.cols / lanes * lanes;
@@ -104,7 +113,11 @@ impl Product<'_> {
                 }
             }
         }
-        let w: [_; N] = each(|n| {
+        let has_rest = whole < self.w.cols;
+        let w: [Floats<B>; N] = each(|n| {
+            if !has_rest {
+                return s.splat(0.0);
+            }
             let mut padded = [0; 32];
             padded[..2 * (self.w.cols - whole)].copy_from_slice(&weights[n][2 * whole..]);
             // SAFETY: a vector has at most 16 lanes.
@@ -112,11 +125,10 @@ impl Product<'_> {
         });
         // As in a tile of `gemm`: sums taken by a running index lie in memory, where the loop above would write them.
         let in_memory = sums;
-        for (i, (sums, row)) in in_memory.iter().zip(rows).enumerate().take(self.m) {
-            let x = s.load_part(&row[whole..]);
-            for (n, (sum, w)) in sums.iter().zip(w).enumerate() {
-                self.store(i, output + n, s.sum(s.fma(w, x, *sum)));
-            }
+        for (i, (sums, row)) in in_memory.iter().zip(rows).enumerate().take(self.m - first) {
+            let x = if has_rest { s.load_part(&row[whole..]) } else { s.splat(0.0) };
+            let sums = each::<f32, N>(|n| s.sum(s.fma(w[n], x, sums[n])));
+            self.store_all(first + i, output, sums);
         }
     }
 }

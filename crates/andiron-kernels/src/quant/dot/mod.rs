@@ -39,10 +39,11 @@ use held::{Held, Holding};
 #[cfg(target_arch = "x86_64")]
 pub(super) use rows::{UNIT, expand, order};
 
-/// More rows than this are left to the blocked product.
+/// Rows whose sums stay in registers. More are left to the blocked product, but for halves, which take several groups.
 pub(super) const MAX_ROWS: usize = 4;
 
-/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows; the plain version takes any number, and does not round more.
+/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows; halves and the plain version take any number, and the latter does not
+/// round more.
 pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
     let held = Held::new(cpu, x, w);
@@ -62,7 +63,7 @@ pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y
 fn row_work(m: usize, w: QuantRef, how: Holding) -> usize {
     match how {
         Holding::Plain => 4 * (1 + m) * w.cols,
-        Holding::Halves => w.cols,
+        Holding::Halves => m.div_ceil(MAX_ROWS) * w.cols,
         Holding::Exact => (1 + m) * w.cols / 3,
         Holding::Rounded => (1 + m) * w.cols / 8,
     }
@@ -91,11 +92,19 @@ impl Product<'_> {
     }
 
     fn store(&self, i: usize, output: usize, sum: f32) {
-        assert!(self.outputs.contains(&output) && i < self.m);
+        self.store_all(i, output, [sum]);
+    }
+
+    /// Stores the sums of neighbouring outputs.
+    #[inline(always)]
+    fn store_all<const N: usize>(&self, i: usize, output: usize, mut sums: [f32; N]) {
+        assert!(self.outputs.start <= output && output + N <= self.outputs.end && i < self.m);
+        if let Some(bias) = self.bias {
+            sums.iter_mut().zip(&bias[output..output + N]).for_each(|(sum, bias)| *sum += bias);
+        }
         let at = i * self.w.rows + output;
-        let sum = sum + self.bias.map_or(0.0, |bias| bias[output]);
-        // SAFETY: each number of `y` belongs to one row and output, and the output is this product's alone.
-        unsafe { self.y.range(at..at + 1) }.fill(sum);
+        // SAFETY: each number of `y` belongs to one row and output, and the outputs are this product's alone.
+        unsafe { self.y.range(at..at + N) }.copy_from_slice(&sums);
     }
 
     /// Several outputs at a time where `x` has few rows, for each vector of `x` is then read less often.
