@@ -1,7 +1,7 @@
 //! `andiron doctor`: what this machine and this build have.
 
 use andiron_core::Backend;
-use andiron_kernels::Isa;
+use andiron_kernels::{Bf16Rate, Cpu, Isa, Precision};
 use clap::Args;
 use serde::Serialize;
 
@@ -22,10 +22,22 @@ struct Report {
     threads: usize,
     cpu_features: Vec<&'static str>,
     kernels: String,
+    bf16: Bf16Report,
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     backends: Vec<BackendReport>,
     default_device: Option<String>,
+}
+
+/// What matmuls in mixed precision use.
+#[derive(Debug, Serialize)]
+struct Bf16Report {
+    /// Whether they round their operands to bf16; else they are f32 matmuls.
+    used: bool,
+    /// Measured on one core; absent without AVX-512-BF16.
+    bf16_gflops: Option<f64>,
+    /// Measured on one core; absent without AVX-512-BF16.
+    f32_gflops: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,6 +61,7 @@ impl Doctor {
             threads: common.threads(),
             cpu_features: cpu_features(),
             kernels: Isa::best().to_string(),
+            bf16: Bf16Report::measured(),
             memory_bytes: machine::memory_bytes(),
             available_bytes: machine::available_bytes(),
             backends: Backend::ALL.into_iter().map(BackendReport::of).collect(),
@@ -60,6 +73,29 @@ impl Doctor {
             report.print()?;
         }
         Ok(Ending::Done)
+    }
+}
+
+impl Bf16Report {
+    fn measured() -> Self {
+        let used = Cpu::detect(1).at(Precision::Mixed).matmul_precision() == Precision::Mixed;
+        let rate = Bf16Rate::of_this_machine();
+        let (bf16_gflops, f32_gflops) = (rate.map(|rate| rate.bf16_gflops), rate.map(|rate| rate.f32_gflops));
+        Self { used, bf16_gflops, f32_gflops }
+    }
+
+    /// The two rates, and what follows from them.
+    fn line(&self, isa: Isa) -> Option<String> {
+        let (bf16, f32) = (self.bf16_gflops?, self.f32_gflops?);
+        let used = match (isa, self.used) {
+            (Isa::Amx, true) => "AMX tiles are used instead",
+            (_, true) => "bf16 instructions are used",
+            (_, false) => "bf16 is widened to f32",
+        };
+        Some(format!(
+            "AVX-512-BF16 {bf16:.0} GFLOP/s, f32 {f32:.0} GFLOP/s on one core ({:.1} times): {used}",
+            bf16 / f32
+        ))
     }
 }
 
@@ -81,8 +117,11 @@ impl Report {
         out!("processor {}, {} logical, {} threads used", self.cpu, self.cpus, self.threads)?;
         out!("features  {}", self.cpu_features.join(" "))?;
         out!("kernels   {}", self.kernels)?;
-        for (what, how) in paths(Isa::best()) {
+        for (what, how) in paths(Isa::best(), self.bf16.used) {
             out!("  {what:<8} {how}")?;
+        }
+        if let Some(rates) = self.bf16.line(Isa::best()) {
+            out!("  {:<8} {rates}", "bf16")?;
         }
         let (memory, available) = (gigabytes(self.memory_bytes), gigabytes(self.available_bytes));
         out!("memory    {memory}, {available} available")?;
@@ -102,46 +141,45 @@ impl Report {
     }
 }
 
-/// What the kernels of a set of instructions do with each kind of number, and what the next better set wants.
-fn paths(isa: Isa) -> Vec<(&'static str, &'static str)> {
+/// What the kernels of an instruction set do with each kind of operand, and what the next better set needs. `bf16_used`:
+/// whether mixed precision uses bf16 instructions.
+fn paths(isa: Isa, bf16_used: bool) -> Vec<(&'static str, &'static str)> {
+    const WIDENED: &str = "multiplied in f32, as fast as f32";
     let (f32, mixed, blocks, more) = match isa {
         Isa::Scalar => (
-            "one number at a time",
-            "rounded to bf16, multiplied as f32",
-            "one number at a time",
+            "one element at a time",
+            WIDENED,
+            "one element at a time",
             cfg!(target_arch = "x86_64").then_some("avx2, with AVX2 and FMA, which this processor lacks"),
         ),
         Isa::Avx2 => (
-            "8 numbers at a time",
-            "rounded to bf16, multiplied as f32: no faster than f32",
+            "8 elements at a time",
+            WIDENED,
             "32 bytes at a time",
             Some("avx512, with AVX-512F, which this processor lacks"),
         ),
         Isa::Avx512 => (
-            "16 numbers at a time",
-            "rounded to bf16, multiplied as f32: no faster than f32",
+            "16 elements at a time",
+            WIDENED,
             "32 bytes at a time, as AVX2 does it",
             Some("avx512-bf16, with AVX-512 BW, VL, VNNI and BF16, of which this processor lacks some"),
         ),
         Isa::Avx512Bf16 => (
-            "16 numbers at a time",
-            "32 bf16 at a time",
+            "16 elements at a time",
+            if bf16_used { "32 bf16 at a time" } else { WIDENED },
             "64 bytes at a time",
             Some("amx, with AMX-TILE and AMX-BF16, which this processor lacks or the system withholds"),
         ),
-        Isa::Amx => ("16 numbers at a time", "tiles of 16 x 32 bf16", "64 bytes at a time", None),
+        Isa::Amx => ("16 elements at a time", "tiles of 16 x 32 bf16", "64 bytes at a time", None),
         Isa::Neon => (
-            "8 numbers at a time, in two vectors",
-            "rounded to bf16, multiplied as f32: no faster than f32",
+            "8 elements at a time, in two vectors",
+            WIDENED,
             "32 bytes at a time, in two vectors, by way of 16 bits",
             Some("neon-dot, with DotProd, which this processor lacks"),
         ),
-        Isa::NeonDot => (
-            "8 numbers at a time, in two vectors",
-            "rounded to bf16, multiplied as f32: no faster than f32",
-            "32 bytes at a time, in two vectors",
-            None,
-        ),
+        Isa::NeonDot => {
+            ("8 elements at a time, in two vectors", WIDENED, "32 bytes at a time, in two vectors", None)
+        }
     };
     let paths = [("f32", f32), ("mixed", mixed), ("blocks", blocks)];
     paths.into_iter().chain(more.map(|more| ("better", more))).collect()

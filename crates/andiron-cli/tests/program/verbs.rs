@@ -157,6 +157,7 @@ fn doctor_knows_the_machine_and_the_build() {
             "threads",
             "cpu_features",
             "kernels",
+            "bf16",
             "memory_bytes",
             "available_bytes",
             "backends",
@@ -170,7 +171,16 @@ fn doctor_knows_the_machine_and_the_build() {
     assert_eq!(backends[0]["compiled"], true);
     assert_eq!(backends[0]["devices"].as_array().unwrap().len(), 1);
     assert_eq!(report["default_device"], "ndarray");
+    let rates = ["bf16_gflops", "f32_gflops"].map(|name| report["bf16"][name].as_f64());
     let text = place.ok(&["doctor"]);
+    match (report["kernels"].as_str().unwrap(), rates) {
+        ("avx512-bf16", [Some(bf16), Some(f32)]) => {
+            assert_eq!(report["bf16"]["used"], bf16 / f32 >= 1.25, "{report}");
+            assert!(text.contains(" GFLOP/s on one core"), "{text}");
+        }
+        ("amx", [Some(_), Some(_)]) => assert_eq!(report["bf16"]["used"], true),
+        (_, rates) => assert_eq!((&report["bf16"]["used"], rates), (&false.into(), [None, None])),
+    }
     for word in ["kernels", "memory", "ndarray", "cuda"] {
         assert!(text.contains(word), "{text}");
     }
