@@ -14,15 +14,16 @@ use burn::module::Module;
 /// would cost time and gain nothing. Norms, biases and tables of positions are f32 always. A matrix whose rows are no whole
 /// number of blocks is kept in bf16.
 ///
-/// Products of more than four rows round their factors to bf16. Those of up to four, and with AMX those of up to sixteen
-/// with `q8_0`, round nothing, but where weights are in blocks, with which `x` is multiplied in whole numbers of 8 bits. So,
-/// but in f32, tokens that are read together may differ from the same read one by one by as much as such rounding does.
+/// With more than a few rows, both operands of a matmul are rounded to bf16, on processors whose bf16 instructions are faster
+/// than f32. With few rows (four, up to sixteen for some formats, see [`andiron_kernels::quant`]) nothing is rounded, except
+/// that activations are quantized to int8 if the weights are block-quantized. Outside f32, prefill and single-token decoding
+/// can therefore give slightly different logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RunPrecision {
     /// Weights in f32, nothing rounded: the reference.
     #[default]
     F32,
-    /// Weights in f32; products of many rows round their factors to bf16.
+    /// Weights in f32; operands of a matmul with many rows may be rounded to bf16.
     Mixed,
     /// Weights in bf16.
     Bf16,
