@@ -1,4 +1,5 @@
-//! Gradients of an affine map `y = x · w + b`, together: each wants the gradient of `y`, which is read once for all.
+//! The gradients of a linear projection `y = x · w + b` together: each needs the gradient of `y`, which is read once
+//! for all.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -6,12 +7,12 @@ mod amx;
 use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::{Cpu, reduce};
 
-/// Where the gradients go; all is overwritten.
+/// The gradients, all of which are overwritten.
 #[derive(Debug)]
 pub struct AffineGrads<'a> {
     /// Of the input, `[rows, d_input]`.
     pub dx: &'a mut [f32],
-    /// Of the map, in the order in which that lies in memory.
+    /// Of the weight, in its memory layout.
     pub dw: &'a mut [f32],
     /// Of the bias, if there is one, `[d_output]`.
     pub db: Option<&'a mut [f32]>,
@@ -20,7 +21,7 @@ pub struct AffineGrads<'a> {
 /// Gradients of `y = x · w + b`: `dx = dy · wᵀ`, `dw = xᵀ · dy`, and `db`, the sums of `dy` over its rows.
 ///
 /// # Shape
-/// `x`: `[rows, d_input]`, `w`: `[d_input, d_output]`, all of a slice or the transpose of all of one,
+/// `x`: `[rows, d_input]`, `w`: `[d_input, d_output]`, a whole slice, row-major or transposed,
 /// `dy`: `[rows, d_output]`.
 ///
 /// # Panics
@@ -45,7 +46,7 @@ pub fn backward(cpu: Cpu, x: &[f32], w: MatRef, dy: &[f32], grads: AffineGrads) 
     assert_eq!(dy.len(), rows * d_output, "dy is not {rows} rows of {d_output}");
     assert_eq!(grads.dx.len(), x.len(), "dx and x differ in length");
     assert_eq!(grads.dw.len(), w.data.len(), "dw and w differ in length");
-    assert!(grads.db.as_ref().is_none_or(|db| db.len() == d_output), "db is not {d_output} numbers");
+    assert!(grads.db.as_ref().is_none_or(|db| db.len() == d_output), "db is not {d_output} elements");
     let by_tiles = cfg!(target_arch = "x86_64")
         && cpu.uses_tiles()
         && rows > gemv::GROUP
@@ -59,7 +60,7 @@ pub fn backward(cpu: Cpu, x: &[f32], w: MatRef, dy: &[f32], grads: AffineGrads) 
     }
 }
 
-/// Numbers of `dy` that are packed whole, twice: 32 MiB of bf16 each time.
+/// Most elements of `dy` that are packed as a whole, twice: 32 MiB of bf16 each time.
 const MOST_GRADIENTS: usize = 1 << 24;
 
 fn plain_backward(cpu: Cpu, rows: usize, (x, w, dy): (&[f32], MatRef, &[f32]), grads: AffineGrads) {

@@ -1,7 +1,7 @@
-//! By tiles of bf16: rows go through both maps a strip at a time.
+//! With AMX tiles of bf16: a strip of rows at a time passes through both projections.
 //!
-//! A square of sums leaves the tile registers for the first-level cache; there it becomes what the next products take,
-//! packed as they want it, so that nothing between the maps is packed, or written as f32.
+//! A square of accumulators is stored to the L1 cache, activated there, and written as packed operand of the next matmul,
+//! so that nothing between the projections is packed separately or written as f32.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -18,11 +18,11 @@ use crate::gemm::words::{halves, interleaved};
 use crate::parallel::{self, Shared};
 use crate::simd::{Avx512, Simd};
 
-/// Most rows of a strip, and columns of the first maps at a time: what lies between the maps, the parts of the maps that
-/// make and take it, and the result fill two thirds of a second-level cache.
+/// Most rows of a strip, and most columns of the first projections at a time: the intermediate values, the weights before
+/// and after them, and the result fill two thirds of the L2 cache.
 const STRIP: usize = 256;
 const COLS: usize = 384;
-/// Strips that a call is cut into, if they are long enough: of a number that threads can share evenly.
+/// Strips that a call is cut into, if they are long enough: a count that threads can share evenly.
 const STRIPS: usize = 8;
 
 /// Calls `$run` with the activation as a function on vectors.
@@ -59,7 +59,7 @@ unsafe impl Send for Room {}
 unsafe impl Sync for Room {}
 
 impl Room {
-    /// Row `row` of the tile that is `tile`th of its lanes, which are `tiles` tiles long.
+    /// Row `row` of tile number `tile` of its lanes, which are `tiles` tiles deep.
     ///
     /// # Safety
     /// There is such a tile.
@@ -75,8 +75,7 @@ fn strips(rows: usize) -> (usize, usize) {
     (strip, rows.div_ceil(strip))
 }
 
-/// Columns that the first maps make of a row, whole squares: in a gated layer, 16 of the gate and 16 of the other map in
-/// turn.
+/// Columns of the first projections together, in whole squares: in a gated layer, 16 of the gate and 16 of up alternate.
 fn width(layer: &FeedForward) -> usize {
     layer.up.cols.next_multiple_of(SQUARE) * if layer.gate.is_some() { 2 } else { 1 }
 }
@@ -305,12 +304,12 @@ pub(super) unsafe fn backward(
     }
 }
 
-/// A map before the activation.
+/// A projection before the activation.
 #[derive(Clone, Copy)]
 struct FirstMap {
     /// Its transpose, as a right operand.
     weight: Operand,
-    /// Columns of the gradient of what it makes, with the rows as depth.
+    /// The gradient of its output by columns, with the rows as depth.
     slopes: Room,
 }
 
@@ -319,11 +318,11 @@ struct Backward {
     down: Operand,
     up: FirstMap,
     gate: Option<FirstMap>,
-    /// Rows of bf16, as [`Forward`] wrote them.
+    /// bf16 rows, as [`Forward`] wrote them.
     saved: Room,
-    /// Columns of what the last map took, with the rows as depth.
+    /// The input of the down projection by columns, with the rows as depth.
     inner: Room,
-    /// Sums of the gradient of what `up` makes over the rows of each strip, if there is a bias.
+    /// The gradient of the output of `up`, summed over the rows of each strip, if there is a bias.
     bias: Option<*mut f32>,
     row_tiles: usize,
     d_inner: usize,
@@ -334,7 +333,7 @@ struct Backward {
 unsafe impl Sync for Backward {}
 
 impl Backward {
-    /// `maps` are the first maps, in the order of their columns in `saved`.
+    /// `maps` are the first projections, in the order of their columns in `saved`.
     ///
     /// # Safety
     /// As for [`Forward::strip`].
@@ -429,9 +428,9 @@ impl Backward {
     }
 }
 
-/// For 32 columns, 16 and 16: what the last map took, and the gradients of what each first map made, from what those
-/// made, in the order of [`Forward`], and the gradient of what the last map took. (`array::map` is not always inlined, and
-/// then passes vectors through memory.)
+/// For 32 columns, 16 and 16: the input of the down projection, and the gradients of the outputs of the first
+/// projections, from those outputs, in the order of [`Forward`], and the gradient of that input. (`array::map` is not
+/// always inlined, and then passes vectors through memory.)
 ///
 /// # Safety
 /// The machine has AVX-512 F.
@@ -462,7 +461,7 @@ unsafe fn went_back<F: Function, const N: usize>(
     (took, slopes)
 }
 
-/// Stores 32 columns of two rows, the `pair`th of a tile, where the columns are lanes and the rows the depth.
+/// Stores 32 columns of two rows, pair number `pair` of a tile, with columns as lanes and rows as depth.
 ///
 /// # Safety
 /// `to` has room for them in lanes of `tiles` tiles; the machine has AVX-512 BF16.
@@ -482,7 +481,7 @@ unsafe fn put_across(
     }
 }
 
-/// 16 numbers as bf16.
+/// 16 f32 rounded to bf16.
 ///
 /// # Safety
 /// The machine has AVX-512 BF16.
@@ -492,7 +491,7 @@ unsafe fn half(x: __m512) -> __m256i {
     unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)) }
 }
 
-/// 32 bf16 as numbers, the first 16 first.
+/// 32 bf16 widened to f32, the first 16 first.
 ///
 /// # Safety
 /// The machine has AVX-512 F.

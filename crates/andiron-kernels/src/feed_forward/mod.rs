@@ -1,8 +1,9 @@
-//! The maps of a feed-forward layer and the activation between them, as one piece.
+//! Feed-forward layers, fused: projections and the activation between them.
 //!
-//! Between the maps lies the widest tensor of a transformer. Where products are made of tiles of bf16, it is never
-//! written as f32: a strip of rows goes through both maps while it lies in a core's cache, and what the backward pass
-//! wants of it is kept in 16 bits a number.
+//! The tensor between the projections is the widest of a transformer. With AMX tiles of bf16 it is never written as
+//! f32: a strip of rows passes through both projections while it is in a core's cache, and what the backward pass needs
+//! of it is saved in 16 bits per element. Without them, the layer is its matmuls and its activation, one after the
+//! other.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -12,38 +13,38 @@ use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
 use crate::{Cpu, Precision, reduce};
 
-/// What [`forward`] computes, but for the biases. Each map is all of a slice, or the transpose of all of one.
+/// A feed-forward layer without its biases. Each weight is a whole slice, row-major or transposed.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward<'a> {
-    /// In a gated layer, the map whose outcome goes through the activation, `[d_input, d_inner]`.
+    /// The gate projection of a gated layer, whose output goes through the activation, `[d_input, d_inner]`.
     pub gate: Option<MatRef<'a>>,
-    /// The map whose outcome is multiplied by that; in a plain layer, the one before the activation.
-    /// `[d_input, d_inner]`.
+    /// The up projection, `[d_input, d_inner]`. Its output is multiplied by the activated gate; without a gate, it goes
+    /// through the activation itself.
     pub up: MatRef<'a>,
-    /// The function between the maps.
+    /// The function between the projections.
     pub activation: Activation,
-    /// The last map, `[d_inner, d_output]`.
+    /// The down projection, `[d_inner, d_output]`.
     pub down: MatRef<'a>,
 }
 
-/// Where the gradients go; all is overwritten.
+/// The gradients, all of which are overwritten.
 #[derive(Debug)]
 pub struct FeedForwardGrads<'a> {
     /// Of the input, `[rows, d_input]`.
     pub dx: &'a mut [f32],
-    /// Of the map that makes the gate, if there is one, in the order in which that lies in memory.
+    /// Of the gate projection, if there is one, in its memory layout.
     pub dgate: Option<&'a mut [f32]>,
-    /// Of the map `up`, in the order in which that lies in memory.
+    /// Of the up projection, in its memory layout.
     pub dup: &'a mut [f32],
-    /// Of the last map, in the order in which that lies in memory.
+    /// Of the down projection, in its memory layout.
     pub ddown: &'a mut [f32],
     /// Of the biases of `up` and `down`, as far as those exist.
     pub dbiases: [Option<&'a mut [f32]>; 2],
 }
 
 impl FeedForward<'_> {
-    /// Numbers that [`forward`] keeps for [`backward`]: the input of the activation, in 16 bits each where products are
-    /// made of tiles. What they hold is known to those two, called with the same `cpu`.
+    /// Length of what [`forward`] saves for [`backward`], in f32: the outputs of the first projections, in 16 bits each
+    /// with AMX tiles. The format is private to those two, which must be called with the same `cpu`.
     pub fn saved_len(&self, cpu: Cpu, rows: usize) -> usize {
         match self.by_tiles(cpu, rows) {
             #[cfg(target_arch = "x86_64")]
@@ -52,12 +53,13 @@ impl FeedForward<'_> {
         }
     }
 
-    /// Numbers that the first maps make of a row.
+    /// Width of the first projections together.
     fn width(&self) -> usize {
         self.up.cols * if self.gate.is_some() { 2 } else { 1 }
     }
 
-    /// Whether rows go through both maps by tiles. A few do not: they would take as long to pack as the maps.
+    /// Whether rows pass through both projections by tiles. Few rows do not: packing them would take as long as the
+    /// matmuls.
     fn by_tiles(&self, cpu: Cpu, rows: usize) -> bool {
         cfg!(target_arch = "x86_64")
             && cpu.uses_tiles()
@@ -66,28 +68,24 @@ impl FeedForward<'_> {
             && self.down.cols > 0
     }
 
-    /// The number of rows in `x`, after a look at all sizes.
+    /// The number of rows in `x`, after checking all sizes.
     #[track_caller]
     fn rows(&self, x: &[f32]) -> usize {
-        for map in self.gate.into_iter().chain([self.up, self.down]) {
-            map.assert_whole();
+        for weight in self.gate.into_iter().chain([self.up, self.down]) {
+            weight.assert_whole();
         }
-        assert_eq!(self.up.cols, self.down.rows, "one map makes what the other takes");
+        assert_eq!(self.up.cols, self.down.rows, "up and down differ in d_inner");
         if let Some(gate) = self.gate {
-            assert_eq!(
-                (gate.rows, gate.cols),
-                (self.up.rows, self.up.cols),
-                "both first maps have one shape"
-            );
+            assert_eq!((gate.rows, gate.cols), (self.up.rows, self.up.cols), "gate and up differ in shape");
         }
         let width = self.up.rows;
-        assert!(width > 0 && x.len().is_multiple_of(width), "{} numbers are not rows of {width}", x.len());
+        assert!(width > 0 && x.len().is_multiple_of(width), "{} elements are not rows of {width}", x.len());
         x.len() / width
     }
 }
 
-/// `y = f(x · up + biases[0]) · down + biases[1]`, or `y = (f(x · gate) (x · up)) · down + biases[1]` of a gated layer; and
-/// in `saved`, if it is given, what [`backward`] wants.
+/// `y = f(x · up + biases[0]) · down + biases[1]`, or `y = (f(x · gate) (x · up)) · down + biases[1]` of a gated layer;
+/// and in `saved`, if given, what [`backward`] needs.
 ///
 /// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>; Shazeer
 /// 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
@@ -126,7 +124,7 @@ pub fn forward(
     let rows = layer.rows(x);
     assert!(layer.gate.is_none() || biases[0].is_none(), "a gated layer has no bias before its activation");
     for (bias, width) in biases.iter().zip([layer.up.cols, layer.down.cols]) {
-        assert!(bias.is_none_or(|bias| bias.len() == width), "a bias and its map differ in width");
+        assert!(bias.is_none_or(|bias| bias.len() == width), "a bias and its projection differ in width");
     }
     assert_eq!(y.len(), rows * layer.down.cols, "y is not {rows} x {}", layer.down.cols);
     if let Some(saved) = &saved {
@@ -146,7 +144,7 @@ pub fn forward(
 /// `x`: `[rows, d_input]`, `saved`: [`FeedForward::saved_len`], `dy`: `[rows, d_output]`.
 ///
 /// # Panics
-/// If the shapes do not agree, or a gradient of what a layer does not have is asked for, or one of its maps' is not.
+/// If the shapes do not agree, a gradient is asked for that the layer does not have, or that of a projection is missing.
 pub fn backward(
     cpu: Cpu,
     layer: FeedForward,
@@ -159,9 +157,9 @@ pub fn backward(
     assert_eq!(dy.len(), rows * layer.down.cols, "dy is not {rows} x {}", layer.down.cols);
     assert_eq!(grads.dx.len(), x.len(), "dx and x differ in length");
     let dgate_len = grads.dgate.as_ref().map(|gradient| gradient.len());
-    assert_eq!(dgate_len, layer.gate.map(|gate| gate.data.len()), "gradient of the gate's map");
-    assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the map up");
-    assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the map down");
+    assert_eq!(dgate_len, layer.gate.map(|gate| gate.data.len()), "gradient of the gate projection");
+    assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the up projection");
+    assert_eq!(grads.ddown.len(), layer.down.data.len(), "gradient of the down projection");
     let [dup_bias, ddown_bias] = &grads.dbiases;
     assert!(layer.gate.is_none() || dup_bias.is_none(), "a gated layer has no bias before its activation");
     assert!(dup_bias.as_ref().is_none_or(|bias| bias.len() == layer.up.cols), "gradient of the first bias");
@@ -178,7 +176,7 @@ pub fn backward(
 
 const REPLACE: Epilogue = Epilogue { bias: None, accumulate: false };
 
-/// Saves what the map `up` makes, and behind it what the gate's map makes, if there is one.
+/// Saves the output of the up projection, followed by that of the gate projection, if there is one.
 fn plain_forward(
     cpu: Cpu,
     layer: &FeedForward,
@@ -230,7 +228,7 @@ fn plain_backward(
         Some(_) => activation::gate(cpu, activation, gated, before, &mut inner),
         None => activation::forward(cpu, activation, before, &mut inner),
     }
-    map_gradient(cpu, MatRef::row_major(&inner, rows, down.rows), dy, down, ddown);
+    weight_gradient(cpu, MatRef::row_major(&inner, rows, down.rows), dy, down, ddown);
     let mut dinner = unspecified(before.len());
     matmul(cpu, dy, down.t(), REPLACE, &mut dinner);
     let mut slopes = inner;
@@ -240,7 +238,7 @@ fn plain_backward(
             let to = (&mut gate_slopes[..], &mut slopes[..]);
             activation::gate_backward(cpu, activation, (gated, before), &dinner, to);
             let gate_slopes = MatRef::row_major(&gate_slopes, rows, gate.cols);
-            map_gradient(cpu, x, gate_slopes, gate, dgate);
+            weight_gradient(cpu, x, gate_slopes, gate, dgate);
             matmul(cpu, gate_slopes, gate.t(), REPLACE, dx);
         }
         _ => activation::backward(cpu, activation, before, &dinner, &mut slopes),
@@ -249,13 +247,13 @@ fn plain_backward(
         reduce::column_sum(cpu, rows, up.cols, &slopes, dup_bias);
     }
     let slopes = MatRef::row_major(&slopes, rows, up.cols);
-    map_gradient(cpu, x, slopes, up, dup);
+    weight_gradient(cpu, x, slopes, up, dup);
     matmul(cpu, slopes, up.t(), Epilogue { bias: None, accumulate: gate.is_some() }, dx);
 }
 
-/// `xᵀ dy` in the order in which `map` lies in memory.
-fn map_gradient(cpu: Cpu, x: MatRef, dy: MatRef, map: MatRef, to: &mut [f32]) {
-    match map.col_stride {
+/// `xᵀ dy` in the memory layout of `weight`.
+fn weight_gradient(cpu: Cpu, x: MatRef, dy: MatRef, weight: MatRef, to: &mut [f32]) {
+    match weight.col_stride {
         1 => matmul(cpu, x.t(), dy, REPLACE, to),
         _ => matmul(cpu, dy.t(), x, REPLACE, to),
     }

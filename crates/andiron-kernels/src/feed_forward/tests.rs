@@ -79,8 +79,8 @@ fn assert_near(what: &str, found: &[f32], (wanted, summands): &(Vec<f64>, f64), 
     }
 }
 
-/// Output, and gradients of input, gate, first map, its bias, last map, its bias, each with the norm of what was added up;
-/// a gated layer has no first bias.
+/// Output, and gradients of input, gate, first map, its bias, last map, its bias, each with the norm of what was added
+/// up; a gated layer has no first bias.
 fn exact(
     case: Case,
     layer: FeedForward,

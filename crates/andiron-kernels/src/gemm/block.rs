@@ -1,21 +1,21 @@
-//! One thread's rectangle of a product.
+//! One thread's rectangle of a matmul.
 
 use super::pack::Scratch;
 use super::tile::{Operands, Target, tile};
 use super::words::Words;
 use crate::simd::{Simd, dispatch_products};
 
-/// Largest depth, in words, of a packed block: a strip of `a` then leaves most of a first-level cache to others.
+/// Largest depth of a packed block, in words: a strip of `a` then takes a small part of the L1 cache.
 const DEPTH: usize = 384;
-/// Most rows of `a` that are packed at a time (a multiple of the tiles' height).
+/// Most rows of `a` packed at a time (a multiple of the tile height).
 const ROWS: usize = 192;
-/// Most columns of a packed block of `b` (a multiple of the tiles' widths): 576 KiB of a second-level cache, which are read
-/// once for every strip of `a`.
+/// Most columns of a packed block of `b` (a multiple of the tile widths): 576 KiB of the L2 cache, read once for every strip
+/// of `a`.
 const COLS: usize = 384;
 /// Rows of a tile: a strip of `a`.
 const MR: usize = 6;
 
-/// Memory read with two strides: `lane` along rows of `a` or columns of `b`, `depth` along the sum.
+/// An operand with two strides: `lane` along the rows of `a` or the columns of `b`, `depth` along the summed axis.
 #[derive(Clone, Copy)]
 pub(crate) struct Strided {
     pub(crate) start: *const f32,
@@ -94,14 +94,14 @@ unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, w
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
     let all_words = k.div_ceil(P::STEPS);
     let depth = all_words.div_ceil(all_words.div_ceil(DEPTH));
-    // Strips whose numbers follow each other along the depth are read where they lie.
+    // Strips that are contiguous along the depth are read in place.
     let in_place = if P::PLAIN && a.depth == 1 { m / MR * MR } else { 0 };
     let (rows, cols) = ((m - in_place).min(ROWS).next_multiple_of(MR), n.min(COLS).next_multiple_of(NR));
     let mut scratch = Scratch::take((rows + cols) * depth);
     let b_packed = scratch.pointer();
-    // SAFETY: the scratch memory has `rows * depth` numbers behind the `cols * depth` of `b`.
+    // SAFETY: the scratch memory has `rows * depth` words behind the `cols * depth` of `b`.
     let a_packed = unsafe { b_packed.add(cols * depth) };
-    // With one strip each number of `b` is read once: packing whole panels would only add to that.
+    // With one strip, each element of `b` is read once: packing would only add to that.
     let direct = P::PLAIN && m <= MR && b.lane == 1;
     for word in (0..all_words).step_by(depth) {
         let depth = depth.min(all_words - word);
@@ -146,11 +146,11 @@ unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, w
     }
 }
 
-/// What the strips of a block have in common.
+/// What all strips of a block share.
 struct Strip {
     k: usize,
     cols: usize,
-    /// Columns that are read where they lie; the others are packed.
+    /// Columns that are read in place; the others are packed.
     whole: usize,
     b: Strided,
     b_packed: *const f32,
@@ -161,8 +161,7 @@ struct Strip {
 }
 
 impl Strip {
-    /// Multiplies `rows` rows of `a` from row `i` on, given by where they begin and the distances of its lanes and steps,
-    /// with all columns.
+    /// Multiplies `rows` rows of `a` from row `i` on, given by start, lane stride and depth stride, by all columns.
     ///
     /// # Safety
     /// `a` is readable for `MR` rows of the depth, `c` writable for those that exist.

@@ -1,22 +1,22 @@
-//! Products with few rows: each number of `b` is used a handful of times, so the time is that of reading it.
+//! Matmul with few rows: each element of `b` is used a handful of times, so the time is that of reading it.
 
 use super::{Epilogue, MatRef};
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
 use crate::{Cpu, Precision};
 
-/// Rows whose sums stay in registers.
+/// Rows whose accumulators stay in registers.
 pub(crate) const GROUP: usize = 4;
 
-/// Whether a product of so many rows is best made here: as many as read `b` faster than it could be packed. Where its columns
-/// are contiguous those are several groups, for which a few columns stay in the first-level cache; where its rows are, those
-/// of one.
+/// Whether a matmul of so many rows is fastest here: up to as many rows as read `b` faster than it could be packed. Where
+/// the columns of `b` are contiguous those are several groups of rows, for which a few columns stay in the L1 cache; where
+/// its rows are, one group.
 pub(crate) fn suits(precision: Precision, rows: usize, b: MatRef) -> bool {
     let most = if along_depth(b) { most_rows(precision) } else { GROUP };
     rows <= most && (b.col_stride == 1 || b.row_stride == 1)
 }
 
-/// The most rows that are best made here if the columns of `b` are contiguous.
+/// The most rows that are fastest here if the columns of `b` are contiguous.
 pub(crate) fn most_rows(precision: Precision) -> usize {
     match precision {
         Precision::F32 => 4 * GROUP,
@@ -24,10 +24,10 @@ pub(crate) fn most_rows(precision: Precision) -> usize {
     }
 }
 
-/// Columns whose sums stay in the first-level cache while rows of `b` pass by.
+/// Columns whose accumulators stay in the L1 cache while rows of `b` stream by.
 const STRIP: usize = 512;
 
-/// The columns `start..start + count` of a product with few rows; `a` is packed row by row.
+/// The columns `start..start + count` of a matmul with few rows; `a` is row-major.
 #[derive(Clone, Copy)]
 struct Columns<'a> {
     a: &'a [f32],
@@ -51,7 +51,7 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
     };
     let c = Shared::new(c);
     let step = if along_depth(b) { 64 } else { width(cpu, n) };
-    // Reading is slower than multiplying: a number of `b` counts as two multiply-adds.
+    // Reading is slower than multiplying: an element of `b` counts as two multiply-adds.
     parallel::rows(cpu, n, 2 * k, step, |cols| {
         let columns = Columns {
             a: rows,
@@ -68,14 +68,14 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
     });
 }
 
-/// Whether the columns of `b` are contiguous, not its rows.
+/// Whether the columns of `b` are contiguous, rather than its rows.
 fn along_depth(b: MatRef) -> bool {
     b.row_stride == 1 && (b.col_stride != 1 || b.rows > 1)
 }
 
-/// Columns for a part where rows are contiguous: the pieces of rows that a thread reads should be long.
+/// Columns per task where rows are contiguous: a thread should read long pieces of rows.
 fn width(cpu: Cpu, n: usize) -> usize {
-    // 96 columns at a time, 768 x 768 numbers in the caches take two threads as long as one.
+    // With 96 columns per task, a 768 x 768 matrix in the caches takes two threads as long as one.
     const LONG: usize = 384;
     let threads = cpu.threads.max(1);
     let parts = threads * (n / (threads * LONG)).clamp(1, 4);
@@ -94,7 +94,7 @@ fn strip_scalar(columns: Columns, c: &mut [&mut [f32]]) {
     }
 }
 
-/// What the sums start from.
+/// Sets the accumulators' initial values.
 #[inline(always)]
 fn begin(columns: &Columns, row: &mut [f32]) {
     if !columns.accumulate {
@@ -113,7 +113,7 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
         begin(&columns, row);
     }
     if along_depth(columns.b) {
-        // The sums, a vector of each column, and one of a row.
+        // Accumulators, a vector of each column, and one of a row.
         if (GROUP + 1) * 4 < S::REGISTERS {
             dots::<S, 4>(s, &columns, c);
         } else {
@@ -130,7 +130,7 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
     }
 }
 
-/// Columns of `b` are contiguous: dot products of a few with each row.
+/// Columns of `b` are contiguous: dot products of a few columns with each row.
 #[inline(always)]
 fn dots<S: Simd, const N: usize>(s: S, columns: &Columns, c: &mut [&mut [f32]]) {
     let mut j = 0;
@@ -144,7 +144,7 @@ fn dots<S: Simd, const N: usize>(s: S, columns: &Columns, c: &mut [&mut [f32]]) 
     }
 }
 
-/// `N` columns with every row; after the first rows they are in the first-level cache.
+/// `N` columns with every row; after the first group of rows they are in the L1 cache.
 #[inline(always)]
 fn dots_with<S: Simd, const N: usize>(s: S, columns: &Columns, c: &mut [&mut [f32]], j: usize) {
     for (group, c) in c.chunks_mut(GROUP).enumerate() {
@@ -203,7 +203,7 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
     }
 }
 
-/// Rows of `b` are contiguous: adds multiples of some of them at a time.
+/// Rows of `b` are contiguous: adds multiples of several rows at a time.
 #[inline(always)]
 fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
     let Columns { k, count, .. } = *columns;
@@ -253,7 +253,7 @@ fn some_sums<S: Simd, const M: usize, const K: usize>(
             let mut x = [s.splat(0.0); K];
             for (x, row) in x.iter_mut().zip(rows) {
                 *x = s.load_from(row.as_ptr().add(v));
-                // Processors see a row come only after a few lines of it, and a strip has few.
+                // The hardware prefetcher needs several lines of a row to start, and a strip has few.
                 s.prefetch(row.as_ptr().wrapping_add(K * b.row_stride + v));
             }
             for (row, factors) in c.iter_mut().zip(factors) {

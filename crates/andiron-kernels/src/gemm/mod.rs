@@ -1,8 +1,8 @@
-//! Matrix products.
+//! Matmul.
 //!
-//! Large products are cut into blocks that fit the caches and multiplied by a tile of accumulators held in registers.
-//! Blocks are packed so that the inner tile reads contiguous memory, unless it can where they lie. Products with a
-//! few rows (decoding) are bound by memory instead and stream the right operand once, unpacked.
+//! A large matmul is cut into blocks that fit the caches; the innermost loop keeps a tile of accumulators in registers.
+//! Operands are packed into contiguous panels, except where they can be read in place. A matmul with few rows (decoding)
+//! is bound by memory bandwidth instead: it streams the right operand once, unpacked.
 //! Source: Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication",
 //! <https://doi.org/10.1145/1356052.1356053>; Van Zee and van de Geijn 2015, "BLIS",
 //! <https://doi.org/10.1145/2764454>.
@@ -22,7 +22,7 @@ use block::{Block, Strided};
 /// A matrix in borrowed memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {
-    /// The memory; element `(0, 0)` is the first.
+    /// The elements; the first is `(0, 0)`.
     pub data: &'a [f32],
     /// Number of rows.
     pub rows: usize,
@@ -35,7 +35,7 @@ pub struct MatRef<'a> {
 }
 
 impl<'a> MatRef<'a> {
-    /// A matrix whose rows lie one after the other.
+    /// A row-major matrix.
     ///
     /// # Panics
     /// If `data` does not have `rows * cols` elements.
@@ -59,13 +59,13 @@ impl<'a> MatRef<'a> {
         self.data[i * self.row_stride + j * self.col_stride]
     }
 
-    /// Requires that this is all of a slice, or the transpose of all of one.
+    /// Requires that this is a whole slice, row-major or transposed.
     #[track_caller]
     pub(crate) fn assert_whole(&self) {
         let row_major = self.col_stride == 1 && self.row_stride == self.cols;
         let turned = self.row_stride == 1 && self.col_stride == self.rows;
         let whole = self.rows * self.cols == self.data.len();
-        assert!(whole && (row_major || turned), "a map is not all of a slice or its transpose");
+        assert!(whole && (row_major || turned), "a matrix is not a whole slice, row-major or transposed");
     }
 
     fn assert_inside(&self) {
@@ -76,19 +76,19 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// What happens to a product before it is stored.
+/// What happens to the result of a matmul before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// Added to every row: one number per column.
+    /// Added to every row: one element per column.
     pub bias: Option<&'a [f32]>,
-    /// Adds to what is stored instead of replacing it.
+    /// Adds to the old contents instead of replacing them.
     pub accumulate: bool,
 }
 
 /// `c = a b`, plus `bias` in every row, plus the old `c` if `accumulate`.
 ///
 /// # Shape
-/// `a`: `[m, k]`, `b`: `[k, n]`, `bias`: `[n]`, `c`: `[m, n]` row by row.
+/// `a`: `[m, k]`, `b`: `[k, n]`, `bias`: `[n]`, `c`: `[m, n]`, row-major.
 ///
 /// # Panics
 /// If the shapes do not agree or a matrix reaches beyond its memory.
@@ -110,7 +110,7 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
     a.assert_inside();
     b.assert_inside();
     if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), n, "bias does not have one number per column");
+        assert_eq!(bias.len(), n, "bias does not have one element per column");
     }
     if m == 0 || n == 0 {
         return;
@@ -142,7 +142,7 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
     }
 }
 
-/// Row `i` of the product in plain Rust, in the order of the definition: what the fast versions must equal.
+/// Row `i` of the result in plain Rust, in the order of the definition: the reference for the fast versions.
 fn reference_row(a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [f32]) {
     if !epilogue.accumulate {
         row.fill(0.0);
@@ -156,7 +156,7 @@ fn reference_row(a: MatRef, b: MatRef, epilogue: Epilogue, i: usize, row: &mut [
     }
 }
 
-/// Cuts the product into one rectangle of `c` per thread; each thread packs what its rectangle needs.
+/// Cuts `c` into one rectangle per thread; each thread packs the operands of its rectangle.
 fn blocked((cpu, precision): (Cpu, Precision), a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let (row_step, col_step) = cut(cpu.threads, m, k, n);
@@ -189,14 +189,14 @@ fn blocked((cpu, precision): (Cpu, Precision), a: MatRef, b: MatRef, epilogue: E
     });
 }
 
-/// Rows and columns of a thread's rectangle: the cut with the least work for one thread, packing included.
+/// Rows and columns of a thread's rectangle: those with the least work per thread, packing included.
 fn cut(threads: usize, m: usize, k: usize, n: usize) -> (usize, usize) {
     /// Multiply-adds that are worth another thread (about 5 µs).
     const THREAD_WORK: usize = 1 << 18;
-    /// Rectangles begin at multiples of the largest tiles.
+    /// Rectangles begin at multiples of the largest tile sizes.
     const ROWS: usize = 6;
     const COLS: usize = 64;
-    /// Packing one number costs about as much as this many multiply-adds.
+    /// Packing one element costs about as much as this many multiply-adds.
     const PACK: usize = 16;
     let threads = threads.min(m.saturating_mul(k).saturating_mul(n) / THREAD_WORK).max(1);
     let step = |parts: usize| {

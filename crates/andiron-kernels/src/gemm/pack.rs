@@ -1,11 +1,11 @@
-//! Rearranges parts of a matrix into panels: groups of `W` lanes (rows of the left operand or columns of
-//! the right one), the lanes of each step of the depth side by side, missing lanes zero.
+//! Packing: copies parts of a matrix into panels of `W` lanes (rows of the left operand, columns of the right one). The
+//! lanes of each step of the depth are contiguous; missing lanes are zero.
 
 use std::cell::RefCell;
 
 use super::block::Strided;
 
-/// One cache line, the unit of the buffers, so that vectors do not straddle lines.
+/// One cache line. Buffers are allocated in lines, so that vectors do not straddle two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; 16]);
@@ -14,14 +14,14 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Scratch memory of this thread, kept between calls. Its contents are whatever the last user left.
+/// Scratch memory of this thread, kept between calls, with unspecified contents.
 ///
-/// A nested user on the same thread gets memory of its own: the last that was given back is the first to be taken, so
-/// that each level of nesting finds its memory of the call before.
+/// Nested users on the same thread get separate buffers from a stack, so that each level of nesting finds the buffer that
+/// it had in the previous call.
 pub(crate) struct Scratch(Vec<Line>);
 
 impl Scratch {
-    /// At least `len` numbers.
+    /// At least `len` f32.
     pub(crate) fn take(len: usize) -> Self {
         let mut lines = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         let wanted = len.div_ceil(16);
@@ -39,7 +39,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.0);
-        // A thread that ends has no use for it.
+        // A thread that ends drops it.
         let _ = SPARE.try_with(|spare| spare.borrow_mut().push(lines));
     }
 }
@@ -55,7 +55,7 @@ impl Parts {
         Self { next: scratch.pointer(), left: len }
     }
 
-    /// The next `len` numbers, rounded up to whole cache lines.
+    /// The next `len` f32, rounded up to whole cache lines.
     pub(crate) fn take(&mut self, len: usize) -> *mut f32 {
         let len = len.next_multiple_of(16);
         assert!(len <= self.left, "the parts are longer than the scratch memory");
@@ -66,7 +66,7 @@ impl Parts {
     }
 }
 
-/// Packs `lanes` lanes of `depth` numbers into panels of `W` lanes at `to`.
+/// Packs `lanes` lanes of `depth` elements into panels of `W` lanes at `to`.
 ///
 /// # Safety
 /// `from` is readable for these lanes and depths, `to` writable for `lanes` rounded up to a multiple of `W`,
@@ -84,14 +84,14 @@ pub(crate) unsafe fn panels<const W: usize>(from: Strided, lanes: usize, depth: 
     }
 }
 
-/// Whole panels of lanes that lie side by side. A step of the depth is often alone on its page, so that some cache lines of
-/// it are read at a time, for several panels if they are narrow.
+/// Whole panels of lanes that are contiguous at each step of the depth. Steps are often on different pages, so several
+/// cache lines are read at each, for several panels if those are narrow.
 ///
 /// # Safety
 /// As for [`panels`]; `lanes` is a multiple of `W`.
 #[inline(always)]
 unsafe fn side_by_side<const W: usize>(from: Strided, lanes: usize, depth: usize, to: *mut f32) {
-    /// How many steps of the depth are fetched before they are needed.
+    /// How many steps of the depth ahead to prefetch.
     const AHEAD: usize = 12;
     let together = (64 / W).max(1) * W;
     for lane in (0..lanes).step_by(together) {
@@ -110,7 +110,7 @@ unsafe fn side_by_side<const W: usize>(from: Strided, lanes: usize, depth: usize
     }
 }
 
-/// Asks for memory that will be read soon, if there is such memory.
+/// Prefetches memory that will be read soon; any address is allowed.
 #[inline(always)]
 fn fetch(from: *const f32) {
     #[cfg(target_arch = "x86_64")]
@@ -135,7 +135,7 @@ unsafe fn panel<const W: usize>(from: Strided, count: usize, depth: usize, to: *
             }
         }
         let turned = if from.depth == 1 { (count / 2 * 2, depth / LINE * LINE) } else { (0, 0) };
-        // Cache lines of the depth: what is written for one stays in a first-level cache until all lanes are there.
+        // One cache line of the depth at a time: what is written for it stays in the L1 cache until all lanes are there.
         for begin in (0..turned.1).step_by(LINE) {
             for lane in (0..count / 4 * 4).step_by(4) {
                 let rows = from.start.add(lane * from.lane + begin);
@@ -158,7 +158,7 @@ unsafe fn panel<const W: usize>(from: Strided, count: usize, depth: usize, to: *
     }
 }
 
-/// Numbers of a cache line.
+/// Elements of a cache line.
 const LINE: usize = 16;
 
 /// # Safety
@@ -179,7 +179,7 @@ unsafe fn scalar<const W: usize>(
 }
 
 /// # Safety
-/// Four rows of four numbers are readable at `from` and writable at `to`.
+/// Four rows of four elements are readable at `from` and writable at `to`.
 #[inline(always)]
 pub(crate) unsafe fn transpose_4x4(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -224,7 +224,7 @@ pub(crate) unsafe fn transpose_4x4(from: *const f32, from_stride: usize, to: *mu
 }
 
 /// # Safety
-/// Two rows of four numbers are readable at `from`, four rows of two are writable at `to`.
+/// Two rows of four elements are readable at `from`, four rows of two are writable at `to`.
 #[inline(always)]
 unsafe fn transpose_2x4(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
     // SAFETY: the memory is the caller's promise.

@@ -1,9 +1,9 @@
-//! The innermost loop: a tile of the product whose sums stay in registers.
+//! The innermost loop: a tile of the result whose accumulators stay in registers.
 
 use super::words::Words;
 use crate::simd::Simd;
 
-/// Where a tile goes.
+/// Where a tile is stored.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     /// Element `(0, 0)` of the tile.
@@ -13,14 +13,14 @@ pub(crate) struct Target {
     /// Rows and columns that exist; the tile computes more at the edges.
     pub(crate) rows: usize,
     pub(crate) cols: usize,
-    /// One number per column to add, or null.
+    /// One element per column to add, or null.
     pub(crate) bias: *const f32,
     /// Adds to `c` instead of replacing it.
     pub(crate) accumulate: bool,
 }
 
-/// The operands of a tile: `a` has its rows `a_lane` and its depth `a_step` apart, `b` has contiguous columns and its
-/// depth `b_step` apart. The depth `k` counts words.
+/// The operands of a tile: `a` has a row stride `a_lane` and a depth stride `a_step`, `b` has contiguous columns and a
+/// depth stride `b_step`. The depth `k` counts words.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     pub(crate) k: usize,
@@ -34,7 +34,7 @@ pub(crate) struct Operands {
 /// Computes a tile of up to `MR` rows, 6 or 12, and `NV` vectors of columns, up to four, with the smallest kernel that
 /// covers it.
 ///
-/// The sums of a whole tile, a vector of `a` and `NV` of `b` should just fit the registers.
+/// The accumulators of a whole tile, a vector of `a` and `NV` of `b` should just fit the registers.
 ///
 /// # Safety
 /// `a` is readable for the rows of that kernel (`target.rows` rounded up to a multiple of a third of `MR`), `b` for
@@ -85,7 +85,7 @@ unsafe fn with_rows<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
     }
 }
 
-/// Steps of the depth between two looks at the end of a loop.
+/// Steps of the depth per iteration of the loop.
 const UNROLLED: usize = 4;
 
 /// # Safety
@@ -120,7 +120,7 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
             b = b.wrapping_add(b_step);
         }
     }
-    // A tile whose numbers are taken by a running index lies in memory; the usual case keeps it in registers.
+    // Indexing accumulators in a loop would put them in memory; the usual case keeps them in registers.
     if target.rows == MR && target.cols == NV * S::LANES {
         // SAFETY: all rows and columns of the tile exist.
         unsafe { store_whole(s, target, sums) };

@@ -1,31 +1,31 @@
-//! What a packed panel holds in each of its 32-bit words, and how two words are multiplied.
+//! The element formats of packed panels: what a 32-bit word holds, and how two words are multiplied.
 
 use super::block::Strided;
 use super::pack;
 use crate::simd::Simd;
 
-/// A way to hold factors in words. Vectors of words are passed as vectors of f32, whatever their bits mean.
+/// An element format of packed operands. Vectors of words are passed as vectors of f32, whatever their bits mean.
 pub(crate) trait Words<S: Simd>: Copy {
     /// Steps of the depth in a word.
     const STEPS: usize;
-    /// Whether a word is the number as it lies in memory, so that panels may be read without packing.
+    /// Whether a word is an f32 as in the unpacked matrix, so that operands may be read in place.
     const PLAIN: bool;
 
     /// `sum + x y`, over all steps of each word.
     fn multiply_add(self, s: S, x: S::Vector, y: S::Vector, sum: S::Vector) -> S::Vector;
 
-    /// Packs `lanes` lanes of `depth` numbers into panels of `W` lanes, `depth / STEPS` words deep, rounded up;
-    /// what is missing to whole panels and words is 0.
+    /// Packs `lanes` lanes of `depth` elements into panels of `W` lanes, `depth / STEPS` words deep, rounded up;
+    /// whole panels and words are filled up with 0.
     ///
     /// # Safety
     /// `from` is readable for these lanes and depths, `to` writable for `lanes` rounded up to a multiple of `W`
     /// times the words of the depth.
     unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32);
 
-    /// Numbers that follow each other along the depth as words: where they lie if words are numbers, else in `room`.
+    /// Elements that are contiguous along the depth, as words: in place if words are f32, else in `room`.
     ///
     /// # Safety
-    /// `from` is readable for `len` numbers, a multiple of 32, `room` writable for `len / STEPS` if words are not
+    /// `from` is readable for `len` elements, a multiple of 32, `room` writable for `len / STEPS` if words are not
     /// [`PLAIN`](Words::PLAIN).
     unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32;
 
@@ -51,7 +51,7 @@ unsafe fn store_steps<S: Simd>(s: S, [[a, b], [c, d]]: [[S::Vector; 2]; 2], to: 
     }
 }
 
-/// The numbers as they are.
+/// f32: one element per word.
 #[derive(Clone, Copy)]
 pub(crate) struct Whole;
 
@@ -86,7 +86,7 @@ impl<S: Simd> Words<S> for Whole {
 #[inline(always)]
 pub(crate) fn bits(x: f32) -> u16 {
     let bits = x.to_bits();
-    // Half of the last kept place, less one if that place is even; a quiet bit where only the lost places said NaN.
+    // Adds half of the last kept bit, less one if that bit is 0; a NaN is made quiet, for its payload may be lost.
     let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
     if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
 }
@@ -105,8 +105,8 @@ mod pairs {
     use super::{Strided, Words, bits};
     use crate::simd::Avx512;
 
-    /// Two bf16 that follow each other along the depth, multiplied and summed by one instruction, which takes
-    /// numbers below the smallest normal one for 0.
+    /// Pairs of bf16 that are neighbours along the depth, multiplied and summed by one instruction, which flushes
+    /// subnormal values to 0.
     #[derive(Clone, Copy)]
     pub(crate) struct Pairs(());
 
@@ -182,7 +182,7 @@ mod pairs {
         ((1u32 << count.min(16)) - 1) as __mmask16
     }
 
-    /// 32 numbers as bf16, those of `low` first.
+    /// 32 f32 rounded to bf16, those of `low` first.
     ///
     /// # Safety
     /// The machine has AVX-512 BF16.
@@ -208,10 +208,10 @@ mod pairs {
         }
     }
 
-    /// How many steps of the depth are fetched before they are needed.
+    /// How many steps of the depth ahead to prefetch.
     const AHEAD: usize = 24;
 
-    /// A panel whose lanes lie side by side: two steps of the depth become one row of words.
+    /// A panel whose lanes are contiguous: two steps of the depth become one row of words.
     ///
     /// # Safety
     /// As for [`Words::panels`], for one panel, on a machine that has what [`Pairs`] needs.
@@ -221,7 +221,7 @@ mod pairs {
         unsafe {
             for d in (0..depth).step_by(2) {
                 let row = from.start.add(d * from.depth);
-                // Rows lie far apart, where the processor does not look ahead by itself.
+                // Rows are far apart, where the hardware does not prefetch.
                 for lane in (0..count).step_by(16) {
                     for ahead in [AHEAD, AHEAD + 1] {
                         _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(ahead * from.depth + lane).cast());
@@ -242,7 +242,7 @@ mod pairs {
         }
     }
 
-    /// A panel whose lanes each lie along the depth: eight lanes of sixteen steps at a time, turned.
+    /// A panel that is contiguous along the depth: eight lanes of sixteen steps at a time, transposed.
     ///
     /// # Safety
     /// As for [`side_by_side`].
@@ -305,7 +305,7 @@ mod pairs {
         }
     }
 
-    /// A panel with gaps in both directions.
+    /// A panel with strides in both directions.
     ///
     /// # Safety
     /// As for [`side_by_side`].

@@ -1,4 +1,4 @@
-//! From f32 to blocks.
+//! Quantization from f32.
 
 use super::Format;
 use super::half::{f16_to_f32, f32_to_f16};
@@ -6,7 +6,7 @@ use crate::gemm::words;
 use crate::simd::{Simd, dispatch};
 
 dispatch! {
-    /// Writes whole blocks.
+    /// Quantizes whole blocks.
     pub(super) fn encode(format: Format, values: &[f32], blocks: &mut [u8]) = plain | vector;
 }
 
@@ -66,7 +66,7 @@ fn largest_magnitude(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()))
 }
 
-/// The number of the largest magnitude, the first of equals.
+/// The value of the largest magnitude, the first of equals.
 fn extreme(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |extreme: f32, &x| if x.abs() > extreme.abs() { x } else { extreme })
 }
@@ -85,7 +85,7 @@ fn q8_0(x: &[f32; 32], block: &mut [u8; 34]) {
     }
 }
 
-/// 32 numbers of up to 5 bits: the halves of 16 bytes, and the fifth bits.
+/// 32 values of up to 5 bits: the nibbles of 16 bytes, and the fifth bits.
 #[inline(always)]
 fn put_halves(number: impl Fn(usize) -> u8, low: &mut [u8]) -> [u8; 4] {
     let mut fifths = 0u32;
@@ -99,7 +99,7 @@ fn put_halves(number: impl Fn(usize) -> u8, low: &mut [u8]) -> [u8; 4] {
 
 #[inline(always)]
 fn q4_0(x: &[f32; 32], block: &mut [u8; 18]) {
-    // The number of the largest magnitude becomes 0, which is exact: -8 has no counterpart.
+    // The value of the largest magnitude is stored as 0, which is exact: -8 has no positive counterpart.
     let d = extreme(x) / -8.0;
     let by = inverse(d);
     put_half(block, 0, d);
@@ -136,16 +136,16 @@ fn q5_1(x: &[f32; 32], block: &mut [u8; 24]) {
     block[4..8].copy_from_slice(&fifths);
 }
 
-/// The nearest whole number of `0..=max`.
+/// The nearest integer of `0..=max`.
 #[inline(always)]
 fn whole(x: f32, max: u8) -> u8 {
     ((x + 0.5) as u8).min(max)
 }
 
-/// Scale and minimum (to be subtracted) of a run: those with the smallest sum of squared errors among a few.
+/// Scale and minimum (to be subtracted) of a group: those with the smallest sum of squared errors among a few.
 ///
-/// Larger scales than that of the range cut off nothing, smaller ones lose an outlier and gain for all others; for
-/// each, the best scale and minimum for the numbers it gives follow from least squares.
+/// Smaller scales than that of the range clip an outlier and are finer for all others. For each candidate, least squares
+/// give the best scale and minimum for the integers that it rounds to.
 fn fit<const MAX: u8>(x: &[f32; 32]) -> (f32, f32) {
     let (low, high) = range(x);
     let low = low.min(0.0);
@@ -224,7 +224,7 @@ fn with_minima<const MAX: u8>(x: &[f32; 256], head: &mut [u8], low: &mut [u8], h
     }
 }
 
-/// The scale of 16 numbers of -32..=31 with the smallest sum of squared errors among a few.
+/// The scale of 16 values of -32..=31 with the smallest sum of squared errors among a few.
 fn fit_signed(x: &[f32; 16]) -> f32 {
     let extreme = extreme(x);
     if extreme == 0.0 {

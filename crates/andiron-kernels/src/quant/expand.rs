@@ -1,14 +1,14 @@
-//! From blocks to f32.
+//! Dequantization to f32.
 //!
-//! The functions for one block are plain Rust and the definition of each format; compiled for wider vectors they
-//! give the same bits, because each result is rounded in the same order.
+//! The functions for one block are plain Rust and the definition of each format. Compiled for wider vectors they give the
+//! same bits, because each value is rounded in the same order.
 
 use super::Format;
 use super::half::f16_to_f32;
 use crate::simd::{Simd, dispatch};
 
 dispatch! {
-    /// Writes the numbers of whole blocks as f32.
+    /// Dequantizes whole blocks to f32.
     pub(super) fn expand(format: Format, blocks: &[u8], out: &mut [f32]) = plain | vector;
 }
 
@@ -78,7 +78,7 @@ fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
-/// The fifth bits of 32 numbers, each in its place.
+/// The fifth bits of 32 values, each shifted to its place.
 #[inline(always)]
 fn fifths(bits: &[u8]) -> [u8; 32] {
     let bits = u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]]);
@@ -109,9 +109,9 @@ fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
-/// The scales and the minima of the eight runs of 32 in a block, a byte each, from 6 bits each.
+/// The 6-bit scales and minima of the eight groups of 32 in a block, a byte each.
 ///
-/// The first four of either lie in the low bits of eight bytes; their high bits and the last four bytes hold the rest.
+/// The first four of each are in the low bits of eight bytes; the high bits of these and the last four bytes hold the rest.
 #[inline(always)]
 pub(super) fn scales_and_minima(packed: [u8; 12]) -> ([u8; 8], [u8; 8]) {
     let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);

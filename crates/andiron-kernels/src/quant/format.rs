@@ -1,11 +1,11 @@
-//! The ways a matrix can be stored.
+//! The storage formats of quantized matrices.
 
 use std::fmt;
 
-/// How the numbers of a matrix are stored.
+/// How the values of a matrix are stored.
 ///
-/// In the block formats, `d` is the block's scale and `m` its minimum, both f16; numbers of fewer than 8 bits lie in
-/// the halves of bytes, the first half of a run in the low ones. The layouts are those of GGUF files.
+/// In the block formats, `d` is the block's scale and `m` its minimum, both f16. Values of 4 bits are nibbles, the first half
+/// of a group in the low ones. The layouts are those of GGUF files.
 ///
 /// Source: `ggml-common.h` and `ggml-quants.c` in <https://github.com/ggml-org/ggml>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,24 +14,24 @@ use std::fmt;
 pub enum Format {
     /// 16-bit floats: 11 bits of mantissa, up to 65504.
     F16,
-    /// The upper halves of f32: 8 bits of mantissa, the range of f32.
+    /// The upper 16 bits of f32: 8 bits of mantissa, the range of f32.
     Bf16,
-    /// 32 whole numbers `q` of 8 bits: `d q`. 8.5 bits a number.
+    /// 32 integers `q` of 8 bits: `d q`. 8.5 bits per value.
     Q8_0,
-    /// 32 whole numbers of 4 bits: `d (q - 8)`. 4.5 bits a number.
+    /// 32 integers of 4 bits: `d (q - 8)`. 4.5 bits per value.
     Q4_0,
-    /// 32 whole numbers of 4 bits: `d q + m`. 5 bits a number.
+    /// 32 integers of 4 bits: `d q + m`. 5 bits per value.
     Q4_1,
-    /// 32 whole numbers of 5 bits: `d (q - 16)`. 5.5 bits a number.
+    /// 32 integers of 5 bits: `d (q - 16)`. 5.5 bits per value.
     Q5_0,
-    /// 32 whole numbers of 5 bits: `d q + m`. 6 bits a number.
+    /// 32 integers of 5 bits: `d q + m`. 6 bits per value.
     Q5_1,
-    /// 256 whole numbers of 4 bits; each 32 have a scale `s` and a minimum `n` of 6 bits: `(d s) q - m n`.
-    /// 4.5 bits a number.
+    /// 256 integers of 4 bits; each 32 have a scale `s` and a minimum `n` of 6 bits: `(d s) q - m n`.
+    /// 4.5 bits per value.
     Q4K,
-    /// As [`Q4K`](Self::Q4K) with 5 bits; 5.5 bits a number.
+    /// As [`Q4K`](Self::Q4K) with 5 bits; 5.5 bits per value.
     Q5K,
-    /// 256 whole numbers of 6 bits; each 16 have a scale `s` of 8 bits: `(d s) (q - 32)`. 6.5625 bits a number.
+    /// 256 integers of 6 bits; each 16 have a scale `s` of 8 bits: `(d s) (q - 32)`. 6.5625 bits per value.
     Q6K,
 }
 
@@ -50,7 +50,7 @@ impl Format {
         Self::Q6K,
     ];
 
-    /// Numbers in a block; 1 where numbers stand alone.
+    /// Values in a block; 1 for the formats without blocks.
     pub fn block_len(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 1,
@@ -74,7 +74,7 @@ impl Format {
         }
     }
 
-    /// Bytes of a row of `cols` numbers; `None` unless they are whole blocks.
+    /// Bytes of a row of `cols` values; `None` unless they are whole blocks.
     ///
     /// # Example
     /// ```

@@ -1,6 +1,6 @@
-//! 16-bit floats, one at a time.
+//! Conversion between f16 and f32, one value at a time.
 
-/// The number that the bits of an f16 stand for.
+/// The value of an f16.
 #[inline(always)]
 pub(super) fn f16_to_f32(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff);
@@ -9,12 +9,12 @@ pub(super) fn f16_to_f32(bits: u16) -> f32 {
         let quiet = if magnitude > 0x7c00 { 0x0040_0000 } else { 0 };
         return f32::from_bits(sign | 0x7f80_0000 | quiet | (magnitude & 0x3ff) << 13);
     }
-    // As an f32 the bits are too small by 2^112, also where they have no leading one.
+    // Read as an f32 the bits are too small by 2^112, subnormal ones too.
     const LIFT: f32 = f32::from_bits((127 + 112) << 23);
     f32::from_bits(sign | magnitude << 13) * LIFT
 }
 
-/// The bits of the nearest f16, ties to even; what is not a number stays so.
+/// The bits of the nearest f16, ties to even; NaN stays NaN.
 #[inline(always)]
 pub(super) fn f32_to_f16(x: f32) -> u16 {
     let sign = (x.to_bits() >> 16) as u16 & 0x8000;
@@ -24,7 +24,7 @@ pub(super) fn f32_to_f16(x: f32) -> u16 {
     } else if magnitude >= 0x4780_0000 {
         0x7c00
     } else if magnitude < 0x3880_0000 {
-        // Without a leading one an f16 counts units of 2^-24, the last place of 0.5.
+        // A subnormal f16 counts units of 2^-24, the last place of 0.5.
         ((f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits()) as u16
     } else {
         let rebased = magnitude - (112 << 23);

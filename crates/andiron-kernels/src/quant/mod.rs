@@ -1,27 +1,30 @@
-//! Products with weights that stay as they are stored: halves, or blocks of small whole numbers with a scale.
+//! Matmul with quantized weights: f16, bf16, or blocks of small integers with a scale.
 //!
-//! A model's weights are read once for every token it generates, and reading is what takes the time: weights of
-//! 4 bits are read eight times as fast as weights of 32. So nothing is expanded in memory: with few rows, [`matmul`]
-//! multiplies weights as it reads them; with more, it expands as many at a time as fit the caches, and tiles of bf16 take
-//! rows of bf16 as they lie. The weights are the very numbers that the format defines, and at [`Precision::F32`](crate::Precision::F32) `x` is not
-//! rounded.
+//! Generating a token reads every weight once, and reading takes the time: 4-bit weights are read eight times as fast
+//! as f32. So weights are never dequantized as a whole: with few rows, [`matmul`] dequantizes them in registers; with
+//! more, in parts that fit the caches, and AMX tiles read bf16 weights in place. Weights have exactly the values that
+//! the format defines, and at [`Precision::F32`](crate::Precision::F32) activations (`x`) are not rounded.
 //!
-//! At [`Precision::Mixed`](crate::Precision::Mixed) a product with few rows rounds `x`, where weights have blocks, to whole numbers of -127..=127
-//! with an f32 scale for each run of 32, that of the run's largest magnitude. Products of whole numbers are exact, so the
-//! result is that of the rounded `x`. The error of a number of `x` is at most 1/254 of the largest of its run; for normal
-//! numbers its root mean square is 0.5 % of theirs, three times that of rounding to bf16. Where all of a run are below 1e-37
-//! or so, they count as 0; where a number is not finite, every product with its row is not a number.
+//! At [`Precision::Mixed`](crate::Precision::Mixed) and with few rows, activations are quantized to int8 if the weights
+//! are block-quantized: values -127..=127 with an f32 scale per group of 32, from the group's largest magnitude.
+//! Integer sums are exact, so the result is that of the quantized activations. Their error is at most 1/254 of the
+//! group's maximum; for normally distributed activations its root mean square is 0.5 % of theirs, three times that of
+//! rounding to bf16. Groups whose maximum is below about 1e-37 are treated as zero; a NaN or infinity in a row makes
+//! that whole output row NaN.
 //!
-//! Few are up to four; of halves up to eight, sixteen where nothing is rounded, without tiles (AMX); at mixed precision with
-//! tiles up to sixteen of [`Format::Q8_0`], whose products
-//! are tiles of whole numbers from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 with
-//! weights in the caches and 0.75 with weights in memory. With 32 rows they gained nothing, because scaling the sums of each
-//! block costs the more the more rows there are; and 4-bit numbers, which must be unpacked for them, gained a sixth or
+//! With more rows at mixed precision, activations and weights are rounded to bf16 where bf16 instructions are used (see
+//! [`Bf16Dot`](crate::Bf16Dot)); elsewhere both are f32.
+//!
+//! Few rows are up to four. For f16 and bf16 weights without AMX tiles they are up to eight if more would be rounded to
+//! bf16, else up to sixteen, as for f32 weights. For [`Format::Q8_0`] at mixed precision with AMX they are up to
+//! sixteen, with int8 tiles from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 tiles
+//! with weights in the caches and 0.75 with weights in memory. With 32 rows they gained nothing, because the cost of
+//! scaling each block's sums grows with the rows; and 4-bit weights, which must be unpacked first, gained a sixth or
 //! nothing.
 //!
-//! The layouts are those of GGUF files, so that a mapped file can be used as it lies on the disk.
-//! Source: `ggml-quants.c` in <https://github.com/ggml-org/ggml>, whose products always round `x` so, with scales in
-//! f16 for most formats, and with one scale for 256 numbers for the formats with blocks of 256.
+//! The layouts are those of GGUF files, so that a mapped file can be used in place. Source: `ggml-quants.c` in
+//! <https://github.com/ggml-org/ggml>, which always quantizes activations so, with f16 scales for most formats, and
+//! with one scale per 256 values for the formats with blocks of 256.
 
 mod dot;
 mod encode;
@@ -39,7 +42,7 @@ use crate::gemm::{Epilogue, MatRef, gemv, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, memory};
 
-/// A matrix in borrowed memory, `[rows, cols]`, row by row: rows are outputs and columns inputs, as in PyTorch's
+/// A quantized matrix in borrowed memory, `[rows, cols]`, row-major: rows are outputs and columns inputs, as in PyTorch's
 /// `Linear`.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantRef<'a> {
@@ -50,7 +53,7 @@ pub struct QuantRef<'a> {
 }
 
 impl<'a> QuantRef<'a> {
-    /// The matrix of `rows` rows of `cols` numbers that `data` holds.
+    /// The matrix of `rows` rows of `cols` values in `data`.
     ///
     /// # Panics
     /// If a row is not whole blocks, or `data` is not exactly `rows` rows long.
@@ -72,17 +75,17 @@ impl<'a> QuantRef<'a> {
         Self { format, rows, cols, data }
     }
 
-    /// How the numbers are stored.
+    /// How the values are stored.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs.
+    /// Number of inputs.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -106,12 +109,12 @@ fn row_bytes(format: Format, cols: usize) -> usize {
         .unwrap_or_else(|| panic!("rows of {cols} are not whole blocks of {} ({format})", format.block_len()))
 }
 
-/// Stores rows of `cols` numbers in a format.
+/// Quantizes rows of `cols` values.
 ///
-/// Halves are the nearest ones, ties to even. The formats with blocks of 32 give the same bytes as ggml's reference
-/// functions: the scale is that of the largest number (or of the range, where there is a minimum) and numbers go to
-/// the nearest whole one. The formats with blocks of 256 choose among a few scales the one with the smallest squared
-/// error. A number that is not finite spoils its block.
+/// f16 and bf16 are the nearest ones, ties to even. The formats with blocks of 32 give the same bytes as ggml's
+/// reference functions: the scale is that of the largest value (or of the range, where there is a minimum), and values
+/// are rounded to the nearest integer. The formats with blocks of 256 try a few scales and take the one with the
+/// smallest squared error. A NaN or infinity spoils its block.
 ///
 /// # Panics
 /// If a row is not whole blocks, or `values` not whole rows.
@@ -201,12 +204,13 @@ pub fn gather(cpu: Cpu, matrix: QuantRef, ids: &[u32], out: &mut [f32]) {
 
 /// `y = x wᵀ`, plus `bias` in every row.
 ///
-/// Sums are f32. At [`Precision::F32`](crate::Precision::F32) nothing is rounded. At [`Precision::Mixed`](crate::Precision::Mixed) products with few rows round `x` to 8 bits
-/// if the weights have blocks, and nothing if they are halves; those with more round `x` and weights to bf16. The
-/// [module](self) says how many are few. Plain Rust, without vector instructions, rounds nothing with more than four rows.
+/// Sums are f32. At [`Precision::F32`](crate::Precision::F32) nothing is rounded. At
+/// [`Precision::Mixed`](crate::Precision::Mixed) and with few rows, `x` is quantized to int8 if the weights are
+/// block-quantized, and nothing is rounded if they are f16 or bf16; with more rows, `x` and weights are rounded to bf16
+/// where bf16 instructions are used. The [module](self) says how many are few.
 ///
 /// # Shape
-/// `x`: `[m, cols]`, `bias`: `[rows]`, `y`: `[m, rows]`, row by row.
+/// `x`: `[m, cols]`, `bias`: `[rows]`, `y`: `[m, rows]`, row-major.
 ///
 /// # Panics
 /// If the lengths do not agree.
@@ -224,7 +228,7 @@ pub fn gather(cpu: Cpu, matrix: QuantRef, ids: &[u32], out: &mut [f32]) {
 /// ```
 pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     if let Some(bias) = bias {
-        assert_eq!(bias.len(), w.rows, "bias does not have one number per output");
+        assert_eq!(bias.len(), w.rows, "bias does not have one element per output");
     }
     if w.rows == 0 {
         assert!(y.is_empty(), "y is not rows of 0");
@@ -254,7 +258,7 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     }
 }
 
-/// The most rows that vectors multiply sooner than tiles, if there are such, or a blocked product.
+/// The most rows for which vectors are faster than AMX tiles, if there are any, or a blocked matmul.
 fn few(cpu: Cpu, format: Format) -> usize {
     match (format, cpu.uses_tiles()) {
         (Format::Q8_0, true) => 2,
@@ -264,10 +268,10 @@ fn few(cpu: Cpu, format: Format) -> usize {
     }
 }
 
-/// Weights that are expanded at a time for [`many_rows`]: 4 MiB of f32.
+/// Weights dequantized at a time by [`many_rows`]: 4 MiB of f32.
 const PANEL: usize = 1 << 20;
 
-/// Expands a panel of weights at a time, once for all rows of `x`.
+/// Dequantizes a panel of weights at a time, once for all rows of `x`.
 fn many_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
     let step = (PANEL / w.cols).max(1).next_multiple_of(32);

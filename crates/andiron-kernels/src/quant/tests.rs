@@ -366,7 +366,7 @@ fn y_must_have_a_number_per_output() {
 }
 
 #[test]
-#[should_panic(expected = "bias does not have one number per output")]
+#[should_panic(expected = "bias does not have one element per output")]
 fn a_bias_must_have_a_number_per_output() {
     let w = QuantRef::new(Format::Q4_0, 2, 32, &[0; 36]);
     matmul(Cpu::detect(1), &[0.0; 32], w, Some(&[0.0]), &mut [0.0; 2]);

@@ -1,8 +1,8 @@
-//! Products with more than a few rows on processors that multiply tiles of bf16.
+//! Matmul of more than a few rows with AMX tiles of bf16.
 //!
-//! With not so many rows, those of weights are the left operand. Rows of bf16 are multiplied where they lie; others become
-//! rows of bf16, so many at a time that a second-level cache holds them. `x` is packed once, as columns, and the transpose of
-//! the product is stored. With [`MANY`] rows weights are packed, from the bits that they are stored in.
+//! Up to [`MANY`] rows, the weights are the left operand. bf16 weights are multiplied in place; others are dequantized to
+//! bf16, as many at a time as fit the L2 cache. `x` is packed once, as columns, and the result is stored transposed. From
+//! [`MANY`] rows on, weights are packed, straight from their stored format.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -19,12 +19,12 @@ use crate::gemm::words::halves;
 use crate::gemm::{Epilogue, MatRef};
 use crate::parallel;
 
-/// Weights that are expanded at a time: 512 KiB of bf16.
+/// Weights dequantized at a time: 512 KiB of bf16.
 const WEIGHTS: usize = 1 << 18;
-/// Rows of `x` from which on it pays to pack the weights: columns that are packed are multiplied faster.
+/// Rows of `x` from which on packing the weights pays: packed columns are multiplied faster.
 const MANY: usize = 512;
 
-/// `y = x wᵀ + bias`, factors rounded to bf16.
+/// `y = x wᵀ + bias`, operands rounded to bf16.
 ///
 /// # Safety
 /// The machine has tiles of bf16. No size is 0, and lengths are those that [`super::matmul`] has looked at.
@@ -49,7 +49,7 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let to = Columns { to: y.as_mut_ptr(), stride: w.rows, bias };
     let product = Turned { columns, count: m, to };
-    // A weight costs about as much as a multiply-add of vectors; tiles do thirty in that time.
+    // A weight costs about as much as a vector multiply-add; tiles do thirty in that time.
     let work = w.cols + w.cols * m / 32;
     parallel::rows(cpu, w.rows, work, SQUARE, |rows| {
         // SAFETY: the caller's promise; the ranges of rows are disjoint.
@@ -60,13 +60,13 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
     });
 }
 
-/// Tiles that a row becomes: blocks are expanded in whole units.
+/// Tiles of a row: blocks are dequantized in whole units.
 fn tiles(w: QuantRef) -> usize {
     let multiple = if w.format.block_len() > 1 { UNIT } else { STEPS };
     w.cols.next_multiple_of(multiple) / STEPS
 }
 
-/// Packs rows of `x` in the order in which `w` has its numbers, as rows of a left operand if `LANES`, else as columns of a
+/// Packs rows of `x` in the order in which `w` is dequantized, as rows of a left operand if `LANES`, else as columns of a
 /// right one.
 ///
 /// # Safety
@@ -119,7 +119,7 @@ unsafe fn pack_weights(cpu: Cpu, w: QuantRef, rows: Range<usize>, to: *mut u32) 
     });
 }
 
-/// Packs up to 16 rows of bf16, each as long as whole tiles.
+/// Packs up to 16 bf16 rows, each of whole tiles.
 ///
 /// # Safety
 /// The rows are readable and `to` writable for `tiles` tiles; the machine has tiles of bf16.
@@ -142,7 +142,7 @@ unsafe fn turn_rows((from, stride, count): (*const u8, usize, usize), tiles: usi
 /// As for [`matmul`]; nobody else writes these rows of weights' outputs, and tiles are configured.
 unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &Turned) {
     let tiles = product.columns.tiles;
-    // Not a power of two of lines, of which a cache could hold only a few.
+    // Not a power of two of cache lines, which would map to the same cache sets.
     let stride = (tiles | 1) * 64;
     let at_a_time = (WEIGHTS / w.cols).clamp(STRIP, rows.len().max(STRIP)) / STRIP * STRIP;
     let as_they_lie = w.format == Format::Bf16 && w.cols.is_multiple_of(STEPS);
@@ -167,7 +167,7 @@ unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &Turned) {
     }
 }
 
-/// Writes rows as bf16, each filled up to whole tiles with zeros.
+/// Writes rows as bf16, each padded with zeros to whole tiles.
 ///
 /// # Safety
 /// As for [`dot::expand`].
@@ -181,7 +181,7 @@ unsafe fn write_bf16(w: QuantRef, rows: Range<usize>, to: *mut u8, stride: usize
     }
 }
 
-/// [`write_bf16`] of halves.
+/// [`write_bf16`] of f16 and bf16.
 ///
 /// # Safety
 /// As for [`dot::expand`].
@@ -207,7 +207,7 @@ unsafe fn copy(w: QuantRef, rows: Range<usize>, to: *mut u8, stride: usize) {
     }
 }
 
-/// [`pack`] in the order of expanded blocks.
+/// [`pack`] in the order of dequantized blocks.
 ///
 /// # Safety
 /// `to` has room for the rows, as long as whole units; the machine has tiles of bf16.
@@ -258,7 +258,7 @@ unsafe fn pack_group<const LANES: bool>(x: &[f32], cols: usize, to: *mut u32) {
     }
 }
 
-/// What the tiles of a unit hold.
+/// The element order of the tiles of a unit.
 static ORDER: [[u16; STEPS]; 2] = {
     let mut order = [[0; STEPS]; 2];
     let mut place = 0;

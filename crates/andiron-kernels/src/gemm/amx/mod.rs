@@ -1,8 +1,8 @@
-//! Products of bf16 on processors that multiply tiles: AMX.
+//! bf16 matmul with AMX tiles.
 //!
-//! A tile register holds 16 rows of 64 bytes. One instruction takes 16 rows of 16 words (two bf16 each) and 16 words of
-//! 16 columns, and adds 16 x 16 sums of 32 products. Both operands are packed into such tiles, one after another along
-//! the depth; four tiles of sums (32 x 32) stay in registers, so that each tile is used twice as often as it is loaded.
+//! A tile register holds 16 rows of 64 bytes. One instruction multiplies 16 rows of 16 words (two bf16 each) by 16
+//! words of 16 columns and adds to 16 x 16 f32 accumulators. Both operands are packed into such tiles, contiguous along
+//! the depth; four tiles of accumulators (32 x 32) stay in registers, so that each loaded tile is used twice.
 //!
 //! Source: Intel, "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 1, chapter 18.
 
@@ -27,25 +27,25 @@ pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned, t
 pub(crate) use square::{Sums, Tiles};
 pub(crate) use turned::{Columns, Rows, STRIP, Turned};
 
-/// Lanes of a tile, rows or columns, and the words that each has.
+/// Lanes of a tile (rows or columns), and words of each.
 pub(crate) const TILE: usize = 16;
 /// Steps of the depth in a tile.
 pub(crate) const STEPS: usize = 2 * TILE;
 /// Words of a tile.
 pub(crate) const TILE_WORDS: usize = TILE * TILE;
-/// Rows and columns whose sums stay in registers.
+/// Rows and columns whose accumulators stay in registers.
 pub(crate) const SQUARE: usize = 2 * TILE;
-/// Most of the depth that is multiplied at a time, in tiles: 32 rows and 32 columns of that depth just fill a
-/// first-level cache, and the sums are not loaded and stored too often.
+/// Depth of a block, in tiles: 32 rows and 32 columns of that depth just fill the L1 cache, and accumulators are not
+/// loaded and stored too often.
 const DEPTH: usize = 12;
-/// Most columns of a thread's rectangle, and most sums: those and what it reads at a time fill two thirds of a
-/// second-level cache. It is wide, so that rows of the result are written one after the other.
+/// Most columns, and most elements, of a thread's rectangle: with the operands of a block they fill two thirds of the L2
+/// cache. It is wide, so that the result is written in long rows.
 const COLS: usize = 1024;
 const SUMS: usize = 1 << 17;
-/// Numbers of either operand that are packed at a time: 8 MiB of bf16.
+/// Elements of either operand that are packed at a time: 8 MiB of bf16.
 const PACKED: usize = 1 << 22;
 
-/// Whether this process may use tiles of bf16 and of bytes, which it asks the system for: their state is 8 KiB a thread.
+/// Whether this process may use bf16 and int8 tiles. It asks the operating system: their state is 8 KiB a thread.
 pub(crate) fn available() -> bool {
     let leaf = __cpuid_count(7, 0);
     let [bf16, tiles, bytes] = [22, 24, 25].map(|bit| leaf.edx >> bit & 1);
@@ -78,7 +78,7 @@ fn permitted() -> bool {
     false
 }
 
-/// `c = a b`, factors rounded to bf16.
+/// `c = a b`, operands rounded to bf16.
 ///
 /// # Safety
 /// [`available`] said yes on this machine; the shapes are those of [`super::matmul`], which has checked that the operands
@@ -98,12 +98,12 @@ pub(super) unsafe fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, 
     }
 }
 
-/// A product of `[m, depth]` tiles of rows and `[depth, n]` tiles of columns, of which so many at a time are packed that
-/// both fit [`PACKED`]: whole, each number once, before any is multiplied, for packing is what takes most of the time. What
-/// packs is given some rows, or columns, and room for whole squares of them.
+/// A matmul of `[m, depth]` tiles of rows and `[depth, n]` tiles of columns. As much of both operands as fits
+/// [`PACKED`] is packed at a time, each element once, before anything is multiplied, since packing takes most of the
+/// time. The packing functions get a range of rows or columns and room for whole squares of them.
 ///
 /// # Safety
-/// [`available`] said yes on this machine; what packs fills the room; `c` is `[m, n]`, and the bias is as wide.
+/// [`available`] said yes on this machine; the packing functions fill the room; `c` is `[m, n]`, and the bias is as wide.
 pub(crate) unsafe fn in_parts(
     cpu: Cpu,
     [m, depth, n]: [usize; 3],
@@ -142,7 +142,7 @@ pub(crate) unsafe fn in_parts(
     }
 }
 
-/// Lanes of a matrix, to be packed whole.
+/// Lanes of a matrix, packed over their whole depth.
 pub(crate) struct Lanes {
     from: Strided,
     lanes: usize,
@@ -173,7 +173,7 @@ impl Lanes {
         Operand { start: to, tiles }
     }
 
-    /// The same in memory of the caller's.
+    /// The same, into memory of the caller.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack); there is [`room`] for the lanes.
@@ -183,7 +183,8 @@ impl Lanes {
         unsafe { pack::<LANES>(cpu, Packing { from, lanes, depth, tiles: depth.div_ceil(STEPS), to }) };
     }
 
-    /// Packs as many lanes of two matrices as columns of one right operand: 16 of the first, 16 of the second, and so on.
+    /// Packs the lanes of two matrices as columns of one right operand, interleaved: 16 of the first, 16 of the second,
+    /// and so on.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack); both have as many lanes of one depth.
@@ -201,12 +202,12 @@ impl Lanes {
     }
 }
 
-/// Words that lanes of this depth take as tiles.
+/// Words that lanes of this depth take when packed.
 pub(crate) fn room(lanes: usize, depth: usize) -> usize {
     lanes.next_multiple_of(SQUARE) * depth.div_ceil(STEPS) * TILE
 }
 
-/// Tiles of one operand: 16 lanes after another, each `tiles` long.
+/// A packed operand: groups of 16 lanes, each `tiles` tiles deep.
 #[derive(Clone, Copy)]
 pub(crate) struct Operand {
     pub(crate) start: *const u32,
@@ -232,7 +233,7 @@ impl Operand {
     }
 }
 
-/// A product of packed operands.
+/// A matmul of packed operands.
 pub(crate) struct Product {
     pub(crate) m: usize,
     pub(crate) n: usize,
@@ -251,7 +252,7 @@ pub(crate) struct Product {
 unsafe impl Sync for Product {}
 
 impl Product {
-    /// Whether sums of this depth, in tiles, are made in one go.
+    /// Whether the whole depth, in tiles, is one block.
     pub(crate) fn in_one_go(depth: usize) -> bool {
         depth <= DEPTH
     }
@@ -268,8 +269,8 @@ impl Product {
         });
     }
 
-    /// The same, the transposed product being what is stored: its rows, `c_stride` apart, are the columns of `b`.
-    /// There is no bias, and nothing is accumulated.
+    /// The same, storing the transposed result: its rows, `c_stride` apart, are the columns of `b`. No bias, no
+    /// accumulation.
     ///
     /// # Safety
     /// As for [`multiply`](Self::multiply).
@@ -283,10 +284,10 @@ impl Product {
         });
     }
 
-    /// Stores the product of `m` rows and `n` columns, row by row or column by column.
+    /// Multiplies `m` rows by `n` columns and stores the result row-major or column-major.
     ///
     /// # Safety
-    /// The operands hold them, at one depth; `to` is as long as the product is large; tiles are available.
+    /// The operands hold them, at one depth; `to` has `m * n` elements; tiles are available.
     pub(crate) unsafe fn store_all(
         cpu: Cpu,
         (a, m): (Operand, usize),
@@ -336,7 +337,7 @@ impl Product {
         }
     }
 
-    /// Calls `rectangle` with rows and columns that together are all, on several threads.
+    /// Calls `rectangle` with rows and columns that together cover the result, on several threads.
     fn rectangles(&self, cpu: Cpu, rectangle: impl Fn(Range<usize>, Range<usize>) + Sync) {
         /// Multiply-adds that are worth another thread (about 5 µs).
         const THREAD_WORK: usize = 1 << 22;
@@ -350,7 +351,7 @@ impl Product {
         });
     }
 
-    /// Computes some rows and columns, which begin at multiples of [`SQUARE`], on this thread.
+    /// Computes a rectangle that begins at multiples of [`SQUARE`], on this thread.
     ///
     /// # Safety
     /// `a` and `b` hold what the sizes say, and nobody else writes this rectangle of `c`; tiles are configured.
@@ -384,9 +385,9 @@ impl Product {
     }
 }
 
-/// Rows and columns of the rectangles that threads are done with soonest.
+/// Rows and columns of the rectangles with the shortest total time.
 fn cut(m: usize, n: usize, threads: usize) -> (usize, usize) {
-    /// What a row or a column costs that is read, in sums.
+    /// What reading a row or a column costs, in elements of the result.
     const READ: usize = 32;
     let step = |lanes: usize, parts: usize| lanes.div_ceil(parts).next_multiple_of(SQUARE);
     let fewest_cols = n.div_ceil(COLS);
@@ -403,10 +404,11 @@ fn cut(m: usize, n: usize, threads: usize) -> (usize, usize) {
 }
 
 impl Product {
-    /// Computes some rows and columns, as [`rectangle`](Self::rectangle) does, and hands every finished square to `take`
-    /// instead of storing it, with its first row and column: an even number of its rows at a time, in order, while the
-    /// next square is being multiplied. `c` is room for sums that wait for the rest of the depth, unless they are made
-    /// [in one go](Self::in_one_go); `bias` has a number for every column of whole squares, and nothing is accumulated.
+    /// Computes a rectangle as [`rectangle`](Self::rectangle) does, and hands every finished square to `take` instead
+    /// of storing it, with its first row and column: an even number of its rows at a time, in order, while the next
+    /// square is being multiplied. `c` is room for accumulators that wait for the rest of the depth, unless that is
+    /// [one block](Self::in_one_go); `bias` has an element for every column of whole squares, and nothing is
+    /// accumulated.
     ///
     /// # Safety
     /// As for [`rectangle`](Self::rectangle), `c` being writable for whole squares.
@@ -419,7 +421,7 @@ impl Product {
     ) {
         let &Self { depth, a, b, c, c_stride, bias, .. } = self;
         let mut sums = [const { MaybeUninit::<Sums>::uninit() }; 2];
-        // Which of them are those of the square before, and where that is.
+        // Which rows of the previous square are due, and where that square is.
         let (mut at, mut finished) = (0, None);
         let step = depth.div_ceil(depth.div_ceil(DEPTH));
         for tile in (0..depth).step_by(step) {

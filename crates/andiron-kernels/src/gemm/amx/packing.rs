@@ -1,4 +1,4 @@
-//! From numbers in memory to tiles of bf16.
+//! Packs f32 matrices into bf16 tiles.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -11,15 +11,15 @@ use crate::gemm::pack::Parts;
 use crate::gemm::words::{bits, first, halves, interleaved};
 use crate::parallel;
 
-/// Packs lanes into tiles, those of the same lanes one after another along the depth; what is missing to whole squares
-/// and tiles is 0. A row of a tile is a lane if `LANES` (the left operand), else a word of all lanes (the right one).
+/// Packs lanes into tiles that are contiguous along the depth, filled up with 0 to whole squares and tiles. A row of a
+/// tile is a lane if `LANES` (the left operand), else one word of every lane (the right operand).
 ///
 /// # Safety
 /// `from` is readable for these lanes and depths, `to` writable for lanes rounded up to squares and depths to tiles;
 /// tiles are available.
 pub(super) unsafe fn pack<const LANES: bool>(cpu: Cpu, packing: Packing) {
     let (groups, tiles) = (packing.lanes.next_multiple_of(SQUARE) / TILE, packing.depth.div_ceil(STEPS));
-    // A tile takes as long as a thousand multiply-adds; what follows each other in memory is read in this order.
+    // A tile takes as long as a thousand multiply-adds; memory is read in order.
     if packing.from.depth == 1 {
         parallel::rows(cpu, groups, tiles << 10, 1, |groups| {
             // SAFETY: the caller's promise; what has tiles of bf16 has the vector instructions.
@@ -33,7 +33,7 @@ pub(super) unsafe fn pack<const LANES: bool>(cpu: Cpu, packing: Packing) {
     }
 }
 
-/// Lanes on their way into tiles; those of each 16 lanes begin `tiles` tiles after those of the 16 before.
+/// Lanes to be packed; each group of 16 lanes begins `tiles` tiles after the previous one.
 pub(crate) struct Packing {
     pub(crate) from: Strided,
     pub(crate) lanes: usize,
@@ -102,27 +102,27 @@ impl Packing {
     }
 }
 
-/// A matrix as a left operand by its rows, and as an operand by its columns.
+/// A matrix packed twice: by its rows, as a left operand, and by its columns.
 pub(crate) struct BothWays {
     pub(crate) rows: Operand,
-    /// Lanes are the columns, and the depth are the rows.
+    /// Lanes are the columns, the depth is the rows.
     pub(crate) columns: Operand,
 }
 
-/// Squares of rows that are packed, and summed, at a time.
+/// Squares of rows that are packed and summed at a time.
 const ROW_TILES: usize = 4;
 
-/// Numbers that [`pack_both_ways`] takes of `parts`.
+/// Words that [`pack_both_ways`] takes from `parts`.
 pub(crate) fn room_for_both(rows: usize, cols: usize) -> usize {
     let sums = rows.div_ceil(ROW_TILES * SQUARE) * cols.next_multiple_of(SQUARE);
     room(rows, cols) + room(cols, rows) + sums + 3 * TILE
 }
 
 /// Packs a matrix by its rows, as a left operand, and by its columns, as a left operand if `LANES` and a right one
-/// otherwise, in one pass, which writes the sums of all columns to `sums` too.
+/// otherwise, in one pass that also writes the column sums to `sums`.
 ///
 /// # Safety
-/// `from` lies in its slice and columns are side by side, `sums` has a number for each; tiles are available.
+/// `from` lies in its slice and is row-major, `sums` has an element for each column; tiles are available.
 pub(crate) unsafe fn pack_both_ways<const LANES: bool>(
     cpu: Cpu,
     from: MatRef,
@@ -157,7 +157,7 @@ pub(crate) unsafe fn pack_both_ways<const LANES: bool>(
     }
 }
 
-/// Numbers that several threads write, each its own.
+/// Column sums that several threads write, each its own.
 struct Sheet(*mut f32);
 
 // SAFETY: threads write disjoint rows.
@@ -180,7 +180,7 @@ struct PackingBothWays<'a> {
 unsafe impl Sync for PackingBothWays<'_> {}
 
 impl PackingBothWays<'_> {
-    /// Packs the rows of these tiles, and writes the sum of each column to `sums`.
+    /// Packs the rows of these tiles and writes the column sums to `sums`.
     ///
     /// # Safety
     /// As for [`pack_both_ways`]; nobody else writes these tiles and sums.
@@ -235,7 +235,7 @@ impl PackingBothWays<'_> {
     }
 }
 
-/// What one tile is made of: up to 16 lanes of up to 32 steps.
+/// The source of one tile: up to 16 lanes of up to 32 steps.
 #[derive(Clone, Copy)]
 struct Part {
     from: Strided,
@@ -244,12 +244,12 @@ struct Part {
 }
 
 impl Part {
-    /// The words of a lane; lanes lie along the depth.
+    /// The words of a lane; the depth is contiguous.
     #[inline]
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn lane(self, lane: usize) -> __m512i {
         let Self { from, lanes, depth } = self;
-        // Not a load of nothing: where there is no memory, that takes a thousand cycles.
+        // No load with an empty mask: on an unmapped page that takes a thousand cycles.
         if lane >= lanes {
             return _mm512_setzero_si512();
         }
@@ -261,7 +261,7 @@ impl Part {
         }
     }
 
-    /// The lanes of a word; lanes lie side by side.
+    /// The lanes of a word; lanes are contiguous.
     #[inline]
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn word(self, word: usize) -> __m512i {
@@ -275,7 +275,7 @@ impl Part {
         }
     }
 
-    /// The words of each lane; there are gaps in both directions.
+    /// The words of each lane; both strides are above 1.
     #[inline(never)]
     unsafe fn scattered(self) -> [__m512i; TILE] {
         let Self { from, lanes, depth } = self;
@@ -292,8 +292,7 @@ impl Part {
     }
 }
 
-/// Stores the columns of a square, of which so many rows and columns exist, as rows `stride` apart, each as `change` makes
-/// it from 16 numbers of the column.
+/// Stores the existing columns of a square as rows `stride` apart; `change` maps each 16 elements of a column.
 ///
 /// # Safety
 /// `to` is writable for them; the machine has AVX-512F.
@@ -321,8 +320,8 @@ pub(crate) unsafe fn store_turned(
     }
 }
 
-/// Hands the columns of 16 rows of 16 words to `store`. No more than 20 vectors are needed at a time, so that all stay in
-/// registers.
+/// Transposes 16 rows of 16 words and hands the columns to `store`. It needs at most 20 vectors at a time, so that all
+/// stay in registers.
 ///
 /// # Safety
 /// The machine has AVX-512F.

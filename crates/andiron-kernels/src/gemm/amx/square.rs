@@ -1,4 +1,4 @@
-//! The tile registers, and the square of sums that they hold.
+//! The tile registers, and the square of accumulators that they hold.
 
 use std::arch::asm;
 
@@ -6,10 +6,10 @@ use super::{Operand, SQUARE, TILE, TILE_WORDS};
 use crate::gemm::pack::Line;
 use crate::simd::Simd;
 
-/// Tile registers in the shape used here: eight of 16 rows of 64 bytes.
+/// Configured tile registers: eight of 16 rows of 64 bytes.
 pub(crate) struct Tiles;
 
-/// What `ldtilecfg` reads.
+/// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
@@ -27,7 +27,7 @@ impl Tiles {
         unsafe { Self::shaped([(TILE as u8, 4 * TILE as u16); 8]) }
     }
 
-    /// The same with rows, and bytes of each, of every tile.
+    /// The same with a shape for every tile: rows, and bytes of each.
     ///
     /// # Safety
     /// As for [`configure`](Self::configure).
@@ -50,7 +50,7 @@ impl Drop for Tiles {
     }
 }
 
-/// Up to [`SQUARE`] rows and columns of the product.
+/// Up to [`SQUARE`] rows and columns of the result.
 #[derive(Clone, Copy)]
 pub(super) struct Square {
     pub(super) factors: Factors,
@@ -73,7 +73,7 @@ pub(super) struct Pair {
     pub(super) step: usize,
 }
 
-/// What the sums of a square are made of.
+/// The operands of a square.
 #[derive(Clone, Copy)]
 pub(super) struct Factors {
     pub(super) a: Pair,
@@ -82,11 +82,11 @@ pub(super) struct Factors {
     pub(super) depth: usize,
 }
 
-/// What sums start from.
+/// Initial values of the accumulators.
 #[derive(Clone, Copy)]
 pub(super) enum Start {
     Zero,
-    /// Rows `stride` numbers apart.
+    /// Rows `stride` elements apart.
     Rows {
         from: *const f32,
         stride: usize,
@@ -115,7 +115,7 @@ impl Square {
         }
     }
 
-    /// The same by way of a square of which all rows and columns exist.
+    /// The same through a buffer of a whole square.
     ///
     /// # Safety
     /// As for [`multiply`](Self::multiply).
@@ -142,12 +142,12 @@ impl Square {
 }
 
 impl Factors {
-    /// `to = start + a b`, with a call of `meanwhile` behind every step of the depth: a processor does what it does while
-    /// tiles are multiplied.
+    /// `to = start + a b`. `meanwhile` is called after every step of the depth: its instructions overlap with the tile
+    /// multiplication.
     ///
     /// # Safety
-    /// `a` and `b` have two rows of `depth` tiles each; tiles are configured; `start` is readable and `to` writable for all
-    /// rows and columns of a square.
+    /// `a` and `b` have two rows of `depth` tiles each; tiles are configured; `start` is readable and `to` writable for
+    /// all rows and columns of a square.
     #[inline(always)]
     pub(super) unsafe fn run(
         self,
@@ -185,7 +185,7 @@ impl Factors {
 }
 
 impl Start {
-    /// Loads the tiles of sums.
+    /// Loads the accumulator tiles.
     ///
     /// # Safety
     /// The rows are readable; tiles are configured.
@@ -216,7 +216,7 @@ impl Start {
     }
 }
 
-/// Stores the tiles of sums, rows `stride` numbers apart.
+/// Stores the accumulator tiles, rows `stride` elements apart.
 ///
 /// # Safety
 /// `to` is writable for a square; tiles are configured.
@@ -237,11 +237,11 @@ unsafe fn store(to: *mut f32, stride: usize) {
     }
 }
 
-/// The sums of a square, row by row, in a first-level cache.
+/// The elements of a square, row-major, in the L1 cache.
 pub(crate) struct Sums(pub(super) [Line; SQUARE * SQUARE / 16]);
 
 impl Sums {
-    /// Row `row`, the first half first.
+    /// Row `row`, in two halves.
     #[inline(always)]
     pub(crate) fn row<S: Simd>(&self, s: S, row: usize) -> (S::Vector, S::Vector) {
         let [low, high] = [&self.0[2 * row].0, &self.0[2 * row + 1].0];

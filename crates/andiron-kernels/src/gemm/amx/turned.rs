@@ -1,7 +1,7 @@
-//! Products whose left operand is rows of bf16 as they lie in memory, and of which the transpose is stored.
+//! Matmul whose left operand is bf16 rows in place, and whose result is stored transposed.
 //!
-//! A tile takes its lanes from anywhere, at one distance from each other, and those of a left operand are rows. So rows
-//! that are bf16 already need no packing.
+//! A tile loads its lanes with a stride, and the lanes of a left operand are rows. So rows that are bf16 already need no
+//! packing.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -12,10 +12,10 @@ use super::{Operand, SQUARE, TILE};
 use crate::gemm::pack::Line;
 use crate::gemm::words::first;
 
-/// Rows that are multiplied at a time where there are no more than [`TILE`] columns.
+/// Rows multiplied at a time if there are at most [`TILE`] columns.
 pub(crate) const STRIP: usize = 4 * TILE;
 
-/// Rows of bf16, each so long that its depth is whole tiles.
+/// bf16 rows whose length is whole tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) start: *const u8,
@@ -34,7 +34,7 @@ impl Rows {
         Pair { first: self.start, second: self.from(TILE).start, line: self.stride, step: 4 * TILE }
     }
 
-    /// Products of [`STRIP`] rows with [`TILE`] columns, row by row.
+    /// Multiplies [`STRIP`] rows by [`TILE`] columns, row-major.
     ///
     /// # Safety
     /// The rows and `b` are `depth` tiles long; tiles are configured.
@@ -83,13 +83,13 @@ impl Rows {
     }
 }
 
-/// Where columns of sums are stored, as rows.
+/// Where columns of the result are stored, as rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
     pub(crate) to: *mut f32,
-    /// Numbers from a column to the next.
+    /// Elements from a column to the next.
     pub(crate) stride: usize,
-    /// Added to every column, a number per row of sums; null if there is none.
+    /// Added to every column, an element per row of the result; null if there is none.
     pub(crate) bias: *const f32,
 }
 
@@ -97,13 +97,13 @@ pub(crate) struct Columns {
 unsafe impl Sync for Columns {}
 
 impl Columns {
-    /// From this row and column of sums on.
+    /// From this row and column of the result on.
     pub(crate) fn from(self, row: usize, column: usize) -> Self {
         let to = self.to.wrapping_add(column * self.stride + row);
         Self { to, bias: if self.bias.is_null() { self.bias } else { self.bias.wrapping_add(row) }, ..self }
     }
 
-    /// Stores a square of which so many rows and columns exist.
+    /// Stores the rows and columns of a square that exist.
     ///
     /// # Safety
     /// As for [`store`](Self::store).
@@ -120,11 +120,11 @@ impl Columns {
         }
     }
 
-    /// Stores sixteen rows and columns of sums, of which so many exist.
+    /// Stores sixteen rows and columns, as far as they exist.
     ///
     /// # Safety
-    /// `to` is writable for those that exist, and `bias` has a number for each of the rows; the machine has the vectors that
-    /// come with tiles.
+    /// `to` is writable for those that exist, and `bias` has an element for each of the rows; the machine has the
+    /// vectors that come with tiles.
     #[inline]
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     pub(crate) unsafe fn store(self, row: impl Fn(usize) -> __m512i, rows: usize, cols: usize) {
@@ -145,7 +145,7 @@ impl Columns {
     }
 }
 
-/// A product with packed columns.
+/// A matmul with packed columns.
 pub(crate) struct Turned {
     pub(crate) columns: Operand,
     /// How many there are.
@@ -160,8 +160,8 @@ impl Turned {
     /// Multiplies `count` rows, of which the first is `row` in the result.
     ///
     /// # Safety
-    /// `rows` are readable in whole multiples of [`STRIP`] and as long as the columns. The result has these rows, and nobody
-    /// else writes them. Tiles are configured.
+    /// `rows` are readable in whole multiples of [`STRIP`] and as long as the columns. The result has these rows, and
+    /// nobody else writes them. Tiles are configured.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     pub(crate) unsafe fn multiply(&self, rows: Rows, count: usize, row: usize) {
         let depth = self.columns.tiles;

@@ -1,8 +1,8 @@
-//! Products of `q8_0` with up to sixteen rows, by tiles of whole numbers.
+//! Matmul of `q8_0` weights with up to sixteen rows, with AMX tiles of int8.
 //!
-//! The numbers of sixteen rows of weights are a left operand as they lie in memory: 32 bytes of each row, at one distance
-//! from each other. `x`, rounded by [`round`], is the right one. A product of tiles is one block deep; its sums leave the
-//! tiles, become f32, are scaled and added to those of the blocks before.
+//! Sixteen rows of weights are a left operand in place: 32 bytes of each row, at a fixed stride. `x`, quantized by
+//! [`round`], is the right one. A tile multiplication is one block deep; its integer sums are converted to f32, scaled, and
+//! added to those of the previous blocks.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -15,32 +15,32 @@ use crate::gemm::pack::{Line, Scratch};
 use crate::parallel;
 use crate::quant::QuantRef;
 
-/// More rows than this are left to tiles of bf16: scaling costs the more the more rows `x` has, making bf16 of the weights
-/// does not.
+/// More rows than this are left to bf16 tiles: the cost of scaling grows with the rows of `x`, that of converting weights to
+/// bf16 does not.
 pub(in crate::quant) const MAX_ROWS: usize = TILE;
 
-/// Wider rows are left to tiles of bf16, too: where sixteen of them begin is counted in 32 bits.
+/// Wider rows are left to bf16 tiles, too: the offsets of sixteen of them must fit 32 bits.
 pub(in crate::quant) const MAX_COLS: usize = 1 << 26;
 
-/// Numbers of a block, and its bytes, of which the first two are its scale.
+/// Values of a block, and its bytes, of which the first two are the scale.
 const BLOCK: usize = 32;
 const BYTES: usize = 34;
 
-/// As much of all rows of `x` as there is in a block.
+/// The part of all rows of `x` that one block is multiplied by.
 #[repr(C, align(64))]
 struct Run {
-    /// Four numbers of each row, then the next four.
+    /// Four values of each row, then the next four.
     numbers: [[u32; TILE]; BLOCK / 4],
     scales: Line,
 }
 
-/// `y = x wᵀ + bias`, `x` rounded to whole numbers.
+/// `y = x wᵀ + bias`, `x` quantized to int8.
 ///
 /// # Safety
 /// The machine has tiles and the weights are `q8_0`; no size is 0, `x` has at most [`MAX_ROWS`] rows of at most
 /// [`MAX_COLS`] numbers, and lengths are those that [`crate::quant::matmul`] has looked at.
 pub(in crate::quant) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
-    // Products are taken in pairs.
+    // Blocks are multiplied in pairs.
     let runs = (w.cols() / BLOCK).next_multiple_of(2);
     let mut scratch = Scratch::take(runs * size_of::<Run>() / 4);
     // SAFETY: there is room, which begins with a line as a run does, and any bits are numbers; the machine has the vectors.
@@ -52,14 +52,14 @@ pub(in crate::quant) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Op
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let to = Columns { to: y.as_mut_ptr(), stride: w.rows(), bias };
     let product = Product { columns, m: x.len() / w.cols(), w, to };
-    // A weight costs about as much as a multiply-add of vectors.
+    // A weight costs about as much as a vector multiply-add.
     parallel::rows(cpu, w.rows(), w.cols(), TILE, |rows| {
         // SAFETY: the caller's promise; the ranges of rows are disjoint.
         unsafe { product.multiply(rows) };
     });
 }
 
-/// Rounds the rows of `x`, filled up with zeros.
+/// Quantizes the rows of `x`, padded with zeros.
 ///
 /// # Safety
 /// The machine has the vectors that come with tiles.
@@ -119,7 +119,7 @@ impl Product<'_> {
     }
 }
 
-/// The products of sixteen rows of weights, `stride` bytes apart, with sixteen rows of `x`.
+/// Multiplies sixteen rows of weights, `stride` bytes apart, by sixteen rows of `x`.
 ///
 /// # Safety
 /// The weights have as many blocks as there are runs, and `scales` has room for one of each; tiles have the shapes that
@@ -127,7 +127,7 @@ impl Product<'_> {
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 unsafe fn strip(columns: &[Run], weights: *const u8, stride: usize, scales: *mut f32) -> [__m512; TILE] {
-    /// Pairs of blocks whose products are on their way from the tiles.
+    /// Pairs of blocks whose sums are in flight from the tiles.
     const AHEAD: usize = 2;
     /// A power of two above that.
     const WAITING: usize = 4;
@@ -147,7 +147,7 @@ unsafe fn strip(columns: &[Run], weights: *const u8, stride: usize, scales: *mut
         // SAFETY: both blocks of the pair exist; lines are vectors.
         unsafe {
             if pair < pairs {
-                // The rows that follow lie behind these, and have as many bytes.
+                // The next rows are contiguous to these, with as many bytes.
                 let ahead = weights.wrapping_add(TILE * (stride + pair * 2 * BYTES));
                 for line in (0..TILE * 2 * BYTES).step_by(64) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());

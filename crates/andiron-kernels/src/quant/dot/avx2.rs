@@ -1,4 +1,4 @@
-//! One run at a time: AVX2.
+//! One group of 32 at a time: AVX2.
 
 use std::arch::x86_64::*;
 
@@ -16,7 +16,7 @@ macro_rules! lanes {
     )*};
 }
 
-/// A number for each lane.
+/// A value for each lane.
 #[inline(always)]
 fn indices(_: Avx2, index: impl Fn(usize) -> i32) -> __m256i {
     let indices: [i32; 8] = each(index);
@@ -121,8 +121,8 @@ impl Bytes for Avx2 {
 
     #[inline(always)]
     fn multiply_add(self, x: __m256i, y: __m256i, sum: __m256i) -> __m256i {
-        // Pairs are summed in 16 bits, which hold two products of 128 and 127, but not of 255: the highest bit of `x`
-        // goes by itself.
+        // Pairs are summed in 16 bits, which hold 2 · 128 · 127, but not 2 · 255 · 127: the highest bit of `x` is multiplied
+        // separately.
         // SAFETY: `self` proves that the instructions exist.
         unsafe {
             let high = _mm256_set1_epi8(-128);

@@ -1,15 +1,15 @@
-//! How the block formats look to vectors: whole numbers in bytes, with scales and minima in f32.
+//! Unpacks the block formats in vectors: integers in bytes, with scales and minima in f32.
 
 use super::bytes::{Bytes, Floats, each};
 use crate::quant::expand::scales_and_minima;
 use crate::simd::Simd;
 
-/// Where a group of blocks lies: one block of eight runs, or as many of one run as a vector has.
+/// The place of the blocks that are read together: one block of eight groups of 32, or as many of one group as a vector has.
 #[derive(Clone, Copy)]
 pub(super) struct Group {
     /// The first block.
     pub(super) start: *const u8,
-    /// The distance to the next block; 0 if there is none, so that the same is read again.
+    /// The distance to the next block; 0 if there is none, so that the same one is read again.
     pub(super) step: usize,
 }
 
@@ -20,25 +20,25 @@ pub(super) struct Group {
 pub(super) trait Blocks {
     /// Bytes of a block.
     const BYTES: usize;
-    /// Runs of 32 numbers in a block.
+    /// Groups of 32 values in a block.
     const RUNS: usize;
     /// What is subtracted from the bytes of [`numbers`](Self::numbers).
     const OFFSET: u8;
-    /// Whether something is added to the scaled numbers.
+    /// Whether a minimum is added to the scaled values.
     const MINIMA: bool;
     /// What is read once per group, of `N` outputs.
     type Heads<B: Bytes, const N: usize>: Copy;
 
     unsafe fn heads<B: Bytes, const N: usize>(b: B, groups: [Group; N]) -> Self::Heads<B, N>;
-    /// The whole numbers of a unit, as bytes without signs.
+    /// The integers of a unit, as unsigned bytes.
     unsafe fn numbers<B: Bytes>(b: B, group: Group, unit: usize) -> B::Bytes;
     /// The scale of each lane of a unit of output `n`.
     fn scales<B: Bytes, const N: usize>(b: B, heads: &Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
-    /// What is added to each number of a lane after scaling, if there are [`MINIMA`](Self::MINIMA).
+    /// What is added to each value of a lane after scaling, if there are [`MINIMA`](Self::MINIMA).
     fn minima<B: Bytes, const N: usize>(b: B, heads: &Self::Heads<B, N>, n: usize, unit: usize) -> Floats<B>;
 }
 
-/// Blocks of one run with a scale, a minimum if `MINIMA`, and numbers of `BITS` bits.
+/// Blocks of one group of 32 with a scale, a minimum if `MINIMA`, and integers of `BITS` bits.
 pub(super) struct OneRun<const BITS: u32, const MINIMA: bool>;
 
 impl<const BITS: u32, const MINIMA: bool> OneRun<BITS, MINIMA> {
@@ -51,7 +51,7 @@ impl<const BITS: u32, const MINIMA: bool> Blocks for OneRun<BITS, MINIMA> {
     const RUNS: usize = 1;
     const OFFSET: u8 = if MINIMA { 0 } else { 1 << (BITS - 1) };
     const MINIMA: bool = MINIMA;
-    /// The first two halves of each block: a scale, and a minimum if there is one.
+    /// The first two f16 of each block: a scale, and a minimum if there is one.
     type Heads<B: Bytes, const N: usize> = B::Table;
 
     #[inline(always)]
@@ -91,13 +91,13 @@ impl<const BITS: u32, const MINIMA: bool> Blocks for OneRun<BITS, MINIMA> {
     }
 }
 
-/// Where the run lies that 16 bytes of a unit belong to.
+/// The place of the group of 32 that 16 bytes of a unit belong to.
 #[inline(always)]
 fn run_of<B: Bytes>(_: B, unit: usize, sixteen: usize) -> usize {
     unit * B::RUNS + sixteen / 2
 }
 
-/// Blocks of eight runs with scales and minima of 6 bits, and numbers of `BITS` bits.
+/// Blocks of eight groups of 32 with scales and minima of 6 bits, and integers of `BITS` bits.
 pub(super) struct EightRuns<const BITS: u32>;
 
 impl<const BITS: u32> Blocks for EightRuns<BITS> {
@@ -126,7 +126,7 @@ impl<const BITS: u32> Blocks for EightRuns<BITS> {
 
     #[inline(always)]
     unsafe fn numbers<B: Bytes>(b: B, Group { start, .. }: Group, unit: usize) -> B::Bytes {
-        // Two runs share 32 bytes of low bits, all runs the 32 bytes of fifth bits.
+        // Two groups share 32 bytes of low bits, all groups the 32 bytes of fifth bits.
         let pair = run_of(b, unit, 0) / 2 * 32;
         // SAFETY: the block has these bytes.
         unsafe {
@@ -153,7 +153,7 @@ impl<const BITS: u32> Blocks for EightRuns<BITS> {
     }
 }
 
-/// Blocks of eight runs with two scales of 8 bits each, and numbers of 6 bits.
+/// Blocks of eight groups of 32 with two scales of 8 bits each, and integers of 6 bits.
 pub(super) struct SixBits;
 
 impl Blocks for SixBits {
@@ -178,7 +178,7 @@ impl Blocks for SixBits {
 
     #[inline(always)]
     unsafe fn numbers<B: Bytes>(b: B, Group { start, .. }: Group, unit: usize) -> B::Bytes {
-        // Four runs share 64 bytes of low bits, each two the same ones, and 32 bytes of high bits.
+        // Four groups share 64 bytes of low bits, each two the same ones, and 32 bytes of high bits.
         let (half, quarter) = (run_of(b, unit, 0) / 4, run_of(b, unit, 0) % 4);
         let quarter_of = |sixteen| (run_of(b, unit, sixteen) % 4) as i32;
         // SAFETY: the block has these bytes.

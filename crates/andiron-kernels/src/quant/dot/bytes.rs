@@ -1,44 +1,44 @@
-//! The vectors of bytes that products with few rows are written against.
+//! The byte vectors that matmuls with few rows are written against.
 
 use std::mem::MaybeUninit;
 
 use crate::Isa;
 use crate::simd::Simd;
 
-/// Vectors of f32 as long as the vectors of bytes.
+/// f32 vectors as long as the byte vectors.
 pub(super) type Floats<B> = <<B as Bytes>::Simd as Simd>::Vector;
 
-/// Vectors of bytes of one instruction set, each as long as [`RUNS`](Self::RUNS) runs of 32.
+/// Byte vectors of one instruction set, each as long as [`RUNS`](Self::RUNS) groups of 32.
 ///
-/// Lane `l` of a vector of 32-bit numbers belongs to the bytes `4 l..4 l + 4`, so that a run has 8 lanes. A value of
-/// such a type is the proof that the machine has the instructions.
+/// Lane `l` of a vector of 32-bit values belongs to the bytes `4 l..4 l + 4`, so that a group has 8 lanes. A value of such
+/// a type proves that the machine has the instructions.
 ///
 /// # Safety
-/// Functions that read memory take the address for the first run and the distance to that for the next; both must be
-/// readable for as many bytes as the function says.
+/// Functions that read memory take the address of the first group and the distance to the next; both must be readable for
+/// as many bytes as the function says.
 pub(super) trait Bytes: Copy {
     /// The f32 vectors.
     type Simd: Simd;
-    /// 32 bytes for each run.
+    /// 32 bytes for each group.
     type Bytes: Copy;
-    /// 8 whole numbers of 32 bits for each run.
+    /// 8 integers of 32 bits for each group.
     type Ints: Copy;
     /// Sixteen f32.
     type Table: Copy;
-    /// Runs in a vector.
+    /// Groups of 32 in a vector.
     const RUNS: usize;
-    /// Whether [`multiply_add`](Self::multiply_add) takes both its factors with signs.
+    /// Whether [`multiply_add`](Self::multiply_add) takes two signed operands.
     const SIGNED: bool;
 
     fn simd(self) -> Self::Simd;
     fn splat(self, byte: u8) -> Self::Bytes;
     fn zeros(self) -> Self::Ints;
 
-    /// 32 bytes for each run.
+    /// 32 bytes for each group.
     unsafe fn load(self, from: *const u8, step: usize) -> Self::Bytes;
-    /// 16 bytes for each run, twice.
+    /// 16 bytes for each group, twice.
     unsafe fn load_twice(self, from: *const u8, step: usize) -> Self::Bytes;
-    /// 16 where a bit is set, else 0; reads 32 bits for each run.
+    /// 16 where a bit is set, else 0; reads 32 bits for each group.
     unsafe fn sixteens(self, from: *const u8, step: usize) -> Self::Bytes;
     /// One f16.
     fn half(self, bits: u16) -> f32;
@@ -55,19 +55,19 @@ pub(super) trait Bytes: Copy {
     /// bytes, and its signs agree within a run. Bits may arrive in the next byte or at the other end, or nowhere.
     fn shift_right(self, x: Self::Bytes, count: impl Fn(usize) -> i32) -> Self::Bytes;
 
-    /// Adds the products of four neighbours to each lane: `x` without signs unless [`SIGNED`](Self::SIGNED), `y` with signs
-    /// and above -128.
+    /// Adds a dot product of four neighbours to each lane: `x` unsigned unless [`SIGNED`](Self::SIGNED), `y` signed and above
+    /// -128.
     fn multiply_add(self, x: Self::Bytes, y: Self::Bytes, sum: Self::Ints) -> Self::Ints;
     fn sub_ints(self, x: Self::Ints, y: Self::Ints) -> Self::Ints;
     fn to_floats(self, x: Self::Ints) -> Floats<Self>;
-    /// Byte `place < 4` of each lane, as a number with a sign.
+    /// Byte `place < 4` of each lane, as a signed integer.
     fn signed(self, x: Self::Bytes, place: u32) -> Floats<Self>;
 
-    /// Sixteen bytes with signs, the first eight times one factor and the others times another.
+    /// Sixteen signed bytes, the first eight times one factor and the others times another.
     fn table(self, bytes: [u8; 16], factors: [f32; 2]) -> Self::Table;
     /// Sixteen f16, two in each word.
     fn table_of_halves(self, words: [u32; 8]) -> Self::Table;
-    /// Number `index(l)` of a table in each lane `l`; all of them in the same half of the table, and the same one in the four
+    /// Element `index(l)` of a table in each lane `l`; all of them in the same half of the table, and the same one in the four
     /// lanes of 16 bytes.
     fn spread(self, table: &Self::Table, index: impl Fn(usize) -> usize) -> Floats<Self>;
 }
@@ -93,7 +93,7 @@ pub(super) trait Kernel {
 /// Runs a kernel with the best allowed vectors of bytes.
 ///
 /// # Panics
-/// If there are none: for plain Rust.
+/// If the set has none: for plain Rust.
 pub(super) fn with_bytes(isa: Isa, kernel: impl Kernel) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
@@ -111,7 +111,7 @@ pub(super) fn with_bytes(isa: Isa, kernel: impl Kernel) {
         kernel.run(b);
     }
     match isa.available() {
-        // AVX-512F alone has nothing for bytes.
+        // AVX-512F alone has no byte instructions.
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `available` never names a set that this machine lacks.
         Isa::Avx2 | Isa::Avx512 => unsafe { avx2(crate::simd::Avx2::new(), kernel) },

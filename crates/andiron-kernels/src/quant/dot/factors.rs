@@ -1,29 +1,29 @@
-//! What whole numbers are multiplied with: `x` as it is, or rounded to whole numbers itself.
+//! The activations that integer weights are multiplied by: as f32, or quantized to int8.
 
 use super::bytes::{Bytes, Floats, each};
 use crate::simd::Simd;
 
-/// A way to hold `x` in units of as many runs of 32 as a vector of bytes has, in words of the size of an f32.
+/// A format of `x` in units of as many groups of 32 as a byte vector has, in words of the size of an f32.
 pub(super) trait Factors {
-    /// Words that hold a run.
+    /// Words of a group of 32.
     const RUN_WORDS: usize;
     /// A unit in registers.
     type Unit<B: Bytes>: Copy;
 
-    /// Writes a unit of `x`; runs that are missing to a whole one are 0.
+    /// Writes a unit of `x`, padded with 0.
     fn write<B: Bytes>(b: B, x: &[f32], to: &mut [f32]);
-    /// Reads a unit, to be multiplied with bytes that stand for numbers smaller by `offset`.
+    /// Reads a unit, to be multiplied by bytes that are too large by `offset`.
     ///
     /// # Safety
     /// `from` is readable for the words of a unit.
     unsafe fn read<B: Bytes>(b: B, from: *const f32, offset: u8) -> Self::Unit<B>;
-    /// Sums of the products with `bytes - offset`, for each lane.
+    /// Dot products with `bytes - offset`, for each lane.
     fn dot<B: Bytes>(b: B, x: Self::Unit<B>, bytes: B::Bytes, offset: u8) -> Floats<B>;
     /// Sums of `x`, for each lane.
     fn total<B: Bytes>(b: B, x: Self::Unit<B>) -> Floats<B>;
 }
 
-/// `x` as it is, regrouped: first each first of four numbers, then each second, and so on.
+/// `x` in f32, regrouped: first each first of four values, then each second, and so on.
 pub(super) struct Exact;
 
 impl Factors for Exact {
@@ -64,14 +64,14 @@ impl Factors for Exact {
     }
 }
 
-/// `x` rounded by [`round`]: the whole numbers of a unit, then the scale of each lane.
+/// `x` quantized by [`round`]: the int8 values of a unit, then the scale of each lane.
 pub(super) struct Rounded;
 
 /// A unit of [`Rounded`].
 pub(super) struct RoundedUnit<B: Bytes> {
     numbers: B::Bytes,
     scales: Floats<B>,
-    /// Minus what the offset of the bytes adds to the sums of products, unless it is subtracted before.
+    /// Minus what the offset of the bytes adds to the dot products, unless it is subtracted before.
     excess: B::Ints,
 }
 
@@ -125,13 +125,12 @@ impl Factors for Rounded {
     }
 }
 
-/// 32 numbers as whole ones of -127..=127 and a scale: that of the largest magnitude, ties to even.
+/// Quantizes 32 values to -127..=127 and a scale, that of the largest magnitude, ties to even.
 ///
-/// If one is not finite, the scale is not a number. Where all are below 2^-121 or so, the scale is 0, for its inverse
-/// would be infinite.
+/// If one is not finite, the scale is NaN. If all are below about 2^-121, the scale is 0, for its inverse would be infinite.
 #[inline(always)]
 pub(super) fn round(x: &[f32; 32]) -> ([i8; 32], f32) {
-    // Bits without a sign are in the order of the magnitudes, and those of what is not finite above all others.
+    // Without the sign bit, bits are ordered as the magnitudes are, infinities and NaN above all others.
     let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff)));
     if !largest.is_finite() {
         return ([0; 32], f32::NAN);
@@ -140,12 +139,12 @@ pub(super) fn round(x: &[f32; 32]) -> ([i8; 32], f32) {
     if !by.is_finite() {
         return ([0; 32], 0.0);
     }
-    // Adding this number moves the whole part to the lowest bits, rounded as sums are.
+    // Adding this moves the integer part to the lowest bits, rounded as sums are.
     const TO_WHOLE: f32 = 12_582_912.0;
     (x.map(|x| (x * by + TO_WHOLE).to_bits() as i8), largest / 127.0)
 }
 
-/// Replaces runs of 32 numbers by what they are rounded to.
+/// Replaces groups of 32 values by what they are quantized to.
 pub(super) fn round_all(x: &mut [f32]) {
     for run in x.as_chunks_mut::<32>().0 {
         let (numbers, scale) = round(run);

@@ -1,4 +1,4 @@
-//! Products with weights that are halves: each becomes an f32 as it is read.
+//! Matmul with f16 or bf16 weights: each is widened to f32 as it is read.
 
 use std::marker::PhantomData;
 
@@ -8,10 +8,10 @@ use crate::Isa;
 use crate::quant::Format;
 use crate::simd::Simd;
 
-/// A kind of halves.
+/// A 16-bit float format.
 trait Halves {
     /// # Safety
-    /// `from` is readable for as many halves as a vector of f32 has lanes.
+    /// `from` is readable for as many values as an f32 vector has lanes.
     unsafe fn read<B: Bytes>(b: B, from: *const u8) -> Floats<B>;
 }
 
@@ -35,7 +35,7 @@ impl Halves for Bf16 {
     }
 }
 
-/// Some outputs of a product with halves.
+/// Some outputs of a matmul with f16 or bf16 weights.
 pub(super) fn halves(isa: Isa, product: Product) {
     match product.w.format {
         Format::F16 => with_bytes(isa, Unblocked::<F16>(product, PhantomData)),
@@ -43,13 +43,13 @@ pub(super) fn halves(isa: Isa, product: Product) {
     }
 }
 
-/// A product whose kind of halves is known to the compiler.
+/// A matmul whose format is known to the compiler.
 struct Unblocked<'a, H>(Product<'a>, PhantomData<H>);
 
 impl<H: Halves> Kernel for Unblocked<'_, H> {
     #[inline(always)]
     fn run<B: Bytes>(self, b: B) {
-        // The sums, a vector of each output, and one of a row.
+        // Accumulators, a vector of each output, and one of a row.
         if (self.0.m.min(MAX_ROWS) + 1) * 4 < <B::Simd as Simd>::REGISTERS {
             self.0.outputs_of::<H, B, 4>(b);
         } else {
@@ -70,7 +70,7 @@ impl Product<'_> {
         }
     }
 
-    /// `N` outputs of all rows; after the first group of rows, their weights are in the first-level cache.
+    /// `N` outputs of all rows; after the first group of rows, their weights are in the L1 cache.
     #[inline(always)]
     fn rows_of<H: Halves, B: Bytes, const N: usize>(&self, b: B, output: usize) {
         for first in (0..self.m).step_by(MAX_ROWS) {
@@ -123,7 +123,7 @@ impl Product<'_> {
             // SAFETY: a vector has at most 16 lanes.
             unsafe { H::read(b, padded.as_ptr()) }
         });
-        // As in a tile of `gemm`: sums taken by a running index lie in memory, where the loop above would write them.
+        // As in a tile of `gemm`: indexing accumulators in a loop would put them in memory, in the loop above too.
         let in_memory = sums;
         for (i, (sums, row)) in in_memory.iter().zip(rows).enumerate().take(self.m - first) {
             let x = if has_rest { s.load_part(&row[whole..]) } else { s.splat(0.0) };

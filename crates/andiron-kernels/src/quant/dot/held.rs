@@ -1,4 +1,4 @@
-//! `x`, regrouped and rounded once per call.
+//! The activations `x`, regrouped and quantized once per call.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -9,12 +9,12 @@ use super::factors::{self, Exact, Factors, Rounded};
 use crate::quant::{Format, QuantRef};
 use crate::{Cpu, Isa, Precision};
 
-/// In which order and precision `x` is held.
+/// The order and precision in which `x` is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holding {
-    /// Row by row for the plain version, and rounded if it is to be.
+    /// Row-major for the plain version, and quantized if asked for.
     Plain,
-    /// As it is, for vectors of halves.
+    /// As it is, for vectors of f16 or bf16 weights.
     Halves,
     /// As [`Exact`] says.
     Exact,
@@ -31,7 +31,7 @@ pub(super) struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    /// `x` for a product with `w`.
+    /// `x` for a matmul with `w`.
     pub(super) fn new(cpu: Cpu, x: &'a [f32], w: QuantRef) -> Self {
         let cols = w.cols();
         let has_blocks = !matches!(w.format(), Format::F16 | Format::Bf16);
@@ -50,7 +50,7 @@ impl<'a> Held<'a> {
     }
 
     fn regrouped<X: Factors>(isa: Isa, how: Holding, x: &[f32], cols: usize) -> Self {
-        // Whole vectors of any instruction set: at most two runs.
+        // Whole vectors of any instruction set: at most two groups of 32.
         let stride = (cols / 32).next_multiple_of(2) * X::RUN_WORDS;
         let mut words = vec![0.0; x.len() / cols.max(1) * stride];
         if cols > 0 {
@@ -66,7 +66,7 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Writes a row of `x` as it is to be held.
+/// Writes a row of `x` in its format.
 struct Regroup<'a, X> {
     x: &'a [f32],
     row: &'a mut [f32],

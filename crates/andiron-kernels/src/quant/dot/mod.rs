@@ -1,11 +1,10 @@
-//! Products with up to four rows of `x`: decoding. With `q8_0` and tiles of whole numbers, up to sixteen (`amx`).
+//! Matmul with few rows: decoding. Up to four rows, or sixteen with `q8_0` and int8 tiles (`amx`).
 //!
-//! Weights are read once and nothing is written but results, so the loops below have as few instructions as they can
-//! between a byte of memory and a sum. A vector of bytes takes as many runs of 32 weights as it has room for
-//! ([`bytes`]); a format says how its blocks become whole numbers without signs, scales and minima ([`blocks`]); and
-//! `x` is [`held`] in the order in which such numbers are multiplied, as it is or rounded to whole numbers ([`factors`]).
-//! Halves have no blocks and are simpler ([`halves`]). For products with more rows blocks become `rows`
-//! of bf16.
+//! Weights are read once and only results are written, so the loops have as few instructions as possible between a byte of
+//! memory and an accumulator. A vector of bytes holds as many groups of 32 weights as fit ([`bytes`]); a format unpacks its
+//! blocks to unsigned integers, scales and minima ([`blocks`]); activations are stored in the order in which those are
+//! multiplied ([`held`]), as f32 or as int8 ([`factors`]). f16 and bf16 have no blocks and are simpler ([`halves`]). For more
+//! rows, AMX dequantizes blocks to bf16 `rows`.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
@@ -39,11 +38,12 @@ use held::{Held, Holding};
 #[cfg(target_arch = "x86_64")]
 pub(super) use rows::{UNIT, expand, order};
 
-/// Rows whose sums stay in registers. More are left to the blocked product, but for halves, which take several groups.
+/// Rows whose accumulators stay in registers. More are left to the blocked matmul, except with f16 and bf16 weights, which
+/// take several groups of rows.
 pub(super) const MAX_ROWS: usize = 4;
 
-/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows; halves and the plain version take any number, and the latter does not
-/// round more.
+/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows. f16 and bf16 weights and the plain version take any number; the latter
+/// quantizes no more than that.
 pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
     let held = Held::new(cpu, x, w);
@@ -59,7 +59,7 @@ pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y
     });
 }
 
-/// Work per output, in multiply-adds of f32. A weight costs the time of reading it, and that of multiplying it.
+/// Work per output, in f32 multiply-adds. A weight costs the time of reading and of multiplying it.
 fn row_work(m: usize, w: QuantRef, how: Holding) -> usize {
     match how {
         Holding::Plain => 4 * (1 + m) * w.cols,
@@ -69,13 +69,13 @@ fn row_work(m: usize, w: QuantRef, how: Holding) -> usize {
     }
 }
 
-/// Some outputs of a product.
+/// Some outputs of a matmul.
 struct Product<'a> {
     x: &'a Held<'a>,
     m: usize,
     w: QuantRef<'a>,
     bias: Option<&'a [f32]>,
-    /// `[m, rows]`; the columns `outputs` are this product's alone.
+    /// `[m, rows]`; the columns `outputs` are written by nobody else.
     y: &'a Shared<'a, f32>,
     outputs: Range<usize>,
 }
@@ -107,7 +107,7 @@ impl Product<'_> {
         unsafe { self.y.range(at..at + N) }.copy_from_slice(&sums);
     }
 
-    /// Several outputs at a time where `x` has few rows, for each vector of `x` is then read less often.
+    /// Several outputs at a time if `x` has few rows, so that each vector of `x` is read less often.
     #[inline(always)]
     fn with_rows<F: Blocks, X: Factors, B: Bytes>(&self, b: B) {
         match self.m {
@@ -134,7 +134,7 @@ impl Product<'_> {
     fn some<F: Blocks, X: Factors, B: Bytes, const M: usize, const N: usize>(&self, b: B, output: usize) {
         let s = b.simd();
         let runs = self.w.cols / 32;
-        // A group is one block, or one for each run of a vector, of which the last may be missing.
+        // One block, or one for each group of 32 in a vector, of which the last may be missing.
         let group_runs = B::RUNS.max(F::RUNS);
         let group_bytes = group_runs / F::RUNS * F::BYTES;
         let weights: [_; N] = each(|n| self.weights(output + n).as_ptr());
@@ -171,7 +171,7 @@ impl Product<'_> {
                 }
             }
         }
-        // As in a tile of `gemm`: sums taken by a running index lie in memory, where the loop above would write them.
+        // As in a tile of `gemm`: indexing accumulators in a loop would put them in memory, in the loop above too.
         let in_memory = sums;
         for (i, sums) in in_memory.iter().enumerate().take(self.m) {
             for (n, sum) in sums.iter().enumerate() {
@@ -181,7 +181,7 @@ impl Product<'_> {
     }
 }
 
-/// A product whose formats are known to the compiler, so that each has functions of its own.
+/// A matmul whose formats are known to the compiler, so that each has functions of its own.
 struct Blocked<'a, F, X>(Product<'a>, PhantomData<(F, X)>);
 
 impl<F: Blocks, X: Factors> Kernel for Blocked<'_, F, X> {
@@ -209,7 +209,7 @@ fn blocked<F: Blocks, X: Factors>(isa: Isa, product: Product) {
     with_bytes(isa, Blocked::<F, X>(product, PhantomData));
 }
 
-/// Each output by itself: what the fast versions must equal but for the order of sums.
+/// Each output by itself: the reference for the fast versions, but for the order of sums.
 fn scalar(product: &Product) {
     for output in product.outputs.clone() {
         for i in 0..product.m {
@@ -220,7 +220,7 @@ fn scalar(product: &Product) {
 
 /// `Σ_l weights[l] x[l]` over whole blocks.
 fn plain_dot(format: Format, weights: &[u8], x: &[f32]) -> f32 {
-    /// Weights expanded at a time: one block of the longest.
+    /// Weights dequantized at a time: one block of the longest.
     const PART: usize = 256;
     let part_bytes = PART / format.block_len() * format.block_bytes();
     let mut room = [0.0; PART];

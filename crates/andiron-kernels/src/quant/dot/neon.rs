@@ -1,4 +1,4 @@
-//! One run at a time: NEON, with instructions for products of bytes if `DOT`.
+//! One group of 32 at a time: NEON, with byte dot products if `DOT`.
 
 use std::arch::aarch64::*;
 
@@ -28,7 +28,7 @@ macro_rules! lanes {
     )*};
 }
 
-/// Adds the products of four neighbours to each lane.
+/// Adds a dot product of four neighbours to each lane.
 ///
 /// # Safety
 /// The machine has DotProd.
@@ -66,7 +66,7 @@ impl<const DOT: bool> Bytes for NeonBytes<DOT> {
     type Simd = Neon;
     type Bytes = Pair<uint8x16_t>;
     type Ints = Pair<int32x4_t>;
-    /// In memory, from where any number goes to all lanes as it is read.
+    /// In memory, from where any element is broadcast as it is read.
     type Table = [f32; 16];
     const RUNS: usize = 1;
     const SIGNED: bool = true;

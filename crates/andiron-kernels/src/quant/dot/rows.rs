@@ -1,6 +1,6 @@
-//! Blocks as rows of bf16, for tiles.
+//! Dequantizes blocks to bf16 rows, for AMX tiles.
 //!
-//! The numbers of two runs of 32 stay in the order in which vectors of bytes give them: [`order`] says which.
+//! The values of two groups of 32 stay in the order in which byte vectors unpack them: that of [`order`].
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -12,10 +12,10 @@ use crate::gemm::words::halves;
 use crate::quant::{Format, QuantRef};
 use crate::simd::Simd;
 
-/// Numbers of two runs.
+/// Values of two groups of 32.
 pub(in crate::quant) const UNIT: usize = 64;
 
-/// Which number of a unit lies at a place: first each first of four numbers, then each second, and so on.
+/// Which value of a unit is at a place: first each first of four values, then each second, and so on.
 pub(in crate::quant) const fn order(place: usize) -> usize {
     place % 16 * 4 + place / 16
 }
@@ -23,8 +23,8 @@ pub(in crate::quant) const fn order(place: usize) -> usize {
 /// Rows at a time, so that their scales are unpacked together.
 const ROWS: usize = 4;
 
-/// Writes rows of blocks as bf16, rounded from the numbers that the format defines, each row in whole units. If a row ends
-/// in the middle of a unit, that has the last run twice.
+/// Dequantizes rows to bf16, rounded from the values that the format defines, each row in whole units. If a row ends in the
+/// middle of a unit, that has the last group twice.
 ///
 /// # Safety
 /// The rows exist. `to` is writable for as many rows, rounded up to a multiple of 4, `stride` bytes and a multiple of 64
@@ -79,7 +79,7 @@ unsafe fn blocks<F: Blocks>(w: QuantRef, rows: Range<usize>, to: *mut u8, stride
             let heads = unsafe { F::heads(b, groups) };
             for unit in 0..group_runs / Vnni::RUNS {
                 let at = (first + unit * Vnni::RUNS) * 64;
-                // Not a loop: it would stay one, and work out each time where scales lie.
+                // Not a loop, which would not be unrolled and would compute the place of the scales each time.
                 macro_rules! row {
                     ($n:literal) => {
                         // SAFETY: the blocks lie in the row, and its unit in the room.
@@ -106,14 +106,14 @@ unsafe fn blocks<F: Blocks>(w: QuantRef, rows: Range<usize>, to: *mut u8, stride
 /// As for [`expand`]. The caller is compiled for the vectors, or each instruction is a call.
 #[inline(always)]
 unsafe fn write<F: Blocks>(numbers: __m512i, scales: __m512, minima: __m512, to: *mut u8) {
-    /// What a number in the highest byte of a word is to be multiplied with.
+    /// The scale of an integer in the highest byte of a word.
     const TOP: f32 = 1.0 / (1 << 24) as f32;
     // SAFETY: the caller's promise.
     unsafe {
         let numbers = _mm512_sub_epi8(numbers, _mm512_set1_epi8(F::OFFSET as i8));
         let scales = _mm512_mul_ps(scales, _mm512_set1_ps(TOP));
         let [x0, x1, x2, x3] = each(|place| {
-            // Byte `place` of each word, as the highest one of a whole number.
+            // Byte `place` of each word, as the highest byte of an integer.
             let source = each::<_, 4>(|word| ((4 * word + place) << 24 | 0x80_8080) as i32);
             let source = _mm512_set4_epi32(source[3], source[2], source[1], source[0]);
             let x = _mm512_cvtepi32_ps(_mm512_shuffle_epi8(numbers, source));

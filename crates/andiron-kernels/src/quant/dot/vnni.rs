@@ -1,4 +1,4 @@
-//! Two runs at a time: AVX-512 with BW, VL and VNNI.
+//! Two groups of 32 at a time: AVX-512 with BW, VL and VNNI.
 
 use std::arch::x86_64::*;
 
@@ -28,7 +28,7 @@ macro_rules! lanes {
     )*};
 }
 
-/// A number for each lane.
+/// A value for each lane.
 #[inline(always)]
 fn indices(_: Vnni, index: impl Fn(usize) -> i32) -> __m512i {
     let indices: [i32; 16] = each(index);
