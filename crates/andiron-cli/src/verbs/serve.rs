@@ -100,8 +100,9 @@ impl Serve {
             let listener =
                 server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
             let address = listener.local_addr()?;
-            out!("listening on http://{address}")?;
+            // First, so that whoever reads the line may send one.
             follow_signals(server.shutdown(), drain_timeout)?;
+            out!("listening on http://{address}")?;
             Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
         })?;
         // A text that is being tokenized or a step of the model cannot be interrupted and must not keep the process.
@@ -130,13 +131,14 @@ impl Serve {
 /// How long after its time a service may still be there.
 const GRACE: Duration = Duration::from_millis(1500);
 
-/// Obeys the signals on a thread of its own, so that nothing that runs keeps it from that, and ends the process if the service does
-/// not end in its time.
+/// Obeys the signals, from the return on, on a thread of its own, so that nothing that runs keeps it from that, and ends the
+/// process if the service does not end in its time.
 fn follow_signals(shutdown: Shutdown, drain_timeout: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot follow signals")?;
+    let (ready, is_ready) = std::sync::mpsc::channel();
     let obey = async move {
         let overdue = async {
             shutdown.reached(Phase::Draining).await;
@@ -147,10 +149,19 @@ fn follow_signals(shutdown: Shutdown, drain_timeout: Duration) -> anyhow::Result
             tokio::time::sleep(GRACE).await;
         };
         let signals = async {
-            if let Err(error) = shutdown.clone().follow_signals().await {
-                tracing::warn!(%error, "cannot follow signals: only a kill will stop the server");
-            }
-            std::future::pending::<()>().await
+            let mut follow = std::pin::pin!(async {
+                if let Err(error) = shutdown.clone().follow_signals().await {
+                    tracing::warn!(%error, "cannot follow signals: only a kill will stop the server");
+                }
+                std::future::pending::<()>().await
+            });
+            std::future::poll_fn(|cx| {
+                let polled = follow.as_mut().poll(cx);
+                // The first poll has set the handlers. Nobody waits for more.
+                let _ = ready.send(());
+                polled
+            })
+            .await
         };
         tokio::select! {
             () = overdue => {}
@@ -163,6 +174,8 @@ fn follow_signals(shutdown: Shutdown, drain_timeout: Duration) -> anyhow::Result
         .name("andiron-signals".to_owned())
         .spawn(move || runtime.block_on(obey))
         .context("cannot follow signals")?;
+    // Fails only if the thread is gone, and with it the process.
+    let _ = is_ready.recv();
     Ok(())
 }
 
