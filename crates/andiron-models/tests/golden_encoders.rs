@@ -288,6 +288,44 @@ fn embeddings_follow_the_recipe_in_the_directory() {
 }
 
 #[test]
+fn vectors_of_several_poolings_are_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bundle = open("bert");
+    let texts = [vec![3, 4, 5], vec![6, 7, 8, 9, 10, 11]];
+    // The first two numbers of each part, from `Pooling` of sentence-transformers 6.2.0 over transformers 5.24.0.
+    let cases: [(&[Pooling], [&[f32]; 2]); 2] = [
+        (
+            &[Pooling::Mean, Pooling::Cls],
+            [&[0.090132, -0.534086, -1.30015, -1.608241], &[-0.455811, -0.456926, -2.540238, -0.569822]],
+        ),
+        (
+            &[Pooling::Cls, Pooling::Max, Pooling::Mean, Pooling::Last],
+            [
+                &[-1.30015, -1.608241, 0.93241, 1.017849, 0.090132, -0.534086, 0.93241, 1.017849],
+                &[-2.540238, -0.569822, 1.505976, 1.370102, -0.455811, -0.456926, -1.147756, 1.370102],
+            ],
+        ),
+    ];
+    for (poolings, expected) in cases {
+        let pipeline = EmbedPipeline {
+            pooling: poolings[0],
+            appended: poolings[1..].to_vec(),
+            ..EmbedPipeline::default()
+        };
+        bundle.embedding = Some(pipeline.clone());
+        bundle.save(dir.path()).unwrap();
+        let again = EncoderBundle::open(dir.path(), &device()).unwrap();
+        assert_eq!(again.embedding, Some(pipeline.clone()));
+        assert_eq!(pipeline.width(24), 24 * poolings.len());
+        for (vector, expected) in again.embed(&texts).iter().zip(expected) {
+            assert_eq!(vector.len(), 24 * poolings.len());
+            let starts: Vec<f32> = vector.chunks(24).flat_map(|part| part[..2].to_vec()).collect();
+            assert_close("poolings", &starts, expected, VALUES);
+        }
+    }
+}
+
+#[test]
 fn a_recipe_that_cannot_be_followed_is_refused() {
     let write = |modules: &str, pooling: &str| {
         let dir = tempfile::tempdir().unwrap();
@@ -305,13 +343,26 @@ fn a_recipe_that_cannot_be_followed_is_refused() {
     assert_eq!(write(&list("1_Pooling", "Pooling"), mean).unwrap(), Some(EmbedPipeline::default()));
     let named = r#"{"pooling_mode": "lasttoken"}"#;
     assert_eq!(write(&list("1_Pooling", "Pooling"), named).unwrap().unwrap().pooling, Pooling::Last);
+    // Flags are joined in an order of their own, names in theirs.
+    for (several, first, then) in [
+        (
+            r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}"#,
+            Pooling::Cls,
+            vec![Pooling::Mean],
+        ),
+        (r#"{"pooling_mode": ["mean", "cls"]}"#, Pooling::Mean, vec![Pooling::Cls]),
+    ] {
+        let read = write(&list("1_Pooling", "Pooling"), several).unwrap().unwrap();
+        assert_eq!((read.pooling, read.appended), (first, then), "{several}");
+    }
     for (modules, pooling) in [
         (list("2_Dense", "Dense"), mean),
         (list("../1_Pooling", "Pooling"), mean),
         (
             list("1_Pooling", "Pooling"),
-            r#"{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": true}"#,
+            r#"{"pooling_mode_mean_tokens": true, "pooling_mode_weightedmean_tokens": true}"#,
         ),
+        (list("1_Pooling", "Pooling"), r#"{"pooling_mode": []}"#),
         (list("1_Pooling", "Pooling"), r#"{"pooling_mode_weightedmean_tokens": true}"#),
         (list("1_Pooling", "Pooling"), "{}"),
         ("{".to_owned(), mean),

@@ -94,6 +94,9 @@ impl Reading {
     /// If a prompt is asked for that the model has not.
     pub(super) fn embedder(&self, mut model: EncoderPipeline) -> anyhow::Result<EncoderPipeline> {
         let mut pipeline = model.bundle.embedding.unwrap_or_default();
+        if self.pooling.is_some() {
+            pipeline.appended.clear();
+        }
         pipeline.pooling = self.pooling.map_or(pipeline.pooling, |name| match name {
             PoolingName::Cls => Pooling::Cls,
             PoolingName::Mean => Pooling::Mean,

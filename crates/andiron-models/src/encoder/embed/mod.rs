@@ -23,6 +23,8 @@ const MIN_LENGTH: f32 = 1e-12;
 pub struct EmbedPipeline {
     /// How tokens become one vector.
     pub pooling: Pooling,
+    /// Other poolings of the same tokens, whose vectors are appended in order.
+    pub appended: Vec<Pooling>,
     /// What the vector goes through then, in order.
     pub stages: Vec<EmbedStage>,
     /// Whether vectors are scaled to length 1 at the end.
@@ -97,6 +99,13 @@ impl EmbedPipeline {
     /// As [`Pooling::pool`], if a row has nothing but a prompt that is left out, or if the first stage wants another
     /// width.
     pub fn apply(&self, hidden_btd: Tensor<3>, rows: Option<&Rows>, n_prompt: usize) -> Tensor<2> {
+        let pool = |hidden_btd: Tensor<3>, rows: Option<&Rows>| match &self.appended[..] {
+            [] => self.pooling.pool(hidden_btd, rows),
+            appended => {
+                let poolings = std::iter::once(&self.pooling).chain(appended);
+                Tensor::cat(poolings.map(|pooling| pooling.pool(hidden_btd.clone(), rows)).collect(), 1)
+            }
+        };
         let mut x_bd = match n_prompt {
             n if n > 0 && self.skips_prompt => {
                 let [b, t, d] = hidden_btd.dims();
@@ -104,9 +113,9 @@ impl EmbedPipeline {
                 let ends = rows.map_or_else(|| vec![t; b], ends);
                 assert!(ends.iter().all(|&end| end > n), "a text is longer than its prompt");
                 let rows = Rows::padded_right(ends.into_iter().map(|end| end - n));
-                self.pooling.pool(hidden_btd.slice([0..b, n..t, 0..d]), Some(&rows))
+                pool(hidden_btd.slice([0..b, n..t, 0..d]), Some(&rows))
             }
-            _ => self.pooling.pool(hidden_btd, rows),
+            _ => pool(hidden_btd, rows),
         };
         for stage in &self.stages {
             x_bd = match stage {
@@ -123,7 +132,12 @@ impl EmbedPipeline {
             EmbedStage::Dense(dense) => Some(dense.d_output()),
             EmbedStage::Normalize => None,
         });
-        widths.next_back().unwrap_or(d_model)
+        widths.next_back().unwrap_or_else(|| self.pooled_width(d_model))
+    }
+
+    /// Length of the vectors that pooling gives.
+    fn pooled_width(&self, d_model: usize) -> usize {
+        d_model * (1 + self.appended.len())
     }
 
     /// What a GGUF file says: its pooling, if any. llama.cpp scales such vectors to length 1.

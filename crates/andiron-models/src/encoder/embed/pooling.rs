@@ -19,12 +19,13 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// The poolings with their names in sentence-transformers, and the keys that versions before 6 used.
+    /// The poolings with their names in sentence-transformers, and the keys that versions before 6 used, in the order in which
+    /// those joined their vectors.
     pub(super) const NAMES: [(Self, &'static str, &'static str); 4] = [
         (Self::Cls, "cls", "pooling_mode_cls_token"),
+        (Self::Max, "max", "pooling_mode_max_tokens"),
         (Self::Mean, "mean", "pooling_mode_mean_tokens"),
         (Self::Last, "lasttoken", "pooling_mode_lasttoken"),
-        (Self::Max, "max", "pooling_mode_max_tokens"),
     ];
 
     /// One vector for each row of `hidden_btd`; `rows` tells which columns are its own, all if absent.

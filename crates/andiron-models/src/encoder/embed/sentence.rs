@@ -52,6 +52,9 @@ const INERT_ARGUMENTS: &[&str] = &[
 const INERT_PIPELINE: &[&str] =
     &["__version__", "model_type", "activation_fn", "keep_in_fp32_modules", "requirements", "truncate_dim"];
 
+/// Most poolings whose vectors are joined; there are four kinds.
+const MOST_POOLINGS: usize = 8;
+
 type Fields = Map<String, Json>;
 
 #[derive(Deserialize)]
@@ -111,7 +114,7 @@ impl EmbedPipeline {
 
     /// Checks that each stage takes what the one before gives.
     pub(in crate::encoder) fn check(&self, d_model: usize, dir: &Path) -> Result<(), ConfigError> {
-        let mut width = d_model;
+        let mut width = self.pooled_width(d_model);
         for stage in &self.stages {
             if let EmbedStage::Dense(dense) = stage {
                 if dense.d_input() != width {
@@ -211,14 +214,15 @@ impl EmbedPipeline {
             Some(Json::Array(modes)) => modes.clone(),
             Some(mode) => vec![mode.clone()],
             None => {
-                let old = fields
-                    .iter()
-                    .filter(|(key, value)| key.starts_with("pooling_mode_") && **value == Json::Bool(true));
-                let named = |key: &String| {
-                    let name = Pooling::NAMES.iter().find(|(_, _, old)| old == key);
-                    name.map_or(key.as_str(), |(_, name, _)| name).into()
+                let is_set = |key: &str| fields.get(key) == Some(&Json::Bool(true));
+                let known = Pooling::NAMES.iter().filter(|(_, _, old)| is_set(old));
+                let known: Vec<Json> = known.map(|(_, name, _)| (*name).into()).collect();
+                let is_other = |key: &&String| {
+                    key.starts_with("pooling_mode_") && Pooling::NAMES.iter().all(|(_, _, old)| old != key)
                 };
-                let modes: Vec<Json> = old.map(|(key, _)| named(key)).collect();
+                let others = fields.keys().filter(is_other).filter(|key| is_set(key));
+                let modes: Vec<Json> =
+                    known.into_iter().chain(others.map(|key| key.as_str().into())).collect();
                 // No mode at all means the mean.
                 let has_width = ["embedding_dimension", "word_embedding_dimension"];
                 match modes.is_empty() && has_width.iter().any(|key| fields.contains_key(*key)) {
@@ -227,17 +231,18 @@ impl EmbedPipeline {
                 }
             }
         };
-        let found = match &modes[..] {
-            [mode] => Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|(pooling, _, _)| *pooling),
-            _ => None,
+        let pooling = |mode: &Json| {
+            Pooling::NAMES.iter().find(|(_, name, _)| mode == name).map(|(pooling, _, _)| *pooling)
         };
-        self.pooling = found.ok_or_else(|| {
-            let modes = Json::Array(modes);
-            refuse(
-                path,
-                &format!("it asks for {modes}: exactly one of cls, mean, max and lasttoken is supported"),
-            )
-        })?;
+        let found: Option<Vec<Pooling>> = modes.iter().map(pooling).collect();
+        match found.filter(|found| found.len() <= MOST_POOLINGS).as_deref() {
+            Some([first, rest @ ..]) => (self.pooling, self.appended) = (*first, rest.to_vec()),
+            _ => {
+                let modes = Json::Array(modes);
+                let reason = format!("it asks for {modes}: cls, mean, max and lasttoken are supported");
+                return Err(refuse(path, &reason));
+            }
+        }
         self.skips_prompt = match fields.get("include_prompt") {
             None | Some(Json::Null) => false,
             Some(Json::Bool(flag)) => !flag,
@@ -342,8 +347,18 @@ impl EmbedPipeline {
         };
         let mut steps = vec![step(0, "", "Transformer"), step(1, POOLING, "Pooling")];
         let mut pooling = Map::from_iter([("word_embedding_dimension".to_owned(), d_model.into())]);
-        for (mode, _, key) in Pooling::NAMES {
-            pooling.insert(key.to_owned(), (mode == self.pooling).into());
+        let poolings: Vec<Pooling> =
+            std::iter::once(self.pooling).chain(self.appended.iter().copied()).collect();
+        let by_flags = Pooling::NAMES.iter().map(|(mode, _, _)| *mode).filter(|mode| poolings.contains(mode));
+        if by_flags.eq(poolings.iter().copied()) {
+            for (mode, _, key) in Pooling::NAMES {
+                pooling.insert(key.to_owned(), poolings.contains(&mode).into());
+            }
+        } else {
+            // Versions before 6 have no word for another order.
+            let name = |wanted: &Pooling| Pooling::NAMES.iter().find(|(mode, _, _)| mode == wanted);
+            let names: Vec<&str> = poolings.iter().filter_map(name).map(|(_, name, _)| *name).collect();
+            pooling.insert("pooling_mode".to_owned(), names.into());
         }
         pooling.insert("include_prompt".to_owned(), (!self.skips_prompt).into());
         write_json(&make(POOLING)?.join("config.json"), &pooling)?;
