@@ -66,6 +66,12 @@ pub struct GenerationConfig {
     /// See [`SamplingParams::typical_p`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub typical_p: Option<f32>,
+    /// See [`SamplingParams::epsilon_cutoff`]; what is not between 0 and 1 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon_cutoff: Option<f32>,
+    /// See [`SamplingParams::eta_cutoff`]; what is not between 0 and 1 is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_cutoff: Option<f32>,
     /// See [`SamplingParams::repetition_penalty`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f32>,
@@ -271,8 +277,11 @@ impl GenerationConfig {
     /// As in `transformers`, the likeliest id is taken if `do_sample` is false, or if it is not there but a setting that
     /// only counts for drawn ids is: the temperature is then 0.
     pub fn sampling(&self) -> SamplingChoice {
-        let Self { temperature, top_k, top_p, min_p, typical_p, .. } = *self;
-        let says_how = [temperature, top_p, min_p, typical_p].iter().any(Option::is_some) || top_k.is_some();
+        let Self { temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, .. } = *self;
+        let numbers = [temperature, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff];
+        let says_how = numbers.iter().any(Option::is_some) || top_k.is_some();
+        let cutoff =
+            |said: Option<f32>| said.map(|value| if (0.0..1.0).contains(&value) { value } else { 0.0 });
         let greedy = match self.do_sample {
             Some(draws) => !draws,
             None => says_how,
@@ -283,6 +292,8 @@ impl GenerationConfig {
             top_p,
             min_p,
             typical_p,
+            epsilon_cutoff: cutoff(epsilon_cutoff),
+            eta_cutoff: cutoff(eta_cutoff),
             repetition_penalty: self.repetition_penalty,
             no_repeat_ngram_size: self.no_repeat_ngram_size,
         }

@@ -17,7 +17,8 @@ pub struct Sampled {
 }
 
 /// Draws ids by the chain what may come at all → bias → repetition penalty → presence and frequency penalties → DRY → no
-/// repeated n-grams → the rules of the model's files → top-n-sigma → temperature → top-k → top-p → min-p → typical-p → draw.
+/// repeated n-grams → the rules of the model's files → top-n-sigma → temperature → top-k → top-p → min-p → typical-p → epsilon
+/// cutoff → eta cutoff → draw.
 ///
 /// This is the order of Hugging Face transformers. llama.cpp, where temperature comes last, cuts the model's own
 /// distribution; here the cuts see what temperature made of it.
@@ -26,11 +27,12 @@ pub struct Sampled {
 /// ids passed in. The kept ids are laid out by id, not by likelihood, before the draw, so that two backends which differ
 /// in the last bit of nearly equal logits draw the same id.
 ///
-/// Source: the filters follow `TemperatureLogitsWarper`, `TopKLogitsWarper`, `TopPLogitsWarper`, `MinPLogitsWarper` and
-/// `TypicalLogitsWarper` of Hugging Face transformers (ties at the k-th logit are all kept). Holtzman et al. 2020, "The Curious
+/// Source: the filters follow `TemperatureLogitsWarper`, `TopKLogitsWarper`, `TopPLogitsWarper`, `MinPLogitsWarper`,
+/// `TypicalLogitsWarper`, `EpsilonLogitsWarper` and `EtaLogitsWarper` of Hugging Face transformers (ties at the k-th logit are all kept). Holtzman et al. 2020, "The Curious
 /// Case of Neural Text Degeneration", <https://arxiv.org/abs/1904.09751> (top-p); Nguyen et al. 2024, "Turning Up the
 /// Heat", <https://arxiv.org/abs/2407.01082> (min-p); Meister et al. 2022, "Locally Typical Sampling",
-/// <https://arxiv.org/abs/2202.00666>; Tang et al. 2024, "Top-nσ", <https://arxiv.org/abs/2411.07641>.
+/// <https://arxiv.org/abs/2202.00666>; Tang et al. 2024, "Top-nσ", <https://arxiv.org/abs/2411.07641>; Hewitt et al. 2022, "Truncation
+/// Sampling as Language Model Desmoothing", <https://arxiv.org/abs/2210.15191> (epsilon and eta).
 #[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
@@ -137,6 +139,14 @@ impl Sampler {
         if params.typical_p < 1.0 {
             typical(&mut kept, f64::from(params.typical_p));
         }
+        if params.epsilon_cutoff > 0.0 {
+            cut_below(&mut kept, params.epsilon_cutoff.into());
+        }
+        if params.eta_cutoff > 0.0 {
+            let epsilon = f64::from(params.eta_cutoff);
+            let least = epsilon.min(epsilon.sqrt() * (-entropy(&kept)).exp());
+            cut_below(&mut kept, least);
+        }
         kept
     }
 
@@ -237,6 +247,20 @@ fn typical(kept: &mut Vec<Candidate>, typical_p: f64) {
     });
     let Some(limit) = furthest.map(|&weight| distance(weight)) else { return };
     kept.retain(|&(_, weight)| distance(weight) <= limit);
+}
+
+/// Cuts `kept` to the candidates of at least this probability; the likeliest stay in any case.
+fn cut_below(kept: &mut Vec<Candidate>, least: f64) {
+    let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
+    let largest = kept.iter().map(|&(_, weight)| weight).fold(0.0, f32::max);
+    kept.retain(|&(_, weight)| weight >= largest || f64::from(weight) / total >= least);
+}
+
+/// The entropy of the candidates, in nats.
+fn entropy(kept: &[Candidate]) -> f64 {
+    let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
+    let shares = kept.iter().map(|&(_, weight)| f64::from(weight) / total).filter(|&share| share > 0.0);
+    -shares.map(|share| share * share.ln()).sum::<f64>()
 }
 
 /// Standard deviation of the logits above minus infinity.

@@ -15,6 +15,10 @@ pub struct SamplingChoice {
     pub min_p: Option<f32>,
     /// Among the ids of usual surprise with this mass.
     pub typical_p: Option<f32>,
+    /// Among the ids of at least this probability.
+    pub epsilon_cutoff: Option<f32>,
+    /// The same, by the entropy.
+    pub eta_cutoff: Option<f32>,
     /// Penalty for ids that occurred.
     pub repetition_penalty: Option<f32>,
     /// No sequence of so many ids comes twice.
@@ -29,6 +33,8 @@ impl SamplingChoice {
         top_p: Some(0.95),
         min_p: Some(0.05),
         typical_p: None,
+        epsilon_cutoff: None,
+        eta_cutoff: None,
         repetition_penalty: None,
         no_repeat_ngram_size: None,
     };
@@ -42,6 +48,8 @@ impl SamplingChoice {
             top_p: self.top_p.or(other.top_p),
             min_p: self.min_p.or(other.min_p),
             typical_p: self.typical_p.or(other.typical_p),
+            epsilon_cutoff: self.epsilon_cutoff.or(other.epsilon_cutoff),
+            eta_cutoff: self.eta_cutoff.or(other.eta_cutoff),
             repetition_penalty: self.repetition_penalty.or(other.repetition_penalty),
             no_repeat_ngram_size: self.no_repeat_ngram_size.or(other.no_repeat_ngram_size),
         }
@@ -58,6 +66,8 @@ impl From<SamplingChoice> for SamplingParams {
             top_p: choice.top_p.unwrap_or(default.top_p),
             min_p: choice.min_p.unwrap_or(default.min_p),
             typical_p: choice.typical_p.unwrap_or(default.typical_p),
+            epsilon_cutoff: choice.epsilon_cutoff.unwrap_or(default.epsilon_cutoff),
+            eta_cutoff: choice.eta_cutoff.unwrap_or(default.eta_cutoff),
             repetition_penalty: choice.repetition_penalty.unwrap_or(default.repetition_penalty),
             no_repeat_ngram_size: choice.no_repeat_ngram_size.unwrap_or(default.no_repeat_ngram_size),
             ..default

@@ -42,6 +42,11 @@ pub struct SamplingParams {
     /// Keeps the ids whose surprise is nearest to what is expected, the fewest that together have this probability; 1 is
     /// off.
     pub typical_p: f32,
+    /// Keeps the ids of at least this probability, at least one; 0 is off.
+    pub epsilon_cutoff: f32,
+    /// Keeps the ids of at least this probability, or, where the distribution is flat, of its square root times e to the power of
+    /// minus the entropy, if that is less; at least one; 0 is off.
+    pub eta_cutoff: f32,
     /// Makes the draw repeatable: the same seed, position and logits give the same id.
     pub seed: u64,
 }
@@ -64,6 +69,8 @@ impl Default for SamplingParams {
             top_p: 1.0,
             min_p: 0.0,
             typical_p: 1.0,
+            epsilon_cutoff: 0.0,
+            eta_cutoff: 0.0,
             seed: 0,
         }
     }
@@ -93,6 +100,9 @@ impl SamplingParams {
         )?;
         check("top_p", self.top_p, "between 0 and 1", (0.0..=1.0).contains(&self.top_p))?;
         check("typical_p", self.typical_p, "between 0 and 1", (0.0..=1.0).contains(&self.typical_p))?;
+        for (name, value) in [("epsilon_cutoff", self.epsilon_cutoff), ("eta_cutoff", self.eta_cutoff)] {
+            check(name, value, "at least 0 and less than 1", (0.0..1.0).contains(&value))?;
+        }
         for (name, value) in [("top_n_sigma", self.top_n_sigma), ("dry_multiplier", self.dry_multiplier)] {
             check(name, value, "a finite number, at least 0", at_least_zero(value))?;
         }
@@ -180,6 +190,8 @@ mod tests {
         check_refused(|p| p.top_p = 1.5, "top_p: 1.5 is not between 0 and 1");
         check_refused(|p| p.min_p = f32::NAN, "min_p: NaN is not between 0 and 1");
         check_refused(|p| p.typical_p = -0.1, "typical_p: -0.1 is not between 0 and 1");
+        check_refused(|p| p.epsilon_cutoff = 1.0, "epsilon_cutoff: 1 is not at least 0 and less than 1");
+        check_refused(|p| p.eta_cutoff = f32::NAN, "eta_cutoff: NaN is not at least 0 and less than 1");
         check_refused(|p| p.top_n_sigma = -1.0, "top_n_sigma: -1 is not a finite number, at least 0");
         check_refused(
             |p| p.dry_multiplier = f32::NAN,

@@ -46,6 +46,8 @@ const SETTINGS: &[&str] = &[
     "early_stopping",
     "encoder_no_repeat_ngram_size",
     "encoder_repetition_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
     "exponential_decay_length_penalty",
     "forced_bos_token_id",
     "forced_eos_token_id",
@@ -74,13 +76,11 @@ const SETTINGS: &[&str] = &[
 pub(super) const FORCE_BOS: &str = "force_bos_token_to_be_generated";
 
 /// Keys of transformers 5.24 that change results in a way that is not implemented, with what they say to change nothing.
-fn refused() -> [(&'static str, Vec<Value>, &'static str); 13] {
+fn refused() -> [(&'static str, Vec<Value>, &'static str); 11] {
     [
         ("cache_implementation", Vec::new(), "a cache that rounds nothing"),
         ("constraints", vec![json!([])], "none"),
         ("dola_layers", Vec::new(), "none"),
-        ("epsilon_cutoff", vec![json!(0)], "0"),
-        ("eta_cutoff", vec![json!(0)], "0"),
         ("force_words_ids", vec![json!([])], "none"),
         ("guidance_scale", vec![json!(1)], "1"),
         ("max_time", Vec::new(), "none"),
@@ -105,7 +105,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
         let without_effect = match key {
             "cache_implementation" => value != "quantized",
             // Without drawn ids nothing is cut off.
-            "epsilon_cutoff" | "eta_cutoff" | "top_h" => !draws,
+            "top_h" => !draws,
             // With drawn ids it is not looked at, nor with one candidate.
             "penalty_alpha" => {
                 draws || fields.get("top_k").is_some_and(|k| k.as_u64().is_some_and(|k| k < 2))

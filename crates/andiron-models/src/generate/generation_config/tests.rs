@@ -93,8 +93,6 @@ const REFUSED: &[&str] = &[
     "cache_implementation",
     "constraints",
     "dola_layers",
-    "epsilon_cutoff",
-    "eta_cutoff",
     "force_words_ids",
     "guidance_scale",
     "max_time",
@@ -110,7 +108,7 @@ fn every_key_of_transformers_is_honoured_or_refused_by_name_or_known_to_change_n
     for (key, value) in all_keys() {
         // Cuts count where ids are drawn only, and beams are as many as what they are split into or returned.
         let around = match key {
-            "epsilon_cutoff" | "eta_cutoff" | "top_h" => json!({ "do_sample": true }),
+            "top_h" => json!({ "do_sample": true }),
             "num_beam_groups" | "num_return_sequences" => json!({ "num_beams": 4 }),
             _ => json!({}),
         };
@@ -210,6 +208,11 @@ fn ids_are_drawn_where_transformers_draws_them() {
     assert_eq!(temperature(json!({ "do_sample": false })), Some(0.0));
     assert_eq!(temperature(json!({ "temperature": 0.6 })), Some(0.0));
     assert_eq!(temperature(json!({ "top_k": 5 })), Some(0.0));
+    assert_eq!(temperature(json!({ "eta_cutoff": 0.1 })), Some(0.0));
+    // transformers passes over a cutoff that is no probability.
+    let cut =
+        read(json!({ "do_sample": true, "epsilon_cutoff": 0.1, "eta_cutoff": 3.0 })).unwrap().sampling();
+    assert_eq!((cut.epsilon_cutoff, cut.eta_cutoff), (Some(0.1), Some(0.0)));
     assert_eq!(temperature(json!({ "repetition_penalty": 1.1 })), None);
 }
 

@@ -346,3 +346,29 @@ fn ngrams_do_not_repeat() {
     let forced = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
     assert_eq!(adjusted(|p| p.no_repeat_ngram_size = 1, &forced, &[1], &[]), forced);
 }
+
+#[test]
+fn epsilon_and_eta_keep_what_transformers_keeps() {
+    let logits = [2.0, 1.5, 1.0, 0.0, -1.0, -2.0, -3.0, 0.5];
+    // `EpsilonLogitsWarper` and `EtaLogitsWarper` of transformers 5.24.0.
+    let cases: [(f32, f32, &[u32]); 10] = [
+        (0.02, 0.0, &[0, 1, 2, 3, 4, 7]),
+        (0.05, 0.0, &[0, 1, 2, 3, 7]),
+        (0.1, 0.0, &[0, 1, 2]),
+        (0.6, 0.0, &[0]),
+        (0.0, 0.001, &[0, 1, 2, 3, 4, 5, 6, 7]),
+        (0.0, 0.02, &[0, 1, 2, 3, 4, 7]),
+        (0.0, 0.1, &[0, 1, 2, 7]),
+        (0.0, 0.3, &[0, 1, 2]),
+        (0.0, 0.9, &[0, 1]),
+        (0.05, 0.3, &[0, 1, 2]),
+    ];
+    let ids = |epsilon: f32, eta: f32, logits: &[f32]| -> Vec<u32> {
+        let set = |p: &mut SamplingParams| (p.epsilon_cutoff, p.eta_cutoff) = (epsilon, eta);
+        kept(set, logits, &[], &[]).iter().map(|c| c.0).collect()
+    };
+    for (epsilon, eta, expected) in cases {
+        assert_eq!(ids(epsilon, eta, &logits), expected, "{epsilon} {eta}");
+    }
+    assert_eq!(ids(0.2, 0.9, &[0.0; 8]).len(), 8);
+}
