@@ -190,6 +190,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_one_client_however_it_is_presented() {
+        let client = |value: &str| {
+            let request = axum::http::Request::builder().header(header::AUTHORIZATION, value).body(());
+            access("sesame").client(&request.expect("a request").into_parts().0)
+        };
+        let one = client("Bearer sesame");
+        assert_eq!([client("bEARER sesame"), client("Basic dXNlcjpzZXNhbWU=")], [one, one]);
+        assert_ne!(client("Bearer other"), one);
+    }
+
+    #[test]
     fn the_password_of_basic_is_the_key() {
         check_admitted("Basic dXNlcjpzZXNhbWU=", true); // user:sesame
         check_admitted("Basic OnNlc2FtZQ==", true); // :sesame
