@@ -263,3 +263,14 @@ pub enum TokenizerFault {
         limit: u64,
     },
 }
+
+/// What the library says of a text that a Unigram model without an id for the unknown cannot spell.
+pub(super) const NO_UNKNOWN: &str = "`unk_id` is missing";
+
+/// The character up to which `fails` says that `text` cannot be encoded.
+pub(super) fn unknown_character(text: &str, fails: impl Fn(&str) -> bool) -> Option<TokenizerError> {
+    let characters: Vec<(usize, char)> = text.char_indices().collect();
+    let fits = |&(at, character): &(usize, char)| !fails(&text[..at + character.len_utf8()]);
+    let (offset, character) = *characters.get(characters.partition_point(fits))?;
+    Some(TokenizerError::UnknownCharacter { character, offset })
+}

@@ -42,6 +42,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Encoding, Model as _};
 
+use error::{NO_UNKNOWN, unknown_character};
 use marian::MarianFiles;
 use pieces::pieces_at_lines;
 use sentence_piece::Splitter;
@@ -571,17 +572,6 @@ fn encode_characters(vocabulary: &HashMap<char, u32>, text: &str) -> Result<Vec<
         }
     }
     Ok(ids)
-}
-
-/// What the library says of a text that a Unigram model without an id for the unknown cannot spell.
-const NO_UNKNOWN: &str = "`unk_id` is missing";
-
-/// The character up to which `fails` says that `text` cannot be encoded.
-fn unknown_character(text: &str, fails: impl Fn(&str) -> bool) -> Option<TokenizerError> {
-    let characters: Vec<(usize, char)> = text.char_indices().collect();
-    let fits = |&(at, character): &(usize, char)| !fails(&text[..at + character.len_utf8()]);
-    let (offset, character) = *characters.get(characters.partition_point(fits))?;
-    Some(TokenizerError::UnknownCharacter { character, offset })
 }
 
 /// Runs the library, turning its errors and its panics into ours.
