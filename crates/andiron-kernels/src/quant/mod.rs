@@ -30,6 +30,7 @@ mod dot;
 mod encode;
 mod expand;
 mod format;
+mod gradient;
 mod half;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -37,6 +38,7 @@ mod tiles;
 use std::ops::Range;
 
 pub use format::Format;
+pub use gradient::input_gradient;
 
 use crate::gemm::{Epilogue, MatRef, gemv, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
@@ -268,7 +270,7 @@ fn few(cpu: Cpu, format: Format) -> usize {
     }
 }
 
-/// Weights dequantized at a time by [`many_rows`]: 4 MiB of f32.
+/// Weights dequantized at a time by [`many_rows`] and [`input_gradient`]: 4 MiB of f32.
 const PANEL: usize = 1 << 20;
 
 /// Dequantizes a panel of weights at a time, once for all rows of `x`.

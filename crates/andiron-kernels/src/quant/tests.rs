@@ -262,6 +262,47 @@ fn a_weight_that_is_not_a_number_stays_in_its_output() {
 }
 
 #[test]
+fn gradients_of_inputs_are_those_of_the_dense_matrix() {
+    // The last matrix is several panels.
+    for (format, m, rows, cols) in [
+        (Format::Bf16, 3, 5, 7),
+        (Format::Q8_0, 1, 70, 96),
+        (Format::Q4_0, 9, 33, 64),
+        (Format::Q4K, 5, 40, 512),
+        (Format::Q6K, 2, 2100, 1024),
+    ] {
+        let data = random_blocks(format, rows, cols, 1.0);
+        let matrix = QuantRef::new(format, rows, cols, &data);
+        let (weights, dy) = (defined(matrix), numbers(1, m * rows));
+        for isa in Isa::supported() {
+            for (precision, tolerance) in [(Precision::F32, SUMS), (Precision::Mixed, MIXED)] {
+                let mut dx = vec![f32::NAN; m * cols];
+                input_gradient(Cpu::new(isa, 2).at(precision), &dy, matrix, &mut dx);
+                for (index, dx) in dx.iter().enumerate() {
+                    let (row, col) = (index / cols, index % cols);
+                    let term =
+                        |at: usize| f64::from(dy[row * rows + at]) * f64::from(weights[at * cols + col]);
+                    let wanted: f64 = (0..rows).map(term).sum();
+                    let size: f64 = (0..rows).map(|at| term(at).abs()).sum();
+                    let error = (f64::from(*dx) - wanted).abs();
+                    assert!(
+                        error <= tolerance * size,
+                        "{format} {isa} {precision}: {index} is {dx} for {wanted}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_without_outputs_is_zero() {
+    let mut dx = [f32::NAN; 4];
+    input_gradient(Cpu::detect(1), &[], QuantRef::new(Format::Bf16, 0, 2, &[]), &mut dx);
+    assert_eq!(dx, [0.0; 4]);
+}
+
+#[test]
 fn no_columns_give_the_bias() {
     let mut y = [f32::NAN; 4];
     matmul(Cpu::detect(1), &[], QuantRef::new(Format::Q4_0, 2, 0, &[]), Some(&[1.0, 2.0]), &mut y);

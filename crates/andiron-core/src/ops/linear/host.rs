@@ -56,6 +56,10 @@ impl<B: HostTensors> LinearOps for B {
                 let dweight = wanted.weight.then(|| weight_grad::<B>(&x, &dy, layout, precision));
                 (dx, dweight, wanted.bias.then(|| column_sum::<B>(&dy)))
             }
+            LinearWeight::Quantized { matrix } if are_f32::<B>([&dy]) => {
+                let dx = wanted.x.then(|| input_gradient::<B>(&dy, matrix, precision));
+                (dx, None, wanted.bias.then(|| column_sum::<B>(&dy)))
+            }
             _ => composed::linear_backward::<B>(x, weight, dy, wanted),
         }
     }
@@ -96,6 +100,17 @@ fn quantized<B: HostTensors>(
     let mut y = output(rows * d_output);
     quant::matmul(cpu().at(precision), &B::floats(x), weight.as_ref(), bias, &mut y);
     B::from_vec(y, &[rows, d_output])
+}
+
+fn input_gradient<B: HostTensors>(
+    dy: &FloatTensor<B>,
+    weight: &QuantMatrix,
+    precision: Precision,
+) -> FloatTensor<B> {
+    let ([rows, _], [_, d_input]) = (dy.shape().dims::<2>(), weight.dims());
+    let mut dx = output(rows * d_input);
+    quant::input_gradient(cpu().at(precision), &B::floats(dy), weight.as_ref(), &mut dx);
+    B::from_vec(dx, &[rows, d_input])
 }
 
 /// Gradients of input and weight, and of the bias if that is wanted.
