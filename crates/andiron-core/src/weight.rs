@@ -1,14 +1,16 @@
-//! The weight of a projection or of embeddings: dense or quantized.
+//! The weight of a projection or of embeddings: dense, quantized, or either of them with a low-rank adapter.
 //!
 //! A [`Weight`] hides how its values are stored: layers ask it to [`project`](Weight::project) or to
 //! [`look up`](Weight::lookup) and never see the form. To a module traversal it is one parameter under the name of its
-//! field, `…weight`, in every form, so that names in files, counts and shapes do not depend on it.
+//! field, `…weight`, in every form, so that names in files, counts and shapes do not depend on it; an adapter adds its
+//! factors, `…weight.lora_a` and `…weight.lora_b`.
 //!
 //! [`Module`] is implemented by hand. The derived implementation for an enum would be close, but it could not say the
 //! [`WeightKind`], would show a quantized weight as a module without parameters, and could not change the form when a
 //! mapper asks for it. A visitor sees a quantized weight as a parameter that is not initialized: its shape costs nothing,
 //! and whoever reads its value gets the dequantized matrix, which is freed with the visitor's handle.
 
+use andiron_kernels::random::Seed;
 use burn::module::{
     Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
     ParamId, Reparameterization, Reparameterizer,
@@ -18,6 +20,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::ops::{self, WeightLayout};
 use crate::quant::QuantMatrix;
 use crate::role::{ParamRole, WeightKind};
+
+mod adapter;
+
+pub use adapter::AdapterConfig;
+use adapter::{Adapted, Adapter};
 
 /// Name of the path segment below the field of a weight; names in files leave segments with capitals out.
 const SEGMENT: &str = "Weight";
@@ -33,6 +40,7 @@ pub struct Weight {
 enum Stored {
     Dense(Param<Tensor<2>>),
     Quantized(Quantized),
+    Adapted(Box<Adapted>),
 }
 
 /// A matrix in blocks in the place of a parameter; it is not trained.
@@ -78,6 +86,7 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => param.lazy_shape().dims(),
             Stored::Quantized(quantized) => quantized.dims(self.kind.layout),
+            Stored::Adapted(adapted) => adapted.base.dims(),
         }
     }
 
@@ -86,15 +95,17 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => param.lazy_device(),
             Stored::Quantized(quantized) => quantized.device.clone(),
+            Stored::Adapted(adapted) => adapted.base.device(),
         }
     }
 
     /// The effective matrix as a tensor, axes in the order that its layout says. A quantized weight is dequantized anew
-    /// at each call: [`project`](Self::project) does without.
+    /// at each call, an adapter multiplied out: [`project`](Self::project) does without.
     pub fn val(&self) -> Tensor<2> {
         match &self.stored {
             Stored::Dense(param) => param.val(),
             Stored::Quantized(quantized) => quantized.dequantize(self.kind.layout, &quantized.device),
+            Stored::Adapted(adapted) => adapted.base.val() + adapted.adapter.product(self.kind.layout),
         }
     }
 
@@ -102,7 +113,7 @@ impl Weight {
     pub fn as_dense(&self) -> Option<Tensor<2>> {
         match &self.stored {
             Stored::Dense(param) => Some(param.val()),
-            Stored::Quantized(_) => None,
+            Stored::Quantized(_) | Stored::Adapted(_) => None,
         }
     }
 
@@ -111,11 +122,57 @@ impl Weight {
         matches!(self.stored, Stored::Dense(_))
     }
 
-    /// The matrix of a quantized weight, outputs as rows.
+    /// The matrix of a quantized weight, or of what an adapter is added to, outputs as rows.
     pub fn quant_matrix(&self) -> Option<&QuantMatrix> {
         match &self.stored {
             Stored::Dense(_) => None,
             Stored::Quantized(quantized) => Some(&quantized.matrix),
+            Stored::Adapted(adapted) => adapted.base.quant_matrix(),
+        }
+    }
+
+    /// The same weight, frozen, with a trainable low-rank adapter added to it. At first the adapter adds nothing; `seed`
+    /// must be the weight's own.
+    ///
+    /// # Panics
+    /// If it has an adapter already.
+    #[must_use]
+    pub fn adapt(self, config: AdapterConfig, seed: Seed) -> Self {
+        assert!(!matches!(self.stored, Stored::Adapted(_)), "a weight has one adapter");
+        let kind = self.kind;
+        let adapter = Adapter::new(config, self.d_input_output(), seed, &self.device());
+        let base = self.frozen();
+        Self { kind, stored: Stored::Adapted(Box::new(Adapted { base, adapter })) }
+    }
+
+    /// The dense weight that this one stands for: a quantized one is dequantized, an adapter added up, and what they give is
+    /// trainable; a dense one is as it was.
+    #[must_use]
+    pub fn merge(self) -> Self {
+        self.materialize()
+    }
+
+    /// Widths of input and output.
+    fn d_input_output(&self) -> [usize; 2] {
+        let [first, second] = self.dims();
+        match self.kind.layout {
+            WeightLayout::InOut => [first, second],
+            WeightLayout::OutIn => [second, first],
+        }
+    }
+
+    fn id(&self) -> ParamId {
+        match &self.stored {
+            Stored::Dense(param) => param.id,
+            Stored::Quantized(quantized) => quantized.id,
+            Stored::Adapted(adapted) => adapted.base.id(),
+        }
+    }
+
+    fn frozen(self) -> Self {
+        match self.stored {
+            Stored::Dense(param) => Self::dense(param.set_require_grad(false), self.kind),
+            stored => Self { stored, ..self },
         }
     }
 
@@ -130,6 +187,10 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => ops::linear(x, param.val(), bias, self.kind.layout),
             Stored::Quantized(quantized) => ops::linear_quantized(x, &quantized.matrix, bias),
+            Stored::Adapted(adapted) => {
+                let added = adapted.adapter.project(x.clone());
+                adapted.base.project(x, bias) + added
+            }
         }
     }
 
@@ -145,6 +206,10 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => ops::embedding(param.val(), ids_bt),
             Stored::Quantized(quantized) => ops::embedding_quantized(&quantized.matrix, ids_bt),
+            Stored::Adapted(adapted) => {
+                let added = adapted.adapter.lookup(ids_bt.clone());
+                adapted.base.lookup(ids_bt) + added
+            }
         }
     }
 
@@ -156,6 +221,10 @@ impl Weight {
             (Some(Form::Quantized(matrix)), _) => {
                 let device = param.lazy_device();
                 Stored::Quantized(Quantized { id: param.id, matrix, device })
+            }
+            (Some(Form::Adapted(config, seed)), before) => {
+                let stored = before.map_or_else(|| Stored::Dense(without_form(param)), Stored::Quantized);
+                return Self { kind, stored }.adapt(config, seed);
             }
             // The mapper did not look at the values.
             (None, Some(quantized)) if !param.is_initialized() => Stored::Quantized(quantized),
@@ -194,6 +263,9 @@ impl Quantized {
 
 impl Module for Weight {
     fn collect_devices(&self, mut devices: Devices) -> Devices {
+        if let Stored::Adapted(adapted) = &self.stored {
+            return adapted.collect_devices(devices);
+        }
         let device = self.device();
         if !devices.contains(&device) {
             devices.push(device);
@@ -208,6 +280,7 @@ impl Module for Weight {
             Stored::Quantized(quantized) => {
                 Stored::Quantized(Quantized { device: device.clone(), ..quantized })
             }
+            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.fork(device))),
         };
         Self { kind, stored }
     }
@@ -219,32 +292,48 @@ impl Module for Weight {
             Stored::Quantized(quantized) => {
                 Stored::Quantized(Quantized { device: device.clone(), ..quantized })
             }
+            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.to_device(device))),
         };
         Self { kind, stored }
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         let container = self.kind.container();
-        visitor.enter_module(SEGMENT, &container);
         match &self.stored {
-            Stored::Dense(param) => param.visit(visitor),
-            Stored::Quantized(quantized) => visitor.visit_float(&quantized.as_param(self.kind.layout)),
+            Stored::Dense(param) => {
+                visitor.enter_module(SEGMENT, &container);
+                param.visit(visitor);
+                visitor.exit_module(SEGMENT, &container);
+            }
+            Stored::Quantized(quantized) => {
+                visitor.enter_module(SEGMENT, &container);
+                visitor.visit_float(&quantized.as_param(self.kind.layout));
+                visitor.exit_module(SEGMENT, &container);
+            }
+            Stored::Adapted(adapted) => {
+                adapted.base.visit(visitor);
+                adapted.adapter.visit(visitor);
+            }
         }
-        visitor.exit_module(SEGMENT, &container);
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        let container = self.kind.container();
-        mapper.enter_module(SEGMENT, &container);
         let Self { kind, stored } = self;
-        let mapped = match stored {
+        let (param, before) = match stored {
             // Moved, not cloned, so that an optimizer may write into its memory.
-            Stored::Dense(param) => Self::mapped(Module::map(param, mapper), None, kind),
-            Stored::Quantized(quantized) => {
-                let param = Module::map(quantized.as_param(kind.layout), mapper);
-                Self::mapped(param, Some(quantized), kind)
+            Stored::Dense(param) => (param, None),
+            Stored::Quantized(quantized) => (quantized.as_param(kind.layout), Some(quantized)),
+            Stored::Adapted(adapted) => {
+                let Adapted { base, adapter } = *adapted;
+                // Frozen, whatever the mapper does to parameters at large.
+                let (base, adapter) = (base.map(mapper).frozen(), adapter.map(mapper));
+                assert!(!matches!(base.stored, Stored::Adapted(_)), "a weight has one adapter");
+                return Self { kind, stored: Stored::Adapted(Box::new(Adapted { base, adapter })) };
             }
         };
+        let container = kind.container();
+        mapper.enter_module(SEGMENT, &container);
+        let mapped = Self::mapped(Module::map(param, mapper), before, kind);
         mapper.exit_module(SEGMENT, &container);
         mapped
     }
@@ -253,6 +342,7 @@ impl Module for Weight {
         let stored = match &self.stored {
             Stored::Dense(param) => Stored::Dense(param.valid()),
             Stored::Quantized(quantized) => Stored::Quantized(quantized.clone()),
+            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.valid())),
         };
         Self { kind: self.kind, stored }
     }
@@ -261,7 +351,8 @@ impl Module for Weight {
         let Self { kind, stored } = self;
         let stored = match stored {
             Stored::Dense(param) => Stored::Dense(param.train()),
-            quantized => quantized,
+            Stored::Quantized(quantized) => Stored::Quantized(quantized),
+            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.train())),
         };
         Self { kind, stored }
     }
@@ -274,6 +365,10 @@ impl Module for Weight {
                 let value = quantized.dequantize(kind.layout, &quantized.device);
                 Param::initialized(quantized.id, value).set_require_grad(true)
             }
+            Stored::Adapted(adapted) => {
+                let value = (adapted.base.val() + adapted.adapter.product(kind.layout)).detach();
+                Param::initialized(adapted.base.id(), value).set_require_grad(true)
+            }
         };
         Self::dense(param, kind)
     }
@@ -284,11 +379,11 @@ impl ModuleDisplayDefault for Weight {
         let content = content.set_top_level_type(SEGMENT);
         let content = content.add_debug_attribute("role", &self.kind.role);
         match &self.stored {
-            Stored::Dense(_) => content.add_debug_attribute("shape", &self.dims()).optional(),
-            Stored::Quantized(quantized) => {
-                content.add_debug_attribute("matrix", &quantized.matrix).optional()
-            }
+            Stored::Dense(_) => content.add_debug_attribute("shape", &self.dims()),
+            Stored::Quantized(quantized) => content.add_debug_attribute("matrix", &quantized.matrix),
+            Stored::Adapted(adapted) => content.add_debug_attribute("adapter", &adapted.adapter),
         }
+        .optional()
     }
 }
 
@@ -298,6 +393,22 @@ impl ModuleDisplay for Weight {}
 /// quantized. Outputs are the rows of `matrix`, whatever the layout of the weight.
 pub fn quantized<const D: usize>(param: Param<Tensor<D>>, matrix: QuantMatrix) -> Param<Tensor<D>> {
     param.apply_reparameterization(Replacement { form: Form::Quantized(matrix) })
+}
+
+/// For a [`ModuleMapper`]: what to return for `param`, the parameter of a [`Weight`], so that the weight gets an adapter; see
+/// [`Weight::adapt`].
+pub fn adapted<const D: usize>(
+    param: Param<Tensor<D>>,
+    config: AdapterConfig,
+    seed: Seed,
+) -> Param<Tensor<D>> {
+    param.apply_reparameterization(Replacement { form: Form::Adapted(config, seed) })
+}
+
+/// The parameter without the form that a mapper gave it.
+fn without_form(param: Param<Tensor<2>>) -> Param<Tensor<2>> {
+    let (id, value, mapper) = param.consume();
+    Param::from_mapped_value(id, value, mapper)
 }
 
 /// What a weight turns into. A mapper returns a parameter and nothing else, so a parameter carries this from the mapper to
@@ -311,6 +422,7 @@ struct Replacement {
 #[derive(Clone, Debug)]
 enum Form {
     Quantized(QuantMatrix),
+    Adapted(AdapterConfig, Seed),
 }
 
 impl Reparameterization for Replacement {
@@ -332,3 +444,6 @@ impl Reparameterizer for Replacement {
         (param, Some(self.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;

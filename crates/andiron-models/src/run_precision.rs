@@ -1,4 +1,4 @@
-//! In how many bits a model that is run keeps and multiplies its weights.
+//! Storage and precision of weights when a model is run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +8,11 @@ use andiron_core::quant::Format;
 use andiron_core::{KvCacheDtype, Precision};
 use burn::module::Module;
 
-/// How exact a model is run. What uses fewer bits is faster, because reading weights is what takes the time.
+/// Storage and precision of weights when a model is run. Fewer bits are faster, because reading weights takes the time.
 ///
-/// Matrices in a GGUF file that are stored in blocks stay as they are at [`Bf16`](Self::Bf16) and below: expanding them
-/// would cost time and gain nothing. Norms, biases and tables of positions are f32 always. A matrix whose rows are no whole
-/// number of blocks is kept in bf16.
+/// Block-quantized matrices of a GGUF file stay as they are at [`Bf16`](Self::Bf16) and below: dequantizing them would cost
+/// time and gain nothing. Norms, biases and embeddings of positions are always f32. A matrix whose rows are not a whole
+/// number of blocks is stored in bf16.
 ///
 /// With more than a few rows, both operands of a matmul are rounded to bf16, on processors whose bf16 instructions are faster
 /// than f32. With few rows (four, up to sixteen for some formats, see [`andiron_kernels::quant`]) nothing is rounded, except
@@ -29,7 +29,7 @@ pub enum RunPrecision {
     Bf16,
     /// Weights in blocks of 8 bits: `q8_0`.
     Int8,
-    /// Weights in blocks of 4 bits, `q4_0`; tables of tokens, which suffer more, in blocks of 8.
+    /// Weights in blocks of 4 bits, `q4_0`; token embeddings and heads, which suffer more, in blocks of 8.
     Int4,
 }
 
@@ -37,7 +37,7 @@ impl RunPrecision {
     /// All of them, the most exact first.
     pub const ALL: [Self; 5] = [Self::F32, Self::Mixed, Self::Bf16, Self::Int8, Self::Int4];
 
-    /// How products of many rows are made.
+    /// Precision of matmuls with many rows.
     pub fn products(self) -> Precision {
         match self {
             Self::F32 => Precision::F32,
@@ -45,7 +45,7 @@ impl RunPrecision {
         }
     }
 
-    /// What keys and values are kept in, unless another choice is made: nothing is rounded in f32.
+    /// The element type of KV caches that goes with it.
     pub fn kv_cache_dtype(self) -> KvCacheDtype {
         match self {
             Self::F32 => KvCacheDtype::F32,
@@ -53,33 +53,30 @@ impl RunPrecision {
         }
     }
 
-    /// Does `work` with its products made so; see [`with_precision`].
+    /// Runs `work` at this precision; see [`with_precision`].
     pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
         with_precision(self.products(), work)
     }
 
-    /// Whether matrices are kept in fewer bits, which backends of the CPU multiply with as they are.
+    /// Whether weights are quantized; CPU backends multiply by them as they are stored.
     pub fn is_stored(self) -> bool {
         self.format(false).is_some()
     }
 
-    /// How a matrix is kept that is not in blocks already; `None` is f32.
-    pub(crate) fn format(self, is_table: bool) -> Option<Format> {
+    /// Format of a matrix that is not in blocks already; `None` is f32. `is_vocabulary` is said of token embeddings and
+    /// heads.
+    pub(crate) fn format(self, is_vocabulary: bool) -> Option<Format> {
         match self {
             Self::F32 | Self::Mixed => None,
             Self::Bf16 => Some(Format::Bf16),
-            Self::Int4 if !is_table => Some(Format::Q4_0),
+            Self::Int4 if !is_vocabulary => Some(Format::Q4_0),
             Self::Int8 | Self::Int4 => Some(Format::Q8_0),
         }
     }
 
-    /// `model`, opened at this precision, with all its weights as plain numbers, to be saved: a parameter's own are not
-    /// what it stands for if they are stored in few bits.
+    /// `model` with dense weights, to be saved: quantized ones are dequantized, adapters added up.
     pub(crate) fn plain<M: Module>(self, model: &M) -> M {
-        match self.is_stored() {
-            true => model.clone().materialize(),
-            false => model.clone(),
-        }
+        model.clone().materialize()
     }
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod save;
 mod source;
 mod torch;
+mod trainable;
 mod write;
 
 use andiron_core::ParamRole;
@@ -28,6 +29,7 @@ pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save, save_tensors};
 pub(crate) use source::TensorSource;
 pub use torch::{PickleError, TorchError};
+pub use trainable::{adapt, freeze};
 pub use write::write_tensors;
 
 /// How the names in a file may differ from the paths of a module's parameters.
