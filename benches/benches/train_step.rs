@@ -30,8 +30,9 @@ fn step(
     let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
     let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
     let bundle = random(config);
-    let mut optimizer = Optimizer::new(&bundle.model, &settings, &device());
-    let mut model = Some(bundle.model.train());
+    let model = bundle.model.train();
+    let mut optimizer = Optimizer::new(&model, &settings, &device());
+    let mut model = Some(model);
     let mut group = c.benchmark_group("train_step");
     group.sample_size(10).throughput(Throughput::Elements((rows * columns) as u64));
     group.bench_function(format!("{name}/{precision}"), |b| {

@@ -67,8 +67,8 @@ fn train(backend: Backend, kind: OptimizerKind) -> (Vec<f32>, Vec<u32>) {
     };
     let mut bundle = DecoderBundle::init(DecoderConfig::Gpt2(config), Seed::new(3), &device);
     let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
-    let mut optimizer = Optimizer::new(&bundle.model, &settings, &device);
     let mut model = bundle.model.train();
+    let mut optimizer = Optimizer::new(&model, &settings, &device);
     let mut losses = Vec::new();
     for step in 0..STEPS {
         let computed = compute(&model, &Causal, &[batch(step)], Seed::new(4).at(step), Precision::F32);

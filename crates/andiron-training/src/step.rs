@@ -10,7 +10,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
 use crate::objective::{Batch, Objective};
-use crate::optimizer::global_norm;
+use crate::optimizer::{global_norm, is_trainable};
 
 /// What a step found before anything is changed.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Computed {
     pub grad_norm: f64,
     /// How many targets counted.
     pub tokens: u64,
-    /// The gradient of each parameter in the order of the module, as a list; none where the loss does not depend on
+    /// The gradient of each trainable parameter in the order of the module, flat; none where the loss does not depend on
     /// the parameter.
     pub gradients: Vec<Option<Tensor<1>>>,
     /// Time the forward passes took to be issued; on the CPU, to be computed.
@@ -87,16 +87,22 @@ pub fn compute<M: Module>(
     }
 }
 
-/// Whether all parameters of `model` are finite; the device is asked for values once.
+/// Whether all dense parameters of `model` are finite; the device is asked for values once. Quantized weights, which no
+/// step changes, are not read.
 pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
     struct Squares(Vec<Tensor<1>>);
     impl ModuleVisitor for Squares {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0.push(ops::square_sum(param.val().inner()));
+            if param.is_initialized() {
+                self.0.push(ops::square_sum(param.val().inner()));
+            }
         }
     }
     let mut squares = Squares(Vec::new());
     model.visit(&mut squares);
+    if squares.0.is_empty() {
+        return true;
+    }
     let squares = Tensor::cat(squares.0, 0).into_data().convert::<f32>();
     squares.as_slice::<f32>().expect("just converted to f32").iter().all(|square| square.is_finite())
 }
@@ -131,6 +137,9 @@ struct Taken {
 
 impl ModuleVisitor for Taken {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !is_trainable(param) {
+            return;
+        }
         let value = param.val();
         let n = value.shape().num_elements();
         self.gradients.push(value.grad_remove(&mut self.from).map(|gradient| gradient.reshape([n])));

@@ -1,13 +1,13 @@
-//! The length of all gradients taken as one vector, and how much of it is kept.
+//! Gradient clipping by global norm.
 
-/// Length of the vector whose parts have these sums of squares.
+/// Global norm: the length of all gradients as one vector, given the sum of squares of each.
 ///
 /// Added in f64 in the order given, so the result does not depend on threads.
 pub fn global_norm(square_sums: &[f32]) -> f64 {
     square_sums.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt()
 }
 
-/// What to multiply gradients of length `norm` by, so that they are no longer than `limit`; a limit of 0 is none.
+/// Factor that brings gradients of global norm `norm` to at most `limit`; a limit of 0 clips nothing.
 ///
 /// As `torch.nn.utils.clip_grad_norm_`, 1e-6 is added to the norm.
 ///

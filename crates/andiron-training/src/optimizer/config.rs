@@ -1,18 +1,19 @@
-//! The optimizer of a run, as its configuration says it.
+//! Configuration of the optimizer.
 
 use serde::{Deserialize, Serialize};
 
 use super::{MuonConfig, Schedule, ScheduleKind};
 use crate::config::{ConfigError, check};
 
-/// What moves the parameters.
+/// Kind of optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerKind {
     /// AdamW.
     #[default]
     Adamw,
-    /// Muon moves the matrices of the layers, AdamW everything else; see [`is_hidden_matrix`](super::is_hidden_matrix).
+    /// Muon for the matrices of the blocks, AdamW for everything else; see
+    /// [`is_hidden_matrix`](super::is_hidden_matrix).
     Muon,
 }
 
@@ -26,21 +27,21 @@ impl OptimizerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// What moves the parameters.
+    /// Kind of optimizer.
     // Not written where it is AdamW: checkpoints of before there was a choice do not name it.
     #[serde(default, skip_serializing_if = "OptimizerKind::is_adamw")]
     pub kind: OptimizerKind,
-    /// Shape of the learning rate after the warm-up.
+    /// Learning-rate schedule after the warm-up.
     pub schedule: ScheduleKind,
-    /// Largest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
     /// Learning rate at the end of the run; without effect on a constant one.
     #[serde(default)]
     pub min_lr: f64,
-    /// Steps in which the learning rate rises; a shorter run ends while it rises.
+    /// Steps of warm-up; a shorter run ends during it.
     #[serde(default)]
     pub warmup_steps: u64,
-    /// Last steps in which a `wsd` learning rate falls; given for that schedule and for no other.
+    /// Steps of decay at the end of a `wsd` schedule; given for that schedule and for no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<u64>,
     /// AdamW's decay of the running mean of gradients.
@@ -51,15 +52,15 @@ pub struct OptimizerConfig {
     /// What AdamW adds to the root of the second moment.
     #[serde(default = "default_eps")]
     pub eps: f64,
-    /// Share of a weight that is taken away per unit of learning rate.
+    /// Decoupled weight decay, per unit of learning rate.
     pub weight_decay: f64,
-    /// Whether embedding tables decay as well; see [`decays`](super::decays).
+    /// Whether embeddings decay as well; see [`decays`](super::decays).
     #[serde(default)]
     pub decay_embeddings: bool,
-    /// Longest global gradient; 0 clips nothing.
+    /// Largest global norm of gradients; 0 clips nothing.
     #[serde(default = "default_clip_norm")]
     pub clip_norm: f64,
-    /// What [`OptimizerKind::Muon`] has besides, and no other kind; if absent, the usual.
+    /// Settings of [`OptimizerKind::Muon`], for that kind only; if absent, the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
 }

@@ -1,7 +1,44 @@
-//! Which parameters decay, and which Muon updates.
+//! Which parameters are trained, which of them decay, and which Muon updates.
 
 use andiron_core::ParamRole;
-use andiron_models::weights::ParamInfo;
+use andiron_models::weights::{ParamInfo, ParamPath};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// Whether a parameter of a model in training mode is trained. A frozen one is not, and neither is a quantized weight,
+/// which a traversal shows as a parameter without a value.
+pub(crate) fn is_trainable<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    param.is_initialized() && param.val().is_require_grad()
+}
+
+/// The parameters of `model` that are trained, in the order of the module.
+pub(super) fn trainable<M: Module>(model: &M) -> Vec<ParamInfo> {
+    #[derive(Default)]
+    struct Trainable {
+        path: ParamPath,
+        found: Vec<ParamInfo>,
+    }
+
+    impl ModuleVisitor for Trainable {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if is_trainable(param) {
+                self.found.push(self.path.info(param.lazy_shape().to_vec()));
+            }
+        }
+    }
+
+    let mut trainable = Trainable::default();
+    model.visit(&mut trainable);
+    trainable.found
+}
 
 /// Whether weight decay applies to parameters of this role.
 ///

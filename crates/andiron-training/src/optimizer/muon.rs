@@ -1,36 +1,36 @@
-//! Which step of Muon fits a matrix.
+//! Muon: its settings, and the shape and learning rate of a step of each weight.
 
 use andiron_core::ops::{Matrices, WeightLayout};
 use andiron_core::role::{PackedProjections, WeightKind};
 use serde::{Deserialize, Serialize};
 
-/// What Muon has besides the settings of AdamW; the names are those of `torch.optim.Muon`.
+/// Settings of Muon beyond those of AdamW, named as in `torch.optim.Muon`.
 ///
 /// Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
 /// <https://kellerjordan.github.io/posts/muon/>.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MuonConfig {
-    /// Largest learning rate of the hidden matrices, which then follow the schedule in proportion; if absent, they have
-    /// `optimizer.lr`, which is then that of everything.
+    /// Peak learning rate of the hidden matrices, which follow the schedule in proportion; if absent, it is
+    /// `optimizer.lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// Decay of the running mean of gradients.
     pub momentum: f64,
-    /// Whether the running mean is mixed once more with the gradient.
+    /// Nesterov momentum: the running mean is mixed with the gradient once more.
     pub nesterov: bool,
-    /// Iterations of Newton and Schulz that make the running mean nearly orthogonal, 1 to 99.
+    /// Newton-Schulz iterations that orthogonalize the running mean, 1 to 99.
     pub ns_steps: usize,
-    /// The polynomial of an iteration, `a x + b x³ + c x⁵` of each singular value.
+    /// Polynomial of an iteration, `a x + b x³ + c x⁵` of each singular value.
     pub ns_coefficients: [f64; 3],
-    /// The least that a running mean is divided by.
+    /// Lower bound of the norm that the running mean is divided by.
     pub eps: f64,
-    /// How long the step of a matrix is.
+    /// Scaling of the learning rate by the shape of a matrix.
     pub adjust_lr_fn: AdjustLr,
 }
 
 impl Default for MuonConfig {
-    /// PyTorch's, but for the length of a step, which fits AdamW's learning rates.
+    /// PyTorch's, except for the scaling of the learning rate, which fits AdamW's learning rates.
     fn default() -> Self {
         Self {
             lr: None,
@@ -44,7 +44,7 @@ impl Default for MuonConfig {
     }
 }
 
-/// What the learning rate of a matrix is multiplied by. The direction of its step has singular values of about 1.
+/// Factor of the learning rate of a matrix, whose step has singular values of about 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdjustLr {
@@ -71,7 +71,7 @@ impl AdjustLr {
     }
 }
 
-/// What is known of a parameter that Muon moves.
+/// The projections of a weight that Muon updates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct HiddenMatrices {
     pub(super) matrices: Matrices,

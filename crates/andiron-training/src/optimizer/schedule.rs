@@ -8,33 +8,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
-    /// It stays.
+    /// Constant.
     Constant,
-    /// It falls in a straight line to the end of the run.
+    /// Linear decay to the end of the run.
     Linear,
-    /// It falls along half a cosine to the end of the run.
+    /// Cosine decay to the end of the run.
     ///
     /// Source: Loshchilov and Hutter 2017, "SGDR", <https://arxiv.org/abs/1608.03983>.
     Cosine,
-    /// It stays, then falls in a straight line in the last steps: warm-up, stable, decay.
+    /// Warm-up, stable, decay: constant, then linear decay over the last steps.
     ///
     /// Source: Hu et al. 2024, "MiniCPM", <https://arxiv.org/abs/2404.06395>; the fall is linear as in Hägele et
     /// al. 2024, <https://arxiv.org/abs/2405.18392>.
     Wsd,
 }
 
-/// A learning rate for every step: no state, so nothing to save.
+/// The learning rate as a function of the step: it has no state, so there is nothing to save.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     /// Shape after the warm-up.
     pub kind: ScheduleKind,
-    /// Largest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
-    /// Learning rate that is reached at the end.
+    /// Learning rate at the end.
     pub min_lr: f64,
-    /// Steps in which the learning rate rises.
+    /// Steps of warm-up.
     pub warmup_steps: u64,
-    /// Last steps in which [`ScheduleKind::Wsd`] falls.
+    /// Steps of decay at the end of [`ScheduleKind::Wsd`].
     pub decay_steps: u64,
     /// Length of the run.
     pub steps: u64,

@@ -88,8 +88,8 @@ impl TrainBench {
         };
         let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
         let parameters = product_parameters(&bundle);
-        let mut optimizer = Optimizer::new(&bundle.model, &settings, &device);
         let mut model = bundle.model.train();
+        let mut optimizer = Optimizer::new(&model, &settings, &device);
         let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
         let mut steps = Vec::new();
         let mut loss = f32::NAN;

@@ -1,0 +1,328 @@
+use andiron_core::ParamRole;
+use andiron_core::precision::Precision;
+use andiron_core::quant::{Format, QuantMatrix};
+use andiron_core::weight::{self, AdapterConfig};
+use andiron_data::batch::HostBatch;
+use andiron_kernels::random::Seed;
+use andiron_models::DecoderModel;
+use andiron_models::weights::{adapt, describe, freeze, names};
+use burn::module::ModuleVisitor;
+use burn::tensor::TensorData;
+use safetensors::SafeTensors;
+
+use super::*;
+use crate::config::TrainConfig;
+use crate::objective::Causal;
+use crate::step::compute;
+use crate::testing::{CONFIG, device};
+
+const KINDS: [OptimizerKind; 2] = [OptimizerKind::Adamw, OptimizerKind::Muon];
+
+fn config() -> TrainConfig {
+    TrainConfig::parse(CONFIG, &[]).unwrap()
+}
+
+fn model() -> DecoderModel {
+    config().model.init(Seed::new(3), &device()).train()
+}
+
+fn optimizer(model: &DecoderModel, kind: OptimizerKind) -> Optimizer {
+    let settings = OptimizerConfig { kind, ..config().optimizer };
+    Optimizer::new(model, &settings, &device())
+}
+
+fn parameters(model: &DecoderModel) -> Vec<Vec<f32>> {
+    struct Read(Vec<Vec<f32>>);
+    impl ModuleVisitor for Read {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            assert!(param.val().is_require_grad(), "parameters stay leaves that want gradients");
+            self.0.push(param.val().into_data().try_into_vec::<f32>().unwrap());
+        }
+    }
+    let mut read = Read(Vec::new());
+    model.visit(&mut read);
+    read.0
+}
+
+fn gradients(model: &DecoderModel, step: u64) -> Vec<Option<Tensor<1>>> {
+    let of = |(name, shape): (String, Vec<usize>)| {
+        let (seed, n) = (Seed::new(step).derive(&name), shape.iter().product::<usize>());
+        let values: Vec<f32> = (0..n as u64).map(|i| seed.normal(i)).collect();
+        Some(Tensor::from_data(TensorData::new(values, [n]), &device()))
+    };
+    names(model).into_iter().map(of).collect()
+}
+
+#[test]
+fn two_updates_of_adamw_are_those_of_the_paper() {
+    let (lr, clip) = (0.01, 0.5);
+    let config = config().optimizer;
+    let mut model = model();
+    let mut optimizer = optimizer(&model, OptimizerKind::Adamw);
+    let mut wanted = parameters(&model);
+    let mut moments: Vec<Vec<(f64, f64)>> =
+        wanted.iter().map(|values| vec![(0.0, 0.0); values.len()]).collect();
+    for step in 1..=2 {
+        let grads = gradients(&model, step);
+        for (at, parameter) in describe(&model).iter().enumerate() {
+            let decay = if decays(parameter.role, false) { config.weight_decay } else { 0.0 };
+            let grads = grads[at].clone().unwrap().into_data().try_into_vec::<f32>().unwrap();
+            for (i, grad) in grads.into_iter().enumerate() {
+                let (grad, (mean, square)) = (f64::from(grad) * clip, &mut moments[at][i]);
+                *mean = config.beta1 * *mean + (1.0 - config.beta1) * grad;
+                *square = config.beta2 * *square + (1.0 - config.beta2) * grad * grad;
+                let mean = *mean / (1.0 - config.beta1.powi(step as i32));
+                let square = *square / (1.0 - config.beta2.powi(step as i32));
+                let value = f64::from(wanted[at][i]) * (1.0 - lr * decay);
+                wanted[at][i] = (value - lr * mean / (square.sqrt() + config.eps)) as f32;
+            }
+        }
+        model = optimizer.update(model, grads, lr, clip as f32);
+    }
+    assert_eq!(optimizer.updates(), 2);
+    for (found, wanted) in parameters(&model).concat().into_iter().zip(wanted.concat()) {
+        assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+    }
+}
+
+#[test]
+fn a_parameter_without_a_gradient_stays() {
+    // A gain of a norm, and a matrix.
+    for (kind, left_out) in KINDS.into_iter().flat_map(|kind| [2, 4].map(|at| (kind, at))) {
+        let model = model();
+        let before = parameters(&model);
+        let mut optimizer = optimizer(&model, kind);
+        let mut gradients = gradients(&model, 1);
+        gradients[left_out] = None;
+        let after = parameters(&optimizer.update(model, gradients, 0.01, 1.0));
+        for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+            assert_eq!(before == after, at == left_out, "{kind:?}: parameter {at}");
+        }
+    }
+}
+
+#[test]
+fn muon_moves_the_matrices_of_layers_and_adamw_the_rest() {
+    let model = model();
+    let [adamw, muon] = KINDS.map(|kind| {
+        parameters(&optimizer(&model, kind).update(model.clone(), gradients(&model, 1), 0.01, 1.0))
+    });
+    let mut hidden = 0;
+    for ((name, shape), (adamw, muon)) in names(&model).into_iter().zip(adamw.iter().zip(&muon)) {
+        let moved = name.contains(".h.") && shape.len() == 2;
+        assert_eq!(adamw != muon, moved, "{name}");
+        hidden += usize::from(moved);
+    }
+    assert_eq!(hidden, 2 * 4);
+}
+
+#[test]
+fn muon_has_a_learning_rate_of_its_own() {
+    let model = model();
+    let step = |largest: Option<f64>| {
+        let muon = Some(MuonConfig { lr: largest, ..MuonConfig::default() });
+        let config = OptimizerConfig { kind: OptimizerKind::Muon, muon, ..config().optimizer };
+        // Half of the largest learning rate, as in the middle of a schedule.
+        let mut optimizer = Optimizer::new(&model, &config, &device());
+        parameters(&optimizer.update(model.clone(), gradients(&model, 1), 0.5 * config.lr, 1.0))
+    };
+    let (before, one, three) = (parameters(&model), step(None), step(Some(3.0 * config().optimizer.lr)));
+    for (at, parameter) in describe(&model).iter().enumerate() {
+        let factor = if is_hidden_matrix(parameter) { 3.0 } else { 1.0 };
+        let name = &parameter.name;
+        for (i, before) in before[at].iter().enumerate() {
+            let (one, three) = (one[at][i] - before, three[at][i] - before);
+            assert!((three - factor * one).abs() < 1e-6, "{name}: {one} {three}");
+        }
+    }
+}
+
+#[test]
+fn a_saved_state_goes_on_bit_for_bit() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        let mut first = optimizer(&model(), kind);
+        let model = first.update(model(), gradients(&model(), 1), 0.01, 1.0);
+        first.save(&path).unwrap();
+        let mut second = optimizer(&model, kind);
+        second.load(&path, first.updates(), &device()).unwrap();
+        let one = first.update(model.clone(), gradients(&model, 2), 0.01, 1.0);
+        let other = second.update(model.clone(), gradients(&model, 2), 0.01, 1.0);
+        assert_eq!(parameters(&one), parameters(&other), "{kind:?}");
+        assert_ne!(parameters(&one), parameters(&model));
+        // The moments count, too.
+        let mut anew = optimizer(&model, kind);
+        anew.updates = first.updates() - 1;
+        let without = anew.update(model.clone(), gradients(&model, 2), 0.01, 1.0);
+        assert_ne!(parameters(&one), parameters(&without), "{kind:?}");
+    }
+}
+
+#[test]
+fn muon_saves_one_moment_of_what_it_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    optimizer(&model(), OptimizerKind::Muon).save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let matrix = "transformer.h.0.attn.c_attn.weight";
+    assert_eq!(file.tensor(&format!("{matrix}.momentum")).unwrap().shape(), [16, 48]);
+    assert!(file.tensor(&format!("{matrix}.mean")).is_err());
+    for moment in ["mean", "square"] {
+        assert!(file.tensor(&format!("transformer.wte.weight.{moment}")).is_ok());
+    }
+    assert_eq!(file.len(), 2 * names(&model()).len() - 8);
+    // It is no state of AdamW.
+    let error = optimizer(&model(), OptimizerKind::Adamw).load(&path, 1, &device()).unwrap_err();
+    assert!(matches!(error, OptimizerError::Count { .. }), "{error}");
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    optimizer(&model(), OptimizerKind::Adamw).save(&path).unwrap();
+    for (set, count) in [("model.n_layer=1", true), ("model.n_embd=8", false)] {
+        let other =
+            TrainConfig::parse(CONFIG, &[set.to_owned()]).unwrap().model.init(Seed::new(1), &device());
+        let mut optimizer = optimizer(&other, OptimizerKind::Adamw);
+        let error = optimizer.load(&path, 1, &device()).unwrap_err();
+        assert_eq!(matches!(error, OptimizerError::Count { .. }), count, "{error}");
+        assert_eq!(matches!(error, OptimizerError::Tensor { .. }), !count, "{error}");
+    }
+    std::fs::write(&path, b"no tensors").unwrap();
+    let mut optimizer = optimizer(&model(), OptimizerKind::Adamw);
+    assert!(matches!(optimizer.load(&path, 1, &device()), Err(OptimizerError::Malformed { .. })));
+}
+
+/// Rows in which each id is its predecessor plus 3.
+fn batch() -> HostBatch {
+    let ids: Vec<u32> = (0..24).map(|at| (at / 8 + at % 8 * 3) % 13).collect();
+    let targets = ids.iter().map(|id| (id + 3) % 13).collect();
+    HostBatch { ids, targets, weights: vec![1.0; 24], rows: 3, columns: 8 }
+}
+
+fn without_dropout() -> DecoderModel {
+    let set = ["model.resid_pdrop=0.0", "model.embd_pdrop=0.0"].map(str::to_owned);
+    TrainConfig::parse(CONFIG, &set).unwrap().model.init(Seed::new(3), &device())
+}
+
+/// Parameters by name, with their bits; those of quantized weights are dequantized.
+fn bits(model: &DecoderModel) -> Vec<(String, Vec<u32>)> {
+    #[derive(Default)]
+    struct Read(Vec<Vec<u32>>);
+    impl ModuleVisitor for Read {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val().into_data().try_into_vec::<f32>().unwrap();
+            self.0.push(values.into_iter().map(f32::to_bits).collect());
+        }
+    }
+    let mut read = Read::default();
+    model.visit(&mut read);
+    names(model).into_iter().map(|(name, _)| name).zip(read.0).collect()
+}
+
+/// Trains for some steps; returns the model, the names of moments in the state file, and the first and the last loss.
+fn train_steps(
+    model: DecoderModel,
+    kind: OptimizerKind,
+    steps: u64,
+) -> (DecoderModel, Vec<String>, [f32; 2]) {
+    let mut model = model.train();
+    let mut optimizer = optimizer(&model, kind);
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let computed = compute(&model, &Causal, &[batch()], Seed::new(step), Precision::F32);
+        losses.push(computed.loss);
+        model = optimizer.update(model, computed.gradients, 0.02, clip_scale(computed.grad_norm, 1.0));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    optimizer.save(&path).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let names = file.names().into_iter().map(str::to_owned).collect();
+    (model, names, [losses[0], losses[losses.len() - 1]])
+}
+
+#[test]
+fn a_frozen_embedding_has_no_moments_and_stays() {
+    for kind in KINDS {
+        let model = freeze(without_dropout(), |parameter| parameter.role == ParamRole::Embedding);
+        let before = bits(&model);
+        let (model, moments, [first, last]) = train_steps(model, kind, 6);
+        assert!(last < first, "{kind:?}: {first} {last}");
+        assert!(!moments.iter().any(|name| name.contains("wte")), "{moments:?}");
+        assert!(moments.iter().any(|name| name.contains("wpe")), "{moments:?}");
+        for ((name, before), (_, after)) in before.iter().zip(bits(&model)) {
+            assert_eq!(*before == after, name.contains("wte"), "{kind:?}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_frozen_parameter_does_not_count_in_the_norm() {
+    let norm = |model: DecoderModel| {
+        compute(&model.train(), &Causal, &[batch()], Seed::new(0), Precision::F32).grad_norm
+    };
+    let all = norm(without_dropout());
+    let [some, others] = [true, false].map(|embeddings| {
+        norm(freeze(without_dropout(), |parameter| (parameter.role == ParamRole::Embedding) == embeddings))
+    });
+    assert!(some < all && others < all);
+    assert!((some.hypot(others) - all).abs() < 1e-5 * all, "{some} {others} {all}");
+}
+
+/// The model with the projections of its blocks in bf16.
+fn quantized(model: DecoderModel) -> DecoderModel {
+    #[derive(Default)]
+    struct Quantize(ParamPath);
+    impl ModuleMapper for Quantize {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if !self.0.weight().is_some_and(|kind| kind.role == ParamRole::Matrix) {
+                return param;
+            }
+            // GPT-2 has inputs as rows.
+            let [inputs, outputs] = param.lazy_shape()[..] else { panic!("matrices have two axes") };
+            let value: Tensor<2> = param.val().reshape([inputs, outputs]);
+            let values: Vec<f32> = value.transpose().into_data().try_into_vec().unwrap();
+            weight::quantized(param, QuantMatrix::quantize(Format::Bf16, &values, inputs))
+        }
+    }
+    model.map(&mut Quantize::default())
+}
+
+#[test]
+fn adapters_are_trained_and_what_they_are_added_to_is_not() {
+    for (kind, base) in
+        KINDS.into_iter().flat_map(|kind| [(kind, without_dropout()), (kind, quantized(without_dropout()))])
+    {
+        let before = bits(&base);
+        let config = AdapterConfig { rank: 4, alpha: 8.0 };
+        let model = adapt(base, config, Seed::new(5), |parameter| parameter.role == ParamRole::Matrix);
+        let infos = describe(&model);
+        let (model, moments, [first, last]) = train_steps(model, kind, 8);
+        assert!(last < first, "{kind:?}: {first} {last}");
+        // 4 projections in each of 2 blocks, 2 factors of each, 2 moments of AdamW, whatever moves matrices.
+        assert_eq!(moments.len(), 4 * 2 * 2 * 2, "{moments:?}");
+        assert!(moments.iter().all(|name| name.contains(".weight.lora_")), "{moments:?}");
+        let after = bits(&model);
+        let is_factor = |name: &str| name.ends_with("lora_a") || name.ends_with("lora_b");
+        assert_eq!(after.len(), infos.len());
+        let others: Vec<_> = after.into_iter().filter(|(name, _)| !is_factor(name)).collect();
+        assert_eq!(others, before, "{kind:?}");
+        // Added up, the model says the same.
+        let batch = [batch()];
+        let loss = |model: &DecoderModel| compute(model, &Causal, &batch, Seed::new(0), Precision::F32).loss;
+        let merged = model.clone().valid().materialize().train();
+        assert_eq!(names(&merged).len(), before.len());
+        assert!((loss(&merged) - loss(&model)).abs() < 1e-5);
+    }
+}
