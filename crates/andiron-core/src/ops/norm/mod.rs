@@ -1,4 +1,15 @@
 //! Norms of the last axis, residual sums, and norms of such sums.
+//!
+//! # Norms of residual branches
+//!
+//! A pre-norm layer is `x + f(norm(x))`: its input has two consumers, the norm and the sum, so that its gradient is a sum
+//! of two. The functions whose names end in `_of_branch` and `_between_branches` compute that sum inside the norm's
+//! backward kernel, in the memory of the gradient that arrived through the residual connection. It saves a pass over all
+//! activations, two reads and a write, for each norm.
+//!
+//! They rely on the order of the backward pass: nodes run after all nodes that were made of them, and the sum is made after
+//! the norm. So the gradient from the sum is there when the norm's turn comes; if the input had no other consumer, there
+//! would be none to add to, and the backward pass panics.
 
 mod autodiff;
 mod composed;
