@@ -1,4 +1,4 @@
-//! Each fused operation against its composed twin and against finite differences, through the public API.
+//! Each fused operation against its composed twin, forward and backward, through the public API.
 //!
 //! The twin here is written once more with Burn's tensor operations, so that neither the kernels nor the composed
 //! bodies vouch for themselves.
@@ -528,7 +528,7 @@ fn attention_with_biases_by_distance() {
     }
 }
 
-/// Output and gradients of queries, keys and values, and of biases; `packed` is of one tensor of all three.
+/// Output of an attention, its gradients in queries, keys and values, and that in the biases if it has used them.
 fn dropped_attention(
     [b, t, h, w]: [usize; 4],
     key_h: usize,
