@@ -81,17 +81,18 @@ impl EncoderPipeline {
                     let positions: Vec<&[usize]> =
                         batch.iter().map(|(_, positions)| positions.as_slice()).collect();
                     let guesses = self.bundle.fill(&views, &positions, top);
-                    let row = |(positions, guesses): (&[usize], Vec<Vec<(u32, f32)>>)| {
-                        let filled = |(&position, top): (&usize, Vec<(u32, f32)>)| FilledMask {
-                            position,
-                            top: top.into_iter().map(|guess| self.guess(guess)).collect(),
-                        };
-                        positions.iter().zip(guesses).map(filled).collect()
-                    };
-                    positions.into_iter().zip(guesses).map(row).collect()
+                    positions.iter().zip(guesses).map(|(at, guesses)| self.filled(at, guesses)).collect()
                 },
             )
         })
+    }
+
+    fn filled(&self, positions: &[usize], guesses: Vec<Vec<(u32, f32)>>) -> Vec<FilledMask> {
+        let mask = |(&position, top): (&usize, Vec<(u32, f32)>)| FilledMask {
+            position,
+            top: top.into_iter().map(|guess| self.guess(guess)).collect(),
+        };
+        positions.iter().zip(guesses).map(mask).collect()
     }
 
     fn guess(&self, (id, probability): (u32, f32)) -> Guess {

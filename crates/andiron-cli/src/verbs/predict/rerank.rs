@@ -12,14 +12,13 @@ pub(super) struct Rerank {
 impl Answer for Rerank {
     fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
         answer_parsed(rows, request, |requests| {
-            let rankings = self.model.rerank(&requests);
-            rankings.into_iter().map(|ranking| Ok(row(&ranking?))).collect()
+            requests.iter().map(|request| Ok(row(&self.model.rerank(request)?))).collect()
         })
     }
 
-    /// A row may have many documents.
+    /// The documents of a row are a batch.
     fn rows_together(&self) -> usize {
-        16
+        1
     }
 }
 
