@@ -47,7 +47,8 @@ impl HeadDropout {
     #[inline(always)]
     pub(super) unsafe fn draw<S: Simd>(self, s: S, block: Block, bits: *mut f32) -> DrawnMask {
         let (bits, columns) = (bits.cast::<u32>(), 2 * S::LANES);
-        for i in 0..if block.keys == 0 { 0 } else { block.queries } {
+        let queries = if block.keys == 0 { 0 } else { block.queries };
+        for i in 0..queries {
             let start = self.element(block.start + i, block.first);
             let (group, shift) = (start / GROUP as u64, start % GROUP as u64);
             let last = (start + block.keys as u64 - 1) / GROUP as u64;

@@ -238,6 +238,7 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 /// Both are readable and writable for the keys of the block, `lse` is readable for all queries; `sums` were made for the
 /// block's head.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, const ROUNDED: bool>(
     s: S,
     (scores, slopes): (*mut f32, *const f32),
