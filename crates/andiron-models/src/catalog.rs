@@ -10,10 +10,9 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
-use crate::decoder::{gemma3, gpt_neox, gpt2, llama, mistral, qwen2, qwen3};
+use crate::decoder::{self, DecoderArchitecture};
 use crate::family::Decoder;
-use crate::hf_config::ConfigError;
-use crate::hf_config::Ids;
+use crate::hf_config::{ConfigError, Ids};
 use crate::key_rules::{ConfigFile, KeyRules};
 use crate::named_fields;
 use crate::weights::NameRules;
@@ -83,9 +82,10 @@ pub trait Architecture: Serialize + DeserializeOwned {
     fn init(&self, seed: Seed, device: &Device) -> Self::Model;
 }
 
-/// Makes the configuration enum and the model enum of a family.
+/// Makes the configuration enum and the model enum of a family. The macro `$forward` is given the names of the variants: it
+/// forwards what only this family has.
 macro_rules! architectures {
-    ($family:literal, $configs:ident, $models:ident; $($(#[$doc:meta])* $variant:ident, $model_type:literal, $config:path;)+) => {
+    ($family:literal, $configs:ident, $models:ident, $forward:ident; $($(#[$doc:meta])* $variant:ident, $model_type:literal, $config:path;)+) => {
         #[doc = concat!("The configuration of ", $family, ", by architecture: the fields of its `config.json`, told apart by")]
         /// `model_type`. Serde reads and writes these fields only; [`Self::read`] also takes a `config.json` with the
         /// inert keys that Hugging Face adds.
@@ -199,12 +199,14 @@ macro_rules! architectures {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::validate(config),)+ }
             }
         }
+
+        $forward!($($variant),+);
     };
 }
 #[allow(unused_imports)] // Used by the families that live in folders of their own.
 pub(crate) use architectures;
 
-/// Forwards a family's trait from the enum of models to the model.
+/// Forwards what only decoders have from the enums to the architectures.
 macro_rules! forward_decoder {
     ($($variant:ident),+) => {
         impl Decoder for DecoderModel {
@@ -220,26 +222,32 @@ macro_rules! forward_decoder {
                 match self { $(Self::$variant(model) => model.new_cache(),)+ }
             }
         }
+
+        impl DecoderConfig {
+            /// Hugging Face's class for the model with a head that labels texts.
+            pub(crate) fn classifier_class(&self) -> &'static str {
+                match self { $(Self::$variant(config) => config.classifier_class(),)+ }
+            }
+        }
     };
 }
 
-architectures! { "a decoder", DecoderConfig, DecoderModel;
+architectures! { "a decoder", DecoderConfig, DecoderModel, forward_decoder;
     /// GPT-2 and what shares its shape, such as nanoGPT's models.
-    Gpt2, "gpt2", gpt2::Gpt2Config;
+    Gpt2, "gpt2", decoder::gpt2::Gpt2Config;
     /// Llama and what shares its shape, such as SmolLM.
-    Llama, "llama", llama::LlamaConfig;
+    Llama, "llama", decoder::llama::LlamaConfig;
     /// Mistral.
-    Mistral, "mistral", mistral::MistralConfig;
+    Mistral, "mistral", decoder::mistral::MistralConfig;
     /// Qwen 2 and 2.5.
-    Qwen2, "qwen2", qwen2::Qwen2Config;
+    Qwen2, "qwen2", decoder::qwen2::Qwen2Config;
     /// Qwen 3.
-    Qwen3, "qwen3", qwen3::Qwen3Config;
+    Qwen3, "qwen3", decoder::qwen3::Qwen3Config;
     /// GPT-NeoX, and Pythia.
-    GptNeox, "gpt_neox", gpt_neox::GptNeoxConfig;
+    GptNeox, "gpt_neox", decoder::gpt_neox::GptNeoxConfig;
     /// Gemma 3, text only.
-    Gemma3, "gemma3_text", gemma3::Gemma3Config;
+    Gemma3, "gemma3_text", decoder::gemma3::Gemma3Config;
 }
-forward_decoder!(Gpt2, Llama, Mistral, Qwen2, Qwen3, GptNeox, Gemma3);
 
 impl DecoderConfig {
     /// Entries of the vocabulary.

@@ -243,6 +243,9 @@ pub(crate) const GENERATION: &[&str] = &[
 ];
 
 impl KeyRules {
+    /// No rules but those of all architectures.
+    pub const NONE: Self = Self { aliases: &[], inert: &[], own: &[], defaults: &[] };
+
     /// Takes out of `fields` what is no field of the configuration `C`, and returns what nothing reads of it.
     ///
     /// # Errors

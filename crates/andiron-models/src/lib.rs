@@ -15,6 +15,7 @@ mod key_rules;
 mod memory;
 mod model_files;
 mod named_fields;
+mod param_init;
 mod run_precision;
 pub mod summary;
 pub mod weights;

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use andiron_models::hf_config::ConfigError;
-use andiron_models::{AnyConfig, ConfigFile};
+use andiron_models::{AnyConfig, ConfigFile, DecoderConfig, EncoderConfig, Seq2SeqConfig};
 use serde_json::{Map, Value, json};
 
 use crate::common::{device, fixture};
@@ -334,4 +334,28 @@ fn an_error_names_the_key_and_its_value() {
     check_refused("llama", "hidden_size is 9007199254740993", json!({"hidden_size": beyond}));
     check_refused("bert", "key vocab_size is \"many\"", json!({"vocab_size": "many"}));
     check_refused("llama", "key rope_scaling is", json!({"rope_scaling": {"rope_type": "longrope"}}));
+}
+
+#[test]
+fn the_readme_lists_the_catalog() {
+    let readme = include_str!("../README.md");
+    let rows: Vec<Vec<&str>> = readme
+        .lines()
+        .filter(|line| line.starts_with("| ") && (line.contains("` | `") || line.contains("` | the same")))
+        .map(|line| line.split(" | ").collect())
+        .collect();
+    let types: Vec<&str> =
+        rows.iter().flat_map(|row| row[1].split(", ")).map(|name| name.trim_matches('`')).collect();
+    let catalog =
+        [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat();
+    let mut sorted = [types, catalog];
+    sorted.iter_mut().for_each(|names| names.sort_unstable());
+    assert_eq!(sorted[0], sorted[1]);
+    for (model_type, _) in FIXTURES {
+        let config = read(&fields(model_type)).unwrap().config;
+        let row = rows.iter().find(|row| row[1].contains(&format!("`{model_type}`"))).unwrap();
+        if !matches!(config, AnyConfig::Encoder(_)) {
+            assert!(row[2].contains(config.class_name()), "{row:?} names {}", config.class_name());
+        }
+    }
 }

@@ -10,7 +10,7 @@ use andiron_models::weights::gguf::{
     self, GgufError, GgufFile, GgufModel, GgufWeights, TensorToWrite, chat_template, config_json,
     tokenizer_json,
 };
-use andiron_models::{Decoder, DecoderBundle};
+use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
 use common::{assert_close, device, fixture, floats, ids};
 use serde_json::{Value, json};
 
@@ -63,7 +63,15 @@ fn to_write(weights: &GgufWeights) -> Vec<TensorToWrite<'_>> {
     weights.tensors().map(tensor).collect()
 }
 
-fn model<'a>(config: &'a Value, tokenizer: Option<&'a Value>) -> GgufModel<'a> {
+/// The configuration in the object of a `config.json`.
+fn read(config: &Value) -> DecoderConfig {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    std::fs::write(&path, config.to_string()).unwrap();
+    DecoderConfig::read(&path).unwrap()
+}
+
+fn model<'a>(config: &'a DecoderConfig, tokenizer: Option<&'a Value>) -> GgufModel<'a> {
     GgufModel { config, tokenizer, chat_template: None, half: false }
 }
 
@@ -72,6 +80,7 @@ fn a_llama_is_written_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     let (config, weights) = llama();
+    let config = read(&config);
     let half = GgufModel { half: true, ..model(&config, None) };
     gguf::write(&path, &half, &to_write(&weights)).unwrap();
     let written = GgufFile::open(&path).unwrap();
@@ -100,7 +109,7 @@ fn rotary_scaling_goes_there_and_back() {
         let (mut config, weights) = llama();
         config["rope_scaling"] = scaling;
         config["head_dim"] = 64.into();
-        gguf::write(&path, &model(&config, None), &to_write(&weights)).unwrap();
+        gguf::write(&path, &model(&read(&config), None), &to_write(&weights)).unwrap();
         let again = config_json(&GgufFile::open(&path).unwrap()).unwrap();
         assert_eq!(again["rope_scaling"], config["rope_scaling"]);
     }
@@ -131,6 +140,7 @@ fn a_tokenizer_goes_there_and_back() {
     let path = dir.path().join("model.gguf");
     let (mut config, weights) = llama();
     config["bos_token_id"] = 4.into();
+    let config = read(&config);
     let digits = json!({ "type": "Digits", "individual_digits": true });
     let smollm = json!({ "type": "Sequence", "pretokenizers": [digits, bytes(true)] });
     for (name, pre_tokenizer) in [("gpt-2", bytes(true)), ("smollm", smollm)] {
@@ -159,7 +169,7 @@ fn check_refused(config: &Value, tokenizer: Option<&Value>, needle: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (_, weights) = llama();
     let error: GgufError =
-        gguf::write(&dir.path().join("model.gguf"), &model(config, tokenizer), &to_write(&weights))
+        gguf::write(&dir.path().join("model.gguf"), &model(&read(config), tokenizer), &to_write(&weights))
             .unwrap_err();
     let text = error.to_string();
     assert!(text.contains(needle), "{text:?} does not mention {needle:?}");
@@ -174,11 +184,22 @@ fn what_llama_cpp_does_not_do_is_refused() {
         config[key] = value;
         config
     };
-    check_refused(&edited("model_type", "mamba".into()), None, "\"mamba\" is not supported");
+    check_refused(&edited("model_type", "mistral".into()), None, "\"mistral\" is not supported");
     check_refused(&edited("hidden_act", "relu".into()), None, "hidden_act");
-    check_refused(&edited("num_attention_heads", 5.into()), None, "number of heads");
-    check_refused(&edited("rope_scaling", json!({ "type": "dynamic" })), None, "dynamic is not written");
-    check_refused(&edited("vocab_size", Value::Null), None, "vocab_size is not supported: it is missing");
+    check_refused(&edited("num_attention_heads", 6.into()), None, "number of heads");
+    check_refused(
+        &edited("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 })),
+        None,
+        "dynamic is not written",
+    );
+    let mut windowed = edited("model_type", "qwen2".into());
+    for (key, value) in [("use_sliding_window", json!(true)), ("max_window_layers", json!(0))] {
+        windowed[key] = value;
+    }
+    for key in ["head_dim", "attention_bias", "mlp_bias"] {
+        windowed.as_object_mut().unwrap().shift_remove(key);
+    }
+    check_refused(&windowed, None, "use_sliding_window");
 }
 
 #[test]
@@ -201,7 +222,7 @@ fn tokenizers_that_gguf_cannot_say_are_refused() {
 fn a_value_too_large_for_f16_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    let (config, _) = llama();
+    let config = read(&llama().0);
     let name = "model.layers.0.mlp.up_proj.weight";
     let tensor = |value| TensorToWrite {
         name: name.to_owned(),

@@ -85,9 +85,8 @@ impl DecoderBundle {
     /// # Errors
     /// If the model or its tokenizer cannot be said in GGUF, or the file cannot be written.
     pub fn save_gguf(&self, path: &Path, options: GgufOptions<'_>) -> Result<(), SaveError> {
-        let config = self.config.to_value();
         let GgufOptions { tokenizer, chat_template, half } = options;
-        let model = gguf::GgufModel { config: &config, tokenizer, chat_template, half };
+        let model = gguf::GgufModel { config: &self.config, tokenizer, chat_template, half };
         let tensor = |(name, parameter): (String, weights::Parameter)| gguf::TensorToWrite {
             name,
             shape: parameter.shape,

@@ -105,15 +105,7 @@ impl ClassifierConfig {
 
     /// Hugging Face's class for the model.
     pub fn class_name(&self) -> &'static str {
-        match self.decoder {
-            DecoderConfig::Gpt2(_) => "GPT2ForSequenceClassification",
-            DecoderConfig::Llama(_) => "LlamaForSequenceClassification",
-            DecoderConfig::Mistral(_) => "MistralForSequenceClassification",
-            DecoderConfig::Qwen2(_) => "Qwen2ForSequenceClassification",
-            DecoderConfig::Qwen3(_) => "Qwen3ForSequenceClassification",
-            DecoderConfig::GptNeox(_) => "GPTNeoXForSequenceClassification",
-            DecoderConfig::Gemma3(_) => "Gemma3TextForSequenceClassification",
-        }
+        self.decoder.classifier_class()
     }
 
     /// What every model's configuration says.

@@ -2,7 +2,7 @@
 //!
 //! Report: Gemma Team 2025, "Gemma 3", <https://arxiv.org/abs/2503.19786>. Hugging Face: `Gemma3ForCausalLM`. Unlike its
 //! neighbours it multiplies embeddings by the root of their width, divides scores by the root of
-//! `query_pre_attn_scalar`, counts the gains of its norms from 1, and turns heads by `rope_local_base_freq` in layers
+//! `query_pre_attn_scalar`, counts the weights of its norms from 1, and rotates heads by `rope_local_base_freq` in layers
 //! with a window and by `rope_theta` in the others.
 //!
 //! Not supported: images, soft caps on logits, attention in both directions, and scaled positions in layers with a
@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::catalog::{Architecture, Sizes};
-use crate::decoder::gated::{Attention, AttentionSizes, Fresh, Mlp, MlpSizes, NAMES, Shape, defaults};
+use crate::decoder::DecoderArchitecture;
 use crate::decoder::layer_types::{LayerType, Windows};
+use crate::decoder::llama_like::{Attention, AttentionSizes, Mlp, MlpSizes, NAMES, Shape, defaults};
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
-use crate::hf_config::Ids;
-use crate::hf_config::{Activation, ConfigError, positive, positive_number};
+use crate::hf_config::{Activation, ConfigError, Ids, positive, positive_number};
 use crate::key_rules::{Inert, KeyRules};
+use crate::param_init::ParamInit;
 use crate::weights::NameRules;
 
 /// `config.json` of a Gemma 3, in Hugging Face's field names.
@@ -262,17 +263,14 @@ impl Architecture for Gemma3Config {
 
     fn init(&self, seed: Seed, device: &Device) -> Gemma3 {
         let d_model = self.hidden_size;
-        let fresh = Fresh {
-            std: self.initializer_range as f32,
-            eps: self.rms_norm_eps,
+        let params = ParamInit {
             unit_offset: true,
-            seed,
-            device,
+            ..ParamInit::new(self.initializer_range, self.rms_norm_eps, seed, device)
         };
         let attention = AttentionSizes {
             qkv_bias: self.attention_bias,
             out_bias: self.attention_bias,
-            normed: true,
+            qk_norm: true,
             scale: 1.0 / (self.query_pre_attn_scalar as f32).sqrt(),
             dropout: self.attention_dropout,
             ..AttentionSizes::new(self.num_attention_heads, self.num_key_value_heads, self.head_dim)
@@ -288,28 +286,34 @@ impl Architecture for Gemma3Config {
         let layer = |(index, reach): (usize, Option<usize>)| {
             let name = format!("model.layers.{index}");
             Layer {
-                self_attn: attention.init(&format!("{name}.self_attn"), d_model, (index, reach), fresh),
-                mlp: mlp.init(&format!("{name}.mlp"), fresh),
-                input_layernorm: fresh.norm(d_model),
-                post_attention_layernorm: fresh.norm(d_model),
-                pre_feedforward_layernorm: fresh.norm(d_model),
-                post_feedforward_layernorm: fresh.norm(d_model),
+                self_attn: attention.init(&format!("{name}.self_attn"), d_model, (index, reach), params),
+                mlp: mlp.init(&format!("{name}.mlp"), params),
+                input_layernorm: params.rms_norm(d_model),
+                post_attention_layernorm: params.rms_norm(d_model),
+                pre_feedforward_layernorm: params.rms_norm(d_model),
+                post_feedforward_layernorm: params.rms_norm(d_model),
                 slides: reach.is_some(),
             }
         };
         Gemma3 {
             model: Body {
-                embed_tokens: fresh.table("model.embed_tokens", self.vocab_size, d_model),
+                embed_tokens: params.table("model.embed_tokens", self.vocab_size, d_model),
                 layers: reaches.into_iter().enumerate().map(layer).collect(),
-                norm: fresh.norm(d_model),
+                norm: params.rms_norm(d_model),
             },
             lm_head: (!self.tie_word_embeddings)
-                .then(|| fresh.table("lm_head", self.vocab_size, d_model).with_role(ParamRole::Head)),
+                .then(|| params.table("lm_head", self.vocab_size, d_model).with_role(ParamRole::Head)),
             rotary: self.rope().rotary(self.head_dim),
             local_rotary: ScaledRotary::new(self.rope_local_base_freq, self.head_dim, None),
             max_positions: self.rope().longest(),
             embedding_scale: (d_model as f32).sqrt(),
         }
+    }
+}
+
+impl DecoderArchitecture for Gemma3Config {
+    fn classifier_class(&self) -> &'static str {
+        "Gemma3TextForSequenceClassification"
     }
 }
 

@@ -19,9 +19,9 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Architecture, Sizes};
+use crate::decoder::DecoderArchitecture;
 use crate::family::Decoder;
-use crate::hf_config::Ids;
-use crate::hf_config::{Activation, ConfigError, entries, layers, width};
+use crate::hf_config::{Activation, ConfigError, Ids, entries, layers, width};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::NameRules;
 
@@ -272,6 +272,12 @@ impl Architecture for Gpt2Config {
                 .then(|| table(self.vocab_size, "lm_head.weight").with_role(ParamRole::Head)),
             embd_pdrop: self.embd_pdrop as f32,
         }
+    }
+}
+
+impl DecoderArchitecture for Gpt2Config {
+    fn classifier_class(&self) -> &'static str {
+        "GPT2ForSequenceClassification"
     }
 }
 

@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::catalog::{Architecture, Sizes};
-use crate::decoder::gated::defaults;
+use crate::decoder::DecoderArchitecture;
+use crate::decoder::llama_like::defaults;
 use crate::decoder::rope::{self, Rope, RopeScalingConfig};
 use crate::family::Decoder;
-use crate::hf_config::Ids;
-use crate::hf_config::{Activation, ConfigError, entries, layers, positive_number, probability, width};
+use crate::hf_config::{Activation, ConfigError, Ids, entries, layers, positive_number, probability, width};
 use crate::key_rules::KeyRules;
 use crate::weights::NameRules;
 
@@ -268,6 +268,12 @@ impl Architecture for GptNeoxConfig {
             max_positions: self.rope().longest(),
             dropout: self.hidden_dropout as f32,
         }
+    }
+}
+
+impl DecoderArchitecture for GptNeoxConfig {
+    fn classifier_class(&self) -> &'static str {
+        "GPTNeoXForSequenceClassification"
     }
 }
 

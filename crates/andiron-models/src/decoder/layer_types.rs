@@ -17,7 +17,7 @@ pub enum LayerType {
 
 /// What a configuration says about windows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Windows<'a> {
+pub(crate) struct Windows<'a> {
     /// `num_hidden_layers`.
     pub(super) n_layers: usize,
     /// `sliding_window`, in tokens, or none if it is not to be used.
@@ -45,7 +45,7 @@ impl Windows<'_> {
     }
 
     /// How many positions back each layer sees.
-    pub(super) fn reaches(&self) -> Vec<Option<usize>> {
+    pub(crate) fn reaches(&self) -> Vec<Option<usize>> {
         let slides = |layer: usize| match self.types {
             Some(types) => types[layer] == LayerType::Sliding,
             None => layer >= self.n_full,

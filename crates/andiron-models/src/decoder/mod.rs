@@ -2,15 +2,24 @@
 
 mod bundle;
 pub mod classifier;
-pub mod gated;
 pub mod gemma3;
 pub mod gpt2;
 pub mod gpt_neox;
 pub mod layer_types;
 pub mod llama;
+pub(crate) mod llama_like;
 pub mod mistral;
 pub mod qwen2;
 pub mod qwen3;
 pub mod rope;
 
 pub use bundle::DecoderBundle;
+pub use llama_like::LlamaModel;
+
+use crate::catalog::Architecture;
+
+/// What decoders' configurations say beyond those of all families.
+pub(crate) trait DecoderArchitecture: Architecture {
+    /// Hugging Face's class for the model with a head that labels texts.
+    fn classifier_class(&self) -> &'static str;
+}

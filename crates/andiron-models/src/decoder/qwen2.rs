@@ -1,4 +1,4 @@
-//! Qwen 2 and 2.5: the gated decoder with biases where queries, keys and values are made.
+//! Qwen 2 and 2.5: biases where queries, keys and values are made.
 //!
 //! Paper: Yang et al. 2024, "Qwen2 Technical Report", <https://arxiv.org/abs/2407.10671>. Hugging Face:
 //! `Qwen2ForCausalLM`. Unlike its neighbours it has exactly these biases, whatever the configuration says; its later
@@ -6,134 +6,47 @@
 //!
 //! Not supported: several axes of positions (`mrope`), longrope scaling and quantised weights.
 
-use andiron_kernels::random::Seed;
-use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-use crate::catalog::{Architecture, Sizes};
-use crate::decoder::gated::{AttentionSizes, Gated, GatedSizes, NAMES, Shape, defaults};
 use crate::decoder::layer_types::{LayerType, Windows};
-use crate::decoder::rope::{self, Rope, RopeScalingConfig};
-use crate::hf_config::Ids;
-use crate::hf_config::{Activation, ConfigError};
+use crate::decoder::llama_like::{Differences, LlamaLike, llama_like_config};
 use crate::key_rules::{Inert, KeyRules};
-use crate::weights::NameRules;
 
-/// `config.json` of a Qwen2, in Hugging Face's field names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Qwen2Config {
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Width of the hidden states.
-    pub hidden_size: usize,
-    /// Width inside the feed-forward part.
-    pub intermediate_size: usize,
-    /// Number of blocks.
-    pub num_hidden_layers: usize,
-    /// Heads of queries.
-    pub num_attention_heads: usize,
-    /// Heads of keys and values, which divide those of queries; as many if null, 32 if absent.
-    #[serde(default = "key_heads")]
-    pub num_key_value_heads: Option<usize>,
-    /// Width of a head; `hidden_size / num_attention_heads` if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head_dim: Option<usize>,
-    /// Activation of the feed-forward part's gate.
-    #[serde(default = "defaults::silu")]
-    pub hidden_act: Activation,
-    /// Longest text, in tokens; with `rope_scaling` perhaps that of training only.
-    pub max_position_embeddings: usize,
-    /// Standard deviation of initial weights.
-    #[serde(default = "defaults::std")]
-    pub initializer_range: f64,
-    /// Added to mean squares.
-    #[serde(default = "defaults::eps")]
-    pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
-    #[serde(default = "rope::default_theta")]
-    pub rope_theta: f64,
-    /// How the frequencies are lowered for longer texts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rope_scaling: Option<RopeScalingConfig>,
-    /// Dropout on attention probabilities, in training.
-    #[serde(default)]
-    pub attention_dropout: f64,
-    /// Whether `sliding_window` is used.
-    #[serde(default)]
-    pub use_sliding_window: bool,
-    /// How many tokens a layer with a window sees, its own included; 4096 if absent.
-    #[serde(default = "window")]
-    pub sliding_window: Option<usize>,
-    /// How many layers see everything, if `layer_types` does not say which.
-    #[serde(default = "max_window_layers")]
-    pub max_window_layers: usize,
-    /// What each layer sees.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layer_types: Option<Vec<LayerType>>,
-    /// Whether the output head is the embedding table.
-    #[serde(default)]
-    pub tie_word_embeddings: bool,
-    /// Id that begins a text.
-    #[serde(default)]
-    pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
-    #[serde(default)]
-    pub eos_token_id: Ids,
+llama_like_config! {
+    /// `config.json` of a Qwen2, in Hugging Face's field names.
+    Qwen2Config("Default::default", "Default::default") {
+        /// Heads of keys and values, which divide those of queries; as many if null, 32 if absent.
+        #[serde(default = "key_heads")]
+        num_key_value_heads: Option<usize>,
+        /// Width of a head; `hidden_size / num_attention_heads` if absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        head_dim: Option<usize>,
+        /// Whether `sliding_window` is used.
+        #[serde(default)]
+        use_sliding_window: bool,
+        /// How many tokens a layer with a window sees, its own included; 4096 if absent.
+        #[serde(default = "crate::decoder::llama_like::defaults::window")]
+        sliding_window: Option<usize>,
+        /// How many layers see everything, if `layer_types` does not say which.
+        #[serde(default = "max_window_layers")]
+        max_window_layers: usize,
+        /// What each layer sees.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layer_types: Option<Vec<LayerType>>,
+    }
 }
 
 pub(super) fn key_heads() -> Option<usize> {
     Some(32)
 }
 
-pub(super) fn window() -> Option<usize> {
-    Some(4096)
-}
-
 pub(super) fn max_window_layers() -> usize {
     28
 }
 
-impl Qwen2Config {
-    fn shape(&self) -> Shape {
-        Shape {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
-            head_dim: self.head_dim,
-            rms_norm_eps: self.rms_norm_eps,
-            attention_dropout: self.attention_dropout,
-        }
-    }
-
-    fn rope(&self) -> Rope<'_> {
-        Rope {
-            theta: self.rope_theta,
-            scaling: self.rope_scaling.as_ref(),
-            max_position_embeddings: self.max_position_embeddings,
-        }
-    }
-
-    fn windows(&self) -> Windows<'_> {
-        Windows {
-            n_layers: self.num_hidden_layers,
-            window: self.sliding_window.filter(|_| self.use_sliding_window),
-            types: self.layer_types.as_deref(),
-            n_full: self.max_window_layers,
-        }
-    }
-}
-
-impl Architecture for Qwen2Config {
-    type Model = Gated;
+impl LlamaLike for Qwen2Config {
+    const CLASS: &'static str = "Qwen2ForCausalLM";
+    const CLASSIFIER: &'static str = "Qwen2ForSequenceClassification";
     const KEYS: KeyRules = KeyRules {
-        aliases: &[],
         inert: &[("use_mrope", Inert::Off)],
-        own: &[],
         defaults: &[
             ("vocab_size", 151_936),
             ("hidden_size", 4096),
@@ -142,67 +55,22 @@ impl Architecture for Qwen2Config {
             ("num_attention_heads", 32),
             ("max_position_embeddings", 32_768),
         ],
+        ..KeyRules::NONE
     };
 
-    fn class_name(&self) -> &'static str {
-        "Qwen2ForCausalLM"
-    }
-
-    fn name_rules(&self) -> NameRules {
-        NAMES
-    }
-
-    fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        rope::normalise(fields);
-        Ok(())
-    }
-
-    fn supplement(&self, fields: &mut Map<String, Value>) {
-        rope::supplement(fields);
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        self.shape().check()?;
-        self.windows().check()?;
-        self.rope().check()
-    }
-
-    fn sizes(&self) -> Sizes {
-        Sizes {
-            vocab_size: self.vocab_size,
-            d_model: self.hidden_size,
-            max_positions: self.rope().longest(),
-            bos_token_id: self.bos_token_id,
-            eos_token_id: self.eos_token_id.as_slice().first().copied(),
-        }
-    }
-
-    fn end_ids(&self) -> Ids {
-        self.eos_token_id.clone()
-    }
-
-    fn init(&self, seed: Seed, device: &Device) -> Gated {
-        let shape = self.shape();
-        let (rope, d_head) = (self.rope(), shape.d_head());
-        let attention = AttentionSizes {
+    fn differences(&self) -> Differences<'_> {
+        let windows = Windows {
+            n_layers: self.num_hidden_layers,
+            window: self.sliding_window.filter(|_| self.use_sliding_window),
+            types: self.layer_types.as_deref(),
+            n_full: self.max_window_layers,
+        };
+        Differences {
+            key_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
             qkv_bias: true,
-            dropout: self.attention_dropout,
-            ..AttentionSizes::new(shape.num_attention_heads, shape.num_key_value_heads, d_head)
-        };
-        let sizes = GatedSizes {
-            vocab_size: self.vocab_size,
-            max_positions: rope.longest(),
-            d_model: self.hidden_size,
-            d_hidden: self.intermediate_size,
-            attention,
-            reaches: self.windows().reaches(),
-            rotary: rope.rotary(d_head),
-            activation: self.hidden_act,
-            mlp_bias: false,
-            tied: self.tie_word_embeddings,
-            eps: self.rms_norm_eps,
-            std: self.initializer_range,
-        };
-        sizes.init(seed, device)
+            windows: Some(windows),
+            ..Differences::default()
+        }
     }
 }

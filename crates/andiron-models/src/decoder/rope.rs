@@ -96,13 +96,13 @@ pub enum RopeScalingConfig {
 
 /// What a configuration says about rotary positions.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rope<'a> {
+pub(crate) struct Rope<'a> {
     /// `rope_theta`.
-    pub(super) theta: f64,
+    pub(crate) theta: f64,
     /// `rope_scaling`.
-    pub(super) scaling: Option<&'a RopeScalingConfig>,
+    pub(crate) scaling: Option<&'a RopeScalingConfig>,
     /// `max_position_embeddings`.
-    pub(super) max_position_embeddings: usize,
+    pub(crate) max_position_embeddings: usize,
 }
 
 impl Rope<'_> {

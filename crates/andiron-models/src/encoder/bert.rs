@@ -17,11 +17,12 @@ use serde_json::{Map, Value};
 
 use super::EncoderArchitecture;
 use super::head::{self, Classes, EncoderHead, classes};
-use super::layers::{Fresh, attend_all, first, vocabulary_scores};
+use super::layers::{attend_all, first, vocabulary_scores};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
 use crate::key_rules::{Inert, KeyRules};
+use crate::param_init::ParamInit;
 use crate::weights::{NameRules, StoredTensors};
 
 /// `config.json` of a BERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -185,8 +186,8 @@ impl BertConfig {
         }
     }
 
-    pub(super) fn fresh<'a>(&self, seed: Seed, device: &'a Device) -> Fresh<'a> {
-        Fresh { std: self.initializer_range as f32, eps: self.layer_norm_eps, seed, device }
+    pub(super) fn param_init<'a>(&self, seed: Seed, device: &'a Device) -> ParamInit<'a> {
+        ParamInit::new(self.initializer_range, self.layer_norm_eps, seed, device)
     }
 
     /// Leaves the pooler out if no file has one, as those of embedding models.
@@ -201,8 +202,8 @@ impl BertConfig {
 
     /// The part below the head, with parameters named after `prefix`.
     pub(super) fn init_body(&self, prefix: &str, pooled: bool, seed: Seed, device: &Device) -> Body {
-        let (fresh, d) = (self.fresh(seed, device), self.hidden_size);
-        let table = |name: &str, n| fresh.table(&format!("{prefix}.embeddings.{name}"), n, d);
+        let (params, d) = (self.param_init(seed, device), self.hidden_size);
+        let table = |name: &str, n| params.table(&format!("{prefix}.embeddings.{name}"), n, d);
         Body {
             embeddings: Embeddings {
                 word_embeddings: table("word_embeddings", self.vocab_size),
@@ -210,15 +211,15 @@ impl BertConfig {
                     .with_role(ParamRole::Table),
                 token_type_embeddings: table("token_type_embeddings", self.type_vocab_size)
                     .with_role(ParamRole::Table),
-                layer_norm_: fresh.norm(d),
+                layer_norm_: params.layer_norm(d),
             },
             encoder: Layers {
                 layer: (0..self.num_hidden_layers)
-                    .map(|index| self.init_layer(&format!("{prefix}.encoder.layer.{index}"), &fresh))
+                    .map(|index| self.init_layer(&format!("{prefix}.encoder.layer.{index}"), &params))
                     .collect(),
             },
             pooler: pooled
-                .then(|| Pooler { dense: fresh.linear(&format!("{prefix}.pooler.dense"), d, d, true) }),
+                .then(|| Pooler { dense: params.linear(&format!("{prefix}.pooler.dense"), d, d, true) }),
             n_heads: self.num_attention_heads,
             activation: self.hidden_act,
             dropout: self.hidden_dropout_prob as f32,
@@ -226,10 +227,10 @@ impl BertConfig {
         }
     }
 
-    fn init_layer(&self, name: &str, fresh: &Fresh<'_>) -> Layer {
+    fn init_layer(&self, name: &str, params: &ParamInit<'_>) -> Layer {
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let linear =
-            |part: &str, d_input, d_output| fresh.linear(&format!("{name}.{part}"), d_input, d_output, true);
+            |part: &str, d_input, d_output| params.linear(&format!("{name}.{part}"), d_input, d_output, true);
         Layer {
             attention: Attention {
                 self_: Projections {
@@ -237,10 +238,13 @@ impl BertConfig {
                     key: linear("attention.self.key", d, d),
                     value: linear("attention.self.value", d, d),
                 },
-                output: Output { dense: linear("attention.output.dense", d, d), layer_norm_: fresh.norm(d) },
+                output: Output {
+                    dense: linear("attention.output.dense", d, d),
+                    layer_norm_: params.layer_norm(d),
+                },
             },
             intermediate: Intermediate { dense: linear("intermediate.dense", d, f) },
-            output: Output { dense: linear("output.dense", f, d), layer_norm_: fresh.norm(d) },
+            output: Output { dense: linear("output.dense", f, d), layer_norm_: params.layer_norm(d) },
         }
     }
 
@@ -326,18 +330,18 @@ impl Architecture for BertConfig {
     }
 
     fn init(&self, seed: Seed, device: &Device) -> Bert {
-        let (fresh, d) = (self.fresh(seed, device), self.hidden_size);
+        let (params, d) = (self.param_init(seed, device), self.hidden_size);
         let pooled = match self.head {
             EncoderHead::None => self.pooler,
             head => matches!(head, EncoderHead::Classify { .. }),
         };
         let predictions = || Predictions {
             transform: Output {
-                dense: fresh.linear("cls.predictions.transform.dense", d, d, true),
-                layer_norm_: fresh.norm(d),
+                dense: params.linear("cls.predictions.transform.dense", d, d, true),
+                layer_norm_: params.layer_norm(d),
             },
             decoder: (!self.tie_word_embeddings).then(|| {
-                fresh.linear("cls.predictions.decoder", d, self.vocab_size, true).with_role(ParamRole::Head)
+                params.linear("cls.predictions.decoder", d, self.vocab_size, true).with_role(ParamRole::Head)
             }),
             bias: init::zeros([self.vocab_size], device),
         };
@@ -347,8 +351,8 @@ impl Architecture for BertConfig {
             classifier: self
                 .head
                 .has_labels()
-                .then(|| fresh.linear("classifier", d, self.labels.len(), true)),
-            qa_outputs: (self.head == EncoderHead::Span).then(|| fresh.linear("qa_outputs", d, 2, true)),
+                .then(|| params.linear("classifier", d, self.labels.len(), true)),
+            qa_outputs: (self.head == EncoderHead::Span).then(|| params.linear("qa_outputs", d, 2, true)),
             dropout: self.head_dropout(),
         }
     }

@@ -14,11 +14,12 @@ use serde_json::{Map, Value};
 
 use super::EncoderArchitecture;
 use super::head::{self, Classes, EncoderHead, classes};
-use super::layers::{Fresh, attend_all, first};
+use super::layers::{attend_all, first};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
 use crate::key_rules::{Inert, KeyRules};
+use crate::param_init::ParamInit;
 use crate::weights::NameRules;
 
 /// `config.json` of a DistilBERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -109,10 +110,10 @@ const CLASSES: Classes = classes!("DistilBert");
 const EPS: f64 = 1e-12;
 
 impl DistilBertConfig {
-    fn init_layer(&self, name: &str, fresh: &Fresh<'_>) -> Layer {
+    fn init_layer(&self, name: &str, params: &ParamInit<'_>) -> Layer {
         let (d, f) = (self.dim, self.hidden_dim);
         let linear =
-            |part: &str, d_input, d_output| fresh.linear(&format!("{name}.{part}"), d_input, d_output, true);
+            |part: &str, d_input, d_output| params.linear(&format!("{name}.{part}"), d_input, d_output, true);
         Layer {
             attention: Attention {
                 q_lin: linear("attention.q_lin", d, d),
@@ -120,9 +121,9 @@ impl DistilBertConfig {
                 v_lin: linear("attention.v_lin", d, d),
                 out_lin: linear("attention.out_lin", d, d),
             },
-            sa_layer_norm: fresh.norm(d),
+            sa_layer_norm: params.layer_norm(d),
             ffn: FeedForward { lin1: linear("ffn.lin1", d, f), lin2: linear("ffn.lin2", f, d) },
-            output_layer_norm: fresh.norm(d),
+            output_layer_norm: params.layer_norm(d),
         }
     }
 
@@ -214,32 +215,32 @@ impl Architecture for DistilBertConfig {
 
     fn init(&self, seed: Seed, device: &Device) -> DistilBert {
         let (d, head) = (self.dim, self.head);
-        let fresh = Fresh { std: self.initializer_range as f32, eps: EPS, seed, device };
+        let params = ParamInit::new(self.initializer_range, EPS, seed, device);
         let masked = head == EncoderHead::MaskedLm;
-        let table = |name: &str, n| fresh.table(&format!("distilbert.embeddings.{name}"), n, d);
-        let layer = |index| self.init_layer(&format!("distilbert.transformer.layer.{index}"), &fresh);
+        let table = |name: &str, n| params.table(&format!("distilbert.embeddings.{name}"), n, d);
+        let layer = |index| self.init_layer(&format!("distilbert.transformer.layer.{index}"), &params);
         let own_weight =
-            || fresh.table("vocab_projector", self.vocab_size, d).weight.with_role(ParamRole::Head);
+            || params.table("vocab_projector", self.vocab_size, d).weight.with_role(ParamRole::Head);
         DistilBert {
             distilbert: Body {
                 embeddings: Embeddings {
                     word_embeddings: table("word_embeddings", self.vocab_size),
                     position_embeddings: table("position_embeddings", self.max_position_embeddings)
                         .with_role(ParamRole::Table),
-                    layer_norm_: fresh.norm(d),
+                    layer_norm_: params.layer_norm(d),
                 },
                 transformer: Layers { layer: (0..self.n_layers).map(layer).collect() },
             },
-            vocab_transform: masked.then(|| fresh.linear("vocab_transform", d, d, true)),
-            vocab_layer_norm: masked.then(|| fresh.norm(d)),
+            vocab_transform: masked.then(|| params.linear("vocab_transform", d, d, true)),
+            vocab_layer_norm: masked.then(|| params.layer_norm(d)),
             vocab_projector: masked.then(|| Projector {
                 weight: (!self.tie_word_embeddings).then(own_weight),
                 bias: init::zeros([self.vocab_size], device),
             }),
             pre_classifier: matches!(head, EncoderHead::Classify { .. })
-                .then(|| fresh.linear("pre_classifier", d, d, true)),
-            classifier: head.has_labels().then(|| fresh.linear("classifier", d, self.labels.len(), true)),
-            qa_outputs: (head == EncoderHead::Span).then(|| fresh.linear("qa_outputs", d, 2, true)),
+                .then(|| params.linear("pre_classifier", d, d, true)),
+            classifier: head.has_labels().then(|| params.linear("classifier", d, self.labels.len(), true)),
+            qa_outputs: (head == EncoderHead::Span).then(|| params.linear("qa_outputs", d, 2, true)),
             n_heads: self.n_heads,
             activation: self.activation,
             dropout: self.dropout as f32,

@@ -1,43 +1,10 @@
-//! What the encoders share below their blocks: fresh parameters, attention over whole texts, output over the
-//! vocabulary.
+//! What the encoders share below their blocks: attention over whole texts, output over the vocabulary.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_packed};
-use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::{self, LinearConfig};
-use andiron_core::norm::LayerNormConfig;
-use andiron_core::ops::WeightLayout;
-use andiron_core::{Embedding, Forward, LayerNorm, Linear};
-use andiron_kernels::random::Seed;
+use andiron_core::linear;
+use andiron_core::{Embedding, Forward, Linear};
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
-
-/// Makes parameters, each drawn from a stream of its own name.
-pub(crate) struct Fresh<'a> {
-    pub(crate) std: f32,
-    pub(crate) eps: f64,
-    pub(crate) seed: Seed,
-    pub(crate) device: &'a Device,
-}
-
-impl Fresh<'_> {
-    pub(crate) fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
-        let seed = self.seed.derive(&format!("{name}.weight"));
-        LinearConfig { d_input, d_output, bias, layout: WeightLayout::OutIn }.init(
-            self.std,
-            seed,
-            self.device,
-        )
-    }
-
-    pub(crate) fn table(&self, name: &str, n_entries: usize, d_model: usize) -> Embedding {
-        let seed = self.seed.derive(&format!("{name}.weight"));
-        EmbeddingConfig { n_entries, d_model }.init(self.std, seed, self.device)
-    }
-
-    pub(crate) fn norm(&self, d_model: usize) -> LayerNorm {
-        LayerNormConfig { d_model, eps: self.eps }.init(self.device)
-    }
-}
+use burn::tensor::Tensor;
 
 /// Every position attends to every other of its own row, by its maps to queries, keys and values.
 ///

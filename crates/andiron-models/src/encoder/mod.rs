@@ -146,7 +146,7 @@ fn load_backbone<A: EncoderArchitecture>(_: &A, model: &mut A::Model, backbone: 
     A::load_backbone(model, backbone);
 }
 
-architectures! { "an encoder", EncoderConfig, EncoderModel;
+architectures! { "an encoder", EncoderConfig, EncoderModel, forward_encoder;
     /// BERT, and what shares its shape, such as MiniLM.
     Bert, "bert", bert::BertConfig;
     /// DistilBERT.
@@ -158,7 +158,6 @@ architectures! { "an encoder", EncoderConfig, EncoderModel;
     /// XLM-RoBERTa: RoBERTa over many languages.
     XlmRoberta, "xlm-roberta", roberta::XlmRobertaConfig;
 }
-forward_encoder!(Bert, DistilBert, ModernBert, Roberta, XlmRoberta);
 
 impl EncoderConfig {
     /// Entries of the vocabulary.

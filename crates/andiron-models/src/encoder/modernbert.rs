@@ -23,7 +23,6 @@ use model::{Attention, Body, Dropout, Embeddings, Head, Layer, Mlp, Norm, Projec
 use super::EncoderArchitecture;
 use super::embed::Pooling;
 use super::head::{self, Classes, EncoderHead, classes};
-use super::layers::Fresh;
 use crate::catalog::{Architecture, Sizes};
 use crate::decoder::layer_types::LayerType;
 use crate::decoder::rope;
@@ -32,6 +31,7 @@ use crate::hf_config::{
     width,
 };
 use crate::key_rules::{Inert, KeyRules};
+use crate::param_init::ParamInit;
 use crate::weights::NameRules;
 
 /// `config.json` of a ModernBERT, in Hugging Face's field names, `head` and `labels` apart.
@@ -194,18 +194,18 @@ impl ModernBertConfig {
         self.layer_types.clone().unwrap_or_else(|| (0..self.num_hidden_layers).map(of_pattern).collect())
     }
 
-    fn init_layer(&self, index: usize, kind: LayerType, fresh: &Fresh<'_>) -> Layer {
+    fn init_layer(&self, index: usize, kind: LayerType, params: &ParamInit<'_>) -> Layer {
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let linear = |part: &str, d_input, d_output, bias| {
-            fresh.linear(&format!("model.layers.{index}.{part}"), d_input, d_output, bias)
+            params.linear(&format!("model.layers.{index}.{part}"), d_input, d_output, bias)
         };
         Layer {
-            attn_norm: (index > 0).then(|| self.init_norm(fresh.device)),
+            attn_norm: (index > 0).then(|| self.init_norm(params.device)),
             attn: Attention {
                 w_qkv_: linear("attn.Wqkv", d, 3 * d, self.attention_bias),
                 w_o_: linear("attn.Wo", d, d, self.attention_bias),
             },
-            mlp_norm: self.init_norm(fresh.device),
+            mlp_norm: self.init_norm(params.device),
             mlp: Mlp {
                 w_i_: linear("mlp.Wi", d, 2 * f, self.mlp_bias),
                 w_o_: linear("mlp.Wo", f, d, self.mlp_bias),
@@ -356,7 +356,7 @@ impl Architecture for ModernBertConfig {
 
     fn init(&self, seed: Seed, device: &Device) -> ModernBert {
         let (d, head) = (self.hidden_size, self.head);
-        let fresh = Fresh { std: self.initializer_range as f32, eps: self.norm_eps, seed, device };
+        let params = ParamInit::new(self.initializer_range, self.norm_eps, seed, device);
         let kinds = self.types();
         let d_head = d / self.num_attention_heads;
         let outputs = match head {
@@ -366,27 +366,27 @@ impl Architecture for ModernBertConfig {
         ModernBert {
             model: Body {
                 embeddings: Embeddings {
-                    tok_embeddings: fresh.table("model.embeddings.tok_embeddings", self.vocab_size, d),
+                    tok_embeddings: params.table("model.embeddings.tok_embeddings", self.vocab_size, d),
                     norm: self.init_norm(device),
                 },
                 layers: kinds
                     .into_iter()
                     .enumerate()
-                    .map(|(index, kind)| self.init_layer(index, kind, &fresh))
+                    .map(|(index, kind)| self.init_layer(index, kind, &params))
                     .collect(),
                 final_norm: self.init_norm(device),
             },
             head: (head != EncoderHead::None).then(|| Head {
-                dense: fresh.linear("head.dense", d, d, self.classifier_bias),
+                dense: params.linear("head.dense", d, d, self.classifier_bias),
                 norm: self.init_norm(device),
                 activation: self.classifier_activation,
             }),
             decoder: (head == EncoderHead::MaskedLm).then(|| Projector {
                 weight: (!self.tie_word_embeddings)
-                    .then(|| fresh.table("decoder", self.vocab_size, d).weight.with_role(ParamRole::Head)),
+                    .then(|| params.table("decoder", self.vocab_size, d).weight.with_role(ParamRole::Head)),
                 bias: self.decoder_bias.then(|| init::zeros([self.vocab_size], device)),
             }),
-            classifier: outputs.map(|n| fresh.linear("classifier", d, n, true)),
+            classifier: outputs.map(|n| params.linear("classifier", d, n, true)),
             rotary: Rotary::new(self.global_rope_theta, d_head),
             local_rotary: Rotary::new(self.local_rope_theta.unwrap_or(self.global_rope_theta), d_head),
             n_heads: self.num_attention_heads,

@@ -111,11 +111,11 @@ impl Architecture for RobertaConfig {
 
     fn init(&self, seed: Seed, device: &Device) -> Roberta {
         let (config, d) = (&self.0, self.0.hidden_size);
-        let fresh = config.fresh(seed, device);
-        let linear = |name: &str, d_output| fresh.linear(name, d, d_output, true);
+        let params = config.param_init(seed, device);
+        let linear = |name: &str, d_output| params.linear(name, d, d_output, true);
         let lm_head = || LmHead {
             dense: linear("lm_head.dense", d),
-            layer_norm: fresh.norm(d),
+            layer_norm: params.layer_norm(d),
             decoder: (!config.tie_word_embeddings)
                 .then(|| linear("lm_head.decoder", config.vocab_size).with_role(ParamRole::Head)),
             bias: init::zeros([config.vocab_size], device),

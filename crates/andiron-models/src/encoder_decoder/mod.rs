@@ -1,11 +1,11 @@
 //! Encoder-decoder architectures: one file each, wiring over shared layers.
 
 pub mod bart;
+pub(crate) mod bart_like;
 mod bundle;
 mod conditioned;
 mod generation;
 pub mod marian;
-pub mod post_norm;
 pub mod t5;
 
 use andiron_core::cache::Memory;
@@ -13,6 +13,7 @@ use andiron_core::{Forward, KvCache, Rows, Weight};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value};
 
+pub use bart_like::BartModel;
 pub use bundle::Seq2SeqBundle;
 pub use conditioned::Conditioned;
 
@@ -100,7 +101,7 @@ macro_rules! forward_encoder_decoder {
     };
 }
 
-architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel;
+architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel, forward_encoder_decoder;
     /// BART.
     Bart, "bart", bart::BartConfig;
     /// Marian, the models of OPUS-MT.
@@ -108,7 +109,6 @@ architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel;
     /// T5, its version 1.1 and Flan-T5.
     T5, "t5", t5::T5Config;
 }
-forward_encoder_decoder!(Bart, Marian, T5);
 
 impl Seq2SeqConfig {
     /// Entries of the sources' vocabulary.

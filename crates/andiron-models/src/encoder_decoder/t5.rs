@@ -29,8 +29,7 @@ pub use model::T5;
 
 use super::{Seq2SeqArchitecture, check_class, check_ids};
 use crate::catalog::{Architecture, Sizes};
-use crate::hf_config::Ids;
-use crate::hf_config::{Activation, ConfigError, entries, head_width, layers, probability, width};
+use crate::hf_config::{Activation, ConfigError, Ids, entries, head_width, layers, probability, width};
 use crate::key_rules::{Inert, KeyRules};
 use crate::weights::{FileError, NameRules, StoredTensors};
 

@@ -8,8 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{BeamOptions, EarlyStopping, SamplingChoice, SamplingParams};
-use crate::hf_config::ConfigError;
-use crate::hf_config::Ids;
+use crate::hf_config::{ConfigError, Ids};
 use crate::json_file::read_json;
 
 pub(crate) const WHAT: &str = "generation config";

@@ -2,10 +2,8 @@
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_memory};
 use andiron_core::cache::Memory;
-use andiron_core::embedding::EmbeddingConfig;
-use andiron_core::linear::{LinearConfig, gated_feed_forward};
-use andiron_core::norm::RmsNormConfig;
-use andiron_core::ops::{self, WeightLayout};
+use andiron_core::linear::gated_feed_forward;
+use andiron_core::ops;
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::precision::{Precision, with_precision};
 use andiron_core::{Embedding, Forward, KvCache, Linear, ParamRole, RmsNorm, Rows, Weight};
@@ -13,9 +11,10 @@ use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{HEAD, T5Config, TABLE};
+use super::T5Config;
 use crate::family::EncoderDecoder;
 use crate::hf_config::Activation;
+use crate::param_init::ParamInit;
 
 /// A T5 with its language-model head.
 #[derive(Module, Debug)]
@@ -99,7 +98,7 @@ struct Dense {
 impl T5 {
     /// A model with random weights.
     pub(super) fn new(config: &T5Config, seed: Seed, device: &Device) -> Self {
-        Fresh { config, seed, device }.model()
+        T5Init { config, seed, device }.model()
     }
 }
 
@@ -233,20 +232,20 @@ impl Dense {
     }
 }
 
-/// Makes parameters, each drawn from a stream of its own name.
-struct Fresh<'a> {
+/// Makes the modules of a T5, whose weights are the narrower the wider their input.
+struct T5Init<'a> {
     config: &'a T5Config,
     seed: Seed,
     device: &'a Device,
 }
 
-impl Fresh<'_> {
+impl T5Init<'_> {
     fn model(&self) -> T5 {
         let config = self.config;
         // An output that is not scaled wants a smaller head to begin with.
         let head_width = if config.scale_decoder_outputs { 1 } else { config.d_model };
         T5 {
-            shared: self.table(TABLE, 1),
+            shared: self.table("shared", 1),
             encoder: Encoder {
                 block: (0..config.num_layers).map(|index| self.encoder_block(index)).collect(),
                 final_layer_norm: self.norm(),
@@ -256,7 +255,7 @@ impl Fresh<'_> {
                 final_layer_norm: self.norm(),
             },
             lm_head: (!config.tie_word_embeddings)
-                .then(|| self.table(HEAD, head_width).with_role(ParamRole::Head)),
+                .then(|| self.table("lm_head", head_width).with_role(ParamRole::Head)),
             output_scale: config.scale_decoder_outputs.then(|| 1.0 / (config.d_model as f32).sqrt()),
             dropout: config.dropout_rate as f32,
         }
@@ -330,18 +329,19 @@ impl Fresh<'_> {
     }
 
     fn linear(&self, name: &str, (d_input, d_output): (usize, usize), width: usize) -> Linear {
-        let seed = self.seed.derive(&format!("{name}.weight"));
-        let sizes = LinearConfig { d_input, d_output, bias: false, layout: WeightLayout::OutIn };
-        sizes.init(self.std(width), seed, self.device)
+        self.params(self.std(width)).linear(name, d_input, d_output, false)
     }
 
     fn table(&self, name: &str, width: usize) -> Embedding {
-        let sizes = EmbeddingConfig { n_entries: self.config.vocab_size, d_model: self.config.d_model };
-        sizes.init(self.std(width), self.seed.derive(name), self.device)
+        self.params(self.std(width)).table(name, self.config.vocab_size, self.config.d_model)
     }
 
     fn norm(&self) -> RmsNorm {
-        let (d_model, eps) = (self.config.d_model, self.config.layer_norm_epsilon);
-        RmsNormConfig { d_model, eps, unit_offset: false }.init(self.device)
+        self.params(0.0).rms_norm(self.config.d_model)
+    }
+
+    fn params(&self, std: f32) -> ParamInit<'_> {
+        let eps = self.config.layer_norm_epsilon;
+        ParamInit { std, eps, unit_offset: false, seed: self.seed, device: self.device }
     }
 }

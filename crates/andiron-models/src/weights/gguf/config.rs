@@ -15,9 +15,9 @@ const OUTPUT: &str = "output.weight";
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Constants of every published model with Llama 3's rotary scaling; the factor differs.
-const LLAMA3_LOW: f64 = 1.0;
-const LLAMA3_HIGH: f64 = 4.0;
-const LLAMA3_ORIGINAL: usize = 8192;
+pub(super) const LLAMA3_LOW: f64 = 1.0;
+pub(super) const LLAMA3_HIGH: f64 = 4.0;
+pub(super) const LLAMA3_ORIGINAL: usize = 8192;
 /// How far the file's divisors, which are f32, may be from those that the configuration implies.
 const FACTOR_TOLERANCE: f64 = 1e-4;
 

@@ -1,15 +1,20 @@
-//! Metadata from a `config.json` and a `tokenizer.json`.
+//! Metadata from a configuration and a `tokenizer.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-use super::config::{ARCHITECTURE, llama3_factors};
+use super::config::{ARCHITECTURE, LLAMA3_HIGH, LLAMA3_LOW, LLAMA3_ORIGINAL, llama3_factors};
 use super::file::GgufError;
 use super::tokenizer::{self as keys, Splitting};
 use super::value::{Array, Value};
 use super::write::{GgufModel, not_supported};
+use crate::DecoderConfig;
+use crate::decoder::gpt2::Gpt2Config;
+use crate::decoder::llama_like::{LlamaLike, Shape};
+use crate::decoder::rope::RopeScalingConfig;
+use crate::hf_config::Activation;
 
 /// The metadata of a file to write, and what else follows from the configuration.
 pub(super) struct Pairs {
@@ -23,31 +28,32 @@ pub(super) struct Pairs {
 
 impl Pairs {
     pub(super) fn of(model: &GgufModel<'_>, path: &Path) -> Result<Self, GgufError> {
-        let config = Config { fields: model.config, path };
-        let model_type = model.config["model_type"].as_str().unwrap_or_default();
-        let n_heads = match model_type {
-            "gpt2" => [config.size("n_head")?; 2],
-            "llama" | "qwen2" | "qwen3" => {
-                let n_heads = config.size("num_attention_heads")?;
-                [n_heads, config.optional_size("num_key_value_heads")?.unwrap_or(n_heads)]
-            }
+        let heads = |shape: Shape| [shape.num_attention_heads, shape.num_key_value_heads];
+        let n_heads = match model.config {
+            DecoderConfig::Gpt2(config) => [config.n_head; 2],
+            DecoderConfig::Llama(config) => heads(Shape::of(config)),
+            DecoderConfig::Qwen2(config) => heads(Shape::of(config)),
+            DecoderConfig::Qwen3(config) => heads(Shape::of(config)),
             other => {
                 let known = "gpt2, llama, qwen2, qwen3".to_owned();
-                let architecture = other.to_owned();
+                let architecture = other.model_type().to_owned();
                 return Err(GgufError::Architecture { path: path.to_owned(), architecture, known });
             }
         };
+        let model_type = model.config.model_type();
         let mut made =
             Self { model_type: model_type.to_owned(), n_heads, pairs: Vec::new(), rope_factors: None };
         made.put(ARCHITECTURE, Value::String(model_type.to_owned()));
         made.put("general.type", Value::String("model".to_owned()));
         made.put("general.file_type", Value::Unsigned(model.half.into()));
-        if model_type == "gpt2" {
-            made.gpt2(&config)?;
-        } else {
-            made.llama(&config)?;
+        match model.config {
+            DecoderConfig::Gpt2(config) => made.gpt2(config, path)?,
+            DecoderConfig::Llama(config) => made.llama_like(config, path)?,
+            DecoderConfig::Qwen2(config) => made.llama_like(config, path)?,
+            DecoderConfig::Qwen3(config) => made.llama_like(config, path)?,
+            _ => {}
         }
-        made.tokenizer(model, &config)?;
+        made.tokenizer(model, path)?;
         if let Some(template) = model.chat_template {
             made.put(keys::CHAT_TEMPLATE, Value::String(template.to_owned()));
         }
@@ -67,83 +73,103 @@ impl Pairs {
         self.put_own(key, Value::Unsigned(size as u64));
     }
 
-    fn gpt2(&mut self, config: &Config<'_>) -> Result<(), GgufError> {
-        config.must_be("scale_attn_weights", &[Json::Bool(true), Json::Null])?;
-        config.must_be("scale_attn_by_inverse_layer_idx", &[Json::Bool(false), Json::Null])?;
-        let activations = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"].map(Json::from);
-        config.must_be("activation_function", &[&activations[..], &[Json::Null]].concat())?;
-        let width = config.size("n_embd")?;
-        self.put_size("vocab_size", config.size("vocab_size")?);
-        self.put_size("context_length", config.size("n_positions")?);
-        self.put_size("embedding_length", width);
-        self.put_size("feed_forward_length", config.optional_size("n_inner")?.unwrap_or(4 * width));
-        self.put_size("block_count", config.size("n_layer")?);
-        self.put_size("attention.head_count", self.n_heads[0]);
-        let eps = config.number("layer_norm_epsilon")?;
-        self.put_own("attention.layer_norm_epsilon", Value::F32(eps as f32));
+    fn put_number(&mut self, key: &str, number: f64) {
+        self.put_own(key, Value::F32(number as f32));
+    }
+
+    fn gpt2(&mut self, config: &Gpt2Config, path: &Path) -> Result<(), GgufError> {
+        let keys = [
+            ("scale_attn_weights", json!(config.scale_attn_weights), config.scale_attn_weights),
+            (
+                "scale_attn_by_inverse_layer_idx",
+                json!(config.scale_attn_by_inverse_layer_idx),
+                !config.scale_attn_by_inverse_layer_idx,
+            ),
+            (
+                "activation_function",
+                json!(config.activation_function),
+                config.activation_function == Activation::GeluNew,
+            ),
+        ];
+        check(&keys, path)?;
+        self.put_size("vocab_size", config.vocab_size);
+        self.put_size("context_length", config.n_positions);
+        self.put_size("embedding_length", config.n_embd);
+        self.put_size("feed_forward_length", config.n_inner.unwrap_or(4 * config.n_embd));
+        self.put_size("block_count", config.n_layer);
+        self.put_size("attention.head_count", config.n_head);
+        self.put_number("attention.layer_norm_epsilon", config.layer_norm_epsilon);
         Ok(())
     }
 
-    fn llama(&mut self, config: &Config<'_>) -> Result<(), GgufError> {
-        config.must_be("hidden_act", &["silu".into(), Json::Null])?;
-        config.must_be("use_sliding_window", &[Json::Bool(false), Json::Null])?;
-        let width = config.size("hidden_size")?;
-        let head_dim = config.optional_size("head_dim")?.unwrap_or(width / self.n_heads[0]);
-        self.put_size("vocab_size", config.size("vocab_size")?);
-        self.put_size("context_length", config.size("max_position_embeddings")?);
-        self.put_size("embedding_length", width);
-        self.put_size("feed_forward_length", config.size("intermediate_size")?);
-        self.put_size("block_count", config.size("num_hidden_layers")?);
-        self.put_size("attention.head_count", self.n_heads[0]);
-        self.put_size("attention.head_count_kv", self.n_heads[1]);
+    fn llama_like<C: LlamaLike>(&mut self, config: &C, path: &Path) -> Result<(), GgufError> {
+        let (common, shape) = (config.common(), Shape::of(config));
+        let reaches = config.differences().windows.map(|windows| windows.reaches()).unwrap_or_default();
+        let slides = reaches.iter().any(Option::is_some);
+        let keys = [
+            ("hidden_act", json!(common.hidden_act), common.hidden_act == Activation::Silu),
+            ("use_sliding_window", json!(slides), !slides),
+        ];
+        check(&keys, path)?;
+        let head_dim = shape.d_head();
+        self.put_size("vocab_size", common.vocab_size);
+        self.put_size("context_length", common.rope.max_position_embeddings);
+        self.put_size("embedding_length", common.hidden_size);
+        self.put_size("feed_forward_length", common.intermediate_size);
+        self.put_size("block_count", common.num_hidden_layers);
+        self.put_size("attention.head_count", shape.num_attention_heads);
+        self.put_size("attention.head_count_kv", shape.num_key_value_heads);
         self.put_size("attention.key_length", head_dim);
         self.put_size("attention.value_length", head_dim);
         self.put_size("rope.dimension_count", head_dim);
-        let eps = config.number("rms_norm_eps")?;
-        self.put_own("attention.layer_norm_rms_epsilon", Value::F32(eps as f32));
-
-        // The fifth generation of `transformers` has one key for what were two.
-        let new = Config { fields: &config.fields["rope_parameters"], path: config.path };
-        let old = Config { fields: &config.fields["rope_scaling"], path: config.path };
-        let theta = config.optional_number("rope_theta")?;
-        let theta = theta.or(new.optional_number("rope_theta")?).unwrap_or(10_000.0);
-        self.put_own("rope.freq_base", Value::F32(theta as f32));
-        let scaling = if old.fields.is_null() { new } else { old };
-        let kind = ["rope_type", "type"].into_iter().find_map(|key| scaling.fields[key].as_str());
-        match kind {
-            None | Some("default") => {}
-            Some("linear") => {
+        self.put_number("attention.layer_norm_rms_epsilon", common.rms_norm_eps);
+        self.put_number("rope.freq_base", common.rope.theta);
+        match common.rope.scaling {
+            None => Ok(()),
+            Some(RopeScalingConfig::Linear { factor }) => {
                 self.put_own("rope.scaling.type", Value::String("linear".to_owned()));
-                self.put_own("rope.scaling.factor", Value::F32(scaling.number("factor")? as f32));
+                self.put_number("rope.scaling.factor", *factor);
+                Ok(())
             }
-            Some("llama3") => {
-                scaling.must_be("low_freq_factor", &[1.into(), 1.0.into()])?;
-                scaling.must_be("high_freq_factor", &[4.into(), 4.0.into()])?;
-                scaling.must_be("original_max_position_embeddings", &[8192.into()])?;
-                let factors = llama3_factors(head_dim, theta, scaling.number("factor")?);
+            Some(RopeScalingConfig::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            }) => {
+                let original = original.unwrap_or(common.rope.max_position_embeddings);
+                let keys = [
+                    ("low_freq_factor", json!(low), *low == LLAMA3_LOW),
+                    ("high_freq_factor", json!(high), *high == LLAMA3_HIGH),
+                    ("original_max_position_embeddings", json!(original), original == LLAMA3_ORIGINAL),
+                ];
+                check(&keys, path)?;
+                let factors = llama3_factors(head_dim, common.rope.theta, *factor);
                 self.rope_factors = Some(factors.into_iter().map(|factor| factor as f32).collect());
+                Ok(())
             }
-            Some(other) => {
-                return Err(not_supported(config.path, "rope_scaling", &format!("{other} is not written")));
+            Some(RopeScalingConfig::Dynamic { .. }) => {
+                Err(not_supported(path, "rope_scaling", "dynamic is not written"))
+            }
+            Some(RopeScalingConfig::Yarn { .. }) => {
+                Err(not_supported(path, "rope_scaling", "yarn is not written"))
             }
         }
-        Ok(())
     }
 
-    fn tokenizer(&mut self, model: &GgufModel<'_>, config: &Config<'_>) -> Result<(), GgufError> {
+    fn tokenizer(&mut self, model: &GgufModel<'_>, path: &Path) -> Result<(), GgufError> {
         let Some(tokenizer) = model.tokenizer else {
             self.put(keys::MODEL, Value::String("none".to_owned()));
             return Ok(());
         };
-        let wrong =
-            |what: &str, reason: &str| not_supported(config.path, &format!("tokenizer: {what}"), reason);
+        let wrong = |what: &str, reason: &str| not_supported(path, &format!("tokenizer: {what}"), reason);
         if tokenizer["model"]["type"] != "BPE" || tokenizer["decoder"]["type"] != "ByteLevel" {
             return Err(wrong("model", "only byte-level BPE is written"));
         }
         let Some(pre) = pre_name(tokenizer) else {
             return Err(wrong("pre_tokenizer", "it is none that GGUF has a name for"));
         };
-        let (tokens, types) = tokens(tokenizer, config.size("vocab_size")?).ok_or_else(|| {
+        let (tokens, types) = tokens(tokenizer, model.config.vocab_size()).ok_or_else(|| {
             wrong("vocab", "an id is no place in the model's vocabulary, or is given twice")
         })?;
         let merges = merges(tokenizer).ok_or_else(|| wrong("merges", "one is not a pair of tokens"))?;
@@ -153,12 +179,11 @@ impl Pairs {
         self.put(keys::TOKENS, Value::Array(Array::String(tokens)));
         self.put(keys::TOKEN_TYPE, Value::Array(Array::Signed(types)));
         self.put(keys::MERGES, Value::Array(Array::String(merges)));
-        for (key, name) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
-            // Where there are several, the first is the one that ends a text.
-            let given = &config.fields[key];
-            let id = given.as_u64().or_else(|| given[0].as_u64()).filter(|&id| id < n_tokens);
-            if let Some(id) = id {
-                self.put(&format!("tokenizer.ggml.{name}_token_id"), Value::Unsigned(id));
+        // Where there are several, the first is the one that ends a text.
+        let end_id = model.config.end_ids().as_slice().first().copied();
+        for (key, id) in [(keys::BOS, model.config.sizes().bos_token_id), (keys::EOS, end_id)] {
+            if let Some(id) = id.map(u64::from).filter(|&id| id < n_tokens) {
+                self.put(key, Value::Unsigned(id));
             }
         }
         self.put(keys::ADD_BOS, Value::Bool(begins_with_token(&tokenizer["post_processor"])));
@@ -166,48 +191,14 @@ impl Pairs {
     }
 }
 
-/// Fields of a JSON object.
-struct Config<'a> {
-    fields: &'a Json,
-    path: &'a Path,
-}
-
-impl Config<'_> {
-    fn wrong(&self, key: &str, reason: &str) -> GgufError {
-        not_supported(self.path, &format!("config key {key}"), reason)
-    }
-
-    fn size(&self, key: &str) -> Result<usize, GgufError> {
-        self.optional_size(key)?.ok_or_else(|| self.wrong(key, "it is missing"))
-    }
-
-    fn optional_size(&self, key: &str) -> Result<Option<usize>, GgufError> {
-        let value = &self.fields[key];
-        if value.is_null() {
-            return Ok(None);
+/// Checks that llama.cpp's model does what keys ask for, of which each has a value that may be right.
+fn check(keys: &[(&str, Json, bool)], path: &Path) -> Result<(), GgufError> {
+    match keys.iter().find(|(.., right)| !right) {
+        None => Ok(()),
+        Some((key, value, _)) => {
+            let reason = format!("llama.cpp's model of this type does not do {value}");
+            Err(not_supported(path, &format!("config key {key}"), &reason))
         }
-        let size = value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0);
-        size.map(Some).ok_or_else(|| self.wrong(key, "it is not a positive integer"))
-    }
-
-    fn number(&self, key: &str) -> Result<f64, GgufError> {
-        self.optional_number(key)?.ok_or_else(|| self.wrong(key, "it is missing"))
-    }
-
-    fn optional_number(&self, key: &str) -> Result<Option<f64>, GgufError> {
-        let value = &self.fields[key];
-        if value.is_null() {
-            return Ok(None);
-        }
-        value.as_f64().map(Some).ok_or_else(|| self.wrong(key, "it is not a number"))
-    }
-
-    fn must_be(&self, key: &str, allowed: &[Json]) -> Result<(), GgufError> {
-        let value = &self.fields[key];
-        if allowed.contains(value) {
-            return Ok(());
-        }
-        Err(self.wrong(key, &format!("llama.cpp's model of this type does not do {value}")))
     }
 }
 

@@ -12,6 +12,7 @@ use super::file::{DEFAULT_ALIGNMENT, GgufError, MAGIC};
 use super::from_config::Pairs;
 use super::names::{Layout, gguf_name};
 use super::value::{Array, Value};
+use crate::DecoderConfig;
 
 const VERSION: u32 = 3;
 
@@ -21,8 +22,8 @@ const ALWAYS_F32: &[&str] = &["position_embd.weight"];
 /// What a GGUF file is made from, besides the weights.
 #[derive(Clone, Copy, Debug)]
 pub struct GgufModel<'a> {
-    /// `config.json`, of `model_type` `llama`, `qwen2`, `qwen3` or `gpt2`.
-    pub config: &'a Json,
+    /// The configuration, of `model_type` `llama`, `qwen2`, `qwen3` or `gpt2`.
+    pub config: &'a DecoderConfig,
     /// `tokenizer.json`, of a byte-level BPE; without it the file holds no vocabulary.
     pub tokenizer: Option<&'a Json>,
     /// The chat template, in Jinja.

@@ -1,5 +1,4 @@
-//! The encoder-decoder of Vaswani et al., as BART and Marian have it: each sublayer's output is added to its input,
-//! then normalised.
+//! The modules of a BART: the encoder-decoder of Vaswani et al., with a norm after each residual connection.
 //!
 //! The two differ in how positions are told, in a norm after the embeddings, and in which tables are one:
 //!
@@ -19,9 +18,9 @@ use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::encoder::layers::Fresh;
 use crate::family::EncoderDecoder;
 use crate::hf_config::{Activation, ConfigError, entries, layers, probability, width};
+use crate::param_init::ParamInit;
 use crate::weights::NameRules;
 
 /// Entries of a table of learned positions before that of position 0.
@@ -30,45 +29,38 @@ const POSITION_OFFSET: usize = 2;
 /// Added to variances; no key says so.
 const EPS: f64 = 1e-5;
 
-/// Names of fields that all configurations in `transformers` share.
-pub(super) const ALIASES: &[(&str, &str)] = &[
-    ("hidden_size", "d_model"),
-    ("num_attention_heads", "encoder_attention_heads"),
-    ("num_hidden_layers", "encoder_layers"),
-];
-
 /// Sizes of one half of the model.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stack {
-    pub(super) n_layers: usize,
-    pub(super) n_heads: usize,
-    pub(super) d_hidden: usize,
-    pub(super) vocab_size: usize,
+pub(in crate::encoder_decoder) struct Stack {
+    pub(in crate::encoder_decoder) n_layers: usize,
+    pub(in crate::encoder_decoder) n_heads: usize,
+    pub(in crate::encoder_decoder) d_hidden: usize,
+    pub(in crate::encoder_decoder) vocab_size: usize,
 }
 
-/// What a [`PostNorm`] is made from.
+/// What a [`BartModel`] is made from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PostNormSizes {
-    pub(super) d_model: usize,
-    pub(super) max_positions: usize,
-    pub(super) encoder: Stack,
-    pub(super) decoder: Stack,
+pub(in crate::encoder_decoder) struct BartSizes {
+    pub(in crate::encoder_decoder) d_model: usize,
+    pub(in crate::encoder_decoder) max_positions: usize,
+    pub(in crate::encoder_decoder) encoder: Stack,
+    pub(in crate::encoder_decoder) decoder: Stack,
     /// Sources and targets share a table.
-    pub(super) shared: bool,
+    pub(in crate::encoder_decoder) shared: bool,
     /// The head is the targets' table.
-    pub(super) tied: bool,
+    pub(in crate::encoder_decoder) tied: bool,
     /// Positions are learned, and the embeddings are normalised: BART. Otherwise neither: Marian.
-    pub(super) learned: bool,
-    pub(super) scale_embedding: bool,
-    pub(super) activation: Activation,
-    pub(super) std: f64,
-    pub(super) dropout: f64,
-    pub(super) attention_dropout: f64,
-    pub(super) activation_dropout: f64,
+    pub(in crate::encoder_decoder) learned: bool,
+    pub(in crate::encoder_decoder) scale_embedding: bool,
+    pub(in crate::encoder_decoder) activation: Activation,
+    pub(in crate::encoder_decoder) std: f64,
+    pub(in crate::encoder_decoder) dropout: f64,
+    pub(in crate::encoder_decoder) attention_dropout: f64,
+    pub(in crate::encoder_decoder) activation_dropout: f64,
 }
 
-impl PostNormSizes {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl BartSizes {
+    pub(in crate::encoder_decoder) fn validate(&self) -> Result<(), ConfigError> {
         entries("vocab_size", self.encoder.vocab_size)?;
         entries("decoder_vocab_size", self.decoder.vocab_size)?;
         entries("max_position_embeddings", self.max_positions)?;
@@ -89,7 +81,7 @@ impl PostNormSizes {
         probability("activation_dropout", self.activation_dropout)
     }
 
-    pub(super) fn name_rules(&self) -> NameRules {
+    pub(in crate::encoder_decoder) fn name_rules(&self) -> NameRules {
         NameRules {
             optional_prefix: "model.",
             ignored: match self.learned {
@@ -110,18 +102,18 @@ impl PostNormSizes {
         }
     }
 
-    pub(super) fn init(&self, seed: Seed, device: &Device) -> PostNorm {
-        let fresh = Fresh { std: self.std as f32, eps: EPS, seed, device };
-        PostNorm {
+    pub(in crate::encoder_decoder) fn init(&self, seed: Seed, device: &Device) -> BartModel {
+        let params = ParamInit::new(self.std, EPS, seed, device);
+        BartModel {
             model: Body {
                 shared: self
                     .shared
-                    .then(|| fresh.table("model.shared", self.encoder.vocab_size, self.d_model)),
-                encoder: self.init_half("model.encoder", self.encoder, &fresh),
-                decoder: self.init_half("model.decoder", self.decoder, &fresh),
+                    .then(|| params.table("model.shared", self.encoder.vocab_size, self.d_model)),
+                encoder: self.init_half("model.encoder", self.encoder, &params),
+                decoder: self.init_half("model.decoder", self.decoder, &params),
             },
             lm_head: (!self.tied).then(|| {
-                fresh.table("lm_head", self.decoder.vocab_size, self.d_model).with_role(ParamRole::Head)
+                params.table("lm_head", self.decoder.vocab_size, self.d_model).with_role(ParamRole::Head)
             }),
             final_logits_bias: init::zeros([1, self.decoder.vocab_size], device),
             max_positions: self.max_positions,
@@ -132,10 +124,10 @@ impl PostNormSizes {
         }
     }
 
-    fn init_half(&self, name: &str, stack: Stack, fresh: &Fresh<'_>) -> Half {
+    fn init_half(&self, name: &str, stack: Stack, params: &ParamInit<'_>) -> Half {
         let d = self.d_model;
-        let table = |part: &str, n_entries| fresh.table(&format!("{name}.{part}"), n_entries, d);
-        let layer = |index| self.init_layer(&format!("{name}.layers.{index}"), stack, fresh);
+        let table = |part: &str, n_entries| params.table(&format!("{name}.{part}"), n_entries, d);
+        let layer = |index| self.init_layer(&format!("{name}.layers.{index}"), stack, params);
         let own_table = !(self.shared && self.tied);
         let role = match name.starts_with("model.encoder") {
             true => ParamRole::SourceEmbedding,
@@ -147,15 +139,15 @@ impl PostNormSizes {
                 let entries = self.max_positions.saturating_add(POSITION_OFFSET);
                 table("embed_positions", entries).with_role(ParamRole::Table)
             }),
-            layernorm_embedding: self.learned.then(|| fresh.norm(d)),
+            layernorm_embedding: self.learned.then(|| params.layer_norm(d)),
             layers: (0..stack.n_layers).map(layer).collect(),
         }
     }
 
-    fn init_layer(&self, name: &str, stack: Stack, fresh: &Fresh<'_>) -> Layer {
+    fn init_layer(&self, name: &str, stack: Stack, params: &ParamInit<'_>) -> Layer {
         let d = self.d_model;
         let linear =
-            |part: &str, d_input, d_output| fresh.linear(&format!("{name}.{part}"), d_input, d_output, true);
+            |part: &str, d_input, d_output| params.linear(&format!("{name}.{part}"), d_input, d_output, true);
         let attention = |part: &str| Attention {
             k_proj: linear(&format!("{part}.k_proj"), d, d),
             v_proj: linear(&format!("{part}.v_proj"), d, d),
@@ -167,19 +159,19 @@ impl PostNormSizes {
         let decodes = name.starts_with("model.decoder");
         Layer {
             self_attn: attention("self_attn"),
-            self_attn_layer_norm: fresh.norm(d),
+            self_attn_layer_norm: params.layer_norm(d),
             encoder_attn: decodes.then(|| attention("encoder_attn")),
-            encoder_attn_layer_norm: decodes.then(|| fresh.norm(d)),
+            encoder_attn_layer_norm: decodes.then(|| params.layer_norm(d)),
             fc1: linear("fc1", d, stack.d_hidden),
             fc2: linear("fc2", stack.d_hidden, d),
-            final_layer_norm: fresh.norm(d),
+            final_layer_norm: params.layer_norm(d),
         }
     }
 }
 
 /// A BART or a Marian with its language-model head.
 #[derive(Module, Debug)]
-pub struct PostNorm {
+pub struct BartModel {
     model: Body,
     lm_head: Option<Embedding>,
     final_logits_bias: Param<Tensor<2>>,
@@ -234,7 +226,7 @@ struct Attention {
     dropout: f32,
 }
 
-impl EncoderDecoder for PostNorm {
+impl EncoderDecoder for BartModel {
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let mut x_bsd = self.embed(&self.model.encoder, ids_bs, cx);
         for (index, layer) in self.model.encoder.layers.iter().enumerate() {
@@ -286,7 +278,7 @@ impl Body {
     }
 }
 
-impl PostNorm {
+impl BartModel {
     fn embed(&self, half: &Half, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let (t, device) = (ids_bt.dims()[1], ids_bt.device());
         let tokens_btd = self.model.table(half).forward(ids_bt);
