@@ -125,7 +125,7 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
         AnyBundle::Classifier(bundle) => {
             let ids: Vec<i32> = TEXTS[0].iter().map(|&id| id as i32).collect();
             let ids_bt = Tensor::from_data(TensorData::new(ids, [1, long]), &device);
-            let logits_bl = bundle.model.classify(ids_bt, &[long - 1], &mut Forward::evaluation());
+            let logits_bl = bundle.model.sequence_logits(ids_bt, &[long - 1], &mut Forward::evaluation());
             return (logits_bl.into_data().convert::<f32>().try_into_vec().unwrap(), Vec::new());
         }
         AnyBundle::Encoder(bundle) => {

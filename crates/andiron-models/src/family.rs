@@ -4,6 +4,8 @@ use andiron_core::cache::Memory;
 use andiron_core::{Forward, KvCache, Rows, Weight};
 use burn::tensor::{Int, Tensor};
 
+use crate::encoder::Head;
+
 /// A model that predicts each token from those before it.
 pub trait Decoder {
     /// Hidden states after the final norm.
@@ -50,41 +52,8 @@ pub trait Encoder {
         cx: &mut Forward<'_>,
     ) -> Tensor<3>;
 
-    /// Unnormalised log-probabilities of the token that stands at each of some positions.
-    ///
-    /// # Shape
-    /// `[n, d_model]`, the hidden states of those positions → `[n, vocabulary]`.
-    ///
-    /// # Panics
-    /// If the model has no head for masked tokens.
-    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2>;
-
-    /// Scores of each text's labels: unnormalised, or the values themselves of a regression.
-    ///
-    /// # Shape
-    /// `[batch, time, d_model]`, computed with the same `cx` → `[batch, labels]`.
-    ///
-    /// # Panics
-    /// If the model has no head for labels of texts.
-    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2>;
-
-    /// Unnormalised log-probabilities of each token's labels.
-    ///
-    /// # Shape
-    /// `[batch, time, d_model]` → `[batch, time, labels]`.
-    ///
-    /// # Panics
-    /// If the model has no head for labels of tokens.
-    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3>;
-
-    /// Scores of an answer's beginning (0) and its end (1) at each token, the end being its last token.
-    ///
-    /// # Shape
-    /// `[batch, time, d_model]` → `[batch, time, 2]`.
-    ///
-    /// # Panics
-    /// If the model has no head for spans.
-    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3>;
+    /// What stands on the backbone, to be called on the hidden states.
+    fn head(&self) -> Head<'_>;
 }
 
 /// A model that reads a source and predicts each token of a target from the source and the tokens before it.

@@ -53,7 +53,7 @@ fn labels_equal_those_of_transformers() {
         let learner = ClassifierBundle::open(&fixture(name), &learner_device).unwrap();
         let last: Vec<usize> = expected.lengths.iter().map(|len| len - 1).collect();
         let ids_bt = ids(&expected.ids, &learner_device);
-        let logits_bl = learner.model.classify(ids_bt, &last, &mut Forward::evaluation());
+        let logits_bl = learner.model.sequence_logits(ids_bt, &last, &mut Forward::evaluation());
         assert_close(name, &floats(logits_bl.clone()), &expected.logits, VALUES);
 
         let shape = logits_bl.dims();

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use andiron_core::{Forward, Rows};
 use andiron_kernels::random::Seed;
-use andiron_models::encoder::{EmbedPipeline, EncoderHead, Pooling, Problem};
+use andiron_models::encoder::{EmbedPipeline, EncoderHead, Head, Pooling, Problem};
 use andiron_models::{Encoder, EncoderBundle, EncoderModel};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -81,12 +81,17 @@ fn run(bundle: &EncoderBundle, expected: &Expected, device: &Device) -> (Tensor<
     let types = expected.types.as_ref().map(|types| ids(types, device));
     let hidden_btd = bundle.model.hidden(ids(&expected.ids, device), types, &mut cx);
     let hidden_nd = own(hidden_btd.clone(), &expected.lengths);
-    let output = match bundle.config.head() {
-        EncoderHead::None => hidden_nd.clone(),
-        EncoderHead::MaskedLm => bundle.model.masked_lm_logits(hidden_nd.clone()),
-        EncoderHead::Classify { .. } => bundle.model.classify(hidden_btd, &mut cx),
-        EncoderHead::TokenClassify => own(bundle.model.label_tokens(hidden_btd, &mut cx), &expected.lengths),
-        EncoderHead::Span => own(bundle.model.spans(hidden_btd, &mut cx), &expected.lengths),
+    let output = match (bundle.model.head(), bundle.config.head()) {
+        (Head::None, EncoderHead::None) => hidden_nd.clone(),
+        (Head::MaskedLm(head), EncoderHead::MaskedLm) => head.forward(hidden_nd.clone()),
+        (Head::SequenceClassification(head), EncoderHead::Classify { .. }) => {
+            head.forward(hidden_btd, &mut cx)
+        }
+        (Head::TokenClassification(head), EncoderHead::TokenClassify)
+        | (Head::QuestionAnswering(head), EncoderHead::Span) => {
+            own(head.forward(hidden_btd, &mut cx), &expected.lengths)
+        }
+        (head, kind) => panic!("the configuration names {kind:?}, the model has {head:?}"),
     };
     (hidden_nd, output)
 }
@@ -412,7 +417,8 @@ fn dropout_is_drawn_from_the_seed() {
     let scores = |seed: Option<u64>| {
         let mut cx = seed.map_or_else(Forward::evaluation, |seed| Forward::training(Seed::new(seed)));
         let hidden_btd = bundle.model.hidden(ids(&[vec![3, 4, 5, 6]], &device()), None, &mut cx);
-        floats(bundle.model.classify(hidden_btd, &mut cx))
+        let Head::SequenceClassification(head) = bundle.model.head() else { panic!("it labels texts") };
+        floats(head.forward(hidden_btd, &mut cx))
     };
     assert_eq!(scores(Some(1)), scores(Some(1)));
     assert_ne!(scores(Some(1)), scores(Some(2)));

@@ -160,7 +160,7 @@ impl DecoderClassifier {
     ///
     /// # Panics
     /// If there is not one column for each text, or the texts are longer than the model reads.
-    pub fn classify(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
+    pub fn sequence_logits(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
         let hidden_btd = self.inline_.hidden(ids_bt, cx);
         self.score.forward(pick(hidden_btd, last.iter().copied()))
     }
@@ -209,7 +209,7 @@ impl ClassifierBundle {
         let vocab_size = self.config.sizes().vocab_size;
         let filler = padding.filter(|&id| (id as usize) < vocab_size).unwrap_or(0);
         let (ids_bt, _) = pad_right(texts, filler, &self.device);
-        let classify = || self.model.classify(ids_bt, &last, &mut Forward::evaluation());
+        let classify = || self.model.sequence_logits(ids_bt, &last, &mut Forward::evaluation());
         self.config.problem.scores(self.precision.run(classify))
     }
 }

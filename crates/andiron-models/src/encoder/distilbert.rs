@@ -13,8 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::EncoderArchitecture;
-use super::head::{self, Classes, EncoderHead, classes};
-use super::layers::{attend_all, first};
+use super::embed::Pooling;
+use super::head::{
+    self, Classes, EncoderHead, Head, HeadActivation, HeadNorm, MaskedLmHead, SequenceHead, TokenHead,
+    Transform, classes,
+};
+use super::layers::attend_all;
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
@@ -357,34 +361,39 @@ impl Encoder for DistilBert {
         x_btd
     }
 
-    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-        let (Some(transform), Some(norm), Some(projector)) =
+    fn head(&self) -> Head<'_> {
+        if let (Some(dense), Some(norm), Some(projector)) =
             (&self.vocab_transform, &self.vocab_layer_norm, &self.vocab_projector)
-        else {
-            panic!("the model has no head for masked tokens");
-        };
-        let x_nd = norm.forward(ops::activate(transform.forward(hidden_nd), self.activation.function()));
-        let weight = projector.weight.as_ref().unwrap_or(&self.distilbert.embeddings.word_embeddings.weight);
-        weight.project(x_nd, Some(projector.bias.val()))
-    }
-
-    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-        let (Some(dense), Some(classifier)) = (&self.pre_classifier, &self.classifier) else {
-            panic!("the model has no head for labels of texts");
-        };
-        let x_bd = ops::activate(dense.forward(first(hidden_btd)), ops::Activation::Relu);
-        classifier.forward(cx.dropout(x_bd, self.head_dropout))
-    }
-
-    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let head = self.classifier.as_ref().filter(|_| self.pre_classifier.is_none());
-        let head = head.expect("the model has a head for labels of tokens");
-        head.forward(cx.dropout(hidden_btd, self.head_dropout))
-    }
-
-    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let head = self.qa_outputs.as_ref().expect("the model has a head for spans");
-        head.forward(cx.dropout(hidden_btd, self.head_dropout))
+        {
+            let activation = HeadActivation::Of(self.activation.function());
+            let words = &self.distilbert.embeddings.word_embeddings.weight;
+            return Head::MaskedLm(MaskedLmHead {
+                transform: Transform { dense, activation, norm: HeadNorm::Layer(norm) },
+                weight: projector.weight.as_ref().unwrap_or(words),
+                bias: Some(&projector.bias),
+            });
+        }
+        let dropout = self.head_dropout;
+        match (&self.classifier, &self.pre_classifier, &self.qa_outputs) {
+            (Some(labels), Some(dense), _) => Head::SequenceClassification(SequenceHead {
+                pooling: Pooling::Cls,
+                pooled_dropout: 0.0,
+                transform: Transform {
+                    dense,
+                    activation: HeadActivation::Of(ops::Activation::Relu),
+                    norm: HeadNorm::None,
+                },
+                dropout,
+                labels,
+            }),
+            (Some(labels), None, _) => {
+                Head::TokenClassification(TokenHead { transform: None, dropout, labels })
+            }
+            (None, _, Some(labels)) => {
+                Head::QuestionAnswering(TokenHead { transform: None, dropout, labels })
+            }
+            (None, _, None) => Head::None,
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! What stands on top of an encoder, as `architectures`, `problem_type` and `id2label` of a `config.json` say.
 
+mod layers;
+
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use layers::{Head, MaskedLmHead, SequenceHead, TokenHead};
+pub(crate) use layers::{HeadActivation, HeadNorm, Transform};
 
 use crate::hf_config::ConfigError;
 
@@ -12,7 +17,7 @@ const MAX_LABELS: u64 = 1 << 16;
 const KNOWN: &str =
     "…Model, …ForMaskedLM, …ForSequenceClassification, …ForTokenClassification, …ForQuestionAnswering";
 
-/// The head of an encoder.
+/// The kind of an encoder's head, as its configuration names it; [`Head`] is the head itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EncoderHead {

@@ -1,9 +1,8 @@
-//! What the encoders share below their blocks: attention over whole texts, output over the vocabulary.
+//! What the encoders share below their blocks: attention over whole texts.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_packed};
 use andiron_core::linear;
-use andiron_core::{Embedding, Forward, Linear};
-use burn::module::Param;
+use andiron_core::{Forward, Linear};
 use burn::tensor::Tensor;
 
 /// Every position attends to every other of its own row, by its maps to queries, keys and values.
@@ -26,23 +25,4 @@ pub(super) fn attend_all(
     let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
     let past = cx.past(0, k_bthk, v_bthk);
     attend(q_bthk, past, config, cx).reshape([b, t, d])
-}
-
-/// Scores of the vocabulary's entries: by a decoder of their own, or by the embedding table and a bias.
-pub(super) fn vocabulary_scores(
-    x_nd: Tensor<2>,
-    decoder: Option<&Linear>,
-    table: &Embedding,
-    bias: &Param<Tensor<1>>,
-) -> Tensor<2> {
-    match decoder {
-        Some(decoder) => decoder.forward(x_nd),
-        None => table.weight.project(x_nd, Some(bias.val())),
-    }
-}
-
-/// The first column of every row.
-pub(super) fn first(hidden_btd: Tensor<3>) -> Tensor<2> {
-    let [b, _, d] = hidden_btd.dims();
-    hidden_btd.slice([0..b, 0..1, 0..d]).reshape([b, d])
 }

@@ -17,7 +17,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 pub use bundle::EncoderBundle;
 pub use embed::{Dense, DenseActivation, EmbedPipeline, EmbedStage, Pooling, Prompts, Similarity};
-pub use head::{EncoderHead, Problem};
+pub use head::{EncoderHead, Head, MaskedLmHead, Problem, SequenceHead, TokenHead};
 pub use relevance::Relevance;
 pub use tasks::{EncoderInput, Entity, Span};
 
@@ -62,20 +62,8 @@ macro_rules! forward_encoder {
                 match self { $(Self::$variant(model) => model.hidden(ids_bt, types_bt, cx),)+ }
             }
 
-            fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-                match self { $(Self::$variant(model) => model.masked_lm_logits(hidden_nd),)+ }
-            }
-
-            fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-                match self { $(Self::$variant(model) => model.classify(hidden_btd, cx),)+ }
-            }
-
-            fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-                match self { $(Self::$variant(model) => model.label_tokens(hidden_btd, cx),)+ }
-            }
-
-            fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-                match self { $(Self::$variant(model) => model.spans(hidden_btd, cx),)+ }
+            fn head(&self) -> Head<'_> {
+                match self { $(Self::$variant(model) => model.head(),)+ }
             }
         }
 

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub use model::ModernBert;
-use model::{Attention, Body, Dropout, Embeddings, Head, Layer, Mlp, Norm, Projector};
+pub(crate) use model::Norm;
+use model::{Attention, Body, Dropout, Embeddings, Layer, Mlp, PredictionHead, Projector};
 
 use super::EncoderArchitecture;
 use super::embed::Pooling;
@@ -376,7 +377,7 @@ impl Architecture for ModernBertConfig {
                     .collect(),
                 final_norm: self.init_norm(device),
             },
-            head: (head != EncoderHead::None).then(|| Head {
+            head: (head != EncoderHead::None).then(|| PredictionHead {
                 dense: params.linear("head.dense", d, d, self.classifier_bias),
                 norm: self.init_norm(device),
                 activation: self.classifier_activation,
@@ -402,6 +403,7 @@ impl Architecture for ModernBertConfig {
                 mlp: self.mlp_dropout as f32,
                 classifier: self.classifier_dropout as f32,
             },
+            task: head,
         }
     }
 }

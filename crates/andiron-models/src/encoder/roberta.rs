@@ -10,14 +10,17 @@
 use andiron_core::{Forward, LayerNorm, Linear, ParamRole, init, ops};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, activation};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::EncoderArchitecture;
 use super::bert::{self, BertConfig, Body};
-use super::head::{self, Classes, EncoderHead, classes};
-use super::layers::{first, vocabulary_scores};
+use super::embed::Pooling;
+use super::head::{
+    self, Classes, EncoderHead, Head, HeadActivation, HeadNorm, MaskedLmHead, SequenceHead, TokenHead,
+    Transform, classes,
+};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::ConfigError;
@@ -288,31 +291,39 @@ impl Encoder for Roberta {
         self.roberta.forward(ids_bt, types_bt, table.forward(places_bt), cx)
     }
 
-    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-        let head = self.lm_head.as_ref().expect("the model has a head for masked tokens");
-        // This activation is not the configuration's.
-        let inner = ops::activate(head.dense.forward(hidden_nd), ops::Activation::GeluErf);
-        let x_nd = head.layer_norm.forward(inner);
-        vocabulary_scores(x_nd, head.decoder.as_ref(), self.roberta.words(), &head.bias)
-    }
-
-    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-        let Some(Classifier::Text(head)) = &self.classifier else {
-            panic!("the model has no head for labels of texts");
-        };
-        let x_bd = cx.dropout(first(hidden_btd), self.dropout);
-        let x_bd = activation::tanh(head.dense.forward(x_bd));
-        head.out_proj.forward(cx.dropout(x_bd, self.dropout))
-    }
-
-    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let Some(Classifier::Token(head)) = &self.classifier else {
-            panic!("the model has no head for labels of tokens");
-        };
-        head.forward(cx.dropout(hidden_btd, self.dropout))
-    }
-
-    fn spans(&self, hidden_btd: Tensor<3>, _: &mut Forward<'_>) -> Tensor<3> {
-        self.qa_outputs.as_ref().expect("the model has a head for spans").forward(hidden_btd)
+    fn head(&self) -> Head<'_> {
+        if let Some(head) = &self.lm_head {
+            let (weight, bias) = match &head.decoder {
+                Some(decoder) => (&decoder.weight, decoder.bias.as_ref()),
+                None => (&self.roberta.words().weight, Some(&head.bias)),
+            };
+            let transform = Transform {
+                dense: &head.dense,
+                // Whatever the configuration says.
+                activation: HeadActivation::Of(ops::Activation::GeluErf),
+                norm: HeadNorm::Layer(&head.layer_norm),
+            };
+            return Head::MaskedLm(MaskedLmHead { transform, weight, bias });
+        }
+        match (&self.classifier, &self.qa_outputs) {
+            (Some(Classifier::Text(head)), _) => Head::SequenceClassification(SequenceHead {
+                pooling: Pooling::Cls,
+                pooled_dropout: self.dropout,
+                transform: Transform {
+                    dense: &head.dense,
+                    activation: HeadActivation::Tanh,
+                    norm: HeadNorm::None,
+                },
+                dropout: self.dropout,
+                labels: &head.out_proj,
+            }),
+            (Some(Classifier::Token(labels)), _) => {
+                Head::TokenClassification(TokenHead { transform: None, dropout: self.dropout, labels })
+            }
+            (None, Some(labels)) => {
+                Head::QuestionAnswering(TokenHead { transform: None, dropout: 0.0, labels })
+            }
+            (None, None) => Head::None,
+        }
     }
 }

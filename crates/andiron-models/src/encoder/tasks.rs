@@ -5,7 +5,7 @@ use std::ops::Range;
 use andiron_core::{Forward, ids};
 use burn::tensor::{Tensor, activation};
 
-use super::{EncoderBundle, EncoderHead, EncoderModel};
+use super::{EncoderBundle, EncoderHead, Head};
 use crate::batch::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
@@ -75,7 +75,8 @@ impl EncoderBundle {
         let likeliest = |row: &[f32]| -> Vec<(u32, f32)> {
             top_logprobs(row, n).into_iter().map(|(id, logprob)| (id, logprob.exp())).collect()
         };
-        let found = self.read(inputs, |model, hidden_btd, _| {
+        let found = self.read(inputs, |head, hidden_btd, _| {
+            let Head::MaskedLm(head) = head else { panic!("the model has no head for masked tokens") };
             let [b, t, d] = hidden_btd.dims();
             let hidden_rd: Tensor<2> = hidden_btd.reshape([b * t, d]);
             let wanted: Vec<u32> = positions
@@ -86,7 +87,7 @@ impl EncoderBundle {
             let mut found = Vec::with_capacity(wanted.len());
             for wanted in wanted.chunks((LOGITS_AT_ONCE / vocab_size).max(1)) {
                 let wanted = ids::upload(wanted, [wanted.len()], self.device());
-                let logits = values(model.masked_lm_logits(hidden_rd.clone().select(0, wanted)));
+                let logits = values(head.forward(hidden_rd.clone().select(0, wanted)));
                 found.extend(logits.chunks_exact(vocab_size).map(likeliest));
             }
             found
@@ -107,7 +108,7 @@ impl EncoderBundle {
         if inputs.is_empty() {
             return Vec::new();
         }
-        problem.scores(self.read(inputs, EncoderModel::classify))
+        problem.scores(self.read(inputs, sequence_logits))
     }
 
     /// How well the two texts of each input fit, by a cross-encoder's first output, as [`EncoderBundle::relevance`] has it.
@@ -118,7 +119,7 @@ impl EncoderBundle {
         if inputs.is_empty() {
             return Vec::new();
         }
-        let logits_bl = self.read(inputs, EncoderModel::classify);
+        let logits_bl = self.read(inputs, sequence_logits);
         let n_labels = logits_bl.dims()[1];
         values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
     }
@@ -132,16 +133,14 @@ impl EncoderBundle {
     /// If the model has no head for labels of tokens, a text is empty or longer than the model reads, an id or a type is
     /// in no table, or `counts` has other lengths.
     pub fn entities(&self, inputs: &[EncoderInput<'_>], counts: &[Vec<bool>]) -> Vec<Vec<Entity>> {
-        assert_eq!(
-            self.config.head(),
-            EncoderHead::TokenClassify,
-            "the model has no head for labels of tokens"
-        );
         assert_lengths(inputs, counts);
         if inputs.is_empty() {
             return Vec::new();
         }
-        let logits_btl = self.read(inputs, EncoderModel::label_tokens);
+        let logits_btl = self.read(inputs, |head, hidden_btd, cx| match head {
+            Head::TokenClassification(head) => head.forward(hidden_btd, cx),
+            _ => panic!("the model has no head for labels of tokens"),
+        });
         let columns = logits_btl.dims()[1];
         let scores = values(activation::softmax(logits_btl, 2));
         let labels = self.config.labels();
@@ -167,7 +166,10 @@ impl EncoderBundle {
         if windows.is_empty() {
             return Vec::new();
         }
-        let logits_bts = self.read(windows, EncoderModel::spans);
+        let logits_bts = self.read(windows, |head, hidden_btd, cx| match head {
+            Head::QuestionAnswering(head) => head.forward(hidden_btd, cx),
+            _ => panic!("the model has no head for spans"),
+        });
         let columns = logits_bts.dims()[1];
         let scores = values(logits_bts);
         let rows = scores.chunks_exact(2 * columns).zip(allowed);
@@ -182,7 +184,7 @@ impl EncoderBundle {
     fn read<T>(
         &self,
         inputs: &[EncoderInput<'_>],
-        head: impl FnOnce(&EncoderModel, Tensor<3>, &mut Forward<'_>) -> T,
+        head: impl FnOnce(Head<'_>, Tensor<3>, &mut Forward<'_>) -> T,
     ) -> T {
         let texts: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
         let (ids_bt, rows) = self.batch(&texts);
@@ -200,7 +202,7 @@ impl EncoderBundle {
         let mut cx = evaluation_over(rows, t);
         self.precision.run(|| {
             let hidden_btd = self.model.hidden(ids_bt, types_bt, &mut cx);
-            head(&self.model, hidden_btd, &mut cx)
+            head(self.model.head(), hidden_btd, &mut cx)
         })
     }
 }
@@ -210,6 +212,14 @@ fn assert_lengths<M: AsRef<[bool]>>(inputs: &[EncoderInput<'_>], marks: &[M]) {
         inputs.iter().map(|input| input.ids.len()).eq(marks.iter().map(|marks| marks.as_ref().len())),
         "one entry for each token"
     );
+}
+
+/// Scores of the labels of texts.
+fn sequence_logits(head: Head<'_>, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+    match head {
+        Head::SequenceClassification(head) => head.forward(hidden_btd, cx),
+        _ => panic!("the model has no head for labels of texts"),
+    }
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

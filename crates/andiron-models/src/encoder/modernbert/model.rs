@@ -7,6 +7,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
 use crate::encoder::embed::Pooling;
+use crate::encoder::head::{
+    EncoderHead, Head, HeadActivation, HeadNorm, MaskedLmHead, SequenceHead, TokenHead, Transform,
+};
 use crate::family::Encoder;
 use crate::hf_config::Activation;
 
@@ -14,7 +17,7 @@ use crate::hf_config::Activation;
 #[derive(Module, Debug)]
 pub struct ModernBert {
     pub(super) model: Body,
-    pub(super) head: Option<Head>,
+    pub(super) head: Option<PredictionHead>,
     pub(super) decoder: Option<Projector>,
     pub(super) classifier: Option<Linear>,
     #[module(skip)]
@@ -31,6 +34,8 @@ pub struct ModernBert {
     pub(super) pooling: Pooling,
     #[module(skip)]
     pub(super) dropout: Dropout,
+    #[module(skip)]
+    pub(super) task: EncoderHead,
 }
 
 /// Probabilities, by place.
@@ -57,7 +62,7 @@ pub(super) struct Embeddings {
 
 /// A layer norm whose offset may be missing.
 #[derive(Module, Debug)]
-pub(super) struct Norm {
+pub(crate) struct Norm {
     pub(super) weight: Param<Tensor<1>>,
     pub(super) bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
@@ -88,7 +93,7 @@ pub(super) struct Mlp {
 
 /// What stands under every head.
 #[derive(Module, Debug)]
-pub(super) struct Head {
+pub(super) struct PredictionHead {
     pub(super) dense: Linear,
     pub(super) norm: Norm,
     #[module(skip)]
@@ -103,16 +108,10 @@ pub(super) struct Projector {
 }
 
 impl Norm {
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
         let bias = self.bias.as_ref().map_or_else(|| weight.zeros_like(), Param::val);
         ops::layer_norm(x, weight, bias, self.eps)
-    }
-}
-
-impl Head {
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.norm.forward(ops::activate(self.dense.forward(x), self.activation.function()))
     }
 }
 
@@ -130,40 +129,37 @@ impl Encoder for ModernBert {
         self.model.final_norm.forward(x_btd)
     }
 
-    fn masked_lm_logits(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
-        let (Some(head), Some(decoder)) = (&self.head, &self.decoder) else {
-            panic!("the model has no head for masked tokens");
+    fn head(&self) -> Head<'_> {
+        let Some(head) = &self.head else { return Head::None };
+        let transform = Transform {
+            dense: &head.dense,
+            activation: HeadActivation::Of(head.activation.function()),
+            norm: HeadNorm::ModernBert(&head.norm),
         };
-        let weight = decoder.weight.as_ref().unwrap_or(&self.model.embeddings.tok_embeddings.weight);
-        let bias = decoder.bias.as_ref().map(Param::val);
-        weight.project(head.forward(hidden_nd), bias)
-    }
-
-    fn classify(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-        let pooled_bd = self.pooling.pool(hidden_btd, cx.rows());
-        let (head, classifier) = self.labels("labels of texts");
-        classifier.forward(cx.dropout(head.forward(pooled_bd), self.dropout.classifier))
-    }
-
-    fn label_tokens(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let (head, classifier) = self.labels("labels of tokens");
-        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
-    }
-
-    fn spans(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let (head, classifier) = self.labels("spans");
-        classifier.forward(cx.dropout(head.forward(hidden_btd), self.dropout.classifier))
+        let dropout = self.dropout.classifier;
+        match (&self.decoder, &self.classifier, self.task) {
+            (Some(decoder), ..) => {
+                let words = &self.model.embeddings.tok_embeddings.weight;
+                let (weight, bias) = (decoder.weight.as_ref().unwrap_or(words), decoder.bias.as_ref());
+                Head::MaskedLm(MaskedLmHead { transform, weight, bias })
+            }
+            (None, Some(labels), EncoderHead::Classify { .. }) => {
+                let pooling = self.pooling;
+                let head = SequenceHead { pooling, pooled_dropout: 0.0, transform, dropout, labels };
+                Head::SequenceClassification(head)
+            }
+            (None, Some(labels), EncoderHead::TokenClassify) => {
+                Head::TokenClassification(TokenHead { transform: Some(transform), dropout, labels })
+            }
+            (None, Some(labels), _) => {
+                Head::QuestionAnswering(TokenHead { transform: Some(transform), dropout, labels })
+            }
+            (None, None, _) => Head::None,
+        }
     }
 }
 
 impl ModernBert {
-    fn labels(&self, what: &str) -> (&Head, &Linear) {
-        match (&self.head, &self.classifier) {
-            (Some(head), Some(classifier)) => (head, classifier),
-            _ => panic!("the model has no head for {what}"),
-        }
-    }
-
     fn layer(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let normed_btd = match &layer.attn_norm {
             Some(norm) => norm.forward(x_btd.clone()),

@@ -1,0 +1,133 @@
+//! The heads of encoders as values: layers that are called on the hidden states of a backbone.
+//!
+//! Architectures keep the parameters of a head under the names of their files; a [`Head`] borrows them and says in which
+//! order they are applied. So every head is written once.
+
+use andiron_core::{Forward, LayerNorm, Linear, Weight, ops};
+use burn::module::Param;
+use burn::tensor::{Tensor, activation};
+
+use crate::encoder::embed::Pooling;
+use crate::encoder::modernbert::Norm;
+
+/// What stands on a backbone.
+#[derive(Clone, Debug)]
+pub enum Head<'a> {
+    /// Nothing: the hidden states are the result.
+    None,
+    /// Predicts masked tokens.
+    MaskedLm(MaskedLmHead<'a>),
+    /// Labels whole texts.
+    SequenceClassification(SequenceHead<'a>),
+    /// Labels each token.
+    TokenClassification(TokenHead<'a>),
+    /// Scores each token as the beginning (0) of an answer and as its last token (1).
+    QuestionAnswering(TokenHead<'a>),
+}
+
+/// Scores of the vocabulary's entries at masked positions.
+#[derive(Clone, Debug)]
+pub struct MaskedLmHead<'a> {
+    pub(crate) transform: Transform<'a>,
+    /// One row for each entry of the vocabulary.
+    pub(crate) weight: &'a Weight,
+    pub(crate) bias: Option<&'a Param<Tensor<1>>>,
+}
+
+/// Scores of the labels of texts.
+#[derive(Clone, Debug)]
+pub struct SequenceHead<'a> {
+    /// How the hidden states of a text become one vector.
+    pub(crate) pooling: Pooling,
+    /// Dropout before the transformation, in training.
+    pub(crate) pooled_dropout: f32,
+    pub(crate) transform: Transform<'a>,
+    /// Dropout before the labels, in training.
+    pub(crate) dropout: f32,
+    pub(crate) labels: &'a Linear,
+}
+
+/// Scores of the labels of tokens.
+#[derive(Clone, Debug)]
+pub struct TokenHead<'a> {
+    pub(crate) transform: Option<Transform<'a>>,
+    /// Dropout before the labels, in training.
+    pub(crate) dropout: f32,
+    pub(crate) labels: &'a Linear,
+}
+
+/// A linear layer, an activation and, in some heads, a norm.
+#[derive(Clone, Debug)]
+pub(crate) struct Transform<'a> {
+    pub(crate) dense: &'a Linear,
+    pub(crate) activation: HeadActivation,
+    pub(crate) norm: HeadNorm<'a>,
+}
+
+/// The activation of a [`Transform`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeadActivation {
+    Tanh,
+    Of(ops::Activation),
+}
+
+/// The norm of a [`Transform`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeadNorm<'a> {
+    None,
+    Layer(&'a LayerNorm),
+    /// A layer norm whose bias may be missing.
+    ModernBert(&'a Norm),
+}
+
+impl Transform<'_> {
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = self.dense.forward(x);
+        let x = match self.activation {
+            HeadActivation::Tanh => activation::tanh(x),
+            HeadActivation::Of(function) => ops::activate(x, function),
+        };
+        match self.norm {
+            HeadNorm::None => x,
+            HeadNorm::Layer(norm) => norm.forward(x),
+            HeadNorm::ModernBert(norm) => norm.forward(x),
+        }
+    }
+}
+
+impl MaskedLmHead<'_> {
+    /// Unnormalised log-probabilities of the token at each of some positions.
+    ///
+    /// # Shape
+    /// `[n, d_model]`, the hidden states of those positions → `[n, vocabulary]`.
+    pub fn forward(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        let bias = self.bias.map(Param::val);
+        self.weight.project(self.transform.forward(hidden_nd), bias)
+    }
+}
+
+impl SequenceHead<'_> {
+    /// Scores of each text's labels: unnormalised, or the values themselves of a regression.
+    ///
+    /// # Shape
+    /// `[batch, time, d_model]`, computed over the rows of `cx` → `[batch, labels]`.
+    pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
+        let pooled_bd = self.pooling.pool(hidden_btd, cx.rows());
+        let x_bd = self.transform.forward(cx.dropout(pooled_bd, self.pooled_dropout));
+        self.labels.forward(cx.dropout(x_bd, self.dropout))
+    }
+}
+
+impl TokenHead<'_> {
+    /// Unnormalised scores of each token's labels.
+    ///
+    /// # Shape
+    /// `[batch, time, d_model]` → `[batch, time, labels]`.
+    pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
+        let x_btd = match &self.transform {
+            Some(transform) => transform.forward(hidden_btd),
+            None => hidden_btd,
+        };
+        self.labels.forward(cx.dropout(x_btd, self.dropout))
+    }
+}
