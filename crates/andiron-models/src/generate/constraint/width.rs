@@ -152,7 +152,8 @@ impl Part {
 
     /// Whether a character of `next` after a whole text of this part cannot be read as part of it.
     fn is_left_by(&self, next: Chars) -> bool {
-        !self.after.meets(next) && !(self.may_be_empty() && self.first.meets(next))
+        let goes_on = self.after.meets(next) || (self.may_be_empty() && self.first.meets(next));
+        !goes_on
     }
 
     fn then(self, next: Self) -> Self {
