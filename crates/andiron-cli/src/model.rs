@@ -122,7 +122,9 @@ pub fn open_f32(files: ModelFiles, device: &Device) -> anyhow::Result<Pipeline> 
 
 /// Opens the model directory or GGUF file `path` in the chosen precision.
 pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Pipeline> {
+    // A device that does not exist is told before a model that does not.
     choice.checked(common)?;
+    common.open_device()?;
     open_files(ModelFiles::open(path)?, choice, common)
 }
 

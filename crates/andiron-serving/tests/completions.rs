@@ -272,7 +272,7 @@ async fn bias_and_penalties_reach_the_sampler() {
 async fn a_sliding_window_answers_past_the_context() {
     let mut config = config();
     config.when_full = WhenFull::Slide;
-    let at = start_with(config, EngineConfig::default(), Some(common::tokenizer())).await;
+    let at = start_with(config, EngineConfig::default(), Some(tokenizer())).await;
     let body = r#"{"prompt":"a","max_tokens":150,"temperature":0,"ignore_eos":true}"#;
     let reply = complete(at.address, body).await.json();
     assert_eq!(reply["usage"]["completion_tokens"], 150);

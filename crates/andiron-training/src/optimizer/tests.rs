@@ -184,8 +184,11 @@ fn a_state_of_another_model_is_refused() {
     let path = dir.path().join("optimizer.safetensors");
     optimizer(&model(), OptimizerKind::Adamw).save(&path).unwrap();
     for (set, count) in [("model.n_layer=1", true), ("model.n_embd=8", false)] {
-        let other =
-            TrainConfig::parse(CONFIG, &[set.to_owned()]).unwrap().model.init(Seed::new(1), &device());
+        let other = TrainConfig::parse(CONFIG, &[set.to_owned()])
+            .unwrap()
+            .model
+            .init(Seed::new(1), &device())
+            .train();
         let mut optimizer = optimizer(&other, OptimizerKind::Adamw);
         let error = optimizer.load(&path, 1, &device()).unwrap_err();
         assert_eq!(matches!(error, OptimizerError::Count { .. }), count, "{error}");
