@@ -347,7 +347,8 @@ fn select_rows(x_bshk: Tensor<4>, rows: &[usize]) -> Tensor<4> {
     x_bshk.select(0, at)
 }
 
-#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(test)]
 mod tests {
     use andiron_kernels::attention::Bf16;
 

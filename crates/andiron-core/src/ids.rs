@@ -15,7 +15,8 @@ pub fn upload<const D: usize>(ids: &[u32], shape: [usize; D], device: &Device) -
     Tensor::from_data(TensorData::new(ids, shape), device)
 }
 
-#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(test)]
 mod tests {
     use super::upload;
     use crate::DeviceSpec;

@@ -292,7 +292,7 @@ impl Module for Weight {
             Stored::Quantized(quantized) => {
                 Stored::Quantized(Quantized { device: device.clone(), ..quantized })
             }
-            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.to_device(device))),
+            Stored::Adapted(adapted) => Stored::Adapted(Box::new(adapted.moved_to(device))),
         };
         Self { kind, stored }
     }

@@ -124,12 +124,11 @@ impl Seed {
     /// counters `first..first + BULK`, the first words first.
     #[inline(always)]
     pub(crate) fn words(&self, first: u64) -> [[u32; BULK]; 4] {
-        let mut counters = [[0; BULK], [0; BULK], [u64::from(FOR_WORDS); BULK], [0; BULK]];
-        for i in 0..BULK {
-            let counter = first + i as u64;
-            counters[0][i] = counter & LOW;
-            counters[1][i] = counter >> 32;
+        let (mut low, mut high) = ([0; BULK], [0; BULK]);
+        for ((low, high), counter) in low.iter_mut().zip(&mut high).zip(first..) {
+            (*low, *high) = (counter & LOW, counter >> 32);
         }
+        let counters = [low, high, [u64::from(FOR_WORDS); BULK], [0; BULK]];
         // A loop, because `array::map` would call a function that the vector instructions are not compiled into.
         let mut words = [[0; BULK]; 4];
         for (words, wide) in words.iter_mut().zip(philox4x32(counters, split(self.0))) {

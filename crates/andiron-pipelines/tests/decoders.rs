@@ -1,5 +1,7 @@
 //! Tasks of decoders: batches against single runs, streams against whole texts, and conversations that are read once.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::tokenizer::{Message, SpecialTokens, Tokenizer, train_chars};
 use andiron_kernels::random::Seed;

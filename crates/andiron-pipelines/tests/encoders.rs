@@ -1,5 +1,7 @@
 //! Tasks of encoders: what a batch gives is what each input gives alone, in order, whatever stands beside it.
 
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
 use andiron_core::{Backend, DeviceSpec};
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::{EncoderHead, Problem};

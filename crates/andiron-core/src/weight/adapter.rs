@@ -122,7 +122,7 @@ impl Adapted {
         Self { base: self.base.fork(device), adapter: self.adapter.each(|param| param.fork(device)) }
     }
 
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn moved_to(self, device: &Device) -> Self {
         Self {
             base: self.base.to_device(device),
             adapter: self.adapter.each(|param| param.to_device(device)),

@@ -301,7 +301,7 @@ impl BlockAttention<'_> {
                         false => view.bias.wrapping_add(n * self.distances()).wrapping_sub(seen.start),
                     };
                     let q = view.q.wrapping_add(n * dim);
-                    let (keys, mask) = (seen.len(), view.mask.from_key(seen.start));
+                    let (keys, mask) = (seen.len(), view.mask.rebased(seen.start));
                     let head = HeadView { q, k, v, keys, mask, bias, ..view };
                     let out = out.pointer(self.start(row, kv_head * group + n));
                     // SAFETY: the sizes were checked; each head of each row writes its own part.

@@ -253,7 +253,7 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                         true => view.bias,
                         false => view.bias.wrapping_add(head * group.bias_step + start).wrapping_sub(first),
                     };
-                    let mask = view.mask.later(start).from_key(first);
+                    let mask = view.mask.later(start).rebased(first);
                     let block = Block { start, queries: count, first, keys, mask, bias };
                     products::<S, P, MR, NR>(s, words, (k_panels, keys), (q, dim_words), scores);
                     let max = load(s, max_and_sum);

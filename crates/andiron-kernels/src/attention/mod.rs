@@ -419,7 +419,7 @@ impl Attention<'_> {
             queries: shape.queries,
             keys: span.len(),
             dim: shape.head_dim,
-            mask: self.mask(0).from_key(span.start),
+            mask: self.mask(0).rebased(span.start),
             scale: self.scale,
             bias,
             dropout,

@@ -122,7 +122,7 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
             let mut row: Row<S> = [hidden; 2];
             if j < block.keys {
                 let score = load(s, scores.add(j * NR));
-                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.from_key(j)));
+                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.rebased(j)));
             }
             store(s, scores.add(j * NR), row);
             max = row!(H => s.max(row[H], max[H]));
@@ -270,7 +270,7 @@ pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, c
             let (row, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
             let mut row = row!(H => s.fma(row[H], factor, offsets[H]));
             if !unmasked.contains(&j) {
-                row = row!(H => mask(s, row[H], lanes[H], block.mask.from_key(j)));
+                row = row!(H => mask(s, row[H], lanes[H], block.mask.rebased(j)));
             }
             let p = row!(H => exponential::<S, ROUNDED>(s, row[H]));
             let slope = dropout.apply(s, j, slope);

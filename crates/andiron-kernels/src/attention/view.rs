@@ -71,7 +71,7 @@ impl HeadView {
         let queries = most.min(self.queries - start);
         let first = self.keys_of(start).start / multiple * multiple;
         let keys = self.keys_of(start + queries - 1).end - first;
-        let mask = self.mask.later(start).from_key(first);
+        let mask = self.mask.later(start).rebased(first);
         let bias = match self.bias.is_null() {
             true => self.bias,
             false => self.bias.wrapping_add(start).wrapping_sub(first),
@@ -107,7 +107,7 @@ impl AttentionMask {
 
     /// The same mask where key `first` is key 0.
     #[inline(always)]
-    pub(super) fn from_key(self, first: usize) -> Self {
+    pub(super) fn rebased(self, first: usize) -> Self {
         Self { begin: self.begin - first as isize, end: self.end - first as isize }
     }
 

@@ -289,7 +289,7 @@ fn quantized(model: DecoderModel) -> DecoderModel {
             self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if !self.0.weight().is_some_and(|kind| kind.role == ParamRole::Matrix) {
+            if self.0.weight().is_none_or(|kind| kind.role != ParamRole::Matrix) {
                 return param;
             }
             // GPT-2 has inputs as rows.

@@ -95,7 +95,8 @@ fn held(rows: &[PagedRow]) -> usize {
     rows.iter().map(|row| row.keys - row.new).max().unwrap_or(0)
 }
 
-#[cfg(all(test, any(feature = "flex", feature = "ndarray")))]
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(test)]
 mod tests {
     use burn::tensor::Distribution;
 
