@@ -3,7 +3,7 @@
 
 use andiron_benches::{nano, random};
 use andiron_models::decoder::gpt2::Gpt2Config;
-use andiron_models::generate::{Logits, NextToken as _};
+use andiron_models::generate::{CausalLm as _, Logits};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 const PROMPT: usize = 16;
@@ -13,7 +13,7 @@ fn decode_model(c: &mut Criterion, name: &str, config: Gpt2Config) {
     let bundle = random(config);
     let prompt: Vec<u32> = (0..PROMPT as u32).collect();
     let mut read = bundle.begin();
-    bundle.extend(&mut read, &prompt, Logits::Last);
+    bundle.forward(&mut read, &prompt, Logits::Last);
     let mut group = c.benchmark_group("decode");
     group.sample_size(10).throughput(Throughput::Elements(TOKENS.into()));
     group.bench_function(name, |b| {
@@ -21,7 +21,7 @@ fn decode_model(c: &mut Criterion, name: &str, config: Gpt2Config) {
             || read.clone(),
             |cache| {
                 for id in 0..TOKENS {
-                    bundle.extend(cache, &[id], Logits::Last);
+                    bundle.forward(cache, &[id], Logits::Last);
                 }
             },
             BatchSize::PerIteration,

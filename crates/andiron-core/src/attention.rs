@@ -2,10 +2,10 @@
 
 use burn::tensor::Tensor;
 
-use crate::cache::{Memory, Past};
+use crate::cache::{CrossAttentionCache, KeysValues};
 pub use crate::ops::AttentionMask;
 use crate::ops::{self, AttentionOptions};
-use crate::{Forward, Rows};
+use crate::{Forward, PaddingMask};
 
 /// How a layer attends.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl AttentionConfig {
     }
 
     /// For a call over so many keys; draws the dropout, if there is one.
-    fn options(&self, n_keys: usize, rows: Option<Rows>, cx: &mut Forward<'_>) -> AttentionOptions {
+    fn options(&self, n_keys: usize, rows: Option<PaddingMask>, cx: &mut Forward<'_>) -> AttentionOptions {
         let dropout = cx.draw_dropout(self.dropout);
         AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, dropout }
     }
@@ -41,15 +41,20 @@ impl AttentionConfig {
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn attend(q_bthk: Tensor<4>, past: Past, config: AttentionConfig, cx: &mut Forward<'_>) -> Tensor<4> {
-    let (keys_bshk, values_bshk) = match past {
-        Past::Whole { keys_bshk, values_bshk } => (keys_bshk, values_bshk),
-        Past::Blocks(blocks) => {
+pub fn attend(
+    q_bthk: Tensor<4>,
+    keys_values: KeysValues,
+    config: AttentionConfig,
+    cx: &mut Forward<'_>,
+) -> Tensor<4> {
+    let (keys_bshk, values_bshk) = match keys_values {
+        KeysValues::Whole { keys_bshk, values_bshk } => (keys_bshk, values_bshk),
+        KeysValues::Blocks(blocks) => {
             let AttentionConfig { scale, mask, bias_hr, .. } = config;
             return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, mask));
         }
     };
-    let options = config.options(keys_bshk.dims()[1], cx.rows().cloned(), cx);
+    let options = config.options(keys_bshk.dims()[1], cx.padding_mask().cloned(), cx);
     match config.bias_hr {
         Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
         None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
@@ -72,15 +77,15 @@ pub fn attend_packed(
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
     if !cx.is_cached() && config.bias_hr.is_none() {
-        let options = config.options(t, cx.rows().cloned(), cx);
+        let options = config.options(t, cx.padding_mask().cloned(), cx);
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
         let part_btd = qkv_bt3d.clone().slice([0..b, 0..t, part * d..(part + 1) * d]);
         part_btd.reshape([b, t, heads, d / heads])
     });
-    let past = cx.past(layer, k_bthk, v_bthk);
-    attend(q_bthk, past, config, cx).reshape([b, t, d])
+    let keys_values = cx.keys_values(layer, k_bthk, v_bthk);
+    attend(q_bthk, keys_values, config, cx).reshape([b, t, d])
 }
 
 /// Cross-attention of a decoder's positions over what an encoder left.
@@ -90,15 +95,15 @@ pub fn attend_packed(
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn attend_memory(
+pub fn cross_attend(
     q_bthk: Tensor<4>,
-    memory: &Memory,
+    cross_cache: &CrossAttentionCache,
     layer: usize,
     (scale, dropout): (f32, f32),
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
-    let (keys_bshk, values_bshk) = memory.layer(layer);
+    let (keys_bshk, values_bshk) = cross_cache.layer(layer);
     let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
-    let options = config.options(keys_bshk.dims()[1], memory.rows().cloned(), cx);
+    let options = config.options(keys_bshk.dims()[1], cross_cache.padding_mask().cloned(), cx);
     ops::attention(q_bthk, keys_bshk, values_bshk, options)
 }

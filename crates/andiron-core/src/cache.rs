@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 
 use crate::device::is_cpu;
 use crate::ops::with_elements;
-use crate::{Rows, ids};
+use crate::{PaddingMask, ids};
 pub use block::KvCacheDtype;
 pub(crate) use block::{Block, HostColumns};
 
@@ -43,7 +43,7 @@ struct Row {
 /// The keys and values that queries may look at.
 #[allow(clippy::large_enum_variant)] // Handed from one call to the next, never kept.
 #[derive(Clone, Debug)]
-pub enum Past {
+pub enum KeysValues {
     /// All of them, as long as every row: `[batch, positions, heads, head width]` each.
     Whole {
         /// The keys.
@@ -168,8 +168,8 @@ impl KvCache {
         &mut self,
         layer: usize,
         (keys_bshk, values_bshk): (Tensor<4>, Tensor<4>),
-        new: Option<&Rows>,
-    ) -> Past {
+        new: Option<&PaddingMask>,
+    ) -> KeysValues {
         assert_eq!(keys_bshk.dims(), values_bshk.dims(), "keys and values have one shape");
         let [batch, columns, h, k] = keys_bshk.dims();
         if self.is_empty() {
@@ -225,8 +225,8 @@ impl KvCache {
             }
         }
         match begins {
-            true => Past::Whole { keys_bshk, values_bshk },
-            false => Past::Blocks(Blocks { rows }),
+            true => KeysValues::Whole { keys_bshk, values_bshk },
+            false => KeysValues::Blocks(Blocks { rows }),
         }
     }
 
@@ -242,7 +242,7 @@ impl KvCache {
     }
 
     /// Counts the positions of a pass as computed, once all layers have appended them.
-    pub(crate) fn advance(&mut self, columns: usize, new: Option<&Rows>) {
+    pub(crate) fn advance(&mut self, columns: usize, new: Option<&PaddingMask>) {
         for (r, row) in self.rows.iter_mut().enumerate() {
             row.len += columns_of(new, r, columns);
         }
@@ -250,7 +250,7 @@ impl KvCache {
 }
 
 /// How many of the columns of a pass belong to a row.
-pub(crate) fn columns_of(rows: Option<&Rows>, row: usize, columns: usize) -> usize {
+pub(crate) fn columns_of(rows: Option<&PaddingMask>, row: usize, columns: usize) -> usize {
     rows.map_or(columns, |rows| rows.spans()[row].end.min(columns))
 }
 
@@ -297,14 +297,14 @@ const DEVICE_BLOCK: usize = 512;
 ///
 /// Computed once for a source, however many tokens are then decoded. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct CrossAttentionCache {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
-    rows: Option<Rows>,
+    rows: Option<PaddingMask>,
 }
 
-impl Memory {
+impl CrossAttentionCache {
     /// From keys and values of each layer, `[batch, source, heads, head width]` each, and the encoder's rows.
-    pub fn new(layers: Vec<(Tensor<4>, Tensor<4>)>, rows: Option<Rows>) -> Self {
+    pub fn new(layers: Vec<(Tensor<4>, Tensor<4>)>, rows: Option<PaddingMask>) -> Self {
         Self { layers, rows }
     }
 
@@ -319,7 +319,7 @@ impl Memory {
     }
 
     /// Which columns of the source belong to each row; `None` if all do.
-    pub fn rows(&self) -> Option<&Rows> {
+    pub fn padding_mask(&self) -> Option<&PaddingMask> {
         self.rows.as_ref()
     }
 
@@ -357,13 +357,13 @@ mod tests {
     use burn::tensor::TensorData;
 
     /// Appends so many positions of two heads of width 3 to each row of a cache of one layer: `begin`, `begin + 1`, …
-    fn extended(cache: &mut KvCache, [batch, n]: [usize; 2], begin: f32) -> Past {
+    fn extended(cache: &mut KvCache, [batch, n]: [usize; 2], begin: f32) -> KeysValues {
         let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
         let values: Vec<f32> = (0..batch * n * 6).map(|at| begin + at as f32).collect();
         let x_bshk = Tensor::<4>::from_data(TensorData::new(values, [batch, n, 2, 3]), &device);
-        let past = cache.append(0, (x_bshk.clone(), x_bshk + 0.5), None);
+        let keys_values = cache.append(0, (x_bshk.clone(), x_bshk + 0.5), None);
         cache.advance(n, None);
-        past
+        keys_values
     }
 
     /// Keys and values of a row, position by position.

@@ -5,9 +5,9 @@ use std::ops::Range;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::cache::{Past, columns_of};
+use crate::cache::{KeysValues, columns_of};
 use crate::ops::Dropout;
-use crate::{KvCache, Rows, ids, ops};
+use crate::{KvCache, PaddingMask, ids, ops};
 
 /// The context of one forward pass.
 ///
@@ -19,13 +19,13 @@ use crate::{KvCache, Rows, ids, ops};
 /// | evaluation | none | none |
 /// | prefill, decoding | the sequence's own | none |
 ///
-/// Rows of different lengths are told by [`Forward::over`]; without it every column of every row counts.
+/// Rows of different lengths are told by [`Forward::with_padding_mask`]; without it every column of every row counts.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
     dropout: Option<Seed>,
     draws: u64,
-    rows: Option<Rows>,
+    rows: Option<PaddingMask>,
 }
 
 impl<'a> Forward<'a> {
@@ -49,14 +49,14 @@ impl<'a> Forward<'a> {
     ///
     /// # Panics
     /// If a row over a cache has padding before it.
-    pub fn over(self, rows: Rows) -> Self {
+    pub fn with_padding_mask(self, rows: PaddingMask) -> Self {
         let padded = rows.spans().iter().any(|span| span.start > 0);
         assert!(self.cache.is_none() || !padded, "rows over a cache begin in the first column");
         Self { rows: Some(rows), ..self }
     }
 
     /// Which columns belong to each row; `None` if all do.
-    pub fn rows(&self) -> Option<&Rows> {
+    pub fn padding_mask(&self) -> Option<&PaddingMask> {
         self.rows.as_ref()
     }
 
@@ -70,11 +70,11 @@ impl<'a> Forward<'a> {
         match &self.cache {
             Some(cache) if !cache.is_empty() => {
                 let ends = cache.lens().enumerate();
-                ends.map(|(row, len)| len + columns_of(self.rows(), row, columns)).max().unwrap_or(0)
+                ends.map(|(row, len)| len + columns_of(self.padding_mask(), row, columns)).max().unwrap_or(0)
             }
             // Padding before a row takes no position.
             _ => {
-                let spans = self.rows().into_iter().flat_map(Rows::spans);
+                let spans = self.padding_mask().into_iter().flat_map(PaddingMask::spans);
                 columns.saturating_sub(spans.map(|span| span.start).min().unwrap_or(0))
             }
         }
@@ -84,7 +84,7 @@ impl<'a> Forward<'a> {
     pub(crate) fn rows_agree(&self) -> bool {
         match &self.cache {
             Some(cache) => self.rows.is_none() && cache.lens().all(|len| len == cache.len()),
-            None => self.rows().into_iter().flat_map(Rows::spans).all(|span| span.start == 0),
+            None => self.padding_mask().into_iter().flat_map(PaddingMask::spans).all(|span| span.start == 0),
         }
     }
 
@@ -125,10 +125,10 @@ impl<'a> Forward<'a> {
     ///
     /// # Shape
     /// `[batch, new positions, heads, head width]` each.
-    pub fn past(&mut self, layer: usize, keys_bshk: Tensor<4>, values_bshk: Tensor<4>) -> Past {
+    pub fn keys_values(&mut self, layer: usize, keys_bshk: Tensor<4>, values_bshk: Tensor<4>) -> KeysValues {
         match self.cache.as_mut() {
             Some(cache) => cache.append(layer, (keys_bshk, values_bshk), self.rows.as_ref()),
-            None => Past::Whole { keys_bshk, values_bshk },
+            None => KeysValues::Whole { keys_bshk, values_bshk },
         }
     }
 

@@ -11,7 +11,7 @@ use andiron_core::ops::{
     Matrices, Moments, Momentum, MuonStep, WeightLayout,
 };
 use andiron_core::quant::{Format, QuantMatrix};
-use andiron_core::{Backend, DeviceSpec, Rows};
+use andiron_core::{Backend, DeviceSpec, PaddingMask};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -454,9 +454,9 @@ fn attention() {
     ];
     for (b, t, s, h, key_h, w) in cases {
         // Every query sees the first key, or there would be nothing to compare.
-        let rows = Rows::padded_right((0..b).map(|row| 1 + s / (row + 2)));
+        let rows = PaddingMask::padded_right((0..b).map(|row| 1 + s / (row + 2)));
         // Here the last query's window reaches the last key of the shorter row.
-        let (near, window) = (Rows::padded_right((0..b).map(|row| s - s / 3 * row)), Some(s / 3 + 1));
+        let (near, window) = (PaddingMask::padded_right((0..b).map(|row| s - s / 3 * row)), Some(s / 3 + 1));
         for (causal, rows, sliding_window) in [
             (true, None, None),
             (false, None, None),
@@ -494,7 +494,7 @@ fn attention() {
 fn attention_with_biases_by_distance() {
     // batch, queries, keys, heads, key heads, width
     for (b, t, s, h, key_h, w) in [(1, 1, 6, 1, 1, 4), (2, 9, 9, 3, 3, 8), (3, 40, 70, 4, 2, 16)] {
-        let rows = Rows::padded_right((0..b).map(|row| s - row));
+        let rows = PaddingMask::padded_right((0..b).map(|row| s - row));
         for (causal, sliding_window, rows) in
             [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2 + 1), Some(rows))]
         {
@@ -552,7 +552,7 @@ fn dropped_attention(
 fn attention_drops_probabilities_by_seed_and_place() {
     // batch, queries, keys, heads, key heads, width
     for (b, t, s, h, key_h, w) in [(1, 1, 6, 1, 1, 4), (2, 9, 9, 4, 2, 8), (2, 30, 70, 2, 2, 16)] {
-        let rows = Rows::padded_right((0..b).map(|row| s - row * s / 3));
+        let rows = PaddingMask::padded_right((0..b).map(|row| s - row * s / 3));
         for (causal, rows) in [(true, None), (false, None), (true, Some(rows.clone())), (false, Some(rows))] {
             let mask = AttentionMask { causal, sliding_window: None };
             let dropout = Some(Dropout { probability: 0.3, seed: Seed::new(5) });
@@ -601,7 +601,7 @@ fn packed_attention_drops_as_separate_tensors_do() {
         scale: 0.4,
         mask: AttentionMask::CAUSAL,
         n_keys: t,
-        rows: Some(Rows::padded_right([t, t - 4])),
+        rows: Some(PaddingMask::padded_right([t, t - 4])),
         dropout,
     };
     check(

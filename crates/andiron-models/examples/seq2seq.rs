@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::DeviceSpec;
 use andiron_models::Seq2SeqBundle;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
 use serde::Deserialize;
 
@@ -40,32 +40,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for line in io::stdin().lines() {
         let row: Row = serde_json::from_str(&line?)?;
-        let conditioned = Conditioned::new(&bundle, &row.source_ids);
-        let ids = likeliest(&bundle, &conditioned)?;
-        let logprobs =
-            row.target_ids.map(|target| score(conditioned.without_rules(), &target)).transpose()?;
+        let generator = Seq2SeqGenerator::new(&bundle, &row.source_ids);
+        let ids = likeliest(&bundle, &generator)?;
+        let logprobs = row.target_ids.map(|target| score(generator.without_rules(), &target)).transpose()?;
         println!("{}", serde_json::json!({ "ids": ids, "logprobs": logprobs }));
     }
     Ok(())
 }
 
 /// The likeliest target, id by id, its start included.
-fn likeliest(bundle: &Seq2SeqBundle, conditioned: &Conditioned) -> Result<Vec<u32>, Box<dyn Error>> {
+fn likeliest(bundle: &Seq2SeqBundle, generator: &Seq2SeqGenerator) -> Result<Vec<u32>, Box<dyn Error>> {
     let options = GenerateOptions {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_new_tokens: LONGEST,
         stop_ids: bundle.generation.eos_token_id.as_slice().to_vec(),
         ..GenerateOptions::default()
     };
-    let mut decoding = Decoding::new(conditioned, &[conditioned.start()], options)?;
-    while decoding.next_token(conditioned)?.is_some() {}
+    let mut decoding = Decoding::new(generator, &[generator.start()], options)?;
+    while decoding.next_token(generator)?.is_some() {}
     Ok([decoding.prompt(), decoding.generated()].concat())
 }
 
 /// Log-probability of each id of `target` but the first.
-fn score(conditioned: Conditioned, target: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
+fn score(generator: Seq2SeqGenerator, target: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
     let options = GenerateOptions { max_new_tokens: 0, score_prompt: true, ..GenerateOptions::default() };
-    let mut decoding = Decoding::new(&conditioned, target, options)?;
-    while decoding.next_token(&conditioned)?.is_some() {}
+    let mut decoding = Decoding::new(&generator, target, options)?;
+    while decoding.next_token(&generator)?.is_some() {}
     Ok(decoding.prompt_tokens().iter().map(|token| token.logprob).collect())
 }

@@ -1,7 +1,7 @@
 //! Token ids as tensors, padded and not, and the logits that come back.
 
-use andiron_core::rows::pick;
-use andiron_core::{Forward, KvCache, Rows, ids};
+use andiron_core::padding_mask::pick;
+use andiron_core::{Forward, KvCache, PaddingMask, ids};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::generate::Logits;
@@ -23,7 +23,7 @@ pub(crate) fn one_column(ids: &[u32], device: &Device) -> Tensor<2, Int> {
 /// The hidden states whose logits are wanted; the last ones are those of each row's last own column.
 pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward<'_>) -> Tensor<3> {
     let [b, t, d] = hidden_btd.dims();
-    match (wanted, cx.rows()) {
+    match (wanted, cx.padding_mask()) {
         (Logits::Last, None) => hidden_btd.slice([0..b, t - 1..t, 0..d]),
         (Logits::Last, Some(rows)) => {
             pick(hidden_btd, rows.spans().iter().map(|span| span.end.min(t) - 1)).unsqueeze_dim(1)
@@ -52,7 +52,7 @@ pub(crate) fn batch_over<'a>(
     let columns = ids_bt.dims()[1];
     // Without padding every column counts, which is the faster case.
     let cx = match rows.spans().iter().any(|span| span.len() < columns) {
-        true => Forward::cached(cache).over(rows),
+        true => Forward::cached(cache).with_padding_mask(rows),
         false => Forward::cached(cache),
     };
     (ids_bt, cx)
@@ -66,7 +66,7 @@ pub(crate) fn pad_right<R: AsRef<[u32]>>(
     texts: &[R],
     padding: u32,
     device: &Device,
-) -> (Tensor<2, Int>, Rows) {
+) -> (Tensor<2, Int>, PaddingMask) {
     let columns = texts.iter().map(|ids| ids.as_ref().len()).max().expect("a batch has at least one text");
     let mut flat = Vec::with_capacity(texts.len() * columns);
     for (row, ids) in texts.iter().enumerate() {
@@ -74,14 +74,14 @@ pub(crate) fn pad_right<R: AsRef<[u32]>>(
         flat.resize((row + 1) * columns, padding);
     }
     let ids_bt = ids::upload(&flat, [texts.len(), columns], device);
-    (ids_bt, Rows::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
+    (ids_bt, PaddingMask::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
 }
 
 /// An evaluation over `rows` of a batch of so many columns.
-pub(crate) fn evaluation_over<'a>(rows: Rows, columns: usize) -> Forward<'a> {
+pub(crate) fn evaluation_over<'a>(rows: PaddingMask, columns: usize) -> Forward<'a> {
     // Without padding every column counts, which is the faster case.
     match rows.spans().iter().any(|span| span.len() < columns) {
-        true => Forward::evaluation().over(rows),
+        true => Forward::evaluation().with_padding_mask(rows),
         false => Forward::evaluation(),
     }
 }

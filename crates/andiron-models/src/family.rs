@@ -1,7 +1,7 @@
 //! What the model families have in common, seen from training and generation.
 
-use andiron_core::cache::Memory;
-use andiron_core::{Forward, KvCache, Rows, Weight};
+use andiron_core::cache::CrossAttentionCache;
+use andiron_core::{Forward, KvCache, PaddingMask, Weight};
 use burn::tensor::{Int, Tensor};
 
 use crate::encoder::Head;
@@ -37,7 +37,7 @@ pub trait Decoder {
 
 /// A model that reads a whole text at once and gives a vector for each of its tokens.
 pub trait Encoder {
-    /// Hidden states of the last layer; padding, told by [`Forward::over`], is seen by nobody.
+    /// Hidden states of the last layer; padding, told by [`Forward::with_padding_mask`], is seen by nobody.
     ///
     /// # Shape
     /// `ids_bt`: `[batch, time]`; `types_bt`, which of two texts each token belongs to, alike, all 0 if absent →
@@ -58,7 +58,7 @@ pub trait Encoder {
 
 /// A model that reads a source and predicts each token of a target from the source and the tokens before it.
 pub trait EncoderDecoder {
-    /// Hidden states of the encoder; padding, told by [`Forward::over`], is seen by nobody.
+    /// Hidden states of the encoder; padding, told by [`Forward::with_padding_mask`], is seen by nobody.
     ///
     /// # Shape
     /// `[batch, source]` → `[batch, source, d_model]`.
@@ -71,18 +71,18 @@ pub trait EncoderDecoder {
     ///
     /// # Shape
     /// `[batch, source, d_model]`.
-    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory;
+    fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache;
 
-    /// Reads sources: [`EncoderDecoder::memory`] of [`EncoderDecoder::encoder_hidden`].
+    /// Reads sources: [`EncoderDecoder::cross_attention_cache`] of [`EncoderDecoder::encoder_hidden`].
     ///
     /// # Shape
     /// `[batch, source]`.
     ///
     /// # Panics
     /// If the sources are longer than the model reads.
-    fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Memory {
+    fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> CrossAttentionCache {
         let hidden_bsd = self.encoder_hidden(ids_bs, cx);
-        self.memory(hidden_bsd, cx.rows().cloned())
+        self.cross_attention_cache(hidden_bsd, cx.padding_mask().cloned())
     }
 
     /// Hidden states of the decoder, ready for [`EncoderDecoder::logits`].
@@ -92,7 +92,12 @@ pub trait EncoderDecoder {
     ///
     /// # Panics
     /// If past and new positions together are more than the model has.
-    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3>;
+    fn hidden(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        cross_cache: &CrossAttentionCache,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3>;
 
     /// The output head's weight: one row for each entry of the target vocabulary.
     ///

@@ -5,7 +5,7 @@
 mod common;
 
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{BeamOptions, Hypothesis, beam_search};
 use andiron_models::{DecoderBundle, Seq2SeqBundle};
 use common::{device, fixture};
@@ -109,7 +109,7 @@ fn targets_are_those_of_transformers() {
             apply(&beams.settings, &mut options);
             for (row, (ids, scores)) in beams.beam_ids.iter().zip(&beams.beam_score).enumerate() {
                 let source = &expected.ids[row][..expected.lengths[row]];
-                let model = Conditioned::new(&bundle, source).with_length_limit(limit);
+                let model = Seq2SeqGenerator::new(&bundle, source).with_length_limit(limit);
                 let found = beam_search(&model, &[model.start()], &options).unwrap();
                 check(
                     &found,

@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::{Forward, PaddingMask};
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::{EmbedPipeline, EncoderHead, Head, Pooling, Problem};
 use andiron_models::{Encoder, EncoderBundle, EncoderModel};
@@ -77,7 +77,7 @@ fn own(x_btd: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
 
 /// Hidden states and what the head makes of them, at the rows' own columns.
 fn run(bundle: &EncoderBundle, expected: &Expected, device: &Device) -> (Tensor<2>, Tensor<2>) {
-    let mut cx = Forward::evaluation().over(Rows::padded_right(expected.lengths.clone()));
+    let mut cx = Forward::evaluation().with_padding_mask(PaddingMask::padded_right(expected.lengths.clone()));
     let types = expected.types.as_ref().map(|types| ids(types, device));
     let hidden_btd = bundle.model.hidden(ids(&expected.ids, device), types, &mut cx);
     let hidden_nd = own(hidden_btd.clone(), &expected.lengths);
@@ -242,17 +242,17 @@ fn a_head_with_labels_needs_labels() {
 fn pooling_sees_the_rows_own_columns_only() {
     let values: Vec<f32> = vec![1.0, 10.0, 3.0, 20.0, 5.0, 60.0, -1.0, -10.0, 7.0, 9.0, 9.0, 9.0];
     let hidden_btd = Tensor::<3>::from_data(TensorData::new(values, [2, 3, 2]), &device());
-    let check = |pooling: Pooling, rows: Option<Rows>, wanted: &[f32]| {
+    let check = |pooling: Pooling, rows: Option<PaddingMask>, wanted: &[f32]| {
         let pooled = pooling.pool(hidden_btd.clone(), rows.as_ref());
         assert_close(&format!("{pooling:?}"), &floats(pooled), wanted, 1e-6);
     };
-    let right = || Some(Rows::padded_right([3, 1]));
+    let right = || Some(PaddingMask::padded_right([3, 1]));
     check(Pooling::Cls, right(), &[1.0, 10.0, -1.0, -10.0]);
     check(Pooling::Mean, right(), &[3.0, 30.0, -1.0, -10.0]);
     check(Pooling::Last, right(), &[5.0, 60.0, -1.0, -10.0]);
     check(Pooling::Max, right(), &[5.0, 60.0, -1.0, -10.0]);
     check(Pooling::Mean, None, &[3.0, 30.0, 5.0, 8.0 / 3.0]);
-    check(Pooling::Cls, Some(Rows::padded_left([1, 0])), &[3.0, 20.0, -1.0, -10.0]);
+    check(Pooling::Cls, Some(PaddingMask::padded_left([1, 0])), &[3.0, 20.0, -1.0, -10.0]);
 }
 
 #[test]
@@ -426,7 +426,7 @@ fn dropout_is_drawn_from_the_seed() {
 }
 
 fn hidden(model: &EncoderModel, rows: &[Vec<u32>], lengths: &[usize]) -> Vec<f32> {
-    let mut cx = Forward::evaluation().over(Rows::padded_right(lengths.to_vec()));
+    let mut cx = Forward::evaluation().with_padding_mask(PaddingMask::padded_right(lengths.to_vec()));
     floats(own(model.hidden(ids(rows, &device()), None, &mut cx), lengths))
 }
 

@@ -7,9 +7,9 @@ mod common;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{
-    Batched, BeamOptions, Decoding, GenerateOptions, GenerationConfig, NextToken, Progress, SamplingParams,
+    BatchedLm, BeamOptions, CausalLm, Decoding, GenerateOptions, GenerationConfig, Progress, SamplingParams,
     beam_search, generate_batch,
 };
 use andiron_models::{DecoderBundle, Seq2SeqBundle};
@@ -56,13 +56,13 @@ fn options(files: &GenerationConfig, max_new_tokens: usize) -> GenerateOptions {
     GenerateOptions { sampling, max_new_tokens, stop_ids, ..GenerateOptions::default() }
 }
 
-fn alone<M: NextToken>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<u32> {
+fn alone<M: CausalLm>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<u32> {
     let mut decoding = Decoding::new(model, prompt, options).unwrap();
     while decoding.next_token(model).unwrap().is_some() {}
     [decoding.prompt(), decoding.generated()].concat()
 }
 
-fn in_batch<M: Batched>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<Vec<u32>> {
+fn in_batch<M: BatchedLm>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<Vec<u32>> {
     let requests = vec![(prompt.to_vec(), options.clone()), (prompt.to_vec(), options)];
     let done = generate_batch(model, requests, |_, _| ControlFlow::Continue(()));
     let ids = |done: andiron_models::generate::Generated| {
@@ -72,7 +72,7 @@ fn in_batch<M: Batched>(model: &M, prompt: &[u32], options: GenerateOptions) -> 
 }
 
 /// Two of the same that go through the model together.
-fn together<M: NextToken>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<Vec<u32>> {
+fn together<M: CausalLm>(model: &M, prompt: &[u32], options: GenerateOptions) -> Vec<Vec<u32>> {
     let begin = || Decoding::new(model, prompt, options.clone()).unwrap();
     let mut decodings = [begin(), begin()];
     for decoding in &mut decodings {
@@ -88,7 +88,7 @@ fn together<M: NextToken>(model: &M, prompt: &[u32], options: GenerateOptions) -
     decodings.iter().map(|decoding| [decoding.prompt(), decoding.generated()].concat()).collect()
 }
 
-fn searched<M: Batched>(
+fn searched<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
     files: &GenerationConfig,
@@ -133,7 +133,7 @@ fn check_reader(name: &str) {
         let dir = with_settings(name, &expected, &found.settings);
         let bundle = Seq2SeqBundle::open(dir.path(), &device()).unwrap();
         let (files, most) = (&bundle.generation, expected.max_new_tokens);
-        let model = Conditioned::new(&bundle, &expected.prompt).with_length_limit(most + 1);
+        let model = Seq2SeqGenerator::new(&bundle, &expected.prompt).with_length_limit(most + 1);
         let (start, what) = (&[model.start()], format!("{name} {:?}", found.settings));
         let options = options(files, most);
         assert_eq!(alone(&model, start, options.clone()), found.greedy, "{what}");

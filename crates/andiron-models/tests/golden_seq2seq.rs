@@ -10,7 +10,7 @@ mod seq2seq;
 use std::path::Path;
 
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{Decoding, EarlyStopping, GenerateOptions, SamplingParams};
 use andiron_models::weights::names;
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
@@ -75,16 +75,16 @@ fn gradients_equal_those_of_transformers() {
 
 /// The target that the model likes best, id by id, its start included.
 fn greedy(bundle: &Seq2SeqBundle, source: &[u32], longest: usize) -> Vec<u32> {
-    let conditioned = Conditioned::new(bundle, source).with_length_limit(longest);
+    let generator = Seq2SeqGenerator::new(bundle, source).with_length_limit(longest);
     let options = GenerateOptions {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_new_tokens: usize::MAX,
         stop_ids: bundle.generation.eos_token_id.as_slice().to_vec(),
         ..GenerateOptions::default()
     };
-    let start = conditioned.start();
-    let mut decoding = Decoding::new(&conditioned, &[start], options).unwrap();
-    while decoding.next_token(&conditioned).unwrap().is_some() {}
+    let start = generator.start();
+    let mut decoding = Decoding::new(&generator, &[start], options).unwrap();
+    while decoding.next_token(&generator).unwrap().is_some() {}
     [decoding.prompt(), decoding.generated()].concat()
 }
 
@@ -302,10 +302,10 @@ fn what_cannot_be_built_is_refused_by_name() {
 /// Opens a directory and, if that is possible, says something.
 fn try_out(dir: &Path) {
     let Ok(bundle) = Seq2SeqBundle::open(dir, &device()) else { return };
-    let conditioned = Conditioned::new(&bundle, &[5]);
+    let generator = Seq2SeqGenerator::new(&bundle, &[5]);
     let options = GenerateOptions { max_new_tokens: 3, ..GenerateOptions::default() };
-    if let Ok(mut decoding) = Decoding::new(&conditioned, &[conditioned.start()], options) {
-        while let Ok(Some(_)) = decoding.next_token(&conditioned) {}
+    if let Ok(mut decoding) = Decoding::new(&generator, &[generator.start()], options) {
+        while let Ok(Some(_)) = decoding.next_token(&generator) {}
     }
 }
 

@@ -8,9 +8,9 @@ mod seq2seq;
 
 use andiron_kernels::random::Seed;
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::encoder_decoder::t5::{FeedForwardProj, T5Config};
-use andiron_models::generate::NextToken;
+use andiron_models::generate::CausalLm;
 use andiron_models::hf_config::Activation;
 use andiron_models::weights::names;
 use andiron_models::{Seq2SeqBundle, Seq2SeqConfig};
@@ -169,7 +169,7 @@ fn an_old_directory_opens() {
     assert_eq!(bundle.config.decoder_start_token_id(), 0);
     assert_eq!(bundle.generation.eos_token_id, Ids::One(1));
     assert_eq!(bundle.generation.length_limit(), None);
-    assert_eq!(Conditioned::new(&bundle, &[5, 1]).context_len(), 512);
+    assert_eq!(Seq2SeqGenerator::new(&bundle, &[5, 1]).context_len(), 512);
 }
 
 #[test]
@@ -177,10 +177,10 @@ fn texts_of_any_length_are_read() {
     let bundle = open("t5");
     assert_eq!(bundle.config.max_positions(), usize::MAX);
     let source: Vec<u32> = (0..700).map(|at| 2 + at % 41).collect();
-    let conditioned = Conditioned::new(&bundle, &source).with_length_limit(2000);
-    assert_eq!(conditioned.context_len(), 2000);
-    let mut cache = conditioned.begin();
-    let logits = conditioned.extend(&mut cache, &source, andiron_models::generate::Logits::Last);
+    let generator = Seq2SeqGenerator::new(&bundle, &source).with_length_limit(2000);
+    assert_eq!(generator.context_len(), 2000);
+    let mut cache = generator.begin();
+    let logits = generator.forward(&mut cache, &source, andiron_models::generate::Logits::Last);
     assert!(logits.iter().all(|logit| logit.is_finite()));
 }
 

@@ -4,11 +4,11 @@
 
 mod common;
 
-use andiron_core::{Forward, KvCache, KvCacheDtype, Rows};
+use andiron_core::{Forward, KvCache, KvCacheDtype, PaddingMask};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{
-    Decoding, FinishReason, GenerateError, GenerateOptions, Generated, Logits, NextToken, SamplingParams,
+    CausalLm, Decoding, FinishReason, GenerateError, GenerateOptions, Generated, Logits, SamplingParams,
     Token, WhenFull, generate_batch,
 };
 use andiron_models::{Decoder, DecoderBundle, DecoderConfig};
@@ -114,7 +114,7 @@ proptest! {
                 break;
             }
             let (piece, left) = rest.split_at(cut.min(rest.len()));
-            piecewise.extend(bundle.extend(&mut cache, piece, Logits::All));
+            piecewise.extend(bundle.forward(&mut cache, piece, Logits::All));
             rest = left;
         }
         assert_close("logits", &piecewise, &whole(&bundle, std::slice::from_ref(&ids)), TOLERANCE);
@@ -136,7 +136,7 @@ proptest! {
                     break;
                 }
                 let (piece, left) = rest.split_at(cut.min(rest.len()));
-                logits.extend(bundle.extend(&mut cache, piece, Logits::All));
+                logits.extend(bundle.forward(&mut cache, piece, Logits::All));
                 rest = left;
             }
             (log_probabilities(&logits), cache.n_bytes())
@@ -170,9 +170,9 @@ proptest! {
         let bundle = bundle(which);
         let mut padded = vec![filling; 12 - a.len()];
         padded.extend(&a);
-        let rows = Rows::padded_left([12 - a.len(), 0]);
+        let rows = PaddingMask::padded_left([12 - a.len(), 0]);
         let hidden_btd =
-            bundle.model.hidden(ids(&[padded, b.clone()], &device()), &mut Forward::evaluation().over(rows));
+            bundle.model.hidden(ids(&[padded, b.clone()], &device()), &mut Forward::evaluation().with_padding_mask(rows));
         let logits = floats(bundle.model.logits(hidden_btd));
         let (first, second) = logits.split_at(12 * VOCABULARY);
         let alone = [&a, &b].map(|row| whole(&bundle, std::slice::from_ref(row)));
@@ -192,7 +192,7 @@ proptest! {
         let bundle = bundle(which);
         let begin = |ids: &[u32]| {
             let mut cache = bundle.begin();
-            bundle.extend(&mut cache, ids, Logits::Last);
+            bundle.forward(&mut cache, ids, Logits::Last);
             cache
         };
         let caches = [begin(&begun.0), begin(&begun.1)];
@@ -203,7 +203,7 @@ proptest! {
         let padded = [&more.0, &more.1].map(|ids| {
             ids.iter().copied().chain(std::iter::repeat(1)).take(columns).collect::<Vec<_>>()
         });
-        let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));
+        let mut cx = Forward::cached(&mut cache).with_padding_mask(PaddingMask::padded_right(lens));
         let hidden_btd = bundle.model.hidden(ids(&padded, &device()), &mut cx);
         let together = floats(bundle.model.logits(hidden_btd));
         let held = [&begun.0, &begun.1].map(Vec::len);
@@ -225,7 +225,7 @@ proptest! {
         }
         // What was done with the rows together is nothing to the copy that was taken before.
         let mut alone = first;
-        let logits = bundle.extend(&mut alone, &more.0, Logits::All);
+        let logits = bundle.forward(&mut alone, &more.0, Logits::All);
         let whole = whole(&bundle, &[[begun.0.as_slice(), &more.0].concat()]);
         assert_close("copy", &logits, &whole[held[0] * VOCABULARY..], TOLERANCE);
     }
@@ -298,8 +298,8 @@ fn every_architecture_is_tried() {
 #[test]
 fn the_last_row_of_logits_is_the_last_of_all() {
     let bundle = bundle(0);
-    let all = bundle.extend(&mut bundle.begin(), &[3, 1, 4], Logits::All);
-    let last = bundle.extend(&mut bundle.begin(), &[3, 1, 4], Logits::Last);
+    let all = bundle.forward(&mut bundle.begin(), &[3, 1, 4], Logits::All);
+    let last = bundle.forward(&mut bundle.begin(), &[3, 1, 4], Logits::Last);
     assert_close("last", &last, &all[2 * VOCABULARY..], 1e-6);
 }
 

@@ -7,13 +7,11 @@ mod common;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use andiron_core::cache::Memory;
-use andiron_core::{Forward, Rows};
+use andiron_core::cache::CrossAttentionCache;
+use andiron_core::{Forward, PaddingMask};
 use andiron_kernels::random::Seed;
-use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{
-    Decoding, GenerateOptions, Logits, NextToken, SamplingParams, generate_batch,
-};
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
+use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, Logits, SamplingParams, generate_batch};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use common::{assert_close, device, floats, ids};
 use proptest::prelude::*;
@@ -56,8 +54,8 @@ fn target(bundle: &Seq2SeqBundle, numbers: &[u32]) -> Vec<u32> {
 }
 
 /// Logits of every position of targets, computed at once.
-fn whole(bundle: &Seq2SeqBundle, memory: &Memory, targets: &[Vec<u32>]) -> Vec<f32> {
-    let hidden_btd = bundle.model.hidden(ids(targets, &device()), memory, &mut Forward::evaluation());
+fn whole(bundle: &Seq2SeqBundle, cross_cache: &CrossAttentionCache, targets: &[Vec<u32>]) -> Vec<f32> {
+    let hidden_btd = bundle.model.hidden(ids(targets, &device()), cross_cache, &mut Forward::evaluation());
     floats(bundle.model.logits(hidden_btd))
 }
 
@@ -76,8 +74,8 @@ proptest! {
     ) {
         for (name, bundle) in bundles() {
             let said = target(bundle, &said);
-            let conditioned = Conditioned::new(bundle, &source(bundle, &read)).without_rules();
-            let mut state = conditioned.begin();
+            let generator = Seq2SeqGenerator::new(bundle, &source(bundle, &read)).without_rules();
+            let mut state = generator.begin();
             let mut piecewise = Vec::new();
             let mut rest = said.as_slice();
             for cut in &cuts {
@@ -85,11 +83,11 @@ proptest! {
                     break;
                 }
                 let (piece, left) = rest.split_at((*cut).min(rest.len()));
-                piecewise.extend(conditioned.extend(&mut state, piece, Logits::All));
+                piecewise.extend(generator.forward(&mut state, piece, Logits::All));
                 rest = left;
             }
-            let memory = bundle.encode(&[source(bundle, &read)]);
-            assert_close(name, &piecewise, &whole(bundle, &memory, &[said]), TOLERANCE);
+            let cross_cache = bundle.encode(&[source(bundle, &read)]);
+            assert_close(name, &piecewise, &whole(bundle, &cross_cache, &[said]), TOLERANCE);
         }
     }
 
@@ -109,12 +107,12 @@ proptest! {
             let padded = [&a, &b].map(|row| {
                 row.iter().copied().chain(std::iter::repeat(filling)).take(columns).collect::<Vec<_>>()
             });
-            let mut cx = Forward::evaluation().over(Rows::padded_right([a.len(), b.len()]));
-            let memory = bundle.model.encode(ids(&padded, &device()), &mut cx);
-            let together = whole(bundle, &memory, &[first.clone(), second.clone()]);
+            let mut cx = Forward::evaluation().with_padding_mask(PaddingMask::padded_right([a.len(), b.len()]));
+            let cross_cache = bundle.model.encode(ids(&padded, &device()), &mut cx);
+            let together = whole(bundle, &cross_cache, &[first.clone(), second.clone()]);
             let alone = [(a, first), (b, second)].map(|(row, said)| {
-                let memory = bundle.model.encode(ids(&[row], &device()), &mut Forward::evaluation());
-                whole(bundle, &memory, &[said])
+                let cross_cache = bundle.model.encode(ids(&[row], &device()), &mut Forward::evaluation());
+                whole(bundle, &cross_cache, &[said])
             });
             assert_close(name, &together, &alone.concat(), TOLERANCE);
         }
@@ -128,11 +126,11 @@ proptest! {
         other in 0..1000u32,
     ) {
         for (name, bundle) in bundles() {
-            let memory = bundle.encode(&[source(bundle, &read)]);
+            let cross_cache = bundle.encode(&[source(bundle, &read)]);
             let mut said = target(bundle, &said);
-            let before = whole(bundle, &memory, std::slice::from_ref(&said));
+            let before = whole(bundle, &cross_cache, std::slice::from_ref(&said));
             said[at] = target(bundle, &[other])[0];
-            let after = whole(bundle, &memory, &[said]);
+            let after = whole(bundle, &cross_cache, &[said]);
             let seen = at * bundle.config.target_vocab_size();
             prop_assert_eq!(&before[..seen], &after[..seen], "{}", name);
         }
@@ -149,13 +147,13 @@ proptest! {
             let sources = [source(bundle, &read.0), source(bundle, &read.1)];
             let begun = [target(bundle, &begun.0), target(bundle, &begun.1)];
             let next = target(bundle, &[next])[0];
-            let mut memory = bundle.encode(&sources);
+            let mut cross_cache = bundle.encode(&sources);
             let mut cache = bundle.model.new_cache();
-            bundle.model.hidden(ids(&begun, &device()), &memory, &mut Forward::cached(&mut cache));
-            memory.select(&order);
+            bundle.model.hidden(ids(&begun, &device()), &cross_cache, &mut Forward::cached(&mut cache));
+            cross_cache.select(&order);
             cache.select(&order);
             let column = ids(&vec![vec![next]; order.len()], &device());
-            let hidden_btd = bundle.model.hidden(column, &memory, &mut Forward::cached(&mut cache));
+            let hidden_btd = bundle.model.hidden(column, &cross_cache, &mut Forward::cached(&mut cache));
             let ours = floats(bundle.model.logits(hidden_btd));
             let vocab_size = bundle.config.target_vocab_size();
             for (row, logits) in order.iter().zip(ours.chunks_exact(vocab_size)) {
@@ -170,12 +168,12 @@ proptest! {
 #[test]
 fn the_last_row_of_logits_is_the_last_of_all() {
     for (name, bundle) in bundles() {
-        let conditioned = Conditioned::new(bundle, &source(bundle, &[5, 6, 7]));
+        let generator = Seq2SeqGenerator::new(bundle, &source(bundle, &[5, 6, 7]));
         let said = target(bundle, &[3, 1, 4]);
-        let all = conditioned.extend(&mut conditioned.begin(), &said, Logits::All);
-        let last = conditioned.extend(&mut conditioned.begin(), &said, Logits::Last);
-        let of_all = &all[2 * conditioned.vocab_size()..];
-        assert_eq!(last.len(), conditioned.vocab_size());
+        let all = generator.forward(&mut generator.begin(), &said, Logits::All);
+        let last = generator.forward(&mut generator.begin(), &said, Logits::Last);
+        let of_all = &all[2 * generator.vocab_size()..];
+        assert_eq!(last.len(), generator.vocab_size());
         for (id, (a, b)) in last.iter().zip(of_all).enumerate() {
             assert!(a == b || (a - b).abs() < 1e-5, "{name}[{id}]: {a} and {b}");
         }
@@ -187,8 +185,8 @@ fn another_source_gives_other_logits() {
     for (name, bundle) in bundles() {
         let said = [target(bundle, &[3, 1, 4])];
         let logits = |last: u32| {
-            let memory = bundle.encode(&[source(bundle, &[5, 6, last])]);
-            whole(bundle, &memory, &said)
+            let cross_cache = bundle.encode(&[source(bundle, &[5, 6, last])]);
+            whole(bundle, &cross_cache, &said)
         };
         assert_ne!(logits(7), logits(8), "{name}");
     }
@@ -200,8 +198,8 @@ fn dropout_is_drawn_from_the_seed() {
         let said = [target(bundle, &[3, 1, 4])];
         let logits = |seed: Option<u64>| {
             let mut cx = seed.map_or_else(Forward::evaluation, |seed| Forward::training(Seed::new(seed)));
-            let memory = bundle.model.encode(ids(&[source(bundle, &[5, 6, 7])], &device()), &mut cx);
-            let hidden_btd = bundle.model.hidden(ids(&said, &device()), &memory, &mut cx);
+            let cross_cache = bundle.model.encode(ids(&[source(bundle, &[5, 6, 7])], &device()), &mut cx);
+            let hidden_btd = bundle.model.hidden(ids(&said, &device()), &cross_cache, &mut cx);
             floats(bundle.model.logits(hidden_btd))
         };
         assert_eq!(logits(Some(1)), logits(Some(1)), "{name}");
@@ -219,7 +217,7 @@ proptest! {
         prefixes in prop::collection::vec((prop::collection::vec(0..1000u32, 0..5), any::<u64>(), 1..8usize), 1..5),
     ) {
         for (name, bundle) in bundles() {
-            let model = Conditioned::new(bundle, &source(bundle, &numbers));
+            let model = Seq2SeqGenerator::new(bundle, &source(bundle, &numbers));
             let request = |(prefix, seed, max_new_tokens): &(Vec<u32>, u64, usize)| {
                 let prompt = [vec![model.start()], target(bundle, prefix)].concat();
                 let sampling = SamplingParams { seed: *seed, ..SamplingParams::default() };

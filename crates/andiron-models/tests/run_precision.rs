@@ -9,8 +9,8 @@ use std::path::Path;
 
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::{EncoderHead, EncoderInput};
-use andiron_models::encoder_decoder::Conditioned;
-use andiron_models::generate::{Batched as _, Logits, NextToken};
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
+use andiron_models::generate::{BatchedLm as _, CausalLm, Logits};
 use andiron_models::{
     AnyBundle, ClassifierBundle, DecoderBundle, EncoderBundle, EncoderConfig, RunPrecision, Seq2SeqBundle,
     Seq2SeqConfig,
@@ -32,10 +32,10 @@ const ALLOWED: [(RunPrecision, f32); 4] = [
 ];
 
 /// Logits of every token of the prompt, read as a whole and, behind them, the same read one by one.
-fn logits<M: NextToken>(model: &M) -> Vec<Vec<f32>> {
-    let whole = model.extend(&mut model.begin(), &PROMPT, Logits::All);
+fn logits<M: CausalLm>(model: &M) -> Vec<Vec<f32>> {
+    let whole = model.forward(&mut model.begin(), &PROMPT, Logits::All);
     let mut cache = model.begin();
-    let single = PROMPT.iter().flat_map(|&id| model.extend(&mut cache, &[id], Logits::Last)).collect();
+    let single = PROMPT.iter().flat_map(|&id| model.forward(&mut cache, &[id], Logits::Last)).collect();
     vec![whole, single]
 }
 
@@ -108,9 +108,9 @@ fn answers(bundle: &EncoderBundle) -> Vec<Vec<f32>> {
 
 /// What an encoder-decoder says about two targets of one source.
 fn continuations(bundle: &Seq2SeqBundle) -> Vec<Vec<f32>> {
-    let model = Conditioned::new(bundle, &PROMPT[3..]).without_rules();
+    let model = Seq2SeqGenerator::new(bundle, &PROMPT[3..]).without_rules();
     let mut found = logits(&model);
-    let (_, batch) = model.begin_batch(&TEXTS);
+    let (_, batch) = model.prefill(&TEXTS);
     found.push(batch);
     found
 }
@@ -172,7 +172,7 @@ fn saved_weights_are_the_numbers_they_stand_for() {
         stored.save(dir.path()).unwrap();
         // Its products are those of the stored one, which with so few rows rounds in attention only.
         let plain = DecoderBundle::open_at(dir.path(), RunPrecision::Mixed, &device()).unwrap();
-        let read = |bundle: &DecoderBundle| bundle.extend(&mut bundle.begin(), &PROMPT[..4], Logits::All);
+        let read = |bundle: &DecoderBundle| bundle.forward(&mut bundle.begin(), &PROMPT[..4], Logits::All);
         let difference = difference(&read(&plain), &read(&stored));
         assert!(difference <= 1e-5, "{name} {precision}: {difference}");
     }
@@ -182,8 +182,8 @@ fn saved_weights_are_the_numbers_they_stand_for() {
             AnyBundle::Classifier(bundle) => bundle.classify(&[&PROMPT[..4]]).concat(),
             AnyBundle::Encoder(bundle) => bundle.embed(&[&PROMPT[..4]]).concat(),
             AnyBundle::EncoderDecoder(bundle) => {
-                let model = Conditioned::new(bundle, &PROMPT[..4]).without_rules();
-                model.extend(&mut model.begin(), &PROMPT[..4], Logits::All)
+                let model = Seq2SeqGenerator::new(bundle, &PROMPT[..4]).without_rules();
+                model.forward(&mut model.begin(), &PROMPT[..4], Logits::All)
             }
             AnyBundle::Decoder(_) => unreachable!("none of these"),
         };

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use andiron_models::generate::{
-    Batched, BeamOptions, Decoding, FinishReason, GenerateError, GenerateOptions, Generated, Hypothesis,
-    NextToken, Token, beam_search, generate_batch,
+    BatchedLm, BeamOptions, CausalLm, Decoding, FinishReason, GenerateError, GenerateOptions, Generated,
+    Hypothesis, Token, beam_search, generate_batch,
 };
 
 use crate::input::PromptInput;
@@ -166,7 +166,7 @@ impl DecoderPipeline {
 }
 
 /// The best of what a beam search finds.
-pub(crate) fn best<M: Batched>(
+pub(crate) fn best<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
     options: &BeamOptions,
@@ -190,7 +190,7 @@ pub(crate) fn found_completion(
 }
 
 /// Runs `decoding` to its end, calling `show` with each piece of `text` as soon as it is certain.
-pub(crate) fn complete<M: NextToken>(
+pub(crate) fn complete<M: CausalLm>(
     model: &M,
     decoding: &mut Decoding<M::State>,
     text: TextStream,

@@ -108,10 +108,10 @@ pub fn score_target(
     }
     let mut scores = Scores::default();
     if let Some((_, before)) = target.split_last() {
-        let memory = model.encode(upload(&[source], source.len(), device), &mut Forward::evaluation());
+        let cross_cache = model.encode(upload(&[source], source.len(), device), &mut Forward::evaluation());
         let read = [&[start], before].concat();
         let read_bt = upload(&[&read], read.len(), device);
-        let hidden_btd = model.hidden(read_bt, &memory, &mut Forward::evaluation());
+        let hidden_btd = model.hidden(read_bt, &cross_cache, &mut Forward::evaluation());
         scores.add(&hidden_btd, 0, target, vocab_size, |rows_btd| model.logits(rows_btd));
     }
     Ok(scores)

@@ -1,7 +1,7 @@
 //! Tasks of encoder-decoders: `translate` and `summarize`, which rewrite a text, and `generate` given a source.
 
 use andiron_data::tokenizer::Special;
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{
     BeamOptions, Decoding, GenerateError, GenerateOptions, SamplingParams, beam_search,
 };
@@ -91,7 +91,7 @@ impl Seq2SeqPipeline {
         let Source { ids, truncated } = self.source(source, &options.prefix)?;
         let mut beams = options.beams.clone();
         beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
-        let model = self.conditioned(&ids, beams.max_new_tokens);
+        let model = self.generator(&ids, beams.max_new_tokens);
         let (ids, score) = if beams.num_beams > 1 {
             let found = beam_search(&model, &[model.start()], &beams)?;
             found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
@@ -129,7 +129,7 @@ impl Seq2SeqPipeline {
     ) -> Result<Completion, SourceError> {
         let source = self.source(source, "")?;
         options.stop_ids.extend(self.end_ids());
-        let model = self.conditioned(&source.ids, options.max_new_tokens);
+        let model = self.generator(&source.ids, options.max_new_tokens);
         // A target is a text of its own.
         let text =
             TextStream::new(&self.text, &[], &options.stop_ids, stops).map_err(CompletionError::from)?;
@@ -143,7 +143,7 @@ impl Seq2SeqPipeline {
     /// If the source or the options do not fit the model, or nothing was found.
     pub fn search(&self, source: &PromptInput, options: &BeamOptions) -> Result<Completion, SourceError> {
         let source = self.source(source, "")?;
-        let model = self.conditioned(&source.ids, options.max_new_tokens);
+        let model = self.generator(&source.ids, options.max_new_tokens);
         let found = best(&model, &[model.start()], options)?;
         Ok(found_completion(&self.text, &[], found, options)?)
     }
@@ -171,7 +171,7 @@ impl Seq2SeqPipeline {
     }
 
     /// The model that has read `source`, for targets of at most `max_tokens` ids.
-    fn conditioned(&self, source: &[u32], max_tokens: usize) -> Conditioned {
-        Conditioned::new(&self.bundle, source).with_length_limit(max_tokens.saturating_add(1))
+    fn generator(&self, source: &[u32], max_tokens: usize) -> Seq2SeqGenerator {
+        Seq2SeqGenerator::new(&self.bundle, source).with_length_limit(max_tokens.saturating_add(1))
     }
 }

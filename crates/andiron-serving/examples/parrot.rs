@@ -4,7 +4,7 @@
 //! cargo run --release -p andiron-serving --example parrot [ADDRESS] [API_KEY]
 //! ```
 //!
-//! It shows everything a program does to serve a model of its own: implement [`NextToken`], start an [`Engine`], make a
+//! It shows everything a program does to serve a model of its own: implement [`CausalLm`], start an [`Engine`], make a
 //! [`Server`], follow the signals, serve.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_data::tokenizer::{SpecialTokens, train_chars};
-use andiron_models::generate::{Logits, NextToken};
+use andiron_models::generate::{CausalLm, Logits};
 use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ApiKey, Server, ServerConfig, Stopped};
@@ -23,7 +23,7 @@ struct Parrot {
     vocab_size: usize,
 }
 
-impl NextToken for Parrot {
+impl CausalLm for Parrot {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -38,7 +38,7 @@ impl NextToken for Parrot {
         Vec::new()
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
         // A model takes its time; this makes the stream visible.
         std::thread::sleep(Duration::from_millis(5));
         let mut rows = Vec::new();

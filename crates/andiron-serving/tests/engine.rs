@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use andiron_models::generate::{
-    FinishReason, GenerateError, GenerateOptions, Logits, NextToken, SamplingParams,
+    CausalLm, FinishReason, GenerateError, GenerateOptions, Logits, SamplingParams,
 };
 use andiron_serving::engine::{
     Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
@@ -250,7 +250,7 @@ struct Chorus(Alphabet);
 
 const STUMBLE: u32 = 26;
 
-impl NextToken for Chorus {
+impl CausalLm for Chorus {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -265,15 +265,15 @@ impl NextToken for Chorus {
         self.0.begin()
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        self.0.extend(state, ids, wanted)
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.0.forward(state, ids, wanted)
     }
 
-    fn extend_together(&self, states: &mut [&mut Vec<u32>], ids: &[u32]) -> Option<Vec<f32>> {
+    fn decode_batch(&self, states: &mut [&mut Vec<u32>], ids: &[u32]) -> Option<Vec<f32>> {
         assert!(!ids.contains(&STUMBLE), "it stumbled");
         let open = Alphabet { gate: Gate::default(), context: self.0.context };
         self.0.gate.pass();
-        let rows = states.iter_mut().zip(ids).map(|(state, id)| open.extend(state, &[*id], Logits::Last));
+        let rows = states.iter_mut().zip(ids).map(|(state, id)| open.forward(state, &[*id], Logits::Last));
         Some(rows.collect::<Vec<_>>().concat())
     }
 }

@@ -11,7 +11,7 @@ use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
-use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
+use crate::generate::{BatchedLm, CausalLm, GenerationConfig, Logits};
 use crate::hf_config::{ConfigError, Ids};
 use crate::json_file::write_json;
 use crate::key_rules::ConfigFile;
@@ -106,7 +106,7 @@ impl DecoderBundle {
     }
 }
 
-impl NextToken for DecoderBundle {
+impl CausalLm for DecoderBundle {
     type State = KvCache;
 
     fn vocab_size(&self) -> usize {
@@ -121,11 +121,11 @@ impl NextToken for DecoderBundle {
         self.model.new_cache().with_dtype(self.kv_cache_dtype())
     }
 
-    fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
         self.logits(one_row(ids, &self.device), wanted, Forward::cached(cache))
     }
 
-    fn extend_together(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
+    fn decode_batch(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
         assert_eq!(caches.len(), ids.len(), "an id for each sequence");
         let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
         let mut joined = KvCache::join(own);
@@ -151,7 +151,7 @@ impl NextToken for DecoderBundle {
     }
 }
 
-impl Batched for DecoderBundle {
+impl BatchedLm for DecoderBundle {
     type State = KvCache;
 
     fn vocab_size(&self) -> usize {
@@ -162,14 +162,14 @@ impl Batched for DecoderBundle {
         self.config.max_positions()
     }
 
-    fn begin_batch(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
+    fn prefill(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
         let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
         let logits = self.logits(ids_bt, Logits::Last, cx);
         (cache, logits)
     }
 
-    fn extend_batch(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn decode_step(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
         self.logits(one_column(ids, &self.device), Logits::Last, Forward::cached(cache))
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use andiron_core::linear::LinearConfig;
 use andiron_core::ops::WeightLayout;
-use andiron_core::rows::pick;
+use andiron_core::padding_mask::pick;
 use andiron_core::{Forward, Linear};
 use andiron_kernels::random::Seed;
 use burn::module::Module;

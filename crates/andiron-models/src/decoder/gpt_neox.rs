@@ -368,12 +368,12 @@ impl Attention {
         let qkv = self.query_key_value.forward(x_btd).reshape([b, t, h, 3 * k]);
         let [q_bthk, k_bthk, v_bthk] =
             [0, 1, 2].map(|part| qkv.clone().slice([0..b, 0..t, 0..h, part * k..(part + 1) * k]));
-        let past = cx.past(self.index, angles.turn(k_bthk), v_bthk);
+        let keys_values = cx.keys_values(self.index, angles.turn(k_bthk), v_bthk);
         let config = AttentionConfig {
             dropout: self.dropout,
             ..AttentionConfig::new(1.0 / (k as f32).sqrt(), AttentionMask::CAUSAL)
         };
-        let out_bthk = attend(angles.turn(q_bthk), past, config, cx);
+        let out_bthk = attend(angles.turn(q_bthk), keys_values, config, cx);
         self.dense.forward(out_bthk.reshape([b, t, d]))
     }
 }

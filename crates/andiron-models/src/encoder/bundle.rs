@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::path::Path;
 
-use andiron_core::Rows;
+use andiron_core::PaddingMask;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
@@ -101,7 +101,7 @@ impl EncoderBundle {
     ///
     /// # Panics
     /// If there is no text.
-    pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, Rows) {
+    pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, PaddingMask) {
         pad_right(texts, self.config.pad_token_id(), &self.device)
     }
 
@@ -146,7 +146,7 @@ impl EncoderBundle {
         let hidden_btd = self.precision.run(|| self.model.hidden(ids_bt, None, &mut cx));
         let usual = EmbedPipeline::default();
         let pipeline = self.embedding.as_ref().unwrap_or(&usual);
-        let embedded = pipeline.apply(hidden_btd, cx.rows(), n_prompt);
+        let embedded = pipeline.apply(hidden_btd, cx.padding_mask(), n_prompt);
         let d = embedded.dims()[1];
         let values = embedded.into_data().try_into_vec::<f32>().expect("embeddings are f32");
         values.chunks_exact(d).map(<[f32]>::to_vec).collect()

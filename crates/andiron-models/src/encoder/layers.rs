@@ -23,6 +23,6 @@ pub(super) fn attend_all(
         return attend_packed(qkv_bt3d, (0, n_heads), config, cx);
     }
     let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
-    let past = cx.past(0, k_bthk, v_bthk);
-    attend(q_bthk, past, config, cx).reshape([b, t, d])
+    let keys_values = cx.keys_values(0, k_bthk, v_bthk);
+    attend(q_bthk, keys_values, config, cx).reshape([b, t, d])
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use andiron_core::Rows;
-use andiron_core::cache::Memory;
+use andiron_core::PaddingMask;
+use andiron_core::cache::CrossAttentionCache;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
@@ -73,7 +73,7 @@ impl Seq2SeqBundle {
     ///
     /// # Panics
     /// If there is no text.
-    pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, Rows) {
+    pub fn batch<R: AsRef<[u32]>>(&self, texts: &[R]) -> (Tensor<2, Int>, PaddingMask) {
         pad_right(texts, self.config.pad_token_id(), &self.device)
     }
 
@@ -81,7 +81,7 @@ impl Seq2SeqBundle {
     ///
     /// # Panics
     /// If there is no source, or if one is longer than the model reads.
-    pub fn encode<R: AsRef<[u32]>>(&self, sources: &[R]) -> Memory {
+    pub fn encode<R: AsRef<[u32]>>(&self, sources: &[R]) -> CrossAttentionCache {
         let (ids_bs, rows) = self.batch(sources);
         let mut cx = evaluation_over(rows, ids_bs.dims()[1]);
         self.precision.run(|| self.model.encode(ids_bs, &mut cx))

@@ -3,19 +3,19 @@
 pub mod bart;
 pub(crate) mod bart_like;
 mod bundle;
-mod conditioned;
 mod generation;
 pub mod marian;
+mod seq2seq_generator;
 pub mod t5;
 
-use andiron_core::cache::Memory;
-use andiron_core::{Forward, KvCache, Rows, Weight};
+use andiron_core::cache::CrossAttentionCache;
+use andiron_core::{Forward, KvCache, PaddingMask, Weight};
 use burn::tensor::{Int, Tensor};
 use serde_json::{Map, Value};
 
 pub use bart_like::BartModel;
 pub use bundle::Seq2SeqBundle;
-pub use conditioned::Conditioned;
+pub use seq2seq_generator::Seq2SeqGenerator;
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;
@@ -52,12 +52,12 @@ macro_rules! forward_encoder_decoder {
                 match self { $(Self::$variant(model) => model.encoder_hidden(ids_bs, cx),)+ }
             }
 
-            fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
-                match self { $(Self::$variant(model) => model.memory(hidden_bsd, rows),)+ }
+            fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
+                match self { $(Self::$variant(model) => model.cross_attention_cache(hidden_bsd, rows),)+ }
             }
 
-            fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
-                match self { $(Self::$variant(model) => model.hidden(ids_bt, memory, cx),)+ }
+            fn hidden(&self, ids_bt: Tensor<2, Int>, cross_cache: &CrossAttentionCache, cx: &mut Forward<'_>) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.hidden(ids_bt, cross_cache, cx),)+ }
             }
 
             fn head(&self) -> &Weight {

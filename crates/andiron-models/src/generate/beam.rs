@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
-use super::{Batched, GenerateError, SamplingError, SamplingParams, log_sum_exp};
+use super::{BatchedLm, GenerateError, SamplingError, SamplingParams, log_sum_exp};
 
 /// The score of a beam that has nothing to say: lower than any sequence's, and finite.
 const NOTHING: f32 = -1e9;
@@ -148,7 +148,7 @@ pub struct Hypothesis {
 /// # Errors
 /// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::IdOutsideVocabulary`] for ids of
 /// the prompt or stop ids, [`GenerateError::Sampling`] for settings out of range or logits that are no numbers.
-pub fn beam_search<M: Batched>(
+pub fn beam_search<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
     options: &BeamOptions,
@@ -187,7 +187,7 @@ pub fn beam_search<M: Batched>(
     let processors = Processors::new(&params, rules);
     let width = options.num_beams / options.num_beam_groups;
     let mut groups = vec![Group::new(prompt, width); options.num_beam_groups];
-    let (mut state, first) = model.begin_batch(&[prompt]);
+    let (mut state, first) = model.prefill(&[prompt]);
     let mut logits = first.repeat(options.num_beams);
     for len in prompt.len()..longest {
         let search =
@@ -211,7 +211,7 @@ pub fn beam_search<M: Batched>(
             rows.fill(0);
         }
         let ids: Vec<u32> = groups.iter().flat_map(|group| group.running.iter().map(Beam::last)).collect();
-        logits = model.extend_batch(&mut state, &rows, &ids);
+        logits = model.decode_step(&mut state, &rows, &ids);
     }
     let mut found: Vec<Hypothesis> = groups.into_iter().flat_map(|group| group.finished).collect();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));

@@ -11,7 +11,7 @@ use super::likelihood::{log_sum_exp, top_given};
 use super::processors::{Place, Rules};
 use super::repeats::lookup;
 use super::{
-    Constraint, ConstraintError, GenerationConfig, Logits, NextToken, Sampler, SamplingError, SamplingParams,
+    CausalLm, Constraint, ConstraintError, GenerationConfig, Logits, Sampler, SamplingError, SamplingParams,
 };
 
 /// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
@@ -211,7 +211,7 @@ struct Ground<'a> {
 /// One running generation: the sequence so far, its state in the model, and what is still wanted.
 ///
 /// A value without threads or clocks; whoever owns it decides when it advances. `S` is the model's
-/// [`NextToken::State`]. The model is passed to each step and must be the same each time.
+/// [`CausalLm::State`]. The model is passed to each step and must be the same each time.
 #[derive(Debug)]
 pub struct Decoding<S> {
     options: GenerateOptions,
@@ -243,7 +243,7 @@ impl<S> Decoding<S> {
     /// generated id unless the window slides; [`GenerateError::IdOutsideVocabulary`] for ids of the prompt, the stop ids or the bias;
     /// [`GenerateError::Sampling`] for settings out of range; [`GenerateError::Constraint`] if the constraint's vocabulary is not
     /// the model's.
-    pub fn new<M: NextToken<State = S>>(
+    pub fn new<M: CausalLm<State = S>>(
         model: &M,
         prompt: &[u32],
         options: GenerateOptions,
@@ -334,7 +334,7 @@ impl<S> Decoding<S> {
     ///
     /// # Panics
     /// If the model breaks its contract on the number of logits.
-    pub fn step<M: NextToken<State = S>>(&mut self, model: &M) -> Result<Progress, GenerateError> {
+    pub fn step<M: CausalLm<State = S>>(&mut self, model: &M) -> Result<Progress, GenerateError> {
         if let Some(reason) = self.finish_reason {
             return Ok(Progress::Finished(reason));
         }
@@ -372,14 +372,14 @@ impl<S> Decoding<S> {
     /// # Panics
     /// As [`step`](Self::step), or if a generation has something else to do. None of them can go on after a panic of the
     /// model.
-    pub fn decode_step_batch<M: NextToken<State = S>>(
+    pub fn decode_step_batch<M: CausalLm<State = S>>(
         model: &M,
         decodings: &mut [&mut Self],
     ) -> Option<Vec<Result<Progress, GenerateError>>> {
         assert!(decodings.iter().all(|decoding| decoding.is_decoding()), "each has one id to give");
         let ids: Vec<u32> = decodings.iter().map(|decoding| decoding.ids[decoding.fed]).collect();
         let mut states: Vec<&mut S> = decodings.iter_mut().map(|decoding| &mut decoding.state).collect();
-        let mut logits = model.extend_together(&mut states, &ids)?;
+        let mut logits = model.decode_batch(&mut states, &ids)?;
         let vocab_size = model.vocab_size();
         assert_eq!(logits.len(), ids.len() * vocab_size, "a row of {vocab_size} logits for each sequence");
         let rows = decodings.iter_mut().zip(logits.chunks_exact_mut(vocab_size));
@@ -397,7 +397,7 @@ impl<S> Decoding<S> {
     }
 
     /// What follows from the logits that the model gave for the latest ids.
-    fn go_on<M: NextToken<State = S>>(
+    fn go_on<M: CausalLm<State = S>>(
         &mut self,
         model: &M,
         logits: &mut [f32],
@@ -420,7 +420,7 @@ impl<S> Decoding<S> {
         Ok(self.push(model, token))
     }
 
-    fn push<M: NextToken<State = S>>(&mut self, model: &M, token: Token) -> Progress {
+    fn push<M: CausalLm<State = S>>(&mut self, model: &M, token: Token) -> Progress {
         self.ids.push(token.id);
         self.after_token(model);
         Progress::Token(token)
@@ -428,7 +428,7 @@ impl<S> Decoding<S> {
 
     /// Gives the model the last id and those that may follow it, and makes ready as many tokens as turn out to. False if
     /// there is nothing to try, or the model cannot take back what did not come.
-    fn try_ahead<M: NextToken<State = S>>(&mut self, model: &M) -> Result<bool, GenerateError> {
+    fn try_ahead<M: CausalLm<State = S>>(&mut self, model: &M) -> Result<bool, GenerateError> {
         let held = self.fed - self.window_start;
         let room = model.context_len().saturating_sub(held + 1);
         let left = self.options.max_new_tokens - self.generated().len();
@@ -439,7 +439,7 @@ impl<S> Decoding<S> {
             return Ok(false);
         }
         let given = [&self.ids[self.fed..], &guess].concat();
-        let mut logits = model.extend(&mut self.state, &given, Logits::All);
+        let mut logits = model.forward(&mut self.state, &given, Logits::All);
         let known = self.ids.len();
         let mut came = 0;
         for (row, logits) in logits.chunks_exact_mut(model.vocab_size()).enumerate() {
@@ -477,7 +477,7 @@ impl<S> Decoding<S> {
     ///
     /// # Panics
     /// As [`step`](Self::step).
-    pub fn next_token<M: NextToken<State = S>>(&mut self, model: &M) -> Result<Option<Token>, GenerateError> {
+    pub fn next_token<M: CausalLm<State = S>>(&mut self, model: &M) -> Result<Option<Token>, GenerateError> {
         loop {
             match self.step(model)? {
                 Progress::Prefill { .. } => {}
@@ -488,7 +488,7 @@ impl<S> Decoding<S> {
     }
 
     /// Gives the model its next chunk, scores it if wanted, and returns the rows it gave.
-    fn feed<M: NextToken<State = S>>(&mut self, model: &M, scoring: bool) -> Vec<f32> {
+    fn feed<M: CausalLm<State = S>>(&mut self, model: &M, scoring: bool) -> Vec<f32> {
         let vocab_size = model.vocab_size();
         let limit = match scoring {
             true => self.options.prefill_chunk.min(MAX_SCORED_LOGITS / vocab_size.max(1)),
@@ -497,7 +497,7 @@ impl<S> Decoding<S> {
         let end = self.ids.len().min(self.fed + limit.max(1));
         let chunk = &self.ids[self.fed..end];
         let (wanted, rows) = if scoring { (Logits::All, chunk.len()) } else { (Logits::Last, 1) };
-        let logits = model.extend(&mut self.state, chunk, wanted);
+        let logits = model.forward(&mut self.state, chunk, wanted);
         assert_eq!(
             logits.len(),
             rows * vocab_size,
@@ -548,7 +548,7 @@ impl<S> Decoding<S> {
     }
 
     /// Decides whether the generation goes on after the id just pushed, and slides the window if it must.
-    fn after_token<M: NextToken<State = S>>(&mut self, model: &M) {
+    fn after_token<M: CausalLm<State = S>>(&mut self, model: &M) {
         self.end_if_done(model.context_len());
         let in_window = self.ids.len() - self.window_start;
         if self.finish_reason.is_none() && in_window > model.context_len() {

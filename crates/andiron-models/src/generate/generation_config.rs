@@ -15,7 +15,7 @@ pub(crate) const WHAT: &str = "generation config";
 
 /// What a model's directory says about generating, in the names of `generation_config.json`. What is `None` is not said.
 ///
-/// Rules such as `suppress_tokens` hold in every text that the model generates: see [`NextToken`](super::NextToken).
+/// Rules such as `suppress_tokens` hold in every text that the model generates: see [`CausalLm`](super::CausalLm).
 /// Settings such as `temperature` are suggestions for whoever sets none: see [`sampling`](Self::sampling) and
 /// [`beam_options`](Self::beam_options).
 ///

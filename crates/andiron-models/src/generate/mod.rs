@@ -1,22 +1,22 @@
 //! Text generation on token ids: one sampler, one decoding loop, no tokenizer and no tensor.
 //!
-//! A model is seen through [`NextToken`]: it is given ids and returns a row of logits. [`Sampler`] turns such a row into an
+//! A model is seen through [`CausalLm`]: it is given ids and returns a row of logits. [`Sampler`] turns such a row into an
 //! id, [`Decoding`] drives both for one sequence, one step at a time, so that a caller who serves many sequences can
 //! interleave them fairly. Everything random is a function of the seed and of the position in the sequence: up to the
 //! rounding of logits, the same request gives the same ids alone, in a batch, or resumed from its own prefix.
 //!
 //! ```
-//! use andiron_models::generate::{Decoding, GenerateOptions, Logits, NextToken, SamplingParams};
+//! use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, Logits, SamplingParams};
 //!
 //! /// Says the id that follows the last one.
 //! struct Counter;
 //!
-//! impl NextToken for Counter {
+//! impl CausalLm for Counter {
 //!     type State = ();
 //!     fn vocab_size(&self) -> usize { 10 }
 //!     fn context_len(&self) -> usize { 16 }
 //!     fn begin(&self) {}
-//!     fn extend(&self, _: &mut (), ids: &[u32], wanted: Logits) -> Vec<f32> {
+//!     fn forward(&self, _: &mut (), ids: &[u32], wanted: Logits) -> Vec<f32> {
 //!         let ids = match wanted { Logits::All => ids, Logits::Last => &ids[ids.len() - 1..] };
 //!         ids.iter().flat_map(|&id| (0..10).map(move |v| if v == (id + 1) % 10 { 5.0 } else { 0.0 })).collect()
 //!     }
@@ -37,11 +37,11 @@
 //! ```
 
 mod beam;
+mod causal_lm;
 mod constraint;
 mod decoding;
 pub(crate) mod generation_config;
 mod likelihood;
-mod next_token;
 mod processors;
 mod repeats;
 mod sampler;
@@ -49,13 +49,13 @@ mod sampling_choice;
 mod sampling_params;
 
 pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search};
+pub use causal_lm::{CausalLm, Logits};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
-pub use decoding::batch::{Batched, Generated, generate_batch};
+pub use decoding::batch::{BatchedLm, Generated, generate_batch};
 pub use decoding::prefix::{Prefill, Prefix};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};
 pub use generation_config::GenerationConfig;
 pub use likelihood::{log_sum_exp, top_logprobs};
-pub use next_token::{Logits, NextToken};
 pub use sampler::{Sampled, Sampler};
 pub use sampling_choice::SamplingChoice;
 pub use sampling_params::{SamplingError, SamplingParams};

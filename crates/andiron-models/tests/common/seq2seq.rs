@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use andiron_core::{Forward, Rows};
+use andiron_core::{Forward, PaddingMask};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Deserialize;
@@ -55,12 +55,12 @@ pub fn own(x_btd: Tensor<3>, lengths: &[usize]) -> Tensor<2> {
 
 /// Hidden states of the encoder and logits.
 pub fn run(bundle: &Seq2SeqBundle, expected: &Expected, device: &Device) -> (Tensor<3>, Tensor<3>) {
-    let rows = Rows::padded_right(expected.lengths.clone());
-    let mut cx = Forward::evaluation().over(rows.clone());
+    let rows = PaddingMask::padded_right(expected.lengths.clone());
+    let mut cx = Forward::evaluation().with_padding_mask(rows.clone());
     let hidden_bsd = bundle.model.encoder_hidden(ids(&expected.ids, device), &mut cx);
-    let memory = bundle.model.memory(hidden_bsd.clone(), Some(rows));
+    let cross_cache = bundle.model.cross_attention_cache(hidden_bsd.clone(), Some(rows));
     let target = ids(&expected.target, device);
-    let hidden_btd = bundle.model.hidden(target, &memory, &mut Forward::evaluation());
+    let hidden_btd = bundle.model.hidden(target, &cross_cache, &mut Forward::evaluation());
     (hidden_bsd, bundle.model.logits(hidden_btd))
 }
 

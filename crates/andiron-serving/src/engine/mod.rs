@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use andiron_models::generate::{GenerateOptions, NextToken};
+use andiron_models::generate::{CausalLm, GenerateOptions};
 
 pub use generation::{Event, Generation, GenerationError};
 pub use queue::{Load, SubmitError};
@@ -116,7 +116,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Spawn`].
-    pub fn start<M: NextToken + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
+    pub fn start<M: CausalLm + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
         let sizes = ModelSizes { vocab_size: model.vocab_size(), context_len: model.context_len() };
         let max_running = config.max_running;
         let shared = Arc::new(Shared::new(config));

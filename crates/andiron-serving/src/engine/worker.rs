@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use andiron_models::generate::{Decoding, GenerateError, NextToken, Progress};
+use andiron_models::generate::{CausalLm, Decoding, GenerateError, Progress};
 
 use super::feed::Feed;
 use super::generation::{Event, GenerationError};
@@ -47,7 +47,7 @@ enum Turn {
 }
 
 /// Serves until stopped.
-pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
+pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
     let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
     let mut pace = Pace::default();
     let mut prefills = Prefills::new(max_running.get());
@@ -87,7 +87,7 @@ pub(super) fn run<M: NextToken>(model: &M, shared: &Shared, max_running: NonZero
 }
 
 /// A step of all jobs that can be taken together; `None` for those that have yet to take theirs.
-fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
+fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
     let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
     let goes = |job: &Running<M::State>| {
         !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.is_decoding()
@@ -118,7 +118,7 @@ fn together<M: NextToken>(model: &M, running: &mut [Running<M::State>]) -> Vec<O
 }
 
 /// Decides who reads the prompts that several jobs share, and gives those that were read to the jobs that wait for them.
-fn share_prompts<M: NextToken>(model: &M, running: &mut [Running<M::State>], prefills: &Prefills<M::State>) {
+fn share_prompts<M: CausalLm>(model: &M, running: &mut [Running<M::State>], prefills: &Prefills<M::State>) {
     for at in 0..running.len() {
         let (before, rest) = running.split_at_mut(at);
         let Some((job, after)) = rest.split_first_mut() else { return };
@@ -142,7 +142,7 @@ fn share_prompts<M: NextToken>(model: &M, running: &mut [Running<M::State>], pre
     }
 }
 
-fn start<M: NextToken>(model: &M, ticket: Ticket, forks: bool) -> Option<Running<M::State>> {
+fn start<M: CausalLm>(model: &M, ticket: Ticket, forks: bool) -> Option<Running<M::State>> {
     let Ticket { job, feed } = ticket;
     let Job { prompt, options, deterministic, shared_prompt, client, max_behind } = job;
     let (prompt_len, scores_prompt) = (prompt.len(), options.score_prompt);
@@ -168,7 +168,7 @@ fn start<M: NextToken>(model: &M, ticket: Ticket, forks: bool) -> Option<Running
 }
 
 /// One step of a job that reads its prompt, with `readers` others of the kind while somebody else writes, or in peace.
-fn read<M: NextToken>(
+fn read<M: CausalLm>(
     model: &M,
     job: &mut Running<M::State>,
     pace: &mut Pace,
@@ -191,7 +191,7 @@ fn read<M: NextToken>(
 }
 
 /// One step of one job.
-fn advance<M: NextToken>(model: &M, job: &mut Running<M::State>) -> Turn {
+fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>) -> Turn {
     if job.feed.is_closed() {
         return Turn::Over;
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use andiron_data::tokenizer::{SpecialTokens, Tokenizer, train_chars};
-use andiron_models::generate::{Logits, NextToken};
+use andiron_models::generate::{CausalLm, Logits};
 use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ServeError, Server, ServerConfig, Stopped};
@@ -79,7 +79,7 @@ impl Alphabet {
     }
 }
 
-impl NextToken for Alphabet {
+impl CausalLm for Alphabet {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -94,7 +94,7 @@ impl NextToken for Alphabet {
         Vec::new()
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
         self.gate.pass();
         assert!(state.len() + ids.len() <= self.context);
         let mut rows = Vec::new();
@@ -116,7 +116,7 @@ pub struct Copyist {
     pub prefilled: Arc<AtomicUsize>,
 }
 
-impl NextToken for Copyist {
+impl CausalLm for Copyist {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -135,11 +135,11 @@ impl NextToken for Copyist {
         Some(state.clone())
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
         if state.is_empty() || ids.len() > 1 {
             self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
         }
-        self.inner.extend(state, ids, wanted)
+        self.inner.forward(state, ids, wanted)
     }
 }
 
@@ -173,7 +173,7 @@ pub async fn start_with(config: ServerConfig, engine: EngineConfig, tokenizer: O
     start_model(model, gate, config, engine, tokenizer).await
 }
 
-pub async fn start_model<M: NextToken + 'static>(
+pub async fn start_model<M: CausalLm + 'static>(
     model: M,
     gate: Gate,
     config: ServerConfig,

@@ -2,7 +2,7 @@
 
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
-use andiron_models::generate::{Batched as _, Logits, NextToken};
+use andiron_models::generate::{BatchedLm as _, CausalLm, Logits};
 use clap::Args;
 
 use super::{Figures, Measure, Subject, measure, median_ms, product_parameters};
@@ -52,7 +52,7 @@ pub struct PrefillBench {
 
 /// Random ids, as many as asked for if the model can hold them.
 fn prompt(bundle: &DecoderBundle, count: u32, room_for: u32) -> anyhow::Result<Vec<u32>> {
-    let (vocabulary, context) = (NextToken::vocab_size(bundle) as u64, NextToken::context_len(bundle));
+    let (vocabulary, context) = (CausalLm::vocab_size(bundle) as u64, CausalLm::context_len(bundle));
     let wanted = count as usize + room_for as usize;
     anyhow::ensure!(wanted <= context, "{wanted} tokens do not fit the model's context of {context}");
     let seed = Seed::new(2);
@@ -74,7 +74,7 @@ impl DecodeBench {
         let prompts = vec![prompt.as_slice(); self.batch as usize];
         let rows: Vec<usize> = (0..prompts.len()).collect();
         let likeliest = |logits: Vec<f32>| -> Vec<u32> {
-            logits.chunks_exact(NextToken::vocab_size(&bundle)).map(likeliest).collect()
+            logits.chunks_exact(CausalLm::vocab_size(&bundle)).map(likeliest).collect()
         };
         let mut cache_bytes = 0;
         let [mut prefill, mut decode] = [const { Vec::<Measure>::new() }; 2];
@@ -82,13 +82,13 @@ impl DecodeBench {
         for number in 0..=self.steps {
             let mut begun = None;
             let read = measure(|| {
-                let (state, logits) = bundle.begin_batch(&prompts);
+                let (state, logits) = bundle.prefill(&prompts);
                 begun = Some((state, likeliest(logits)));
             });
             let (mut state, mut ids) = begun.expect("the prompts were read");
             let continued = measure(|| {
                 for _ in 0..self.tokens {
-                    ids = likeliest(bundle.extend_batch(&mut state, &rows, &ids));
+                    ids = likeliest(bundle.decode_step(&mut state, &rows, &ids));
                 }
             });
             cache_bytes = state.n_bytes();
@@ -117,7 +117,7 @@ impl PrefillBench {
         let prompt = prompt(&bundle, self.tokens, 0)?;
         let mut runs = Vec::new();
         for number in 0..=self.steps {
-            let run = measure(|| drop(bundle.extend(&mut bundle.begin(), &prompt, Logits::Last)));
+            let run = measure(|| drop(bundle.forward(&mut bundle.begin(), &prompt, Logits::Last)));
             if number > 0 {
                 runs.push(run);
             }

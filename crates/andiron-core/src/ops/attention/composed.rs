@@ -5,7 +5,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
 use super::{AttentionMask, AttentionOptions, Qkv, distances};
-use crate::Rows;
+use crate::PaddingMask;
 use crate::ops::DropoutOps;
 use crate::ops::composed::{reshape, scalar};
 
@@ -104,7 +104,7 @@ fn scores<B: Backend>(
     if !seen.causal && seen.spans(s) && options.rows.is_none() {
         return scores;
     }
-    let everything = Rows::padded_left([0]);
+    let everything = PaddingMask::padded_left([0]);
     let rows = options.rows.as_ref().unwrap_or(&everything);
     let mask = rows.mask([t, s], |i, j| seen.sees((s + i) as isize - t as isize, j));
     let mask = B::float_from_data(mask, &scores.device());

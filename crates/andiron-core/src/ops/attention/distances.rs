@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
     use crate::DeviceSpec;
-    use crate::Rows;
+    use crate::PaddingMask;
     use crate::ops::attention::composed;
     use crate::ops::{AttentionMask, AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv};
     use crate::precision::Precision;
@@ -88,7 +88,7 @@ mod tests {
                 scale: 0.3,
                 mask: AttentionMask { causal, sliding_window },
                 n_keys: s,
-                rows: Some(Rows::padded_right([s, s - 2])),
+                rows: Some(PaddingMask::padded_right([s, s - 2])),
                 dropout: None,
             };
             let qkv = Qkv::Separate { q: q.clone(), k: keys.clone(), v: values.clone() };

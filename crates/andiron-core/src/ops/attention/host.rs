@@ -10,7 +10,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
 use super::{AttentionMask, AttentionOps, AttentionOptions, Qkv, composed};
-use crate::Rows;
+use crate::PaddingMask;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 use crate::precision::Precision;
@@ -118,7 +118,7 @@ fn shape<B: HostTensors>(qkv: &Qkv<B>, keys: usize) -> AttentionShape {
 
 impl AttentionOptions {
     fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
-        let spans = self.rows.as_ref().map_or(&[][..], Rows::spans);
+        let spans = self.rows.as_ref().map_or(&[][..], PaddingMask::spans);
         let AttentionMask { causal, sliding_window } = self.mask;
         Attention { shape, causal, sliding_window, scale: self.scale, bias, spans, dropout: self.dropout }
     }

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 pub use extension::AttentionOps;
 
 use super::{Dispatch, Dropout, OptionalTensor};
-use crate::{Rows, precision};
+use crate::{PaddingMask, precision};
 
 /// Which keys a query sees, apart from padding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub struct AttentionOptions {
     pub n_keys: usize,
     /// Which keys of each sequence are seen at all, the others being padding; `None` is all. The output of a query that
     /// sees none is not specified.
-    pub rows: Option<Rows>,
+    pub rows: Option<PaddingMask>,
     /// Dropout of the probabilities, `[batch, heads, t, n_keys]` in row-major order.
     pub dropout: Option<Dropout>,
 }

@@ -5,7 +5,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
 use super::{PagedKeyValues, held};
-use crate::Rows;
+use crate::PaddingMask;
 use crate::ops::composed::reshape;
 use crate::ops::{AttentionMask, AttentionOps, AttentionOptions, OptionalTensor, Qkv};
 use crate::precision::Precision;
@@ -23,7 +23,7 @@ pub(super) fn paged_attention<B: AttentionOps>(
     let [k, v] = [0, 1].map(|part| gathered::<B>(&cache, part, [held, t], &device));
     let alike = cache.rows.iter().all(|row| (row.keys, row.new) == (held + t, t));
     let spans = cache.rows.iter().map(|row| held + row.new - row.keys..held + row.new);
-    let rows = (!alike).then(|| Rows::of(spans.collect()));
+    let rows = (!alike).then(|| PaddingMask::of(spans.collect()));
     let options = AttentionOptions { scale, mask, n_keys: held + t, rows, dropout: None };
     B::attend(Qkv::Separate { q, k, v }, bias, options, precision)
 }

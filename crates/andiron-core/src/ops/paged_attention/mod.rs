@@ -101,8 +101,8 @@ mod tests {
     use burn::tensor::Distribution;
 
     use super::*;
-    use crate::cache::{KvCacheDtype, Past};
-    use crate::{DeviceSpec, Forward, KvCache, Rows};
+    use crate::cache::{KeysValues, KvCacheDtype};
+    use crate::{DeviceSpec, Forward, KvCache, PaddingMask};
 
     #[test]
     fn blocks_where_they_lie_are_what_is_gathered() {
@@ -115,15 +115,15 @@ mod tests {
         let random =
             |t: usize, h: usize| Tensor::random([4, t, h, 8], Distribution::Normal(0.0, 1.0), &device);
         let mut cache = KvCache::new(1, 100).with_dtype(dtype);
-        let mut past = |lens: [usize; 4]| {
+        let mut pass = |lens: [usize; 4]| {
             let t = *lens.iter().max().unwrap();
-            let mut cx = Forward::cached(&mut cache).over(Rows::padded_right(lens));
-            let past = cx.past(0, random(t, 2), random(t, 2));
+            let mut cx = Forward::cached(&mut cache).with_padding_mask(PaddingMask::padded_right(lens));
+            let keys_values = cx.keys_values(0, random(t, 2), random(t, 2));
             cx.advance(t);
-            past
+            keys_values
         };
-        past([70, 0, 64, 0]);
-        let Past::Blocks(blocks) = past([3, 2, 0, 0]) else { panic!("the rows hold something") };
+        pass([70, 0, 64, 0]);
+        let KeysValues::Blocks(blocks) = pass([3, 2, 0, 0]) else { panic!("the rows hold something") };
         assert_eq!(blocks.rows.iter().map(|row| row.blocks.len()).collect::<Vec<_>>(), [2, 1, 1, 0]);
         let q_bthk = random(3, 4);
         let bias_hr = Tensor::random([4, 6 + 70 - 1], Distribution::Normal(0.0, 1.0), &device);

@@ -254,11 +254,11 @@ impl Attention {
         };
         let q_bthk = angles.turn(normed(heads(&self.q_proj), &self.q_norm));
         let k_bthk = angles.turn(normed(heads(&self.k_proj), &self.k_norm));
-        let past = cx.past(self.index, k_bthk, heads(&self.v_proj));
+        let keys_values = cx.keys_values(self.index, k_bthk, heads(&self.v_proj));
         let mask =
             AttentionMask { sliding_window: self.reach.map(|reach| reach + 1), ..AttentionMask::CAUSAL };
         let config = AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale, mask) };
-        let out_bthk = attend(q_bthk, past, config, cx);
+        let out_bthk = attend(q_bthk, keys_values, config, cx);
         let [_, _, h, k] = out_bthk.dims();
         self.o_proj.forward(out_bthk.reshape([b, t, h * k]))
     }

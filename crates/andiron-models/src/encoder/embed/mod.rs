@@ -5,7 +5,7 @@ mod pooling;
 mod prompts;
 mod sentence;
 
-use andiron_core::Rows;
+use andiron_core::PaddingMask;
 use burn::tensor::Tensor;
 
 pub use dense::{Dense, DenseActivation};
@@ -98,8 +98,8 @@ impl EmbedPipeline {
     /// # Panics
     /// As [`Pooling::pool`], if a row has nothing but a prompt that is left out, or if the first stage wants another
     /// width.
-    pub fn apply(&self, hidden_btd: Tensor<3>, rows: Option<&Rows>, n_prompt: usize) -> Tensor<2> {
-        let pool = |hidden_btd: Tensor<3>, rows: Option<&Rows>| match &self.appended[..] {
+    pub fn apply(&self, hidden_btd: Tensor<3>, rows: Option<&PaddingMask>, n_prompt: usize) -> Tensor<2> {
+        let pool = |hidden_btd: Tensor<3>, rows: Option<&PaddingMask>| match &self.appended[..] {
             [] => self.pooling.pool(hidden_btd, rows),
             appended => {
                 let poolings = std::iter::once(&self.pooling).chain(appended);
@@ -109,10 +109,11 @@ impl EmbedPipeline {
         let mut x_bd = match n_prompt {
             n if n > 0 && self.skips_prompt => {
                 let [b, t, d] = hidden_btd.dims();
-                let ends = |rows: &Rows| rows.spans().iter().map(|span| span.end.min(t)).collect::<Vec<_>>();
+                let ends =
+                    |rows: &PaddingMask| rows.spans().iter().map(|span| span.end.min(t)).collect::<Vec<_>>();
                 let ends = rows.map_or_else(|| vec![t; b], ends);
                 assert!(ends.iter().all(|&end| end > n), "a text is longer than its prompt");
-                let rows = Rows::padded_right(ends.into_iter().map(|end| end - n));
+                let rows = PaddingMask::padded_right(ends.into_iter().map(|end| end - n));
                 pool(hidden_btd.slice([0..b, n..t, 0..d]), Some(&rows))
             }
             _ => pool(hidden_btd, rows),

@@ -1,7 +1,7 @@
 //! One vector of many.
 
-use andiron_core::Rows;
-use andiron_core::rows::pick;
+use andiron_core::PaddingMask;
+use andiron_core::padding_mask::pick;
 use burn::tensor::{Tensor, TensorData};
 
 /// How the vectors of a text's tokens become one.
@@ -35,10 +35,10 @@ impl Pooling {
     ///
     /// # Panics
     /// If `rows` are not as many as the batch has, or a row has no column of its own.
-    pub fn pool(self, hidden_btd: Tensor<3>, rows: Option<&Rows>) -> Tensor<2> {
+    pub fn pool(self, hidden_btd: Tensor<3>, rows: Option<&PaddingMask>) -> Tensor<2> {
         let [b, t, d] = hidden_btd.dims();
         let device = hidden_btd.device();
-        let everything = Rows::padded_right(vec![t; b]);
+        let everything = PaddingMask::padded_right(vec![t; b]);
         let rows = rows.unwrap_or(&everything);
         assert_eq!(rows.len(), b, "one row of the batch for each of the rows");
         let spans = || rows.spans().iter().map(|span| span.start..span.end.min(t));

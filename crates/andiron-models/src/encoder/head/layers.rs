@@ -112,7 +112,7 @@ impl SequenceHead<'_> {
     /// # Shape
     /// `[batch, time, d_model]`, computed over the rows of `cx` → `[batch, labels]`.
     pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
-        let pooled_bd = self.pooling.pool(hidden_btd, cx.rows());
+        let pooled_bd = self.pooling.pool(hidden_btd, cx.padding_mask());
         let x_bd = self.transform.forward(cx.dropout(pooled_bd, self.pooled_dropout));
         self.labels.forward(cx.dropout(x_bd, self.dropout))
     }

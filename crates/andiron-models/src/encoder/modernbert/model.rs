@@ -179,13 +179,13 @@ impl ModernBert {
         let qkv = layer.attn.w_qkv_.forward(x_btd);
         let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
             .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
-        let past = cx.past(0, angles.turn(k_bthk), v_bthk);
+        let keys_values = cx.keys_values(0, angles.turn(k_bthk), v_bthk);
         let mask = AttentionMask { causal: false, sliding_window: layer.slides.then_some(self.reach + 1) };
         let config = AttentionConfig {
             dropout: self.dropout.attention,
             ..AttentionConfig::new(1.0 / (k as f32).sqrt(), mask)
         };
-        let mixed = attend(angles.turn(q_bthk), past, config, cx).reshape([b, t, d]);
+        let mixed = attend(angles.turn(q_bthk), keys_values, config, cx).reshape([b, t, d]);
         cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention)
     }
 }

@@ -8,11 +8,11 @@
 //! | the targets' is the head's | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
 //! | none are one | those two, `lm_head`, and an idle `model.shared` where sources and targets would share |
 
-use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_memory};
-use andiron_core::cache::Memory;
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
+use andiron_core::cache::CrossAttentionCache;
 use andiron_core::position::sinusoidal::sinusoid;
 use andiron_core::{
-    Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Rows, Weight, init, linear, ops,
+    Embedding, Forward, KvCache, LayerNorm, Linear, PaddingMask, ParamRole, Weight, init, linear, ops,
 };
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
@@ -235,21 +235,26 @@ impl EncoderDecoder for BartModel {
         x_bsd
     }
 
-    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
+    fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
         let attentions = self.model.decoder.layers.iter().filter_map(|layer| layer.encoder_attn.as_ref());
         let of = |attention: &Attention| {
             let [keys, values] = [&attention.k_proj, &attention.v_proj]
                 .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
             (keys, values)
         };
-        Memory::new(attentions.map(of).collect(), rows)
+        CrossAttentionCache::new(attentions.map(of).collect(), rows)
     }
 
-    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn hidden(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        cross_cache: &CrossAttentionCache,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         let mut x_btd = self.embed(&self.model.decoder, ids_bt, cx);
         for (index, layer) in self.model.decoder.layers.iter().enumerate() {
-            x_btd = self.layer(layer, x_btd, (index, Some(memory)), cx);
+            x_btd = self.layer(layer, x_btd, (index, Some(cross_cache)), cx);
         }
         cx.advance(t);
         x_btd
@@ -312,16 +317,16 @@ impl BartModel {
         &self,
         layer: &Layer,
         x_btd: Tensor<3>,
-        (index, memory): (usize, Option<&Memory>),
+        (index, cross_cache): (usize, Option<&CrossAttentionCache>),
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
-        let mask = if memory.is_some() { AttentionMask::CAUSAL } else { AttentionMask::FULL };
-        let attended = layer.self_attn.over_itself(x_btd.clone(), index, mask, cx);
+        let mask = if cross_cache.is_some() { AttentionMask::CAUSAL } else { AttentionMask::FULL };
+        let attended = layer.self_attn.self_attention(x_btd.clone(), index, mask, cx);
         let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
-        if let (Some(memory), Some(attention), Some(norm)) =
-            (memory, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
+        if let (Some(cross_cache), Some(attention), Some(norm)) =
+            (cross_cache, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
         {
-            let attended = attention.over_memory(x_btd.clone(), memory, index, cx);
+            let attended = attention.cross_attention(x_btd.clone(), cross_cache, index, cx);
             x_btd = norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
         }
         let activation = self.activation.function();
@@ -336,7 +341,7 @@ impl BartModel {
 }
 
 impl Attention {
-    fn over_itself(
+    fn self_attention(
         &self,
         x_btd: Tensor<3>,
         layer: usize,
@@ -347,21 +352,21 @@ impl Attention {
             .map(|projection| self.heads(projection.forward(x_btd.clone())));
         let config =
             AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale(&q_bthk), mask) };
-        let past = cx.past(layer, k_bthk, v_bthk);
-        self.out_proj.forward(attend(q_bthk, past, config, cx).reshape(x_btd.dims()))
+        let keys_values = cx.keys_values(layer, k_bthk, v_bthk);
+        self.out_proj.forward(attend(q_bthk, keys_values, config, cx).reshape(x_btd.dims()))
     }
 
-    fn over_memory(
+    fn cross_attention(
         &self,
         x_btd: Tensor<3>,
-        memory: &Memory,
+        cross_cache: &CrossAttentionCache,
         layer: usize,
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let shape = x_btd.dims();
         let q_bthk = self.heads(self.q_proj.forward(x_btd));
         let scale = self.scale(&q_bthk);
-        let attended = attend_memory(q_bthk, memory, layer, (scale, self.dropout), cx);
+        let attended = cross_attend(q_bthk, cross_cache, layer, (scale, self.dropout), cx);
         self.out_proj.forward(attended.reshape(shape))
     }
 

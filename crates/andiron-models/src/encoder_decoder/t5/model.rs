@@ -1,12 +1,12 @@
 //! The modules of a T5, their fields named as in its files.
 
-use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_memory};
-use andiron_core::cache::Memory;
+use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
+use andiron_core::cache::CrossAttentionCache;
 use andiron_core::linear::gated_feed_forward;
 use andiron_core::ops;
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::precision::{Precision, with_precision};
-use andiron_core::{Embedding, Forward, KvCache, Linear, ParamRole, RmsNorm, Rows, Weight};
+use andiron_core::{Embedding, Forward, KvCache, Linear, PaddingMask, ParamRole, RmsNorm, Weight};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -118,17 +118,22 @@ impl EncoderDecoder for T5 {
         cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout)
     }
 
-    fn memory(&self, hidden_bsd: Tensor<3>, rows: Option<Rows>) -> Memory {
+    fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
         let of = |block: &DecoderBlock| {
             let attention = &block.layer.1.enc_dec_attention_;
             let [keys, values] = [&attention.k, &attention.v]
                 .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
             (keys, values)
         };
-        Memory::new(self.decoder.block.iter().map(of).collect(), rows)
+        CrossAttentionCache::new(self.decoder.block.iter().map(of).collect(), rows)
     }
 
-    fn hidden(&self, ids_bt: Tensor<2, Int>, memory: &Memory, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn hidden(
+        &self,
+        ids_bt: Tensor<2, Int>,
+        cross_cache: &CrossAttentionCache,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout);
         let bias_hr = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
@@ -138,7 +143,7 @@ impl EncoderDecoder for T5 {
                 ..AttentionConfig::new(1.0, AttentionMask::CAUSAL)
             };
             x_btd = layer.0.forward(x_btd, index, config, cx);
-            x_btd = layer.1.forward(x_btd, memory, index, cx);
+            x_btd = layer.1.forward(x_btd, cross_cache, index, cx);
             x_btd = layer.2.forward(x_btd, cx);
         }
         cx.advance(t);
@@ -179,19 +184,25 @@ impl SelfAttention {
         let normal_btd = self.layer_norm.branch(x_btd.clone());
         let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
-        let past = cx.past(layer, k_bthk, v_bthk);
+        let keys_values = cx.keys_values(layer, k_bthk, v_bthk);
         let config = AttentionConfig { dropout: attention.dropout, ..config };
         // Scores are not divided by the root of a head's width: rounded factors would move them further than elsewhere.
-        let attended = with_precision(Precision::F32, || attend(q_bthk, past, config, cx));
+        let attended = with_precision(Precision::F32, || attend(q_bthk, keys_values, config, cx));
         ops::residual(x_btd, attention.output(attended, cx))
     }
 }
 
 impl CrossAttention {
-    fn forward(&self, x_btd: Tensor<3>, memory: &Memory, layer: usize, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x_btd: Tensor<3>,
+        cross_cache: &CrossAttentionCache,
+        layer: usize,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let attention = &self.enc_dec_attention_;
         let q_bthk = attention.heads(attention.q.forward(self.layer_norm.branch(x_btd.clone())));
-        let attended = attend_memory(q_bthk, memory, layer, (1.0, attention.dropout), cx);
+        let attended = cross_attend(q_bthk, cross_cache, layer, (1.0, attention.dropout), cx);
         ops::residual(x_btd, attention.output(attended, cx))
     }
 }

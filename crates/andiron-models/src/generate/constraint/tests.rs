@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::generate::{
-    Decoding, FinishReason, GenerateError, GenerateOptions, Logits, NextToken, SamplingParams,
+    CausalLm, Decoding, FinishReason, GenerateError, GenerateOptions, Logits, SamplingParams,
 };
 
 /// Each byte, some words, and a token that says nothing and ends the text.
@@ -21,7 +21,7 @@ fn end() -> u32 {
 /// A model that knows nothing: each row of logits is a hash of the latest ids. It has more ids than the vocabulary.
 struct Babble;
 
-impl NextToken for Babble {
+impl CausalLm for Babble {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -36,7 +36,7 @@ impl NextToken for Babble {
         Vec::new()
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
         let mut rows = Vec::new();
         for &id in ids {
             state.push(id);
@@ -422,7 +422,7 @@ proptest! {
         let prompt = b"once".map(u32::from);
         let mut so_far = Vec::new();
         while so_far.len() < 300 && !guide.is_over() {
-            let mut row = Babble.extend(&mut Vec::new(), &[&prompt[..], &so_far].concat(), Logits::Last);
+            let mut row = Babble.forward(&mut Vec::new(), &[&prompt[..], &so_far].concat(), Logits::Last);
             for id in guide.banned(&[end()]).expect("a step") {
                 row[id as usize] = f32::NEG_INFINITY;
             }

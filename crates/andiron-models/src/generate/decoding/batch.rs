@@ -6,7 +6,7 @@ use super::{Decoding, FinishReason, GenerateError, GenerateOptions, Ground, Toke
 use crate::generate::GenerationConfig;
 
 /// A model that continues several sequences at once.
-pub trait Batched {
+pub trait BatchedLm {
     /// The decoding state of all sequences.
     type State;
 
@@ -23,14 +23,14 @@ pub trait Batched {
     ///
     /// # Panics
     /// If there is no prompt, or one is empty or longer than [`context_len`](Self::context_len).
-    fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>);
+    fn prefill(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>);
 
     /// Replaces the sequences by those at `rows`, in this order, with one more id each. A row may be left out, or be
     /// there several times to be continued in several ways.
     ///
     /// # Shape
     /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
-    fn extend_batch(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
+    fn decode_step(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
 
     /// What the model's files say about generating; their rules, such as `suppress_tokens`, hold in every text.
     fn generation_config(&self) -> Option<&GenerationConfig> {
@@ -64,7 +64,7 @@ pub struct Generated {
 ///
 /// # Panics
 /// If the model breaks its contract on the number of logits.
-pub fn generate_batch<M: Batched>(
+pub fn generate_batch<M: BatchedLm>(
     model: &M,
     requests: Vec<(Vec<u32>, GenerateOptions)>,
     mut show: impl FnMut(usize, &Token) -> ControlFlow<()>,
@@ -79,7 +79,7 @@ pub fn generate_batch<M: Batched>(
     if prompts.is_empty() {
         return rows.into_iter().map(|row| row.map(Row::finish)).collect();
     }
-    let (mut state, mut logits) = model.begin_batch(&prompts);
+    let (mut state, mut logits) = model.prefill(&prompts);
     loop {
         assert_eq!(logits.len(), running.len() * vocab_size, "a row of logits for each sequence");
         let (mut kept, mut ids) = (Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ pub fn generate_batch<M: Batched>(
             return rows.into_iter().map(|row| row.map(Row::finish)).collect();
         }
         running = kept.iter().map(|&at| running[at]).collect();
-        logits = model.extend_batch(&mut state, &kept, &ids);
+        logits = model.decode_step(&mut state, &kept, &ids);
     }
 }
 

@@ -5,7 +5,7 @@
 //! choices of a request.
 
 use super::{Decoding, GenerateError, GenerateOptions, Token};
-use crate::generate::NextToken;
+use crate::generate::CausalLm;
 
 /// Ids that a model has read, and its state after them.
 #[derive(Clone, Debug)]
@@ -48,11 +48,11 @@ impl<S> Shared<S> {
 
 impl<S> Decoding<S> {
     /// [`new`](Self::new) that reads only what `prefix` has not: what both sequences begin with is taken from there, if
-    /// the model can [rewind](NextToken::rewind). A prompt that is to be scored is read as a whole.
+    /// the model can [rewind](CausalLm::rewind). A prompt that is to be scored is read as a whole.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn after<M: NextToken<State = S>>(
+    pub fn after<M: CausalLm<State = S>>(
         model: &M,
         prefix: Prefix<S>,
         prompt: &[u32],
@@ -85,7 +85,7 @@ impl<S> Decoding<S> {
     }
 
     /// The prompt as it was just read, if [`share_prefill`](Self::share_prefill) asked for it and the model can
-    /// [fork](NextToken::fork) a state.
+    /// [fork](CausalLm::fork) a state.
     pub fn take_prefill(&mut self) -> Option<Prefill<S>> {
         match std::mem::take(&mut self.shared) {
             Shared::Ready(prefill) => Some(prefill),
@@ -97,10 +97,10 @@ impl<S> Decoding<S> {
     }
 
     /// Takes the prompt as read instead of reading it; false, and nothing is changed, if it is another prompt or was not
-    /// scored as this one is to be, or if the model cannot [fork](NextToken::fork).
+    /// scored as this one is to be, or if the model cannot [fork](CausalLm::fork).
     ///
     /// To the last bit what reading it would have given, if that was done in chunks of the same sizes.
-    pub fn adopt_prefill<M: NextToken<State = S>>(&mut self, model: &M, prefill: &Prefill<S>) -> bool {
+    pub fn adopt_prefill<M: CausalLm<State = S>>(&mut self, model: &M, prefill: &Prefill<S>) -> bool {
         let scored = !self.options.score_prompt || prefill.prompt_tokens.len() + 1 == self.prompt_len;
         if self.fed > 0 || self.ids != prefill.prompt || !scored {
             return false;
@@ -116,7 +116,7 @@ impl<S> Decoding<S> {
     }
 
     /// Keeps the prefill when the prompt has just been read, `logits` being the prediction after it.
-    pub(super) fn keep_prefill<M: NextToken<State = S>>(&mut self, model: &M, logits: &[f32]) {
+    pub(super) fn keep_prefill<M: CausalLm<State = S>>(&mut self, model: &M, logits: &[f32]) {
         if !self.shared.is_wanted() {
             return;
         }

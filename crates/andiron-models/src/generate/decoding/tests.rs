@@ -32,7 +32,7 @@ fn row_after(seen: &[u32]) -> Vec<f32> {
     (0..VOCAB as u64).map(|v| ((hash ^ (v * 0x9e37_79b9)) % 97) as f32 / 20.0).collect()
 }
 
-impl NextToken for Rolling {
+impl CausalLm for Rolling {
     type State = Vec<u32>;
 
     fn vocab_size(&self) -> usize {
@@ -47,7 +47,7 @@ impl NextToken for Rolling {
         Vec::new()
     }
 
-    fn extend(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
         assert!(!ids.is_empty() && state.len() + ids.len() <= self.context);
         self.calls.lock().expect("not poisoned").push(ids.len());
         let mut rows = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::GenerationConfig;
 
-/// Which rows of logits a call to [`NextToken::extend`] returns.
+/// Which rows of logits a call to [`CausalLm::forward`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
     /// One row: the prediction after the last id.
@@ -15,7 +15,7 @@ pub enum Logits {
 ///
 /// Implemented for every decoder; test doubles implement it too. `&self` is shared by all sequences, what
 /// belongs to one sequence is in its [`State`](Self::State), so that sequences can be given in any order.
-pub trait NextToken: Send {
+pub trait CausalLm: Send {
     /// The decoding state of one sequence, its key-value cache. A value, never shared.
     type State: Send;
 
@@ -37,16 +37,16 @@ pub trait NextToken: Send {
     /// # Panics
     /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would grow past
     /// [`context_len`](Self::context_len).
-    fn extend(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
+    fn forward(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
 
-    /// [Extends](Self::extend) several sequences, none of them empty, by one id each: a row of logits of each, in order.
+    /// [Extends](Self::forward) several sequences, none of them empty, by one id each: a row of logits of each, in order.
     /// `None`, and nothing is done, if the model takes only one sequence at a time.
     ///
     /// Going together they share the cost of reading the weights. Their logits may be rounded otherwise than alone.
     ///
     /// # Panics
-    /// As [`extend`](Self::extend), or if there are not as many ids as states. The states are then of no use.
-    fn extend_together(&self, _states: &mut [&mut Self::State], _ids: &[u32]) -> Option<Vec<f32>> {
+    /// As [`forward`](Self::forward), or if there are not as many ids as states. The states are then of no use.
+    fn decode_batch(&self, _states: &mut [&mut Self::State], _ids: &[u32]) -> Option<Vec<f32>> {
         None
     }
 

@@ -11,11 +11,11 @@ use crate::ids;
 /// Padding may stand on either side. On the right all rows begin in column 0, as texts for encoders do, and what goes on over a
 /// cache; on the left all rows end in the last column.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct PaddingMask {
     spans: Vec<Range<usize>>,
 }
 
-impl Rows {
+impl PaddingMask {
     /// Rows that begin in column 0 and have these lengths.
     pub fn padded_right(lengths: impl IntoIterator<Item = usize>) -> Self {
         Self { spans: lengths.into_iter().map(|len| 0..len).collect() }
@@ -48,7 +48,7 @@ impl Rows {
     /// These rows in another order, some perhaps several times or not at all.
     ///
     /// # Panics
-    /// If an index is not below [`Rows::len`].
+    /// If an index is not below [`PaddingMask::len`].
     pub fn select(&self, rows: &[usize]) -> Self {
         Self { spans: rows.iter().map(|&row| self.spans[row].clone()).collect() }
     }

@@ -1,6 +1,6 @@
 //! An encoder-decoder that has read a source, seen as a model that continues targets.
 
-use andiron_core::cache::Memory;
+use andiron_core::cache::CrossAttentionCache;
 use andiron_core::{Forward, KvCache, KvCacheDtype};
 use burn::tensor::{Device, Int, Tensor};
 
@@ -8,19 +8,19 @@ use super::{Seq2SeqBundle, Seq2SeqModel};
 use crate::RunPrecision;
 use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
-use crate::generate::{Batched, GenerationConfig, Logits, NextToken};
+use crate::generate::{BatchedLm, CausalLm, GenerationConfig, Logits};
 
 /// Longest target if neither the directory nor the model sets a limit: what T5 was trained with.
 const UNSAID_LIMIT: usize = 512;
 
 /// What comes next in the target of one source.
 ///
-/// A target begins with [`Conditioned::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
+/// A target begins with [`Seq2SeqGenerator::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
 /// stop ids are those of [`GenerationConfig::eos_token_id`]. The rules of the bundle's [`GenerationConfig`] hold in each target.
 #[derive(Clone, Debug)]
-pub struct Conditioned {
+pub struct Seq2SeqGenerator {
     model: Seq2SeqModel,
-    memory: Memory,
+    cross_cache: CrossAttentionCache,
     source: Vec<u32>,
     rules: Option<GenerationConfig>,
     start: u32,
@@ -31,7 +31,7 @@ pub struct Conditioned {
     device: Device,
 }
 
-impl Conditioned {
+impl Seq2SeqGenerator {
     /// Reads `source`, token ids with the special tokens that the model was trained with. Targets are as long as the
     /// bundle's [`GenerationConfig`] says, or as the model is able to, or of 512 ids if that is any length.
     ///
@@ -43,7 +43,7 @@ impl Conditioned {
         let possible = bundle.config.max_positions();
         Self {
             model: bundle.model.clone(),
-            memory: bundle.encode(&[source]),
+            cross_cache: bundle.encode(&[source]),
             source: source.to_vec(),
             start: bundle.start_id(),
             longest: match rules.length_limit() {
@@ -73,24 +73,24 @@ impl Conditioned {
     }
 
     /// What was read, for `n` targets.
-    fn memory_of(&self, n: usize) -> Memory {
-        let mut memory = self.memory.clone();
+    fn cross_cache_for(&self, n: usize) -> CrossAttentionCache {
+        let mut cross_cache = self.cross_cache.clone();
         if n > 1 {
-            memory.select(&vec![0; n]);
+            cross_cache.select(&vec![0; n]);
         }
-        memory
+        cross_cache
     }
 
     /// Logits of the ids after `ids_bt`, in the bundle's precision.
     fn logits(
         &self,
         ids_bt: Tensor<2, Int>,
-        memory: &Memory,
+        cross_cache: &CrossAttentionCache,
         wanted: Logits,
         mut cx: Forward<'_>,
     ) -> Vec<f32> {
         self.precision.run(|| {
-            let hidden_btd = self.model.hidden(ids_bt, memory, &mut cx);
+            let hidden_btd = self.model.hidden(ids_bt, cross_cache, &mut cx);
             floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
         })
     }
@@ -101,7 +101,7 @@ impl Conditioned {
     }
 }
 
-impl NextToken for Conditioned {
+impl CausalLm for Seq2SeqGenerator {
     type State = KvCache;
 
     fn vocab_size(&self) -> usize {
@@ -116,9 +116,9 @@ impl NextToken for Conditioned {
         self.model.new_cache().with_dtype(self.kv_cache_dtype)
     }
 
-    fn extend(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+    fn forward(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
         let cx = Forward::cached(cache);
-        self.logits(one_row(ids, &self.device), &self.memory, wanted, cx)
+        self.logits(one_row(ids, &self.device), &self.cross_cache, wanted, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {
@@ -139,9 +139,9 @@ impl NextToken for Conditioned {
     }
 }
 
-impl Batched for Conditioned {
+impl BatchedLm for Seq2SeqGenerator {
     /// What is known of the targets; the source, once for each target.
-    type State = (KvCache, Memory);
+    type State = (KvCache, CrossAttentionCache);
 
     fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -151,20 +151,20 @@ impl Batched for Conditioned {
         self.longest
     }
 
-    fn begin_batch(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
+    fn prefill(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
         let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
-        let memory = self.memory_of(prompts.len());
-        let logits = self.logits(ids_bt, &memory, Logits::Last, cx);
-        ((cache, memory), logits)
+        let cross_cache = self.cross_cache_for(prompts.len());
+        let logits = self.logits(ids_bt, &cross_cache, Logits::Last, cx);
+        ((cache, cross_cache), logits)
     }
 
-    fn extend_batch(&self, (cache, memory): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn decode_step(&self, (cache, cross_cache): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        if memory.len() != rows.len() {
-            *memory = self.memory_of(rows.len());
+        if cross_cache.len() != rows.len() {
+            *cross_cache = self.cross_cache_for(rows.len());
         }
-        self.logits(one_column(ids, &self.device), memory, Logits::Last, Forward::cached(cache))
+        self.logits(one_column(ids, &self.device), cross_cache, Logits::Last, Forward::cached(cache))
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {
