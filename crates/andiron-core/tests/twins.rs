@@ -852,7 +852,7 @@ fn descending_shortens_and_steps() {
     for device in devices() {
         let (value, direction) = (random([30, 20], "value", &device), random([30, 20], "step", &device));
         let twin = value.clone() * 0.9 - direction.clone() * 0.2;
-        assert_close("descend", ops::descend(value, direction, 0.9, 0.2), twin);
+        assert_close("sgd_step", ops::sgd_step(value, direction, 0.9, 0.2), twin);
     }
 }
 

@@ -142,12 +142,12 @@ pub fn direction(cpu: Cpu, step: MuonStep, matrices: Matrices, grad: &mut [f32],
 ///
 /// # Example
 /// ```
-/// use andiron_kernels::{Cpu, muon::descend};
+/// use andiron_kernels::{Cpu, muon::sgd_step};
 /// let mut param = [1.0, -2.0];
-/// descend(Cpu::detect(1), &mut param, &[1.0, 1.0], 0.5, 0.25);
+/// sgd_step(Cpu::detect(1), &mut param, &[1.0, 1.0], 0.5, 0.25);
 /// assert_eq!(param, [0.25, -1.25]);
 /// ```
-pub fn descend(cpu: Cpu, param: &mut [f32], direction: &[f32], keep: f32, size: f32) {
+pub fn sgd_step(cpu: Cpu, param: &mut [f32], direction: &[f32], keep: f32, size: f32) {
     assert_eq!(param.len(), direction.len(), "parameter and direction differ in length");
     let param = Shared::new(param);
     parallel::rows(cpu, direction.len(), 3, 64, |part| {
@@ -390,13 +390,13 @@ mod tests {
     }
 
     #[test]
-    fn every_path_descends_alike() {
+    fn every_path_makes_the_same_sgd_step() {
         let n = 30_001;
         let (start, direction) = (numbers(1, n), numbers(2, n));
         let wanted: Vec<f32> = start.iter().zip(&direction).map(|(p, d)| 0.9 * p - 0.1 * d).collect();
         for isa in Isa::supported() {
             let mut found = start.clone();
-            descend(Cpu::new(isa, 3), &mut found, &direction, 0.9, 0.1);
+            sgd_step(Cpu::new(isa, 3), &mut found, &direction, 0.9, 0.1);
             assert_eq!(found, wanted, "{isa}");
         }
     }

@@ -59,7 +59,7 @@ pub use norm::{
 };
 pub use op_times::{OpKind, OpTimes, with_op_times};
 pub use optimizer::{
-    AdamWStep, Matrices, Moments, Momentum, MuonStep, OptimizerOps, adamw, descend, muon_directions,
+    AdamWStep, Matrices, Moments, Momentum, MuonStep, OptimizerOps, adamw, muon_directions, sgd_step,
     square_sum,
 };
 pub(crate) use paged_attention::attention_blocks;

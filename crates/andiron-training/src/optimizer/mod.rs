@@ -182,7 +182,7 @@ where
         let weight_decay = if slot.decays { self.step.weight_decay } else { 0.0 };
         if let Some(hidden) = slot.muon {
             let keep = 1.0 - self.muon_lr * f64::from(weight_decay);
-            return ops::descend(value, grad, keep as f32, (self.muon_lr * hidden.lr_factor) as f32);
+            return ops::sgd_step(value, grad, keep as f32, (self.muon_lr * hidden.lr_factor) as f32);
         }
         let moments: [Tensor<1>; 2] =
             slot.moments.take().and_then(|moments| moments.try_into().ok()).expect(AWAY);

@@ -64,7 +64,7 @@ pub(super) fn muon_direction<B: Backend>(
     (reshape::<B>(together, [count * rows * cols]), momentum)
 }
 
-pub(super) fn descend<B: Backend>(
+pub(super) fn sgd_step<B: Backend>(
     value: FloatTensor<B>,
     direction: FloatTensor<B>,
     keep: f32,

@@ -43,13 +43,13 @@ pub trait OptimizerOps: Backend {
 
     /// `keep · value − size · direction`.
     #[fusion(default)]
-    fn descend(
+    fn sgd_step(
         value: FloatTensor<Self>,
         direction: FloatTensor<Self>,
         keep: f32,
         size: f32,
     ) -> FloatTensor<Self> {
-        composed::descend::<Self>(value, direction, keep, size)
+        composed::sgd_step::<Self>(value, direction, keep, size)
     }
 
     /// Sum of squares.

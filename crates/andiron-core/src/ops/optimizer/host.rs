@@ -44,7 +44,7 @@ impl<B: HostTensors> OptimizerOps for B {
         (B::from_vec(grad, &shape), B::from_vec(momentum, &shape))
     }
 
-    fn descend(
+    fn sgd_step(
         value: FloatTensor<Self>,
         direction: FloatTensor<Self>,
         keep: f32,
@@ -52,11 +52,11 @@ impl<B: HostTensors> OptimizerOps for B {
     ) -> FloatTensor<Self> {
         let _time = OpKind::Optimizer.timer();
         if !are_f32::<B>([&value, &direction]) {
-            return composed::descend::<B>(value, direction, keep, size);
+            return composed::sgd_step::<B>(value, direction, keep, size);
         }
         let shape = value.shape();
         let mut value = B::into_vec(value);
-        muon::descend(cpu(), &mut value, &B::floats(&direction), keep, size);
+        muon::sgd_step(cpu(), &mut value, &B::floats(&direction), keep, size);
         B::from_vec(value, &shape)
     }
 

@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 
 pub use andiron_kernels::adamw::AdamWStep;
 pub use extension::OptimizerOps;
-pub use muon::{Matrices, Momentum, MuonStep, descend, muon_directions};
+pub use muon::{Matrices, Momentum, MuonStep, muon_directions, sgd_step};
 
 use super::Dispatch;
 

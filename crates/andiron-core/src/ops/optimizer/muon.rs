@@ -54,7 +54,7 @@ pub fn muon_directions(parameters: Vec<Momentum>, step: MuonStep) -> Vec<(Tensor
 ///
 /// # Panics
 /// If the shapes differ.
-pub fn descend<const D: usize>(value: Tensor<D>, direction: Tensor<D>, keep: f32, size: f32) -> Tensor<D> {
+pub fn sgd_step<const D: usize>(value: Tensor<D>, direction: Tensor<D>, keep: f32, size: f32) -> Tensor<D> {
     assert_eq!(value.dims(), direction.dims(), "a parameter and the direction of its step have one shape");
-    Tensor::from_dispatch(Dispatch::descend(value.into_dispatch(), direction.into_dispatch(), keep, size))
+    Tensor::from_dispatch(Dispatch::sgd_step(value.into_dispatch(), direction.into_dispatch(), keep, size))
 }
