@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::houses::{House, houses, manifest};
+use super::crates::{Crate, crates, manifest};
 use super::report::Report;
 use super::tree::read;
 
@@ -69,8 +69,8 @@ fn table<'a>(manifest: &'a toml::Table, name: &str) -> impl Iterator<Item = (&'a
     table.into_iter().flatten().map(|(name, specification)| (name.as_str(), specification))
 }
 
-fn depends_on(house: &House, tables: &[&str], name: &str) -> bool {
-    tables.iter().any(|kind| table(&house.manifest, kind).any(|(dependency, _)| dependency == name))
+fn depends_on(krate: &Crate, tables: &[&str], name: &str) -> bool {
+    tables.iter().any(|kind| table(&krate.manifest, kind).any(|(dependency, _)| dependency == name))
 }
 
 #[test]
@@ -80,19 +80,19 @@ fn arrows_between_crates_point_downward() {
         "move the code to the crate that may have it, or change the design: ARROWS here and crates/ARCHITECTURE.md",
     );
     let allowed: BTreeMap<_, _> = ARROWS.into_iter().collect();
-    for house in houses() {
-        let place = house.path("Cargo.toml");
-        let Some(allowed) = allowed.get(house.name.as_str()) else {
-            report.add(place, format!("{} has no row in ARROWS", house.name));
+    for krate in crates() {
+        let place = krate.path("Cargo.toml");
+        let Some(allowed) = allowed.get(krate.name.as_str()) else {
+            report.add(place, format!("{} has no row in ARROWS", krate.name));
             continue;
         };
-        for (dependency, _) in TABLES.iter().flat_map(|kind| table(&house.manifest, kind)) {
+        for (dependency, _) in TABLES.iter().flat_map(|kind| table(&krate.manifest, kind)) {
             // A crate may name itself in its own tests, to turn a feature on.
             if dependency.starts_with("andiron-")
-                && dependency != house.name
+                && dependency != krate.name
                 && !allowed.contains(&dependency)
             {
-                report.add(&place, format!("{} must not use {dependency}", house.name));
+                report.add(&place, format!("{} must not use {dependency}", krate.name));
             }
         }
     }
@@ -128,10 +128,10 @@ fn libraries_leave_the_command_line_alone() {
         "no library depends on anyhow or clap: errors are typed, flags belong to andiron-cli",
         "define an error with thiserror; take the value as an argument",
     );
-    for house in houses().iter().filter(|house| house.is_library()) {
+    for krate in crates().iter().filter(|krate| krate.is_library()) {
         for name in ["anyhow", "clap", "ctrlc", "indicatif", "tracing-subscriber"] {
-            if depends_on(house, &["dependencies", "build-dependencies"], name) {
-                report.add(house.path("Cargo.toml"), format!("depends on {name}"));
+            if depends_on(krate, &["dependencies", "build-dependencies"], name) {
+                report.add(krate.path("Cargo.toml"), format!("depends on {name}"));
             }
         }
     }
@@ -143,10 +143,10 @@ fn each_layer_stays_ignorant_of_what_is_not_its_business() {
     let mut report =
         Report::new("a layer knows only its own business", "move the code to the layer that may know");
     for (name, foreign, why) in FOREIGN {
-        for house in houses().iter().filter(|house| house.name == name) {
+        for krate in crates().iter().filter(|krate| krate.name == name) {
             for dependency in foreign {
-                if depends_on(house, &["dependencies"], dependency) {
-                    report.add(house.path("Cargo.toml"), format!("depends on {dependency}, but {why}"));
+                if depends_on(krate, &["dependencies"], dependency) {
+                    report.add(krate.path("Cargo.toml"), format!("depends on {dependency}, but {why}"));
                 }
             }
         }
@@ -161,14 +161,14 @@ fn libraries_name_no_backend() {
         "only andiron-core knows backends; the other libraries are the same for all of them",
         "take a `&Device`; choose a backend in andiron-cli, examples and benches, or in `[dev-dependencies]` for tests",
     );
-    for house in houses().iter().filter(|house| house.is_library() && house.name != "andiron-core") {
-        let place = house.path("Cargo.toml");
-        for (name, _) in table(&house.manifest, "features") {
+    for krate in crates().iter().filter(|krate| krate.is_library() && krate.name != "andiron-core") {
+        let place = krate.path("Cargo.toml");
+        for (name, _) in table(&krate.manifest, "features") {
             if BACKENDS.contains(&name) {
                 report.add(&place, format!("has a feature `{name}`"));
             }
         }
-        for (dependency, specification) in table(&house.manifest, "dependencies") {
+        for (dependency, specification) in table(&krate.manifest, "dependencies") {
             let features = specification.get("features").and_then(toml::Value::as_array);
             for feature in features.into_iter().flatten().filter_map(toml::Value::as_str) {
                 if BACKENDS.contains(&feature) {
@@ -201,11 +201,11 @@ fn burn_is_pinned_and_slim() {
             report.add("Cargo.toml", format!("{name} has its default features"));
         }
     }
-    for house in houses() {
-        for (name, specification) in TABLES.iter().flat_map(|kind| table(&house.manifest, kind)) {
+    for krate in crates() {
+        for (name, specification) in TABLES.iter().flat_map(|kind| table(&krate.manifest, kind)) {
             let inherited = specification.get("workspace").and_then(toml::Value::as_bool) == Some(true);
             if name.starts_with("burn") && !inherited {
-                report.add(house.path("Cargo.toml"), format!("{name} has a version of its own"));
+                report.add(krate.path("Cargo.toml"), format!("{name} has a version of its own"));
             }
         }
     }

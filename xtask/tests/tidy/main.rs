@@ -2,9 +2,9 @@
 //!
 //! Every failure names a place, the rule and what to do. The rules themselves stand in `crates/ARCHITECTURE.md`.
 
+mod crates;
 mod dependencies;
 mod findings;
-mod houses;
 mod readme;
 mod report;
 mod source;

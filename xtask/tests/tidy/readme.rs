@@ -60,9 +60,9 @@ fn the_crate_map_is_complete() {
     );
     for document in ["README.md", "crates/ARCHITECTURE.md"] {
         let text = read(document);
-        for house in super::houses::houses() {
-            if !text.contains(&house.name) {
-                report.add(document, format!("does not name {}", house.name));
+        for krate in super::crates::crates() {
+            if !text.contains(&krate.name) {
+                report.add(document, format!("does not name {}", krate.name));
             }
         }
     }

@@ -5,13 +5,13 @@ use super::source;
 use super::tree::{read, root};
 
 /// A crate under `crates/`.
-pub struct House {
+pub struct Crate {
     /// Package name, which is the folder's name.
     pub name: String,
     pub manifest: toml::Table,
 }
 
-impl House {
+impl Crate {
     /// Path of a file in the crate's folder, from the workspace's root.
     pub fn path(&self, file: &str) -> String {
         format!("crates/{}/{file}", self.name)
@@ -24,17 +24,17 @@ impl House {
 }
 
 /// All crates under `crates/`, by name.
-pub fn houses() -> Vec<House> {
+pub fn crates() -> Vec<Crate> {
     let entries = std::fs::read_dir(root().join("crates")).expect("there is a folder of crates");
-    let mut houses: Vec<_> = entries
+    let mut crates: Vec<_> = entries
         .filter_map(|entry| {
             let folder = entry.expect("its entries can be read");
             let name = folder.file_name().into_string().expect("names are UTF-8");
-            folder.path().is_dir().then(|| House { manifest: manifest(&format!("crates/{name}")), name })
+            folder.path().is_dir().then(|| Crate { manifest: manifest(&format!("crates/{name}")), name })
         })
         .collect();
-    houses.sort_by(|a, b| a.name.cmp(&b.name));
-    houses
+    crates.sort_by(|a, b| a.name.cmp(&b.name));
+    crates
 }
 
 /// The manifest of the package in `folder`.
@@ -49,21 +49,21 @@ fn every_crate_introduces_itself() {
         "a crate is named as its folder, has a description, a README.md, a CHANGELOG.md and the workspace's lints",
         "add what is missing; its neighbours show how",
     );
-    for house in houses() {
-        let place = house.path("Cargo.toml");
-        let package = house.manifest.get("package").and_then(toml::Value::as_table);
+    for krate in crates() {
+        let place = krate.path("Cargo.toml");
+        let package = krate.manifest.get("package").and_then(toml::Value::as_table);
         let field = |name: &str| package?.get(name)?.as_str().filter(|text| !text.is_empty());
-        if field("name") != Some(&house.name) {
-            report.add(&place, format!("the package is not called {}", house.name));
+        if field("name") != Some(&krate.name) {
+            report.add(&place, format!("the package is not called {}", krate.name));
         }
         if field("description").is_none() {
             report.add(&place, "has no `description`");
         }
-        if house.manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool()) != Some(true) {
+        if krate.manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool()) != Some(true) {
             report.add(&place, "has no `[lints] workspace = true`");
         }
         for file in ["README.md", "CHANGELOG.md"] {
-            let path = house.path(file);
+            let path = krate.path(file);
             if !root().join(&path).is_file() {
                 report.add(path, "is missing");
             } else if read(&path).trim().is_empty() {
