@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
 use andiron_models::weights::LoadError;
 use andiron_models::{DecoderBundle, DecoderModel};
@@ -19,18 +20,6 @@ use crate::trainer::{SaveError, TrainError};
 const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-
-/// The files that make a tokenizer, of which a directory has some.
-const TOKENIZER_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "source.spm",
-    "target.spm",
-    "chat_template.jinja",
-];
 
 const MAX_STATE: u64 = 16 << 20;
 const MAX_TOKENIZER: u64 = 1 << 30;
@@ -133,7 +122,7 @@ impl TrainState {
     pub(crate) fn save_model(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
         self.bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
         let Some(tokenizer) = tokenizer else { return Ok(()) };
-        for name in TOKENIZER_FILES {
+        for name in Tokenizer::FILES {
             let file = tokenizer.join(name);
             if files::is_there(&file)? {
                 files::write_synced(&dir.join(name), &files::read_bounded(&file, MAX_TOKENIZER)?)?;
@@ -170,10 +159,13 @@ impl TrainState {
     }
 }
 
-/// Checks that a directory has a tokenizer, and returns its checksum.
+/// Checks that a directory has a tokenizer, and returns the checksum of the files that define its ids.
 pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
-    let bytes = files::read_bounded(&dir.join(TOKENIZER_FILES[0]), MAX_TOKENIZER)?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
+    let mut hasher = blake3::Hasher::new();
+    for name in Tokenizer::vocabulary_files(dir).map_err(files::failed("read", dir))? {
+        hasher.update(&files::read_bounded(&dir.join(name), MAX_TOKENIZER)?);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Why a checkpoint that is as it was written cannot be loaded.

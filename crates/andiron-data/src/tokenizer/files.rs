@@ -7,15 +7,16 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::TokenizerError;
+use super::layout::Layout;
 use super::marian::{self, MarianFiles};
 use super::special::SpecialTokens;
 use super::vocab_files;
 use crate::files::{read_bounded, replace, without_mark};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL: &str = "special_tokens_map.json";
-const TEMPLATE: &str = "chat_template.jinja";
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(super) const SPECIAL: &str = "special_tokens_map.json";
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
 /// A folder of templates, each in a file of its name.
 const MORE_TEMPLATES: &str = "additional_chat_templates";
 const TEMPLATE_EXTENSION: &str = "jinja";
@@ -83,37 +84,41 @@ impl Files {
         let file = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
         let dir = file.parent().filter(|_| file.file_name().is_some_and(|name| name == TOKENIZER));
         let Some(dir) = dir else { return Ok(Self::of_json(read_text(&file)?)) };
+        let layout = Layout::of(dir).map_err(|source| TokenizerError::Read { path: file.clone(), source })?;
         let mut files = Self::of_json(Vec::new());
         files.config = read_object(dir, CONFIG)?;
         files.special = read_object(dir, SPECIAL)?;
         files.templates = read_templates(dir)?;
         files.model_type = model_type(dir);
-        if !file.exists() && !MarianFiles::are_in(dir) && vocab_files::are_in(dir) {
-            let object = |json: &Option<JsonFile>| json.as_ref().map(|(_, json)| json.clone());
-            let settings = [object(&files.config), object(&files.special)];
-            let (special, json) =
-                vocab_files::tokenizer_json(dir, [settings[0].as_ref(), settings[1].as_ref()])?;
-            files.tokenizer = json;
-            files.defaults = special;
-            return Ok(files);
-        }
-        if file.exists() || !MarianFiles::are_in(dir) {
-            let found = other_files(dir);
-            if !file.exists() && !found.is_empty() {
-                return Err(TokenizerError::NoTokenizer { path: dir.to_owned(), found });
+        match layout {
+            Some(Layout::Json) => files.tokenizer = read_text(&file)?,
+            Some(Layout::Marian) => {
+                let marian = MarianFiles {
+                    vocabulary: read_text(&dir.join(marian::VOCABULARY))?,
+                    source: read_whole(&dir.join(marian::SOURCE))?,
+                    target: read_whole(&dir.join(marian::TARGET))?,
+                    is_target: false,
+                };
+                files.defaults = marian::default_tokens();
+                files.tokenizer = marian.vocabulary_json(&files.special_tokens())?;
+                files.marian = Some(marian);
             }
-            files.tokenizer = read_text(&file)?;
-            return Ok(files);
-        }
-        files.defaults = marian::default_tokens();
-        files.marian = Some(MarianFiles {
-            vocabulary: read_text(&dir.join(marian::VOCABULARY))?,
-            source: read_whole(&dir.join(marian::SOURCE))?,
-            target: read_whole(&dir.join(marian::TARGET))?,
-            is_target: false,
-        });
-        if let Some(marian) = &files.marian {
-            files.tokenizer = marian.vocabulary_json(&files.special_tokens())?;
+            Some(Layout::Words | Layout::Merges) => {
+                let object = |json: &Option<JsonFile>| json.as_ref().map(|(_, json)| json.clone());
+                let settings = [object(&files.config), object(&files.special)];
+                let (special, json) =
+                    vocab_files::tokenizer_json(dir, [settings[0].as_ref(), settings[1].as_ref()])?;
+                files.tokenizer = json;
+                files.defaults = special;
+            }
+            None => {
+                let found = other_files(dir);
+                if !found.is_empty() {
+                    return Err(TokenizerError::NoTokenizer { path: dir.to_owned(), found });
+                }
+                // There is none: the error of reading it says so.
+                files.tokenizer = read_text(&file)?;
+            }
         }
         Ok(files)
     }

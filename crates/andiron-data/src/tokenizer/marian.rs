@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tokenizers::{Encoding, Token};
@@ -31,11 +30,6 @@ pub(super) struct MarianFiles {
 }
 
 impl MarianFiles {
-    /// Whether a directory holds them.
-    pub(super) fn are_in(dir: &Path) -> bool {
-        [VOCABULARY, SOURCE, TARGET].iter().all(|name| dir.join(name).exists())
-    }
-
     /// The `tokenizer.json` of the vocabulary alone: it turns ids into text and adds the end to a text's ids.
     pub(super) fn vocabulary_json(&self, special: &SpecialTokens) -> Result<Vec<u8>, TokenizerError> {
         let vocabulary: Map<String, Value> = serde_json::from_slice(&self.vocabulary)
@@ -242,8 +236,8 @@ mod tests {
         let tokenizer = tokenizer();
         assert_eq!(tokenizer.vocab_size(), 14);
         assert_eq!(
-            (tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.unk_id()),
-            (Some(0), Some(13), Some(1))
+            (tokenizer.eos_id(), tokenizer.pad_id(), tokenizer.special_tokens().unk.as_deref()),
+            (Some(0), Some(13), Some("<unk>"))
         );
         // "a" is a piece of the source, but has no id: the vocabulary was cut.
         assert_eq!(tokenizer.encode_framed("the  cat ca").unwrap(), [2, 3, 4, 3, 5, 1, 0]);

@@ -20,6 +20,7 @@ mod clean_up;
 mod error;
 mod files;
 mod frame;
+mod layout;
 mod marian;
 mod pieces;
 mod sentence_piece;
@@ -43,6 +44,7 @@ use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Encoding, Model as _};
 
 use error::{NO_UNKNOWN, unknown_character};
+use layout::Layout;
 use marian::MarianFiles;
 use pieces::pieces_at_lines;
 use sentence_piece::Splitter;
@@ -132,10 +134,9 @@ impl Tokenizer {
         Self::from_files(files::Files::read(path)?)
     }
 
-    /// Whether a directory holds the files of a tokenizer. A link that leads nowhere, or in a circle, counts: reading it says so.
+    /// Whether a directory holds the files of a tokenizer. A broken link counts: loading it reports what is wrong.
     pub fn is_in(dir: &Path) -> bool {
-        let file = dir.join(files::TOKENIZER);
-        file.is_symlink() || file.exists() || MarianFiles::are_in(dir) || vocab_files::are_in(dir)
+        dir.join(files::TOKENIZER).is_symlink() || Layout::of(dir).is_ok_and(|layout| layout.is_some())
     }
 
     /// The files of tokenizers in a directory that [`is_in`](Self::is_in) does not know, such as `tokenizer.model`.
@@ -374,11 +375,6 @@ impl Tokenizer {
         self.inner.reserved.contains_key(&id) || self.inner.is_special_token(id)
     }
 
-    /// The id that begins a sequence, if the tokenizer's files name one.
-    pub fn bos_id(&self) -> Option<u32> {
-        self.role(&self.inner.special.bos)
-    }
-
     /// The id that ends a sequence, if the tokenizer's files name one.
     pub fn eos_id(&self) -> Option<u32> {
         self.role(&self.inner.special.eos)
@@ -387,11 +383,6 @@ impl Tokenizer {
     /// The id that fills short rows, if the tokenizer's files name one.
     pub fn pad_id(&self) -> Option<u32> {
         self.role(&self.inner.special.pad)
-    }
-
-    /// The id of the unknown, if the tokenizer's files name one.
-    pub fn unk_id(&self) -> Option<u32> {
-        self.role(&self.inner.special.unk)
     }
 
     /// The id that stands where something is to be guessed, if the tokenizer's files name one.

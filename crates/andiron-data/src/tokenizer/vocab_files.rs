@@ -11,11 +11,11 @@ use super::error::TokenizerError;
 use super::files::{model_type, read_object, read_text};
 use super::special::SpecialTokens;
 
-const WORDS: &str = "vocab.txt";
-const PAIRS: &str = "vocab.json";
-const MERGES: &str = "merges.txt";
+pub(super) const WORDS: &str = "vocab.txt";
+pub(super) const PAIRS: &str = "vocab.json";
+pub(super) const MERGES: &str = "merges.txt";
 /// Added tokens and their ids, as older versions wrote them.
-const ADDED: &str = "added_tokens.json";
+pub(super) const ADDED: &str = "added_tokens.json";
 
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -26,11 +26,6 @@ enum Class {
     Gpt2,
     Roberta,
     Qwen2,
-}
-
-/// Whether a directory holds such files.
-pub(super) fn are_in(dir: &Path) -> bool {
-    dir.join(WORDS).exists() || [PAIRS, MERGES].iter().all(|name| dir.join(name).exists())
 }
 
 /// The roles that the class gives to tokens if its files do not say, and the `tokenizer.json` that the files amount to.

@@ -410,6 +410,40 @@ fn the_tokenizer_goes_with_every_model() {
 }
 
 #[test]
+fn a_tokenizer_without_tokenizer_json_is_copied_and_checked_too() {
+    let layouts: [&[&str]; 3] = [
+        &["source.spm", "target.spm", "vocab.json"],
+        &["added_tokens.json", "vocab.txt"],
+        &["merges.txt", "vocab.json"],
+    ];
+    for names in layouts {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = dir.path().join("tokenizer");
+        fs::create_dir(&tokenizer).unwrap();
+        for name in names {
+            fs::write(tokenizer.join(name), name).unwrap();
+        }
+        let set = format!("data.tokenizer={:?}", tokenizer.display().to_string());
+        let config = config_in(dir.path(), &["run.steps=1", &set]);
+        finish(&config);
+        let model = config.run.output.join("model");
+        for name in names {
+            assert_eq!(fs::read_to_string(model.join(name)).unwrap(), **name);
+        }
+        // Each of the files decides what the ids mean.
+        for name in names {
+            fs::write(tokenizer.join(name), "another").unwrap();
+            let error = train(&config, Causal, &mut ()).unwrap_err();
+            assert!(
+                matches!(&error, TrainError::Mismatch { field, .. } if field == "data.tokenizer_blake3"),
+                "{name}: {error}"
+            );
+            fs::write(tokenizer.join(name), name).unwrap();
+        }
+    }
+}
+
+#[test]
 fn data_that_does_not_fit_the_model_is_refused() {
     let (_dir, config) = in_new_directory(&["model.vocab_size=12"]);
     let error = train(&config, Causal, &mut ()).unwrap_err();

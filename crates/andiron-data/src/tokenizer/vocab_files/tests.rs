@@ -65,8 +65,8 @@ fn a_vocabulary_of_words_is_berts() {
         let pair = tokenizer.frame("a", Some("a"), 9).unwrap();
         assert_eq!((pair.ids, pair.type_ids), (vec![2, 18, 3, 18, 3], vec![0, 0, 0, 1, 1]));
         assert_eq!(
-            (tokenizer.mask_id(), tokenizer.pad_id(), tokenizer.unk_id()),
-            (Some(4), Some(0), Some(1))
+            (tokenizer.mask_id(), tokenizer.pad_id(), tokenizer.special_tokens().unk.as_deref()),
+            (Some(4), Some(0), Some("[UNK]"))
         );
     }
 }
