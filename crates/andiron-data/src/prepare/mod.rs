@@ -13,8 +13,14 @@
 //! bytes, whatever the number of threads; doing it again finds that and does nothing. Work that was interrupted
 //! starts again from the beginning. `removed.jsonl` is not compressed.
 
+mod encode;
+mod pipeline;
+mod progress;
+mod read;
 mod report;
-mod work;
+mod reuse;
+mod split;
+mod train;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -26,8 +32,8 @@ use crate::shard::DatasetError;
 use crate::source::{OnError, SourceError, SourceOptions};
 use crate::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
 
+pub use pipeline::prepare;
 pub use report::{DocumentCounts, InputFile, PrepareReport, SplitReport};
-pub use work::prepare;
 
 /// What is to be done.
 #[derive(Clone, Debug)]

@@ -1,0 +1,173 @@
+//! Last stage: documents become token ids in the training and the validation dataset.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::pipeline::failed_to_write;
+use super::progress::Tracker;
+use super::read::{Outcome, Reader};
+use super::report::{DocumentCounts, SplitReport};
+use super::split::{Parts, Plan};
+use super::{PrepareError, PrepareOptions, Separator, Stage};
+use crate::document::Document;
+use crate::files;
+use crate::shard::{DatasetWriter, Manifest, WriterOptions};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Texts are encoded together up to this many bytes, by all threads.
+const ROUND_BYTES: usize = 8 << 20;
+
+/// A text on its way into a dataset.
+struct Job {
+    held_out: bool,
+    name: String,
+    text: String,
+    /// Whether the document ends with it.
+    ends: bool,
+}
+
+pub(super) struct Encoded {
+    pub(super) counts: DocumentCounts,
+    pub(super) train: SplitReport,
+    pub(super) valid: Option<SplitReport>,
+}
+
+pub(super) fn encode(
+    options: &PrepareOptions,
+    files: &[PathBuf],
+    plan: &Plan,
+    tokenizer: &Tokenizer,
+    (dir, tracker): (&Path, &mut Tracker<'_>),
+) -> Result<Encoded, PrepareError> {
+    tracker.begin(Stage::Encode);
+    let create = |name: &str| {
+        // Ids are below 2^31.
+        let vocab_size = tokenizer.vocab_size() as u32;
+        let tokens_per_shard = options.tokens_per_shard;
+        let writer =
+            WriterOptions { tokens_per_shard, ..WriterOptions::new(vocab_size, tokenizer.fingerprint()) };
+        DatasetWriter::create(&dir.join(name), writer)
+    };
+    let separator = tokenizer.eos_id().filter(|_| options.separator == Separator::EndOfText);
+    let mut sink = Sink {
+        tokenizer,
+        separator,
+        threads: options.threads.get(),
+        train: create("train")?,
+        valid: if matches!(plan, Plan::Nothing) { None } else { Some(create("valid")?) },
+        jobs: Vec::new(),
+        bytes: 0,
+    };
+    let removed_path = dir.join("removed.jsonl");
+    let removed = files::create(&removed_path).map_err(failed_to_write(&removed_path))?;
+    let mut removed = BufWriter::new(removed);
+
+    let mut reader = Reader::new(options, files);
+    loop {
+        let index = reader.counts.kept;
+        let Some(read) = reader.next() else { break };
+        match read? {
+            Outcome::Kept(document) => {
+                sink.push(&document, plan.parts(index, &document.text))?;
+                tracker.now.tokens = sink.tokens();
+            }
+            Outcome::Dropped(dropped) => {
+                writeln!(removed, "{}", dropped.record).map_err(failed_to_write(&removed_path))?;
+            }
+        }
+        tracker.at(reader.bytes_done(), reader.counts.read);
+    }
+    sink.flush()?;
+    tracker.now.tokens = sink.tokens();
+    tracker.at(reader.bytes_done(), reader.counts.read);
+    removed
+        .into_inner()
+        .map_err(|error| error.into_error())
+        .and_then(|file| file.sync())
+        .map_err(failed_to_write(&removed_path))?;
+    let train = finish(sink.train, "training", reader.counts.kept)?;
+    let valid = sink.valid.map(|writer| finish(writer, "validation", reader.counts.kept)).transpose()?;
+    Ok(Encoded { counts: reader.counts, train, valid })
+}
+
+fn finish(writer: DatasetWriter, part: &'static str, documents: u64) -> Result<SplitReport, PrepareError> {
+    let stats = writer.stats().clone();
+    if stats.tokens == 0 {
+        return Err(PrepareError::EmptyPart { part, documents });
+    }
+    let manifest: Manifest = writer.finish()?;
+    Ok(SplitReport { stats, fingerprint: manifest.fingerprint() })
+}
+
+/// Encodes texts in rounds and writes them in order.
+struct Sink<'a> {
+    tokenizer: &'a Tokenizer,
+    separator: Option<u32>,
+    threads: usize,
+    train: DatasetWriter,
+    valid: Option<DatasetWriter>,
+    jobs: Vec<Job>,
+    bytes: usize,
+}
+
+impl Sink<'_> {
+    fn push(&mut self, document: &Document, parts: Parts<'_>) -> Result<(), PrepareError> {
+        let Parts { train, valid, cut } = parts;
+        let name = |from: usize, to: usize| match cut {
+            Some(_) => format!("{}#chars={from}-{to}", document.id),
+            None => document.id.clone(),
+        };
+        let cut = cut.unwrap_or_default();
+        for (held_out, text, name, ends) in [
+            (false, train, name(0, cut), valid.is_empty()),
+            (true, valid, name(cut, cut + valid.chars().count()), true),
+        ] {
+            if !text.is_empty() {
+                self.bytes += text.len();
+                self.jobs.push(Job { held_out, name, text: text.to_owned(), ends });
+            }
+        }
+        if self.bytes >= ROUND_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), PrepareError> {
+        let jobs = std::mem::take(&mut self.jobs);
+        self.bytes = 0;
+        for (job, ids) in jobs.iter().zip(encode_all(self.tokenizer, &jobs, self.threads)) {
+            let mut ids = ids.map_err(|source| PrepareError::Encode { id: job.name.clone(), source })?;
+            ids.extend(self.separator.filter(|_| job.ends));
+            let writer = if job.held_out { self.valid.as_mut() } else { Some(&mut self.train) };
+            if let Some(writer) = writer {
+                writer.push(&job.name, &ids, &job.text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tokens(&self) -> u64 {
+        self.train.stats().tokens + self.valid.as_ref().map_or(0, |valid| valid.stats().tokens)
+    }
+}
+
+type Ids = Result<Vec<u32>, TokenizerError>;
+
+/// Encodes on `threads` threads; the results are in the order of the jobs.
+fn encode_all(tokenizer: &Tokenizer, jobs: &[Job], threads: usize) -> Vec<Ids> {
+    let mut results: Vec<Option<Ids>> = jobs.iter().map(|_| None).collect();
+    let share = jobs.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        for (jobs, results) in jobs.chunks(share).zip(results.chunks_mut(share)) {
+            let run = move || {
+                for (job, result) in jobs.iter().zip(results) {
+                    *result = Some(tokenizer.encode(&job.text));
+                }
+            };
+            if threads > 1 {
+                scope.spawn(run);
+            } else {
+                run();
+            }
+        }
+    });
+    results.into_iter().flatten().collect()
+}

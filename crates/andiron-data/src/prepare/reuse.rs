@@ -1,0 +1,112 @@
+//! First stage: hashes of inputs and settings, which tell whether an earlier output is still valid.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::pipeline::failed_to_read;
+use super::progress::Tracker;
+use super::report::{InputFile, PrepareReport, SplitReport};
+use super::{Existing, PrepareError, PrepareOptions, Stage, TokenizerChoice};
+use crate::files::{self, read_bounded};
+use crate::shard::Dataset;
+use crate::source;
+use crate::tokenizer::Tokenizer;
+
+/// Version of the pipeline: within one, the same inputs and settings give the same bytes.
+pub(super) const VERSION: u32 = 1;
+pub(super) const REPORT: &str = "prepare.json";
+const REPORT_LIMIT: u64 = 64 << 20;
+
+pub(super) fn hash_inputs(
+    files: &[PathBuf],
+    tracker: &mut Tracker<'_>,
+) -> Result<Vec<InputFile>, PrepareError> {
+    tracker.begin(Stage::Hash);
+    let mut inputs = Vec::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut done = 0;
+    for path in files {
+        let mut file = files::open(path).map_err(failed_to_read(path))?;
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            let n = file.read(&mut buffer).map_err(failed_to_read(path))?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&buffer[..n]);
+            done += n as u64;
+            tracker.at(done, 0);
+        }
+        inputs.push(InputFile {
+            name: source::file_name(path),
+            bytes: hasher.count(),
+            blake3: hasher.finalize().to_hex().to_string(),
+        });
+    }
+    Ok(inputs)
+}
+
+/// All that the output depends on, besides the inputs.
+pub(super) fn settings(options: &PrepareOptions, loaded: Option<&Tokenizer>) -> serde_json::Value {
+    let tokenizer = match &options.tokenizer {
+        TokenizerChoice::Load(_) => json!({ "load": loaded.map(Tokenizer::fingerprint) }),
+        TokenizerChoice::Bpe(bpe) => json!({ "bpe": bpe }),
+        TokenizerChoice::Characters(special) => json!({ "characters": special }),
+    };
+    json!({
+        "sources": options.sources,
+        "on_error": options.on_error,
+        "line_endings": options.line_endings,
+        "duplicates": options.duplicates,
+        "tokenizer": tokenizer,
+        "split": options.split,
+        "separator": options.separator,
+        "seed": options.seed,
+        "tokens_per_shard": options.tokens_per_shard,
+    })
+}
+
+/// The report of the output that is there, if it is what would be made.
+pub(super) fn reuse(
+    options: &PrepareOptions,
+    settings_blake3: &str,
+    inputs: &[InputFile],
+) -> Result<Option<PrepareReport>, PrepareError> {
+    let output = &options.output;
+    let empty = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if !output.exists() || empty(output) {
+        return Ok(None);
+    }
+    let exists = |differs| Err(PrepareError::Exists { path: output.clone(), differs });
+    let report = read_bounded(&output.join(REPORT), REPORT_LIMIT).ok();
+    let Some(report) = report.and_then(|json| serde_json::from_slice::<PrepareReport>(&json).ok()) else {
+        // Never replaced, whatever was asked for: it may be anything.
+        return exists("it has no prepare.json that this program wrote");
+    };
+    let differs = if report.version != VERSION {
+        "another version made it"
+    } else if report.settings_blake3 != settings_blake3 {
+        "settings differ"
+    } else if report.inputs != inputs {
+        "input files differ"
+    } else if !is_intact(output, &report) {
+        "it is damaged"
+    } else {
+        return Ok(Some(PrepareReport { reused: true, ..report }));
+    };
+    match options.existing {
+        Existing::Replace => Ok(None),
+        Existing::Refuse => exists(differs),
+    }
+}
+
+fn is_intact(output: &Path, report: &PrepareReport) -> bool {
+    let same = |name: &str, part: &SplitReport| {
+        Dataset::open(&output.join(name)).is_ok_and(|dataset| dataset.fingerprint() == part.fingerprint)
+    };
+    Tokenizer::load(&output.join("tokenizer")).is_ok_and(|t| t.fingerprint() == report.tokenizer_blake3)
+        && same("train", &report.train)
+        && report.valid.as_ref().is_none_or(|valid| same("valid", valid))
+}

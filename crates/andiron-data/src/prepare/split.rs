@@ -1,0 +1,58 @@
+//! The held-out part: which documents or characters go to the validation dataset.
+
+use super::report::DocumentCounts;
+use super::{PrepareError, PrepareOptions, SplitBy};
+use crate::seed::{SPLIT, Seed};
+
+/// Which part of which document is held out.
+pub(super) enum Plan {
+    Nothing,
+    Documents { order: Seed, of: u64, held_out: u64 },
+    Characters { kept: f64 },
+}
+
+/// The two parts of a text; either may be empty.
+pub(super) struct Parts<'a> {
+    pub(super) train: &'a str,
+    pub(super) valid: &'a str,
+    /// Whether the document was cut in two, and after how many characters.
+    pub(super) cut: Option<usize>,
+}
+
+pub(super) fn plan(options: &PrepareOptions, documents: &DocumentCounts) -> Result<Plan, PrepareError> {
+    let (fraction, of) = (options.split.fraction, documents.kept);
+    if fraction == 0.0 {
+        return Ok(Plan::Nothing);
+    }
+    let by_documents = match options.split.by {
+        SplitBy::Auto => of > 1,
+        SplitBy::Documents => true,
+        SplitBy::Characters => false,
+    };
+    if !by_documents {
+        return Ok(Plan::Characters { kept: 1.0 - fraction });
+    }
+    let held_out = ((of as f64 * fraction).round() as u64).max(1);
+    if held_out >= of {
+        return Err(PrepareError::EmptyPart { part: "training", documents: of });
+    }
+    Ok(Plan::Documents { order: Seed::new(options.seed).derive(SPLIT), of, held_out })
+}
+
+impl Plan {
+    pub(super) fn parts<'t>(&self, index: u64, text: &'t str) -> Parts<'t> {
+        match *self {
+            Self::Nothing => Parts { train: text, valid: "", cut: None },
+            // More documents than were counted: the inputs changed, which is found out in the end.
+            Self::Documents { order, of, held_out } if index < of && order.permute(index, of) < held_out => {
+                Parts { train: "", valid: text, cut: None }
+            }
+            Self::Documents { .. } => Parts { train: text, valid: "", cut: None },
+            Self::Characters { kept } => {
+                let cut = (text.chars().count() as f64 * kept) as usize;
+                let at = text.char_indices().nth(cut).map_or(text.len(), |(at, _)| at);
+                Parts { train: &text[..at], valid: &text[at..], cut: Some(cut) }
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Third stage: the tokenizer, trained if none is given.
+
+use std::path::PathBuf;
+
+use super::progress::Tracker;
+use super::read::{Outcome, Reader};
+use super::split::Plan;
+use super::{PrepareError, PrepareOptions, Stage, TokenizerChoice};
+use crate::tokenizer::{Tokenizer, train_bpe, train_chars};
+
+pub(super) fn make_tokenizer(
+    options: &PrepareOptions,
+    files: &[PathBuf],
+    plan: &Plan,
+    tracker: &mut Tracker<'_>,
+) -> Result<Tokenizer, PrepareError> {
+    tracker.begin(Stage::Train);
+    let mut reader = Reader::new(options, files);
+    let mut failure = None;
+    let whole = matches!(options.tokenizer, TokenizerChoice::Characters(_));
+    let texts = std::iter::from_fn(|| {
+        loop {
+            let index = reader.counts.kept;
+            let read = match reader.next()? {
+                Ok(read) => read,
+                Err(error) => {
+                    failure = Some(error);
+                    return None;
+                }
+            };
+            tracker.at(reader.bytes_done(), reader.counts.read);
+            match read {
+                Outcome::Kept(document) if whole => return Some(document.text),
+                Outcome::Kept(document) => {
+                    let train = plan.parts(index, &document.text).train.to_owned();
+                    if !train.is_empty() {
+                        return Some(train);
+                    }
+                }
+                Outcome::Dropped(_) => {}
+            }
+        }
+    });
+    let made = match &options.tokenizer {
+        TokenizerChoice::Bpe(bpe) => train_bpe(texts, bpe).map_err(PrepareError::from),
+        TokenizerChoice::Characters(special) => train_chars(texts, special).map_err(PrepareError::from),
+        TokenizerChoice::Load(path) => Ok(Tokenizer::load(path)?),
+    };
+    // A text that could not be read is why there was too little to train on.
+    failure.map_or(made, Err)
+}
