@@ -1,0 +1,65 @@
+//! Training of vocabularies.
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::TEXT;
+
+#[test]
+fn training_gives_the_same_bytes_and_the_size_asked_for() {
+    let options = BpeOptions::new(280);
+    let text = std::iter::repeat_n(TEXT, 50).collect::<String>();
+    let first = train_bpe([&text], &options).unwrap();
+    assert_eq!(first.vocab_size(), 280);
+    for _ in 0..4 {
+        assert_eq!(train_bpe([&text], &options).unwrap().json(), first.json());
+    }
+    let again = Tokenizer::from_json(first.json()).unwrap();
+    assert_eq!(again.fingerprint(), first.fingerprint());
+    assert!(first.encode(TEXT).unwrap().len() < TEXT.len() * 2 / 3);
+}
+
+#[test]
+fn training_refuses_what_cannot_be() {
+    let small = train_bpe([TEXT], &BpeOptions::new(256)).unwrap_err();
+    assert!(matches!(small, TrainError::VocabularyTooSmall { asked: 256, least: 257 }));
+    assert!(matches!(train_bpe([""], &BpeOptions::new(300)), Err(TrainError::NoText)));
+    assert!(matches!(train_chars([""; 0], &SpecialTokens::default()), Err(TrainError::NoText)));
+    let special = SpecialTokens::end_of_text("a");
+    assert!(matches!(train_chars(["a"], &special), Err(TrainError::ControlToken { .. })));
+    let special = SpecialTokens::end_of_text("");
+    assert!(matches!(train_chars(["a"], &special), Err(TrainError::ControlToken { .. })));
+}
+
+#[test]
+fn characters_are_numbered_in_order() {
+    let tokenizer = train_chars(["b é\n", "a"], &SpecialTokens::end_of_text("<end>")).unwrap();
+    let spelled: Vec<_> = (0..6).map(|id| tokenizer.id_to_token(id).unwrap()).collect();
+    assert_eq!(spelled, ["\n", " ", "a", "b", "é", "<end>"]);
+    assert_eq!((tokenizer.vocab_size(), tokenizer.eos_id()), (6, Some(5)));
+    assert!(tokenizer.inner.facts.characters.is_some());
+    let unknown = tokenizer.encode("ab\u{1F525}").unwrap_err();
+    assert!(matches!(unknown, TokenizerError::UnknownCharacter { character: '🔥', offset: 2 }));
+    assert!(matches!(tokenizer.encode_markup("a<end>x"), Err(TokenizerError::UnknownCharacter { .. })));
+}
+
+#[test]
+fn the_fast_path_for_characters_gives_what_the_library_gives() {
+    let tokenizer = train_chars([TEXT], &SpecialTokens::default()).unwrap();
+    let library = tokenizer.inner.literal.encode(TEXT, false).unwrap();
+    assert_eq!(tokenizer.encode(TEXT).unwrap(), library.get_ids());
+    assert!(tokenizer.inner.literal.encode("#", false).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn characters_are_exact(text in any::<String>()) {
+        prop_assume!(!text.is_empty());
+        let tokenizer = train_chars([&text], &SpecialTokens::default()).unwrap();
+        let ids = tokenizer.encode(&text).unwrap();
+        prop_assert_eq!(ids.len(), text.chars().count());
+        prop_assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), text);
+    }
+}
