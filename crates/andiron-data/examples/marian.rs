@@ -1,6 +1,5 @@
-//! Reads texts, one JSON string per line, and writes for each what a Marian tokenizer makes of it: its ids as a text to
-//! translate, its ids as a translation, and the first ids as text again. Saves the tokenizer beside, for
-//! `tests/check_marian.py`.
+//! Reads texts, one JSON string per line, and writes for each its ids as a source text, its ids as a target text, and the
+//! decoded source ids. Saves the tokenizer too. Used by `tests/check_marian.py`.
 
 use std::io::BufRead;
 use std::path::Path;

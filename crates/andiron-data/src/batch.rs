@@ -1,18 +1,17 @@
 //! What a loader hands to a trainer: plain memory, no tensor.
 
-/// Token ids, what should follow each, and how much each counts: three tables of `rows × columns`, row after
-/// row.
+/// Token ids, targets and loss weights: three row-major arrays of `rows × columns`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostBatch {
-    /// What the model reads.
+    /// Input ids.
     pub ids: Vec<u32>,
-    /// What it should say at each position.
+    /// The target id of each position.
     pub targets: Vec<u32>,
-    /// How much each target counts in the loss: 0 is not at all. Padding has weight 0.
+    /// The loss weight of each target. Padding has weight 0.
     pub weights: Vec<f32>,
-    /// How many sequences.
+    /// Number of sequences.
     pub rows: usize,
-    /// How many positions in each.
+    /// Number of positions in each sequence.
     pub columns: usize,
 }
 
@@ -23,7 +22,7 @@ impl HostBatch {
         Self { ids: vec![pad; n], targets: vec![pad; n], weights: vec![0.0; n], rows, columns }
     }
 
-    /// How many targets count in the loss.
+    /// Number of targets with a weight above 0.
     pub fn n_targets(&self) -> usize {
         self.weights.iter().filter(|&&weight| weight > 0.0).count()
     }

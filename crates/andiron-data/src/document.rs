@@ -1,9 +1,9 @@
-//! What a corpus is made of: one text with a name.
+//! A document of a corpus: a text with an id.
 
-/// Fields of a record that Andiron carries along but does not interpret.
+/// Fields of a record that Andiron keeps but does not interpret.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;
 
-/// One text, its name, and whatever else the source knew about it.
+/// A text, its id and its metadata.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
     /// Names the document within its corpus; shards carry it, so that a training step leads back to it.

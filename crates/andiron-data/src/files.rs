@@ -1,4 +1,4 @@
-//! Files that are whole or absent, and reads with a bound.
+//! Atomic writes and bounded reads.
 
 pub(crate) use andiron_files::{
     Operation, PartialDirectory, ReadFile, WriteFile, allow, create, open, read_bounded, replace,

@@ -1,8 +1,8 @@
-//! Batches of a dataset, each a function of its number.
+//! Batches of a dataset, each a function of its index.
 //!
-//! A loader keeps no buffer, no shuffled list and no position: which tokens batch `n` holds depends on `n`, the seed and the
-//! dataset alone. A run resumes exactly by asking for the next number, processes share a batch by rows, and every step
-//! leads back to the documents it has seen.
+//! A loader keeps no buffer, no shuffled list and no position: the tokens of batch `n` depend only on `n`, the seed and the
+//! dataset. A run resumes exactly by asking for the next index, several processes can share a batch by rows, and every
+//! training step can be traced back to the documents in it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,18 +14,17 @@ use crate::collate::Causal;
 use crate::seed::{LOADER, Seed};
 use crate::shard::Dataset;
 
-/// Which tokens come when. A window is `columns + 1` neighbouring tokens: its last is only a target.
+/// Sampling order. A window is `columns + 1` consecutive tokens; its last token is only a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// Windows that begin anywhere, drawn with replacement, without end. Source: Karpathy's nanoGPT.
+    /// Windows at random positions, drawn with replacement, without end. Source: Karpathy's nanoGPT.
     Windows,
-    /// Disjoint windows, each once an epoch in an order of its own, without end. The tokens after the last whole
-    /// window are never seen.
+    /// Disjoint windows, each once per epoch, shuffled anew in each epoch, without end. The tokens after the last whole
+    /// window are never used.
     Epochs,
     /// Disjoint windows from the first token to the last, once, for evaluation: every token but the first is a
-    /// target exactly once. The last window is shorter and the last batch emptier: what is missing is padding
-    /// with weight 0.
+    /// target exactly once. The last window and the last batch are padded with weight 0.
     Sequential,
 }
 
@@ -33,11 +32,11 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderOptions {
-    /// Sequences in a batch.
+    /// Sequences per batch.
     pub rows: usize,
-    /// Positions in a sequence.
+    /// Positions per sequence.
     pub columns: usize,
-    /// Which tokens come when.
+    /// Sampling order.
     pub order: Order,
 }
 
@@ -68,20 +67,20 @@ pub struct Loader {
     stream: Seed,
 }
 
-/// A document that a batch shows a part of.
+/// A document of which a batch contains a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenDocument {
-    /// In which row.
+    /// The row of the batch.
     pub row: usize,
-    /// The number of the document in the dataset.
+    /// Index of the document in the dataset.
     pub index: u64,
     /// Its name.
     pub id: String,
-    /// Which of the dataset's tokens are seen of it.
+    /// Its tokens in the row, as positions in the dataset.
     pub tokens: Range<u64>,
 }
 
-/// Why a loader cannot be made.
+/// Why a loader cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoaderError {
@@ -93,7 +92,7 @@ pub enum LoaderError {
         /// Positions in a sequence.
         columns: usize,
     },
-    /// The dataset has not one window.
+    /// The dataset is shorter than one window.
     #[error("{tokens} tokens are too few for one window of {needed}; use more text or a shorter context")]
     TooShort {
         /// Tokens in the dataset.
@@ -122,7 +121,7 @@ impl Loader {
         Ok(Self { dataset, options, stream: seed.derive(LOADER) })
     }
 
-    /// What it reads.
+    /// The dataset it reads.
     pub fn dataset(&self) -> &Arc<Dataset> {
         &self.dataset
     }
@@ -132,12 +131,12 @@ impl Loader {
         self.options
     }
 
-    /// How many batches there are, for [`Order::Sequential`]; the other orders have no end.
+    /// Number of batches of [`Order::Sequential`]; `None` for the other orders, which have no end.
     pub fn n_batches(&self) -> Option<u64> {
         (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
     }
 
-    /// The batch with a number.
+    /// The batch with an index.
     ///
     /// # Panics
     /// If there is no such batch.
@@ -145,7 +144,7 @@ impl Loader {
         self.rows_at(index, 0..self.options.rows)
     }
 
-    /// Some rows of the batch with a number: how several processes share one batch.
+    /// Some rows of the batch with an index, so that several processes can share one batch.
     ///
     /// # Panics
     /// If there is no such batch or row.
@@ -162,7 +161,7 @@ impl Loader {
         Causal { columns: self.options.columns, pad: 0 }.collate(&sequences)
     }
 
-    /// The documents of which the batch with a number shows a part, row by row.
+    /// The documents of which the batch with an index contains a part, row by row.
     ///
     /// # Panics
     /// If there is no such batch.

@@ -1,7 +1,7 @@
 //! Random numbers for data: a re-export of [`andiron_kernels::random::Seed`] and the labels used here.
 //!
-//! A run has one seed. Whatever needs random numbers derives a stream of its own from it by a label, so that
-//! adding one user never moves another's numbers. The streams of this crate:
+//! A run has one seed. Each user of random numbers derives a stream of its own from it by a label, so that a new user does
+//! not change the numbers of the others. The streams of this crate:
 //!
 //! | label | counter | decides |
 //! |---|---|---|

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of the ends of lines.
+/// How line endings are normalized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineEndings {
-    /// They stay as they are.
+    /// They are kept.
     #[default]
     Keep,
     /// `\r\n` and a lone `\r` become `\n`.
@@ -16,7 +16,7 @@ pub enum LineEndings {
 }
 
 impl LineEndings {
-    /// The text with its lines ended as chosen.
+    /// The text with its line endings normalized.
     pub fn apply(self, text: &str) -> Cow<'_, str> {
         match self {
             Self::Unix if text.contains('\r') => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),

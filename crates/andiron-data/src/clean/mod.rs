@@ -1,4 +1,4 @@
-//! What is done to a text before it is tokenized: one file per step.
+//! Cleaning of texts before tokenization: one file per step.
 
 mod line_endings;
 

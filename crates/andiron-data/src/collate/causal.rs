@@ -2,7 +2,7 @@
 
 use crate::batch::HostBatch;
 
-/// Makes batches for next-token prediction.
+/// Collates sequences into batches for next-token prediction.
 ///
 /// # Example
 /// ```
@@ -16,13 +16,13 @@ use crate::batch::HostBatch;
 pub struct Causal {
     /// Positions in a row; a sequence of `columns + 1` ids fills it.
     pub columns: usize,
-    /// The id that fills short rows, with weight 0.
+    /// The padding id, with weight 0.
     pub pad: u32,
 }
 
 impl Causal {
-    /// One row per sequence. The last id of a sequence is only a target; a sequence of one id or none is all
-    /// padding.
+    /// One row per sequence. The last id of a sequence is only a target; a sequence with fewer than two ids gives a row
+    /// of padding.
     ///
     /// # Panics
     /// If a sequence has more than `columns + 1` ids.

@@ -1,4 +1,4 @@
-//! From sequences of ids to batches: one file per objective.
+//! Collators, which turn sequences of ids into batches: one file per objective.
 
 mod causal;
 

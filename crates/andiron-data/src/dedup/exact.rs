@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Remembers the texts seen, by a 128-bit part of their BLAKE3 hash, and the id of the first document with each.
+/// The texts seen so far, as 128 bits of their BLAKE3 hash, and the id of the first document with each text.
 #[derive(Default)]
 pub struct ExactDuplicates {
     first: HashMap<[u8; 16], Box<str>>,

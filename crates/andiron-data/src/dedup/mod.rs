@@ -1,4 +1,4 @@
-//! Removal of repeated documents: one file per notion of "the same".
+//! Deduplication: one file per method.
 
 mod exact;
 

@@ -17,12 +17,12 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 /// Texts are encoded together up to this many bytes, by all threads.
 const ROUND_BYTES: usize = 8 << 20;
 
-/// A text on its way into a dataset.
+/// A text to encode and write.
 struct Job {
     held_out: bool,
     name: String,
     text: String,
-    /// Whether the document ends with it.
+    /// Whether this is the end of its document.
     ends: bool,
 }
 
@@ -99,7 +99,7 @@ fn finish(writer: DatasetWriter, part: &'static str, documents: u64) -> Result<S
     Ok(SplitReport { stats, fingerprint: manifest.fingerprint() })
 }
 
-/// Encodes texts in rounds and writes them in order.
+/// Encodes texts in groups and writes them in order.
 struct Sink<'a> {
     tokenizer: &'a Tokenizer,
     separator: Option<u32>,

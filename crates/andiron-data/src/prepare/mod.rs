@@ -2,16 +2,16 @@
 //!
 //! ```text
 //! OUT/
-//! ├── tokenizer/       tokenizer.json and what belongs to it
+//! ├── tokenizer/       tokenizer.json and its settings
 //! ├── train/           a dataset (see crate::shard)
 //! ├── valid/           the held-out part, likewise
-//! ├── removed.jsonl    each document left out, and why
+//! ├── removed.jsonl    each document left out, with the reason
 //! └── prepare.json     a PrepareReport: inputs with hashes, counts, settings
 //! ```
 //!
-//! The directory appears when everything is done and not before. The same inputs and settings give the same
-//! bytes, whatever the number of threads; doing it again finds that and does nothing. Work that was interrupted
-//! starts again from the beginning. `removed.jsonl` is not compressed.
+//! The directory is published atomically at the end. The same inputs and settings give the same bytes, whatever the number
+//! of threads; if the output is up to date, nothing is done. After an interruption the next run starts from the beginning.
+//! `removed.jsonl` is not compressed.
 
 mod encode;
 mod pipeline;
@@ -35,40 +35,39 @@ use crate::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
 pub use pipeline::prepare;
 pub use report::{DocumentCounts, InputFile, PrepareReport, SplitReport};
 
-/// What is to be done.
+/// Settings of [`prepare`].
 #[derive(Clone, Debug)]
 pub struct PrepareOptions {
-    /// Files, and directories whose files are taken in the order of their names.
+    /// Files and directories; the files of a directory are read in the order of their names.
     pub inputs: Vec<PathBuf>,
-    /// The directory to make.
+    /// The output directory.
     pub output: PathBuf,
-    /// What to do if it is there already and was made from something else.
+    /// What to do if the output exists and was made from other inputs or settings.
     pub existing: Existing,
-    /// How files are read.
+    /// How each kind of file is read.
     pub sources: SourceOptions,
-    /// What a record that cannot be read does to the work.
+    /// Whether an unreadable record is an error or skipped.
     pub on_error: OnError,
-    /// What becomes of the ends of lines.
+    /// How line endings are normalized.
     pub line_endings: LineEndings,
-    /// What becomes of documents that repeat an earlier one byte for byte.
+    /// Whether exact duplicates are removed.
     pub duplicates: Duplicates,
-    /// The tokenizer to use or to make.
+    /// The tokenizer to load or train.
     pub tokenizer: TokenizerChoice,
-    /// What is held out for validation.
+    /// The validation split.
     pub split: Split,
-    /// What stands between documents.
+    /// The separator between documents.
     pub separator: Separator,
-    /// The seed of the run; it chooses the documents held out.
+    /// The seed of the run, which decides the documents of the validation split.
     pub seed: u64,
-    /// Threads that encode.
+    /// Number of threads for encoding.
     pub threads: NonZeroUsize,
     /// See [`WriterOptions`](crate::shard::WriterOptions).
     pub tokens_per_shard: u64,
 }
 
 impl PrepareOptions {
-    /// The settings for plain language-model training: text as it is, no repeated documents, a tenth held out,
-    /// one thread.
+    /// Defaults for language-model training: no cleaning, exact duplicates removed, a tenth held out, one thread.
     pub fn new(inputs: Vec<PathBuf>, output: PathBuf, tokenizer: TokenizerChoice) -> Self {
         Self {
             inputs,
@@ -93,39 +92,39 @@ impl PrepareOptions {
 pub enum Existing {
     /// Leave it and fail.
     Refuse,
-    /// Put the new one in its place, once that is complete.
+    /// Replace it, once the new one is complete.
     Replace,
 }
 
-/// What becomes of documents that repeat an earlier one byte for byte.
+/// What is done with documents that equal an earlier one byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Duplicates {
-    /// They stay.
+    /// They are kept.
     Keep,
-    /// They are left out.
+    /// They are removed.
     Remove,
 }
 
-/// The tokenizer to use or to make.
+/// The tokenizer to load or train.
 #[derive(Clone, Debug)]
 pub enum TokenizerChoice {
-    /// One that is there: a directory or a `tokenizer.json`.
+    /// Load an existing one: a directory or a `tokenizer.json`.
     Load(PathBuf),
-    /// A byte-level vocabulary made from the training part.
+    /// Train byte-level BPE on the training split.
     Bpe(BpeOptions),
-    /// A vocabulary of the characters of the whole text, the held-out part included: it could not be encoded
+    /// A vocabulary of the characters of the whole text, including the validation split, which could not be encoded
     /// otherwise.
     Characters(SpecialTokens),
 }
 
-/// What is held out for validation.
+/// The validation split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// Which part of it, in `0..1`; 0 makes no `valid` dataset.
+    /// The fraction held out, in `0..1`; with 0 there is no `valid` dataset.
     pub fraction: f64,
-    /// Of what.
+    /// The unit of the split.
     pub by: SplitBy,
 }
 
@@ -136,19 +135,19 @@ impl Default for Split {
     }
 }
 
-/// Of what a part is held out.
+/// The unit of a [`Split`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplitBy {
     /// Characters if there is one document, else documents.
     Auto,
-    /// Whole documents, chosen by the seed: exactly the fraction, rounded, and one at least.
+    /// Whole documents, chosen by the seed: exactly the fraction, rounded, and at least one.
     Documents,
     /// The last characters of each document, as nanoGPT does.
     Characters,
 }
 
-/// What stands between documents.
+/// The separator between documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Separator {
@@ -158,35 +157,35 @@ pub enum Separator {
     None,
 }
 
-/// How far the work is.
+/// Progress of [`prepare`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrepareProgress {
-    /// What is being done.
+    /// The current stage.
     pub stage: Stage,
     /// Bytes of the inputs read in this stage.
     pub bytes_done: u64,
     /// Bytes of the inputs.
     pub bytes_total: u64,
-    /// Documents read in this stage, those left out included.
+    /// Documents read in this stage, including those left out.
     pub documents: u64,
     /// Tokens written.
     pub tokens: u64,
 }
 
-/// The stages of the work, in order.
+/// The stages, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The inputs are hashed, to see whether the work was done before.
+    /// The inputs are hashed, to detect an output that is up to date.
     Hash,
     /// Documents are read, cleaned and counted.
     Survey,
-    /// A tokenizer is made.
+    /// A tokenizer is trained.
     Train,
     /// Documents are encoded and written.
     Encode,
 }
 
-/// Why the work failed.
+/// Why [`prepare`] failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {
@@ -196,7 +195,7 @@ pub enum PrepareError {
     /// The tokenizer cannot be loaded or used.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// A tokenizer cannot be made.
+    /// A tokenizer cannot be trained.
     #[error(transparent)]
     Train(#[from] TrainError),
     /// A dataset cannot be written or read.
@@ -215,10 +214,10 @@ pub enum PrepareError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The output is there and was made from something else.
+    /// The output exists and was made from other inputs or settings.
     #[error("{} was made from other inputs or settings ({differs}); choose another output directory, remove this one, or ask for it to be replaced", path.display())]
     Exists {
         /// The output directory.
@@ -226,7 +225,7 @@ pub enum PrepareError {
         /// What is different.
         differs: &'static str,
     },
-    /// Nothing is left to write.
+    /// No document is left.
     #[error("no text to prepare: {read} documents were read and {dropped} of them left out")]
     NoText {
         /// Documents read.
@@ -234,13 +233,13 @@ pub enum PrepareError {
         /// Documents left out.
         dropped: u64,
     },
-    /// The fraction is no fraction.
+    /// The fraction is not in `0..1`.
     #[error("the held-out fraction is {fraction}; it must be at least 0 and below 1")]
     Fraction {
         /// The fraction.
         fraction: f64,
     },
-    /// One part would be empty.
+    /// One split would be empty.
     #[error(
         "the {part} part would be empty: {documents} documents cannot be split so; give more text or another fraction"
     )]
@@ -250,7 +249,7 @@ pub enum PrepareError {
         /// Documents that there are.
         documents: u64,
     },
-    /// An input is not what it was when the work began.
+    /// An input was changed while it was read.
     #[error("the inputs changed while they were being read; start again")]
     InputChanged,
 }

@@ -16,13 +16,12 @@ use crate::files::{PartialDirectory, write_synced};
 use crate::source::{self, SourceError};
 use crate::tokenizer::Tokenizer;
 
-/// Makes the output directory, unless it is there already and made from the same inputs and settings.
+/// Writes the output directory, unless it exists and was made from the same inputs and settings.
 ///
 /// `progress` is called after each document.
 ///
 /// # Errors
-/// If an input cannot be read, the settings make no sense, or writing fails; then the output directory is as it
-/// was before.
+/// If an input cannot be read, a setting is invalid, or writing fails. The output directory is then unchanged.
 pub fn prepare(
     options: &PrepareOptions,
     progress: &mut (dyn FnMut(PrepareProgress) + Send),

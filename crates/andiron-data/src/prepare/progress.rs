@@ -6,7 +6,7 @@ use super::pipeline::failed_to_read;
 use super::{PrepareError, PrepareProgress, Stage};
 use crate::source::SourceError;
 
-/// Counts and tells how far the work is.
+/// Counts bytes and documents, and reports them.
 pub(super) struct Tracker<'a> {
     progress: &'a mut (dyn FnMut(PrepareProgress) + Send),
     pub(super) now: PrepareProgress,

@@ -12,7 +12,7 @@ use crate::dedup::ExactDuplicates;
 use crate::document::Document;
 use crate::source::{self, OnError, Source, SourceError};
 
-/// A document that stays, or the reason why one does not.
+/// A document that is kept, or the reason why one is dropped.
 pub(super) enum Outcome {
     Kept(Document),
     Dropped(Dropped),

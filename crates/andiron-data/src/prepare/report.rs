@@ -1,4 +1,4 @@
-//! What was done: the content of `prepare.json`.
+//! The report of a run of `prepare`: the content of `prepare.json`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shard::Stats;
 
-/// What was done, and what it was done from. Everything in it is the same whenever it is done again.
+/// The inputs, settings and results of a run of [`prepare`](super::prepare). Repeating the run gives the same report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareReport {
@@ -19,20 +19,20 @@ pub struct PrepareReport {
     pub settings: serde_json::Value,
     /// The files read, in order.
     pub inputs: Vec<InputFile>,
-    /// What became of the documents.
+    /// How many documents were kept and left out.
     pub documents: DocumentCounts,
     /// The hash of the tokenizer.
     pub tokenizer_blake3: String,
     /// Ids are below this.
     pub vocab_size: usize,
-    /// The part to train on.
+    /// The training split.
     pub train: SplitReport,
-    /// The part held out, if there is one.
+    /// The validation split, if there is one.
     pub valid: Option<SplitReport>,
-    /// Whether it was all there already; not in the file.
+    /// Whether the output was up to date already; not in the file.
     #[serde(skip)]
     pub reused: bool,
-    /// What was found in input directories and left out, with the reason; not in the file.
+    /// Entries of input directories that were not read, with the reason; not in the file.
     #[serde(skip)]
     pub passed_over: Vec<(PathBuf, String)>,
 }
@@ -49,7 +49,7 @@ pub struct InputFile {
     pub blake3: String,
 }
 
-/// What became of the documents: `read` is `kept` and all of `dropped`.
+/// Counts of documents: `read` is `kept` plus all of `dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DocumentCounts {

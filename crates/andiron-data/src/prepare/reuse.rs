@@ -48,7 +48,7 @@ pub(super) fn hash_inputs(
     Ok(inputs)
 }
 
-/// All that the output depends on, besides the inputs.
+/// Everything besides the inputs that the output depends on.
 pub(super) fn settings(options: &PrepareOptions, loaded: Option<&Tokenizer>) -> serde_json::Value {
     let tokenizer = match &options.tokenizer {
         TokenizerChoice::Load(_) => json!({ "load": loaded.map(Tokenizer::fingerprint) }),
@@ -68,7 +68,7 @@ pub(super) fn settings(options: &PrepareOptions, loaded: Option<&Tokenizer>) -> 
     })
 }
 
-/// The report of the output that is there, if it is what would be made.
+/// The report of the existing output, if that is up to date.
 pub(super) fn reuse(
     options: &PrepareOptions,
     settings_blake3: &str,

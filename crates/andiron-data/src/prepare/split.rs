@@ -4,7 +4,7 @@ use super::report::DocumentCounts;
 use super::{PrepareError, PrepareOptions, SplitBy};
 use crate::seed::{SPLIT, Seed};
 
-/// Which part of which document is held out.
+/// How documents are divided between training and validation.
 pub(super) enum Plan {
     Nothing,
     Documents { order: Seed, of: u64, held_out: u64 },
@@ -15,7 +15,7 @@ pub(super) enum Plan {
 pub(super) struct Parts<'a> {
     pub(super) train: &'a str,
     pub(super) valid: &'a str,
-    /// Whether the document was cut in two, and after how many characters.
+    /// If the document was cut in two: after how many characters.
     pub(super) cut: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Reads a dataset.
+//! Reading a dataset.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,11 @@ use crate::files::{Operation, allow, read_bounded};
 
 const JSON_LIMIT: u64 = 64 << 20;
 
-/// A dataset, mapped into memory.
+/// A memory-mapped dataset.
 ///
-/// Its tokens are one long row; a position in it is a number below [`tokens`](Self::tokens). The layout of the
-/// files: `.ids` is the ids, little-endian, and nothing else. `.docs` is, little-endian, the bytes `ANDRDOCS`;
-/// the number `n` of documents as `u64`; `n + 1` offsets of tokens as `u64`; `n + 1` offsets of bytes in the
-/// names as `u64`; the names in UTF-8.
+/// Its tokens form one sequence; positions run from 0 to [`tokens`](Self::tokens). Layout of the files: `.ids` holds the
+/// ids, little-endian, and nothing else. `.docs` holds, little-endian, the bytes `ANDRDOCS`; the number `n` of documents
+/// as `u64`; `n + 1` token offsets as `u64`; `n + 1` byte offsets into the names as `u64`; the names in UTF-8.
 pub struct Dataset {
     path: PathBuf,
     manifest: Manifest,
@@ -29,7 +28,7 @@ pub struct Dataset {
 struct Shard {
     ids: MappedFile,
     index: Index,
-    /// The place of its first token and first document in the dataset.
+    /// Positions of its first token and first document in the dataset.
     first_token: u64,
     first_document: u64,
 }
@@ -37,17 +36,17 @@ struct Shard {
 /// A document of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentRef<'a> {
-    /// Its number in the dataset.
+    /// Its index in the dataset.
     pub index: u64,
     /// Its name, the [`id`](crate::document::Document::id) it came with.
     pub id: &'a str,
-    /// Where its tokens stand in the dataset.
+    /// The positions of its tokens in the dataset.
     pub tokens: Range<u64>,
 }
 
 impl Dataset {
-    /// Opens a dataset and checks that its files are there, have the sizes and counts that the manifest says,
-    /// and that the document indices are sound. The ids themselves are not read: [`verify`](Self::verify) does.
+    /// Opens a dataset and checks that its files exist, have the sizes and counts of the manifest, and have valid document
+    /// indices. The ids themselves are not read; [`verify`](Self::verify) reads them.
     ///
     /// # Errors
     /// If anything is missing, damaged or of another version.
@@ -128,12 +127,12 @@ impl Dataset {
         Ok(())
     }
 
-    /// Where it stands.
+    /// Its directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it says about itself.
+    /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -143,12 +142,12 @@ impl Dataset {
         &self.stats
     }
 
-    /// The BLAKE3 hash of its manifest in hexadecimal ([`Manifest::fingerprint`]): it names its content.
+    /// The BLAKE3 hash of its manifest in hexadecimal ([`Manifest::fingerprint`]), which identifies its content.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// How many token ids it has.
+    /// Number of token ids.
     pub fn tokens(&self) -> u64 {
         self.manifest.tokens
     }
@@ -161,7 +160,7 @@ impl Dataset {
     /// Fills `out` with the ids from position `start` on.
     ///
     /// # Panics
-    /// If that goes beyond the end.
+    /// If the range ends beyond the last token.
     pub fn read(&self, start: u64, out: &mut [u32]) {
         let end = start.checked_add(out.len() as u64);
         assert!(
@@ -183,7 +182,7 @@ impl Dataset {
         }
     }
 
-    /// The document with a number.
+    /// The document with an index.
     ///
     /// # Panics
     /// If there is no such document.
@@ -196,10 +195,10 @@ impl Dataset {
         DocumentRef { index, id: shard.index.name(i), tokens }
     }
 
-    /// The documents that some positions belong to, in order; documents without tokens belong to none.
+    /// The documents that contain some positions, in order. Documents without tokens are left out.
     ///
     /// # Panics
-    /// If the positions go beyond the end.
+    /// If a position is beyond the last token.
     pub fn documents_in(&self, positions: Range<u64>) -> impl Iterator<Item = DocumentRef<'_>> {
         assert!(positions.end <= self.tokens(), "position {} of {}", positions.end, self.tokens());
         let first = (positions.start < positions.end).then(|| {
@@ -217,8 +216,8 @@ impl Dataset {
         (0..self.manifest.documents).map(|index| self.document(index))
     }
 
-    /// The shard of a position that exists: the last that begins there or before, as one without tokens begins
-    /// where the next does.
+    /// The shard of an existing position: the last one that begins at or before it, because an empty shard begins where the
+    /// next one does.
     fn shard_at(&self, position: u64) -> usize {
         self.shards.partition_point(|shard| shard.first_token <= position) - 1
     }

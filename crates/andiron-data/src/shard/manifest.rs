@@ -1,4 +1,4 @@
-//! What a dataset says about itself.
+//! The manifest and the statistics of a dataset.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +34,8 @@ impl Manifest {
         serde_json::to_vec_pretty(self).expect("a manifest holds nothing that JSON cannot say")
     }
 
-    /// The BLAKE3 hash of `manifest.json` in hexadecimal. As it covers the hashes of all files, it names the
-    /// content of the dataset.
+    /// The BLAKE3 hash of `manifest.json` in hexadecimal. It covers the hashes of all files and so identifies the content of
+    /// the dataset.
     pub fn fingerprint(&self) -> String {
         blake3::hash(&self.to_json()).to_hex().to_string()
     }
@@ -55,7 +55,7 @@ pub struct ShardEntry {
     pub docs_blake3: String,
 }
 
-/// How token ids are stored: in the fewest bytes that hold the vocabulary.
+/// How token ids are stored: the smallest type that holds the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenType {
@@ -114,7 +114,7 @@ pub struct Stats {
     pub tokens: u64,
     /// Characters of the text.
     pub characters: u64,
-    /// Bytes of the text in UTF-8; what bits per byte are counted by.
+    /// Bytes of the text in UTF-8, the denominator of bits per byte.
     pub bytes: u64,
     /// Tokens of the shortest document.
     pub min_document_tokens: u64,

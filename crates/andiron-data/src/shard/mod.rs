@@ -1,4 +1,4 @@
-//! Tokenized corpora on the disk.
+//! Tokenized corpora on disk.
 //!
 //! A dataset is a directory:
 //!
@@ -7,11 +7,11 @@
 //! | `manifest.json` | [`Manifest`]: format, token type, vocabulary size, tokenizer hash, counts, a BLAKE3 hash per file |
 //! | `shard-00000.ids` … | the token ids of whole documents, one after the other, `u16` or `u32`, little-endian |
 //! | `shard-00000.docs` … | where each document begins, and its id (layout: [`Dataset`]) |
-//! | `stats.json` | [`Stats`]: how much text it was |
+//! | `stats.json` | [`Stats`]: counts of tokens, characters and bytes |
 //!
-//! It is written by a [`DatasetWriter`], appears under its name when it is complete and not before, and does not
-//! change afterwards. It is read by a [`Dataset`], which maps the files into memory: opening costs nothing that
-//! grows with the number of tokens, and the system keeps in memory what is used.
+//! A [`DatasetWriter`] writes it and publishes it atomically when it is complete; it does not change afterwards. A
+//! [`Dataset`] memory-maps its files: the cost of opening does not depend on the number of tokens, and the system pages in
+//! what is used.
 
 mod dataset;
 mod documents;
@@ -52,7 +52,7 @@ pub enum DatasetError {
         /// What the parser said.
         source: serde_json::Error,
     },
-    /// The directory was written by another version, or is no dataset.
+    /// The directory was written by another version, or is not a dataset.
     #[error("{}: format {found:?} version {version} is not one this program reads ({wanted:?} version {wanted_version})", path.display())]
     Format {
         /// The manifest.

@@ -1,4 +1,4 @@
-//! Writes a dataset.
+//! Writing a dataset.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::files::{PartialDirectory, WriteFile, create, write_synced};
 
 const NAME_LIMIT: usize = 64 << 10;
 
-/// What a dataset's ids mean, and how it is cut into shards.
+/// Vocabulary of a dataset and size of its shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriterOptions {
     /// Ids are below this.
     pub vocab_size: u32,
     /// The hash of the tokenizer that made the ids.
     pub tokenizer_blake3: String,
-    /// A shard takes no further document when it has this many tokens. Documents are never cut.
+    /// A shard is closed when it has this many tokens. Documents are never cut.
     pub tokens_per_shard: u64,
 }
 
@@ -64,10 +64,10 @@ struct OpenShard {
 }
 
 impl DatasetWriter {
-    /// Begins a dataset that will stand at `path`, in place of what is there.
+    /// Begins a dataset that will replace whatever is at `path`.
     ///
     /// # Errors
-    /// If the directory beside it in which it is built cannot be made, or another process is building it.
+    /// If the temporary directory beside it cannot be created, or another process is building the same dataset.
     pub fn create(path: &Path, options: WriterOptions) -> Result<Self, DatasetError> {
         let directory = PartialDirectory::begin(path)
             .map_err(|source| DatasetError::Write { path: path.to_owned(), source })?;
@@ -83,7 +83,7 @@ impl DatasetWriter {
         })
     }
 
-    /// Appends a document: its name, its ids, and the text they stand for, which is only counted.
+    /// Appends a document: its name, its ids and its text, of which only the length is stored.
     ///
     /// # Errors
     /// If an id is outside of the vocabulary, the name is longer than 64 KiB, or writing fails.
@@ -125,15 +125,15 @@ impl DatasetWriter {
         Ok(())
     }
 
-    /// What was written so far.
+    /// Statistics of what was written so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// Completes the dataset and puts it in its place.
+    /// Completes and publishes the dataset.
     ///
     /// # Errors
-    /// If writing fails; then nothing is put there.
+    /// If writing fails; then nothing is published.
     pub fn finish(mut self) -> Result<Manifest, DatasetError> {
         self.close_shard()?;
         let manifest = Manifest {

@@ -1,4 +1,4 @@
-//! From files and folders as people have them to a list of files.
+//! Expansion of files and directories to a list of files.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use super::{OnError, SourceError};
 
-/// The files that a list of files and directories stands for.
+/// The result of [`expand`].
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// Files as given, directories replaced by the files below them in order of their names.
+    /// The files, in the order given; directories are replaced by the files below them, sorted by name.
     pub files: Vec<PathBuf>,
-    /// What was found in directories and left out. Names that begin with a dot are left out without a word.
+    /// Directory entries that were left out. Names that begin with a dot are left out silently.
     pub passed_over: Vec<PassedOver>,
 }
 
-/// Something in a directory that is not read.
+/// A directory entry that is not read.
 #[derive(Debug)]
 pub struct PassedOver {
     /// Where it is.
@@ -26,15 +26,15 @@ pub struct PassedOver {
     pub why: WhyPassedOver,
 }
 
-/// Why something in a directory is not read.
+/// Why a directory entry is not read.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WhyPassedOver {
-    /// It is a link to a directory that was read under another name: one above it, perhaps.
+    /// It is a link to a directory that was read under another name, such as one above it.
     AlreadyRead,
     /// It is a pipe, a socket or a device.
     Special,
-    /// It is a link that leads nowhere, or in a circle.
+    /// It is a broken link, or links form a cycle.
     LeadsNowhere,
     /// It cannot be read, such as a closed directory.
     Unreadable(io::Error),
@@ -51,8 +51,7 @@ impl fmt::Display for WhyPassedOver {
     }
 }
 
-/// The files that `paths` stand for, in a fixed order. Links are followed; each directory is read once, so that links in a
-/// circle end.
+/// Expands `paths` to files, in a fixed order. Links are followed; each directory is read once, so that cycles of links end.
 ///
 /// # Errors
 /// If a path does not exist, or, unless `on_error` says to skip, something in a directory cannot be read.
@@ -77,7 +76,7 @@ fn reading(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
     |source| SourceError::Read { path, source }
 }
 
-/// Takes up what stands in directories, from the last of `waiting` on.
+/// Reads directory entries, from the last of `waiting` on.
 fn walk(
     mut waiting: Vec<PathBuf>,
     on_error: OnError,
@@ -110,7 +109,7 @@ fn walk(
     Ok(())
 }
 
-/// Whether `path` is a link whose end is missing, or that leads back to itself.
+/// Whether `path` is a broken link or part of a cycle of links.
 fn leads_nowhere(path: &Path) -> bool {
     let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     // The standard library has no stable name for links in a circle.
@@ -121,7 +120,7 @@ fn leads_nowhere(path: &Path) -> bool {
         })
 }
 
-/// What stands in a directory, the first name last; `None` if it was entered before.
+/// The entries of a directory, the first name last; `None` if it was read before.
 fn enter(dir: &Path, seen: &mut HashSet<PathBuf>) -> io::Result<Option<Vec<PathBuf>>> {
     if !seen.insert(fs::canonicalize(dir)?) {
         return Ok(None);
@@ -164,7 +163,7 @@ mod tests {
 
         use super::*;
 
-        /// The names of what was left out, with the reason.
+        /// The names of the entries that were left out, with the reason.
         fn left_out(expanded: &Expanded) -> Vec<String> {
             let name = |path: &Path| super::super::super::file_name(path);
             expanded.passed_over.iter().map(|one| format!("{}: {}", name(&one.path), one.why)).collect()

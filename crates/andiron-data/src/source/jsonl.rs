@@ -1,4 +1,4 @@
-//! JSON Lines: a line is an object, an object is a document.
+//! JSON Lines: each line is an object and a document.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::files::{self, ReadFile, without_mark};
 pub struct JsonlOptions {
     /// The field that holds the text.
     pub text_key: String,
-    /// The field that holds the id, a string or a number; without it a document is called `file:line`.
+    /// The field that holds the id, a string or a number; without it the id is `file:line`.
     pub id_key: String,
     /// The longest line read, in bytes.
     pub max_line_bytes: u64,
@@ -29,7 +29,7 @@ impl Default for JsonlOptions {
     }
 }
 
-/// The documents of a JSON Lines file. Blank lines are no records.
+/// The documents of a JSON Lines file. Blank lines are skipped.
 pub struct JsonlSource {
     path: PathBuf,
     reader: BufReader<ReadFile>,
@@ -50,8 +50,8 @@ impl JsonlSource {
         Ok(Self { path: path.to_owned(), reader, options, line: 0, bytes_read: 0, failed: false })
     }
 
-    /// Reads the next line into `line` without its end. `None` is the end of the file, `Some(false)` a line
-    /// that is too long and was passed over.
+    /// Reads the next line into `line` without its line ending. `None` is the end of the file, `Some(false)` a line that is
+    /// too long and was skipped.
     fn next_line(&mut self, line: &mut Vec<u8>) -> std::io::Result<Option<bool>> {
         line.clear();
         let limit = self.options.max_line_bytes;

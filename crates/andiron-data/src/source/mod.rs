@@ -1,8 +1,8 @@
-//! Where documents come from: one file per kind of file.
+//! Readers of documents: one file per file format.
 //!
-//! A [`Source`] is an iterator of documents. A record that cannot be read is an item of its own
-//! ([`SourceError::Record`]) and the iterator goes on after it, so that the caller decides whether one bad
-//! line of a million ends the work: [`Documents`] applies that decision, an [`OnError`].
+//! A [`Source`] is an iterator of documents. An unreadable record is an item of its own ([`SourceError::Record`]), after
+//! which the iterator continues. The caller decides by an [`OnError`] whether one bad line of a million is an error;
+//! [`Documents`] applies it.
 
 mod expand;
 mod jsonl;
@@ -19,7 +19,7 @@ pub use expand::{Expanded, PassedOver, WhyPassedOver, expand};
 pub use jsonl::{JsonlOptions, JsonlSource};
 pub use text::{TextOptions, TextSource};
 
-/// An iterator of documents that knows how far it has read.
+/// An iterator of documents that counts the bytes read.
 pub trait Source: Iterator<Item = Result<Document, SourceError>> + Send {
     /// Bytes of the file consumed so far, for progress.
     fn bytes_read(&self) -> u64;
@@ -43,12 +43,11 @@ pub struct SourceOptions {
     pub jsonl: JsonlOptions,
 }
 
-/// Opens a file as what its extension says: `.jsonl` and `.ndjson` hold one JSON object per line, anything else
-/// is plain text.
+/// Opens a file by its extension: `.jsonl` and `.ndjson` hold one JSON object per line, anything else is plain text.
 ///
 /// # Errors
-/// If the file cannot be opened, or has the extension of a format that is certainly not plain text (`.json`,
-/// `.csv`, `.parquet`, `.gz`, `.zst` …) and for which there is no source.
+/// If the file cannot be opened, or has the extension of an unsupported format other than plain text (`.json`, `.csv`,
+/// `.parquet`, `.gz`, `.zst` …).
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     const NOT_TEXT: [&str; 13] =
         ["json", "csv", "tsv", "parquet", "arrow", "gz", "zst", "xz", "bz2", "zip", "tar", "npy", "bin"];
@@ -62,14 +61,14 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     }
 }
 
-/// What a record that cannot be read does to the work.
+/// Whether an unreadable record is an error or skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
-    /// Ends it with an error that names file and line.
+    /// Stop with an error that names file and line.
     #[default]
     Fail,
-    /// Leaves the record out and counts it.
+    /// Skip the record and count it.
     Skip,
 }
 
@@ -81,12 +80,12 @@ pub struct Documents<S> {
 }
 
 impl<S: Source> Documents<S> {
-    /// Reads `source`, treating bad records as `on_error` says.
+    /// Reads `source`, with bad records handled by `on_error`.
     pub fn new(source: S, on_error: OnError) -> Self {
         Self { source, on_error, skipped: BTreeMap::new() }
     }
 
-    /// How many records were left out so far, by [`RecordFault::reason`].
+    /// Number of records skipped so far, by [`RecordFault::reason`].
     pub fn skipped(&self) -> &BTreeMap<&'static str, u64> {
         &self.skipped
     }
@@ -119,7 +118,7 @@ pub enum SourceError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// There is no source for this kind of file.
+    /// The file format is not supported.
     #[error("{}: files ending in .{extension} cannot be read; convert it to plain text or to JSON Lines (.jsonl)", path.display())]
     Unsupported {
         /// The file.
@@ -127,13 +126,13 @@ pub enum SourceError {
         /// Its extension, in lower case.
         extension: String,
     },
-    /// It is a pipe or a device, but is to be read several times.
+    /// It is a pipe or a device, which cannot be read several times.
     #[error("{} is no ordinary file, and is read several times: write its content to a file first", path.display())]
     NotAFile {
         /// What was given.
         path: PathBuf,
     },
-    /// One record is bad; the source goes on after it.
+    /// One record is bad; the source continues after it.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -154,16 +153,16 @@ pub struct RecordError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordFault {
-    /// The bytes are no UTF-8.
+    /// The bytes are not UTF-8.
     #[error("invalid UTF-8 at byte {offset} of the record; convert the file to UTF-8")]
     Utf8 {
         /// Where in the record, in bytes.
         offset: usize,
     },
-    /// The line is no JSON object.
+    /// The line is not a JSON object.
     #[error("invalid JSON: {}", in_record(cause))]
     Json {
-        /// What the parser said, with its own line number counted within the record.
+        /// The parser's message; its line number counts within the record.
         cause: serde_json::Error,
     },
     /// The field that should hold the text is absent.
@@ -187,7 +186,7 @@ pub enum RecordFault {
 }
 
 impl RecordFault {
-    /// A short fixed name, by which records left out are counted.
+    /// A short fixed name, by which skipped records are counted.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Utf8 { .. } => "invalid-utf8",
@@ -199,7 +198,7 @@ impl RecordFault {
     }
 }
 
-/// What the parser said, without the line, which in a record is always the first.
+/// The parser's message without the line number, which is always 1 in a record.
 fn in_record(cause: &serde_json::Error) -> String {
     cause.to_string().replace(" at line 1 column ", " at column ")
 }

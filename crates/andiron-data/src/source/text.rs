@@ -1,4 +1,4 @@
-//! Plain text: a file is a document.
+//! Plain text: each file is a document.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::files::{self, ReadFile};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextOptions {
-    /// The longest file read, in bytes: the whole of it stands in memory.
+    /// The longest file read, in bytes. A file is held in memory as a whole.
     pub max_bytes: u64,
 }
 
@@ -24,7 +24,7 @@ impl Default for TextOptions {
     }
 }
 
-/// A UTF-8 file as one document whose id is the file's name. A byte order mark at its start is not text.
+/// A UTF-8 file as one document whose id is the file's name. A byte order mark at its start is dropped.
 pub struct TextSource {
     path: PathBuf,
     file: Option<ReadFile>,
@@ -33,7 +33,7 @@ pub struct TextSource {
 }
 
 impl TextSource {
-    /// Opens a file; it is read when the document is asked for.
+    /// Opens a file; its content is read with the first call of `next`.
     ///
     /// # Errors
     /// If the file cannot be opened.

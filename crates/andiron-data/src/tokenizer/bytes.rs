@@ -1,8 +1,8 @@
-//! The alphabet in which GPT-2 spells bytes: printable bytes stand for themselves, the others for characters
-//! from U+0100 on. Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", function
+//! GPT-2's byte-to-character table: printable bytes map to themselves, the others to characters from U+0100 on.
+//! Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", function
 //! `bytes_to_unicode` of the published `encoder.py`.
 
-/// The character that stands for a byte.
+/// The character of a byte.
 pub(super) fn byte_to_char(byte: u8) -> char {
     let byte = u32::from(byte);
     let code = match byte {
@@ -15,7 +15,7 @@ pub(super) fn byte_to_char(byte: u8) -> char {
     char::from_u32(code).expect("all codes are below the surrogates")
 }
 
-/// The byte that a character stands for, if it stands for one.
+/// The byte of a character; `None` for characters outside the table.
 pub(super) fn char_to_byte(character: char) -> Option<u8> {
     let code = u32::from(character);
     let byte = match code {
@@ -28,12 +28,12 @@ pub(super) fn char_to_byte(character: char) -> Option<u8> {
     u8::try_from(byte).ok()
 }
 
-/// The bytes that a token spells; a token with a character outside the alphabet is its own UTF-8.
+/// The bytes of a token. A token with a character outside the table is taken as UTF-8.
 pub(super) fn spelled(token: &str) -> Vec<u8> {
     token.chars().map(char_to_byte).collect::<Option<Vec<u8>>>().unwrap_or_else(|| token.as_bytes().to_vec())
 }
 
-/// The byte that a token of the form `<0xHH>` stands for, in vocabularies that fall back to bytes.
+/// The byte of a byte-fallback token `<0xHH>`.
 pub(super) fn fallback(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()

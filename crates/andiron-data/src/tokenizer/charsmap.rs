@@ -1,18 +1,18 @@
-//! Which characters SentencePiece replaces by which, before it takes a text apart.
+//! SentencePiece's normalization table: which strings are replaced before a text is segmented.
 //!
-//! A model file holds the replacements as a double array of the strings that are replaced, and the strings that replace
-//! them. The longest of the former at each place of a text counts, whatever grapheme it is a part of. Source:
+//! A model file stores it as a double-array trie of the strings to replace, followed by their replacements. At each position
+//! the longest match is replaced, regardless of grapheme boundaries. Source:
 //! `normalizer.cc` of <https://github.com/google/sentencepiece>; Yata et al. 2007, "A compact static double-array keeping
 //! character codes", as Darts-clone lays it out.
 
-/// Longest string that replaces another, in bytes; the longest of NFKC has 33.
+/// Longest replacement, in bytes; the longest of NFKC has 33.
 const LONGEST: usize = 1024;
 
-/// The replacements of a model.
+/// The normalization table of a model.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Charsmap {
     units: Vec<Unit>,
-    /// The strings, each of which ends in a NUL.
+    /// The replacements, each terminated by a NUL.
     strings: String,
 }
 
@@ -21,7 +21,7 @@ pub(super) struct Charsmap {
 struct Unit(u32);
 
 impl Unit {
-    /// The byte that leads here; larger than a byte if none does.
+    /// The byte of the edge to this unit; larger than a byte if there is none.
     fn label(self) -> u32 {
         self.0 & (1 << 31 | 0xff)
     }
@@ -35,14 +35,14 @@ impl Unit {
         (self.0 & !(1 << 31)) as usize
     }
 
-    /// Where the next units stand, relative to this.
+    /// Offset of the child units, relative to this one.
     fn offset(self) -> usize {
         ((self.0 >> 10) << ((self.0 & 1 << 9) >> 6)) as usize
     }
 }
 
 impl Charsmap {
-    /// Reads the compiled form; the error says what is wrong with it.
+    /// Reads the compiled table; the error describes what is wrong with it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.is_empty() {
             return Ok(Self::default());
@@ -64,7 +64,7 @@ impl Charsmap {
         Ok(Self { units, strings: strings.to_owned() })
     }
 
-    /// The longest string at the beginning of `text` that is replaced: its length in bytes, and what replaces it.
+    /// The longest match at the beginning of `text`: its length in bytes and its replacement.
     pub(super) fn longest_match(&self, text: &str) -> Option<(usize, &str)> {
         let mut at = self.units.first()?.offset();
         let mut found = None;

@@ -1,11 +1,11 @@
-//! What the tokenizer's class in `transformers` makes of `tokenizer.json`, where it goes by settings of its own instead.
+//! Tokenizer classes of `transformers` whose settings override parts of `tokenizer.json`.
 //!
-//! BERT's class builds its normalizer from `do_lower_case`, `strip_accents` and `tokenize_chinese_chars`, and those of
-//! GPT-2 and RoBERTa their pre-tokenizer from `add_prefix_space`, whatever the file says. Source: `tokenization_bert.py`,
+//! BERT's class builds its normalizer from `do_lower_case`, `strip_accents` and `tokenize_chinese_chars`. Those of GPT-2 and
+//! RoBERTa build their pre-tokenizer from `add_prefix_space`. Both ignore what the file says. Source: `tokenization_bert.py`,
 //! `tokenization_gpt2.py` and `tokenization_roberta.py` of `transformers` 5.24.0.
 //!
-//! Releases 5 of `transformers` put the class's normalizer, pre-tokenizer and post-processor in the place of any others in
-//! the file, too, such as the one that parts the digits of a SmolLM. That is not followed here, nor by llama.cpp: models were
+//! Releases 5 of `transformers` also replace any other normalizer, pre-tokenizer or post-processor in the file by the
+//! class's own, such as the one that splits the digits of SmolLM. That is not followed here, nor by llama.cpp: models were
 //! trained with what the file says.
 
 use serde_json::{Map, Value};
@@ -14,8 +14,8 @@ use super::error::TokenizerError;
 
 const CONFIG: &str = "tokenizer_config.json";
 
-/// `tokenizer.json` as the class has it, if that differs. `model_type` is that of the model beside it, which tells the
-/// class where the settings do not name one.
+/// `tokenizer.json` with the settings of the class applied, if that changes it. `model_type` is that of the model in the same
+/// directory, which implies a class if the settings name none.
 pub(super) fn applied(
     json: &[u8],
     config: Option<&Map<String, Value>>,
@@ -61,7 +61,7 @@ pub(super) fn applied(
     differs.then(|| Value::Object(file).to_string().into_bytes())
 }
 
-/// Refuses settings that change what a text becomes and are not followed.
+/// Refuses settings that change the ids of a text and are not supported.
 pub(super) fn refuse_unfollowed(config: &Map<String, Value>) -> Result<(), TokenizerError> {
     let is_true = |value: Option<&Value>| value == Some(&Value::Bool(true));
     let refused = [
@@ -90,8 +90,8 @@ pub(super) fn unread(config: &Map<String, Value>) -> Vec<String> {
     config.keys().filter(|key| KNOWN.binary_search(&key.as_str()).is_err()).cloned().collect()
 }
 
-/// What the classes of `transformers` 5.24.0 take out of `tokenizer_config.json`, and what its versions have written there,
-/// in alphabetical order.
+/// Keys of `tokenizer_config.json` that the classes of `transformers` 5.24.0 read, or that its versions have written, in
+/// alphabetical order.
 const KNOWN: &[&str] = &[
     "_commit_hash",
     "_from_auto",

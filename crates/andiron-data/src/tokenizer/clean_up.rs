@@ -1,6 +1,6 @@
-//! English as WordPiece and its like leave it, with the spaces before punctuation taken out.
+//! Clean-up of decoded English: removes the spaces before punctuation and contractions that WordPiece leaves.
 
-/// What becomes what, one after the other: `clean_up_tokenization` of `transformers`.
+/// Replacements, applied in order: `clean_up_tokenization` of `transformers`.
 const STEPS: [(&str, &str); 10] = [
     (" .", "."),
     (" ?", "?"),
@@ -14,38 +14,38 @@ const STEPS: [(&str, &str); 10] = [
     (" 're", "'re"),
 ];
 
-/// No step looks at more characters behind a space.
+/// No replacement looks at more characters after a space.
 const BEHIND: usize = 3;
 
-/// The text without those spaces.
+/// The cleaned-up text.
 pub(super) fn clean_up(text: &str) -> String {
     STEPS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// The same of a text that comes in parts: together they are [`clean_up`] of the whole.
+/// [`clean_up`] of a text that arrives in parts.
 #[derive(Debug, Default)]
 pub(super) struct CleanUp {
-    /// What later characters may still change.
+    /// Text that later characters may still change.
     pending: String,
 }
 
 impl CleanUp {
-    /// Takes the next part; returns what is certain.
+    /// Takes the next part; returns the text that is final.
     pub(super) fn push(&mut self, part: &str) -> String {
         self.pending.push_str(part);
         let rest = self.pending.split_off(certain(&self.pending));
         clean_up(&std::mem::replace(&mut self.pending, rest))
     }
 
-    /// Takes the last part; returns all that is left.
+    /// Takes the last part; returns the rest.
     pub(super) fn finish(mut self, part: &str) -> String {
         self.pending.push_str(part);
         clean_up(&self.pending)
     }
 }
 
-/// The length of the longest beginning that can be cleaned up by itself: what a step replaces begins with a space and ends
-/// within [`BEHIND`] characters, and holds another space only behind an apostrophe.
+/// The length of the longest prefix that can be cleaned up by itself. A replaced string begins with a space, ends within
+/// [`BEHIND`] characters, and contains another space only after an apostrophe.
 fn certain(text: &str) -> usize {
     let mut without_space = 0;
     let mut last = None;

@@ -1,4 +1,4 @@
-//! What can go wrong with tokenizers.
+//! Errors of tokenizers.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub enum TokenizerError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A directory has no tokenizer in a form that is read.
+    /// A directory has no tokenizer in a supported format.
     #[error(
         "{} has no tokenizer.json; {} there, which cannot be read in its place: save the tokenizer with `transformers`, which writes tokenizer.json",
         path.display(),
@@ -23,7 +23,7 @@ pub enum TokenizerError {
     NoTokenizer {
         /// The directory.
         path: PathBuf,
-        /// Files of tokenizers that are there.
+        /// The tokenizer files that it has.
         found: Vec<String>,
     },
     /// A file cannot be written.
@@ -34,7 +34,7 @@ pub enum TokenizerError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file is no JSON of the expected form.
+    /// A file is not JSON of the expected form.
     #[error("{file} is not what it should be")]
     Json {
         /// Which of the tokenizer's files.
@@ -53,12 +53,12 @@ pub enum TokenizerError {
         /// What is wrong with it.
         message: String,
     },
-    /// The `tokenizers` library refused the file or the text, or panicked over it.
+    /// The `tokenizers` library rejected the file or the text, or panicked.
     #[error("the tokenizer failed to {operation}: {message}")]
     Failed {
-        /// What it was asked to do.
+        /// The operation.
         operation: &'static str,
-        /// What the library said.
+        /// The library's message.
         message: String,
     },
     /// The text has a character that a character vocabulary does not hold.
@@ -68,7 +68,7 @@ pub enum TokenizerError {
     UnknownCharacter {
         /// The character.
         character: char,
-        /// Where it stands, in bytes.
+        /// Its position, in bytes.
         offset: usize,
     },
     /// There is no chat template.
@@ -85,10 +85,10 @@ pub enum TokenizerError {
     /// The chat template failed.
     #[error("the model's chat template cannot be used: {message}")]
     ChatTemplate {
-        /// What the template engine, or the template itself, said.
+        /// The message of the template engine or of the template itself.
         message: String,
     },
-    /// The text gives an id that the model has not.
+    /// The text gives an id that the model does not have.
     #[error(
         "the text has the token {token:?} with the id {id}, which the model does not have: the tokenizer has {tokenizer} ids, the model {model}"
     )]
@@ -112,7 +112,7 @@ pub enum TokenizerError {
         /// Tokens that the model reads.
         limit: usize,
     },
-    /// The text cannot be written without an id that is reserved for control.
+    /// The text cannot be encoded without a control id.
     #[error("the text contains {token:?}, which this tokenizer can only express as a control token")]
     ControlToken {
         /// The token.
@@ -125,7 +125,7 @@ fn are(files: &[String]) -> String {
 }
 
 impl TokenizerError {
-    /// Whether it lies in the text, so that another text would do.
+    /// Whether the text is the cause, so that another text could succeed.
     pub fn is_about_text(&self) -> bool {
         matches!(
             self,
@@ -141,7 +141,7 @@ impl TokenizerError {
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum TokenizerFault {
-    /// There is nothing to encode with.
+    /// The vocabulary is empty.
     #[error("its vocabulary is empty")]
     EmptyVocabulary,
     /// The empty string is a token.
@@ -155,7 +155,7 @@ pub enum TokenizerFault {
         /// Its id.
         id: u64,
     },
-    /// Ids are spread so thinly that a model would need an absurd embedding table.
+    /// Ids are so sparse that a model would need an absurdly large embedding table.
     #[error("its largest id is {max_id}, with only {tokens} tokens")]
     SparseIds {
         /// The largest id.
@@ -185,7 +185,7 @@ pub enum TokenizerFault {
         /// Its place in the list, from 0.
         rank: usize,
     },
-    /// A merge names something that is no token.
+    /// A part or the result of a merge is not a token.
     #[error("merge {rank} needs {token:?}, which is not in the vocabulary")]
     MergeToken {
         /// Its place in the list, from 0.
@@ -211,16 +211,16 @@ pub enum TokenizerFault {
         /// Its place in the list, from 0.
         rank: usize,
     },
-    /// Merges are drawn by chance.
+    /// BPE dropout is on, so encoding would be random.
     #[error("it has dropout, so the same text would get different ids")]
     Dropout,
-    /// The token for the unknown is unknown.
+    /// The unknown token is not in the vocabulary.
     #[error("its unk_token {token:?} is not in the vocabulary")]
     UnknownToken {
         /// The token.
         token: String,
     },
-    /// A byte-level vocabulary that cannot write every text.
+    /// A byte-level vocabulary cannot encode every text.
     #[error("it works on bytes but has no token for {missing} of them, first {first:#04x}")]
     MissingBytes {
         /// How many bytes that occur in written text have no token.
@@ -254,7 +254,7 @@ pub enum TokenizerFault {
         /// The limit.
         limit: usize,
     },
-    /// Replacements blow up a text.
+    /// Replacements can make a text too long.
     #[error("its replacements can make a text {times} times as long; at most {limit} times is accepted")]
     Growth {
         /// How many times as long.
@@ -264,10 +264,10 @@ pub enum TokenizerFault {
     },
 }
 
-/// What the library says of a text that a Unigram model without an id for the unknown cannot spell.
+/// The library's message for a text that a Unigram model without an unknown token cannot encode.
 pub(super) const NO_UNKNOWN: &str = "`unk_id` is missing";
 
-/// The character up to which `fails` says that `text` cannot be encoded.
+/// The error for the first character of `text` that cannot be encoded; `fails` tells whether a text cannot be encoded.
 pub(super) fn unknown_character(text: &str, fails: impl Fn(&str) -> bool) -> Option<TokenizerError> {
     let characters: Vec<(usize, char)> = text.char_indices().collect();
     let fits = |&(at, character): &(usize, char)| !fails(&text[..at + character.len_utf8()]);

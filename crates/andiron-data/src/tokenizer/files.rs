@@ -1,4 +1,4 @@
-//! The files in which a tokenizer lies on the disk.
+//! Reading and writing the files of a tokenizer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,13 +17,13 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
-/// A folder of templates, each in a file of its name.
+/// A folder of named templates, one file each.
 const MORE_TEMPLATES: &str = "additional_chat_templates";
 const TEMPLATE_EXTENSION: &str = "jinja";
 const DEFAULT_TEMPLATE: &str = "default";
 /// The template for conversations with tools.
 const TOOL_TEMPLATE: &str = "tool_use";
-/// Most files in that folder.
+/// Maximum number of files in that folder.
 const MOST_TEMPLATES: usize = 64;
 
 const TOKENIZER_LIMIT: u64 = 128 << 20;
@@ -33,16 +33,16 @@ const OTHER_LIMIT: u64 = 16 << 20;
 #[derive(Clone)]
 pub(super) struct Files {
     pub(super) tokenizer: Vec<u8>,
-    /// The files that stand in the place of `tokenizer.json`, which is made of them.
+    /// Marian's files, from which `tokenizer` was built.
     pub(super) marian: Option<MarianFiles>,
     config: Option<(Vec<u8>, Map<String, Value>)>,
     special: Option<(Vec<u8>, Map<String, Value>)>,
-    /// Templates of files of their own, by name; that of `chat_template.jinja` is the default.
+    /// Templates stored in files, by name; `chat_template.jinja` is the default.
     templates: BTreeMap<String, String>,
     assigned: Option<SpecialTokens>,
-    /// The roles that a class gives to tokens where the files do not say.
+    /// The special tokens of the tokenizer's class, used if the files do not name them.
     defaults: SpecialTokens,
-    /// The type of the model in `config.json` beside them.
+    /// `model_type` of the `config.json` in the same directory.
     pub(super) model_type: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl Files {
         }
     }
 
-    /// The files of a tokenizer made here, whose roles are known.
+    /// The files of a tokenizer trained here, whose special tokens are known.
     pub(super) fn made(tokenizer: Vec<u8>, special: SpecialTokens) -> Self {
         Self { assigned: Some(special), ..Self::of_json(tokenizer) }
     }
@@ -75,7 +75,7 @@ impl Files {
         self.config.as_ref().map_or_else(|| config_of(class, special), |(_, config)| config.clone())
     }
 
-    /// What `tokenizer_config.json` says, if it is there.
+    /// The content of `tokenizer_config.json`, if it was given.
     pub(super) fn given_config(&self) -> Option<&Map<String, Value>> {
         self.config.as_ref().map(|(_, config)| config)
     }
@@ -123,13 +123,13 @@ impl Files {
         Ok(files)
     }
 
-    /// The same for the texts that are written, if they are another's.
+    /// The same for target texts, if they have a tokenizer of their own.
     pub(super) fn for_targets(&self) -> Option<Self> {
         let marian = MarianFiles { is_target: true, ..self.marian.clone()? };
         Some(Self { marian: Some(marian), ..self.clone() })
     }
 
-    /// The hash of all that decides how a text is taken apart.
+    /// The hash of everything that decides how a text is segmented.
     pub(super) fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.tokenizer);
@@ -151,8 +151,8 @@ impl Files {
         special
     }
 
-    /// The chat templates by name: those of files, else those in `tokenizer_config.json`, where a single one has no name
-    /// and is the default.
+    /// The chat templates by name: those in files, else those in `tokenizer_config.json`, where a single one has no name and
+    /// is the default.
     fn chat_templates<'a>(&'a self) -> BTreeMap<&'a str, &'a str> {
         if !self.templates.is_empty() {
             return self.templates.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
@@ -171,7 +171,7 @@ impl Files {
         }
     }
 
-    /// The template that is used if none is asked for.
+    /// The default template.
     pub(super) fn chat_template(&self) -> Option<&str> {
         self.chat_templates().get(DEFAULT_TEMPLATE).copied()
     }
@@ -230,7 +230,8 @@ impl Files {
     }
 }
 
-/// For a class of `transformers`; `PreTrainedTokenizerFast` is what every version loads from `tokenizer.json` alone.
+/// The `tokenizer_config.json` of a class of `transformers`. `PreTrainedTokenizerFast` is the class that every version loads
+/// from `tokenizer.json` alone.
 fn config_of(class: &str, special: &SpecialTokens) -> Map<String, Value> {
     let mut config = Map::new();
     config.insert("tokenizer_class".into(), class.into());
@@ -249,7 +250,7 @@ fn read_whole(path: &Path) -> Result<Vec<u8>, TokenizerError> {
         .map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
 }
 
-/// A file of text, without a byte order mark.
+/// The content of a text file, without a byte order mark.
 pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     let bytes = read_whole(path)?;
     Ok(match without_mark(&bytes).len() == bytes.len() {
@@ -266,13 +267,13 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     }
 }
 
-/// The type of the model in `config.json`, which is read by others too: whatever is wrong with it is theirs to say.
+/// `model_type` of `config.json`. Errors are ignored here; whoever opens the model reports them.
 pub(super) fn model_type(dir: &Path) -> Option<String> {
     let (_, config) = read_object(dir, "config.json").ok().flatten()?;
     Some(config.get("model_type")?.as_str()?.to_owned())
 }
 
-/// Files of tokenizers in forms that are not read, as far as a directory has them.
+/// The tokenizer files of a directory that are incomplete or in an unsupported format.
 pub(super) fn other_files(dir: &Path) -> Vec<String> {
     let known = [
         "tokenizer.model",

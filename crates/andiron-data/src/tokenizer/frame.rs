@@ -1,4 +1,4 @@
-//! Texts as encoders read them: one or two, with the tokens around them that the model was trained with, cut to fit.
+//! Inputs of encoders: one or two texts with the special tokens that the model was trained with, truncated to fit.
 
 use std::ops::Range;
 
@@ -6,34 +6,34 @@ use tokenizers::{Encoding, PostProcessor as _, Token};
 
 use super::{ControlTokens, Inner, Offsets, Side, Tokenizer, TokenizerError, guard};
 
-/// One text or two as a model reads them.
+/// One or two encoded texts with the special tokens around them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Framed {
-    /// The ids, those that the frame adds included.
+    /// The ids, including those of the special tokens.
     pub ids: Vec<u32>,
-    /// Which of two texts each id belongs to, for models that are told so.
+    /// Token type ids: which of two texts each id belongs to.
     pub type_ids: Vec<u32>,
-    /// Where each id stands in the texts; `None` for ids that the frame adds.
+    /// The place of each id in the texts; `None` for special tokens.
     pub places: Vec<Option<Place>>,
-    /// Whether some of a text did not fit.
+    /// Whether a text was truncated.
     pub truncated: bool,
 }
 
-/// Where a token stands.
+/// The place of a token in its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// 0 for the first text, 1 for the second.
     pub text: usize,
-    /// The bytes of that text which became the token; always at character boundaries.
+    /// The byte range of the token in that text, at character boundaries.
     pub bytes: Range<usize>,
 }
 
 impl Tokenizer {
-    /// A text, or a pair of texts, with the tokens around them that the tokenizer's post-processor adds (`[CLS]` …
+    /// Encodes a text or a pair of texts with the special tokens that the tokenizer's post-processor adds (`[CLS]` …
     /// `[SEP]` and the like). Control tokens in the texts are ordinary text.
     ///
-    /// At most `limit` ids: what is too long loses its end, or its beginning if that is the
-    /// [`truncation_side`](Self::truncation_side); of two texts the longer one first, as in Hugging Face's `longest_first`.
+    /// The result has at most `limit` ids: a longer text is truncated on its [`truncation_side`](Self::truncation_side), and
+    /// of two texts the longer one first, as in Hugging Face's `longest_first`.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -76,11 +76,11 @@ impl Tokenizer {
         Ok(Framed { truncated, ..self.framed(first, second, [text, pair.unwrap_or_default()])? })
     }
 
-    /// A short text beside each part of a long one, such as a question and the text that answers it: consecutive parts
-    /// share `overlap` tokens. There is at least one.
+    /// Pairs of a short text and each window of a long one, such as a question and its context. Consecutive windows share
+    /// `overlap` tokens. There is at least one window.
     ///
     /// # Errors
-    /// [`TokenizerError::NoRoom`] if the short text leaves no more than `overlap` tokens for a part, and as for
+    /// [`TokenizerError::NoRoom`] if the short text leaves at most `overlap` tokens for a window, and as for
     /// [`encode`](Self::encode).
     pub fn frame_windows(
         &self,
@@ -108,7 +108,7 @@ impl Tokenizer {
         }
     }
 
-    /// [`frame`](Self::frame) of a text in which the tokenizer's mask token means what it says.
+    /// [`frame`](Self::frame) of a text in which the tokenizer's mask token is a control token.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode), and [`TokenizerError::ControlToken`] if the text holds another control token.
@@ -139,7 +139,7 @@ impl Tokenizer {
 }
 
 impl Inner {
-    /// The tokens of a text with their places, no control token among them unless they are meant.
+    /// The tokens of a text with their places; without control tokens unless they are parsed.
     fn tokens(&self, text: &str, control: ControlTokens) -> Result<Vec<Token>, TokenizerError> {
         if control == ControlTokens::Parsed {
             let encoding = self.run(control, text, Offsets::Wanted);
@@ -166,7 +166,7 @@ impl Inner {
         Token::new(id, self.literal.id_to_token(id).unwrap_or_default(), place)
     }
 
-    /// How many tokens the post-processor adds.
+    /// Number of tokens that the post-processor adds.
     fn n_added(&self, is_pair: bool) -> usize {
         self.literal.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
@@ -195,7 +195,7 @@ impl Inner {
     }
 }
 
-/// Takes tokens away at `side` until at most `keep` are left.
+/// Truncates tokens on `side` to at most `keep`.
 fn cut(tokens: &mut Vec<Token>, keep: usize, side: Side) {
     match side {
         Side::Right => tokens.truncate(keep),

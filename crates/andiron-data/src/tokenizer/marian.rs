@@ -1,8 +1,8 @@
-//! Marian's tokenizer: two SentencePiece models, of the language that is read and of the one that is written, and one
-//! vocabulary that gives the pieces of both their ids.
+//! Marian's tokenizer: two SentencePiece models, one for the source and one for the target language, and a vocabulary that
+//! maps the pieces of both to ids.
 //!
-//! Source: `MarianTokenizer` of `transformers`. Ids are looked up by spelling, so the pieces of one language may be
-//! known in the other too, even as a run of characters that its SentencePiece model does not know.
+//! Source: `MarianTokenizer` of `transformers`. Ids are looked up by spelling, so a run of characters that the SentencePiece
+//! model of one language does not know may still have an id as a piece of the other.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,12 +25,12 @@ pub(super) struct MarianFiles {
     pub(super) vocabulary: Vec<u8>,
     pub(super) source: Vec<u8>,
     pub(super) target: Vec<u8>,
-    /// Whether texts are of the language that is written.
+    /// Whether texts are in the target language.
     pub(super) is_target: bool,
 }
 
 impl MarianFiles {
-    /// The `tokenizer.json` of the vocabulary alone: it turns ids into text and adds the end to a text's ids.
+    /// A `tokenizer.json` of the vocabulary alone: it decodes ids and appends the end-of-sequence token to a text's ids.
     pub(super) fn vocabulary_json(&self, special: &SpecialTokens) -> Result<Vec<u8>, TokenizerError> {
         let vocabulary: Map<String, Value> = serde_json::from_slice(&self.vocabulary)
             .map_err(|source| TokenizerError::Json { file: VOCABULARY, source })?;
@@ -69,7 +69,7 @@ impl MarianFiles {
         Ok(json.to_string().into_bytes())
     }
 
-    /// What takes texts apart.
+    /// The segmentation of texts.
     pub(super) fn splitter(&self) -> Result<Splitter, TokenizerError> {
         let (file, bytes) = if self.is_target { (TARGET, &self.target) } else { (SOURCE, &self.source) };
         let failed = |message| TokenizerError::VocabularyFile { file, message };
@@ -78,14 +78,14 @@ impl MarianFiles {
     }
 }
 
-/// The roles that `MarianTokenizer` gives to tokens if its files do not say.
+/// The special tokens that `MarianTokenizer` uses if its files do not name them.
 pub(super) fn default_tokens() -> SpecialTokens {
     let token = |text: &str| Some(text.to_owned());
     SpecialTokens { unk: token("<unk>"), eos: token("</s>"), pad: token("<pad>"), ..SpecialTokens::default() }
 }
 
 impl Inner {
-    /// The pieces of a text, with the ids that the vocabulary gives to their spellings.
+    /// The pieces of a text, with the ids of their spellings in the vocabulary.
     pub(super) fn encode_by_spelling(
         &self,
         splitter: &Splitter,
@@ -107,7 +107,7 @@ impl Inner {
         Ok(Encoding::from_tokens(tokens, 0))
     }
 
-    /// Where control tokens stand in a text, that of the unknown included; of several at one place the longest.
+    /// The positions of control tokens in a text, including the unknown token; at each position the longest match.
     fn control_tokens_in(&self, text: &str) -> Vec<(usize, &str, u32)> {
         let control = self.facts.added.iter().filter(|added| added.special && !added.content.is_empty());
         let mut by_first: HashMap<u8, Vec<(&str, u32)>> = HashMap::new();
@@ -131,8 +131,8 @@ impl Inner {
         found
     }
 
-    /// Adds the tokens of a part of `text` without control tokens. A text of a model of several languages begins with
-    /// the one to write, as `>>fra<<`; one that the vocabulary lacks is unknown.
+    /// Adds the tokens of a part of `text` without control tokens. For a multilingual model a text begins with the target
+    /// language, such as `>>fra<<`; a language that the vocabulary lacks becomes the unknown token.
     fn encode_segment(
         &self,
         splitter: &Splitter,

@@ -1,16 +1,16 @@
-//! Text to token ids and back, in the `tokenizer.json` format of Hugging Face, or in the files of Marian.
+//! Text to token ids and back, for Hugging Face's `tokenizer.json`, vocabulary files, and Marian's SentencePiece models.
 //!
-//! A [`Tokenizer`] wraps the `tokenizers` library and makes it safe to use on files and texts that nobody
-//! vouches for: a file is bounded in size, checked before the library sees it and loaded under a guard that
-//! turns a panic into an error; a text never turns into a control token unless the caller asks for that.
+//! A [`Tokenizer`] wraps the `tokenizers` library and makes it safe for untrusted files and texts. A file is bounded in
+//! size, validated before the library reads it, and loaded under a guard that turns a panic into an error. A text never
+//! gives a control token unless the caller asks for it.
 //!
 //! | to encode | use | control tokens in the text | tokens added around it |
 //! |---|---|---|---|
 //! | what a user wrote, or training text | [`Tokenizer::encode`] | are ordinary text | none |
 //! | the input of an encoder | [`Tokenizer::frame`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
-//! | the same, some of it to be guessed | [`Tokenizer::frame_masked`] | the mask is meant, others are refused | the same |
-//! | a template that the operator wrote | [`Tokenizer::encode_markup`] | become control tokens | none |
-//! | a prompt as the operator wrote it | [`Tokenizer::encode_prompt`] | either | the same |
+//! | the same with masked positions | [`Tokenizer::frame_masked`] | the mask token is parsed, others are refused | the same |
+//! | the output of a chat template | [`Tokenizer::encode_markup`] | become control tokens | none |
+//! | a raw prompt of the operator | [`Tokenizer::encode_prompt`] | as configured | those of the post-processor |
 
 mod bytes;
 mod charsmap;
@@ -60,7 +60,7 @@ pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
 pub use train::{BpeOptions, TrainError, train_bpe, train_chars};
 
-/// What happens to control tokens when ids become text.
+/// What decoding does with control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// They are written out.
@@ -69,13 +69,13 @@ pub enum Special {
     Skip,
 }
 
-/// What control tokens that a text spells are.
+/// How control tokens spelled in a text are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ControlTokens {
-    /// Control tokens, as `transformers` has it: an operator's prompt.
+    /// As control tokens, like `transformers` does: an operator's prompt.
     #[default]
     Parsed,
-    /// Ordinary text: what a user wrote within a conversation, or text to learn from.
+    /// As ordinary text: a user's message, or training text.
     AsText,
 }
 
@@ -93,43 +93,41 @@ pub enum ControlTokens {
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    /// Ids that the model has, if it is known.
+    /// Vocabulary size of the model, if it is known.
     model_ids: Option<usize>,
-    /// What control tokens in prompts are.
+    /// How control tokens in prompts are read.
     control: ControlTokens,
 }
 
 struct Inner {
     /// Treats control tokens in a text as ordinary text.
     literal: tokenizers::Tokenizer,
-    /// Takes texts apart where `literal` is a vocabulary alone, as Marian has it.
+    /// Segments texts if `literal` has only a vocabulary, as for Marian.
     splitter: Option<Splitter>,
-    /// Recognises control tokens; made when first asked for.
+    /// Parses control tokens; created on first use.
     markup: OnceLock<tokenizers::Tokenizer>,
     facts: Facts,
-    /// Control ids that a text must not turn into. The id of the unknown is not one: it is what unknown text
-    /// does turn into.
+    /// Control ids that a text must not give. The unknown token is not one of them: unknown text gives it.
     reserved: HashMap<u32, String>,
-    /// The id of the unknown.
+    /// The id of the unknown token.
     unknown: Option<u32>,
     special: SpecialTokens,
     files: files::Files,
     fingerprint: String,
 }
 
-/// Long texts are encoded in pieces of about this many bytes where that does not change the ids.
+/// Long texts are encoded in pieces of about this many bytes if that does not change the ids.
 const PIECE_BYTES: usize = 64 << 10;
 
 impl Tokenizer {
     /// Reads a tokenizer from a directory that holds `tokenizer.json`, or from such a file; or from a directory that
     /// holds Marian's `source.spm`, `target.spm` and `vocab.json`, BERT's `vocab.txt`, or `vocab.json` and `merges.txt`.
     ///
-    /// Beside them, `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read if they
-    /// are there. `truncation` and `padding` in the file are not applied: they depend on the use.
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` are read too if they exist. `truncation`
+    /// and `padding` in the file are not applied, because they depend on the use.
     ///
     /// # Errors
-    /// If a file cannot be read, is longer than 128 MiB, or is not a tokenizer that works (see
-    /// [`TokenizerFault`]).
+    /// If a file cannot be read, is longer than 128 MiB, or is not a valid tokenizer (see [`TokenizerFault`]).
     pub fn load(path: &Path) -> Result<Self, TokenizerError> {
         Self::from_files(files::Files::read(path)?)
     }
@@ -139,32 +137,32 @@ impl Tokenizer {
         dir.join(files::TOKENIZER).is_symlink() || Layout::of(dir).is_ok_and(|layout| layout.is_some())
     }
 
-    /// The files of tokenizers in a directory that [`is_in`](Self::is_in) does not know, such as `tokenizer.model`.
+    /// If [`is_in`](Self::is_in) finds no tokenizer: the tokenizer files in unsupported formats, such as `tokenizer.model`.
     pub fn unread_files(dir: &Path) -> Vec<String> {
         if Self::is_in(dir) { Vec::new() } else { files::other_files(dir) }
     }
 
-    /// Makes a tokenizer from the content of a `tokenizer.json` alone.
+    /// Creates a tokenizer from the content of a `tokenizer.json` alone.
     ///
     /// # Errors
-    /// If the content is not a tokenizer that works.
+    /// If the content is not a valid tokenizer.
     pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
         Self::from_files(files::Files::of_json(json.to_vec()))
     }
 
-    /// Makes a tokenizer from the contents of a `tokenizer.json` and a `tokenizer_config.json`.
+    /// Creates a tokenizer from the contents of a `tokenizer.json` and a `tokenizer_config.json`.
     ///
     /// # Errors
-    /// If the content is not a tokenizer that works.
+    /// If the content is not a valid tokenizer.
     pub fn from_contents(json: &[u8], config: Map<String, Value>) -> Result<Self, TokenizerError> {
         Self::from_files(files::Files::of_json(json.to_vec()).with_config(config))
     }
 
-    /// The tokenizer of the texts that a model learns to write: Marian takes them apart by another SentencePiece model
-    /// than the texts that it reads; every other tokenizer is its own.
+    /// The tokenizer of target texts. Marian segments them with a SentencePiece model of their own; other tokenizers use the
+    /// same one for both.
     ///
     /// # Errors
-    /// If `target.spm` is not a SentencePiece model that works.
+    /// If `target.spm` is not a valid SentencePiece model.
     pub fn for_targets(&self) -> Result<Self, TokenizerError> {
         match self.inner.files.for_targets() {
             Some(files) => Ok(Self { inner: Self::from_files(files)?.inner, ..self.clone() }),
@@ -172,9 +170,9 @@ impl Tokenizer {
         }
     }
 
-    /// The same tokenizer for a model whose vocabulary has `vocab_size` entries. Tokenizers may have ids that their model
-    /// has not, such as placeholders for pictures: a text that gives one is an error
-    /// ([`TokenizerError::BeyondModel`]), and a role that such a token plays is unset.
+    /// The same tokenizer for a model whose vocabulary has `vocab_size` entries. A tokenizer may have ids that its model
+    /// does not have, such as placeholders for images. A text that gives one is an error ([`TokenizerError::BeyondModel`]),
+    /// and such a token has no role (`eos_id` and the like).
     #[must_use]
     pub fn for_model(mut self, vocab_size: usize) -> Self {
         self.model_ids = Some(vocab_size);
@@ -234,10 +232,9 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner), model_ids: None, control: ControlTokens::default() })
     }
 
-    /// Writes `tokenizer.json` (or Marian's files) and `tokenizer_config.json`, and `special_tokens_map.json` and
-    /// `chat_template.jinja` if there is something to say in them, into a directory that `transformers` can
-    /// load. Files that were read are written back byte for byte, but for a `tokenizer.json` of which the class makes
-    /// something else.
+    /// Writes a directory that `transformers` can load: `tokenizer.json` (or Marian's files), `tokenizer_config.json`, and,
+    /// if they are not empty, `special_tokens_map.json` and `chat_template.jinja`. Files that were read are written back
+    /// byte for byte, except for a `tokenizer.json` that the settings of the tokenizer's class change.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -245,7 +242,7 @@ impl Tokenizer {
         self.inner.files.write(dir, &self.inner.special)
     }
 
-    /// The ids of a text. Control tokens in it are ordinary text: no input gives a control id.
+    /// The ids of a text. Control tokens in it are ordinary text: no text gives a control id.
     ///
     /// # Errors
     /// If the text has a character that a character vocabulary does not hold
@@ -266,7 +263,7 @@ impl Tokenizer {
         self.known(ids)
     }
 
-    /// `ids`, if the model has them all.
+    /// `ids`, if all are in the model's vocabulary.
     fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
         let Some(vocab_size) = self.model_ids.filter(|&n| n < self.vocab_size()) else { return Ok(ids) };
         match ids.iter().find(|&&id| id as usize >= vocab_size) {
@@ -283,7 +280,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text as an encoder wants it: those of [`frame`](Self::frame), however many.
+    /// The ids of [`frame`](Self::frame) for one text, without truncation.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -291,21 +288,21 @@ impl Tokenizer {
         Ok(self.frame(text, None, usize::MAX)?.ids)
     }
 
-    /// The same tokenizer, reading control tokens in prompts as `control` says.
+    /// The same tokenizer, with control tokens in prompts read according to `control`.
     #[must_use]
     pub fn with_control_tokens(mut self, control: ControlTokens) -> Self {
         self.control = control;
         self
     }
 
-    /// What control tokens in prompts are: as was said, or ordinary text if `tokenizer_config.json` has
+    /// How control tokens in prompts are read: as configured, or as text if `tokenizer_config.json` has
     /// `split_special_tokens`.
     fn control_in_prompts(&self) -> ControlTokens {
         if self.splits_special_tokens() { ControlTokens::AsText } else { self.control }
     }
 
-    /// The ids of a raw prompt, with what the post-processor puts around a text. Control tokens in it are read as
-    /// [`with_control_tokens`](Self::with_control_tokens) says.
+    /// The ids of a raw prompt, with the special tokens that the post-processor adds. Control tokens in the prompt are read
+    /// as set by [`with_control_tokens`](Self::with_control_tokens).
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -313,7 +310,7 @@ impl Tokenizer {
         Ok(self.frame_prompt(text, usize::MAX)?.ids)
     }
 
-    /// [`encode_prompt`](Self::encode_prompt) without what is put around it.
+    /// [`encode_prompt`](Self::encode_prompt) without the special tokens of the post-processor.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -324,7 +321,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text in which control tokens are meant: a chat template's output, never a user's text.
+    /// The ids of a text whose control tokens are parsed: a chat template's output, never a user's text.
     ///
     /// # Errors
     /// As for [`encode`](Self::encode).
@@ -336,7 +333,7 @@ impl Tokenizer {
         self.known(result.map_err(|error| inner.say_character(text, error))?)
     }
 
-    /// The text of some ids. Ids that name no token are left out, as `transformers` does.
+    /// The text of some ids. Ids without a token are skipped, as in `transformers`.
     ///
     /// # Errors
     /// If the library fails.
@@ -345,22 +342,22 @@ impl Tokenizer {
         Ok(if self.cleans_up() { clean_up::clean_up(&text) } else { text })
     }
 
-    /// The text as the decoder puts it together.
+    /// The decoder's output before the clean-up.
     fn decode_raw(&self, ids: &[u32], special: Special) -> Result<String, TokenizerError> {
         guard("decode", || self.inner.literal.decode(ids, special == Special::Skip))
     }
 
-    /// One more than the largest id: the rows that an embedding table needs.
+    /// One more than the largest id: the number of rows that an embedding table needs.
     pub fn vocab_size(&self) -> usize {
         self.inner.facts.n_ids as usize
     }
 
-    /// The id of a token as the vocabulary spells it (byte-level vocabularies spell a space `Ġ`).
+    /// The id of a token, in the vocabulary's spelling (byte-level vocabularies spell a space `Ġ`).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.literal.token_to_id(token)
     }
 
-    /// A token as the vocabulary spells it.
+    /// A token, in the vocabulary's spelling.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.literal.id_to_token(id)
     }
@@ -375,17 +372,17 @@ impl Tokenizer {
         self.inner.reserved.contains_key(&id) || self.inner.is_special_token(id)
     }
 
-    /// The id that ends a sequence, if the tokenizer's files name one.
+    /// The end-of-sequence id, if the tokenizer's files name one.
     pub fn eos_id(&self) -> Option<u32> {
         self.role(&self.inner.special.eos)
     }
 
-    /// The id that fills short rows, if the tokenizer's files name one.
+    /// The padding id, if the tokenizer's files name one.
     pub fn pad_id(&self) -> Option<u32> {
         self.role(&self.inner.special.pad)
     }
 
-    /// The id that stands where something is to be guessed, if the tokenizer's files name one.
+    /// The mask id, if the tokenizer's files name one.
     pub fn mask_id(&self) -> Option<u32> {
         self.role(&self.inner.special.mask)
     }
@@ -400,22 +397,23 @@ impl Tokenizer {
         self.inner.files.chat_template()
     }
 
-    /// The keys of `tokenizer_config.json` that no class of `transformers` reads: they change nothing.
+    /// The keys of `tokenizer_config.json` that no class of `transformers` reads; they have no effect.
     pub fn unread_settings(&self) -> Vec<String> {
         self.inner.files.given_config().map(class::unread).unwrap_or_default()
     }
 
-    /// What `tokenizer_config.json` says, or would say.
+    /// The content of `tokenizer_config.json`, as read or as [`save`](Self::save) would write it.
     pub fn config(&self) -> Map<String, Value> {
         self.inner.files.config(&self.inner.special)
     }
 
-    /// The BLAKE3 hash of `tokenizer.json` (or of what other files amount to, or of what a class makes of it) in hexadecimal, by which datasets and checkpoints name it.
+    /// The BLAKE3 hash in hexadecimal that identifies the tokenizer in datasets: of `tokenizer.json` with the settings of its
+    /// class applied, or of the equivalent of other files.
     pub fn fingerprint(&self) -> &str {
         &self.inner.fingerprint
     }
 
-    /// The content of `tokenizer.json`; of Marian, that of its vocabulary, which takes no texts apart.
+    /// The content of `tokenizer.json`. For Marian, it has the vocabulary only and cannot segment texts.
     pub fn json(&self) -> &[u8] {
         &self.inner.files.tokenizer
     }
@@ -430,7 +428,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// Whether it matters where in a text its tokens stand; it costs time to find out.
+/// Whether the offsets of tokens are needed; computing them takes time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Offsets {
     Wanted,
@@ -461,7 +459,7 @@ impl Inner {
         })
     }
 
-    /// What stands for control tokens in a text where they are meant, the unknown apart.
+    /// The spellings of control tokens, without the unknown token.
     fn control_tokens(&self) -> impl Iterator<Item = &str> {
         let is_control = |added: &&validate::AddedEntry| {
             added.special && Some(&added.content) != self.facts.unknown.as_ref()
@@ -469,7 +467,7 @@ impl Inner {
         self.facts.added.iter().filter(is_control).map(|added| added.content.as_str())
     }
 
-    /// Of a character vocabulary: which character of `text` it lacks, since the library's message does not say.
+    /// For a character vocabulary, replaces the library's error by one that names the character of `text` that it lacks.
     fn say_character(&self, text: &str, error: TokenizerError) -> TokenizerError {
         let Some(characters) = &self.facts.characters else { return error };
         let plain = self.reserved.values().fold(text.to_owned(), |t, token| t.replace(token, ""));
@@ -501,8 +499,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Some models hold control tokens in their own vocabulary and find them in any text. Taking the text apart
-    /// after the first character of each such find leaves nothing to find.
+    /// Some models have control tokens in their own vocabulary and match them in any text. Splitting the text after the
+    /// first character of each match prevents that.
     fn pieces_around_reserved(
         &self,
         text: &str,
@@ -531,7 +529,7 @@ impl Inner {
         }
     }
 
-    /// What decoding sees of an id.
+    /// The token of an id, as the decoder sees it.
     fn decoded_token(&self, id: u32) -> Option<String> {
         let added = self.literal.get_added_vocabulary();
         added.simple_id_to_token(id).or_else(|| self.literal.get_model().id_to_token(id))
@@ -541,7 +539,7 @@ impl Inner {
         self.decoded_token(id).is_some_and(|t| self.literal.get_added_vocabulary().is_special_token(&t))
     }
 
-    /// The bytes of a token that is decoded by itself.
+    /// The bytes of a token that is decoded independently of its neighbours.
     fn bytes_of(&self, token: &str) -> Vec<u8> {
         match self.decoding() {
             Decoding::ByteLevel => bytes::spelled(token),

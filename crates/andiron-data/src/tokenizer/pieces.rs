@@ -1,7 +1,7 @@
-//! Long texts in pieces that can be encoded by themselves.
+//! Splitting of long texts into pieces that can be encoded independently.
 
-/// Pieces of about `size` bytes, cut only at a newline between two characters that are no white space; a text
-/// without such a place stays whole.
+/// Pieces of about `size` bytes, cut only at a newline between two characters that are not white space. A text without such
+/// a newline stays whole.
 pub(super) fn pieces_at_lines(text: &str, size: usize) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! SentencePiece models: the file that `spm_train` writes, and the splitter that it describes.
+//! SentencePiece models: reading of the model file, normalization and segmentation.
 //!
 //! Source: `sentencepiece_model.proto` and `unigram_model.cc` of <https://github.com/google/sentencepiece>.
 
@@ -11,15 +11,15 @@ use tokenizers::models::unigram::Unigram;
 
 use super::charsmap::Charsmap;
 
-/// Stands for a space within a piece.
+/// The character for a space within a piece.
 pub(super) const SPACE: &str = "▁";
-/// Most pieces of a model; the largest in use have a quarter of a million.
+/// Maximum number of pieces of a model; the largest in use have a quarter of a million.
 const MOST_PIECES: usize = 1 << 22;
-/// A spelling that no text is meant to have, of the entry that the library wants for the unknown. A text that has it
-/// nonetheless gives a piece of this spelling, which no vocabulary knows.
+/// Spelling of the entry for the unknown token, which the library requires. A text that contains it gives a piece with this
+/// spelling, which no vocabulary has.
 const UNKNOWN: &str = "\u{10ffff}\u{10fffe}";
 
-/// What a piece is, in the numbers of the file.
+/// Kinds of pieces, as numbered in the file.
 mod kind {
     pub const NORMAL: u64 = 1;
     pub const USER_DEFINED: u64 = 4;
@@ -29,9 +29,9 @@ mod kind {
 /// A SentencePiece Unigram model.
 #[derive(Debug)]
 pub(super) struct SentencePiece {
-    /// Pieces that a text may be taken apart into, with the logarithms of their probabilities.
+    /// Pieces for segmentation, with their log-probabilities.
     pieces: Vec<(String, f64)>,
-    /// Pieces that are preferred to all others, and that nothing in them is replaced.
+    /// User-defined pieces: they are matched before all others and are not normalized.
     user_defined: Vec<String>,
     replacements: Charsmap,
     begins_with_space: bool,
@@ -39,7 +39,7 @@ pub(super) struct SentencePiece {
 }
 
 impl SentencePiece {
-    /// Reads the content of a model file; the error says what is wrong with it.
+    /// Reads the content of a model file; the error describes what is wrong with it.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let mut model = Self {
             pieces: Vec::new(),
@@ -110,7 +110,7 @@ impl SentencePiece {
         Ok(())
     }
 
-    /// What takes texts apart.
+    /// The segmentation of texts by this model.
     pub(super) fn splitter(self) -> tokenizers::Result<Splitter> {
         let scores = || self.pieces.iter().map(|&(_, score)| score);
         let (lowest, highest) =
@@ -139,7 +139,7 @@ impl SentencePiece {
     }
 }
 
-/// Takes texts apart into the pieces of a model.
+/// Segments texts into the pieces of a model.
 pub(super) struct Splitter {
     unigram: Unigram,
     /// By their first character, the longest first.
@@ -149,11 +149,11 @@ pub(super) struct Splitter {
     collapses_spaces: bool,
 }
 
-/// A text as pieces are found in it.
+/// A normalized text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Normalized {
     pub(super) text: String,
-    /// For each of its bytes, which bytes of the original it comes from.
+    /// For each of its bytes, the bytes of the original that it comes from.
     origins: Vec<(usize, usize)>,
 }
 
@@ -174,8 +174,7 @@ impl Normalized {
 }
 
 impl Splitter {
-    /// The pieces of a text, and the bytes that each stands for. A run of characters of which the model has no piece is
-    /// one of that spelling.
+    /// The pieces of a text with their byte ranges. A run of characters without a piece becomes a piece with that spelling.
     pub(super) fn pieces(&self, text: &str) -> tokenizers::Result<Vec<(String, Range<usize>)>> {
         let normalized = self.normalize(text);
         let tokens = self.unigram.tokenize(&normalized.text)?;
@@ -183,8 +182,8 @@ impl Splitter {
         Ok(tokens.into_iter().map(|token| (token.value, place(token.offsets))).collect())
     }
 
-    /// The text as SentencePiece normalises it: the longest string at each place is replaced, spaces become `▁`, and
-    /// where the model says so, runs of them become one, none is left at the ends, and one begins the text.
+    /// The text as SentencePiece normalizes it. The longest match at each position is replaced and spaces become `▁`. If the
+    /// model's settings say so, runs of spaces are collapsed, spaces at the ends are removed, and one is put before the text.
     pub(super) fn normalize(&self, text: &str) -> Normalized {
         let mut normalized = Normalized::default();
         let mut at = 0;
@@ -219,7 +218,7 @@ impl Splitter {
         normalized
     }
 
-    /// How many bytes at the beginning of `text` are taken at once, and what they become; none at its end.
+    /// The next normalization step: the number of bytes consumed from `text` and their replacement; `None` at its end.
     fn next<'a>(&'a self, text: &'a str) -> Option<(usize, &'a str)> {
         let first = text.chars().next()?;
         let whole = |piece: &&String| text.starts_with(piece.as_str());

@@ -1,13 +1,13 @@
-//! How a text is to be read, by `tokenizer_config.json`: how much of it, from which end, and with what beside its ids.
+//! Settings of `tokenizer_config.json`: length limit, truncation side and input names.
 
 use serde_json::{Map, Value};
 
 use super::Tokenizer;
 
-/// A `model_max_length` from here on means that there is no limit, as in `transformers`, which writes 1e30 then.
+/// A `model_max_length` of at least this means no limit: `transformers` writes 1e30 then.
 const NO_LIMIT: f64 = 1e20;
 
-/// What `MarianTokenizer` has where its files do not say.
+/// Default of `MarianTokenizer`.
 const MARIAN_LIMIT: f64 = 512.0;
 
 /// The end of a text, or of a row.
@@ -21,8 +21,8 @@ pub enum Side {
 }
 
 impl Tokenizer {
-    /// The tokens that the model reads at most, those around a text included: `model_max_length`, or `max_len`, its older
-    /// name; 512 for Marian, if its files do not say. None if there is no such key, or its value means no limit.
+    /// Maximum number of tokens of an input, including special tokens: `model_max_length`, or its older name `max_len`, or
+    /// Marian's default of 512. `None` if there is no such key or its value means no limit.
     pub fn model_max_length(&self) -> Option<usize> {
         let files = &self.inner.files;
         let said = |key: &&str| files.given_config()?.get(*key)?.as_f64();
@@ -32,8 +32,8 @@ impl Tokenizer {
         (1.0..NO_LIMIT).contains(&limit).then_some(limit as usize)
     }
 
-    /// What the model is given of a text: `input_ids`, `attention_mask`, `token_type_ids`. It is `model_input_names`,
-    /// else what the class in `tokenizer_class` has in `transformers`; none if neither is there.
+    /// The names of the model's inputs (`input_ids`, `attention_mask`, `token_type_ids`): `model_input_names`, else those of
+    /// the class in `tokenizer_class` in `transformers`; `None` if neither is given.
     pub fn model_input_names(&self) -> Option<Vec<String>> {
         let config = self.inner.files.given_config()?;
         if let Some(Value::Array(names)) = config.get("model_input_names") {
@@ -43,8 +43,8 @@ impl Tokenizer {
         Some(input_names_of(class).iter().map(|&name| name.to_owned()).collect())
     }
 
-    /// Whether spaces before punctuation and contractions are taken out of decoded text: `clean_up_tokenization_spaces`,
-    /// which `transformers` does not apply to models that merge pairs unless another key insists.
+    /// Whether spaces before punctuation and contractions are removed from decoded text: `clean_up_tokenization_spaces`.
+    /// `transformers` does not apply it to BPE models unless another key forces it.
     pub(super) fn cleans_up(&self) -> bool {
         let config = self.inner.files.given_config();
         let is_true = |key: &str| config.and_then(|config| config.get(key)) == Some(&Value::Bool(true));
@@ -59,8 +59,8 @@ impl Tokenizer {
         config.and_then(|config| config.get("split_special_tokens")) == Some(&Value::Bool(true))
     }
 
-    /// The end at which a text loses what does not fit: `truncation_side`, else the direction of `truncation` in
-    /// `tokenizer.json`, else the right.
+    /// The side on which a text is truncated: `truncation_side`, else the direction of `truncation` in `tokenizer.json`, else
+    /// the right.
     pub fn truncation_side(&self) -> Side {
         let said = self.inner.files.given_config().and_then(|config| side(config, "truncation_side"));
         said.or(self.inner.facts.truncation_side).unwrap_or_default()
@@ -72,7 +72,7 @@ fn side(config: &Map<String, Value>, key: &str) -> Option<Side> {
 }
 
 impl Side {
-    /// The side of that name, in any case.
+    /// The side with a name, in upper or lower case.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "left" => Some(Self::Left),

@@ -1,4 +1,4 @@
-//! Control tokens and the roles they play.
+//! Special tokens and their roles.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,22 +11,22 @@ pub struct SpecialTokens {
     pub bos: Option<String>,
     /// Ends a sequence.
     pub eos: Option<String>,
-    /// Stands for what the vocabulary does not know.
+    /// The unknown token, for text that the vocabulary cannot encode.
     pub unk: Option<String>,
     /// Separates two parts (BERT).
     pub sep: Option<String>,
-    /// Fills short rows.
+    /// Padding.
     pub pad: Option<String>,
-    /// Stands for the whole sequence (BERT).
+    /// Represents the whole sequence (BERT's `[CLS]`).
     pub cls: Option<String>,
-    /// Stands where something is to be guessed.
+    /// The mask token, at positions to predict.
     pub mask: Option<String>,
     /// Any others.
     pub additional: Vec<String>,
 }
 
 impl SpecialTokens {
-    /// A single token that ends a sequence, as in GPT-2.
+    /// Only an end-of-sequence token, as in GPT-2.
     pub fn end_of_text(token: impl Into<String>) -> Self {
         Self { eos: Some(token.into()), ..Self::default() }
     }
@@ -55,8 +55,8 @@ impl SpecialTokens {
         tokens
     }
 
-    /// Fills the roles that are still empty from a `tokenizer_config.json` or `special_tokens_map.json`, in
-    /// which a token is a string or an object with `content`.
+    /// Sets the roles that are still empty from a `tokenizer_config.json` or `special_tokens_map.json`. A token there is a
+    /// string or an object with `content`.
     pub(super) fn fill_from(&mut self, json: &Map<String, Value>) {
         let content = |value: &Value| match value {
             Value::String(text) => Some(text.clone()),
@@ -84,7 +84,7 @@ impl SpecialTokens {
         }
     }
 
-    /// The map of `special_tokens_map.json`; empty if there is no token.
+    /// The content of `special_tokens_map.json`; empty if there is no token.
     pub(super) fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
         for (key, token) in self.roles() {

@@ -1,24 +1,23 @@
-//! What each token adds to a text.
+//! The bytes that each token adds to a text, for constrained decoding.
 
 use super::validate::Decoding;
 use super::{Special, Tokenizer, TokenizerError, bytes};
 
-/// What the tokens of a vocabulary add to a text; see [`Tokenizer::spellings`].
+/// The bytes that the tokens of a vocabulary add to a text; see [`Tokenizer::spellings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spellings {
-    /// The bytes that each id adds within a text; none for control tokens, the unknown, and ids without a token.
+    /// The bytes that each id adds within a text; empty for control tokens, the unknown token, and ids without a token.
     pub tokens: Vec<Vec<u8>>,
-    /// Whether the space with which a text would begin is not shown, as SentencePiece and WordPiece have it.
+    /// Whether a space at the beginning of a text is dropped, as by SentencePiece and WordPiece.
     pub drops_first_space: bool,
 }
 
 impl Tokenizer {
-    /// What each token adds to a text, for grammars that say what may be generated; of the ids that the model has, if
+    /// The bytes that each token adds to a text, for grammars that constrain generation. It covers the model's vocabulary, if
     /// that is known ([`for_model`](Self::for_model)).
     ///
-    /// The spellings of some ids, put together, are their [`decode`](Self::decode), as long as each token is decoded
-    /// apart from its neighbours; WordPiece also joins `do` and `n't`, and so does `clean_up_tokenization_spaces`, of which
-    /// the tokens know nothing.
+    /// The concatenated spellings of some ids are their [`decode`](Self::decode), if tokens are decoded independently of their
+    /// neighbours. WordPiece and `clean_up_tokenization_spaces` are exceptions: they join `do` and `n't`.
     ///
     /// # Errors
     /// If the library fails.

@@ -1,10 +1,10 @@
 //! Stop strings in a text that arrives in pieces.
 
-/// Watches a text for stop strings and lets through only what cannot belong to one.
+/// Finds stop strings in streamed text and releases only text that cannot be part of one.
 ///
-/// The stop string whose last character comes first wins; of several that end there, the longest. What is let
-/// through does not depend on how the text was cut into pieces. Source for the matching: Knuth, Morris, Pratt
-/// 1977, "Fast Pattern Matching in Strings", <https://doi.org/10.1137/0206024>.
+/// The stop string that ends first wins; of several that end at the same place, the longest. The result does not depend on
+/// how the text was cut into pieces. Source for the matching: Knuth, Morris, Pratt 1977, "Fast Pattern Matching in
+/// Strings", <https://doi.org/10.1137/0206024>.
 ///
 /// # Example
 /// ```
@@ -24,23 +24,23 @@ pub struct StopMatcher {
     stopped: Option<usize>,
 }
 
-/// What a piece of text let through.
+/// The result of a [`StopMatcher::push`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopOutput {
     /// Text that can be shown now.
     pub text: String,
-    /// Which stop string was met, if one was: nothing comes after it.
+    /// Index of the stop string that was found, if any; no text follows it.
     pub stopped: Option<usize>,
 }
 
-/// Why stop strings cannot be watched for.
+/// Why stop strings are invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopError {
-    /// An empty string stops everything before it begins.
+    /// An empty string would stop every text at its beginning.
     #[error("stop string {index} is empty")]
     Empty {
-        /// Which one, from 0.
+        /// Its index.
         index: usize,
     },
 }
@@ -48,14 +48,14 @@ pub enum StopError {
 #[derive(Clone, Debug)]
 struct Stop {
     text: Vec<u8>,
-    /// For each length, that of the longest beginning that is also its end.
+    /// Failure function: for each length, that of the longest proper prefix that is also a suffix.
     fallback: Vec<usize>,
-    /// How much of it the text now ends with.
+    /// Length of the prefix that the text currently ends with.
     matched: usize,
 }
 
 impl StopMatcher {
-    /// Watches for any of `stops`.
+    /// A matcher for any of `stops`.
     ///
     /// # Errors
     /// If one of them is empty.
@@ -71,7 +71,7 @@ impl StopMatcher {
         }
     }
 
-    /// Takes the next piece of the text. After a stop, all text is swallowed.
+    /// Takes the next piece of the text. After a stop, all text is dropped.
     pub fn push(&mut self, piece: &str) -> StopOutput {
         if self.stopped.is_some() {
             return StopOutput { text: String::new(), stopped: self.stopped };
@@ -100,7 +100,7 @@ impl StopMatcher {
         StopOutput { text: std::mem::replace(&mut self.held, rest), stopped: None }
     }
 
-    /// Ends the text; returns what was held back in case it became a stop string.
+    /// Ends the text; returns the text that was held back as a possible beginning of a stop string.
     pub fn finish(self) -> String {
         self.held
     }

@@ -1,18 +1,17 @@
-//! Text as ids arrive, one at a time.
+//! Streaming decoding: text while ids arrive one at a time.
 
 use super::clean_up::CleanUp;
 use super::validate::Decoding;
 use super::{Special, Tokenizer, TokenizerError, bytes};
 
-/// Turns ids into text while they arrive and never shows half a character.
+/// Decodes ids while they arrive and never returns part of a character.
 ///
-/// What [`push`](Self::push) and [`finish`](Self::finish) return, put together, is what
-/// [`Tokenizer::decode`] gives for all ids at once. An id costs the same whether it is the first or the
-/// thousandth. The bytes of a character that is spelled by several ids are held back until it is whole;
-/// tokenizers with byte fallback (Llama 2) decide only at the end of a run of byte tokens what they mean, so
-/// there the whole run is held back.
+/// The concatenated results of [`push`](Self::push) and [`finish`](Self::finish) equal [`Tokenizer::decode`] of all ids. The
+/// cost of an id does not grow with the length of the text. If several ids spell one character, its bytes are held back until
+/// it is complete. Tokenizers with byte fallback (Llama 2) decode a run of byte tokens only at its end, so the whole run is
+/// held back.
 ///
-/// For decoders that look at the end of the text (stripping spaces there), the equality cannot be promised.
+/// Decoders that look at the end of the text (to strip spaces there) are an exception: they may give other text.
 ///
 /// # Example
 /// ```
@@ -33,15 +32,15 @@ pub struct StreamDecoder {
     clean_up: Option<CleanUp>,
 }
 
-/// How many of a prompt's last ids a continuation is decoded after: enough for a tokenizer to know that it does not begin
-/// a text.
+/// Number of ids at the end of a prompt that are decoded together with its continuation, so that the tokenizer does not
+/// treat the continuation as the beginning of a text.
 const CONTEXT_IDS: usize = 8;
 
 enum State {
-    /// Each token is some bytes, whatever its neighbours; these are the bytes of the unfinished character.
+    /// Tokens are decoded independently to bytes; these are the bytes of the incomplete character.
     Bytes(Vec<u8>),
-    /// Tokens are decoded together with those before them: `ids[..shown]` has been shown, and is there to tell
-    /// what the ids after it add.
+    /// Tokens are decoded together with those before them. `ids[..shown]` was returned already and is the context of the
+    /// rest.
     Window { ids: Vec<u32>, shown: usize },
 }
 
@@ -56,11 +55,11 @@ impl StreamDecoder {
         Self { tokenizer: tokenizer.clone(), special, state, clean_up }
     }
 
-    /// Starts the continuation of `prompt`: what is returned is the text that the ids to come add to the prompt's.
+    /// Starts the continuation of `prompt`: returns only the text that the following ids add to the prompt's.
     ///
-    /// Tokenizers of the kind of SentencePiece and WordPiece treat the first token of a text otherwise than a later one, so a
-    /// continuation that is decoded by itself loses its first space. A character whose first bytes the prompt ends with
-    /// comes whole, with the id that completes it.
+    /// SentencePiece and WordPiece decode the first token of a text differently from later ones, so a continuation that is
+    /// decoded by itself loses its first space. If the prompt ends within a character, the whole character is returned with
+    /// the id that completes it.
     ///
     /// # Errors
     /// If the library fails.
@@ -87,7 +86,7 @@ impl StreamDecoder {
         self.special == Special::Keep || !inner.literal.get_added_vocabulary().is_special_token(&token)
     }
 
-    /// How many byte tokens at the end of `ids` are the beginning of a character.
+    /// Number of byte tokens at the end of `ids` that are the beginning of a character.
     fn unfinished(&self, ids: &[u32]) -> usize {
         let inner = &self.tokenizer.inner;
         if inner.decoding() != Decoding::ByteFallback {
@@ -100,7 +99,7 @@ impl StreamDecoder {
         run.len()
     }
 
-    /// Takes the next id; returns what can be shown now, which may be nothing.
+    /// Takes the next id; returns the text that is complete now, which may be empty.
     ///
     /// # Errors
     /// If the library fails.
@@ -132,7 +131,7 @@ impl StreamDecoder {
         }
     }
 
-    /// Ends the text; returns what was held back. Bytes that never became a character are U+FFFD.
+    /// Ends the text; returns what was held back. Bytes that are not a character become U+FFFD.
     ///
     /// # Errors
     /// If the library fails.
@@ -169,7 +168,7 @@ impl StreamDecoder {
     }
 }
 
-/// Bytes of the characters with which both texts begin.
+/// Length in bytes of the common prefix of both texts.
 fn common_prefix(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(character, _)| character.len_utf8()).sum()
 }
@@ -182,8 +181,8 @@ enum At {
     End,
 }
 
-/// Takes out of `pending` all but an unfinished character at its end; what can never be a character becomes
-/// U+FFFD, exactly as `String::from_utf8_lossy` of everything would have it.
+/// Removes from `pending` all but an incomplete character at its end. Invalid bytes become U+FFFD, exactly as with
+/// `String::from_utf8_lossy` of the whole text.
 fn take_whole_characters(pending: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut at = 0;

@@ -36,7 +36,7 @@ fn added(id: u64, content: &str) -> Value {
             "normalized": false, "special": true })
 }
 
-/// Llama 2's way: spaces are `▁`, unknown characters become byte tokens.
+/// As in Llama 2: spaces are `▁`, unknown characters become byte tokens.
 fn byte_fallback() -> Tokenizer {
     let mut json = small_bpe();
     let mut vocab: Map<String, Value> = Map::new();
@@ -61,7 +61,7 @@ fn byte_fallback() -> Tokenizer {
     load(&json).unwrap()
 }
 
-/// T5's way, but for the scores.
+/// As in T5, except for the scores.
 fn metaspace() -> Tokenizer {
     let mut json = small_bpe();
     let space = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true });
@@ -73,7 +73,7 @@ fn metaspace() -> Tokenizer {
     load(&json).unwrap()
 }
 
-/// BERT's way.
+/// As in BERT.
 fn word_piece() -> Tokenizer {
     let mut json = small_bpe();
     json["model"] = json!({ "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",

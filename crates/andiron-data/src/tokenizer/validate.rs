@@ -1,7 +1,7 @@
-//! Looks at a `tokenizer.json` before the `tokenizers` library does.
+//! Validation of a `tokenizer.json` before the `tokenizers` library reads it.
 //!
-//! The library trusts its input: a merge longer than every token, or shorter than the continuation prefix, makes
-//! it panic (its issue 2094). Everything checked here is what it would otherwise trip over, at load or later.
+//! The library trusts its input: a merge longer than every token, or shorter than the continuation prefix, makes it panic
+//! (its issue 2094). Checked here is whatever would make it fail, at load or later.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,37 +17,37 @@ const ID_LIMIT: u64 = 1 << 31;
 const WORD_LIMIT: u64 = 1024;
 const PATTERN_LIMIT: usize = 16 << 10;
 const GROWTH_LIMIT: u64 = 64;
-/// The pattern that takes a text apart into its characters, in both regular expression engines that read it.
+/// The pattern that splits a text into its characters, in both regular expression engines that read it.
 pub(super) const EACH_CHARACTER: &str = r"[\s\S]";
 
-/// What the file turned out to be, for the paths that are faster than the library's.
+/// Facts about the file that allow paths faster than the library's.
 pub(super) struct Facts {
     /// One more than the largest id.
     pub(super) n_ids: u32,
-    /// The vocabulary, if each token is a character and the text is simply taken apart into characters.
+    /// The vocabulary, if each token is a character and a text is simply split into characters.
     pub(super) characters: Option<HashMap<char, u32>>,
     /// Whether a text may be cut between lines without changing its ids.
     pub(super) cuts_at_lines: bool,
-    /// How tokens become text.
+    /// How tokens are decoded.
     pub(super) decoding: Decoding,
     /// Added tokens and the ids they must have.
     pub(super) added: Vec<AddedEntry>,
-    /// The token for the unknown, if the model has one.
+    /// The unknown token, if the model has one.
     pub(super) unknown: Option<String>,
-    /// Whether the model merges pairs.
+    /// Whether the model is BPE.
     pub(super) is_bpe: bool,
-    /// The end at which `truncation` cuts a text.
+    /// The side on which `truncation` cuts a text.
     pub(super) truncation_side: Option<Side>,
 }
 
 /// How tokens become text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decoding {
-    /// Tokens spell bytes in the alphabet of GPT-2.
+    /// Tokens spell bytes in GPT-2's byte-to-character table.
     ByteLevel,
-    /// Tokens are put together as they are.
+    /// Tokens are concatenated as they are.
     Concatenate,
-    /// `<0xHH>` tokens are bytes; among other steps.
+    /// Byte fallback: `<0xHH>` tokens are bytes, among other steps.
     ByteFallback,
     /// Anything else.
     Other,
@@ -78,7 +78,7 @@ struct RawModel {
     vocab: Vocabulary,
     merges: Option<Vec<Merge>>,
     unk_token: Option<String>,
-    /// Of Unigram, which names no token.
+    /// The id of the unknown token in a Unigram model, which does not name the token.
     unk_id: Option<usize>,
     continuing_subword_prefix: Option<String>,
     byte_fallback: Option<bool>,
@@ -86,7 +86,7 @@ struct RawModel {
     dropout: Option<f64>,
 }
 
-/// Tokens with their ids; of a list (Unigram), the place is the id.
+/// Tokens with their ids; in a list (Unigram), the index is the id.
 struct Vocabulary {
     tokens: Vec<(String, u64)>,
     is_list: bool,
@@ -282,8 +282,8 @@ fn check_merges(model: &RawModel, ids: &HashMap<&str, u64>) -> Result<(), Tokeni
     Ok(())
 }
 
-/// Bytes that no written text has: control characters, and the first bytes of planes in which nothing is assigned. Some
-/// published vocabularies lack a few of these, and drop them from a text.
+/// Bytes that do not occur in written text: control characters, and the first bytes of planes without assigned characters.
+/// Some published vocabularies lack a few of these and drop them from a text.
 fn is_never_written(byte: u8) -> bool {
     (byte.is_ascii_control() && !byte.is_ascii_whitespace()) || matches!(byte, 0xf1 | 0xf2)
 }
@@ -318,7 +318,7 @@ fn check_patterns(part: &Value) -> Result<(), TokenizerFault> {
     }
 }
 
-/// An upper bound of how many times as long the replacements in a normalizer or decoder make a text.
+/// An upper bound of the factor by which the replacements in a normalizer or decoder lengthen a text.
 fn growth(part: &Value) -> u64 {
     match part {
         Value::Object(fields) => {
@@ -392,8 +392,8 @@ fn characters(
         .collect()
 }
 
-/// GPT-2's pattern ends a match at a newline that stands between two characters that are no white space, and
-/// looks no further ahead, so each side of it can be encoded by itself.
+/// GPT-2's pattern ends a match at a newline between two characters that are not white space, and looks no further ahead, so
+/// each side of it can be encoded independently.
 fn cuts_at_lines(normalizer: &Option<Value>, pre_tokenizer: &Option<Value>, added: &[AddedEntry]) -> bool {
     let flag = |key: &str, absent: bool| {
         pre_tokenizer.as_ref().map(|p| p.get(key).and_then(Value::as_bool).unwrap_or(absent))

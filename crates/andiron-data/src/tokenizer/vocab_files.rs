@@ -1,5 +1,5 @@
-//! Tokenizers of a vocabulary file alone: BERT's `vocab.txt`, and `vocab.json` with `merges.txt` of GPT-2, RoBERTa and
-//! Qwen 2. What such a file does not say, the class of the tokenizer does.
+//! Tokenizers stored as a vocabulary only: BERT's `vocab.txt`, and `vocab.json` with `merges.txt` of GPT-2, RoBERTa and
+//! Qwen 2. The rest (normalizer, pre-tokenizer, special tokens) is defined by the class of the tokenizer.
 //!
 //! Source: `BertTokenizer`, `GPT2Tokenizer`, `RobertaTokenizer` and `Qwen2Tokenizer` of `transformers` 5.24.0.
 
@@ -19,7 +19,7 @@ pub(super) const ADDED: &str = "added_tokens.json";
 
 const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// What a tokenizer of these files does with a text.
+/// The class of the tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Bert,
@@ -28,7 +28,7 @@ enum Class {
     Qwen2,
 }
 
-/// The roles that the class gives to tokens if its files do not say, and the `tokenizer.json` that the files amount to.
+/// The special tokens of the class, used if the files do not name them, and the `tokenizer.json` equivalent to the files.
 /// `settings` are `tokenizer_config.json` and `special_tokens_map.json`.
 pub(super) fn tokenizer_json(
     dir: &Path,
@@ -110,7 +110,7 @@ pub(super) fn tokenizer_json(
     Ok((special, json.to_string().into_bytes()))
 }
 
-/// By `tokenizer_class`, else by the model's type in `config.json`, else by what the vocabulary holds.
+/// The class, by `tokenizer_class`, else by `model_type` in `config.json`, else by the content of the vocabulary.
 fn class_of(dir: &Path, config: Option<&Map<String, Value>>) -> Result<Class, TokenizerError> {
     let is_words = dir.join(WORDS).exists();
     let refuse = |name: &str| TokenizerError::VocabularyFile {
@@ -188,7 +188,7 @@ impl Class {
     }
 }
 
-/// A token a line; of one that is there twice, the last counts.
+/// One token per line; if a token occurs twice, its last line counts.
 fn read_words(dir: &Path) -> Result<Map<String, Value>, TokenizerError> {
     let text = read_lines(dir, WORDS)?;
     Ok(text.lines().enumerate().map(|(id, line)| (line.trim_end().to_owned(), id.into())).collect())
@@ -210,7 +210,7 @@ fn read_lines(dir: &Path, file: &'static str) -> Result<String, TokenizerError> 
         .map_err(|error| TokenizerError::VocabularyFile { file, message: error.utf8_error().to_string() })
 }
 
-/// Added tokens: those of the files with their ids, then those with a role, which get the next ids if they have none.
+/// Added tokens: those of the files with their ids, then special tokens, which get the next free ids if they have none.
 fn added_tokens(
     dir: &Path,
     settings: [Option<&Map<String, Value>>; 2],
@@ -258,7 +258,7 @@ fn added_tokens(
     Ok(added)
 }
 
-/// Tokens around a text and around the second of two.
+/// A template post-processor, with the special tokens around the first and the second text.
 fn template(
     first: [Option<&(String, u64)>; 2],
     second: [Option<&(String, u64)>; 2],

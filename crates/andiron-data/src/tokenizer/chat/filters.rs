@@ -1,4 +1,4 @@
-//! Filters and tests of Jinja that the engine lacks or has otherwise.
+//! Jinja filters and tests that the engine lacks or implements differently.
 
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind};
@@ -7,7 +7,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value};
 use super::python::{self, is_space};
 use super::{json, source, strings};
 
-/// Adds them.
+/// Registers them.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("trim", |text: &Value, set: Option<String>| -> Result<String, Error> {
@@ -56,7 +56,7 @@ fn failed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-/// Each word with its first letter large and the others small; words begin at white space, dashes and opening brackets.
+/// Title case; words begin after white space, dashes and opening brackets.
 fn title(text: &str) -> String {
     let begins = |c: char| is_space(c) || "-({[<".contains(c);
     let mut out = String::with_capacity(text.len());
@@ -104,7 +104,7 @@ fn join(
     Ok(out)
 }
 
-/// `int(value)`, or the default of what is no number.
+/// `int(value)`, or the default if `value` is not a number.
 fn to_int(value: &Value, default: Option<Value>, base: Option<u32>, options: Kwargs) -> Result<Value, Error> {
     let default = default.map_or_else(|| options.get::<Option<Value>>("default"), |d| Ok(Some(d)))?;
     let base = base.map_or_else(|| options.get::<Option<u32>>("base"), |base| Ok(Some(base)))?.unwrap_or(10);
@@ -141,7 +141,7 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
     Some(if text.starts_with('-') { -number } else { number })
 }
 
-/// Digits that single underscores may part.
+/// Digits, which single underscores may separate.
 fn without_underscores(digits: &str) -> Option<String> {
     let is_plain = !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__");
     is_plain.then(|| digits.replace('_', ""))
@@ -194,7 +194,7 @@ fn truncate(text: &Value, places: Rest<Value>, options: Kwargs) -> Result<String
     Ok(format!("{kept}{end}"))
 }
 
-/// A text for a path of an address; pairs, or a dictionary, for its query.
+/// `urlencode`: a text as part of a URL's path; pairs or a dictionary as its query.
 fn url_encode(value: &Value) -> Result<String, Error> {
     let is_list = matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable);
     if !is_list {

@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it, which is what `tojson` is in `transformers`.
+//! JSON as Python's `json.dumps` writes it: the filter `tojson` of `transformers`.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::python::{self, number};
 
-/// How deep values may lie within each other.
+/// Maximum nesting of values.
 const DEEPEST: usize = 256;
 
-/// How it is written.
+/// Arguments of `json.dumps`.
 struct Style {
     ensure_ascii: bool,
     indent: Option<String>,

@@ -1,7 +1,7 @@
-//! Conversations as text: the chat template that comes with a tokenizer.
+//! Chat templates: a conversation as the text or ids of a prompt.
 //!
-//! A template is a Jinja program from a model's author. It gives what `transformers` makes of it, with bounded work and
-//! memory, and what people say in a conversation never turns into control tokens, whatever they write.
+//! A template is a Jinja program written by a model's author. It renders as in `transformers`, with bounded time and memory.
+//! Message contents never turn into control tokens, whatever they spell.
 
 mod filters;
 mod json;
@@ -21,35 +21,35 @@ use serde::{Deserialize, Serialize};
 use super::{Tokenizer, TokenizerError};
 use quoting::{Part, Quoting};
 
-/// Who said what.
+/// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// `system`, `user` or `assistant`, or whatever else the template knows.
+    /// `system`, `user`, `assistant`, or another role that the template knows.
     pub role: String,
-    /// What was said.
+    /// The text.
     pub content: String,
 }
 
 impl Message {
-    /// `content`, said by `role`.
+    /// A message `content` of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 }
 
-/// What a chat template is given besides the conversation.
+/// Inputs of a chat template besides the conversation.
 #[derive(Clone, Debug)]
 pub struct ChatInputs {
-    /// Tools that the assistant may call, as JSON schemas. With them the template `tool_use` is used, if there is one.
+    /// Tools that the assistant may call, as JSON schemas. If there are any, the template `tool_use` is used where it exists.
     pub tools: Option<Vec<serde_json::Value>>,
     /// Documents to answer from.
     pub documents: Option<Vec<serde_json::Value>>,
-    /// The time that `strftime_now` tells the model, in UTC.
+    /// The time that `strftime_now` formats, in UTC.
     pub now: SystemTime,
 }
 
-/// No tools, no documents, and the present.
+/// No tools, no documents, and the current time.
 impl Default for ChatInputs {
     fn default() -> Self {
         Self { tools: None, documents: None, now: SystemTime::now() }
@@ -57,11 +57,11 @@ impl Default for ChatInputs {
 }
 
 impl Tokenizer {
-    /// The text that the model's chat template makes of a conversation, ready for the assistant to continue.
+    /// A conversation rendered by the model's chat template, with the generation prompt of the assistant at the end.
     ///
     /// # Errors
-    /// [`TokenizerError::NoChatTemplate`], or [`TokenizerError::ChatTemplate`] if the template is malformed, does too
-    /// much, or refuses the conversation, which it says in its own words.
+    /// [`TokenizerError::NoChatTemplate`], or [`TokenizerError::ChatTemplate`] if the template is malformed, exceeds a limit,
+    /// or rejects the conversation with a message of its own.
     pub fn chat_text(&self, messages: &[Message]) -> Result<String, TokenizerError> {
         self.chat_text_with(messages, &ChatInputs::default())
     }
@@ -78,8 +78,8 @@ impl Tokenizer {
         self.render(messages, inputs, &|text| text.to_owned())
     }
 
-    /// The ids of [`chat_text`](Self::chat_text). Control tokens of the template are control ids; those that somebody
-    /// wrote in a message are ordinary text.
+    /// The ids of [`chat_text`](Self::chat_text). Control tokens of the template become control ids; those spelled in a
+    /// message are ordinary text.
     ///
     /// # Errors
     /// As for [`chat_text`](Self::chat_text) and [`encode`](Self::encode).
@@ -113,7 +113,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Runs the template, with each string that it is given as `shown` has it.
+    /// Renders the template, with `shown` applied to each of its input strings.
     fn render(
         &self,
         messages: &[Message],

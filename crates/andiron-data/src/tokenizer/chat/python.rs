@@ -1,11 +1,11 @@
-//! Values as Python shows them: `str` and `repr`.
+//! Values formatted as by Python's `str` and `repr`.
 
 use std::fmt::Write as _;
 
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-/// How deep values may lie within each other.
+/// Maximum nesting of values.
 pub(super) const DEEPEST: usize = 256;
 
 /// `str(value)`.
@@ -64,10 +64,10 @@ fn too_deep() -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
-/// Most values that may lie within one that is assigned.
+/// Maximum number of values within an assigned value.
 const MOST_NODES: usize = 1 << 18;
 
-/// Refuses a value that lies deeper than [`DEEPEST`]; gives how many values lie within it.
+/// Refuses a value that is nested deeper than [`DEEPEST`]; returns how many values it contains.
 pub(super) fn check_depth(value: &Value) -> Result<usize, Error> {
     let mut nodes = 0;
     descend(value, 0, &mut nodes)?;
@@ -97,12 +97,12 @@ fn descend(value: &Value, depth: usize, nodes: &mut usize) -> Result<(), Error> 
     }
 }
 
-/// The value if it is a number with a fraction.
+/// The value if it is a float.
 pub(super) fn as_float(value: &Value) -> Option<f64> {
     (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok())?
 }
 
-/// `repr` of a number.
+/// `repr` of a float.
 pub(super) fn number(value: &Value) -> String {
     match as_float(value) {
         Some(float) => float_text(float),
@@ -110,7 +110,7 @@ pub(super) fn number(value: &Value) -> String {
     }
 }
 
-/// The fewest digits that say which number it is; with an exponent below 1e-4 and from 1e16 on.
+/// The shortest digits that round-trip; in exponent notation below 1e-4 and from 1e16 on.
 pub(super) fn float_text(float: f64) -> String {
     if !float.is_finite() {
         return if float.is_nan() {
@@ -172,7 +172,7 @@ fn is_printable(character: char) -> bool {
     matches!(character, '"' | '\'') || pair.escape_debug().count() == 2
 }
 
-/// Whether Python's `str.isspace` is true of a character, which is what `strip` and `split` go by.
+/// Python's `str.isspace` for a character, which `strip` and `split` use.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }

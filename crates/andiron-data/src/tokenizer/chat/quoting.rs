@@ -1,28 +1,28 @@
-//! What somebody wrote, marked so that it can be told from what the template writes.
+//! Marks in message contents, which tell their control tokens from those of the template.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// Parts control tokens that somebody spelled by a character that occurs nowhere in a conversation, behind their first.
-/// However a template cuts a text, nothing that is left of it is such a token.
+/// Breaks up control tokens spelled in messages: inserts, after their first character, a character that occurs nowhere in
+/// the conversation. However a template cuts a text, no part of it is a control token.
 pub(super) struct Quoting<'a> {
     mark: char,
     /// By their first character, the longest first.
     tokens: HashMap<char, Vec<&'a str>>,
 }
 
-/// A part of a text that a template made.
+/// A part of a rendered text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part<'t> {
-    /// What the template wrote, or somebody who spelled no control token.
+    /// Text of the template, or of a message without control tokens.
     Written(&'t str),
-    /// A control token that somebody spelled.
+    /// A control token spelled in a message.
     Quoted(String),
 }
 
 impl<'a> Quoting<'a> {
-    /// A mark that none of the texts in `given` has, for `tokens`.
+    /// A mark for `tokens` that does not occur in `given`.
     pub(super) fn avoiding(given: &[&str], tokens: impl Iterator<Item = &'a str>) -> Self {
         // Private use: no tokenizer's template writes these, and there are more than any text uses up.
         let mut free =
@@ -56,7 +56,7 @@ impl<'a> Quoting<'a> {
         quoted
     }
 
-    /// Takes a text apart at the marks: at each is a token, or what a template has left of one.
+    /// Splits a text at the marks: at each is a token, or what a template has left of one.
     pub(super) fn parts<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -83,7 +83,7 @@ impl<'a> Quoting<'a> {
     }
 }
 
-/// Adds the strings within a value, keys included.
+/// Collects the strings within a value, including keys.
 pub(super) fn strings_of<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::String(text) => found.push(text),
@@ -96,7 +96,7 @@ pub(super) fn strings_of<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The value with each string in it, keys included, as `shown` has it.
+/// The value with `shown` applied to each string in it, including keys.
 pub(super) fn map_strings(value: &Value, shown: &dyn Fn(&str) -> String) -> Value {
     match value {
         Value::String(text) => Value::String(shown(text)),

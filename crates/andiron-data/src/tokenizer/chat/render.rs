@@ -1,4 +1,4 @@
-//! Running a template with bounded work, memory and stack.
+//! Rendering a template with bounded time, memory and stack.
 
 use std::fmt::Write as _;
 use std::io;
@@ -13,13 +13,13 @@ use super::{filters, python, source, strings, time};
 
 /// Longest template in bytes; the longest in use have about 30 KiB.
 const TEMPLATE_LIMIT: usize = 128 << 10;
-/// Steps that any conversation may take. The engine counts 64 bytes of a value as a step, so that this bounds memory too.
+/// Steps allowed for any conversation. The engine counts 64 bytes of a value as a step, so this bounds memory too.
 const STEPS: u64 = 400_000;
-/// Steps for each message besides; the largest templates in use need some hundreds.
+/// Additional steps per message; the largest templates in use need some hundreds.
 const STEPS_PER_MESSAGE: u64 = 500;
 /// Most steps, however long the conversation: at most 128 MiB.
 const MOST_STEPS: u64 = 2_000_000;
-/// Longest text that a template may make besides eight times what it was given.
+/// Longest rendered text, in addition to eight times the input.
 const OUTPUT_LIMIT: usize = 1 << 20;
 /// For the recursion of the engine, of which the source's length is the bound. It is reserved, not used.
 const STACK: usize = 256 << 20;

@@ -1,15 +1,15 @@
-//! A template's source, so that what Jinja's Python version has and ours has not is written in words that ours has.
+//! Rewriting of a template's source: constructs of Python's Jinja that the engine lacks become ones that it has.
 //!
-//! - `{% generation %}` marks what an assistant writes, for training; it shows its body.
+//! - `{% generation %}` marks the assistant's text for training; it renders its body.
 //! - `'…' % x` formats a text.
-//! - What `set` assigns goes through a filter that bounds how deep values lie within each other.
+//! - Values assigned by `set` pass through a filter that bounds their nesting.
 
 /// The filter that `'…' % x` becomes.
 pub(super) const PERCENT: &str = "__percent";
 /// The filter that bounds what `set` assigns.
 pub(super) const BOUNDED: &str = "__bounded";
 
-/// The source with those words.
+/// The rewritten source.
 pub(super) fn rewrite(source: &str) -> String {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut rest = source;
@@ -63,7 +63,7 @@ fn statement(body: &str) -> String {
     }
 }
 
-/// The content of a tag, and the signs that strip the white space around it.
+/// The content of a tag and its white space control signs.
 fn parts(inside: &str) -> (&str, &str, &str) {
     let sign = |c: char| c == '-' || c == '+';
     let begin = usize::from(inside.starts_with(sign));
@@ -76,7 +76,7 @@ fn first_word(body: &str) -> &str {
     &body[..end]
 }
 
-/// Where `set target = value` is cut; none if it is the beginning of a block.
+/// The two sides of `set target = value`; `None` for a block assignment.
 fn assignment(body: &str) -> Option<(&str, &str)> {
     let at = Pieces(body).scan(0, |end, piece| {
         *end += piece.len();
@@ -86,7 +86,7 @@ fn assignment(body: &str) -> Option<(&str, &str)> {
     (body.as_bytes()[at] == b'=' && !body[at + 1..].starts_with('=')).then(|| (&body[..at], &body[at + 1..]))
 }
 
-/// Where `close` stands in an expression, outside of strings and brackets.
+/// The position of `close` in an expression, outside of strings and brackets.
 fn expression_end(text: &str, close: &str) -> Option<usize> {
     let (mut at, mut open) = (0, 0usize);
     for piece in Pieces(text) {
@@ -150,7 +150,7 @@ fn is_string(piece: &str) -> bool {
     piece.starts_with(['"', '\''])
 }
 
-/// The length of a name, literal or bracketed expression with the attributes, items, calls and filters behind it.
+/// The length of a name, literal or bracketed expression with its trailing attributes, items, calls and filters.
 fn operand_length(code: &str) -> usize {
     let mut length = 0;
     let mut complete = false;
@@ -175,7 +175,7 @@ fn operand_length(code: &str) -> usize {
     if complete { length } else { 0 }
 }
 
-/// The length of what is enclosed in the brackets with which `code` begins.
+/// The length of the bracketed expression at the beginning of `code`.
 fn bracketed(code: &str) -> usize {
     let (mut length, mut open) = (0, 0usize);
     for piece in Pieces(code) {

@@ -1,4 +1,4 @@
-//! Methods of Python's strings, dictionaries and lists that the engine lacks or has otherwise.
+//! Methods of Python's strings, dictionaries and lists that the engine lacks or implements differently.
 
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
@@ -7,7 +7,7 @@ use minijinja_contrib::pycompat;
 
 use super::python::is_space;
 
-/// Widest field of a formatted text.
+/// Maximum width of a format field.
 const WIDEST: i64 = 10_000;
 
 /// A method that the engine does not know.
@@ -146,7 +146,7 @@ fn of_string(state: &State, text: &str, method: &str, args: &[Value]) -> Result<
     }))
 }
 
-/// An argument by place or by name; none if it is none.
+/// An argument by position or by name; `None` if it is absent or `none`.
 fn given(value: Option<Value>, options: &Kwargs, name: &str) -> Result<Option<Value>, Error> {
     let value = value.map_or_else(|| options.get::<Option<Value>>(name), |value| Ok(Some(value)))?;
     Ok(value.filter(|value| !value.is_none()))
@@ -159,7 +159,7 @@ fn non_empty(separator: &Value) -> Result<&str, Error> {
         .ok_or_else(|| failed("the separator is no text, or empty"))
 }
 
-/// Each word with its first letter large and the others small; whatever is no letter ends a word.
+/// `str.title`: title case; every non-letter ends a word.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_word = false;
@@ -173,7 +173,7 @@ fn title(text: &str) -> String {
     out
 }
 
-/// The first letter large and the others small.
+/// `str.capitalize`: the first letter in title case, the others in lower case.
 pub(super) fn capitalize(text: &str) -> String {
     let Some(first) = text.chars().next() else { return String::new() };
     // In one piece, since the last sigma of a word is another letter.
@@ -182,7 +182,7 @@ pub(super) fn capitalize(text: &str) -> String {
     title_case(first).chars().chain(rest).collect()
 }
 
-/// A letter as it stands at the beginning of a word, which is not always the large one: `Ǆ` is `ǅ` there, and `ß` is `Ss`.
+/// A letter in title case, which is not always upper case: `Ǆ` becomes `ǅ`, and `ß` becomes `Ss`.
 ///
 /// Source: The Unicode Standard, Titlecase_Mapping, by its regularities.
 fn title_case(letter: char) -> String {
@@ -270,7 +270,7 @@ fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     found
 }
 
-/// The characters from `start` to `end` as Python counts them, and how many come before; none if they begin behind the
+/// The slice from `start` to `end` by Python's rules, and the number of characters before it; `None` if it begins after the
 /// end of the text.
 fn slice(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(usize, &str)> {
     let n = text.chars().count() as i64;
@@ -283,7 +283,7 @@ fn slice(text: &str, start: Option<i64>, end: Option<i64>) -> Option<(usize, &st
     Some((start as usize, &text[byte(start)..byte(end)]))
 }
 
-/// How many characters stand before `part`.
+/// The number of characters before `part`.
 fn search(text: &str, part: &str, method: &str) -> Option<usize> {
     let at = if method.starts_with('r') { text.rfind(part) } else { text.find(part) }?;
     Some(text[..at].chars().count())
@@ -329,7 +329,7 @@ fn expand_tabs(text: &str, width: i64) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Refuses fields that would make a text long: a number of more than four digits, or one that an argument gives.
+/// Refuses format fields that could be very wide: widths of more than four digits, or given by an argument.
 pub(super) fn check_widths(pattern: &str, args: &[Value]) -> Result<(), Error> {
     let is_long = pattern.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4);
     let from_argument = pattern.contains('*') || pattern.contains(":{") || pattern.contains(".{");

@@ -1,4 +1,4 @@
-//! Ids to texts, at once and one by one.
+//! Decoding, at once and streamed.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::{byte_fallback, byte_level, metaspace, small_bpe, streamed, word_piece};
 
-/// The text that the spellings make.
+/// The text of the concatenated spellings.
 fn spelled(tokenizer: &Tokenizer, ids: &[u32]) -> String {
     let spellings = tokenizer.spellings().unwrap();
     let bytes = ids.iter().flat_map(|&id| spellings.tokens[id as usize].clone()).collect();

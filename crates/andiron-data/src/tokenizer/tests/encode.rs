@@ -1,4 +1,4 @@
-//! Texts to ids.
+//! Encoding.
 
 use std::time::{Duration, Instant};
 

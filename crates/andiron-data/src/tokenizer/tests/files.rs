@@ -39,7 +39,7 @@ fn a_saved_tokenizer_is_the_same_when_loaded() {
     assert!(matches!(Tokenizer::load(&dir.path().join("none")), Err(TokenizerError::Read { .. })));
 }
 
-/// A tokenizer and what the reference program makes of Korean and Japanese, composed and decomposed; written by
+/// A tokenizer and the reference ids of Korean and Japanese texts, composed and decomposed; written by
 /// `tests/golden/east_asian_cases.py`.
 #[derive(serde::Deserialize)]
 struct EastAsian {

@@ -13,12 +13,12 @@ use super::{SpecialTokens, TrainError, check_special};
 use crate::tokenizer::files::Files;
 use crate::tokenizer::{PIECE_BYTES, Tokenizer, guard, pieces_at_lines};
 
-/// How a byte-level vocabulary is made.
+/// Options of [`train_bpe`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BpeOptions {
-    /// How many tokens it has at most, control tokens included; at least 256 and the control tokens. A short
-    /// text may have fewer pairs to merge.
+    /// Maximum vocabulary size, including control tokens; at least 256 plus the control tokens. A short text may give fewer
+    /// tokens.
     pub vocab_size: usize,
     /// A pair that occurs less often than this is not merged.
     #[serde(default = "two")]
@@ -33,16 +33,15 @@ fn two() -> u64 {
 }
 
 impl BpeOptions {
-    /// A vocabulary of this size with pairs that occur twice or more and `<|endoftext|>` as its only control
-    /// token.
+    /// A vocabulary of this size, a minimum frequency of 2, and `<|endoftext|>` as the only control token.
     pub fn new(vocab_size: usize) -> Self {
         Self { vocab_size, min_frequency: two(), special_tokens: SpecialTokens::end_of_text("<|endoftext|>") }
     }
 }
 
-/// Makes a byte-level vocabulary from texts: GPT-2's pattern splits them into words, the most frequent pair of
-/// neighbouring tokens is merged again and again. All 256 bytes are tokens, so every text can be encoded, and
-/// decoding gives exactly the text back. The same texts give the same bytes in `tokenizer.json`.
+/// Trains byte-level BPE: GPT-2's pattern splits the texts into words, then the most frequent pair of adjacent tokens is
+/// merged repeatedly. All 256 bytes are tokens, so every text can be encoded, and decoding gives exactly the text back. The
+/// same texts give the same bytes in `tokenizer.json`.
 ///
 /// Source: Sennrich, Haddow, Birch 2016, "Neural Machine Translation of Rare Words with Subword Units",
 /// <https://arxiv.org/abs/1508.07909>; over bytes as in Radford et al. 2019.

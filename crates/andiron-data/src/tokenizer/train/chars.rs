@@ -9,14 +9,14 @@ use crate::tokenizer::Tokenizer;
 use crate::tokenizer::files::Files;
 use crate::tokenizer::validate::EACH_CHARACTER;
 
-/// Makes a vocabulary of the characters that occur in `texts`, with ids in the order of their code points, and
-/// of the control tokens, with the ids after them.
+/// Builds a vocabulary of the characters in `texts`, with ids in the order of their code points, followed by the control
+/// tokens.
 ///
 /// The result is a standard `tokenizer.json` (a `WordLevel` model over single characters) that the Python
 /// libraries `tokenizers` and `transformers` load and that gives the same ids there. Decoding gives exactly the
-/// text back. There is no token for the unknown: a text with a character that did not occur is an error that
-/// names it ([`TokenizerError::UnknownCharacter`](crate::tokenizer::TokenizerError::UnknownCharacter)), there as
-/// here, because silently dropped characters are worse. Ids are those of nanoGPT's `shakespeare_char`.
+/// text back. There is no unknown token: a text with another character is an error that names it
+/// ([`TokenizerError::UnknownCharacter`](crate::tokenizer::TokenizerError::UnknownCharacter)), in Python too, because
+/// silently dropped characters are worse. Ids are those of nanoGPT's `shakespeare_char`.
 ///
 /// # Errors
 /// If the texts have no character, or a control token is empty or one of the characters.

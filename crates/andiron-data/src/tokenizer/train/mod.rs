@@ -1,4 +1,4 @@
-//! Making a vocabulary from texts: one file per kind.
+//! Training of vocabularies: one file per kind.
 
 mod bpe;
 mod chars;
@@ -9,14 +9,14 @@ use super::special::SpecialTokens;
 pub use bpe::{BpeOptions, train_bpe};
 pub use chars::train_chars;
 
-/// Why a tokenizer could not be made.
+/// Why a tokenizer could not be trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// There is no text to learn from.
+    /// There is no training text.
     #[error("there is no text to make a vocabulary from")]
     NoText,
-    /// The vocabulary cannot hold even what it must.
+    /// The requested size is smaller than the initial vocabulary.
     #[error("a vocabulary of {asked} is too small: bytes and control tokens alone take {least}")]
     VocabularyTooSmall {
         /// The size asked for.
@@ -30,7 +30,7 @@ pub enum TrainError {
         /// The token.
         token: String,
     },
-    /// The tokenizer that came out does not load, or the library failed.
+    /// The trained tokenizer is not valid, or the library failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }
