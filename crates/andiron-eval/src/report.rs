@@ -1,10 +1,10 @@
-//! The result of an evaluation, as it is printed and stored.
+//! The report of an evaluation, for printing and storing.
 
 use serde::{Deserialize, Serialize};
 
 use crate::LossSum;
 
-/// What a model loses on a text.
+/// Loss, perplexity and bits of a model on a text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossReport {
@@ -14,15 +14,15 @@ pub struct LossReport {
     pub perplexity: f64,
     /// The loss in bits.
     pub bits_per_token: f64,
-    /// Bits for each byte of the text, if its length is known.
+    /// Bits per byte of the text, if its length is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
-    /// How many tokens were predicted.
+    /// Number of predicted tokens.
     pub tokens: u64,
 }
 
 impl LossReport {
-    /// Summarises `sum`; `bytes` is how many bytes of text the predicted tokens spell, if that is known.
+    /// Summarises `sum`; `bytes` is the length of the predicted tokens as text, if it is known.
     ///
     /// # Example
     /// ```

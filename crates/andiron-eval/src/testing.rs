@@ -1,4 +1,4 @@
-//! A tiny model and a stream to measure it on.
+//! A tiny model and a token stream for tests.
 
 use andiron_core::{Backend, DeviceSpec};
 use andiron_kernels::random::Seed;

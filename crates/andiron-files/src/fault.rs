@@ -1,7 +1,6 @@
-//! Faults for tests: the n-th operation of some work fails, alone or with all that follow.
+//! Fault injection for tests: the n-th file operation fails, alone or with all that follow.
 //!
-//! It is always compiled, so that tests run the code that users run; beside a call to the system, looking for a plan
-//! costs nothing that could be measured.
+//! It is always compiled, so that tests run the same code as users. The check costs nothing measurable beside a system call.
 //!
 //! ```
 //! use andiron_files::fault::{Fault, with_fault};
@@ -26,29 +25,29 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// None: the operations are only counted.
+    /// No operation fails; they are only counted.
     pub fn none() -> Self {
         Self { first: usize::MAX, last: usize::MAX, error: 0 }
     }
 
-    /// The operation number `at`, with the system's error number `error`.
+    /// Operation `at` fails with the system's error number `error`.
     pub fn once(at: usize, error: i32) -> Self {
         Self { first: at, last: at, error }
     }
 
-    /// Every operation from number `at` on: the disk stays as a process leaves it that is killed there.
+    /// Every operation from `at` on fails: the disk is left as by a process killed there.
     pub fn killed_at(at: usize) -> Self {
         // 4 is "interrupted" on every Unix, but the standard library would try a read again; 5 is "input/output error".
         Self { first: at, last: usize::MAX, error: 5 }
     }
 }
 
-/// An operation that was asked for.
+/// A requested operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What.
+    /// The operation.
     pub operation: Operation,
-    /// With what.
+    /// The path.
     pub path: PathBuf,
 }
 
@@ -61,10 +60,10 @@ thread_local! {
     static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
 }
 
-/// Does `work` under `fault`, and gives its result and every operation that it asked for, failed ones included.
+/// Runs `work` under `fault`; returns its result and all requested operations, including failed ones.
 ///
 /// # Panics
-/// If called within itself.
+/// If calls are nested.
 pub fn with_fault<T>(fault: Fault, work: impl FnOnce() -> T) -> (T, Vec<Seen>) {
     /// Takes the plan away again, even from work that panics.
     struct Taken;

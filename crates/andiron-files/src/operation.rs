@@ -1,12 +1,12 @@
-//! The operations on files, each of which a test can let fail.
+//! File operations, each of which can be made to fail in tests.
 
 use std::io;
 use std::path::Path;
 
-/// What is done to a file or directory.
+/// An operation on a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Look whether it is there, and what it is.
+    /// Check whether it exists, and its type.
     Look,
     /// List the names in a directory.
     List,
@@ -14,13 +14,13 @@ pub enum Operation {
     Open,
     /// Read from an open file.
     Read,
-    /// Make a file or a directory.
+    /// Create a file or a directory.
     Create,
     /// Write to an open file.
     Write,
-    /// Wait until it is on the disk.
+    /// Sync it to disk.
     Sync,
-    /// Give it another name.
+    /// Rename it.
     Rename,
     /// Remove it.
     Remove,
@@ -33,11 +33,11 @@ impl Operation {
     }
 }
 
-/// Says that `operation` on `path` comes next. Everything in this crate says so by itself; a crate that has to open
-/// a file in another way, such as by mapping it into memory, calls this before.
+/// Announces `operation` on `path`. The functions of this crate do so themselves; code that opens a file in another way, such
+/// as by memory-mapping, calls this first.
 ///
 /// # Errors
-/// In tests that let this operation fail; otherwise never.
+/// Only in tests that make this operation fail.
 pub fn allow(operation: Operation, path: &Path) -> io::Result<()> {
     crate::fault::next(operation, path)
 }

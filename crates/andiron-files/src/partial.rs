@@ -1,4 +1,4 @@
-//! Results under construction: hidden beside their place, into which they move when they are complete.
+//! Files and directories under construction: hidden beside their target and renamed to it when complete.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -13,10 +13,10 @@ use crate::write::{
 
 const LOCK: &str = ".lock";
 
-/// A directory under construction beside its final place, to which it moves when it is complete.
+/// A directory under construction, hidden beside its target and renamed to it when complete.
 ///
-/// A process that dies leaves the unfinished directory behind; the next one that builds the same target starts
-/// it afresh. Two processes cannot build the same target at once.
+/// A process that dies leaves the unfinished directory behind; the next build of the same target removes it and starts over.
+/// Two processes cannot build the same target at once.
 #[derive(Debug)]
 pub struct PartialDirectory {
     partial: PathBuf,
@@ -27,10 +27,10 @@ pub struct PartialDirectory {
 }
 
 impl PartialDirectory {
-    /// Begins to build `target`. Where that is a link, the directory it leads to is built.
+    /// Begins to build `target`. If that is a link, its destination is built.
     ///
     /// # Errors
-    /// If the directory beside it cannot be made; of kind `ResourceBusy` if another process is building it.
+    /// If the hidden directory cannot be created; of kind `ResourceBusy` if another process is building it.
     pub fn begin(target: &Path) -> io::Result<Self> {
         let target = resolve(target)?;
         let partial = sibling(&target, "partial");
@@ -41,7 +41,7 @@ impl PartialDirectory {
         Ok(building)
     }
 
-    /// Removes what a process that died has left.
+    /// Removes the leftovers of a process that died.
     fn clear(&self) -> io::Result<()> {
         let Self { partial, target, .. } = self;
         for name in list(partial)? {
@@ -62,15 +62,15 @@ impl PartialDirectory {
         remove_directory(&old)
     }
 
-    /// Where the files go until then.
+    /// The hidden directory, into which the files are written.
     pub fn path(&self) -> &Path {
         &self.partial
     }
 
-    /// Moves the directory to its place, in exchange for what may stand there, when all of it is on the disk.
+    /// Syncs the directory to disk and renames it to the target, replacing what is there.
     ///
     /// # Errors
-    /// If that is not possible.
+    /// If syncing or renaming fails.
     pub fn publish(mut self) -> io::Result<()> {
         sync_tree(&self.partial).map_err(|(_, error)| error)?;
         let old = sibling(&self.target, "old");
@@ -92,12 +92,11 @@ impl PartialDirectory {
         remove_directory(&old)
     }
 
-    /// Moves the files, which are on the disk by then, into the directory that stands at the target, one at a time and
-    /// each in exchange for one of its name; other files there stay. Where nothing stands, the same as
-    /// [`publish`](Self::publish).
+    /// Syncs the files to disk and moves them into the target directory one at a time. Each replaces the file of its name;
+    /// other files there are kept. If the target does not exist, this is [`publish`](Self::publish).
     ///
     /// # Errors
-    /// If that is not possible.
+    /// If syncing or renaming fails.
     pub fn publish_into(self) -> io::Result<()> {
         if !is_there(&self.target)? {
             return self.publish();
@@ -120,13 +119,13 @@ impl Drop for PartialDirectory {
     }
 }
 
-/// A file under construction beside its final place, to which it moves when it is complete.
+/// A file under construction, hidden beside its target and renamed to it when complete.
 ///
-/// What stands at the target and is no ordinary file, such as a pipe, `/dev/null` or `/dev/stdout`, is written to as it is.
+/// A target that is not an ordinary file, such as a pipe, `/dev/null` or `/dev/stdout`, is written to directly.
 #[derive(Debug)]
 pub struct PartialFile {
     file: WriteFile,
-    /// The hidden file and its place; none where the target itself is written to.
+    /// The hidden file and its target; `None` if the target is written to directly.
     renamed: Option<(PathBuf, PathBuf)>,
     published: bool,
     kept: bool,
@@ -134,10 +133,10 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// Begins to write `target`. Where that is a link, the file it leads to is written.
+    /// Begins to write `target`. If that is a link, its destination is written.
     ///
     /// # Errors
-    /// If the file beside it cannot be made; of kind `ResourceBusy` if another process is writing it.
+    /// If the hidden file cannot be created; of kind `ResourceBusy` if another process is writing it.
     pub fn begin(target: &Path) -> io::Result<Self> {
         allow(Operation::Look, target)?;
         // What a process has open, as `/dev/stdout`, may be a file, but is no place beside which another could be.
@@ -167,16 +166,16 @@ impl PartialFile {
         Ok(Self { file, renamed: Some((partial, target)), published: false, kept: false, _lock: Some(lock) })
     }
 
-    /// Leaves the hidden file `.NAME.partial` there if it is given up, with what was written so far.
+    /// Keeps the hidden file `.NAME.partial`, with its content so far, if writing is abandoned.
     pub fn kept(mut self) -> Self {
         self.kept = true;
         self
     }
 
-    /// Moves the file to its place when all of it is on the disk.
+    /// Syncs the file to disk and renames it to the target.
     ///
     /// # Errors
-    /// If that is not possible; then what stood there is as it was.
+    /// If syncing or renaming fails; then the old content of the target is unchanged.
     pub fn publish(mut self) -> io::Result<()> {
         self.file.flush()?;
         let Some((partial, target)) = &self.renamed else {
@@ -213,7 +212,7 @@ impl Drop for PartialFile {
     }
 }
 
-/// Where a target is: at the end of the links that its last name may be.
+/// The path of a target, with links of its last component resolved.
 fn resolve(target: &Path) -> io::Result<PathBuf> {
     if target.file_name().is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path does not end in a name"));
@@ -235,7 +234,7 @@ fn rename_only(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
 }
 
-/// The sole right to a file, which is made if need be.
+/// An exclusive lock on a file, which is created if necessary.
 fn lock(path: &Path) -> io::Result<File> {
     allow(Operation::Create, path)?;
     let file = File::options().create(true).write(true).truncate(false).open(path)?;

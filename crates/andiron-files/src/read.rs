@@ -1,4 +1,4 @@
-//! Reading, with a bound where the file comes from outside.
+//! Reading, with a size limit for untrusted files.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -23,10 +23,10 @@ pub fn open(path: &Path) -> io::Result<ReadFile> {
 }
 
 impl ReadFile {
-    /// What the system knows about the file, such as its length.
+    /// The file's metadata, such as its length.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If it cannot be read.
     pub fn metadata(&self) -> io::Result<Metadata> {
         allow(Operation::Look, &self.path)?;
         self.file.metadata()
@@ -75,15 +75,15 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether there is a file or directory at `path`, links followed.
+/// Whether there is a file or directory at `path`, following links.
 ///
 /// # Errors
-/// If that cannot be known: a directory on the way is closed to this user, or links lead in a circle.
+/// If that cannot be determined: a parent directory is not accessible, or links form a cycle.
 pub fn is_there(path: &Path) -> io::Result<bool> {
     Ok(look(path)?.is_some())
 }
 
-/// Whether there is a directory at `path`, links followed.
+/// Whether there is a directory at `path`, following links.
 ///
 /// # Errors
 /// As [`is_there`].
@@ -103,7 +103,7 @@ fn look(path: &Path) -> io::Result<Option<Metadata>> {
     }
 }
 
-/// The names in a directory, sorted. A name that is not Unicode has U+FFFD where it is not.
+/// The names in a directory, sorted. In names that are not Unicode, invalid parts are replaced by U+FFFD.
 ///
 /// # Errors
 /// If the directory cannot be read.

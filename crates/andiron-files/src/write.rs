@@ -1,4 +1,4 @@
-//! Writing: data is on the disk before a name points at it.
+//! Durable writing: data is synced to disk before a name points at it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,20 +14,20 @@ pub struct WriteFile {
     path: PathBuf,
 }
 
-/// Makes a file, or empties the one that is there.
+/// Creates a file, or truncates the existing one.
 ///
 /// # Errors
-/// If that is not possible.
+/// If it cannot be created.
 pub fn create(path: &Path) -> io::Result<WriteFile> {
     allow(Operation::Create, path)?;
     Ok(WriteFile { file: File::create(path)?, path: path.to_owned() })
 }
 
 impl WriteFile {
-    /// Waits until everything written is on the disk.
+    /// Syncs everything written to disk.
     ///
     /// # Errors
-    /// If it cannot be written there.
+    /// If it cannot be written.
     pub fn sync(&self) -> io::Result<()> {
         allow(Operation::Sync, &self.path)?;
         self.file.sync_all()
@@ -45,20 +45,20 @@ impl Write for WriteFile {
     }
 }
 
-/// Writes a file and waits until it is on the disk.
+/// Writes a file and syncs it to disk.
 ///
 /// # Errors
-/// If that is not possible.
+/// If it cannot be written.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create(path)?;
     file.write_all(bytes)?;
     file.sync()
 }
 
-/// Replaces a file at once: readers see the old or the new content, never a part.
+/// Replaces a file atomically: readers see the old or the new content, never a part.
 ///
 /// # Errors
-/// If that is not possible; the old content is then as it was.
+/// If it cannot be written; the old content is then unchanged.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let scratch = sibling(path, "tmp");
     let written = write_synced(&scratch, bytes).and_then(|()| rename(&scratch, path));
@@ -69,20 +69,20 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Gives `from` the name `to` in the same directory and waits until the new name is on the disk.
+/// Renames `from` to `to` in the same directory and syncs the directory to disk.
 ///
 /// # Errors
-/// If that is not possible.
+/// If it cannot be renamed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     allow(Operation::Rename, from)?;
     fs::rename(from, to)?;
     sync(parent(to))
 }
 
-/// Waits until a file, or the names in a directory, are on the disk.
+/// Syncs a file, or the names in a directory, to disk.
 ///
 /// # Errors
-/// If they cannot be written there.
+/// If they cannot be written.
 pub fn sync(path: &Path) -> io::Result<()> {
     // Windows cannot open directories as files; it keeps names safe by itself.
     if !cfg!(unix) && path.is_dir() {
@@ -92,7 +92,7 @@ pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Waits until a directory and everything below it are on the disk.
+/// Syncs a directory and everything below it to disk.
 ///
 /// # Errors
 /// The path that could not be written, and why.
@@ -112,28 +112,28 @@ pub fn sync_tree(root: &Path) -> Result<(), (PathBuf, io::Error)> {
     sync(root).map_err(at(root))
 }
 
-/// Makes a directory and those above it.
+/// Creates a directory and its parents.
 ///
 /// # Errors
-/// If that is not possible.
+/// If it cannot be created.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     allow(Operation::Create, path)?;
     fs::create_dir_all(path)
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 ///
 /// # Errors
-/// If it is there and cannot be removed.
+/// If it exists and cannot be removed.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     allow(Operation::Remove, path)?;
     if_there(fs::remove_file(path))
 }
 
-/// Removes a directory with all it holds, if it is there.
+/// Removes a directory with its content, if it exists.
 ///
 /// # Errors
-/// If it is there and cannot be removed.
+/// If it exists and cannot be removed.
 pub fn remove_directory(path: &Path) -> io::Result<()> {
     allow(Operation::Remove, path)?;
     if_there(fs::remove_dir_all(path))

@@ -1,3 +1,3 @@
-//! Numbers that say how good predictions are: plain functions of text and numbers, one file each.
+//! Metrics: plain functions of predictions and targets, one file each.
 
 pub mod perplexity;

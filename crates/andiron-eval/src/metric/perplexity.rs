@@ -1,10 +1,10 @@
-//! Cross-entropy over many tokens and what follows from it: perplexity and bits per token or byte.
+//! Cross-entropy over many tokens, and the perplexity and bits per token or byte derived from it.
 
 use std::f64::consts::LN_2;
 
-/// A running sum of negative log-likelihoods, each token weighing the same however the tokens were batched.
+/// A running sum of negative log-likelihoods. Each token has the same weight, however the tokens were batched.
 ///
-/// The sum is kept in f64: millions of terms would lose their small digits in f32.
+/// The sum is kept in f64, because a sum of millions of terms loses precision in f32.
 ///
 /// Source: Jelinek et al. 1977, "Perplexity: a measure of the difficulty of speech recognition tasks",
 /// <https://doi.org/10.1121/1.2016299>.
@@ -36,7 +36,7 @@ impl LossSum {
         self.nats
     }
 
-    /// How many tokens were predicted.
+    /// Number of predicted tokens.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
@@ -46,7 +46,7 @@ impl LossSum {
         self.nats / self.tokens as f64
     }
 
-    /// `exp` of the mean: between how many equally likely tokens the model seems to choose.
+    /// `exp` of the mean: the effective number of equally likely next tokens.
     pub fn perplexity(&self) -> f64 {
         self.mean().exp()
     }
@@ -56,7 +56,7 @@ impl LossSum {
         self.mean() / LN_2
     }
 
-    /// Bits spent on each of the `bytes` bytes that the tokens spell: comparable between tokenizers.
+    /// Bits per byte, where `bytes` is the length of the predicted tokens as text; comparable between tokenizers.
     pub fn bits_per_byte(&self, bytes: u64) -> f64 {
         self.nats / LN_2 / bytes as f64
     }

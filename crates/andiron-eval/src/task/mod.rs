@@ -1,4 +1,4 @@
-//! What a model is asked to do so that it can be measured: one file each.
+//! Evaluation tasks: one file each.
 
 pub mod windows;
 

@@ -1,12 +1,12 @@
-//! Loss over a whole stream of tokens, cut into disjoint windows of the context length.
+//! Loss over a stream of tokens, cut into disjoint windows of the context length.
 //!
-//! Every token but the first is predicted once. Window `i` reads the tokens from `i · context` and predicts each one's
-//! successor. The last window may predict fewer: it reads so much of what comes before that its context is as long as the
-//! others', if the stream has it. Within the other windows the first token is predicted from one token only, so that the
-//! figure is an upper bound of what a sliding window would give.
+//! Every token but the first is predicted once. Window `i` reads the tokens from `i · context` and predicts the next token at
+//! each position. The last window may have fewer targets; it is extended to the left to the full context length, if the stream
+//! is long enough. In the other windows the first target is predicted from one token only, so the loss is an upper bound of
+//! that with a sliding window.
 //!
-//! Source: the rolling log-likelihood of EleutherAI's lm-evaluation-harness 0.4, whose `get_rolling_token_windows` cuts a
-//! text so. It also predicts the first token, from a token that begins or ends texts; we do not.
+//! Source: the rolling log-likelihood of EleutherAI's lm-evaluation-harness 0.4 (`get_rolling_token_windows`). The harness
+//! also predicts the first token, from a beginning- or end-of-sequence token; we do not.
 
 use andiron_core::{Forward, ids, ops};
 use andiron_data::shard::Dataset;
@@ -15,15 +15,15 @@ use burn::tensor::{Device, Tensor};
 
 use crate::LossSum;
 
-/// Tokens in a row, read piece by piece.
+/// A sequence of tokens that is read in parts.
 pub trait TokenStream {
-    /// How many there are.
+    /// Number of tokens.
     fn tokens(&self) -> u64;
 
     /// Fills `out` with the tokens from `start` on.
     ///
     /// # Panics
-    /// If that goes beyond the end.
+    /// If the range ends beyond the last token.
     fn read(&self, start: u64, out: &mut [u32]);
 }
 
@@ -48,19 +48,19 @@ impl TokenStream for Dataset {
     }
 }
 
-/// How [`loss_over_windows`] walks a stream.
+/// Window size, batch size and limit of [`loss_over_windows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
-    /// Tokens a window reads; at most the model's longest sequence.
+    /// Input tokens per window; at most the model's context length.
     pub context: usize,
-    /// Windows computed at once.
+    /// Windows per batch.
     pub rows: usize,
-    /// Stop after this many windows; `None` walks the whole stream.
+    /// Stop after this many windows; `None` reads the whole stream.
     pub limit: Option<u64>,
 }
 
 impl Windows {
-    /// How many windows are read of a stream of `tokens` tokens; the last may be a part of one.
+    /// Number of windows for a stream of `tokens` tokens, including a partial last one.
     pub fn count(&self, tokens: u64) -> u64 {
         let all = tokens.saturating_sub(1).div_ceil(self.context as u64);
         self.limit.map_or(all, |limit| all.min(limit))
@@ -72,10 +72,10 @@ impl Windows {
 /// `device` is a plain one (no autodiff) and holds the model's weights.
 ///
 /// # Errors
-/// If the stream has fewer than two tokens, of which none has another before it.
+/// If the stream has fewer than two tokens, and so no target.
 ///
 /// # Panics
-/// If `context` or `rows` is 0, the context is longer than the model's, or an id is outside the vocabulary.
+/// If `context` or `rows` is 0, `context` is longer than the model's, or an id is outside the vocabulary.
 pub fn loss_over_windows<S: TokenStream + ?Sized>(
     model: &impl Decoder,
     stream: &S,
@@ -106,14 +106,14 @@ pub fn loss_over_windows<S: TokenStream + ?Sized>(
     Ok(sum)
 }
 
-/// Windows that go through the model together.
+/// Windows of one batch.
 struct Read {
-    /// The first token that is read.
+    /// Position of the first input token.
     start: u64,
     rows: usize,
-    /// Tokens in a row.
+    /// Input tokens per window.
     len: usize,
-    /// How many targets count, the last ones.
+    /// Number of targets that count, at the end of each window.
     counted: usize,
 }
 
@@ -143,7 +143,7 @@ fn nats<S: TokenStream + ?Sized>(
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WindowsError {
-    /// No token has another before it.
+    /// The stream is too short to have a target.
     #[error("evaluation needs at least 2 tokens, the stream has {tokens}: give more text")]
     TooShort {
         /// Tokens in the stream.
@@ -215,8 +215,8 @@ mod tests {
         }
     }
 
-    /// Means of lm-evaluation-harness 0.4.13's windows over transformers 5.24.0, the first token of the stream in the place
-    /// of the token that the harness puts before a text.
+    /// Mean losses of lm-evaluation-harness 0.4.13's windows over transformers 5.24.0, with the first token of the stream as
+    /// the prefix token that the harness puts before a text.
     #[test]
     fn losses_are_those_of_the_harness() {
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../andiron-models/tests/golden/gpt2");

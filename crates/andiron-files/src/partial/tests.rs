@@ -2,7 +2,7 @@ use super::*;
 use crate::fault::{Fault, with_fault};
 use crate::write_synced;
 
-/// What stands in a directory, hidden names included, each file with its content.
+/// The entries of a directory, including hidden ones, each file with its content.
 fn tree(root: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for name in list(root).unwrap() {
