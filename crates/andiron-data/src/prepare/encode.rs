@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::pipeline::failed_to_write;
 use super::progress::Tracker;
@@ -151,23 +152,23 @@ impl Sink<'_> {
 
 type Ids = Result<Vec<u32>, TokenizerError>;
 
-/// Encodes on `threads` threads; the results are in the order of the jobs.
+/// Encodes on `threads` threads, or on as many as the system starts; the results are in the order of the jobs.
 fn encode_all(tokenizer: &Tokenizer, jobs: &[Job], threads: usize) -> Vec<Ids> {
     let mut results: Vec<Option<Ids>> = jobs.iter().map(|_| None).collect();
-    let share = jobs.len().div_ceil(threads).max(1);
+    let rest = Mutex::new(jobs.iter().zip(&mut results));
+    let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let encode = || {
+        while let Some((job, result)) = next() {
+            *result = Some(tokenizer.encode(&job.text));
+        }
+    };
     std::thread::scope(|scope| {
-        for (jobs, results) in jobs.chunks(share).zip(results.chunks_mut(share)) {
-            let run = move || {
-                for (job, result) in jobs.iter().zip(results) {
-                    *result = Some(tokenizer.encode(&job.text));
-                }
-            };
-            if threads > 1 {
-                scope.spawn(run);
-            } else {
-                run();
+        for _ in 1..threads {
+            if std::thread::Builder::new().spawn_scoped(scope, &encode).is_err() {
+                break;
             }
         }
+        encode();
     });
     results.into_iter().flatten().collect()
 }
