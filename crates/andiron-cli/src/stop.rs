@@ -1,7 +1,7 @@
 //! Signals become requests that a training run looks at after each step.
 
 use std::process;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use andiron_training::Requests;
 use anyhow::Context as _;
@@ -43,6 +43,22 @@ pub fn ensure_files_for_signals() -> std::io::Result<()> {
 #[cfg(not(unix))]
 pub fn ensure_files_for_signals() -> std::io::Result<()> {
     Ok(())
+}
+
+/// Checks that the system starts `count` threads, for a runtime that panics without them. Their stacks stay mapped for those
+/// that come.
+pub fn ensure_threads(count: usize) -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // All stay until the last is there: each stack takes memory of its own.
+        let closed = gate.lock();
+        let started = (0..count).try_for_each(|_| {
+            let wait = || drop(gate.lock());
+            std::thread::Builder::new().spawn_scoped(scope, wait).map(drop)
+        });
+        drop(closed);
+        started
+    })
 }
 
 /// From the return on, no SIGUSR1 or SIGUSR2 ends the process.

@@ -90,8 +90,9 @@ impl Serve {
         let drain_timeout = config.drain_timeout;
         let server = Server::new(engine.handle(), text, config);
         stop::ensure_files_for_signals().context("cannot start the server")?;
+        stop::ensure_threads(WORKERS + OTHER_THREADS).context("cannot start the server's threads")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(WORKERS)
             .enable_all()
             .build()
             .context("cannot start the server's threads")?;
@@ -127,6 +128,12 @@ impl Serve {
         names.into_iter().find(|name| name != "model" && name != "run").unwrap_or_else(|| "model".to_owned())
     }
 }
+
+/// Threads that read requests and write answers.
+const WORKERS: usize = 2;
+
+/// The other threads of a server: one that follows signals, two that tokenize, one that compiles grammars.
+const OTHER_THREADS: usize = 4;
 
 /// How long after its time a service may still be there.
 const GRACE: Duration = Duration::from_millis(1500);

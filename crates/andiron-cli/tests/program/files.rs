@@ -247,6 +247,17 @@ fn a_model_that_does_not_fit_is_refused_with_its_size_and_what_fits() {
     check_failure(&ran, 1, &["out of memory", "ulimit -v"]);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_address_space_for_the_threads_of_a_server_is_an_error() {
+    let place = Place::with_model();
+    let serve = ["serve", "--model", "run/model", "--host", "256.0.0.1"];
+    // How much the threads before need depends on the system; under some of these limits the server's own do not start.
+    for megabytes in (150..340).step_by(10) {
+        check_failure(&run_within(&place, megabytes << 20, &serve), 1, &[]);
+    }
+}
+
 #[test]
 fn a_text_in_a_folder_that_closes_a_circle_is_read_once() {
     let place = Place::new();
