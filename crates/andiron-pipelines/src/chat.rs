@@ -7,7 +7,6 @@ use andiron_models::generate::{Decoding, GenerateOptions, Prefix};
 use crate::DecoderPipeline;
 use crate::generate::{Completion, CompletionError, complete};
 use crate::text_processor::TextError;
-use crate::text_stream::TextStream;
 
 /// Tokens of an answer at most if nobody says how many.
 const MAX_TOKENS: usize = 512;
@@ -99,7 +98,7 @@ impl DecoderPipeline {
         let mut options = conversation.options.clone();
         options.max_new_tokens = conversation.max_tokens.or_else(by_files).unwrap_or(MAX_TOKENS);
         options.stop_ids.extend(self.end_ids());
-        let text = TextStream::new(&self.text, &ids, &options.stop_ids, &[])?;
+        let text = self.text_stream(&ids, &options.stop_ids, None)?;
         let mut decoding = match conversation.read.take() {
             Some(prefix) => Decoding::after(&self.bundle, prefix, &ids, options)?,
             None => Decoding::new(&self.bundle, &ids, options)?,

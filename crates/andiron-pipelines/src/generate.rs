@@ -11,7 +11,7 @@ use andiron_models::generate::{
 use crate::input::PromptInput;
 use crate::text_processor::TextError;
 use crate::text_stream::{TextStream, TextStreamError};
-use crate::{DecoderPipeline, TextProcessor};
+use crate::{DecoderPipeline, ModelBundle, Pipeline, TextProcessor};
 
 /// Most prompt tokens of a batch, padding included, unless one prompt is longer.
 const BATCH_PROMPT_TOKENS: usize = 1 << 13;
@@ -23,8 +23,8 @@ pub struct GenerateRequest {
     pub prompt: Vec<u32>,
     /// How. The model's [end ids](crate::Pipeline::end_ids) are added to the stop ids.
     pub options: GenerateOptions,
-    /// Strings before which the text ends.
-    pub stops: Vec<String>,
+    /// Stop strings: the text ends before the first that occurs. `None`: the `stop_strings` of `generation_config.json`.
+    pub stops: Option<Vec<String>>,
 }
 
 /// What one generation gave.
@@ -56,6 +56,12 @@ pub enum CompletionError {
     /// A search ended without a sequence.
     #[error("nothing was found")]
     NothingFound,
+    /// The model's files have stop strings, which a beam search does not look for.
+    #[error(
+        "generation_config.json sets stop_strings, which a beam search does not support: generate without beams \
+         (num_beams 1)"
+    )]
+    StopStringsWithBeams,
 }
 
 impl DecoderPipeline {
@@ -89,7 +95,7 @@ impl DecoderPipeline {
     ) -> Result<Completion, CompletionError> {
         let GenerateRequest { prompt, mut options, stops } = request;
         options.stop_ids.extend(self.end_ids());
-        let text = TextStream::new(&self.text, &prompt, &options.stop_ids, &stops)?;
+        let text = self.text_stream(&prompt, &options.stop_ids, stops.as_deref())?;
         let mut decoding = Decoding::new(&self.bundle, &prompt, options)?;
         complete(&self.bundle, &mut decoding, text, show)
     }
@@ -134,7 +140,7 @@ impl DecoderPipeline {
         let (mut texts, mut prompts) = (Vec::new(), Vec::new());
         for GenerateRequest { prompt, mut options, stops } in requests {
             options.stop_ids.extend(self.end_ids());
-            texts.push(TextStream::new(&self.text, &prompt, &options.stop_ids, &stops).map(Writing::new));
+            texts.push(self.text_stream(&prompt, &options.stop_ids, stops.as_deref()).map(Writing::new));
             prompts.push((prompt, options));
         }
         let done = generate_batch(&self.bundle, prompts, |row, token| {
@@ -158,10 +164,35 @@ impl DecoderPipeline {
     /// The best continuation that a beam search finds.
     ///
     /// # Errors
-    /// If the prompt or the options do not fit the model, or nothing was found.
+    /// If the prompt or the options do not fit the model, if its files set stop strings, or if nothing was found.
     pub fn search(&self, prompt: &[u32], options: &BeamOptions) -> Result<Completion, CompletionError> {
+        self.ensure_no_stop_strings()?;
         let found = best(&self.bundle, prompt, options)?;
         found_completion(&self.text, prompt, found, options)
+    }
+}
+
+impl<B: ModelBundle> Pipeline<B> {
+    /// The text after that of `prompt`, up to one of `stops`; `None` is the `stop_strings` of the model's files.
+    pub(crate) fn text_stream(
+        &self,
+        prompt: &[u32],
+        end_ids: &[u32],
+        stops: Option<&[String]>,
+    ) -> Result<TextStream, TextStreamError> {
+        TextStream::new(&self.text, prompt, end_ids, stops.unwrap_or(self.stop_strings()))
+    }
+
+    /// Refuses a model whose files set stop strings, for a beam search.
+    pub(crate) fn ensure_no_stop_strings(&self) -> Result<(), CompletionError> {
+        match self.stop_strings() {
+            [] => Ok(()),
+            _ => Err(CompletionError::StopStringsWithBeams),
+        }
+    }
+
+    fn stop_strings(&self) -> &[String] {
+        self.generation().map_or(&[], |files| &files.stop_strings)
     }
 }
 

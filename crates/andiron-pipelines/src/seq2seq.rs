@@ -1,6 +1,6 @@
 //! Tasks of encoder-decoders: `translate` and `summarize`, which rewrite a text, and `generate` given a source.
 
-use andiron_data::tokenizer::Special;
+use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{
     BeamOptions, Decoding, GenerateError, GenerateOptions, SamplingParams, beam_search,
@@ -10,7 +10,6 @@ use crate::Seq2SeqPipeline;
 use crate::generate::{Completion, CompletionError, best, complete, found_completion};
 use crate::input::{InputError, PromptInput};
 use crate::text_processor::TextError;
-use crate::text_stream::TextStream;
 
 /// How a text is rewritten.
 #[derive(Clone, Debug)]
@@ -92,9 +91,13 @@ impl Seq2SeqPipeline {
         let mut beams = options.beams.clone();
         beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
         let model = self.generator(&ids, beams.max_new_tokens);
-        let (ids, score) = if beams.num_beams > 1 {
+        let (text, ids, score) = if beams.num_beams > 1 {
+            self.ensure_no_stop_strings()?;
             let found = beam_search(&model, &[model.start()], &beams)?;
-            found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default()
+            let (ids, score) =
+                found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default();
+            let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip);
+            (self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?, ids, score)
         } else {
             let length_penalty = beams.length_penalty;
             let options = GenerateOptions {
@@ -103,21 +106,14 @@ impl Seq2SeqPipeline {
                 stop_ids: beams.stop_ids,
                 ..GenerateOptions::default()
             };
-            let mut decoding = Decoding::new(&model, &[model.start()], options)?;
-            let mut sum_logprob = 0.0;
-            while let Some(token) = decoding.next_token(&model)? {
-                sum_logprob += f64::from(token.logprob);
-            }
-            let ids = decoding.generated().to_vec();
+            let Completion { text, ids, sum_logprob, .. } = self.draw(&model, options, None)?;
             let score = sum_logprob as f32 / (ids.len() as f32).powf(length_penalty);
-            (ids, score)
+            (self.text.tokenizer().map(|_| text), ids, score)
         };
-        let decode = |tokenizer: &andiron_data::tokenizer::Tokenizer| tokenizer.decode(&ids, Special::Skip);
-        let text = self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
         Ok(Rewritten { text, ids, score, truncated })
     }
 
-    /// The target that is drawn for a source.
+    /// The target that is drawn for a source; `stops` as in [`GenerateRequest`](crate::GenerateRequest).
     ///
     /// # Errors
     /// If the source or the options do not fit the model, or a stop string cannot be found.
@@ -125,23 +121,32 @@ impl Seq2SeqPipeline {
         &self,
         source: &PromptInput,
         mut options: GenerateOptions,
-        stops: &[String],
+        stops: Option<&[String]>,
     ) -> Result<Completion, SourceError> {
         let source = self.source(source, "")?;
         options.stop_ids.extend(self.end_ids());
         let model = self.generator(&source.ids, options.max_new_tokens);
-        // A target is a text of its own.
-        let text =
-            TextStream::new(&self.text, &[], &options.stop_ids, stops).map_err(CompletionError::from)?;
-        let mut decoding = Decoding::new(&model, &[model.start()], options)?;
-        Ok(complete(&model, &mut decoding, text, |_| ())?)
+        Ok(self.draw(&model, options, stops)?)
+    }
+
+    fn draw(
+        &self,
+        model: &Seq2SeqGenerator,
+        options: GenerateOptions,
+        stops: Option<&[String]>,
+    ) -> Result<Completion, CompletionError> {
+        // The target is a text of its own, so no prompt comes before it.
+        let text = self.text_stream(&[], &options.stop_ids, stops)?;
+        let mut decoding = Decoding::new(model, &[model.start()], options)?;
+        complete(model, &mut decoding, text, |_| ())
     }
 
     /// The best target that a beam search finds for a source.
     ///
     /// # Errors
-    /// If the source or the options do not fit the model, or nothing was found.
+    /// If the source or the options do not fit the model, if its files set stop strings, or if nothing was found.
     pub fn search(&self, source: &PromptInput, options: &BeamOptions) -> Result<Completion, SourceError> {
+        self.ensure_no_stop_strings()?;
         let source = self.source(source, "")?;
         let model = self.generator(&source.ids, options.max_new_tokens);
         let found = best(&model, &[model.start()], options)?;

@@ -6,7 +6,7 @@ use andiron_core::{Backend, DeviceSpec};
 use andiron_data::tokenizer::{Message, SpecialTokens, Tokenizer, train_chars};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
-use andiron_models::generate::{GenerateOptions, SamplingParams};
+use andiron_models::generate::{BeamOptions, GenerateOptions, SamplingParams};
 use andiron_models::{DecoderBundle, DecoderConfig};
 use andiron_pipelines::{
     CompletionError, Conversation, DecoderPipeline, GenerateRequest, Pipeline, PromptInput, TextError,
@@ -55,7 +55,7 @@ fn request(
     stops: &[&str],
 ) -> GenerateRequest {
     let prompt = model.prompt_ids(&prompt.into()).unwrap();
-    GenerateRequest { prompt, options, stops: stops.iter().map(|&stop| stop.to_owned()).collect() }
+    GenerateRequest { prompt, options, stops: Some(stops.iter().map(|&stop| stop.to_owned()).collect()) }
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn requests_of_a_batch_get_what_each_gets_alone_in_order() {
     let mut requests: Vec<GenerateRequest> = (0..12)
         .map(|n| request(&model, &"abc ".repeat(1 + n % 5), options(3 + n, n as u64), &["h"]))
         .collect();
-    requests[3].stops = vec![String::new()];
+    requests[3].stops = Some(vec![String::new()]);
     requests[7].prompt = vec![1; CONTEXT];
     for rows in [1, 4, 100] {
         let together = model.generate_batch(requests.clone(), rows);
@@ -110,6 +110,40 @@ fn what_is_shown_is_the_text_and_an_end_id_ends_it() {
     let short = ending.generate(request(&ending, "ab", options(40, 1), &[]), |_| ()).unwrap();
     assert_eq!((&short.ids[..], short.finish_reason.as_str()), (&done.ids[..=cut], "stop"));
     assert!(done.text.starts_with(&short.text) && short.text.chars().count() == cut);
+}
+
+#[test]
+fn stop_strings_of_the_files_end_a_text_unless_the_request_has_its_own() {
+    let mut model = pipeline();
+    let free = |stops| GenerateRequest { stops, ..request(&pipeline(), "ab", options(40, 1), &[]) };
+    let whole = model.generate(free(None), |_| ()).unwrap();
+    assert_eq!(whole.finish_reason.as_str(), "length");
+    let stop: String = whole.text.chars().skip(5).take(3).collect();
+    let cut = whole.text.find(&stop).unwrap();
+    model.bundle.generation.stop_strings = vec!["<no such>".to_owned(), stop];
+    let stopped = model.generate(free(None), |_| ()).unwrap();
+    assert_eq!((stopped.text.as_str(), stopped.finish_reason.as_str()), (&whole.text[..cut], "stop"));
+    for done in model.generate_batch(vec![free(None), free(None)], 2) {
+        assert_eq!(done.unwrap().text, stopped.text);
+    }
+    for own in [vec![], vec!["<no such>".to_owned()]] {
+        assert_eq!(model.generate(free(Some(own)), |_| ()).unwrap().text, whole.text);
+    }
+    let searched = model.search(&[1], &BeamOptions::default());
+    assert!(matches!(searched, Err(CompletionError::StopStringsWithBeams)));
+}
+
+#[test]
+fn stop_strings_of_the_files_end_an_answer() {
+    let mut model = pipeline();
+    let answer = |model: &DecoderPipeline| {
+        let mut conversation = Conversation::new(Vec::new(), options(0, 4), Some(30));
+        model.reply(&mut conversation, "ab".to_owned(), |_| ()).unwrap().text
+    };
+    let whole = answer(&model);
+    let stop: String = whole.chars().skip(4).take(2).collect();
+    model.bundle.generation.stop_strings = vec![stop.clone()];
+    assert_eq!(answer(&model), whole[..whole.find(&stop).unwrap()]);
 }
 
 #[test]
@@ -178,7 +212,8 @@ fn a_conversation_that_fails_is_what_it_was() {
     model.check_chat(&[]).unwrap();
     let bare = Pipeline::new(bundle(20), None);
     assert!(matches!(bare.check_chat(&[]), Err(TextError::NoTokenizer)));
-    let stop = GenerateRequest { prompt: vec![1], stops: vec!["a".to_owned()], ..GenerateRequest::default() };
+    let stop =
+        GenerateRequest { prompt: vec![1], stops: Some(vec!["a".to_owned()]), ..GenerateRequest::default() };
     let refused = bare.generate(stop, |_| ());
     assert!(matches!(refused, Err(CompletionError::Text(TextStreamError::StopWithoutTokenizer))));
     assert!(matches!(bare.prompt_ids(&"a".into()), Err(TextError::NoTokenizer)));

@@ -100,6 +100,19 @@ async fn stop_strings_end_the_text_across_pieces() {
 }
 
 #[tokio::test]
+async fn stop_strings_of_the_model_hold_for_requests_without_their_own() {
+    let mut config = config();
+    config.model.stop_strings = vec!["fg".to_owned()];
+    let at = start_with(config, EngineConfig::default(), Some(tokenizer())).await;
+    for (stop, expected) in
+        [("", "bcde"), (r#","stop":null"#, "bcde"), (r#","stop":"d""#, "bc"), (r#","stop":[]"#, "bcdefghi")]
+    {
+        let body = format!(r#"{{"prompt":"a","max_tokens":8,"temperature":0{stop}}}"#);
+        assert_eq!(text(at.address, &body).await, expected, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn stop_ids_and_the_minimum_of_tokens_work_together() {
     let at = start().await;
     let stopped = r#"{"prompt":"a","max_tokens":12,"temperature":0,"stop_token_ids":[4]}"#;

@@ -78,7 +78,8 @@ impl Generate {
             constraint: grammar::constraint(&model.text, grammar)?,
             ..GenerateOptions::default()
         };
-        let request = GenerateRequest { prompt: ids, options, stops: self.stop };
+        let request =
+            GenerateRequest { prompt: ids, options, stops: (!self.stop.is_empty()).then_some(self.stop) };
         if common.json {
             out!("{}", object(model.generate(request, |_| ())?))?;
             return Ok(Ending::Done);

@@ -256,7 +256,7 @@ impl Quickstart {
                 when_full: WhenFull::Slide,
                 ..GenerateOptions::default()
             };
-            let request = GenerateRequest { prompt: prompt.clone(), options, stops: Vec::new() };
+            let request = GenerateRequest { prompt: prompt.clone(), options, stops: None };
             Ok(model.generate(request, |_| ())?.text.trim().to_owned())
         };
         let samples: anyhow::Result<Vec<String>> = (0..SAMPLES).map(sample).collect();

@@ -74,6 +74,7 @@ impl Serve {
         config.model = ServedModel {
             created: since_epoch.as_secs(),
             sampling,
+            stop_strings: bundle.generation.stop_strings.clone(),
             tokenizer_config: text.tokenizer().map(Tokenizer::config).unwrap_or_default(),
             ..config.model
         };

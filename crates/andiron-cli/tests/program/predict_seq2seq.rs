@@ -130,6 +130,28 @@ fn a_reader_that_writes_can_draw_too() {
 }
 
 #[test]
+fn stop_strings_of_the_generation_config_end_a_target() {
+    let place = Place::new();
+    model(&place, true);
+    let row = [json!({ "text": "Hamlet", "max_tokens": 9 })];
+    let config = place.read("model/generation_config.json");
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config.as_object_mut().unwrap().remove("forced_eos_token_id");
+    place.write("model/generation_config.json", config.to_string());
+    let whole = answers(&place, TRANSLATE, &row)[0]["text"].as_str().unwrap().to_owned();
+    let stop: String = whole.chars().skip(2).take(2).collect();
+    config["stop_strings"] = json!(stop);
+    place.write("model/generation_config.json", config.to_string());
+    assert_eq!(answers(&place, TRANSLATE, &row)[0]["text"], whole[..whole.find(&stop).unwrap()]);
+    let drawn = [json!({ "prompt": "Hamlet", "max_tokens": 9 })];
+    let greedy = ["--model", "model", "--task", "generate", "--temperature", "0"];
+    assert_eq!(answers(&place, &greedy, &drawn)[0]["text"], whole[..whole.find(&stop).unwrap()]);
+    let input = format!("{}\n", row[0]);
+    let ran = place.run_with_input(&[&["predict", "--num-beams", "2"], TRANSLATE].concat(), &input);
+    assert!(ran.code == Some(1) && ran.out.contains("stop_strings"), "{ran:?}");
+}
+
+#[test]
 fn bad_rows_and_settings_are_said() {
     let place = Place::new();
     model(&place, false);

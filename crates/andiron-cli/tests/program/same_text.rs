@@ -198,6 +198,41 @@ fn the_rules_of_the_generation_config_hold_everywhere() {
 }
 
 #[test]
+fn stop_strings_of_the_generation_config_end_a_text_everywhere() {
+    let place = Place::new();
+    model(&place, &byte_level());
+    // Texts that are not empty, and can be cut: letters only.
+    let letters: Vec<Value> = (64..90).map(|id| json!([[id], 60.0])).collect();
+    say(&place, json!({ "sequence_bias": letters }));
+    let flags = ["--model", "run/model", "--max-tokens", "9", "--temperature", "0.9", "--top-k", "0"];
+    let generate = |more: &[&str]| place.json(&[&["generate", PROMPT], &flags[..], more].concat());
+    let whole = generate(&[])["text"].as_str().unwrap().to_owned();
+    assert_eq!(whole.len(), 9, "{whole:?}");
+    // Ends in the middle of the text; transformers would keep it.
+    let stop = &whole[4..6];
+    let cut = &whole[..whole.find(stop).unwrap()];
+    say(&place, json!({ "stop_strings": [stop] }));
+    let stopped = generate(&[]);
+    assert_eq!((stopped["text"].as_str(), stopped["finish_reason"].as_str()), (Some(cut), Some("stop")));
+    assert_eq!(generate(&["--stop", "<none>"])["text"], whole);
+    let input: String = [json!({ "prompt": PROMPT }), json!({ "prompt": PROMPT, "stop": [] })]
+        .iter()
+        .map(|row| format!("{row}\n"))
+        .collect();
+    let predict = [&["predict", "--task", "generate"], &flags[..]].concat();
+    let answers = rows(&place.run_with_input(&predict, &input).out);
+    assert_eq!((&answers[0]["text"], &answers[1]["text"]), (&json!(cut), &json!(whole)));
+    let beams = place.run_with_input(&[&predict[..], &["--num-beams", "2"]].concat(), &input[..16]);
+    assert_eq!(beams.code, Some(1), "{beams:?}");
+    let server = Server::start(&place, &[]);
+    let mut request = json!({ "prompt": PROMPT, "max_tokens": 9, "seed": 1337, "temperature": 0.9 });
+    assert_eq!(server.complete(&request)["choices"][0]["text"], cut);
+    request["stop"] = json!([]);
+    assert_eq!(server.complete(&request)["choices"][0]["text"], whole);
+    server.stop();
+}
+
+#[test]
 fn settings_that_are_not_kept_are_refused_and_keys_that_nobody_reads_are_told() {
     let place = Place::new();
     model(&place, &word_piece());

@@ -40,7 +40,7 @@ fn cached(mask: AttentionMask, biased: bool, device: &Device) -> Tensor<4> {
     for (at, pass) in PASSES.into_iter().enumerate() {
         let [q, k, v] = inputs(at, device);
         let mut cx = Forward::cached(&mut cache).with_padding_mask(PaddingMask::padded_right(pass));
-        let past = cx.past(0, k, v);
+        let past = cx.keys_values(0, k, v);
         let last = at + 1 == PASSES.len();
         let bias_hr = (biased && last).then(|| biases(device));
         output =

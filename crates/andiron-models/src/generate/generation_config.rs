@@ -32,6 +32,9 @@ pub struct GenerationConfig {
     /// Ids that end a text.
     #[serde(skip_serializing_if = "Ids::is_empty")]
     pub eos_token_id: Ids,
+    /// Strings that end a text. They need a tokenizer, so whoever has one looks for them: nothing in this crate does.
+    #[serde(deserialize_with = "one_or_several", skip_serializing_if = "Vec::is_empty")]
+    pub stop_strings: Vec<String>,
     /// Id that fills rows up.
     #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
     pub pad_token_id: Option<u32>,
@@ -139,6 +142,20 @@ fn possible_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>
     Ok(Ids::deserialize(deserializer)?.as_slice().first().copied())
 }
 
+/// A list of strings, or one string.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a string or a list of strings")]
+    enum Given {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(string) => vec![string],
+        Given::Several(strings) => strings,
+    })
+}
+
 /// A count; what is below 0, as other programs write it, is 0.
 fn count_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let count = Option::<i64>::deserialize(deserializer)?;
@@ -229,6 +246,14 @@ impl GenerationConfig {
                     wanted: "an id that suppress_tokens does not rule out",
                 });
             }
+        }
+        if self.stop_strings.iter().any(String::is_empty) {
+            let value = self.stop_strings.as_slice().into();
+            return Err(ConfigError::Generation {
+                key: "stop_strings",
+                value,
+                wanted: "strings that are not empty",
+            });
         }
         self.check_numbers()
     }

@@ -17,6 +17,8 @@ pub struct ServedModel {
     /// How ids are chosen for a request that does not say: what `generation_config.json` says, else OpenAI's defaults. Its seed
     /// is not looked at.
     pub sampling: SamplingParams,
+    /// Stop strings of a request without `stop`: the `stop_strings` of `generation_config.json`.
+    pub stop_strings: Vec<String>,
     /// The object in `tokenizer_config.json`, served at `/tokenizer_info`.
     pub tokenizer_config: Map<String, Value>,
 }
@@ -50,6 +52,7 @@ impl ServerConfig {
             id: id.into(),
             created: 0,
             sampling: SamplingParams::default(),
+            stop_strings: Vec::new(),
             tokenizer_config: Map::new(),
         };
         Self {

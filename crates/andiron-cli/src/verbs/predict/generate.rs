@@ -99,14 +99,13 @@ impl GenerateDefaults {
         row: &mut Row,
         by_files: Option<usize>,
         text: &TextProcessor,
-    ) -> Result<(GenerateOptions, Vec<String>), RowError> {
+    ) -> Result<(GenerateOptions, Option<Vec<String>>), RowError> {
         let max_tokens = take_max_tokens(row)?.or(self.max_tokens);
         let max_new_tokens = max_tokens.or(by_files).unwrap_or(MAX_TOKENS);
         let seed = take(row, "seed", "a whole number")?.unwrap_or(self.sampling.seed);
-        let stops: Vec<String> = match row.shift_remove("stop") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(stop)) => vec![stop],
-            Some(list) => serde_json::from_value(list)
+        let stops: Option<Vec<String>> = match row.shift_remove("stop") {
+            Some(Value::String(stop)) => Some(vec![stop]),
+            list => serde_json::from_value(list.unwrap_or_default())
                 .map_err(|_| RowError::invalid("stop is not a string or a list of strings"))?,
         };
         let constraint = match take_grammar(row)? {

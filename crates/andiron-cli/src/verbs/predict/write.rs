@@ -1,6 +1,6 @@
 //! Tasks `translate` and `summarize`: read a text, write another. And `generate`, of models that read first.
 
-use andiron_models::generate::{BeamOptions, GenerationConfig, SamplingParams};
+use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, SamplingParams};
 use andiron_pipelines::{PromptInput, RewriteOptions, Rewritten, Seq2SeqPipeline, SourceError};
 use serde_json::json;
 
@@ -108,9 +108,8 @@ impl Answer for Draw {
             Ok((source, self.defaults.take(row, by_files, &self.model.text)?))
         };
         answer_parsed(rows, request, |requests| {
-            let draw = |(source, (options, stops)): (PromptInput, _)| {
-                let stops: Vec<String> = stops;
-                Ok(generate::row(self.model.generate(&source, options, &stops)?))
+            let draw = |(source, (options, stops)): (PromptInput, (GenerateOptions, Option<Vec<String>>))| {
+                Ok(generate::row(self.model.generate(&source, options, stops.as_deref())?))
             };
             requests.into_iter().map(draw).collect()
         })

@@ -65,6 +65,7 @@ const SETTINGS: &[&str] = &[
     "renormalize_logits",
     "repetition_penalty",
     "sequence_bias",
+    "stop_strings",
     "suppress_tokens",
     "temperature",
     "top_k",
@@ -76,7 +77,7 @@ const SETTINGS: &[&str] = &[
 pub(super) const FORCE_BOS: &str = "force_bos_token_to_be_generated";
 
 /// Keys of transformers 5.24 that change results in a way that is not implemented, with what they say to change nothing.
-fn refused() -> [(&'static str, Vec<Value>, &'static str); 11] {
+fn refused() -> [(&'static str, Vec<Value>, &'static str); 10] {
     [
         ("cache_implementation", Vec::new(), "a cache that rounds nothing"),
         ("constraints", vec![json!([])], "none"),
@@ -85,7 +86,6 @@ fn refused() -> [(&'static str, Vec<Value>, &'static str); 11] {
         ("guidance_scale", vec![json!(1)], "1"),
         ("max_time", Vec::new(), "none"),
         ("penalty_alpha", vec![json!(0)], "0"),
-        ("stop_strings", vec![json!([]), json!("")], "none: stop at texts with --stop or the field stop"),
         ("token_healing", vec![json!(false)], "false"),
         ("top_h", Vec::new(), "none"),
         ("watermarking_config", Vec::new(), "none"),

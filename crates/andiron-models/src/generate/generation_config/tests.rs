@@ -97,7 +97,6 @@ const REFUSED: &[&str] = &[
     "guidance_scale",
     "max_time",
     "penalty_alpha",
-    "stop_strings",
     "token_healing",
     "top_h",
     "watermarking_config",
@@ -152,6 +151,21 @@ fn what_changes_nothing_is_not_refused() {
     assert!(read(json!({ "penalty_alpha": 0.6, "top_k": 4, "do_sample": true })).is_ok());
     let refused = read(json!({ "penalty_alpha": 0.6, "top_k": 4 })).unwrap_err();
     assert_eq!(refused, "generation config key penalty_alpha is 0.6: supported is 0");
+}
+
+#[test]
+fn stop_strings_are_one_or_several_and_none_is_empty() {
+    let strings = |value| read(json!({ "stop_strings": value })).map(|config| config.stop_strings);
+    assert_eq!(strings(json!("User:")), Ok(vec!["User:".to_owned()]));
+    assert_eq!(strings(json!(["a", "b"])), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(strings(json!([])), Ok(Vec::new()));
+    assert_eq!(strings(Value::Null), Ok(Vec::new()));
+    let refused = strings(json!(["a", ""])).unwrap_err();
+    assert_eq!(
+        refused,
+        r#"generation config key stop_strings is ["a",""]: supported is strings that are not empty"#
+    );
+    assert!(strings(json!(3)).unwrap_err().contains("generation config"));
 }
 
 #[test]

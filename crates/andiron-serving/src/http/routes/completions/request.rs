@@ -211,13 +211,15 @@ fn parse_logit_bias(fields: &Fields<'_>, app: &App) -> Result<Vec<(u32, f32)>, A
     entries.collect()
 }
 
+/// The stop strings of the request, else those of the model's files.
 fn parse_stops(fields: &Fields<'_>, app: &App) -> Result<Vec<String>, ApiError> {
     const WANTED: &str = "a string or an array of strings";
     let limits = &app.config.limits;
-    let stops: Vec<String> = match fields.raw("stop") {
-        Some(raw) if raw.starts_with('"') => fields.optional("stop", WANTED)?.into_iter().collect(),
-        _ => fields.optional("stop", WANTED)?.unwrap_or_default(),
+    let given: Option<Vec<String>> = match fields.raw("stop") {
+        Some(raw) if raw.starts_with('"') => fields.optional("stop", WANTED)?.map(|stop| vec![stop]),
+        _ => fields.optional("stop", WANTED)?,
     };
+    let Some(stops) = given else { return Ok(app.config.model.stop_strings.clone()) };
     if stops.len() > limits.max_stops {
         let message = format_args!("{} strings, at most {} are allowed", stops.len(), limits.max_stops);
         return Err(ApiError::invalid("stop", message));
