@@ -1,4 +1,4 @@
-//! A model of any family: what `config.json` says decides which.
+//! A model of any family, chosen by its `config.json`.
 
 use std::fmt;
 use std::path::Path;
@@ -20,14 +20,14 @@ use crate::model_files::{ModelFiles, read_config};
 use crate::summary::Summary;
 use crate::weights::{self, LoadError, ParamInfo};
 
-/// What a model reads and writes.
+/// The family of an architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Predicts each token from those before it.
     Decoder,
     /// Reads a whole text.
     Encoder,
-    /// Reads a text and writes another.
+    /// Reads a source and generates a target.
     EncoderDecoder,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Family {
 pub enum AnyConfig {
     /// Of a decoder.
     Decoder(DecoderConfig),
-    /// Of a decoder that labels texts.
+    /// Of a decoder with a sequence-classification head.
     Classifier(ClassifierConfig),
     /// Of an encoder.
     Encoder(EncoderConfig),
@@ -54,13 +54,13 @@ pub enum AnyConfig {
     EncoderDecoder(Seq2SeqConfig),
 }
 
-/// A model of any family, with everything that its directory says, except the tokenizer.
+/// A model of any family with its configuration and settings, without the tokenizer.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // There is one, and it is moved once.
 pub enum AnyBundle {
     /// A decoder.
     Decoder(DecoderBundle),
-    /// A decoder that labels texts.
+    /// A decoder with a sequence-classification head.
     Classifier(ClassifierBundle),
     /// An encoder.
     Encoder(EncoderBundle),
@@ -68,7 +68,7 @@ pub enum AnyBundle {
     EncoderDecoder(Seq2SeqBundle),
 }
 
-/// Does the same with whatever a value of [`AnyConfig`] or [`AnyBundle`] holds.
+/// Applies one expression to every variant of [`AnyConfig`] or [`AnyBundle`].
 macro_rules! each {
     ($any:expr, $kind:ident, $held:ident => $do:expr) => {
         match $any {
@@ -89,7 +89,7 @@ impl AnyConfig {
         Ok(Self::open_file(path)?.config)
     }
 
-    /// Reads it, and says which keys of its file nothing reads.
+    /// Reads the configuration and lists the keys that are not used.
     ///
     /// # Errors
     /// As [`AnyConfig::open`].
@@ -105,7 +105,7 @@ impl AnyConfig {
         Ok(Self::read_file(path)?.config)
     }
 
-    /// Reads a `config.json`, and says which of its keys nothing reads.
+    /// Reads a `config.json` and lists its unknown keys.
     ///
     /// # Errors
     /// As [`AnyConfig::read`].
@@ -151,17 +151,17 @@ impl AnyConfig {
         each!(self, AnyConfig, config => config.class_name())
     }
 
-    /// What every model's configuration says.
+    /// The sizes that every configuration has.
     pub fn sizes(&self) -> Sizes {
         each!(self, AnyConfig, config => config.sizes())
     }
 
-    /// The model's parameters; no weight is drawn.
+    /// The model's parameters; draws no weights.
     pub fn parameters(&self, device: &Device) -> Vec<ParamInfo> {
         each!(self, AnyConfig, config => weights::describe(&config.init(Seed::new(0), device)))
     }
 
-    /// What the model is made of; no weight is drawn.
+    /// Parameter counts by part; draws no weights.
     pub fn summary(&self, device: &Device) -> Summary {
         let predicts = match self {
             Self::Decoder(_) | Self::EncoderDecoder(_) => true,
@@ -181,7 +181,7 @@ impl AnyBundle {
         Self::open_at(path, RunPrecision::F32, device)
     }
 
-    /// The same, to be run as exact as `precision` says: see [`DecoderBundle::open_at`].
+    /// As [`open`](Self::open), at a given precision: see [`DecoderBundle::open_at`].
     ///
     /// # Errors
     /// As [`AnyBundle::open`].
@@ -189,7 +189,7 @@ impl AnyBundle {
         Self::open_files(&mut ModelFiles::open(path)?, precision, device)
     }
 
-    /// The same of files whose configuration has been read.
+    /// As above, for files whose configuration has already been read.
     ///
     /// # Errors
     /// As [`AnyBundle::open`].
@@ -219,7 +219,7 @@ impl AnyBundle {
         })
     }
 
-    /// The same with keys and values of past positions kept in `dtype`, if the model keeps them.
+    /// Sets the element type of KV caches; no effect on models without one.
     #[must_use]
     pub fn with_kv_cache_dtype(self, dtype: KvCacheDtype) -> Self {
         match self {
@@ -238,12 +238,12 @@ impl AnyBundle {
         }
     }
 
-    /// Keys of the files that nothing reads.
+    /// Unknown keys of the files.
     pub fn unknown_keys(&self) -> &UnknownKeys {
         each!(self, AnyBundle, bundle => &bundle.unknown_keys)
     }
 
-    /// What every model's configuration says.
+    /// The sizes that every configuration has.
     pub fn sizes(&self) -> Sizes {
         each!(self, AnyBundle, bundle => bundle.config.sizes())
     }

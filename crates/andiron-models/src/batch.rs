@@ -1,4 +1,4 @@
-//! Token ids as tensors, padded and not, and the logits that come back.
+//! Batches of token ids, and their logits.
 
 use andiron_core::padding_mask::pick;
 use andiron_core::{Forward, KvCache, PaddingMask, ids};
@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::generate::Logits;
 
-/// The ids of one sequence's extension, `[1, t]`.
+/// Token ids of one sequence, `[1, t]`.
 ///
 /// # Panics
 /// If there is none.
@@ -15,12 +15,12 @@ pub(crate) fn one_row(row: &[u32], device: &Device) -> Tensor<2, Int> {
     ids::upload(row, [1, row.len()], device)
 }
 
-/// One more id for each of several sequences, `[n, 1]`.
+/// One id for each sequence, `[n, 1]`.
 pub(crate) fn one_column(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     one_row(ids, device).reshape([ids.len(), 1])
 }
 
-/// The hidden states whose logits are wanted; the last ones are those of each row's last own column.
+/// The hidden states whose logits are requested: all, or each row's last non-padding position.
 pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward<'_>) -> Tensor<3> {
     let [b, t, d] = hidden_btd.dims();
     match (wanted, cx.padding_mask()) {
@@ -32,12 +32,12 @@ pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward
     }
 }
 
-/// Logits as plain numbers, row by row.
+/// Logits as f32 in row-major order.
 pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
     logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
 }
 
-/// Sequences of different lengths as one batch `[sequences, longest]`, each to be continued over its row of `cache`.
+/// Right-pads sequences to one batch `[sequences, longest]`, each over its row of `cache`.
 ///
 /// # Panics
 /// If there is none, or one is empty.
@@ -47,10 +47,10 @@ pub(crate) fn batch_over<'a>(
     device: &Device,
 ) -> (Tensor<2, Int>, Forward<'a>) {
     assert!(sequences.iter().all(|ids| !ids.is_empty()), "a sequence is continued from at least one id");
-    // Nobody sees what stands behind a sequence; every vocabulary has the id 0.
+    // Padding behind a sequence is masked; every vocabulary has the id 0.
     let (ids_bt, rows) = pad_right(sequences, 0, device);
     let columns = ids_bt.dims()[1];
-    // Without padding every column counts, which is the faster case.
+    // Without a mask if nothing is padded, which is faster.
     let cx = match rows.spans().iter().any(|span| span.len() < columns) {
         true => Forward::cached(cache).with_padding_mask(rows),
         false => Forward::cached(cache),
@@ -58,7 +58,7 @@ pub(crate) fn batch_over<'a>(
     (ids_bt, cx)
 }
 
-/// Texts of different lengths as one batch `[texts, longest]`, filled up on the right with `padding`.
+/// Right-pads texts to one batch `[texts, longest]` with the id `padding`.
 ///
 /// # Panics
 /// If there is no text.
@@ -77,9 +77,9 @@ pub(crate) fn pad_right<R: AsRef<[u32]>>(
     (ids_bt, PaddingMask::padded_right(texts.iter().map(|ids| ids.as_ref().len())))
 }
 
-/// An evaluation over `rows` of a batch of so many columns.
+/// An evaluation pass with the padding mask `rows`, over a batch of `columns` columns.
 pub(crate) fn evaluation_over<'a>(rows: PaddingMask, columns: usize) -> Forward<'a> {
-    // Without padding every column counts, which is the faster case.
+    // Without a mask if nothing is padded, which is faster.
     match rows.spans().iter().any(|span| span.len() < columns) {
         true => Forward::evaluation().with_padding_mask(rows),
         false => Forward::evaluation(),

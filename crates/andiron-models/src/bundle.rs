@@ -1,7 +1,7 @@
-//! A model with everything that its files say, except the tokenizer: made, opened or saved as a whole.
+//! A model with its configuration and settings, without the tokenizer: initialized, opened or saved as a whole.
 //!
-//! One [`Bundle`] serves all families. What a family has of its own stands beside its architectures: what a decoder's
-//! bundle continues, an encoder's reads and an encoder-decoder's writes is an `impl` of that bundle.
+//! One [`Bundle`] serves all families. Methods of one family, such as generation or embedding, are an `impl` of that
+//! family's bundle beside its architectures.
 
 use std::fmt;
 use std::path::Path;
@@ -23,16 +23,15 @@ use crate::model_files::{CONFIG, ModelFiles};
 pub use crate::weights::gguf::GgufOptions;
 use crate::weights::{self, FileError, LoadError, NameRules, SaveError, StoredTensors};
 
-/// The configuration of a family of architectures: what a [`Bundle`] is made from.
+/// The configuration of a family of architectures, from which a [`Bundle`] is built.
 ///
-/// The four of this crate implement it: [`DecoderConfig`](crate::DecoderConfig),
-/// [`ClassifierConfig`](crate::ClassifierConfig), [`EncoderConfig`](crate::EncoderConfig) and
-/// [`Seq2SeqConfig`](crate::Seq2SeqConfig).
+/// Implemented by [`DecoderConfig`](crate::DecoderConfig), [`ClassifierConfig`](crate::ClassifierConfig),
+/// [`EncoderConfig`](crate::EncoderConfig) and [`Seq2SeqConfig`](crate::Seq2SeqConfig).
 pub trait FamilyConfig: Clone + fmt::Debug + Sized {
     /// The model, by architecture.
     type Model: Module + fmt::Debug;
 
-    /// Reads the object in a `config.json`, or one like it that comes from `path`.
+    /// Parses the object of a `config.json`, or an equivalent one from `path`.
     ///
     /// # Errors
     /// If it does not describe a model of this family that can be built here.
@@ -44,10 +43,10 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
     /// A model with random weights drawn from `seed`.
     fn init_model(&self, seed: Seed, device: &Device) -> Self::Model;
 
-    /// How names in files may differ from those of the model's parameters.
+    /// How tensor names in files may differ from parameter paths.
     fn name_rules(&self) -> NameRules;
 
-    /// Decides by the tensors in the files what `config.json` leaves open, before a model is made.
+    /// Infers from the stored tensors what `config.json` leaves open, before the model is built.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -55,7 +54,7 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
         Ok(())
     }
 
-    /// What the configuration alone implies of the other files.
+    /// Settings implied by the configuration alone.
     fn implied_settings(&self) -> Settings {
         Settings::default()
     }
@@ -77,33 +76,33 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
     }
 }
 
-/// What the files of a model say besides the configuration.
+/// Settings from a model's files other than the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// How a text is generated.
+    /// Generation config.
     pub generation: GenerationConfig,
-    /// How hidden states become one vector.
+    /// Embedding pipeline: pooling and what follows.
     pub embedding: Option<EmbedPipeline>,
-    /// What the output of a cross-encoder goes through.
+    /// Activation of a cross-encoder's output.
     pub relevance: Relevance,
-    /// Keys of these files that nothing reads.
+    /// Unknown keys of these files.
     pub unknown_keys: UnknownKeys,
 }
 
-/// A model with everything that its files say, except the tokenizer.
+/// A model with its configuration and settings, without the tokenizer.
 #[derive(Clone, Debug)]
 pub struct Bundle<C: FamilyConfig> {
     /// `config.json`.
     pub config: C,
-    /// The model, with the weights of its files.
+    /// The model with its weights.
     pub model: C::Model,
-    /// `generation_config.json`, or what `config.json` implies. Of a model that generates nothing it says nothing.
+    /// `generation_config.json`, or what `config.json` implies; empty for models that do not generate.
     pub generation: GenerationConfig,
-    /// `modules.json` with its folders, if an encoder's directory has it: how hidden states become one vector.
+    /// Embedding pipeline of `modules.json` and its folders, if the directory has one.
     pub embedding: Option<EmbedPipeline>,
-    /// What the output of an encoder goes through that is a cross-encoder.
+    /// Activation of a cross-encoder's output.
     pub relevance: Relevance,
-    /// Keys of the files that nothing reads.
+    /// Unknown keys of the files.
     pub unknown_keys: UnknownKeys,
     pub(crate) precision: RunPrecision,
     pub(crate) kv_cache_dtype: KvCacheDtype,
@@ -126,8 +125,8 @@ impl<C: FamilyConfig> Bundle<C> {
         Self::open_at(path, RunPrecision::F32, device)
     }
 
-    /// The same, to be run as exact as `precision` says, which is for inference: weights that are
-    /// [stored](RunPrecision::is_stored) in few bits cannot be trained. Saved, they are the numbers they stand for.
+    /// As [`open`](Self::open), at a given precision, for inference: weights that are
+    /// [stored](RunPrecision::is_stored) in few bits cannot be trained. They are saved dequantized.
     ///
     /// # Errors
     /// As [`Bundle::open`].
@@ -135,7 +134,7 @@ impl<C: FamilyConfig> Bundle<C> {
         Self::open_files(&mut ModelFiles::open(path)?, precision, device)
     }
 
-    /// The same of files whose configuration has been read.
+    /// As above, for files whose configuration has already been read.
     ///
     /// # Errors
     /// As [`Bundle::open`].
@@ -147,7 +146,7 @@ impl<C: FamilyConfig> Bundle<C> {
         Self::load(files.config_of()?, files, precision, device)
     }
 
-    /// Reads everything but the configuration, which is `read`.
+    /// Loads weights and settings; the configuration is `read`.
     pub(crate) fn load(
         read: ConfigFile<C>,
         files: &mut ModelFiles,
@@ -188,7 +187,7 @@ impl<C: FamilyConfig> Bundle<C> {
         }
     }
 
-    /// Writes the model into the directory `dir`, which is made if need be; files are on the disk on return.
+    /// Writes the model into the directory `dir`, creating it if needed. Files are synced on return.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -200,7 +199,7 @@ impl<C: FamilyConfig> Bundle<C> {
         C::write_settings(self, dir)
     }
 
-    /// How exact the model is run.
+    /// Precision at which the model runs.
     pub fn precision(&self) -> RunPrecision {
         self.precision
     }
@@ -210,13 +209,13 @@ impl<C: FamilyConfig> Bundle<C> {
         self.kv_cache_dtype
     }
 
-    /// The same with KV caches in `dtype`, whatever goes with the precision.
+    /// Sets the element type of KV caches, in place of the precision's default.
     #[must_use]
     pub fn with_kv_cache_dtype(self, dtype: KvCacheDtype) -> Self {
         Self { kv_cache_dtype: dtype, ..self }
     }
 
-    /// Where the model's tensors live.
+    /// The model's device.
     pub fn device(&self) -> &Device {
         &self.device
     }

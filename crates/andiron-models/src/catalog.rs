@@ -1,4 +1,4 @@
-//! Every architecture, one row each: from `model_type` to a configuration, and from there to a model.
+//! The catalog of architectures, one row each: from `model_type` to a configuration to a model.
 
 use std::path::Path;
 
@@ -17,32 +17,32 @@ use crate::key_rules::{ConfigFile, KeyRules};
 use crate::named_fields;
 use crate::weights::NameRules;
 
-/// What every model's configuration says, under whatever names.
+/// The sizes that every configuration has, under different names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub d_model: usize,
-    /// Longest sequence, in tokens; `usize::MAX` if any length is read.
+    /// Longest sequence, in tokens; `usize::MAX` if unlimited.
     pub max_positions: usize,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text.
+    /// End-of-text token id.
     pub eos_token_id: Option<u32>,
 }
 
 impl Sizes {
-    /// No text begins with an id that the vocabulary does not have, whatever a file says.
+    /// Drops a beginning-of-text id outside the vocabulary.
     pub(crate) fn without_impossible_ids(self) -> Self {
         let bos_token_id = self.bos_token_id.filter(|&id| (id as usize) < self.vocab_size);
         Self { bos_token_id, ..self }
     }
 }
 
-/// A configuration in Hugging Face's field names, and what is built from it.
+/// An architecture: its configuration in Hugging Face's field names, and how to build its model.
 pub trait Architecture: Serialize + DeserializeOwned {
-    /// The model, its parameters' paths being their names in the file.
+    /// The model. Parameter paths are the tensor names in the file.
     type Model: Module;
     /// Keys of `config.json` that are not fields of the configuration.
     const KEYS: KeyRules;
@@ -50,10 +50,10 @@ pub trait Architecture: Serialize + DeserializeOwned {
     /// Hugging Face's class for the model with its head.
     fn class_name(&self) -> &'static str;
 
-    /// How names in files may differ from those of the module.
+    /// How tensor names in files may differ from parameter paths.
     fn name_rules(&self) -> NameRules;
 
-    /// Rewrites what different generations of `transformers` write differently, before the fields are read.
+    /// Rewrites the fields of older and newer `transformers` to one form, before they are parsed.
     ///
     /// # Errors
     /// If a key asks for something that is not implemented.
@@ -61,7 +61,7 @@ pub trait Architecture: Serialize + DeserializeOwned {
         Ok(())
     }
 
-    /// Adds to the object that is written what other generations of `transformers` look for.
+    /// Adds keys that other generations of `transformers` read to the written object.
     fn supplement(&self, _fields: &mut Map<String, Value>) {}
 
     /// Checks that the sizes describe a model. Serde alone does not.
@@ -70,20 +70,20 @@ pub trait Architecture: Serialize + DeserializeOwned {
     /// Names the first key that makes no sense.
     fn validate(&self) -> Result<(), ConfigError>;
 
-    /// What generation and training ask of any model.
+    /// The sizes that generation and training need.
     fn sizes(&self) -> Sizes;
 
-    /// Ids that end a text: [`Sizes::eos_token_id`] and any others.
+    /// End-of-text token ids: [`Sizes::eos_token_id`] and any others.
     fn end_ids(&self) -> Ids {
         self.sizes().eos_token_id.map_or(Ids::default(), Ids::One)
     }
 
-    /// A model with random weights, each parameter drawn from its own stream of `seed`, when it is first used.
+    /// A model with random weights. Each parameter is drawn from its own stream of `seed`, at first use.
     fn init(&self, seed: Seed, device: &Device) -> Self::Model;
 }
 
-/// Makes the configuration enum and the model enum of a family. The macro `$forward` is given the names of the variants: it
-/// forwards what only this family has.
+/// Defines the configuration enum and the model enum of a family. The macro `$forward` gets the names of the variants
+/// and implements the methods that only this family has.
 macro_rules! architectures {
     ($family:literal, $configs:ident, $models:ident, $forward:ident; $($(#[$doc:meta])* $variant:ident, $model_type:literal, $config:path;)+) => {
         #[doc = concat!("The configuration of ", $family, ", by architecture: the fields of its `config.json`, told apart by")]
@@ -124,7 +124,7 @@ macro_rules! architectures {
                 Ok(Self::read_file(path)?.config)
             }
 
-            /// Reads a `config.json`, and says which of its keys nothing reads.
+            /// Reads a `config.json` and lists its unknown keys.
             ///
             /// # Errors
             /// As [`Self::read`].
@@ -134,7 +134,7 @@ macro_rules! architectures {
                 Self::from_object($crate::model_files::read_config(path)?, path)
             }
 
-            /// Reads the object in a `config.json`, or one like it that comes from `path`.
+            /// Parses the object of a `config.json`, or an equivalent one from `path`.
             pub(crate) fn from_object(
                 fields: serde_json::Map<String, serde_json::Value>,
                 path: &std::path::Path,
@@ -142,7 +142,7 @@ macro_rules! architectures {
                 $crate::catalog::from_object(fields, path, Self::MODEL_TYPES, Self::from_fields)
             }
 
-            /// Reads the fields of a `config.json`, `model_type` taken out.
+            /// Parses the fields of a `config.json` without `model_type`.
             pub(crate) fn from_fields(
                 model_type: &str,
                 fields: serde_json::Map<String, serde_json::Value>,
@@ -155,7 +155,8 @@ macro_rules! architectures {
                 }
             }
 
-            /// The object to write as `config.json`: the fields, and what either generation of `transformers` looks for.
+            /// The object to write as `config.json`: the fields, and the keys that both generations of `transformers`
+            /// read.
             pub(crate) fn to_value(&self) -> serde_json::Value {
                 let mut value = serde_json::to_value(self).expect("configurations are plain data");
                 if let serde_json::Value::Object(fields) = &mut value {
@@ -180,13 +181,13 @@ macro_rules! architectures {
                 }
             }
 
-            /// What generation and training ask of any model.
+            /// The sizes that generation and training need.
             pub fn sizes(&self) -> $crate::catalog::Sizes {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::sizes(config),)+ }
                     .without_impossible_ids()
             }
 
-            /// Ids that end a text.
+            /// End-of-text token ids.
             pub fn end_ids(&self) -> $crate::hf_config::Ids {
                 match self { $(Self::$variant(config) => $crate::catalog::Architecture::end_ids(config),)+ }
             }
@@ -206,7 +207,7 @@ macro_rules! architectures {
 #[allow(unused_imports)] // Used by the families that live in folders of their own.
 pub(crate) use architectures;
 
-/// Forwards what only decoders have from the enums to the architectures.
+/// Implements the decoder-only methods of the enums.
 macro_rules! forward_decoder {
     ($($variant:ident),+) => {
         impl Decoder for DecoderModel {
@@ -224,7 +225,7 @@ macro_rules! forward_decoder {
         }
 
         impl DecoderConfig {
-            /// Hugging Face's class for the model with a head that labels texts.
+            /// Hugging Face's class with a sequence-classification head.
             pub(crate) fn classifier_class(&self) -> &'static str {
                 match self { $(Self::$variant(config) => config.classifier_class(),)+ }
             }
@@ -233,9 +234,9 @@ macro_rules! forward_decoder {
 }
 
 architectures! { "a decoder", DecoderConfig, DecoderModel, forward_decoder;
-    /// GPT-2 and what shares its shape, such as nanoGPT's models.
+    /// GPT-2 and models of the same architecture, such as nanoGPT's.
     Gpt2, "gpt2", decoder::gpt2::Gpt2Config;
-    /// Llama and what shares its shape, such as SmolLM.
+    /// Llama and models of the same architecture, such as SmolLM.
     Llama, "llama", decoder::llama::LlamaConfig;
     /// Mistral.
     Mistral, "mistral", decoder::mistral::MistralConfig;
@@ -250,18 +251,18 @@ architectures! { "a decoder", DecoderConfig, DecoderModel, forward_decoder;
 }
 
 impl DecoderConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub fn vocab_size(&self) -> usize {
         self.sizes().vocab_size
     }
 
-    /// Longest sequence, in tokens; `usize::MAX` if any length is read.
+    /// Longest sequence, in tokens; `usize::MAX` if unlimited.
     pub fn max_positions(&self) -> usize {
         self.sizes().max_positions
     }
 }
 
-/// A configuration that is wrong, or JSON that is.
+/// An invalid configuration, or invalid JSON.
 pub(crate) enum ReadError {
     Config(ConfigError),
     Json(serde_json::Error),
@@ -279,7 +280,7 @@ impl From<serde_json::Error> for ReadError {
     }
 }
 
-/// Reads the object in a `config.json` as one of the architectures that `from_fields` knows.
+/// Parses the object of a `config.json` as one of the architectures that `from_fields` knows.
 pub(crate) fn from_object<C>(
     fields: Map<String, Value>,
     path: &Path,
@@ -305,7 +306,7 @@ fn of_model_type<C>(
     })
 }
 
-/// Reads the fields of one architecture's `config.json`.
+/// Parses the fields of one architecture's `config.json`.
 pub(crate) fn from_fields<A: Architecture>(
     mut fields: Map<String, Value>,
 ) -> Result<ConfigFile<A>, ReadError> {
@@ -320,7 +321,7 @@ pub(crate) fn from_fields<A: Architecture>(
     Ok(ConfigFile { config, unknown_keys })
 }
 
-/// Takes ids below 0 for none: files of the first Llamas say so, and no token has such an id.
+/// Treats negative token ids as absent: files of the first Llamas contain -1.
 fn drop_impossible_ids(fields: &mut Map<String, Value>) {
     let impossible = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
     for (_, value) in fields.iter_mut().filter(|(key, _)| key.ends_with("_token_id")) {

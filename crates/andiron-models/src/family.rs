@@ -1,4 +1,4 @@
-//! What the model families have in common, seen from training and generation.
+//! Traits of the model families, used by training and generation.
 
 use andiron_core::cache::CrossAttentionCache;
 use andiron_core::{Forward, KvCache, PaddingMask, Weight};
@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::encoder::Head;
 
-/// A model that predicts each token from those before it.
+/// A causal language model: predicts each token from those before it.
 pub trait Decoder {
     /// Hidden states after the final norm.
     ///
@@ -14,10 +14,10 @@ pub trait Decoder {
     /// `[batch, time]` → `[batch, time, d_model]`.
     ///
     /// # Panics
-    /// If past and new positions together are more than the model has.
+    /// If cached and new positions together exceed the model's maximum.
     fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3>;
 
-    /// The output head's weight: one row for each entry of the vocabulary.
+    /// The output head's weight, one row per vocabulary entry.
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
@@ -26,7 +26,7 @@ pub trait Decoder {
     /// An empty cache for one batch of sequences.
     fn new_cache(&self) -> KvCache;
 
-    /// Unnormalised log-probabilities of the next token at each position.
+    /// Logits of the next token at each position.
     ///
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.
@@ -35,16 +35,16 @@ pub trait Decoder {
     }
 }
 
-/// A model that reads a whole text at once and gives a vector for each of its tokens.
+/// A bidirectional model: computes a vector for each token from the whole text.
 pub trait Encoder {
-    /// Hidden states of the last layer; padding, told by [`Forward::with_padding_mask`], is seen by nobody.
+    /// Hidden states of the last layer. Padding is masked by [`Forward::with_padding_mask`].
     ///
     /// # Shape
-    /// `ids_bt`: `[batch, time]`; `types_bt`, which of two texts each token belongs to, alike, all 0 if absent →
-    /// `[batch, time, d_model]`.
+    /// `ids_bt`: `[batch, time]`; `types_bt`: token type ids of the same shape, all 0 if absent → `[batch, time,
+    /// d_model]`.
     ///
     /// # Panics
-    /// If the texts are longer than the model reads.
+    /// If the texts exceed the model's maximum length.
     fn hidden(
         &self,
         ids_bt: Tensor<2, Int>,
@@ -52,34 +52,35 @@ pub trait Encoder {
         cx: &mut Forward<'_>,
     ) -> Tensor<3>;
 
-    /// What stands on the backbone, to be called on the hidden states.
+    /// The head, to be applied to the hidden states.
     fn head(&self) -> Head<'_>;
 }
 
-/// A model that reads a source and predicts each token of a target from the source and the tokens before it.
+/// An encoder-decoder: predicts each target token from the source and the target tokens before it.
 pub trait EncoderDecoder {
-    /// Hidden states of the encoder; padding, told by [`Forward::with_padding_mask`], is seen by nobody.
+    /// Hidden states of the encoder. Padding is masked by [`Forward::with_padding_mask`].
     ///
     /// # Shape
     /// `[batch, source]` → `[batch, source, d_model]`.
     ///
     /// # Panics
-    /// If the sources are longer than the model reads.
+    /// If the sources exceed the model's maximum length.
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3>;
 
-    /// What the decoder's layers ask of the encoder's hidden states; `rows` are those of the encoder's pass.
+    /// Keys and values of every decoder layer's cross-attention, from the encoder's hidden states; `rows` is the
+    /// encoder's padding mask.
     ///
     /// # Shape
     /// `[batch, source, d_model]`.
     fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache;
 
-    /// Reads sources: [`EncoderDecoder::cross_attention_cache`] of [`EncoderDecoder::encoder_hidden`].
+    /// Encodes sources: [`EncoderDecoder::cross_attention_cache`] of [`EncoderDecoder::encoder_hidden`].
     ///
     /// # Shape
     /// `[batch, source]`.
     ///
     /// # Panics
-    /// If the sources are longer than the model reads.
+    /// If the sources exceed the model's maximum length.
     fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> CrossAttentionCache {
         let hidden_bsd = self.encoder_hidden(ids_bs, cx);
         self.cross_attention_cache(hidden_bsd, cx.padding_mask().cloned())
@@ -91,7 +92,7 @@ pub trait EncoderDecoder {
     /// `[batch, time]` → `[batch, time, d_model]`.
     ///
     /// # Panics
-    /// If past and new positions together are more than the model has.
+    /// If cached and new positions together exceed the model's maximum.
     fn hidden(
         &self,
         ids_bt: Tensor<2, Int>,
@@ -99,19 +100,19 @@ pub trait EncoderDecoder {
         cx: &mut Forward<'_>,
     ) -> Tensor<3>;
 
-    /// The output head's weight: one row for each entry of the target vocabulary.
+    /// The output head's weight, one row per target vocabulary entry.
     ///
     /// # Shape
     /// `[vocabulary, d_model]`.
     fn head(&self) -> &Weight;
 
-    /// Added to the logits, `[vocabulary]`, if the model has such a bias.
+    /// The output bias, `[vocabulary]`, if the model has one.
     fn head_bias(&self) -> Option<Tensor<1>>;
 
     /// An empty cache for one batch of targets.
     fn new_cache(&self) -> KvCache;
 
-    /// Unnormalised log-probabilities of the next token at each position.
+    /// Logits of the next token at each position.
     ///
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, vocabulary]`.

@@ -1,4 +1,4 @@
-//! `config.json` as Hugging Face writes it: the parts that architectures share, and what can be wrong with it.
+//! `config.json` in Hugging Face's format: shared parts, validation and errors.
 
 mod ids;
 
@@ -14,14 +14,14 @@ pub use ids::Ids;
 use crate::key_rules::{Inert, UnknownKeys};
 use crate::named_fields::Shown;
 
-/// More layers than any model has: a number from a file is not believed beyond it.
+/// Maximum number of layers accepted from a file.
 const MAX_LAYERS: usize = 1 << 12;
-/// A wider vector than any model has; also for the heads of a layer together. With [`MAX_ENTRIES`] and [`MAX_LAYERS`] it
-/// keeps every product of sizes below 2^63.
+/// Maximum width, also of all heads of a layer together. With [`MAX_ENTRIES`] and [`MAX_LAYERS`] it keeps every
+/// product of sizes below 2^63.
 const MAX_WIDTH: usize = 1 << 20;
-/// A wider head than any model has: for each two channels there is a rotary frequency before any weight is looked at.
+/// Maximum head width: RoPE allocates a frequency per channel pair before any weight is read.
 const MAX_HEAD: usize = 1 << 16;
-/// More rows than any table has, and more positions than any text: what 32 bits with a sign can count.
+/// Maximum vocabulary size and number of positions: `i32::MAX`.
 const MAX_ENTRIES: usize = i32::MAX as usize;
 
 /// Activation functions by Hugging Face's names.
@@ -43,7 +43,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The function itself.
+    /// The operation.
     pub fn function(self) -> ops::Activation {
         match self {
             Self::Gelu => ops::Activation::GeluErf,
@@ -58,22 +58,22 @@ pub(crate) fn positive(key: &'static str, value: usize) -> Result<(), ConfigErro
     if value == 0 { Err(ConfigError::Zero { key }) } else { Ok(()) }
 }
 
-/// Checks a number of layers, for each of which something is allocated before the weights are looked at.
+/// Checks a number of layers; each allocates before the weights are read.
 pub(crate) fn layers(key: &'static str, value: usize) -> Result<(), ConfigError> {
     believable(key, value, MAX_LAYERS)
 }
 
-/// Checks the width of a vector, or a number of heads.
+/// Checks a width or a number of heads.
 pub(crate) fn width(key: &'static str, value: usize) -> Result<(), ConfigError> {
     believable(key, value, MAX_WIDTH)
 }
 
-/// Checks the width of a head, called `key`, of which a layer has `n_heads`.
+/// Checks the head width under `key`, with `n_heads` heads per layer.
 pub(crate) fn head_width(key: &'static str, value: usize, n_heads: usize) -> Result<(), ConfigError> {
     believable(key, value, MAX_HEAD.min(MAX_WIDTH / n_heads.max(1)).max(1))
 }
 
-/// Checks a number of rows of a table, or of positions.
+/// Checks a vocabulary size or a number of positions.
 pub(crate) fn entries(key: &'static str, value: usize) -> Result<(), ConfigError> {
     believable(key, value, MAX_ENTRIES)
 }
@@ -91,7 +91,7 @@ pub(crate) fn probability(key: &'static str, value: f64) -> Result<(), ConfigErr
     if (0.0..1.0).contains(&value) { Ok(()) } else { Err(ConfigError::Probability { key, value }) }
 }
 
-/// Checks that the vocabulary has the id that fills rows up.
+/// Checks that the padding id is in the vocabulary.
 pub(crate) fn padding_id(id: Option<u32>, vocab_size: usize) -> Result<(), ConfigError> {
     match id.filter(|&id| id as usize >= vocab_size) {
         Some(id) => Err(ConfigError::TokenId { key: "pad_token_id", id, vocab_size }),
@@ -99,12 +99,12 @@ pub(crate) fn padding_id(id: Option<u32>, vocab_size: usize) -> Result<(), Confi
     }
 }
 
-/// The id of a key that may have several, of which only the first is used here.
+/// The first of the ids under a key.
 pub(crate) fn first_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     Ok(Ids::deserialize(deserializer)?.as_slice().first().copied())
 }
 
-/// Why a configuration does not describe a model that can be built here.
+/// Errors of a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -116,91 +116,91 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The file is not a JSON object of the expected fields.
+    /// Invalid JSON, or wrong fields.
     #[error("{} is not a valid {what}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// Expected content.
         what: &'static str,
         /// The cause; names the key and the line.
         source: serde_json::Error,
     },
-    /// The file describes nothing that can be built.
+    /// The configuration is invalid.
     #[error("{}: {reason}", path.display())]
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is the matter.
+        /// The reason.
         reason: Box<ConfigError>,
     },
-    /// The `model_type` is not one that is implemented.
+    /// An unsupported `model_type`.
     #[error("model_type {model_type:?} is not supported: this build knows {known}")]
     UnknownArchitecture {
-        /// What the configuration says.
+        /// The value found.
         model_type: String,
-        /// What is implemented.
+        /// Supported values.
         known: String,
     },
-    /// `architectures` names a class whose head is not implemented.
+    /// An unsupported class in `architectures`.
     #[error("architectures names {class}: its head is not supported; this build knows {known}")]
     UnknownHead {
         /// The class.
         class: String,
-        /// Endings of the classes that are implemented.
+        /// Suffixes of the supported classes.
         known: &'static str,
     },
-    /// The position table has no entry for a token.
+    /// Too few position embeddings for a single token.
     #[error(
         "config key max_position_embeddings is {entries}: positions begin after pad_token_id, which is {padding}"
     )]
     Positions {
-        /// Entries of the table.
+        /// Number of position embeddings.
         entries: usize,
-        /// The entry before the first token's.
+        /// Index before that of the first token.
         padding: usize,
     },
-    /// `id2label` does not name the labels from 0 on.
+    /// `id2label` does not name every label from 0 on.
     #[error("config key id2label must name every label from 0 on: {reason}")]
     Labels {
         /// What is wrong.
         reason: String,
     },
-    /// A key asks for mathematics that is not implemented.
+    /// A key asks for something that is not implemented.
     #[error("config key {key} is {}: only {supported} is supported", Shown(value))]
     NotSupported {
         /// The key.
         key: String,
         /// Its value.
         value: Box<Value>,
-        /// The values that change nothing.
+        /// Supported values.
         supported: Inert,
     },
-    /// Keys that nothing reads, where somebody is strict about them.
+    /// Unknown keys, in strict mode.
     #[error("the configuration has keys that nothing reads: {keys}")]
     UnknownKeys {
         /// The keys.
         keys: UnknownKeys,
     },
-    /// A key of `generation_config.json` changes results in a way that is not implemented.
+    /// A key of `generation_config.json` asks for something that is not implemented.
     #[error("generation config key {key} is {value}: supported is {wanted}")]
     Generation {
         /// The key.
         key: &'static str,
         /// Its value.
         value: Value,
-        /// What is supported.
+        /// Supported values.
         wanted: &'static str,
     },
-    /// A number of `generation_config.json` is out of its range.
+    /// A value of `generation_config.json` is out of range.
     #[error("generation config key {0}")]
     GenerationNumber(#[source] crate::generate::SamplingError),
-    /// A cross-encoder's output goes through a function that is not implemented.
+    /// An unsupported activation of a cross-encoder's output.
     #[error("config key {key} asks for {value}: Sigmoid and Identity are supported")]
     Relevance {
         /// The key.
         key: &'static str,
-        /// What it asks for.
+        /// The value found.
         value: Value,
     },
     /// A size is zero.
@@ -209,17 +209,17 @@ pub enum ConfigError {
         /// The key.
         key: &'static str,
     },
-    /// A number is beyond what any model has.
+    /// A size exceeds its bound.
     #[error("config key {key} is {value}: at most {limit} are believed")]
     TooMany {
         /// The key.
         key: &'static str,
         /// Its value.
         value: usize,
-        /// What would be believed.
+        /// The bound.
         limit: usize,
     },
-    /// The heads do not divide the width.
+    /// The number of heads does not divide the width.
     #[error("{heads} attention heads do not divide a width of {width} evenly")]
     Heads {
         /// Hidden width.
@@ -227,17 +227,17 @@ pub enum ConfigError {
         /// Number of heads.
         heads: usize,
     },
-    /// A key names an id that the vocabulary lacks.
+    /// A token id outside the vocabulary.
     #[error("config key {key} names token id {id}: the vocabulary has {vocab_size} ids")]
     TokenId {
         /// The key.
         key: &'static str,
         /// The id.
         id: u32,
-        /// Size of the vocabulary.
+        /// Vocabulary size.
         vocab_size: usize,
     },
-    /// Some distances between positions have no bucket.
+    /// Some relative positions have no bucket.
     #[error(
         "config key relative_attention_num_buckets is {n_buckets} and relative_attention_max_distance is \
          {max_distance}: there must be 4 buckets or more, and a distance above half their number"
@@ -245,26 +245,26 @@ pub enum ConfigError {
     Buckets {
         /// Number of buckets.
         n_buckets: usize,
-        /// Distance from which on all positions are in one bucket.
+        /// Distance from which on all positions share a bucket.
         max_distance: usize,
     },
-    /// The key heads cannot be shared out.
+    /// The number of key/value heads does not divide that of query heads.
     #[error(
         "num_attention_heads is {heads}: it must be a multiple of num_key_value_heads, which is {key_heads}"
     )]
     KeyHeads {
-        /// Heads of queries.
+        /// Number of query heads.
         heads: usize,
-        /// Heads of keys and values.
+        /// Number of key/value heads.
         key_heads: usize,
     },
-    /// Channels of a head cannot be turned in pairs.
+    /// RoPE needs an even head width.
     #[error("heads are {width} wide: rotary positions need an even head_dim")]
     OddHead {
         /// Width of a head.
         width: usize,
     },
-    /// The types of layers are not those of all layers.
+    /// The length of `layer_types` differs from the number of layers.
     #[error("config key layer_types has {types} entries: it must have one for each of {layers} layers")]
     LayerTypes {
         /// Entries.
@@ -272,12 +272,12 @@ pub enum ConfigError {
         /// Layers.
         layers: usize,
     },
-    /// A layer with a window, and no window.
+    /// A sliding-window layer without `sliding_window`.
     #[error(
         "config key layer_types has sliding_attention: set sliding_window to its tokens and use_sliding_window to true"
     )]
     NoWindow,
-    /// A number that must be positive is not.
+    /// A value is not positive and finite.
     #[error("config key {key} is {value}: it must be finite and above 0")]
     NotPositive {
         /// The key.
@@ -295,7 +295,7 @@ pub enum ConfigError {
     },
 }
 
-// `Activation` stands in module fields; Burn asks that they can be displayed.
+// `Activation` is a module field; Burn requires `Display`.
 impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,4 +1,4 @@
-//! Files of JSON, read and written whole.
+//! JSON files, read and written whole.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 use crate::hf_config::ConfigError;
 use crate::weights::SaveError;
 
-/// Whether a file that a model directory may have is there; one that cannot be looked at is an error, not absent.
+/// Whether an optional file exists; one that cannot be examined is an error, not absent.
 pub(crate) fn is_there(path: &Path) -> Result<bool, ConfigError> {
     andiron_files::is_there(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
-/// Reads a file of JSON; `what` is what it should be, for the error.
+/// Reads a JSON file; `what` names its content in errors.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) -> Result<T, ConfigError> {
     let text =
         andiron_files::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -25,7 +25,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, what: &'static str) ->
     })
 }
 
-/// Writes a file of JSON, whole or not at all.
+/// Writes a JSON file atomically.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SaveError> {
     let mut text = serde_json::to_string_pretty(value).expect("plain data serializes");
     text.push('\n');

@@ -1,10 +1,9 @@
-//! Keys of a `config.json` that are no fields of a configuration here: with which values they change nothing, and which
-//! nothing reads.
+//! Keys of a `config.json` without a field: inert values and unknown keys.
 //!
-//! The rule is that of `transformers`. A key that its class reads and that can change a result is a field, or refused by
-//! name unless its value is one that changes nothing. Keys of its base class, of today and of older releases, are one
-//! list for all architectures. A key that no release reads for an architecture cannot change what is computed: the model
-//! opens, and [`UnknownKeys`] names it.
+//! The rule follows `transformers`. A key that its class reads and that can change a result is a field, or refused by
+//! name unless its value is inert. Keys of its base class, current and older, are one list for all architectures. A
+//! key that no release reads for an architecture cannot change a result: the model opens, and [`UnknownKeys`] names
+//! it.
 //!
 //! `tests/golden/keys.json` lists what each class of `transformers` 5.24.0 reads; `cargo xtask golden keys` makes it.
 
@@ -16,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::hf_config::ConfigError;
 
-/// The values with which a key changes nothing; null is always one of them.
+/// Inert values of a key, which change nothing; null always is one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Inert {
     /// Any.
@@ -27,14 +26,14 @@ pub enum Inert {
     On,
     /// Null.
     Null,
-    /// This number.
+    /// This value.
     Number(f64),
     /// One of these texts, and a list of them.
     Texts(&'static [&'static str]),
 }
 
 impl Inert {
-    /// Whether `value` is such a value.
+    /// Whether `value` is inert.
     pub(crate) fn holds(self, value: &Value) -> bool {
         let is_text =
             |value: &Value, texts: &[&str]| value.as_str().is_some_and(|text| texts.contains(&text));
@@ -70,24 +69,24 @@ impl fmt::Display for Inert {
     }
 }
 
-/// A key and the values with which it changes nothing.
+/// A key and its inert values.
 pub(crate) type Rule = (&'static str, Inert);
 
-/// Keys of one architecture's `config.json` that are not fields of its configuration.
+/// Keys of an architecture's `config.json` that are not fields of its configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyRules {
-    /// Other names of fields, as `transformers` has them in its `attribute_map`: what they say goes before the field.
+    /// Aliases of fields, as in `transformers`' `attribute_map`; they take precedence over the field.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// Keys, and the values with which they change nothing. They go before those of all architectures.
+    /// Keys and their inert values. They take precedence over those of all architectures.
     pub inert: &'static [(&'static str, Inert)],
-    /// Fields that no file has under this name.
+    /// Fields that never appear in a file under this name.
     pub own: &'static [&'static str],
-    /// Sizes that a file may leave out, and what `transformers` takes them for.
+    /// Sizes that a file may omit, with the defaults of `transformers`.
     pub defaults: &'static [(&'static str, usize)],
 }
 
-/// Keys of the base class of every configuration in `transformers`, from its second generation to its fifth, and of
-/// libraries around it. Ids that are no fields of an architecture are not used by it.
+/// Keys of `transformers`' base configuration, from its second generation to its fifth, and of libraries around it.
+/// Token ids without a field are not used by the architecture.
 const ALL: &[Rule] = &[
     ("_attn_implementation", Inert::Always),
     ("_attn_implementation_autoset", Inert::Always),
@@ -112,7 +111,7 @@ const ALL: &[Rule] = &[
     ("bos_token_id", Inert::Always),
     ("cache_implementation", Inert::Always),
     ("chunk_size_feed_forward", Inert::Always),
-    // Read, as `hidden_dropout` is, by heads that no decoder here has.
+    // Read, like `hidden_dropout`, by heads that no decoder here has.
     ("classifier_dropout", Inert::Always),
     ("compression_config", Inert::Off),
     ("cross_attention_hidden_size", Inert::Off),
@@ -128,13 +127,13 @@ const ALL: &[Rule] = &[
     ("hidden_dropout", Inert::Always),
     ("id2label", Inert::Always),
     ("ignore_keys_at_rope_validation", Inert::Always),
-    // Read where masks are made.
+    // Read when masks are built.
     ("is_causal", Inert::On),
     ("is_composition", Inert::Off),
     ("is_decoder", Inert::Always),
     ("is_encoder_decoder", Inert::Off),
     ("label2id", Inert::Always),
-    // Read where the cache is made.
+    // Read when the cache is created.
     ("layer_types", Inert::Texts(&["full_attention"])),
     ("model_type", Inert::Always),
     ("name_or_path", Inert::Always),
@@ -147,14 +146,14 @@ const ALL: &[Rule] = &[
     ("per_layer_config", Inert::Off),
     ("prefix", Inert::Always),
     ("problem_type", Inert::Always),
-    // Heads that the fourth generation cut off; the weights may or may not have them still.
+    // Pruned heads of the fourth generation; the weights may still contain them.
     ("pruned_heads", Inert::Off),
     ("quantization_config", Inert::Off),
     ("return_dict", Inert::Always),
     ("sbert_ce_default_activation_function", Inert::Always),
     ("sentence_transformers", Inert::Always),
     ("sep_token_id", Inert::Always),
-    // Read where the cache is made.
+    // Read when the cache is created.
     ("sliding_window", Inert::Off),
     ("task_specific_params", Inert::Always),
     ("tf_legacy_loss", Inert::Always),
@@ -167,7 +166,7 @@ const ALL: &[Rule] = &[
     ("torchscript", Inert::Always),
     ("transformers.js_config", Inert::Always),
     ("transformers_version", Inert::Always),
-    // Another file of weights.
+    // Another weight file.
     ("transformers_weights", Inert::Texts(&["model.safetensors"])),
     ("use_bfloat16", Inert::Always),
     ("use_cache", Inert::Always),
@@ -175,8 +174,8 @@ const ALL: &[Rule] = &[
     ("xla_device", Inert::Always),
 ];
 
-/// What `generation_config.json` says today and older files said in `config.json`. The fifth generation of
-/// `transformers` takes these keys out of a configuration before a model is made.
+/// Generation settings, which older files have in `config.json`. The fifth generation of `transformers` removes these
+/// keys from a configuration before it builds a model.
 pub(crate) const GENERATION: &[&str] = &[
     "assistant_confidence_threshold",
     "assistant_early_exit",
@@ -243,10 +242,10 @@ pub(crate) const GENERATION: &[&str] = &[
 ];
 
 impl KeyRules {
-    /// No rules but those of all architectures.
+    /// Only the rules of all architectures.
     pub const NONE: Self = Self { aliases: &[], inert: &[], own: &[], defaults: &[] };
 
-    /// Takes out of `fields` what is no field of the configuration `C`, and returns what nothing reads of it.
+    /// Removes keys from `fields` that are not fields of `C`, and returns the unknown ones.
     ///
     /// # Errors
     /// Names a key that asks for something that is not implemented.
@@ -269,7 +268,7 @@ impl KeyRules {
         Ok(unknown)
     }
 
-    /// Gives what an alias says to its field.
+    /// Moves the values of aliases to their fields.
     pub(crate) fn rename(&self, fields: &mut Map<String, Value>) {
         for (alias, field) in self.aliases {
             match fields.shift_remove(*alias) {
@@ -279,14 +278,14 @@ impl KeyRules {
         }
     }
 
-    /// Fills in the sizes that are absent.
+    /// Fills in absent sizes.
     pub(crate) fn complete(&self, fields: &mut Map<String, Value>) {
         for (key, size) in self.defaults {
             fields.entry(*key).or_insert_with(|| (*size).into());
         }
     }
 
-    /// Takes the keys out of `fields` that have the name of a field and cannot be meant for it.
+    /// Removes keys from `fields` that have the name of an own field.
     pub(crate) fn take_own(&self, fields: &mut Map<String, Value>) -> UnknownKeys {
         UnknownKeys(self.own.iter().filter_map(|key| Some(fields.shift_remove_entry(*key)?.0)).collect())
     }
@@ -298,15 +297,15 @@ impl KeyRules {
     }
 }
 
-/// Keys of a model's configuration that no release of the reference program reads, so that they change nothing: of
-/// `transformers` for a `config.json`, of llama.cpp for a GGUF file.
+/// Keys of a model's configuration that no release of the reference program reads: `transformers` for a
+/// `config.json`, llama.cpp for a GGUF file. They change nothing.
 ///
-/// A dot separates the name of a key from that of the object it stands in, as in `rope_scaling.finetuned`. The file is named
-/// where it is another one, as in `chat_format (generation_config.json)`.
+/// A dot separates a key from its object, as in `rope_scaling.finetuned`. Other files are named, as in `chat_format
+/// (generation_config.json)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnknownKeys(Vec<String>);
 
-/// At most this many keys are listed in a message.
+/// Maximum number of keys in a message.
 const LISTED: usize = 32;
 
 impl UnknownKeys {
@@ -320,7 +319,7 @@ impl UnknownKeys {
         &self.0
     }
 
-    /// Refuses them, for whoever wants to be strict.
+    /// Refuses unknown keys, for strict mode.
     ///
     /// # Errors
     /// If there is one.
@@ -358,23 +357,23 @@ impl fmt::Display for UnknownKeys {
     }
 }
 
-/// A configuration, and what its file says beyond it.
+/// A parsed configuration and the unknown keys of its file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConfigFile<C> {
     /// The configuration.
     pub config: C,
-    /// Keys of the file that nothing reads.
+    /// Unknown keys of the file.
     pub unknown_keys: UnknownKeys,
 }
 
 impl<C> ConfigFile<C> {
-    /// The same file, its configuration made into another type.
+    /// Converts the configuration to another type.
     pub(crate) fn map<D>(self, into: impl FnOnce(C) -> D) -> ConfigFile<D> {
         ConfigFile { config: into(self.config), unknown_keys: self.unknown_keys }
     }
 }
 
-/// The names of the fields that `C` is read from.
+/// The field names of `C`.
 fn field_names<C: DeserializeOwned>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
 
@@ -402,7 +401,7 @@ fn field_names<C: DeserializeOwned>() -> &'static [&'static str] {
     }
 
     let mut names: &'static [&'static str] = &[];
-    // It fails by design: what it was asked for is what counts.
+    // It fails by design; the requested field names are what counts.
     drop(C::deserialize(Names(&mut names)));
     names
 }

@@ -1,4 +1,4 @@
-//! What memory a model takes, known from the headers of its files before any of it is read.
+//! Memory needs of a model, estimated from the headers of its files.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use crate::model_files::ModelFiles;
 use crate::weights::gguf::{self, GgufFile, TensorEntry};
 use crate::weights::{self, FileError, LoadError, SMALLEST, TensorSource};
 
-/// Memory that a model takes while it is opened and run. What single requests need comes on top: mainly their KV caches, of
-/// which each position takes `2 · layers · heads of keys · head width` elements of 4 bytes in f32 and of 2 in bf16.
+/// Memory that a model takes while it is opened and run. Requests need more: mainly their KV caches, with `2 · layers
+/// · key/value heads · head width` elements per position, of 4 bytes in f32 and 2 in bf16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelMemory {
-    /// Bytes of the weights, and of the largest of them in f32 while it is converted.
+    /// Bytes of the weights, plus the largest of them in f32 during conversion.
     pub weights: u64,
-    /// Bytes of the files that are mapped into the address space, which need no memory of their own.
+    /// Bytes of memory-mapped files, which are page cache and need no memory of their own.
     pub mapped: u64,
 }
 
 impl ModelMemory {
-    /// What the model directory or GGUF file `path` takes on the CPU, run as exact as `precision` says. Exact to a few
-    /// percent: blocks of tables that are kept more exactly than the rest are counted as the rest.
+    /// Memory of the model directory or GGUF file `path` on the CPU at `precision`. Exact to a few percent:
+    /// embeddings that are kept at higher precision than other matrices are counted at that of the others.
     ///
     /// # Errors
     /// If the headers cannot be read or contradict themselves.
@@ -30,7 +30,7 @@ impl ModelMemory {
         Self::of_directory(path, precision)
     }
 
-    /// The same of files whose configuration has been read.
+    /// As above, for files whose configuration has already been read.
     ///
     /// # Errors
     /// As [`ModelMemory::of`].
@@ -63,7 +63,7 @@ impl ModelMemory {
     }
 }
 
-/// Bytes of tensors of these shapes.
+/// Bytes of tensors of these shapes at `precision`.
 fn kept(shapes: &[Vec<usize>], precision: RunPrecision) -> u64 {
     let elements =
         |shape: &[usize]| shape.iter().fold(1_u64, |product, &size| product.saturating_mul(size as u64));

@@ -1,7 +1,7 @@
 //! The files of a model: a directory in the Hugging Face layout, or one GGUF file.
 //!
-//! [`ModelFiles`] reads `config.json`, or the header of the GGUF file, once; whoever needs it is given the value: the
-//! choice of a task, a [`Bundle`](crate::Bundle), the tokenizer of a GGUF file.
+//! [`ModelFiles`] reads `config.json`, or the header of the GGUF file, once. The choice of a task, the
+//! [`Bundle`](crate::Bundle) and the tokenizer of a GGUF file all use it.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -20,20 +20,20 @@ use crate::weights::{self, FileError, LoadError, TensorSource};
 
 /// Name of the file with a model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
-/// Name of the file that says how a model generates.
+/// Name of the file with a model's generation config.
 pub(crate) const GENERATION: &str = "generation_config.json";
 
-/// What [`CONFIG`] is, for errors.
+/// Name of [`CONFIG`]'s content in errors.
 const MODEL_CONFIG: &str = "model config";
 
 /// A model directory or a GGUF file whose configuration has been read.
 #[derive(Debug)]
 pub struct ModelFiles {
     path: PathBuf,
-    /// The object in `config.json`, or what the metadata of the GGUF file amount to.
+    /// The object in `config.json`, or its equivalent from GGUF metadata.
     config: Map<String, Value>,
     gguf: Option<GgufFile>,
-    /// The configuration as one of the architectures, once somebody asked for it.
+    /// The parsed configuration, once it was asked for.
     read: OnceCell<ConfigFile<AnyConfig>>,
 }
 
@@ -67,7 +67,7 @@ impl ModelFiles {
         self.gguf.as_ref()
     }
 
-    /// The configuration, of whatever family, and the keys that nothing reads.
+    /// The configuration of any family, and its unknown keys.
     ///
     /// # Errors
     /// If it does not describe a model that can be built here.
@@ -79,7 +79,7 @@ impl ModelFiles {
         Ok(self.read.get_or_init(|| read))
     }
 
-    /// The configuration as one of a family's.
+    /// The configuration as one of family `C`.
     pub(crate) fn config_of<C: FamilyConfig>(&self) -> Result<ConfigFile<C>, LoadError> {
         self.with_gguf_keys(C::from_object(self.config.clone(), &self.config_path())?)
     }
@@ -91,12 +91,12 @@ impl ModelFiles {
         Ok(read)
     }
 
-    /// The configuration as it is written.
+    /// The raw configuration.
     pub(crate) fn config_fields(&self) -> &Map<String, Value> {
         &self.config
     }
 
-    /// Where the configuration is written.
+    /// Path of the configuration.
     pub(crate) fn config_path(&self) -> PathBuf {
         match self.gguf {
             Some(_) => self.path.clone(),
@@ -104,7 +104,7 @@ impl ModelFiles {
         }
     }
 
-    /// Where `generation_config.json` would be.
+    /// Path of `generation_config.json`.
     pub(crate) fn generation_path(&self) -> PathBuf {
         self.path.join(GENERATION)
     }
@@ -118,7 +118,7 @@ impl ModelFiles {
         read_json(&path, GENERATION_CONFIG).map(Some)
     }
 
-    /// Opens the files of weights.
+    /// Opens the weight files.
     pub(crate) fn weights(&mut self) -> Result<Vec<Box<dyn TensorSource + '_>>, LoadError> {
         Ok(match &mut self.gguf {
             Some(file) => vec![Box::new(GgufWeights::new(file).map_err(FileError::from)?)],

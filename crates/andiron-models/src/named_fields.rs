@@ -1,4 +1,5 @@
-//! Reading a configuration from a JSON object so that an error names the key and its value, which serde alone does not.
+//! Deserializes a configuration from a JSON object with errors that name the key and its value, which serde alone
+//! does not.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, Visito
 use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::{Error, Map, Value};
 
-/// Most characters of a value that an error shows.
+/// Maximum characters of a value in an error.
 const SHOWN: usize = 80;
 
 /// Reads a `C` from `fields`.
@@ -17,7 +18,7 @@ pub(crate) fn from_fields<C: DeserializeOwned>(fields: Map<String, Value>) -> Re
     C::deserialize(Fields { left: fields.into_iter(), next: None })
 }
 
-/// The object; as the access to its own entries, the one whose value comes next.
+/// The object as a serde map; `value` belongs to the key that was just visited.
 struct Fields {
     left: serde_json::map::IntoIter,
     next: Option<(String, Value)>,
@@ -53,7 +54,7 @@ impl<'de> MapAccess<'de> for Fields {
     }
 }
 
-/// A value of a file, cut where it is long.
+/// A value for a message, truncated.
 pub(crate) struct Shown<'a>(pub(crate) &'a Value);
 
 impl fmt::Display for Shown<'_> {

@@ -1,4 +1,4 @@
-//! Fresh parameters, each drawn from a stream of its own name.
+//! Random initial parameters, each drawn from a stream named after the parameter.
 
 use andiron_core::embedding::EmbeddingConfig;
 use andiron_core::linear::LinearConfig;
@@ -8,14 +8,14 @@ use andiron_core::{Embedding, LayerNorm, Linear, RmsNorm};
 use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 
-/// Makes parameters that have weights of one distribution and norms of one kind.
+/// Initializes weights from one distribution, and norms of one kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParamInit<'a> {
     /// Standard deviation of weights.
     pub(crate) std: f32,
-    /// Added to variances and mean squares.
+    /// Epsilon of the norms.
     pub(crate) eps: f64,
-    /// Whether the weights of RMS norms are counted from 1.
+    /// Whether RMS norm weights are stored as offsets from 1.
     pub(crate) unit_offset: bool,
     pub(crate) seed: Seed,
     pub(crate) device: &'a Device,
@@ -26,13 +26,13 @@ impl<'a> ParamInit<'a> {
         Self { std: std as f32, eps, unit_offset: false, seed, device }
     }
 
-    /// The linear layer called `name`, its weight with an output in each row.
+    /// The linear layer `name`; its weight is `[out, in]`.
     pub(crate) fn linear(&self, name: &str, d_input: usize, d_output: usize, bias: bool) -> Linear {
         let config = LinearConfig { d_input, d_output, bias, layout: WeightLayout::OutIn };
         config.init(self.std, self.seed_of(name), self.device)
     }
 
-    /// The embedding table called `name`.
+    /// The embedding `name`.
     pub(crate) fn table(&self, name: &str, n_entries: usize, d_model: usize) -> Embedding {
         EmbeddingConfig { n_entries, d_model }.init(self.std, self.seed_of(name), self.device)
     }

@@ -10,9 +10,9 @@ use burn::module::Module;
 
 /// Storage and precision of weights when a model is run. Fewer bits are faster, because reading weights takes the time.
 ///
-/// Block-quantized matrices of a GGUF file stay as they are at [`Bf16`](Self::Bf16) and below: dequantizing them would cost
-/// time and gain nothing. Norms, biases and embeddings of positions are always f32. A matrix whose rows are not a whole
-/// number of blocks is stored in bf16.
+/// Block-quantized matrices of a GGUF file stay as they are at [`Bf16`](Self::Bf16) and below: dequantizing them
+/// would cost time and gain nothing. Norms, biases and position embeddings are always f32. A matrix whose row length
+/// is not a multiple of the block size is stored in bf16.
 ///
 /// With more than a few rows, both operands of a matmul are rounded to bf16, on processors whose bf16 instructions are faster
 /// than f32. With few rows (four, up to sixteen for some formats, see [`andiron_kernels::quant`]) nothing is rounded, except
@@ -34,7 +34,7 @@ pub enum RunPrecision {
 }
 
 impl RunPrecision {
-    /// All of them, the most exact first.
+    /// All precisions, the most exact first.
     pub const ALL: [Self; 5] = [Self::F32, Self::Mixed, Self::Bf16, Self::Int8, Self::Int4];
 
     /// Precision of matmuls with many rows.
@@ -45,7 +45,7 @@ impl RunPrecision {
         }
     }
 
-    /// The element type of KV caches that goes with it.
+    /// The default element type of KV caches at this precision: f32 for [`F32`](Self::F32), else bf16.
     pub fn kv_cache_dtype(self) -> KvCacheDtype {
         match self {
             Self::F32 => KvCacheDtype::F32,
@@ -63,8 +63,8 @@ impl RunPrecision {
         self.format(false).is_some()
     }
 
-    /// Format of a matrix that is not in blocks already; `None` is f32. `is_vocabulary` is said of token embeddings and
-    /// heads.
+    /// Storage format of a matrix that is not block-quantized already; `None` is f32. `is_vocabulary` is true of
+    /// token embeddings and heads.
     pub(crate) fn format(self, is_vocabulary: bool) -> Option<Format> {
         match self {
             Self::F32 | Self::Mixed => None,
@@ -74,7 +74,7 @@ impl RunPrecision {
         }
     }
 
-    /// `model` with dense weights, to be saved: quantized ones are dequantized, adapters added up.
+    /// `model` with dense weights, for saving: quantized weights are dequantized, adapters merged.
     pub(crate) fn plain<M: Module>(self, model: &M) -> M {
         model.clone().materialize()
     }

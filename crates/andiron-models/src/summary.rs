@@ -1,4 +1,4 @@
-//! What a model is made of, counted without drawing or loading a weight.
+//! A model's parameters by part, counted without drawing or loading a weight.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,32 @@ use andiron_core::ParamRole;
 
 use crate::weights::ParamInfo;
 
-/// Tensors whose names differ in one number only, such as the layers of a stack.
+/// Tensors whose names differ only in one index, such as the layers of a stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The common beginning of the names.
+    /// Common prefix of the names.
     pub name: String,
-    /// How many numbers there are; 1 for a tensor that stands alone.
+    /// Number of indices; 1 for a single tensor.
     pub repeats: usize,
-    /// Tensors in all repeats together.
+    /// Tensors over all repeats.
     pub tensors: usize,
-    /// Elements in all repeats together.
+    /// Elements over all repeats.
     pub parameters: u64,
 }
 
-/// What a model is made of.
+/// A model's parameters by part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Its parts, in the order of the module.
+    /// The parts, in module order.
     pub parts: Vec<Part>,
     /// Elements of all tensors.
     pub parameters: u64,
-    /// Elements that take part in a matrix product for every token, a tied head's included.
+    /// Elements of the matrices that every token is multiplied with, a tied head's included.
     pub product_parameters: u64,
 }
 
 impl Summary {
-    /// Counts parameters; `predicts` says whether the model has an output head over its vocabulary.
+    /// Counts parameters; `predicts` tells whether the model has an output head over its vocabulary.
     pub fn new(tensors: &[ParamInfo], predicts: bool) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         let mut numbers: Vec<BTreeSet<String>> = Vec::new();
@@ -62,14 +62,14 @@ impl Summary {
         }
     }
 
-    /// Floating-point operations of the matrix products with weights for one token, forward: a multiplication and an
-    /// addition for each element. Attention adds to this in proportion to the length of the text.
+    /// Floating-point operations of the forward pass for one token: one multiplication and one addition per matrix
+    /// element. Attention adds to this in proportion to the sequence length.
     pub fn flops_per_token(&self) -> u64 {
         2 * self.product_parameters
     }
 }
 
-/// A name up to and with its first number, and that number; the whole name if there is none.
+/// Splits a name after its first index, and returns that index; the whole name if there is none.
 fn split_at_number(name: &str) -> (&str, &str) {
     let mut start = 0;
     for segment in name.split('.') {

@@ -1,5 +1,5 @@
-//! What each parameter of each architecture is for. `golden/roles.txt` is the table, written by hand: a line for each
-//! parameter, `*` standing for numbers of blocks and parts.
+//! The role of each parameter of each architecture. `golden/roles.txt` is the table: one line per parameter, with `*` for
+//! indices of blocks and parts. It was generated from the models, then read, and pins their roles.
 
 #![allow(clippy::unwrap_used)] // A test fails where it panics.
 

@@ -1,4 +1,4 @@
-//! Decoders as bundles: how they generate, sequences that they continue, GGUF files that they are written to.
+//! The bundle of decoders: generation config, decoding, GGUF export.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::model_files::{GENERATION, ModelFiles};
 use crate::weights::gguf::{self, GgufOptions};
 use crate::weights::{self, FileError, LoadError, NameRules, SaveError};
 
-/// A decoder with everything that its files say, except the tokenizer.
+/// A decoder with its configuration and settings, without the tokenizer.
 pub type DecoderBundle = Bundle<DecoderConfig>;
 
 impl FamilyConfig for DecoderConfig {
@@ -80,10 +80,10 @@ impl FamilyConfig for DecoderConfig {
 }
 
 impl DecoderBundle {
-    /// Writes the model as a GGUF file, for llama.cpp; the tokenizer and the chat template are the caller's.
+    /// Writes the model as a GGUF file for llama.cpp; `options` holds the tokenizer and the chat template.
     ///
     /// # Errors
-    /// If the model or its tokenizer cannot be said in GGUF, or the file cannot be written.
+    /// If the model or its tokenizer cannot be expressed in GGUF, or the file cannot be written.
     pub fn save_gguf(&self, path: &Path, options: GgufOptions<'_>) -> Result<(), SaveError> {
         let GgufOptions { tokenizer, chat_template, half } = options;
         let model = gguf::GgufModel { config: &self.config, tokenizer, chat_template, half };

@@ -1,7 +1,7 @@
-//! A decoder that labels texts: the hidden state of a text's last token, times one row for each label.
+//! A decoder with a sequence-classification head: a linear layer on the hidden state of a text's last token.
 //!
-//! Hugging Face: `LlamaForSequenceClassification` and its like, of every decoder here. The decoder has no output head of
-//! its own; `score.weight` stands in its place.
+//! Hugging Face: `LlamaForSequenceClassification` and its like, for every decoder here. `score.weight` replaces the
+//! language-model head.
 
 use std::path::Path;
 
@@ -24,16 +24,16 @@ use crate::key_rules::ConfigFile;
 use crate::model_files::read_config;
 use crate::weights::NameRules;
 
-/// Standard deviation of a fresh head's weights.
+/// Standard deviation of a new head's weights.
 const STD: f32 = 0.02;
 const TIED: &str = "tie_word_embeddings";
 
-/// `config.json` of a decoder that labels texts.
+/// `config.json` of a decoder with a sequence-classification head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassifierConfig {
-    /// The decoder, its head taken for tied because there is none.
+    /// The decoder; its language-model head counts as tied, since there is none.
     decoder: DecoderConfig,
-    /// What the file says of [`TIED`], to be written again.
+    /// The file's value of [`TIED`], to be written back.
     tied: Option<Value>,
     problem: Problem,
     labels: Vec<String>,
@@ -41,7 +41,7 @@ pub struct ClassifierConfig {
 }
 
 impl ClassifierConfig {
-    /// Whether the fields of a `config.json` are those of a decoder that labels texts, if they are a decoder's.
+    /// Whether the fields of a decoder's `config.json` ask for a classification head.
     pub(crate) fn is_meant(fields: &Map<String, Value>) -> bool {
         let class = fields.get("architectures").and_then(|classes| classes.get(0)).and_then(Value::as_str);
         class.is_some_and(|class| class.ends_with("ForSequenceClassification"))
@@ -55,7 +55,7 @@ impl ClassifierConfig {
         Ok(Self::read_file(path)?.config)
     }
 
-    /// Reads a `config.json`, and says which of its keys nothing reads.
+    /// Reads a `config.json` and lists its unknown keys.
     ///
     /// # Errors
     /// As [`ClassifierConfig::read`].
@@ -98,7 +98,7 @@ impl ClassifierConfig {
         value
     }
 
-    /// The decoder's name in `config.json`.
+    /// The decoder's `model_type`.
     pub fn model_type(&self) -> &'static str {
         self.decoder.model_type()
     }
@@ -108,22 +108,22 @@ impl ClassifierConfig {
         self.decoder.classifier_class()
     }
 
-    /// What every model's configuration says.
+    /// The sizes that every configuration has.
     pub fn sizes(&self) -> Sizes {
         self.decoder.sizes()
     }
 
-    /// How the labels relate.
+    /// Problem type.
     pub fn problem(&self) -> Problem {
         self.problem
     }
 
-    /// Names of the labels.
+    /// Label names.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// Id that fills rows up, and is passed over at the end of a text.
+    /// Padding token id; ignored at the end of a text.
     pub fn pad_token_id(&self) -> Option<u32> {
         self.pad_token_id
     }
@@ -143,7 +143,7 @@ impl ClassifierConfig {
     }
 }
 
-/// A decoder with a head that labels texts.
+/// A decoder with a sequence-classification head.
 #[derive(Module, Debug)]
 pub struct DecoderClassifier {
     inline_: DecoderModel,
@@ -151,22 +151,22 @@ pub struct DecoderClassifier {
 }
 
 impl DecoderClassifier {
-    /// Scores of each text's labels, unnormalised, or the values themselves of a regression.
+    /// Label logits of each text, or raw outputs for regression.
     ///
-    /// `last` is the column of each text's last token; what stands to the right of it does not matter.
+    /// `last` is the column of each text's last token; columns to its right are ignored.
     ///
     /// # Shape
     /// `[batch, time]` → `[batch, labels]`.
     ///
     /// # Panics
-    /// If there is not one column for each text, or the texts are longer than the model reads.
+    /// If the number of columns differs from that of texts, or the texts exceed the model's maximum length.
     pub fn sequence_logits(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
         let hidden_btd = self.inline_.hidden(ids_bt, cx);
         self.score.forward(pick(hidden_btd, last.iter().copied()))
     }
 }
 
-/// A decoder that labels texts with everything that its files say, except the tokenizer.
+/// A decoder classifier with its configuration and settings, without the tokenizer.
 pub type ClassifierBundle = Bundle<ClassifierConfig>;
 
 impl FamilyConfig for ClassifierConfig {
@@ -190,12 +190,12 @@ impl FamilyConfig for ClassifierConfig {
 }
 
 impl ClassifierBundle {
-    /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
+    /// Label scores of each text, in label order: probabilities, or raw outputs for regression.
     ///
-    /// The token that counts is a text's last one that does not fill rows up, as Hugging Face has it.
+    /// Uses the last token that is not padding, as in Hugging Face.
     ///
     /// # Panics
-    /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
+    /// If a text is empty or too long, or an id is outside the vocabulary.
     pub fn classify<R: AsRef<[u32]>>(&self, texts: &[R]) -> Vec<Vec<f32>> {
         if texts.is_empty() {
             return Vec::new();
@@ -205,7 +205,7 @@ impl ClassifierBundle {
         let counts = |id: &u32| Some(*id) != padding;
         let last: Vec<usize> =
             texts.iter().map(|ids| ids.as_ref().iter().rposition(counts).unwrap_or(0)).collect();
-        // Nothing sees what comes after it, so the rows' ends need no care.
+        // Attention is causal, so right padding needs no mask.
         let vocab_size = self.config.sizes().vocab_size;
         let filler = padding.filter(|&id| (id as usize) < vocab_size).unwrap_or(0);
         let (ids_bt, _) = pad_right(texts, filler, &self.device);

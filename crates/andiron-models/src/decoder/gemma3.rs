@@ -1,12 +1,12 @@
-//! Gemma 3, text only: norms before and after each part, and windows in most layers, which have positions of their own.
+//! Gemma 3, text only: norms before and after each sublayer, and sliding windows in most layers, with their own RoPE
+//! base.
 //!
-//! Report: Gemma Team 2025, "Gemma 3", <https://arxiv.org/abs/2503.19786>. Hugging Face: `Gemma3ForCausalLM`. Unlike its
-//! neighbours it multiplies embeddings by the root of their width, divides scores by the root of
-//! `query_pre_attn_scalar`, counts the weights of its norms from 1, and rotates heads by `rope_local_base_freq` in layers
-//! with a window and by `rope_theta` in the others.
+//! Report: Gemma Team 2025, "Gemma 3", <https://arxiv.org/abs/2503.19786>. Hugging Face: `Gemma3ForCausalLM`.
+//! Differences: embeddings are multiplied by the square root of their width, attention scores divided by the square
+//! root of `query_pre_attn_scalar`, norm weights are stored as offsets from 1, and the RoPE base is
+//! `rope_local_base_freq` in sliding-window layers and `rope_theta` in the others.
 //!
-//! Not supported: images, soft caps on logits, attention in both directions, and scaled positions in layers with a
-//! window.
+//! Not supported: images, logit soft-capping, bidirectional attention, and RoPE scaling in sliding-window layers.
 
 use andiron_core::ops;
 use andiron_core::position::rope_scaling::ScaledRotary;
@@ -33,67 +33,67 @@ use crate::weights::NameRules;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gemma3Config {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Heads of queries.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Heads of keys and values, which divide those of queries.
+    /// Number of key/value heads; divides the number of query heads.
     pub num_key_value_heads: usize,
     /// Width of a head.
     #[serde(default = "default_width")]
     pub head_dim: usize,
-    /// Activation of the feed-forward part's gate.
+    /// Activation of the feed-forward gate.
     #[serde(default)]
     pub hidden_activation: Activation,
-    /// Longest text, in tokens.
+    /// Longest sequence, in tokens.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
     /// Standard deviation of initial weights.
     #[serde(default = "defaults::std")]
     pub initializer_range: f64,
-    /// Added to mean squares.
+    /// Epsilon of the RMS norms.
     #[serde(default = "defaults::eps")]
     pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies in layers that see everything.
+    /// RoPE base (theta) of full-attention layers.
     #[serde(default = "default_theta")]
     pub rope_theta: f64,
-    /// How those frequencies are lowered for longer texts.
+    /// RoPE scaling of full-attention layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScalingConfig>,
-    /// Base of the rotary frequencies in layers with a window.
+    /// RoPE base (theta) of sliding-window layers.
     #[serde(default = "rope::default_theta")]
     pub rope_local_base_freq: f64,
-    /// Scores are divided by the root of this.
+    /// Attention scores are divided by the square root of this.
     #[serde(default = "default_scalar")]
     pub query_pre_attn_scalar: usize,
-    /// Width of the windows, in tokens.
+    /// Sliding window, in tokens.
     #[serde(default = "default_window")]
     pub sliding_window: Option<usize>,
-    /// What each layer sees; if absent, every `sliding_window_pattern`-th sees everything.
+    /// Attention type of each layer. If absent, every `sliding_window_pattern`-th layer has full attention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<LayerType>>,
     /// See `layer_types`.
     #[serde(default = "default_pattern")]
     pub sliding_window_pattern: usize,
-    /// Whether the maps of the attention have biases.
+    /// Whether the attention projections have biases.
     #[serde(default)]
     pub attention_bias: bool,
     /// Dropout on attention probabilities, in training.
     #[serde(default)]
     pub attention_dropout: f64,
-    /// Whether the output head is the embedding table.
+    /// Whether the output head is tied to the token embeddings.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default = "bos")]
     pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
+    /// End-of-text token ids.
     #[serde(default = "eos")]
     pub eos_token_id: Ids,
 }
@@ -138,7 +138,7 @@ const PARAMETERS: &str = "rope_parameters";
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 const PATTERN: &str = "sliding_window_pattern";
-/// What the class calls [`PATTERN`] in the files that it writes.
+/// Name of [`PATTERN`] in files that the class writes.
 const OLD_PATTERN: &str = "_sliding_window_pattern";
 
 impl Gemma3Config {
@@ -172,7 +172,7 @@ impl Gemma3Config {
         self.layer_types.clone().unwrap_or_else(|| (0..self.num_hidden_layers).map(of_pattern).collect())
     }
 
-    /// How many positions back each layer sees.
+    /// Window minus one of each layer; `None` is full attention.
     fn reaches(&self) -> Result<Vec<Option<usize>>, ConfigError> {
         let types = self.types();
         let windows = Windows {
@@ -214,7 +214,7 @@ impl Architecture for Gemma3Config {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        // It stands beside `layer_types`, which go before it; the class does not read it.
+        // Ignored if `layer_types` is present; the class does not read it.
         fields.shift_remove(OLD_PATTERN);
         if let Some(Value::Object(mut kinds)) = fields.shift_remove(PARAMETERS) {
             if let Some(Value::Object(local)) = kinds.shift_remove(SLIDING) {

@@ -1,8 +1,8 @@
-//! GPT-2: pre-norm blocks, learned positions, one fused projection for queries, keys and values.
+//! GPT-2: pre-norm blocks, learned position embeddings, fused QKV projection.
 //!
 //! Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Hugging Face:
-//! `GPT2LMHeadModel`. Unlike its neighbours its weights lie `[in, out]` (`Conv1D`), and the head is the embedding
-//! table unless `tie_word_embeddings` is false.
+//! `GPT2LMHeadModel`. Differences: weights are stored `[in, out]` (`Conv1D`), and the head is tied to the token
+//! embeddings unless `tie_word_embeddings` is false.
 //!
 //! Not supported: cross-attention and `reorder_and_upcast_attn`.
 
@@ -29,7 +29,7 @@ use crate::weights::NameRules;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gpt2Config {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Longest sequence.
     pub n_positions: usize,
@@ -39,10 +39,10 @@ pub struct Gpt2Config {
     pub n_layer: usize,
     /// Attention heads; divides `n_embd`.
     pub n_head: usize,
-    /// Width inside the feed-forward part; 4 · `n_embd` if absent.
+    /// Inner width of the feed-forward layers; 4 · `n_embd` if absent.
     #[serde(default)]
     pub n_inner: Option<usize>,
-    /// Activation of the feed-forward part.
+    /// Activation of the feed-forward layers.
     #[serde(default)]
     pub activation_function: Activation,
     /// Dropout on the output of each sublayer, in training.
@@ -54,25 +54,25 @@ pub struct Gpt2Config {
     /// Dropout on attention probabilities, in training.
     #[serde(default = "tenth")]
     pub attn_pdrop: f64,
-    /// Added to variances.
+    /// Epsilon of the layer norms.
     #[serde(default = "default_eps")]
     pub layer_norm_epsilon: f64,
     /// Standard deviation of initial weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
-    /// Whether the output head is the embedding table.
+    /// Whether the output head is tied to the token embeddings.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// Whether scores are divided by the root of the head width.
+    /// Whether attention scores are divided by the square root of the head width.
     #[serde(default = "yes")]
     pub scale_attn_weights: bool,
-    /// Whether scores are also divided by the block's number, from 1.
+    /// Whether attention scores are also divided by the layer index, from 1.
     #[serde(default)]
     pub scale_attn_by_inverse_layer_idx: bool,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
+    /// End-of-text token ids.
     #[serde(default)]
     pub eos_token_id: Ids,
 }
@@ -184,14 +184,14 @@ impl Architecture for Gpt2Config {
             ("num_hidden_layers", "n_layer"),
         ],
         inert: &[
-            // Of heads that are not here.
+            // Heads that are not implemented.
             ("summary_activation", Inert::Always),
             ("summary_first_dropout", Inert::Always),
             ("summary_last_dropout", Inert::Always),
             ("summary_proj_to_labels", Inert::Always),
             ("summary_type", Inert::Always),
             ("summary_use_proj", Inert::Always),
-            // Of the first releases: what `n_positions` says, and entries of the vocabulary beyond its size.
+            // First releases: duplicates of `n_positions`, and vocabulary entries beyond its size.
             ("n_ctx", Inert::Always),
             ("n_special", Inert::Number(0.0)),
             ("predict_special_tokens", Inert::Always),

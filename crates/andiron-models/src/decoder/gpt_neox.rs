@@ -1,8 +1,8 @@
-//! GPT-NeoX, of which Pythia is the best known: attention and feed-forward part side by side, a part of each head turned.
+//! GPT-NeoX, such as Pythia: parallel attention and feed-forward layers, partial RoPE.
 //!
 //! Paper: Black et al. 2022, "GPT-NeoX-20B", <https://arxiv.org/abs/2204.06745>. Hugging Face: `GPTNeoXForCausalLM`.
-//! Unlike its neighbours its queries, keys and values come from one map head by head, and only the first `rotary_pct`
-//! of each head's channels are turned.
+//! Differences: the fused QKV projection is interleaved per head, and RoPE is applied to the first `rotary_pct` of
+//! each head's channels only.
 //!
 //! Not supported: longrope scaling.
 
@@ -34,7 +34,7 @@ use crate::weights::NameRules;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GptNeoxConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
@@ -42,18 +42,18 @@ pub struct GptNeoxConfig {
     pub num_hidden_layers: usize,
     /// Attention heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// Activation of the feed-forward part.
+    /// Activation of the feed-forward layers.
     #[serde(default = "gelu")]
     pub hidden_act: Activation,
-    /// Share of each head's channels that are turned.
+    /// Share of each head's channels that RoPE is applied to.
     #[serde(default = "quarter")]
     pub rotary_pct: f64,
-    /// Base of the rotary frequencies.
+    /// RoPE base (theta).
     #[serde(default = "rope::default_theta")]
     pub rotary_emb_base: f64,
-    /// How the frequencies are lowered for longer texts.
+    /// RoPE scaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScalingConfig>,
     /// Dropout on attention probabilities, in training.
@@ -62,27 +62,28 @@ pub struct GptNeoxConfig {
     /// Dropout on the embeddings and on the output of each sublayer, in training.
     #[serde(default)]
     pub hidden_dropout: f64,
-    /// Longest text, in tokens; with `rope_scaling` perhaps that of training only.
+    /// Longest sequence, in tokens; with `rope_scaling` it may be the training length only.
     pub max_position_embeddings: usize,
     /// Standard deviation of initial weights.
     #[serde(default = "defaults::std")]
     pub initializer_range: f64,
-    /// Added to variances.
+    /// Epsilon of the layer norms.
     #[serde(default = "eps")]
     pub layer_norm_eps: f64,
-    /// Whether both parts of a block read the same, instead of one the other's result.
+    /// Whether attention and feed-forward layer read the same input (parallel residual) instead of one after the
+    /// other.
     #[serde(default = "yes")]
     pub use_parallel_residual: bool,
-    /// Whether the maps of the attention have biases.
+    /// Whether the attention projections have biases.
     #[serde(default = "yes")]
     pub attention_bias: bool,
-    /// Whether the output head is the embedding table.
+    /// Whether the output head is tied to the token embeddings.
     #[serde(default)]
     pub tie_word_embeddings: bool,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default = "bos")]
     pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
+    /// End-of-text token ids.
     #[serde(default = "defaults::eos")]
     pub eos_token_id: Ids,
 }
@@ -120,7 +121,7 @@ impl GptNeoxConfig {
         }
     }
 
-    /// How many channels of a head are turned.
+    /// Number of channels of a head that RoPE is applied to.
     fn n_turned(&self) -> usize {
         ((self.hidden_size / self.num_attention_heads) as f64 * self.rotary_pct) as usize
     }
@@ -192,7 +193,7 @@ impl Architecture for GptNeoxConfig {
     }
 
     fn normalise(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
-        // Beside `rope_parameters` this architecture has other names for them.
+        // Besides `rope_parameters`, this architecture has its own names for them.
         fields.shift_remove(THETA);
         fields.shift_remove(PARTIAL);
         rope::normalise(fields);
@@ -364,7 +365,7 @@ impl Attention {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let [b, t, d] = x_btd.dims();
         let (h, k) = (d / self.d_head, self.d_head);
-        // Query, key and value of a head lie side by side.
+        // QKV is interleaved per head.
         let qkv = self.query_key_value.forward(x_btd).reshape([b, t, h, 3 * k]);
         let [q_bthk, k_bthk, v_bthk] =
             [0, 1, 2].map(|part| qkv.clone().slice([0..b, 0..t, 0..h, part * k..(part + 1) * k]));

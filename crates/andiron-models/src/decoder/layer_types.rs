@@ -1,30 +1,30 @@
-//! Layers that see the whole past beside layers that see a window of it.
+//! Full-attention and sliding-window layers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::hf_config::{ConfigError, entries};
 
-/// What a layer sees: an entry of `layer_types`.
+/// Attention type of a layer: an entry of `layer_types`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LayerType {
-    /// The whole past.
+    /// Full attention.
     #[serde(rename = "full_attention")]
     Full,
-    /// A window that ends at the token itself.
+    /// Sliding-window attention.
     #[serde(rename = "sliding_attention")]
     Sliding,
 }
 
-/// What a configuration says about windows.
+/// Sliding-window settings of a configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows<'a> {
     /// `num_hidden_layers`.
     pub(super) n_layers: usize,
-    /// `sliding_window`, in tokens, or none if it is not to be used.
+    /// `sliding_window` in tokens; `None` if unused.
     pub(super) window: Option<usize>,
     /// `layer_types`.
     pub(super) types: Option<&'a [LayerType]>,
-    /// How many layers see everything if `types` does not say.
+    /// Number of full-attention layers at the start, if `types` is absent.
     pub(super) n_full: usize,
 }
 
@@ -44,7 +44,7 @@ impl Windows<'_> {
         }
     }
 
-    /// How many positions back each layer sees.
+    /// Window minus one of each layer; `None` is full attention.
     pub(crate) fn reaches(&self) -> Vec<Option<usize>> {
         let slides = |layer: usize| match self.types {
             Some(types) => types[layer] == LayerType::Sliding,

@@ -1,8 +1,7 @@
-//! Llama, in its plain form; Llama 1 to 3, TinyLlama and SmolLM among others.
+//! Llama 1 to 3, and models of the same architecture such as TinyLlama and SmolLM.
 //!
 //! Papers: Touvron et al. 2023, "LLaMA", <https://arxiv.org/abs/2302.13971>; Llama Team 2024, "The Llama 3 Herd of
-//! Models", <https://arxiv.org/abs/2407.21783>. Hugging Face: `LlamaForCausalLM`. Unlike its neighbours every
-//! projection may have a bias.
+//! Models", <https://arxiv.org/abs/2407.21783>. Hugging Face: `LlamaForCausalLM`. Every projection may have a bias.
 //!
 //! Not supported: longrope scaling and quantised weights.
 
@@ -12,16 +11,16 @@ use crate::key_rules::{Inert, KeyRules};
 llama_like_config! {
     /// `config.json` of a Llama, in Hugging Face's field names.
     LlamaConfig("crate::decoder::llama_like::defaults::bos", "crate::decoder::llama_like::defaults::eos") {
-        /// Heads of keys and values, which divide those of queries; as many if null or absent.
+        /// Number of key/value heads; divides the number of query heads, and equals it if null or absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         num_key_value_heads: Option<usize>,
         /// Width of a head; `hidden_size / num_attention_heads` if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         head_dim: Option<usize>,
-        /// Whether the projections of the attention have biases.
+        /// Whether the attention projections have biases.
         #[serde(default)]
         attention_bias: bool,
-        /// Whether the projections of the feed-forward layer have biases.
+        /// Whether the feed-forward projections have biases.
         #[serde(default)]
         mlp_bias: bool,
     }
@@ -33,7 +32,7 @@ impl LlamaLike for LlamaConfig {
     const KEYS: KeyRules = KeyRules {
         inert: &[
             ("is_llama_config", Inert::Always),
-            // Products in parts have the same sums.
+            // Split matmuls (tensor parallelism in pretraining) have the same result.
             ("pretraining_tp", Inert::Always),
             ("rope_interleaved", Inert::Off),
         ],

@@ -1,8 +1,8 @@
-//! What Llama, Mistral, Qwen and their like share: a configuration, and what is built from it.
+//! Configuration and construction shared by Llama, Mistral, Qwen and their like.
 //!
-//! An architecture of this kind is one file. It lists the fields that only it has ([`llama_like_config`]), says in
-//! which ways its model differs ([`Differences`]) and which other keys a `config.json` may have ([`KeyRules`]).
-//! Everything else is here, and the modules are in [`model`].
+//! An architecture of this kind is one file. It lists the fields that only it has ([`llama_like_config`]), its
+//! differences from Llama ([`Differences`]), and the other keys that a `config.json` may have ([`KeyRules`]).
+//! Everything else is here; the modules are in [`model`].
 
 mod model;
 
@@ -22,7 +22,7 @@ use crate::hf_config::{
 use crate::key_rules::KeyRules;
 use crate::weights::NameRules;
 
-/// How names in files may differ from those of the model.
+/// How tensor names in files may differ from parameter paths.
 pub(super) const NAMES: NameRules = NameRules {
     optional_prefix: "model.",
     ignored: &["*rotary_emb.inv_freq"],
@@ -31,7 +31,7 @@ pub(super) const NAMES: NameRules = NameRules {
     optional: &[],
 };
 
-/// What `config.json` means by the keys that it leaves out.
+/// Defaults of keys that a `config.json` leaves out.
 pub(super) mod defaults {
     use crate::hf_config::{Activation, Ids};
 
@@ -60,8 +60,8 @@ pub(super) mod defaults {
     }
 }
 
-/// Makes the configuration of a Llama-like architecture: the fields that all have, and those that only this one has. The
-/// two texts are the functions that give the ids of the beginning and the end of a text where the file names none.
+/// Defines the configuration of a Llama-like architecture from the shared fields and those of this architecture. The
+/// two literals name the functions for the default begin and end ids.
 macro_rules! llama_like_config {
     (
         $(#[$doc:meta])*
@@ -73,44 +73,44 @@ macro_rules! llama_like_config {
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
-            /// Entries of the vocabulary.
+            /// Vocabulary size.
             pub vocab_size: usize,
             /// Width of the hidden states.
             pub hidden_size: usize,
-            /// Width inside the feed-forward layer.
+            /// Inner width of the feed-forward layers.
             pub intermediate_size: usize,
             /// Number of blocks.
             pub num_hidden_layers: usize,
             /// Query heads.
             pub num_attention_heads: usize,
             $($(#[$meta])* pub $field: $type,)*
-            /// Activation of the feed-forward layer's gate.
+            /// Activation of the feed-forward gate.
             #[serde(default = "crate::decoder::llama_like::defaults::silu")]
             pub hidden_act: $crate::hf_config::Activation,
-            /// Longest text, in tokens; with `rope_scaling` perhaps that of training only.
+            /// Longest sequence, in tokens; with `rope_scaling` it may be the training length only.
             pub max_position_embeddings: usize,
             /// Standard deviation of initial weights.
             #[serde(default = "crate::decoder::llama_like::defaults::std")]
             pub initializer_range: f64,
-            /// Added to mean squares.
+            /// Epsilon of the RMS norms.
             #[serde(default = "crate::decoder::llama_like::defaults::eps")]
             pub rms_norm_eps: f64,
-            /// Base of the rotary frequencies.
+            /// RoPE base (theta).
             #[serde(default = "crate::decoder::rope::default_theta")]
             pub rope_theta: f64,
-            /// How the frequencies are lowered for longer texts.
+            /// RoPE scaling.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub rope_scaling: Option<$crate::decoder::rope::RopeScalingConfig>,
             /// Dropout on attention probabilities, in training.
             #[serde(default)]
             pub attention_dropout: f64,
-            /// Whether the output head is the embedding table.
+            /// Whether the output head is tied to the token embeddings.
             #[serde(default)]
             pub tie_word_embeddings: bool,
-            /// Id that begins a text.
+            /// Beginning-of-text token id.
             #[serde(default = $bos)]
             pub bos_token_id: Option<u32>,
-            /// Ids that end a text.
+            /// End-of-text token ids.
             #[serde(default = $eos)]
             pub eos_token_id: $crate::hf_config::Ids,
         }
@@ -192,7 +192,7 @@ macro_rules! llama_like_config {
 }
 pub(super) use llama_like_config;
 
-/// The fields that all Llama-like configurations have.
+/// The fields shared by Llama-like configurations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common<'a> {
     pub(crate) vocab_size: usize,
@@ -210,44 +210,44 @@ pub(crate) struct Common<'a> {
     pub(crate) eos_token_id: &'a Ids,
 }
 
-/// In which ways a Llama-like model differs from a Llama 1, which has none of these.
+/// Differences from Llama 1, which has none of these.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Differences<'a> {
-    /// Heads of keys and values, which divide those of queries; as many if none.
+    /// Number of key/value heads; divides the number of query heads, and equals it if none.
     pub(crate) key_heads: Option<usize>,
-    /// Width of a head; the heads share out the width of the model if none.
+    /// Width of a head; `d_model / n_heads` if none.
     pub(crate) head_dim: Option<usize>,
-    /// Whether the projections to queries, keys and values have biases.
+    /// Whether the QKV projections have biases.
     pub(crate) qkv_bias: bool,
-    /// Whether the output projection of the attention has one.
+    /// Whether the attention output projection has a bias.
     pub(crate) out_bias: bool,
-    /// Whether the projections of the feed-forward layer have biases.
+    /// Whether the feed-forward projections have biases.
     pub(crate) mlp_bias: bool,
-    /// Whether each head's queries and keys are normalised before they are rotated.
+    /// Whether queries and keys are normalised per head before RoPE (QK norm).
     pub(crate) qk_norm: bool,
     /// Sliding windows, by layer.
     pub(crate) windows: Option<Windows<'a>>,
 }
 
-/// What [`llama_like_config`] makes of a configuration.
+/// Access to the shared fields, implemented by [`llama_like_config`].
 pub(crate) trait LlamaLikeFields {
     fn common(&self) -> Common<'_>;
 }
 
 /// The configuration of a Llama-like architecture.
 pub(crate) trait LlamaLike: LlamaLikeFields {
-    /// Hugging Face's class with an output head over the vocabulary.
+    /// Hugging Face's causal-LM class.
     const CLASS: &'static str;
-    /// Hugging Face's class with a head that labels texts.
+    /// Hugging Face's sequence-classification class.
     const CLASSIFIER: &'static str;
     /// Keys of `config.json` that are not fields of the configuration.
     const KEYS: KeyRules;
 
-    /// In which ways the model differs.
+    /// The model's differences.
     fn differences(&self) -> Differences<'_>;
 }
 
-/// The sizes as a configuration has them, to be checked before they are used.
+/// Unchecked sizes of a configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) vocab_size: usize,
@@ -300,7 +300,7 @@ impl Shape {
         probability("attention_dropout", self.attention_dropout)
     }
 
-    /// Width of a head; where it is not said, the heads share out the width of the model.
+    /// Width of a head; `d_model / n_heads` if unset.
     pub(crate) fn d_head(&self) -> usize {
         self.head_dim.unwrap_or_else(|| self.hidden_size / self.num_attention_heads)
     }

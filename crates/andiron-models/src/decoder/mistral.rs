@@ -1,9 +1,9 @@
-//! Mistral: every layer sees a sliding window.
+//! Mistral: sliding-window attention in every layer.
 //!
-//! Paper: Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>. Hugging Face: `MistralForCausalLM`. Unlike
-//! its neighbours it has no biases at all, and each layer sees only the last `sliding_window` tokens.
+//! Paper: Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>. Hugging Face: `MistralForCausalLM`. No
+//! biases.
 //!
-//! Not supported: windows that differ by layer, longrope scaling and quantised weights.
+//! Not supported: windows of different sizes, longrope scaling and quantised weights.
 
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::llama_like::{Differences, LlamaLike, llama_like_config};
@@ -12,16 +12,17 @@ use crate::key_rules::KeyRules;
 llama_like_config! {
     /// `config.json` of a Mistral, in Hugging Face's field names.
     MistralConfig("crate::decoder::llama_like::defaults::bos", "crate::decoder::llama_like::defaults::eos") {
-        /// Heads of keys and values, which divide those of queries; as many if null, 8 if absent.
+        /// Number of key/value heads; divides the number of query heads, equals it if null, and is 8 if absent.
         #[serde(default = "key_heads")]
         num_key_value_heads: Option<usize>,
         /// Width of a head; `hidden_size / num_attention_heads` if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         head_dim: Option<usize>,
-        /// How many tokens a token sees, its own included; everything if null, 4096 if absent.
+        /// Sliding window in tokens, the query's own included; full attention if null, 4096 if absent.
         #[serde(default = "crate::decoder::llama_like::defaults::window")]
         sliding_window: Option<usize>,
-        /// What each layer sees; if absent, all see that much. With them, `transformers`' `AutoModel` opens a Ministral.
+        /// Attention type of each layer; if absent, all use the sliding window. If present, `transformers`'
+        /// `AutoModel` opens a Ministral.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         layer_types: Option<Vec<LayerType>>,
     }

@@ -18,8 +18,8 @@ pub use llama_like::LlamaModel;
 
 use crate::catalog::Architecture;
 
-/// What decoders' configurations say beyond those of all families.
+/// Methods of decoder configurations.
 pub(crate) trait DecoderArchitecture: Architecture {
-    /// Hugging Face's class for the model with a head that labels texts.
+    /// Hugging Face's sequence-classification class.
     fn classifier_class(&self) -> &'static str;
 }

@@ -1,10 +1,10 @@
-//! Qwen 2 and 2.5: biases where queries, keys and values are made.
+//! Qwen 2 and 2.5: biases in the QKV projections.
 //!
 //! Paper: Yang et al. 2024, "Qwen2 Technical Report", <https://arxiv.org/abs/2407.10671>. Hugging Face:
-//! `Qwen2ForCausalLM`. Unlike its neighbours it has exactly these biases, whatever the configuration says; its later
-//! layers may have a window.
+//! `Qwen2ForCausalLM`. It has exactly these biases, whatever the configuration says; its later layers may have a
+//! sliding window.
 //!
-//! Not supported: several axes of positions (`mrope`), longrope scaling and quantised weights.
+//! Not supported: multi-axis RoPE (`mrope`), longrope scaling and quantised weights.
 
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::llama_like::{Differences, LlamaLike, llama_like_config};
@@ -13,7 +13,7 @@ use crate::key_rules::{Inert, KeyRules};
 llama_like_config! {
     /// `config.json` of a Qwen2, in Hugging Face's field names.
     Qwen2Config("Default::default", "Default::default") {
-        /// Heads of keys and values, which divide those of queries; as many if null, 32 if absent.
+        /// Number of key/value heads; divides the number of query heads, equals it if null, and is 32 if absent.
         #[serde(default = "key_heads")]
         num_key_value_heads: Option<usize>,
         /// Width of a head; `hidden_size / num_attention_heads` if absent.
@@ -22,13 +22,13 @@ llama_like_config! {
         /// Whether `sliding_window` is used.
         #[serde(default)]
         use_sliding_window: bool,
-        /// How many tokens a layer with a window sees, its own included; 4096 if absent.
+        /// Sliding window in tokens, the query's own included; 4096 if absent.
         #[serde(default = "crate::decoder::llama_like::defaults::window")]
         sliding_window: Option<usize>,
-        /// How many layers see everything, if `layer_types` does not say which.
+        /// Number of full-attention layers at the start, if `layer_types` is absent.
         #[serde(default = "max_window_layers")]
         max_window_layers: usize,
-        /// What each layer sees.
+        /// Attention type of each layer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         layer_types: Option<Vec<LayerType>>,
     }

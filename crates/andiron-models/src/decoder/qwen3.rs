@@ -1,10 +1,9 @@
-//! Qwen 3: norms over each head's queries and keys.
+//! Qwen 3: QK norm.
 //!
 //! Paper: Yang et al. 2025, "Qwen3 Technical Report", <https://arxiv.org/abs/2505.09388>. Hugging Face:
-//! `Qwen3ForCausalLM`. Unlike its neighbours it normalises queries and keys head by head before they are rotated; its
-//! heads are 128 wide unless the configuration says otherwise.
+//! `Qwen3ForCausalLM`. Queries and keys are normalised per head before RoPE; heads are 128 wide by default.
 //!
-//! Not supported: experts (`qwen3_moe` is another architecture), longrope scaling and quantised weights.
+//! Not supported: mixture of experts (`qwen3_moe` is another architecture), longrope scaling and quantised weights.
 
 use crate::decoder::layer_types::{LayerType, Windows};
 use crate::decoder::llama_like::{Differences, LlamaLike, llama_like_config};
@@ -14,25 +13,25 @@ use crate::key_rules::{Inert, KeyRules};
 llama_like_config! {
     /// `config.json` of a Qwen3, in Hugging Face's field names.
     Qwen3Config("Default::default", "Default::default") {
-        /// Heads of keys and values, which divide those of queries; as many if null, 32 if absent.
+        /// Number of key/value heads; divides the number of query heads, equals it if null, and is 32 if absent.
         #[serde(default = "key_heads")]
         num_key_value_heads: Option<usize>,
         /// Width of a head.
         #[serde(default = "head_dim")]
         head_dim: usize,
-        /// Whether the projections of the attention have biases.
+        /// Whether the attention projections have biases.
         #[serde(default)]
         attention_bias: bool,
         /// Whether `sliding_window` is used.
         #[serde(default)]
         use_sliding_window: bool,
-        /// How many tokens a layer with a window sees, its own included; 4096 if absent.
+        /// Sliding window in tokens, the query's own included; 4096 if absent.
         #[serde(default = "crate::decoder::llama_like::defaults::window")]
         sliding_window: Option<usize>,
-        /// How many layers see everything, if `layer_types` does not say which.
+        /// Number of full-attention layers at the start, if `layer_types` is absent.
         #[serde(default = "max_window_layers")]
         max_window_layers: usize,
-        /// What each layer sees.
+        /// Attention type of each layer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         layer_types: Option<Vec<LayerType>>,
     }

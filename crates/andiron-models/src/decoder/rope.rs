@@ -1,4 +1,4 @@
-//! Rotary positions in `config.json`: `rope_theta` with `rope_scaling`, or both in one `rope_parameters`.
+//! RoPE in `config.json`: `rope_theta` with `rope_scaling`, or both in one `rope_parameters`.
 
 use andiron_core::position::rope_scaling::{RopeScaling, ScaledRotary, yarn_amplitude};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ const THETA: &str = "rope_theta";
 const SCALING: &str = "rope_scaling";
 const PARAMETERS: &str = "rope_parameters";
 const KIND: &str = "rope_type";
-/// What `rope_type` is called in old files.
+/// Name of `rope_type` in old files.
 const OLD_KIND: &str = "type";
 const PARTIAL: &str = "partial_rotary_factor";
 const TRAINED_LEN: &str = "original_max_position_embeddings";
@@ -37,64 +37,64 @@ const READ: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// `rope_scaling`: how a model reads further than it was trained to.
+/// `rope_scaling`: extension of the context beyond the training length.
 ///
-/// Lengths are in tokens; where one is absent it is `max_position_embeddings`.
+/// Lengths are in tokens; the default is `max_position_embeddings`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum RopeScalingConfig {
     /// [`RopeScaling::Linear`].
     Linear {
-        /// How many times as far.
+        /// Factor by which the context is extended.
         factor: f64,
     },
-    /// [`RopeScaling::Dynamic`]: texts of more than `max_position_embeddings` tokens, up to `factor` times as many.
+    /// [`RopeScaling::Dynamic`]: sequences longer than `max_position_embeddings`, up to `factor` times that.
     Dynamic {
-        /// How many times as far.
+        /// Factor by which the context is extended.
         factor: f64,
     },
     /// [`RopeScaling::Llama3`].
     Llama3 {
-        /// How many times as far.
+        /// Factor by which the context is extended.
         factor: f64,
-        /// Pairs that turn fewer times than this in a text of training are slow.
+        /// Channel pairs with fewer rotations than this over the training length are interpolated.
         low_freq_factor: f64,
-        /// Pairs that turn more often than this in a text of training are fast.
+        /// Channel pairs with more rotations than this over the training length stay as they are.
         high_freq_factor: f64,
-        /// Longest text of training.
+        /// Longest sequence in training, in tokens.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         original_max_position_embeddings: Option<usize>,
     },
     /// [`RopeScaling::Yarn`].
     Yarn {
-        /// How many times as far; from the two lengths if absent.
+        /// Factor by which the context is extended; the ratio of the two lengths if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         factor: Option<f64>,
-        /// Longest text of training.
+        /// Longest sequence in training, in tokens.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         original_max_position_embeddings: Option<usize>,
-        /// Multiplies sines and cosines; from the factor if absent.
+        /// Attention factor: multiplies sines and cosines; derived from `factor` if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attention_factor: Option<f64>,
-        /// Pairs that turn more often than this in a text of training are fast; 32 if absent.
+        /// Channel pairs with more rotations than this over the training length stay as they are; 32 if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beta_fast: Option<f64>,
-        /// Pairs that turn fewer times than this in a text of training are slow; 1 if absent.
+        /// Channel pairs with fewer rotations than this over the training length are interpolated; 1 if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beta_slow: Option<f64>,
-        /// With `mscale_all_dim`, another way to say `attention_factor`: a ratio of two amplitudes.
+        /// With `mscale_all_dim`, an alternative to `attention_factor`: a ratio of two magnitudes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mscale: Option<f64>,
-        /// The weight of the amplitude that is divided by.
+        /// Weight of the magnitude in the denominator.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mscale_all_dim: Option<f64>,
-        /// Whether the transition begins and ends at a pair; yes if absent.
+        /// Whether the bounds of the transition are rounded to channel pairs; true if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         truncate: Option<bool>,
     },
 }
 
-/// What a configuration says about rotary positions.
+/// RoPE settings of a configuration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rope<'a> {
     /// `rope_theta`.
@@ -149,10 +149,10 @@ impl Rope<'_> {
         stored.unwrap_or(self.max_position_embeddings)
     }
 
-    /// Longest text, in tokens.
+    /// Longest sequence, in tokens.
     ///
-    /// `max_position_embeddings` is that of training for dynamic scaling, and may be for YaRN; elsewhere it is taken at
-    /// its word.
+    /// `max_position_embeddings` is the training length for dynamic scaling, and may be for YaRN; otherwise it is the
+    /// maximum length.
     pub(super) fn longest(&self) -> usize {
         let stretched = match self.scaling {
             Some(
@@ -163,7 +163,7 @@ impl Rope<'_> {
         self.max_position_embeddings.max(stretched)
     }
 
-    /// For the first `n` channels of a head.
+    /// The rotary embedding of the first `n` channels of a head.
     pub(super) fn rotary(&self, n: usize) -> ScaledRotary {
         let trained_len = self.trained_len();
         let scaling = self.scaling.map(|scaling| match *scaling {
@@ -208,10 +208,10 @@ impl Rope<'_> {
     }
 }
 
-/// Makes `rope_theta` and `rope_scaling` of whatever a file has; one that has both forms means `rope_scaling`.
+/// Rewrites either form to `rope_theta` and `rope_scaling`; if a file has both, `rope_scaling` counts.
 ///
-/// Keys of the object that its kind of scaling does not read become keys of their own, such as `rope_scaling.finetuned`,
-/// for whoever looks for keys that nothing reads. A kind that is not known is left to the reader of the fields.
+/// Keys that its kind of scaling does not read become separate keys, such as `rope_scaling.finetuned`, so that they
+/// are reported as unknown. An unknown kind is left to the deserializer.
 pub(super) fn normalise(fields: &mut Map<String, Value>) {
     let said = |value: &Value| !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty());
     let new = fields.shift_remove(PARAMETERS).filter(said);
@@ -235,7 +235,7 @@ pub(super) fn normalise(fields: &mut Map<String, Value>) {
         fields.insert(PARTIAL.to_owned(), share);
     }
     if let Some((_, read)) = READ.iter().find(|(name, _)| kind == *name) {
-        // A length beside the object goes before the one in it.
+        // A length beside the object takes precedence over the one in it.
         if let Some(trained_len) = trained_len.filter(|_| read.contains(&TRAINED_LEN)) {
             scaling.insert(TRAINED_LEN.to_owned(), trained_len);
         }
@@ -252,12 +252,12 @@ pub(super) fn normalise(fields: &mut Map<String, Value>) {
     }
 }
 
-/// The base of the frequencies in `parameters`, the rotary positions of one type of layers, which must be plain ones.
+/// The RoPE base in `parameters`, the settings of one layer type, which must be unscaled.
 ///
-/// What nothing reads of the object, called `name`, becomes keys of their own in `fields`.
+/// Unknown keys of the object `name` become separate keys of `fields`.
 ///
 /// # Errors
-/// If they are scaled, or turn a part of each head.
+/// If RoPE is scaled or partial.
 pub(crate) fn plain_theta(
     name: &str,
     mut parameters: Map<String, Value>,
@@ -279,10 +279,10 @@ pub(crate) fn plain_theta(
     Ok(theta)
 }
 
-/// Refuses a `head_dim` that is not the width of the model's heads, where only rotary positions read it.
+/// Refuses a `head_dim` other than the model's head width, where only RoPE reads it.
 ///
 /// # Errors
-/// If it is another.
+/// If it differs.
 pub(crate) fn refuse_other_head_width(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let Some(value) = fields.shift_remove("head_dim").filter(|value| !value.is_null()) else { return Ok(()) };
     let size = |key: &str| fields.get(key).and_then(Value::as_u64);
@@ -294,7 +294,7 @@ pub(crate) fn refuse_other_head_width(fields: &mut Map<String, Value>) -> Result
             value: Box::new(value),
             supported: Inert::Number(width as f64),
         }),
-        // The reader of the fields names the size that is missing.
+        // The deserializer names the missing size.
         None => Ok(()),
     }
 }

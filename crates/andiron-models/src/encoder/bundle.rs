@@ -1,4 +1,4 @@
-//! Encoders as bundles: heads, vectors of texts, files of sentence-transformers.
+//! The bundle of encoders: heads, embeddings, sentence-transformers files.
 
 use std::cmp::Reverse;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::key_rules::ConfigFile;
 use crate::model_files::ModelFiles;
 use crate::weights::{FileError, LoadError, NameRules, SaveError, StoredTensors};
 
-/// Most tokens that are embedded together, padding included, unless one text is longer.
+/// Maximum tokens of an embedding batch, padding included, unless one text is longer.
 const TOKENS_TOGETHER: usize = 1 << 13;
 
-/// An encoder with everything that its files say, except the tokenizer.
+/// An encoder with its configuration and settings, without the tokenizer.
 pub type EncoderBundle = Bundle<EncoderConfig>;
 
 impl FamilyConfig for EncoderConfig {
@@ -78,7 +78,7 @@ impl FamilyConfig for EncoderConfig {
 }
 
 impl EncoderBundle {
-    /// The same model with another head, whose weights are drawn from `seed`: where fine-tuning begins.
+    /// The same backbone with a new head, initialized from `seed`: the start of fine-tuning.
     ///
     /// # Errors
     /// If the head has labels and none are given.
@@ -88,13 +88,13 @@ impl EncoderBundle {
         Ok(Self { config, model, ..self })
     }
 
-    /// Longest text for [`EncoderBundle::embed`], in tokens.
+    /// Maximum length of a text for [`EncoderBundle::embed`], in tokens.
     pub fn max_tokens(&self) -> usize {
         let limit = self.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
         limit.unwrap_or(usize::MAX).min(self.config.max_positions())
     }
 
-    /// Texts of different lengths as one batch, padded on the right.
+    /// Right-pads texts to one batch.
     ///
     /// # Shape
     /// `[texts, longest]`.
@@ -105,10 +105,10 @@ impl EncoderBundle {
         pad_right(texts, self.config.pad_token_id(), &self.device)
     }
 
-    /// One vector for each text, made as [`EncoderBundle::embedding`] says, or by the mean if it says nothing.
+    /// One embedding per text, by the pipeline [`EncoderBundle::embedding`], or by mean pooling without one.
     ///
-    /// Texts are token ids with the special tokens that the model was trained with. Those of similar lengths are read
-    /// together, some thousand tokens at a time, so that any number of texts takes little memory and little padding.
+    /// Texts are token ids with the special tokens that the model was trained with. They are sorted by length and
+    /// embedded in batches of some thousand tokens, so memory and padding stay small for any number of texts.
     ///
     /// # Panics
     /// If a text is empty or longer than the model reads, or an id is not in the vocabulary.
@@ -116,8 +116,8 @@ impl EncoderBundle {
         self.embed_after(texts, 0)
     }
 
-    /// [`embed`](Self::embed) of texts whose first `n_prompt` ids are a prompt's, which a pipeline may leave out when it
-    /// pools.
+    /// [`embed`](Self::embed) for texts whose first `n_prompt` ids are a prompt, which a pipeline may exclude from
+    /// pooling.
     ///
     /// # Panics
     /// As [`embed`](Self::embed), and if a text has no id beyond a prompt that is left out.
@@ -139,7 +139,7 @@ impl EncoderBundle {
         vectors
     }
 
-    /// [`embed_after`](Self::embed_after) of one batch.
+    /// [`embed_after`](Self::embed_after) for one batch.
     fn embed_together(&self, texts: &[&[u32]], n_prompt: usize) -> Vec<Vec<f32>> {
         let (ids_bt, rows) = self.batch(texts);
         let mut cx = evaluation_over(rows, ids_bt.dims()[1]);

@@ -1,9 +1,9 @@
-//! DistilBERT: BERT with half the blocks, under other names, without a pooler and without telling texts apart.
+//! DistilBERT: BERT with half the blocks, without pooler and token types, under other tensor names.
 //!
 //! Paper: Sanh et al. 2019, "DistilBERT", <https://arxiv.org/abs/1910.01108>. Hugging Face: `DistilBertModel`,
 //! `DistilBertForMaskedLM`, `DistilBertForSequenceClassification`, `DistilBertForTokenClassification`,
-//! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Which of two texts
-//! a token belongs to is not seen by the model. Not supported: the multiple-choice head.
+//! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Token type ids
+//! are ignored. Not supported: the multiple-choice head.
 
 use andiron_core::{Embedding, Forward, LayerNorm, Linear, ParamRole, Weight, init, linear, ops};
 use andiron_kernels::random::Seed;
@@ -30,12 +30,12 @@ use crate::weights::NameRules;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistilBertConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
-    /// Longest text.
+    /// Longest sequence, in tokens.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
-    /// Whether the positions were sines and cosines when training began; they are read from the file.
+    /// Whether position embeddings were initialized as sinusoids; they are read from the file.
     #[serde(default)]
     pub sinusoidal_pos_embds: bool,
     /// Number of blocks.
@@ -44,42 +44,42 @@ pub struct DistilBertConfig {
     pub n_heads: usize,
     /// Width of the hidden states.
     pub dim: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub hidden_dim: usize,
-    /// Dropout on the embeddings, the feed-forward part and tokens to be labelled, in training.
+    /// Dropout on the embeddings, the feed-forward layers and before the token-classification head, in training.
     #[serde(default = "tenth")]
     pub dropout: f64,
     /// Dropout on attention probabilities, in training.
     #[serde(default = "tenth")]
     pub attention_dropout: f64,
-    /// Activation of the feed-forward part.
+    /// Activation of the feed-forward layers.
     #[serde(default = "gelu")]
     pub activation: Activation,
     /// Standard deviation of initial weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
-    /// Dropout before the head for spans, in training.
+    /// Dropout before the span (question-answering) head, in training.
     #[serde(default = "tenth")]
     pub qa_dropout: f64,
-    /// Dropout before the head for labels of texts, in training.
+    /// Dropout before the sequence-classification head, in training.
     #[serde(default = "fifth")]
     pub seq_classif_dropout: f64,
-    /// Id that fills rows up.
+    /// Padding token id.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text.
+    /// End-of-text token id.
     #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
-    /// Whether the head for masked tokens ends in the embedding table.
+    /// Whether the masked-LM head is tied to the token embeddings.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// What stands on top; `architectures` in the file.
+    /// The head; `architectures` in the file.
     #[serde(default)]
     pub head: EncoderHead,
-    /// Names of the labels; `id2label` in the file.
+    /// Label names; `id2label` in the file.
     #[serde(default)]
     pub labels: Vec<String>,
 }
@@ -110,7 +110,7 @@ fn yes() -> bool {
 
 const CLASSES: Classes = classes!("DistilBert");
 
-/// Added to variances; no key says so.
+/// Epsilon of the layer norms; no key sets it.
 const EPS: f64 = 1e-12;
 
 impl DistilBertConfig {
@@ -280,7 +280,7 @@ impl EncoderArchitecture for DistilBertConfig {
     }
 }
 
-/// A DistilBERT with the head that its configuration names.
+/// A DistilBERT with the head of its configuration.
 #[derive(Module, Debug)]
 pub struct DistilBert {
     distilbert: Body,
@@ -342,7 +342,7 @@ struct FeedForward {
     lin2: Linear,
 }
 
-/// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
+/// Output projection of the masked-LM head; its weight is the token embeddings' if tied.
 #[derive(Module, Debug)]
 struct Projector {
     weight: Option<Weight>,

@@ -1,4 +1,4 @@
-//! What stands on top of an encoder, as `architectures`, `problem_type` and `id2label` of a `config.json` say.
+//! The head of an encoder, from `architectures`, `problem_type` and `id2label` of a `config.json`.
 
 mod layers;
 
@@ -11,62 +11,62 @@ pub(crate) use layers::{HeadActivation, HeadNorm, Transform};
 
 use crate::hf_config::ConfigError;
 
-/// More labels than any task has: a number from a file is not believed beyond it.
+/// Maximum number of labels accepted from a file.
 const MAX_LABELS: u64 = 1 << 16;
 
 const KNOWN: &str =
     "…Model, …ForMaskedLM, …ForSequenceClassification, …ForTokenClassification, …ForQuestionAnswering";
 
-/// The kind of an encoder's head, as its configuration names it; [`Head`] is the head itself.
+/// The kind of an encoder's head; [`Head`] is the head itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EncoderHead {
-    /// None: hidden states, as for embeddings.
+    /// None: hidden states, for embeddings.
     #[default]
     None,
-    /// Predicts masked tokens.
+    /// Masked-language-model head.
     MaskedLm,
-    /// Labels whole texts.
+    /// Sequence-classification head.
     Classify {
-        /// How the labels relate.
+        /// Problem type.
         problem: Problem,
     },
-    /// Labels each token.
+    /// Token-classification head.
     TokenClassify,
-    /// Finds the beginning and the end of an answer.
+    /// Span (question-answering) head.
     Span,
 }
 
-/// How the labels of a text relate.
+/// Problem type of a sequence-classification head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
-    /// Exactly one is right: softmax.
+    /// Single label: softmax.
     SingleLabel,
-    /// Each is right or not by itself: sigmoid.
+    /// Multiple labels: sigmoid of each.
     MultiLabel,
-    /// They are numbers: no function.
+    /// Regression: raw outputs.
     Regression,
-    /// There is one label, and the file names no problem: sigmoid, as Hugging Face's pipeline has it. Trained as a number.
+    /// One label and no `problem_type`: sigmoid, as Hugging Face's pipeline has it. Trained as a regression.
     OneLabel,
 }
 
 impl EncoderHead {
-    /// Whether the head has one output for each label.
+    /// Whether the head has one output per label.
     pub fn has_labels(self) -> bool {
         matches!(self, Self::Classify { .. } | Self::TokenClassify)
     }
 }
 
 impl Problem {
-    /// The scores of a batch of texts, a list for each: probabilities, or the values themselves of a regression.
+    /// Label scores of each text in a batch: probabilities, or raw outputs for regression.
     ///
     /// # Shape
     /// `[texts, labels]`.
     pub(crate) fn scores(self, logits_bl: Tensor<2>) -> Vec<Vec<f32>> {
         let n_labels = logits_bl.dims()[1];
         let scores_bl = match self {
-            // Of one label alone the softmax is always 1.
+            // Softmax over one label is always 1.
             Self::SingleLabel if n_labels > 1 => activation::softmax(logits_bl, 1),
             Self::SingleLabel | Self::MultiLabel | Self::OneLabel => activation::sigmoid(logits_bl),
             Self::Regression => logits_bl,
@@ -111,7 +111,7 @@ impl Classes {
     }
 }
 
-/// Puts `head` and `labels` into `fields`, as the keys that Hugging Face writes imply.
+/// Sets `head` and `labels` in `fields` from the keys that Hugging Face writes.
 pub(crate) fn read(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let stated = read_labels(fields)?;
     if class_of(fields).is_some() {
@@ -127,7 +127,7 @@ pub(crate) fn read(fields: &mut Map<String, Value>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The head that the class in `fields` has, and the labels, `LABEL_0` and `LABEL_1` if nothing names them.
+/// Head and labels of the class in `fields`; `LABEL_0` and `LABEL_1` by default.
 pub(crate) fn read_classes(fields: &Map<String, Value>) -> Result<(EncoderHead, Vec<String>), ConfigError> {
     let labels = read_labels(fields)?.unwrap_or_else(|| numbered(2));
     let head = match class_of(fields) {
@@ -163,7 +163,7 @@ pub(crate) fn write(head: EncoderHead, labels: &[String], fields: &mut Map<Strin
     }
 }
 
-/// Checks that a head with labels has some.
+/// Checks that a classification head has labels.
 pub(crate) fn validate(head: EncoderHead, labels: &[String]) -> Result<(), ConfigError> {
     if head.has_labels() && labels.is_empty() {
         return Err(ConfigError::Labels { reason: "it names none".to_owned() });

@@ -1,11 +1,11 @@
-//! What the encoders share below their blocks: attention over whole texts.
+//! Bidirectional self-attention, shared by the encoders.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, attend_packed};
 use andiron_core::linear;
 use andiron_core::{Forward, Linear};
 use burn::tensor::Tensor;
 
-/// Every position attends to every other of its own row, by its maps to queries, keys and values.
+/// Bidirectional self-attention within each row, from projected queries, keys and values.
 ///
 /// # Shape
 /// `[batch, t, heads · width]` → the same.

@@ -25,31 +25,31 @@ use crate::catalog::{Architecture, architectures};
 use crate::family::Encoder;
 use crate::weights::StoredTensors;
 
-/// What encoders' configurations say beyond those of all families.
+/// Methods of encoder configurations.
 pub(crate) trait EncoderArchitecture: Architecture {
-    /// What stands on top.
+    /// The head.
     fn head(&self) -> EncoderHead;
 
-    /// Names of the labels.
+    /// Label names.
     fn labels(&self) -> &[String];
 
-    /// Id that fills rows up.
+    /// Padding token id.
     fn pad_token_id(&self) -> u32;
 
-    /// Entries of the table of token types; 0 if the model has none.
+    /// Number of token types; 0 if the model has none.
     fn n_token_types(&self) -> usize;
 
-    /// Decides by the names of the tensors in the files what `config.json` leaves open, before a model is built.
+    /// Infers from the names of the stored tensors what `config.json` leaves open, before the model is built.
     fn infer_from_checkpoint(&mut self, _stored: &StoredTensors<'_, '_>) {}
 
-    /// Puts another head on top.
+    /// Replaces the head.
     fn set_head(&mut self, head: EncoderHead, labels: Vec<String>);
 
-    /// Replaces the weights of `model`'s backbone, all but the head, by those of `other`.
+    /// Replaces the backbone weights of `model`, all but the head, by those of `other`.
     fn load_backbone(model: &mut Self::Model, other: Self::Model);
 }
 
-/// Forwards what only encoders have from the enums to the architectures.
+/// Implements the encoder-only methods of the enums.
 macro_rules! forward_encoder {
     ($($variant:ident),+) => {
         impl Encoder for EncoderModel {
@@ -68,22 +68,22 @@ macro_rules! forward_encoder {
         }
 
         impl EncoderConfig {
-            /// What stands on top of the model.
+            /// The model's head.
             pub fn head(&self) -> EncoderHead {
                 match self { $(Self::$variant(config) => config.head(),)+ }
             }
 
-            /// Names of the labels, in the order of the head's outputs.
+            /// Label names, in the order of the head's outputs.
             pub fn labels(&self) -> &[String] {
                 match self { $(Self::$variant(config) => config.labels(),)+ }
             }
 
-            /// Id that fills rows up.
+            /// Padding token id.
             pub fn pad_token_id(&self) -> u32 {
                 match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
             }
 
-            /// Entries of the table of token types, which tell two texts apart; 0 if the model has none.
+            /// Number of token types; 0 if the model has none.
             pub fn n_token_types(&self) -> usize {
                 match self { $(Self::$variant(config) => config.n_token_types(),)+ }
             }
@@ -93,7 +93,7 @@ macro_rules! forward_encoder {
                 self.sizes().d_model
             }
 
-            /// The same configuration with another head; `labels` are the names of its outputs, if it has labels.
+            /// The same configuration with another head; `labels` names its outputs if it is a classification head.
             ///
             /// # Errors
             /// If the head has labels and none are given.
@@ -111,7 +111,7 @@ macro_rules! forward_encoder {
                 match self { $(Self::$variant(config) => config.infer_from_checkpoint(stored),)+ }
             }
 
-            /// A model of this configuration that has the weights of `backbone` below its head, and a fresh head.
+            /// A model of this configuration with the backbone weights of `backbone` and a newly initialized head.
             ///
             /// # Panics
             /// If `backbone` is of another architecture.
@@ -129,13 +129,13 @@ macro_rules! forward_encoder {
     };
 }
 
-/// [`EncoderArchitecture::load_backbone`], its type told by a value.
+/// [`EncoderArchitecture::load_backbone`], with the type inferred from a value.
 fn load_backbone<A: EncoderArchitecture>(_: &A, model: &mut A::Model, backbone: A::Model) {
     A::load_backbone(model, backbone);
 }
 
 architectures! { "an encoder", EncoderConfig, EncoderModel, forward_encoder;
-    /// BERT, and what shares its shape, such as MiniLM.
+    /// BERT and models of the same architecture, such as MiniLM.
     Bert, "bert", bert::BertConfig;
     /// DistilBERT.
     DistilBert, "distilbert", distilbert::DistilBertConfig;
@@ -143,17 +143,17 @@ architectures! { "an encoder", EncoderConfig, EncoderModel, forward_encoder;
     ModernBert, "modernbert", modernbert::ModernBertConfig;
     /// RoBERTa.
     Roberta, "roberta", roberta::RobertaConfig;
-    /// XLM-RoBERTa: RoBERTa over many languages.
+    /// XLM-RoBERTa, multilingual.
     XlmRoberta, "xlm-roberta", roberta::XlmRobertaConfig;
 }
 
 impl EncoderConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub fn vocab_size(&self) -> usize {
         self.sizes().vocab_size
     }
 
-    /// Longest text, in tokens.
+    /// Longest sequence, in tokens.
     pub fn max_positions(&self) -> usize {
         self.sizes().max_positions
     }

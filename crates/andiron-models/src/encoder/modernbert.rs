@@ -1,12 +1,11 @@
-//! ModernBERT: pre-norm blocks, rotary positions, gated feed-forward parts, and windows in most layers.
+//! ModernBERT: pre-norm blocks, RoPE, gated feed-forward layers, and sliding windows in most layers.
 //!
 //! Paper: Warner et al. 2024, "Smarter, Better, Faster, Longer", <https://arxiv.org/abs/2412.13663>. Hugging Face:
 //! `ModernBertModel`, `ModernBertForMaskedLM`, `ModernBertForSequenceClassification`,
-//! `ModernBertForTokenClassification`, `ModernBertForQuestionAnswering`. Unlike its neighbours it has few biases, no norm
-//! before the first attention, and the same transformation under every head. Which of two texts a token belongs to is
-//! not seen by the model.
+//! `ModernBertForTokenClassification`, `ModernBertForQuestionAnswering`. Differences: few biases, no norm before the
+//! first attention, and the same dense layer before every head. Token type ids are ignored.
 //!
-//! Not supported: scaled positions, and the multiple-choice head.
+//! Not supported: RoPE scaling and the multiple-choice head.
 
 mod model;
 
@@ -39,110 +38,111 @@ use crate::weights::NameRules;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModernBertConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
     /// Attention heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Activation of the feed-forward part's gate.
+    /// Activation of the feed-forward gate.
     #[serde(default = "gelu")]
     pub hidden_activation: Activation,
-    /// Longest text.
+    /// Longest sequence, in tokens.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
     /// Standard deviation of initial weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
-    /// Added to variances.
+    /// Epsilon of the layer norms.
     #[serde(default = "default_eps")]
     pub norm_eps: f64,
-    /// Whether norms have an offset.
+    /// Whether layer norms have biases.
     #[serde(default)]
     pub norm_bias: bool,
-    /// Id that fills rows up.
+    /// Padding token id.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text.
+    /// End-of-text token id.
     #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
-    /// Id that stands for a whole text.
+    /// Classification (`[CLS]`) token id.
     #[serde(default)]
     pub cls_token_id: Option<u32>,
-    /// Id between texts.
+    /// Separator (`[SEP]`) token id.
     #[serde(default)]
     pub sep_token_id: Option<u32>,
-    /// Whether the maps of the attention have biases.
+    /// Whether the attention projections have biases.
     #[serde(default)]
     pub attention_bias: bool,
-    /// Dropout on attention probabilities and on what attention adds, in training.
+    /// Dropout on attention probabilities and on the attention output, in training.
     #[serde(default)]
     pub attention_dropout: f64,
-    /// What each layer sees; if absent, every `global_attn_every_n_layers`-th from the first sees everything.
+    /// Attention type of each layer. If absent, every `global_attn_every_n_layers`-th layer, from the first on, has
+    /// full attention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer_types: Option<Vec<LayerType>>,
     /// See `layer_types`.
     #[serde(default = "three")]
     pub global_attn_every_n_layers: usize,
-    /// Base of the rotary frequencies in layers that see everything.
+    /// RoPE base (theta) of full-attention layers.
     #[serde(default = "default_global_theta")]
     pub global_rope_theta: f64,
-    /// Base of the rotary frequencies in layers with a window; that of the others if null.
+    /// RoPE base (theta) of sliding-window layers; `global_rope_theta` if null.
     #[serde(default = "default_local_theta")]
     pub local_rope_theta: Option<f64>,
-    /// Width of the windows, half on either side.
+    /// Attention window in tokens, half on either side.
     #[serde(default = "default_window")]
     pub local_attention: usize,
     /// Dropout on the embeddings, in training.
     #[serde(default)]
     pub embedding_dropout: f64,
-    /// Whether the maps of the feed-forward part have biases.
+    /// Whether the feed-forward projections have biases.
     #[serde(default)]
     pub mlp_bias: bool,
-    /// Dropout inside the feed-forward part, in training.
+    /// Dropout inside the feed-forward layers, in training.
     #[serde(default)]
     pub mlp_dropout: f64,
-    /// Whether the head for masked tokens ends in a bias.
+    /// Whether the masked-LM head has an output bias.
     #[serde(default = "yes")]
     pub decoder_bias: bool,
-    /// Which tokens make the vector of a text to be labelled.
+    /// Pooling of the sequence-classification head.
     #[serde(default)]
     pub classifier_pooling: ClassifierPooling,
-    /// Dropout before a head with labels, in training.
+    /// Dropout before a classification head, in training.
     #[serde(default)]
     pub classifier_dropout: f64,
-    /// Whether the transformation under the heads has a bias.
+    /// Whether the dense layer before the heads has a bias.
     #[serde(default)]
     pub classifier_bias: bool,
-    /// Activation of the transformation under the heads.
+    /// Activation of the dense layer before the heads.
     #[serde(default = "gelu")]
     pub classifier_activation: Activation,
-    /// Whether the head for masked tokens ends in the embedding table.
+    /// Whether the masked-LM head is tied to the token embeddings.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// What stands on top; `architectures` in the file.
+    /// The head; `architectures` in the file.
     #[serde(default)]
     pub head: EncoderHead,
-    /// Names of the labels; `id2label` in the file.
+    /// Label names; `id2label` in the file.
     #[serde(default)]
     pub labels: Vec<String>,
 }
 
-/// Which tokens make the vector of a text to be labelled.
+/// Pooling of the sequence-classification head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassifierPooling {
-    /// The first.
+    /// The first token.
     #[default]
     Cls,
-    /// All, by their mean.
+    /// The mean over all tokens.
     Mean,
 }
 
@@ -236,7 +236,7 @@ impl Architecture for ModernBertConfig {
             ("reference_compile", Inert::Always),
             ("repad_logits_with_grad", Inert::Always),
             ("rope_scaling", Inert::Off),
-            // What a loss is computed of.
+            // Loss settings.
             ("sparse_pred_ignore_index", Inert::Always),
             ("sparse_prediction", Inert::Always),
         ],
@@ -291,7 +291,7 @@ impl Architecture for ModernBertConfig {
                 }
             }
         }
-        // Half of a window, by the name that other architectures give to a whole one.
+        // Half the window, under the name that other architectures use for a whole one.
         if let Some(half) = fields.get(HALF_WINDOW).and_then(Value::as_u64) {
             fields.shift_remove(HALF_WINDOW);
             fields.insert("local_attention".to_owned(), half.saturating_mul(2).into());
@@ -431,7 +431,7 @@ impl EncoderArchitecture for ModernBertConfig {
 
     fn load_backbone(model: &mut ModernBert, other: ModernBert) {
         model.model = other.model;
-        // Every head has this transformation, so that it is kept where there was one.
+        // Every head has this dense layer, so it is kept if present.
         if model.head.is_some() && other.head.is_some() {
             model.head = other.head;
         }

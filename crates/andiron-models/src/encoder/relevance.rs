@@ -1,4 +1,4 @@
-//! What a cross-encoder's one output is said as, in the keys of sentence-transformers.
+//! Activation of a cross-encoder's output, under the keys of sentence-transformers.
 
 use serde_json::{Map, Value, json};
 
@@ -7,22 +7,22 @@ use crate::hf_config::ConfigError;
 const KEY: &str = "sentence_transformers";
 const ACTIVATION: &str = "activation_fn";
 const NEWEST_KEY: &str = "activation_fn of config_sentence_transformers.json";
-/// What versions before 4 wrote.
+/// The key that versions before 4 wrote.
 const OLD_KEY: &str = "sbert_ce_default_activation_function";
 
-/// What the one output of a cross-encoder goes through.
+/// Activation of a cross-encoder's single output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relevance {
-    /// A logistic function, so that it is a probability.
+    /// Sigmoid: a probability.
     #[default]
     Probability,
-    /// Nothing: it is the logarithm of the odds.
+    /// Identity: the logit.
     LogOdds,
 }
 
 impl Relevance {
-    /// What the files of a model directory say: `newest`, of `config_sentence_transformers.json`, where
-    /// sentence-transformers 6 puts it, else the object in `config.json`; files that say nothing mean a probability.
+    /// Reads the activation: `newest` from `config_sentence_transformers.json`, where sentence-transformers 6 puts
+    /// it, else the object in `config.json`; sigmoid if neither sets it.
     pub(super) fn of_files(newest: Option<&Value>, config: &Map<String, Value>) -> Result<Self, ConfigError> {
         if let Some(value) = newest {
             return Self::named(NEWEST_KEY, value);

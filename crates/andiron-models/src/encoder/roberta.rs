@@ -1,9 +1,9 @@
-//! RoBERTa and XLM-RoBERTa: BERT's blocks with positions that count from the padding id.
+//! RoBERTa and XLM-RoBERTa: BERT's blocks with positions offset by the padding id.
 //!
 //! Papers: Liu et al. 2019, "RoBERTa", <https://arxiv.org/abs/1907.11692>; Conneau et al. 2019, "Unsupervised
 //! Cross-lingual Representation Learning at Scale", <https://arxiv.org/abs/1911.02116>. Hugging Face: `RobertaModel`,
-//! `RobertaForMaskedLM` and so on, the same with `XLMRoberta`. Unlike BERT the first token is at position
-//! `pad_token_id` + 1, tokens with the padding id have no position of their own, and the heads are other ones.
+//! `RobertaForMaskedLM` and so on, and the same with `XLMRoberta`. Differences to BERT: the first token has position
+//! `pad_token_id` + 1, padding tokens have no position of their own, and the heads differ.
 //!
 //! Not supported: use as a decoder and the multiple-choice head.
 
@@ -27,7 +27,7 @@ use crate::hf_config::ConfigError;
 use crate::key_rules::KeyRules;
 use crate::weights::{NameRules, StoredTensors};
 
-/// `config.json` of a RoBERTa: BERT's fields, some with other values where the file has none.
+/// `config.json` of a RoBERTa: BERT's fields, some with other defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RobertaConfig(pub BertConfig);
@@ -37,7 +37,7 @@ pub struct RobertaConfig(pub BertConfig);
 #[serde(transparent)]
 pub struct XlmRobertaConfig(pub RobertaConfig);
 
-/// As BERT's, but for the vocabulary.
+/// As BERT's, except the vocabulary.
 const DEFAULTS: &[(&str, usize)] = &[
     ("vocab_size", 50_265),
     ("hidden_size", 768),
@@ -50,7 +50,7 @@ const CLASSES: Classes = classes!("Roberta");
 const XLM_CLASSES: Classes = classes!("XLMRoberta");
 
 impl RobertaConfig {
-    /// Row of the position table before that of the first token.
+    /// Position embedding before that of the first token.
     fn padding(&self) -> usize {
         self.0.pad_token_id.map_or(1, |id| id as usize)
     }
@@ -241,7 +241,7 @@ impl EncoderArchitecture for XlmRobertaConfig {
     }
 }
 
-/// A RoBERTa with the head that its configuration names.
+/// A RoBERTa with the head of its configuration.
 #[derive(Module, Debug)]
 pub struct Roberta {
     roberta: Body,
@@ -285,7 +285,7 @@ impl Encoder for Roberta {
         let (t, table) = (ids_bt.dims()[1], self.roberta.places());
         let [entries, _] = table.weight.dims();
         assert!(t + self.padding < entries, "position entries up to {} of {entries}", t + self.padding + 1);
-        // Every token that is not the padding id is one further; the padding id itself stays before the first.
+        // Positions count non-padding tokens, from `pad_token_id` + 1; padding tokens have position `pad_token_id`.
         let counted_bt = ids_bt.clone().not_equal_elem(self.padding as i32).int();
         let places_bt = counted_bt.clone().cumsum(1) * counted_bt + self.padding as i32;
         self.roberta.forward(ids_bt, types_bt, table.forward(places_bt), cx)
@@ -299,7 +299,7 @@ impl Encoder for Roberta {
             };
             let transform = Transform {
                 dense: &head.dense,
-                // Whatever the configuration says.
+                // Independent of the configuration.
                 activation: HeadActivation::Of(ops::Activation::GeluErf),
                 norm: HeadNorm::Layer(&head.layer_norm),
             };

@@ -1,4 +1,4 @@
-//! What encoders answer, in token ids: likely tokens, labels, entities, answers.
+//! Encoder tasks on token ids: fill-mask, classification, entities, question answering.
 
 use std::ops::Range;
 
@@ -10,16 +10,15 @@ use crate::batch::evaluation_over;
 use crate::family::Encoder as _;
 use crate::generate::top_logprobs;
 
-/// Logits on the host at one time, in elements: 64 MiB of f32.
+/// Maximum logits on the host at one time, in elements: 64 MiB of f32.
 const LOGITS_AT_ONCE: usize = 1 << 24;
 
-/// A text, or two, as the tokenizer framed them.
+/// A text or a pair of texts with the tokenizer's special tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct EncoderInput<'a> {
-    /// The ids, special tokens included.
+    /// Token ids, special tokens included.
     pub ids: &'a [u32],
-    /// Which of two texts each id belongs to; empty if there is one text. A model with fewer than two token types does
-    /// not read them.
+    /// Token type ids; empty for a single text. Ignored by models with fewer than two token types.
     pub type_ids: &'a [u32],
 }
 
@@ -29,32 +28,32 @@ impl<'a> From<&'a [u32]> for EncoderInput<'a> {
     }
 }
 
-/// Consecutive tokens that a model gave the same label.
+/// Consecutive tokens with the same label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// Index of the label, that of a beginning if there are two.
+    /// Index of the label; that of the `B-` label if there are two.
     pub label: usize,
-    /// Its tokens.
+    /// Token range.
     pub tokens: Range<usize>,
     /// Mean probability of the label over the tokens.
     pub score: f32,
 }
 
-/// A stretch of tokens that answers a question.
+/// A token span that answers a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
-    /// Its tokens.
+    /// Token range.
     pub tokens: Range<usize>,
-    /// Probability of the beginning times that of the end.
+    /// Start probability times end probability.
     pub score: f32,
 }
 
 impl EncoderBundle {
-    /// The likeliest ids at each of a text's `positions` with their probabilities, `n` at each, likeliest first.
+    /// The `n` likeliest ids with their probabilities at each of a text's `positions`, likeliest first.
     ///
     /// # Panics
-    /// If the model has no head for masked tokens, a text is empty or longer than the model reads, a position is not in
-    /// it, an id or a type is in no table, or there are not positions for each text.
+    /// If the model has no masked-LM head, a text is empty or too long, a position is outside it, an id or token type
+    /// is out of range, or `positions` does not match the texts.
     pub fn fill(
         &self,
         inputs: &[EncoderInput<'_>],
@@ -96,11 +95,11 @@ impl EncoderBundle {
         positions.iter().map(|at| found.by_ref().take(at.len()).collect()).collect()
     }
 
-    /// Scores of each text's labels, in their order: probabilities, or the values themselves of a regression.
+    /// Label scores of each text, in label order: probabilities, or raw outputs for regression.
     ///
     /// # Panics
-    /// If the model has no head for labels of texts, a text is empty or longer than the model reads, or an id or a type is
-    /// in no table.
+    /// If the model has no sequence-classification head, a text is empty or too long, or an id or token type is out
+    /// of range.
     pub fn classify(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>> {
         let EncoderHead::Classify { problem } = self.config.head() else {
             panic!("the model has no head for labels of texts");
@@ -111,7 +110,7 @@ impl EncoderBundle {
         problem.scores(self.read(inputs, sequence_logits))
     }
 
-    /// How well the two texts of each input fit, by a cross-encoder's first output, as [`EncoderBundle::relevance`] has it.
+    /// Cross-encoder relevance of each pair: the first output through [`EncoderBundle::relevance`].
     ///
     /// # Panics
     /// As [`classify`](Self::classify).
@@ -124,14 +123,14 @@ impl EncoderBundle {
         values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
     }
 
-    /// Stretches of each text's tokens that share a label other than `O`.
+    /// Entities of each text: runs of tokens that share a label other than `O`.
     ///
-    /// Labels such as `B-PER` and `I-PER` are one kind: `B-` begins another entity. Only tokens that `counts` are looked
-    /// at; the frame's are better left out. Source: `simple` aggregation of Hugging Face's token classification.
+    /// `B-PER` and `I-PER` are one kind; `B-` starts a new entity. Only tokens where `counts` is true are considered;
+    /// exclude special tokens. Source: `simple` aggregation of Hugging Face's token classification.
     ///
     /// # Panics
-    /// If the model has no head for labels of tokens, a text is empty or longer than the model reads, an id or a type is
-    /// in no table, or `counts` has other lengths.
+    /// If the model has no token-classification head, a text is empty or too long, an id or token type is out of
+    /// range, or `counts` has other lengths.
     pub fn entities(&self, inputs: &[EncoderInput<'_>], counts: &[Vec<bool>]) -> Vec<Vec<Entity>> {
         assert_lengths(inputs, counts);
         if inputs.is_empty() {
@@ -149,13 +148,14 @@ impl EncoderBundle {
         rows.map(|(best, counts)| group(labels, &best[..counts.len()], counts)).collect()
     }
 
-    /// The likeliest stretch of tokens that answers a question, in each window; `None` where none is allowed.
+    /// The likeliest answer span in each window; `None` if no token is allowed.
     ///
-    /// `allowed` says which tokens of each window may be part of an answer. An answer has at most `max_len` tokens.
+    /// `allowed` marks the tokens of each window that may be part of an answer. An answer has at most `max_len`
+    /// tokens.
     ///
     /// # Panics
-    /// If the model has no head for spans, a window is empty or longer than the model reads, an id or a type is in no
-    /// table, or `allowed` has other lengths.
+    /// If the model has no span head, a window is empty or too long, an id or token type is out of range, or
+    /// `allowed` has other lengths.
     pub fn spans(
         &self,
         windows: &[EncoderInput<'_>],
@@ -180,7 +180,7 @@ impl EncoderBundle {
         rows.map(span).collect()
     }
 
-    /// What `head` makes of the hidden states of a batch, in the bundle's precision.
+    /// Applies `head` to the hidden states of a batch, in the bundle's precision.
     fn read<T>(
         &self,
         inputs: &[EncoderInput<'_>],
@@ -214,7 +214,7 @@ fn assert_lengths<M: AsRef<[bool]>>(inputs: &[EncoderInput<'_>], marks: &[M]) {
     );
 }
 
-/// Scores of the labels of texts.
+/// Label logits of each text.
 fn sequence_logits(head: Head<'_>, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
     match head {
         Head::SequenceClassification(head) => head.forward(hidden_btd, cx),
@@ -231,7 +231,7 @@ fn greatest(row: &[f32]) -> (usize, f32) {
     row.iter().enumerate().fold(start, |best, (id, &score)| if score > best.1 { (id, score) } else { best })
 }
 
-/// The kind of entity that a label names, and whether it begins one.
+/// Splits a label into its entity type and whether it starts one (`B-`).
 fn kind(label: &str) -> (&str, bool) {
     match label.split_at_checked(2) {
         Some(("B-", kind)) => (kind, true),
@@ -242,7 +242,7 @@ fn kind(label: &str) -> (&str, bool) {
 
 fn group(labels: &[String], best: &[(usize, f32)], counts: &[bool]) -> Vec<Entity> {
     let mut entities: Vec<Entity> = Vec::new();
-    // The kind of the entity that the token before belongs to.
+    // Entity type of the previous token, if it is in an entity.
     let mut open: Option<&str> = None;
     let tokens = best.iter().enumerate().filter(|(at, _)| counts[*at]);
     for (at, &(label, score)) in tokens {
@@ -263,7 +263,7 @@ fn group(labels: &[String], best: &[(usize, f32)], counts: &[bool]) -> Vec<Entit
     entities
 }
 
-/// Softmax over the entries that are allowed; the others are 0.
+/// Softmax over the allowed entries; 0 elsewhere.
 fn softmax_where(logits: impl Iterator<Item = f32>, allowed: &[bool]) -> Vec<f32> {
     let logits: Vec<f32> = logits
         .zip(allowed)

@@ -1,9 +1,10 @@
-//! BART: learned positions and a norm after the embeddings, one table for sources, targets and head.
+//! BART: learned position embeddings, a norm after the embeddings, and token embeddings shared by encoder, decoder
+//! and head.
 //!
-//! Paper: Lewis et al. 2019, "BART", <https://arxiv.org/abs/1910.13461>. Hugging Face: `BartForConditionalGeneration`,
-//! and `BartModel`, whose head is the table of tokens. A position table has two entries before position 0, which are
-//! never read. `final_logits_bias` is added to the logits and not trained. Not supported: the heads for labels and
-//! spans, the norms before the blocks that mBART has, and leaving layers out in training.
+//! Paper: Lewis et al. 2019, "BART", <https://arxiv.org/abs/1910.13461>. Hugging Face:
+//! `BartForConditionalGeneration`, and `BartModel`, whose head is tied to the token embeddings. Position embeddings
+//! have two unused entries before position 0. `final_logits_bias` is added to the logits and not trained. Not
+//! supported: classification and span heads, the pre-norm of mBART, and LayerDrop.
 
 use super::bart_like::{BartLike, Differences, bart_like_config, bart_like_keys};
 use crate::hf_config::Ids;
@@ -12,19 +13,19 @@ use crate::key_rules::{Inert, KeyRules};
 bart_like_config! {
     /// `config.json` of a BART, in Hugging Face's field names.
     BartConfig {
-        /// Id that begins a text.
+        /// Beginning-of-text token id.
         #[serde(default = "bos")]
         bos_token_id: Option<u32>,
-        /// Id that fills rows up.
+        /// Padding token id.
         #[serde(default = "pad")]
         pad_token_id: Option<u32>,
-        /// Ids that end a text.
+        /// End-of-text token ids.
         #[serde(default = "eos")]
         eos_token_id: Ids,
-        /// Id before the first of a target.
+        /// Decoder start token id.
         #[serde(default = "start")]
         decoder_start_token_id: u32,
-        /// The last id of a target of the greatest length.
+        /// Token id forced at the maximum target length.
         #[serde(default = "eos")]
         forced_eos_token_id: Ids,
     }

@@ -1,7 +1,8 @@
-//! What BART and Marian share: a configuration, and what is built from it.
+//! Configuration and construction shared by BART and Marian.
 //!
-//! An architecture of this kind is one file. It lists the fields that only it has ([`bart_like_config`]), says in which
-//! ways its model differs ([`Differences`]) and which other keys a `config.json` may have ([`bart_like_keys`]).
+//! An architecture of this kind is one file. It lists the fields that only it has ([`bart_like_config`]), its
+//! differences from the others ([`Differences`]), and the other keys that a `config.json` may have
+//! ([`bart_like_keys`]).
 
 mod model;
 
@@ -14,7 +15,7 @@ use crate::catalog::Sizes;
 use crate::hf_config::{Activation, Ids};
 use crate::key_rules::KeyRules;
 
-/// What `config.json` means by the keys that it leaves out.
+/// Defaults of keys that a `config.json` leaves out.
 pub(super) mod defaults {
     use crate::hf_config::Activation;
 
@@ -35,14 +36,14 @@ pub(super) mod defaults {
     }
 }
 
-/// Makes the configuration of a BART-like architecture: the fields that both have, and those that only this one has.
+/// Defines the configuration of a BART-like architecture from the shared fields and those of this architecture.
 macro_rules! bart_like_config {
     ($(#[$doc:meta])* $name:ident { $($(#[$meta:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
-            /// Entries of the vocabulary of sources, and of targets if they share it.
+            /// Size of the source vocabulary, and of the target vocabulary if shared.
             pub vocab_size: usize,
             $($(#[$meta])* pub $field: $type,)*
             /// Longest source and longest target.
@@ -53,24 +54,24 @@ macro_rules! bart_like_config {
             pub encoder_layers: usize,
             /// Attention heads of the encoder; divides `d_model`.
             pub encoder_attention_heads: usize,
-            /// Width inside the encoder's feed-forward layers.
+            /// Inner width of the encoder's feed-forward layers.
             pub encoder_ffn_dim: usize,
             /// Number of the decoder's layers.
             pub decoder_layers: usize,
             /// Attention heads of the decoder; divides `d_model`.
             pub decoder_attention_heads: usize,
-            /// Width inside the decoder's feed-forward layers.
+            /// Inner width of the decoder's feed-forward layers.
             pub decoder_ffn_dim: usize,
             /// Activation of the feed-forward layers.
             #[serde(default = "crate::encoder_decoder::bart_like::defaults::gelu")]
             pub activation_function: $crate::hf_config::Activation,
-            /// Whether embeddings are multiplied by the root of `d_model`.
+            /// Whether token embeddings are multiplied by `sqrt(d_model)`.
             #[serde(default)]
             pub scale_embedding: bool,
-            /// Whether the output head is the targets' embedding table.
+            /// Whether the output head is tied to the decoder's token embeddings.
             #[serde(default = "crate::encoder_decoder::bart_like::defaults::yes")]
             pub tie_word_embeddings: bool,
-            /// Dropout on the embeddings and on what each sublayer adds, in training.
+            /// Dropout on the embeddings and on each sublayer's output, in training.
             #[serde(default = "crate::encoder_decoder::bart_like::defaults::tenth")]
             pub dropout: f64,
             /// Dropout on attention probabilities, in training.
@@ -169,18 +170,18 @@ macro_rules! bart_like_config {
 }
 pub(super) use bart_like_config;
 
-/// The key rules of a BART-like architecture: those that both have, and those that only this one has.
+/// Key rules of a BART-like architecture: the shared ones and those of this architecture.
 macro_rules! bart_like_keys {
     (inert: [$($inert:expr),* $(,)?], defaults: [$($default:expr),* $(,)?]) => {
         $crate::key_rules::KeyRules {
-            // Names of fields that all configurations in `transformers` share.
+            // Aliases shared by all configurations in `transformers`.
             aliases: &[
                 ("hidden_size", "d_model"),
                 ("num_attention_heads", "encoder_attention_heads"),
                 ("num_hidden_layers", "encoder_layers"),
             ],
             inert: &[
-                // True is a mask for the encoder, too, and false none for the decoder.
+                // True would mask the encoder causally, too; false would leave the decoder unmasked.
                 ("is_causal", $crate::key_rules::Inert::Null),
                 ("add_bias_logits", $crate::key_rules::Inert::Off),
                 ("add_final_layer_norm", $crate::key_rules::Inert::Off),
@@ -210,7 +211,7 @@ macro_rules! bart_like_keys {
 }
 pub(super) use bart_like_keys;
 
-/// The fields that BART-like configurations have.
+/// The fields shared by BART-like configurations.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Common {
     pub(super) vocab_size: usize,
@@ -231,37 +232,37 @@ pub(crate) struct Common {
     pub(super) init_std: f64,
 }
 
-/// In which ways a BART-like model differs from the others.
+/// Differences between BART-like models.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Differences<'a> {
-    /// Entries of the targets' vocabulary.
+    /// Size of the target vocabulary.
     pub(super) target_vocab_size: usize,
-    /// Whether sources and targets share a table.
+    /// Whether encoder and decoder share token embeddings.
     pub(super) shared: bool,
-    /// Whether positions are learned and the embeddings are normalised; otherwise neither.
+    /// Whether positions are learned and a norm follows the embeddings; otherwise neither.
     pub(super) learned_positions: bool,
     pub(super) bos_token_id: Option<u32>,
     pub(super) eos_token_id: &'a Ids,
 }
 
-/// What [`bart_like_config`] makes of a configuration.
+/// Access to the shared fields, implemented by [`bart_like_config`].
 pub(crate) trait BartLikeFields {
     fn common(&self) -> Common;
 }
 
 /// The configuration of a BART-like architecture.
 pub(crate) trait BartLike: BartLikeFields {
-    /// Hugging Face's classes whose heads are implemented, separated by commas; the first has an output head.
+    /// Hugging Face's supported classes, separated by commas; the first has an output head.
     const CLASSES: &'static str;
-    /// [`Self::CLASSES`]' first.
+    /// The first of [`Self::CLASSES`].
     const CLASS: &'static str;
     /// Keys of `config.json` that are not fields of the configuration.
     const KEYS: KeyRules;
 
-    /// In which ways the model differs.
+    /// The model's differences.
     fn differences(&self) -> Differences<'_>;
 
-    /// Adds to the object that is written what `transformers` looks for besides.
+    /// Adds keys that `transformers` reads to the written object.
     fn supplement_own(&self, _fields: &mut Map<String, Value>) {}
 }
 

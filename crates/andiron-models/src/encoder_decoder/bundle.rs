@@ -1,4 +1,4 @@
-//! Encoder-decoders as bundles: how they generate, sources that they read.
+//! The bundle of encoder-decoders: generation config, sources.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::key_rules::ConfigFile;
 use crate::model_files::{GENERATION, ModelFiles};
 use crate::weights::{FileError, LoadError, NameRules, SaveError, StoredTensors};
 
-/// An encoder-decoder with everything that its files say, except the tokenizer.
+/// An encoder-decoder with its configuration and settings, without the tokenizer.
 pub type Seq2SeqBundle = Bundle<Seq2SeqConfig>;
 
 impl FamilyConfig for Seq2SeqConfig {
@@ -61,12 +61,12 @@ impl FamilyConfig for Seq2SeqConfig {
 }
 
 impl Seq2SeqBundle {
-    /// The id that a target begins with.
+    /// Decoder start token id.
     pub fn start_id(&self) -> u32 {
         self.generation.decoder_start_token_id.unwrap_or_else(|| self.config.decoder_start_token_id())
     }
 
-    /// Texts of different lengths as one batch, padded on the right.
+    /// Right-pads texts to one batch.
     ///
     /// # Shape
     /// `[texts, longest]`.
@@ -77,10 +77,10 @@ impl Seq2SeqBundle {
         pad_right(texts, self.config.pad_token_id(), &self.device)
     }
 
-    /// Reads sources, token ids with the special tokens that the model was trained with, for decoding.
+    /// Encodes sources, token ids with the special tokens that the model was trained with.
     ///
     /// # Panics
-    /// If there is no source, or if one is longer than the model reads.
+    /// If there is no source, or one exceeds the model's maximum length.
     pub fn encode<R: AsRef<[u32]>>(&self, sources: &[R]) -> CrossAttentionCache {
         let (ids_bs, rows) = self.batch(sources);
         let mut cx = evaluation_over(rows, ids_bs.dims()[1]);

@@ -1,4 +1,4 @@
-//! What an encoder-decoder's directory says about generating targets.
+//! Generation config of an encoder-decoder's directory.
 
 use std::path::Path;
 
@@ -9,20 +9,20 @@ use crate::generate::GenerationConfig;
 use crate::hf_config::ConfigError;
 use crate::model_files::{CONFIG, ModelFiles};
 
-/// Keys of `config.json` that name ids.
+/// Token id keys of `config.json`.
 const ID_KEYS: &[&str] = &["bos_token_id", "eos_token_id", "forced_eos_token_id", "pad_token_id"];
 
 const START: &str = "decoder_start_token_id";
 
-/// What `config` says about generating targets, and nothing else.
+/// The generation config implied by `config` alone.
 pub(super) fn of(config: &Seq2SeqConfig) -> GenerationConfig {
     GenerationConfig::from_fields(ids(config), Path::new(CONFIG))
         .expect("ids of a configuration are ids here")
 }
 
-/// What the files say whose configuration is read as `config`.
+/// Reads the generation config; `config` is the parsed `config.json`.
 ///
-/// `generation_config.json` goes before `config.json`, which then only lends the ids of start, end and padding.
+/// `generation_config.json` overrides `config.json`, which then only supplies start, end and padding ids.
 pub(super) fn read(config: &Seq2SeqConfig, files: &ModelFiles) -> Result<GenerationConfig, ConfigError> {
     let mut fields = ids(config);
     let mut generation = match files.generation_fields()? {
@@ -33,14 +33,14 @@ pub(super) fn read(config: &Seq2SeqConfig, files: &ModelFiles) -> Result<Generat
         }
         None => GenerationConfig::of_model_config(fields, files.config_fields(), &files.config_path())?,
     };
-    // No token can have what the file says.
+    // Negative ids are absent.
     let start = || config.decoder_start_token_id();
     generation.decoder_start_token_id = Some(generation.decoder_start_token_id.unwrap_or_else(start));
     generation.settle(config.target_vocab_size())?;
     Ok(generation)
 }
 
-/// The ids that a configuration names.
+/// Token ids of a configuration.
 fn ids(config: &Seq2SeqConfig) -> Map<String, Value> {
     let Value::Object(fields) = config.to_value() else { return Map::new() };
     let mut ids: Map<String, Value> = fields

@@ -1,9 +1,9 @@
-//! Marian: sinusoidal positions that no file holds, and tables that sources and targets may have apart.
+//! Marian: sinusoidal positions that are not stored, and optionally separate encoder and decoder token embeddings.
 //!
-//! Paper: Junczys-Dowmunt et al. 2018, "Marian", <https://arxiv.org/abs/1804.00344>; the models of OPUS-MT are of this
-//! kind. Hugging Face: `MarianMTModel`, and `MarianModel`, whose head is the targets' table. Otherwise as BART, without
-//! its norm after the embeddings. Targets begin with the padding id, which `bad_words_ids` keeps from coming again. Not
-//! supported: the norms before the blocks, and leaving layers out in training.
+//! Paper: Junczys-Dowmunt et al. 2018, "Marian", <https://arxiv.org/abs/1804.00344>; the models of OPUS-MT are of
+//! this kind. Hugging Face: `MarianMTModel`, and `MarianModel`, whose head is tied to the decoder's token embeddings.
+//! Otherwise as BART, without its norm after the embeddings. Targets begin with the padding id, which `bad_words_ids`
+//! masks afterwards. Not supported: pre-norm and LayerDrop.
 
 use serde_json::{Map, Value};
 
@@ -14,23 +14,24 @@ use crate::key_rules::{Inert, KeyRules};
 bart_like_config! {
     /// `config.json` of a Marian, in Hugging Face's field names.
     MarianConfig {
-        /// Entries of the vocabulary of targets if they have their own; as many as `vocab_size` if absent.
+        /// Size of a separate target vocabulary; `vocab_size` if absent.
         #[serde(default)]
         decoder_vocab_size: Option<usize>,
-        /// Whether sources and targets share a vocabulary, and a table unless `tie_word_embeddings` is false.
+        /// Whether source and target share a vocabulary, and their token embeddings unless `tie_word_embeddings` is
+        /// false.
         #[serde(default = "crate::encoder_decoder::bart_like::defaults::yes")]
         share_encoder_decoder_embeddings: bool,
-        /// Id that begins a text.
+        /// Beginning-of-text token id.
         #[serde(default)]
         bos_token_id: Option<u32>,
-        /// Id that fills rows up.
+        /// Padding token id.
         pad_token_id: Option<u32>,
-        /// Ids that end a text.
+        /// End-of-text token ids.
         #[serde(default = "eos")]
         eos_token_id: Ids,
-        /// Id before the first of a target.
+        /// Decoder start token id.
         decoder_start_token_id: u32,
-        /// The last id of a target of the greatest length.
+        /// Token id forced at the maximum target length.
         #[serde(default = "eos")]
         forced_eos_token_id: Ids,
     }

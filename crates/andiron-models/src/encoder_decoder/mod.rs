@@ -22,20 +22,20 @@ use crate::family::EncoderDecoder;
 use crate::hf_config::ConfigError;
 use crate::weights::{FileError, StoredTensors};
 
-/// What encoder-decoders' configurations say beyond those of all families.
+/// Methods of encoder-decoder configurations.
 pub(crate) trait Seq2SeqArchitecture: Architecture {
-    /// Entries of the vocabulary that is predicted.
+    /// Size of the target vocabulary.
     fn target_vocab_size(&self) -> usize {
         self.sizes().vocab_size
     }
 
-    /// Id that fills rows up.
+    /// Padding token id.
     fn pad_token_id(&self) -> u32;
 
-    /// Id before the first of a target.
+    /// Decoder start token id.
     fn decoder_start_token_id(&self) -> u32;
 
-    /// Decides by the tensors in the files what `config.json` leaves open, before a model is built.
+    /// Infers from the stored tensors what `config.json` leaves open, before the model is built.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -44,7 +44,7 @@ pub(crate) trait Seq2SeqArchitecture: Architecture {
     }
 }
 
-/// Forwards what only encoder-decoders have from the enums to the architectures.
+/// Implements the methods of the enums that only encoder-decoders have.
 macro_rules! forward_encoder_decoder {
     ($($variant:ident),+) => {
         impl EncoderDecoder for Seq2SeqModel {
@@ -74,7 +74,7 @@ macro_rules! forward_encoder_decoder {
         }
 
         impl Seq2SeqConfig {
-            /// Entries of the vocabulary that is predicted; [`Self::vocab_size`] is the sources'.
+            /// Size of the target vocabulary; [`Self::vocab_size`] is the source's.
             pub fn target_vocab_size(&self) -> usize {
                 match self { $(Self::$variant(config) => config.target_vocab_size(),)+ }
             }
@@ -84,12 +84,12 @@ macro_rules! forward_encoder_decoder {
                 self.sizes().d_model
             }
 
-            /// Id that fills rows up.
+            /// Padding token id.
             pub fn pad_token_id(&self) -> u32 {
                 match self { $(Self::$variant(config) => config.pad_token_id(),)+ }
             }
 
-            /// Id before the first of a target, unless a [`GenerationConfig`](crate::generate::GenerationConfig) says otherwise.
+            /// Decoder start token id, unless a [`GenerationConfig`](crate::generate::GenerationConfig) overrides it.
             pub fn decoder_start_token_id(&self) -> u32 {
                 match self { $(Self::$variant(config) => config.decoder_start_token_id(),)+ }
             }
@@ -111,19 +111,19 @@ architectures! { "an encoder-decoder", Seq2SeqConfig, Seq2SeqModel, forward_enco
 }
 
 impl Seq2SeqConfig {
-    /// Entries of the sources' vocabulary.
+    /// Size of the source vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.sizes().vocab_size
     }
 
-    /// Longest source and longest target, in tokens; `usize::MAX` if any length is read.
+    /// Longest source and longest target, in tokens; `usize::MAX` if unlimited.
     pub fn max_positions(&self) -> usize {
         self.sizes().max_positions
     }
 }
 
-/// Checks that `architectures`, if it is said, names one of the classes `known`, which are separated by commas. It may name
-/// others as well, as some files of BART do.
+/// Checks that `architectures`, if present, names one of the classes `known`, separated by commas. It may name others
+/// as well, as some BART files do.
 fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), ConfigError> {
     let classes = fields.get("architectures").and_then(Value::as_array).into_iter().flatten();
     let classes: Vec<&str> = classes.filter_map(Value::as_str).collect();
@@ -136,7 +136,7 @@ fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), C
     }
 }
 
-/// Checks that the ids exist that are fed to every model.
+/// Checks that start and padding ids are in the vocabulary.
 fn check_ids<A: Seq2SeqArchitecture>(config: &A) -> Result<(), ConfigError> {
     let check = |key, id: u32, vocab_size| match (id as usize) < vocab_size {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! An encoder-decoder that has read a source, seen as a model that continues targets.
+//! An encoder-decoder with an encoded source, as a language model of the target.
 
 use andiron_core::cache::CrossAttentionCache;
 use andiron_core::{Forward, KvCache, KvCacheDtype};
@@ -10,13 +10,13 @@ use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::family::EncoderDecoder;
 use crate::generate::{BatchedLm, CausalLm, GenerationConfig, Logits};
 
-/// Longest target if neither the directory nor the model sets a limit: what T5 was trained with.
+/// Maximum target length if neither the directory nor the model sets one: the training length of T5.
 const UNSAID_LIMIT: usize = 512;
 
-/// What comes next in the target of one source.
+/// Generates targets of one source.
 ///
-/// A target begins with [`Seq2SeqGenerator::start`], which is the prompt of a [`Decoding`](crate::generate::Decoding); its
-/// stop ids are those of [`GenerationConfig::eos_token_id`]. The rules of the bundle's [`GenerationConfig`] hold in each target.
+/// The prompt of a [`Decoding`](crate::generate::Decoding) is [`Seq2SeqGenerator::start`]; its stop ids are
+/// [`GenerationConfig::eos_token_id`]. The rules of the bundle's [`GenerationConfig`] apply to each target.
 #[derive(Clone, Debug)]
 pub struct Seq2SeqGenerator {
     model: Seq2SeqModel,
@@ -32,11 +32,11 @@ pub struct Seq2SeqGenerator {
 }
 
 impl Seq2SeqGenerator {
-    /// Reads `source`, token ids with the special tokens that the model was trained with. Targets are as long as the
-    /// bundle's [`GenerationConfig`] says, or as the model is able to, or of 512 ids if that is any length.
+    /// Encodes `source`, token ids with the special tokens that the model was trained with. The maximum target length
+    /// is that of the bundle's [`GenerationConfig`], else the model's, else 512.
     ///
     /// # Panics
-    /// If the source is empty or longer than the model reads, or has an id that the model lacks.
+    /// If the source is empty or too long, or an id is outside the vocabulary.
     pub fn new(bundle: &Seq2SeqBundle, source: &[u32]) -> Self {
         assert!(!source.is_empty(), "a source has at least one id");
         let rules = bundle.generation.clone();
@@ -59,20 +59,20 @@ impl Seq2SeqGenerator {
         }
     }
 
-    /// The same with targets of at most `len` ids, the start id included, if the model is able to.
+    /// Limits targets to `len` ids, the start id included, at most the model's maximum.
     #[must_use]
     pub fn with_length_limit(self, len: usize) -> Self {
         let possible = self.model.new_cache().room();
         Self { longest: len.clamp(1, possible), ..self }
     }
 
-    /// The same without rules: the model's own distribution, as for scoring a target that is given.
+    /// Disables the generation config's rules: the model's own distribution, for scoring a given target.
     #[must_use]
     pub fn without_rules(self) -> Self {
         Self { rules: None, longest: self.model.new_cache().room(), ..self }
     }
 
-    /// What was read, for `n` targets.
+    /// The source's cross-attention cache, repeated for `n` targets.
     fn cross_cache_for(&self, n: usize) -> CrossAttentionCache {
         let mut cross_cache = self.cross_cache.clone();
         if n > 1 {
@@ -95,7 +95,7 @@ impl Seq2SeqGenerator {
         })
     }
 
-    /// The id that a target begins with.
+    /// Decoder start token id.
     pub fn start(&self) -> u32 {
         self.start
     }
@@ -140,7 +140,7 @@ impl CausalLm for Seq2SeqGenerator {
 }
 
 impl BatchedLm for Seq2SeqGenerator {
-    /// What is known of the targets; the source, once for each target.
+    /// KV cache of the targets, and the source's cross-attention cache, repeated for each target.
     type State = (KvCache, CrossAttentionCache);
 
     fn vocab_size(&self) -> usize {

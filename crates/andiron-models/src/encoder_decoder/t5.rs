@@ -1,20 +1,19 @@
-//! T5: positions told by what is added to scores, norms before the sublayers that subtract no mean, and no biases.
+//! T5: relative position biases, pre-RMS-norm sublayers, and no linear biases.
 //!
 //! Papers: Raffel et al. 2020, <https://arxiv.org/abs/1910.10683>; Shazeer 2020, "GLU Variants Improve Transformer",
 //! <https://arxiv.org/abs/2002.05202>, for the gated form of T5 1.1 and Flan-T5. Hugging Face:
-//! `T5ForConditionalGeneration`, and `T5Model`, whose head is the table of tokens.
+//! `T5ForConditionalGeneration`, and `T5Model`, whose head is tied to the token embeddings.
 //!
-//! Unlike its neighbours its scores are not divided by the root of the head width, and a table of [relative
-//! positions](andiron_core::position::relative) in the first block of either half serves all blocks of that half. Sources
-//! and targets may be of any length. Two things differ between T5 1.0 and 1.1, and `tie_word_embeddings` says neither for
-//! certain:
+//! Differences: attention scores are not scaled, and one [relative position bias](andiron_core::position::relative)
+//! in the first block of the encoder and of the decoder serves all their blocks. Source and target lengths are
+//! unlimited. T5 1.0 and 1.1 differ in two ways that `tie_word_embeddings` does not fully determine:
 //!
-//! - whether the head is the table of tokens. The files decide: it is, unless they hold a `lm_head.weight` of other
-//!   values.
-//! - whether the decoder's output is divided by the root of `d_model`: `scale_decoder_outputs`; a `config.json` without
-//!   that key means yes, unless its `tie_word_embeddings` is false.
+//! - whether the head is tied to the token embeddings: inferred from the files. It is, unless they hold a
+//!   `lm_head.weight` with other values.
+//! - whether the decoder's output is divided by `sqrt(d_model)`: `scale_decoder_outputs`. Without that key it is, unless
+//!   `tie_word_embeddings` is false.
 //!
-//! Not supported: the encoder alone, and heads for labels and spans.
+//! Not supported: the encoder alone, classification and span heads.
 
 mod model;
 
@@ -37,59 +36,59 @@ use crate::weights::{FileError, NameRules, StoredTensors};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct T5Config {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub d_model: usize,
-    /// Width of a head, whatever `d_model` is.
+    /// Width of a head, independent of `d_model`.
     pub d_kv: usize,
-    /// Width inside the feed-forward parts.
+    /// Inner width of the feed-forward layers.
     pub d_ff: usize,
     /// Number of the encoder's blocks.
     pub num_layers: usize,
-    /// Number of the decoder's blocks; as many as the encoder has if absent.
+    /// Number of the decoder's blocks; `num_layers` if absent.
     #[serde(default)]
     pub num_decoder_layers: Option<usize>,
     /// Attention heads.
     pub num_heads: usize,
-    /// Buckets of relative positions.
+    /// Number of relative position buckets.
     #[serde(default = "buckets")]
     pub relative_attention_num_buckets: usize,
     /// Distance from which on all positions are in one bucket.
     #[serde(default = "far")]
     pub relative_attention_max_distance: usize,
-    /// Form of the feed-forward parts.
+    /// Form of the feed-forward layers.
     #[serde(default)]
     pub feed_forward_proj: FeedForwardProj,
-    /// Activation of the feed-forward parts; goes before what `feed_forward_proj` says.
+    /// Activation of the feed-forward layers; overrides `feed_forward_proj`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dense_act_fn: Option<Activation>,
-    /// Whether the feed-forward parts are gated; goes before what `feed_forward_proj` says.
+    /// Whether the feed-forward layers are gated; overrides `feed_forward_proj`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_gated_act: Option<bool>,
-    /// Whether the head is the table of tokens. A directory's files decide it anew.
+    /// Whether the head is tied to the token embeddings. Inferred from the stored tensors when a model is opened.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// Whether the decoder's output is divided by the root of `d_model`.
+    /// Whether the decoder's output is divided by `sqrt(d_model)`.
     #[serde(default = "yes")]
     pub scale_decoder_outputs: bool,
-    /// Dropout on the embeddings, on what each sublayer adds, inside the feed-forward parts, on attention probabilities
-    /// and after the last norms, in training.
+    /// Dropout on the embeddings, on each sublayer's output, inside the feed-forward layers, on attention
+    /// probabilities and after the final norms, in training.
     #[serde(default = "tenth")]
     pub dropout_rate: f64,
-    /// Added to mean squares.
+    /// Epsilon of the RMS norms.
     #[serde(default = "default_eps")]
     pub layer_norm_epsilon: f64,
     /// Multiplies the standard deviations of initial weights.
     #[serde(default = "one")]
     pub initializer_factor: f64,
-    /// Id that fills rows up.
+    /// Padding token id.
     #[serde(default = "pad")]
     pub pad_token_id: Option<u32>,
-    /// Ids that end a text.
+    /// End-of-text token ids.
     #[serde(default = "eos")]
     pub eos_token_id: Ids,
-    /// Id before the first of a target; that of padding if absent.
+    /// Decoder start token id; the padding id if absent.
     #[serde(default)]
     pub decoder_start_token_id: Option<u32>,
 }
@@ -126,7 +125,7 @@ fn eos() -> Ids {
     Ids::One(1)
 }
 
-/// Form of a feed-forward part, written `relu` or `gated-silu`.
+/// Form of a feed-forward layer, written `relu` or `gated-silu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedForwardProj {
     gated: bool,
@@ -174,13 +173,13 @@ impl<'de> Deserialize<'de> for FeedForwardProj {
 
 const CLASS: &str = "T5ForConditionalGeneration";
 
-/// Classes whose heads are implemented; the last is a former name of the first.
+/// Supported classes; the last is a former name of the first.
 const CLASSES: &str = "T5ForConditionalGeneration, T5Model, T5WithLMHeadModel";
 
 const TABLE: &str = "shared.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// Names of the table of tokens.
+/// Tensor names of the token embeddings.
 const TABLES: &[(&str, &str)] =
     &[("encoder.embed_tokens.weight", TABLE), ("decoder.embed_tokens.weight", TABLE), (HEAD, TABLE)];
 
@@ -257,7 +256,7 @@ impl Architecture for T5Config {
             ("num_hidden_layers", "num_layers"),
         ],
         inert: &[
-            // True is a mask for the encoder, too, and false none for the decoder.
+            // True would mask the encoder causally, too; false would leave the decoder unmasked.
             ("is_causal", Inert::Null),
             ("is_encoder_decoder", Inert::On),
             ("n_positions", Inert::Always),
@@ -279,7 +278,7 @@ impl Architecture for T5Config {
 
     fn name_rules(&self) -> NameRules {
         NameRules {
-            // Some files have a table of relative positions where the model has none.
+            // Some files store a relative position bias where the model has none.
             ignored: &["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"],
             tied: if self.tie_word_embeddings { TABLES } else { &TABLES[..2] },
             ..NameRules::default()

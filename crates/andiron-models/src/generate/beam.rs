@@ -1,4 +1,4 @@
-//! Beam search: the likeliest sequences found by following several at once.
+//! Beam search.
 
 use std::cmp::Ordering;
 
@@ -8,19 +8,19 @@ use serde_json::Value;
 use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
 use super::{BatchedLm, GenerateError, SamplingError, SamplingParams, log_sum_exp};
 
-/// The score of a beam that has nothing to say: lower than any sequence's, and finite.
+/// Score of an unused beam: lower than any sequence's, and finite.
 const NOTHING: f32 = -1e9;
 
 /// When a beam search ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub enum EarlyStopping {
-    /// `true`: as soon as there are as many finished sequences as beams.
+    /// `true`: as soon as there are `num_beams` finished sequences.
     Yes,
-    /// `false`: when no running beam looks likely to become better, judged by its present length.
+    /// `false`: when no running beam is likely to improve, judged at its present length.
     #[default]
     No,
-    /// `"never"`: when no running beam can become better, whatever its length.
+    /// `"never"`: when no running beam can improve, at any length.
     Never,
 }
 
@@ -50,35 +50,35 @@ impl From<EarlyStopping> for Value {
 /// Settings of a [`beam_search`], in Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BeamOptions {
-    /// Sequences that are followed at once.
+    /// Number of beams.
     pub num_beams: usize,
-    /// How many of the best are returned; at most `num_beams`.
+    /// Number of returned sequences; at most `num_beams`.
     pub num_return_sequences: usize,
-    /// Most ids to generate; the model's context ends a sequence earlier.
+    /// Maximum number of ids to generate; the model's context ends a sequence earlier.
     pub max_new_tokens: usize,
-    /// Fewest ids to generate: until then the stop ids never come.
+    /// Minimum number of ids to generate: stop ids are masked until then.
     pub min_new_tokens: usize,
-    /// Ids that end a sequence; the id itself is part of it.
+    /// Ids that end a sequence; included in it.
     pub stop_ids: Vec<u32>,
     /// The sum of a sequence's log-probabilities is divided by its length to this power: above 0 favours long ones.
     pub length_penalty: f32,
     /// When the search ends.
     pub early_stopping: EarlyStopping,
-    /// No sequence of so many ids comes twice; 0 is off.
+    /// Size of n-grams that may not repeat; 0 is off.
     pub no_repeat_ngram_size: usize,
-    /// Multiplies the log-probabilities of ids that occurred; 1 is off.
+    /// Repetition penalty: factor on the log-probabilities of ids that occurred; 1 is off.
     pub repetition_penalty: f32,
-    /// Whether log-probabilities are made to sum to 1 again after ids were ruled out.
+    /// Whether log-probabilities are renormalized after logits processing.
     pub renormalize: bool,
-    /// Into how many groups the beams are split, each of which avoids what the groups before it choose; divides
-    /// `num_beams`.
+    /// Number of beam groups (diverse beam search): each is penalized for the choices of the groups before it.
+    /// Divides `num_beams`.
     pub num_beam_groups: usize,
-    /// Subtracted from the log-probability of an id for each beam of an earlier group that chose it at the same place.
+    /// Subtracted from the log-probability of an id for each beam of an earlier group that chose it at the same step.
     pub diversity_penalty: f32,
 }
 
 impl Default for BeamOptions {
-    /// 4 beams, the best of which is returned, of at most 64 ids.
+    /// 4 beams, one returned sequence, at most 64 ids.
     fn default() -> Self {
         Self {
             num_beams: 4,
@@ -98,10 +98,10 @@ impl Default for BeamOptions {
 }
 
 impl BeamOptions {
-    /// More beams than anybody follows: memory grows with their number.
+    /// Maximum number of beams: memory grows with it.
     const MAX_BEAMS: usize = 1024;
 
-    /// Checks every number.
+    /// Checks the range of every field.
     ///
     /// # Errors
     /// [`SamplingError::Parameter`] naming the first field out of its range.
@@ -128,26 +128,26 @@ impl BeamOptions {
     }
 }
 
-/// A sequence that a search found.
+/// A sequence found by a beam search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hypothesis {
-    /// The generated ids, a stop id included.
+    /// Generated ids, a stop id included.
     pub ids: Vec<u32>,
-    /// Sum of their log-probabilities over their number to the power of the length penalty.
+    /// Sum of log-probabilities divided by length to the power of the length penalty.
     pub score: f32,
 }
 
 /// The best continuations of `prompt`, best first.
 ///
-/// Sequences, scores and their order are those of `generate` with these settings. With groups, each group searches by
-/// itself, and the best of all are returned.
+/// Sequences, scores and their order equal those of `generate` with these settings. With groups, each group searches
+/// separately, and the best of all are returned.
 ///
 /// Source: `_beam_search` of Hugging Face transformers 5; for groups Vijayakumar et al. 2016, "Diverse Beam Search",
 /// <https://arxiv.org/abs/1610.02424>.
 ///
 /// # Errors
-/// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::IdOutsideVocabulary`] for ids of
-/// the prompt or stop ids, [`GenerateError::Sampling`] for settings out of range or logits that are no numbers.
+/// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::IdOutsideVocabulary`] for ids
+/// of the prompt or stop ids, [`GenerateError::Sampling`] for settings out of range or non-finite logits.
 pub fn beam_search<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
@@ -207,7 +207,7 @@ pub fn beam_search<M: BatchedLm>(
         };
         let mut rows: Vec<usize> = groups.iter().enumerate().flat_map(offset).collect();
         if len == prompt.len() {
-            // The prompt was read once for all.
+            // The prompt was prefilled once for all beams.
             rows.fill(0);
         }
         let ids: Vec<u32> = groups.iter().flat_map(|group| group.running.iter().map(Beam::last)).collect();
@@ -222,12 +222,12 @@ pub fn beam_search<M: BatchedLm>(
     Ok(found)
 }
 
-/// Beams that compete with each other.
+/// A group of competing beams.
 #[derive(Clone, Debug)]
 struct Group {
-    /// As many as the group is wide.
+    /// Running beams, as many as the group's width.
     running: Vec<Beam>,
-    /// The best so far, best first, prompt included; at most as many as the group is wide.
+    /// Finished sequences, best first, prompt included; at most the group's width.
     finished: Vec<Hypothesis>,
     done: bool,
 }
@@ -238,7 +238,7 @@ struct Beam {
     ids: Vec<u32>,
     /// Sum of the generated ids' log-probabilities.
     score: f32,
-    /// The beam that this one continues.
+    /// Index of its parent beam.
     parent: usize,
 }
 
@@ -249,7 +249,7 @@ impl Beam {
 }
 
 impl Group {
-    /// Only the first beam counts at first, else all would find the same.
+    /// Only the first beam starts with score 0: otherwise all would find the same sequences.
     fn new(prompt: &[u32], width: usize) -> Self {
         let beam = |number: usize| Beam {
             ids: prompt.to_vec(),
@@ -260,7 +260,7 @@ impl Group {
     }
 }
 
-/// One step of a search: sequences of `len` ids are about to get one more.
+/// One step of a search that extends sequences of `len` ids.
 struct Search<'a> {
     options: &'a BeamOptions,
     processors: &'a Processors,
@@ -271,7 +271,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Continues the beams of a group, given the logits of each, and the ids that earlier groups chose.
+    /// Extends the beams of a group, given the logits of each and the ids chosen by earlier groups.
     fn advance(&self, group: &mut Group, logits: &mut [f32], chosen: &[u32]) -> Result<(), SamplingError> {
         let options = self.options;
         let (width, vocab_size) = (group.running.len(), self.vocab_size);
@@ -279,7 +279,7 @@ impl Search<'_> {
             self.log_probabilities(&beam.ids, scores_v, chosen)?;
             scores_v.iter_mut().for_each(|score| *score += beam.score);
         }
-        // So many that enough are left to go on with when all the best have ended.
+        // Enough candidates that the beams can continue when all the best have ended.
         let kept = width * (1 + options.stop_ids.len().max(1));
         let candidates: Vec<Candidate> = greatest(logits, kept)
             .into_iter()
@@ -317,7 +317,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Turns logits into log-probabilities, changed and ruled out as the options and the model's files say.
+    /// Log-probabilities after logits processing by the options and the generation config.
     fn log_probabilities(
         &self,
         ids: &[u32],
@@ -342,12 +342,12 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// What the scores of sequences of `len` ids are divided by.
+    /// Length normalization of scores at `len` ids.
     fn divisor(&self, len: usize) -> f32 {
         ((len - self.prompt_len) as f64).powf(self.options.length_penalty.into()) as f32
     }
 
-    /// Whether a running beam may still find its way among the finished ones.
+    /// Whether a running beam can still enter the finished ones.
     fn can_improve(&self, group: &Group) -> bool {
         let complete = group.finished.len() == group.running.len();
         if complete && self.options.early_stopping == EarlyStopping::Yes {
@@ -363,7 +363,7 @@ impl Search<'_> {
     }
 }
 
-/// A beam with one more id.
+/// A beam extended by one id.
 struct Candidate {
     parent: usize,
     id: u32,
@@ -377,7 +377,7 @@ impl Candidate {
     }
 }
 
-/// Makes the exponentials of `scores_v` sum to 1, unless all are 0.
+/// Renormalizes log-probabilities, unless all are minus infinity.
 fn normalize(scores_v: &mut [f32]) {
     let log_sum = log_sum_exp(scores_v);
     if log_sum != f32::NEG_INFINITY {
@@ -385,13 +385,13 @@ fn normalize(scores_v: &mut [f32]) {
     }
 }
 
-/// The `k` greatest values with their places, greatest first, the lower place first among equals.
+/// The `k` largest values with their indices, largest first, lower index first among equals.
 fn greatest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
     let order = |a: &(usize, f32), b: &(usize, f32)| -> Ordering { b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)) };
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(2 * k);
     let mut floor = None;
     for (at, &value) in values.iter().enumerate() {
-        // Places come in ascending order, so a later equal never displaces an earlier one.
+        // Indices ascend, so a later equal never displaces an earlier one.
         if floor.is_none_or(|floor| value > floor) {
             best.push((at, value));
             if best.len() == 2 * k {

@@ -1,74 +1,76 @@
-//! What generation asks of a model.
+//! The interface between generation and a model.
 
 use super::GenerationConfig;
 
-/// Which rows of logits a call to [`CausalLm::forward`] returns.
+/// The rows of logits that [`CausalLm::forward`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logits {
-    /// One row: the prediction after the last id.
+    /// One row: the logits after the last id.
     Last,
-    /// One row per id given, in order; needed to score a prompt.
+    /// One row per input id, in order; needed to score a prompt.
     All,
 }
 
-/// A language model seen from the generation side: ids in, next-token logits out.
+/// A causal language model: token ids in, next-token logits out.
 ///
-/// Implemented for every decoder; test doubles implement it too. `&self` is shared by all sequences, what
-/// belongs to one sequence is in its [`State`](Self::State), so that sequences can be given in any order.
+/// Implemented by every decoder, and by test doubles. `&self` is shared by all sequences; each sequence has its own
+/// [`State`](Self::State), so sequences can be interleaved in any order.
 pub trait CausalLm: Send {
-    /// The decoding state of one sequence, its key-value cache. A value, never shared.
+    /// The state of one sequence: its KV cache.
     type State: Send;
 
-    /// Number of ids the model knows; every id is below it and every row of logits has this length.
+    /// Vocabulary size; every id is below it, and every row of logits has this length.
     fn vocab_size(&self) -> usize;
 
-    /// Longest sequence, prompt and generated ids together, that one state can hold.
+    /// Context length: maximum number of prompt and generated ids in one state.
     fn context_len(&self) -> usize;
 
     /// The state of an empty sequence.
     fn begin(&self) -> Self::State;
 
-    /// Appends `ids` to the sequence and returns logits: of the last position only, or of each of `ids`.
+    /// Runs the model over `ids`, appends them to the sequence, and returns logits: of the last position only, or of
+    /// each.
     ///
     /// # Shape
-    /// `ids`: `[t]` → `[1, vocab_size]` for [`Logits::Last`], `[t, vocab_size]` for [`Logits::All`], row-major.
-    /// Minus infinity marks an id that can never come; any other value is finite.
+    /// `ids`: `[t]` → `[1, vocab_size]` for [`Logits::Last`], `[t, vocab_size]` for [`Logits::All`], row-major. Minus
+    /// infinity marks an impossible id; any other value is finite.
     ///
     /// # Panics
-    /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would grow past
+    /// If `ids` is empty, if an id is not below [`vocab_size`](Self::vocab_size), or if the sequence would exceed
     /// [`context_len`](Self::context_len).
     fn forward(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
 
-    /// [Extends](Self::forward) several sequences, none of them empty, by one id each: a row of logits of each, in order.
-    /// `None`, and nothing is done, if the model takes only one sequence at a time.
+    /// A decode step of several sequences, none of them empty: appends one id to each and returns one row of logits
+    /// per sequence, in order. `None`, without any effect, if the model does not support batches.
     ///
-    /// Going together they share the cost of reading the weights. Their logits may be rounded otherwise than alone.
+    /// A batch reads the weights once. Its logits may differ by rounding from those of single sequences.
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), or if there are not as many ids as states. The states are then of no use.
+    /// As [`forward`](Self::forward), or if the numbers of ids and states differ. The states are invalid after a
+    /// panic.
     fn decode_batch(&self, _states: &mut [&mut Self::State], _ids: &[u32]) -> Option<Vec<f32>> {
         None
     }
 
-    /// What the model's files say about generating; their rules, such as `suppress_tokens`, hold in every text.
+    /// The model's generation config. Its rules, such as `suppress_tokens`, apply to every generation.
     fn generation_config(&self) -> Option<&GenerationConfig> {
         None
     }
 
-    /// The ids of what the model has read, if that is not the prompt.
+    /// Source token ids of an encoder-decoder; `None` if the model reads the prompt only.
     fn source(&self) -> Option<&[u32]> {
         None
     }
 
-    /// A second state of the same sequence, to be continued in another way; `None` if the model cannot copy one.
+    /// A copy of the state, to continue the sequence in another way; `None` if the model cannot copy states.
     fn fork(&self, _state: &Self::State) -> Option<Self::State> {
         None
     }
 
-    /// Forgets all but the first `len` ids of the sequence, and says whether that is possible.
+    /// Truncates the sequence to its first `len` ids. Returns false if the model cannot.
     ///
     /// # Panics
-    /// If the sequence is shorter.
+    /// If the sequence is shorter than `len`.
     fn rewind(&self, _state: &mut Self::State, _len: usize) -> bool {
         false
     }

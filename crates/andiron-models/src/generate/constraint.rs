@@ -1,4 +1,4 @@
-//! Text of which a grammar says what it may be.
+//! Constrained generation: text that matches a grammar.
 
 mod bounds;
 mod expansion;
@@ -23,7 +23,7 @@ const MAX_GRAMMAR: usize = 256 << 10;
 /// Stack of the thread that compiles: the compiler recurses over properties and nesting, which [`bounds`] limits.
 const COMPILER_STACK: usize = 16 << 20;
 
-/// What the compiler and each step of a text may spend.
+/// Limits of the compiler and of each decoding step.
 fn parser_limits() -> ParserLimits {
     ParserLimits {
         // Some 300 bytes each, and nine to a character of a string with a maxLength.
@@ -37,19 +37,19 @@ fn parser_limits() -> ParserLimits {
     }
 }
 
-/// White space between the parts of a JSON text: without a bound, a model that knows nothing else writes it for ever.
+/// White space between JSON tokens: without a bound, a weak model can generate it for ever.
 const JSON_SPACE: &str = r" |\n[ \t]{0,20}";
 
-/// What a generated text may be, from its first to its last character.
+/// A grammar for the whole generated text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Grammar {
     /// One of these texts.
     Choice(Vec<String>),
-    /// A text that the expression matches as a whole, in the syntax of the crate `regex`, without look-around and
+    /// A text that matches the whole regular expression, in the syntax of the crate `regex`, without look-around and
     /// back-references.
     Regex(String),
-    /// A JSON text that fits the schema, properties in the schema's order. What the schema's dialect has and
-    /// cannot be enforced is an error.
+    /// A JSON text that matches the schema, with properties in the schema's order. Unsupported keywords of the
+    /// schema's dialect are errors.
     JsonSchema(Value),
 }
 
@@ -75,7 +75,7 @@ impl Grammar {
         }
     }
 
-    /// In the notation of llguidance; the text may begin with a space that is not part of it if `space` says so.
+    /// In the notation of llguidance; `space` allows a leading space.
     fn top_level(&self, space: bool) -> TopLevelGrammar {
         let pattern = |pattern: &str| match space {
             true => TopLevelGrammar::from_regex(&format!(" ?(?:{pattern})")),
@@ -103,11 +103,11 @@ impl Grammar {
     }
 }
 
-/// Why a text cannot be held to a grammar.
+/// Errors of constrained generation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstraintError {
-    /// Nothing to choose from.
+    /// An empty list of choices.
     #[error("choice: it is empty, give at least one text")]
     NoChoice,
     /// The grammar is too large.
@@ -117,17 +117,17 @@ pub enum ConstraintError {
         grammar: &'static str,
         /// Its size.
         bytes: usize,
-        /// The most it may have.
+        /// Maximum size.
         limit: usize,
     },
-    /// The grammar is short and stands for something large.
+    /// The grammar is short but expands to something large.
     #[error("{grammar}: more than {limit} {what}, which is too much to hold a text to; make it simpler")]
     TooComplex {
         /// The kind of grammar.
         grammar: &'static str,
         /// What is counted.
         what: &'static str,
-        /// The most there may be.
+        /// Maximum count.
         limit: u64,
     },
     /// The grammar has a mistake, asks for something that cannot be enforced, or is too complex.
@@ -151,14 +151,14 @@ pub enum ConstraintError {
         /// Size of the model's vocabulary.
         model: usize,
     },
-    /// Finding out what may come next took more than is allowed.
+    /// Computing the token mask exceeded its limits.
     #[error("cannot tell what may come next in a text held to this grammar: {0}")]
     Step(String),
 }
 
-/// What the tokens of a vocabulary spell, arranged so that those which fit a grammar are found quickly.
+/// The bytes of a vocabulary's tokens, as a trie for fast masks.
 ///
-/// Costs tens of milliseconds to make for 50,000 tokens, so make it once for a tokenizer; clones share it.
+/// Takes tens of milliseconds to build for 50,000 tokens: build it once per tokenizer; clones share it.
 #[derive(Clone)]
 pub struct Vocabulary {
     factory: Arc<ParserFactory>,
@@ -167,15 +167,15 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The vocabulary of which token `id` spells the bytes `tokens[id]`; one without bytes, such as a control
-    /// token, is never part of a constrained text. `drops_first_space` tells that a space with which a text begins is
-    /// not shown, as SentencePiece has it.
+    /// The vocabulary in which token `id` has the bytes `tokens[id]`. A token without bytes, such as a control token,
+    /// is never part of a constrained text. `drops_first_space`: the tokenizer drops a leading space when decoding,
+    /// as SentencePiece does.
     ///
     /// # Errors
     /// [`ConstraintError::Vocabulary`].
     pub fn new(tokens: &[Vec<u8>], drops_first_space: bool) -> Result<Self, ConstraintError> {
         let refuse = || ConstraintError::Vocabulary(tokens.len());
-        // One id more stands for the end of the text, whatever the model's own ids for it are.
+        // One additional id stands for the end of the text, whatever the model's own ids for it are.
         let end =
             u32::try_from(tokens.len()).ok().filter(|&end| end > 0 && end < 1 << 24).ok_or_else(refuse)?;
         let words = [tokens, &[Vec::new()]].concat();
@@ -193,12 +193,11 @@ impl fmt::Debug for Vocabulary {
     }
 }
 
-/// A [`Grammar`] made ready for a [`Vocabulary`]: at each place of a text it tells the tokens that may come.
+/// A [`Grammar`] compiled for a [`Vocabulary`]: masks the tokens that would violate it.
 ///
-/// Whatever the model thinks of them, only texts of the grammar are generated; a generation that ends early
-/// (for its length, say) leaves the beginning of one. Stop ids may come where the text may end, and where nothing can
-/// follow the generation ends by itself. Tokens are judged by what they spell, so a text may be spelled by other
-/// tokens than the tokenizer would choose.
+/// Only texts of the grammar are generated; a generation that ends early (by length, for example) is the beginning of
+/// one. Stop ids are allowed where the text may end; the generation ends by itself where nothing can follow. Tokens
+/// are judged by their bytes, so the tokenization may differ from the tokenizer's own.
 ///
 /// Source: the crate llguidance, <https://github.com/guidance-ai/llguidance>.
 #[derive(Clone)]
@@ -209,11 +208,11 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// Holds texts of `vocabulary` to `grammar`.
+    /// Compiles `grammar` for `vocabulary`.
     ///
     /// # Errors
-    /// [`ConstraintError::NoChoice`], [`ConstraintError::TooLarge`], and [`ConstraintError::Grammar`] for
-    /// what is no grammar of its kind, cannot be enforced, or exceeds the bounds on time and memory.
+    /// [`ConstraintError::NoChoice`], [`ConstraintError::TooLarge`], and [`ConstraintError::Grammar`] if it is
+    /// invalid, unsupported, or exceeds the bounds on time and memory.
     pub fn new(vocabulary: &Vocabulary, grammar: Grammar) -> Result<Self, ConstraintError> {
         let wrong = |message: String| ConstraintError::Grammar {
             grammar: grammar.name(),
@@ -231,12 +230,12 @@ impl Constraint {
         Ok(Self { start, vocabulary: vocabulary.clone(), grammar })
     }
 
-    /// What texts are held to.
+    /// The grammar.
     pub fn grammar(&self) -> &Grammar {
         &self.grammar
     }
 
-    /// The start of a text, for a model of `vocab_size` ids.
+    /// The state at the start of a text, for a model of `vocab_size` ids.
     pub(super) fn begin(&self, vocab_size: usize) -> Result<Guide, ConstraintError> {
         let constraint = self.vocabulary.tokens;
         match constraint <= vocab_size {
@@ -253,14 +252,13 @@ impl fmt::Debug for Constraint {
 }
 
 impl PartialEq for Constraint {
-    /// Whether both hold to the same grammar with the same [`Vocabulary`] or a clone of it.
+    /// Whether both have the same grammar, and the same [`Vocabulary`] or a clone of it.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.vocabulary.factory, &other.vocabulary.factory) && self.grammar == other.grammar
     }
 }
 
-/// Does `work` on a thread whose stack is known, so that what a caller's thread has left does not matter; says what failed if it
-/// panics.
+/// Runs `work` on a thread with a known stack size, independent of the caller's; returns the message if it panics.
 fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
     std::thread::scope(|scope| {
         let guarded = || catch_unwind(AssertUnwindSafe(work));
@@ -276,7 +274,7 @@ fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static st
 fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String> {
     let parser = vocabulary.factory.create_parser(grammar.top_level(vocabulary.drops_first_space));
     let mut start = Matcher::new(parser);
-    // Notices that even the empty text may be all there is; an error is kept in the matcher.
+    // Detects grammars that allow the empty text only; an error is kept in the matcher.
     let _ = start.consume_tokens(&[]);
     if let Some(message) = start.get_error() {
         return Err(message);
@@ -290,10 +288,10 @@ fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String
     }
 }
 
-/// How far a text has come in its grammar.
+/// The state of a grammar in a text.
 pub(super) struct Guide {
     matcher: Matcher,
-    /// Ids that spell something; the next one stands for the end.
+    /// Number of token ids; the next one stands for the end.
     tokens: usize,
     vocab_size: usize,
 }
@@ -304,7 +302,7 @@ impl Guide {
         self.matcher.is_stopped()
     }
 
-    /// The ids that must not come next.
+    /// The masked ids.
     pub(super) fn banned(&mut self, stop_ids: &[u32]) -> Result<Vec<u32>, ConstraintError> {
         let mask: SimpleVob = self.matcher.compute_mask().map_err(step)?;
         let may_end = mask.get(self.tokens);
@@ -318,7 +316,7 @@ impl Guide {
         Ok(banned)
     }
 
-    /// Goes on by `id`, which was not banned.
+    /// Advances by `id`, which was not masked.
     pub(super) fn push(&mut self, id: u32) -> Result<(), ConstraintError> {
         self.matcher.consume_token(id).map_err(step)
     }
@@ -330,7 +328,7 @@ impl fmt::Debug for Guide {
     }
 }
 
-/// What the library says while a text is made, in plain words.
+/// The library's error during decoding, in plain words.
 fn step(error: impl ToString) -> ConstraintError {
     ConstraintError::Step(messages::plain(&error.to_string()))
 }

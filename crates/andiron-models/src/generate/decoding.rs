@@ -14,53 +14,54 @@ use super::{
     CausalLm, Constraint, ConstraintError, GenerationConfig, Logits, Sampler, SamplingError, SamplingParams,
 };
 
-/// Most logits that scoring a prompt asks of the model at once (16 MiB of f32), whatever the chunk and the vocabulary.
+/// Maximum logits per call when a prompt is scored (16 MiB of f32), whatever the chunk and the vocabulary.
 const MAX_SCORED_LOGITS: usize = 4 << 20;
 
-/// Longest ending of a text that is looked up earlier in it.
+/// Maximum n-gram length of prompt lookup.
 const LONGEST_LOOKUP: usize = 3;
 
-/// What to do when the model's context is full and more ids are wanted.
+/// Behaviour when the context is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
     /// End with [`FinishReason::Length`].
     #[default]
     Stop,
-    /// Forget all but the latest half of the context and go on. The model then sees only a window of the text, and
-    /// feeding the kept half again costs as much as a prompt of that length.
+    /// Keep the latest half of the context and continue (sliding the window). The kept half is prefilled again, which
+    /// costs as much as a prompt of that length.
     Slide,
 }
 
 /// Settings of one [`Decoding`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateOptions {
-    /// How each id is chosen.
+    /// Sampling parameters.
     pub sampling: SamplingParams,
-    /// Most ids to generate; 0 only reads (and scores) the prompt.
+    /// Maximum number of ids to generate; 0 only prefills (and scores) the prompt.
     pub max_new_tokens: usize,
-    /// Fewest ids to generate: until then the stop ids are never drawn.
+    /// Minimum number of ids to generate: stop ids are masked until then.
     pub min_new_tokens: usize,
-    /// Ids that end the generation, usually the model's end-of-text id. The stop id itself is returned as the last token.
+    /// Ids that end the generation, usually the end-of-text id. The stop id is returned as the last token.
     pub stop_ids: Vec<u32>,
-    /// Never end at a stop id, and draw it like any other.
+    /// Ignore stop ids: sample them like any other.
     pub ignore_eos: bool,
-    /// How many of the most likely ids are reported with each token.
+    /// Number of likeliest ids reported with each token.
     pub top_logprobs: usize,
-    /// Whether the log-probability of each prompt id is computed too; see [`Decoding::prompt_tokens`].
+    /// Whether to compute the log-probability of each prompt id; see [`Decoding::prompt_tokens`].
     pub score_prompt: bool,
-    /// Most ids given to the model in one step, so that one long prompt cannot keep others waiting. 0 counts as 1.
+    /// Maximum ids per prefill step, so that a long prompt does not block others. 0 counts as 1.
     pub prefill_chunk: usize,
-    /// What happens at the end of the model's context.
+    /// Behaviour when the context is full.
     pub when_full: WhenFull,
-    /// Speculative (prompt-lookup) decoding: how many draft ids to verify in one step, taken from where the last ids occurred
-    /// earlier in the text; 0 is off. The result stays the same, and comes sooner where a text repeats its prompt.
+    /// Speculative (prompt-lookup) decoding: number of draft ids to verify in one step, copied from where the last
+    /// ids occurred earlier in the text; 0 is off. Results do not change; texts that repeat their prompt are
+    /// generated faster.
     pub prompt_lookup: usize,
     /// The grammar that the generated text is constrained to; `None` allows any text.
     pub constraint: Option<Constraint>,
 }
 
 impl Default for GenerateOptions {
-    /// 16 ids drawn from the model's own distribution, prompts read in chunks of 256.
+    /// 16 ids sampled from the model's own distribution, prefill chunks of 256.
     fn default() -> Self {
         Self {
             sampling: SamplingParams::default(),
@@ -79,7 +80,7 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// Checks that a model of `vocab_size` ids and a context of `context` can continue `prompt` so.
+    /// Checks that a model with this vocabulary and context can continue `prompt` with these options.
     ///
     /// # Errors
     /// [`GenerateError::IdOutsideVocabulary`] for ids of the prompt, the stop ids or the bias;
@@ -112,14 +113,14 @@ impl GenerateOptions {
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop id came, or the [`GenerateOptions::constraint`] lets nothing follow.
+    /// A stop id was generated, or the [`GenerateOptions::constraint`] allows nothing more.
     Stop,
-    /// The wanted number of ids was reached, or the context is full.
+    /// `max_new_tokens` was reached, or the context is full.
     Length,
 }
 
 impl FinishReason {
-    /// The reason in OpenAI's words: `stop` or `length`.
+    /// The reason in OpenAI's API: `stop` or `length`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -128,41 +129,41 @@ impl FinishReason {
     }
 }
 
-/// An id with its likelihood.
+/// A token id with its log-probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// The id.
     pub id: u32,
     /// Natural-log probability under the model's own distribution.
     pub logprob: f32,
-    /// The most likely ids at this place and their natural-log probabilities, best first.
+    /// The likeliest ids at this position with their natural-log probabilities, best first.
     pub top: Vec<(u32, f32)>,
 }
 
-/// What one [`Decoding::step`] did.
+/// The result of one [`Decoding::step`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
-    /// Read a chunk of the prompt, and there is more to read.
+    /// Prefilled a chunk; more of the prompt remains.
     Prefill {
-        /// Ids read so far.
+        /// Ids prefilled so far.
         done: usize,
-        /// Ids to read before the next token.
+        /// Ids to prefill before the next token.
         total: usize,
     },
     /// Generated this token.
     Token(Token),
-    /// Nothing more to do; each later step says so too.
+    /// The generation has ended; later steps return this again.
     Finished(FinishReason),
 }
 
-/// Why a generation cannot start or go on.
+/// Errors of a generation.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerateError {
-    /// There is nothing to continue.
+    /// The prompt is empty.
     #[error("prompt: it is empty, give at least one token (the model's begin- or end-of-text id, say)")]
     EmptyPrompt,
-    /// The prompt leaves no room.
+    /// The prompt does not fit the context.
     #[error(
         "prompt: {prompt} tokens and {wanted} to generate do not fit the model's context of {context} tokens; \
          shorten the prompt"
@@ -170,36 +171,36 @@ pub enum GenerateError {
     PromptTooLong {
         /// Ids in the prompt.
         prompt: usize,
-        /// Fewest new ids that must fit.
+        /// Minimum number of new ids that must fit.
         wanted: usize,
-        /// The model's context.
+        /// Context length of the model.
         context: usize,
     },
-    /// An id that the model does not have.
+    /// An id outside the vocabulary.
     #[error("{what}: token id {id} is outside the vocabulary of {vocab_size} ids")]
     IdOutsideVocabulary {
-        /// Where the id stood.
+        /// Where the id was given.
         what: &'static str,
         /// The id.
         id: u32,
-        /// Size of the vocabulary.
+        /// Vocabulary size.
         vocab_size: usize,
     },
-    /// An option that wants a sequence to have the model for itself.
+    /// An option that is not supported in batches.
     #[error("{option}: not for sequences that are generated together")]
     NotInBatch {
         /// The option.
         option: &'static str,
     },
-    /// No id could be chosen.
+    /// Sampling failed.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// The text cannot be held to its grammar.
+    /// The constraint cannot be applied.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
 }
 
-/// What a generation has to know of its model.
+/// Facts about the model that a generation needs.
 #[derive(Clone, Copy, Debug)]
 struct Ground<'a> {
     vocab_size: usize,
@@ -208,15 +209,15 @@ struct Ground<'a> {
     source: Option<&'a [u32]>,
 }
 
-/// One running generation: the sequence so far, its state in the model, and what is still wanted.
+/// One running generation: the sequence, its state in the model, and the options.
 ///
-/// A value without threads or clocks; whoever owns it decides when it advances. `S` is the model's
-/// [`CausalLm::State`]. The model is passed to each step and must be the same each time.
+/// A value without threads or clocks; its owner advances it. `S` is the model's [`CausalLm::State`]. Every step must
+/// be given the same model.
 #[derive(Debug)]
 pub struct Decoding<S> {
     options: GenerateOptions,
     sampler: Sampler,
-    /// The state of the grammar after all tokens, ready ones included.
+    /// State of the grammar after all tokens, `ready` ones included.
     guide: Option<Guide>,
     state: S,
     /// Prompt and generated ids.
@@ -224,19 +225,19 @@ pub struct Decoding<S> {
     prompt_len: usize,
     /// Ids before this one are no longer in `state`.
     window_start: usize,
-    /// Ids before this one were given to the model.
+    /// Ids before this one are in `state`, or were.
     fed: usize,
     prompt_tokens: Vec<Token>,
-    /// Tokens that are chosen already, and come with the next steps.
+    /// Verified draft tokens, returned by the next steps.
     ready: VecDeque<Token>,
-    /// The model's prediction after the prompt, if another decoding has read it.
+    /// Logits after the prompt, if its prefill was adopted.
     logits: Option<Vec<f32>>,
     shared: Shared<S>,
     finish_reason: Option<FinishReason>,
 }
 
 impl<S> Decoding<S> {
-    /// A generation that continues `prompt`.
+    /// Starts a generation that continues `prompt`.
     ///
     /// # Errors
     /// [`GenerateError::EmptyPrompt`]; [`GenerateError::PromptTooLong`] if the prompt exceeds the model's context, with one
@@ -298,39 +299,38 @@ impl<S> Decoding<S> {
         &self.ids[..self.prompt_len]
     }
 
-    /// The ids generated so far, the stop id included.
+    /// Ids generated so far, the stop id included.
     pub fn generated(&self) -> &[u32] {
         &self.ids[self.prompt_len..]
     }
 
-    /// Likelihood of the prompt's ids from the second one on, each given those before it; filled while the prompt is
-    /// read if [`GenerateOptions::score_prompt`] is set, else empty.
+    /// Log-probabilities of the prompt's ids from the second one on. Filled during prefill if
+    /// [`GenerateOptions::score_prompt`] is set, else empty.
     pub fn prompt_tokens(&self) -> &[Token] {
         &self.prompt_tokens
     }
 
-    /// Ids that the model has yet to be given before it can say what comes next; more than one while the prompt is read.
+    /// Number of ids that the model must process before the next token; more than one during prefill.
     pub fn unread(&self) -> usize {
         self.ids.len() - self.fed
     }
 
-    /// Reads the rest of the prompt in chunks of other sizes than [`GenerateOptions::prefill_chunk`] said. Chunks decide how numbers are
-    /// rounded and nothing else.
+    /// Sets the size of the remaining prefill chunks, in place of [`GenerateOptions::prefill_chunk`]. It changes
+    /// results by rounding only.
     pub fn set_prefill_chunk(&mut self, ids: usize) {
         self.options.prefill_chunk = ids;
     }
 
-    /// Why the generation ended, once it did.
+    /// Why the generation ended, if it has.
     pub fn finish_reason(&self) -> Option<FinishReason> {
         self.finish_reason
     }
 
-    /// Advances by one call of the model: reads a chunk of the prompt, or generates one token, or both when the last chunk
-    /// is read.
+    /// Advances by one forward pass: prefills a chunk, or generates one token, or both with the last chunk.
     ///
     /// # Errors
-    /// [`GenerateError::Sampling`] if no id can be chosen, [`GenerateError::Constraint`] if the grammar needs more than is
-    /// allowed to tell what may come; a later step would try the same again.
+    /// [`GenerateError::Sampling`] if no id can be sampled, [`GenerateError::Constraint`] if the grammar exceeds its
+    /// limits; a later step would try the same again.
     ///
     /// # Panics
     /// If the model breaks its contract on the number of logits.
@@ -357,7 +357,7 @@ impl<S> Decoding<S> {
         self.go_on(model, &mut logits)
     }
 
-    /// Whether the next step is a plain decode step, of one id over what was read, so that it can be one of a
+    /// Whether the next step is a plain decode step of one id, so that it can be part of a
     /// [batch](Self::decode_step_batch).
     pub fn is_decoding(&self) -> bool {
         let reads_one = self.fed > self.window_start && self.fed + 1 == self.ids.len() && !self.is_scoring();
@@ -366,11 +366,11 @@ impl<S> Decoding<S> {
         self.finish_reason.is_none() && reads_one && chooses_one
     }
 
-    /// A decode step of several generations in one call of the model; `None` if it takes only one sequence at a time. Each
-    /// must be [decoding](Self::is_decoding). A batch changes results by rounding only.
+    /// A batched decode step: several generations in one forward pass; `None` if the model does not support batches.
+    /// Each must be [decoding](Self::is_decoding). Batching changes results by rounding only.
     ///
     /// # Panics
-    /// As [`step`](Self::step), or if a generation has something else to do. None of them can go on after a panic of the
+    /// As [`step`](Self::step), or if a generation is not decoding. None of them can continue after a panic of the
     /// model.
     pub fn decode_step_batch<M: CausalLm<State = S>>(
         model: &M,
@@ -390,13 +390,13 @@ impl<S> Decoding<S> {
         Some(rows.map(step).collect())
     }
 
-    /// Whether the next ids are of a prompt whose likelihood is asked for. A window that slid back into the prompt reads it
+    /// Whether the next ids belong to a prompt that is to be scored. A window that slid back into the prompt feeds it
     /// again, but it has been scored.
     fn is_scoring(&self) -> bool {
         self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len
     }
 
-    /// What follows from the logits that the model gave for the latest ids.
+    /// Processes the logits of the latest ids.
     fn go_on<M: CausalLm<State = S>>(
         &mut self,
         model: &M,
@@ -426,13 +426,13 @@ impl<S> Decoding<S> {
         Progress::Token(token)
     }
 
-    /// Gives the model the last id and those that may follow it, and makes ready as many tokens as turn out to. False if
-    /// there is nothing to try, or the model cannot take back what did not come.
+    /// A speculative step: verifies draft ids in one forward pass and queues the accepted ones. False if there is no
+    /// draft, or the model cannot rewind.
     fn try_ahead<M: CausalLm<State = S>>(&mut self, model: &M) -> Result<bool, GenerateError> {
         let held = self.fed - self.window_start;
         let room = model.context_len().saturating_sub(held + 1);
         let left = self.options.max_new_tokens - self.generated().len();
-        // The last token wanted needs no guess.
+        // The last token needs no draft.
         let n = self.options.prompt_lookup.min(room).min(left.saturating_sub(1));
         let guess = lookup(&self.ids, LONGEST_LOOKUP, n).to_vec();
         if guess.is_empty() || !model.rewind(&mut self.state, held) {
@@ -446,7 +446,7 @@ impl<S> Decoding<S> {
             let chosen = self.choose(logits);
             let token = match chosen {
                 Ok(token) => token,
-                // The step that comes to it says so.
+                // The step that reaches it reports the error.
                 Err(_) if row > 0 => break,
                 Err(error) => {
                     self.ids.truncate(known);
@@ -464,7 +464,7 @@ impl<S> Decoding<S> {
             }
         }
         self.ids.truncate(known);
-        // The model has been given all tokens that came but the last.
+        // All accepted tokens but the last are in the model's state.
         self.fed += 1 + came;
         model.rewind(&mut self.state, self.fed - self.window_start);
         Ok(true)
@@ -487,7 +487,7 @@ impl<S> Decoding<S> {
         }
     }
 
-    /// Gives the model its next chunk, scores it if wanted, and returns the rows it gave.
+    /// Feeds the next chunk, scores it if requested, and returns its logits.
     fn feed<M: CausalLm<State = S>>(&mut self, model: &M, scoring: bool) -> Vec<f32> {
         let vocab_size = model.vocab_size();
         let limit = match scoring {
@@ -517,7 +517,7 @@ impl<S> Decoding<S> {
         logits
     }
 
-    /// Chooses what comes after the ids so far; what is chosen does come.
+    /// Samples the next id and advances the grammar by it.
     fn choose(&mut self, logits: &mut [f32]) -> Result<Token, GenerateError> {
         let top = match self.options.top_logprobs {
             0 => Vec::new(),
@@ -542,12 +542,12 @@ impl<S> Decoding<S> {
         !self.options.ignore_eos && self.options.stop_ids.contains(&id)
     }
 
-    /// Whether the grammar lets nothing follow the tokens so far, ready ones included.
+    /// Whether the grammar allows nothing after the tokens so far, `ready` ones included.
     fn text_is_over(&self) -> bool {
         self.guide.as_ref().is_some_and(Guide::is_over)
     }
 
-    /// Decides whether the generation goes on after the id just pushed, and slides the window if it must.
+    /// Ends the generation if the id just pushed is the last.
     fn after_token<M: CausalLm<State = S>>(&mut self, model: &M) {
         self.end_if_done(model.context_len());
         let in_window = self.ids.len() - self.window_start;
@@ -558,7 +558,7 @@ impl<S> Decoding<S> {
         }
     }
 
-    /// Ends the generation if the id just pushed is its last.
+    /// Ends the generation if the id just pushed is the last.
     fn end_if_done(&mut self, context: usize) {
         let at_stop_id = self.ids.last().is_some_and(|&id| self.ends_at(id));
         if at_stop_id || (self.ready.is_empty() && self.text_is_over()) {

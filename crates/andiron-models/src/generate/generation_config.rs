@@ -1,4 +1,4 @@
-//! `generation_config.json`: what a model's directory says about generating.
+//! `generation_config.json`.
 
 mod keys;
 
@@ -13,50 +13,50 @@ use crate::json_file::read_json;
 
 pub(crate) const WHAT: &str = "generation config";
 
-/// What a model's directory says about generating, in the names of `generation_config.json`. What is `None` is not said.
+/// A model's generation config, with the keys of `generation_config.json`; `None` is unset.
 ///
-/// Rules such as `suppress_tokens` hold in every text that the model generates: see [`CausalLm`](super::CausalLm).
-/// Settings such as `temperature` are suggestions for whoever sets none: see [`sampling`](Self::sampling) and
+/// Rules such as `suppress_tokens` apply to every generation: see [`CausalLm`](super::CausalLm). Settings such as
+/// `temperature` are defaults for callers that set none: see [`sampling`](Self::sampling) and
 /// [`beam_options`](Self::beam_options).
 ///
 /// Source: `GenerationConfig` of Hugging Face transformers 5.24.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
-    /// Id before the first of an encoder-decoder's target.
+    /// Decoder start token id of an encoder-decoder.
     #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
     pub decoder_start_token_id: Option<u32>,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
     pub bos_token_id: Option<u32>,
-    /// Ids that end a text.
+    /// End-of-text token ids.
     #[serde(skip_serializing_if = "Ids::is_empty")]
     pub eos_token_id: Ids,
-    /// Strings that end a text. They need a tokenizer, so whoever has one looks for them: nothing in this crate does.
+    /// Strings that end a text. Finding them needs a tokenizer, so callers with one do it, not this crate.
     #[serde(deserialize_with = "one_or_several", skip_serializing_if = "Vec::is_empty")]
     pub stop_strings: Vec<String>,
-    /// Id that fills rows up.
+    /// Padding token id.
     #[serde(deserialize_with = "possible_id", skip_serializing_if = "Option::is_none")]
     pub pad_token_id: Option<u32>,
-    /// Greatest length of a text, prompt or start id included.
+    /// Maximum length, prompt or start id included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
-    /// Most ids to generate; goes before `max_length`.
+    /// Maximum number of new ids; overrides `max_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_new_tokens: Option<usize>,
-    /// No end before this length, prompt or start id included.
+    /// Minimum length, prompt or start id included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_length: Option<usize>,
-    /// Fewest ids to generate; goes before `min_length`.
+    /// Minimum number of new ids; overrides `min_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_new_tokens: Option<usize>,
-    /// Whether ids are drawn; if not, the likeliest is taken.
+    /// Whether to sample; otherwise greedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub do_sample: Option<bool>,
     /// See [`SamplingParams::temperature`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
-    /// See [`SamplingParams::top_k`]; less than none is all.
+    /// See [`SamplingParams::top_k`]; negative means all.
     #[serde(deserialize_with = "count_or_all", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
     /// See [`SamplingParams::top_p`].
@@ -68,10 +68,10 @@ pub struct GenerationConfig {
     /// See [`SamplingParams::typical_p`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub typical_p: Option<f32>,
-    /// See [`SamplingParams::epsilon_cutoff`]; what is not between 0 and 1 is off.
+    /// See [`SamplingParams::epsilon_cutoff`]; off unless between 0 and 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon_cutoff: Option<f32>,
-    /// See [`SamplingParams::eta_cutoff`]; what is not between 0 and 1 is off.
+    /// See [`SamplingParams::eta_cutoff`]; off unless between 0 and 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_cutoff: Option<f32>,
     /// See [`SamplingParams::repetition_penalty`].
@@ -80,38 +80,39 @@ pub struct GenerationConfig {
     /// See [`SamplingParams::no_repeat_ngram_size`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_repeat_ngram_size: Option<usize>,
-    /// Multiplies the positive and divides the negative scores of the ids that were read: of the source, or of a decoder's
-    /// prompt; 1 is off.
+    /// Multiplies the positive and divides the negative scores of the source's ids, or of the prompt's ids for a
+    /// decoder; 1 is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_repetition_penalty: Option<f32>,
-    /// No sequence of so many ids comes that was read; 0 is no such rule.
+    /// Size of source n-grams that may not be generated; 0 is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_no_repeat_ngram_size: Option<usize>,
-    /// Sequences of ids that never come.
+    /// Sequences of ids that are never generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_words_ids: Option<Vec<Vec<u32>>>,
-    /// Sequences, and what is added to the score of the id that completes each.
+    /// Bias on the score of the id that completes each sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence_bias: Option<Vec<(Vec<u32>, f32)>>,
-    /// Ids that never come.
+    /// Ids that are always masked.
     #[serde(skip_serializing_if = "Ids::is_empty")]
     pub suppress_tokens: Ids,
-    /// Ids that do not come first.
+    /// Ids that are masked at the first generated position.
     #[serde(skip_serializing_if = "Ids::is_empty")]
     pub begin_suppress_tokens: Ids,
-    /// The id after the first, whatever the model thinks.
+    /// Token id forced in the second position, whatever its logit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced_bos_token_id: Option<u32>,
-    /// The last id of a text of the greatest length, whatever the model thinks.
+    /// Token id forced at the maximum length, whatever its logit.
     #[serde(skip_serializing_if = "Ids::is_empty")]
     pub forced_eos_token_id: Ids,
-    /// From so many generated ids on, the score of an end is multiplied by this factor to the power of the ids beyond.
+    /// Start and factor: after that many generated ids, `|score| · (factor ^ ids beyond − 1)` is added to the scores
+    /// of the end-of-text ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponential_decay_length_penalty: Option<(i64, f64)>,
-    /// Whether scores that are no numbers count as 0, instead of being an error.
+    /// Whether NaN and infinite scores are replaced instead of being an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove_invalid_values: Option<bool>,
-    /// Sequences that a beam search follows at once.
+    /// Number of beams.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_beams: Option<usize>,
     /// See [`BeamOptions::num_beam_groups`].
@@ -120,24 +121,24 @@ pub struct GenerationConfig {
     /// See [`BeamOptions::diversity_penalty`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diversity_penalty: Option<f32>,
-    /// Sequences that are returned for each prompt.
+    /// Number of returned sequences per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_return_sequences: Option<usize>,
-    /// A finished beam's score is divided by its length to this power.
+    /// Length penalty: a finished beam's score is divided by its length to this power.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length_penalty: Option<f32>,
-    /// When a beam search ends.
+    /// Stopping criterion of beam search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// Whether the log-probabilities of a beam search are made to sum to 1 again after ids were ruled out.
+    /// Whether beam search renormalizes log-probabilities after logits processing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renormalize_logits: Option<bool>,
-    /// Every other key, kept as it was: those that change no result, and [those that nobody reads](Self::unread).
+    /// All other keys, unchanged: inert ones and [unknown ones](Self::unread).
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
-/// An id, or none if no token can have it, such as the -1 of Llama 1.
+/// An id, or none if it is negative, such as the -1 of Llama 1.
 fn possible_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     Ok(Ids::deserialize(deserializer)?.as_slice().first().copied())
 }
@@ -156,17 +157,17 @@ fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     })
 }
 
-/// A count; what is below 0, as other programs write it, is 0.
+/// A count; negative values, as other programs write them, become 0.
 fn count_or_all<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let count = Option::<i64>::deserialize(deserializer)?;
     Ok(count.map(|count| usize::try_from(count).unwrap_or(0)))
 }
 
 impl GenerationConfig {
-    /// Reads the object in a `generation_config.json`; what is null is not said.
+    /// Parses the object of a `generation_config.json`; null is unset.
     ///
     /// # Errors
-    /// If a value is not of its key's kind, or a key changes results in a way that is not implemented.
+    /// If a value has the wrong type, or a key asks for something that is not implemented.
     pub fn from_fields(fields: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         let mut fields: Map<String, Value> =
             fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
@@ -176,7 +177,7 @@ impl GenerationConfig {
         serde_json::from_value(Value::Object(fields)).map_err(json)
     }
 
-    /// Reads a `generation_config.json` for a vocabulary of so many ids.
+    /// Reads a `generation_config.json` for a vocabulary of `vocab_size` ids.
     ///
     /// # Errors
     /// As [`from_fields`](Self::from_fields) and [`settle`](Self::settle), or if the file cannot be read.
@@ -186,8 +187,8 @@ impl GenerationConfig {
         Ok(config)
     }
 
-    /// What the `config.json` of a directory without `generation_config.json` says, as older versions of `transformers` wrote
-    /// it: the settings in the object `written`, besides `ids`.
+    /// The generation settings of a `config.json` without `generation_config.json`, as older versions of
+    /// `transformers` wrote it: those in the object `written`, and `ids`.
     ///
     /// # Errors
     /// As [`from_fields`](Self::from_fields).
@@ -206,7 +207,7 @@ impl GenerationConfig {
         Self::from_fields(fields, path)
     }
 
-    /// Leaves out what ends a text and is no id of the vocabulary, since it never comes, and checks all else.
+    /// Drops end-of-text ids outside the vocabulary, since they cannot be generated, and validates the rest.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
@@ -218,11 +219,10 @@ impl GenerationConfig {
         self.validate(vocab_size)
     }
 
-    /// Checks that every id exists that may be fed to the model or whose score may be changed, and that numbers are in
-    /// their range.
+    /// Checks that ids are in the vocabulary and values in their range.
     ///
     /// # Errors
-    /// Names the first key that is wrong.
+    /// Names the first invalid key.
     pub fn validate(&self, vocab_size: usize) -> Result<(), ConfigError> {
         let check = |key: &'static str, ids: &[u32]| match ids.iter().find(|&&id| id as usize >= vocab_size) {
             Some(&id) => Err(ConfigError::TokenId { key, id, vocab_size }),
@@ -281,12 +281,12 @@ impl GenerationConfig {
         sampling.validate().and_then(|()| searching.validate()).map_err(ConfigError::GenerationNumber)
     }
 
-    /// Whether a search of several beams is asked for, which draws nothing.
+    /// Whether the config asks for beam search.
     pub fn searches(&self) -> bool {
         self.num_beams.is_some_and(|beams| beams > 1) && self.do_sample != Some(true)
     }
 
-    /// Keys that `transformers` never reads, so that they change no result.
+    /// Keys that `transformers` never reads, which change no result.
     pub fn unread(&self) -> impl Iterator<Item = &str> {
         self.rest.keys().map(String::as_str).filter(|key| !keys::is_known(key))
     }
@@ -296,10 +296,10 @@ impl GenerationConfig {
         self.unread().map(|key| format!("{key} (generation_config.json)"))
     }
 
-    /// How ids are chosen where nobody says otherwise.
+    /// Default sampling parameters.
     ///
-    /// As in `transformers`, the likeliest id is taken if `do_sample` is false, or if it is not there but a setting that
-    /// only counts for drawn ids is: the temperature is then 0.
+    /// As in `transformers`, decoding is greedy (temperature 0) if `do_sample` is false, or if it is absent and a
+    /// parameter that affects sampling only, such as `temperature`, is set.
     pub fn sampling(&self) -> SamplingChoice {
         let Self { temperature, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, .. } = *self;
         let numbers = [temperature, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff];
@@ -323,8 +323,8 @@ impl GenerationConfig {
         }
     }
 
-    /// How sequences are searched for; what is not said is [`BeamOptions`]' default, but for one beam. They are at most as
-    /// long as is said here for a prompt of one id.
+    /// Default beam search options: [`BeamOptions`]' defaults where unset, but one beam. The maximum length is that
+    /// for a prompt of one id.
     pub fn beam_options(&self) -> BeamOptions {
         let default = BeamOptions::default();
         BeamOptions {
@@ -343,18 +343,18 @@ impl GenerationConfig {
         }
     }
 
-    /// Most ids to generate after a prompt of `prompt_len`, if that is said and is any.
+    /// Maximum number of new ids after a prompt of `prompt_len`, if one is set and positive.
     pub fn max_new(&self, prompt_len: usize) -> Option<usize> {
         let by_length = || self.max_length.map(|limit| limit.saturating_sub(prompt_len));
         self.max_new_tokens.or_else(by_length).filter(|&most| most > 0)
     }
 
-    /// Greatest length of a target, the start id included, if it is said.
+    /// Maximum target length, the start id included, if set.
     pub fn length_limit(&self) -> Option<usize> {
         self.max_new_tokens.map(|new| new.saturating_add(1)).or(self.max_length)
     }
 
-    /// Length before which a text does not end, prompt included; 0 is any.
+    /// Minimum length, prompt included; 0 if unset.
     pub(super) fn least_length(&self, prompt_len: usize) -> usize {
         match self.min_new_tokens {
             Some(least) => prompt_len.saturating_add(least),

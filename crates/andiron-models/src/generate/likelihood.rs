@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 /// Natural logarithm of the sum of exponentials, so that `logits[i] - log_sum_exp(logits)` is the log-probability of `i`.
 ///
-/// Accumulated in f64; the largest logit is taken out first, so nothing overflows. Minus infinity for an empty row or
-/// one that holds nothing else.
+/// Accumulated in f64 after subtracting the largest logit, so that nothing overflows. Minus infinity for an empty row
+/// or one of minus infinities only.
 pub fn log_sum_exp(logits: &[f32]) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if largest == f32::NEG_INFINITY {
@@ -15,15 +15,15 @@ pub fn log_sum_exp(logits: &[f32]) -> f32 {
     largest + sum.ln() as f32
 }
 
-/// The `n` most likely ids with their natural-log probabilities, best first, the lower id first among equals.
+/// The `n` likeliest ids with their natural-log probabilities, best first, lower id first among equals.
 ///
-/// Ids whose logit is minus infinity are left out, so fewer than `n` pairs may come back. Linear in the row: only the
-/// `n` kept ids are sorted.
+/// Ids with a logit of minus infinity are left out, so there may be fewer than `n`. Linear in the row: only the `n`
+/// kept ids are sorted.
 pub fn top_logprobs(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
     top_given(logits, n, log_sum_exp(logits))
 }
 
-/// [`top_logprobs`] for a row whose [`log_sum_exp`] is known.
+/// [`top_logprobs`] given the row's [`log_sum_exp`].
 pub(super) fn top_given(logits: &[f32], n: usize, log_sum: f32) -> Vec<(u32, f32)> {
     if n == 0 {
         return Vec::new();
@@ -31,7 +31,7 @@ pub(super) fn top_given(logits: &[f32], n: usize, log_sum: f32) -> Vec<(u32, f32
     let mut best: Vec<(u32, f32)> = Vec::with_capacity(2 * n.min(logits.len()));
     let mut floor = f32::NEG_INFINITY;
     for (id, &logit) in logits.iter().enumerate() {
-        // Ids come in ascending order, so a later equal never displaces an earlier one.
+        // Ids ascend, so a later equal never displaces an earlier one.
         if logit > floor {
             best.push((id as u32, logit));
             if best.len() >= 2 * n {

@@ -1,14 +1,14 @@
-//! Text generation on token ids: one sampler, one decoding loop, no tokenizer and no tensor.
+//! Text generation on token ids: one sampler, one decoding loop, no tokenizer, no tensors.
 //!
-//! A model is seen through [`CausalLm`]: it is given ids and returns a row of logits. [`Sampler`] turns such a row into an
-//! id, [`Decoding`] drives both for one sequence, one step at a time, so that a caller who serves many sequences can
-//! interleave them fairly. Everything random is a function of the seed and of the position in the sequence: up to the
-//! rounding of logits, the same request gives the same ids alone, in a batch, or resumed from its own prefix.
+//! A [`CausalLm`] gets token ids and returns a row of logits. [`Sampler`] samples an id from such a row. [`Decoding`]
+//! runs both for one sequence, one step at a time, so that a caller with many sequences can interleave them fairly.
+//! Randomness is a function of the seed and the position in the sequence: up to rounding of the logits, the same
+//! request gives the same ids alone, in a batch, or resumed from its own prefix.
 //!
 //! ```
 //! use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, Logits, SamplingParams};
 //!
-//! /// Says the id that follows the last one.
+//! /// Predicts the successor of the last id.
 //! struct Counter;
 //!
 //! impl CausalLm for Counter {

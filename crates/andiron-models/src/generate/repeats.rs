@@ -1,9 +1,9 @@
-//! Which ids would repeat what was said.
+//! Search for repeated n-grams.
 
 use std::collections::BTreeMap;
 
-/// Calls `visit` with each id that, put after `ids`, would make `n` consecutive ids which are there already; with
-/// none if `n` is 0. An id may be visited several times.
+/// Calls `visit` with each id that would complete an n-gram of `n` ids that occurs in `ids`; never if `n` is 0. An id
+/// may be visited several times.
 ///
 /// Source: `NoRepeatNGramLogitsProcessor` of Hugging Face transformers.
 pub(super) fn for_each_repeat(ids: &[u32], n: usize, mut visit: impl FnMut(u32)) {
@@ -16,14 +16,14 @@ pub(super) fn for_each_repeat(ids: &[u32], n: usize, mut visit: impl FnMut(u32))
     }
 }
 
-/// What followed the last time that `ids` ended as they do now: at most `n` ids. The longest ending that occurred
-/// before counts, of at most `longest` ids; nothing if none did.
+/// Prompt lookup: at most `n` ids that followed the latest earlier occurrence of the longest suffix of `ids`, of at
+/// most `longest` ids; empty if there is none.
 ///
 /// Source: Saxena 2023, "Prompt Lookup Decoding", <https://github.com/apoorvumang/prompt-lookup-decoding>.
 pub(super) fn lookup(ids: &[u32], longest: usize, n: usize) -> &[u32] {
     for len in (1..=longest.min(ids.len().saturating_sub(1))).rev() {
         let ending = &ids[ids.len() - len..];
-        // The ending itself is the last window; the one before it is the latest that something follows.
+        // The last window is the suffix itself; the one before it is the latest with a continuation.
         let earlier = ids[..ids.len() - 1].windows(len).rposition(|window| window == ending);
         if let Some(at) = earlier {
             let next = &ids[at + len..];
@@ -33,8 +33,8 @@ pub(super) fn lookup(ids: &[u32], longest: usize, n: usize) -> &[u32] {
     &[]
 }
 
-/// Calls `visit` with each id that, put after `ids`, would go on repeating something, and how many ids at the end of
-/// `ids` repeat it already, the most of all its occurrences. What repeats has none of `breakers` in it.
+/// Calls `visit` with each id that would continue a repeat, and with the length of the repeated suffix, the longest
+/// of all occurrences. A repeat contains none of `breakers`.
 ///
 /// Linear in `ids`. Source: DRY of llama.cpp, with the Z algorithm for the lengths.
 pub(super) fn for_each_continuation(ids: &[u32], breakers: &[u32], mut visit: impl FnMut(u32, usize)) {
@@ -52,10 +52,10 @@ pub(super) fn for_each_continuation(ids: &[u32], breakers: &[u32], mut visit: im
     longest.into_iter().for_each(|(id, len)| visit(id, len));
 }
 
-/// For each place, how many ids from there on are those at the beginning; 0 for the beginning itself.
+/// Z array: for each position, the length of the longest common prefix with the whole; 0 for the first position.
 fn common_prefixes(ids: &[u32]) -> Vec<usize> {
     let mut lengths = vec![0; ids.len()];
-    // The stretch found so far that reaches furthest.
+    // The match found so far that ends furthest to the right.
     let (mut start, mut end) = (0, 0);
     for at in 1..ids.len() {
         let known = if at < end { lengths[at - start].min(end - at) } else { 0 };

@@ -1,4 +1,4 @@
-//! From a row of logits to an id.
+//! Sampling of an id from a row of logits.
 
 use andiron_kernels::random::Seed;
 
@@ -6,26 +6,26 @@ use super::likelihood::{likelier_first, log_sum_exp};
 use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
 use super::{SamplingError, SamplingParams};
 
-/// The id drawn, and how likely the model itself held it.
+/// A sampled id and its log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampled {
     /// The id.
     pub id: u32,
-    /// Natural-log probability of `id` under the model's own distribution: temperature 1, no bias, no penalty, no cut,
-    /// as OpenAI reports it; 0 of an id that the model's files force.
+    /// Natural-log probability of `id` under the model's own distribution: temperature 1, no bias, no penalty, no
+    /// truncation, as OpenAI reports it; 0 for an id that the generation config forces.
     pub logprob: f32,
 }
 
-/// Draws ids by the chain what may come at all → bias → repetition penalty → presence and frequency penalties → DRY → no
-/// repeated n-grams → the rules of the model's files → top-n-sigma → temperature → top-k → top-p → min-p → typical-p → epsilon
-/// cutoff → eta cutoff → draw.
+/// Samples ids. Logits are processed in this order: grammar mask → bias → repetition penalty → presence and frequency
+/// penalties → DRY → no repeated n-grams → rules of the generation config → top-n-sigma → temperature → top-k → top-p
+/// → min-p → typical-p → epsilon cutoff → eta cutoff → sample.
 ///
-/// This is the order of Hugging Face transformers. llama.cpp, where temperature comes last, cuts the model's own
-/// distribution; here the cuts see what temperature made of it.
+/// This is the order of Hugging Face transformers: truncation sees the distribution after temperature. In llama.cpp
+/// temperature comes last.
 ///
-/// Stateless: the random number is a function of the seed and of the position in the sequence, the penalties of the
-/// ids passed in. The kept ids are laid out by id, not by likelihood, before the draw, so that two backends which differ
-/// in the last bit of nearly equal logits draw the same id.
+/// Stateless: the random number is a function of seed and position, the penalties of the ids passed in. Kept ids are
+/// ordered by id, not by likelihood, before sampling, so that two backends that differ in the last bit of nearly
+/// equal logits sample the same id.
 ///
 /// Source: the filters follow `TemperatureLogitsWarper`, `TopKLogitsWarper`, `TopPLogitsWarper`, `MinPLogitsWarper`,
 /// `TypicalLogitsWarper`, `EpsilonLogitsWarper` and `EtaLogitsWarper` of Hugging Face transformers (ties at the k-th logit are all kept). Holtzman et al. 2020, "The Curious
@@ -41,7 +41,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler with these settings.
+    /// A sampler with these parameters.
     ///
     /// # Errors
     /// As [`SamplingParams::validate`].
@@ -49,23 +49,22 @@ impl Sampler {
         Self::within(params, Rules::default())
     }
 
-    /// One that keeps rules besides.
+    /// A sampler that also applies rules.
     pub(super) fn within(params: SamplingParams, rules: Rules<'_>) -> Result<Self, SamplingError> {
         params.validate()?;
         let seed = Seed::new(params.seed);
         Ok(Self { processors: Processors::new(&params, rules), params, seed })
     }
 
-    /// The settings.
+    /// The sampling parameters.
     pub fn params(&self) -> &SamplingParams {
         &self.params
     }
 
-    /// Draws the id that follows `prompt` and `generated`.
+    /// Samples the id after `prompt` and `generated`.
     ///
-    /// `logits` is written to on the way and restored before the return. Greedy decoding without bias and penalties
-    /// only reads it; top-k and top-p select without sorting the vocabulary. Ids of `prompt` and `generated` outside the
-    /// row are ignored by the penalties.
+    /// `logits` is modified and restored before return; greedy decoding without bias and penalties only reads it.
+    /// Top-k and top-p select without sorting the vocabulary. Penalties ignore ids outside the row.
     ///
     /// # Errors
     /// [`SamplingError::NonFinite`] for NaN or positive infinity in `logits`, [`SamplingError::NoCandidate`] if no logit is
@@ -80,7 +79,7 @@ impl Sampler {
         self.sample_at(Place { ids: &ids, prompt_len: prompt.len() }, &[], logits)
     }
 
-    /// [`sample`](Self::sample) at a place where the ids `banned` must not come.
+    /// [`sample`](Self::sample) with the ids `banned` masked.
     pub(super) fn sample_at(
         &self,
         at: Place<'_>,
@@ -113,7 +112,7 @@ impl Sampler {
         Ok(Sampled { id, logprob })
     }
 
-    /// Temperature and the three filters: what may be drawn, in ascending order of ids.
+    /// Temperature and truncation: the remaining candidates in ascending order of ids.
     fn keep(&self, logits: &[f32], largest: f32) -> Vec<Candidate> {
         let params = &self.params;
         let mut floor = match params.top_k {
@@ -150,7 +149,8 @@ impl Sampler {
         kept
     }
 
-    /// A number in `[0, 1)` with 53 random bits; the 24 of an f32 are too coarse for the tail of a large vocabulary.
+    /// A uniform random value in `[0, 1)` with 53 bits; the 24 of an f32 are too coarse for the tail of a large
+    /// vocabulary.
     fn uniform(&self, position: u64) -> f64 {
         (self.seed.bits(position) >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -159,7 +159,7 @@ impl Sampler {
 /// An id and its unnormalised probability; the likeliest id has weight 1.
 type Candidate = (u32, f32);
 
-/// The lowest id of those with the largest logit.
+/// The id with the largest logit, the lowest among equals.
 fn argmax(logits: &[f32]) -> Result<u32, SamplingError> {
     let mut best = (0, f32::NEG_INFINITY);
     let mut strange = false;
@@ -203,7 +203,7 @@ fn kth_largest(values: &[f32], k: usize) -> f32 {
     }
 }
 
-/// Cuts `kept` to the smallest set of likeliest candidates whose share of the mass is at least `top_p`, at least one.
+/// Top-p: cuts `kept` to the smallest set of likeliest candidates with a mass of at least `top_p`, at least one.
 ///
 /// Sorts the likeliest 64, then twice as many, and so on: a peaked distribution never sorts more.
 fn nucleus(kept: &mut Vec<Candidate>, top_p: f64) {
@@ -230,8 +230,8 @@ fn nucleus(kept: &mut Vec<Candidate>, top_p: f64) {
     }
 }
 
-/// Cuts `kept` to the candidates whose surprise is nearest to the expected one, the fewest whose share of the mass is
-/// at least `typical_p`, in the order in which they were.
+/// Typical-p: cuts `kept` to the candidates whose surprisal is nearest to the entropy, the fewest with a mass of at
+/// least `typical_p`, in their original order.
 fn typical(kept: &mut Vec<Candidate>, typical_p: f64) {
     let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
     let surprise = |weight: f32| -(f64::from(weight) / total).ln();
@@ -249,7 +249,7 @@ fn typical(kept: &mut Vec<Candidate>, typical_p: f64) {
     kept.retain(|&(_, weight)| distance(weight) <= limit);
 }
 
-/// Cuts `kept` to the candidates of at least this probability; the likeliest stay in any case.
+/// Cuts `kept` to candidates of at least this probability; the likeliest always stay.
 fn cut_below(kept: &mut Vec<Candidate>, least: f64) {
     let total: f64 = kept.iter().map(|&(_, weight)| f64::from(weight)).sum();
     let largest = kept.iter().map(|&(_, weight)| weight).fold(0.0, f32::max);

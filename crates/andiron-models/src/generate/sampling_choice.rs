@@ -1,32 +1,32 @@
-//! Settings of sampling, each of which may be left to somebody else.
+//! Optional sampling parameters.
 
 use super::SamplingParams;
 
-/// Some settings of sampling; what is `None` is not said. See [`SamplingParams`] for their meaning.
+/// Sampling parameters, each `None` if unset. See [`SamplingParams`] for their meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SamplingChoice {
-    /// Temperature; 0 takes the likeliest id.
+    /// Temperature; 0 is greedy.
     pub temperature: Option<f32>,
-    /// Among how many of the likeliest ids.
+    /// Top-k.
     pub top_k: Option<usize>,
-    /// Among the likeliest ids of this mass.
+    /// Top-p.
     pub top_p: Option<f32>,
-    /// Among the ids at least this share as likely as the likeliest.
+    /// Min-p.
     pub min_p: Option<f32>,
-    /// Among the ids of usual surprise with this mass.
+    /// Typical-p.
     pub typical_p: Option<f32>,
-    /// Among the ids of at least this probability.
+    /// Epsilon cutoff.
     pub epsilon_cutoff: Option<f32>,
-    /// The same, by the entropy.
+    /// Eta cutoff.
     pub eta_cutoff: Option<f32>,
-    /// Penalty for ids that occurred.
+    /// Repetition penalty.
     pub repetition_penalty: Option<f32>,
-    /// No sequence of so many ids comes twice.
+    /// Size of n-grams that may not repeat.
     pub no_repeat_ngram_size: Option<usize>,
 }
 
 impl SamplingChoice {
-    /// What llama.cpp draws with if nobody says otherwise: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05.
+    /// llama.cpp's defaults: temperature 0.8, top-k 40, top-p 0.95, min-p 0.05.
     pub const LLAMA_CPP: Self = Self {
         temperature: Some(0.8),
         top_k: Some(40),
@@ -39,7 +39,7 @@ impl SamplingChoice {
         no_repeat_ngram_size: None,
     };
 
-    /// The same, and what `other` says of what is not said here.
+    /// These parameters, with unset ones taken from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl SamplingChoice {
 }
 
 impl From<SamplingChoice> for SamplingParams {
-    /// What is not said is [`SamplingParams`]' default: the model's own distribution.
+    /// Unset parameters are [`SamplingParams`]' defaults: the model's own distribution.
     fn from(choice: SamplingChoice) -> Self {
         let default = Self::default();
         Self {

@@ -1,53 +1,55 @@
-//! How the next id is chosen: the numbers a user sets.
+//! Sampling parameters.
 
 use serde::{Deserialize, Serialize};
 
-/// Settings of a [`Sampler`](super::Sampler), applied in the order of the fields below (`logit_bias` first).
+/// Parameters of a [`Sampler`](super::Sampler), applied in the order of the fields (`logit_bias` first).
 ///
-/// The default draws from the model's own distribution. Names and meaning are those of Hugging Face's `generate`, and,
-/// for the presence and frequency penalties and the bias, of OpenAI's completions API; for DRY and top-n-sigma, of
-/// llama.cpp.
+/// The default samples from the model's own distribution. Names and meaning are those of Hugging Face's `generate`;
+/// of OpenAI's completions API for the presence and frequency penalties and the bias; of llama.cpp for DRY and
+/// top-n-sigma.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingParams {
-    /// Added to the logit of an id, first of all. Pairs of id and bias; an id given twice gets the sum.
+    /// Logit bias: pairs of id and bias, applied first. An id given twice gets the sum.
     pub logit_bias: Vec<(u32, f32)>,
-    /// Divides the positive and multiplies the negative logits of all ids in the prompt and the generated part; 1 is off.
+    /// Repetition penalty: divides the positive and multiplies the negative logits of all ids in prompt and generated
+    /// text; 1 is off.
     pub repetition_penalty: f32,
-    /// Subtracted once from the logit of each id generated so far; 0 is off.
+    /// Presence penalty: subtracted once from the logit of each id generated so far; 0 is off.
     pub presence_penalty: f32,
-    /// Subtracted from the logit of an id as many times as it was generated so far; 0 is off.
+    /// Frequency penalty: subtracted from the logit of an id once per occurrence in the generated ids; 0 is off.
     pub frequency_penalty: f32,
-    /// Subtracted, times `dry_base` to the number of ids beyond `dry_allowed_length`, from the logit of an id that would go
-    /// on repeating so many ids of the prompt and the generated part; 0 is off.
+    /// DRY penalty: `dry_multiplier · dry_base ^ (length − dry_allowed_length)` is subtracted from the logit of an id
+    /// that would continue a repeat of `length` ids in prompt and generated text; 0 is off.
     pub dry_multiplier: f32,
     /// See `dry_multiplier`.
     pub dry_base: f32,
-    /// Repeats of fewer ids are not penalised.
+    /// Shorter repeats are not penalised.
     pub dry_allowed_length: usize,
-    /// Ids that end a repeat, such as those of line ends.
+    /// Ids that end a repeat, such as line breaks.
     pub dry_sequence_breakers: Vec<u32>,
-    /// No sequence of so many ids comes twice in prompt and generated part; 0 is off.
+    /// Size of n-grams that may not repeat in prompt and generated text; 0 is off.
     pub no_repeat_ngram_size: usize,
-    /// Keeps the ids whose logit is at most this many standard deviations of all logits below the largest; 0 is off.
+    /// Top-n-sigma: keeps ids whose logit is at most this many standard deviations of all logits below the largest; 0
+    /// is off.
     pub top_n_sigma: f32,
-    /// Divides the logits; 0 takes the most likely id (the lowest one of several), 1 is the model's own distribution.
+    /// Temperature: divides the logits. 0 is greedy (the lowest id among equals), 1 is the model's own distribution.
     pub temperature: f32,
-    /// Keeps the ids whose logit is at least the k-th largest one; 0 is off.
+    /// Top-k: keeps ids whose logit is at least the k-th largest; 0 is off.
     pub top_k: usize,
-    /// Keeps the smallest set of most likely ids whose mass is at least this, at least one id; 1 is off.
+    /// Top-p: keeps the smallest set of likeliest ids with at least this mass, at least one; 1 is off.
     pub top_p: f32,
-    /// Keeps ids at least this many times as likely as the most likely one; 0 is off.
+    /// Min-p: keeps ids with at least this share of the likeliest id's probability; 0 is off.
     pub min_p: f32,
-    /// Keeps the ids whose surprise is nearest to what is expected, the fewest that together have this probability; 1 is
+    /// Typical-p: keeps the ids whose surprisal is nearest to the entropy, the fewest with at least this mass; 1 is
     /// off.
     pub typical_p: f32,
-    /// Keeps the ids of at least this probability, at least one; 0 is off.
+    /// Epsilon cutoff: keeps ids with at least this probability, at least one; 0 is off.
     pub epsilon_cutoff: f32,
-    /// Keeps the ids of at least this probability, or, where the distribution is flat, of its square root times e to the power of
-    /// minus the entropy, if that is less; at least one; 0 is off.
+    /// Eta cutoff: keeps ids with at least the probability `min(eta, sqrt(eta) · exp(−entropy))`, at least one; 0 is
+    /// off.
     pub eta_cutoff: f32,
-    /// Makes the draw repeatable: the same seed, position and logits give the same id.
+    /// Seed: the same seed, position and logits give the same id.
     pub seed: u64,
 }
 
@@ -77,12 +79,12 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// The most likely id each time.
+    /// Greedy decoding.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Checks every number.
+    /// Checks the range of every field.
     ///
     /// # Errors
     /// [`SamplingError::Parameter`] naming the first field out of its range.
@@ -125,11 +127,11 @@ fn at_least_zero(value: f32) -> bool {
     value.is_finite() && value >= 0.0
 }
 
-/// Why no id could be chosen.
+/// Errors of sampling.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingError {
-    /// A setting is out of its range.
+    /// A parameter is out of range.
     #[error("{name}: {value} is not {wanted}")]
     Parameter {
         /// Field of [`SamplingParams`].
@@ -139,7 +141,7 @@ pub enum SamplingError {
         /// The values allowed.
         wanted: &'static str,
     },
-    /// The bias names an id that the model does not have.
+    /// The bias names an id outside the vocabulary.
     #[error("logit_bias: id {id} is outside the vocabulary of {vocab_size} ids")]
     BiasOutsideVocabulary {
         /// The id given.
@@ -147,7 +149,7 @@ pub enum SamplingError {
         /// Length of the row of logits.
         vocab_size: usize,
     },
-    /// The model returned something that is not a number; its weights or its precision are broken.
+    /// The model returned a non-finite logit; its weights or its precision are broken.
     #[error(
         "logits: the model gave {value} for id {id}, so nothing can be drawn; check the weights and the precision"
     )]

@@ -1,9 +1,9 @@
-//! Token ids as configurations name them.
+//! Token ids in configurations.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Number;
 
-/// One id or several: Hugging Face writes either. What no token can have, such as -1, is read as no id.
+/// One id, several, or none: Hugging Face writes all forms. Negative ids such as -1 are read as none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ids {
     /// No id.
@@ -15,7 +15,7 @@ pub enum Ids {
 }
 
 impl Serialize for Ids {
-    /// No id is nothing: `null` in JSON, an absent key in TOML.
+    /// No id is `null` in JSON, an absent key in TOML.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::None(()) => serializer.serialize_none(),
@@ -50,7 +50,7 @@ impl Default for Ids {
 }
 
 impl Ids {
-    /// The ids, however many.
+    /// The ids.
     pub fn as_slice(&self) -> &[u32] {
         match self {
             Self::None(()) => &[],
@@ -59,7 +59,7 @@ impl Ids {
         }
     }
 
-    /// Leaves out the ids that are not wanted.
+    /// Keeps the ids for which `wanted` is true.
     pub fn retain(&mut self, wanted: impl Fn(&u32) -> bool) {
         match self {
             Self::None(()) => {}

@@ -1,4 +1,4 @@
-//! The weights of a model directory: which files they are.
+//! The weight files of a model directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 const TORCH: &str = "pytorch_model.bin";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// Other forms of weights, by how their names begin or end, and whose they are.
+/// Unsupported weight formats by the beginning or end of their file names, and the program that writes them.
 const OTHERS: &[(&str, &str)] = &[
     ("tf_model.h5", "TensorFlow's"),
     ("flax_model.msgpack", "Flax's"),
@@ -33,7 +33,7 @@ const OTHERS: &[(&str, &str)] = &[
     (".bin", "of another name"),
 ];
 
-/// A file of weights that is open.
+/// An open weight file.
 pub(crate) enum WeightFile {
     Safetensors(TensorFile),
     Torch(TorchFile),
@@ -47,7 +47,7 @@ impl WeightFile {
         TensorFile::open(path).map(Self::Safetensors)
     }
 
-    /// Counts the tensors as not there whose names `is_stale` says to be stale.
+    /// Treats tensors whose names match `is_stale` as absent.
     fn leave_out(&mut self, is_stale: impl Fn(&str) -> bool) {
         match self {
             Self::Safetensors(file) => file.leave_out(is_stale),
@@ -79,10 +79,10 @@ impl TensorSource for WeightFile {
     }
 }
 
-/// Which files hold the weights of a directory.
+/// The weight files of a directory.
 enum Found {
     Single(PathBuf),
-    /// The shard that the index names for each tensor.
+    /// The shard of each tensor, from the index.
     Shards(BTreeMap<String, String>),
 }
 
@@ -92,8 +92,8 @@ impl Found {
     }
 }
 
-/// Opens the weights in the directory `dir`: one file, or the shards that an index names; of safetensors, or of PyTorch if
-/// there is no other. Of a tensor that several shards hold, the one counts that the index names; the others are stale.
+/// Opens the weights in the directory `dir`: one file or the shards of an index; safetensors, or PyTorch if there is
+/// no other. If several shards hold a tensor, the one in the index counts; the others are stale.
 pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>, LoadError> {
     let weight_map = match find(dir)? {
         Found::Single(path) => return Ok(vec![WeightFile::open(&path)?]),
@@ -107,10 +107,10 @@ pub(crate) fn open(dir: &Path) -> Result<Vec<WeightFile>, LoadError> {
     Found::shards(&weight_map).into_iter().map(open).collect()
 }
 
-/// The files with the weights of the model directory `dir`, shards in the order of their names.
+/// The weight files of the model directory `dir`; shards are sorted by name.
 ///
 /// # Errors
-/// If there are none, or the index of shards is not readable.
+/// If there are none, or the index cannot be read.
 pub fn paths(dir: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(match find(dir)? {
         Found::Single(path) => vec![path],
@@ -137,7 +137,7 @@ fn is_there(path: &Path) -> Result<bool, FileError> {
     andiron_files::is_there(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
-/// The shard of each tensor, a file beside the index.
+/// The shard of each tensor; shards are files beside the index.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
     #[derive(Deserialize)]
     struct Index {
@@ -159,7 +159,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
     }
 }
 
-/// What a directory holds in the place of weights that are read, as the end of a sentence.
+/// Describes unsupported weights in a directory, as the end of a sentence.
 fn others(dir: &Path) -> Option<String> {
     let names = andiron_files::list(dir).ok()?;
     let known = |(part, whose): &(&str, &'static str)| {

@@ -1,14 +1,15 @@
-//! Elements of tensors in files, as f32.
+//! Tensor elements in files, converted to f32.
 
 use std::io::{self, Read};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// Bytes that are read at once, so that a tensor's bytes never stand beside its elements; a whole number of elements.
+/// Bytes per read, so that a tensor's bytes are never in memory beside its elements; a multiple of every element
+/// size.
 const BLOCK: usize = 1 << 18;
 
-/// Types of elements that are read.
+/// Supported element types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Elements {
     F32,
@@ -17,7 +18,7 @@ pub(super) enum Elements {
 }
 
 impl Elements {
-    /// The type, if it is read.
+    /// The type, if supported.
     pub(super) fn of(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::F32 => Some(Self::F32),
@@ -43,7 +44,7 @@ impl Elements {
     }
 }
 
-/// The next `count` elements of `file`. The caller has made sure that so many follow.
+/// Reads the next `count` elements of `file`. The caller has checked that the file holds them.
 pub(super) fn read_elements(file: &mut impl Read, elements: Elements, count: usize) -> io::Result<Vec<f32>> {
     let mut values = Vec::with_capacity(count);
     let mut left = count * elements.width();

@@ -13,7 +13,7 @@ use super::gguf::GgufError;
 use super::source::TensorSource;
 use super::torch::TorchError;
 
-/// Headers longer than this are refused, as the format's reference reader does.
+/// Maximum header length, as in the format's reference reader.
 const MAX_HEADER: u64 = 100_000_000;
 const LENGTH_BYTES: u64 = 8;
 
@@ -22,7 +22,7 @@ pub(crate) struct TensorFile {
     path: PathBuf,
     file: ReadFile,
     metadata: Metadata,
-    /// Tensors that count as not there.
+    /// Tensors treated as absent.
     left_out: BTreeSet<String>,
     data_start: u64,
 }
@@ -61,12 +61,12 @@ impl TensorFile {
         Ok(Self { path: at(), file, metadata, left_out: BTreeSet::new(), data_start })
     }
 
-    /// Counts the tensors as not there whose names `is_stale` says to be stale.
+    /// Treats tensors whose names match `is_stale` as absent.
     pub(super) fn leave_out(&mut self, is_stale: impl Fn(&str) -> bool) {
         self.left_out = self.metadata.tensors().into_keys().filter(|name| is_stale(name)).collect();
     }
 
-    /// Whether it holds a tensor of this name.
+    /// Whether there is a tensor of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.metadata.info(name).is_some() && !self.left_out.contains(name)
     }
@@ -92,7 +92,7 @@ impl TensorSource for TensorFile {
     }
 }
 
-/// Why a weight file cannot be used.
+/// Errors of a weight file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -120,7 +120,7 @@ pub enum FileError {
         /// The cause.
         source: serde_json::Error,
     },
-    /// The elements are of a type that is not read.
+    /// An unsupported element type.
     #[error("{}: tensor {tensor} holds {dtype:?}; F32, F16 and BF16 are read", path.display())]
     Dtype {
         /// The file.
@@ -130,10 +130,10 @@ pub enum FileError {
         /// Its type.
         dtype: Dtype,
     },
-    /// A GGUF file cannot be used.
+    /// An error of a GGUF file.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A file of PyTorch cannot be used.
+    /// An error of a PyTorch file.
     #[error(transparent)]
     Torch(#[from] TorchError),
     /// The file cannot be written.

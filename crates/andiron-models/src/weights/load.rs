@@ -1,4 +1,4 @@
-//! From files into a module: first the accounts, then the tensors, one at a time.
+//! Loads files into a module: first every tensor is accounted for, then tensors are read one at a time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +16,12 @@ use super::source::TensorSource;
 use super::{NameRules, ParamPath, names};
 use crate::RunPrecision;
 
-/// At most this many names are listed in an error.
+/// Maximum number of names in an error.
 const LISTED: usize = 8;
 
-/// Fills `model` with the weights in `files`, stored as `precision` says.
+/// Loads the weights in `files` into `model`, stored at `precision`.
 ///
-/// Nothing is allocated for weights before every tensor is accounted for; then the peak is the model and a block of a
-/// file.
+/// No weight is allocated before every tensor is accounted for. Peak memory is the model and one block of a file.
 pub(crate) fn load_from<M: Module, S: TensorSource>(
     model: M,
     files: &mut [S],
@@ -48,7 +47,7 @@ pub(crate) fn load_from<M: Module, S: TensorSource>(
     }
 }
 
-/// Checks that `files` hold the tensors of these names and shapes, and no others.
+/// Checks that `files` hold exactly these tensors.
 pub(crate) fn check_names<S: TensorSource>(
     wanted: &[(String, Vec<usize>)],
     files: &[S],
@@ -56,7 +55,7 @@ pub(crate) fn check_names<S: TensorSource>(
     account(wanted, files, NameRules::default()).map(drop)
 }
 
-/// The tensors in a model's files, for what its configuration leaves open.
+/// The tensors in a model's files, to infer what its configuration leaves open.
 pub struct StoredTensors<'a, 'f>(pub(crate) &'a mut [Box<dyn TensorSource + 'f>]);
 
 impl StoredTensors<'_, '_> {
@@ -65,12 +64,12 @@ impl StoredTensors<'_, '_> {
         self.0.iter().any(|file| file.has(name))
     }
 
-    /// Whether there is a tensor whose name ends so.
+    /// Whether a tensor's name has this suffix.
     pub(crate) fn has_ending(&self, ending: &str) -> bool {
         self.0.iter().flat_map(|file| file.tensors()).any(|(name, _)| name.ends_with(ending))
     }
 
-    /// Whether two tensors that there are have the same elements.
+    /// Whether two existing tensors have the same elements.
     pub(crate) fn same(&mut self, name: &str, other: &str) -> Result<bool, FileError> {
         Ok(self.read(name)? == self.read(other)?)
     }
@@ -86,23 +85,23 @@ impl fmt::Debug for StoredTensors<'_, '_> {
     }
 }
 
-/// Where a parameter is: number of the file, name in it.
+/// Location of a parameter: file index, name in the file.
 type Places = BTreeMap<String, (usize, String)>;
 
-/// Every tensor of the files, entered in its place.
+/// An assignment of every stored tensor to a parameter.
 struct Accounts {
     places: Places,
-    /// Tied tensors stored all the same: number of the file, name, and the parameter they must equal.
+    /// Redundantly stored tied tensors: file index, name, and the parameter they must equal.
     repeats: Vec<(usize, String, &'static str)>,
 }
 
-/// Finds each wanted parameter in the files; anything missing, left over or of another shape is an error.
+/// Finds every parameter in the files; a missing, unused or mis-shaped tensor is an error.
 fn account<S: TensorSource>(
     wanted: &[(String, Vec<usize>)],
     files: &[S],
     rules: NameRules,
 ) -> Result<Accounts, LoadError> {
-    // By the name of today: number of the file, name there, shape.
+    // By current name: file index, stored name, shape.
     let mut stored: BTreeMap<String, (usize, String, Vec<usize>)> = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
         for (name, shape) in file.tensors() {
@@ -115,7 +114,7 @@ fn account<S: TensorSource>(
     let mut places = Places::new();
     let mut missing = Vec::new();
     for (name, shape) in wanted {
-        // A file that leaves the owner out may hold a parameter that repeats it.
+        // A file may store a tied parameter only under its other name.
         let twins = rules.tied.iter().filter(|(_, owner)| owner == name).map(|(tied, _)| *tied);
         let mut forms = std::iter::once(name.as_str()).chain(twins).flat_map(|name| rules.forms(name));
         let Some((number, key, found)) = forms.find_map(|form| stored.remove(form)) else {
@@ -144,7 +143,7 @@ fn account<S: TensorSource>(
     Ok(Accounts { places, repeats })
 }
 
-/// A tied tensor that a file stores all the same must repeat its twin, or the model would be another.
+/// A redundantly stored tied tensor must equal its parameter; otherwise it is another model.
 fn check_repeats<S: TensorSource>(files: &mut [S], accounts: &Accounts) -> Result<(), LoadError> {
     for (number, tied, owner) in &accounts.repeats {
         let (owner_number, owner_key) = &accounts.places[*owner];
@@ -200,18 +199,18 @@ impl<S: TensorSource> ModuleMapper for Filler<'_, S> {
     }
 }
 
-/// Matrices with fewer elements stay f32: they are read in no time.
+/// Smaller matrices stay f32: reading them takes no time.
 pub(crate) const SMALLEST: usize = 1 << 10;
 
-/// Quantizes weights and lets a [`Filler`] do the rest: norms, biases, and the tables of positions and token types, whose
-/// rows differ by little.
+/// Quantizes matrices and leaves the rest to a [`Filler`]: norms, biases, and position and token type embeddings,
+/// whose rows differ by little.
 struct Quantizer<'a, S> {
     filler: Filler<'a, S>,
     precision: RunPrecision,
 }
 
 impl<S: TensorSource> Quantizer<'_, S> {
-    /// The matrix of the weight here, outputs as rows, if it is one to be quantized.
+    /// The matrix `[out, in]` at the current path, if it should be quantized.
     fn matrix(
         &mut self,
         kind: WeightKind,
@@ -270,14 +269,14 @@ impl<S: TensorSource> ModuleMapper for Quantizer<'_, S> {
     }
 }
 
-/// Why a model's weights cannot be loaded.
+/// Errors of loading a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// A file is unreadable or malformed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The configuration is unreadable or describes nothing that can be built.
+    /// The configuration cannot be read or built.
     #[error("cannot use the model's configuration")]
     Config(#[from] crate::hf_config::ConfigError),
     /// The directory does not exist.
@@ -286,10 +285,10 @@ pub enum LoadError {
         path.display()
     )]
     NotADirectory {
-        /// What was given.
+        /// The path given.
         path: PathBuf,
     },
-    /// A directory without weights that can be read.
+    /// A directory without supported weights.
     #[error(
         "{}/model.safetensors is not there, nor pytorch_model.bin, nor shards of either with an index, which are the weights \
          that are read{}",
@@ -298,10 +297,10 @@ pub enum LoadError {
     NoWeights {
         /// The directory.
         path: PathBuf,
-        /// What is there instead, if it is known.
+        /// Unsupported weights found instead, if any.
         found: Option<String>,
     },
-    /// Parameters of the model that no file has.
+    /// Parameters without a stored tensor.
     #[error("{count} tensors are missing from the weights: {names}")]
     Missing {
         /// How many.
@@ -309,7 +308,7 @@ pub enum LoadError {
         /// The first of them.
         names: String,
     },
-    /// Tensors in the files that the model has no place for.
+    /// Stored tensors without a parameter.
     #[error(
         "{count} tensors in the weights have no place in the model: {names}; does config.json belong to them?"
     )]
@@ -319,7 +318,7 @@ pub enum LoadError {
         /// The first of them.
         names: String,
     },
-    /// A tensor of another shape.
+    /// A tensor with the wrong shape.
     #[error(
         "{tensor}: file has shape {found:?}, model wants {wanted:?}; does config.json belong to the weights?"
     )]
@@ -337,14 +336,14 @@ pub enum LoadError {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor that a tied model does not have, with values of its own.
+    /// A tied tensor stored with different values.
     #[error(
         "{tensor} differs from {owner} although the configuration ties them: set tie_word_embeddings to false"
     )]
     NotTied {
-        /// The extra tensor.
+        /// The tied tensor.
         tensor: String,
-        /// The parameter it should repeat.
+        /// The parameter that it should equal.
         owner: &'static str,
     },
 }

@@ -1,8 +1,8 @@
-//! Weights between modules and files, under Hugging Face's names, every tensor accounted for. Safetensors files are read and
-//! written; `pytorch_model.bin` is read, without executing anything.
+//! Loading and saving weights under Hugging Face's names, with every tensor accounted for. Safetensors files are read
+//! and written; `pytorch_model.bin` is read without executing anything.
 //!
-//! The path of a parameter in its module *is* its name in the file; a few rules say where files in the wild
-//! differ.
+//! The path of a parameter in its module *is* its name in the file; [`NameRules`] lists the exceptions in published
+//! files.
 
 mod directory;
 mod elements;
@@ -32,31 +32,29 @@ pub use torch::{PickleError, TorchError};
 pub use trainable::{adapt, freeze};
 pub use write::write_tensors;
 
-/// How the names in a file may differ from the paths of a module's parameters.
+/// How tensor names in a file may differ from parameter paths.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NameRules {
-    /// A prefix that some files leave out.
+    /// A prefix that some files omit.
     pub optional_prefix: &'static str,
-    /// Names of tensors that are no parameters of this model, such as saved masks; a `*` stands for anything, at the
-    /// beginning or the end.
+    /// Stored tensors that are not parameters, such as saved masks; `*` is a wildcard at the beginning or the end.
     pub ignored: &'static [&'static str],
-    /// Older endings of names, and what they are called today.
+    /// Old name suffixes and their current form.
     pub renamed: &'static [(&'static str, &'static str)],
-    /// Names that a tied model does not store, and the parameter that they repeat. A file may hold the one, the other
-    /// or both.
+    /// Tied names and the parameter that they share. A file may hold either or both.
     pub tied: &'static [(&'static str, &'static str)],
-    /// Parameters that a file may leave out; they keep their first values.
+    /// Parameters that may be missing; they keep their initial values.
     pub optional: &'static [&'static str],
 }
 
 impl NameRules {
-    /// The name that a tensor of a file has today.
+    /// The current name of a stored tensor.
     fn current_name(&self, name: &str) -> String {
         let renamed = |(old, new): &(&str, &str)| Some(format!("{}{new}", name.strip_suffix(old)?));
         self.renamed.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
     }
 
-    /// The ways in which a file may write a parameter's name.
+    /// The names under which a file may store a parameter.
     fn forms<'a>(&self, name: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
         [Some(name), name.strip_prefix(self.optional_prefix)].into_iter().flatten()
     }
@@ -75,18 +73,18 @@ pub fn names<M: Module>(model: &M) -> Vec<(String, Vec<usize>)> {
     describe(model).into_iter().map(|ParamInfo { name, shape, .. }| (name, shape)).collect()
 }
 
-/// What is known of a parameter without its values.
+/// Metadata of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamInfo {
-    /// Its name in files.
+    /// Name in files.
     pub name: String,
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// What it is for.
+    /// Role.
     pub role: ParamRole,
-    /// What the layer says of it, if it is a [`Weight`](andiron_core::Weight).
+    /// Layout and packing, if it is a [`Weight`](andiron_core::Weight).
     pub weight: Option<WeightKind>,
-    /// Whether it belongs to one of the stacked blocks of the model, rather than to what is before and after them.
+    /// Whether it belongs to a block of the stack, rather than to embeddings, final norm or head.
     pub in_block: bool,
 }
 
@@ -123,8 +121,8 @@ pub fn describe<M: Module>(model: &M) -> Vec<ParamInfo> {
     describe.found
 }
 
-/// Names in files that no field can have, because they are keywords or look like an enum's variant, or nothing, for a model that
-/// another one is built around; by the field's name.
+/// Tensor names that cannot be field names: keywords, names like an enum variant's, and an empty name for a wrapped
+/// model; by field name.
 const RENAMED_FIELDS: &[(&str, &str)] = &[
     ("self_", "self"),
     ("layer_norm_", "LayerNorm"),
@@ -137,7 +135,7 @@ const RENAMED_FIELDS: &[(&str, &str)] = &[
     ("w_o_", "Wo"),
 ];
 
-/// The path of the module that a traversal is in: give it what `enter_module` and `exit_module` are told.
+/// The module path of a traversal: forward `enter_module` and `exit_module` to it.
 #[derive(Clone, Debug, Default)]
 pub struct ParamPath {
     /// Name and container type.
@@ -145,18 +143,18 @@ pub struct ParamPath {
 }
 
 impl ParamPath {
-    /// Goes down into `name`, part of a `container`.
+    /// Enters `name`, part of a `container`.
     pub fn enter(&mut self, name: &str, container: &str) {
         self.segments.push((name.to_owned(), container.to_owned()));
     }
 
-    /// Comes back up.
+    /// Leaves the current module.
     pub fn exit(&mut self) {
         self.segments.pop();
     }
 
-    /// The name of the parameter here: segments joined by dots. The names of enum variants are left out; a few
-    /// fields are called otherwise, because a file's name for them cannot be a field's.
+    /// The parameter name at the current path: segments joined by dots. Enum variants are omitted, and renamed fields
+    /// get their name in files.
     pub fn name(&self) -> String {
         let segments = self.segments.iter().map(|(name, _)| name);
         let fields = segments.filter(|segment| !segment.starts_with(char::is_uppercase));
@@ -167,12 +165,12 @@ impl ParamPath {
         fields.map(name_in_file).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(".")
     }
 
-    /// What the layer says of the weight here, if it is one.
+    /// The weight's layout and packing at the current path, if it is one.
     pub fn weight(&self) -> Option<WeightKind> {
         self.segments.last().and_then(|(_, container)| WeightKind::of_container(container))
     }
 
-    /// What is known of the parameter here, which has this shape.
+    /// Metadata of the parameter at the current path, with this shape.
     pub fn info(&self, shape: Vec<usize>) -> ParamInfo {
         let container = self.segments.last().map_or("", |(_, container)| container);
         ParamInfo {

@@ -1,4 +1,4 @@
-//! From a module into a safetensors file that `transformers` reads.
+//! Saves a module as a safetensors file that `transformers` reads.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,18 +14,18 @@ use serde_json::json;
 use super::directory::{INDEX, SINGLE};
 use super::{FileError, ParamPath, write_tensors};
 
-/// Most bytes of tensors in one file, as `transformers` splits them; a tensor that is larger has a file of its own.
+/// Maximum bytes of tensors per file, as in `transformers`; a larger tensor gets its own file.
 const SHARD_BYTES: usize = 5_000_000_000;
 
-/// Writes all parameters of `model` into the directory `dir` as f32 and makes sure that they are on the disk: in one
-/// file, or in shards with an index if they are more than 5 GB. Weights that were there before are gone.
+/// Writes all parameters of `model` as f32 into the directory `dir`, synced to disk: one file, or shards with an
+/// index above 5 GB. Previous weights are removed.
 ///
-/// Tensors are read from their device one at a time, as they are written.
+/// Tensors are copied from their device one at a time.
 pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<(), SaveError> {
     save_in_shards(model, dir, SHARD_BYTES)
 }
 
-/// A tensor to be written: its name, its shape, its elements row by row.
+/// A tensor to write: name, shape, row-major elements.
 pub(crate) type NamedTensor = (&'static str, Vec<usize>, Arc<[f32]>);
 
 /// Writes tensors into the directory `dir`.
@@ -71,7 +71,7 @@ fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Resul
         andiron_files::replace(&index, format!("{content:#}\n").as_bytes()).map_err(failed(&index))?;
         written.insert(INDEX.to_owned());
     }
-    // A reader must not find the weights of another model beside these.
+    // A reader must not find the previous model's weights beside these.
     for name in andiron_files::list(dir).map_err(failed(dir))? {
         let is_ours = name == SINGLE || name == INDEX || is_shard(&name);
         if is_ours && !written.contains(&name) {
@@ -82,7 +82,7 @@ fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Resul
     Ok(())
 }
 
-/// Whether a file is called as shards are: `model-00001-of-00002.safetensors`.
+/// Whether a file is named like a shard: `model-00001-of-00002.safetensors`.
 fn is_shard(name: &str) -> bool {
     let middle = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
     middle.and_then(|middle| middle.split_once("-of-")).is_some_and(|(number, of)| {
@@ -97,7 +97,7 @@ fn write_file(tensors: Vec<(String, Parameter)>, path: &Path) -> Result<(), Save
     Ok(write_tensors(path, tensors, Some(metadata))?)
 }
 
-/// All parameters of `model` with their names. Elements are fetched when they are asked for.
+/// All parameters of `model` by name; elements are fetched on demand.
 pub(crate) fn parameters<M: Module>(model: &M) -> Vec<(String, Parameter)> {
     let mut collected = Parameters { path: ParamPath::default(), found: Vec::new() };
     model.visit(&mut collected);
@@ -129,7 +129,7 @@ fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().map(|value| value.elem()).collect()
 }
 
-/// A parameter whose elements are fetched when they are written.
+/// A parameter with elements fetched on write.
 pub(crate) struct Parameter {
     pub(crate) shape: Vec<usize>,
     pub(crate) read: Box<dyn Fn() -> Vec<f32>>,
@@ -153,7 +153,7 @@ impl View for Parameter {
     }
 }
 
-/// Why a model cannot be saved.
+/// Errors of saving a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaveError {
@@ -216,7 +216,7 @@ mod tests {
         assert!(shards.len() > 3 && shards.contains(&INDEX.to_owned()), "{shards:?}");
         assert!(shards.iter().all(|name| name == INDEX || is_shard(name)), "{shards:?}");
         assert_eq!(elements(dir.path()), whole);
-        // Fewer shards leave none of the earlier ones behind, and neither does one file.
+        // Saving fewer shards, or one file, leaves none of the earlier shards.
         save_in_shards(&model, dir.path(), 4000).expect("it can be written");
         assert!(files(dir.path()).len() < shards.len());
         assert_eq!(elements(dir.path()), whole);

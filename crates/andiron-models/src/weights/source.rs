@@ -1,4 +1,4 @@
-//! Where weights come from.
+//! Sources of weights.
 
 use andiron_core::quant::Format;
 
@@ -9,10 +9,10 @@ pub(crate) trait TensorSource {
     /// Names and shapes of all tensors.
     fn tensors(&self) -> Vec<(String, Vec<usize>)>;
 
-    /// The elements of a tensor as f32, row by row.
+    /// A tensor's elements as f32, row-major.
     fn read_f32(&mut self, name: &str) -> Result<Vec<f32>, FileError>;
 
-    /// The bytes of a matrix that is stored in few bits and can be used so, its outputs as rows; `None` of any other.
+    /// The bytes of a block-quantized matrix that can be used as stored, `[out, in]`; `None` for any other.
     fn read_stored(&mut self, _name: &str) -> Result<Option<(Format, Vec<u8>)>, FileError> {
         Ok(None)
     }

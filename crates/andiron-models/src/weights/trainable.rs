@@ -1,4 +1,4 @@
-//! Which parameters of a model are trained: all, a part of them, or adapters alone.
+//! Trainable parameters of a model: all, a part, or adapters only.
 
 use andiron_core::ParamRole;
 use andiron_core::weight::{self, AdapterConfig};
@@ -8,18 +8,18 @@ use burn::tensor::Tensor;
 
 use super::{ParamInfo, ParamPath};
 
-/// Freezes the parameters that `choose` picks: they get no gradients, and an optimizer has no state for them.
+/// Freezes the parameters for which `choose` is true: they get no gradients and no optimizer state.
 pub fn freeze<M: Module>(model: M, choose: impl FnMut(&ParamInfo) -> bool) -> M {
     model.map(&mut Freeze { path: ParamPath::default(), choose })
 }
 
-/// Freezes `model` and adds trainable low-rank adapters to the weights that `choose` picks, each drawn from its own stream of
-/// `seed`.
+/// Freezes `model` and adds trainable low-rank adapters to the weights for which `choose` is true, each initialized
+/// from its own stream of `seed`.
 ///
-/// The weights may be quantized. [`Module::materialize`] adds the adapters up.
+/// The weights may be quantized. [`Module::materialize`] merges the adapters.
 ///
 /// # Panics
-/// If a weight that is picked has an adapter already.
+/// If a chosen weight already has an adapter.
 pub fn adapt<M: Module>(
     model: M,
     config: AdapterConfig,

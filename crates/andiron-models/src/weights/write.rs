@@ -1,4 +1,4 @@
-//! Writes a safetensors file, tensor by tensor.
+//! Writes safetensors files, tensor by tensor.
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -9,23 +9,23 @@ use safetensors::tensor::{Metadata, TensorInfo, View};
 
 use super::FileError;
 
-/// The header's length is a multiple of this, so that the tensors lie as their elements want them.
+/// Alignment of the header, so that tensors are aligned to their elements.
 const ALIGNMENT: usize = 8;
 
-/// Writes tensors with their names, and perhaps texts about them, as a safetensors file. It is whole and on the disk when
-/// it appears at `path`, and as readable as other new files. Elements are asked for one tensor at a time.
+/// Writes named tensors, and optional metadata, as a safetensors file. It appears at `path` complete and synced, with
+/// the permissions of other new files. Elements are requested one tensor at a time.
 ///
 /// # Errors
 /// If the file cannot be written.
 ///
 /// # Panics
-/// If a tensor's bytes are not as many as it says.
+/// If a tensor's byte count differs from its shape and type.
 pub fn write_tensors<V: View>(
     path: &Path,
     mut tensors: Vec<(String, V)>,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<(), FileError> {
-    // As the format's own library orders them: the widest elements first, then by name.
+    // In the order of the format's own library: the widest elements first, then by name.
     tensors.sort_by(|(name, tensor), (other_name, other)| {
         other.dtype().cmp(&tensor.dtype()).then_with(|| name.cmp(other_name))
     });

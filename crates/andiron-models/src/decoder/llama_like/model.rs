@@ -1,5 +1,4 @@
-//! The modules of a Llama: RMS norms before attention and feed-forward layer, rotary positions, grouped-query
-//! attention, and a gated feed-forward layer.
+//! The modules of a Llama: pre-RMS-norm blocks, RoPE, grouped-query attention, gated feed-forward layers.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::linear::gated_feed_forward;
@@ -15,50 +14,50 @@ use crate::family::Decoder;
 use crate::hf_config::Activation;
 use crate::param_init::ParamInit;
 
-/// Everything that tells one of these models from another.
+/// Sizes and differences of a Llama-like model.
 #[derive(Clone, Debug)]
 pub(in crate::decoder) struct LlamaSizes {
     pub(in crate::decoder) vocab_size: usize,
-    /// Longest text, in tokens.
+    /// Longest sequence, in tokens.
     pub(in crate::decoder) max_positions: usize,
     pub(in crate::decoder) d_model: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub(in crate::decoder) d_hidden: usize,
     pub(in crate::decoder) attention: AttentionSizes,
-    /// How many positions back each layer sees, none being all.
+    /// Window minus one of each layer; `None` is full attention.
     pub(in crate::decoder) reaches: Vec<Option<usize>>,
     pub(in crate::decoder) rotary: ScaledRotary,
     pub(in crate::decoder) activation: Activation,
-    /// Whether the maps of the feed-forward part have biases.
+    /// Whether the feed-forward projections have biases.
     pub(in crate::decoder) mlp_bias: bool,
-    /// Whether the output head is the embedding table.
+    /// Whether the output head is tied to the token embeddings.
     pub(in crate::decoder) tied: bool,
-    /// Added to mean squares.
+    /// Epsilon of the RMS norms.
     pub(in crate::decoder) eps: f64,
     /// Standard deviation of initial weights.
     pub(in crate::decoder) std: f64,
 }
 
-/// What tells one [`Attention`] from another.
+/// Sizes and differences of an [`Attention`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::decoder) struct AttentionSizes {
     pub(in crate::decoder) n_heads: usize,
     pub(in crate::decoder) n_key_heads: usize,
     pub(in crate::decoder) d_head: usize,
-    /// Whether queries, keys and values have biases.
+    /// Whether the QKV projections have biases.
     pub(in crate::decoder) qkv_bias: bool,
-    /// Whether the output has one.
+    /// Whether the output projection has a bias.
     pub(in crate::decoder) out_bias: bool,
-    /// Whether each head's queries and keys are normalised before they are rotated.
+    /// Whether queries and keys are normalised per head before RoPE (QK norm).
     pub(in crate::decoder) qk_norm: bool,
-    /// Multiplies the scores.
+    /// Scale of the attention scores.
     pub(in crate::decoder) scale: f32,
     /// Dropout on attention probabilities, in training.
     pub(in crate::decoder) dropout: f64,
 }
 
 impl AttentionSizes {
-    /// Without biases, norms and dropout, scores divided by the root of the head width.
+    /// No biases, norms or dropout; scores scaled by the inverse square root of the head width.
     pub(in crate::decoder) fn new(n_heads: usize, n_key_heads: usize, d_head: usize) -> Self {
         let scale = 1.0 / (d_head as f32).sqrt();
         Self {
@@ -74,11 +73,11 @@ impl AttentionSizes {
     }
 }
 
-/// What tells one [`Mlp`] from another.
+/// Sizes and differences of an [`Mlp`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::decoder) struct MlpSizes {
     pub(in crate::decoder) d_model: usize,
-    /// Width inside.
+    /// Inner width.
     pub(in crate::decoder) d_hidden: usize,
     pub(in crate::decoder) bias: bool,
     pub(in crate::decoder) activation: Activation,
@@ -123,7 +122,7 @@ impl LlamaSizes {
     }
 }
 
-/// A Llama, or one of its like, with its language-model head.
+/// A Llama-like model with its language-model head.
 #[derive(Module, Debug)]
 pub struct LlamaModel {
     model: Body,
@@ -179,7 +178,7 @@ impl Layer {
     }
 }
 
-/// Causal attention with rotary positions, groups of query heads sharing a key head.
+/// Causal grouped-query attention with RoPE.
 ///
 /// Source: Ainslie et al. 2023, "GQA", <https://arxiv.org/abs/2305.13245>.
 #[derive(Module, Debug)]
@@ -203,7 +202,7 @@ pub(in crate::decoder) struct Attention {
 }
 
 impl AttentionSizes {
-    /// The attention of layer `index`, which sees `reach` positions back.
+    /// The attention of layer `index`; `reach` is its sliding window minus one, `None` for full attention.
     pub(in crate::decoder) fn init(
         &self,
         name: &str,
@@ -232,7 +231,7 @@ impl AttentionSizes {
 }
 
 impl Attention {
-    /// New positions over themselves and their past.
+    /// Self-attention of the new positions over themselves and the KV cache.
     ///
     /// # Shape
     /// `[batch, t, d_model]` → the same.

@@ -18,7 +18,7 @@ use crate::weights::{NameRules, StoredTensors};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertConfig {
-    /// Entries of the vocabulary.
+    /// Vocabulary size.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
@@ -26,9 +26,9 @@ pub struct BertConfig {
     pub num_hidden_layers: usize,
     /// Attention heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward part.
+    /// Inner width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// Activation of the feed-forward part.
+    /// Activation of the feed-forward layers.
     #[serde(default = "gelu")]
     pub hidden_act: Activation,
     /// Dropout on the embeddings and on the output of each sublayer, in training.
@@ -37,40 +37,40 @@ pub struct BertConfig {
     /// Dropout on attention probabilities, in training.
     #[serde(default = "tenth")]
     pub attention_probs_dropout_prob: f64,
-    /// Entries of the position table.
+    /// Number of position embeddings.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
-    /// How many texts can be told apart.
+    /// Number of token types.
     #[serde(default = "two")]
     pub type_vocab_size: usize,
     /// Standard deviation of initial weights.
     #[serde(default = "default_std")]
     pub initializer_range: f64,
-    /// Added to variances.
+    /// Epsilon of the layer norms.
     #[serde(default = "default_eps")]
     pub layer_norm_eps: f64,
-    /// Id that fills rows up.
+    /// Padding token id.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
-    /// Id that begins a text.
+    /// Beginning-of-text token id.
     #[serde(default)]
     pub bos_token_id: Option<u32>,
-    /// Id that ends a text.
+    /// End-of-text token id.
     #[serde(default, deserialize_with = "first_id")]
     pub eos_token_id: Option<u32>,
-    /// Dropout before a head with labels, in training; `hidden_dropout_prob` if absent.
+    /// Dropout before a classification head, in training; `hidden_dropout_prob` if absent.
     #[serde(default)]
     pub classifier_dropout: Option<f64>,
-    /// Whether the head for masked tokens ends in the embedding table.
+    /// Whether the masked-LM head is tied to the token embeddings.
     #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    /// Whether a model without head has a pooler; files decide where there are any.
+    /// Whether a model without a head has a pooler; inferred from the stored tensors where there are any.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub pooler: bool,
-    /// What stands on top; `architectures` in the file.
+    /// The head; `architectures` in the file.
     #[serde(default)]
     pub head: EncoderHead,
-    /// Names of the labels; `id2label` in the file.
+    /// Label names; `id2label` in the file.
     #[serde(default)]
     pub labels: Vec<String>,
 }
@@ -107,21 +107,21 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// Keys that no architecture with BERT's fields has fields for.
+/// Keys without a field in architectures with BERT's configuration.
 pub(in crate::encoder) const KEYS: KeyRules = KeyRules {
     aliases: &[],
     inert: &[
-        // Of the poolers of the first releases, in their files of many languages.
+        // Pooler settings of the first releases, in multilingual models.
         ("directionality", Inert::Always),
         ("pooler_fc_size", Inert::Always),
         ("pooler_num_attention_heads", Inert::Always),
         ("pooler_num_fc_layers", Inert::Always),
         ("pooler_size_per_head", Inert::Always),
         ("pooler_type", Inert::Always),
-        // Read to allow heads that do not divide the width, which is refused here.
+        // Read to allow head counts that do not divide the width, which are refused here.
         ("embedding_size", Inert::Always),
         ("is_causal", Inert::Off),
-        // A decoder's tokens do not see those after them.
+        // A decoder would use causal attention.
         ("is_decoder", Inert::Off),
         ("position_embedding_type", Inert::Texts(&["absolute"])),
     ],
@@ -179,17 +179,17 @@ impl BertConfig {
         ParamInit::new(self.initializer_range, self.layer_norm_eps, seed, device)
     }
 
-    /// Leaves the pooler out if no file has one, as those of embedding models.
+    /// Drops the pooler if no file has one, as for embedding models.
     pub(in crate::encoder) fn infer_from_checkpoint(&mut self, stored: &StoredTensors<'_, '_>) {
         self.pooler = stored.has_ending("pooler.dense.weight");
     }
 
-    /// Dropout before a head with labels.
+    /// Dropout before a classification head.
     pub(in crate::encoder) fn head_dropout(&self) -> f32 {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob) as f32
     }
 
-    /// Everything but the number of positions.
+    /// Validates all but the number of positions.
     pub(in crate::encoder) fn validate_sizes(&self) -> Result<(), ConfigError> {
         entries("vocab_size", self.vocab_size)?;
         padding_id(self.pad_token_id, self.vocab_size)?;
@@ -211,7 +211,7 @@ impl BertConfig {
 
 const CLASSES: Classes = classes!("Bert");
 
-/// What old files call gains and offsets.
+/// Names of norm weights and biases in old files.
 pub(in crate::encoder) const RENAMED: &[(&str, &str)] =
     &[("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 

@@ -38,7 +38,7 @@ struct Predictions {
     bias: Param<Tensor<1>>,
 }
 
-/// Embeddings and blocks; RoBERTa has the same.
+/// Embeddings and blocks, shared with RoBERTa.
 #[derive(Module, Debug)]
 pub(in crate::encoder) struct Body {
     embeddings: Embeddings,
@@ -136,7 +136,7 @@ impl Bert {
 }
 
 impl BertConfig {
-    /// The part below the head, with parameters named after `prefix`.
+    /// The backbone, with parameter names under `prefix`.
     pub(in crate::encoder) fn init_body(
         &self,
         prefix: &str,
@@ -239,17 +239,17 @@ impl Encoder for Bert {
 }
 
 impl Body {
-    /// The table of tokens.
+    /// Token embeddings.
     pub(in crate::encoder) fn words(&self) -> &Embedding {
         &self.embeddings.word_embeddings
     }
 
-    /// The table of positions.
+    /// Position embeddings.
     pub(in crate::encoder) fn places(&self) -> &Embedding {
         &self.embeddings.position_embeddings
     }
 
-    /// Takes the weights of `other`, of which the pooler may be missing.
+    /// Takes the weights of `other`, whose pooler may be missing.
     pub(in crate::encoder) fn load_backbone(&mut self, other: Self) {
         self.embeddings = other.embeddings;
         self.encoder = other.encoder;
@@ -258,7 +258,7 @@ impl Body {
         }
     }
 
-    /// Hidden states after the last block, given the vectors of the positions.
+    /// Hidden states after the last block, given the position embeddings.
     pub(in crate::encoder) fn forward(
         &self,
         ids_bt: Tensor<2, Int>,
@@ -296,7 +296,7 @@ impl Body {
 }
 
 impl Output {
-    /// Adds what went around the sublayer to what its last map made, and normalises.
+    /// Post-norm residual connection: dropout on the sublayer's output, added to its input, normalised.
     fn close(&self, made: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
         self.layer_norm_.of_sum(around, cx.dropout(made, dropout))
     }

@@ -1,4 +1,4 @@
-//! The module `Dense` of sentence-transformers: an affine map of a sentence's vector, and an activation.
+//! The `Dense` module of sentence-transformers: a linear layer on the sentence embedding, and an activation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,19 +8,20 @@ use serde_json::{Map, Value, json};
 
 use crate::weights::{self, LoadError, SaveError, TensorSource as _};
 
-/// An affine map and an activation: `activation(W x + b)`, with `x` or a map of it added if there is a residual.
+/// A linear layer and an activation: `activation(W x + b)`, plus `x` or a projection of it if there is a residual
+/// connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
     d_input: usize,
     d_output: usize,
-    /// One row for each output.
+    /// Weight, `[out, in]`.
     weight: Arc<[f32]>,
     bias: Option<Arc<[f32]>>,
     activation: DenseActivation,
     residual: Residual,
 }
 
-/// What is added to the output of a [`Dense`].
+/// Residual connection of a [`Dense`].
 #[derive(Clone, Debug, PartialEq)]
 enum Residual {
     None,
@@ -28,7 +29,7 @@ enum Residual {
     Mapped(Arc<[f32]>),
 }
 
-/// Activations of a [`Dense`], called as PyTorch's classes.
+/// Activations of a [`Dense`], named after PyTorch's classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DenseActivation {
     /// `torch.nn.Identity`.
@@ -89,12 +90,12 @@ const KEYS: &[&str] = &[
 ];
 
 impl Dense {
-    /// Width of the vectors that go in.
+    /// Input width.
     pub fn d_input(&self) -> usize {
         self.d_input
     }
 
-    /// Width of the vectors that come out.
+    /// Output width.
     pub fn d_output(&self) -> usize {
         self.d_output
     }
@@ -126,7 +127,7 @@ impl Dense {
         }
     }
 
-    /// Reads the module's folder; keys that nobody reads go to `unread`.
+    /// Reads the module's folder; unknown keys go to `unread`.
     pub(super) fn read(dir: &Path, unread: &mut Vec<String>) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
         let fields: Map<String, Value> = crate::json_file::read_json(&path, "Dense config")?;

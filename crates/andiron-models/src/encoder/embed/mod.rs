@@ -1,4 +1,4 @@
-//! From hidden states to one vector for a text.
+//! Sentence embeddings: from hidden states to one vector per text.
 
 mod dense;
 mod pooling;
@@ -15,59 +15,59 @@ pub use prompts::Prompts;
 use crate::weights::FileError;
 use crate::weights::gguf::{GgufError, GgufFile, Value};
 
-/// Lengths below this are taken as this when vectors are normalised, as PyTorch does.
+/// Minimum norm when embeddings are normalized, as in PyTorch.
 const MIN_LENGTH: f32 = 1e-12;
 
-/// What makes a sentence embedding out of a text, as `modules.json` and the files beside it say.
+/// The embedding pipeline, as described by `modules.json` and the files beside it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbedPipeline {
-    /// How tokens become one vector.
+    /// Pooling over tokens.
     pub pooling: Pooling,
-    /// Other poolings of the same tokens, whose vectors are appended in order.
+    /// Further poolings of the same tokens, concatenated in order.
     pub appended: Vec<Pooling>,
-    /// What the vector goes through then, in order.
+    /// Stages after pooling, in order.
     pub stages: Vec<EmbedStage>,
-    /// Whether vectors are scaled to length 1 at the end.
+    /// Whether embeddings are L2-normalized at the end.
     pub normalize: bool,
-    /// Longest text, in tokens, if the pipeline's own files say it.
+    /// Maximum length in tokens, if the pipeline's own files set it.
     pub max_tokens: Option<usize>,
-    /// Whether texts are read in lower case.
+    /// Whether texts are lower-cased.
     pub lower_case: bool,
-    /// What stands before a text.
+    /// Prompts.
     pub prompts: Prompts,
-    /// Whether the tokens of a prompt are left out when vectors are pooled.
+    /// Whether prompt tokens are excluded from pooling.
     pub skips_prompt: bool,
-    /// How near two vectors are.
+    /// Similarity function.
     pub similarity: Similarity,
-    /// Keys of the files that say nothing to anybody, each with its file.
+    /// Unknown keys of the files, each with its file.
     pub unread: Vec<String>,
 }
 
-/// A step of an [`EmbedPipeline`] between pooling and the last scaling.
+/// A stage of an [`EmbedPipeline`] between pooling and the final normalization.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EmbedStage {
-    /// An affine map and an activation.
+    /// A linear layer and an activation.
     Dense(Dense),
-    /// Scaling to length 1.
+    /// L2 normalization.
     Normalize,
 }
 
-/// How near two vectors are, more being nearer.
+/// Similarity functions; higher is more similar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Similarity {
-    /// The cosine of their angle.
+    /// Cosine similarity.
     #[default]
     Cosine,
-    /// Their product.
+    /// Dot product.
     Dot,
-    /// Their Euclidean distance, negated.
+    /// Negated Euclidean distance.
     Euclidean,
-    /// The sum of their differences, negated.
+    /// Negated Manhattan distance.
     Manhattan,
 }
 
 impl Similarity {
-    /// Of two vectors of equal length.
+    /// Similarity of two vectors of equal length.
     pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let differences = a.iter().zip(b).map(|(a, b)| a - b);
@@ -83,21 +83,20 @@ impl Similarity {
     }
 }
 
-/// Scales each row to length 1.
+/// L2-normalizes each row.
 pub(super) fn normalize(x_bd: Tensor<2>) -> Tensor<2> {
     let length_b1 = x_bd.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(MIN_LENGTH);
     x_bd / length_b1
 }
 
 impl EmbedPipeline {
-    /// One vector for each row of a batch that is padded on the right, the first `n_prompt` tokens of each being a prompt's.
+    /// One embedding per row of a right-padded batch. The first `n_prompt` tokens of each row are the prompt.
     ///
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, d]`.
     ///
     /// # Panics
-    /// As [`Pooling::pool`], if a row has nothing but a prompt that is left out, or if the first stage wants another
-    /// width.
+    /// As [`Pooling::pool`], if a row holds only an excluded prompt, or if the width of the first stage differs.
     pub fn apply(&self, hidden_btd: Tensor<3>, rows: Option<&PaddingMask>, n_prompt: usize) -> Tensor<2> {
         let pool = |hidden_btd: Tensor<3>, rows: Option<&PaddingMask>| match &self.appended[..] {
             [] => self.pooling.pool(hidden_btd, rows),
@@ -127,7 +126,7 @@ impl EmbedPipeline {
         if self.normalize { normalize(x_bd) } else { x_bd }
     }
 
-    /// Length of the vectors that come out for hidden states of `d_model`.
+    /// Width of the embeddings for hidden states of width `d_model`.
     pub fn width(&self, d_model: usize) -> usize {
         let mut widths = self.stages.iter().filter_map(|stage| match stage {
             EmbedStage::Dense(dense) => Some(dense.d_output()),
@@ -136,12 +135,12 @@ impl EmbedPipeline {
         widths.next_back().unwrap_or_else(|| self.pooled_width(d_model))
     }
 
-    /// Length of the vectors that pooling gives.
+    /// Width after pooling.
     fn pooled_width(&self, d_model: usize) -> usize {
         d_model * (1 + self.appended.len())
     }
 
-    /// What a GGUF file says: its pooling, if any. llama.cpp scales such vectors to length 1.
+    /// The pipeline of a GGUF file: its pooling, if any, and L2 normalization, as in llama.cpp.
     pub(super) fn of_gguf(file: &GgufFile) -> Result<Option<Self>, FileError> {
         let pooling = match file.metadata("bert.pooling_type").map(Value::as_u64) {
             None | Some(Some(0)) => return Ok(None),

@@ -1,26 +1,26 @@
-//! One vector of many.
+//! Pooling: one vector from the hidden states of a text.
 
 use andiron_core::PaddingMask;
 use andiron_core::padding_mask::pick;
 use burn::tensor::{Tensor, TensorData};
 
-/// How the vectors of a text's tokens become one.
+/// Pooling over the tokens of a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// The first token's.
+    /// The first token.
     Cls,
-    /// Their mean.
+    /// Mean over tokens.
     #[default]
     Mean,
-    /// The last token's.
+    /// The last token.
     Last,
-    /// The greatest value of each dimension.
+    /// Maximum per dimension.
     Max,
 }
 
 impl Pooling {
-    /// The poolings with their names in sentence-transformers, and the keys that versions before 6 used, in the order in which
-    /// those joined their vectors.
+    /// Poolings with their names in sentence-transformers and the keys of versions before 6, in the order in which
+    /// those versions concatenated them.
     pub(super) const NAMES: [(Self, &'static str, &'static str); 4] = [
         (Self::Cls, "cls", "pooling_mode_cls_token"),
         (Self::Max, "max", "pooling_mode_max_tokens"),
@@ -28,13 +28,13 @@ impl Pooling {
         (Self::Last, "lasttoken", "pooling_mode_lasttoken"),
     ];
 
-    /// One vector for each row of `hidden_btd`; `rows` tells which columns are its own, all if absent.
+    /// One vector per row of `hidden_btd`; `rows` is the padding mask, if any.
     ///
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, d_model]`.
     ///
     /// # Panics
-    /// If `rows` are not as many as the batch has, or a row has no column of its own.
+    /// If `rows` does not match the batch, or a row is all padding.
     pub fn pool(self, hidden_btd: Tensor<3>, rows: Option<&PaddingMask>) -> Tensor<2> {
         let [b, t, d] = hidden_btd.dims();
         let device = hidden_btd.device();

@@ -1,36 +1,35 @@
-//! What an embedding model wants before a text.
+//! Prompts of an embedding model.
 
 use std::collections::BTreeMap;
 
-/// Texts to be put before others, such as `query: `.
+/// Prefixes of texts, such as `query: `.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompts {
-    /// Prompts by their names.
+    /// Prompts by name.
     pub by_name: BTreeMap<String, String>,
-    /// Name of the one for texts of which nothing else is said.
+    /// Name of the default prompt.
     pub default: Option<String>,
 }
 
 impl Prompts {
-    /// The prompt for texts of which nothing else is said, empty if there is none.
+    /// The default prompt; empty if there is none.
     pub fn usual(&self) -> &str {
         self.default.as_deref().and_then(|name| self.named(name)).unwrap_or_default()
     }
 
-    /// The prompt of that name.
+    /// The prompt called `name`.
     pub fn named(&self, name: &str) -> Option<&str> {
         self.by_name.get(name).map(String::as_str)
     }
 
-    /// The prompt for what is searched for: that called `query`, else the usual one.
+    /// The prompt for queries: that called `query`, else the default.
     pub fn query(&self) -> &str {
         self.named("query").unwrap_or_else(|| self.usual())
     }
 
-    /// The prompt for what is searched: the first of `document`, `passage` and `corpus` that says something, else the usual
-    /// one.
+    /// The prompt for documents: the first non-empty one of `document`, `passage` and `corpus`, else the default.
     ///
-    /// sentence-transformers 6.2 takes `document` always, which is empty where a model calls it `passage`.
+    /// sentence-transformers 6.2 always takes `document`, which is empty in models that call it `passage`.
     pub fn document(&self) -> &str {
         let names = ["document", "passage", "corpus"];
         let given = || names.iter().filter_map(|name| self.named(name));

@@ -1,7 +1,7 @@
-//! The files of sentence-transformers: `modules.json`, the folders that it names, and what stands beside it.
+//! The files of sentence-transformers: `modules.json`, the folders it names, and the files beside it.
 //!
-//! Source: sentence-transformers 6.2. Of each file's keys, those that change a vector are followed or refused by name; those
-//! that nobody reads are collected, so that a user can be told.
+//! Source: sentence-transformers 6.2. Keys that change an embedding are implemented or refused by name; unknown keys
+//! are collected for the user.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const MODULES: &str = "modules.json";
 const PIPELINE: &str = "config_sentence_transformers.json";
 const POOLING: &str = "1_Pooling";
 
-/// The settings of the module `Transformer`; the first of these files that says something counts.
+/// Files with the settings of the module `Transformer`; the first one that is not empty counts.
 const TRANSFORMER: &[&str] = &[
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -30,10 +30,10 @@ const TRANSFORMER: &[&str] = &[
     "sentence_xlnet_config.json",
 ];
 
-/// Keys of [`TRANSFORMER`] that do not change the vector of a text: how it is computed, other kinds of input, and lengths
-/// for texts that are marked as queries or documents.
+/// Keys of [`TRANSFORMER`] that do not change an embedding: how it is computed, other kinds of input, and maximum
+/// lengths for marked queries or documents.
 const INERT_TRANSFORMER: &[&str] = &["unpad_inputs", "query_length", "document_length", "query_expansion"];
-/// What an object of arguments to `from_pretrained` may hold without changing a vector.
+/// Keys of `from_pretrained` arguments that do not change an embedding.
 const INERT_ARGUMENTS: &[&str] = &[
     "trust_remote_code",
     "attn_implementation",
@@ -52,7 +52,7 @@ const INERT_ARGUMENTS: &[&str] = &[
 const INERT_PIPELINE: &[&str] =
     &["__version__", "model_type", "activation_fn", "keep_in_fp32_modules", "requirements", "truncate_dim"];
 
-/// Most poolings whose vectors are joined; there are four kinds.
+/// Maximum number of concatenated poolings; there are four kinds.
 const MOST_POOLINGS: usize = 8;
 
 type Fields = Map<String, Json>;
@@ -65,7 +65,7 @@ struct Step {
 }
 
 impl EmbedPipeline {
-    /// Reads `modules.json` and what it refers to; `None` if the directory has none. Beside the pipeline stands the
+    /// Reads `modules.json` and the files it refers to; `None` if the directory has none. The second value is the
     /// `activation_fn` of a cross-encoder, where sentence-transformers 6 puts it.
     pub(in crate::encoder) fn read(dir: &Path) -> Result<Option<(Self, Option<Json>)>, LoadError> {
         let modules = dir.join(MODULES);
@@ -92,7 +92,7 @@ impl EmbedPipeline {
                     let dense = Dense::read(&folder(dir, &step.path)?, &mut pipeline.unread)?;
                     pipeline.stages.push(EmbedStage::Dense(dense));
                 }
-                // It does nothing but in training.
+                // Dropout acts in training only.
                 "Dropout" => {}
                 kind => {
                     let reason = format!(
@@ -112,7 +112,7 @@ impl EmbedPipeline {
         Ok(Some((pipeline, activation)))
     }
 
-    /// Checks that each stage takes what the one before gives.
+    /// Checks that the widths of the stages match.
     pub(in crate::encoder) fn check(&self, d_model: usize, dir: &Path) -> Result<(), ConfigError> {
         let mut width = self.pooled_width(d_model);
         for stage in &self.stages {
@@ -148,7 +148,7 @@ impl EmbedPipeline {
             match key.as_str() {
                 _ if value.is_null() => {}
                 "max_seq_length" => match length(value) {
-                    // The tokenizer's own setting goes before it.
+                    // The tokenizer's own setting takes precedence.
                     Some(length) => self.max_tokens = self.max_tokens.or(Some(length)),
                     None => return refuse("a number of tokens is read"),
                 },
@@ -187,7 +187,7 @@ impl EmbedPipeline {
         Ok(())
     }
 
-    /// What the tokenizer is called with.
+    /// Reads the arguments of the tokenizer.
     fn follow_processing(&mut self, path: &Path, value: &Json) -> Result<(), ConfigError> {
         let none = Map::new();
         let of = |key: &str| value.get(key).and_then(Json::as_object).unwrap_or(&none);
@@ -223,7 +223,7 @@ impl EmbedPipeline {
                 let others = fields.keys().filter(is_other).filter(|key| is_set(key));
                 let modes: Vec<Json> =
                     known.into_iter().chain(others.map(|key| key.as_str().into())).collect();
-                // No mode at all means the mean.
+                // The default mode is the mean.
                 let has_width = ["embedding_dimension", "word_embedding_dimension"];
                 match modes.is_empty() && has_width.iter().any(|key| fields.contains_key(*key)) {
                     true => vec!["mean".into()],
@@ -288,7 +288,7 @@ impl EmbedPipeline {
                     false => Ok(fields.shift_remove("activation_fn").filter(|value| !value.is_null())),
                 };
             }
-            // It is another kind of model, whose prompts are not for vectors.
+            // Another kind of model, whose prompts are not for embeddings.
             Some(_) => return Ok(None),
         }
         for (key, value) in &fields {
@@ -321,7 +321,7 @@ impl EmbedPipeline {
                 _ => self.unread.push(told(path, key)),
             }
         }
-        // Those two names are always there, perhaps with nothing to say.
+        // sentence-transformers always writes these two names, possibly empty.
         let Prompts { by_name, default } = &self.prompts;
         match default {
             Some(name) if !by_name.contains_key(name) && name != "query" && name != "document" => {
@@ -355,7 +355,7 @@ impl EmbedPipeline {
                 pooling.insert(key.to_owned(), poolings.contains(&mode).into());
             }
         } else {
-            // Versions before 6 have no word for another order.
+            // Versions before 6 have no key for another order.
             let name = |wanted: &Pooling| Pooling::NAMES.iter().find(|(mode, _, _)| mode == wanted);
             let names: Vec<&str> = poolings.iter().filter_map(name).map(|(_, name, _)| *name).collect();
             pooling.insert("pooling_mode".to_owned(), names.into());
@@ -398,7 +398,7 @@ fn read_fields(path: &Path) -> Result<Fields, ConfigError> {
     if is_there(path)? { read_json(path, "sentence transformer config") } else { Ok(Fields::new()) }
 }
 
-/// The folder of a module. It lies beside the list: a longer path would leave the model directory.
+/// The folder of a module. It is a direct child of the model directory: a longer path could leave it.
 fn folder(dir: &Path, path: &str) -> Result<PathBuf, ConfigError> {
     let plain = Path::new(path);
     if plain.file_name() == Some(plain.as_os_str()) {
@@ -407,12 +407,12 @@ fn folder(dir: &Path, path: &str) -> Result<PathBuf, ConfigError> {
     Err(refuse(&dir.join(MODULES), &format!("the path {path:?} of a module is not a plain folder name")))
 }
 
-/// A number of tokens.
+/// A token count.
 fn length(value: &Json) -> Option<usize> {
     value.as_u64().map(|length| usize::try_from(length).unwrap_or(usize::MAX).max(1))
 }
 
-/// Refuses arguments that change a vector.
+/// Refuses arguments that change an embedding.
 fn inert_arguments(path: &Path, key: &str, arguments: &Fields) -> Result<(), ConfigError> {
     let changes =
         |(name, value): &(&String, &Json)| !value.is_null() && !INERT_ARGUMENTS.contains(&name.as_str());
@@ -424,7 +424,7 @@ fn inert_arguments(path: &Path, key: &str, arguments: &Fields) -> Result<(), Con
     }
 }
 
-/// The keys that are none of `known`, each as [`told`].
+/// The keys that are not in `known`, each formatted by [`told`].
 pub(super) fn unknown<'a>(
     path: &'a Path,
     fields: &'a Fields,

@@ -1,7 +1,7 @@
-//! The heads of encoders as values: layers that are called on the hidden states of a backbone.
+//! Encoder heads as values: layers that are applied to the hidden states of a backbone.
 //!
-//! Architectures keep the parameters of a head under the names of their files; a [`Head`] borrows them and says in which
-//! order they are applied. So every head is written once.
+//! Architectures hold the parameters of a head under their names in the file; a [`Head`] borrows them and defines
+//! their order. So every head is written once.
 
 use andiron_core::{Forward, LayerNorm, Linear, Weight, ops};
 use burn::module::Param;
@@ -10,48 +10,48 @@ use burn::tensor::{Tensor, activation};
 use crate::encoder::embed::Pooling;
 use crate::encoder::modernbert::Norm;
 
-/// What stands on a backbone.
+/// The head of a backbone.
 #[derive(Clone, Debug)]
 pub enum Head<'a> {
-    /// Nothing: the hidden states are the result.
+    /// None: the hidden states are the result.
     None,
-    /// Predicts masked tokens.
+    /// Masked-language-model head.
     MaskedLm(MaskedLmHead<'a>),
-    /// Labels whole texts.
+    /// Sequence-classification head.
     SequenceClassification(SequenceHead<'a>),
-    /// Labels each token.
+    /// Token-classification head.
     TokenClassification(TokenHead<'a>),
-    /// Scores each token as the beginning (0) of an answer and as its last token (1).
+    /// Span head: scores each token as start (0) and as last token (1) of an answer.
     QuestionAnswering(TokenHead<'a>),
 }
 
-/// Scores of the vocabulary's entries at masked positions.
+/// Masked-language-model head: vocabulary logits at masked positions.
 #[derive(Clone, Debug)]
 pub struct MaskedLmHead<'a> {
     pub(crate) transform: Transform<'a>,
-    /// One row for each entry of the vocabulary.
+    /// Output weight, one row per vocabulary entry.
     pub(crate) weight: &'a Weight,
     pub(crate) bias: Option<&'a Param<Tensor<1>>>,
 }
 
-/// Scores of the labels of texts.
+/// Sequence-classification head.
 #[derive(Clone, Debug)]
 pub struct SequenceHead<'a> {
-    /// How the hidden states of a text become one vector.
+    /// Pooling of a text's hidden states.
     pub(crate) pooling: Pooling,
-    /// Dropout before the transformation, in training.
+    /// Dropout before the dense layer, in training.
     pub(crate) pooled_dropout: f32,
     pub(crate) transform: Transform<'a>,
-    /// Dropout before the labels, in training.
+    /// Dropout before the classifier, in training.
     pub(crate) dropout: f32,
     pub(crate) labels: &'a Linear,
 }
 
-/// Scores of the labels of tokens.
+/// Token-classification head.
 #[derive(Clone, Debug)]
 pub struct TokenHead<'a> {
     pub(crate) transform: Option<Transform<'a>>,
-    /// Dropout before the labels, in training.
+    /// Dropout before the classifier, in training.
     pub(crate) dropout: f32,
     pub(crate) labels: &'a Linear,
 }
@@ -96,7 +96,7 @@ impl Transform<'_> {
 }
 
 impl MaskedLmHead<'_> {
-    /// Unnormalised log-probabilities of the token at each of some positions.
+    /// Vocabulary logits at the given positions.
     ///
     /// # Shape
     /// `[n, d_model]`, the hidden states of those positions → `[n, vocabulary]`.
@@ -107,7 +107,7 @@ impl MaskedLmHead<'_> {
 }
 
 impl SequenceHead<'_> {
-    /// Scores of each text's labels: unnormalised, or the values themselves of a regression.
+    /// Label logits of each text, or raw outputs for regression.
     ///
     /// # Shape
     /// `[batch, time, d_model]`, computed over the rows of `cx` → `[batch, labels]`.
@@ -119,7 +119,7 @@ impl SequenceHead<'_> {
 }
 
 impl TokenHead<'_> {
-    /// Unnormalised scores of each token's labels.
+    /// Label logits of each token.
     ///
     /// # Shape
     /// `[batch, time, d_model]` → `[batch, time, labels]`.

@@ -1,4 +1,4 @@
-//! The modules of a ModernBERT, their fields named as in its files.
+//! The modules of a ModernBERT, with field names as in its files.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::position::rotary::{Angles, Rotary};
@@ -13,7 +13,7 @@ use crate::encoder::head::{
 use crate::family::Encoder;
 use crate::hf_config::Activation;
 
-/// A ModernBERT with the head that its configuration names.
+/// A ModernBERT with the head of its configuration.
 #[derive(Module, Debug)]
 pub struct ModernBert {
     pub(super) model: Body,
@@ -38,7 +38,7 @@ pub struct ModernBert {
     pub(super) task: EncoderHead,
 }
 
-/// Probabilities, by place.
+/// Dropout probabilities by place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropout {
     pub(super) embedding: f32,
@@ -60,7 +60,7 @@ pub(super) struct Embeddings {
     pub(super) norm: Norm,
 }
 
-/// A layer norm whose offset may be missing.
+/// A layer norm with an optional bias.
 #[derive(Module, Debug)]
 pub(crate) struct Norm {
     pub(super) weight: Param<Tensor<1>>,
@@ -91,7 +91,7 @@ pub(super) struct Mlp {
     pub(super) w_o_: Linear,
 }
 
-/// What stands under every head.
+/// The dense layer before every head.
 #[derive(Module, Debug)]
 pub(super) struct PredictionHead {
     pub(super) dense: Linear,
@@ -100,7 +100,7 @@ pub(super) struct PredictionHead {
     pub(super) activation: Activation,
 }
 
-/// The last map of the head for masked tokens; its weight is the embedding table's if they are tied.
+/// Output projection of the masked-LM head; its weight is the token embeddings' if tied.
 #[derive(Module, Debug)]
 pub(super) struct Projector {
     pub(super) weight: Option<Weight>,

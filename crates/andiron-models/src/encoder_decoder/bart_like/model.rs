@@ -1,12 +1,12 @@
 //! The modules of a BART: the encoder-decoder of Vaswani et al., with a norm after each residual connection.
 //!
-//! The two differ in how positions are told, in a norm after the embeddings, and in which tables are one:
+//! BART and Marian differ in their positions, in a norm after the embeddings, and in which embeddings are tied:
 //!
-//! | tables | in the file |
+//! | token embeddings | in the file |
 //! |---|---|
-//! | one for sources, targets and head | `model.shared` |
-//! | the targets' is the head's | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
-//! | none are one | those two, `lm_head`, and an idle `model.shared` where sources and targets would share |
+//! | shared by encoder, decoder and head | `model.shared` |
+//! | decoder's tied to the head | `model.encoder.embed_tokens`, `model.decoder.embed_tokens` |
+//! | untied | those two, `lm_head`, and an unused `model.shared` if encoder and decoder would share |
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
 use andiron_core::cache::CrossAttentionCache;
@@ -23,13 +23,13 @@ use crate::hf_config::{Activation, ConfigError, entries, layers, probability, wi
 use crate::param_init::ParamInit;
 use crate::weights::NameRules;
 
-/// Entries of a table of learned positions before that of position 0.
+/// Position embeddings before that of position 0.
 const POSITION_OFFSET: usize = 2;
 
-/// Added to variances; no key says so.
+/// Epsilon of the layer norms; no key sets it.
 const EPS: f64 = 1e-5;
 
-/// Sizes of one half of the model.
+/// Sizes of the encoder or the decoder.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::encoder_decoder) struct Stack {
     pub(in crate::encoder_decoder) n_layers: usize,
@@ -38,18 +38,18 @@ pub(in crate::encoder_decoder) struct Stack {
     pub(in crate::encoder_decoder) vocab_size: usize,
 }
 
-/// What a [`BartModel`] is made from.
+/// Sizes of a [`BartModel`].
 #[derive(Clone, Copy, Debug)]
 pub(in crate::encoder_decoder) struct BartSizes {
     pub(in crate::encoder_decoder) d_model: usize,
     pub(in crate::encoder_decoder) max_positions: usize,
     pub(in crate::encoder_decoder) encoder: Stack,
     pub(in crate::encoder_decoder) decoder: Stack,
-    /// Sources and targets share a table.
+    /// Encoder and decoder share token embeddings.
     pub(in crate::encoder_decoder) shared: bool,
-    /// The head is the targets' table.
+    /// The head is tied to the decoder's token embeddings.
     pub(in crate::encoder_decoder) tied: bool,
-    /// Positions are learned, and the embeddings are normalised: BART. Otherwise neither: Marian.
+    /// Learned positions and a norm after the embeddings (BART), or neither (Marian).
     pub(in crate::encoder_decoder) learned: bool,
     pub(in crate::encoder_decoder) scale_embedding: bool,
     pub(in crate::encoder_decoder) activation: Activation,
@@ -265,7 +265,7 @@ impl EncoderDecoder for BartModel {
         &own.unwrap_or_else(|| self.model.table(&self.model.decoder)).weight
     }
 
-    // A constant of the model, which training leaves alone.
+    // Not trained.
     fn head_bias(&self) -> Option<Tensor<1>> {
         let [_, v] = self.final_logits_bias.lazy_shape().dims();
         Some(self.final_logits_bias.val().detach().reshape([v]))
@@ -277,7 +277,7 @@ impl EncoderDecoder for BartModel {
 }
 
 impl Body {
-    /// The table of a half's tokens.
+    /// Token embeddings of the encoder or the decoder.
     fn table<'a>(&'a self, half: &'a Half) -> &'a Embedding {
         half.embed_tokens.as_ref().or(self.shared.as_ref()).expect("each half has a table or both share one")
     }
@@ -312,7 +312,7 @@ impl BartModel {
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
-    /// One layer of either half; the decoder's see `memory`.
+    /// A layer of the encoder, or of the decoder if `cross_cache` is given.
     fn layer(
         &self,
         layer: &Layer,

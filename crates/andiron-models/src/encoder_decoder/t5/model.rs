@@ -1,4 +1,4 @@
-//! The modules of a T5, their fields named as in its files.
+//! The modules of a T5, with field names as in its files.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
 use andiron_core::cache::CrossAttentionCache;
@@ -75,7 +75,7 @@ struct Attention {
     k: Linear,
     v: Linear,
     o: Linear,
-    /// In the first block; the others add what it adds.
+    /// In the first block only; the other blocks reuse its bias.
     relative_attention_bias: Option<RelativeBias>,
     #[module(skip)]
     n_heads: usize,
@@ -168,7 +168,7 @@ impl EncoderDecoder for T5 {
 }
 
 impl SelfAttention {
-    /// What this block and those after it add to scores, if it has the table.
+    /// The relative position bias of this and later blocks, if this block holds it.
     fn bias(&self, t: usize, s: usize) -> Option<Tensor<2>> {
         self.self_attention_.relative_attention_bias.as_ref().map(|bias| bias.forward(t, s))
     }
@@ -186,7 +186,7 @@ impl SelfAttention {
             .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
         let keys_values = cx.keys_values(layer, k_bthk, v_bthk);
         let config = AttentionConfig { dropout: attention.dropout, ..config };
-        // Scores are not divided by the root of a head's width: rounded factors would move them further than elsewhere.
+        // In f32: unscaled attention scores are larger, so rounding would change them more than elsewhere.
         let attended = with_precision(Precision::F32, || attend(q_bthk, keys_values, config, cx));
         ops::residual(x_btd, attention.output(attended, cx))
     }
@@ -243,7 +243,7 @@ impl Dense {
     }
 }
 
-/// Makes the modules of a T5, whose weights are the narrower the wider their input.
+/// Initializes a T5; standard deviations shrink with the fan-in.
 struct T5Init<'a> {
     config: &'a T5Config,
     seed: Seed,
@@ -253,7 +253,7 @@ struct T5Init<'a> {
 impl T5Init<'_> {
     fn model(&self) -> T5 {
         let config = self.config;
-        // An output that is not scaled wants a smaller head to begin with.
+        // Without output scaling the head is initialized smaller.
         let head_width = if config.scale_decoder_outputs { 1 } else { config.d_model };
         T5 {
             shared: self.table("shared", 1),
@@ -296,13 +296,13 @@ impl T5Init<'_> {
         }
     }
 
-    /// `bias` says whether there is a table of relative positions, and whether it is causal.
+    /// `bias`: whether there is a relative position bias, and whether it is causal.
     fn attention(&self, name: &str, bias: Option<bool>) -> Attention {
         let config = self.config;
         let (d, d_inner) = (config.d_model, config.num_heads.saturating_mul(config.d_kv));
         let linear = |part: &str, sizes, width| self.linear(&format!("{name}.{part}"), sizes, width);
         Attention {
-            // Narrow, because scores are not scaled.
+            // Small, because attention scores are not scaled.
             q: linear("q", (d, d_inner), d.saturating_mul(config.d_kv)),
             k: linear("k", (d, d_inner), d),
             v: linear("v", (d, d_inner), d),
@@ -334,7 +334,7 @@ impl T5Init<'_> {
         }
     }
 
-    /// Standard deviation of the weights of a map from so many inputs.
+    /// Standard deviation for a fan-in of `width`.
     fn std(&self, width: usize) -> f32 {
         self.config.initializer_factor as f32 / (width as f32).sqrt()
     }

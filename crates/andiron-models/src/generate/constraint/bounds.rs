@@ -1,14 +1,14 @@
-//! How large a grammar may be, found out before the compiler sees it.
+//! Bounds on the size of a grammar, checked before it is compiled.
 //!
-//! The compiler can be neither interrupted nor told how much memory it may take, so whatever costs is counted
-//! first. The bounds are well above what people and their tools write, and low enough that a grammar within them is compiled in
-//! half a second and 64 MB.
+//! The compiler can be neither interrupted nor limited in memory, so everything costly is counted first. The bounds
+//! are well above what people and their tools write, and low enough that a grammar within them compiles in half a
+//! second and 64 MB.
 
 use super::expansion::{self, Refused};
 use super::pattern::{self, Classes};
 use super::{ConstraintError, Grammar, MAX_GRAMMAR};
 
-/// Checks that `grammar` is one and within its bounds.
+/// Checks that `grammar` is valid and within its bounds.
 pub(super) fn check(grammar: &Grammar) -> Result<(), ConstraintError> {
     let name = grammar.name();
     let of = |exceeded: Exceeded| exceeded.of(name);
@@ -48,14 +48,14 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), ConstraintError> {
     }
 }
 
-/// Something that is counted.
+/// A bounded quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bound {
-    /// Steps of reading a schema.
+    /// Steps of walking a schema.
     Steps,
-    /// Nodes of a schema once it is written out, copies included.
+    /// Nodes of the expanded schema, copies included.
     Nodes,
-    /// Levels of a schema, through references.
+    /// Nesting depth, through references.
     Depth,
     /// Properties of one object, or items of a tuple.
     Properties,
@@ -65,7 +65,7 @@ pub(super) enum Bound {
     PatternBytes,
     PatternSyntax,
     PatternExpanded,
-    /// Ways of reading a text that one pattern keeps open.
+    /// Alternatives that one pattern keeps open at once.
     PatternWidth,
     Choices,
     ChoiceBytes,
@@ -73,7 +73,7 @@ pub(super) enum Bound {
     Multiple,
 }
 
-/// A bound that a grammar exceeds.
+/// An exceeded bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Exceeded(Bound);
 
@@ -96,7 +96,7 @@ impl Bound {
         }
     }
 
-    /// What is counted, in the words of a message.
+    /// Name of the quantity in a message.
     fn what(self) -> &'static str {
         match self {
             Self::Steps => "parts",

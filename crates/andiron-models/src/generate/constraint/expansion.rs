@@ -1,9 +1,9 @@
-//! What a JSON schema becomes once references are followed and combinators are multiplied out, counted without building it.
+//! The size of a JSON schema once references and combinators are expanded, counted without building it.
 //!
-//! The compiler of grammars keeps a bare `$ref` as it is, but writes a schema out where it has to be intersected with
-//! another one: under `allOf`, beside other keywords, and where `anyOf` meets `anyOf`, each alternative with each. Every
-//! such copy is a whole subtree, so that a few lines can stand for billions of nodes. [`measure`] walks the schema as the
-//! compiler does, but shares subtrees instead of copying them and adds up what the copies would have been.
+//! The grammar compiler keeps a bare `$ref` as it is, but expands a schema where it must be intersected with another
+//! one: under `allOf`, beside other keywords, and where `anyOf` meets `anyOf`, each alternative with each. Every such
+//! copy is a whole subtree, so a few lines can expand to billions of nodes. [`measure`] walks the schema as the
+//! compiler does, but shares subtrees instead of copying them, and sums the sizes of the copies.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::multiples;
 use super::pattern::{self, Classes, PatternSize};
 use super::shape::{Fields, Kind, Shared, pattern_weight, text_weight};
 
-/// Keywords that say nothing about a value.
+/// Keywords that do not restrict a value.
 const ANNOTATIONS: &[&str] = &[
     "$anchor",
     "$defs",
@@ -34,7 +34,7 @@ const ANNOTATIONS: &[&str] = &[
     "contentEncoding",
 ];
 
-/// Keywords that the compiler enforces; what it does not know at all it passes over.
+/// Keywords that the compiler enforces; it ignores unknown ones.
 const ENFORCED: &[&str] = &[
     "anyOf",
     "oneOf",
@@ -65,16 +65,16 @@ const ENFORCED: &[&str] = &[
     "multipleOf",
 ];
 
-/// Those that bring in other schemas at the same place.
+/// Keywords that apply other schemas to the same value.
 const IN_PLACE: &[&str] = &["const", "enum", "allOf", "anyOf", "oneOf", "$ref"];
 
 const TYPES: &[&str] = &["null", "boolean", "number", "string", "array", "object"];
 
-/// Why a schema is not compiled.
+/// Why a schema is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     Exceeded(Exceeded),
-    /// A pattern in it is none.
+    /// It contains an invalid pattern.
     Pattern(String),
 }
 
@@ -84,7 +84,7 @@ impl From<Exceeded> for Refused {
     }
 }
 
-/// Checks that `schema` stays within [`Bound`]s when it is written out.
+/// Checks that the expanded `schema` is within its [`Bound`]s.
 pub(super) fn measure(schema: &Value) -> Result<(), Refused> {
     let mut walk =
         Walk { root: schema, steps: 0, copied: 0, depth: 0, seen: HashSet::new(), defined: HashMap::new() };
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         match schema {
             Value::Bool(true) => Ok(Kind::Any.shared()),
             Value::Object(keywords) => self.deeper(|walk| walk.keywords(keywords)),
-            // `false`, and what is no schema, which the compiler says itself.
+            // `false`, or an invalid schema, which the compiler reports.
             _ => Ok(Kind::Never.shared()),
         }
     }
@@ -195,12 +195,12 @@ impl<'a> Walk<'a> {
                 }
                 _ => self.resolved(name, &result),
             },
-            // Of the wrong type, which the compiler says.
+            // Wrong type, which the compiler reports.
             _ => Ok(result),
         }
     }
 
-    /// Compiles what a reference names, once.
+    /// Walks a referenced schema, once.
     fn define(&mut self, name: &str) -> Result<(), Refused> {
         if !self.seen.insert(name.to_owned()) {
             return Ok(());
@@ -221,10 +221,10 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Writes a reference out, because it meets another schema.
+    /// Expands a reference that meets another schema.
     fn resolved(&mut self, name: &str, other: &Shared) -> Result<Shared, Refused> {
         self.define(name)?;
-        // A circle of references that are still being read is an error of the compiler.
+        // A cycle of unresolved references is an error of the compiler.
         let Some(shape) = self.defined.get(name).cloned() else { return Ok(Kind::Never.shared()) };
         self.copy(shape.size)?;
         self.intersect(&shape, other)
@@ -255,7 +255,7 @@ impl<'a> Walk<'a> {
         Ok(kind.shared())
     }
 
-    /// Keywords of one place that bring in no other schema there.
+    /// Keywords of one schema that apply no other schema to the same value.
     fn plain(
         &mut self,
         all: &'a Map<String, Value>,
@@ -315,7 +315,7 @@ impl<'a> Walk<'a> {
         let mut patterns = Vec::new();
         for (pattern, schema) in object("patternProperties").into_iter().flatten() {
             let weight = pattern_weight(checked_pattern(pattern)?);
-            // Each name is matched with it.
+            // Each name is matched with the pattern.
             self.copy(weight.saturating_mul(1 + named.len() as u64 / 8))?;
             patterns.push((pattern.clone(), self.schema(schema)?));
         }
@@ -332,7 +332,7 @@ impl<'a> Walk<'a> {
         self.checked_fields(Fields { named, patterns, others, required })
     }
 
-    /// The time of the compiler grows with the square of the names in one place.
+    /// Compile time is quadratic in the number of names in one object.
     fn checked_fields(&mut self, fields: Fields) -> Result<Fields, Refused> {
         let missing = fields.required.len().saturating_sub(fields.named.len());
         let names = (fields.named.len() + missing) as u64;
@@ -475,7 +475,7 @@ impl<'a> Walk<'a> {
             }
         }
         if one {
-            // These it would multiply to find out whether they exclude each other.
+            // The compiler would intersect these to test whether they are disjoint.
             let multiples = flat.iter().map(|option| match option.kind {
                 Kind::Number { multiple, .. } => multiple,
                 _ => 1,
@@ -498,16 +498,16 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a `format` weighs: the expressions behind the names have up to a few hundred characters.
+/// Cost of a `format`: the expressions behind the names have up to a few hundred characters.
 const FORMAT_WEIGHT: u64 = 40;
 
-/// What finding out that two patterns for names exclude each other weighs.
+/// Cost of testing two name patterns for disjointness.
 const PAIR_WEIGHT: u64 = 500;
 
 /// Comparisons of two leaves of a `oneOf` that take as long as copying a node.
 const PAIRS_PER_NODE: u64 = 400;
 
-/// `multipleOf` as the compiler takes it apart; each remainder is a state.
+/// `multipleOf` as the compiler decomposes it; each remainder is a state.
 fn multiple_of(step: f64) -> Result<Kind, Refused> {
     let (mut whole, mut places) = (step.abs(), 0);
     while whole.fract() != 0.0 {

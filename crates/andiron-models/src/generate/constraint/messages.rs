@@ -1,6 +1,6 @@
-//! What the compiler of grammars has to say, in the words of whoever wrote the grammar.
+//! Messages of the grammar compiler, rewritten for the author of the grammar.
 
-/// Puts a message of the compiler in plain words; one that is not known stays as it is, without its drawing.
+/// Rewrites a compiler message in plain words; unknown messages stay as they are, without their drawing.
 pub(super) fn plain(message: &str) -> String {
     let message = message.replace("<non-verbose/>", "");
     for (mark, said) in KNOWN {
@@ -59,7 +59,7 @@ const KNOWN: &[(&str, &str)] = &[
 
 type Say = fn(&str) -> String;
 
-/// Messages that end in what they are about.
+/// Messages that end in a quotation.
 const QUOTING: &[(&str, Say)] = &[
     ("Unimplemented keys: ", |keys| {
         let keys: Vec<String> = serde_json::from_str(keys.lines().next().unwrap_or(keys)).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Multiples of several numbers that one place in a text may have to be counted by at once.
+//! Combined `multipleOf` automata: how many states one position of a text can require.
 //!
-//! A `multipleOf` is an automaton with a state for each remainder. Where alternatives have different ones, the lexer keeps
-//! a remainder of each, so that their states multiply. Which alternatives are open together follows from the names that lead
-//! to them: [`check`] walks the schema by sets of shapes, as a reader of the text would.
+//! A `multipleOf` is an automaton with one state per remainder. Where alternatives have different divisors, the lexer
+//! tracks a remainder for each, so their states multiply. Which alternatives are open together follows from the names
+//! that lead to them: [`check`] walks the schema by sets of shapes, as a parser of the text would.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -10,10 +10,10 @@ use std::rc::Rc;
 use super::bounds::{Bound, Exceeded};
 use super::shape::{Fields, Kind, Shape, Shared};
 
-/// The items of an array that have a place of their own, and the others.
+/// Positional (tuple) items of an array, and the others.
 type Items<'a> = (&'a [Shared], Option<&'a Shared>);
 
-/// Checks that the remainders which are kept together stay within their bound. `defined` is what references name.
+/// Checks that the number of joint remainders is within its bound. `defined` maps references to shapes.
 pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<(), Exceeded> {
     let mut waiting = vec![vec![Rc::clone(root)]];
     let mut seen: HashSet<Vec<*const Shape>> = HashSet::new();
@@ -39,7 +39,7 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
         Bound::Multiple.check(states)?;
         let names: BTreeSet<&str> =
             objects.iter().flat_map(|fields| fields.named.iter().map(|(name, _)| name.as_str())).collect();
-        // Each name is looked for in each object, which takes time where both are many.
+        // Each name is looked up in each object, which is slow if both are many.
         steps += (names.len() * objects.len()) as u64 / 4;
         Bound::Steps.check(steps)?;
         let under = |name| objects.iter().filter_map(|fields: &&Fields| fields.find(name)).collect();
@@ -49,7 +49,7 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
             patterns.chain(fields.others.clone()).collect::<Vec<_>>()
         };
         waiting.push(objects.iter().flat_map(unnamed).collect());
-        // An item is read at one place of its array, so those at other places are not open with it.
+        // Items at different positions are never open together.
         let places = arrays.iter().map(|(prefix, _)| prefix.len()).max().unwrap_or(0);
         steps += (places * arrays.len()) as u64 / 4;
         Bound::Steps.check(steps)?;
@@ -62,7 +62,7 @@ pub(super) fn check(root: &Shared, defined: &HashMap<String, Shared>) -> Result<
     Ok(())
 }
 
-/// The shapes that `shapes` stand for, alternatives and references written out, each once.
+/// The shapes behind `shapes`: alternatives and references expanded, without duplicates.
 fn alternatives(shapes: Vec<Shared>, defined: &HashMap<String, Shared>) -> Vec<Shared> {
     let mut waiting = shapes;
     let mut seen = HashSet::new();

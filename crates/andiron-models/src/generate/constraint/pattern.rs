@@ -1,4 +1,4 @@
-//! How much a regular expression asks for, known before anything is built from it.
+//! The size of a regular expression, measured before it is compiled.
 
 use llguidance::regex_to_lark;
 use regex_syntax::ast::parse::ParserBuilder;
@@ -11,15 +11,14 @@ use super::width;
 /// Deepest nesting of groups. Two parsers recurse over it.
 const MAX_NESTING: u32 = 100;
 
-/// What a pattern becomes.
+/// Sizes of a pattern.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PatternSize {
-    /// Characters and classes as they are written, large Unicode classes counted by their ranges.
+    /// Characters and classes as written; large Unicode classes count by their ranges.
     pub(super) syntax: u64,
-    /// Characters and classes once counted repetitions are written out: the longest way through the pattern, alternatives
-    /// laid end to end.
+    /// Characters and classes after expanding counted repetitions: the longest path, alternatives added up.
     pub(super) expanded: u64,
-    /// Ways of reading a text that are open at once.
+    /// Alternatives open at once.
     pub(super) width: u64,
 }
 
@@ -38,7 +37,7 @@ pub(super) enum Classes {
     Ascii,
 }
 
-/// Measures `pattern`; what is wrong with it in words otherwise.
+/// Measures `pattern`; an error message if it is invalid.
 pub(super) fn measure(pattern: &str, classes: Classes) -> Result<PatternSize, String> {
     // The compiler drops a backslash that escapes nothing.
     let trailing = pattern.len() - pattern.trim_end_matches('\\').len();
@@ -59,7 +58,7 @@ pub(super) fn measure(pattern: &str, classes: Classes) -> Result<PatternSize, St
     Ok(PatternSize { width: translated.as_ref().map_or(0, width::measure), ..size })
 }
 
-/// The parser's finding without its drawing of the pattern.
+/// The parser's message without its drawing of the pattern.
 fn explain(error: &Error) -> String {
     let at = error.span().start.column;
     format!("{} (at character {at})", error.kind())

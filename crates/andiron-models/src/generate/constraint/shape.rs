@@ -1,4 +1,4 @@
-//! A schema as the compiler of grammars would hold it, with parts shared instead of copied.
+//! A JSON schema in the compiler's form, with shared instead of copied parts.
 
 use std::rc::Rc;
 
@@ -6,19 +6,19 @@ use super::pattern::PatternSize;
 
 pub(super) type Shared = Rc<Shape>;
 
-/// A schema as the compiler would hold it, with its size as a tree.
+/// A schema in the compiler's form, with its size as a tree.
 pub(super) struct Shape {
     pub(super) kind: Kind,
     pub(super) size: u64,
 }
 
-/// What a schema allows.
+/// The values that a schema allows.
 pub(super) enum Kind {
     Any,
     Never,
     Null,
     Boolean,
-    /// `multipleOf` as a whole number and how many decimal places it was moved by; 1 where nothing is asked for.
+    /// `multipleOf` as an integer and its number of decimal places; 1 if absent.
     Number {
         multiple: u64,
         places: u32,
@@ -49,7 +49,7 @@ pub(super) struct Fields {
 impl Fields {
     /// The schema of the property `name`.
     pub(super) fn find(&self, name: &str) -> Option<Shared> {
-        // Any pattern may be the one that matches the name, so the largest schema stands for all.
+        // Any pattern may match the name, so the largest schema represents all.
         let named = self.named.iter().find(|(key, _)| key == name).map(|(_, shape)| Rc::clone(shape));
         let of_patterns = self.patterns.iter().map(|(_, shape)| shape);
         named.or_else(|| of_patterns.chain(&self.others).max_by_key(|shape| shape.size).cloned())
@@ -67,7 +67,7 @@ pub(super) fn pattern_weight(size: PatternSize) -> u64 {
 }
 
 impl Kind {
-    /// With its size, which is that of all its parts.
+    /// Shares the shape with its total size.
     pub(super) fn shared(self) -> Shared {
         let total = |shapes: &[Shared]| shapes.iter().fold(0, |sum: u64, s| sum.saturating_add(s.size));
         let size = match &self {

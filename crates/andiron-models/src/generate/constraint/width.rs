@@ -1,9 +1,9 @@
-//! How many ways of reading a text a regular expression keeps open at once.
+//! The number of alternatives that a regular expression keeps open at once.
 //!
-//! The compiler holds the rest of an expression at each place of a text as a list of alternatives. Most expressions keep a few;
-//! but in `([a-z]+ ?){1,5000}` a word of forty letters may be one word or forty, so that forty counts are open after it, and each
-//! later character costs so many steps and their memory. [`measure`] gives an upper bound on that list from which characters may
-//! stand where, without building anything.
+//! While matching, the compiler's state is a list of alternatives for the rest of the expression. Most expressions
+//! keep a few. But in `([a-z]+ ?){1,5000}` a word of forty letters may be one word or forty, so forty counters are
+//! open after it, and every later character costs forty steps and their memory. [`measure`] gives an upper bound on
+//! that list from the characters that can appear in each position, without building anything.
 //!
 //! Source: Brüggemann-Klein 1993, "Regular expressions into finite automata", for `first`, `last` and what follows; Gelade, Gyssens &
 //! Martens 2012, "Regular expressions with counting: weak versus strong determinism", for counters. Ours is the bound where an
@@ -11,15 +11,16 @@
 
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
-/// The most ways of reading a text that `expression` keeps open at once.
+/// Upper bound on the number of alternatives that `expression` keeps open at once.
 pub(super) fn measure(expression: &Hir) -> u64 {
     part(expression).width
 }
 
-/// Ranges from which on a class counts as two ways: its characters of several bytes have more states on the way.
+/// Number of ranges from which a class counts as two alternatives: its multi-byte characters have intermediate
+/// states.
 const LARGE_CLASS: usize = 50;
 
-/// Characters, rounded up: those beyond ASCII share 128 places.
+/// A set of characters, overapproximated: those beyond ASCII share 128 slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Chars {
     ascii: u128,
@@ -58,25 +59,25 @@ impl Chars {
     }
 }
 
-/// What is known of a part of an expression.
+/// Properties of a part of an expression.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     /// Fewest and most characters.
     len: (u64, u64),
-    /// Characters that stand first, last, and anywhere.
+    /// Characters that can be first, last, and anywhere.
     first: Chars,
     last: Chars,
     all: Chars,
-    /// Characters that stand anywhere but first, anywhere but last.
+    /// Characters that can be anywhere but first, anywhere but last.
     inner: Chars,
     outer: Chars,
-    /// Characters with which a text that may end here goes on instead.
+    /// Characters that can continue a text which could also end here.
     after: Chars,
-    /// Whether each next character leaves one way to read it.
+    /// Whether each next character leaves a single alternative (determinism).
     deterministic: bool,
-    /// Ways open at once where the part begins at one place of the text.
+    /// Alternatives open at once if the part begins at one position of the text.
     width: u64,
-    /// Ways open at once wherever and however often it begins: its characters with counted repetitions written out.
+    /// Alternatives open at once however often it begins: its characters after expanding counted repetitions.
     total: u64,
 }
 
@@ -142,7 +143,8 @@ impl Part {
         self.len.0 == self.len.1
     }
 
-    /// Whether all ways of reading a text that begins with it leave it at the same place, where one that begins with `next` follows.
+    /// Whether all parses of a text that begins with this part leave it at the same position, if a text of `next`
+    /// follows.
     fn ends_at_one_place(&self, next: Chars) -> bool {
         self.is_fixed()
             || (self.is_left_by(next) && self.deterministic)
@@ -150,7 +152,7 @@ impl Part {
             || (!self.may_be_empty() && !self.last.meets(self.outer))
     }
 
-    /// Whether a character of `next` after a whole text of this part cannot be read as part of it.
+    /// Whether a character of `next` after a complete text of this part cannot be part of it.
     fn is_left_by(&self, next: Chars) -> bool {
         let goes_on = self.after.meets(next) || (self.may_be_empty() && self.first.meets(next));
         !goes_on
@@ -203,7 +205,8 @@ impl Part {
         let loops = most != Some(1);
         let alone = self.deterministic && !self.after.meets(self.first);
         let total = self.total.saturating_mul(written_out);
-        // Where each round begins, or ends, at a character that stands nowhere else in it, all ways begin it together.
+        // If each repetition begins or ends at a character that appears nowhere else in it, all alternatives begin it
+        // together.
         let together = self.is_fixed()
             || alone
             || !self.first.meets(self.inner)

@@ -1,22 +1,22 @@
-//! Several generations at once, one call of the model for all.
+//! Offline batch generation: several prompts, one forward pass per step.
 
 use std::ops::ControlFlow;
 
 use super::{Decoding, FinishReason, GenerateError, GenerateOptions, Ground, Token, WhenFull};
 use crate::generate::GenerationConfig;
 
-/// A model that continues several sequences at once.
+/// A causal language model that decodes a fixed batch of sequences.
 pub trait BatchedLm {
-    /// The decoding state of all sequences.
+    /// The state of all sequences: their KV cache.
     type State;
 
-    /// Number of ids the model predicts.
+    /// Vocabulary size.
     fn vocab_size(&self) -> usize;
 
-    /// Longest sequence, prompt and generated ids together.
+    /// Context length: maximum number of prompt and generated ids of a sequence.
     fn context_len(&self) -> usize;
 
-    /// Reads prompts, each of its own length: the state of as many sequences, and the logits of what comes next in each.
+    /// Prefills prompts of any lengths: returns their state, and the logits after each.
     ///
     /// # Shape
     /// `[n]` prompts → `[n, vocab_size]`, row-major.
@@ -25,42 +25,42 @@ pub trait BatchedLm {
     /// If there is no prompt, or one is empty or longer than [`context_len`](Self::context_len).
     fn prefill(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>);
 
-    /// Replaces the sequences by those at `rows`, in this order, with one more id each. A row may be left out, or be
-    /// there several times to be continued in several ways.
+    /// A decode step: replaces the sequences by those at `rows`, in this order, and appends one id to each. A row may
+    /// be dropped, or repeated to be continued in several ways.
     ///
     /// # Shape
     /// `rows` and `ids`: `[n]` → `[n, vocab_size]`, row-major.
     fn decode_step(&self, state: &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32>;
 
-    /// What the model's files say about generating; their rules, such as `suppress_tokens`, hold in every text.
+    /// The model's generation config. Its rules, such as `suppress_tokens`, apply to every generation.
     fn generation_config(&self) -> Option<&GenerationConfig> {
         None
     }
 
-    /// The ids of what the model has read, if that is not the prompt.
+    /// Source token ids of an encoder-decoder; `None` if the model reads the prompt only.
     fn source(&self) -> Option<&[u32]> {
         None
     }
 }
 
-/// What a generation gave.
+/// The result of one generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
-    /// The tokens, that with a stop id included.
+    /// Generated tokens, a final stop id included.
     pub tokens: Vec<Token>,
     /// Why it ended.
     pub finish_reason: FinishReason,
 }
 
-/// Continues several prompts together, each by its own options: a call of the model costs little more for many rows than for
-/// one, and a row that ends costs nothing from then on.
+/// Generates for several prompts as one batch, each with its own options. A step costs little more for many rows than
+/// for one; finished rows leave the batch.
 ///
-/// Each row gets what it would get alone, whatever stands beside it; two logits that are equal to the last bits may change
-/// places, since products of another size round in another order. `show` is told each token with the number of its
-/// prompt, and ends that row by [`ControlFlow::Break`]. One row's error is that row's only.
+/// Each row gets the result that it would get alone, up to rounding: matmuls of another size may round differently,
+/// which can swap nearly equal logits. `show` is called with each token and the index of its prompt, and ends that
+/// row by [`ControlFlow::Break`]. An error of one row does not affect the others.
 ///
-/// Not for [`GenerateOptions::score_prompt`] and [`WhenFull::Slide`], which want a state of their own;
-/// [`GenerateOptions::prompt_lookup`] and [`GenerateOptions::prefill_chunk`] change no result and are passed over.
+/// [`GenerateOptions::score_prompt`] and [`WhenFull::Slide`] are not supported, since they need a state per sequence.
+/// [`GenerateOptions::prompt_lookup`] and [`GenerateOptions::prefill_chunk`] do not change results and are ignored.
 ///
 /// # Panics
 /// If the model breaks its contract on the number of logits.
@@ -110,7 +110,7 @@ pub fn generate_batch<M: BatchedLm>(
     }
 }
 
-/// One generation among others.
+/// A row of the batch.
 struct Row {
     decoding: Decoding<()>,
     tokens: Vec<Token>,

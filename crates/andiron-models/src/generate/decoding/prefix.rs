@@ -1,13 +1,13 @@
-//! Prefixes that several generations have in common, and that the model reads once.
+//! Shared prefixes, which the model prefills once.
 //!
-//! A [`Prefix`] is what is left of a generation that ended: the next one reads only where it differs, as the turns of a
-//! conversation do. A [`Prefill`] is a prompt just read, for other generations that continue the same prompt: the `n`
-//! choices of a request.
+//! A [`Prefix`] is the state that a finished generation leaves: the next one, such as the next turn of a
+//! conversation, prefills only where it differs. A [`Prefill`] is a prefilled prompt for other generations with the
+//! same prompt: the `n` choices of a request.
 
 use super::{Decoding, GenerateError, GenerateOptions, Token};
 use crate::generate::CausalLm;
 
-/// Ids that a model has read, and its state after them.
+/// Token ids and the model's state after them.
 #[derive(Clone, Debug)]
 pub struct Prefix<S> {
     ids: Vec<u32>,
@@ -15,13 +15,13 @@ pub struct Prefix<S> {
 }
 
 impl<S> Prefix<S> {
-    /// The ids.
+    /// The token ids.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 }
 
-/// A prompt that a model has read to its end, and the prediction after it.
+/// A prefilled prompt: the model's state and the logits after it.
 #[derive(Debug)]
 pub struct Prefill<S> {
     prompt: Vec<u32>,
@@ -30,12 +30,12 @@ pub struct Prefill<S> {
     prompt_tokens: Vec<Token>,
 }
 
-/// Whether a decoding leaves its prefill to others.
+/// Whether a decoding shares its prefill.
 #[derive(Debug, Default)]
 pub(super) enum Shared<S> {
     #[default]
     No,
-    /// Once the prompt is read.
+    /// The prefill, after the prompt.
     Wanted,
     Ready(Prefill<S>),
 }
@@ -47,8 +47,8 @@ impl<S> Shared<S> {
 }
 
 impl<S> Decoding<S> {
-    /// [`new`](Self::new) that reads only what `prefix` has not: what both sequences begin with is taken from there, if
-    /// the model can [rewind](CausalLm::rewind). A prompt that is to be scored is read as a whole.
+    /// As [`new`](Self::new), reusing the common beginning of `prefix` and the prompt, if the model can
+    /// [rewind](CausalLm::rewind). A prompt that is to be scored is prefilled whole.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -70,22 +70,22 @@ impl<S> Decoding<S> {
         Ok(decoding)
     }
 
-    /// What the model has read, to be gone on with; `None` once the window has slid.
+    /// The ids and state, for [`after`](Self::after); `None` once the window has slid.
     pub fn into_prefix(mut self) -> Option<Prefix<S>> {
         // Ids that were tried ahead and did not come may be in the state, behind these.
         self.ids.truncate(self.fed);
         (self.window_start == 0).then_some(Prefix { ids: self.ids, state: self.state })
     }
 
-    /// Keeps what the model knows once the prompt is read, for [`take_prefill`](Self::take_prefill).
+    /// Keeps a copy of the state after the prompt for [`take_prefill`](Self::take_prefill).
     pub fn share_prefill(&mut self) {
         if self.fed < self.prompt_len {
             self.shared = Shared::Wanted;
         }
     }
 
-    /// The prompt as it was just read, if [`share_prefill`](Self::share_prefill) asked for it and the model can
-    /// [fork](CausalLm::fork) a state.
+    /// The prefilled prompt, if [`share_prefill`](Self::share_prefill) was called, the prompt was just prefilled, and
+    /// the model can [fork](CausalLm::fork) a state.
     pub fn take_prefill(&mut self) -> Option<Prefill<S>> {
         match std::mem::take(&mut self.shared) {
             Shared::Ready(prefill) => Some(prefill),
@@ -96,10 +96,10 @@ impl<S> Decoding<S> {
         }
     }
 
-    /// Takes the prompt as read instead of reading it; false, and nothing is changed, if it is another prompt or was not
-    /// scored as this one is to be, or if the model cannot [fork](CausalLm::fork).
+    /// Adopts a prefilled prompt instead of prefilling it. Returns false, without any effect, if the prompt differs
+    /// or was not scored as this one should be, or if the model cannot [fork](CausalLm::fork).
     ///
-    /// To the last bit what reading it would have given, if that was done in chunks of the same sizes.
+    /// Bit-identical to prefilling the prompt in chunks of the same sizes.
     pub fn adopt_prefill<M: CausalLm<State = S>>(&mut self, model: &M, prefill: &Prefill<S>) -> bool {
         let scored = !self.options.score_prompt || prefill.prompt_tokens.len() + 1 == self.prompt_len;
         if self.fed > 0 || self.ids != prefill.prompt || !scored {
@@ -115,7 +115,7 @@ impl<S> Decoding<S> {
         true
     }
 
-    /// Keeps the prefill when the prompt has just been read, `logits` being the prediction after it.
+    /// Stores the prefill if the prompt has just been completed; `logits` are those after it.
     pub(super) fn keep_prefill<M: CausalLm<State = S>>(&mut self, model: &M, logits: &[f32]) {
         if !self.shared.is_wanted() {
             return;

@@ -1,11 +1,11 @@
-//! Which keys of `generation_config.json` there are, besides the fields of [`GenerationConfig`](super::GenerationConfig).
+//! Keys of `generation_config.json` besides the fields of [`GenerationConfig`](super::GenerationConfig).
 
 use serde_json::{Map, Value, json};
 
 use crate::hf_config::ConfigError;
 
-/// Keys of transformers 5.24 that change no result: what is returned besides the ids, where the cache lies, how fast it is,
-/// guesses that are checked, and where the file comes from.
+/// Keys of transformers 5.24 that change no result: outputs besides ids, cache placement, speed, speculative
+/// decoding, and file metadata.
 const INERT: &[&str] = &[
     "_commit_hash",
     "_from_model_config",
@@ -37,7 +37,7 @@ const INERT: &[&str] = &[
     "use_mtp",
 ];
 
-/// Fields of the configuration that are no ids.
+/// Fields of the configuration that are not ids.
 const SETTINGS: &[&str] = &[
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -73,10 +73,10 @@ const SETTINGS: &[&str] = &[
     "typical_p",
 ];
 
-/// An older way to say that the first id is `bos_token_id`.
+/// Older key: forces `bos_token_id` as the first id.
 pub(super) const FORCE_BOS: &str = "force_bos_token_to_be_generated";
 
-/// Keys of transformers 5.24 that change results in a way that is not implemented, with what they say to change nothing.
+/// Unsupported keys of transformers 5.24, with the values that change nothing.
 fn refused() -> [(&'static str, Vec<Value>, &'static str); 10] {
     [
         ("cache_implementation", Vec::new(), "a cache that rounds nothing"),
@@ -92,21 +92,21 @@ fn refused() -> [(&'static str, Vec<Value>, &'static str); 10] {
     ]
 }
 
-/// Whether a value says what `inert` says; numbers may be written with a decimal point.
+/// Whether a value equals `inert`; numbers may have a decimal point.
 fn is(value: &Value, inert: &Value) -> bool {
     value == inert || value.as_f64().is_some_and(|value| inert.as_f64() == Some(value))
 }
 
-/// Refuses keys that would change results and are not implemented.
+/// Refuses unsupported keys.
 pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     let draws = fields.get("do_sample") == Some(&Value::Bool(true));
     for (key, inert, wanted) in refused() {
         let Some(value) = fields.get(key) else { continue };
         let without_effect = match key {
             "cache_implementation" => value != "quantized",
-            // Without drawn ids nothing is cut off.
+            // Truncation matters only when sampling.
             "top_h" => !draws,
-            // With drawn ids it is not looked at, nor with one candidate.
+            // Ignored when sampling, and with one candidate.
             "penalty_alpha" => {
                 draws || fields.get("top_k").is_some_and(|k| k.as_u64().is_some_and(|k| k < 2))
             }
@@ -126,7 +126,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     }
 }
 
-/// Says in today's keys what older ones say.
+/// Rewrites older keys as current ones.
 pub(super) fn modernize(fields: &mut Map<String, Value>) {
     let from_model_config = fields.get("_from_model_config") == Some(&Value::Bool(true));
     if from_model_config
@@ -137,12 +137,12 @@ pub(super) fn modernize(fields: &mut Map<String, Value>) {
     }
 }
 
-/// Whether the key is about generating, wherever it stands, and names no id that begins, ends or fills up a text.
+/// Whether the key is a generation setting other than a begin, end or padding id.
 pub(super) fn is_setting(key: &str) -> bool {
     SETTINGS.contains(&key) || refused().iter().any(|(refused, ..)| *refused == key)
 }
 
-/// Whether `transformers` knows the key, of those that are no fields of the configuration.
+/// Whether `transformers` reads the key, among those without a field.
 pub(super) fn is_known(key: &str) -> bool {
     key == FORCE_BOS || INERT.contains(&key) || refused().iter().any(|(refused, ..)| *refused == key)
 }

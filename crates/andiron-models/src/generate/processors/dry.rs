@@ -1,10 +1,10 @@
-//! The longer a repeat, the less likely that it goes on.
+//! DRY: penalizes continuing a repeat, the more the longer it is.
 
 use super::super::SamplingParams;
 use super::super::repeats::for_each_continuation;
 use super::{LogitsProcessor, Place, Scores};
 
-/// Subtracts from the score of an id that would go on repeating what was said: DRY of llama.cpp.
+/// Subtracts from the score of an id that would continue a repeat: DRY of llama.cpp.
 #[derive(Debug)]
 pub(super) struct Dry {
     multiplier: f32,

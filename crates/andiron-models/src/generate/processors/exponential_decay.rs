@@ -1,20 +1,20 @@
-//! From some length on, the end becomes ever more likely.
+//! Exponential length penalty: raises the scores of stop ids from some length on.
 
 use super::{LogitsProcessor, Place, Scores};
 
-/// Multiplies the scores of the ids that end a text, by a factor to the power of the ids beyond a number of them.
+/// Adds `|score| · (factor ^ ids beyond start − 1)` to the scores of the stop ids.
 ///
 /// Source: `ExponentialDecayLengthPenalty` of Hugging Face transformers.
 #[derive(Debug)]
 pub(super) struct ExponentialDecayLengthPenalty {
-    /// Length, prompt included, from which on it counts.
+    /// Length, prompt included, after which it applies.
     start: i64,
     factor: f64,
     ends: Vec<u32>,
 }
 
 impl ExponentialDecayLengthPenalty {
-    /// A penalty from so many generated ids on, and its factor.
+    /// `penalty`: number of generated ids after which it applies, and factor.
     pub(super) fn new(penalty: Option<(i64, f64)>, ends: &[u32], prompt_len: usize) -> Option<Self> {
         let (generated, factor) = penalty.filter(|_| !ends.is_empty())?;
         let start = generated.saturating_add(i64::try_from(prompt_len).unwrap_or(i64::MAX));

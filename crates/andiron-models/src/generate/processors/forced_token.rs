@@ -1,8 +1,8 @@
-//! Ids that come at a place whatever the model thinks.
+//! Forced token ids.
 
 use super::{LogitsProcessor, Place, Scores};
 
-/// The id after the first.
+/// Forces the id in the second position.
 ///
 /// Source: `ForcedBOSTokenLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl LogitsProcessor for ForcedBosToken {
     }
 }
 
-/// One of these is the last id of a text of the greatest length.
+/// Forces one of these ids at the maximum length.
 ///
 /// Source: `ForcedEOSTokenLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]

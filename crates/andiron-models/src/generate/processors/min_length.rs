@@ -1,8 +1,8 @@
-//! A text does not end before it has some length.
+//! Minimum length.
 
 use super::{LogitsProcessor, Place, Scores};
 
-/// Rules out the ids that end a text before it has so many, prompt included.
+/// Masks the stop ids below a minimum length, prompt included.
 ///
 /// Source: `MinLengthLogitsProcessor` and `MinNewTokensLengthLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]

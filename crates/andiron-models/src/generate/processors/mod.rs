@@ -1,4 +1,4 @@
-//! Logits processors: what is done to the scores of the next id before one is chosen.
+//! Logits processors: bias, penalties and masks on the scores of the next id.
 
 mod dry;
 mod exponential_decay;
@@ -26,13 +26,13 @@ pub(super) use scores::{Scores, remove_invalid_values};
 use sequence_bias::SequenceBias;
 use suppress_tokens::{SuppressTokens, SuppressTokensAtBegin};
 
-/// Changes the scores of the id that comes after a sequence.
+/// Changes the scores of the next id.
 pub(super) trait LogitsProcessor: Debug + Send + Sync {
     /// `scores` are logits or log-probabilities.
     fn process(&self, at: Place<'_>, scores: &mut Scores<'_>);
 }
 
-/// A place in a sequence: the one after `ids`.
+/// A position in a sequence: the one after `ids`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     /// Prompt and generated ids.
@@ -46,35 +46,35 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What a sequence is held to besides its [`SamplingParams`].
+/// Rules of a sequence besides its [`SamplingParams`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rules<'a> {
-    /// What the model's files say.
+    /// Generation config of the model.
     pub(super) files: Option<&'a GenerationConfig>,
-    /// What the model has read: of an encoder-decoder its source, of a decoder the prompt.
+    /// The source of an encoder-decoder, or a decoder's prompt.
     pub(super) source: &'a [u32],
     pub(super) prompt_len: usize,
-    /// Ids that end a sequence, none if it goes on after them.
+    /// Stop ids; empty if they are ignored.
     pub(super) stop_ids: &'a [u32],
-    /// Fewest ids to generate.
+    /// Minimum number of ids to generate.
     pub(super) min_new_tokens: usize,
-    /// Greatest length of prompt and generated ids together.
+    /// Maximum length of prompt and generated ids together.
     pub(super) longest: usize,
 }
 
-/// A chain of logits processors, in the order of Hugging Face's `_get_logits_processor`; without any it does nothing.
+/// A chain of logits processors, in the order of Hugging Face's `_get_logits_processor`; may be empty.
 ///
-/// Those that only other programs have come beside their nearest relative: OpenAI's bias before all, its penalties and
+/// Processors of other programs follow their nearest relative: OpenAI's bias comes first, its penalties and
 /// llama.cpp's DRY after the repetition penalty.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Processors {
     chain: Vec<Arc<dyn LogitsProcessor>>,
-    /// Whether values that are no numbers are mended.
+    /// Whether NaN and infinite values are replaced.
     pub(super) remove_invalid_values: bool,
 }
 
 impl Processors {
-    /// What settings and rules ask for; what changes nothing is left out.
+    /// The chain for these parameters and rules; processors without effect are left out.
     pub(super) fn new(params: &SamplingParams, rules: Rules<'_>) -> Self {
         let said = GenerationConfig::default();
         let files = rules.files.unwrap_or(&said);
@@ -110,7 +110,7 @@ impl Processors {
         self.chain.extend(processor.map(|processor| Arc::new(processor) as Arc<dyn LogitsProcessor>));
     }
 
-    /// Changes the scores of what comes at a place.
+    /// Applies the chain to the scores at a position.
     pub(super) fn process(&self, at: Place<'_>, scores: &mut Scores<'_>) {
         self.chain.iter().for_each(|processor| processor.process(at, scores));
     }

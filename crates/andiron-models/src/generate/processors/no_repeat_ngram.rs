@@ -1,11 +1,11 @@
-//! No sequence of so many ids comes twice.
+//! N-grams that may not repeat.
 
 use std::collections::HashMap;
 
 use super::super::repeats::for_each_repeat;
 use super::{LogitsProcessor, Place, Scores};
 
-/// No sequence of so many ids comes twice in prompt and generated part.
+/// Masks ids that would repeat an n-gram of the prompt and the generated ids.
 ///
 /// Source: `NoRepeatNGramLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ impl LogitsProcessor for NoRepeatNGram {
     }
 }
 
-/// No sequence of so many ids comes that was read.
+/// Masks ids that would complete an n-gram of the source.
 ///
 /// Source: `EncoderNoRepeatNGramLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]
 pub(super) struct EncoderNoRepeatNGram {
     before: usize,
-    /// The ids that follow some others in what was read.
+    /// For each (n − 1)-gram of the source, the ids that follow it.
     next: HashMap<Vec<u32>, Vec<u32>>,
 }
 

@@ -1,8 +1,8 @@
-//! What was generated is less likely to be generated again.
+//! Presence and frequency penalties.
 
 use super::{LogitsProcessor, Place, Scores};
 
-/// Subtracts from the score of each id generated so far, once and as many times as it was generated.
+/// Subtracts from the score of each generated id: once (presence), and once per occurrence (frequency).
 ///
 /// Source: `presence_penalty` and `frequency_penalty` of OpenAI's API, which count generated ids only.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What was said, or read, is less likely to be said again.
+//! Repetition penalties.
 
 use super::{LogitsProcessor, Place, Scores};
 
@@ -21,7 +21,7 @@ impl LogitsProcessor for RepetitionPenalty {
     }
 }
 
-/// The opposite for the ids of what the model has read: above 1 it keeps to them.
+/// The inverse for ids of the source: values above 1 favour them.
 ///
 /// Source: `EncoderRepetitionPenaltyLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]

@@ -1,18 +1,18 @@
-//! A row of scores that is being changed.
+//! A row of scores with undo.
 
-/// The scores of all ids, with what is needed to change them back.
+/// The scores of all ids, and the changes made, so that they can be reverted.
 #[derive(Debug)]
 pub(in crate::generate) struct Scores<'a> {
     row: &'a mut [f32],
     undo: Vec<(u32, f32)>,
-    /// Whether all ids but some were ruled out, whatever the model thinks.
+    /// Whether an id was forced.
     forced: bool,
-    /// Ids that a grammar rules out.
+    /// Ids masked by a grammar.
     banned: &'a [u32],
 }
 
 impl<'a> Scores<'a> {
-    /// Scores of which those of `banned` are minus infinity.
+    /// Masks the scores of `banned` with minus infinity.
     pub(in crate::generate) fn new(row: &'a mut [f32], banned: &'a [u32]) -> Self {
         let mut scores = Self { row, undo: Vec::new(), forced: false, banned };
         banned.iter().for_each(|&id| scores.mask(id));
@@ -36,7 +36,8 @@ impl<'a> Scores<'a> {
         self.apply(id, |_| f32::NEG_INFINITY);
     }
 
-    /// Lets nothing but `ids` come, each with the score 0. A grammar that none of them fits goes before.
+    /// Masks all ids but `ids`, which get the score 0. If none of them fits the grammar, the grammar takes
+    /// precedence.
     pub(super) fn force(&mut self, ids: &[u32]) {
         if !self.banned.is_empty() && ids.iter().all(|id| self.banned.contains(id)) {
             return;
@@ -53,7 +54,7 @@ impl<'a> Scores<'a> {
         self.forced = true;
     }
 
-    /// Whether the id that comes was [forced](Self::force).
+    /// Whether the next id is [forced](Self::force).
     pub(in crate::generate) fn is_forced(&self) -> bool {
         self.forced
     }
@@ -68,12 +69,12 @@ impl<'a> Scores<'a> {
         self.undo.is_empty()
     }
 
-    /// Whether a single id can come.
+    /// Whether only one id is unmasked.
     pub(super) fn leaves_no_choice(&self) -> bool {
         self.row.iter().filter(|&&score| score > f32::NEG_INFINITY).nth(1).is_none()
     }
 
-    /// Makes the row what it was.
+    /// Restores the row.
     pub(in crate::generate) fn revert(mut self) {
         for (id, score) in self.undo.drain(..).rev() {
             self.row[id as usize] = score;
@@ -81,7 +82,7 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// Makes what is not a number 0, and what is infinite the greatest number.
+/// Replaces NaN by 0 and infinity by `f32::MAX`.
 pub(in crate::generate) fn remove_invalid_values(row: &mut [f32]) {
     for score in row.iter_mut().filter(|score| score.is_nan() || **score == f32::INFINITY) {
         *score = if score.is_nan() { 0.0 } else { f32::MAX };

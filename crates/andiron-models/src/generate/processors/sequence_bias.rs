@@ -1,4 +1,4 @@
-//! Ids and sequences of ids that come more or less often, or never.
+//! Biases on ids and sequences of ids.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +10,24 @@ use super::{LogitsProcessor, Place, Scores};
 /// OpenAI's API for single ids.
 #[derive(Debug)]
 pub(super) struct SequenceBias {
-    /// Ids and what is added to their score.
+    /// Ids and their bias.
     single: Vec<(u32, f32)>,
-    /// What must stand at the end of the text, the id that completes it, and what is added to its score.
+    /// Prefix of the sequence, the id that completes it, and its bias.
     longer: Vec<(Vec<u32>, u32, f32)>,
 }
 
 impl SequenceBias {
-    /// Of single ids; what is given twice counts twice.
+    /// From single ids; biases of an id given twice add up.
     pub(super) fn of_ids(bias: &[(u32, f32)]) -> Option<Self> {
         (!bias.is_empty()).then(|| Self { single: bias.to_vec(), longer: Vec::new() })
     }
 
-    /// Of sequences; of equal ones the last counts.
+    /// From sequences; of equal ones the last counts.
     pub(super) fn of_sequences(sequences: &[(Vec<u32>, f32)]) -> Option<Self> {
         Self::of(sequences.iter().map(|(sequence, bias)| (sequence.as_slice(), *bias)))
     }
 
-    /// Sequences that never come, but those of a single id that ends the text.
+    /// From `bad_words_ids`: masks sequences, except single stop ids.
     pub(super) fn of_bad_words(words: &[Vec<u32>], ends: &[u32]) -> Option<Self> {
         let banned = |word: &&[u32]| !matches!(word, [id] if ends.contains(id));
         Self::of(words.iter().map(Vec::as_slice).filter(banned).map(|word| (word, f32::NEG_INFINITY)))

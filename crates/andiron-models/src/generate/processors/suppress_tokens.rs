@@ -1,8 +1,8 @@
-//! Ids that never come, or not at first.
+//! Suppressed token ids.
 
 use super::{LogitsProcessor, Place, Scores};
 
-/// Rules out some ids.
+/// Masks some ids.
 ///
 /// Source: `SuppressTokensLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ impl LogitsProcessor for SuppressTokens {
     }
 }
 
-/// Rules out some ids where the generated text begins.
+/// Masks some ids at the first generated position.
 ///
 /// Source: `SuppressTokensAtBeginLogitsProcessor` of Hugging Face transformers.
 #[derive(Debug)]
 pub(super) struct SuppressTokensAtBegin {
     ids: Vec<u32>,
-    /// Length of the text, prompt included, at which they must not come.
+    /// Length, prompt included, at which they are masked.
     begin: usize,
 }
 

@@ -1,7 +1,7 @@
-//! How elements are stored: plain, or in blocks that share a scale. The kernels know the types that they multiply with.
+//! Element types: plain, or block-quantized. The kernels have their own matmuls for some of them.
 //!
-//! Source: the block layouts of `ggml-quants.c` in <https://github.com/ggml-org/ggml>. Products and sums are in f32,
-//! in the order of the format's reference reader in Python, so that results are the same to the last bit.
+//! Source: the block layouts of `ggml-quants.c` in <https://github.com/ggml-org/ggml>. Arithmetic is in f32, in the
+//! order of the format's reference reader in Python, so that results are bit-identical.
 
 use andiron_core::quant::Format;
 use andiron_kernels::Cpu;
@@ -11,7 +11,7 @@ use half::f16;
 /// Elements of a block of the "K" types.
 const K: usize = 256;
 
-/// The type of a tensor's elements.
+/// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ElementType {
@@ -19,32 +19,32 @@ pub enum ElementType {
     F32,
     /// 16-bit floats.
     F16,
-    /// The upper halves of 32-bit floats.
+    /// bf16.
     Bf16,
-    /// Blocks of 32 4-bit numbers with a scale.
+    /// Blocks of 32 4-bit integers with a scale.
     Q4_0,
-    /// Blocks of 32 4-bit numbers with a scale and a minimum.
+    /// Blocks of 32 4-bit integers with a scale and a minimum.
     Q4_1,
-    /// Blocks of 32 5-bit numbers with a scale.
+    /// Blocks of 32 5-bit integers with a scale.
     Q5_0,
-    /// Blocks of 32 5-bit numbers with a scale and a minimum.
+    /// Blocks of 32 5-bit integers with a scale and a minimum.
     Q5_1,
-    /// Blocks of 32 bytes with a scale.
+    /// Blocks of 32 8-bit integers with a scale.
     Q8_0,
-    /// Blocks of 256 2-bit numbers, scales and minima for each 16.
+    /// Blocks of 256 2-bit integers, a scale and a minimum for each 16.
     Q2K,
-    /// Blocks of 256 3-bit numbers, scales for each 16.
+    /// Blocks of 256 3-bit integers, a scale for each 16.
     Q3K,
-    /// Blocks of 256 4-bit numbers, scales and minima for each 32.
+    /// Blocks of 256 4-bit integers, a scale and a minimum for each 32.
     Q4K,
-    /// Blocks of 256 5-bit numbers, scales and minima for each 32.
+    /// Blocks of 256 5-bit integers, a scale and a minimum for each 32.
     Q5K,
-    /// Blocks of 256 6-bit numbers, scales for each 16.
+    /// Blocks of 256 6-bit integers, a scale for each 16.
     Q6K,
 }
 
 impl ElementType {
-    /// The type that a tensor table means by `id`, if it is one that can be read here.
+    /// The type with this id in a tensor table, if supported.
     pub fn from_id(id: u32) -> Option<Self> {
         Some(match id {
             0 => Self::F32,
@@ -64,7 +64,7 @@ impl ElementType {
         })
     }
 
-    /// The type's number in a tensor table.
+    /// The type's id in a tensor table.
     pub fn id(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -83,7 +83,7 @@ impl ElementType {
         }
     }
 
-    /// Elements in a block; 1 if elements stand alone.
+    /// Elements per block; 1 if not blocked.
     pub fn block_len(self) -> usize {
         match (self.stored(), self) {
             (Some(format), _) => format.block_len(),
@@ -92,7 +92,7 @@ impl ElementType {
         }
     }
 
-    /// Bytes that a block takes.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         match (self.stored(), self) {
             (Some(format), _) => format.block_bytes(),
@@ -102,7 +102,7 @@ impl ElementType {
         }
     }
 
-    /// The same for kernels that multiply with such elements as they are; `None` of those that none multiplies with.
+    /// The matching kernel format, if there is a matmul for this type.
     pub(crate) fn stored(self) -> Option<Format> {
         Some(match self {
             Self::F16 => Format::F16,
@@ -119,7 +119,7 @@ impl ElementType {
         })
     }
 
-    /// The elements of whole blocks as f32.
+    /// Dequantizes whole blocks.
     pub(super) fn to_f32(self, bytes: &[u8]) -> Vec<f32> {
         match (self.stored(), self) {
             (Some(format), _) => {
@@ -135,7 +135,7 @@ impl ElementType {
     }
 }
 
-/// Decodes each block of `BYTES` bytes into `LEN` elements.
+/// Dequantizes each block of `BYTES` bytes to `LEN` elements.
 fn blocks<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     decode: fn(&[u8; BYTES], &mut [f32; LEN]),
@@ -178,7 +178,7 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; K]) {
     }
 }
 
-/// Element `index` of 256 2-bit numbers: each 32 bytes hold 4 runs of 32, lowest bits first.
+/// Element `index` of 256 2-bit integers: each 32 bytes hold 4 runs of 32, lowest bits first.
 fn two_bits(bytes: &[u8], index: usize) -> u8 {
     let (half, within) = (index / 128, index % 128);
     (bytes[half * 32 + within % 32] >> (2 * (within / 32))) & 3

@@ -1,4 +1,4 @@
-//! The `config.json` that a GGUF file's metadata amount to.
+//! The `config.json` equivalent of a GGUF file's metadata.
 
 use andiron_core::position::rope_scaling::yarn_amplitude;
 use serde_json::{Map, Value as Json, json};
@@ -11,17 +11,17 @@ use crate::key_rules::Inert;
 pub(super) const ARCHITECTURE: &str = "general.architecture";
 const EMBEDDING: &str = "token_embd.weight";
 const OUTPUT: &str = "output.weight";
-/// Divisors of the rotary frequencies, which stand for Llama 3's way of stretching them.
+/// Divisors of the RoPE frequencies, the result of Llama 3's scaling.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Constants of every published model with Llama 3's rotary scaling; the factor differs.
+/// Constants of Llama 3's RoPE scaling in every published model; the factor differs.
 pub(super) const LLAMA3_LOW: f64 = 1.0;
 pub(super) const LLAMA3_HIGH: f64 = 4.0;
 pub(super) const LLAMA3_ORIGINAL: usize = 8192;
-/// How far the file's divisors, which are f32, may be from those that the configuration implies.
+/// Tolerance between the file's f32 divisors and those implied by the configuration.
 const FACTOR_TOLERANCE: f64 = 1e-4;
 
-/// Keys of an architecture, without its name, that are understood.
+/// Supported keys of an architecture, without its name.
 const KNOWN: &[&str] = &[
     "attention.head_count",
     "attention.head_count_kv",
@@ -44,8 +44,8 @@ const KNOWN: &[&str] = &[
     "rope.scaling.type",
 ];
 
-/// Keys that llama.cpp reads for these architectures and that are not implemented, or that it reads and does not use;
-/// and the values with which they change nothing.
+/// Keys that llama.cpp reads for these architectures and that are not implemented, or that it reads without using;
+/// with the values that change nothing.
 const INERT: &[(&str, Inert)] = &[
     ("expert_feed_forward_length", Inert::Always),
     ("expert_group_count", Inert::Always),
@@ -63,10 +63,10 @@ const INERT: &[(&str, Inert)] = &[
 
 const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
 
-/// The architecture, which is also Hugging Face's `model_type`.
+/// The architecture, equal to Hugging Face's `model_type`.
 ///
 /// # Errors
-/// If the file does not say, or says one that is not known here.
+/// If the key is missing, or the architecture is unknown.
 pub(super) fn model_type(file: &GgufFile) -> Result<&str, GgufError> {
     let architecture = file.wanted(ARCHITECTURE, "a string", Value::as_str)?;
     if ARCHITECTURES.contains(&architecture) {
@@ -79,20 +79,20 @@ pub(super) fn model_type(file: &GgufFile) -> Result<&str, GgufError> {
     })
 }
 
-/// Attention heads of queries and of keys.
+/// Number of query heads and of key/value heads.
 pub(super) fn n_heads(file: &GgufFile) -> Result<[usize; 2], GgufError> {
     let keys = Keys { file, architecture: model_type(file)? };
     let n_heads = keys.size("attention.head_count")?;
     Ok([n_heads, keys.optional_size("attention.head_count_kv")?.unwrap_or(n_heads)])
 }
 
-/// The `config.json` of the model in a GGUF file, for architectures `llama`, `qwen2`, `qwen3`, `gpt2` and `bert`.
+/// The `config.json` of the model in a GGUF file, for the architectures `llama`, `qwen2`, `qwen3`, `gpt2` and `bert`.
 ///
-/// It has the keys that describe the model, under the names that `transformers` gives them. What the file does not
-/// say, such as dropout, is left out.
+/// It has the keys that describe the model, under their names in `transformers`. Keys without a value in the file,
+/// such as dropout, are omitted.
 ///
 /// # Errors
-/// If a key is missing, of another type, or asks for something that Hugging Face's model of this type does not do.
+/// If a key is missing, has the wrong type, or asks for something that Hugging Face's model of this type does not do.
 pub fn config_json(file: &GgufFile) -> Result<Json, GgufError> {
     config_fields(file).map(Json::Object)
 }
@@ -110,7 +110,7 @@ pub(crate) fn config_fields(file: &GgufFile) -> Result<Map<String, Json>, GgufEr
     }
     for (key, id) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
         let id = file.optional(&format!("tokenizer.ggml.{id}_token_id"), "an id", Value::as_u64)?;
-        // The encoder has no use for the first two, and no keys for them.
+        // The encoder does not use the first two, and has no keys for them.
         if let Some(id) = id.filter(|_| keys.architecture != "bert" || key == "pad_token_id") {
             config.insert(key.to_owned(), id.into());
         }
@@ -118,7 +118,7 @@ pub(crate) fn config_fields(file: &GgufFile) -> Result<Map<String, Json>, GgufEr
     Ok(config)
 }
 
-/// Keys of the architecture that llama.cpp does not read, so that they change nothing.
+/// Keys of the architecture that llama.cpp does not read.
 ///
 /// # Errors
 /// If a key asks for something that is not implemented.
@@ -126,7 +126,7 @@ pub(crate) fn unknown_keys(file: &GgufFile) -> Result<Vec<String>, GgufError> {
     Keys { file, architecture: model_type(file)? }.unread()
 }
 
-/// Ids that end a text or a turn.
+/// End-of-text and end-of-turn token ids.
 ///
 /// # Errors
 /// If one is not an integer.
@@ -170,7 +170,7 @@ impl Keys<'_> {
         GgufError::NotSupported { path, what: what.to_owned(), reason: reason.to_owned() }
     }
 
-    /// Keys that nothing reads; one that asks for something else than is implemented is an error.
+    /// Unknown keys; a key that asks for something that is not implemented is an error.
     fn unread(&self) -> Result<Vec<String>, GgufError> {
         let prefix = self.full("");
         let mut unread = Vec::new();
@@ -190,7 +190,7 @@ impl Keys<'_> {
         }
     }
 
-    /// The values with which a key changes nothing, if llama.cpp reads it.
+    /// The inert values of a key that llama.cpp reads.
     fn inert(&self, key: &str) -> Option<Inert> {
         match (key, self.architecture) {
             ("attention.causal", "bert") => Some(Inert::Off),
@@ -199,13 +199,13 @@ impl Keys<'_> {
         }
     }
 
-    /// Rows of the table `name`.
+    /// Number of rows of the tensor `name`.
     fn rows(&self, name: &str) -> Result<usize, GgufError> {
         let missing = || GgufError::NoTensor { path: self.file.path().to_owned(), tensor: name.to_owned() };
         Ok(self.file.tensor(name).ok_or_else(missing)?.shape.first().copied().unwrap_or(1))
     }
 
-    /// Whether the output head is the embedding table: it is not stored, or stored twice.
+    /// Whether the output head is tied to the token embeddings: it is absent, or a copy.
     fn tied(&self) -> Result<bool, GgufError> {
         let (Some(output), Some(embedding)) = (self.file.tensor(OUTPUT), self.file.tensor(EMBEDDING)) else {
             return Ok(self.file.tensor(OUTPUT).is_none());
@@ -274,7 +274,7 @@ impl Keys<'_> {
             ("tie_word_embeddings", json!(self.tied()?)),
         ];
         config.extend(fields.map(|(key, value)| (key.to_owned(), value)));
-        // Qwen 2 has biases and whole heads always, and no keys to say so.
+        // Qwen 2 always has these biases and `hidden_size / n_heads`, without keys for them.
         if self.architecture != "qwen2" {
             config.insert("head_dim".to_owned(), head_dim.into());
             let bias = self.file.tensor("blk.0.attn_q.bias").is_some();
@@ -328,7 +328,7 @@ impl Keys<'_> {
         }
     }
 
-    /// How many times as far positions are stretched, if they are: by the key of today, else by the older one.
+    /// RoPE scaling factor, if any: from the current key, else from the older one.
     fn stretch(&self) -> Result<Option<f64>, GgufError> {
         for key in ["rope.scaling.factor", "rope.scale_linear"] {
             if let Some(factor) = self.file.optional(&self.full(key), "a number", finite)? {
@@ -338,10 +338,10 @@ impl Keys<'_> {
         Ok(None)
     }
 
-    /// Llama 3's scaling, of which the file holds only the result.
+    /// Llama 3's RoPE scaling; the file holds only the resulting divisors.
     fn llama3_scaling(&self, head_dim: usize, theta: f64) -> Result<Json, GgufError> {
         let stored = self.file.read_f32(ROPE_FACTORS)?;
-        // A width from the file is compared before there is a number for each two channels.
+        // The head width is checked before a value per channel pair is allocated.
         if stored.len() != head_dim / 2 {
             return Err(
                 self.not_supported(ROPE_FACTORS, "it does not have a number for each pair of channels")
@@ -365,7 +365,7 @@ impl Keys<'_> {
     }
 }
 
-/// A value of metadata as JSON has it. No list has one that changes nothing.
+/// A metadata value as JSON. Lists are never inert.
 fn scalar(value: &Value) -> Json {
     match value {
         Value::Unsigned(number) => json!(number),
@@ -382,7 +382,7 @@ fn finite(value: &Value) -> Option<f64> {
     value.as_f64().filter(|value| value.is_finite())
 }
 
-/// What Llama 3 divides each rotary frequency by, when it stretches texts `factor` times.
+/// Llama 3's divisor of each RoPE frequency, for a context extended by `factor`.
 pub(super) fn llama3_factors(head_dim: usize, theta: f64, factor: f64) -> Vec<f64> {
     let original = LLAMA3_ORIGINAL as f64;
     (0..head_dim / 2)

@@ -1,4 +1,4 @@
-//! One GGUF file: its header, metadata and tensor table are checked against the file before anything is used.
+//! A GGUF file: header, metadata and tensor table are validated before use.
 //!
 //! Source: the specification at <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little
 //! endian.
@@ -17,12 +17,12 @@ pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 pub(super) const ALIGNMENT: &str = "general.alignment";
 
-/// Bytes that are dequantised at once, so that a tensor's bytes never stand beside its elements.
+/// Bytes dequantized at a time, so that a tensor's bytes are never in memory beside its elements.
 const READ_AT_ONCE: usize = 1 << 20;
 
-/// Dimensions of a tensor, at most.
+/// Maximum number of dimensions.
 const MAX_DIMS: u32 = 4;
-/// Arrays in arrays, at most: no known key goes beyond one.
+/// Maximum nesting of arrays: no known key exceeds one.
 const MAX_DEPTH: usize = 4;
 
 /// An open GGUF file whose header, metadata and tensor table have been validated.
@@ -38,12 +38,12 @@ pub struct GgufFile {
     by_name: HashMap<String, usize>,
 }
 
-/// One tensor, as the file's table describes it.
+/// An entry of the tensor table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorEntry {
     /// Its name.
     pub name: String,
-    /// Its shape, outermost axis first; the file stores the innermost first.
+    /// Shape, outermost axis first; the file stores the innermost first.
     pub shape: Vec<usize>,
     /// The type of its elements.
     pub element: ElementType,
@@ -52,11 +52,11 @@ pub struct TensorEntry {
 }
 
 impl GgufFile {
-    /// Opens and checks `path`. Allocates no more than a small multiple of what the header takes in the file.
+    /// Opens and validates `path`. Allocates at most a small multiple of the header's size.
     ///
     /// # Errors
-    /// If the file cannot be read, is of another kind or version, contradicts itself or its own length, or holds a
-    /// type that is not read.
+    /// If the file cannot be read, is not GGUF, has an unsupported version or element type, or contradicts itself or
+    /// its length.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let map = andiron_files::allow(Operation::Open, path)
             .and_then(|()| MappedFile::open(path))
@@ -83,17 +83,17 @@ impl GgufFile {
         Ok(Self { path: at(), map, version, metadata, tensors, by_name })
     }
 
-    /// Where the file is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the whole file.
+    /// Size of the file in bytes.
     pub fn n_bytes(&self) -> u64 {
         self.map.len() as u64
     }
 
-    /// The version of the format.
+    /// Format version.
     pub fn version(&self) -> u32 {
         self.version
     }
@@ -103,7 +103,7 @@ impl GgufFile {
         self.metadata.get(key)
     }
 
-    /// All metadata keys with their values, by key.
+    /// All metadata, sorted by key.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.metadata.iter().map(|(key, value)| (key.as_str(), value))
     }
@@ -118,7 +118,7 @@ impl GgufFile {
         self.by_name.get(name).map(|&number| &self.tensors[number])
     }
 
-    /// The bytes of a tensor, as they are stored.
+    /// The stored bytes of a tensor.
     ///
     /// # Errors
     /// If there is no such tensor.
@@ -126,7 +126,7 @@ impl GgufFile {
         Ok(&self.map[self.required(name)?.bytes.clone()])
     }
 
-    /// The elements of a tensor as f32, dequantised if need be.
+    /// The elements of a tensor as f32, dequantized if needed.
     ///
     /// # Errors
     /// If there is no such tensor.
@@ -135,7 +135,7 @@ impl GgufFile {
         Ok(tensor.element.to_f32(&self.map[tensor.bytes.clone()]))
     }
 
-    /// The same, with the file's own bytes out of memory again as they are read.
+    /// As above, releasing the mapped pages as they are read.
     pub(super) fn read_f32_once(&mut self, name: &str) -> Result<Vec<f32>, GgufError> {
         let TensorEntry { element, bytes, shape, .. } = self.required(name)?.clone();
         let step = (READ_AT_ONCE / element.block_bytes()).max(1) * element.block_bytes();
@@ -148,7 +148,7 @@ impl GgufFile {
         Ok(values)
     }
 
-    /// The bytes of a tensor, with the file's own out of memory again.
+    /// The bytes of a tensor, releasing the mapped pages.
     pub(super) fn read_bytes_once(&mut self, name: &str) -> Result<Vec<u8>, GgufError> {
         let bytes = self.required(name)?.bytes.clone();
         let mut copy = Vec::with_capacity(bytes.len());
@@ -165,7 +165,7 @@ impl GgufFile {
         self.tensor(name).ok_or_else(missing)
     }
 
-    /// The value of `key` as `read` takes it; an error if it is not there or of another type.
+    /// The value of `key` converted by `read`; an error if it is missing or has the wrong type.
     pub(super) fn wanted<'a, T>(
         &'a self,
         key: &str,
@@ -176,7 +176,7 @@ impl GgufFile {
             .ok_or_else(|| GgufError::NoKey { path: self.path.clone(), key: key.to_owned() })
     }
 
-    /// The value of `key` as `read` takes it, if it is there; an error if it is of another type.
+    /// The value of `key` converted by `read`, if present; an error if it has the wrong type.
     pub(super) fn optional<'a, T>(
         &'a self,
         key: &str,
@@ -225,7 +225,7 @@ fn read_value(cursor: &mut Cursor<'_>, type_id: u32, key: &str) -> Result<Value,
 fn read_array(cursor: &mut Cursor<'_>, key: &str, depth: usize) -> Result<Array, GgufError> {
     let type_id = cursor.u32(key)?;
     let n = cursor.u64(key)?;
-    // What an element takes at least.
+    // Minimum size of an element.
     let width = match type_id {
         0 | 1 | 7 => 1,
         2 | 3 => 2,
@@ -312,7 +312,7 @@ fn read_tensors(
     Ok(tensors)
 }
 
-/// One row of the table; its byte range still counts from where the data start.
+/// An entry of the tensor table; its byte range is relative to the start of the data.
 fn read_entry(cursor: &mut Cursor<'_>, number: usize, alignment: u64) -> Result<TensorEntry, GgufError> {
     let name = cursor.string(|| format!("name of tensor {number}"))?;
     let n_dims = cursor.u32(&name)?;
@@ -367,7 +367,7 @@ fn index(tensors: &[TensorEntry], path: &Path) -> Result<HashMap<String, usize>,
     Ok(by_name)
 }
 
-/// A place in the file's bytes; every step is checked against their end.
+/// A cursor in the file's bytes; every read is bounds-checked.
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -410,7 +410,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `n` things of at least `width` bytes each, if as many can still come.
+    /// `n` items of at least `width` bytes each, if the file can hold as many.
     fn count(&self, n: u64, width: usize, what: &str) -> Result<usize, GgufError> {
         let left = (self.bytes.len() - self.at) / width;
         match usize::try_from(n) {
@@ -433,7 +433,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Why a GGUF file cannot be used or written.
+/// Errors of GGUF files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufError {
@@ -453,13 +453,13 @@ pub enum GgufError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The file does not begin as a GGUF file does.
+    /// The file is not GGUF.
     #[error("{} is not a GGUF file", path.display())]
     NotGguf {
         /// The file.
         path: PathBuf,
     },
-    /// The format's version is not one that is read.
+    /// An unsupported format version.
     #[error("{} is of GGUF version {version}; 2 and 3 are read, little-endian", path.display())]
     Version {
         /// The file.
@@ -477,7 +477,7 @@ pub enum GgufError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The elements are of a type that is not read.
+    /// An unsupported element type.
     #[error(
         "{}: tensor {tensor} is of ggml type {type_id}; F32, F16, BF16, Q4_0 to Q5_1, Q8_0 and Q2_K to Q6_K are read",
         path.display()
@@ -487,10 +487,10 @@ pub enum GgufError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// The type's number.
+        /// The type's id.
         type_id: u32,
     },
-    /// A tensor that the file does not have.
+    /// A missing tensor.
     #[error("{} has no tensor {tensor}", path.display())]
     NoTensor {
         /// The file.
@@ -498,7 +498,7 @@ pub enum GgufError {
         /// The tensor.
         tensor: String,
     },
-    /// A metadata key that the file does not have.
+    /// A missing metadata key.
     #[error("{} has no metadata key {key}", path.display())]
     NoKey {
         /// The file.
@@ -506,17 +506,17 @@ pub enum GgufError {
         /// The key.
         key: String,
     },
-    /// A metadata key whose value is of another type, or says something that is not supported.
+    /// A metadata key with a wrong type or an unsupported value.
     #[error("{}: metadata key {key} must be {wanted}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What it should be.
+        /// Expected value.
         wanted: &'static str,
     },
-    /// The model is of a kind that is not implemented.
+    /// The model is not supported.
     #[error("{}: {what} is not supported: {reason}", path.display())]
     NotSupported {
         /// The file.
@@ -526,14 +526,14 @@ pub enum GgufError {
         /// Why.
         reason: String,
     },
-    /// The architecture is not one that is known here.
+    /// An unknown architecture.
     #[error("{}: architecture {architecture:?} is not supported: {known} are", path.display())]
     Architecture {
         /// The file.
         path: PathBuf,
-        /// What it says, or what the configuration to write says.
+        /// The architecture of the file, or of the configuration to write.
         architecture: String,
-        /// What is known.
+        /// Known architectures.
         known: String,
     },
 }

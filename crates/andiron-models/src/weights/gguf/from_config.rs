@@ -1,4 +1,4 @@
-//! Metadata from a configuration and a `tokenizer.json`.
+//! GGUF metadata from a configuration and a `tokenizer.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::decoder::llama_like::{LlamaLike, Shape};
 use crate::decoder::rope::RopeScalingConfig;
 use crate::hf_config::Activation;
 
-/// The metadata of a file to write, and what else follows from the configuration.
+/// Metadata of a file to write, and what else follows from the configuration.
 pub(super) struct Pairs {
     pub(super) model_type: String,
-    /// Heads of queries and of keys.
+    /// Number of query heads and of key/value heads.
     pub(super) n_heads: [usize; 2],
     pub(super) pairs: Vec<(String, Value)>,
-    /// What rotary frequencies are divided by, if they are not simply scaled.
+    /// Divisors of the RoPE frequencies, if they are not simply scaled.
     pub(super) rope_factors: Option<Vec<f32>>,
 }
 
@@ -179,7 +179,7 @@ impl Pairs {
         self.put(keys::TOKENS, Value::Array(Array::String(tokens)));
         self.put(keys::TOKEN_TYPE, Value::Array(Array::Signed(types)));
         self.put(keys::MERGES, Value::Array(Array::String(merges)));
-        // Where there are several, the first is the one that ends a text.
+        // If there are several, the first is the end-of-text id.
         let end_id = model.config.end_ids().as_slice().first().copied();
         for (key, id) in [(keys::BOS, model.config.sizes().bos_token_id), (keys::EOS, end_id)] {
             if let Some(id) = id.map(u64::from).filter(|&id| id < n_tokens) {
@@ -191,7 +191,7 @@ impl Pairs {
     }
 }
 
-/// Checks that llama.cpp's model does what keys ask for, of which each has a value that may be right.
+/// Checks that llama.cpp supports these settings: `(key, value, supported)`.
 fn check(keys: &[(&str, Json, bool)], path: &Path) -> Result<(), GgufError> {
     match keys.iter().find(|(.., right)| !right) {
         None => Ok(()),
@@ -202,10 +202,10 @@ fn check(keys: &[(&str, Json, bool)], path: &Path) -> Result<(), GgufError> {
     }
 }
 
-/// What GGUF calls the pre-tokenizer.
+/// GGUF's name of the pre-tokenizer.
 fn pre_name(tokenizer: &Json) -> Option<&'static str> {
     let ours = steps(&tokenizer["pre_tokenizer"])?;
-    // Qwen 2 is the only one that normalizes.
+    // Only Qwen 2 has a normalizer.
     let normalizes = match tokenizer["normalizer"]["type"].as_str() {
         None => false,
         Some("NFC") => true,
@@ -218,7 +218,7 @@ fn pre_name(tokenizer: &Json) -> Option<&'static str> {
     Splitting::KNOWN.iter().find(|(_, splitting)| same(*splitting)).map(|(name, _)| *name)
 }
 
-/// The steps of a pre-tokenizer, without what makes no difference to tokens; none if one is not known.
+/// The steps of a pre-tokenizer, without those that do not affect tokens; none if one is unknown.
 fn steps(pre_tokenizer: &Json) -> Option<Vec<String>> {
     match pre_tokenizer["type"].as_str()? {
         "Sequence" => {
@@ -237,7 +237,7 @@ fn steps(pre_tokenizer: &Json) -> Option<Vec<String>> {
     }
 }
 
-/// A name and a type for each of `n` ids; none if an id is out of range or two tokens share it.
+/// Name and type of each of `n` ids; none if an id is out of range or two tokens share it.
 fn tokens(tokenizer: &Json, n: usize) -> Option<(Vec<String>, Vec<i64>)> {
     let mut by_id: BTreeMap<u64, (String, i64)> = BTreeMap::new();
     for (token, id) in tokenizer["model"]["vocab"].as_object()? {
@@ -260,7 +260,7 @@ fn tokens(tokenizer: &Json, n: usize) -> Option<(Vec<String>, Vec<i64>)> {
     Some((0..n as u64).map(filled).unzip())
 }
 
-/// Merges as two tokens with a space between them.
+/// Merges as two tokens separated by a space.
 fn merges(tokenizer: &Json) -> Option<Vec<String>> {
     let text = |merge: &Json| match merge {
         Json::String(text) => Some(text.clone()),
@@ -269,7 +269,7 @@ fn merges(tokenizer: &Json) -> Option<Vec<String>> {
     tokenizer["model"]["merges"].as_array()?.iter().map(text).collect()
 }
 
-/// Whether a post-processor puts a token in front of a text.
+/// Whether a post-processor prepends a token to a text.
 fn begins_with_token(post_processor: &Json) -> bool {
     match post_processor["type"].as_str() {
         Some("Sequence") => {

@@ -1,8 +1,7 @@
 //! GGUF files, as llama.cpp reads and writes them.
 //!
-//! [`GgufFile`] is the file as it is: metadata and tensors, checked before use. [`config_json`] and [`GgufWeights`]
-//! say the same in Hugging Face's words;
-//! [`write()`] goes the other way.
+//! [`GgufFile`] is the raw file: metadata and tensors, validated before use. [`config_json`] and [`GgufWeights`]
+//! convert them to Hugging Face's form; [`write()`] is the inverse.
 
 mod blocks;
 mod config;

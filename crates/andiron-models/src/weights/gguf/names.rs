@@ -1,16 +1,16 @@
-//! What tensors are called here and there, and how their elements lie.
+//! Tensor names and element layouts in GGUF and in Hugging Face's files.
 //!
-//! Source: the tables of the `gguf` Python package, and `convert_hf_to_gguf.py` of llama.cpp for what it does to
-//! elements on the way.
+//! Source: the tables of the `gguf` Python package, and `convert_hf_to_gguf.py` of llama.cpp for its changes to
+//! elements.
 
-/// The architectures whose names are known; each is called the same in GGUF and in `model_type`.
+/// Architectures with known names; GGUF's name equals `model_type`.
 pub(super) const ARCHITECTURES: &[&str] = &["bert", "gpt2", "llama", "qwen2", "qwen3"];
 
-/// Tensor names of an architecture: GGUF's, Hugging Face's, both without `.weight` or `.bias`.
+/// Tensor names of an architecture: GGUF's and Hugging Face's, both without `.weight` or `.bias`.
 struct Table {
     /// Tensors outside the blocks.
     outer: &'static [(&'static str, &'static str)],
-    /// What names of blocks begin with on Hugging Face's side; on the other it is `blk.`.
+    /// Prefix of block names in Hugging Face's files; in GGUF it is `blk.`.
     block: &'static str,
     /// Tensors in each block.
     inner: &'static [(&'static str, &'static str)],
@@ -113,22 +113,22 @@ fn split(name: &str) -> Option<(&str, &str)> {
     name.rsplit_once('.').filter(|(_, kind)| ["weight", "bias"].contains(kind))
 }
 
-/// How the elements of a GGUF tensor lie, compared with Hugging Face's.
+/// Layout of a GGUF tensor relative to Hugging Face's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// The same.
+    /// Identical.
     Same,
     /// `[out, in]` where Hugging Face has `[in, out]`.
     Transposed,
-    /// The rows of each of so many heads alternate between the two halves that rotary embedding pairs.
+    /// The rows of each head alternate between the two halves that RoPE pairs.
     Interleaved {
-        /// How many heads the rows belong to.
+        /// Number of heads.
         n_heads: usize,
     },
 }
 
 impl Layout {
-    /// The layout of the tensor that GGUF calls `gguf_name`; `n_heads` are those of queries and of keys.
+    /// The layout of the tensor that GGUF calls `gguf_name`; `n_heads`: query heads and key/value heads.
     pub(super) fn of(model_type: &str, gguf_name: &str, n_heads: [usize; 2]) -> Self {
         let Some((stem, kind)) = split(gguf_name) else { return Self::Same };
         match (model_type, stem.rsplit('.').next().unwrap_or_default(), kind) {
@@ -139,7 +139,7 @@ impl Layout {
         }
     }
 
-    /// Whether a tensor of this shape can lie so.
+    /// Whether a tensor of this shape can have this layout.
     pub(super) fn fits(self, shape: &[usize]) -> bool {
         match self {
             Self::Same => true,
@@ -151,7 +151,7 @@ impl Layout {
         }
     }
 
-    /// The shape on the other side.
+    /// The shape after conversion.
     pub(super) fn shape(self, shape: &[usize]) -> Vec<usize> {
         let mut shape = shape.to_vec();
         if self == Self::Transposed {
@@ -165,15 +165,15 @@ impl Layout {
         match self {
             Self::Same => values,
             Self::Transposed => transposed(&values, shape),
-            // Seen from the file, the pair is the inner axis: `[head, pair, half]` becomes `[head, half, pair]`.
+            // In the file, the pair is the inner axis: `[head, pair, half]` becomes `[head, half, pair]`.
             Self::Interleaved { n_heads } => swapped(&values, n_heads, [shape[0] / n_heads / 2, 2]),
         }
     }
 
-    /// The bytes of a matrix's rows, outputs first, in the order in which Hugging Face has them.
+    /// The bytes of a matrix's rows, `[out, in]`, in Hugging Face's order.
     pub(super) fn rows_to_hf(self, rows: Vec<u8>, shape: &[usize]) -> Vec<u8> {
         match self {
-            // Which axis comes first there is the parameter's affair.
+            // The order of axes is the parameter's own layout.
             Self::Same | Self::Transposed => rows,
             Self::Interleaved { n_heads } => swapped(&rows, n_heads, [shape[0] / n_heads / 2, 2]),
         }

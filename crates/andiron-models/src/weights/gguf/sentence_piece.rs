@@ -1,8 +1,8 @@
-//! The `tokenizer.json` of a SentencePiece BPE in a GGUF file, as Llama 1 and 2, Mistral and TinyLlama have it.
+//! The `tokenizer.json` of a SentencePiece BPE tokenizer in a GGUF file, as of Llama 1 and 2, Mistral and TinyLlama.
 //!
-//! The file holds tokens with scores instead of merges: the two neighbours whose union has the highest score are joined first, so
-//! every way to make a token of two is a merge of that token's rank. What is left over is spelled in bytes. Source:
-//! `llm_tokenizer_spm` of llama.cpp, and `SentencePieceExtractor` of transformers for the merges.
+//! The file holds tokens with scores instead of merges. The adjacent pair whose union has the highest score is merged
+//! first, so every split of a token into two is a merge with that token's rank. Unmerged characters fall back to
+//! bytes. Source: `llm_tokenizer_spm` of llama.cpp, and `SentencePieceExtractor` of transformers for the merges.
 
 use std::collections::HashMap;
 
@@ -19,9 +19,10 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const SPACE: &str = "▁";
 
-/// Token type of the unknown.
+/// Token type of the unknown token.
 const IS_UNKNOWN: i64 = 2;
-/// Longest token whose parts are looked for, in bytes; `tokenizers` refuses no length, but the work grows with it.
+/// Maximum token length for which merges are searched, in bytes; `tokenizers` has no limit, but the work grows with
+/// it.
 const LONGEST: usize = 256;
 
 pub(super) fn tokenizer_json(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
@@ -79,7 +80,7 @@ pub(super) fn tokenizer_json(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Jso
     }))
 }
 
-/// Every pair of tokens whose union is one, those first whose union has the highest score.
+/// All merges, sorted by the score of the resulting token, highest first.
 fn merges(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Vec<Json>, GgufError> {
     let scores = file.wanted(SCORES, "a list of 32-bit floats", Value::as_f32s)?;
     let plain = || tokens.iter().filter(|&(_, _, kind)| kind == NORMAL);
@@ -87,7 +88,7 @@ fn merges(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Vec<Json>, GgufError> 
         return Err(malformed(file, SCORES, "it has not one number for each token".to_owned()));
     }
     let ids: HashMap<&str, usize> = plain().map(|(id, token, _)| (token, id)).collect();
-    // The score of the union, then the ids of the parts: one order whatever the order of the vocabulary.
+    // By score of the union, then by the ids of the parts: independent of the order of the vocabulary.
     let mut found: Vec<(f32, [usize; 2], [&str; 2])> = Vec::new();
     for (id, token, _) in plain().filter(|(_, token, _)| token.len() <= LONGEST) {
         for (at, _) in token.char_indices().skip(1) {

@@ -12,27 +12,27 @@ use super::names::{Layout, hf_name};
 use crate::weights::FileError;
 use crate::weights::source::TensorSource;
 
-/// A GGUF file, owned or borrowed, whose tensors are called, shaped and laid out as Hugging Face's.
+/// A GGUF file, owned or borrowed, with tensors in Hugging Face's names, shapes and layouts.
 #[derive(Debug)]
 pub struct GgufWeights<F = GgufFile> {
     file: F,
-    /// By Hugging Face's name: GGUF's, and how the elements lie there.
+    /// By Hugging Face's name: GGUF's name and layout.
     names: BTreeMap<String, (String, Layout)>,
 }
 
 impl<F: Borrow<GgufFile>> GgufWeights<F> {
-    /// Finds the names of all tensors in `file`.
+    /// Maps the names of all tensors in `file`.
     ///
-    /// A tensor that the architecture does not have keeps its name.
+    /// A tensor unknown to the architecture keeps its name.
     ///
     /// # Errors
-    /// If the architecture is not known here, or heads do not divide a tensor's rows.
+    /// If the architecture is unknown, or heads do not divide a tensor's rows.
     pub fn new(source: F) -> Result<Self, GgufError> {
         let file = source.borrow();
         let model_type = model_type(file)?;
         let n_heads = n_heads(file)?;
         let mut names = BTreeMap::new();
-        // The configuration says what this one does.
+        // The configuration contains what this tensor holds.
         for tensor in file.tensors().filter(|tensor| tensor.name != ROPE_FACTORS) {
             let layout = Layout::of(model_type, &tensor.name, n_heads);
             if !layout.fits(&tensor.shape) {
@@ -58,7 +58,7 @@ impl<F: Borrow<GgufFile>> GgufWeights<F> {
         })
     }
 
-    /// The elements of the tensor that Hugging Face calls `name`, as f32, row by row.
+    /// The elements of the tensor that Hugging Face calls `name`, as f32, row-major.
     ///
     /// # Errors
     /// If there is no such tensor.
@@ -69,7 +69,7 @@ impl<F: Borrow<GgufFile>> GgufWeights<F> {
         Ok(layout.to_hf(values, shape))
     }
 
-    /// The name in the file of the tensor that Hugging Face calls `name`, and how its rows lie there.
+    /// The stored name and layout of the tensor that Hugging Face calls `name`.
     fn place(&self, name: &str) -> Result<(String, Layout), GgufError> {
         let missing = || GgufError::NoTensor { path: self.file().path().to_owned(), tensor: name.to_owned() };
         self.names.get(name).cloned().ok_or_else(missing)
@@ -97,7 +97,7 @@ impl<F: BorrowMut<GgufFile>> TensorSource for GgufWeights<F> {
     }
 }
 
-/// Whether `path` is called as GGUF files are.
+/// Whether `path` ends in `.gguf`.
 pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }

@@ -1,7 +1,8 @@
-//! The `tokenizer.json` and the chat template that a GGUF file's metadata amount to.
+//! The `tokenizer.json` and the chat template from a GGUF file's metadata.
 //!
-//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`), SentencePiece's BPE (`llama`) and BERT's word pieces (`bert`). Of byte-level BPE
-//! the file names the pre-tokenizer instead of spelling it out; the patterns are those of the published tokenizers of that name.
+//! Byte-level BPE (`tokenizer.ggml.model` is `gpt2`), SentencePiece BPE (`llama`) and BERT's WordPiece (`bert`). For
+//! byte-level BPE the file holds only the name of the pre-tokenizer; the patterns are those of the published
+//! tokenizers of that name.
 
 use std::collections::HashSet;
 
@@ -23,7 +24,7 @@ pub(super) const EOS: &str = "tokenizer.ggml.eos_token_id";
 pub(super) const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Roles in `tokenizer_config.json`, and where the ids of their tokens stand.
+/// Special tokens of `tokenizer_config.json`, and the metadata keys of their ids.
 const ROLES: [(&str, &str); 5] = [
     ("bos_token", BOS),
     ("eos_token", EOS),
@@ -32,7 +33,7 @@ const ROLES: [(&str, &str); 5] = [
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
 
-/// What [`MODEL`] says of BERT's word pieces.
+/// Value of [`MODEL`] for BERT's WordPiece.
 const WORD_PIECE: &str = "bert";
 
 /// Token types.
@@ -41,30 +42,30 @@ pub(super) const CONTROL: i64 = 3;
 pub(super) const USER_DEFINED: i64 = 4;
 pub(super) const UNUSED: i64 = 5;
 
-/// How llama.cpp takes the texts of files apart that name no pre-tokenizer: one after the other.
+/// llama.cpp's default pre-tokenizer, for files that name none: patterns applied in sequence.
 const DEFAULT_PATTERNS: [&str; 4] = [
     r"[\p{P}$+<=>^~|]+",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"\p{N}+",
     r"[0-9][0-9][0-9]",
 ];
-/// How Llama 3 takes a text apart.
+/// Llama 3's pre-tokenizer pattern.
 pub(super) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// How Qwen 2 does: like Llama 3, but each digit alone.
+/// Qwen 2's pre-tokenizer pattern: Llama 3's, but with single digits.
 pub(super) const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The chat template in a GGUF file, in Jinja.
 ///
 /// # Errors
-/// If the key is no string.
+/// If the key is not a string.
 pub fn chat_template(file: &GgufFile) -> Result<Option<&str>, GgufError> {
     file.optional(CHAT_TEMPLATE, "a string", Value::as_str)
 }
 
-/// The `tokenizer_config.json` of the tokenizer in a GGUF file: the tokens with a role, and the chat template.
+/// The `tokenizer_config.json` of the tokenizer in a GGUF file: special tokens and chat template.
 ///
 /// # Errors
-/// If an id names no token, or a key is not of the type that it must be.
+/// If an id is outside the vocabulary, or a key has the wrong type.
 pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufError> {
     let tokens = Tokens::of(file)?;
     let is_bert = file.optional(MODEL, "a string", Value::as_str)? == Some(WORD_PIECE);
@@ -90,9 +91,9 @@ pub fn tokenizer_config_json(file: &GgufFile) -> Result<Map<String, Json>, GgufE
 /// The `tokenizer.json` of the tokenizer in a GGUF file.
 ///
 /// # Errors
-/// If the file has none, its parts contradict each other, or it is neither word pieces (`bert`) nor SentencePiece's BPE
-/// (`llama`) nor byte-level BPE (`gpt2`) with a pre-tokenizer that is known: `default` (also if the key is missing), `gpt-2`,
-/// `smollm`, `llama-bpe`, `smaug-bpe`, `qwen2`, or another name that llama.cpp has for one of these.
+/// If the file has none or its parts contradict each other, or if it is neither WordPiece (`bert`) nor SentencePiece
+/// BPE (`llama`) nor byte-level BPE (`gpt2`) with a known pre-tokenizer: `default` (also if the key is missing),
+/// `gpt-2`, `smollm`, `llama-bpe`, `smaug-bpe`, `qwen2`, or another name that llama.cpp has for one of these.
 pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
     let tokens = Tokens::of(file)?;
     match file.wanted(MODEL, "a string", Value::as_str)? {
@@ -103,7 +104,7 @@ pub fn tokenizer_json(file: &GgufFile) -> Result<Json, GgufError> {
     }
 }
 
-/// The tokens of a file with their types.
+/// Tokens and their types.
 pub(super) struct Tokens<'a> {
     names: &'a [String],
     types: Option<Vec<i64>>,
@@ -138,7 +139,7 @@ fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
         if kind == CONTROL || kind == USER_DEFINED {
             added.push(added_token(id, token, kind == CONTROL));
         }
-        // Names that only fill the table up are no part of the vocabulary.
+        // Padding entries are not part of the vocabulary.
         if kind != UNUSED && vocab.insert(token.to_owned(), id.into()).is_some() {
             return Err(malformed(file, TOKENS, format!("token {token:?} is there twice")));
         }
@@ -161,7 +162,7 @@ fn byte_level(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
             "end_of_word_suffix": null,
             "fuse_unk": false,
             "byte_fallback": false,
-            // Llama 3 takes a word that is a token as it is, whether or not merges lead there.
+            // Llama 3 takes a word that is a token as a whole, whether or not merges lead to it.
             "ignore_merges": splitting == Splitting::Llama3,
             "vocab": vocab,
             "merges": merges,
@@ -190,7 +191,7 @@ pub(super) fn added_token(id: usize, token: &str, special: bool) -> Json {
     })
 }
 
-/// Pairs of tokens, each of which with its result is in the vocabulary.
+/// Merges whose parts and result are all in the vocabulary.
 fn merges(file: &GgufFile, vocab: &Map<String, Json>) -> Result<Vec<Json>, GgufError> {
     let merges = file.wanted(MERGES, "a list of strings", Value::as_strings)?;
     let mut seen = HashSet::new();
@@ -208,8 +209,8 @@ fn merges(file: &GgufFile, vocab: &Map<String, Json>) -> Result<Vec<Json>, GgufE
     Ok(pairs)
 }
 
-/// Puts tokens around a text: those that the file asks for; where it does not say whether a text begins with one, it does
-/// with Llama 3's splitting only, as in llama.cpp.
+/// The post-processor: adds the special tokens that the file asks for. Without `add_bos_token`, a begin token is
+/// added only with Llama 3's pre-tokenizer, as in llama.cpp.
 fn post_processor(file: &GgufFile, tokens: &Tokens<'_>, splitting: Splitting) -> Result<Json, GgufError> {
     let bytes = json!({
         "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true,
@@ -226,7 +227,7 @@ fn post_processor(file: &GgufFile, tokens: &Tokens<'_>, splitting: Splitting) ->
     })
 }
 
-/// Puts tokens around each text, told by the keys under which their ids stand; null if there are none.
+/// A post-processor that adds the tokens under these metadata keys around each text; null if there are none.
 pub(super) fn begin_and_end(
     file: &GgufFile,
     tokens: &Tokens<'_>,
@@ -261,23 +262,23 @@ pub(super) fn begin_and_end(
     }))
 }
 
-/// The pre-tokenizer of a file that names none.
+/// The pre-tokenizer of files that name none.
 const DEFAULT_PRE: &str = "default";
 
-/// How a text is taken apart before merging.
+/// Pre-tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Splitting {
     Default,
     Gpt2,
     SmolLm,
     Llama3,
-    /// The same, but words that are tokens are merged like others, and nothing is put in front by default.
+    /// As above, but words that are tokens are merged like others, and no begin token is added by default.
     Smaug,
     Qwen2,
 }
 
 impl Splitting {
-    /// Names in GGUF, as llama.cpp knows them; the first of each is the one to write.
+    /// Names in GGUF, as known to llama.cpp; the first of each is the one to write.
     pub(super) const KNOWN: &'static [(&'static str, Self)] = &[
         (DEFAULT_PRE, Self::Default),
         ("gpt-2", Self::Gpt2),

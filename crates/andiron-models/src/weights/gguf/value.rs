@@ -1,6 +1,6 @@
 //! Values of metadata keys.
 
-/// The value of a metadata key. Integers of every width are kept in the widest of their kind.
+/// A metadata value. Integers of every width are stored in the widest of their kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// An unsigned integer.
@@ -11,15 +11,15 @@ pub enum Value {
     F32(f32),
     /// A 64-bit float.
     F64(f64),
-    /// True or false.
+    /// A boolean.
     Bool(bool),
-    /// A text.
+    /// A string.
     String(String),
-    /// Several values of one type.
+    /// An array of one element type.
     Array(Array),
 }
 
-/// Several values of one type.
+/// An array of one element type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array {
     /// Unsigned integers.
@@ -30,16 +30,16 @@ pub enum Array {
     F32(Vec<f32>),
     /// 64-bit floats.
     F64(Vec<f64>),
-    /// Truth values.
+    /// Booleans.
     Bool(Vec<bool>),
-    /// Texts.
+    /// Strings.
     String(Vec<String>),
     /// Arrays.
     Nested(Vec<Array>),
 }
 
 impl Value {
-    /// The value if it is an integer that is not negative.
+    /// The value if it is a non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Unsigned(value) => Some(*value),
@@ -48,12 +48,12 @@ impl Value {
         }
     }
 
-    /// The value if it is an integer that a size can hold.
+    /// The value if it is an integer that fits `usize`.
     pub fn as_usize(&self) -> Option<usize> {
         self.as_u64().and_then(|value| usize::try_from(value).ok())
     }
 
-    /// The value if it is a number. A 32-bit float becomes the number of fewest digits that means it: 1e-5 stays 1e-5.
+    /// The value if it is numeric. A 32-bit float becomes the shortest decimal that represents it: 1e-5 stays 1e-5.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Self::F64(value) => Some(*value),
@@ -64,7 +64,7 @@ impl Value {
         }
     }
 
-    /// The value if it is a truth value.
+    /// The value if it is a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Self::Bool(value) => Some(*value),
@@ -72,7 +72,7 @@ impl Value {
         }
     }
 
-    /// The value if it is a text.
+    /// The value if it is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(value) => Some(value),
@@ -80,7 +80,7 @@ impl Value {
         }
     }
 
-    /// The values if they are texts.
+    /// The values if they are strings.
     pub fn as_strings(&self) -> Option<&[String]> {
         match self {
             Self::Array(Array::String(values)) => Some(values),
@@ -88,7 +88,7 @@ impl Value {
         }
     }
 
-    /// The values if they are integers, none of them too large for `i64`.
+    /// The values if they are integers that fit `i64`.
     pub fn as_integers(&self) -> Option<Vec<i64>> {
         match self {
             Self::Array(Array::Signed(values)) => Some(values.clone()),

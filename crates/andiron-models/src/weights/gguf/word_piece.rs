@@ -1,8 +1,8 @@
-//! The `tokenizer.json` of BERT's tokenizer in a GGUF file.
+//! The `tokenizer.json` of BERT's WordPiece tokenizer in a GGUF file.
 //!
-//! The file writes the beginnings of words with `▁` in front and everything else bare, where `vocab.txt` writes `##` in
-//! front of what continues a word. It does not say how texts are normalised: llama.cpp lowers and strips accents
-//! always, and so does this. Source: `llm_tokenizer_wpm` of llama.cpp and its converter.
+//! The file prefixes word beginnings with `▁`, where `vocab.txt` prefixes continuations with `##`. It does not
+//! specify normalization: as in llama.cpp, text is lower-cased and accents are stripped. Source: `llm_tokenizer_wpm`
+//! of llama.cpp and its converter.
 
 use serde_json::{Map, Value as Json, json};
 
@@ -11,7 +11,7 @@ use super::tokenizer::{BOS, CONTROL, Tokens, UNKNOWN, added_token, malformed};
 use super::value::Value;
 
 const CLS: &str = "tokenizer.ggml.cls_token_id";
-/// As it is spelt.
+/// Literal token.
 const SEP: &str = "tokenizer.ggml.seperator_token_id";
 const WORD: char = '▁';
 
@@ -68,7 +68,7 @@ pub(super) fn tokenizer_json(file: &GgufFile, tokens: &Tokens<'_>) -> Result<Jso
     }))
 }
 
-/// A token as `vocab.txt` spells it.
+/// A token in the form of `vocab.txt`.
 pub(super) fn spelt(token: &str, kind: i64) -> String {
     match token.strip_prefix(WORD) {
         _ if kind == CONTROL => token.to_owned(),

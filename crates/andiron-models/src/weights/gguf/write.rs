@@ -16,10 +16,10 @@ use crate::DecoderConfig;
 
 const VERSION: u32 = 3;
 
-/// Tables that llama.cpp wants in f32, besides everything of one axis.
+/// Tensors that llama.cpp needs in f32, besides one-dimensional ones.
 const ALWAYS_F32: &[&str] = &["position_embd.weight"];
 
-/// What a GGUF file is made from, besides the weights.
+/// A model to write as GGUF, without its weights.
 #[derive(Clone, Copy, Debug)]
 pub struct GgufModel<'a> {
     /// The configuration, of `model_type` `llama`, `qwen2`, `qwen3` or `gpt2`.
@@ -32,7 +32,7 @@ pub struct GgufModel<'a> {
     pub half: bool,
 }
 
-/// What a GGUF file holds besides the model, and how.
+/// Tokenizer, chat template and element type of a GGUF file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GgufOptions<'a> {
     /// `tokenizer.json`, of a byte-level BPE; without it the file holds no vocabulary.
@@ -43,24 +43,24 @@ pub struct GgufOptions<'a> {
     pub half: bool,
 }
 
-/// A tensor to write, under Hugging Face's name and in its layout.
+/// A tensor to write, in Hugging Face's name and layout.
 pub struct TensorToWrite<'a> {
     /// Hugging Face's name.
     pub name: String,
-    /// Its shape, outermost axis first.
+    /// Shape, outermost axis first.
     pub shape: Vec<usize>,
-    /// Reads its elements, row by row, when they are written.
+    /// Reads the elements, row-major, on write.
     pub read: Box<dyn Fn() -> Vec<f32> + 'a>,
 }
 
-/// Writes a model to `path`, tensor by tensor; the file is whole and on the disk when it appears there.
+/// Writes a model to `path`, tensor by tensor. The file appears there complete and synced.
 ///
 /// # Errors
-/// If the model is of another type, does something that llama.cpp's does not, has a tensor that is not known, its
-/// tokenizer cannot be said in GGUF, or the file cannot be written.
+/// If the model type or a setting is not supported by llama.cpp's models, a tensor is unknown, the tokenizer cannot
+/// be expressed in GGUF, or the file cannot be written.
 ///
 /// # Panics
-/// If a tensor's elements are not as many as its shape says.
+/// If a tensor's element count differs from its shape.
 pub fn write(path: &Path, model: &GgufModel<'_>, tensors: &[TensorToWrite<'_>]) -> Result<(), GgufError> {
     let pairs = Pairs::of(model, path)?;
     let mut rows = Vec::with_capacity(tensors.len() + 1);
@@ -147,7 +147,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The name of a tensor with a value that f16 does not have.
+/// Name of a tensor with a value out of range for f16.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} has a value that is too large for f16")]
 struct TooLarge(String);

@@ -1,12 +1,12 @@
 //! `pytorch_model.bin`: a zip archive of a pickled state dict and the storages of its tensors, read without executing
 //! anything.
 //!
-//! The archive holds `NAME/data.pkl`, which says of each tensor where in which storage it lies, and a storage's elements as
-//! they are in `NAME/data/KEY`, not compressed. Everything is checked when the file is opened: storages lie in the file,
-//! tensors in their storages. Elements are read when they are asked for, from their place in the file.
+//! The archive holds `NAME/data.pkl`, with each tensor's storage and view, and the elements of each storage,
+//! uncompressed, in `NAME/data/KEY`. Everything is checked when the file is opened: storages are within the file,
+//! tensors within their storages. Elements are read on demand from their position in the file.
 //!
-//! Source: `torch/serialization.py` and `torch/_utils.py` of PyTorch 1.6 to 2.15. Files of earlier versions are no zip
-//! archives and are refused.
+//! Source: `torch/serialization.py` and `torch/_utils.py` of PyTorch 1.6 to 2.15. Files of earlier versions are not
+//! zip archives and are refused.
 
 mod pickle;
 
@@ -27,7 +27,7 @@ use super::elements::{Elements, read_elements};
 use super::source::TensorSource;
 
 const PICKLE: &str = "data.pkl";
-/// The pickle of a model with ten thousand tensors has 2 MB.
+/// Maximum pickle size; that of a model with ten thousand tensors has 2 MB.
 const MAX_PICKLE: u64 = 64 << 20;
 
 /// An open file whose tensors have been checked.
@@ -37,20 +37,20 @@ pub(crate) struct TorchFile {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// A view of elements in the file.
+/// A strided view of elements in the file.
 #[derive(Debug)]
 struct Tensor {
     dtype: Dtype,
-    /// Byte of the first element in the file.
+    /// Byte offset of the first element in the file.
     start: u64,
     shape: Vec<usize>,
     strides: Vec<usize>,
-    /// Elements from the first to the last, both included; 0 if there is none.
+    /// Elements from first to last, inclusive; 0 if empty.
     span: usize,
 }
 
 impl TorchFile {
-    /// Opens and checks `path`.
+    /// Opens and validates `path`.
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let read = |source| FileError::Read { path: path.to_owned(), source };
         let mut file = andiron_files::open(path).map_err(read)?;
@@ -101,20 +101,20 @@ impl TorchFile {
         Ok(Self { path: path.to_owned(), file, tensors })
     }
 
-    /// Counts the tensors as not there whose names `is_stale` says to be stale.
+    /// Treats tensors whose names match `is_stale` as absent.
     pub(super) fn leave_out(&mut self, is_stale: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| !is_stale(name));
     }
 
-    /// Whether it holds a tensor of this name.
+    /// Whether there is a tensor of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 }
 
-/// What a file is that is no zip archive, by how it begins.
+/// Describes a file that is not a zip archive by its first bytes.
 fn kind(begin: &[u8]) -> &'static str {
-    // A pickle of the number that PyTorch began its files with.
+    // A pickle of the magic number at the start of old PyTorch files.
     if begin.starts_with(&[0x80, 2, 0x8a, 10, 0x6c, 0xfc]) {
         return "it was written by PyTorch before 1.6: load it with torch.load and save it again";
     }
@@ -124,7 +124,7 @@ fn kind(begin: &[u8]) -> &'static str {
     "it is no zip archive, as torch.save writes it"
 }
 
-/// The folder in the archive that holds everything, with its slash.
+/// The archive's root folder, with its slash.
 fn root<R: std::io::Read + std::io::Seek>(archive: &ZipArchive<R>) -> Option<String> {
     let names = archive.file_names().filter_map(Result::ok);
     let mut roots = names.filter_map(|name| {
@@ -134,7 +134,7 @@ fn root<R: std::io::Read + std::io::Seek>(archive: &ZipArchive<R>) -> Option<Str
     roots.next()
 }
 
-/// Where in the file the bytes of a storage lie, and how many they are.
+/// Byte offset and length of a storage in the file.
 fn storage<R: std::io::Read + std::io::Seek>(
     archive: &mut ZipArchive<R>,
     name: &str,
@@ -156,7 +156,7 @@ fn storage<R: std::io::Read + std::io::Seek>(
 }
 
 impl Tensor {
-    /// `view` of a storage of `bytes` bytes that begins at byte `start` of the file.
+    /// `view` of a storage of `bytes` bytes at byte offset `start` of the file.
     fn check(view: &TensorView, start: u64, bytes: u64) -> Result<Self, String> {
         let width = (view.dtype.bitsize() / 8) as u64;
         let len = view.storage_len;
@@ -179,7 +179,7 @@ impl Tensor {
         };
         let (count, last) = (count.ok_or_else(outside)?, last.ok_or_else(outside)?);
         let span = if count == 0 { 0 } else { last.checked_add(1).ok_or_else(outside)? };
-        // A view that repeats elements could be of any size.
+        // A view that repeats elements could have any size.
         if view.offset.checked_add(span).is_none_or(|end| end > len) || count > len {
             return Err(outside());
         }
@@ -190,7 +190,7 @@ impl Tensor {
         Ok(Self { dtype: view.dtype, start: start + view.offset * width, shape, strides, span })
     }
 
-    /// Whether elements lie row by row.
+    /// Whether the view is contiguous and row-major.
     fn is_contiguous(&self) -> bool {
         let axes = self.shape.iter().zip(&self.strides).rev();
         let mut wanted = 1;
@@ -203,7 +203,7 @@ impl Tensor {
         true
     }
 
-    /// The elements row by row, of those from the first to the last.
+    /// Gathers the elements in row-major order from the span of first to last.
     fn rows(&self, span: &[f32]) -> Vec<f32> {
         let count = self.shape.iter().product();
         let mut rows = Vec::with_capacity(count);
@@ -243,16 +243,16 @@ impl TensorSource for TorchFile {
     }
 }
 
-/// Why a `pytorch_model.bin` is not read.
+/// Errors of a `pytorch_model.bin`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorchError {
-    /// It is another kind of file, or of a form that is not read.
+    /// Another kind of file, or an unsupported form.
     #[error("cannot read {}: {reason}", path.display())]
     NotRead {
         /// The file.
         path: PathBuf,
-        /// What is the matter.
+        /// The reason.
         reason: String,
     },
     /// The archive is damaged.
@@ -263,7 +263,7 @@ pub enum TorchError {
         /// The cause.
         source: ZipError,
     },
-    /// The pickle is not one of weights.
+    /// The pickle is not a state dict.
     #[error("{} holds a pickle that is not read", path.display())]
     Pickle {
         /// The file.
@@ -271,7 +271,7 @@ pub enum TorchError {
         /// The cause.
         source: PickleError,
     },
-    /// A tensor is not where the pickle says.
+    /// A tensor is outside its storage.
     #[error("{}: tensor {tensor}: {reason}", path.display())]
     Tensor {
         /// The file.

@@ -1,18 +1,18 @@
-//! A reader of pickled tensors that executes nothing: it knows the opcodes and the names that `torch.save` writes for a
-//! state dict, and refuses all others.
+//! A reader of pickled state dicts that executes nothing: it supports the opcodes and names that `torch.save` writes,
+//! and refuses all others.
 //!
-//! A pickle is a program for a stack machine. Python's machine may call anything that it names; this one builds plain
-//! values only. Source: <https://docs.python.org/3/library/pickletools.html> for the opcodes.
+//! A pickle is a program for a stack machine. Python's machine can call anything; this one only builds plain values.
+//! Source: <https://docs.python.org/3/library/pickletools.html> for the opcodes.
 
 use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-/// More values than the pickles of any weights have: 100 000 tensors push some 3 million.
+/// Maximum number of values: 100 000 tensors push about 3 million.
 const MAX_VALUES: usize = 1 << 23;
-/// Longer names than any tensor has, in bytes. A text may be used many times, and each use of a name is a copy.
+/// Maximum length of a name, in bytes. A string may be used many times, and each use of a name is a copy.
 const MAX_TEXT: usize = 1 << 10;
-/// More axes than PyTorch lets a tensor have.
+/// Maximum number of axes, as in PyTorch.
 const MAX_AXES: usize = 64;
 
 /// A tensor as the pickle describes it: a view of a storage. Sizes are unchecked.
@@ -21,12 +21,12 @@ pub(super) struct TensorView {
     /// Name of the storage's entry in the archive.
     pub(super) storage: String,
     pub(super) dtype: Dtype,
-    /// Elements of the storage, as the pickle says.
+    /// Number of elements of the storage, unchecked.
     pub(super) storage_len: u64,
-    /// The first element.
+    /// Index of the first element.
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
-    /// Elements from one entry of an axis to the next.
+    /// Strides, in elements.
     pub(super) strides: Vec<u64>,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn read_state_dict(bytes: &[u8]) -> Result<BTreeMap<String, TensorVie
     .run()
 }
 
-/// Why a pickle is not read.
+/// Errors of a pickle.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PickleError {
@@ -54,21 +54,21 @@ pub enum PickleError {
         /// Where.
         at: usize,
     },
-    /// An instruction that weights do not need.
+    /// An unsupported opcode.
     #[error("opcode {opcode:#04x} at byte {at} is not one that weights need")]
     Opcode {
-        /// The instruction.
+        /// The opcode.
         opcode: u8,
-        /// Where it stands.
+        /// Its byte offset.
         at: usize,
     },
-    /// A name that weights do not need; Python would import and perhaps call it.
+    /// An unsupported global name, which Python would import and perhaps call.
     #[error("it asks for {name}, which weights do not need; nothing is executed here")]
     Global {
         /// Module and name.
         name: String,
     },
-    /// Instructions that do not fit together.
+    /// Inconsistent opcodes.
     #[error("at byte {at} {reason}")]
     Malformed {
         /// What is wrong.
@@ -76,13 +76,13 @@ pub enum PickleError {
         /// Where.
         at: usize,
     },
-    /// An entry of the state dict that is no tensor.
+    /// An entry of the state dict that is not a tensor.
     #[error("{entry} is not a tensor: a dict of tensors by name is read, as model.state_dict() gives it")]
     NoTensor {
         /// Its key.
         entry: String,
     },
-    /// More values than weights have.
+    /// Too many values.
     #[error("it makes more than {MAX_VALUES} values")]
     TooMany,
 }
@@ -108,7 +108,7 @@ enum Object {
     Tensor(TensorView),
 }
 
-/// What a pickle of weights may name.
+/// Supported global names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Global {
     OrderedDict,
@@ -148,7 +148,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: BTreeMap<u32, Value>,
     objects: Vec<Object>,
-    /// How often something was pushed or remembered: a bound of all that is held.
+    /// Number of values pushed or memoized: bounds all memory.
     pushed: usize,
 }
 
@@ -274,7 +274,7 @@ impl<'a> Machine<'a> {
                     let function = self.pop()?;
                     self.reduce(function, args)?;
                 }
-                // The state of a dict is what `state_dict` says about versions of modules.
+                // The dict's state holds the module versions of `state_dict`.
                 b'b' => {
                     self.pop()?;
                     let object = self.top()?;
@@ -459,7 +459,7 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    /// The storage that a persistent id names: `('storage', type, key, device, elements)`.
+    /// The storage of a persistent id: `('storage', type, key, device, elements)`.
     fn storage(&self, id: Value) -> Result<Object, PickleError> {
         let &[kind, class, key, _, len] = self.tuple(id)? else {
             return Err(self.malformed("a persistent id is not that of a storage"));
@@ -519,7 +519,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A little-endian two's complement number of any length, if it has at most 64 bits.
+/// A little-endian two's complement integer of at most 64 bits.
 fn integer(bytes: &[u8]) -> Option<i64> {
     if bytes.len() > 8 {
         return None;
@@ -530,7 +530,7 @@ fn integer(bytes: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(padded))
 }
 
-/// A name from a file as an error may show it.
+/// A name from a file, sanitized for an error.
 fn shown(name: &str) -> String {
     const LONGEST: usize = 200;
     match name.char_indices().nth(LONGEST) {
