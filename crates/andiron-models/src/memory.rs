@@ -37,7 +37,7 @@ impl ModelMemory {
     pub fn of_files(files: &ModelFiles, precision: RunPrecision) -> Result<Self, LoadError> {
         match files.gguf() {
             Some(file) => Ok(Self::of_gguf(file, precision)),
-            None => Self::of_directory(files.path(), precision),
+            None => Self::of_directory(files.folder(), precision),
         }
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::any::AnyConfig;
 use crate::bundle::FamilyConfig;
+use crate::encoder::EmbedPipeline;
 use crate::generate::generation_config::WHAT as GENERATION_CONFIG;
 use crate::hf_config::ConfigError;
 use crate::json_file::{is_there, read_json};
@@ -30,6 +31,8 @@ const MODEL_CONFIG: &str = "model config";
 #[derive(Debug)]
 pub struct ModelFiles {
     path: PathBuf,
+    /// Where a directory has `config.json`, weights and tokenizer: itself, or a folder that `modules.json` names.
+    folder: PathBuf,
     /// The object in `config.json`, or its equivalent from GGUF metadata.
     config: Map<String, Value>,
     gguf: Option<GgufFile>,
@@ -45,8 +48,14 @@ impl ModelFiles {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
         let is_directory = andiron_files::is_directory(path).map_err(unreadable)?;
+        let mut folder = path.to_owned();
         let (gguf, config) = if is_directory {
-            (None, read_config(&path.join(CONFIG))?)
+            if !is_there(&path.join(CONFIG))?
+                && let Some(named) = EmbedPipeline::transformer_folder(path)?
+            {
+                folder = named;
+            }
+            (None, read_config(&folder.join(CONFIG))?)
         } else if gguf::is_gguf(path) {
             let file = GgufFile::open(path).map_err(FileError::from)?;
             let config = gguf::config_fields(&file).map_err(FileError::from)?;
@@ -54,12 +63,18 @@ impl ModelFiles {
         } else {
             return Err(LoadError::NotADirectory { path: path.to_owned() });
         };
-        Ok(Self { path: path.to_owned(), config, gguf, read: OnceCell::new() })
+        Ok(Self { path: path.to_owned(), folder, config, gguf, read: OnceCell::new() })
     }
 
     /// The directory, or the GGUF file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where a directory has `config.json`, weights and tokenizer: itself, or, as the first versions of
+    /// sentence-transformers wrote it, the folder of the Transformer in `modules.json`. A GGUF file itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The GGUF file, if it is one.
@@ -100,13 +115,13 @@ impl ModelFiles {
     pub(crate) fn config_path(&self) -> PathBuf {
         match self.gguf {
             Some(_) => self.path.clone(),
-            None => self.path.join(CONFIG),
+            None => self.folder.join(CONFIG),
         }
     }
 
     /// Path of `generation_config.json`.
     pub(crate) fn generation_path(&self) -> PathBuf {
-        self.path.join(GENERATION)
+        self.folder.join(GENERATION)
     }
 
     /// Reads `generation_config.json`, if the directory has it.
@@ -122,7 +137,7 @@ impl ModelFiles {
     pub(crate) fn weights(&mut self) -> Result<Vec<Box<dyn TensorSource + '_>>, LoadError> {
         Ok(match &mut self.gguf {
             Some(file) => vec![Box::new(GgufWeights::new(file).map_err(FileError::from)?)],
-            None => weights::open(&self.path)?
+            None => weights::open(&self.folder)?
                 .into_iter()
                 .map(|file| Box::new(file) as Box<dyn TensorSource>)
                 .collect(),

@@ -215,7 +215,7 @@ fn wrong(wanted: &'static str, found: &AnyBundle) -> FamilyError {
 }
 
 fn open_tokenizer(files: &ModelFiles, vocab_size: usize) -> Result<Option<Tokenizer>, OpenError> {
-    let path = files.path();
+    let path = files.folder();
     let unusable = |source| OpenError::Tokenizer { path: path.to_owned(), source };
     let in_file = |source| OpenError::GgufTokenizer { path: path.to_owned(), source };
     let tokenizer = if Tokenizer::is_in(path) {

@@ -111,6 +111,35 @@ fn texts_are_read_as_far_as_the_files_say() {
 }
 
 #[test]
+fn a_model_in_the_folder_that_modules_json_names_is_read_as_beside_it() {
+    let place = place("sentence");
+    fs::create_dir(place.path("model/0_Transformer")).unwrap();
+    for name in ["config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json"] {
+        fs::rename(place.path("model").join(name), place.path("model/0_Transformer").join(name)).unwrap();
+    }
+    // Without the folder's name there is no model here.
+    let ran = place.run_with_input(&["predict", "--model", "model"], "");
+    check_failure(&ran, 1, &["model/config.json"]);
+    let mut list: Value = serde_json::from_slice(&place.read("model/modules.json")).unwrap();
+    list[0]["path"] = "0_Transformer".into();
+    write(&place, "modules.json", &list);
+    check_vector(&place, &[], &long(), "long");
+    write(&place, "0_Transformer/sentence_bert_config.json", &json!({ "max_seq_length": 20 }));
+    check_vector(&place, &[], &long(), "own limit first");
+    // The folder is one of the model's own.
+    list[0]["path"] = "../model/0_Transformer".into();
+    write(&place, "modules.json", &list);
+    check_failure(
+        &place.run_with_input(&["predict", "--model", "model"], ""),
+        1,
+        &["modules.json", "../model"],
+    );
+    list[0]["path"] = "0_Other".into();
+    write(&place, "modules.json", &list);
+    check_failure(&place.run_with_input(&["predict", "--model", "model"], ""), 1, &["0_Other/config.json"]);
+}
+
+#[test]
 fn texts_are_read_in_lower_case_if_the_files_say_so() {
     let place = place("sentence");
     let tokenizer = String::from_utf8(place.read("model/tokenizer.json")).unwrap();

@@ -59,7 +59,7 @@ impl FamilyConfig for EncoderConfig {
             settings.embedding = EmbedPipeline::of_gguf(file)?;
             return Ok(settings);
         }
-        let (embedding, activation) = EmbedPipeline::read(files.path())?.unzip();
+        let (embedding, activation) = EmbedPipeline::read(files.path(), files.folder())?.unzip();
         if let Some(pipeline) = &embedding {
             pipeline.check(self.d_model(), files.path())?;
             settings.unknown_keys.extend(pipeline.unread.iter().cloned());

@@ -64,22 +64,43 @@ struct Step {
     kind: String,
 }
 
+impl Step {
+    /// The module's class, without its path if it is one of sentence-transformers' own.
+    fn class(&self) -> &str {
+        let own = self.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
+        own.unwrap_or(&self.kind)
+    }
+}
+
 impl EmbedPipeline {
+    /// The folder with `config.json`, weights and tokenizer, if `modules.json` in `dir` names one, as the first versions of
+    /// sentence-transformers wrote it.
+    pub(crate) fn transformer_folder(dir: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let steps = read_steps(&dir.join(MODULES))?.unwrap_or_default();
+        let transformer = steps.iter().find(|step| step.class() == "Transformer");
+        match transformer.filter(|step| !step.path.is_empty()) {
+            Some(step) => folder(dir, &step.path).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Reads `modules.json` and the files it refers to; `None` if the directory has none. The second value is the
     /// `activation_fn` of a cross-encoder, where sentence-transformers 6 puts it.
-    pub(in crate::encoder) fn read(dir: &Path) -> Result<Option<(Self, Option<Json>)>, LoadError> {
+    ///
+    /// `transformer` is the folder with the model's files: `dir`, or the one that the list names.
+    pub(in crate::encoder) fn read(
+        dir: &Path,
+        transformer: &Path,
+    ) -> Result<Option<(Self, Option<Json>)>, LoadError> {
         let modules = dir.join(MODULES);
-        if !is_there(&modules)? {
-            return Ok(None);
-        }
-        let steps: Vec<Step> = read_json(&modules, "list of modules")?;
+        let Some(steps) = read_steps(&modules)? else { return Ok(None) };
         let mut pipeline = Self::default();
         let mut pooled = false;
         for step in &steps {
-            let kind =
-                step.kind.strip_prefix("sentence_transformers.").and_then(|path| path.rsplit('.').next());
-            match kind.unwrap_or(&step.kind) {
-                "Transformer" if step.path.is_empty() => pipeline.read_transformer(dir)?,
+            match step.class() {
+                "Transformer" if dir.join(&step.path) == transformer => {
+                    pipeline.read_transformer(transformer)?;
+                }
                 "Pooling" if !pooled => {
                     pipeline.read_pooling(&folder(dir, &step.path)?.join("config.json"))?;
                     pooled = true;
@@ -96,8 +117,8 @@ impl EmbedPipeline {
                 "Dropout" => {}
                 kind => {
                     let reason = format!(
-                        "module {kind} at {:?} is not supported: Transformer at \"\", one Pooling, and then Dense, Normalize \
-                         and Dropout are",
+                        "module {kind} at {:?} is not supported: Transformer beside config.json, one Pooling, and then Dense, \
+                         Normalize and Dropout are",
                         step.path
                     );
                     return Err(refuse(&modules, &reason).into());
@@ -392,6 +413,11 @@ impl EmbedPipeline {
         }
         write_json(&dir.join(MODULES), &steps)
     }
+}
+
+/// The modules that the list `path` names; `None` if there is no such file.
+fn read_steps(path: &Path) -> Result<Option<Vec<Step>>, ConfigError> {
+    if is_there(path)? { read_json(path, "list of modules").map(Some) } else { Ok(None) }
 }
 
 fn read_fields(path: &Path) -> Result<Fields, ConfigError> {
