@@ -68,9 +68,18 @@ pub(crate) fn width(key: &'static str, value: usize) -> Result<(), ConfigError> 
     believable(key, value, MAX_WIDTH)
 }
 
-/// Checks the head width under `key`, with `n_heads` heads per layer.
-pub(crate) fn head_width(key: &'static str, value: usize, n_heads: usize) -> Result<(), ConfigError> {
-    believable(key, value, MAX_HEAD.min(MAX_WIDTH / n_heads.max(1)).max(1))
+/// Checks the head width under `key`, with the number of heads per layer and its key. If their product is too large, the
+/// larger of the two is named.
+pub(crate) fn head_width(
+    key: &'static str,
+    value: usize,
+    (heads_key, n_heads): (&'static str, usize),
+) -> Result<(), ConfigError> {
+    believable(key, value, MAX_HEAD)?;
+    match value < n_heads {
+        true => believable(heads_key, n_heads, MAX_WIDTH / value),
+        false => believable(key, value, MAX_WIDTH / n_heads.max(1)),
+    }
 }
 
 /// Checks a vocabulary size or a number of positions.

@@ -247,6 +247,17 @@ fn an_encoder_needs_the_id_that_fills_rows_up() {
 }
 
 #[test]
+fn too_many_heads_are_not_blamed_on_their_width() {
+    for model_type in ["llama", "mistral", "qwen2", "qwen3", "gemma3_text"] {
+        let heads = json!({"num_attention_heads": 1 << 20, "num_key_value_heads": 1, "head_dim": 8});
+        check_refused(model_type, "num_attention_heads is 1048576", heads);
+        let wide = json!({"num_attention_heads": 32, "num_key_value_heads": 1, "head_dim": 1 << 16});
+        check_refused(model_type, "head_dim is 65536", wide);
+    }
+    check_refused("t5", "num_heads is 1048576", json!({"num_heads": 1 << 20}));
+}
+
+#[test]
 fn every_key_that_a_class_reads_is_a_field_or_has_a_rule() {
     let table: Value = serde_json::from_slice(&std::fs::read(fixture("keys.json")).unwrap()).unwrap();
     let names = |value: &Value| -> Vec<String> { serde_json::from_value(value.clone()).unwrap() };

@@ -292,7 +292,7 @@ impl Shape {
             return Err(ConfigError::Heads { width: self.hidden_size, heads });
         }
         let d_head = self.d_head();
-        head_width("head_dim", d_head, heads)?;
+        head_width("head_dim", d_head, ("num_attention_heads", heads))?;
         if !d_head.is_multiple_of(2) {
             return Err(ConfigError::OddHead { width: d_head });
         }

@@ -308,7 +308,7 @@ impl Architecture for T5Config {
         layers("num_layers", self.num_layers)?;
         layers("num_decoder_layers", self.n_decoder_layers())?;
         width("num_heads", self.num_heads)?;
-        head_width("d_kv", self.d_kv, self.num_heads)?;
+        head_width("d_kv", self.d_kv, ("num_heads", self.num_heads))?;
         width("relative_attention_num_buckets", self.relative_attention_num_buckets)?;
         entries("relative_attention_max_distance", self.relative_attention_max_distance)?;
         probability("dropout_rate", self.dropout_rate)?;
