@@ -321,10 +321,13 @@ pub(crate) fn from_fields<A: Architecture>(
     Ok(ConfigFile { config, unknown_keys })
 }
 
-/// Treats negative token ids as absent: files of the first Llamas contain -1.
+/// Treats negative token ids as absent: files of the first Llamas contain -1. A target cannot begin without an id, so
+/// `decoder_start_token_id` keeps its value, to be refused as it is written.
 fn drop_impossible_ids(fields: &mut Map<String, Value>) {
     let impossible = |value: &Value| value.as_i64().is_some_and(|id| id < 0);
-    for (_, value) in fields.iter_mut().filter(|(key, _)| key.ends_with("_token_id")) {
+    for (_, value) in
+        fields.iter_mut().filter(|(key, _)| key.ends_with("_token_id") && *key != "decoder_start_token_id")
+    {
         match value {
             Value::Array(ids) => ids.retain(|id| !impossible(id)),
             id if impossible(id) => *id = Value::Null,

@@ -266,6 +266,18 @@ fn the_generation_config_goes_before_the_configuration() {
 }
 
 #[test]
+fn a_start_id_that_another_file_replaces_may_be_any() {
+    let dir = edited("bart", |config| config["decoder_start_token_id"] = 47.into(), same);
+    check_refused(dir.path(), "decoder_start_token_id names token id 47");
+    let generation = dir.path().join("generation_config.json");
+    std::fs::write(&generation, r#"{"decoder_start_token_id": 2}"#).unwrap();
+    let bundle = Seq2SeqBundle::open(dir.path(), &device()).unwrap();
+    assert_eq!(bundle.start_id(), 2);
+    std::fs::write(&generation, r#"{"decoder_start_token_id": 48}"#).unwrap();
+    check_refused(dir.path(), "decoder_start_token_id names token id 48");
+}
+
+#[test]
 fn what_cannot_be_built_is_refused_by_name() {
     let check = |name: &str, edit: &dyn Fn(&mut serde_json::Value), needle: &str| {
         check_refused(edited(name, edit, same).path(), needle);

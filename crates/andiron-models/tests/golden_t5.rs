@@ -185,6 +185,18 @@ fn texts_of_any_length_are_read() {
 }
 
 #[test]
+fn a_t5_fills_rows_up_with_any_id() {
+    let bundle = Seq2SeqBundle::open(edited("t5", set(json!({"pad_token_id": 43})), same).path(), &device());
+    let (bundle, usual) = (bundle.unwrap(), open("t5"));
+    let vectors = |bundle: &Seq2SeqBundle| {
+        let memory = bundle.encode(&[&[5, 6, 7, 1][..], &[8, 1]]);
+        format!("{memory:?}")
+    };
+    assert_eq!(bundle.batch(&[&[5, 6][..], &[7]]).0.to_data(), usual.batch(&[&[5, 6][..], &[7]]).0.to_data());
+    assert_eq!(vectors(&bundle), vectors(&usual));
+}
+
+#[test]
 fn what_cannot_be_built_is_refused_by_name() {
     let check = |values: Value, needle: &str| check_refused(edited("t5", set(values), same).path(), needle);
     check(json!({"architectures": ["T5EncoderModel"]}), "T5EncoderModel");
@@ -198,7 +210,6 @@ fn what_cannot_be_built_is_refused_by_name() {
     check(json!({"num_decoder_layers": 0}), "num_decoder_layers");
     check(json!({"num_layers": u64::MAX}), "num_layers");
     check(json!({"num_layers": 1}), "encoder.block.1");
-    check(json!({"pad_token_id": 43}), "pad_token_id");
     check(json!({"is_gated_act": true}), "DenseReluDense.wi");
 }
 

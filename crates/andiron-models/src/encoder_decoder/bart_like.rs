@@ -137,7 +137,7 @@ macro_rules! bart_like_config {
 
             fn validate(&self) -> Result<(), $crate::hf_config::ConfigError> {
                 $crate::encoder_decoder::bart_like::sizes_of(self).validate()?;
-                $crate::encoder_decoder::check_ids(self)
+                $crate::hf_config::padding_id(self.pad_token_id, self.vocab_size)
             }
 
             fn sizes(&self) -> $crate::catalog::Sizes {

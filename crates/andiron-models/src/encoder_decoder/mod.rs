@@ -135,13 +135,3 @@ fn check_class(fields: &Map<String, Value>, known: &'static str) -> Result<(), C
         _ => Ok(()),
     }
 }
-
-/// Checks that start and padding ids are in the vocabulary.
-fn check_ids<A: Seq2SeqArchitecture>(config: &A) -> Result<(), ConfigError> {
-    let check = |key, id: u32, vocab_size| match (id as usize) < vocab_size {
-        true => Ok(()),
-        false => Err(ConfigError::TokenId { key, id, vocab_size }),
-    };
-    check("pad_token_id", config.pad_token_id(), config.sizes().vocab_size)?;
-    check("decoder_start_token_id", config.decoder_start_token_id(), config.target_vocab_size())
-}

@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 
 pub use model::T5;
 
-use super::{Seq2SeqArchitecture, check_class, check_ids};
+use super::{Seq2SeqArchitecture, check_class};
 use crate::catalog::{Architecture, Sizes};
 use crate::hf_config::{Activation, ConfigError, Ids, entries, head_width, layers, probability, width};
 use crate::key_rules::{Inert, KeyRules};
@@ -317,7 +317,7 @@ impl Architecture for T5Config {
                 (self.relative_attention_num_buckets, self.relative_attention_max_distance);
             return Err(ConfigError::Buckets { n_buckets, max_distance });
         }
-        check_ids(self)
+        Ok(())
     }
 
     fn sizes(&self) -> Sizes {
@@ -337,11 +337,12 @@ impl Architecture for T5Config {
 
 impl Seq2SeqArchitecture for T5Config {
     fn pad_token_id(&self) -> u32 {
-        self.pad_token_id.unwrap_or(0)
+        // It only fills rows up, which any id can: T5 in `transformers` opens with one that the vocabulary lacks.
+        self.pad_token_id.filter(|&id| (id as usize) < self.vocab_size).unwrap_or(0)
     }
 
     fn decoder_start_token_id(&self) -> u32 {
-        self.decoder_start_token_id.unwrap_or(self.pad_token_id())
+        self.decoder_start_token_id.or(self.pad_token_id).unwrap_or(0)
     }
 
     fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {
