@@ -1,4 +1,4 @@
-//! Task `answer`: find the answer to a question in a text of any length.
+//! Task `answer`: extractive question answering over a context of any length.
 
 use std::ops::Range;
 
@@ -8,24 +8,24 @@ use crate::EncoderPipeline;
 use crate::batching::{BATCH_TOKENS, in_batches};
 use crate::input::{Encoded, InputError, TextInput, Types, characters};
 
-/// Tokens that consecutive windows of a long text share.
+/// Overlap of consecutive windows of a long context, in tokens.
 const OVERLAP: usize = 128;
 
-/// A question and the text in which its answer is looked for.
+/// A question and the context to find its answer in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// As text.
     Text {
         /// The question.
         question: String,
-        /// The text, of any length.
+        /// The context, of any length.
         context: String,
     },
-    /// As ids; those whose type is 1 may answer, or all if there is one type.
+    /// As ids: the answer is among tokens of type 1, or among all if there is one type only.
     Ids {
-        /// The ids, those around the texts included.
+        /// The ids, special tokens included.
         ids: Vec<u32>,
-        /// Which of the texts each belongs to.
+        /// Token type of each.
         type_ids: Option<Vec<u32>>,
     },
 }
@@ -33,15 +33,15 @@ pub enum Question {
 /// An answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundAnswer {
-    /// What it is.
+    /// Its text or ids.
     pub answer: AnswerText,
-    /// Where it stands: in characters of the context, or among the ids.
+    /// Its range: in characters of the context, or in tokens if ids were given.
     pub span: Range<usize>,
-    /// Probability of its beginning times that of its end, in the window it stands in.
+    /// Probability of its start times that of its end, within its window.
     pub score: f32,
 }
 
-/// What an answer is.
+/// The content of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerText {
     /// A part of the context.
@@ -60,7 +60,7 @@ pub enum AnswerError {
     /// The context is empty.
     #[error("context has no token in which an answer could be")]
     EmptyContext,
-    /// No id may be part of an answer.
+    /// No token may be part of an answer.
     #[error("there is no token in which an answer could be")]
     NothingAllowed,
 }
@@ -79,7 +79,7 @@ impl EncoderPipeline {
     /// The best answer to each question, of `max_tokens` tokens at most.
     ///
     /// # Panics
-    /// If the model has no head for spans.
+    /// If the model has no question answering head.
     pub fn answer(&self, questions: &[Question], max_tokens: usize) -> Vec<Result<FoundAnswer, AnswerError>> {
         let read: Vec<Result<Windows, AnswerError>> =
             questions.iter().map(|question| self.windows(question)).collect();

@@ -1,12 +1,11 @@
-//! Batches of equal lengths: nothing is padded, so that a result does not depend on what else is in its batch.
+//! Batches of equal length: without padding, a result does not depend on the rest of its batch.
 
 use std::cmp::Reverse;
 
-/// Most tokens of a batch, unless one text is longer: larger ones are no faster on a CPU.
+/// Maximum tokens per batch, unless one text is longer. Larger batches are not faster on a CPU.
 pub(crate) const BATCH_TOKENS: usize = 1 << 11;
 
-/// The items in batches, the longest first: positions in `items`, all of one length in each batch, at most `max_tokens` of
-/// them together.
+/// Indices of `items` in batches of equal length, the longest first, with at most `max_tokens` tokens each.
 fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&at| Reverse(len(&items[at])));
@@ -18,10 +17,10 @@ fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Ve
     batches.map(<[usize]>::to_vec).collect()
 }
 
-/// What `run` makes of `items`, batch by batch, in the order of `items`.
+/// Runs `items` in batches of equal length; results are in the order of `items`.
 ///
 /// # Panics
-/// If `run` gives another number of results than it was given items.
+/// If `run` does not return one result per item.
 pub(crate) fn in_batches<T, R>(
     items: &[T],
     len: impl Fn(&T) -> usize,
@@ -40,7 +39,7 @@ pub(crate) fn in_batches<T, R>(
     results.into_iter().map(|result| result.expect("every item is in a batch")).collect()
 }
 
-/// The results of those items that are good, at their places among the errors of the others.
+/// Runs the items that are `Ok`; the errors of the others stay in their positions.
 pub(crate) fn for_good<T, R, E>(
     items: Vec<Result<T, E>>,
     run: impl FnOnce(&[T]) -> Vec<R>,

@@ -8,20 +8,20 @@ use crate::DecoderPipeline;
 use crate::generate::{Completion, CompletionError, complete};
 use crate::text_processor::TextError;
 
-/// Tokens of an answer at most if nobody says how many.
+/// Default maximum number of tokens in an answer.
 const MAX_TOKENS: usize = 512;
 
-/// A conversation so far, and what the model has read of it.
+/// A conversation so far, and its KV cache.
 ///
-/// Each turn is the whole conversation in the model's chat template. The model reads only what is new: keys and values of
-/// the tokens that a turn has in common with the one before are kept.
+/// Each turn's prompt is the whole conversation in the model's chat template. Only new tokens are prefilled: the KV cache of the
+/// prefix that a turn shares with the one before is kept.
 #[derive(Debug)]
 pub struct Conversation {
-    /// What was said, the answers included.
+    /// All messages, answers included.
     messages: Vec<Message>,
-    /// How answers are generated. `max_new_tokens` is not looked at.
+    /// How answers are generated; `max_new_tokens` is ignored.
     options: GenerateOptions,
-    /// Most tokens of an answer; `None` is what the model's files say, or 512.
+    /// Maximum tokens of an answer; `None` is that of the model's files, else 512.
     max_tokens: Option<usize>,
     read: Option<Prefix<KvCache>>,
     prompt_tokens: usize,
@@ -29,28 +29,28 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// A conversation that begins with the messages `opening`, such as that of the system. An answer has `max_tokens` at
-    /// most; `None` is what the model's files say, or 512.
+    /// A conversation that begins with the messages `opening`, such as a system message. An answer has at most `max_tokens`
+    /// tokens; `None` is the limit of the model's files, else 512.
     pub fn new(opening: Vec<Message>, options: GenerateOptions, max_tokens: Option<usize>) -> Self {
         Self { messages: opening, options, max_tokens, read: None, prompt_tokens: 0, read_tokens: 0 }
     }
 
-    /// Begins anew with the messages `opening`; what the model has read of them is kept.
+    /// Starts over with the messages `opening`; the KV cache of the common prefix is kept.
     pub fn reset(&mut self, opening: Vec<Message>) {
         self.messages = opening;
     }
 
-    /// What was said, the answers included.
+    /// All messages, answers included.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
-    /// Tokens of the latest turn's prompt, the whole conversation.
+    /// Length of the latest turn's prompt, the whole conversation, in tokens.
     pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
     }
 
-    /// How many of them the model read in that turn; the others were known.
+    /// How many of them were prefilled in that turn; the others were in the KV cache.
     pub fn read_tokens(&self) -> usize {
         self.read_tokens
     }
@@ -67,8 +67,8 @@ impl DecoderPipeline {
         Ok(())
     }
 
-    /// Answers `message`, calling `show` with each piece of text as soon as it is certain. Message and answer become part of
-    /// the conversation; after an error it is what it was before.
+    /// Answers `message`, calling `show` with each piece of text as soon as it is final. Message and answer are added to the
+    /// conversation; an error leaves its messages unchanged.
     ///
     /// # Errors
     /// If there is no tokenizer or no chat template, or the conversation does not fit the model's context.

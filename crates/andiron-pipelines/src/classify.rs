@@ -1,4 +1,4 @@
-//! Task `classify`: which labels a text has.
+//! Task `classify`: text classification.
 
 use andiron_models::encoder::EncoderInput;
 use andiron_models::{ClassifierBundle, EncoderBundle};
@@ -7,15 +7,15 @@ use crate::Pipeline;
 use crate::batching::{BATCH_TOKENS, for_good, in_batches};
 use crate::input::{Encoded, InputError, ReadTexts, TextInput, Types};
 
-/// A model that labels texts.
+/// A model with a text classification head.
 pub trait ClassifyTexts: ReadTexts {
     /// The labels.
     fn labels(&self) -> &[String];
 
-    /// A score for each label of each text: a probability, or the value itself of a regression.
+    /// A score for each label of each text: a probability, or for a regression the raw output.
     ///
     /// # Panics
-    /// If the model has no head for labels of texts, or a text does not fit it.
+    /// If the model has no text classification head, or a text is too long.
     fn label_scores(&self, inputs: &[EncoderInput<'_>]) -> Vec<Vec<f32>>;
 }
 
@@ -43,9 +43,9 @@ impl ClassifyTexts for ClassifierBundle {
 /// The labels of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification<'a> {
-    /// All labels, best first; equals in the model's order.
+    /// All labels, best first; ties in the model's order.
     pub labels: Vec<LabelScore<'a>>,
-    /// Whether the end of the text was not read.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
@@ -62,7 +62,7 @@ impl<B: ClassifyTexts> Pipeline<B> {
     /// The labels of each text, or pair of texts, best first.
     ///
     /// # Panics
-    /// If the model has no head for labels of texts.
+    /// If the model has no text classification head.
     pub fn classify(&self, inputs: &[TextInput]) -> Vec<Result<Classification<'_>, InputError>> {
         let (reader, limit) = (self.reader(), self.bundle.max_positions());
         let encoded = inputs.iter().map(|input| reader.read(input, limit, Types::ForModel)).collect();

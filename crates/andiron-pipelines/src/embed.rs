@@ -1,4 +1,4 @@
-//! Task `embed`: one vector for a text.
+//! Task `embed`: text embeddings.
 
 use std::borrow::Cow;
 
@@ -9,24 +9,24 @@ use crate::EncoderPipeline;
 use crate::batching::{BATCH_TOKENS, for_good, in_batches};
 use crate::input::{Encoded, InputError, Reader, TextInput, Types};
 
-/// A text as one vector.
+/// The embedding of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding {
     /// The vector.
     pub vector: Vec<f32>,
-    /// Whether the end of the text was not read.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
-/// Ids, and how many of the first are a prompt's that is left out when they are pooled.
+/// Ids, and how many of the first belong to a prompt that pooling leaves out.
 pub(crate) struct ToEmbed {
     pub(crate) input: Encoded,
     n_prompt: usize,
 }
 
 impl EncoderPipeline {
-    /// A vector for each of `inputs`, by the bundle's [`EmbedPipeline`](andiron_models::encoder::EmbedPipeline); a text is
-    /// read after the model's usual prompt, if it has one.
+    /// An embedding of each input, by the bundle's [`EmbedPipeline`](andiron_models::encoder::EmbedPipeline). The model's default
+    /// prompt, if it has one, is put before each text.
     pub fn embed(&self, inputs: &[TextInput]) -> Vec<Result<Embedding, InputError>> {
         let prompt = self.bundle.embedding.as_ref().map_or("", |pipeline| pipeline.prompts.usual());
         let reader = EmbedReader::new(self, prompt);
@@ -41,15 +41,15 @@ impl EncoderPipeline {
         })
     }
 
-    /// Longest text of which a vector is made, or pair of texts that a cross-encoder reads, in tokens: by the files of the
-    /// embedding pipeline, else by the tokenizer's, and no more than the model reads.
+    /// Maximum length in tokens of a text to embed, or of a pair for a cross-encoder: from the files of the embedding pipeline,
+    /// else from the tokenizer's, and at most the model's.
     pub(crate) fn embed_limit(&self) -> usize {
         let own = self.bundle.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
         let tokenizer = || self.text.tokenizer().and_then(Tokenizer::model_max_length);
         own.or_else(tokenizer).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())
     }
 
-    /// A text in the case in which the model reads it.
+    /// The text, lowercased if the model wants that.
     pub(crate) fn cased<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.bundle.embedding.as_ref().is_some_and(|pipeline| pipeline.lower_case) {
             // Character by character, as the reference's normalizer has it.
@@ -58,7 +58,7 @@ impl EncoderPipeline {
         }
     }
 
-    /// A vector for each, batched by length.
+    /// Embeds in batches of equal length.
     pub(crate) fn vectors(&self, texts: &[ToEmbed]) -> Vec<Vec<f32>> {
         in_batches(
             texts,
@@ -84,7 +84,7 @@ impl EncoderPipeline {
     }
 }
 
-/// Reads texts after one prompt.
+/// Tokenizes texts after a prompt.
 pub(crate) struct EmbedReader<'a> {
     pipeline: &'a EncoderPipeline,
     reader: Reader<'a, EncoderBundle>,

@@ -1,4 +1,4 @@
-//! Task `fill`: guess what is hidden behind masks.
+//! Task `fill`: predict masked tokens.
 
 use andiron_data::tokenizer::Special;
 
@@ -6,16 +6,16 @@ use crate::EncoderPipeline;
 use crate::batching::{BATCH_TOKENS, for_good, in_batches};
 use crate::input::{Encoded, InputError, TextInput, Types};
 
-/// A text with something hidden in it.
+/// A text with masks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskedText {
-    /// The text, the mask token in it, or its ids. One that does not fit is an error.
+    /// The text with mask tokens, or its ids. Not truncated: an input that is too long is an error.
     pub input: TextInput,
-    /// Positions among the ids to guess at; `None` is those of the mask token.
+    /// Positions to predict, among the ids; `None` is those of the mask token.
     pub positions: Option<Vec<usize>>,
 }
 
-/// What may be at one position.
+/// Predictions for one position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilledMask {
     /// The position among the ids.
@@ -24,7 +24,7 @@ pub struct FilledMask {
     pub top: Vec<Guess>,
 }
 
-/// A token that may be hidden.
+/// A candidate token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
     /// Its id.
@@ -35,7 +35,7 @@ pub struct Guess {
     pub probability: f32,
 }
 
-/// Why nothing can be guessed.
+/// Why nothing can be predicted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FillError {
@@ -56,7 +56,7 @@ pub enum FillError {
         /// The position.
         position: usize,
     },
-    /// Nothing is hidden.
+    /// The text has no mask.
     #[error("nothing is masked: {}", mask.as_ref().map_or_else(|| "give mask_positions".to_owned(), |mask| format!("write {mask} in it")))]
     NothingMasked {
         /// The mask token, if the tokenizer has one.
@@ -65,7 +65,7 @@ pub enum FillError {
 }
 
 impl EncoderPipeline {
-    /// The `top` likeliest tokens at each hidden position of each text.
+    /// The `top` likeliest tokens at each masked position of each text.
     ///
     /// # Panics
     /// If the model has no head for masked tokens.
@@ -100,7 +100,7 @@ impl EncoderPipeline {
         Guess { id, token, probability }
     }
 
-    /// A text and the positions to guess at.
+    /// A text and the positions to predict.
     fn masked(&self, text: &MaskedText) -> Result<(Encoded, Vec<usize>), FillError> {
         let (reader, limit) = (self.reader(), self.bundle.config.max_positions());
         let input = match &text.input {

@@ -13,10 +13,10 @@ use crate::text_processor::TextError;
 use crate::text_stream::{TextStream, TextStreamError};
 use crate::{DecoderPipeline, ModelBundle, Pipeline, TextProcessor};
 
-/// Most prompt tokens of a batch, padding included, unless one prompt is longer.
+/// Maximum prompt tokens per batch, padding included, unless one prompt is longer.
 const BATCH_PROMPT_TOKENS: usize = 1 << 13;
 
-/// What is to be generated.
+/// A prompt and how to continue it.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateRequest {
     /// The ids to continue.
@@ -27,7 +27,7 @@ pub struct GenerateRequest {
     pub stops: Option<Vec<String>>,
 }
 
-/// What one generation gave.
+/// A generated text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
     /// The text up to a stop string; empty without a tokenizer.
@@ -65,11 +65,11 @@ pub enum CompletionError {
 }
 
 impl DecoderPipeline {
-    /// The ids of a prompt. A text is read with what the tokenizer puts in front of every text, as Llama's does; an empty
-    /// one becomes the id that begins or ends a text, if the model has such an id.
+    /// The ids of a prompt, with the special tokens that the tokenizer puts before a text, such as Llama's BOS. An empty text becomes
+    /// the BOS or else the EOS id, if the model has one.
     ///
     /// # Errors
-    /// If there is no tokenizer for a text, if it refuses the text, or if nothing can stand for an empty one.
+    /// If there is no tokenizer for a text, if tokenizing fails, or if the text is empty and the model has neither BOS nor EOS.
     pub fn prompt_ids(&self, prompt: &PromptInput) -> Result<Vec<u32>, TextError> {
         let text = match prompt {
             PromptInput::Ids(ids) => return Ok(ids.clone()),
@@ -84,7 +84,7 @@ impl DecoderPipeline {
         Ok(vec![first.ok_or(TextError::EmptyPrompt)?])
     }
 
-    /// Continues a prompt, calling `show` with each piece of text as soon as it is certain.
+    /// Continues a prompt, calling `show` with each piece of text as soon as it is final.
     ///
     /// # Errors
     /// If the request does not fit the model, or a stop string cannot be found.
@@ -100,10 +100,10 @@ impl DecoderPipeline {
         complete(&self.bundle, &mut decoding, text, show)
     }
 
-    /// Continues several prompts, up to `max_rows` of similar lengths together. Results come in the order of the requests;
-    /// one request's error is that request's only.
+    /// Continues several prompts, in batches of up to `max_rows` with similar lengths. Results are in the order of the requests; an
+    /// error concerns its request only.
     ///
-    /// Each gets what [`generate`](Self::generate) gives it, up to the rounding of logits.
+    /// Results equal those of [`generate`](Self::generate), up to the rounding of logits.
     pub fn generate_batch(
         &self,
         requests: Vec<GenerateRequest>,
@@ -136,7 +136,7 @@ impl DecoderPipeline {
         if requests.len() < 2 {
             return requests.drain(..).map(|request| self.generate(request, |_| ())).collect();
         }
-        // A text that cannot begin, or in which the tokenizer fails, is that request's error only.
+        // A failing tokenizer is the error of its request only.
         let (mut texts, mut prompts) = (Vec::new(), Vec::new());
         for GenerateRequest { prompt, mut options, stops } in requests {
             options.stop_ids.extend(self.end_ids());
@@ -196,7 +196,7 @@ impl<B: ModelBundle> Pipeline<B> {
     }
 }
 
-/// The best of what a beam search finds.
+/// The best hypothesis of a beam search.
 pub(crate) fn best<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
@@ -205,7 +205,7 @@ pub(crate) fn best<M: BatchedLm>(
     beam_search(model, prompt, options)?.into_iter().next().ok_or(CompletionError::NothingFound)
 }
 
-/// What a search found, as a continuation of the text of `prompt`.
+/// A hypothesis as a continuation of the text of `prompt`.
 pub(crate) fn found_completion(
     text: &TextProcessor,
     prompt: &[u32],
@@ -220,7 +220,7 @@ pub(crate) fn found_completion(
     Ok(Completion { text, ids: found.ids, finish_reason, sum_logprob })
 }
 
-/// Runs `decoding` to its end, calling `show` with each piece of `text` as soon as it is certain.
+/// Runs `decoding` to its end, calling `show` with each piece of `text` as soon as it is final.
 pub(crate) fn complete<M: CausalLm>(
     model: &M,
     decoding: &mut Decoding<M::State>,
@@ -236,7 +236,7 @@ pub(crate) fn complete<M: CausalLm>(
     Ok(text.finish(decoding.generated().to_vec(), decoding.finish_reason(), show)?)
 }
 
-/// A completion as its tokens come.
+/// A completion in progress.
 struct Writing {
     stream: TextStream,
     text: String,
@@ -249,7 +249,7 @@ impl Writing {
         Self { stream, text: String::new(), sum_logprob: 0.0, stopped: false }
     }
 
-    /// Takes the next token, and says whether a stop string has come.
+    /// Takes the next token; breaks at a stop string.
     fn push(
         &mut self,
         token: &Token,

@@ -1,4 +1,4 @@
-//! What tasks read: text, or ids in its place.
+//! Inputs of tasks: text, or token ids in its place.
 
 use std::ops::Range;
 
@@ -28,18 +28,18 @@ impl From<&str> for PromptInput {
 /// A text for an encoder, or two, or their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextInput {
-    /// To be tokenized, with the tokens around them that the model was trained with; cut where they do not fit.
+    /// Text to tokenize, with the special tokens around it. Truncated to the model's limit.
     Text {
         /// The text.
         text: String,
         /// The second text of a pair.
         pair: Option<String>,
     },
-    /// Ids, those around the text included.
+    /// Token ids, special tokens included. Never truncated.
     Ids {
         /// The ids.
         ids: Vec<u32>,
-        /// Which of two texts each belongs to; `None` is the first.
+        /// Token type of each; `None` is all 0.
         type_ids: Option<Vec<u32>>,
     },
 }
@@ -60,7 +60,7 @@ pub enum InputError {
     /// The tokenizer refuses the text, or fails.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The tokenizer tells more texts apart than the model.
+    /// The tokenizer gives a token type that the model does not have.
     #[error("the tokenizer gives the token type {id}: the model has {n_types} types")]
     TokenizerType {
         /// The type.
@@ -76,10 +76,10 @@ pub enum InputError {
         /// Entries of the vocabulary.
         vocab_size: usize,
     },
-    /// Nothing to read.
+    /// The input is empty.
     #[error("there is no token to read")]
     Empty,
-    /// Too long, and not to be cut.
+    /// The input is too long, and this task does not truncate.
     #[error("the text is longer than the {limit} tokens that the model reads")]
     TooLong {
         /// The most.
@@ -93,7 +93,7 @@ pub enum InputError {
         /// The most.
         limit: usize,
     },
-    /// Ids and types do not belong together.
+    /// There are more or fewer token types than ids.
     #[error("there are {types} type_ids for {ids} ids")]
     TypesForIds {
         /// How many types.
@@ -101,40 +101,40 @@ pub enum InputError {
         /// How many ids.
         ids: usize,
     },
-    /// A type for a model that has none.
+    /// A token type for a model without token types.
     #[error("type_ids has {id} at position {position}: the model has no token types, leave type_ids out")]
     NoTypes {
         /// The type.
         id: u32,
-        /// Where it stands.
+        /// Its position.
         position: usize,
     },
-    /// A type that the model does not have.
+    /// A token type that the model does not have.
     #[error("type_ids has {id} at position {position}: there are the types 0 to {last}")]
     UnknownType {
         /// The type.
         id: u32,
-        /// Where it stands.
+        /// Its position.
         position: usize,
         /// The last type.
         last: usize,
     },
-    /// Nothing of the text is left after the prompt.
+    /// The prompt fills the whole limit, so nothing of the text is left.
     #[error("the prompt takes all of the {limit} tokens that are read")]
     PromptFillsLimit {
-        /// Tokens that are read.
+        /// The limit, in tokens.
         limit: usize,
     },
 }
 
 impl InputError {
-    /// Whether what was given is wrong in itself; otherwise the tokenizer cannot say it.
+    /// Whether the given ids or types are invalid; other errors are about text or the tokenizer.
     pub fn is_about_ids(&self) -> bool {
         !matches!(self, Self::NoTokenizer | Self::Tokenizer(_) | Self::TokenizerType { .. })
     }
 }
 
-/// A model that reads whole texts.
+/// Limits of a model that reads whole texts.
 pub trait ReadTexts {
     /// The architecture's name.
     fn model_type(&self) -> &'static str;
@@ -142,7 +142,7 @@ pub trait ReadTexts {
     /// Entries of the vocabulary.
     fn vocab_size(&self) -> usize;
 
-    /// Entries of the table of token types, 0 if there is none.
+    /// Number of token types, 0 if the model has none.
     fn n_token_types(&self) -> usize;
 
     /// Longest text, in tokens.
@@ -185,11 +185,11 @@ impl ReadTexts for ClassifierBundle {
     }
 }
 
-/// Whether types tell only the model something, or also which tokens count.
+/// What token types are for in a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Types {
     ForModel,
-    /// So that a model may have no such types itself.
+    /// They also mark which tokens may answer, so a model without token types accepts them.
     MarkTokens,
 }
 
@@ -197,7 +197,7 @@ pub(crate) enum Types {
 #[derive(Clone, Debug)]
 pub(crate) struct Encoded {
     pub(crate) framed: Framed,
-    /// Whether ids were given, so that there is no text for places to lead back to.
+    /// Whether ids were given, so that there is no text to map tokens back to.
     pub(crate) by_ids: bool,
 }
 
@@ -210,12 +210,12 @@ impl Encoded {
         self.framed.ids.len()
     }
 
-    /// Whether each token is the text's own and `wanted`; with ids nobody knows, so that all are.
+    /// Whether each token comes from the text and is `wanted`; true for all if ids were given.
     pub(crate) fn own(&self, wanted: impl Fn(&Place) -> bool) -> Vec<bool> {
         self.framed.places.iter().map(|place| self.by_ids || place.as_ref().is_some_and(&wanted)).collect()
     }
 
-    /// The bytes of the text that some of its tokens stand for.
+    /// The byte range of the text that a range of tokens covers.
     pub(crate) fn bytes(&self, tokens: Range<usize>) -> Range<usize> {
         let places = || self.framed.places[tokens.clone()].iter().flatten();
         let start = places().map(|place| place.bytes.start).min().unwrap_or(0);
@@ -224,7 +224,7 @@ impl Encoded {
     }
 }
 
-/// A stretch of `text` without the space around it: where it stands in characters, as people count them, and what it is.
+/// A byte range of `text`, trimmed: its range in characters, and the text in it.
 pub(crate) fn characters(text: &str, bytes: Range<usize>) -> (Range<usize>, String) {
     // Tokens of some vocabularies hold the space before a word.
     let found = &text[bytes.clone()];
@@ -238,7 +238,7 @@ pub(crate) fn characters(text: &str, bytes: Range<usize>) -> (Range<usize>, Stri
 pub(crate) struct Reader<'a, B> {
     bundle: &'a B,
     text: &'a TextProcessor,
-    /// Whether the model is told which of two texts a token belongs to.
+    /// Whether the model takes token types.
     gives_types: bool,
 }
 
@@ -258,7 +258,7 @@ impl<B: ReadTexts> Reader<'_, B> {
         self.text.tokenizer().ok_or(InputError::NoTokenizer)
     }
 
-    /// A text or its ids, of at most `limit` tokens.
+    /// Tokenizes and checks an input of at most `limit` tokens.
     pub(crate) fn read(&self, input: &TextInput, limit: usize, types: Types) -> Result<Encoded, InputError> {
         match input {
             TextInput::Text { text, pair } => {
@@ -268,7 +268,7 @@ impl<B: ReadTexts> Reader<'_, B> {
         }
     }
 
-    /// Ids that are framed already.
+    /// Checks ids that include their special tokens.
     fn ids(
         &self,
         ids: &[u32],
@@ -286,7 +286,7 @@ impl<B: ReadTexts> Reader<'_, B> {
         self.checked(Encoded { framed, by_ids: true }, limit)
     }
 
-    /// What the tokenizer made of a text.
+    /// Checks what the tokenizer returned for a text.
     pub(crate) fn framed(&self, framed: Framed, limit: usize) -> Result<Encoded, InputError> {
         let type_ids = self.types_of_text(framed.type_ids)?;
         self.checked(Encoded { framed: Framed { type_ids, ..framed }, by_ids: false }, limit)
@@ -302,7 +302,7 @@ impl<B: ReadTexts> Reader<'_, B> {
         }
     }
 
-    /// Types as the model is to be given them, of a text that the tokenizer gave `type_ids`.
+    /// Token types for the model, from the tokenizer's `type_ids`.
     fn types_of_text(&self, type_ids: Vec<u32>) -> Result<Vec<u32>, InputError> {
         if !self.gives_types {
             return Ok(vec![0; type_ids.len()]);

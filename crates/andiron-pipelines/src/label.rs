@@ -1,4 +1,4 @@
-//! Task `label`: what stands where in a text, such as names (token classification).
+//! Task `label`: token classification, such as named entities.
 
 use std::ops::Range;
 
@@ -6,12 +6,12 @@ use crate::EncoderPipeline;
 use crate::batching::{BATCH_TOKENS, for_good, in_batches};
 use crate::input::{Encoded, InputError, TextInput, Types, characters};
 
-/// The labelled stretches of a text.
+/// The labelled spans of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledText<'a> {
-    /// Stretches with a label other than `O`, in order.
+    /// Spans with a label other than `O`, in order.
     pub entities: Vec<LabelledEntity<'a>>,
-    /// Whether the end of the text was not read.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
@@ -20,19 +20,19 @@ pub struct LabelledText<'a> {
 pub struct LabelledEntity<'a> {
     /// The label, without the `B-` or `I-` before it.
     pub label: &'a str,
-    /// Where it stands: in characters, or, where ids were given, among these.
+    /// Its range: in characters of the text, or in tokens if ids were given.
     pub span: Range<usize>,
-    /// What stands there; `None` where ids were given.
+    /// Its text; `None` if ids were given.
     pub text: Option<String>,
     /// Mean probability of the label over the tokens.
     pub score: f32,
 }
 
 impl EncoderPipeline {
-    /// The labelled stretches of each text.
+    /// The labelled spans of each text.
     ///
     /// # Panics
-    /// If the model has no head for labels of tokens.
+    /// If the model has no token classification head.
     pub fn label(&self, inputs: &[TextInput]) -> Vec<Result<LabelledText<'_>, InputError>> {
         let (reader, limit) = (self.reader(), self.bundle.config.max_positions());
         let encoded = inputs.iter().map(|input| {

@@ -1,4 +1,4 @@
-//! A model with everything that its directory says, its tokenizer included.
+//! A model with its tokenizer and the settings of its directory.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use burn::tensor::Device;
 
 use crate::TextProcessor;
 
-/// A model and how it reads and writes text.
+/// A model and its text processor.
 #[derive(Clone, Debug)]
 pub struct Pipeline<B = AnyBundle> {
     /// The model.
@@ -29,12 +29,12 @@ pub type DecoderPipeline = Pipeline<DecoderBundle>;
 pub type EncoderPipeline = Pipeline<EncoderBundle>;
 /// An encoder-decoder.
 pub type Seq2SeqPipeline = Pipeline<Seq2SeqBundle>;
-/// A decoder that labels texts.
+/// A decoder with a text classification head.
 pub type ClassifierPipeline = Pipeline<ClassifierBundle>;
 
-/// What a pipeline asks of any model.
+/// What a pipeline needs of a model.
 pub trait ModelBundle {
-    /// What the model's files say about generating, if it generates.
+    /// The model's `generation_config.json`, if it generates.
     fn generation(&self) -> Option<&GenerationConfig>;
 }
 
@@ -77,10 +77,10 @@ impl ModelBundle for AnyBundle {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The model does not.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The tokenizer does not.
+    /// The tokenizer cannot be loaded.
     #[error("cannot use the tokenizer in {}", path.display())]
     Tokenizer {
         /// Where it is.
@@ -98,11 +98,11 @@ pub enum OpenError {
     },
 }
 
-/// Why a model cannot do what is asked.
+/// Why a model cannot run a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FamilyError {
-    /// It labels texts.
+    /// It classifies texts.
     #[error("this needs a decoder that predicts tokens; this one labels texts: use the task classify")]
     LabelsTexts,
     /// It is of another family.
@@ -122,20 +122,20 @@ impl<B: ModelBundle> Pipeline<B> {
         Self { text: TextProcessor::new(tokenizer, end_ids.unwrap_or_default()), bundle }
     }
 
-    /// What the model's files say about generating, if it generates.
+    /// The model's `generation_config.json`, if it generates.
     pub fn generation(&self) -> Option<&GenerationConfig> {
         self.bundle.generation()
     }
 }
 
 impl<B> Pipeline<B> {
-    /// The ids that end a generated text: `eos_token_id` of `generation_config.json`, or of `config.json` where there is
-    /// no such file. Empty for a model that does not generate.
+    /// The end ids: `eos_token_id` of `generation_config.json`, or of `config.json` without that file. Empty for a model
+    /// that does not generate.
     pub fn end_ids(&self) -> &[u32] {
         self.text.end_ids()
     }
 
-    /// The same, with control tokens in raw prompts read as `control` says.
+    /// The same, with this handling of control tokens in raw prompts.
     #[must_use]
     pub fn with_control_tokens(self, control: ControlTokens) -> Self {
         Self { text: self.text.with_control_tokens(control), ..self }
@@ -143,9 +143,9 @@ impl<B> Pipeline<B> {
 }
 
 impl Pipeline {
-    /// Opens a model directory, or a file called `.gguf`, on `device`, to be run in `precision`.
+    /// Opens a model directory or a `.gguf` file on `device`, to run at `precision`.
     ///
-    /// A model without a tokenizer opens too: it takes ids in the place of text.
+    /// A model without a tokenizer opens too; it takes token ids instead of text.
     ///
     /// # Errors
     /// If a file of the model or its tokenizer is missing, malformed or too new, or if they do not belong together.
@@ -167,7 +167,7 @@ impl Pipeline {
         Ok(Self::new(bundle, tokenizer))
     }
 
-    /// Keys of the model's and its tokenizer's files that nothing reads.
+    /// Unknown keys in the files of the model and its tokenizer.
     pub fn unknown_keys(&self) -> UnknownKeys {
         let mut keys = self.bundle.unknown_keys().clone();
         let settings = self.text.tokenizer().map(Tokenizer::unread_settings).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Pipeline {
     /// The decoder.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the model is of another family.
     pub fn decoder(self) -> Result<DecoderPipeline, FamilyError> {
         match self.bundle {
             AnyBundle::Decoder(bundle) => Ok(Pipeline { bundle, text: self.text }),
@@ -190,7 +190,7 @@ impl Pipeline {
     /// The encoder-decoder.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the model is of another family.
     pub fn encoder_decoder(self) -> Result<Seq2SeqPipeline, FamilyError> {
         match self.bundle {
             AnyBundle::EncoderDecoder(bundle) => Ok(Pipeline { bundle, text: self.text }),
@@ -201,7 +201,7 @@ impl Pipeline {
     /// The encoder.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the model is of another family.
     pub fn encoder(self) -> Result<EncoderPipeline, FamilyError> {
         match self.bundle {
             AnyBundle::Encoder(bundle) => Ok(Pipeline { bundle, text: self.text }),

@@ -1,4 +1,4 @@
-//! Task `rerank`: which documents answer a query best.
+//! Task `rerank`: sort documents by relevance to a query.
 
 use andiron_models::encoder::{EmbedPipeline, EncoderHead};
 
@@ -7,7 +7,7 @@ use crate::batching::{BATCH_TOKENS, in_batches};
 use crate::embed::{EmbedReader, ToEmbed};
 use crate::input::{Encoded, InputError};
 
-/// A query and what may answer it.
+/// A query and its candidate documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RerankRequest {
     /// The query.
@@ -19,18 +19,18 @@ pub struct RerankRequest {
 /// The documents of a request, best first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranking {
-    /// The documents; equals in the order of the request.
+    /// The documents; ties in the order of the request.
     pub results: Vec<RankedDocument>,
-    /// Whether the end of some text was not read.
+    /// Whether a text was truncated.
     pub truncated: bool,
 }
 
-/// How well a document fits its query.
+/// The relevance of a document to its query.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RankedDocument {
-    /// Its place in the request.
+    /// Its index in the request.
     pub index: usize,
-    /// More is better: a cross-encoder's relevance, or the similarity of two vectors.
+    /// Higher is better: a cross-encoder's output, or the similarity of two embeddings.
     pub score: f32,
 }
 
@@ -46,8 +46,8 @@ impl Ranking {
 impl EncoderPipeline {
     /// The documents of a request, best first.
     ///
-    /// A cross-encoder, a model with a head for labels, reads each document beside the query: its first output says how
-    /// well they fit. Any other encoder embeds query and documents, each after its prompt, and compares the vectors.
+    /// A cross-encoder (an encoder with a classification head) reads query and document as a pair; its first output is the
+    /// score. Any other encoder is a bi-encoder: it embeds query and documents, each with its prompt, and compares the vectors.
     ///
     /// # Errors
     /// If a text cannot be read.

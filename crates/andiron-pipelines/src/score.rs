@@ -1,4 +1,4 @@
-//! Task `score`: log-probability of each token of a sequence, given all before it.
+//! Task `score`: log-probability of each token of a sequence, given the tokens before it.
 
 use andiron_core::{Forward, ids};
 use andiron_data::tokenizer::{Special, Tokenizer, TokenizerError};
@@ -15,14 +15,14 @@ use crate::{DecoderPipeline, Seq2SeqPipeline, TextProcessor};
 /// Logits on the host at one time, in elements: 64 MiB of f32.
 const LOGITS_AT_ONCE: usize = 1 << 24;
 
-/// What a model thinks of a sequence.
+/// The scores of a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Scores {
-    /// Natural-log probability of each token given all before it; `None` for the first of a text, which has none before.
+    /// Natural-log probability of each token, given the tokens before it; `None` for the first token of a text.
     pub logprobs: Vec<Option<f32>>,
     /// Sum of the log-probabilities; 0 for a sequence of fewer than two tokens.
     pub sum_logprob: f64,
-    /// Whether each token is the most likely one at its place (the lowest id among equals); `None` where there is no log-probability.
+    /// Whether each token is the likeliest one at its position (ties: the lowest id); `None` where there is no log-probability.
     pub is_greedy: Vec<Option<bool>>,
 }
 
@@ -35,7 +35,7 @@ impl Scores {
 
 /// Scores every token of `ids`, a sequence of at most `context` tokens.
 ///
-/// `device` is a plain one (no autodiff) and holds the model's weights.
+/// `device` holds the model's weights and has no autodiff.
 ///
 /// # Errors
 /// If the sequence is longer than `context` or an id is outside the vocabulary.
@@ -128,7 +128,7 @@ fn check(ids: &[u32], context: usize, vocab_size: usize) -> Result<(), ScoreErro
 }
 
 impl Scores {
-    /// Adds the scores of `targets`, each predicted by the hidden state at its place in `row`.
+    /// Adds the scores of `targets`, each predicted by the hidden state at its position in `row`.
     fn add(
         &mut self,
         hidden_btd: &Tensor<3>,
@@ -176,12 +176,12 @@ pub struct ScoredText {
     pub bytes: Option<usize>,
 }
 
-/// A source and the target whose likelihood is asked for.
+/// A source and the target to score.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScorePair {
-    /// What is read.
+    /// The source.
     pub source: PromptInput,
-    /// What is scored.
+    /// The target.
     pub target: PromptInput,
 }
 
@@ -189,7 +189,7 @@ pub struct ScorePair {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScoreTextError {
-    /// It cannot become ids, or these no text.
+    /// Tokenizing or decoding fails.
     #[error(transparent)]
     Text(#[from] TextError),
     /// Its ids cannot be scored.
@@ -198,7 +198,7 @@ pub enum ScoreTextError {
 }
 
 impl DecoderPipeline {
-    /// The scores of each text, which is read as it is: an empty one has no tokens, where a prompt would begin with one.
+    /// The scores of each text. Nothing is added in place of an empty text, unlike for a prompt.
     pub fn score(&self, texts: &[PromptInput]) -> Vec<Result<ScoredText, ScoreTextError>> {
         let bundle = &self.bundle;
         let context = bundle.config.max_positions();
@@ -239,7 +239,7 @@ impl Seq2SeqPipeline {
     }
 }
 
-/// The ids of an input, a text being encoded by `encode`.
+/// The ids of an input; `encode` tokenizes a text.
 fn bare_ids(
     input: &PromptInput,
     tokenizer: Option<&Tokenizer>,
@@ -269,7 +269,7 @@ pub enum ScoreError {
         /// The limit.
         context: usize,
     },
-    /// There is nothing to be given.
+    /// The source is empty.
     #[error("the source has no token")]
     EmptySource,
     /// An id is not in the vocabulary.
@@ -277,7 +277,7 @@ pub enum ScoreError {
     UnknownId {
         /// The id.
         id: u32,
-        /// Where it stands.
+        /// Its position.
         position: usize,
         /// Entries of the vocabulary.
         vocab_size: usize,

@@ -1,4 +1,4 @@
-//! Tasks of encoder-decoders: `translate` and `summarize`, which rewrite a text, and `generate` given a source.
+//! Tasks of encoder-decoders: `translate`, `summarize`, and `generate` from a source.
 
 use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
@@ -11,35 +11,35 @@ use crate::generate::{Completion, CompletionError, best, complete, found_complet
 use crate::input::{InputError, PromptInput};
 use crate::text_processor::TextError;
 
-/// How a text is rewritten.
+/// How a target is generated.
 #[derive(Clone, Debug)]
 pub struct RewriteOptions {
-    /// How the target is searched for; with one beam only its lengths and stop ids are looked at.
+    /// Beam search options; with one beam, only lengths, length penalty and stop ids apply.
     pub beams: BeamOptions,
-    /// How ids are chosen with one beam.
+    /// Sampling with one beam.
     pub sampling: SamplingParams,
-    /// Put before each text, for models that do several tasks, such as `summarize: `.
+    /// Text to put before each source, for multi-task models, such as `summarize: ` for T5.
     pub prefix: String,
 }
 
-/// A text as the model has written it.
+/// A generated target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rewritten {
     /// The text; `None` without a tokenizer.
     pub text: Option<String>,
     /// Its ids, a stop id included.
     pub ids: Vec<u32>,
-    /// Its log-probability, divided by a power of its length that the options say.
+    /// Its log-probability, divided by its length to the power `length_penalty`.
     pub score: f32,
-    /// Whether the end of the source was not read.
+    /// Whether the source was truncated.
     pub truncated: bool,
 }
 
-/// Why a source gives no text.
+/// Why a source has no target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The source cannot become ids, or the target no text.
+    /// Tokenizing the source or decoding the target fails.
     #[error(transparent)]
     Text(#[from] TextError),
     /// The source cannot be read.
@@ -63,7 +63,7 @@ struct Source {
 }
 
 impl Seq2SeqPipeline {
-    /// Each of `sources` in another language, `max_tokens` tokens of it at most if given.
+    /// A translation of each source, of at most the given number of tokens.
     pub fn translate(
         &self,
         sources: &[(PromptInput, Option<usize>)],
@@ -72,7 +72,7 @@ impl Seq2SeqPipeline {
         sources.iter().map(|(source, max_tokens)| self.rewrite(source, *max_tokens, options)).collect()
     }
 
-    /// Each of `sources` in fewer words, `max_tokens` tokens of it at most if given.
+    /// A summary of each source, of at most the given number of tokens.
     pub fn summarize(
         &self,
         sources: &[(PromptInput, Option<usize>)],
@@ -113,7 +113,7 @@ impl Seq2SeqPipeline {
         Ok(Rewritten { text, ids, score, truncated })
     }
 
-    /// The target that is drawn for a source; `stops` as in [`GenerateRequest`](crate::GenerateRequest).
+    /// A sampled target of a source; `stops` as in [`GenerateRequest`](crate::GenerateRequest).
     ///
     /// # Errors
     /// If the source or the options do not fit the model, or a stop string cannot be found.
@@ -141,7 +141,7 @@ impl Seq2SeqPipeline {
         complete(model, &mut decoding, text, |_| ())
     }
 
-    /// The best target that a beam search finds for a source.
+    /// The best target of a source by beam search.
     ///
     /// # Errors
     /// If the source or the options do not fit the model, if its files set stop strings, or if nothing was found.
@@ -153,7 +153,7 @@ impl Seq2SeqPipeline {
         Ok(found_completion(&self.text, &[], found, options)?)
     }
 
-    /// The ids of a source, a text being read after `prefix` and cut where it does not fit.
+    /// The ids of a source. A text gets `prefix` before it and is truncated to the model's limit.
     fn source(&self, source: &PromptInput, prefix: &str) -> Result<Source, SourceError> {
         let config = &self.bundle.config;
         let (limit, vocab_size) = (config.max_positions(), config.vocab_size());
@@ -175,7 +175,7 @@ impl Seq2SeqPipeline {
         }
     }
 
-    /// The model that has read `source`, for targets of at most `max_tokens` ids.
+    /// The model conditioned on `source`, for targets of at most `max_tokens` ids.
     fn generator(&self, source: &[u32], max_tokens: usize) -> Seq2SeqGenerator {
         Seq2SeqGenerator::new(&self.bundle, source).with_length_limit(max_tokens.saturating_add(1))
     }

@@ -7,9 +7,9 @@ use andiron_models::generate::{Constraint, ConstraintError, Grammar, Vocabulary}
 
 use crate::text_stream::{TextStream, TextStreamError};
 
-/// A model's tokenizer, or the lack of one, with what generation needs of it.
+/// A model's tokenizer, if it has one, with what generation needs of it.
 ///
-/// It holds no tensor, so that it may be used on another thread than the model.
+/// It holds no tensors, so it can be used on another thread than the model.
 #[derive(Clone, Debug, Default)]
 pub struct TextProcessor {
     tokenizer: Option<Tokenizer>,
@@ -22,7 +22,7 @@ pub struct TextProcessor {
     longest_token: OnceLock<Option<usize>>,
 }
 
-/// Why text cannot become ids, ids text, or a grammar a constraint.
+/// Why text cannot be tokenized, ids cannot be decoded, or a grammar cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
@@ -32,13 +32,13 @@ pub enum TextError {
     /// A grammar was given, and there is no tokenizer.
     #[error("a choice, regex or JSON schema needs a tokenizer, which the model directory does not have")]
     GrammarWithoutTokenizer,
-    /// The prompt is empty, and nothing can stand in its place.
+    /// The prompt is empty, and the model has neither BOS nor EOS id.
     #[error("the prompt is empty and the model has no id that begins a text: give a prompt")]
     EmptyPrompt,
-    /// The tokenizer refuses the text, or fails.
+    /// The tokenizer fails.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The grammar cannot be used, or not with this vocabulary.
+    /// The grammar is invalid, or cannot be used with this vocabulary.
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
 }
@@ -49,7 +49,7 @@ impl TextProcessor {
         Self { tokenizer, end_ids, ..Self::default() }
     }
 
-    /// The same, with control tokens in raw prompts read as `control` says.
+    /// The same, with this handling of control tokens in raw prompts.
     #[must_use]
     pub fn with_control_tokens(self, control: ControlTokens) -> Self {
         let tokenizer = self.tokenizer.map(|tokenizer| tokenizer.with_control_tokens(control));
@@ -69,7 +69,7 @@ impl TextProcessor {
         self.tokenizer.as_ref().ok_or(TextError::NoTokenizer)
     }
 
-    /// The tokenizer of what an encoder-decoder writes, which need not be that of what it reads.
+    /// The tokenizer of an encoder-decoder's targets, which may differ from that of its sources.
     ///
     /// # Errors
     /// If its files cannot be used.
@@ -87,10 +87,10 @@ impl TextProcessor {
         &self.end_ids
     }
 
-    /// Holds generated texts to `grammar`.
+    /// Compiles `grammar` for this vocabulary.
     ///
     /// # Errors
-    /// If there is no tokenizer, or the grammar has a mistake or asks for too much.
+    /// If there is no tokenizer, or the grammar is invalid or exceeds a bound.
     pub fn constraint(&self, grammar: Grammar) -> Result<Constraint, TextError> {
         let tokenizer = self.tokenizer.as_ref().ok_or(TextError::GrammarWithoutTokenizer)?;
         let vocabulary = match self.vocabulary.get() {
@@ -104,7 +104,7 @@ impl TextProcessor {
         Ok(Constraint::new(vocabulary, grammar)?)
     }
 
-    /// The text that `ids` add to that of `prompt`; empty without a tokenizer.
+    /// The text of `ids` after `prompt`; empty without a tokenizer.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -118,7 +118,7 @@ impl TextProcessor {
         Ok(text)
     }
 
-    /// How one id reads on its own: its text, or, where that is only a part of a character, its name in the vocabulary.
+    /// The text of one id, or its name in the vocabulary if it is part of a character.
     pub fn token_text(&self, id: u32) -> String {
         let text = self.tokenizer.as_ref().and_then(|t| t.decode(&[id], Special::Keep).ok());
         match text {
@@ -127,13 +127,13 @@ impl TextProcessor {
         }
     }
 
-    /// The name of an id in the vocabulary, which no other id has; `token_id:` and the id if it has none.
+    /// The unique name of an id in the vocabulary; `token_id:` and the id if it has none.
     pub fn token_name(&self, id: u32) -> String {
         let spelled = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.id_to_token(id));
         spelled.unwrap_or_else(|| format!("token_id:{id}"))
     }
 
-    /// Bytes of the longest text that one id can stand for; `None` without a tokenizer, or if its vocabulary does not say.
+    /// Length of the longest token in bytes; `None` without a tokenizer, or if its vocabulary does not tell.
     pub fn longest_token(&self) -> Option<usize> {
         *self.longest_token.get_or_init(|| longest_token(self.tokenizer.as_ref()?))
     }

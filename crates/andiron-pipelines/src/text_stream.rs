@@ -1,4 +1,4 @@
-//! Text from generated ids, as they come.
+//! Incremental decoding of generated ids to text.
 
 use andiron_data::tokenizer::{Special, StopError, StopMatcher, StreamDecoder, TokenizerError};
 
@@ -6,39 +6,39 @@ use crate::TextProcessor;
 
 /// Turns the ids of one generation into text.
 ///
-/// It is primed with the prompt, so that the first token of a continuation keeps its space with tokenizers that strip
-/// it from the beginning of a text. Half a character is held back until it is whole, and what may be the beginning of a
-/// stop string until it is certain. Without a tokenizer all text is empty.
+/// It is primed with the prompt, because some tokenizers strip the space before the first token of a text. Incomplete UTF-8
+/// characters, and text that may be the start of a stop string, are held back until they are decided. Without a tokenizer the
+/// text is empty.
 pub struct TextStream {
     decoder: Option<StreamDecoder>,
-    /// Until the text ends.
+    /// `None` after the end of the text.
     matcher: Option<StopMatcher>,
     end_ids: Vec<u32>,
-    /// Stop strings within the first so many tokens are text.
+    /// Stop strings within the first `min_tokens` tokens are ignored.
     min_tokens: usize,
     tokens: usize,
     stopped: bool,
 }
 
-/// What an id added to a text.
+/// Text added by an id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextPiece {
-    /// Text that is certain.
+    /// Text that is final.
     pub text: String,
     /// Characters that were decoded, held back or not.
     pub decoded_chars: usize,
-    /// Whether a stop string has come, which ends the text before it.
+    /// Whether a stop string was met. The text ends before it.
     pub stopped: bool,
 }
 
-/// Why ids cannot become text.
+/// Why ids cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextStreamError {
     /// Stop strings were given, and there is no tokenizer.
     #[error("a stop string needs a tokenizer, which the model directory does not have")]
     StopWithoutTokenizer,
-    /// A stop string cannot be watched for.
+    /// A stop string is invalid.
     #[error(transparent)]
     Stop(#[from] StopError),
     /// The tokenizer fails.
@@ -72,7 +72,7 @@ impl TextStream {
         })
     }
 
-    /// The same, with stop strings within the first `tokens` tokens being text.
+    /// The same, ignoring stop strings within the first `tokens` tokens.
     #[must_use]
     pub fn with_min_tokens(self, tokens: usize) -> Self {
         Self { min_tokens: tokens, ..self }
@@ -83,7 +83,7 @@ impl TextStream {
         self.tokens
     }
 
-    /// Takes the next id. After a stop string nothing more comes.
+    /// Takes the next id. After a stop string, all text is dropped.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -100,7 +100,7 @@ impl TextStream {
         Ok(self.watch(&decoded))
     }
 
-    /// Ends the text: what was held back.
+    /// Ends the text and returns what was held back.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -118,7 +118,7 @@ impl TextStream {
         Ok(piece)
     }
 
-    /// Lets `decoded` pass the stop strings.
+    /// Matches `decoded` against the stop strings.
     fn watch(&mut self, decoded: &str) -> TextPiece {
         let passed = self.matcher.as_mut().map(|matcher| matcher.push(decoded)).unwrap_or_default();
         self.stopped |= passed.stopped.is_some();
