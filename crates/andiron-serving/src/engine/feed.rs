@@ -1,4 +1,4 @@
-//! The way from a job to its client, and how far the client is behind.
+//! The channel from a job to its client, and how far the client lags behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::generation::{Event, Generation};
 
-/// A client that is behind and took nothing for so long does not keep up; one that only has a fast model to itself does.
+/// A client that lags behind and has read nothing for this long is stuck. Without the time, a fast model would look like a stuck client.
 const STALL: Duration = Duration::from_secs(1);
 
 /// The sending side of a [`Generation`].
@@ -18,16 +18,16 @@ pub(super) struct Feed {
     backlog: Arc<Backlog>,
 }
 
-/// What was sent and not yet taken.
+/// Sent and unread events.
 #[derive(Debug)]
 pub(super) struct Backlog {
     unread: AtomicUsize,
     born: Instant,
-    /// Milliseconds after `born` at which the client last took something.
+    /// Milliseconds from `born` to the client's latest read.
     taken_ms: AtomicU64,
 }
 
-/// Both ends of a way.
+/// Both ends of a channel.
 pub(super) fn feed() -> (Feed, Generation) {
     let (events, receiver) = mpsc::unbounded_channel();
     let backlog =
@@ -37,25 +37,25 @@ pub(super) fn feed() -> (Feed, Generation) {
 }
 
 impl Feed {
-    /// A client that is gone is noticed at the job's next turn.
+    /// A disconnected client is noticed before the job's next step.
     pub(super) fn tell(&self, event: Event) {
         self.backlog.unread.fetch_add(1, Ordering::Relaxed);
         drop(self.events.send(event));
     }
 
-    /// Whether the client is gone.
+    /// Whether the client has disconnected.
     pub(super) fn is_closed(&self) -> bool {
         self.events.is_closed()
     }
 
-    /// Whether the client has more than `most` events to take and takes none.
+    /// Whether the client has more than `most` unread events and reads none.
     pub(super) fn is_stuck(&self, most: usize) -> bool {
         self.backlog.unread.load(Ordering::Relaxed) > most && self.backlog.idle() > STALL
     }
 }
 
 impl Backlog {
-    /// The client took an event.
+    /// The client read an event.
     pub(super) fn taken(&self) {
         self.unread.fetch_sub(1, Ordering::Relaxed);
         self.taken_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);

@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 
 use super::feed::Backlog;
 
-/// What happens to a submitted job, in this order: the scored prompt if it was asked for, tokens, then one of the last two.
+/// An event of a job. In order: the scored prompt if requested, tokens, then one of the last two.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The prompt was read; its ids from the second one on with their likelihood.
+    /// The prompt was prefilled; its tokens from the second on, with their log-probabilities.
     Prompt(Vec<Token>),
     /// The next token.
     Token(Token),
     /// The last event of a job that succeeded.
     Finished(FinishReason),
-    /// The last event of a job that did not.
+    /// The last event of a job that failed.
     Failed(GenerationError),
 }
 
@@ -27,16 +27,16 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenerationError {
-    /// The job itself cannot be done.
+    /// The job is invalid.
     #[error(transparent)]
     Invalid(#[from] GenerateError),
-    /// The model panicked in a step of this job. The log says more; other jobs go on.
+    /// The model panicked in a step of this job. The log has details; other jobs continue.
     #[error("the model failed on this request")]
     Panicked,
-    /// The client is far behind and takes nothing, so that its place was given to others.
+    /// The client does not read its tokens, so the job was ended to free its slot.
     #[error("the answer is not being read: it was ended {behind} tokens ahead of its reader")]
     Behind {
-        /// Tokens that wait for the client.
+        /// Unread tokens.
         behind: usize,
     },
     /// The engine was stopped.
@@ -46,8 +46,8 @@ pub enum GenerationError {
 
 /// A running or waiting generation: a stream of [`Event`]s.
 ///
-/// Dropping it cancels the work: a waiting job leaves the queue, a running one ends before its next step. The buffer
-/// is bounded by the number of tokens asked for, so a slow reader holds no thread.
+/// Dropping it cancels the job: a queued job leaves the queue, a running one ends before its next step. The buffer holds at most
+/// all requested tokens, so a slow reader blocks no thread.
 #[derive(Debug)]
 pub struct Generation {
     pub(super) events: mpsc::UnboundedReceiver<Event>,

@@ -1,20 +1,20 @@
-//! The engine: one thread that owns a model and advances many generations, each a step at a time.
+//! The engine: one thread that owns a model and runs many generations by continuous batching.
 //!
 //! ```text
-//!  submit ──► bounded queue ──► at most `max_running` sequences, one step each, in turn or together ──► Generation (stream of events)
+//!  submit ──► bounded queue ──► at most `max_running` sequences, decoded as one batch ─────────────────► Generation (stream of events)
 //!     │            │                      │                                                        │
 //!   Full       dropped: leaves         a panic fails that one, the thread lives               dropped: the work ends
 //! ```
 //!
-//! Continuous batching: sequences join and leave at any step. Prompts are prefilled in chunks, one sequence at a time;
-//! running sequences are decoded as one batch, if the model supports it, which costs far less than one by one. Each has its
-//! own state and seed. Batching can change logits by rounding; [`Job::deterministic`] jobs are never batched.
+//! Sequences join and leave the batch at any step. Prompts are prefilled in chunks, one sequence at a time; running sequences are
+//! decoded as one batch, if the model supports it, which is much faster than one by one. Each has its own state and seed.
+//! Batching can change logits by rounding; [`Job::deterministic`] jobs are never batched.
 //!
-//! Jobs of one [`SharedPrompt`] share one prefill: the first that gets a place reads the prompt, the others continue it.
+//! Jobs of one [`SharedPrompt`] share one prefill: the first to run prefills the prompt, the others continue from it.
 //! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
 //! <https://www.usenix.org/conference/osdi22/presentation/yu>.
 //!
-//! The engine knows ids only; text, stop strings and HTTP are the business of [`http`](crate::http).
+//! The engine handles token ids only; text, stop strings and HTTP belong to [`http`](crate::http).
 
 mod feed;
 mod generation;
@@ -38,17 +38,16 @@ use queue::Shared;
 /// Bounds of an [`Engine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Sequences that are generated side by side. More of them share the machine fairly, each slower; each holds a key-value
-    /// cache.
+    /// Maximum sequences in the decoding batch. More of them raise total throughput, make each slower, and take a KV cache each.
     pub max_running: NonZeroUsize,
-    /// Requests that may wait.
+    /// Maximum queued jobs.
     pub max_queued: usize,
-    /// Prompt tokens that may wait, over all waiting requests.
+    /// Maximum prompt tokens of all queued jobs together.
     pub max_queued_tokens: usize,
 }
 
 impl Default for EngineConfig {
-    /// 8 running, 256 waiting with a million prompt tokens.
+    /// 8 running; 256 queued, with a million prompt tokens.
     fn default() -> Self {
         Self {
             max_running: NonZeroUsize::new(8).expect("not zero"),
@@ -65,20 +64,19 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// How to continue them.
     pub options: GenerateOptions,
-    /// Never decode it in a batch with others: its logits are then to the last bit what they are alone, and nobody shares the
-    /// cost of its steps.
+    /// Never batch it with others, so that its logits do not depend on what else runs, to the last bit. Its steps then cost as
+    /// much as a whole batch's.
     pub deterministic: bool,
-    /// The prompt, if other jobs have the same one and differ in their seeds only: it is read once for all of them.
+    /// Set if other jobs have the same prompt and differ in their seeds only: the prompt is prefilled once for all of them.
     pub shared_prompt: Option<SharedPrompt>,
-    /// Whose job it is: a free place goes to the client that has fewest of them, and the queue keeps room for others, so that many
-    /// jobs of one do not keep the others waiting.
+    /// The client, for fairness: a free slot goes to the client with the fewest running jobs, and no client may fill the queue.
     pub client: u64,
-    /// Ends the job when more than so many tokens wait for a client that takes none for a second. `None` for a client that
-    /// wants them at the end.
+    /// Ends the job when more than this many tokens are unread and the client has read none for a second. `None` for a client
+    /// that reads at the end.
     pub max_behind: Option<usize>,
 }
 
-/// Marks jobs whose prompt is read once: its clones are the same prompt.
+/// Identity of a prompt that several jobs share. Clones are the same prompt.
 #[derive(Clone, Debug, Default)]
 pub struct SharedPrompt(Arc<()>);
 
@@ -92,7 +90,7 @@ impl PartialEq for SharedPrompt {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The operating system gave no thread.
+    /// The operating system could not start a thread.
     #[error("engine: cannot start its thread")]
     Spawn {
         /// Cause.
@@ -100,11 +98,11 @@ pub enum EngineError {
     },
 }
 
-/// How long a dropped engine waits for the step that its thread is in.
+/// How long dropping an engine waits for its current step.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
-/// A running engine. Dropping it stops the work and waits for the thread, which ends after the step it is in; a thread
-/// that takes longer than a second for that is left behind, so that a hanging model cannot keep a program from ending.
+/// A running engine. Dropping it stops the work and waits up to a second for the current step; after that the thread is left
+/// behind, so that a hanging model cannot keep the program from ending.
 #[derive(Debug)]
 pub struct Engine {
     handle: EngineHandle,
@@ -112,7 +110,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Moves `model` to a thread of its own and begins to serve.
+    /// Moves `model` to a new thread and starts serving.
     ///
     /// # Errors
     /// [`EngineError::Spawn`].
@@ -177,14 +175,14 @@ impl EngineHandle {
     /// Queues `jobs`, all of them or none, and returns one stream of events for each, in order.
     ///
     /// # Errors
-    /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::ShareFull`] if others could not come any more,
+    /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::ShareFull`] if they exceed the client's share of it,
     /// [`SubmitError::TooLarge`] if they never will fit,
     /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] if the engine takes no more work.
     pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
         self.shared.submit(jobs)
     }
 
-    /// What the engine is busy with.
+    /// The current load.
     pub fn load(&self) -> Load {
         self.shared.load()
     }
@@ -194,22 +192,22 @@ impl EngineHandle {
         self.shared.accepts_work()
     }
 
-    /// Time since the thread last showed that it lives: it does so between two steps, and each second when idle.
+    /// Time since the thread's last heartbeat, which comes between steps, and every second when idle.
     pub fn heartbeat_age(&self) -> Duration {
         self.shared.heartbeat_age()
     }
 
-    /// Takes no more work from now on; what runs or waits is finished.
+    /// Stops accepting work; running and queued jobs are finished.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Waits until nothing runs and nothing waits.
+    /// Waits until no job is running or queued.
     pub async fn idle(&self) {
         self.shared.idle().await;
     }
 
-    /// Ends everything after the current step: what runs or waits gets [`GenerationError::Stopped`].
+    /// Stops after the current step: running and queued jobs get [`GenerationError::Stopped`].
     pub fn stop(&self) {
         self.shared.stop();
     }

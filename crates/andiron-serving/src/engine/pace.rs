@@ -1,17 +1,17 @@
-//! How much of a prompt is read in one step while others wait for their next token.
+//! Size of prefill chunks while other sequences decode.
 
 use std::time::Duration;
 
-/// What the prompts read in one round may take together while sequences are being written.
+/// Time for all prefill chunks of a round while sequences decode.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// Fewest ids to a chunk: smaller ones cost nearly as much.
+/// Minimum chunk, in tokens: smaller ones take nearly as long.
 const FEWEST: usize = 16;
 
-/// How fast prompts are read, measured as it goes.
+/// Measured prefill speed.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Ids in a second; `None` before the first prompt.
+    /// Tokens per second; `None` before the first prompt.
     rate: Option<f64>,
 }
 
@@ -23,7 +23,7 @@ impl Pace {
         self.rate = Some(self.rate.map_or(rate, |before| (before + rate) / 2.0));
     }
 
-    /// Ids to read now, where the job asks for at most `most` and `readers` prompts are read in the round.
+    /// Tokens to prefill now: at most `most`, with `readers` prompts in this round.
     pub(super) fn chunk(&self, most: usize, readers: usize) -> usize {
         let rate = self.rate.unwrap_or(FEWEST as f64 * 4.0 / ROUND.as_secs_f64());
         let fitting = rate * ROUND.as_secs_f64() / readers.max(1) as f64;

@@ -1,4 +1,4 @@
-//! What the engine's thread and its clients share: the bounded queue, the load, the life signs.
+//! State shared by the engine's thread and its clients: the bounded queue, the load, the heartbeat.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,26 +11,26 @@ use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
 
-/// A client may have so many times as much of the queue as stays free. So however many there are, each new one finds some room: a
-/// single one has three quarters, a second one three quarters of what is left.
+/// A client may occupy at most this many times as much of the queue as stays free. So there is always room for one more client: a
+/// single client gets three quarters, a second one three quarters of the rest.
 ///
 /// Source: Choudhury & Hahne 1998, "Dynamic queue length thresholds for shared-memory packet switches".
 const SHARE: usize = 3;
 
-/// A shorter queue is given to whoever comes: a share of it would be a few places, and whoever waits gets in soon.
+/// Shorter queues have no shares: a share would be a few places, and the wait is short.
 const SHARED_FROM: usize = 16;
 
-/// How often an idle thread shows that it lives.
+/// Heartbeat interval of an idle thread.
 const IDLE_BEAT: Duration = Duration::from_secs(1);
 
-/// What an engine is busy with.
+/// The load of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Jobs that advance in turn.
+    /// Running jobs.
     pub running: usize,
-    /// Jobs that wait.
+    /// Queued jobs.
     pub queued: usize,
-    /// Prompt tokens of the jobs that wait.
+    /// Prompt tokens of the queued jobs.
     pub queued_tokens: usize,
 }
 
@@ -38,28 +38,28 @@ pub struct Load {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// No room now; try again later.
+    /// The queue is full; try again later.
     #[error(
         "the queue is full: {queued} requests with {queued_tokens} prompt tokens wait; try again in a moment"
     )]
     Full {
-        /// Jobs waiting.
+        /// Queued jobs.
         queued: usize,
-        /// Prompt tokens waiting.
+        /// Queued prompt tokens.
         queued_tokens: usize,
     },
-    /// One client has as much of the queue as it may have while others could come; try again later.
+    /// The client has used up its share of the queue; try again later.
     #[error(
         "{waiting} of your requests with {waiting_tokens} prompt tokens wait already, and the rest of the queue is for others; try \
          again in a moment"
     )]
     ShareFull {
-        /// The client's jobs waiting.
+        /// The client's queued jobs.
         waiting: usize,
         /// Their prompt tokens.
         waiting_tokens: usize,
     },
-    /// No room ever.
+    /// The jobs exceed the size of the queue.
     #[error(
         "{jobs} generations with {tokens} prompt tokens do not fit the queue, which holds {max_jobs} with \
          {max_tokens}; send fewer at once"
@@ -74,15 +74,15 @@ pub enum SubmitError {
         /// Bound on prompt tokens.
         max_tokens: usize,
     },
-    /// The engine finishes what it has and takes no more.
+    /// The engine is draining and accepts no more work.
     #[error("the server is shutting down and takes no new work")]
     Draining,
-    /// The engine has ended.
+    /// The engine has stopped.
     #[error("the engine has stopped")]
     Stopped,
 }
 
-/// A job on its way through the engine, with the way back to its client.
+/// A job with the channel to its client.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) job: Job,
@@ -98,7 +98,7 @@ enum Phase {
 
 /// What the worker is to do next.
 pub(super) enum Work {
-    /// Start these jobs, then advance what runs.
+    /// Start these jobs, then run a step.
     Go(Vec<Ticket>),
     /// End everything.
     Stop,
@@ -111,7 +111,7 @@ pub(super) struct Shared {
     wake: Condvar,
     load: watch::Sender<Load>,
     born: Instant,
-    /// Milliseconds after `born` of the last life sign.
+    /// Milliseconds from `born` to the latest heartbeat.
     beat_ms: AtomicU64,
 }
 
@@ -121,28 +121,28 @@ struct State {
     queued_tokens: usize,
     running: usize,
     phase: Phase,
-    /// Places given so far.
+    /// Slots given out so far.
     turn: u64,
-    /// The turn at which a client that waits last got a place.
+    /// When each queued client last got a slot, counted in slots given out.
     turns: HashMap<u64, u64>,
 }
 
 impl State {
-    /// Drops the jobs whose clients are gone.
+    /// Drops the jobs whose clients have disconnected.
     fn sweep(&mut self) {
         self.queue.retain(|ticket| !ticket.feed.is_closed());
         self.queued_tokens = self.queue.iter().map(|ticket| ticket.job.prompt.len()).sum();
     }
 
-    /// How many jobs of the clients of `jobs` wait, with how many prompt tokens.
+    /// Queued jobs, and their prompt tokens, of the clients of `jobs`.
     fn waiting_of(&self, jobs: &[Job]) -> (usize, usize) {
         let clients: HashSet<u64> = jobs.iter().map(|job| job.client).collect();
         let own = self.queue.iter().filter(|ticket| clients.contains(&ticket.job.client));
         own.fold((0, 0), |(count, tokens), ticket| (count + 1, tokens + ticket.job.prompt.len()))
     }
 
-    /// Takes `count` waiting jobs: each time the oldest one of the client that has fewest places, or of several such the one that
-    /// has waited longest for its turn.
+    /// Takes `count` queued jobs: each time the oldest job of the client with the fewest slots; of several such clients, the one
+    /// whose latest slot was longest ago.
     fn choose(&mut self, count: usize, clients: &[u64]) -> Vec<Ticket> {
         let mut places: HashMap<u64, usize> = HashMap::new();
         for &client in clients {
@@ -238,8 +238,8 @@ impl Shared {
         Ok(generations)
     }
 
-    /// The worker's call between two rounds: says how many jobs still run, waits while there is nothing to do, and
-    /// takes as many waiting jobs as there are free places. `clients` are those of the running jobs.
+    /// The worker's call between two rounds: reports the running jobs, waits while there is nothing to do, and takes as many queued
+    /// jobs as there are free slots. `clients` are those of the running jobs.
     pub(super) fn next_work(&self, clients: &[u64]) -> Work {
         let running = clients.len();
         let mut state = self.lock();
@@ -263,7 +263,7 @@ impl Shared {
         }
     }
 
-    /// The worker's last call: fails what still waits.
+    /// The worker's last call: fails the queued jobs.
     pub(super) fn close(&self) -> Vec<Ticket> {
         let mut state = self.lock();
         state.phase = Phase::Stopped;
@@ -274,7 +274,7 @@ impl Shared {
         left
     }
 
-    /// Tells that the thread lives.
+    /// Records a heartbeat.
     pub(super) fn beat(&self) {
         self.beat_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
     }

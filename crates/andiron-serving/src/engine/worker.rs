@@ -22,25 +22,25 @@ struct Running<S> {
     deterministic: bool,
     client: u64,
     max_behind: Option<usize>,
-    /// Most ids of a prompt in one step.
+    /// Maximum prompt tokens per prefill step.
     prefill_chunk: usize,
-    /// The prompt, until it is read, if other jobs have the same one.
+    /// The prompt it shares with other jobs, until it is prefilled.
     shared_prompt: Option<SharedPrompt>,
     role: Role,
 }
 
-/// What a job does about its prompt.
+/// How a job gets its prompt prefilled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Reads it for itself, or has it read.
+    /// By itself, or it is done.
     Own,
-    /// Reads it for others, too.
+    /// By itself, and for the jobs that share it.
     Leads,
-    /// Waits until it is read.
+    /// It waits for another job to do it.
     Waits,
 }
 
-/// Whether a job has more to do.
+/// Whether a job continues.
 enum Turn {
     Again,
     Over,
@@ -86,7 +86,7 @@ pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroU
     }
 }
 
-/// A step of all jobs that can be taken together; `None` for those that have yet to take theirs.
+/// Decodes a step of all batchable jobs as one batch; `None` for the jobs that still have to take their step.
 fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
     let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
     let goes = |job: &Running<M::State>| {
@@ -117,7 +117,7 @@ fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>]) -> Vec<Op
     chosen.into_iter().map(|chosen| if chosen { turns.pop() } else { None }).collect()
 }
 
-/// Decides who reads the prompts that several jobs share, and gives those that were read to the jobs that wait for them.
+/// Decides which job prefills a shared prompt, and hands finished prefills to the jobs that wait for them.
 fn share_prompts<M: CausalLm>(model: &M, running: &mut [Running<M::State>], prefills: &Prefills<M::State>) {
     for at in 0..running.len() {
         let (before, rest) = running.split_at_mut(at);
@@ -167,7 +167,7 @@ fn start<M: CausalLm>(model: &M, ticket: Ticket, forks: bool) -> Option<Running<
     }
 }
 
-/// One step of a job that reads its prompt, with `readers` others of the kind while somebody else writes, or in peace.
+/// One prefill step. With `readers`, that many jobs are prefilling while others decode, so chunks are short.
 fn read<M: CausalLm>(
     model: &M,
     job: &mut Running<M::State>,
@@ -211,12 +211,12 @@ fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>) -> Turn {
 }
 
 impl<S> Running<S> {
-    /// Whether its next step is one of prefill.
+    /// Whether its next step is a prefill step.
     fn reads_prompt(&self) -> bool {
         self.role != Role::Waits && self.decoding.unread() > 1
     }
 
-    /// Leaves a prompt that it has just read to the others that have the same.
+    /// Hands the prompt it has just prefilled to the jobs that share it.
     fn leave_prefill(&mut self, prefills: &mut Prefills<S>) {
         if let Some(prefill) = self.decoding.take_prefill()
             && let Some(prompt) = self.shared_prompt.take()
@@ -226,7 +226,7 @@ impl<S> Running<S> {
         }
     }
 
-    /// Tells the client what a step did.
+    /// Sends the outcome of a step to the client.
     fn tell(&self, progress: Result<Progress, GenerationError>) -> Turn {
         match progress {
             Ok(Progress::Prefill { .. }) => return Turn::Again,
@@ -247,7 +247,7 @@ impl<S> Running<S> {
     }
 }
 
-/// Runs a piece of one job, or of some together, so that its panic stays their own.
+/// Runs a step of one job or of a batch; a panic fails only these jobs.
 ///
 /// The model is only ever borrowed shared, so a panic leaves it as it was unless it has interior mutability; the job's
 /// state may be broken and is thrown away by the caller.
@@ -260,7 +260,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, GenerationError>) -> Result<T, Ge
     })
 }
 
-/// Frees a job, whose state may panic in its destructor after a failure.
+/// Drops a job; after a failure, the destructor of its state may panic.
 fn discard<S>(job: Running<S>) {
     if catch_unwind(AssertUnwindSafe(|| drop(job))).is_err() {
         tracing::error!("a decoding state panicked when it was freed");

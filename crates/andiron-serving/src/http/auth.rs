@@ -1,4 +1,4 @@
-//! Who may use the server: keys, and the hosts a browser may name.
+//! Access control: API keys, and allowed `Host` headers.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::routes::is_open;
 use super::serve::Peer;
 use super::{ApiError, App};
 
-/// A secret that lets its holder use the server. Never printed, not even by `Debug`.
+/// An API key. Never printed, not even by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
@@ -24,7 +24,7 @@ impl ApiKey {
         (!key.is_empty() && key.trim() == key).then_some(Self(key))
     }
 
-    /// Compares in a time that depends on `presented` alone.
+    /// Compares in time that depends on `presented` only.
     fn matches(&self, presented: &[u8]) -> bool {
         let key = self.0.as_bytes();
         let mut differs = u8::from(key.len() != presented.len());
@@ -49,11 +49,11 @@ impl std::fmt::Debug for ApiKey {
 /// name at 127.0.0.1 ("DNS rebinding") would send.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Keys, each as good as the others. Empty: no key is asked for.
+    /// Valid keys. Empty: no key is required.
     pub keys: Vec<ApiKey>,
-    /// Serve anyone who reaches the socket, without a key. For closed networks and behind a gateway that checks.
+    /// Serve without keys on any address. For closed networks, or behind an authenticating gateway.
     pub insecure_no_auth: bool,
-    /// Names besides `localhost` and loopback addresses that a `Host` header may hold on a server without a key.
+    /// Additional allowed values of `Host` on a server without keys, besides `localhost` and loopback addresses.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ impl Access {
         self.keys.iter().fold(false, |found, key| found | key.matches(&presented))
     }
 
-    /// A number for whoever sent a request: its key, or else its address.
+    /// Identifies the client of a request: by its key, else by its address.
     pub(super) fn client(&self, head: &Parts) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         match self.keys.is_empty() {
@@ -96,7 +96,7 @@ impl Access {
     }
 }
 
-/// Refuses whoever may not use the server, before anything of the request is read.
+/// Refuses unauthorized requests before their body is read.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let access = &app.config.access;
     if is_open(request.uri().path()) {
@@ -117,7 +117,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(request).await
 }
 
-/// The key that a request presents, as the password of Basic or as it is.
+/// The key of a request: a Bearer token, or the password of HTTP Basic.
 fn presented(headers: &HeaderMap) -> Option<Vec<u8>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };

@@ -1,4 +1,4 @@
-//! What a server is told at its start.
+//! Configuration of a server.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ pub struct ServedModel {
     pub id: String,
     /// Unix time in seconds at which it was made or loaded.
     pub created: u64,
-    /// How ids are chosen for a request that does not say: what `generation_config.json` says, else OpenAI's defaults. Its seed
-    /// is not looked at.
+    /// Default sampling parameters: those of `generation_config.json`, else OpenAI's. The seed is ignored.
     pub sampling: SamplingParams,
     /// Stop strings of a request without `stop`: the `stop_strings` of `generation_config.json`.
     pub stop_strings: Vec<String>,
@@ -23,25 +22,25 @@ pub struct ServedModel {
     pub tokenizer_config: Map<String, Value>,
 }
 
-/// Everything a [`Server`](super::Server) is told at its start.
+/// Configuration of a [`Server`](super::Server).
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// The model as the API names it.
     pub model: ServedModel,
-    /// Who may use the server.
+    /// Access control.
     pub access: Access,
     /// Bounds on requests and connections.
     pub limits: Limits,
-    /// How long running requests may still take after the shutdown began.
+    /// How long running requests may take after the shutdown started.
     pub drain_timeout: Duration,
-    /// Source of the seeds of requests that bring none, and of request ids. Pass fresh entropy at each start; a fixed
-    /// number makes a server whose answers repeat in the order of its requests.
+    /// Source of request ids, and of seeds for requests without one. Pass fresh entropy at each start; with a fixed number, the
+    /// n-th request after each start gets the same seed.
     pub seed: u64,
     /// What a generation does when the model's context is full. With [`WhenFull::Slide`], `max_tokens` is bounded by
     /// [`Limits::max_tokens`] alone.
     pub when_full: WhenFull,
-    /// Most prompt tokens read in one step of the engine. While other sequences are written, fewer are read, so that those wait
-    /// some 200 ms at most; not so for requests with a seed, whose numbers depend on it.
+    /// Maximum prompt tokens per prefill step. While other sequences decode, chunks are shorter, so that those wait about 200 ms at
+    /// most; requests with a seed always use this size, because it affects rounding.
     pub prefill_chunk: usize,
 }
 

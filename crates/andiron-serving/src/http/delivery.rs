@@ -1,8 +1,7 @@
-//! When an answer has been delivered: once its last byte is with the socket, not once it has been made.
+//! Tracks the delivery of responses: one is delivered when its last byte has reached the socket.
 //!
-//! A large answer sits in the connection's buffer while its client reads. Each answer therefore holds a token that travels
-//! from the handler into the body, from the body, when it has been taken up whole, to its connection, and is let go when
-//! that has flushed its buffer or is closed.
+//! A large response sits in the connection's buffer while its client reads. So each response holds a guard: first the body has it;
+//! after the last frame it moves to the connection, which drops it when its buffer is flushed or it closes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +13,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::Answering;
 
-/// Tokens of answers that are in the connection's buffer.
+/// Guards of responses in the connection's buffer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox {
     written: Arc<Mutex<Vec<Answering>>>,
@@ -31,12 +30,12 @@ impl Outbox {
     }
 }
 
-/// Lets `answering` go when `response` has left through the connection of `outbox`.
+/// Drops `answering` when `response` has been sent by the connection of `outbox`.
 pub(super) fn track(response: Response<Body>, answering: Answering, outbox: Outbox) -> Response<Body> {
     response.map(|body| Body::new(Tracked { body, answering: Some(answering), outbox }))
 }
 
-/// A body that hands over its token when it is dropped, which the connection does when it has taken the last frame.
+/// A body that hands over its guard when the connection drops it, after the last frame.
 struct Tracked {
     body: Body,
     answering: Option<Answering>,

@@ -1,4 +1,4 @@
-//! The one place where an error meets a status code.
+//! Errors of the API: the only place that maps errors to status codes.
 
 use andiron_data::tokenizer::TokenizerError;
 use andiron_models::generate::{GenerateError, SamplingError};
@@ -13,10 +13,10 @@ use crate::engine::{GenerationError, SubmitError};
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
 
-/// A refusal or a failure as OpenAI's clients expect it: a status, and a body
+/// An error in OpenAI's format: a status, and a body
 /// `{"error": {"message", "type", "param", "code"}}`.
 ///
-/// Those clients retry 408, 409, 429 and everything from 500 on, so a mistake of the user is never one of these.
+/// OpenAI's clients retry 408, 409, 429 and 5xx, so mistakes of the user never get these.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -53,7 +53,7 @@ impl ApiError {
         self.status
     }
 
-    /// The field `param` has a value that cannot be used.
+    /// The value of the field `param` is invalid.
     pub(super) fn invalid(param: &str, message: impl std::fmt::Display) -> Self {
         let message = format!("{param}: {message}");
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
@@ -75,7 +75,7 @@ impl ApiError {
             .code("unsupported_parameter")
     }
 
-    /// The body is not what it should be as a whole.
+    /// The body as a whole is invalid.
     pub(super) fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("invalid_body")
     }
@@ -164,7 +164,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("internal_error")
     }
 
-    /// The text or the grammar in the field `param` cannot be used, or the tokenizer fails.
+    /// The text or grammar in the field `param` is invalid, or the tokenizer fails.
     pub(super) fn of_text(param: &str, error: TextError) -> Self {
         match error {
             TextError::NoTokenizer | TextError::GrammarWithoutTokenizer => Self::no_tokenizer(param),

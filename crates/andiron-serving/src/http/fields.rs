@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use super::ApiError;
 
-/// Deepest nesting of arrays and objects in a body.
+/// Maximum nesting of arrays and objects in a body.
 const MAX_DEPTH: usize = 64;
 
-/// An object whose values are not parsed yet. `null` is the same as an absent field, as OpenAI has it.
+/// An object whose values are not parsed yet. `null` is the same as an absent field, as in OpenAI's API.
 pub(super) struct Fields<'a> {
     raw: BTreeMap<String, &'a RawValue>,
 }
@@ -63,7 +63,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// An integer from `low` up that counts something in memory.
+    /// A count of at least `low`.
     pub(super) fn count(&self, name: &str, low: usize, high: usize) -> Result<Option<usize>, ApiError> {
         let range = i64::try_from(low).unwrap_or(i64::MAX)..=i64::try_from(high).unwrap_or(i64::MAX);
         Ok(self.integer(name, range)?.and_then(|value| usize::try_from(value).ok()))
@@ -92,7 +92,7 @@ fn between<T: Display>(range: &RangeInclusive<T>) -> String {
     format!("between {} and {}", range.start(), range.end())
 }
 
-/// Deepest nesting of brackets outside strings; what is no JSON is measured too, and refused later.
+/// Maximum depth of brackets outside strings. Works on invalid JSON too, which is refused later.
 fn depth(body: &[u8]) -> usize {
     let (mut now, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
     for &byte in body {

@@ -1,4 +1,4 @@
-//! Bounds on what a client may ask for, checked before anything is allocated.
+//! Limits on connections and requests, checked before anything is allocated.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use futures_util::StreamExt;
 use super::work::{BodyMemory, Reserved};
 use super::{ApiError, App, Phase};
 
-/// Bounds on connections and requests.
+/// Limits on connections and requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; more of them wait to be accepted.
+    /// Open connections; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Open connections of one address on which no request has come yet; when there is one more, the oldest of them is
-    /// closed. All addresses together may have half of `max_connections`.
+    /// Open connections of one address without a request yet; one more closes the oldest of them. All addresses together may have
+    /// half of `max_connections`.
     pub max_silent_connections: usize,
     /// Header fields in a request; more give 431.
     pub max_headers: usize,
@@ -25,7 +25,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Bytes of a request's body; more give 413.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies that are being read or wait for the tokenizer, those below 32 KiB aside; one more gives 429.
+    /// Total bytes of bodies being read or waiting for the tokenizer, not counting those below 32 KiB; beyond that 429.
     pub max_body_bytes_together: usize,
     /// Time for a request's body to arrive.
     pub body_timeout: Duration,
@@ -51,7 +51,7 @@ pub struct Limits {
     pub max_stop_ids: usize,
     /// Entries of `logit_bias`.
     pub max_logit_bias: usize,
-    /// Age of the engine's life sign from which `/health` reports it dead.
+    /// Age of the engine's heartbeat from which `/health` reports it dead.
     pub max_heartbeat_age: Duration,
 }
 
@@ -84,10 +84,10 @@ impl Default for Limits {
 
 /// The whole body of a JSON request.
 ///
-/// The content type is required because a web page of another origin cannot send it without asking first, so that it
-/// cannot use a local server behind its user's back.
+/// The content type is required because a web page of another origin cannot send it without a CORS preflight, so it cannot use a
+/// local server.
 ///
-/// What it holds of the memory for bodies is given back with the second value. A service that ends does not wait for bodies.
+/// Dropping the second value releases the body's memory budget. A service that shuts down does not wait for bodies.
 pub(super) async fn read_json(
     app: &App,
     headers: &HeaderMap,

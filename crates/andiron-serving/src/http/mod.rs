@@ -1,4 +1,4 @@
-//! The OpenAI-compatible front: routes, limits, keys, streams, and an end that never hangs.
+//! The OpenAI-compatible HTTP server: routes, limits, keys, event streams, bounded shutdown.
 //!
 //! ```text
 //!  TCP ─► connection (header limits, time limits) ─► panics caught, log line ─► key and host ─► route ─► engine
@@ -42,19 +42,19 @@ use work::{BodyMemory, Workplace};
 
 use crate::engine::EngineHandle;
 
-/// Texts that are tokenized at once.
+/// Concurrent tokenizations.
 const TOKENIZING_AT_ONCE: usize = 2;
 
-/// Grammars that are compiled at once; apart, so that texts do not wait for them.
+/// Concurrent grammar compilations; separate, so that texts do not wait for them.
 const COMPILING_AT_ONCE: usize = 1;
 
-/// A server of one model: its routes and the way they are served.
+/// A server of one model.
 #[derive(Clone, Debug)]
 pub struct Server {
     app: Arc<App>,
 }
 
-/// What all routes share.
+/// State shared by all routes.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) engine: EngineHandle,
@@ -69,7 +69,7 @@ pub(crate) struct App {
     answering: watch::Sender<usize>,
 }
 
-/// Held while a completion is answered, so that the end of the service can wait for the last word.
+/// Held while a completion is answered, so that the shutdown can wait for it.
 #[derive(Debug)]
 pub(crate) struct Answering {
     app: Arc<App>,
@@ -82,8 +82,7 @@ impl Drop for Answering {
 }
 
 impl Server {
-    /// A server in front of `engine`, whose model reads and writes text as `text` says. Without a tokenizer it takes prompts
-    /// of ids and returns empty text.
+    /// A server for `engine`; `text` tokenizes and decodes. Without a tokenizer, prompts are token ids and texts are empty.
     pub fn new(engine: EngineHandle, text: TextProcessor, config: ServerConfig) -> Self {
         let bodies = BodyMemory::new(config.limits.max_body_bytes_together);
         let app = App {
@@ -105,7 +104,7 @@ impl Server {
         routes::router(Arc::clone(&self.app))
     }
 
-    /// Ends the service from anywhere: a signal handler, a test, a supervisor.
+    /// The handle to shut the service down, for example from a signal handler.
     pub fn shutdown(&self) -> Shutdown {
         self.app.shutdown.clone()
     }
@@ -117,20 +116,20 @@ impl App {
         Answering { app: Arc::clone(self) }
     }
 
-    /// Waits until the engine has nothing to do and every answer has been handed to its connection.
+    /// Waits until the engine is idle and every response has been handed to its connection.
     async fn idle(&self) {
         self.engine.idle().await;
         // Fails only if the sender is gone, and `self` holds it.
         drop(self.answering.subscribe().wait_for(|&count| count == 0).await);
     }
 
-    /// A number of its own for a request, and the seed that the request gets if it brings none.
+    /// A unique number for a request, and its seed if it has none.
     fn next_request(&self) -> (String, u64) {
         let request = Seed::new(self.config.seed).at(self.requests.fetch_add(1, Ordering::Relaxed));
         (format!("cmpl-{:016x}", request.bits(0)), request.bits(1))
     }
 
-    /// Constrains texts to `grammar`, which the field `param` asked for; made on a thread where it may take its time.
+    /// Compiles `grammar`, given in the field `param`, on a blocking thread.
     async fn constrain(
         self: &Arc<Self>,
         param: &'static str,
@@ -141,8 +140,7 @@ impl App {
         made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
     }
 
-    /// Token ids of `text`, computed on a thread where it may take its time. A text that has too many bytes for the model's context
-    /// is refused unread.
+    /// Tokenizes `text` on a blocking thread. A text with too many bytes for the model's context is refused first.
     async fn encode(self: &Arc<Self>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
         let app = Arc::clone(self);
         let encoded = self.tokenizing.run(move || {
@@ -152,7 +150,7 @@ impl App {
         encoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
     }
 
-    /// How the vocabulary spells each of `ids`.
+    /// The vocabulary's spelling of each of `ids`.
     async fn names(self: &Arc<Self>, ids: Vec<u32>) -> Result<Vec<String>, ApiError> {
         let app = Arc::clone(self);
         let named =

@@ -1,7 +1,7 @@
-//! Serving a router on a socket: bounded connections, time limits, and an end that never hangs.
+//! Serving a router on a socket: bounded connections, time limits, bounded shutdown.
 //!
-//! `axum::serve` would wait forever for open event streams at its graceful end and bounds neither heads nor the time they take, so
-//! the accept loop is our own.
+//! `axum::serve` waits forever for open event streams at shutdown, and limits neither the size of request heads nor the time they
+//! take, so this is our own accept loop.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,16 +30,16 @@ use super::delivery::{self, Outbox};
 use super::silent::Silence;
 use super::{Access, Phase, Server};
 
-/// Time for connections to close after the last answer was delivered, or for the last bytes to leave after a cut.
+/// Time for connections to close after the last response was delivered, or to flush after a cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The same after a second request to stop, which means now.
+/// The same after a second stop signal.
 const HASTY_WORDS: Duration = Duration::from_millis(250);
 
-/// Wait after a failed accept; the usual cause is a lack of file descriptors, which only time mends.
+/// Pause after a failed accept, usually for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of an answer that the system may take before the client does; Linux doubles it.
+/// Send buffer of a socket, in bytes; Linux doubles it.
 const SEND_BUFFER: usize = 64 << 10;
 
 /// Why a server cannot serve.
@@ -52,7 +52,7 @@ pub enum ServeError {
         /// Cause.
         source: io::Error,
     },
-    /// Others could use the server without a key.
+    /// The address is reachable from other machines, and no key is set.
     #[error(
         "{address} can be reached from other machines and no API key is set: set a key, listen on 127.0.0.1, or say that \
          serving everyone is meant (`--insecure-no-auth`, the setting `insecure_no_auth`)"
@@ -68,7 +68,7 @@ pub enum ServeError {
 pub enum Stopped {
     /// All running requests were finished.
     Drained,
-    /// Some were ended early, after the drain timeout or by a second request to stop.
+    /// Some were ended early, by the drain timeout or a second stop signal.
     Cut,
 }
 
@@ -90,7 +90,7 @@ impl Server {
         Ok(listener)
     }
 
-    /// Serves `router` (usually [`Server::router`]) until the [`Shutdown`](super::Shutdown) switch is moved.
+    /// Serves `router` (usually [`Server::router`]) until [`Shutdown`](super::Shutdown) is triggered.
     ///
     /// While it drains, `/ready` and new requests get 503 and running ones go on, to the last byte of their answers, for at
     /// most the drain timeout; then what still runs ends with an error event and `[DONE]`. Returns within the drain timeout and about a
@@ -125,7 +125,7 @@ impl Server {
         Ok(stopped)
     }
 
-    /// Waits for the end to begin, then for the work to end or for patience to run out.
+    /// Waits for the shutdown to start, then for the work to end or the drain timeout.
     async fn end_of_service(&self, hurried: &AtomicBool) -> Stopped {
         let (shutdown, engine) = (&self.app.shutdown, &self.app.engine);
         shutdown.reached(Phase::Draining).await;
@@ -234,7 +234,7 @@ fn check_protected(address: SocketAddr, access: &Access) -> Result<(), ServeErro
     }
 }
 
-/// A socket that gives up on a peer which reads nothing for a while.
+/// A socket with a write timeout.
 struct Impatient {
     stream: TcpStream,
     patience: Duration,
@@ -248,7 +248,7 @@ impl Impatient {
         Self { stream, patience, deadline: None, outbox }
     }
 
-    /// Passes on the outcome of a write, or the end of patience.
+    /// The outcome of a write, or a timeout.
     fn judge<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.deadline = None;

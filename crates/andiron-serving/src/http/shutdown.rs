@@ -1,19 +1,19 @@
-//! The end of the service, in two steps that anyone may start and everyone can wait for.
+//! Shutdown of the service, in two phases: drain, then cut.
 
 use tokio::sync::watch;
 
-/// How far the end is.
+/// The phase of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Requests are taken.
+    /// Requests are accepted.
     Serving,
-    /// New requests get 503, running ones go on.
+    /// New requests get 503; running ones continue.
     Draining,
     /// Running streams end now with an error event and `[DONE]`.
     Cut,
 }
 
-/// Starts and follows the end of a service. Clones are the same switch; it only moves forward.
+/// Starts and observes the shutdown of a service. Clones share one state, which only moves forward.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     phase: watch::Sender<Phase>,
@@ -26,22 +26,22 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// A switch in [`Phase::Serving`].
+    /// Starts in [`Phase::Serving`].
     pub fn new() -> Self {
         Self { phase: watch::Sender::new(Phase::Serving) }
     }
 
-    /// Where the service is.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// Takes no more work; what runs may finish within the drain timeout.
+    /// Stops accepting requests; running ones may finish within the drain timeout.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
     }
 
-    /// Ends running work too.
+    /// Ends running requests too.
     pub fn cut(&self) {
         self.advance(Phase::Cut);
     }
@@ -52,8 +52,8 @@ impl Shutdown {
         drop(self.phase.subscribe().wait_for(|&now| now >= phase).await);
     }
 
-    /// Follows the process's signals for as long as it is polled: the first interrupt (Ctrl-C) or SIGTERM drains, the next
-    /// one cuts. Call it at the edge of a program, once; signals are the process's, not a library's.
+    /// Handles the process's signals for as long as it is polled: the first interrupt (Ctrl-C) or SIGTERM drains, the next one
+    /// cuts. Call it once, in the program: signals belong to the process.
     ///
     /// # Errors
     /// If the handlers cannot be installed.

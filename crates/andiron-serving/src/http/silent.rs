@@ -1,7 +1,7 @@
-//! Connections that have not asked for anything yet.
+//! Connections without a request yet.
 //!
-//! They cost their clients nothing, so they are counted by address: when one address has too many, or all of them together, the oldest
-//! one is closed to make room.
+//! Opening them is cheap for clients, so they are limited: when one address, or all together, has too many, the oldest one is
+//! closed.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The silent connections of a server.
+/// The silent connections of a server, those without a request yet.
 #[derive(Clone, Debug)]
 pub(super) struct Silence {
     shared: Arc<Shared>,
@@ -51,7 +51,7 @@ impl Silence {
         Self { shared: Arc::new(shared) }
     }
 
-    /// A new connection from `address`, for which older ones may have to go.
+    /// Adds a connection from `address`; may close an older one.
     pub(super) fn begin(&self, address: IpAddr) -> Silent {
         let close = Arc::new(Notify::new());
         let mut waiting = self.shared.lock();
@@ -88,7 +88,7 @@ impl Silent {
         }
     }
 
-    /// Waits until this connection has to make room.
+    /// Waits until this connection is to be closed.
     pub(super) async fn unwanted(&self) {
         self.close.notified().await;
     }

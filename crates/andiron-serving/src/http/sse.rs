@@ -1,4 +1,4 @@
-//! Server-sent events: frames in the order they were made, ended by `[DONE]`.
+//! Server-sent events, ended by `[DONE]`.
 //!
 //! Source: WHATWG HTML, section "Server-sent events", <https://html.spec.whatwg.org/multipage/server-sent-events.html>; the
 //! `[DONE]` frame is OpenAI's.
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::ApiError;
 
-/// Frames that may wait for a slow reader before the producer waits too.
+/// Frames buffered for a slow reader.
 const FRAMES_AHEAD: usize = 32;
 
 /// The writing side of an event stream.
@@ -22,11 +22,11 @@ pub(super) struct Events {
     frames: mpsc::Sender<Bytes>,
 }
 
-/// The client has gone, so nothing more needs to be made.
+/// The client has disconnected.
 #[derive(Debug, PartialEq)]
 pub(super) struct Gone;
 
-/// A response that sends what is written to the other half, for as long as the client reads.
+/// An event stream: its writing side, and the response that sends it.
 pub(super) fn channel() -> (Events, Response) {
     let (frames, received) = mpsc::channel(FRAMES_AHEAD);
     let frames_in_order = stream::unfold(received, |mut received| async {
@@ -51,7 +51,7 @@ impl Events {
         self.frame(format!("data: {json}\n\n")).await
     }
 
-    /// Tells proxies and impatient clients that the connection lives.
+    /// Sends a comment, so that proxies and clients keep the connection.
     pub(super) async fn keep_alive(&self) -> Result<(), Gone> {
         self.frame(": waiting\n\n".to_owned()).await
     }
@@ -60,7 +60,7 @@ impl Events {
         self.frame("data: [DONE]\n\n".to_owned()).await
     }
 
-    /// Waits until the client has gone.
+    /// Waits until the client has disconnected.
     pub(super) async fn gone(&self) {
         self.frames.closed().await;
     }

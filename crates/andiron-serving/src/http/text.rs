@@ -1,4 +1,4 @@
-//! Text at the edge of the API: what clients send, encoded and compiled within bounds.
+//! Tokenizing prompts and compiling grammars, within bounds.
 
 use andiron_data::tokenizer::ControlTokens;
 use andiron_models::generate::{Constraint, Grammar};
@@ -7,19 +7,18 @@ use andiron_pipelines::TextProcessor;
 use super::ApiError;
 use super::fields::Fields;
 
-/// How much shorter a normalizer may make a text: composed characters take a third of their parts, and runs of spaces may
-/// become one.
+/// Factor by which a normalizer may shorten a text, for example by composing characters or merging spaces.
 const NORMALIZED_AWAY: usize = 4;
 
-/// Bytes of a text that is encoded in any case: it takes a few milliseconds.
+/// Texts up to this size, in bytes, are always tokenized: it takes a few milliseconds.
 const ALWAYS_ENCODED: usize = 16 << 10;
 
-/// How the text of a prompt becomes ids.
+/// How a prompt is tokenized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Reading {
-    /// Whether what the tokenizer's post-processor adds is added.
+    /// Whether the tokenizer's post-processor adds special tokens.
     pub(crate) add_special_tokens: bool,
-    /// Whether control tokens in the text are control tokens.
+    /// Whether control tokens spelled out in the text become control tokens.
     pub(crate) parse_special: bool,
 }
 
@@ -31,7 +30,7 @@ impl Reading {
     }
 }
 
-/// Refuses a text that cannot fit a context of `context_len` ids whatever its tokens are.
+/// Refuses a text with more bytes than `context_len` tokens can spell.
 pub(super) fn check_bytes(processor: &TextProcessor, text: &str, context_len: usize) -> Result<(), ApiError> {
     let Some(longest) = processor.longest_token() else { return Ok(()) };
     let most = longest.saturating_mul(context_len).saturating_mul(NORMALIZED_AWAY).max(ALWAYS_ENCODED);
@@ -58,7 +57,7 @@ pub(super) fn encode(processor: &TextProcessor, text: &str, how: Reading) -> Res
     ids.map_err(|error| ApiError::of_text("prompt", error.into()))
 }
 
-/// Constrains texts to `grammar`, which the field `param` asked for.
+/// Compiles `grammar`, given in the field `param`.
 pub(super) fn constrain(
     processor: &TextProcessor,
     param: &str,

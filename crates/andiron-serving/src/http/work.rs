@@ -1,7 +1,7 @@
-//! Work that a request starts and that takes its time: off the async threads, a few at once, and bounded in memory.
+//! Blocking work of requests: off the async threads, with bounded concurrency and memory.
 //!
-//! A thread that computes cannot be interrupted, so a place belongs to the work: it is free again when the work has ended, not when
-//! its client has left. Work whose client has left before it began is not begun.
+//! Running work cannot be interrupted, so a permit belongs to the work: it is released when the work ends, not when its client
+//! disconnects. Work whose client has disconnected before it started is skipped.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ApiError;
 
-/// Bytes from which a body counts: smaller ones always find room, at most `max_connections` of them.
+/// Bodies below this size, in bytes, do not count: there are at most `max_connections` of them.
 const SMALL: usize = 32 << 10;
 
-/// Places for one kind of work.
+/// Permits for one type of work.
 #[derive(Clone, Debug)]
 pub(super) struct Workplace {
     places: Arc<Semaphore>,
 }
 
 impl Workplace {
-    /// A workplace for `at_once` pieces of work side by side.
+    /// Allows `at_once` concurrent pieces of work.
     pub(super) fn new(at_once: usize) -> Self {
         Self { places: Arc::new(Semaphore::new(at_once)) }
     }
 
-    /// Waits for a place and does `work` there; `None` if it panicked.
+    /// Waits for a permit and runs `work`; `None` if it panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -44,14 +44,14 @@ impl Workplace {
     }
 }
 
-/// Memory for bodies, and for the texts in them until they are tokenized.
+/// Memory budget for bodies, and for their texts until they are tokenized.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     /// Counts [`SMALL`] units.
     free: Arc<Semaphore>,
 }
 
-/// Memory that a body has.
+/// Memory reserved for a body.
 #[derive(Debug, Default)]
 pub(super) struct Reserved {
     held: Option<OwnedSemaphorePermit>,
@@ -62,7 +62,7 @@ impl BodyMemory {
         Self { free: Arc::new(Semaphore::new((bytes / SMALL).clamp(1, Semaphore::MAX_PERMITS))) }
     }
 
-    /// Makes sure that `reserved` covers a body of `bytes`.
+    /// Extends `reserved` to cover a body of `bytes`.
     pub(super) fn grow(&self, reserved: &mut Reserved, bytes: usize) -> Result<(), ApiError> {
         let has = reserved.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = (bytes / SMALL).saturating_sub(has);

@@ -1,4 +1,4 @@
-//! `GET /health`: whether the process and its engine live.
+//! `GET /health`: liveness of the process and its engine.
 
 use std::sync::Arc;
 

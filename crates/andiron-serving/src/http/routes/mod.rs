@@ -1,4 +1,4 @@
-//! The routes, one file each, and what surrounds them all.
+//! The routes, one file each, and their common layers.
 
 mod completions;
 mod health;
@@ -71,8 +71,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Turns a panic into a 500 and writes one log line per request, which never holds anything that the client wrote but
-/// the method and a known path.
+/// Turns panics into 500 and logs one line per request. Of what the client sent, the line holds only the method and a known path.
 async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();

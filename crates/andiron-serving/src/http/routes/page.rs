@@ -1,4 +1,4 @@
-//! `GET /`: the web page, whole in one answer.
+//! `GET /`: the web page, in one file.
 
 use axum::http::header;
 use axum::response::{Html, IntoResponse};

@@ -1,4 +1,4 @@
-//! `GET /ready`: whether a request sent now would be taken.
+//! `GET /ready`: whether a request would be accepted now.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One choice: tokens in, text, log-probabilities and the reason of its end out.
+//! One choice: takes tokens; gives text, log-probabilities and the finish reason.
 
 use andiron_models::generate::{FinishReason, Token};
 use andiron_pipelines::{TextProcessor, TextStream};
@@ -7,14 +7,14 @@ use serde::{Serialize, Serializer};
 
 use crate::http::ApiError;
 
-/// What JSON has instead of minus infinity, as in vLLM.
+/// Stands for minus infinity in JSON, as in vLLM.
 const LEAST_LOGPROB: f32 = -9999.0;
 
-/// What a client is told about the tokens of a choice; four lists of the same length.
+/// Log-probabilities of the tokens of a choice; four lists of equal length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Logprobs {
     tokens: Vec<String>,
-    /// `None` for the first token of a prompt, which nothing predicts.
+    /// `None` for the first token of a prompt.
     token_logprobs: Vec<Option<f32>>,
     top_logprobs: Vec<Option<TopLogprobs>>,
     /// In characters from the beginning of the choice's text.
@@ -44,7 +44,7 @@ impl Serialize for TopLogprobs {
     }
 }
 
-/// What became known of a choice.
+/// An update of a choice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Delta {
     pub(super) text: String,
@@ -59,7 +59,7 @@ impl Delta {
     }
 }
 
-/// A choice as its tokens come.
+/// A choice in progress.
 pub(super) struct Choice {
     /// Whether log-probabilities are reported.
     logprobs: bool,
@@ -76,7 +76,7 @@ impl Choice {
         Self { logprobs, stream, written: 0, echo: None }
     }
 
-    /// Makes the choice begin with its prompt. `text` is what the client sent, if it sent text.
+    /// Echoes the prompt at the start of the choice. `text` is the client's text, if it sent text.
     pub(super) fn echo(
         &mut self,
         side: &TextProcessor,
@@ -96,7 +96,7 @@ impl Choice {
         self.stream.tokens()
     }
 
-    /// The prompt as the first part of the choice; with the likelihood of its ids from the second one on, if reported.
+    /// The echoed prompt; with log-probabilities of its tokens from the second on, if requested.
     pub(super) fn prompt(&mut self, side: &TextProcessor, scored: &[Token]) -> Result<Delta, ApiError> {
         let Some((ids, text)) = self.echo.take() else {
             return Ok(Delta::default());
@@ -145,7 +145,7 @@ impl Choice {
     }
 }
 
-/// The most likely tokens, and the one that came, each under a name of its own.
+/// The likeliest tokens and the chosen one, each with a unique name.
 fn top(side: &TextProcessor, token: &Token) -> TopLogprobs {
     let mut named: Vec<(String, f32)> = Vec::with_capacity(token.top.len() + 1);
     let chosen = (token.id, token.logprob);

@@ -1,4 +1,4 @@
-//! The grammar of a text, as OpenAI (`response_format`) and vLLM (`structured_outputs`, `guided_…`) have it.
+//! Constrained output, in the fields of OpenAI (`response_format`) and vLLM (`structured_outputs`, `guided_…`).
 
 use andiron_models::generate::Grammar;
 use serde_json::{Map, Value};
@@ -6,14 +6,14 @@ use serde_json::{Map, Value};
 use crate::http::ApiError;
 use crate::http::fields::Fields;
 
-/// A grammar, and the field that asked for it.
+/// A grammar, and the field it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RequestedGrammar {
     pub(super) param: &'static str,
     pub(super) grammar: Grammar,
 }
 
-/// The grammar that a request asks for.
+/// The grammar of a request.
 pub(super) fn parse(fields: &Fields<'_>) -> Result<Option<RequestedGrammar>, ApiError> {
     let asked = [
         ("response_format", response_format(fields)?),
@@ -42,7 +42,7 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Option<RequestedGrammar>, Api
 const SCHEMA: &str = "a JSON schema";
 const STRINGS: &str = "an array of strings";
 
-/// A schema, or one in a string, as vLLM takes it too.
+/// A JSON schema, or one in a string, which vLLM accepts too.
 fn schema(param: &'static str, json: Value) -> Result<Grammar, ApiError> {
     let json = match json {
         Value::String(text) => serde_json::from_str(&text).map_err(|_| {

@@ -1,14 +1,14 @@
-//! The answer to a request as JSON: whole, or chunk by chunk.
+//! The response as JSON: whole, or in chunks.
 
 use andiron_models::generate::FinishReason;
 use serde_json::{Value, json};
 
 use super::choice::Delta;
 
-/// Names the program that answered.
+/// Identifies the server program.
 const FINGERPRINT: &str = concat!("andiron-", env!("CARGO_PKG_VERSION"));
 
-/// What all parts of an answer have in common.
+/// Fields common to all chunks of a response.
 #[derive(Clone, Debug)]
 pub(super) struct Envelope {
     pub(super) id: String,
@@ -17,7 +17,7 @@ pub(super) struct Envelope {
     pub(super) model: String,
 }
 
-/// Tokens that a request cost.
+/// Token usage of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) prompt_tokens: usize,
@@ -25,7 +25,7 @@ pub(super) struct Usage {
 }
 
 impl Envelope {
-    /// The whole answer in one object.
+    /// The whole response in one object.
     pub(super) fn whole(&self, choices: Vec<Delta>, usage: Usage) -> Value {
         let choices = choices.into_iter().enumerate().map(|(index, delta)| choice(index, delta));
         json!({
@@ -39,7 +39,7 @@ impl Envelope {
         })
     }
 
-    /// A part of a stream. `with_usage` says that its last chunk will have the usage, so that the others say they have none.
+    /// A chunk of a stream. `with_usage`: the last chunk will have the usage, so this one has `"usage": null`.
     pub(super) fn chunk(&self, index: usize, delta: Delta, with_usage: bool) -> Value {
         let mut chunk = self.with_choices(vec![choice(index, delta)]);
         if with_usage {
@@ -48,7 +48,7 @@ impl Envelope {
         chunk
     }
 
-    /// The last chunk of a stream that tells the usage.
+    /// The last chunk of a stream with usage.
     pub(super) fn usage_chunk(&self, usage: Usage) -> Value {
         let mut chunk = self.with_choices(Vec::new());
         chunk["usage"] = usage.to_json();

@@ -1,4 +1,4 @@
-//! Fields of other servers that would change the answer and that are not supported.
+//! Unsupported fields of other servers that would change the response.
 //!
 //! Sources: OpenAI, "Create completion", <https://platform.openai.com/docs/api-reference/completions>; vLLM, "OpenAI-compatible
 //! server: extra parameters", <https://docs.vllm.ai/en/latest/serving/openai_compatible_server>, and `CompletionRequest` in
@@ -11,7 +11,7 @@
 use crate::http::ApiError;
 use crate::http::fields::Fields;
 
-/// Refused by name unless they hold one of the values (JSON text) that change nothing.
+/// Refused by name, unless they have one of these values (JSON text), which change nothing.
 pub(super) const REFUSED: &[(&str, &[&str])] = &[
     // OpenAI and its other routes.
     ("suffix", &["\"\""]),
@@ -101,7 +101,7 @@ pub(super) fn check(fields: &Fields<'_>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether two JSON texts say the same; numbers may be written in several ways.
+/// Whether two JSON texts are equal; numbers may be written in several ways.
 fn same(raw: &str, harmless: &str) -> bool {
     let numbers = raw.parse::<f64>().ok().zip(harmless.parse::<f64>().ok());
     raw == harmless || numbers.is_some_and(|(raw, harmless)| raw == harmless)

@@ -1,4 +1,4 @@
-//! The generations of a request, merged into one sequence of what becomes known.
+//! The generations of a request, merged into one sequence of updates.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -18,16 +18,16 @@ use super::request::CompletionRequest;
 use crate::engine::{Event, Generation};
 use crate::http::{Answering, ApiError, App, Phase};
 
-/// A request that is being answered, until all its choices are whole.
+/// A request in progress.
 pub(super) struct Answer {
     app: Arc<App>,
     pub(super) envelope: Envelope,
     choices: Vec<Choice>,
-    /// One per choice, `None` once it is over; dropping one cancels its work.
+    /// One per choice, `None` once finished; dropping one cancels its job.
     generations: Vec<Option<Generation>>,
-    /// The choice to be heard first, so that none is left behind.
+    /// The choice to poll first, for fairness.
     turn: usize,
-    /// What is known without the engine.
+    /// Updates that need no engine, such as an echoed prompt.
     ready: VecDeque<(usize, Delta)>,
     prompt_tokens: usize,
     deadline: Instant,
@@ -66,7 +66,7 @@ impl Answer {
         })
     }
 
-    /// The next thing to tell the client; `None` when all choices are whole. Nothing is lost if the future is dropped.
+    /// The next update; `None` when all choices are finished. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Option<(usize, Delta)>, ApiError> {
         loop {
             if let Some(delta) = self.ready.pop_front() {
@@ -123,12 +123,12 @@ impl Answer {
         .await
     }
 
-    /// Ends all work that is left.
+    /// Cancels the remaining jobs.
     pub(super) fn cancel(&mut self) {
         self.generations.clear();
     }
 
-    /// The whole answer in one object.
+    /// The whole response in one object.
     pub(super) async fn collect(&mut self) -> Result<Value, ApiError> {
         let mut whole = vec![Delta::default(); self.choices.len()];
         while let Some((index, delta)) = self.next().await? {
@@ -142,7 +142,7 @@ impl Answer {
         Ok(self.envelope.whole(whole, self.usage()))
     }
 
-    /// What the answer cost, said when it is whole.
+    /// The token usage, when finished.
     pub(super) fn usage(&self) -> Usage {
         let completion_tokens = self.choices.iter().map(Choice::tokens).sum();
         let usage = Usage { prompt_tokens: self.prompt_tokens, completion_tokens };

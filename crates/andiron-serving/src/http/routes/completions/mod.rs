@@ -31,7 +31,7 @@ use crate::http::{ApiError, App, Phase};
 use merge::Answer;
 use request::{CompletionRequest, StreamOptions};
 
-/// Pause after which a waiting stream shows that it lives.
+/// Interval of keep-alive comments in an idle stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -75,7 +75,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     }
 }
 
-/// Writes all chunks, unless the client goes or the answer fails.
+/// Writes all chunks, unless the client disconnects or the generation fails.
 async fn write(
     answer: &mut Answer,
     options: StreamOptions,

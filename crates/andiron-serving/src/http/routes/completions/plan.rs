@@ -1,4 +1,4 @@
-//! The plan of a request: what the engine is to generate for it, checked before anything runs.
+//! The plan of a request: its jobs for the engine, checked before any of them runs.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use super::request::{CompletionRequest, Prompts};
 use crate::engine::{Job, SharedPrompt};
 use crate::http::{ApiError, App};
 
-/// Tokens generated for a request that does not say, as OpenAI has it.
+/// Default `max_tokens`, as in OpenAI's API.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
-/// Tokens that may wait for the reader of a stream who reads nothing.
+/// Maximum unread tokens of a stream whose client reads nothing.
 const MAX_BEHIND: usize = 1000;
 
-/// What a request comes to.
+/// The jobs and choices of a request.
 pub(super) struct Plan {
     /// One for each choice, in order.
     pub(super) jobs: Vec<Job>,
-    /// What becomes of their tokens.
+    /// The choices that collect their tokens.
     pub(super) choices: Vec<Choice>,
     pub(super) prompt_tokens: usize,
 }
 
 impl Plan {
-    /// Encodes and checks the prompts of `request`. `seed` is for requests that bring none.
+    /// Tokenizes and checks the prompts of `request`. `seed` is for requests without one.
     pub(super) async fn new(
         app: &Arc<App>,
         request: &CompletionRequest,
@@ -61,7 +61,7 @@ impl Plan {
                 );
                 return Err(ApiError::invalid("logprobs", message));
             }
-            // All choices of a prompt continue the same reading of it.
+            // All choices of a prompt share its prefill.
             let shared_prompt = (request.n > 1).then(SharedPrompt::default);
             for copy in 0..request.n {
                 let stream = TextStream::new(&app.text, &ids, &options.stop_ids, &request.stops)?;
@@ -90,7 +90,7 @@ impl Plan {
     }
 }
 
-/// What all choices of a request have in common.
+/// Options common to all choices of a request.
 fn generate_options(app: &App, request: &CompletionRequest) -> GenerateOptions {
     GenerateOptions {
         sampling: request.sampling.clone(),
@@ -123,7 +123,7 @@ async fn encode(
     }
 }
 
-/// How many tokens to generate for a prompt, if it fits the model's context.
+/// Maximum number of tokens to generate for a prompt, if it fits the model's context.
 fn max_new_tokens(app: &App, request: &CompletionRequest, ids: &[u32]) -> Result<usize, ApiError> {
     let sizes = app.engine.sizes();
     let (prompt, context) = (ids.len(), sizes.context_len);
@@ -152,8 +152,8 @@ fn max_new_tokens(app: &App, request: &CompletionRequest, ids: &[u32]) -> Result
     }
 }
 
-/// With a seed, a choice depends on the prompt, the seed and its number among the choices of that prompt, whatever
-/// other prompts are in the request. Without one, equal prompts in a request differ.
+/// With a seed, a choice depends on its prompt, the seed and its index among the choices of the prompt, not on other prompts in
+/// the request. Without one, equal prompts in a request get different seeds.
 fn seed_of(request: &CompletionRequest, fresh: u64, prompt: usize, copy: usize) -> u64 {
     let of_prompt = match request.seed {
         Some(seed) => Seed::new(seed),

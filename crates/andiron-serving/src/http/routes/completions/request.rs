@@ -1,4 +1,4 @@
-//! What a client asks for, checked field by field.
+//! The request of a client, checked field by field.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ impl Prompts {
     }
 }
 
-/// How a stream is written.
+/// Options of a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct StreamOptions {
     pub(super) include_usage: bool,
@@ -49,9 +49,9 @@ pub(super) struct CompletionRequest {
     pub(super) stream: Option<StreamOptions>,
     pub(super) logprobs: Option<usize>,
     pub(super) echo: bool,
-    /// What the text is constrained to.
+    /// The grammar that constrains the output.
     pub(super) grammar: Option<RequestedGrammar>,
-    /// Strings that end the text.
+    /// Stop strings.
     pub(super) stops: Vec<String>,
     /// Ids that end the text and are not part of it.
     pub(super) stop_ids: Vec<u32>,
@@ -107,7 +107,7 @@ impl CompletionRequest {
         })
     }
 
-    /// Whether the likelihood of the prompt is part of the answer.
+    /// Whether the response has log-probabilities of the prompt.
     pub(super) fn scores_prompt(&self) -> bool {
         self.echo && self.logprobs.is_some()
     }
@@ -136,7 +136,7 @@ fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
     }
 }
 
-/// What the request says, else what the server was told to take.
+/// Sampling parameters of the request, else the server's defaults.
 fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiError> {
     let usual = &app.config.model.sampling;
     // vLLM and llama.cpp write "off" as -1 or 0.
