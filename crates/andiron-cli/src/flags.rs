@@ -20,23 +20,23 @@ pub struct Flags {
     verb: Verb,
 }
 
-/// What every verb understands.
+/// Options of every verb.
 #[derive(Debug, Args)]
 pub struct Common {
-    /// Where the model runs: a backend of this build (`andiron doctor` lists them), with a device number if the
-    /// backend has several devices, as in `wgpu:1` [default: the first backend of this build]
+    /// Backend to run on, with a device number if it has several devices, as in `wgpu:1`. `andiron doctor` lists the
+    /// backends of this build [default: the first of them]
     #[arg(long, global = true, value_name = "BACKEND[:N]", help_heading = "Common options")]
     device: Option<String>,
-    /// Threads to compute with [default: one for each processor]
+    /// Compute threads [default: one per logical processor]
     #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
     threads: Option<std::num::NonZeroUsize>,
-    /// Print the result as one JSON object on standard output
+    /// Print the result as one JSON object on one line of standard output
     #[arg(long, global = true, help_heading = "Common options")]
     pub json: bool,
-    /// Go on even if a model, or training it, needs more memory than there is
+    /// Do not check whether the model, or its training, fits into memory
     #[arg(long, global = true, help_heading = "Common options")]
     pub no_memory_check: bool,
-    /// What to log on standard error: off, error, warn, info, debug or trace, or `crate=level` pairs
+    /// Log level on standard error: off, error, warn, info, debug or trace; or `crate=level` pairs, separated by commas
     #[arg(
         long,
         global = true,
@@ -49,30 +49,30 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// From a text to a model that can be served, in one command: the place to begin
+    /// Train a small model on a text and evaluate it, in one command: start here
     Quickstart(verbs::quickstart::Quickstart),
-    /// Turn text into shards of token ids
+    /// Tokenize text into datasets for training and validation
     Prepare(verbs::prepare::Prepare),
-    /// Train a tokenizer, measure it, or see how it splits a text
+    /// Train, evaluate or inspect a tokenizer
     #[command(subcommand)]
     Tokenizer(verbs::tokenizer::TokenizerVerb),
-    /// Train a model from random weights as a TOML file says; run again, it resumes
+    /// Train a model from random weights, configured by a TOML file; resumes if run again
     Pretrain(verbs::pretrain::Pretrain),
-    /// Measure a model's loss and perplexity on a text
+    /// Measure a decoder's loss and perplexity on a text
     Evaluate(verbs::evaluate::Evaluate),
-    /// Answer the rows of a JSONL file: continue, score, embed, label, find answers, and more
+    /// Run a model over a JSONL file: generate, score, embed, classify, rerank, translate and more
     Predict(verbs::predict::Predict),
     /// Continue a prompt
     Generate(verbs::generate::Generate),
-    /// Talk with a model
+    /// Chat with a model
     Chat(verbs::chat::Chat),
     /// Serve a model over HTTP with an OpenAI-compatible API and a web page
     Serve(verbs::serve::Serve),
-    /// Show what a model is made of: parts, parameters, memory, work per token
+    /// Show a model's parameters, memory and FLOPs per token
     Inspect(verbs::inspect::Inspect),
-    /// Write a model in another layout: a Hugging Face directory, or a GGUF file
+    /// Convert a model to a Hugging Face directory or a GGUF file
     Export(verbs::export::Export),
-    /// Show what this machine has and what this build uses of it
+    /// Show the processor, memory and backends, and what this build uses of them
     Doctor(verbs::doctor::Doctor),
     /// Measure the speed of this build on this machine
     #[command(subcommand)]
@@ -80,7 +80,7 @@ enum Verb {
 }
 
 impl Flags {
-    /// Does what was asked.
+    /// Runs the verb.
     pub fn run(self) -> anyhow::Result<Ending> {
         self.common.set_up()?;
         let common = &self.common;
@@ -103,7 +103,7 @@ impl Flags {
 }
 
 impl Common {
-    /// Starts logging and the one thread pool that kernels, loaders and tensors share.
+    /// Starts logging, and the thread pool that kernels, loaders and tensors share.
     fn set_up(&self) -> anyhow::Result<()> {
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log)
             .map_err(|error| Usage(format!("--log {:?} is not a filter: {error}", self.log)))?;
@@ -111,7 +111,7 @@ impl Common {
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
-            // Told on standard error, which is where the failure was.
+            // It would be logged to standard error, which is what failed.
             .log_internal_errors(false)
             .with_target(false)
             .without_time()
@@ -122,8 +122,8 @@ impl Common {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        // This thread computes, too: with as many others beside it there would be one more than processors. Alone in the
-        // pool it would keep those waiting that ask from elsewhere.
+        // The main thread is part of the pool, so that threads do not outnumber processors. A pool of one gets a thread of its
+        // own: a busy main thread would block tasks from other threads.
         let pool = if threads > 1 { pool.use_current_thread() } else { pool };
         pool.build_global().context("cannot start threads")
     }
@@ -133,7 +133,7 @@ impl Common {
         rayon::current_num_threads()
     }
 
-    /// The device asked for, or the first of this build.
+    /// `--device`, or the first backend of this build.
     pub fn device_spec(&self) -> anyhow::Result<DeviceSpec> {
         let spec = match &self.device {
             Some(text) => DeviceSpec::parse(text),
@@ -142,7 +142,7 @@ impl Common {
         spec.map_err(usage)
     }
 
-    /// The precision that trains fastest there without harm. GPU backends have no other than f32.
+    /// The precision that trains fastest on the device without hurting the loss. GPU backends support f32 only.
     pub fn fastest_precision(&self) -> anyhow::Result<Precision> {
         match self.device_spec()?.backend.is_cpu() {
             true => Ok(Precision::fastest()),

@@ -1,4 +1,4 @@
-//! The grammar that a generated text is constrained to, on the command line.
+//! Constrained output, on the command line.
 
 use std::fs;
 
@@ -10,18 +10,18 @@ use serde_json::Value;
 
 use crate::exit::Usage;
 
-/// The grammar of the text, on the command line.
+/// The grammar that constrains the output, on the command line.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Constraint")]
+#[command(next_help_heading = "Constrained output (tokens that would violate it are masked)")]
 #[group(id = "grammar", multiple = false)]
 pub struct ConstraintArgs {
-    /// Only this text, or another one so given; may be given several times
+    /// Output exactly one of these texts; repeat the option for each
     #[arg(long, value_name = "TEXT")]
     choice: Vec<String>,
-    /// Only a text that this regular expression matches from beginning to end
+    /// Output a text that this regular expression matches as a whole
     #[arg(long, value_name = "PATTERN")]
     regex: Option<String>,
-    /// Only JSON that fits this JSON schema; `@FILE` reads it from a file
+    /// Output JSON that is valid for this JSON schema; `@FILE` reads the schema from a file
     #[arg(long, value_name = "JSON|@FILE")]
     json_schema: Option<String>,
 }

@@ -17,27 +17,28 @@ use crate::flags::Common;
 use crate::lines::note;
 use crate::memory::{self, Choice};
 
-/// How exact a model is run.
+/// The precision of weights, matmuls and the KV cache.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct RunChoice {
-    /// How exact the model is run: f32, mixed (products of bf16), bf16, int8 or int4 (weights in so many bits, which are
-    /// read the faster; blocks of a GGUF file stay as they are). All but f32 on the CPU only
+    /// Precision of weights and matmuls: f32; mixed (weights f32, operands of large matmuls bf16); bf16 (weights bf16, too); int8
+    /// or int4 (weights quantized to 8 or 4 bits). Fewer bits take less memory and decode faster. With bf16, int8 and int4,
+    /// quantized weights of a GGUF file are used as stored. All but f32 need a CPU backend
     #[arg(long, value_name = "PRECISION", default_value_t = RunPrecision::F32)]
     pub precision: RunPrecision,
-    /// What keys and values of past tokens are kept in: f32, bf16 (half the memory, and long texts go on faster; on the CPU
-    /// only), or auto: f32 with --precision f32, else bf16
+    /// Element type of the KV cache, which holds the keys and values of past tokens: f32; bf16 (half the memory, and faster
+    /// decoding of long texts; needs a CPU backend); or auto (f32 with --precision f32, else bf16)
     #[arg(long, value_name = "DTYPE", default_value_t = KvCacheChoice::Auto)]
     pub kv_cache_dtype: KvCacheChoice,
-    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    /// Fail on unknown keys in the model's configuration files, instead of warning
     #[arg(long)]
     pub strict: bool,
 }
 
 impl RunChoice {
-    /// The precision.
+    /// The precision, checked against the device.
     ///
     /// # Errors
-    /// If the device has no other than f32.
+    /// If the device supports f32 only.
     pub fn checked(self, common: &Common) -> anyhow::Result<RunPrecision> {
         let spec = common.device_spec()?;
         anyhow::ensure!(
@@ -52,7 +53,7 @@ impl RunChoice {
         Ok(self.precision)
     }
 
-    /// What keys and values are kept in.
+    /// The element type of the KV cache.
     pub fn kv_cache_dtype(self) -> KvCacheDtype {
         match self.kv_cache_dtype {
             KvCacheChoice::Auto => self.precision.kv_cache_dtype(),
@@ -61,10 +62,10 @@ impl RunChoice {
     }
 }
 
-/// What keys and values of past tokens are kept in.
+/// The element type of the KV cache, on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KvCacheChoice {
-    /// What goes with the precision.
+    /// Follows the precision.
     #[default]
     Auto,
     /// This.
@@ -94,17 +95,17 @@ impl FromStr for KvCacheChoice {
     }
 }
 
-/// How the control tokens in a raw prompt are read.
+/// How control tokens in a raw prompt are tokenized.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct PromptChoice {
-    /// Read control tokens in the text, such as <|im_start|>, as ordinary text; without this they are the control tokens
-    /// that they spell, as in transformers, vLLM and llama.cpp
+    /// Tokenize control tokens that are spelled out in the text, such as <|im_start|>, as ordinary text. By default they become
+    /// the control tokens themselves, as in transformers, vLLM and llama.cpp
     #[arg(long)]
     no_parse_special: bool,
 }
 
 impl PromptChoice {
-    /// The same for a tokenizer.
+    /// The tokenizer's setting.
     pub fn control_tokens(self) -> ControlTokens {
         if self.no_parse_special { ControlTokens::AsText } else { ControlTokens::Parsed }
     }
@@ -140,7 +141,7 @@ pub fn open_files(files: ModelFiles, choice: RunChoice, common: &Common) -> anyh
     Ok(Pipeline { bundle, ..model })
 }
 
-/// Opens a model, and warns of what nothing reads of its files, or refuses it.
+/// Opens a model. Warns of unknown keys in its files, or refuses it if `strict`.
 fn warned(
     files: ModelFiles,
     precision: RunPrecision,
@@ -169,7 +170,7 @@ fn warned(
     Ok(model)
 }
 
-/// Refuses a model whose configuration has keys that nothing reads, if `strict`; no weight is read.
+/// Refuses a model with unknown configuration keys, if `strict`. Reads no weights.
 pub fn refuse_unknown_keys(path: &Path, strict: bool) -> anyhow::Result<()> {
     if strict {
         let keys = match path.extension().is_some_and(|extension| extension == "json") {
@@ -181,12 +182,12 @@ pub fn refuse_unknown_keys(path: &Path, strict: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses keys that nothing reads.
+/// Refuses unknown keys.
 pub fn refuse(keys: &UnknownKeys, path: &Path) -> anyhow::Result<()> {
     keys.refuse().with_context(|| format!("--strict: cannot use {}", path.display()))
 }
 
-/// One warning for all keys of a configuration that nothing reads.
+/// One warning for all unknown keys of a configuration.
 pub fn warn_of_unknown_keys(keys: &UnknownKeys, path: &Path) {
     if !keys.is_empty() {
         tracing::warn!(
@@ -196,11 +197,11 @@ pub fn warn_of_unknown_keys(keys: &UnknownKeys, path: &Path) {
     }
 }
 
-/// Tells of a search that a model's files ask for and that only `predict` makes.
+/// Warns if the model's files ask for beam search, which only `predict` does.
 pub fn warn_of_beams(files: &GenerationConfig) {
     if files.num_beams.is_some_and(|beams| beams > 1) {
         tracing::warn!(
-            "generation_config.json asks for a search of several beams, which predict makes; here one text is followed"
+            "generation_config.json asks for beam search (num_beams), which only predict does; here it is not used"
         );
     }
 }

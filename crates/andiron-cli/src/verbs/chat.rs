@@ -1,4 +1,4 @@
-//! `andiron chat`: talk with a model.
+//! `andiron chat`: chat with a model.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -17,30 +17,31 @@ use crate::lines::{note, out};
 use crate::model::{self, RunChoice, warn_of_beams};
 use crate::sampling::Sampling;
 
-/// Longest line that somebody says, in bytes.
+/// Longest message, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Talk with a model that has a chat template
+/// Chat with a model that has a chat template
 ///
-/// Each line is one message; the answer appears as it is made. `/reset` begins anew, `/exit` or the end of the input
-/// ends. With `--json`, each answer is an object on a line of its own: `content`, `ids`, `finish_reason` and
-/// `sum_logprob`.
+/// Each line of input is one user message; the answer is streamed. `/reset` starts a new conversation; `/exit` or the end of the
+/// input ends. With `--json`, each answer is an object on its own line: `content`, `ids`, `finish_reason` and `sum_logprob`. The
+/// model's `generation_config.json` applies, `stop_strings` included.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What the model is told before the conversation
+    /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Say this, print the answer and end; may be given several times
+    /// Send this message, print the answer and exit; repeat the option for several turns
     #[arg(long, value_name = "TEXT")]
     message: Vec<String>,
-    /// Most tokens of an answer; the end of the model's context ends it earlier [default: what the model's files say, or 512]
+    /// Maximum number of tokens in an answer; it also ends where the model's context is full [default: generation_config.json,
+    /// else 512]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Speculative decoding by prompt lookup: verify up to so many tokens in one step, taken from where the latest words
-    /// occurred earlier in the text; the answer stays the same, and comes sooner where it repeats what was said
+    /// Speculative decoding by prompt lookup: draft up to N tokens from an earlier occurrence of the latest tokens, and verify
+    /// them in one step. Speeds up answers that repeat the conversation; the output is unchanged. 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]
@@ -52,7 +53,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// Does it.
+    /// Chats until the end of the input.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.sampling.check()?;
         let grammar = self.constraint.grammar()?;
@@ -66,7 +67,7 @@ impl Chat {
         };
         let opening: Vec<Message> =
             self.system.into_iter().map(|system| Message::new("system", system)).collect();
-        // A model that cannot chat says so before anybody has typed a word.
+        // A model that cannot chat fails before the user has typed a word.
         model.check_chat(&opening)?;
         let mut conversation = Conversation::new(opening.clone(), options, self.max_tokens);
         if !self.message.is_empty() {
@@ -95,7 +96,7 @@ impl Chat {
     }
 }
 
-/// One turn: the answer appears as it is made.
+/// One turn, streamed.
 fn turn(
     model: &DecoderPipeline,
     conversation: &mut Conversation,

@@ -1,4 +1,4 @@
-//! `andiron doctor`: what this machine and this build have.
+//! `andiron doctor`: report on the machine and the build.
 
 use andiron_core::Backend;
 use andiron_kernels::{Bf16Rate, Cpu, Isa, Precision};
@@ -10,7 +10,7 @@ use crate::flags::Common;
 use crate::lines::out;
 use crate::machine;
 
-/// Show what this machine has and what this build uses of it
+/// Show the processor, memory and backends, and what this build uses of them
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
@@ -29,10 +29,10 @@ struct Report {
     default_device: Option<String>,
 }
 
-/// What matmuls in mixed precision use.
+/// How mixed-precision matmuls are computed.
 #[derive(Debug, Serialize)]
 struct Bf16Report {
-    /// Whether they round their operands to bf16; else they are f32 matmuls.
+    /// Whether operands are rounded to bf16; otherwise the matmuls run in f32.
     used: bool,
     /// Measured on one core; absent without AVX-512-BF16.
     bf16_gflops: Option<f64>,
@@ -48,7 +48,7 @@ struct BackendReport {
 }
 
 impl Doctor {
-    /// Looks and prints.
+    /// Collects and prints the report.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let default_device = match Backend::compiled().is_empty() {
             true => None,
@@ -141,7 +141,7 @@ impl Report {
     }
 }
 
-/// What the kernels of an instruction set do with each kind of operand, and what the next better set needs. `bf16_used`:
+/// How the kernels of an instruction set process each type of operand, and what the next better set requires. `bf16_used`:
 /// whether mixed precision uses bf16 instructions.
 fn paths(isa: Isa, bf16_used: bool) -> Vec<(&'static str, &'static str)> {
     const WIDENED: &str = "multiplied in f32, as fast as f32";

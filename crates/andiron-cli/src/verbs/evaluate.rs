@@ -19,26 +19,26 @@ use crate::flags::Common;
 use crate::lines::out;
 use crate::model::{self, RunChoice};
 
-/// Measure a model's loss and perplexity on a text
+/// Measure a decoder's loss and perplexity on a text
 ///
-/// The text is read in disjoint windows of the context length, and every token but the first of the text counts once. The last
-/// window may have fewer tokens that count; its context is as long as the others', as in lm-evaluation-harness.
+/// The text is split into disjoint windows of the context length; every token but the first counts once. The last window counts
+/// only its new tokens, with a full context before them, as in lm-evaluation-harness.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// A text or JSONL file, encoded with the model's tokenizer
+    /// Text or JSONL file to measure, tokenized with the model's tokenizer
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// A dataset made by `prepare`: the directory train/ or valid/ of its output
+    /// Dataset to measure: the directory train/ or valid/ that `prepare` wrote
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Tokens in a window; the model's whole context if not given
+    /// Window length in tokens [default: the model's context]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// Windows computed at once
+    /// Windows per batch
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     #[command(flatten)]

@@ -17,27 +17,27 @@ use crate::lines::out;
 use crate::memory::{self, Choice};
 use crate::model::{self, refuse};
 
-/// Write a model in another layout: a Hugging Face directory, or a GGUF file
+/// Convert a model to a Hugging Face directory or a GGUF file
 ///
-/// The tokenizer and the chat template go with it. The output appears when it is complete, and not before.
+/// Includes the tokenizer and the chat template. The output appears only when it is complete.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The layout; by default GGUF if the output ends in `.gguf`, else a directory
+    /// Output format [default: gguf if the output path ends in `.gguf`, else hf]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Store matrices as f16 instead of f32 (GGUF)
+    /// GGUF only: store matrices as f16 instead of f32
     #[arg(long)]
     half: bool,
-    /// Where to write
+    /// Output directory or file
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Replace the file or model directory that is there; a directory that holds anything else is left alone
+    /// Replace an existing file or model directory; a directory with anything else in it is never replaced
     #[arg(long)]
     replace: bool,
-    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    /// Fail on unknown keys in the model's configuration files, instead of warning
     #[arg(long)]
     strict: bool,
 }

@@ -16,32 +16,32 @@ use crate::lines::out;
 use crate::model::{self, PromptChoice, RunChoice, warn_of_beams};
 use crate::sampling::Sampling;
 
-/// Tokens generated at most if nobody says how many.
+/// The default of `--max-tokens`.
 pub const MAX_TOKENS: usize = 256;
 
 /// Continue a prompt
 ///
-/// The text appears as it is made. With `--json`, one object at the end: `text`, `ids`, `finish_reason` and
-/// `sum_logprob`. The rules of the model's `generation_config.json`, such as `suppress_tokens` and `bad_words_ids`, hold.
+/// Streams the text. With `--json`, prints one object at the end: `text`, `ids`, `finish_reason` and `sum_logprob`. The model's
+/// `generation_config.json` applies, for example `suppress_tokens`, `bad_words_ids` and `stop_strings`.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The text to continue; `-` reads it from standard input, its line ends included
+    /// The prompt; `-` reads all of standard input, line ends included
     prompt: String,
-    /// Most tokens to generate; the end of the model's context ends the text earlier [default: what the model's files say, or
-    /// 256]
+    /// Maximum number of new tokens; the text also ends where the model's context is full [default: generation_config.json,
+    /// else 256]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// Stop before this text would appear; may be given several times
+    /// Stop string: the text ends before it; repeat the option for several [default: stop_strings of generation_config.json]
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on past the end of the model's context, remembering only the latest part of the text
+    /// When the context is full, drop the oldest tokens and continue, instead of stopping
     #[arg(long)]
     slide: bool,
-    /// Speculative decoding by prompt lookup: verify up to so many tokens in one step, taken from where the latest words
-    /// occurred earlier in the text; the text stays the same, and comes sooner where it repeats itself
+    /// Speculative decoding by prompt lookup: draft up to N tokens from an earlier occurrence of the latest tokens, and verify
+    /// them in one step. Speeds up repetitive text; the output is unchanged. 0 is off
     #[arg(long, value_name = "N", default_value_t = 0)]
     prompt_lookup: usize,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub struct Generate {
 }
 
 impl Generate {
-    /// Does it.
+    /// Generates and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.sampling.check()?;
         let grammar = self.constraint.grammar()?;

@@ -1,4 +1,4 @@
-//! `andiron inspect`: what a model is made of.
+//! `andiron inspect`: summary of a model.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,19 @@ use crate::flags::Common;
 use crate::lines::out;
 use crate::model::warn_of_unknown_keys;
 
-/// Bytes per element of each precision that models are kept in.
+/// Bytes per weight at each precision.
 const PRECISIONS: &[(&str, f64)] =
     &[("f32", 4.0), ("bf16", 2.0), ("int8", 1.0 + 2.0 / 32.0), ("int4", 0.5 + 2.0 / 32.0)];
 
-/// Show what a model is made of: its parts, parameters, memory and work per token
+/// Show a model's parameters by module, weight memory at each precision, and FLOPs per token
 ///
-/// Reads sizes only: no weight is loaded.
+/// Loads no weights.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Model directory, a GGUF file or a `config.json`
+    /// Model directory in the Hugging Face layout, a GGUF file, or a `config.json`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Refuse a model whose configuration has keys that nothing reads, instead of warning of them
+    /// Fail on unknown keys in the model's configuration files, instead of warning
     #[arg(long)]
     strict: bool,
 }
@@ -100,7 +100,7 @@ impl Inspect {
     }
 }
 
-/// Memory of the weights. Whole numbers by block carry a scale of two bytes for every 32 elements.
+/// Memory of the weights. A quantized block of 32 weights has a scale of two bytes.
 fn weight_bytes(summary: &Summary, per_element: f64) -> u64 {
     (summary.parameters as f64 * per_element) as u64
 }

@@ -1,4 +1,4 @@
-//! `andiron prepare`: text to shards of token ids.
+//! `andiron prepare`: tokenize text into datasets.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -18,47 +18,46 @@ use crate::flags::Common;
 use crate::lines::{note, out};
 use crate::progress::Progress;
 
-/// Turn text into shards of token ids
+/// Tokenize text into datasets for training and validation
 ///
-/// Makes a directory with a tokenizer and two datasets, one to train on and one held out. The same command over the same
-/// files finds its result there and does nothing.
+/// Writes a tokenizer and two datasets of token ids to the output directory. If the output of the same command over the same files is
+/// already there, it is kept.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Text and JSONL files, or directories of them
+    /// Text and JSONL files, or directories of them; the text of a JSONL record is its field `text`
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Directory to make: tokenizer/, train/, valid/, removed.jsonl, prepare.json
+    /// Output directory: tokenizer/, train/, valid/, removed.jsonl, prepare.json
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// Use the tokenizer in this directory instead of training one
+    /// Directory of an existing tokenizer to use, instead of training one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "vocab_size"])]
     tokenizer: Option<PathBuf>,
-    /// Kind of tokenizer to train
+    /// Type of tokenizer to train
     #[arg(long, value_enum, default_value = "bpe")]
     kind: Kind,
-    /// Tokens in a BPE vocabulary [default: 8192]
+    /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
-    /// Share of the text that is held out for validation
+    /// Fraction of the text held out for validation
     #[arg(long, default_value_t = 0.1, value_name = "0..1")]
     held_out: f64,
-    /// What is held out: whole documents, or the last characters of the text; auto takes the characters where there is
-    /// a single document
+    /// Hold out whole documents, or the last characters of the text; auto is characters for a single document, else documents
     #[arg(long, value_enum, default_value = "auto")]
     split_by: By,
-    /// Turn `\r\n` and lone `\r` into `\n`
+    /// Convert line endings (`\r\n`, `\r`) to `\n`
     #[arg(long)]
     unix_line_endings: bool,
-    /// Keep documents that repeat an earlier one
+    /// Keep exact duplicates of documents, instead of removing them
     #[arg(long)]
     keep_duplicates: bool,
-    /// Leave out records, and files and folders in a given folder, that cannot be read instead of stopping
+    /// Skip unreadable records, and unreadable files in an input directory, instead of failing
     #[arg(long)]
     skip_errors: bool,
-    /// Replace an output directory that was made from something else
+    /// Replace an output directory made from other inputs or options
     #[arg(long)]
     replace: bool,
-    /// Chooses the documents held out
+    /// Random seed of the choice of held-out documents
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }

@@ -1,4 +1,4 @@
-//! `andiron pretrain`: train a model as a TOML file says.
+//! `andiron pretrain`: train a model from random weights.
 
 use std::path::{Path, PathBuf};
 
@@ -15,25 +15,25 @@ use crate::lines::{note, out};
 use crate::progress::TrainingProgress;
 use crate::{memory, stop};
 
-/// Train a model from random weights as a TOML file says
+/// Train a model from random weights, configured by a TOML file
 ///
-/// Running the same command again goes on from the newest checkpoint; the result is bit for bit that of an unbroken
-/// run. Ctrl-C, SIGTERM and SIGHUP save first and exit with 75; SIGUSR1 and SIGUSR2 save, and the run goes on.
+/// Running the same command again resumes from the newest checkpoint; on a CPU the result is bit for bit that of an uninterrupted
+/// run. Ctrl-C, SIGTERM and SIGHUP save a checkpoint and exit with 75; SIGUSR1 and SIGUSR2 save one, and training continues.
 #[derive(Debug, Args)]
 pub struct Pretrain {
-    /// The run's configuration. Every run keeps its own as `config.toml`: quickstart's is one to start from
+    /// Configuration file. Every run writes its own as `config.toml` in its output directory; quickstart's is a good start
     #[arg(value_name = "TOML")]
     config: PathBuf,
-    /// Change a value of the configuration, as in `--set optimizer.lr=3e-4`; may be given several times
+    /// Override a value of the configuration, as in `--set optimizer.lr=3e-4`; repeat the option for several
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Fail unless there is a checkpoint to go on from
+    /// Fail if there is no checkpoint to resume from
     #[arg(long)]
     resume: bool,
 }
 
 impl Pretrain {
-    /// Does it.
+    /// Trains and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let config = load(&self.config, &self.overrides)?;
         let output = &config.run.output;

@@ -1,4 +1,4 @@
-//! `andiron quickstart`: from a text to a model that can be served, in one command.
+//! `andiron quickstart`: train and evaluate a small model on a text, in one command.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,30 +35,30 @@ const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.tx
 const SAMPLES: u64 = 2;
 const SAMPLE_TOKENS: usize = 300;
 
-/// From a text to a model that can be served, in one command
+/// Train a small model on a text and evaluate it, in one command
 ///
-/// Makes a tokenizer, trains, evaluates, prints samples, and says how to serve the result.
+/// Makes a tokenizer, trains, evaluates, prints samples, and shows the command that serves the result.
 ///
-/// Trains a character model on a text, by default on a shipped selection of Shakespeare's plays: as good a one as two cores
-/// make in two minutes. Interrupted, it saves; the same command goes on from there.
+/// The model predicts characters. The default text is a shipped selection of Shakespeare's plays; the default recipe takes about two
+/// minutes on two cores. If interrupted, it saves a checkpoint; the same command resumes.
 #[derive(Debug, Args)]
 pub struct Quickstart {
-    /// A plain text to learn from instead of the shipped one
+    /// Plain text file to train on [default: the shipped plays]
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
-    /// Where everything goes [default: runs/quickstart, or runs/quickstart-NAME for the corpus NAME.txt]
+    /// Output directory [default: runs/quickstart, or runs/quickstart-NAME for the corpus NAME.txt]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Which model is trained, and how
+    /// Model and training settings
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     recipe: Recipe,
     /// Optimizer steps [default: 1600 for two-minutes, 2000 for nanogpt]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// Seed of the first weights, the order of the data, and the samples
+    /// Random seed of the initial weights, the order of the data, and the samples
     #[arg(long, value_name = "N", default_value_t = 1337)]
     seed: u64,
-    /// Begin anew, throwing away what an earlier quickstart left in the output directory
+    /// Delete what an earlier quickstart wrote to the output directory, and start over
     #[arg(long)]
     restart: bool,
 }
@@ -66,11 +66,10 @@ pub struct Quickstart {
 /// What `--recipe` takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Recipe {
-    /// As good a model as two cores make in two minutes: a Qwen 3 of 4 layers of width 192, 128 characters of context, trained
-    /// by Muon
+    /// The best model for two minutes on two cores: Qwen 3 architecture, 4 layers, d_model 192, context 128 characters, Muon
     #[default]
     TwoMinutes,
-    /// nanoGPT's small model for a CPU: a GPT-2 of 4 layers of width 128, 64 characters of context
+    /// nanoGPT's small CPU model: GPT-2 architecture, 4 layers, d_model 128, context 64 characters, AdamW
     Nanogpt,
 }
 
@@ -84,7 +83,7 @@ impl Recipe {
     }
 }
 
-/// What nanoGPT's recipe leaves on the shipped text; see `benches/RESULTS.md`.
+/// Validation loss of nanoGPT's recipe on the shipped text; see `benches/RESULTS.md`.
 const NANOGPT_LOSS: f64 = 1.87;
 
 impl Quickstart {

@@ -21,37 +21,38 @@ use crate::stop;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
-/// SIGTERM or Ctrl-C finishes the running requests first; a second one ends everything at once.
+/// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options of a request that
+/// it does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The model's name in the API; by default the name of its directory, or of the run it came from
+    /// Model name in the API [default: the name of its directory, or of its run for RUN/run/model]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Address to listen on; other machines can reach anything but a loopback address
+    /// Address to listen on. Only a loopback address is unreachable from other machines; any other needs --api-key-file
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
-    /// Port to listen on; 0 takes a free one and says which
+    /// Port to listen on; 0 picks a free one and prints it
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// File with an API key on each line; needed to listen beyond this machine
+    /// File with one API key per line. Requests then need a key
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Listen beyond this machine without a key
+    /// Allow a non-loopback address without API keys
     #[arg(long)]
     insecure_no_auth: bool,
-    /// Sequences that are generated side by side; further requests wait
+    /// Sequences decoded as one batch (continuous batching); further ones wait in the queue
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
-    /// Requests that may wait; one more is refused with 429
+    /// Queue length, in requests; beyond it the server answers 429
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
     max_queued: NonZeroUsize,
-    /// How long running requests may take to finish after SIGTERM; the process has ended two seconds later, whatever runs
+    /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
-    /// End a text where the model's context ends, instead of going on with only the latest part of the text
+    /// Stop a text when the context is full, instead of dropping the oldest tokens and continuing
     #[arg(long)]
     no_slide: bool,
     #[command(flatten)]

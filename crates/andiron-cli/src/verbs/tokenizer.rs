@@ -1,4 +1,4 @@
-//! `andiron tokenizer`: train one, look into one.
+//! `andiron tokenizer`: train, evaluate or inspect a tokenizer.
 
 use std::path::PathBuf;
 
@@ -15,26 +15,26 @@ use crate::flags::Common;
 use crate::lines::out;
 use crate::model::PromptChoice;
 
-/// Train a tokenizer, measure it, or see how it splits a text
+/// Train, evaluate or inspect a tokenizer
 #[derive(Debug, Subcommand)]
 pub enum TokenizerVerb {
-    /// Make a tokenizer from text
+    /// Train a tokenizer on text
     Train(Train),
-    /// Measure how short a tokenizer makes a text, and whether it gives the text back exactly
+    /// Measure a tokenizer's compression of a text, and whether decoding restores the text exactly
     Eval(Eval),
-    /// Show the tokens that a text is split into
+    /// Show the tokens of a text
     Inspect(Inspect),
 }
 
-/// Tokens in a BPE vocabulary that nobody gave a size.
+/// The default vocabulary size of a BPE tokenizer.
 const DEFAULT_SIZE: usize = 8192;
 
-/// The kind of vocabulary.
+/// The type of tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// Byte-level byte-pair encoding, as GPT-2's
+    /// Byte-level byte-pair encoding, as in GPT-2
     Bpe,
-    /// One token for each character of the text
+    /// One token per character of the training text
     Char,
 }
 
@@ -63,27 +63,27 @@ impl Kind {
     }
 }
 
-/// Make a tokenizer from text
+/// Train a tokenizer on text
 #[derive(Debug, Args)]
 pub struct Train {
     /// Text and JSONL files, or directories of them
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Directory to write tokenizer.json and its companions to, which appear when they are complete; other files in it stay
+    /// Output directory for tokenizer.json and its companions; other files in it are kept
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// Kind of vocabulary
+    /// Type of tokenizer
     #[arg(long, value_enum, default_value = "bpe")]
     kind: Kind,
-    /// Tokens in a BPE vocabulary [default: 8192]
+    /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
 }
 
-/// Measure how short a tokenizer makes a text, and whether it gives the text back exactly
+/// Measure a tokenizer's compression of a text, and whether decoding restores the text exactly
 #[derive(Debug, Args)]
 pub struct Eval {
-    /// Directory with a tokenizer: tokenizer.json, or Marian's source.spm, target.spm and vocab.json
+    /// Directory of the tokenizer: tokenizer.json, or Marian's source.spm, target.spm and vocab.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     /// Text and JSONL files, or directories of them
@@ -91,16 +91,16 @@ pub struct Eval {
     input: Vec<PathBuf>,
 }
 
-/// Show the tokens that a text is split into
+/// Show the tokens of a text
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Directory with a tokenizer: tokenizer.json, vocab.txt, vocab.json and merges.txt, or Marian's source.spm, target.spm
+    /// Directory of the tokenizer: tokenizer.json, vocab.txt, vocab.json and merges.txt, or Marian's source.spm, target.spm
     /// and vocab.json
     #[arg(long, value_name = "DIR")]
     tokenizer: PathBuf,
     #[command(flatten)]
     prompts: PromptChoice,
-    /// The text to split, read as a raw prompt; what is put around texts is not shown
+    /// The text to tokenize; special tokens that the tokenizer adds around a text are not shown
     text: String,
 }
 

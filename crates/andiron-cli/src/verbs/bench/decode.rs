@@ -1,4 +1,4 @@
-//! `andiron bench decode` and `prefill`: how fast prompts are continued, and read.
+//! `andiron bench decode` and `bench prefill`.
 
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
@@ -10,47 +10,47 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
-/// Greedy decoding of one sequence, or of several together
+/// Measure greedy decoding of one sequence or a batch
 ///
-/// On a CPU the time of a step, a token of each sequence, is also given by kind of operation; `other` is the rest.
+/// On a CPU, the time of a decode step (one token of each sequence) is also given by type of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct DecodeBench {
     #[command(flatten)]
     subject: Subject,
     #[command(flatten)]
     run: RunChoice,
-    /// Tokens in the prompt
+    /// Prompt length in tokens
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     prompt: u32,
-    /// Tokens to generate
+    /// Tokens to generate per sequence
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// Sequences that are continued together
+    /// Sequences in the batch
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Measured runs
+    /// Measured runs, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
 
-/// Reading a prompt
+/// Measure prefill: processing a prompt
 ///
-/// On a CPU the time of the middle prompt is also given by kind of operation; `other` is the rest.
+/// On a CPU, the time of the median prefill is also given by type of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct PrefillBench {
     #[command(flatten)]
     subject: Subject,
     #[command(flatten)]
     run: RunChoice,
-    /// Tokens in the prompt
+    /// Prompt length in tokens
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     tokens: u32,
-    /// Measured prompts
+    /// Measured runs, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
 
-/// Random ids, as many as asked for if the model can hold them.
+/// A prompt of `count` random ids, if it and `room_for` more fit the context.
 fn prompt(bundle: &DecoderBundle, count: u32, room_for: u32) -> anyhow::Result<Vec<u32>> {
     let (vocabulary, context) = (CausalLm::vocab_size(bundle) as u64, CausalLm::context_len(bundle));
     let wanted = count as usize + room_for as usize;

@@ -11,22 +11,22 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
-/// Sentence embeddings: an encoder and its pooling, over texts of one length
+/// Measure sentence embeddings: encoder and pooling, over texts of equal length
 ///
-/// On a CPU the time of the middle batch is also given by kind of operation; `other` is the rest.
+/// On a CPU, the time of the median batch is also given by type of operation; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct EmbedBench {
     #[command(flatten)]
     subject: Subject,
     #[command(flatten)]
     run: RunChoice,
-    /// Texts in a batch
+    /// Texts per batch
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Tokens in a text
+    /// Tokens per text
     #[arg(long, value_name = "N", default_value_t = 128)]
     ctx: usize,
-    /// Measured batches
+    /// Measured batches, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
@@ -63,8 +63,8 @@ impl EmbedBench {
     }
 }
 
-/// Parameters that take part in a matrix product for every token: those of the numbered blocks, since embeddings need no
-/// head and no pooler.
+/// Parameters that take part in a matmul for every token: those of the numbered blocks, since embeddings need neither head
+/// nor pooler.
 fn block_parameters(bundle: &EncoderBundle) -> f64 {
     let mut tensors = describe(&bundle.model);
     tensors.retain(|tensor| tensor.in_block);

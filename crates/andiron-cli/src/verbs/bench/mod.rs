@@ -30,13 +30,13 @@ use crate::model::{RunChoice, refuse_unknown_keys};
 /// Measure the speed of this build on this machine
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
-    /// Optimizer steps: forward, backward, clip, update
+    /// Training: optimizer steps of forward, backward, clipping and update
     Train(train::TrainBench),
-    /// Greedy decoding of one sequence, or of several together
+    /// Decoding: greedy, one sequence or a batch
     Decode(decode::DecodeBench),
-    /// Reading a prompt
+    /// Prefill: processing a prompt
     Prefill(decode::PrefillBench),
-    /// Sentence embeddings: an encoder and its pooling, over texts of one length
+    /// Sentence embeddings: encoder and pooling, over texts of equal length
     Embed(embed::EmbedBench),
 }
 
@@ -56,10 +56,10 @@ impl BenchVerb {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A Hugging Face `config.json`; the model gets random weights
+    /// Hugging Face `config.json` of a model to measure with random weights
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -107,7 +107,7 @@ impl Subject {
                 if precision == RunPrecision::F32 {
                     return Ok(bundle);
                 }
-                // Through a directory, as every model whose weights are kept in few bits.
+                // Weights are converted when they are loaded, so the model is saved and loaded.
                 let dir = std::env::temp_dir().join(format!("andiron-bench-{}", std::process::id()));
                 let saved = bundle.save(&dir);
                 let opened = saved.map(|()| B::open_at(&dir, precision, device));
@@ -141,7 +141,7 @@ impl Figures {
         self.0.insert(name.to_owned(), rounded(value));
     }
 
-    /// Adds where the time of the middle run of `runs` goes, for one of the `units` that it is made of.
+    /// Adds the time of the median run by type of operation, per unit of the `units` in a run.
     fn operations(&mut self, mut runs: Vec<Measure>, units: f64) {
         runs.sort_by_key(|&(time, _)| time);
         let (time, times) = runs[runs.len() / 2];
@@ -154,7 +154,7 @@ impl Figures {
         self.0.insert("operations".to_owned(), rows.collect::<Map<_, _>>().into());
     }
 
-    /// Adds what every benchmark reports and prints all of it. `flops_per_token` counts multiplications and additions.
+    /// Adds the figures common to all benchmarks, and prints. `flops_per_token` counts multiplications and additions.
     fn print(
         mut self,
         common: &Common,
@@ -173,7 +173,7 @@ impl Figures {
             self.number("peak_share", flops / peak);
         } else {
             self.0.insert("peak_share".to_owned(), Value::Null);
-            // There a function returns before its operation is done.
+            // GPU calls return before the operation has run, so their times mean nothing.
             self.0.remove("operations");
         }
         if let Some(bytes) = peak_rss {
@@ -242,14 +242,14 @@ fn attainable_flops(threads: usize, precision: Precision) -> f64 {
     2.0 * (N * N * N) as f64 / best.as_secs_f64()
 }
 
-/// The middle value, in milliseconds.
+/// The median, in milliseconds.
 fn median_ms(times: impl IntoIterator<Item = Duration>) -> f64 {
     let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort();
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-/// Reads nothing but the sizes: parameters that take part in a matrix product for every token.
+/// Parameters that take part in a matmul for every token, counted from the shapes.
 fn product_parameters(bundle: &DecoderBundle) -> f64 {
     Summary::new(&andiron_models::weights::describe(&bundle.model), true).product_parameters as f64
 }

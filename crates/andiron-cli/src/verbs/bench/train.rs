@@ -1,4 +1,4 @@
-//! `andiron bench train`: whole optimizer steps on random tokens.
+//! `andiron bench train`: optimizer steps on random tokens.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,12 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
 
-/// Steps before the measured ones: the first ones find memory, and on a GPU compile kernels.
+/// Unmeasured steps at the start: they allocate memory, and on a GPU compile kernels.
 const WARM_UP: u64 = 3;
 
-/// Optimizer steps: forward, backward, clip, update
+/// Measure training: optimizer steps of forward, backward, clipping and update, on random tokens
 ///
-/// On a CPU the time of the middle step is also given by kind of operation, forward and backward together; `other` is the
-/// rest of the step.
+/// On a CPU, the time of the median step is also given by type of operation, forward and backward together; `other` is the rest.
 #[derive(Debug, Args)]
 pub struct TrainBench {
     #[command(flatten)]
@@ -33,27 +32,27 @@ pub struct TrainBench {
     /// Sequences in a batch
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// Tokens in a sequence; the model's whole context if not given
+    /// Sequence length in tokens [default: the model's context]
     #[arg(long, value_name = "N")]
     ctx: Option<usize>,
-    /// How exact matrix products are: f32, or mixed for factors of bf16 [default: what trains fastest on this machine]
+    /// Precision of matmuls: f32, or mixed (bf16 operands) [default: the faster one on this machine, as in training]
     #[arg(long, value_name = "PRECISION")]
     precision: Option<Precision>,
-    /// What moves the parameters
+    /// Optimizer
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     optimizer: Moves,
-    /// Measured steps
+    /// Measured steps, after three to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 }
 
-/// What `--optimizer` takes.
+/// Values of `--optimizer`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Moves {
     /// AdamW
     #[default]
     Adamw,
-    /// Muon for the matrices of the layers, AdamW for everything else
+    /// Muon for the matrices of the blocks, AdamW for everything else
     Muon,
 }
 
@@ -127,7 +126,7 @@ impl TrainBench {
         figures.number("update_ms", median_ms(update));
         figures.number("loss", loss.into());
         figures.operations(steps, 1.0);
-        // Forward once, backward twice; a product costs a multiplication and an addition for each weight.
+        // Per weight and token, a matmul is one multiplication and one addition; backward is two matmuls.
         figures.print(common, (precision, precision), 6.0 * parameters)
     }
 }

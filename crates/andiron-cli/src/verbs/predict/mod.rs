@@ -32,30 +32,31 @@ use crate::model::{self, PromptChoice, RunChoice};
 use crate::sampling::Sampling;
 use crate::verbs::generate::MAX_TOKENS;
 
-/// Answer rows of a JSONL file
+/// Run a model over the rows of a JSONL file
 ///
-/// One output row for each input row, in order, with the input's `id` if it has one. A row that cannot be answered gives
-/// an `error` in its place; the others still run, and the exit code is 1.
+/// Writes one output row per input row, in order, and copies the field `id` if there is one. A row that fails gets an `error` in its
+/// place; the other rows are still processed, and the exit code is 1.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// Model directory, or a GGUF file
+    /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to do with each row, and which fields it has; by default what the model was made for
+    /// What to compute, and from which fields of a row [default: the task of the model's head]
     #[arg(long, value_enum)]
     task: Option<Task>,
-    /// JSONL file to read; `-` is standard input
+    /// Input JSONL file; `-` is standard input
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// JSONL file to write; `-` is standard output. A file appears when all rows are answered; until then, and after a
-    /// failure, what there is so far is beside it, in `.NAME.partial`
+    /// Output JSONL file; `-` is standard output. A file appears when it is complete; until then, and after a failure, the rows
+    /// so far are beside it in `.NAME.partial`
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Most tokens to generate for a row that does not set `max_tokens`; by default what the model's files say, or 256
+    /// Maximum number of new tokens for a row without `max_tokens` [default: generation_config.json, else 256]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// generate: continue so many rows together, which takes little longer than one; other tasks read rows of
-    /// equal lengths together by themselves
+    /// generate, with a decoder and without beams: rows decoded as one batch. More is faster and takes more memory; results change
+    /// by rounding at most. Encoders and score batch rows of equal length by themselves; encoder-decoders and beam search run
+    /// row by row
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     batch_size: NonZeroUsize,
     #[command(flatten)]
@@ -74,28 +75,28 @@ pub struct Predict {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// `{"text"}` or `{"ids"}`, of an encoder-decoder `{"source","target"}` or `{"source_ids","target_ids"}`:
-    /// log-probability of each token given all before it
+    /// `{"text"}` or `{"ids"}`; for an encoder-decoder `{"source","target"}` or `{"source_ids","target_ids"}`:
+    /// log-probability of each token, given the tokens before it
     Score,
-    /// `{"prompt"}` or `{"prompt_ids"}`: continue it; a row may set `max_tokens`, `seed` and `stop`, and `choice`, `regex`
-    /// or `json_schema`
+    /// `{"prompt"}` or `{"prompt_ids"}`: continue the prompt; a row may set `max_tokens`, `seed`, `stop`, and one of `choice`,
+    /// `regex` and `json_schema`
     Generate,
-    /// `{"text"}` with the mask token in it, or `{"ids","mask_positions"}`: what may be hidden there
+    /// `{"text"}` with mask tokens, or `{"ids","mask_positions"}`: likeliest tokens for each mask
     FillMask,
-    /// `{"text"}` or `{"ids"}`: one vector for it; a text is read after the model's prompt, if it has one
+    /// `{"text"}` or `{"ids"}`: an embedding vector; the model's prompt, if it has one, is put before a text
     Embed,
-    /// `{"text"}`, perhaps with `"text_pair"`, or `{"ids","type_ids"}`: its labels, best first, with their probabilities; a
-    /// single label has the sigmoid of its output, or the output itself if `problem_type` is `regression`
+    /// `{"text"}`, optionally with `"text_pair"`, or `{"ids","type_ids"}`: labels with probabilities, best first. A model with one
+    /// label gives the sigmoid of its logit, or the logit itself if `problem_type` is `regression`
     Classify,
-    /// `{"text"}` or `{"ids"}`: stretches of it with a label, such as names
+    /// `{"text"}` or `{"ids"}`: labelled spans, such as named entities
     TokenClassify,
-    /// `{"question","context"}` or `{"ids","type_ids"}`: where the answer stands
+    /// `{"question","context"}` or `{"ids","type_ids"}`: the span of the context that answers the question
     Answer,
-    /// `{"query","documents":[…]}`: how well each document fits, best first
+    /// `{"query","documents":[…]}`: relevance score of each document, best first
     Rerank,
-    /// `{"text"}` or `{"ids"}`: the same in another language; a row may set `max_tokens`
+    /// `{"text"}` or `{"ids"}`: a translation; a row may set `max_tokens`
     Translate,
-    /// `{"text"}` or `{"ids"}`: the same in fewer words; a row may set `max_tokens`
+    /// `{"text"}` or `{"ids"}`: a summary; a row may set `max_tokens`
     Summarize,
 }
 
@@ -131,8 +132,7 @@ impl Predict {
             max_tokens: self.max_tokens,
             constraint,
         };
-        // Where the command line does not say, a search that the files ask for is made, unless ids are to be drawn or held to a
-        // grammar.
+        // Without --num-beams, the files' beam search is used, unless sampling or a grammar is asked for.
         let by_files = self.searching.num_beams.is_none() && !holds && !self.sampling.draws();
         let searches = searches || by_files && opened.generation().is_some_and(GenerationConfig::searches);
         Ok(match task {
@@ -217,7 +217,7 @@ impl Predict {
         })
     }
 
-    /// How a model whose files say `files` searches, as far as the command line does not say.
+    /// Beam search options: the command line's, then those of `files`.
     fn beam_options(&self, files: &GenerationConfig) -> anyhow::Result<BeamOptions> {
         let mut options = files.beam_options();
         if files.length_limit().is_none() {
@@ -230,7 +230,7 @@ impl Predict {
     }
 }
 
-/// What the class in `config.json` was made for.
+/// The task of the class in `config.json`.
 fn default_task(files: &ModelFiles) -> anyhow::Result<Task> {
     Ok(match &files.config()?.config {
         AnyConfig::Decoder(_) => Task::Generate,

@@ -1,4 +1,4 @@
-//! What rows can be answered with, on the command line.
+//! Options of `predict`'s tasks.
 
 use andiron_models::encoder::Pooling;
 use andiron_models::generate::{BeamOptions, EarlyStopping};
@@ -8,49 +8,51 @@ use serde_json::Value;
 
 use crate::exit::Usage;
 
-/// What encoders can be told.
+/// Options of encoder tasks.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Reading")]
+#[command(next_help_heading = "Encoder tasks")]
 pub(super) struct Reading {
-    /// fill-mask: how many guesses to show for each mask
+    /// fill-mask: number of candidates per mask
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(super) top: usize,
-    /// answer: longest answer, in tokens
+    /// answer: maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(super) max_answer_tokens: usize,
-    /// embed: which tokens make the vector; by default what `1_Pooling/config.json` says, or their mean
+    /// embed, rerank: how token vectors are pooled into one [default: `1_Pooling/config.json`, else mean]
     #[arg(long, value_enum)]
     pooling: Option<PoolingName>,
-    /// embed: whether to scale vectors to length 1; by default what `modules.json` says
+    /// embed, rerank: whether to scale vectors to length 1 [default: as in `modules.json`]
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     normalize: Option<bool>,
-    /// embed: put the model's prompt of this name before each text, such as `query`; by default the one that
-    /// `config_sentence_transformers.json` names, if any
+    /// embed: name of the model's prompt to put before each text, such as `query` [default: `default_prompt_name` of
+    /// `config_sentence_transformers.json`, if any]
     #[arg(long, value_name = "NAME", conflicts_with = "prompt")]
     prompt_name: Option<String>,
-    /// embed: put this text before each text, in the place of the model's own prompt
+    /// embed: text to put before each text, in place of the model's prompt
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
 }
 
-/// How targets are searched for; without beams the likeliest token is taken each time.
+/// Beam search options. With one beam, decoding is greedy.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Searching (translate, summarize; generate with --num-beams)")]
+#[command(next_help_heading = "Beam search (translate, summarize; generate with --num-beams)")]
 pub(super) struct Searching {
-    /// Follow so many sequences at once; by default what the model's files say, or 1
+    /// Number of beams; 1 is no beam search: greedy decoding, or sampling in the task generate [default:
+    /// generation_config.json, else 1]
     #[arg(long, value_name = "N")]
     pub(super) num_beams: Option<usize>,
-    /// Divide a sequence's log-probability by its length to this power: above 0 favours long ones
+    /// Exponent of the length by which a beam's log-probability is divided; above 0 favours longer sequences [default:
+    /// generation_config.json, else 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f32>,
-    /// When to end: `true` with enough finished sequences, `false` when better ones are unlikely, `never` when they are
-    /// impossible
+    /// When to end the search: `true` once there are num-beams finished sequences, `false` when a better one is unlikely, `never`
+    /// when a better one is impossible [default: generation_config.json, else false]
     #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
     early_stopping: Option<EarlyStopping>,
-    /// Never say the same sequence of so many tokens twice; 0 is no such rule
+    /// Forbid repeating any n-gram of N tokens; 0 is off [default: generation_config.json, else 0]
     #[arg(long, value_name = "N")]
     no_repeat_ngram_size: Option<usize>,
-    /// Put this before each text, for models that do several tasks, such as `summarize: `
+    /// translate, summarize: text to put before each input, for multi-task models, such as `summarize: ` for T5
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(super) prefix: String,
 }
@@ -77,21 +79,21 @@ fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PoolingName {
-    /// The first token's
+    /// The first token
     Cls,
-    /// The mean of all
+    /// The mean of all tokens
     Mean,
-    /// The last token's
+    /// The last token
     Last,
-    /// The greatest value of each dimension
+    /// The maximum of each dimension
     Max,
 }
 
 impl Reading {
-    /// The model, told how to make one vector of many.
+    /// The model with these pooling and prompt options.
     ///
     /// # Errors
-    /// If a prompt is asked for that the model has not.
+    /// If the model has no prompt named `--prompt-name`.
     pub(super) fn embedder(&self, mut model: EncoderPipeline) -> anyhow::Result<EncoderPipeline> {
         let mut pipeline = model.bundle.embedding.unwrap_or_default();
         if self.pooling.is_some() {
