@@ -1,4 +1,4 @@
-//! How a run ends: exit codes, and the paragraph that explains a failure.
+//! Exit codes, and the error message of a failure.
 
 use std::io;
 use std::process::ExitCode;
@@ -12,11 +12,11 @@ pub enum Ending {
     Done,
     /// Some rows of the input could not be answered; the output says which.
     SomeFailed,
-    /// A signal stopped the work after it was saved; running it again resumes.
+    /// A signal stopped the work after a checkpoint; running it again resumes.
     Interrupted,
 }
 
-/// The input was well-formed as a command line but asks for something that does not exist: exit code 2.
+/// An invalid value on a well-formed command line: exit code 2.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
@@ -40,7 +40,7 @@ pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::SomeFailed) => ExitCode::from(FAILED),
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
-        // The reader of standard output has gone, as `head` does; there is nothing to add for anybody.
+        // The reader of standard output has closed it, as `head` does; no message is needed.
         Err(error) if reader_gone(&error) => ExitCode::from(FAILED),
         Err(error) => {
             lines::note!("error: {}", paragraph(&error));

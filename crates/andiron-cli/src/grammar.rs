@@ -41,10 +41,10 @@ impl ConstraintArgs {
     }
 }
 
-/// The constraint of a grammar, if one is given.
+/// Compiles the grammar, if there is one.
 ///
 /// # Errors
-/// If there is no tokenizer, or the grammar has a mistake.
+/// If there is no tokenizer, or the grammar is invalid.
 pub fn constraint(text: &TextProcessor, grammar: Option<Grammar>) -> anyhow::Result<Option<Constraint>> {
     Ok(grammar.map(|grammar| text.constraint(grammar)).transpose()?)
 }

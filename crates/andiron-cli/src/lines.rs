@@ -1,6 +1,6 @@
-//! Lines of text for whoever started the program: results on standard output, all else on standard error.
+//! Printing: results on standard output, everything else on standard error.
 //!
-//! The standard macros panic when the reader has gone, as in `andiron doctor | head -1`; these do not.
+//! The standard macros panic when the reader has closed the pipe, as in `andiron doctor | head -1`; these do not.
 
 use std::fmt::Arguments;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ pub fn print_out(line: Arguments<'_>) -> anyhow::Result<()> {
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
 }
 
-/// Prints a line for people; without anybody to read it the work goes on.
+/// Prints a message; a closed standard error is ignored.
 pub fn print_note(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,24 +1,24 @@
-//! What the operating system says about this machine and this process.
+//! The machine and the process, as reported by the operating system.
 
 use std::fs;
 
-/// Main memory of the machine in bytes, where the system tells.
+/// Main memory in bytes; `None` if the system does not report it.
 pub fn memory_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")
 }
 
-/// Memory that could be had now in bytes, where the system tells.
+/// Available memory in bytes; `None` if the system does not report it.
 pub fn available_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")
 }
 
-/// Free swap space in bytes, where the system tells.
+/// Free swap space in bytes; `None` if the system does not report it.
 pub fn free_swap_bytes() -> Option<u64> {
     field("/proc/meminfo", "SwapFree:")
 }
 
-/// Bytes that this process may at most still use under its limit of address space; `None` if it has none, or the system
-/// does not tell. What the allocator has reserved and not used counts as free.
+/// Bytes left under this process's limit of address space; `None` without a limit, or if the system does not report it.
+/// Memory that the allocator has reserved and not used counts as free.
 pub fn address_space_left() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
@@ -26,12 +26,12 @@ pub fn address_space_left() -> Option<u64> {
     Some(limit.saturating_sub(field("/proc/self/status", "VmRSS:")?))
 }
 
-/// The most memory that this process has held so far in bytes, where the system tells.
+/// Peak resident memory of this process in bytes; `None` if the system does not report it.
 pub fn peak_rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// The processor's own name, where the system tells.
+/// The name of the processor; `None` if the system does not report it.
 pub fn cpu_name() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;

@@ -1,4 +1,4 @@
-//! Whether a model fits into the memory that this process may still take, asked before any of it is taken.
+//! Checks before loading whether a model fits into the available memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::flags::Common;
 use crate::lines::note;
 use crate::machine;
 
-/// Memory that the program and its threads take besides a model's.
+/// Memory of the program and its threads, besides the model's.
 const ROOM: u64 = 16 << 20;
 
-/// Memory that can still be had, by what bounds it.
+/// A limit on the available memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound {
     bytes: u64,
     what: &'static str,
-    /// Whether files that are mapped count too.
+    /// Whether memory-mapped files count.
     counts_mapped: bool,
 }
 
-/// The bounds that the system tells of.
+/// The limits reported by the system.
 fn bounds() -> Vec<Bound> {
     let machine = machine::available_bytes().map(|bytes| Bound {
         bytes: bytes.saturating_add(machine::free_swap_bytes().unwrap_or(0)),
@@ -46,20 +46,19 @@ fn bounds() -> Vec<Bound> {
     [machine, group, process].into_iter().flatten().collect()
 }
 
-/// Whether the verb that opens a model lets its user choose a precision.
+/// Whether the verb has `--precision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     Precision,
     Nothing,
 }
 
-/// Whether what runs on the device asked for uses the memory of this process, and is to be checked.
+/// Whether to check: the device uses the memory of this process, and the check is not switched off.
 fn is_checked(common: &Common) -> bool {
     !common.no_memory_check && common.device_spec().is_ok_and(|spec| spec.backend.is_cpu())
 }
 
-/// Refuses the model in `files` if it certainly does not fit when run as exact as `precision`. What cannot be measured or
-/// estimated is let through.
+/// Refuses the model in `files` if it certainly does not fit at `precision`. What cannot be measured or estimated passes.
 pub fn ensure_model_fits(
     files: &ModelFiles,
     precision: RunPrecision,
@@ -89,7 +88,7 @@ pub fn ensure_model_fits(
     );
 }
 
-/// Refuses work that needs `bytes` and certainly does not fit; `what` names it, `advice` says how it gets smaller.
+/// Refuses work that needs `bytes` if it certainly does not fit; `what` names it, `advice` tells how to make it smaller.
 pub fn ensure_fits(what: &str, bytes: u64, advice: &str, common: &Common) -> anyhow::Result<()> {
     if !is_checked(common) {
         return Ok(());
@@ -105,8 +104,7 @@ pub fn ensure_fits(what: &str, bytes: u64, advice: &str, common: &Common) -> any
     );
 }
 
-/// Ends the program with an error, because the system gave no memory for an allocation of `bytes`: what no estimate foresaw. It
-/// allocates nothing.
+/// Ends the program with an error after a failed allocation of `bytes`. Allocates nothing itself.
 pub extern "C" fn end_exhausted(bytes: usize) {
     static ENDING: AtomicBool = AtomicBool::new(false);
     if ENDING.swap(true, Ordering::Relaxed) {
@@ -126,7 +124,7 @@ fn total(needed: ModelMemory, bound: Bound) -> u64 {
     needed.weights.saturating_add(mapped)
 }
 
-/// The tightest bound that is too small.
+/// The smallest limit that is exceeded.
 fn exceeded(needed: ModelMemory, bounds: &[Bound]) -> Option<Bound> {
     let too_small = |bound: &&Bound| total(needed, **bound).saturating_add(ROOM) > bound.bytes;
     bounds.iter().filter(too_small).min_by_key(|bound| bound.bytes).copied()
@@ -139,7 +137,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// What is left under the memory limits of this process' control group and those above it.
+/// Memory left under the limits of this process's control group and its ancestors.
 fn group_bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let lines = groups.lines().filter_map(|line| {
@@ -168,8 +166,8 @@ fn group_bytes() -> Option<u64> {
         .min()
 }
 
-/// The least that is left in the group `path` below `root` and those above it. Cached files are given back at need, so they
-/// count as free.
+/// The least memory left in the group `path` below `root` and its ancestors. Cached files are reclaimable, so they count as
+/// free.
 fn left_in(root: &Path, path: &str, [max, current, inactive, active]: [&str; 4]) -> Option<u64> {
     let group: PathBuf = root.join(path.trim_start_matches('/'));
     let left = |dir: &Path| {

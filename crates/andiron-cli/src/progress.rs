@@ -1,4 +1,4 @@
-//! Progress of long work: a bar on a terminal, plain lines elsewhere; both on standard error.
+//! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use andiron_eval::LossReport;
 use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two plain lines; work that is done sooner needs none.
+/// Interval of plain lines; shorter work prints none.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// A bar with a unit and a message.
@@ -34,7 +34,7 @@ impl Progress {
         Self { bar, title: title.to_owned(), last_line: Instant::now() }
     }
 
-    /// Work that an earlier process did: not counted for the time left.
+    /// Units done by an earlier process; not counted in the estimate of the time left.
     pub fn start_at(&mut self, done: u64) {
         self.bar.set_position(done);
         self.bar.reset_eta();
@@ -56,7 +56,7 @@ impl Progress {
         if self.bar.is_hidden() { note!("{text}") } else { self.bar.println(text) }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -76,7 +76,7 @@ impl TrainingProgress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         if let Some(progress) = &self.progress {
             progress.finish();

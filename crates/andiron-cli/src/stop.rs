@@ -1,4 +1,4 @@
-//! Signals become requests that a training run looks at after each step.
+//! Signals to a training run, which checks for them after each step.
 
 use std::process;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use crate::lines::note;
 /// 128 and the number of SIGINT, as shells report it.
 const KILLED: i32 = 130;
 
-/// Requests that signals make: SIGINT, SIGTERM and SIGHUP to stop, and a second of them ends the process at once; SIGUSR1
-/// and SIGUSR2, which schedulers send some time before they take the machine away, to save and go on.
+/// Requests set by signals. SIGINT, SIGTERM and SIGHUP stop the run; a second one ends the process at once. SIGUSR1 and SIGUSR2,
+/// which schedulers send before they stop a job, save a checkpoint.
 pub fn on_signal() -> anyhow::Result<Arc<Requests>> {
     let requests = Arc::new(Requests::default());
     let flag = Arc::clone(&requests);
@@ -29,7 +29,7 @@ pub fn on_signal() -> anyhow::Result<Arc<Requests>> {
     Ok(requests)
 }
 
-/// Checks that there are file descriptors for a runtime that watches for signals, which panics without them.
+/// Checks that there are enough file descriptors for a runtime that handles signals, which panics without them.
 #[cfg(unix)]
 pub fn ensure_files_for_signals() -> std::io::Result<()> {
     use std::os::unix::net::UnixStream;
@@ -45,12 +45,12 @@ pub fn ensure_files_for_signals() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Checks that the system starts `count` threads, for a runtime that panics without them. Their stacks stay mapped for those
-/// that come.
+/// Checks that `count` threads can be started, for a runtime that panics or hangs if they cannot. The system keeps their stacks
+/// for the next threads.
 pub fn ensure_threads(count: usize) -> std::io::Result<()> {
     let gate = Mutex::new(());
     std::thread::scope(|scope| {
-        // All stay until the last is there: each stack takes memory of its own.
+        // All run until the last has started, so that each needs a stack of its own.
         let closed = gate.lock();
         let started = (0..count).try_for_each(|_| {
             let wait = || drop(gate.lock());
@@ -61,7 +61,7 @@ pub fn ensure_threads(count: usize) -> std::io::Result<()> {
     })
 }
 
-/// From the return on, no SIGUSR1 or SIGUSR2 ends the process.
+/// After this returns, SIGUSR1 and SIGUSR2 no longer end the process.
 #[cfg(unix)]
 fn watch_for_saves(requests: Arc<Requests>) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};

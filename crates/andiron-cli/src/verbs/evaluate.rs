@@ -46,7 +46,7 @@ pub struct Evaluate {
 }
 
 impl Evaluate {
-    /// Does it.
+    /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let model = model::open_at(&self.model, self.run, common)?.decoder()?;
         let longest = model.bundle.config.max_positions();
@@ -125,7 +125,7 @@ fn encode_file(model: &DecoderPipeline, path: &Path) -> anyhow::Result<Vec<u32>>
     Ok(ids)
 }
 
-/// Hash of the weights in the model directory `dir`, shards one after the other; of a GGUF file, all of it.
+/// Hash of the weight files in the model directory `dir`, in order; of a whole GGUF file.
 fn hash(dir: &Path) -> anyhow::Result<String> {
     let files = if dir.is_dir() { weights::paths(dir)? } else { vec![dir.to_owned()] };
     let mut hasher = blake3::Hasher::new();

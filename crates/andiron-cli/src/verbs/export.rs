@@ -1,4 +1,4 @@
-//! `andiron export`: the same model in another layout.
+//! `andiron export`: convert a model to another format.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ enum Format {
 }
 
 impl Export {
-    /// Does it.
+    /// Converts.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let named =
             if self.output.extension().is_some_and(|end| end == "gguf") { Format::Gguf } else { Format::Hf };
@@ -144,7 +144,7 @@ fn is_module_folder(name: &str) -> bool {
     })
 }
 
-/// Checks that nothing but a model is in a directory that is to be replaced.
+/// Checks that a directory to replace holds nothing but a model.
 fn ensure_model_directory(dir: &Path) -> anyhow::Result<()> {
     let read = || format!("cannot read {}", dir.display());
     anyhow::ensure!(

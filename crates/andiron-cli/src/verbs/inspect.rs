@@ -31,7 +31,7 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Does it.
+    /// Reads the configuration and prints the summary.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let ConfigFile { config, unknown_keys } =
             match self.model.extension().is_some_and(|extension| extension == "json") {
@@ -95,7 +95,7 @@ impl Inspect {
         for &(name, bytes) in PRECISIONS {
             out!("{name:>5} weights  {:>9.1} MB", weight_bytes(&summary, bytes) as f64 / 1e6)?;
         }
-        out!("work per token  {:.3} GFLOP, attention apart", summary.flops_per_token() as f64 / 1e9)?;
+        out!("work per token  {:.3} GFLOP, without attention", summary.flops_per_token() as f64 / 1e9)?;
         Ok(Ending::Done)
     }
 }

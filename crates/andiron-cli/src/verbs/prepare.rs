@@ -70,7 +70,7 @@ enum By {
 }
 
 impl Prepare {
-    /// Does it.
+    /// Prepares and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let tokenizer = match (self.tokenizer, self.kind) {
             (Some(path), _) => TokenizerChoice::Load(path),

@@ -87,7 +87,7 @@ impl Recipe {
 const NANOGPT_LOSS: f64 = 1.87;
 
 impl Quickstart {
-    /// Does it.
+    /// Trains, evaluates and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         common.open_device()?;
         let output = self.output();
@@ -98,7 +98,7 @@ impl Quickstart {
         }
         let corpus = self.corpus(&output)?;
 
-        note!("1. a character vocabulary and shards of token ids from {}", corpus.display());
+        note!("1. a character tokenizer and two datasets from {}", corpus.display());
         let report = prepare::run(prepare_options(corpus.clone(), &data), common)
             .map_err(|error| self.other_quickstart(error, &output))?;
         let train = report.train.stats.tokens;
@@ -109,7 +109,7 @@ impl Quickstart {
         let config = self.config(&report, &data, (&run, precision));
         ensure_long_enough(&corpus, train.min(valid), config.data.context)?;
 
-        note!("2. training on {}, products in {precision}", common.device_spec()?);
+        note!("2. training on {}, matmuls in {precision}", common.device_spec()?);
         let outcome =
             pretrain::train(&config, common).map_err(|error| self.other_quickstart(error, &output))?;
         if outcome.status == Status::Interrupted {

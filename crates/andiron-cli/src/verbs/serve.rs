@@ -103,12 +103,12 @@ impl Serve {
             let listener =
                 server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
             let address = listener.local_addr()?;
-            // First, so that whoever reads the line may send one.
+            // Before the line is printed, because its reader may send a signal.
             follow_signals(server.shutdown(), drain_timeout)?;
             out!("listening on http://{address}")?;
             Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
         })?;
-        // A text that is being tokenized or a step of the model cannot be interrupted and must not keep the process.
+        // Tokenization and a step of the model cannot be interrupted; they must not keep the process alive.
         runtime.shutdown_background();
         match stopped {
             Stopped::Drained => drop(engine),
@@ -137,11 +137,11 @@ const WORKERS: usize = 2;
 /// The other threads of a server: one that follows signals, two that tokenize, one that compiles grammars.
 const OTHER_THREADS: usize = 4;
 
-/// How long after its time a service may still be there.
+/// How long after the drain timeout the process may still run.
 const GRACE: Duration = Duration::from_millis(1500);
 
-/// Obeys the signals, from the return on, on a thread of its own, so that nothing that runs keeps it from that, and ends the
-/// process if the service does not end in its time.
+/// Handles signals on a thread of its own, which no other work can block, and ends the process if the service does not end in
+/// time. When it returns, the handlers are set.
 fn follow_signals(shutdown: Shutdown, drain_timeout: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -38,7 +38,7 @@ pub enum Kind {
     Char,
 }
 
-/// What a vocabulary is made with.
+/// How to train a tokenizer.
 pub enum Vocabulary {
     /// Byte-level byte-pair encoding.
     Bpe(BpeOptions),
@@ -47,10 +47,10 @@ pub enum Vocabulary {
 }
 
 impl Kind {
-    /// How to make a vocabulary of this kind.
+    /// How to train a tokenizer of this type.
     ///
     /// # Errors
-    /// If `size` is given for a kind whose size the text decides.
+    /// If `size` is given for a type whose size depends on the text.
     pub fn options(self, size: Option<usize>) -> anyhow::Result<Vocabulary> {
         match (self, size) {
             (Self::Bpe, size) => Ok(Vocabulary::Bpe(BpeOptions::new(size.unwrap_or(DEFAULT_SIZE)))),
@@ -105,7 +105,7 @@ pub struct Inspect {
 }
 
 impl TokenizerVerb {
-    /// Does it.
+    /// Runs the verb.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         match self {
             Self::Train(verb) => verb.run(common),

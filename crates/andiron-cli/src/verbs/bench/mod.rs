@@ -41,7 +41,7 @@ pub enum BenchVerb {
 }
 
 impl BenchVerb {
-    /// Does it.
+    /// Runs the benchmark.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         match self {
             Self::Train(bench) => bench.run(common),
@@ -52,7 +52,7 @@ impl BenchVerb {
     }
 }
 
-/// Which model is measured.
+/// The model to measure.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Subject {
@@ -64,9 +64,9 @@ struct Subject {
     config: Option<PathBuf>,
 }
 
-/// What is measured: a model of some family.
+/// A model of a family that can be measured.
 trait Measured: Sized {
-    /// One with random weights, from a `config.json`.
+    /// A model with random weights, from a `config.json`.
     fn init(config: &Path, device: &Device) -> Result<Self, ConfigError>;
 
     fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError>;
@@ -119,7 +119,7 @@ impl Subject {
     }
 }
 
-/// One run of what is measured: its time, and that of its operations.
+/// One run: its time, and the time of its operations.
 type Measure = (Duration, OpTimes);
 
 /// Runs `work` once.

@@ -1,4 +1,4 @@
-//! Task `answer`: find the answer to a question in a text of any length.
+//! Task `answer`: extractive question answering.
 
 use andiron_pipelines::{AnswerText, EncoderPipeline, FoundAnswer, Question};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Task `classify`: which labels a text has.
+//! Task `classify`: text classification.
 
 use andiron_pipelines::{Classification, ClassifyTexts, Pipeline};
 use serde_json::{Value, json};

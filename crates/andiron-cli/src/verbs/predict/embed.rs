@@ -1,4 +1,4 @@
-//! Task `embed`: one vector for a text.
+//! Task `embed`: text embeddings.
 
 use andiron_pipelines::{Embedding, EncoderPipeline, InputError};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Task `fill-mask`: guess what is hidden.
+//! Task `fill-mask`: predict masked tokens.
 
 use andiron_pipelines::{EncoderPipeline, FilledMask, MaskedText, TextInput};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::rows::{Answer, Row, RowError, answer_parsed, object, take, take_typed
 
 pub(super) struct FillMask {
     pub(super) model: EncoderPipeline,
-    /// How many guesses to show.
+    /// Number of candidates per mask.
     pub(super) top: usize,
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::rows::{Answer, Row, RowError, answer_parsed, object, take, take_max_tokens, take_prompt};
 use crate::verbs::generate::{self, MAX_TOKENS};
 
-/// Continues by drawing.
+/// Generates by sampling, or greedily.
 pub(super) struct Generate {
     pub(super) model: DecoderPipeline,
     pub(super) defaults: GenerateDefaults,
@@ -42,11 +42,11 @@ impl Generate {
     }
 }
 
-/// Continues with what a search finds.
+/// Generates by beam search.
 pub(super) struct Search {
     pub(super) model: DecoderPipeline,
     pub(super) options: BeamOptions,
-    /// Most tokens, if the command line says.
+    /// `--max-tokens`.
     pub(super) max_tokens: Option<usize>,
 }
 
@@ -72,7 +72,7 @@ impl Answer for Search {
     }
 }
 
-/// Refuses fields that a beam search cannot follow.
+/// Refuses fields that beam search does not support.
 pub(super) fn ensure_no_sampling(row: &Row) -> Result<(), RowError> {
     const FIELDS: [&str; 5] = ["seed", "stop", "choice", "regex", "json_schema"];
     match FIELDS.into_iter().find(|&field| row.contains_key(field)) {
@@ -84,16 +84,16 @@ pub(super) fn ensure_no_sampling(row: &Row) -> Result<(), RowError> {
     }
 }
 
-/// How rows are continued that do not say.
+/// Defaults for the fields of a row.
 pub(super) struct GenerateDefaults {
     pub(super) sampling: SamplingParams,
-    /// Most tokens, if the command line says.
+    /// `--max-tokens`.
     pub(super) max_tokens: Option<usize>,
     pub(super) constraint: Option<Constraint>,
 }
 
 impl GenerateDefaults {
-    /// How to continue a row, `by_files` tokens at most if nobody says how many: options, and strings to stop at.
+    /// Options and stop strings of a row. `by_files` is the maximum number of tokens if neither row nor command line sets it.
     pub(super) fn take(
         &self,
         row: &mut Row,
@@ -122,7 +122,7 @@ impl GenerateDefaults {
     }
 }
 
-/// The grammar of a row's text, if the row gives one.
+/// The grammar of a row, if it has one.
 fn take_grammar(row: &mut Row) -> Result<Option<Grammar>, RowError> {
     let choice = take(row, "choice", "a list of strings")?.map(Grammar::Choice);
     let regex = take(row, "regex", "a string")?.map(Grammar::Regex);

@@ -1,14 +1,14 @@
-//! The last line of defence: a panic inside one row's work is that row's error.
+//! Panic isolation: a panic while a row is answered becomes the error of that row.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::rows::{Answer, Row, RowError};
 
-/// The answers to several rows, an error for each whose work panics.
+/// The answers to rows; a row that panics gives an error.
 ///
-/// Rows that go together are answered one by one if that panics, so that one does not spoil the others. The panic hook has
-/// said on standard error where it was.
+/// If a batch panics, its rows are answered one by one, so that only the faulty row fails. The panic hook has printed the location
+/// on standard error.
 pub(super) fn answer(model: &dyn Answer, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
     if rows.len() < 2 {
         return rows.into_iter().map(|row| alone(model, row)).collect();
@@ -22,7 +22,7 @@ fn alone(model: &dyn Answer, row: Row) -> Result<Row, RowError> {
     caught(|| model.answer(vec![row]).pop().expect("each row has an answer")).unwrap_or_else(Err)
 }
 
-/// What `run` gives, or the error of a row whose work panicked.
+/// The result of `run`, or the error of a row that panicked.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, RowError> {
     // A model keeps nothing of a row, so that nothing half done is left behind.
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panicked(&*panic))

@@ -101,7 +101,7 @@ enum Task {
 }
 
 impl Predict {
-    /// Does it.
+    /// Runs the task.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let model = self.open(common)?;
         rows::answer_file(&*model, &self.input, &self.output)

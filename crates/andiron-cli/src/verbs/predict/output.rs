@@ -1,4 +1,4 @@
-//! Where answers go: standard output, or a file that appears when it is complete.
+//! The output: standard output, or a file that appears when it is complete.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use andiron_files::PartialFile;
 use anyhow::Context as _;
 
-/// What answers are written to.
+/// A writer of answers.
 pub trait Output: Write {
-    /// Says that all of it is written.
+    /// Flushes, and publishes a file.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
@@ -54,6 +54,6 @@ pub fn open(path: &Path) -> anyhow::Result<Box<dyn Output>> {
         return Ok(Box::new(Standard(BufWriter::new(io::stdout().lock()))));
     }
     let file = PartialFile::begin(path).with_context(|| format!("cannot write {}", path.display()))?;
-    // Answers may have taken hours: those that are there outlive a failure.
+    // Answers may have taken hours, so a partial file is kept after a failure.
     Ok(Box::new(File(BufWriter::new(file.kept()))))
 }

@@ -1,4 +1,4 @@
-//! Task `rerank`: which documents answer a query best.
+//! Task `rerank`: sort documents by relevance to a query.
 
 use andiron_pipelines::{EncoderPipeline, Ranking, RerankRequest};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Rows of JSON: reading them, answering several together, and writing the answers in order.
+//! Rows of JSON: read them, answer them in batches, write the answers in order.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -15,29 +15,29 @@ use serde_json::{Map, Value, json};
 use super::{guard, output};
 use crate::exit::Ending;
 
-/// Longest line of input, in bytes: a row is held in memory.
+/// Maximum length of an input line in bytes: rows are held in memory.
 const MAX_LINE: u64 = 64 << 20;
 
-/// Bytes of lines from which on those that wait are answered.
+/// Rows are answered when this many bytes of input have been read.
 const MAX_WAITING: usize = 4 << 20;
 
-/// What some editors put in front of a text.
+/// Some editors put it at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) type Row = Map<String, Value>;
 
 /// A model that answers rows.
 pub(super) trait Answer {
-    /// The answers to some rows, their `id` taken out.
+    /// The answers to rows, whose `id` has been removed.
     fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>>;
 
-    /// How many rows are read before they are answered together: those of one length share a batch.
+    /// How many rows are read before they are answered: rows of equal length share a batch.
     fn rows_together(&self) -> usize {
         1024
     }
 }
 
-/// Why a row cannot be answered: a code for programs and a sentence for people.
+/// Why a row cannot be answered: a code for programs, and a message.
 #[derive(Debug)]
 pub(super) struct RowError {
     pub(super) code: &'static str,
@@ -58,7 +58,7 @@ impl RowError {
     }
 }
 
-/// Errors of the world that are not about how a row is written.
+/// Errors that are not about the format of a row.
 macro_rules! failed {
     ($($error:ty),+) => {$(
         impl From<$error> for RowError {
@@ -157,7 +157,7 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
     Ok(ending)
 }
 
-/// A line that was read and not answered yet.
+/// A line that was read and is not answered yet.
 struct Waiting {
     number: usize,
     id: Option<Value>,
@@ -171,7 +171,7 @@ impl Waiting {
     }
 }
 
-/// The output of some lines, in their order: an answer each, or an `error`.
+/// The outputs of lines, in order: an answer or an `error` for each.
 fn outputs(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut outputs = Vec::new();
@@ -197,7 +197,7 @@ fn outputs(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
     outputs.into_iter().map(output).collect()
 }
 
-/// The answers to rows that are parsed each on its own and answered together. A row that cannot be parsed gives its error.
+/// Parses each row, answers those that could be parsed as one call, and puts the errors of the others in their places.
 pub(super) fn answer_parsed<T>(
     rows: Vec<Row>,
     parse: impl Fn(&mut Row) -> Result<T, RowError>,
@@ -222,7 +222,7 @@ fn parse(line: &[u8]) -> Result<Row, RowError> {
     }
 }
 
-/// What a row gives: as ids under `ids_key`, or as text under `text_key`.
+/// The prompt of a row: ids in `ids_key`, or text in `text_key`.
 pub(super) fn take_prompt(row: &mut Row, text_key: &str, ids_key: &str) -> Result<PromptInput, RowError> {
     match (row.shift_remove(text_key), row.shift_remove(ids_key)) {
         (Some(Value::String(text)), None) => Ok(PromptInput::Text(text)),
@@ -235,12 +235,12 @@ pub(super) fn take_prompt(row: &mut Row, text_key: &str, ids_key: &str) -> Resul
     }
 }
 
-/// `text`, or `ids` and perhaps `type_ids`.
+/// `text`, or `ids` with optional `type_ids`.
 pub(super) fn take_input(row: &mut Row) -> Result<TextInput, RowError> {
     take_with(row, None)
 }
 
-/// The same with `text_pair`, if the row has it.
+/// The same, with an optional `text_pair`.
 pub(super) fn take_pair(row: &mut Row) -> Result<TextInput, RowError> {
     let pair = take(row, "text_pair", "a string")?;
     take_with(row, pair)
@@ -259,13 +259,13 @@ fn take_with(row: &mut Row, pair: Option<String>) -> Result<TextInput, RowError>
     Ok(TextInput::Text { text, pair })
 }
 
-/// `ids` and perhaps `type_ids`.
+/// `ids` with optional `type_ids`.
 pub(super) fn take_typed_ids(row: &mut Row) -> Result<(Vec<u32>, Option<Vec<u32>>), RowError> {
     let ids = take(row, "ids", "a list of token ids")?.unwrap_or_default();
     Ok((ids, take(row, "type_ids", "a list of numbers")?))
 }
 
-/// Says in `answer` that the end of a text was not read.
+/// Sets `truncated` in `answer` if the text was truncated.
 pub(super) fn tell_truncation(answer: &mut Row, truncated: bool) {
     if truncated {
         answer.insert("truncated".to_owned(), json!(true));
@@ -278,7 +278,7 @@ pub(super) fn take<T: DeserializeOwned>(row: &mut Row, key: &str, what: &str) ->
     serde_json::from_value(value).map_err(|_| RowError::invalid(format!("{key} is not {what}")))
 }
 
-/// Most tokens that a row may ask for. Some models, such as T5, have no longest text themselves.
+/// Maximum `max_tokens` of a row. Some models, such as T5, have no limit of their own.
 const MOST_TOKENS: usize = 1 << 20;
 
 /// The field `max_tokens`.
@@ -291,7 +291,7 @@ pub(super) fn take_max_tokens(row: &mut Row) -> Result<Option<usize>, RowError> 
     }
 }
 
-/// An answer written as an object.
+/// The object in `value`.
 pub(super) fn object(value: Value) -> Row {
     match value {
         Value::Object(row) => row,
@@ -299,7 +299,7 @@ pub(super) fn object(value: Value) -> Row {
     }
 }
 
-/// A field that nobody took would silently mean nothing.
+/// Refuses unknown fields, which would silently have no effect.
 fn ensure_empty(row: &Row) -> Result<(), RowError> {
     match row.keys().next() {
         Some(key) => Err(RowError::invalid(format!("unknown field {key}"))),

@@ -1,4 +1,4 @@
-//! Task `score`: how likely a sequence is.
+//! Task `score`: log-probabilities of a sequence.
 
 use andiron_pipelines::{DecoderPipeline, ScorePair, ScoreTextError, ScoredText, Seq2SeqPipeline};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Task `token-classify`: what stands where in a text, such as names.
+//! Task `token-classify`: labelled spans of a text, such as named entities.
 
 use andiron_pipelines::{EncoderPipeline, LabelledText};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Tasks `translate` and `summarize`: read a text, write another. And `generate`, of models that read first.
+//! Tasks of encoder-decoders: `translate`, `summarize` and `generate`.
 
 use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, SamplingParams};
 use andiron_pipelines::{PromptInput, RewriteOptions, Rewritten, Seq2SeqPipeline, SourceError};
@@ -10,14 +10,14 @@ use super::rows::{
 };
 use crate::sampling::Sampling;
 
-/// Reads, and searches for the likeliest target, or draws one if the model's files say so.
+/// Translates or summarizes: by beam search, greedily, or by sampling if the model's files ask for it.
 pub(super) struct Write {
     pub(super) model: Seq2SeqPipeline,
     pub(super) options: RewriteOptions,
     pub(super) summarizes: bool,
 }
 
-/// How ids are chosen without beams: the likeliest ones, unless the model's files or the command line say otherwise.
+/// Sampling parameters without beams: greedy, unless `do_sample` of the model's files is true.
 pub(super) fn drawn(
     files: &GenerationConfig,
     flags: &Sampling,
@@ -67,7 +67,7 @@ impl Answer for Write {
     }
 }
 
-/// Reads, and searches for the likeliest target, as the task `generate` says it.
+/// The task `generate` by beam search.
 pub(super) struct Search {
     pub(super) model: Seq2SeqPipeline,
     pub(super) options: BeamOptions,
@@ -94,7 +94,7 @@ impl Answer for Search {
     }
 }
 
-/// Reads, and draws a target.
+/// The task `generate` by sampling, or greedily.
 pub(super) struct Draw {
     pub(super) model: Seq2SeqPipeline,
     pub(super) defaults: GenerateDefaults,
