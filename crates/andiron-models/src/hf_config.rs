@@ -30,10 +30,16 @@ pub enum Activation {
     /// `gelu`: the exact form.
     #[serde(rename = "gelu")]
     Gelu,
-    /// `gelu_new` and its aliases: the tanh form.
+    /// `gelu_new`: the tanh form.
     #[default]
-    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    #[serde(rename = "gelu_new")]
     GeluNew,
+    /// `gelu_pytorch_tanh`: the same function, under the name that Gemma's files must keep.
+    #[serde(rename = "gelu_pytorch_tanh")]
+    GeluPytorchTanh,
+    /// `gelu_fast`: the same function.
+    #[serde(rename = "gelu_fast")]
+    GeluFast,
     /// `silu`, or `swish`.
     #[serde(rename = "silu", alias = "swish")]
     Silu,
@@ -47,7 +53,7 @@ impl Activation {
     pub fn function(self) -> ops::Activation {
         match self {
             Self::Gelu => ops::Activation::GeluErf,
-            Self::GeluNew => ops::Activation::GeluTanh,
+            Self::GeluNew | Self::GeluPytorchTanh | Self::GeluFast => ops::Activation::GeluTanh,
             Self::Silu => ops::Activation::Silu,
             Self::Relu => ops::Activation::Relu,
         }
@@ -310,6 +316,8 @@ impl fmt::Display for Activation {
         f.write_str(match self {
             Self::Gelu => "gelu",
             Self::GeluNew => "gelu_new",
+            Self::GeluPytorchTanh => "gelu_pytorch_tanh",
+            Self::GeluFast => "gelu_fast",
             Self::Silu => "silu",
             Self::Relu => "relu",
         })

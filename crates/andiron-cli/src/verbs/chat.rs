@@ -4,8 +4,8 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use andiron_data::tokenizer::Message;
-use andiron_models::generate::GenerateOptions;
-use andiron_pipelines::{Conversation, DecoderPipeline};
+use andiron_models::generate::{GenerateError, GenerateOptions};
+use andiron_pipelines::{CompletionError, Conversation, DecoderPipeline};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -89,7 +89,11 @@ impl Chat {
                 "" => {}
                 "/exit" => break,
                 "/reset" => conversation.reset(opening.clone()),
-                message => turn(&model, &mut conversation, message.to_owned(), common.json)?,
+                message => match turn(&model, &mut conversation, message.to_owned(), common.json) {
+                    // Whoever types can go on: the conversation is as it was before the message.
+                    Err(error) if somebody => note!("error: {error:#}"),
+                    done => done?,
+                },
             }
         }
         Ok(Ending::Done)
@@ -109,6 +113,13 @@ fn turn(
             // If standard output is closed or full, the line below says so.
             let _ = write!(out, "{piece}").and_then(|()| out.flush());
         }
+    });
+    let done = done.map_err(|error| match error {
+        CompletionError::Generate(GenerateError::PromptTooLong { prompt, context, .. }) => anyhow::anyhow!(
+            "the conversation has {prompt} tokens, the model's context {context}: start a new one (/reset), or allow \
+             shorter answers (--max-tokens)"
+        ),
+        error => error.into(),
     })?;
     if json {
         out!(

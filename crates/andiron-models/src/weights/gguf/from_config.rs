@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use andiron_core::ops;
 use serde_json::{Value as Json, json};
 
 use super::config::{ARCHITECTURE, LLAMA3_HIGH, LLAMA3_LOW, LLAMA3_ORIGINAL, llama3_factors};
@@ -88,7 +89,7 @@ impl Pairs {
             (
                 "activation_function",
                 json!(config.activation_function),
-                config.activation_function == Activation::GeluNew,
+                config.activation_function.function() == ops::Activation::GeluTanh,
             ),
         ];
         check(&keys, path)?;
