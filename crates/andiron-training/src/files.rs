@@ -1,4 +1,4 @@
-//! The operations of `andiron-files` with errors that name their object, and what only a run needs.
+//! The operations of `andiron-files` with errors that name the path, and further ones for runs.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -11,21 +11,21 @@ use andiron_files::{Operation, allow};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct FileError {
-    /// What was to be done.
+    /// The operation.
     pub action: &'static str,
-    /// To what.
+    /// The file or directory.
     pub path: PathBuf,
     /// The cause.
     pub source: io::Error,
 }
 
-/// Names the object of a failed operation.
+/// Adds operation and path to an error.
 pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
     move |source| FileError { action, path, source }
 }
 
-/// Makes a directory and those above it.
+/// Creates a directory and its parents.
 pub(crate) fn make_directory(path: &Path) -> Result<(), FileError> {
     andiron_files::make_directory(path).map_err(failed("make the directory", path))
 }
@@ -35,27 +35,27 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError
     andiron_files::read_bounded(path, limit).map_err(failed("read", path))
 }
 
-/// Writes a file and waits until it is on the disk.
+/// Writes a file and syncs it to disk.
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     andiron_files::write_synced(path, bytes).map_err(failed("write", path))
 }
 
-/// Waits until a directory and everything below it are on the disk.
+/// Syncs a directory and everything below it to disk.
 pub(crate) fn sync_tree(root: &Path) -> Result<(), FileError> {
     andiron_files::sync_tree(root).map_err(|(path, source)| FileError { action: "write", path, source })
 }
 
-/// Gives `from` the name `to` in the same directory and waits until the new name is on the disk.
+/// Renames `from` to `to` in the same directory and syncs the directory to disk.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     andiron_files::rename(from, to).map_err(failed("rename", from))
 }
 
-/// Replaces a file at once: readers see the old or the new content, never a part.
+/// Replaces a file atomically: readers see the old or the new content, never a part.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     andiron_files::replace(path, bytes).map_err(failed("write", path))
 }
 
-/// Puts the directory `fresh` in the place of `target`, which may exist.
+/// Replaces the directory `target`, which need not exist, by `fresh`.
 pub(crate) fn replace_directory(fresh: &Path, target: &Path) -> Result<(), FileError> {
     let old = sibling(target, "old");
     remove_directory(&old)?;
@@ -66,12 +66,12 @@ pub(crate) fn replace_directory(fresh: &Path, target: &Path) -> Result<(), FileE
     remove_directory(&old)
 }
 
-/// Removes a directory with all it holds, if it is there.
+/// Removes a directory with its content, if it exists.
 pub(crate) fn remove_directory(path: &Path) -> Result<(), FileError> {
     andiron_files::remove_directory(path).map_err(failed("remove", path))
 }
 
-/// Whether there is something at `path`.
+/// Whether `path` exists.
 pub(crate) fn is_there(path: &Path) -> Result<bool, FileError> {
     andiron_files::is_there(path).map_err(failed("read", path))
 }
@@ -81,7 +81,7 @@ pub(crate) fn list(path: &Path) -> Result<Vec<String>, FileError> {
     andiron_files::list(path).map_err(failed("read", path))
 }
 
-/// Every file below a directory as a path relative to it with `/` between names, sorted.
+/// All files below a directory as sorted relative paths with `/` between names.
 pub(crate) fn list_files(root: &Path) -> Result<Vec<String>, FileError> {
     let mut files = Vec::new();
     let mut open = vec![String::new()];
@@ -100,16 +100,16 @@ pub(crate) fn list_files(root: &Path) -> Result<Vec<String>, FileError> {
     Ok(files)
 }
 
-/// The sole right to write in a directory, for as long as this value lives.
+/// An exclusive lock for writing in a directory, held as long as this value lives.
 ///
-/// The operating system gives the lock back when its holder dies, however it dies.
+/// The operating system releases the lock when the process ends, even if it is killed.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: File,
 }
 
 impl DirectoryLock {
-    /// Takes the lock of `directory`; `None` if another process has it.
+    /// Acquires the lock of `directory`; `None` if another process holds it.
     pub(crate) fn take(directory: &Path) -> Result<Option<Self>, FileError> {
         let path = directory.join(".lock");
         let open = || {

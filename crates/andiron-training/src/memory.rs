@@ -1,4 +1,4 @@
-//! What memory a run takes, known from its configuration before anything is allocated.
+//! Memory estimate of a run, computed from its configuration before anything is allocated.
 
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
@@ -11,8 +11,8 @@ use crate::optimizer::OptimizerKind;
 const F32: u64 = 4;
 
 impl TrainConfig {
-    /// Bytes that training takes at least: weights, gradients, the optimizer's moments, and the hidden states of a
-    /// micro-batch that the backward pass needs. Roughly: what a backend keeps besides comes on top.
+    /// A lower bound of the bytes that training takes: weights, gradients, the optimizer's moments, and the hidden states of
+    /// a micro-batch that the backward pass needs. Buffers of the backend are not included.
     pub fn memory_bytes(&self, device: &Device) -> u64 {
         let tensors = names(&DecoderBundle::init(self.model.clone(), Seed::new(0), device).model);
         let elements =

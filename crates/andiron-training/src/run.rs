@@ -1,4 +1,4 @@
-//! A run's directory and its data, opened once and held until the run ends.
+//! The directory and the data of a run, open until the run ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model";
 
-/// What a run reads and writes.
+/// The inputs and outputs of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) config: TrainConfig,
@@ -33,13 +33,13 @@ pub(crate) struct Run {
     device: Device,
     valid: Option<Dataset>,
     checkpoints: Checkpoints,
-    /// The configuration and the checksums of the data: what a checkpoint must agree with.
+    /// The configuration and the checksums of the data, which a checkpoint must match.
     identity: Value,
     _lock: DirectoryLock,
 }
 
 impl Run {
-    /// Opens the data, takes the run's directory and writes the resolved configuration into it.
+    /// Opens the data and locks the run's directory.
     pub(crate) fn open(config: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
         config.validate()?;
         let dataset = |path: &Path| {
@@ -70,20 +70,20 @@ impl Run {
         Ok(Self { config, loader, device, valid, checkpoints, identity, _lock: lock })
     }
 
-    /// The state of the newest whole checkpoint; `None` if the run has none.
+    /// The state of the newest intact checkpoint; `None` if the run has none.
     pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState>, TrainError> {
         let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device);
         self.checkpoints
             .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
     }
 
-    /// Writes the resolved configuration; after [`load`](Self::load) has found that it may be used here.
+    /// Writes the resolved configuration. Call it after [`load`](Self::load), which checks that the run may use it.
     pub(crate) fn write_config(&self) -> Result<(), TrainError> {
         let path = self.config.run.output.join(CONFIG);
         Ok(files::replace(&path, self.config.to_toml().as_bytes())?)
     }
 
-    /// The batches of the next step.
+    /// The micro-batches of the next step.
     pub(crate) fn next_batches(&self, progress: &mut Progress) -> Vec<HostBatch> {
         let first = progress.next_batch;
         progress.next_batch += self.config.run.accumulate;
@@ -98,13 +98,13 @@ impl Run {
         self.config.run.output.join(METRICS)
     }
 
-    /// Saves a checkpoint and returns where.
+    /// Saves a checkpoint and returns its path.
     pub(crate) fn save(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
         let tokenizer = self.config.data.tokenizer.as_deref();
         self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
     }
 
-    /// Writes the model directory that the run is for, in place of an earlier one.
+    /// Writes the final model directory, replacing an earlier one.
     pub(crate) fn export(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
         let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
@@ -113,7 +113,7 @@ impl Run {
         Ok(target)
     }
 
-    /// Measures `model` on the first `limit` windows of the validation data; `None` if the run has none.
+    /// The validation loss of `model` on the first `limit` windows; `None` if the run has no validation data.
     pub(crate) fn evaluate(
         &self,
         model: &DecoderModel,
@@ -123,7 +123,7 @@ impl Run {
         let windows = Windows { context: self.config.data.context, rows: self.config.evaluate.rows, limit };
         let sum = loss_over_windows(model, valid, windows, &self.device)
             .map_err(|source| TrainError::Evaluate { source })?;
-        // What the measured tokens spell, as a share of the whole: exact but for the first token.
+        // Bytes of the measured tokens, estimated by their share of all tokens; exact except for the first token.
         let bytes = valid.stats().bytes as f64 * sum.tokens() as f64 / valid.tokens() as f64;
         Ok(Some(LossReport::new(sum, Some(bytes.round() as u64).filter(|&bytes| bytes > 0))))
     }
@@ -136,7 +136,7 @@ fn open_loader(config: &TrainConfig, train: Dataset) -> Result<Loader, TrainErro
         .map_err(|source| TrainError::Loader { path: data.train.clone(), source })
 }
 
-/// The configuration as a tree, with the checksums of what it points at.
+/// The configuration as JSON, with the checksums of the data and the tokenizer.
 fn identity(config: &TrainConfig, train: &Dataset, valid: Option<&Dataset>) -> Result<Value, TrainError> {
     let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
     let mut add = |key: &str, checksum: String| tree["data"][key] = checksum.into();

@@ -1,4 +1,4 @@
-//! Everything that the next step depends on, as a value that can be saved and read back bit for bit.
+//! The training state: everything that the next step depends on, saved and loaded bit for bit.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ const MAX_TOKENIZER: u64 = 1 << 30;
 /// Non-finite steps are counted over this many steps.
 const SKIP_WINDOW: u64 = 100;
 
-/// Where a run stands.
+/// Progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
@@ -37,18 +37,18 @@ pub struct Progress {
     pub updates: u64,
     /// Targets trained on.
     pub tokens: u64,
-    /// Number of the next batch: the loader's whole position.
+    /// Index of the next batch, which is the loader's whole position.
     pub next_batch: u64,
-    /// The skipped steps among the last hundred.
+    /// Which of the last hundred steps were skipped.
     pub recent_skips: Vec<u64>,
-    /// Times the run went back to an earlier state.
+    /// Number of rollbacks to an earlier state.
     pub rollbacks: u32,
-    /// Seconds the run took so far, over all its processes.
+    /// Seconds of training so far, over all processes of the run.
     pub elapsed_s: f64,
 }
 
 impl Progress {
-    /// Notes that `step` was skipped; returns how many of the last hundred steps were.
+    /// Records that `step` was skipped; returns how many of the last hundred steps were skipped.
     pub(crate) fn skip(&mut self, step: u64) -> usize {
         self.recent_skips.retain(|&earlier| earlier + SKIP_WINDOW > step);
         self.recent_skips.push(step);
@@ -59,11 +59,11 @@ impl Progress {
 /// Weights, optimizer and progress. The learning rate and the random streams are functions of progress and seed.
 #[derive(Clone, Debug)]
 pub struct TrainState {
-    /// The model, with autodiff on, and what its directory says besides.
+    /// The model, with autodiff on, and its generation settings.
     pub bundle: DecoderBundle,
     /// The optimizer's moments.
     pub optimizer: Optimizer,
-    /// Where the run stands.
+    /// The progress of the run.
     pub progress: Progress,
 }
 
@@ -77,7 +77,7 @@ struct Saved {
 }
 
 impl TrainState {
-    /// Random weights, no moments, nothing done.
+    /// The initial state: random weights, zero moments, step 0.
     pub fn fresh(config: &TrainConfig, device: &Device) -> Self {
         let seed = Seed::new(config.run.seed).derive("weights");
         Self::new(DecoderBundle::init(config.model.clone(), seed, device), config, device)
@@ -89,19 +89,19 @@ impl TrainState {
         Self { bundle, optimizer, progress: Progress::default() }
     }
 
-    /// The state after an update with what a step computed.
+    /// The state after an update with the result of a step.
     pub fn updated(mut self, computed: Computed, lr: f64, grad_scale: f32) -> Self {
         self.bundle.model = self.optimizer.update(self.bundle.model, computed.gradients, lr, grad_scale);
         self.progress.updates = self.optimizer.updates();
         self
     }
 
-    /// The model for evaluation: no autodiff.
+    /// The model for evaluation, without autodiff.
     pub fn plain_model(&self) -> DecoderModel {
         self.bundle.model.valid()
     }
 
-    /// Fills the checkpoint directory `dir`.
+    /// Writes the checkpoint into `dir`.
     pub(crate) fn save(
         &self,
         dir: &Path,
@@ -131,8 +131,7 @@ impl TrainState {
         Ok(())
     }
 
-    /// Reads the checkpoint directory `dir`, whose bytes are those of its manifest, made under a configuration that must
-    /// agree with this one.
+    /// Loads a checkpoint from `dir`, which was compared with its manifest before. Its configuration must match this one.
     pub(crate) fn load(
         dir: &Path,
         config: &TrainConfig,
@@ -168,20 +167,20 @@ pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Why a checkpoint that is as it was written cannot be loaded.
+/// Why an intact checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// `state.json` is not what this version writes.
+    /// `state.json` is not of the form that this version writes.
     #[error("{STATE} is not understood")]
     State(#[from] serde_json::Error),
     /// The model cannot be opened.
     #[error(transparent)]
     Model(#[from] LoadError),
-    /// The optimizer's state cannot be read, or is not the model's.
+    /// The optimizer's state cannot be read or does not fit the model.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
 }

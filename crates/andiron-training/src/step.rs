@@ -1,4 +1,4 @@
-//! Loss and gradients of one optimizer step over all its batches.
+//! Loss and gradients of one optimizer step, accumulated over its micro-batches.
 
 use std::time::{Duration, Instant};
 
@@ -12,36 +12,36 @@ use burn::tensor::{Gradients, Tensor};
 use crate::objective::{Batch, Objective};
 use crate::optimizer::{global_norm, is_trainable};
 
-/// What a step found before anything is changed.
+/// Loss and gradients of a step, before the update.
 #[derive(Debug)]
 pub struct Computed {
-    /// Mean loss of the step's targets, in nats.
+    /// Mean loss per target, in nats.
     pub loss: f32,
-    /// Length of all gradients taken as one vector.
+    /// Global gradient norm.
     pub grad_norm: f64,
-    /// How many targets counted.
+    /// Number of targets with a weight above 0.
     pub tokens: u64,
-    /// The gradient of each trainable parameter in the order of the module, flat; none where the loss does not depend on
+    /// The flattened gradient of each trainable parameter, in the order of the module; `None` if the loss does not depend on
     /// the parameter.
     pub gradients: Vec<Option<Tensor<1>>>,
-    /// Time the forward passes took to be issued; on the CPU, to be computed.
+    /// Time to issue the forward passes; on the CPU, to compute them.
     pub forward_time: Duration,
-    /// Time the backward passes took to be issued; on the CPU, to be computed.
+    /// Time to issue the backward passes; on the CPU, to compute them.
     pub backward_time: Duration,
 }
 
 impl Computed {
-    /// Whether loss and gradients are numbers that an optimizer can use.
+    /// Whether loss and gradients are finite.
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.grad_norm.is_finite()
     }
 }
 
-/// Loss and gradients of `model`, which has autodiff on, over `batches` taken together.
+/// Loss and gradients of `model`, which has autodiff on, accumulated over the micro-batches `batches`.
 ///
-/// Each target counts by its weight over the weight of *all* batches, so the result does not depend on how rows are
-/// spread over batches. `dropout` must differ from step to step. Products are as exact as `precision` says, forward and
-/// backward; parameters, gradients and everything else are f32. The device is asked for values once.
+/// The weight of each target is normalized by the weight of *all* micro-batches, so the result does not depend on how rows
+/// are divided into them. `dropout` must differ from step to step. Matmuls have the given `precision`, forward and backward;
+/// parameters, gradients and everything else are f32. Values are read from the device once.
 ///
 /// # Panics
 /// If there is no batch, or the model has no parameters.
@@ -87,8 +87,8 @@ pub fn compute<M: Module>(
     }
 }
 
-/// Whether all dense parameters of `model` are finite; the device is asked for values once. Quantized weights, which no
-/// step changes, are not read.
+/// Whether all dense parameters of `model` are finite. Values are read from the device once. Quantized weights, which no step
+/// changes, are not read.
 pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
     struct Squares(Vec<Tensor<1>>);
     impl ModuleVisitor for Squares {
@@ -107,7 +107,7 @@ pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
     squares.as_slice::<f32>().expect("just converted to f32").iter().all(|square| square.is_finite())
 }
 
-/// Adds up the gradients of several batches.
+/// Accumulates gradients over micro-batches.
 #[derive(Default)]
 struct GradientSum {
     gradients: Vec<Option<Tensor<1>>>,

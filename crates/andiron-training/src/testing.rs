@@ -12,7 +12,7 @@ use crate::objective::Objective;
 use crate::observe::Observer;
 use crate::trainer::{Outcome, Requests, TrainError, Trainer};
 
-/// A configuration whose paths lead nowhere.
+/// A configuration whose paths do not exist.
 pub(crate) const CONFIG: &str = r#"
 [run]
 output = "out"

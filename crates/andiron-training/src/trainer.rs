@@ -1,4 +1,4 @@
-//! The loop: batches in, steps, measurements, checkpoints, and what to do when something goes wrong.
+//! The training loop: steps, validation, checkpoints, and recovery from failures.
 
 mod error;
 mod outcome;
@@ -25,20 +25,21 @@ pub use error::{SaveError, TrainError};
 pub use outcome::{Outcome, Status};
 pub use requests::Requests;
 
-/// More skipped steps than this among a hundred bring an earlier state back.
+/// If more than this many of the last hundred steps were skipped, the run is rolled back.
 const MAX_SKIPS: usize = 3;
 
-/// A run goes back this many times, then stops.
+/// Maximum number of rollbacks of a run.
 const MAX_ROLLBACKS: u32 = 3;
 
-/// Trains as `config` says, from the newest checkpoint in its output directory or from the beginning.
+/// Trains according to `config`, from the newest checkpoint in its output directory or from the beginning.
 ///
-/// `device` is a plain one (no autodiff). Asked to stop or to save, the run finishes the step at hand and saves it.
+/// `device` is a plain one (no autodiff). After a request to stop or save, the run finishes the current step and saves a
+/// checkpoint.
 ///
 /// # Errors
-/// If the configuration, the data or the output directory cannot be used, if a checkpoint was made under another
-/// configuration, or if the loss keeps being non-finite. A checkpoint that cannot be *saved* is no error: the run goes on
-/// and the outcome tells.
+/// If the configuration, the data or the output directory cannot be used, if a checkpoint was made with another
+/// configuration, or if the loss stays non-finite. A checkpoint that cannot be *saved* is not an error: training continues,
+/// and the outcome reports it.
 pub fn start_or_resume(
     config: &TrainConfig,
     device: &Device,
@@ -48,7 +49,7 @@ pub fn start_or_resume(
     Trainer::open(config, device, Causal)?.run(observer, requests)
 }
 
-/// A run that is ready to go: its directory is locked, its data is open.
+/// A run that is ready to train: its directory is locked and its data is open.
 #[derive(Debug)]
 pub struct Trainer<O> {
     run: Run,
@@ -60,7 +61,7 @@ pub struct Trainer<O> {
 }
 
 impl<O: Objective<DecoderModel>> Trainer<O> {
-    /// Opens the data and takes the output directory for itself.
+    /// Opens the data and locks the output directory.
     ///
     /// # Errors
     /// If the configuration, the data or the output directory cannot be used.
@@ -71,7 +72,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         Ok(Self { run, objective, schedule, dropout, failed_saves: 0, saved_step: None })
     }
 
-    /// Trains to the end, or until asked to stop; see [`start_or_resume`].
+    /// Trains to the end, or until a request to stop; see [`start_or_resume`].
     ///
     /// # Errors
     /// As for [`start_or_resume`].
@@ -110,7 +111,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         Ok(Outcome { valid, model: Some(model), ..outcome })
     }
 
-    /// One step, and whatever is due after it.
+    /// One step, and the validation, metrics and checkpoint that are due after it.
     fn step(
         &mut self,
         mut state: TrainState,
@@ -159,7 +160,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         Ok((state, valid))
     }
 
-    /// An earlier state, with the data since then left out.
+    /// An earlier state that skips the data used since then.
     fn roll_back(
         &mut self,
         state: TrainState,
@@ -187,7 +188,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         step == self.run.config.run.steps || (every > 0 && step.is_multiple_of(every))
     }
 
-    /// Measures the model: at the end on all of the validation data, before on as much as is configured.
+    /// Measures the validation loss: at the end on all windows, before that on the configured number.
     fn measure(
         &self,
         state: &TrainState,
@@ -213,7 +214,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         observer.on_step(record);
     }
 
-    /// Saves a checkpoint; a failure is told and counted.
+    /// Saves a checkpoint; a failure is reported and counted.
     fn save(&mut self, state: &TrainState, metrics: &MetricsFile, observer: &mut dyn Observer) {
         let step = state.progress.step;
         if self.saved_step == Some(step) {

@@ -1,4 +1,4 @@
-//! What a checkpoint holds, with a checksum of every byte of it.
+//! The manifest of a checkpoint: its files with their checksums.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,7 +11,7 @@ use crate::files::{self, FileError, failed};
 /// Name of the manifest in a checkpoint.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// Version of the layout written here; only older ones and this one are read.
+/// Version of the layout that is written; this one and older ones are read.
 const FORMAT: u32 = 1;
 
 const MAX_MANIFEST: u64 = 16 << 20;
@@ -22,7 +22,7 @@ pub(super) struct Manifest {
     format: u32,
     step: u64,
     files: BTreeMap<String, Entry>,
-    /// BLAKE3 of everything above, so that the manifest vouches for itself.
+    /// BLAKE3 of all fields above, so that damage of the manifest itself is detected.
     blake3: String,
 }
 
@@ -33,7 +33,7 @@ struct Entry {
     blake3: String,
 }
 
-/// Only the format: enough to recognise a manifest of a later version, whatever else it holds.
+/// Only the format: enough to recognise a manifest of a later version.
 #[derive(Deserialize)]
 struct Version {
     format: u32,
@@ -83,7 +83,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Looks at the format first: nothing else of a later one is known here.
+    /// Checks the format first, because the other fields of a later one are unknown.
     fn parse(text: &[u8]) -> Result<Self, Damage> {
         let parsed = serde_json::from_slice::<Self>(text);
         if let Ok(Version { format }) = serde_json::from_slice(text)
@@ -120,15 +120,15 @@ impl Entry {
     }
 }
 
-/// Why a checkpoint was not found to be whole.
+/// Why the check of a checkpoint did not succeed.
 pub(super) enum Unverified {
     Damaged(Damage),
-    /// Nobody knows: a file could not be read.
+    /// A file could not be read, so the checkpoint may be intact.
     Unreadable(FileError),
 }
 
 impl Unverified {
-    /// Only a file that is not there is damage; what cannot be read now may be whole.
+    /// Only a missing file is damage; an unreadable one may be intact.
     fn of(error: FileError, file: &str) -> Self {
         match error.source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -145,7 +145,7 @@ impl From<Damage> for Unverified {
     }
 }
 
-/// What is wrong with a checkpoint on the disk.
+/// How a checkpoint on disk is damaged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
@@ -155,13 +155,13 @@ pub enum Damage {
         /// The file, relative to the checkpoint.
         file: String,
     },
-    /// The manifest is not what was written.
+    /// The manifest differs from what was written.
     #[error("manifest.json is malformed: {source}")]
     Malformed {
         /// The cause.
         source: serde_json::Error,
     },
-    /// A file's bytes are not those that were written.
+    /// A file differs from what was written.
     #[error("{file} does not match its checksum")]
     Changed {
         /// The file, relative to the checkpoint.

@@ -1,10 +1,10 @@
-//! Checkpoints that are whole or absent.
+//! Atomic, checksummed checkpoints.
 //!
-//! A checkpoint is a directory `step-000500` with a manifest of checksums. It is written under a temporary name;
-//! when every file is on the disk it is renamed, and only then does the file `latest` name it. A crash at any
-//! point leaves the older checkpoints as they were. When one is read, every byte is compared with the manifest;
-//! one that was changed or lacks a file is kept as `step-000500.corrupt` and the next older is tried. One that cannot be
-//! read, because of permissions or a failing disk, say, is no damaged one: it is an error, and nothing is renamed.
+//! A checkpoint is a directory `step-000500` with a manifest of checksums. It is written under a temporary name and renamed
+//! when every file is synced to disk; then the file `latest` is updated. A crash at any point leaves the older checkpoints
+//! unchanged. On loading, every file is compared with the manifest. A damaged checkpoint (changed bytes, a missing file) is
+//! renamed to `step-000500.corrupt`, and the next older one is tried. An unreadable one (permissions, a failing disk) is not
+//! treated as damaged: it is an error, and nothing is renamed.
 
 mod manifest;
 mod store;

@@ -11,7 +11,7 @@ const LATEST: &str = "latest";
 /// Ending of the hidden name that [`files::replace_directory`] gives to what it replaces.
 const REPLACED: &str = ".old";
 
-/// The directory that holds a run's checkpoints.
+/// The directory of a run's checkpoints.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     root: PathBuf,
@@ -23,20 +23,20 @@ pub struct Checkpoints {
 pub struct SetAside {
     /// Its step.
     pub step: u64,
-    /// Where it is now.
+    /// Its new path.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// How it is damaged.
     pub damage: Damage,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `root`, of which the newest `keep_last` stay. Clears what a crash may have left.
+    /// The checkpoints in `root`, of which the newest `keep_last` are kept. Removes the leftovers of a crash.
     ///
     /// # Errors
     /// If the directory cannot be read.
     ///
     /// # Panics
-    /// If `keep_last` is less than 2: a crash while the newest is written would leave none.
+    /// If `keep_last` is less than 2, since a crash while the newest is written would leave none.
     pub fn open(root: &Path, keep_last: usize) -> Result<Self, CheckpointError> {
         assert!(keep_last >= 2, "at least two checkpoints are kept");
         for name in files::list(root)? {
@@ -57,7 +57,7 @@ impl Checkpoints {
     /// Saves step `step`: `write` fills a directory, which then becomes the newest checkpoint.
     ///
     /// # Errors
-    /// If anything cannot be written. The older checkpoints are then as they were, and the space is given back.
+    /// If anything cannot be written. The older checkpoints are then unchanged, and the incomplete one is removed.
     pub fn save<E>(&self, step: u64, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<PathBuf, E>
     where
         E: From<CheckpointError>,
@@ -104,7 +104,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The steps that have a checkpoint, in order; whether they are whole is not looked at.
+    /// The steps that have a checkpoint, in order; they are not checked for damage.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -112,19 +112,18 @@ impl Checkpoints {
         steps_in(&self.root)
     }
 
-    /// Where the checkpoint of a step is, or would be.
+    /// The path of the checkpoint of a step, whether it exists or not.
     pub fn path(&self, step: u64) -> PathBuf {
         self.root.join(name_of(step))
     }
 
-    /// Loads the newest checkpoint that is whole with `read`; `None` if there is none.
+    /// Loads the newest intact checkpoint with `read`; `None` if there are no checkpoints.
     ///
-    /// A damaged one, whose bytes are not those of its manifest or that lacks a file, is renamed, told to `report`, and
-    /// the next older is tried.
+    /// A damaged one (changed bytes, a missing file) is renamed and passed to `report`, and the next older one is tried.
     ///
     /// # Errors
-    /// If a file cannot be read, a checkpoint is of a later version, all are damaged, or `read` fails. Then nothing is
-    /// renamed and nothing older is tried, except that what was found to be damaged before stays renamed.
+    /// If a file cannot be read, a checkpoint is of a later version, all are damaged, or `read` fails. Then that checkpoint is
+    /// not renamed and no older one is tried; checkpoints found damaged before stay renamed.
     pub fn load_newest<T, E>(
         &self,
         read: impl FnOnce(&Path) -> Result<T, E>,
@@ -169,8 +168,8 @@ impl Checkpoints {
     }
 }
 
-/// The steps that have a checkpoint in the directory `root`, in order; none if there is no such directory. Changes nothing
-/// there, so that it may be asked while a run goes on.
+/// The steps that have a checkpoint in the directory `root`, in order; empty if there is no such directory. It changes
+/// nothing there, so it may be called during a run.
 ///
 /// # Errors
 /// If the directory cannot be read.
@@ -183,7 +182,7 @@ pub fn steps_in(root: &Path) -> Result<Vec<u64>, CheckpointError> {
     Ok(steps)
 }
 
-/// Whether `replaced` is the whole checkpoint that stood at `place` when a crash came between two renamings.
+/// Whether `replaced` is the intact checkpoint that was at `place` when a crash came between two renamings.
 fn is_the_only_one(replaced: &Path, place: &Path, name: &str) -> Result<bool, CheckpointError> {
     let Some(step) = step_of(name) else { return Ok(false) };
     if files::is_there(place)? {
@@ -215,7 +214,7 @@ pub enum CheckpointError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file of a checkpoint cannot be read, so that nobody knows whether it is whole.
+    /// A file of a checkpoint cannot be read, so it is unknown whether the checkpoint is intact.
     #[error(
         "checkpoint {} cannot be read; nothing was changed: make it readable, or move it away to go on from an \
          older one",
@@ -235,7 +234,7 @@ pub enum CheckpointError {
         /// The formats.
         source: Damage,
     },
-    /// There were checkpoints, but none is whole.
+    /// All checkpoints are damaged.
     #[error(
         "no checkpoint in {} is whole; they were renamed to step-*.corrupt: remove those to start over",
         root.display()

@@ -233,7 +233,7 @@ fn the_newest_step_is_found_whatever_latest_says() {
     assert_eq!(load(&checkpoints).unwrap(), (Some(10), vec![]));
 }
 
-/// Error numbers of Linux that tell nothing about the bytes: EIO, ENOMEM, EACCES, EMFILE, ENFILE, ELOOP, ESTALE.
+/// Linux error numbers that do not mean damage: EIO, ENOMEM, EACCES, EMFILE, ENFILE, ELOOP, ESTALE.
 const NO_DAMAGE: [i32; 7] = [5, 12, 13, 24, 23, 40, 116];
 
 #[test]

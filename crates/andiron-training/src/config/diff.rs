@@ -1,4 +1,4 @@
-//! Where two configurations part.
+//! The first difference between two configurations.
 
 use serde_json::Value;
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 pub(crate) struct Difference {
     /// Dotted path of the leaf.
     pub(crate) field: String,
-    /// Its value in the first tree, `null` if it is not there.
+    /// Its value in the first tree, `null` if absent.
     pub(crate) before: Value,
-    /// Its value in the second tree, `null` if it is not there.
+    /// Its value in the second tree, `null` if absent.
     pub(crate) now: Value,
 }
 

@@ -15,7 +15,7 @@ impl TrainConfig {
     /// TOML; what is not TOML is taken as a string, so `run.output=runs/a` needs no quotes.
     ///
     /// # Errors
-    /// If the file cannot be read, is not TOML, has an unknown or missing key, or a value makes no sense.
+    /// If the file cannot be read, is not TOML, has an unknown or missing key, or a value is invalid.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -30,7 +30,7 @@ impl TrainConfig {
     /// The same as [`load`](Self::load) for TOML that is already in memory.
     ///
     /// # Errors
-    /// As for [`load`](Self::load), reading apart.
+    /// As for [`load`](Self::load), except for reading.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         // Some editors put a byte order mark in front.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -53,26 +53,26 @@ use crate::optimizer::{OptimizerConfig, ScheduleKind};
 
 pub(crate) use diff::{Difference, first_difference};
 
-/// Everything a run is a function of, apart from the bytes of its data.
+/// Configuration of a run. Together with its data it determines the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Where the run goes and how long it is.
+    /// Output directory, seed, length, and precision.
     pub run: RunConfig,
-    /// The model to train from random weights: the fields of a Hugging Face `config.json`.
+    /// The model, trained from random weights: the fields of a Hugging Face `config.json`.
     pub model: DecoderConfig,
-    /// What it is trained on.
+    /// The training and validation data.
     pub data: DataConfig,
-    /// How it is trained.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
-    /// When the state is saved.
+    /// When checkpoints are saved.
     pub checkpoint: CheckpointConfig,
-    /// When the model is measured.
+    /// When the validation loss is measured.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
 }
 
-/// Where a run goes and how long it is.
+/// Output directory, seed, length and precision of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
@@ -82,19 +82,19 @@ pub struct RunConfig {
     pub seed: u64,
     /// Length of the run, in optimizer steps.
     pub steps: u64,
-    /// Batches whose gradients are summed for one optimizer step.
+    /// Gradient accumulation: micro-batches per optimizer step.
     #[serde(default = "one")]
     pub accumulate: u64,
-    /// `metrics.jsonl` has a line for each multiple of this number of steps.
+    /// A line is written to `metrics.jsonl` every this many steps.
     #[serde(default = "one")]
     pub log_every: u64,
-    /// How exact matrix products are in training, `"f32"` or `"mixed"`; if absent, what trains fastest on this machine.
-    /// Measurements are f32 always, and so are products on GPU backends.
+    /// Precision of matmuls in training, `"f32"` or `"mixed"` (bf16 mixed precision); by default the fastest on this machine.
+    /// Validation always uses f32, and so do GPU backends.
     #[serde(default = "Precision::fastest", with = "precision_name")]
     pub precision: Precision,
 }
 
-/// A precision by its name.
+/// Serializes a precision by its name.
 mod precision_name {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -109,48 +109,48 @@ mod precision_name {
     }
 }
 
-/// What a model is trained on.
+/// The training and validation data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// Directory of the training shards.
     pub train: PathBuf,
-    /// Directory of the shards that the loss is measured on; none, no measurement.
+    /// Directory of the validation shards; without it the validation loss is not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
-    /// Directory whose tokenizer files are copied beside every saved model.
+    /// Directory of the tokenizer, whose files are copied into every saved model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Sequences in a batch.
+    /// Sequences per micro-batch.
     pub rows: usize,
-    /// Tokens in a sequence.
+    /// Tokens per sequence.
     pub context: usize,
-    /// Which tokens follow which.
+    /// Sampling order.
     pub order: Order,
 }
 
-/// When the state is saved.
+/// When checkpoints are saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointConfig {
     /// Steps between checkpoints; there is always one at the end.
     pub every: u64,
-    /// How many of the newest checkpoints stay; at least 2.
+    /// Number of newest checkpoints that are kept; at least 2.
     #[serde(default = "three")]
     pub keep_last: usize,
 }
 
-/// When the model is measured on the validation data.
+/// When the validation loss is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateConfig {
     /// Steps between measurements; 0 measures only at the end.
     #[serde(default)]
     pub every: u64,
-    /// Windows computed at once.
+    /// Windows per batch.
     #[serde(default = "sixteen")]
     pub rows: usize,
-    /// How many windows a measurement during the run reads; none, all of them. The last one reads all.
+    /// Number of windows per measurement during the run; all by default. The final measurement always uses all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_windows: Option<u64>,
 }
@@ -174,10 +174,10 @@ fn sixteen() -> usize {
 }
 
 impl TrainConfig {
-    /// Checks every value on its own and against the others.
+    /// Checks every value and their combinations.
     ///
     /// # Errors
-    /// Names the first field that makes no sense, what it is and what it should be.
+    /// Names the first invalid field, its value and what is expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let Self { run, model, data, optimizer, checkpoint, evaluate } = self;
         // TOML has signed integers only.
@@ -202,7 +202,7 @@ impl TrainConfig {
         check(fits, "data.context", data.context, &format!("at most the model's {longest} positions"))
     }
 
-    /// Whether a checkpoint made under the configuration's twin at `path` may go on under another value.
+    /// Whether a run may be resumed after the field at `path` was changed.
     pub(crate) fn may_change(&self, path: &str) -> bool {
         const FREE: &[&str] = &[
             "run.output",
@@ -223,7 +223,7 @@ impl TrainConfig {
     }
 }
 
-/// Fails with the name of `field` unless it is `fine`.
+/// Fails with the name of `field` unless `fine` is true.
 pub(crate) fn check(
     fine: bool,
     field: &'static str,
@@ -251,28 +251,28 @@ pub enum ConfigError {
     /// The text is not TOML, or its keys are not those of a configuration.
     #[error("{origin} is not a valid training configuration")]
     Toml {
-        /// Where the text comes from.
+        /// The origin of the text.
         origin: String,
         /// The cause; names the key.
         source: Box<toml::de::Error>,
     },
-    /// An override is not of the form `a.b=c`, or its path leads through a value.
+    /// An override is not of the form `a.b=c`, or its path contains a key that is not a table.
     #[error("override {text:?} does not set a key: write table.key=value, for example optimizer.lr=3e-4")]
     Override {
-        /// What was given.
+        /// The override.
         text: String,
     },
-    /// A field's value makes no sense.
+    /// A field's value is invalid.
     #[error("{field} is {value}: it must be {wanted}")]
     Field {
         /// The field.
         field: &'static str,
         /// Its value.
         value: String,
-        /// What would do.
+        /// What is expected.
         wanted: String,
     },
-    /// The model cannot be trained as its configuration says.
+    /// The model cannot be trained with its configuration.
     #[error("the model table cannot be trained")]
     Model {
         /// The cause; names the key.

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{Batch, Objective};
 
-/// Cross-entropy of each next token, in nats.
+/// Cross-entropy of the next tokens, in nats.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Causal;
 

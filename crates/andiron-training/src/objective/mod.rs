@@ -1,4 +1,4 @@
-//! What is minimised, one file for each objective.
+//! Training objectives: one file each.
 
 mod causal;
 
@@ -8,14 +8,14 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub use causal::Causal;
 
-/// A batch on its device.
+/// A batch on a device.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// What the model reads, `[rows, columns]`.
+    /// Input ids, `[rows, columns]`.
     pub ids_bt: Tensor<2, Int>,
-    /// What it should say, `[rows · columns]`.
+    /// Target ids, `[rows · columns]`.
     pub targets_n: Tensor<1, Int>,
-    /// How much each target counts, `[rows · columns]`.
+    /// Loss weights of the targets, `[rows · columns]`.
     pub weights_n: Tensor<1>,
 }
 
@@ -35,12 +35,12 @@ impl Batch {
     }
 }
 
-/// What a model of type `M` is trained to minimise.
+/// A training objective for a model of type `M`.
 pub trait Objective<M> {
     /// The weighted *sum* of the losses of a batch's targets.
     ///
-    /// The caller scales the weights so that those of a whole step add up to 1: then the sums of its batches add up
-    /// to the mean over the step's targets, however many each batch has.
+    /// The caller scales the weights so that those of all micro-batches of a step add up to 1. The losses of the micro-batches
+    /// then add up to the mean over the step's targets, however many each of them has.
     ///
     /// # Shape
     /// `[1]`.

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, one line a step.
+//! `metrics.jsonl`: one JSON object per line and step.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
@@ -9,26 +9,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, failed};
 
-/// What one step did.
+/// The metrics of one step.
 ///
-/// Numbers are written so that reading them as the same type gives the same bits; what is not finite is written as
-/// `null`. `tokens_per_s` and `elapsed_s` depend on the machine, everything else on configuration and data only.
+/// Floats are written so that they round-trip exactly; non-finite ones are written as `null`. `tokens_per_s` and `elapsed_s`
+/// depend on the machine, everything else on configuration and data only.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
     /// Number of the step, from 1.
     pub step: u64,
-    /// Mean loss of its targets before the update, in nats.
+    /// Mean loss per target before the update, in nats.
     pub loss: f32,
     /// Learning rate.
     pub lr: f64,
-    /// Length of all gradients, before clipping.
+    /// Global gradient norm before clipping.
     pub grad_norm: f64,
     /// Targets trained on since the run began.
     pub tokens: u64,
-    /// Whether the weights were left as they were because loss or gradients were not finite.
+    /// Whether the update was skipped because loss or gradients were not finite.
     #[serde(skip_serializing_if = "is_false")]
     pub skipped: bool,
-    /// Loss on the validation data after the step, if it was measured.
+    /// Validation loss after the step, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_loss: Option<f64>,
     /// Targets trained on per second of this step.
@@ -41,7 +41,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The metrics of a run, in a file that has each step once.
+/// The metrics file of a run, which has each step at most once.
 #[derive(Debug)]
 pub struct MetricsFile {
     path: PathBuf,
@@ -49,7 +49,7 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file, or makes it, and cuts off whatever follows the line of step `after`.
+    /// Opens or creates the file and truncates it after the line of step `after`.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -74,7 +74,7 @@ impl MetricsFile {
         self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))
     }
 
-    /// Waits until all lines are on the disk.
+    /// Syncs all lines to disk.
     ///
     /// # Errors
     /// If they cannot be written.
@@ -83,7 +83,7 @@ impl MetricsFile {
     }
 }
 
-/// Length of the lines up to the first that is torn, is no record, or is of a step after `last`.
+/// Length of the lines up to the first that is incomplete, invalid, or of a step after `last`.
 fn length_up_to(file: &File, last: u64) -> std::io::Result<u64> {
     #[derive(Deserialize)]
     struct Line {

@@ -1,4 +1,4 @@
-//! What a run tells while it goes.
+//! Observers of a run: metrics, warnings and progress.
 
 mod metrics;
 mod warning;
@@ -10,7 +10,7 @@ use andiron_eval::LossReport;
 pub use metrics::{MetricsFile, StepRecord};
 pub use warning::Warning;
 
-/// What is known when a run begins or goes on.
+/// Facts about a run when it begins or resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunStart {
     /// Length of the run, in steps.
@@ -19,14 +19,14 @@ pub struct RunStart {
     pub resumed_from: Option<u64>,
     /// Number of the model's parameters.
     pub n_parameters: usize,
-    /// Tokens trained on in each step.
+    /// Tokens per step.
     pub tokens_per_step: u64,
 }
 
-/// Someone who watches a run: a progress bar, a log, a test.
+/// An observer of a run, such as a progress bar, a log or a test.
 ///
-/// Every method does nothing unless it is written; `()` watches nothing. The file `metrics.jsonl` is written by the
-/// run itself.
+/// Every method does nothing by default; `()` is the observer that ignores everything. The run itself writes
+/// `metrics.jsonl`.
 pub trait Observer {
     /// The run begins.
     fn on_start(&mut self, start: &RunStart) {
@@ -38,7 +38,7 @@ pub trait Observer {
         let _ = record;
     }
 
-    /// The model was measured on the validation data after `step` steps.
+    /// The validation loss was measured after `step` steps.
     fn on_eval(&mut self, step: u64, report: &LossReport) {
         let _ = (step, report);
     }

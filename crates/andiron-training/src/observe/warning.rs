@@ -1,10 +1,10 @@
-//! What is wrong without stopping a run.
+//! Problems that do not stop a run.
 
 use crate::checkpoint::SetAside;
 use crate::files::FileError;
 use crate::trainer::SaveError;
 
-/// Something a person should know, although the run goes on.
+/// A problem that does not stop the run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Warning {
@@ -27,25 +27,25 @@ pub enum Warning {
         /// The cause.
         source: FileError,
     },
-    /// A step's loss or gradients were not finite, so the weights were left as they were.
+    /// A step was skipped because its loss or gradients were not finite.
     #[error("step {step} was skipped: loss {loss}, gradient norm {grad_norm}")]
     Skipped {
         /// The step.
         step: u64,
         /// Its loss.
         loss: f32,
-        /// The length of its gradients.
+        /// Its gradient norm.
         grad_norm: f64,
     },
-    /// Too many steps were skipped: an earlier state is back, and the data that followed it is left out.
+    /// Too many steps were skipped: the run was rolled back to an earlier state, and the data since then is skipped.
     #[error(
         "too many steps were not finite: back to the state after step {to}, leaving out the batches since then \
          (rollback {count})"
     )]
     RolledBack {
-        /// Steps that remain done.
+        /// The step of that state.
         to: u64,
-        /// How many rollbacks the run has had.
+        /// Number of rollbacks so far.
         count: u32,
     },
 }

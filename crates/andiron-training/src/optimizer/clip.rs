@@ -1,15 +1,15 @@
 //! Gradient clipping by global norm.
 
-/// Global norm: the length of all gradients as one vector, given the sum of squares of each.
+/// Global gradient norm, given the sum of squares of each gradient.
 ///
-/// Added in f64 in the order given, so the result does not depend on threads.
+/// Summed in f64 in the order given, so the result does not depend on threads.
 pub fn global_norm(square_sums: &[f32]) -> f64 {
     square_sums.iter().map(|&square| f64::from(square)).sum::<f64>().sqrt()
 }
 
-/// Factor that brings gradients of global norm `norm` to at most `limit`; a limit of 0 clips nothing.
+/// Factor that scales gradients of global norm `norm` to at most `limit`; a limit of 0 means no clipping.
 ///
-/// As `torch.nn.utils.clip_grad_norm_`, 1e-6 is added to the norm.
+/// As in `torch.nn.utils.clip_grad_norm_`, 1e-6 is added to the norm.
 ///
 /// Source: Pascanu, Mikolov and Bengio 2013, <https://arxiv.org/abs/1211.5063>.
 pub fn clip_scale(norm: f64, limit: f64) -> f32 {

@@ -23,7 +23,7 @@ impl OptimizerKind {
     }
 }
 
-/// AdamW or Muon, its learning rate over time and the limit on gradients.
+/// Settings of the optimizer, the learning-rate schedule and gradient clipping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
@@ -35,13 +35,13 @@ pub struct OptimizerConfig {
     pub schedule: ScheduleKind,
     /// Peak learning rate.
     pub lr: f64,
-    /// Learning rate at the end of the run; without effect on a constant one.
+    /// Learning rate at the end of the run; ignored by a constant schedule.
     #[serde(default)]
     pub min_lr: f64,
-    /// Steps of warm-up; a shorter run ends during it.
+    /// Warm-up steps; a shorter run ends during the warm-up.
     #[serde(default)]
     pub warmup_steps: u64,
-    /// Steps of decay at the end of a `wsd` schedule; given for that schedule and for no other.
+    /// Decay steps at the end of a `wsd` schedule; required for that schedule and refused for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_steps: Option<u64>,
     /// AdamW's decay of the running mean of gradients.
@@ -49,7 +49,7 @@ pub struct OptimizerConfig {
     pub beta1: f64,
     /// AdamW's decay of the running mean of squared gradients.
     pub beta2: f64,
-    /// What AdamW adds to the root of the second moment.
+    /// AdamW's epsilon, added to the root of the second moment.
     #[serde(default = "default_eps")]
     pub eps: f64,
     /// Decoupled weight decay, per unit of learning rate.
@@ -57,10 +57,10 @@ pub struct OptimizerConfig {
     /// Whether embeddings decay as well; see [`decays`](super::decays).
     #[serde(default)]
     pub decay_embeddings: bool,
-    /// Largest global norm of gradients; 0 clips nothing.
+    /// Maximum global gradient norm; 0 means no clipping.
     #[serde(default = "default_clip_norm")]
     pub clip_norm: f64,
-    /// Settings of [`OptimizerKind::Muon`], for that kind only; if absent, the defaults.
+    /// Settings of [`OptimizerKind::Muon`], allowed for that kind only; absent, the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
 }
@@ -78,8 +78,8 @@ fn default_clip_norm() -> f64 {
 }
 
 impl OptimizerConfig {
-    /// A constant learning rate and what is usual for small language models: betas of 0.9 and 0.99, a decay of 0.1 that
-    /// spares embeddings, gradients no longer than 1. The start for other settings by struct update.
+    /// A constant learning rate and common settings for small language models: betas of 0.9 and 0.99, a weight decay of 0.1
+    /// without embeddings, a maximum gradient norm of 1. Other settings start from it by struct update.
     pub fn constant(lr: f64) -> Self {
         Self {
             kind: OptimizerKind::Adamw,
@@ -101,7 +101,7 @@ impl OptimizerConfig {
     /// Checks the values for a run of `steps` steps.
     ///
     /// # Errors
-    /// Names the first field that makes no sense.
+    /// Names the first invalid field.
     pub fn validate(&self, steps: u64) -> Result<(), ConfigError> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let at_least_0 = |value: f64| value.is_finite() && value >= 0.0;
@@ -147,7 +147,7 @@ impl OptimizerConfig {
         check(positive(*eps), "optimizer.muon.eps", eps, "above 0")
     }
 
-    /// Writes down what is meant where it was left out.
+    /// Fills in the defaults of absent settings.
     pub(crate) fn resolve(&mut self) {
         if self.kind == OptimizerKind::Muon {
             self.muon.get_or_insert_default();
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(TrainConfig::parse(&text, &[]).unwrap(), config);
     }
 
-    /// What a README says of the settings.
+    /// The settings shown in the README.
     #[test]
     fn the_readme_shows_the_defaults_of_muon() {
         let readme = include_str!("../../README.md");

@@ -1,4 +1,4 @@
-//! Which parameters are trained, which of them decay, and which Muon updates.
+//! Parameter groups: which parameters are trained, which of them decay, and which Muon updates.
 
 use andiron_core::ParamRole;
 use andiron_models::weights::{ParamInfo, ParamPath};
@@ -42,9 +42,9 @@ pub(super) fn trainable<M: Module>(model: &M) -> Vec<ParamInfo> {
 
 /// Whether weight decay applies to parameters of this role.
 ///
-/// Weights of projections and heads decay; biases and norms do not. Embeddings and other rows that are looked up decay
-/// only if `decay_embeddings` says so: a row that does not occur in a batch would shrink for nothing. Tied embeddings,
-/// which are the output head as well, follow the same rule.
+/// Weights of projections and heads decay; biases and norms do not. Embeddings and other lookup tables decay only with
+/// `decay_embeddings`, because a row that does not occur in a batch would shrink without a gradient. Tied embeddings, which
+/// are also the output head, follow the same rule.
 ///
 /// nanoGPT's rule, all tensors of at least two axes, is `decay_embeddings = true`.
 ///

@@ -34,8 +34,8 @@ const AWAY: &str = "moments are away only during an update";
 /// AdamW or Muon with decoupled weight decay. Moments are kept for each trainable parameter, under its name; parameters
 /// are updated in place where the backend can.
 ///
-/// AdamW keeps two moments for each element of a parameter. Muon keeps one for those of the matrices that it updates; while
-/// it does, each thread needs room for the largest of them two to four times.
+/// AdamW keeps two moments per element. Muon keeps one per element of its matrices; during an update each thread needs
+/// temporary memory of two to four times the largest matrix.
 ///
 /// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>; for Muon see [`MuonConfig`].
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Slot {
         self.shape.iter().product()
     }
 
-    /// What the moments are called.
+    /// Names of the moments.
     fn keys(&self) -> &'static [&'static str] {
         if self.muon.is_some() { &[MOMENTUM] } else { &[MEAN, SQUARE] }
     }
@@ -96,13 +96,13 @@ impl Optimizer {
         Self { slots, config: config.clone(), updates: 0 }
     }
 
-    /// How many updates were made.
+    /// Number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Updates the trainable parameters of `model` by `gradients`, which [`crate::step::compute`] gave, multiplied by
-    /// `grad_scale`, at the learning rate `lr`. A parameter without a gradient stays as it is.
+    /// Updates the trainable parameters of `model` with the `gradients` of [`crate::step::compute`], multiplied by
+    /// `grad_scale`, at the learning rate `lr`. Parameters without a gradient are unchanged.
     ///
     /// The precision of Muon's matmuls is that of [`with_precision`](andiron_core::precision::with_precision).
     ///

@@ -30,7 +30,7 @@ pub struct MuonConfig {
 }
 
 impl Default for MuonConfig {
-    /// PyTorch's, except for the scaling of the learning rate, which fits AdamW's learning rates.
+    /// PyTorch's defaults, except for the scaling of the learning rate, which fits AdamW's learning rates.
     fn default() -> Self {
         Self {
             lr: None,
@@ -50,7 +50,7 @@ impl Default for MuonConfig {
 pub enum AdjustLr {
     /// `√max(1, outputs / inputs)`, for learning rates of about 0.02; PyTorch's default.
     Original,
-    /// `0.2 √max(outputs, inputs)`: numbers move as far as AdamW moves them, so that its learning rate and decay fit.
+    /// `0.2 √max(outputs, inputs)`: updates have the RMS of AdamW's, so that its learning rate and weight decay fit.
     ///
     /// Source: Liu et al. 2025, "Muon is Scalable for LLM Training", <https://arxiv.org/abs/2502.16982>.
     MatchRmsAdamw,
@@ -80,7 +80,7 @@ pub(super) struct HiddenMatrices {
 }
 
 impl HiddenMatrices {
-    /// The projections in a weight of this shape, each of which is made orthogonal by itself.
+    /// The projections in a weight of this shape, each of which is orthogonalized separately.
     pub(super) fn new([rows, cols]: [usize; 2], kind: WeightKind, adjust: AdjustLr) -> Self {
         let WeightKind { layout, packed: PackedProjections { count, interleaving }, .. } = kind;
         let (matrices, outputs, inputs) = match layout {

@@ -43,8 +43,8 @@ pub struct Schedule {
 impl Schedule {
     /// The learning rate of step `step`, counted from 0.
     ///
-    /// In the warm-up it is `lr · (step + 1) / (warmup_steps + 1)`, so the first step already moves and the first
-    /// one after the warm-up has the whole rate; this is nanoGPT's rule. Beyond the end it stays `min_lr`.
+    /// In the warm-up it is `lr · (step + 1) / (warmup_steps + 1)`, so the first step has a learning rate above 0 and the first
+    /// one after the warm-up has the full rate, as in nanoGPT. Beyond the end it stays `min_lr`.
     ///
     /// # Example
     /// ```

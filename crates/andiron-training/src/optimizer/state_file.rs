@@ -27,7 +27,7 @@ impl Optimizer {
         Ok(write_tensors(path, tensors.collect(), None)?)
     }
 
-    /// Takes the moments from a file that [`save`](Self::save) wrote after `updates` updates.
+    /// Loads the moments from a file that [`save`](Self::save) wrote after `updates` updates.
     ///
     /// # Errors
     /// If the file cannot be read, or is not for exactly these parameters and this kind of optimizer.
@@ -62,7 +62,7 @@ fn key(slot: &Slot, moment: &str) -> String {
     format!("{}.{moment}", slot.name)
 }
 
-/// A moment, read from its device when it is written.
+/// A moment, which is copied from its device when it is written.
 struct Moment {
     shape: Vec<usize>,
     values: Tensor<1>,

@@ -1,4 +1,4 @@
-//! What ends a run, and what a run survives.
+//! Errors of a run.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::files::FileError;
 use crate::optimizer::OptimizerError;
 use crate::state::StateError;
 
-/// Why a run cannot begin or go on.
+/// Why a run cannot begin or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The configuration makes no sense.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The data cannot be opened.
@@ -25,7 +25,7 @@ pub enum TrainError {
         /// The cause; names the file.
         source: Box<DatasetError>,
     },
-    /// The data has ids that the model does not know.
+    /// The vocabulary of the data is larger than the model's.
     #[error(
         "{} has a vocabulary of {data} tokens, the model one of {model}: set model.vocab_size to at least {data}",
         path.display()
@@ -52,13 +52,13 @@ pub enum TrainError {
         /// The cause.
         source: WindowsError,
     },
-    /// Another process writes to the run.
+    /// Another process is using the run's directory.
     #[error("{} is in use by another process: wait for it, or choose another run.output", path.display())]
     Busy {
         /// The run's directory.
         path: PathBuf,
     },
-    /// A checkpoint was made under another configuration.
+    /// A checkpoint was made with another configuration.
     #[error(
         "{} was made with {field} = {before}, the configuration now says {now}: set it back, or choose another \
          run.output",
@@ -74,7 +74,7 @@ pub enum TrainError {
         /// Its value now, as JSON.
         now: String,
     },
-    /// A checkpoint is as it was written, but cannot be loaded.
+    /// An intact checkpoint cannot be loaded.
     #[error(
         "checkpoint {} cannot be loaded; nothing was changed: mend the cause, or move it away to go on from an older \
          one",
@@ -92,15 +92,15 @@ pub enum TrainError {
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The loss stays non-finite, however often the run goes back.
+    /// The loss stays non-finite after the maximum number of rollbacks.
     #[error(
         "training diverged at step {step} after {rollbacks} rollbacks: lower optimizer.lr, lengthen \
          optimizer.warmup_steps or look at the data"
     )]
     Diverged {
-        /// The last step that was tried.
+        /// The last attempted step.
         step: u64,
-        /// How often the run had gone back.
+        /// Number of rollbacks.
         rollbacks: u32,
     },
     /// The final model cannot be written.
@@ -130,7 +130,7 @@ pub enum SaveError {
     /// The optimizer's state cannot be written.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
-    /// A weight is infinite or not a number, so the state would be of no use.
+    /// A weight is infinite or NaN, so the state would be useless.
     #[error("a weight is not finite")]
     NotFinite,
 }

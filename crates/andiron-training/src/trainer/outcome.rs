@@ -1,4 +1,4 @@
-//! How a run ended.
+//! The outcome of a run.
 
 use std::path::PathBuf;
 
@@ -15,17 +15,17 @@ pub struct Outcome {
     pub tokens: u64,
     /// Steps that an earlier process had done; `None` if this one began the run.
     pub resumed_from: Option<u64>,
-    /// The final measurement over all of the validation data, if the run finished and has any.
+    /// The final validation loss over all windows, if the run finished and has validation data.
     pub valid: Option<LossReport>,
     /// The final model's directory, if the run finished.
     pub model: Option<PathBuf>,
-    /// Whether a checkpoint of the last step is on the disk.
+    /// Whether a checkpoint of the last step was saved.
     pub saved: bool,
     /// Step of the newest checkpoint that was saved or resumed from.
     pub saved_step: Option<u64>,
-    /// Checkpoints that could not be saved.
+    /// Number of checkpoints that could not be saved.
     pub failed_saves: u32,
-    /// Times the run went back to an earlier state.
+    /// Number of rollbacks to an earlier state.
     pub rollbacks: u32,
 }
 
@@ -34,6 +34,6 @@ pub struct Outcome {
 pub enum Status {
     /// All steps are done.
     Finished,
-    /// It was asked to stop; running it again goes on.
+    /// It was asked to stop; starting it again resumes it.
     Interrupted,
 }

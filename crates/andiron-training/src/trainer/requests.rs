@@ -1,8 +1,8 @@
-//! What may be asked of a run while it goes on.
+//! Requests to a run in progress.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Requests to a run, from another thread or a signal handler; it looks at them after each step.
+/// Requests to a run, from another thread or a signal handler; the run checks them after each step.
 #[derive(Debug, Default)]
 pub struct Requests {
     stop: AtomicBool,
@@ -10,12 +10,12 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Asks the run to save a checkpoint and end. Returns whether that had been asked before.
+    /// Requests that the run save a checkpoint and stop. Returns whether this was requested before.
     pub fn stop(&self) -> bool {
         self.stop.swap(true, Ordering::Relaxed)
     }
 
-    /// Asks the run to save a checkpoint and go on.
+    /// Requests that the run save a checkpoint and continue.
     pub fn save(&self) {
         self.save.store(true, Ordering::Relaxed);
     }
@@ -24,7 +24,7 @@ impl Requests {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether a checkpoint was asked for since this was last called.
+    /// Whether a checkpoint was requested since the last call.
     pub(super) fn take_save(&self) -> bool {
         self.save.swap(false, Ordering::Relaxed)
     }

@@ -497,7 +497,7 @@ fn a_run_asked_to_save_saves_and_goes_on() {
     assert!(result(&config) == result(&whole));
 }
 
-/// Error numbers of Linux that tell nothing about the bytes: EIO, ENOMEM, EACCES, EMFILE, ENFILE, ELOOP, ESTALE.
+/// Linux error numbers that do not mean damage: EIO, ENOMEM, EACCES, EMFILE, ENFILE, ELOOP, ESTALE.
 const NO_DAMAGE: [i32; 7] = [5, 12, 13, 24, 23, 40, 116];
 
 /// What an error and its causes say.
