@@ -1,4 +1,4 @@
-//! Decoding one sequence, token by token, over its cache.
+//! Decoding of one sequence, token by token, with a KV cache.
 #![allow(missing_docs)] // What criterion's macros make.
 
 use andiron_benches::{nano, random};

@@ -1,4 +1,4 @@
-//! Products with weights stored in each format, without the rest of a model: decoding one text or several, and prompts.
+//! Matmuls with weights in each format, without the rest of a model, in the shapes of decoding and prefill.
 #![allow(missing_docs)] // What criterion's macros make.
 
 use std::thread::available_parallelism;

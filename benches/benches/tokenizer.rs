@@ -1,4 +1,4 @@
-//! Encoding and training of byte-level BPE on the shipped text.
+//! Encoding with and training of byte-level BPE, on the example corpus.
 #![allow(missing_docs)] // What criterion's macros make.
 
 use andiron_benches::SHAKESPEARE;

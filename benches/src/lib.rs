@@ -1,8 +1,8 @@
-//! What the benchmarks share: the models they measure and where these run.
+//! Models and devices shared by the benchmarks.
 //!
-//! One criterion target is one subject: `cargo xtask bench tokenizer`, `train_step`, `decode` or `quant`. They guard
-//! against slowing down; comparisons with others are made by `andiron bench` and the scripts in `benches/peers`, and
-//! kept in `benches/RESULTS.md`.
+//! There is one criterion target per subject: `cargo xtask bench tokenizer`, `train_step`, `decode` or `quant`. They detect
+//! regressions. Comparisons with other programs are made by `andiron bench` and the scripts in `benches/peers`; their results
+//! are in `benches/RESULTS.md`.
 
 use andiron_core::DeviceSpec;
 use andiron_kernels::random::Seed;
@@ -16,7 +16,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// The text that ships with Andiron.
+/// The example corpus.
 pub const SHAKESPEARE: &str = include_str!("../../examples/data/shakespeare.txt");
 
 /// The first device of this build.

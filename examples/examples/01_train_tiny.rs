@@ -1,11 +1,11 @@
-//! A character model learns a few pages of a play, in seconds.
+//! Trains a character model on a few pages of a play, in seconds.
 //!
 //! ```sh
 //! cargo run --release -p andiron-examples --example 01_train_tiny
 //! ```
 //!
-//! The story: a text becomes ids on disk, ids become batches, batches become a model directory that `transformers`
-//! opens. Interrupt it and run it again: it goes on where it stopped, bit for bit.
+//! It tokenizes a text to shards on disk, trains on batches of them, and writes a model directory that `transformers` opens.
+//! Interrupt it and run it again: it resumes bit for bit.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use andiron_training::observe::{Observer, StepRecord};
 use andiron_training::optimizer::{OptimizerConfig, ScheduleKind};
 use andiron_training::trainer::{Requests, start_or_resume};
 
-/// Someone who watches the run. The library itself never prints.
+/// Prints the progress; the library itself never prints.
 struct Losses;
 
 impl Observer for Losses {

@@ -1,11 +1,10 @@
-//! A model directory continues a text, piece by piece.
+//! Continues a prompt with a model directory and streams the text.
 //!
 //! ```sh
 //! cargo run --release -p andiron-examples --example 02_generate -- [MODEL_DIR] [PROMPT]
 //! ```
 //!
-//! Without arguments it takes the model that `01_train_tiny` left. Any GPT-2 directory in the Hugging Face layout will do,
-//! whoever trained it.
+//! Without arguments it uses the model of `01_train_tiny`. Any GPT-2 directory in the Hugging Face layout works.
 
 use std::env;
 use std::io::Write as _;

@@ -1,12 +1,12 @@
-//! What weights in few bits cost: the perplexity of a model on a text, with its matrices in one format after the other.
+//! Perplexity of a model on a text with its matrices quantized to each format: the cost of quantization.
 //!
 //! ```sh
 //! cargo run --release -p andiron-examples --example 03_formats -- MODEL_DIR TEXT [FORMAT...]
 //! ```
 //!
-//! Takes any decoder in the Hugging Face layout with a tokenizer. Each matrix is stored in the format and read back; then
-//! products are made from factors of bf16, as `andiron evaluate` does at every `--precision` but f32. With a token at a
-//! time, programs that run models in blocks also round what they multiply with to 8 bits; that is not measured here.
+//! Takes any decoder in the Hugging Face layout with a tokenizer. Each matrix is quantized and dequantized; then matmul
+//! operands are rounded to bf16, as in `andiron evaluate` at every `--precision` except f32. Token-by-token decoding with
+//! block-quantized weights also quantizes activations to int8; that is not measured here.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -63,11 +63,11 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stores every matrix of a model in a format and reads it back.
+/// Quantizes every matrix of a model to a format and dequantizes it.
 struct Storing {
     format: Option<Format>,
     vocab_size: usize,
-    /// Bits of all matrices, and their numbers.
+    /// Total bits and elements of all matrices.
     bits: f64,
     numbers: f64,
 }
@@ -96,7 +96,7 @@ impl ModuleMapper for Storing {
     }
 }
 
-/// The format that a matrix gets where `wanted` is asked for.
+/// The format of a matrix if `wanted` is requested.
 fn fitting(wanted: Format, cols: usize, is_table: bool) -> Format {
     // Tables of tokens suffer more, and are the head of many models, so that they get 8 bits in all formats of fewer, as
     // they do at `--precision int4`.

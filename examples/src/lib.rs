@@ -1,10 +1,10 @@
-//! One file, one story: how to use Andiron as libraries.
+//! Examples of Andiron's libraries, one file each.
 //!
-//! | story | run it |
+//! | example | run it |
 //! |---|---|
-//! | a character model learns a few pages in seconds | `cargo run --release -p andiron-examples --example 01_train_tiny` |
-//! | a model directory continues a text, piece by piece | `cargo run --release -p andiron-examples --example 02_generate` |
-//! | what weights in few bits cost a model, format by format | `cargo run --release -p andiron-examples --example 03_formats -- DIR TEXT` |
+//! | trains a character model in seconds | `cargo run --release -p andiron-examples --example 01_train_tiny` |
+//! | continues a prompt with a model directory and streams the text | `cargo run --release -p andiron-examples --example 02_generate` |
+//! | measures the perplexity of a model with its matrices quantized to each format | `cargo run --release -p andiron-examples --example 03_formats -- DIR TEXT` |
 //!
-//! `examples/pretrain.toml` is a commented configuration for `andiron pretrain`; `examples/data` holds the text that
-//! ships with Andiron and says where it comes from.
+//! `examples/pretrain.toml` is a commented configuration for `andiron pretrain`; `examples/data` holds the example corpus and
+//! its provenance.

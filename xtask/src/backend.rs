@@ -1,4 +1,4 @@
-//! The backends that `andiron` can be built for, and the words that choose one.
+//! The backends that `andiron` can be built for, and their names on the command line.
 
 use std::fmt;
 
@@ -31,8 +31,7 @@ impl Backend {
 
     /// Cargo features of a build for this backend.
     ///
-    /// Any but the default one comes with the CPU backends, so that one build both runs and can be compared with
-    /// them: a GPU build is too long to be made twice.
+    /// A GPU build includes the CPU backends, so that one build can compare them: a GPU build takes too long to make twice.
     pub fn features(self) -> String {
         match self {
             Self::Ndarray => Self::Ndarray.name().to_owned(),
@@ -57,16 +56,16 @@ impl fmt::Display for Backend {
     }
 }
 
-/// What `--backend` says: a backend, and the device of that kind to run on.
+/// The value of `--backend`: a backend and optionally the index of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     pub backend: Backend,
-    /// The backend's name, followed by `:index` where one was given.
+    /// The backend's name, followed by `:index` if one was given.
     pub device: String,
 }
 
 impl Choice {
-    /// Reads `wgpu` or `wgpu:1`; the message of a failure names the known backends.
+    /// Parses `wgpu` or `wgpu:1`; the error message lists the known backends.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (name, index) = text.split_once(':').map_or((text, None), |(name, index)| (name, Some(index)));
         let Some(backend) = Backend::ALL.into_iter().find(|backend| backend.name() == name) else {

@@ -1,4 +1,4 @@
-//! What can be typed after `cargo xtask`: the table of verbs and the two options shared by all of them.
+//! The command line of `cargo xtask`: the table of verbs and the two options shared by all of them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,14 +11,14 @@ use crate::backend::{Backend, Choice};
 use crate::dev;
 use crate::workspace::Workspace;
 
-/// A word that can follow `cargo xtask`.
+/// A verb of `cargo xtask`.
 pub struct Verb {
     pub name: &'static str,
     pub help: &'static str,
     pub kind: Kind,
 }
 
-/// Who carries out a verb.
+/// What runs a verb.
 pub enum Kind {
     /// The program `andiron`, built for one backend.
     Program,
@@ -28,27 +28,41 @@ pub enum Kind {
 
 /// Every verb, in the order of `--help`. A verb of the program needs only its row here.
 pub const VERBS: &[Verb] = &[
-    program("quickstart", "From a shipped text to a model behind an API, in minutes; run again to resume"),
+    program(
+        "quickstart",
+        "Train a model on the example corpus and serve it, in minutes; run again to resume",
+    ),
     program("prepare", "Turn text files into tokenized shards"),
     program("tokenizer", "Train, evaluate and inspect tokenizers"),
-    program("pretrain", "Train a model from a TOML config; --resume goes on after an interruption"),
-    program("evaluate", "Measure a model directory on held-out text"),
-    program("predict", "Answer a JSONL file: continue, score, embed, label, find answers, and more"),
+    program("pretrain", "Train a model from a TOML config; --resume continues an interrupted run"),
+    program("evaluate", "Measure loss and perplexity of a model on held-out text"),
+    program(
+        "predict",
+        "Run a task on a JSONL file: generate, score, embed, label, answer questions, and more",
+    ),
     program("generate", "Continue a prompt on the terminal"),
-    program("chat", "Talk with a model on the terminal"),
+    program("chat", "Chat with a model on the terminal"),
     program("serve", "Serve a model directory over HTTP, with an OpenAI-compatible API and a web page"),
-    program("inspect", "Show what a model is made of: parts, parameters, memory, work per token"),
-    program("export", "Write a model in another layout: a Hugging Face directory, or a GGUF file"),
-    program("doctor", "Say what this machine has and which backend and kernels are used"),
+    program("inspect", "Show a model's modules, parameters, memory and FLOPs per token"),
+    program("export", "Convert a model to a Hugging Face directory or a GGUF file"),
+    program("doctor", "Show this machine's hardware, and the backend and kernels in use"),
     development(
         "bench",
-        "Measure: train, prefill, decode, embed or serve by the program, else a criterion target",
+        "Run a benchmark: train, prefill, decode, embed, serve, or a criterion target",
         dev::bench,
     ),
     development("test", "Run all tests of the default build, or with --backend compare backends", dev::test),
-    development("check", "Everything that must hold before a change is pushed, but the tests", dev::check),
-    development("tidy", "Hold the house rules: arrows, file lengths, docs, words", dev::tidy),
-    development("golden", "Make a golden fixture anew with Python's transformers", dev::golden),
+    development(
+        "check",
+        "Run all checks before a push, except the tests: format, lints, docs, features",
+        dev::check,
+    ),
+    development(
+        "tidy",
+        "Check the house rules: dependencies between crates, file lengths, docs, words",
+        dev::tidy,
+    ),
+    development("golden", "Regenerate a golden fixture with Python's transformers", dev::golden),
     development("docs", "Build the API documentation; --open shows it", dev::docs),
 ];
 
@@ -64,14 +78,14 @@ const fn development(
     Verb { name, help, kind: Kind::Development(task) }
 }
 
-/// One command line, read.
+/// A parsed command line.
 pub struct Invocation {
     pub verb: &'static Verb,
-    /// What `--backend` says.
+    /// The value of `--backend`.
     pub backend: Option<Choice>,
-    /// What `--device` says, for the program to judge.
+    /// The value of `--device`, which the program validates.
     pub device: Option<OsString>,
-    /// Everything else after the verb, untouched.
+    /// All other arguments after the verb, unchanged.
     pub args: Vec<OsString>,
 }
 
@@ -83,7 +97,7 @@ impl Invocation {
     }
 }
 
-/// Reads a command line; prints help or a usage error and ends the process (codes 0 and 2) where there is no more to do.
+/// Parses a command line. For `--help` and usage errors it prints a message and ends the process, with code 0 or 2.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Invocation {
     read(args).unwrap_or_else(|error| error.exit())
 }
@@ -109,10 +123,10 @@ fn command() -> Command {
         .long("device")
         .value_name("DEVICE")
         .value_parser(ValueParser::os_string())
-        .help("Run on another device than --backend says");
+        .help("Run on this device instead of that of --backend");
     Command::new("xtask")
         .bin_name("cargo xtask")
-        .about("Builds and runs the program andiron, and the tasks of people who work on it")
+        .about("Builds and runs the program andiron, and development tasks")
         .override_usage("cargo xtask <VERB> [--backend NAME] [ARGS]...")
         .subcommand_value_name("VERB")
         .subcommand_help_heading("Verbs")
@@ -122,7 +136,9 @@ fn command() -> Command {
         .arg(backend)
         .arg(device)
         .subcommands(VERBS.iter().map(subcommand))
-        .after_help("`cargo xtask <VERB> --help` builds the program where needed and shows the options of one of its verbs.")
+        .after_help(
+            "`cargo xtask <VERB> --help` shows the options of a verb; it builds the program if necessary.",
+        )
 }
 
 fn subcommand(verb: &'static Verb) -> Command {
@@ -132,15 +148,15 @@ fn subcommand(verb: &'static Verb) -> Command {
         .trailing_var_arg(true)
         .allow_hyphen_values(true)
         .value_parser(ValueParser::os_string())
-        .help("Passed on as they are");
+        .help("Passed on unchanged");
     // The program explains its own verbs; only ours are explained here.
     let own_help = matches!(verb.kind, Kind::Program);
     Command::new(verb.name).about(verb.help).disable_help_flag(own_help).arg(args)
 }
 
-/// Puts `--backend` and `--device` before the verb, wherever they stand ahead of a `--`, and the program's name first.
+/// Moves `--backend` and `--device` before the verb, from anywhere before a `--`, and puts the program's name first.
 ///
-/// The other arguments belong to somebody else's parser, so that clap cannot look for options between them.
+/// The other arguments are parsed by another program, so clap cannot look for options between them.
 fn hoist_shared_options(args: Vec<OsString>) -> Vec<OsString> {
     let mut shared = vec![OsString::from("xtask")];
     let mut others = Vec::new();

@@ -1,8 +1,7 @@
-//! `cargo xtask <verb>`: builds and runs the program `andiron` with the right backend, and the tasks of people who
-//! work on Andiron.
+//! `cargo xtask <verb>`: builds and runs the program `andiron` with a backend, and development tasks.
 //!
-//! This crate links none of the others, so it compiles in seconds and can answer `--help` before anything else is
-//! built. [`flags`] holds the one table of verbs.
+//! This crate links none of the others, so it compiles in seconds and answers `--help` before anything else is built. The
+//! table of verbs is in [`flags`].
 
 mod backend;
 mod dev;

@@ -1,4 +1,4 @@
-//! Builds `andiron` for one backend, then becomes it.
+//! Builds `andiron` for one backend, then replaces this process by it.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::flags::Invocation;
 use crate::steps;
 use crate::workspace::Workspace;
 
-/// Runs a verb of the program, in the caller's folder and with the caller's terminal.
+/// Runs a verb of the program in the caller's folder and terminal.
 ///
-/// Where the system can, the program takes the place of this process, so that signals reach it and its exit code is
-/// the caller's, untouched.
+/// If the system supports it, the program replaces this process, so that it receives signals and its exit code reaches the
+/// caller unchanged.
 pub fn program(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
     let choice = invocation.choice();
     let folder = workspace.target_dir(choice.backend).join("release");

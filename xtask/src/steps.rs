@@ -1,4 +1,4 @@
-//! Runs commands one after another, says how long each took, and remembers which failed.
+//! Runs commands one after another and reports how long each took and which failed.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Runs one step; a failure is remembered and the next steps still run.
+    /// Runs one step; after a failure the next steps still run.
     pub fn run(&mut self, name: &str, command: &mut Command) {
         eprintln!("== {name}");
         let started = Instant::now();
@@ -28,12 +28,12 @@ impl Steps {
         }
     }
 
-    /// Notes a step that cannot run here.
+    /// Reports a step that cannot run here.
     pub fn skip(&self, name: &str, why: &str) {
         eprintln!("== {name} skipped: {why}");
     }
 
-    /// Names what failed, on the last line, and gives the exit code of the task.
+    /// Prints the failed steps on the last line and returns the exit code of the task.
     pub fn finish(self) -> ExitCode {
         if self.failed.is_empty() {
             return ExitCode::SUCCESS;
@@ -43,7 +43,7 @@ impl Steps {
     }
 }
 
-/// A length of time for people: `3.4s`, `4m 12s`.
+/// A duration as text: `3.4s`, `4m 12s`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 {

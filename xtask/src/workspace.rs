@@ -1,4 +1,4 @@
-//! Where the workspace lies and where its builds go.
+//! The workspace's folder and its target folders.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::backend::Backend;
 
-/// The folders and the cargo that every task works with.
+/// The folders and the cargo that all tasks use.
 pub struct Workspace {
     /// Folder of the workspace's `Cargo.toml`.
     pub root: PathBuf,
@@ -29,9 +29,9 @@ impl Workspace {
         Ok(Self { root, cargo: env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), target })
     }
 
-    /// Where the program built for one backend is put; the default one's place is the base folder.
+    /// The target folder of a build for one backend; for the default backend it is the base folder.
     ///
-    /// All of them have the same name, so that in one folder each would push the others out.
+    /// The programs have the same name, so in one folder each build would overwrite the others.
     pub fn target_dir(&self, backend: Backend) -> PathBuf {
         if backend == Backend::ALL[0] { self.target.clone() } else { self.target.join(backend.name()) }
     }
@@ -43,8 +43,7 @@ impl Workspace {
 
     /// A cargo command that runs in the workspace's folder and puts finished programs into `target_dir`.
     ///
-    /// What they are linked from lies in the base folder whatever the backend, so that the many dependencies that no
-    /// backend changes are built once.
+    /// Intermediate artifacts of all backends are in the base folder, so that dependencies common to them are built once.
     pub fn cargo(&self, target_dir: &Path, subcommand: &str) -> Command {
         let mut command = Command::new(&self.cargo);
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", target_dir).arg(subcommand);

@@ -1,4 +1,4 @@
-//! What the driver asks of cargo and how it hands over to the program, seen with stand-ins for both.
+//! How the driver calls cargo and the program, tested with stand-ins for both.
 #![cfg(unix)]
 
 use std::fs;
@@ -46,7 +46,7 @@ chmod +x "$CARGO_TARGET_DIR/release/andiron"
         self.command(args).output().expect("xtask runs")
     }
 
-    /// The lines that the stand-in for cargo wrote, with the stage's folder left out.
+    /// The lines that the stand-in for cargo wrote, without the folder of the test.
     fn cargo_log(&self) -> String {
         let log = fs::read_to_string(self.0.join("cargo.log")).unwrap_or_default();
         log.replace(&format!("{}/", self.0.display()), "")

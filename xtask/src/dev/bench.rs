@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: criterion targets, and the throughput measurements of the program.
+//! `cargo xtask bench`: criterion targets, and the benchmarks of `andiron bench`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::run;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
-/// What `andiron bench` measures by itself.
+/// The benchmarks of `andiron bench`.
 const BY_THE_PROGRAM: [&str; 5] = ["train", "prefill", "decode", "embed", "serve"];
 
 /// `bench train …` runs `andiron bench train …`; `bench [TARGET] [criterion options]` runs the criterion target, or all.

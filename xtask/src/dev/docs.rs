@@ -10,7 +10,7 @@ use crate::flags::Invocation;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
-/// Builds it into `target/doc`; arguments, such as `--open`, go to `cargo doc`.
+/// Builds it into `target/doc`; arguments such as `--open` are passed to `cargo doc`.
 pub fn docs(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
     let mut cargo = workspace.cargo(&workspace.target_dir(Backend::ALL[0]), "doc");
     select_workspace(cargo.arg("--no-deps"));

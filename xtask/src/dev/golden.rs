@@ -1,4 +1,4 @@
-//! `cargo xtask golden NAME`: makes a golden fixture anew with Python's `transformers`.
+//! `cargo xtask golden NAME`: regenerates a golden fixture with Python's `transformers`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::workspace::Workspace;
 const SCRIPT: &str = "crates/andiron-models/tests/golden/make.py";
 const REQUIREMENTS: &str = "xtask/requirements.txt";
 
-/// Runs the script that writes the fixture, with a Python that has what it imports.
+/// Runs the script that writes the fixture, with a Python that has the packages it imports.
 ///
-/// `ANDIRON_PYTHON` names the interpreter; without it `python3` serves if it has PyTorch and transformers, else a
-/// virtual environment is made under the target folder.
+/// `ANDIRON_PYTHON` names the interpreter. Without it, `python3` is used if it has PyTorch and transformers, else a virtual
+/// environment is created in the target folder.
 pub fn golden(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
     if invocation.args.is_empty() {
         bail!("name the fixture to make, as in `cargo xtask golden gpt2`; {SCRIPT} knows which there are");

@@ -1,4 +1,4 @@
-//! Tasks of people who work on Andiron; one file each.
+//! Development tasks; one file each.
 
 mod bench;
 mod check;
@@ -16,16 +16,16 @@ pub use tidy::tidy;
 
 use std::process::Command;
 
-/// Everything that the default build is made of: what `cargo xtask quickstart` built is used again here.
+/// The packages of the default build, so that the artifacts of `cargo xtask quickstart` are reused.
 ///
-/// The benches stay out, because criterion turns on a feature (`ciborium/default`) that would build all of Burn a
-/// second time.
+/// The benches are excluded, because criterion turns on a feature (`ciborium/default`) that would build all of Burn a second
+/// time.
 fn select_default_build(command: &mut Command) {
     command.args(["--release", "--workspace", "--exclude", "andiron-benches"]);
     command.args(["--features", "andiron-cli/ndarray"]);
 }
 
-/// Everything there is, for the tasks that only read it: they share what they find out about dependencies.
+/// All packages, for the tasks that only check them: they share the metadata of dependencies.
 fn select_workspace(command: &mut Command) {
     // The release profile, so that build scripts and macros come from the same builds as everything else.
     command.args(["--release", "--workspace", "--features", "andiron-cli/ndarray"]);

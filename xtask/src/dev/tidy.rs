@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the house rules. They are ordinary tests, in `xtask/tests/tidy`.
+//! `cargo xtask tidy`: the house rules, which are ordinary tests in `xtask/tests/tidy`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::flags::Invocation;
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 
-/// Runs the tidy tests alone, in the quick profile that this program was built with.
+/// Runs only the tidy tests, in the profile that this program was built with, which compiles fast.
 pub fn tidy(workspace: &Workspace, _: &Invocation) -> Result<ExitCode> {
     let mut steps = Steps::default();
     run_tidy(workspace, &mut steps);

@@ -12,12 +12,12 @@ pub struct Crate {
 }
 
 impl Crate {
-    /// Path of a file in the crate's folder, from the workspace's root.
+    /// Path of a file of the crate, relative to the workspace.
     pub fn path(&self, file: &str) -> String {
         format!("crates/{}/{file}", self.name)
     }
 
-    /// Whether this is a library, which must not know the command line, the environment or the terminal.
+    /// Whether this is a library, which must not use the command line, the environment or the terminal.
     pub fn is_library(&self) -> bool {
         self.name != "andiron-cli"
     }

@@ -1,4 +1,4 @@
-//! Who may depend on whom: the arrows between our crates, and what each may use from outside.
+//! Allowed dependencies: between our crates, and on others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +6,9 @@ use super::crates::{Crate, crates, manifest};
 use super::report::Report;
 use super::tree::read;
 
-/// The arrows, strictly downward: a crate and what it may use of ours.
+/// For each crate, those of our crates that it may use. The arrows point strictly downward.
 ///
-/// A new arrow is a decision about the design: draw it in `crates/ARCHITECTURE.md` too.
+/// A new arrow is a design decision: draw it in `crates/ARCHITECTURE.md` too.
 const ARROWS: [(&str, &[&str]); 10] = [
     ("andiron-kernels", &[]),
     ("andiron-files", &[]),
@@ -51,7 +51,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ),
 ];
 
-/// What a crate must not use from outside, and why.
+/// External crates that a crate must not use, and why.
 const FOREIGN: [(&str, &[&str], &str); 6] = [
     ("andiron-core", &["tokenizers", "safetensors", "memmap2"], "core knows no text and no files"),
     ("andiron-models", &["tokenizers"], "models see token ids, never a tokenizer"),
@@ -250,7 +250,7 @@ impl Lock {
             .filter_map(|package| Some((package["name"].as_str()?, package["version"].as_str()?)))
     }
 
-    /// Names of all packages that `name` can lead to.
+    /// Names of all packages that `name` depends on, directly or not.
     fn reachable(&self, name: &str) -> BTreeSet<&str> {
         let mut edges: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for package in &self.packages {

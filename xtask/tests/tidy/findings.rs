@@ -1,4 +1,4 @@
-//! The form of the scripts in `findings/`, which `findings/README.md` states.
+//! The form of the scripts in `findings/`, as described in `findings/README.md`.
 
 use std::path::Path;
 

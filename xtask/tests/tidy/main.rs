@@ -1,6 +1,6 @@
-//! The house rules, held by tests: `cargo xtask tidy`.
+//! The house rules as tests: `cargo xtask tidy`.
 //!
-//! Every failure names a place, the rule and what to do. The rules themselves stand in `crates/ARCHITECTURE.md`.
+//! Every failure names the place, the rule and the remedy. The rules are described in `crates/ARCHITECTURE.md`.
 
 mod crates;
 mod dependencies;

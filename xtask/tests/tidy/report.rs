@@ -1,6 +1,6 @@
-//! How a broken rule is told.
+//! Reports of broken rules.
 
-/// Where a rule is broken, and how.
+/// A violation of a rule.
 pub struct Problem {
     place: String,
     what: String,
@@ -14,12 +14,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// `rule` says what must hold, `remedy` what to do where it does not.
+    /// `rule` says what must hold, `remedy` how to fix a violation.
     pub fn new(rule: &'static str, remedy: &'static str) -> Self {
         Self { rule, remedy, problems: Vec::new() }
     }
 
-    /// Adds a problem; `place` is a path, with `:line` where there is one.
+    /// Adds a problem; `place` is a path, optionally with `:line`.
     pub fn add(&mut self, place: impl ToString, what: impl ToString) {
         self.problems.push(Problem { place: place.to_string(), what: what.to_string() });
     }

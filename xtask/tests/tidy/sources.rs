@@ -1,4 +1,4 @@
-//! Rules about what stands in source files.
+//! Rules about the content of source files.
 
 use super::report::Report;
 use super::source::{self, Source, has_word};
@@ -91,7 +91,7 @@ fn errors_are_typed() {
     report.hold();
 }
 
-/// Whether a trait object of errors stands in `signature`.
+/// Whether `signature` contains a trait object of errors.
 fn boxes_an_error(signature: &str) -> bool {
     signature
         .split("Box<dyn")

@@ -1,4 +1,4 @@
-//! The files of the workspace, and rules about which may be there.
+//! The files of the workspace, and rules about which are allowed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use super::report::Report;
 
-/// Folder of the workspace: that in which the test runs, which shares its target folder with other checkouts perhaps.
+/// Folder of the workspace in which the test runs. The target folder may be shared with other checkouts.
 pub fn root() -> &'static Path {
     static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
         let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -16,7 +16,7 @@ pub fn root() -> &'static Path {
     &ROOT
 }
 
-/// Every file that is, or would be, committed; paths from the root, sorted.
+/// All files that are or would be committed, as sorted paths from the root.
 pub fn files() -> Vec<PathBuf> {
     let mut git = Command::new("git");
     git.current_dir(root()).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
