@@ -40,20 +40,20 @@ fn main() -> anyhow::Result<()> {
     let home = Path::new("runs/example-tiny");
     fs::create_dir_all(home)?;
 
-    // 1. A text. The first pages of what ships with Andiron will do.
+    // 1. A text: the first pages of the example corpus.
     let play = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/shakespeare.txt"))?;
     let pages: String = play.chars().take(60_000).collect();
     fs::write(home.join("pages.txt"), pages)?;
 
-    // 2. A vocabulary of its characters, and the text as ids: nine tenths to learn from, one to be measured on.
-    //    Done once; the second time it finds that nothing has changed.
+    // 2. A character vocabulary and the text as ids: nine tenths for training, one for validation. Done once; the second run
+    //    reuses the output.
     let data = home.join("data");
     let vocabulary = TokenizerChoice::Characters(SpecialTokens::default());
     let options = PrepareOptions::new(vec![home.join("pages.txt")], data.clone(), vocabulary);
     let report = prepare(&options, &mut |_| ())?;
     println!("{} characters, {} tokens to learn from", report.vocab_size, report.train.stats.tokens);
 
-    // 3. A model, and how it is trained. A run is a function of these values, the seed and the data.
+    // 3. The configuration of model and training. A run is a function of these values, the seed and the data.
     let model = Gpt2Config { n_layer: 2, n_embd: 64, n_head: 4, ..Gpt2Config::nano(report.vocab_size) };
     let config = TrainConfig {
         run: RunConfig {
@@ -83,7 +83,7 @@ fn main() -> anyhow::Result<()> {
         evaluate: EvaluateConfig::default(),
     };
 
-    // 4. The device is chosen here, at the edge, and handed in. `stop` would be set by a signal handler.
+    // 4. The program, not the library, chooses the device. `stop` would be set by a signal handler.
     let device = DeviceSpec::first_compiled()?.open()?;
     let outcome = start_or_resume(&config, &device, &mut Losses, &Requests::default())?;
 

@@ -21,15 +21,15 @@ fn main() -> anyhow::Result<()> {
     let dir = arguments.next().map_or_else(|| PathBuf::from("runs/example-tiny/run/model"), PathBuf::from);
     let prompt = arguments.next().unwrap_or_else(|| "KING".to_owned());
 
-    // 1. Weights and configuration, every tensor accounted for; and the tokenizer beside them. The model knows only
-    //    ids, so the two meet here and not in the library.
+    // 1. The weights, the configuration and the tokenizer of the same directory. The model sees only ids, so text is encoded
+    //    and decoded here.
     let device = DeviceSpec::first_compiled()?.open()?;
     let bundle = DecoderBundle::open(&dir, &device)
         .with_context(|| format!("cannot open {}: run the example 01_train_tiny first?", dir.display()))?;
     let tokenizer = Tokenizer::load(&dir)?;
     eprintln!("{} parameters", bundle.n_parameters());
 
-    // 2. How the next token is chosen. The same seed gives the same text.
+    // 2. Sampling settings. The same seed gives the same text.
     let options = GenerateOptions {
         sampling: SamplingParams { temperature: 0.7, top_k: 20, seed: 7, ..SamplingParams::default() },
         max_new_tokens: 400,
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         ..GenerateOptions::default()
     };
 
-    // 3. One token at a time. The decoder of text holds back what is not yet a whole character.
+    // 3. One token at a time. The streaming decoder holds back incomplete characters.
     let mut decoding = Decoding::new(&bundle, &tokenizer.encode(&prompt)?, options)?;
     let mut stream = StreamDecoder::new(&tokenizer, Special::Skip);
     let mut out = std::io::stdout();

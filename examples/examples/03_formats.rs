@@ -39,15 +39,15 @@ fn main() -> anyhow::Result<()> {
         formats.extend(Format::ALL);
     }
 
-    // 1. The model in f32, and the text as ids with the end that a document has.
+    // 1. The model in f32, and the text as ids with an end-of-sequence token.
     let device = DeviceSpec::first_compiled()?.open()?;
     let bundle = DecoderBundle::open(&dir, &device)?;
     let tokenizer = Tokenizer::load(&dir)?;
     let mut ids = tokenizer.encode(&fs::read_to_string(&text)?)?;
     ids.extend(tokenizer.eos_id());
 
-    // 2. Its loss as it is, then with its matrices stored in each format. What is compared is the same model on the same
-    //    windows, so that small differences mean something.
+    // 2. Its loss in f32, then with its matrices in each format, on the same windows, so that small differences are
+    //    meaningful.
     let windows = Windows { context: CONTEXT, rows: 8, limit: None };
     println!("{:>7}  {:>9}  {:>7}  {:>6}", "format", "bits", "loss", "perpl.");
     for format in [None].into_iter().chain(formats.into_iter().map(Some)) {
@@ -76,7 +76,7 @@ impl ModuleMapper for Storing {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.val().dims();
         let (numbers, cols) = (shape.iter().product::<usize>() as f64, shape[D - 1]);
-        // Norms and biases are few, and stay.
+        // Norms and biases are few and are not quantized.
         if D != 2 {
             return param;
         }
@@ -98,7 +98,7 @@ impl ModuleMapper for Storing {
 
 /// The format of a matrix if `wanted` is requested.
 fn fitting(wanted: Format, cols: usize, is_table: bool) -> Format {
-    // Tables of tokens suffer more, and are the head of many models, so that they get 8 bits in all formats of fewer, as
+    // Embeddings lose more by quantization and are the head of many models, so they get at least 8 bits in all formats, as
     // they do at `--precision int4`.
     let wanted = match wanted {
         Format::F16 | Format::Bf16 => wanted,
@@ -108,7 +108,7 @@ fn fitting(wanted: Format, cols: usize, is_table: bool) -> Format {
     if cols.is_multiple_of(wanted.block_len()) {
         return wanted;
     }
-    // What llama.cpp takes for rows that are no whole blocks of 256.
+    // llama.cpp's fallback for rows that are not a multiple of 256.
     match wanted {
         Format::Q4K => Format::Q5_0,
         Format::Q5K => Format::Q5_1,

@@ -20,12 +20,12 @@ impl TrainConfig {
         let parameters = tensors.iter().map(|(_, shape)| elements(shape)).fold(0, u64::saturating_add);
         let moments = match self.optimizer.kind {
             OptimizerKind::Adamw => 2,
-            // Of matrices one, of the rest two.
+            // One for matrices, two for the rest: a lower bound.
             OptimizerKind::Muon => 1,
         };
         let states = parameters.saturating_mul(2 + moments);
         let tokens = (self.data.rows as u64).saturating_mul(self.data.context as u64);
-        // Each matrix product keeps its input, whose width is at least the smaller axis of its matrix.
+        // Each matmul keeps its input, whose width is at least the smaller axis of its matrix.
         let inputs = tensors
             .iter()
             .filter(|(_, shape)| shape.len() == 2)

@@ -82,7 +82,7 @@ pub(super) fn reuse(
     let exists = |differs| Err(PrepareError::Exists { path: output.clone(), differs });
     let report = read_bounded(&output.join(REPORT), REPORT_LIMIT).ok();
     let Some(report) = report.and_then(|json| serde_json::from_slice::<PrepareReport>(&json).ok()) else {
-        // Never replaced, whatever was asked for: it may be anything.
+        // Never replaced, even with `Existing::Replace`: it may be anything.
         return exists("it has no prepare.json that this program wrote");
     };
     let differs = if report.version != VERSION {

@@ -43,7 +43,7 @@ impl Plan {
     pub(super) fn parts<'t>(&self, index: u64, text: &'t str) -> Parts<'t> {
         match *self {
             Self::Nothing => Parts { train: text, valid: "", cut: None },
-            // More documents than were counted: the inputs changed, which is found out in the end.
+            // More documents than were counted: the inputs changed, which is detected at the end.
             Self::Documents { order, of, held_out } if index < of && order.permute(index, of) < held_out => {
                 Parts { train: "", valid: text, cut: None }
             }

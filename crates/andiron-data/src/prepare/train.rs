@@ -46,6 +46,6 @@ pub(super) fn make_tokenizer(
         TokenizerChoice::Characters(special) => train_chars(texts, special).map_err(PrepareError::from),
         TokenizerChoice::Load(path) => Ok(Tokenizer::load(path)?),
     };
-    // A text that could not be read is why there was too little to train on.
+    // A read error comes first: it may be the cause of too little text.
     failure.map_or(made, Err)
 }

@@ -210,8 +210,8 @@ impl Tokenizer {
                 reserved.insert(id, added.content.clone());
             }
         }
-        // Tokens with a role are control tokens too. They may be ordinary ones otherwise (some models fill rows with
-        // "!"), so texts may give them.
+        // Tokens with a role are control tokens too. They may also be ordinary tokens (some models pad with "!"), so texts
+        // may give them.
         for token in special.all() {
             let Some(id) = literal.token_to_id(token) else { continue };
             if !facts.added.iter().any(|added| added.content == token) {

@@ -90,7 +90,7 @@ impl SentencePiece {
                 Ok(())
             }
             kind::BYTE => Err("it spells the unknown in bytes, which is not supported here".to_owned()),
-            // Control tokens, the unknown and pieces out of use are never found in a text.
+            // Control tokens, the unknown token and unused pieces are never matched in a text.
             _ => Ok(()),
         }
     }
@@ -120,7 +120,7 @@ impl SentencePiece {
         let preferred = |piece: &String| (piece.clone(), piece.len() as f64 * highest - 0.1);
         vocabulary.extend(self.user_defined.iter().map(preferred));
         let mut unigram = Unigram::from(vocabulary, Some(0), false)?;
-        // What the unknown costs is counted from the pieces alone.
+        // The penalty of the unknown token is computed from normal pieces only.
         unigram.min_score = lowest;
         let mut user_defined: HashMap<char, Vec<String>> = HashMap::new();
         for piece in self.user_defined {

@@ -207,7 +207,7 @@ impl TrainConfig {
         const FREE: &[&str] = &[
             "run.output",
             "run.log_every",
-            // What the data holds is compared by its checksum, wherever it lies.
+            // Data is compared by its checksum, whatever its path.
             "data.train",
             "data.valid",
             "data.tokenizer",
@@ -217,7 +217,7 @@ impl TrainConfig {
             "evaluate.rows",
             "evaluate.max_windows",
         ];
-        // A constant learning rate does not look at the end of the run, so the run may be made longer.
+        // A constant learning rate does not depend on the length of the run, so the run may be extended.
         let longer = path == "run.steps" && self.optimizer.schedule == ScheduleKind::Constant;
         longer || FREE.contains(&path)
     }

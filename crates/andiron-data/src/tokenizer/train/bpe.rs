@@ -64,7 +64,7 @@ where
         return Err(TrainError::VocabularyTooSmall { asked: options.vocab_size, least });
     }
     let mut any_text = false;
-    // In pieces, because the library holds a long text many times over.
+    // In pieces, because the library copies a long text several times.
     let pieces = texts.into_iter().flat_map(|text| {
         any_text |= !text.as_ref().is_empty();
         pieces_at_lines(text.as_ref(), PIECE_BYTES).map(str::to_owned).collect::<Vec<_>>()

@@ -70,7 +70,7 @@ where
         },
         "post_processor": null,
         "decoder": { "type": "Fuse" },
-        // The format wants a name here; that it is no token makes an unknown character an error.
+        // The format requires a name here. As it is not a token, an unknown character is an error.
         "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>" },
     });
     let files = Files::made(format!("{json:#}\n").into_bytes(), special.clone());
