@@ -1,10 +1,10 @@
-"""Runs Andiron and its peers in turn and prints the medians side by side, as the tables of RESULTS.md.
+"""Alternates Andiron and its peers and prints their medians as the tables of RESULTS.md.
 
     python3 compare.py --andiron PROGRAM --python INTERPRETER [--text FILE]... [--rounds 3] [--only WORD]
 
-Both sides use every core. While one of them runs, whatever else the machine does is counted from /proc/stat; a run
-that had to share more than `--share` of the machine is thrown away and done again, so that a table made on a busy
-machine is late rather than wrong. Linux only.
+Both sides use every core. During a run the CPU time of other processes is read from /proc/stat; a run in which they took
+more than `--share` of the machine is discarded and repeated, so a table made on a busy machine is late rather than wrong.
+Linux only.
 """
 
 import argparse
@@ -149,13 +149,13 @@ def contests(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--andiron", required=True, help="the program, built with --release")
-    parser.add_argument("--python", default=sys.executable, help="what setup.sh printed")
-    parser.add_argument("--text", action="append", default=[], help="learn this text with nanoGPT's recipe")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that setup.sh printed")
+    parser.add_argument("--text", action="append", default=[], help="also train on this text with nanoGPT's recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1337, 1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--share", type=float, default=0.03, help="of the machine that others may use meanwhile")
-    parser.add_argument("--only", default="", help="subjects whose title holds this")
+    parser.add_argument("--share", type=float, default=0.03, help="maximum fraction of CPU time taken by other processes during a run")
+    parser.add_argument("--only", default="", help="only benchmarks whose title contains this")
     args = parser.parse_args()
     for title, columns, contestants in contests(args):
         if args.only not in title:

@@ -17,11 +17,11 @@ PROMPT = "The history of the town begins with a bridge over the river, which"
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("url", help="where the server listens, such as http://127.0.0.1:8080")
-    arguments.add_argument("--at-once", type=int, default=8, help="requests that are open at a time")
-    arguments.add_argument("--requests", type=int, default=16, help="requests in all")
-    arguments.add_argument("--tokens", type=int, default=64, help="tokens that each request asks for")
-    arguments.add_argument("--seed", type=int, help="a seed that every request names")
+    arguments.add_argument("url", help="URL of the server, such as http://127.0.0.1:8080")
+    arguments.add_argument("--at-once", type=int, default=8, help="number of concurrent requests")
+    arguments.add_argument("--requests", type=int, default=16, help="total number of requests")
+    arguments.add_argument("--tokens", type=int, default=64, help="max_tokens of each request")
+    arguments.add_argument("--seed", type=int, help="seed of every request")
     choice = arguments.parse_args()
 
     with urllib.request.urlopen(f"{choice.url}/v1/models", timeout=60) as models:

@@ -258,7 +258,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     subjects = parser.add_subparsers(dest="subject", required=True)
 
-    subject = subjects.add_parser("train", help="steps of a GPT on random tokens")
+    subject = subjects.add_parser("train", help="training steps of a GPT on random tokens")
     subject.add_argument("--config", required=True, help="a config.json; see ../configs")
     subject.add_argument("--batch", type=int, default=8)
     subject.add_argument("--ctx", type=int, default=256)
@@ -267,7 +267,7 @@ def main():
     subject.add_argument("--compile", action="store_true", help="torch.compile and the fused optimizer")
     subject.set_defaults(run=train)
 
-    subject = subjects.add_parser("learn", help="nanoGPT's CPU recipe on a text")
+    subject = subjects.add_parser("learn", help="training on a text with nanoGPT's CPU recipe")
     subject.add_argument("--text", required=True)
     subject.add_argument("--steps", type=int, default=2000)
     subject.add_argument("--seed", type=int, default=1337)
@@ -281,14 +281,14 @@ def main():
     subject.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     subject.set_defaults(run=decode)
 
-    subject = subjects.add_parser("embed", help="sentence embeddings of random tokens: BERT and a mean")
+    subject = subjects.add_parser("embed", help="sentence embeddings of random tokens: BERT with mean pooling")
     subject.add_argument("--config", required=True)
     subject.add_argument("--batch", type=int, default=32)
     subject.add_argument("--ctx", type=int, default=128)
     subject.add_argument("--steps", type=int, default=10)
     precision = subject.add_mutually_exclusive_group()
     precision.add_argument(
-        "--precision", choices=["f32", "bf16"], default="f32", help="bf16: as weights or by autocast, the faster of both"
+        "--precision", choices=["f32", "bf16"], default="f32", help="bf16: the faster of bf16 weights and autocast"
     )
     precision.add_argument("--ort", action="store_true", help="with ONNX Runtime, in f32")
     subject.set_defaults(run=embed)
