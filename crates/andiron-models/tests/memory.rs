@@ -13,6 +13,9 @@ use andiron_core::DeviceSpec;
 use andiron_kernels::random::Seed;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_models::generate::{
+    Constraint, Decoding, GenerateOptions, Grammar, Logits, NextToken, SamplingParams, Vocabulary,
+};
 use andiron_models::weights::names;
 use andiron_models::{AnyBundle, AnyConfig, DecoderBundle, DecoderConfig};
 use burn::tensor::Device;
@@ -54,6 +57,58 @@ fn write_zeros(config: &DecoderConfig, dir: &Path, device: &Device) -> usize {
     file.write_all(&header).unwrap();
     file.set_len((8 + header.len() + end) as u64).unwrap();
     end
+}
+
+/// Most memory for following a text in its grammar.
+const CONSTRAINT_LIMIT: usize = 64 << 20;
+
+/// A model of bytes that knows nothing but that a text goes on with letters.
+struct Letters;
+
+impl NextToken for Letters {
+    type State = ();
+
+    fn vocab_size(&self) -> usize {
+        257
+    }
+
+    fn context_len(&self) -> usize {
+        10_000
+    }
+
+    fn begin(&self) {}
+
+    fn extend(&self, _state: &mut (), ids: &[u32], _wanted: Logits) -> Vec<f32> {
+        let letter = |id: usize| if (97..123).contains(&id) { 1.0 } else { 0.0 };
+        ids.iter().flat_map(|_| (0..self.vocab_size()).map(letter)).collect()
+    }
+
+    fn rewind(&self, _state: &mut (), _len: usize) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_long_text_of_large_classes_takes_bounded_memory() {
+    let _alone = ALONE.lock().unwrap();
+    let words: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).chain([Vec::new()]).collect();
+    let vocabulary = Vocabulary::new(&words, false).unwrap();
+    for pattern in [r"\w{1,9999}", r"[\p{L}\p{N} ,.]{1,9999}"] {
+        forget_peak();
+        let before = peak();
+        let constraint = Constraint::new(&vocabulary, Grammar::Regex(pattern.to_owned())).unwrap();
+        let options = GenerateOptions {
+            max_new_tokens: 9000,
+            constraint: Some(constraint),
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            ..GenerateOptions::default()
+        };
+        let mut decoding = Decoding::new(&Letters, &[5], options).unwrap();
+        while decoding.next_token(&Letters).unwrap().is_some() {}
+        let taken = peak().saturating_sub(before);
+        assert_eq!(decoding.generated(), [97].repeat(9000), "{pattern}");
+        assert!(taken <= CONSTRAINT_LIMIT, "{pattern}: {taken} bytes");
+    }
 }
 
 #[test]

@@ -20,14 +20,18 @@ use serde_json::{Value, json};
 /// Largest grammar, in bytes of its own notation.
 const MAX_GRAMMAR: usize = 256 << 10;
 
+/// States that a text's matcher keeps: all that it has looked at. A long text looks at more of them, but stands at few: see
+/// [`Guide::retrace`].
+const MAX_STATES: usize = 30_000;
+
 /// Stack of the thread that compiles: the compiler recurses over properties and nesting, which [`bounds`] limits.
 const COMPILER_STACK: usize = 16 << 20;
 
 /// Limits of the compiler and of each decoding step.
 fn parser_limits() -> ParserLimits {
     ParserLimits {
-        // Some 300 bytes each, and nine to a character of a string with a maxLength.
-        max_lexer_states: 100_000,
+        // Some 300 bytes each, or 1.4 kB in a pattern of large classes: 40 MB.
+        max_lexer_states: MAX_STATES,
         initial_lexer_fuel: 400_000,
         max_grammar_size: 150_000,
         // Would walk the vocabulary for each large expression, with no bound on states.
@@ -239,7 +243,13 @@ impl Constraint {
     pub(super) fn begin(&self, vocab_size: usize) -> Result<Guide, ConstraintError> {
         let constraint = self.vocabulary.tokens;
         match constraint <= vocab_size {
-            true => Ok(Guide { matcher: self.start.deep_clone(), tokens: constraint, vocab_size }),
+            true => Ok(Guide {
+                matcher: self.start.deep_clone(),
+                start: self.start.clone(),
+                written: Vec::new(),
+                tokens: constraint,
+                vocab_size,
+            }),
             false => Err(ConstraintError::OtherVocabulary { constraint, model: vocab_size }),
         }
     }
@@ -291,7 +301,10 @@ fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String
 /// The state of a grammar in a text.
 pub(super) struct Guide {
     matcher: Matcher,
-    /// Number of token ids; the next one stands for the end.
+    /// Where it began, and the ids since then.
+    start: Matcher,
+    written: Vec<u32>,
+    /// Ids that spell something; the next one stands for the end.
     tokens: usize,
     vocab_size: usize,
 }
@@ -304,7 +317,10 @@ impl Guide {
 
     /// The masked ids.
     pub(super) fn banned(&mut self, stop_ids: &[u32]) -> Result<Vec<u32>, ConstraintError> {
-        let mask: SimpleVob = self.matcher.compute_mask().map_err(step)?;
+        let mask: SimpleVob = match self.matcher.compute_mask() {
+            Err(error) if is_full(&error) => self.retrace()?.compute_mask().map_err(step)?,
+            mask => mask.map_err(step)?,
+        };
         let may_end = mask.get(self.tokens);
         let mut banned = Vec::with_capacity(self.vocab_size);
         mask.iter_unset_entries(|id| banned.push(id as u32));
@@ -318,7 +334,19 @@ impl Guide {
 
     /// Advances by `id`, which was not masked.
     pub(super) fn push(&mut self, id: u32) -> Result<(), ConstraintError> {
-        self.matcher.consume_token(id).map_err(step)
+        self.written.push(id);
+        match self.matcher.consume_token(id) {
+            Err(error) if is_full(&error) => self.retrace().map(|_| ()),
+            done => done.map_err(step),
+        }
+    }
+
+    /// Forgets all states but those that the text so far went through, which are few beside those of the tokens that might
+    /// have come at each of its places.
+    fn retrace(&mut self) -> Result<&mut Matcher, ConstraintError> {
+        self.matcher = self.start.deep_clone();
+        self.matcher.consume_tokens(&self.written).map_err(step)?;
+        Ok(&mut self.matcher)
     }
 }
 
@@ -328,7 +356,12 @@ impl fmt::Debug for Guide {
     }
 }
 
-/// The library's error during decoding, in plain words.
+/// Whether the library keeps as many states as it may.
+fn is_full(error: &impl ToString) -> bool {
+    error.to_string().contains("too many states")
+}
+
+/// What the library says while a text is made, in plain words.
 fn step(error: impl ToString) -> ConstraintError {
     ConstraintError::Step(messages::plain(&error.to_string()))
 }
