@@ -102,7 +102,21 @@ impl MaskedLmHead<'_> {
     /// `[n, d_model]`, the hidden states of those positions → `[n, vocabulary]`.
     pub fn forward(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
         let bias = self.bias.map(Param::val);
-        self.weight.project(self.transform.forward(hidden_nd), bias)
+        self.weight.project(self.transform(hidden_nd), bias)
+    }
+
+    /// The layers before the projection to the vocabulary.
+    ///
+    /// # Shape
+    /// `[n, d_model]` → `[n, d_model]`.
+    pub fn transform(&self, hidden_nd: Tensor<2>) -> Tensor<2> {
+        self.transform.forward(hidden_nd)
+    }
+
+    /// The projection to the vocabulary, for a loss that never has all logits at once:
+    /// [`ops::head_cross_entropy`] or [`ops::head_losses`] of what [`transform`](Self::transform) returns.
+    pub fn projection(&self) -> ops::Head {
+        ops::Head { weight_vd: self.weight.val(), bias_v: self.bias.map(Param::val) }
     }
 }
 
