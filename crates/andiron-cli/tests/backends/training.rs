@@ -1,0 +1,254 @@
+//! Training of small models of each family, with dropout everywhere, attention probabilities included. The objectives
+//! that the library lacks are written here with what it offers.
+
+use andiron_core::{Forward, Precision, ids, ops};
+use andiron_data::batch::HostBatch;
+use andiron_kernels::random::Seed;
+use andiron_models::decoder::gpt2::Gpt2Config;
+use andiron_models::encoder::{EncoderHead, Head};
+use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::{
+    DecoderBundle, DecoderConfig, Encoder as _, EncoderBundle, EncoderConfig, EncoderDecoder as _,
+    EncoderModel, Seq2SeqBundle, Seq2SeqConfig, Seq2SeqModel,
+};
+use andiron_training::objective::{Batch, Causal, Objective};
+use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
+use andiron_training::step::compute;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{backends, greedy, open};
+
+const STEPS: u64 = 20;
+/// How far losses may be apart, in nats.
+const LOSSES: f32 = 1e-3;
+const ROWS: usize = 4;
+const COLUMNS: usize = 32;
+const VOCABULARY: usize = 40;
+/// Stands for a masked token, and before the first of a target; no text has it.
+const SPECIAL: u32 = VOCABULARY as u32;
+const PROMPT: [u32; 4] = [3, 24, 11, 0];
+
+/// A sequence with something to learn: each id is followed by a fixed other one, most of the time.
+fn batch(step: u64) -> HostBatch {
+    let seed = Seed::new(9).at(step);
+    let ids: Vec<u32> = (0..(ROWS * COLUMNS) as u64 + 1)
+        .scan(0, |id, at| {
+            *id = if seed.uniform(at) < 0.2 {
+                seed.below(at, VOCABULARY as u64) as u32
+            } else {
+                (*id * 7 + 3) % VOCABULARY as u32
+            };
+            Some(*id)
+        })
+        .collect();
+    HostBatch {
+        ids: ids[..ROWS * COLUMNS].to_vec(),
+        targets: ids[1..].to_vec(),
+        weights: vec![1.0; ROWS * COLUMNS],
+        rows: ROWS,
+        columns: COLUMNS,
+    }
+}
+
+/// The same sequence, some of whose tokens are masked and to be predicted.
+fn masked_batch(step: u64) -> HostBatch {
+    let (batch, seed) = (batch(step), Seed::new(10).at(step));
+    let is_masked: Vec<bool> = (0..batch.ids.len() as u64).map(|at| seed.uniform(at) < 0.3).collect();
+    HostBatch {
+        targets: batch.ids.clone(),
+        ids: batch
+            .ids
+            .iter()
+            .zip(&is_masked)
+            .map(|(&id, &masked)| if masked { SPECIAL } else { id })
+            .collect(),
+        weights: is_masked.into_iter().map(|masked| f32::from(u8::from(masked))).collect(),
+        ..batch
+    }
+}
+
+/// Cross-entropy of masked tokens.
+struct MaskedLm;
+
+impl Objective<EncoderModel> for MaskedLm {
+    fn loss(&self, model: &EncoderModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
+        let hidden_btd = model.hidden(batch.ids_bt, None, cx);
+        let [b, t, d] = hidden_btd.dims();
+        let Head::MaskedLm(head) = model.head() else { panic!("the model predicts masked tokens") };
+        let hidden_nd = head.transform(hidden_btd.reshape([b * t, d]));
+        let weights_n = batch.weights_n;
+        let losses_n = ops::head_losses(hidden_nd, head.projection(), batch.targets_n, weights_n.clone());
+        (losses_n * weights_n).sum()
+    }
+}
+
+/// Cross-entropy of each token of the target, given the source and the tokens before it.
+struct Translation;
+
+impl Objective<Seq2SeqModel> for Translation {
+    fn loss(&self, model: &Seq2SeqModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
+        let [b, t] = batch.ids_bt.dims();
+        let memory = model.encode(batch.ids_bt, cx);
+        let targets_bt = batch.targets_n.clone().reshape([b, t]);
+        let start_b1 = ids::upload(&vec![SPECIAL; b], [b, 1], &targets_bt.device());
+        let ids_bt = Tensor::cat(vec![start_b1, targets_bt.slice([0..b, 0..t - 1])], 1);
+        let hidden_btd = model.hidden(ids_bt, &memory, cx);
+        let d = hidden_btd.dims()[2];
+        let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
+        ops::head_cross_entropy(hidden_btd.reshape([b * t, d]), head, batch.targets_n, batch.weights_n)
+    }
+}
+
+/// Losses of the first steps, and the model after them.
+fn train<M: Module>(
+    model: M,
+    objective: &impl Objective<M>,
+    kind: OptimizerKind,
+    batch: fn(u64) -> HostBatch,
+    device: &Device,
+) -> (Vec<f32>, M) {
+    let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
+    let mut model = model.train();
+    let mut optimizer = Optimizer::new(&model, &settings, device);
+    let mut losses = Vec::new();
+    for step in 0..STEPS {
+        let computed = compute(&model, objective, &[batch(step)], Seed::new(4).at(step), Precision::F32);
+        losses.push(computed.loss);
+        let scale = clip_scale(computed.grad_norm, settings.clip_norm);
+        model = optimizer.update(model, computed.gradients, settings.lr, scale);
+    }
+    (losses, model.valid())
+}
+
+/// Compares the losses of training on every backend, and what the model then writes.
+#[track_caller]
+fn check_training(train: impl Fn(&Device) -> (Vec<f32>, Vec<u32>)) {
+    let (first, others) = backends();
+    let (losses, text) = train(&open(first));
+    assert!(losses[0] - losses.last().unwrap() > 0.5, "nothing was learnt: {losses:?}");
+    for backend in others {
+        let (other_losses, other_text) = train(&open(backend));
+        for (step, (a, b)) in losses.iter().zip(&other_losses).enumerate() {
+            assert!((a - b).abs() <= LOSSES, "step {step}: {first} says {a}, {backend} says {b}");
+        }
+        assert_eq!(text, other_text, "greedy text on {first} and on {backend}");
+    }
+}
+
+/// A configuration whose other fields are what they are if absent from a file.
+fn config<C: DeserializeOwned>(fields: Value) -> C {
+    serde_json::from_value(fields).unwrap()
+}
+
+fn train_decoder(config: DecoderConfig, kind: OptimizerKind, device: &Device) -> (Vec<f32>, Vec<u32>) {
+    let mut bundle = DecoderBundle::init(config, Seed::new(3), device);
+    let (losses, model) = train(bundle.model.clone(), &Causal, kind, batch, device);
+    bundle.model = model;
+    (losses, greedy(&bundle, &PROMPT))
+}
+
+fn gpt2() -> DecoderConfig {
+    DecoderConfig::Gpt2(Gpt2Config {
+        n_positions: COLUMNS,
+        n_embd: 64,
+        n_layer: 2,
+        n_head: 4,
+        attn_pdrop: 0.1,
+        resid_pdrop: 0.1,
+        ..Gpt2Config::nano(VOCABULARY)
+    })
+}
+
+#[test]
+fn training_and_greedy_text_are_the_same_on_every_backend() {
+    check_training(|device| train_decoder(gpt2(), OptimizerKind::Adamw, device));
+}
+
+#[test]
+fn training_by_muon_is_the_same_on_every_backend() {
+    check_training(|device| train_decoder(gpt2(), OptimizerKind::Muon, device));
+}
+
+#[test]
+fn training_of_a_llama_is_the_same_on_every_backend() {
+    let llama = || {
+        DecoderConfig::Llama(config(json!({
+            "vocab_size": VOCABULARY,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": COLUMNS,
+            "initializer_range": 0.1,
+            "attention_dropout": 0.1,
+        })))
+    };
+    check_training(|device| train_decoder(llama(), OptimizerKind::Adamw, device));
+}
+
+#[test]
+fn training_of_a_bert_is_the_same_on_every_backend() {
+    let bert = || {
+        EncoderConfig::Bert(config(json!({
+            "vocab_size": VOCABULARY + 1,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 96,
+            "max_position_embeddings": COLUMNS,
+            "initializer_range": 0.1,
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "head": EncoderHead::MaskedLm,
+        })))
+    };
+    check_training(|device| {
+        let bundle = EncoderBundle::init(bert(), Seed::new(3), device);
+        let (losses, model) = train(bundle.model, &MaskedLm, OptimizerKind::Adamw, masked_batch, device);
+        (losses, fill(&model, device))
+    });
+}
+
+/// The most likely token in place of each masked one.
+fn fill(model: &EncoderModel, device: &Device) -> Vec<u32> {
+    let batch = masked_batch(STEPS);
+    let ids_bt = ids::upload(&batch.ids, [batch.rows, batch.columns], device);
+    let hidden_btd = model.hidden(ids_bt, None, &mut Forward::evaluation());
+    let [b, t, d] = hidden_btd.dims();
+    let Head::MaskedLm(head) = model.head() else { panic!("the model predicts masked tokens") };
+    let logits_nv = head.forward(hidden_btd.reshape([b * t, d]));
+    let best: Vec<u32> = logits_nv.argmax(1).into_data().iter::<i64>().map(|id| id as u32).collect();
+    let masked = best.into_iter().zip(batch.weights).filter(|(_, weight)| *weight > 0.0);
+    masked.map(|(id, _)| id).collect()
+}
+
+#[test]
+fn training_of_a_t5_is_the_same_on_every_backend() {
+    let t5 = || {
+        Seq2SeqConfig::T5(config(json!({
+            "vocab_size": VOCABULARY + 1,
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 96,
+            "num_layers": 2,
+            "num_heads": 4,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 20,
+            "feed_forward_proj": "gated-gelu",
+            "dropout_rate": 0.1,
+            "decoder_start_token_id": SPECIAL,
+        })))
+    };
+    check_training(|device| {
+        let mut bundle = Seq2SeqBundle::init(t5(), Seed::new(3), device);
+        let kind = OptimizerKind::Adamw;
+        let (losses, model) = train(bundle.model.clone(), &Translation, kind, batch, device);
+        bundle.model = model;
+        let reader = Conditioned::new(&bundle, &PROMPT);
+        (losses, greedy(&reader, &[reader.start()]))
+    });
+}
