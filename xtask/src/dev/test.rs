@@ -15,7 +15,8 @@ use crate::workspace::Workspace;
 /// Runs the tests; arguments go to nextest, or to `cargo test` where nextest is not installed.
 ///
 /// Without arguments the doc tests run too. With `--package` only those packages are built. With another backend than
-/// the default one, the test target `backends` of `andiron-cli` compares it with both CPU backends.
+/// the default one, the test targets `twins` of `andiron-core` and `backends` of `andiron-cli` compare it with the CPU
+/// backends: operations with their gradients, and the training and the output of models.
 pub fn test(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
     let backend = invocation.choice().backend;
     let runner = Runner::find(workspace);
@@ -37,7 +38,8 @@ pub fn test(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> 
         }
     } else {
         let mut tests = runner.command(workspace, &workspace.target_dir(backend));
-        tests.args(["--release", "--package", "andiron-cli", "--test", "backends"]);
+        tests.args(["--release", "--package", "andiron-core", "--test", "twins"]);
+        tests.args(["--package", "andiron-cli", "--test", "backends"]);
         tests.args(["--features", &backend.features()]);
         steps.run(&format!("tests across backends, with {backend}"), tests.args(&invocation.args));
     }
