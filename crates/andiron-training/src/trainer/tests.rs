@@ -148,8 +148,8 @@ fn a_run_learns_and_leaves_everything_behind() {
 }
 
 #[track_caller]
-fn check_stopping(optimizer: &'static str) {
-    let all = ["run.accumulate=2", "evaluate.every=6", "run.steps=12", "data.order=epochs", optimizer];
+fn check_stopping(setting: &'static str) {
+    let all = ["run.accumulate=2", "evaluate.every=6", "run.steps=12", "data.order=epochs", setting];
     let (_whole_dir, whole) = in_new_directory(&all);
     finish(&whole);
     for step in 1..12 {
@@ -172,6 +172,11 @@ fn a_run_that_stops_at_any_step_ends_like_one_that_does_not() {
 #[test]
 fn a_run_by_muon_that_stops_at_any_step_ends_like_one_that_does_not() {
     check_stopping("optimizer.kind=muon");
+}
+
+#[test]
+fn a_run_with_attention_dropout_that_stops_at_any_step_ends_like_one_that_does_not() {
+    check_stopping("model.attn_pdrop=0.2");
 }
 
 #[test]
