@@ -172,8 +172,8 @@ impl Gemma3Config {
         self.layer_types.clone().unwrap_or_else(|| (0..self.num_hidden_layers).map(of_pattern).collect())
     }
 
-    /// Window minus one of each layer; `None` is full attention.
-    fn reaches(&self) -> Result<Vec<Option<usize>>, ConfigError> {
+    /// Sliding window of each layer, in tokens, the query's own included; `None` is full attention.
+    fn sliding_windows(&self) -> Result<Vec<Option<usize>>, ConfigError> {
         let types = self.types();
         let windows = Windows {
             n_layers: self.num_hidden_layers,
@@ -181,7 +181,7 @@ impl Gemma3Config {
             types: Some(&types),
             n_full: 0,
         };
-        windows.check().map(|()| windows.reaches())
+        windows.check().map(|()| windows.by_layer())
     }
 }
 
@@ -241,7 +241,7 @@ impl Architecture for Gemma3Config {
     fn validate(&self) -> Result<(), ConfigError> {
         self.shape().check()?;
         positive(PATTERN, self.sliding_window_pattern)?;
-        self.reaches()?;
+        self.sliding_windows()?;
         positive("query_pre_attn_scalar", self.query_pre_attn_scalar)?;
         positive_number("rope_local_base_freq", self.rope_local_base_freq)?;
         self.rope().check()
@@ -282,23 +282,28 @@ impl Architecture for Gemma3Config {
             activation: self.hidden_activation,
         };
         // Checked: see `validate`.
-        let reaches = self.reaches().unwrap_or_default();
-        let layer = |(index, reach): (usize, Option<usize>)| {
+        let sliding_windows = self.sliding_windows().unwrap_or_default();
+        let layer = |(index, sliding_window): (usize, Option<usize>)| {
             let name = format!("model.layers.{index}");
             Layer {
-                self_attn: attention.init(&format!("{name}.self_attn"), d_model, (index, reach), params),
+                self_attn: attention.init(
+                    &format!("{name}.self_attn"),
+                    d_model,
+                    (index, sliding_window),
+                    params,
+                ),
                 mlp: mlp.init(&format!("{name}.mlp"), params),
                 input_layernorm: params.rms_norm(d_model),
                 post_attention_layernorm: params.rms_norm(d_model),
                 pre_feedforward_layernorm: params.rms_norm(d_model),
                 post_feedforward_layernorm: params.rms_norm(d_model),
-                slides: reach.is_some(),
+                slides: sliding_window.is_some(),
             }
         };
         Gemma3 {
             model: Body {
                 embed_tokens: params.table("model.embed_tokens", self.vocab_size, d_model),
-                layers: reaches.into_iter().enumerate().map(layer).collect(),
+                layers: sliding_windows.into_iter().enumerate().map(layer).collect(),
                 norm: params.rms_norm(d_model),
             },
             lm_head: (!self.tie_word_embeddings)

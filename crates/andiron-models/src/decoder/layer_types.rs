@@ -44,13 +44,12 @@ impl Windows<'_> {
         }
     }
 
-    /// Window minus one of each layer; `None` is full attention.
-    pub(crate) fn reaches(&self) -> Vec<Option<usize>> {
+    /// Sliding window of each layer, in tokens, the query's own included; `None` is full attention.
+    pub(crate) fn by_layer(&self) -> Vec<Option<usize>> {
         let slides = |layer: usize| match self.types {
             Some(types) => types[layer] == LayerType::Sliding,
             None => layer >= self.n_full,
         };
-        let reach = |layer| self.window.filter(|_| slides(layer)).map(|window| window - 1);
-        (0..self.n_layers).map(reach).collect()
+        (0..self.n_layers).map(|layer| self.window.filter(|_| slides(layer))).collect()
     }
 }

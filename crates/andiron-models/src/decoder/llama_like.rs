@@ -344,8 +344,8 @@ pub(super) fn init<C: LlamaLike>(config: &C, seed: Seed, device: &Device) -> Lla
         d_model: common.hidden_size,
         d_hidden: common.intermediate_size,
         attention,
-        reaches: match differences.windows {
-            Some(windows) => windows.reaches(),
+        sliding_windows: match differences.windows {
+            Some(windows) => windows.by_layer(),
             None => vec![None; common.num_hidden_layers],
         },
         rotary: common.rope.rotary(d_head),

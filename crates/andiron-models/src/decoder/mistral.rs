@@ -71,15 +71,15 @@ mod tests {
 
     #[test]
     fn layers_may_slide_each_for_itself() {
-        let reaches = |layer_types: Value| {
+        let sliding_windows = |layer_types: Value| {
             let config = json!({
                 "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
                 "num_key_value_heads": 2, "max_position_embeddings": 8, "sliding_window": 4, "layer_types": layer_types,
             });
             let config: MistralConfig = serde_json::from_value(config).expect("a configuration");
-            config.differences().windows.expect("it has windows").reaches()
+            config.differences().windows.expect("it has windows").by_layer()
         };
-        assert_eq!(reaches(Value::Null), [Some(3), Some(3)]);
-        assert_eq!(reaches(json!(["full_attention", "sliding_attention"])), [None, Some(3)]);
+        assert_eq!(sliding_windows(Value::Null), [Some(4), Some(4)]);
+        assert_eq!(sliding_windows(json!(["full_attention", "sliding_attention"])), [None, Some(4)]);
     }
 }

@@ -391,7 +391,7 @@ impl Architecture for ModernBertConfig {
             rotary: Rotary::new(self.global_rope_theta, d_head),
             local_rotary: Rotary::new(self.local_rope_theta.unwrap_or(self.global_rope_theta), d_head),
             n_heads: self.num_attention_heads,
-            reach: self.local_attention / 2,
+            sliding_window: self.local_attention / 2 + 1,
             activation: self.hidden_activation,
             pooling: match self.classifier_pooling {
                 ClassifierPooling::Cls => Pooling::Cls,

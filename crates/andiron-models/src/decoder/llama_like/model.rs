@@ -24,8 +24,8 @@ pub(in crate::decoder) struct LlamaSizes {
     /// Inner width of the feed-forward layers.
     pub(in crate::decoder) d_hidden: usize,
     pub(in crate::decoder) attention: AttentionSizes,
-    /// Window minus one of each layer; `None` is full attention.
-    pub(in crate::decoder) reaches: Vec<Option<usize>>,
+    /// Sliding window of each layer, in tokens, the query's own included; `None` is full attention.
+    pub(in crate::decoder) sliding_windows: Vec<Option<usize>>,
     pub(in crate::decoder) rotary: ScaledRotary,
     pub(in crate::decoder) activation: Activation,
     /// Whether the feed-forward projections have biases.
@@ -92,7 +92,7 @@ impl LlamaSizes {
             bias: self.mlp_bias,
             activation: self.activation,
         };
-        let layer = |(index, &reach): (usize, &Option<usize>)| {
+        let layer = |(index, &sliding_window): (usize, &Option<usize>)| {
             let name = format!("model.layers.{index}");
             let norms = [0, 1].map(|_| params.rms_norm(self.d_model));
             let [input_layernorm, post_attention_layernorm] = norms;
@@ -100,7 +100,7 @@ impl LlamaSizes {
                 self_attn: self.attention.init(
                     &format!("{name}.self_attn"),
                     self.d_model,
-                    (index, reach),
+                    (index, sliding_window),
                     params,
                 ),
                 mlp: mlp.init(&format!("{name}.mlp"), params),
@@ -111,7 +111,7 @@ impl LlamaSizes {
         LlamaModel {
             model: Body {
                 embed_tokens: params.table("model.embed_tokens", self.vocab_size, self.d_model),
-                layers: self.reaches.iter().enumerate().map(layer).collect(),
+                layers: self.sliding_windows.iter().enumerate().map(layer).collect(),
                 norm: params.rms_norm(self.d_model),
             },
             lm_head: (!self.tied)
@@ -194,7 +194,7 @@ pub(in crate::decoder) struct Attention {
     #[module(skip)]
     d_head: usize,
     #[module(skip)]
-    reach: Option<usize>,
+    sliding_window: Option<usize>,
     #[module(skip)]
     scale: f32,
     #[module(skip)]
@@ -202,12 +202,12 @@ pub(in crate::decoder) struct Attention {
 }
 
 impl AttentionSizes {
-    /// The attention of layer `index`; `reach` is its sliding window minus one, `None` for full attention.
+    /// The attention of layer `index`; `sliding_window` is in tokens, `None` for full attention.
     pub(in crate::decoder) fn init(
         &self,
         name: &str,
         d_model: usize,
-        (index, reach): (usize, Option<usize>),
+        (index, sliding_window): (usize, Option<usize>),
         params: ParamInit<'_>,
     ) -> Attention {
         let (d_queries, d_keys) = (self.n_heads * self.d_head, self.n_key_heads * self.d_head);
@@ -223,7 +223,7 @@ impl AttentionSizes {
             k_norm: self.qk_norm.then(|| params.rms_norm(self.d_head)),
             index,
             d_head: self.d_head,
-            reach,
+            sliding_window,
             scale: self.scale,
             dropout: self.dropout as f32,
         }
@@ -254,8 +254,7 @@ impl Attention {
         let q_bthk = angles.turn(normed(heads(&self.q_proj), &self.q_norm));
         let k_bthk = angles.turn(normed(heads(&self.k_proj), &self.k_norm));
         let keys_values = cx.keys_values(self.index, k_bthk, heads(&self.v_proj));
-        let mask =
-            AttentionMask { sliding_window: self.reach.map(|reach| reach + 1), ..AttentionMask::CAUSAL };
+        let mask = AttentionMask { sliding_window: self.sliding_window, ..AttentionMask::CAUSAL };
         let config = AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale, mask) };
         let out_bthk = attend(q_bthk, keys_values, config, cx);
         let [_, _, h, k] = out_bthk.dims();

@@ -27,7 +27,8 @@ pub struct ModernBert {
     #[module(skip)]
     pub(super) n_heads: usize,
     #[module(skip)]
-    pub(super) reach: usize,
+    /// Sliding window of local layers: tokens on each side, the query's own included.
+    pub(super) sliding_window: usize,
     #[module(skip)]
     pub(super) activation: Activation,
     #[module(skip)]
@@ -180,7 +181,8 @@ impl ModernBert {
         let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
             .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
         let keys_values = cx.keys_values(0, angles.turn(k_bthk), v_bthk);
-        let mask = AttentionMask { causal: false, sliding_window: layer.slides.then_some(self.reach + 1) };
+        let mask =
+            AttentionMask { causal: false, sliding_window: layer.slides.then_some(self.sliding_window) };
         let config = AttentionConfig {
             dropout: self.dropout.attention,
             ..AttentionConfig::new(1.0 / (k as f32).sqrt(), mask)

@@ -105,8 +105,8 @@ impl Pairs {
 
     fn llama_like<C: LlamaLike>(&mut self, config: &C, path: &Path) -> Result<(), GgufError> {
         let (common, shape) = (config.common(), Shape::of(config));
-        let reaches = config.differences().windows.map(|windows| windows.reaches()).unwrap_or_default();
-        let slides = reaches.iter().any(Option::is_some);
+        let windows = config.differences().windows.map(|windows| windows.by_layer()).unwrap_or_default();
+        let slides = windows.iter().any(Option::is_some);
         let keys = [
             ("hidden_act", json!(common.hidden_act), common.hidden_act == Activation::Silu),
             ("use_sliding_window", json!(slides), !slides),
