@@ -14,7 +14,7 @@ use andiron_kernels::random::Seed;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{
-    Constraint, Decoding, GenerateOptions, Grammar, Logits, NextToken, SamplingParams, Vocabulary,
+    CausalLm, Constraint, Decoding, GenerateOptions, Grammar, Logits, SamplingParams, Vocabulary,
 };
 use andiron_models::weights::names;
 use andiron_models::{AnyBundle, AnyConfig, DecoderBundle, DecoderConfig};
@@ -65,7 +65,7 @@ const CONSTRAINT_LIMIT: usize = 64 << 20;
 /// A model of bytes that knows nothing but that a text goes on with letters.
 struct Letters;
 
-impl NextToken for Letters {
+impl CausalLm for Letters {
     type State = ();
 
     fn vocab_size(&self) -> usize {
@@ -78,7 +78,7 @@ impl NextToken for Letters {
 
     fn begin(&self) {}
 
-    fn extend(&self, _state: &mut (), ids: &[u32], _wanted: Logits) -> Vec<f32> {
+    fn forward(&self, _state: &mut (), ids: &[u32], _wanted: Logits) -> Vec<f32> {
         let letter = |id: usize| if (97..123).contains(&id) { 1.0 } else { 0.0 };
         ids.iter().flat_map(|_| (0..self.vocab_size()).map(letter)).collect()
     }

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use andiron_core::{Backend, Forward, Rows};
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_core::{Backend, Forward, PaddingMask};
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{GenerateOptions, SamplingParams, generate_batch};
 use andiron_models::{AnyBundle, Decoder as _, DecoderBundle, Encoder as _, EncoderDecoder as _};
 use burn::tensor::{Tensor, TensorData};
@@ -23,11 +23,11 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
     let (long, short) = (TEXTS[0].len(), TEXTS[1].len());
     let (values_btd, own, written) = match AnyBundle::open(dir, &device).unwrap() {
         AnyBundle::Decoder(bundle) => {
-            let rows = Rows::padded_left([0, long - short]);
+            let rows = PaddingMask::padded_left([0, long - short]);
             let padded = [TEXTS[0], &vec![0; long - short], TEXTS[1]].concat();
             let padded: Vec<i32> = padded.into_iter().map(|id| id as i32).collect();
             let ids_bt = Tensor::from_data(TensorData::new(padded, [2, long]), &device);
-            let hidden_btd = bundle.model.hidden(ids_bt, &mut Forward::evaluation().over(rows));
+            let hidden_btd = bundle.model.hidden(ids_bt, &mut Forward::evaluation().with_padding_mask(rows));
             let written = [greedy(&bundle, TEXTS[0]), greedy_together(&bundle)].concat();
             (bundle.model.logits(hidden_btd), long - short..long, written)
         }
@@ -39,14 +39,15 @@ fn read(dir: &Path, backend: Backend) -> (Vec<f32>, Vec<u32>) {
         }
         AnyBundle::Encoder(bundle) => {
             let (ids_bt, rows) = bundle.batch(&TEXTS);
-            let hidden_btd = bundle.model.hidden(ids_bt, None, &mut Forward::evaluation().over(rows));
+            let hidden_btd =
+                bundle.model.hidden(ids_bt, None, &mut Forward::evaluation().with_padding_mask(rows));
             (hidden_btd, 0..short, Vec::new())
         }
         AnyBundle::EncoderDecoder(bundle) => {
             let memory = bundle.encode(&TEXTS);
             let (ids_bt, _) = bundle.batch(&[&[2, 7, 5], &[2, 9, 4]]);
             let hidden_btd = bundle.model.hidden(ids_bt, &memory, &mut Forward::evaluation());
-            let model = Conditioned::new(&bundle, TEXTS[0]);
+            let model = Seq2SeqGenerator::new(&bundle, TEXTS[0]);
             (bundle.model.logits(hidden_btd), 0..3, greedy(&model, &[model.start()]))
         }
     };

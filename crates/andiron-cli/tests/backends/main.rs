@@ -10,7 +10,7 @@ mod inference;
 mod training;
 
 use andiron_core::{Backend, DeviceSpec};
-use andiron_models::generate::{Decoding, GenerateOptions, NextToken, SamplingParams};
+use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, SamplingParams};
 use burn::tensor::Device;
 
 /// The backend that others are compared with, and the others.
@@ -25,7 +25,7 @@ fn open(backend: Backend) -> Device {
 }
 
 /// The most likely continuation, over a paged cache.
-fn greedy<M: NextToken>(model: &M, prompt: &[u32]) -> Vec<u32> {
+fn greedy<M: CausalLm>(model: &M, prompt: &[u32]) -> Vec<u32> {
     let options = GenerateOptions {
         sampling: SamplingParams::greedy(),
         max_new_tokens: 12,

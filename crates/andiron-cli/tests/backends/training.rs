@@ -6,7 +6,7 @@ use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::encoder::{EncoderHead, Head};
-use andiron_models::encoder_decoder::Conditioned;
+use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::{
     DecoderBundle, DecoderConfig, Encoder as _, EncoderBundle, EncoderConfig, EncoderDecoder as _,
     EncoderModel, Seq2SeqBundle, Seq2SeqConfig, Seq2SeqModel,
@@ -248,7 +248,7 @@ fn training_of_a_t5_is_the_same_on_every_backend() {
         let kind = OptimizerKind::Adamw;
         let (losses, model) = train(bundle.model.clone(), &Translation, kind, batch, device);
         bundle.model = model;
-        let reader = Conditioned::new(&bundle, &PROMPT);
+        let reader = Seq2SeqGenerator::new(&bundle, &PROMPT);
         (losses, greedy(&reader, &[reader.start()]))
     });
 }

@@ -301,10 +301,10 @@ fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String
 /// The state of a grammar in a text.
 pub(super) struct Guide {
     matcher: Matcher,
-    /// Where it began, and the ids since then.
+    /// The state before the text, and the ids of the text.
     start: Matcher,
     written: Vec<u32>,
-    /// Ids that spell something; the next one stands for the end.
+    /// Number of token ids; the next one stands for the end.
     tokens: usize,
     vocab_size: usize,
 }
@@ -361,7 +361,7 @@ fn is_full(error: &impl ToString) -> bool {
     error.to_string().contains("too many states")
 }
 
-/// What the library says while a text is made, in plain words.
+/// The library's error during decoding, in plain words.
 fn step(error: impl ToString) -> ConstraintError {
     ConstraintError::Step(messages::plain(&error.to_string()))
 }
