@@ -23,12 +23,12 @@ pub enum Activation {
 const SQRT_2_OVER_PI: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
 const CUBIC: f64 = 0.044_715;
 const DENSITY_AT_0: f64 = 0.398_942_280_401_432_7;
-/// Beyond this the tanh form is flat in f32, while its polynomial would overflow for huge numbers.
+/// Beyond this the tanh form is constant in f32, while its polynomial would overflow for huge inputs.
 const FLAT: f64 = 30.0;
 
 /// Cost of an element in units of [`parallel::rows`].
 const WORK: usize = 8;
-/// Elements of a gate that go back at a time.
+/// Elements per chunk in the backward pass of a gate.
 const BLOCK: usize = 512;
 
 /// `y = f(x)`. NaN stays NaN.
@@ -68,7 +68,7 @@ pub fn backward(cpu: Cpu, activation: Activation, x: &[f32], dy: &[f32], dx: &mu
     });
 }
 
-/// `y = f(x) up`, as gated feed-forward layers have it.
+/// `y = f(x) up`, the gate of gated feed-forward layers.
 ///
 /// Source: Shazeer 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
 ///
@@ -402,7 +402,7 @@ mod tests {
                     let times = |a: &[f64], b: &[f32]| -> Vec<f64> {
                         a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).collect()
                     };
-                    // Where the product leaves f32 the two may differ in how they do.
+                    // Where the result overflows f32, the two may overflow differently.
                     let check = |what: &str, found: &[f32], wanted: Vec<f64>| {
                         let fits = wanted.iter().all(|x| x.is_nan() || x.abs() < f64::from(f32::MAX) / 2.0);
                         if fits {
@@ -429,7 +429,7 @@ mod tests {
                 let x = f64::from(i) / 100.0 + 0.003;
                 let step = 1e-5;
                 let slope = (activation.value(x + step) - activation.value(x - step)) / (2.0 * step);
-                // The probability itself is good to 1.2e-7, so its differences are no better than this.
+                // The CDF is accurate to 1.2e-7, which bounds the accuracy of its differences.
                 assert!((slope - activation.slope(x)).abs() < 1e-5, "{activation:?} at {x}");
             }
         }

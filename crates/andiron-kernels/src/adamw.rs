@@ -13,17 +13,17 @@ pub struct AdamWStep {
     pub beta1: f32,
     /// Decay of the running mean of squared gradients, in `[0, 1)`.
     pub beta2: f32,
-    /// Added to the root of the corrected mean square.
+    /// Added to the root of the bias-corrected mean square.
     pub eps: f32,
-    /// Decoupled decay: parameters shrink by `lr * weight_decay` before the step.
+    /// Decoupled weight decay: parameters are multiplied by `1 - lr * weight_decay` before the step.
     pub weight_decay: f32,
     /// Number of this step; the first is 1.
     pub step: u64,
-    /// Multiplies every gradient: 1, or what clipping and accumulation ask for.
+    /// Multiplies every gradient: 1, or the factor of gradient clipping and accumulation.
     pub grad_scale: f32,
 }
 
-/// What a step does to every number, in f32.
+/// The coefficients of a step, in f32.
 #[derive(Clone, Copy)]
 struct Factors {
     shrink: f32,
@@ -69,7 +69,7 @@ pub fn step(cpu: Cpu, settings: AdamWStep, param: &mut [f32], grad: &[f32], m: &
 
 fn factors(settings: AdamWStep) -> Factors {
     let AdamWStep { lr, beta1, beta2, eps, weight_decay, step, grad_scale } = settings;
-    // In f64, as PyTorch does on the host: near step 1 the corrections are differences of close numbers.
+    // In f64, as PyTorch computes it on the host: with `beta` near 1 the corrections cancel.
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
     Factors {
         shrink: (1.0 - f64::from(lr) * f64::from(weight_decay)) as f32,
@@ -87,8 +87,8 @@ dispatch! {
         = plain | vector;
 }
 
-/// Only additions, products, quotients and roots of independent numbers, which the compiler turns into
-/// vectors by itself; no sum is fused, so every version gives the same bits.
+/// Independent elementwise arithmetic, which the compiler vectorizes. It fuses no multiply-add, so every version gives the
+/// same bits.
 #[inline(always)]
 fn plain(factors: Factors, param: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32]) {
     let Factors { shrink, beta1, beta2, eps, grad_scale, step_size, root_correction } = factors;

@@ -1,7 +1,7 @@
-//! The global allocator of a program that computes: mimalloc, keeping what is freed.
+//! A global allocator for training and inference: mimalloc, which keeps freed memory.
 //!
-//! Tensors of one step are freed and asked for again in the next. To hand their pages back to the system in between
-//! costs more than the arithmetic on them: fresh memory comes at about 3 GB/s.
+//! Tensors freed in one step are allocated again in the next. Returning their pages to the system in between costs more
+//! than the arithmetic on them: fresh pages come at about 3 GB/s.
 //!
 //! # Example
 //! ```
@@ -14,7 +14,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::OnceLock;
 
-/// mimalloc, which calls what [`on_exhausted`] was given when the system has no more memory.
+/// mimalloc, which calls the hook of [`on_exhausted`] when the system is out of memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MiMalloc;
 
@@ -23,12 +23,12 @@ static EXHAUSTED: OnceLock<extern "C" fn(usize)> = OnceLock::new();
 /// Calls `hook` with the size in bytes of an allocation that failed. Without a hook, or where it returns, the allocation fails
 /// as usual: for nearly all code the process then aborts. The first hook stays.
 ///
-/// The hook should not allocate: that may fail as well, and calls it again. A panic in it aborts the process.
+/// The hook should not allocate: if that fails, the hook is called again. A panic in it aborts the process.
 pub fn on_exhausted(hook: extern "C" fn(usize)) {
     let _ = EXHAUSTED.set(hook);
 }
 
-/// Tells the hook of a null pointer.
+/// Calls the hook if `start` is null.
 #[inline]
 fn checked(start: *mut u8, bytes: usize) -> *mut u8 {
     if start.is_null()
@@ -39,12 +39,12 @@ fn checked(start: *mut u8, bytes: usize) -> *mut u8 {
     start
 }
 
-// SAFETY: every call goes to mimalloc unchanged, and its pointers come back unchanged. Nothing unwinds: the hook is `extern "C"`,
-// from which a panic does not get out.
+// SAFETY: every call and its result are passed through unchanged. Nothing unwinds: the hook is `extern "C"`, where a panic
+// aborts.
 unsafe impl GlobalAlloc for MiMalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that mimalloc asks for.
+        // SAFETY: mimalloc has the requirements that the caller promised.
         checked(unsafe { mimalloc::MiMalloc.alloc(layout) }, layout.size())
     }
 
@@ -67,11 +67,10 @@ unsafe impl GlobalAlloc for MiMalloc {
     }
 }
 
-/// Keeps freed pages for the rest of the process. By itself mimalloc gives them back after a hundredth of a second,
-/// and a training step takes longer.
+/// Keeps freed pages for the rest of the process. By default mimalloc returns them after 10 ms, less than a training step.
 pub fn keep_freed_memory() {
     /// `mi_option_purge_delay`, which the bindings leave out, in milliseconds; -1 is never.
     const PURGE_DELAY: std::ffi::c_int = 15;
-    // SAFETY: it sets a number that the allocator reads atomically.
+    // SAFETY: it sets an option that the allocator reads atomically.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }

@@ -1,9 +1,8 @@
 //! How fast this processor multiplies bf16, measured.
 //!
-//! AVX-512-BF16 has an instruction for the dot product of pairs of bf16, `vdpbf16ps`, which does twice the work of an f32
-//! FMA. Some processors issue it as often as FMA, others a quarter as often: then rounding operands to bf16 makes a matmul
-//! slower. Neither the feature bits nor the maker's name tell which, but a loop over registers does, in less than a
-//! millisecond.
+//! AVX-512-BF16 has an instruction for dot products of bf16 pairs, `vdpbf16ps`, with twice the work of an f32 FMA. Some
+//! processors have the throughput of FMA for it, others a quarter of that, and there bf16 operands make a matmul slower.
+//! Neither feature bits nor the vendor tell which. A loop over registers measures it in less than a millisecond.
 
 use std::sync::OnceLock;
 
@@ -17,9 +16,8 @@ pub struct Bf16Rate {
 }
 
 impl Bf16Rate {
-    /// The least ratio at which bf16 pays. Packing operands as bf16 and rounding them take some of what is gained; and a
-    /// processor is twice as fast or not at all, so that in between no noise changes the choice from one process to the
-    /// next.
+    /// The least ratio at which bf16 pays off. Rounding and packing operands costs some of the gain. Processors are either
+    /// twice as fast or not faster, so noise does not change the choice from one process to the next.
     const LEAST: f64 = 1.25;
 
     /// The rates of this machine; `None` if it has no AVX-512-BF16. Measured at the first call in a process, which takes
@@ -29,7 +27,7 @@ impl Bf16Rate {
         *RATE.get_or_init(measured)
     }
 
-    /// How many times as fast as f32 bf16 is.
+    /// Rate of bf16 relative to f32.
     pub fn ratio(self) -> f64 {
         self.bf16_gflops / self.f32_gflops
     }
@@ -78,7 +76,7 @@ mod x86 {
         Some(Bf16Rate { bf16_gflops: gflops(2 * FLOPS, bf16), f32_gflops: gflops(FLOPS, f32) })
     }
 
-    /// The shortest time of each of two alternatives, which take turns so that both see the same disturbances.
+    /// The shortest time of each of two alternatives, run alternately so that disturbances affect both.
     pub(super) fn fastest(mut round: impl FnMut() -> [Duration; 2]) -> [Duration; 2] {
         let mut best = [Duration::MAX; 2];
         for _ in 0..ROUNDS {
@@ -91,7 +89,7 @@ mod x86 {
     }
 
     fn timed(round: impl FnOnce(f32, f32) -> f32) -> Duration {
-        // Unknown to the compiler, and read by nobody.
+        // Opaque to the compiler, and never read.
         let (x, y) = black_box((1.0, 0.5));
         let start = Instant::now();
         black_box(round(x, y));

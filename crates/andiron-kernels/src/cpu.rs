@@ -85,7 +85,7 @@ pub enum Precision {
     /// At least the accuracy of bf16 (8 bits of mantissa instead of 24): operands may be rounded to bf16.
     ///
     /// They are rounded where that makes a matmul faster: on processors with fast bf16 instructions (see [`Bf16Dot`]), and
-    /// with so many rows that the time is that of multiplying, not of reading weights. Everywhere else operands stay f32
+    /// with enough rows to be bound by arithmetic, not by reading weights. Everywhere else operands stay f32
     /// and the result is that of [`F32`](Self::F32), bit for bit. With block-quantized weights and few rows, activations
     /// are quantized to int8, on every processor; see [`quant`](crate::quant). Intermediate values that feed a second AMX
     /// matmul (activations, attention probabilities) are computed with 11-bit accuracy.

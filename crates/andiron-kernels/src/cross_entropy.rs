@@ -1,6 +1,6 @@
 //! Cross-entropy of next-token predictions, from logits or fused with the output projection.
 //!
-//! The fused form never holds all logits: with a vocabulary of 50,000 they would be larger than the model.
+//! The fused form never materialises all logits: with a vocabulary of 50,000 they can be larger than the model.
 
 use crate::Cpu;
 use crate::gemm::{Epilogue, MatRef, matmul};
@@ -9,12 +9,12 @@ use crate::reduce;
 use crate::simd::{Simd, dispatch, exp};
 use crate::softmax::{exp_sum, largest};
 
-/// The target of a position without one: its loss and its gradient are 0.
+/// Ignored target: the loss and the gradient of the position are 0.
 pub const NO_TARGET: u32 = u32::MAX;
 
 /// Logits held at once by the fused head: 4 MiB …
 const CHUNK_NUMBERS: usize = 1 << 20;
-/// … or this many rows, so that products with a large vocabulary read the weight often enough per load.
+/// … or this many rows, so that with a large vocabulary each load of the weight is reused often enough.
 const MIN_CHUNK_ROWS: usize = 64;
 
 /// Sizes of the fused head.
@@ -28,7 +28,7 @@ pub struct HeadShape {
     pub vocab: usize,
 }
 
-/// What the fused head reads.
+/// Inputs of the fused head.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// `[rows, d]`.
@@ -39,8 +39,7 @@ pub struct Head<'a> {
     pub bias: &'a [f32],
     /// `[rows]`.
     pub targets: &'a [u32],
-    /// `[rows]`: what a row's loss is multiplied by. A row of weight 0 is left out altogether, whatever its
-    /// target and hidden state.
+    /// `[rows]`: the factor of each row's loss. Rows of weight 0 are skipped, whatever their target and hidden state.
     pub row_weights: &'a [f32],
 }
 
@@ -51,12 +50,12 @@ pub struct HeadGrads<'a> {
     pub dhidden: &'a mut [f32],
     /// `[vocab, d]`.
     pub dweight: &'a mut [f32],
-    /// As long as the bias.
+    /// The length of the bias.
     pub dbias: &'a mut [f32],
 }
 
-/// `nll[i] = lse[i] - logits[i, targets[i]]` with `lse` the logarithm of the summed exponentials. A row
-/// without target ([`NO_TARGET`]) has the loss 0.
+/// `nll[i] = lse[i] - logits[i, targets[i]]` with `lse` the log-sum-exp of the row. A row without target
+/// ([`NO_TARGET`]) has loss 0.
 ///
 /// # Shape
 /// `logits`: `[rows, vocab]`, the others `[rows]`.
@@ -76,7 +75,7 @@ pub fn forward(cpu: Cpu, targets: &[u32], logits: &[f32], nll: &mut [f32], lse: 
 }
 
 /// Replaces logits by the gradient of `Σ row_weights[i] nll[i]`: `(softmax - onehot) row_weight`. Rows of
-/// weight 0 become 0, whatever they hold.
+/// weight 0 become 0, whatever their logits.
 ///
 /// # Shape
 /// `logits`: `[rows, vocab]`, the others `[rows]`; `lse` as computed by [`forward`].
@@ -115,13 +114,13 @@ pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[
 ///     row_weights: &[1.0, 0.0],
 /// };
 /// let loss = head_nll(Cpu::detect(1), shape, head);
-/// assert!((loss - 4f64.ln()).abs() < 1e-6); // a hidden state of 0 says nothing
+/// assert!((loss - 4f64.ln()).abs() < 1e-6); // a hidden state of 0 predicts all tokens alike
 /// ```
 pub fn head_nll(cpu: Cpu, shape: HeadShape, head: Head) -> f64 {
     fused(cpu, shape, head, None, None)
 }
 
-/// The summands of [`head_nll`] without their weights: the loss of each row, 0 in a row of weight 0.
+/// The unweighted loss of each row of [`head_nll`]; 0 in rows of weight 0.
 ///
 /// # Shape
 /// `nll`: `[rows]`.
@@ -136,7 +135,7 @@ pub fn head_nll_rows(cpu: Cpu, shape: HeadShape, head: Head, nll: &mut [f32]) {
 /// [`head_nll`] and, in the same pass, its gradients.
 ///
 /// # Panics
-/// As for [`head_nll`], and if the gradients are not as long as what they belong to.
+/// As for [`head_nll`], and if a gradient differs in length from its operand.
 pub fn head_nll_with_grad(cpu: Cpu, shape: HeadShape, head: Head, grads: HeadGrads) -> f64 {
     fused(cpu, shape, head, None, Some(grads))
 }
@@ -194,18 +193,18 @@ fn fused(
     sum
 }
 
-/// Buffers for some rows at a time.
+/// Buffers for a chunk of rows.
 struct Chunk {
-    /// The kept rows side by side; empty if every row is kept.
+    /// The kept rows, gathered; empty if every row is kept.
     hidden: Vec<f32>,
     logits: Vec<f32>,
     lse: Vec<f32>,
-    /// Those of the logits' gradient; empty if nobody asks for that of a bias.
+    /// Column sums of the logits' gradient; empty if the bias gradient is not wanted.
     column_sums: Vec<f32>,
 }
 
 impl Chunk {
-    /// The loss of the rows `kept` and, if asked for, their gradients, added to `dweight` if told so.
+    /// The loss of the rows `kept` and, if asked for, their gradients; accumulates into `dweight` if asked to.
     fn run(
         &mut self,
         cpu: Cpu,
@@ -370,7 +369,7 @@ mod tests {
     }
 
     impl Case {
-        /// Every third row is left out, if told so.
+        /// Every third row has weight 0, if asked for.
         fn new(shape: HeadShape, gaps: bool) -> Self {
             let HeadShape { rows, d, vocab } = shape;
             let left_out = |i: usize| gaps && i % 3 == 1;

@@ -1,11 +1,11 @@
-//! Dropout whose mask is a function of a seed and an element's index, so that no mask is stored.
+//! Dropout with a stateless mask, a function of the seed and an element's index: no mask is stored.
 
 use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::random::{BULK, Seed};
 use crate::simd::{Simd, dispatch};
 
-/// Elements whose random words are drawn together.
+/// Elements whose random words are drawn at once.
 pub(crate) const GROUP: usize = 4 * BULK;
 
 /// Which elements are dropped.
@@ -13,12 +13,12 @@ pub(crate) const GROUP: usize = 4 * BULK;
 pub struct Dropout {
     /// The probability that an element becomes 0, in `[0, 1]`.
     pub probability: f32,
-    /// The random stream; use another one for every layer and step.
+    /// The random stream; use a different one for every layer and step.
     pub seed: Seed,
 }
 
-/// A [`Dropout`] that drops something: an element is kept, and multiplied by `scale`, if its random word is below
-/// `threshold`.
+/// A [`Dropout`] of a probability above 0: an element whose random word is below `threshold` is kept and multiplied by
+/// `scale`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
     seed: Seed,
@@ -41,17 +41,17 @@ impl Rule {
         (kept < ALL).then_some(Self { seed, threshold: kept as u32, scale })
     }
 
-    /// What kept elements are multiplied by.
+    /// The factor of kept elements.
     pub(crate) fn scale(&self) -> f32 {
         self.scale
     }
 
-    /// What an element is multiplied by.
+    /// The factor of an element: `scale` or 0.
     pub(crate) fn factor(&self, element: u64) -> f32 {
         if self.seed.word(element) < self.threshold { self.scale } else { 0.0 }
     }
 
-    /// Which elements of a group are kept: a bit each, the lowest for the first.
+    /// The mask of a group: one bit per element, the lowest for the first; 1 is kept.
     #[inline(always)]
     pub(crate) fn kept<S: Simd>(&self, s: S, group: u64) -> u64 {
         let words = self.seed.words(group * BULK as u64);
@@ -63,7 +63,7 @@ impl Rule {
     }
 }
 
-/// `y[i]` is 0 with the given probability, else `x[i]` divided by the probability to keep it.
+/// `y[i]` is 0 with the given probability `p`, else `x[i] / (1 - p)`.
 ///
 /// The gradient is the same function: apply it to `dy` with the same [`Dropout`].
 ///

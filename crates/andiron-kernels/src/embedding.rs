@@ -1,4 +1,4 @@
-//! Looking up rows of a table, and adding their gradients back.
+//! Embedding lookup (gather) and its gradient (scatter-add).
 
 use crate::Cpu;
 use crate::parallel::{self, Shared};
@@ -31,8 +31,8 @@ pub fn gather(cpu: Cpu, d: usize, ids: &[u32], table: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Adds row `i` of `dy` to row `ids[i]` of `dtable`, in the order of `ids`. What `dtable` held stays in the
-/// sum: zero it first unless the gradient is to be added to.
+/// Adds row `i` of `dy` to row `ids[i]` of `dtable`, in the order of `ids`. Accumulates: zero `dtable` first for the
+/// gradient alone.
 ///
 /// # Shape
 /// `dy`: `[ids.len(), d]`, `dtable`: `[entries, d]`.
@@ -43,7 +43,7 @@ pub fn scatter_add(cpu: Cpu, d: usize, ids: &[u32], dy: &[f32], dtable: &mut [f3
     assert_eq!(dy.len(), ids.len() * d, "dy is not {} rows of {d}", ids.len());
     assert_ids(d, ids, dtable);
     let dtable = Shared::new(dtable);
-    // Threads take columns, so that each sum is one thread's, in the order of the ids.
+    // Threads split the columns, so that each sum is computed by one thread, in the order of the ids.
     parallel::rows(cpu, d, 2 * ids.len(), 16, |cols| {
         for (i, id) in ids.iter().enumerate() {
             let from = &dy[i * d + cols.start..i * d + cols.end];

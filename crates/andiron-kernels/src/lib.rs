@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
-// Vector instructions and writing one slice from several threads need it. It is kept in `simd`, `parallel`
-// and the inner loops of `gemm` and `attention`; the public functions check every length before they enter.
+// Needed for vector instructions and for writing one slice from several threads. Public functions check every length before
+// they enter unsafe code.
 #![allow(unsafe_code)]
-// Where there is no vector type, nothing calls the vector versions; they are compiled all the same.
+// On architectures without a vector type the vector versions are compiled, but not called.
 #![cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
 
 mod bf16_rate;

@@ -1,4 +1,4 @@
-//! Files seen as memory.
+//! Memory-mapped files.
 
 use std::fs::File;
 use std::io;
@@ -9,10 +9,9 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
-/// The content of a file that does not change any more, read by the system as it is looked at.
+/// A read-only memory mapping of a file that no longer changes; pages are read on first access.
 ///
-/// It is here because making a mapping is `unsafe`, and this is the crate for that. Values in it are as untrusted as
-/// the file they come from.
+/// It is in this crate because mapping a file is `unsafe`. Its bytes are as untrusted as the file.
 #[derive(Debug)]
 pub struct MappedFile {
     // An empty file cannot be mapped.
@@ -20,8 +19,8 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps a file that nobody writes to while it is mapped: one that was written under another name and renamed
-    /// into place, say.
+    /// Maps a file. No process may write to it while it is mapped: write such files under another name and rename them into
+    /// place.
     ///
     /// # Errors
     /// If the file cannot be opened or mapped.
@@ -30,26 +29,29 @@ impl MappedFile {
         if file.metadata()?.len() == 0 {
             return Ok(Self { map: None });
         }
-        // SAFETY: the mapping is read-only and private to this type. Like every memory mapping it relies on the file
-        // staying as it is, which the documentation asks of the caller.
+        // SAFETY: the mapping is read-only and private to this type. Like every memory mapping it relies on the file not
+        // changing, which the documentation requires of the caller.
         let map = unsafe { Mmap::map(&file)? };
         Ok(Self { map: Some(map) })
     }
 
-    /// Gives back the memory in which the system holds these bytes, where it is able to. Looked at again, they are read
-    /// again.
+    /// Releases the pages of these bytes, on systems that can. The next access reads them from the file again.
     ///
     /// # Panics
-    /// If the range leaves the file.
+    /// If the range is not inside the file.
     pub fn release(&mut self, range: Range<usize>) {
-        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} lies in the file");
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "{range:?} is not inside a file of {} bytes",
+            self.len()
+        );
         #[cfg(unix)]
         if let Some(map) = &self.map {
-            // SAFETY: nobody else holds a reference into the mapping while this one is exclusive, and its pages are those
-            // of a file that stays as it is, so that they come back the same.
+            // SAFETY: `&mut self` excludes other references into the mapping, and its file does not change, so that pages
+            // are read again with the same content.
             let advised =
                 unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
-            // A system that does not want to may keep them.
+            // Advice only: the system may keep the pages.
             drop(advised);
         }
     }

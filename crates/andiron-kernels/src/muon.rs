@@ -1,4 +1,4 @@
-//! The Muon optimizer step: momentum, then the nearest orthogonal matrix.
+//! The Muon optimizer step: momentum, then orthogonalization by Newton-Schulz iterations.
 
 use crate::Cpu;
 use crate::gemm::{Epilogue, MatRef, matmul};
@@ -12,26 +12,26 @@ use crate::simd::{Simd, dispatch};
 pub struct MuonStep {
     /// Decay of the running mean of gradients, in `[0, 1)`.
     pub momentum: f32,
-    /// Whether the running mean is mixed once more with the gradient.
+    /// Nesterov momentum: the running mean is mixed once more with the gradient.
     pub nesterov: bool,
-    /// Number of iterations.
+    /// Newton-Schulz iterations.
     pub ns_steps: usize,
-    /// The polynomial of an iteration, `a x + b x³ + c x⁵` of each singular value.
+    /// Coefficients `a, b, c` of an iteration: a singular value `x` becomes `a x + b x³ + c x⁵`.
     pub ns_coefficients: [f32; 3],
-    /// The least that a matrix is divided by.
+    /// Lower bound of the norm that a matrix is divided by.
     pub eps: f32,
-    /// Multiplies the gradient first: clipping.
+    /// Multiplies the gradient first: gradient clipping.
     pub grad_scale: f32,
 }
 
-/// Matrices of one shape in the memory of one parameter: `run` numbers of the first, `run` of the second, and so on, then
-/// the next `run` of the first. Put together, the runs of a matrix are its rows.
+/// Matrices of one shape interleaved in one parameter: a run of `run` elements of the first, of the second, and so on, then
+/// the next run of the first. The runs of a matrix, concatenated, are the matrix in row-major order.
 ///
-/// One matrix alone is one run. A parameter `[d, 3 d]` of which each row has the `d` numbers of a query, a key and a value
-/// is three matrices in runs of `d`.
+/// One matrix alone is one run. A fused QKV weight `[d, 3 d]`, whose rows are `d` elements each of Q, K and V, is three
+/// matrices in runs of `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrices {
-    /// How many there are.
+    /// Number of matrices.
     pub count: usize,
     /// Rows of each.
     pub rows: usize,
@@ -47,36 +47,36 @@ impl Matrices {
         Self { count: 1, rows, cols, run: rows * cols }
     }
 
-    /// Numbers of one matrix.
+    /// Elements of one matrix.
     fn size(self) -> usize {
         self.rows * self.cols
     }
 
-    /// Whether a parameter of `len` numbers can hold them.
+    /// Whether a parameter of `len` elements can hold them.
     pub fn fit(self, len: usize) -> bool {
         let runs_fit = self.run > 0 && self.size().is_multiple_of(self.run) || self.size() == 0;
         runs_fit && len == self.count * self.size()
     }
 
-    /// The places of the runs of matrix number `at` in the parameter, in order.
+    /// Ranges of the parameter that are the runs of matrix `at`, in order.
     fn runs(self, at: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
         let starts = (at * self.run..self.count * self.size()).step_by((self.count * self.run).max(1));
         starts.map(move |start| start..start + self.run)
     }
 }
 
-/// Updates the running mean of gradients, `momentum`, and turns `grad` into the direction of the step: the mean (or, with
-/// `nesterov`, its mixture with the gradient) made nearly orthogonal, so that all singular values of each matrix become about 1.
+/// Updates the running mean of gradients, `momentum`, and replaces `grad` by the update direction: the mean (or, with
+/// `nesterov`, its mixture with the gradient) orthogonalized, so that all singular values of each matrix become about 1.
 ///
-/// They end between 0.68 and 1.21 with the usual five iterations and coefficients, unless they were below a
-/// 500th of the root of the sum of their squares. Products are as exact as `cpu` says.
+/// With the usual five iterations and coefficients they end between 0.68 and 1.21, unless they were below 1/500 of the
+/// Frobenius norm. Matmuls run at the precision of `cpu`.
 ///
 /// Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
-/// <https://kellerjordan.github.io/posts/muon/>. As in `torch.optim.Muon`, the running mean is one: a gradient enters it by
-/// the share `1 − momentum`. There products are of bf16 always.
+/// <https://kellerjordan.github.io/posts/muon/>. As in `torch.optim.Muon`, a gradient enters the running mean
+/// with the factor `1 − momentum`. There the matmuls are always bf16.
 ///
 /// # Panics
-/// If the lengths are not those of the matrices.
+/// If a length does not match the matrices.
 ///
 /// # Example
 /// ```
@@ -135,7 +135,7 @@ pub fn direction(cpu: Cpu, step: MuonStep, matrices: Matrices, grad: &mut [f32],
     }
 }
 
-/// `param = keep · param − size · direction`: decoupled decay and the step.
+/// `param = keep · param − size · direction`: decoupled weight decay and the step.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -157,7 +157,7 @@ pub fn sgd_step(cpu: Cpu, param: &mut [f32], direction: &[f32], keep: f32, size:
     });
 }
 
-/// Two matrices of one shape and two squares as wide as their shorter side.
+/// Scratch: two matrices of one shape, and two square matrices of the shorter side.
 struct Memory {
     x: Vec<f32>,
     next: Vec<f32>,
@@ -166,7 +166,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Makes `x` nearly orthogonal, by iterations of `(a I + b X Xᵀ + c (X Xᵀ)²) X`.
+    /// Orthogonalizes `x` by Newton-Schulz iterations `(a I + b X Xᵀ + c (X Xᵀ)²) X`.
     fn orthogonalize(&mut self, cpu: Cpu, step: MuonStep, (rows, cols): (usize, usize)) {
         let norm = square_sum(cpu, &self.x).sqrt() as f32;
         let share = norm.max(step.eps).recip();
@@ -176,7 +176,7 @@ impl Memory {
         let plain = Epilogue::default();
         for _ in 0..step.ns_steps {
             let x = MatRef::row_major(&self.x, rows, cols);
-            // Of the shorter side: the longer side's would be larger and say the same.
+            // Gram matrix of the shorter side: it is the smaller one, with the same nonzero singular values.
             if rows <= cols {
                 matmul(cpu, x, x.t(), plain, &mut self.gram);
             } else {
@@ -196,13 +196,13 @@ impl Memory {
     }
 }
 
-/// What happens to every number of a gradient.
+/// Coefficients of the momentum update.
 #[derive(Clone, Copy)]
 struct Mix {
     grad_scale: f32,
-    /// Share of the gradient in the new running mean.
+    /// Factor of the gradient in the new running mean.
     enters: f32,
-    /// Share of the running mean in the result.
+    /// Factor of the running mean in the result.
     momentum: f32,
 }
 
@@ -242,7 +242,7 @@ fn plain_moved((keep, size): (f32, f32), param: &mut [f32], direction: &[f32]) {
     param.iter_mut().zip(direction).for_each(|(p, d)| *p = keep * *p - size * d);
 }
 
-/// The compiler makes vectors of the plain version; so in those below.
+/// The plain version, which the compiler vectorizes, as in those below.
 #[inline(always)]
 fn vector_mixed<S: Simd>(_: S, mix: Mix, grad: &mut [f32], momentum: &mut [f32]) {
     plain_mixed(mix, grad, momentum);
@@ -323,7 +323,7 @@ mod tests {
         let Matrices { count, rows, cols, run } = matrices;
         let len = count * rows * cols;
         let grads: Vec<Vec<f32>> = (0..3).map(|number| numbers(number, len)).collect();
-        // Number `i` of matrix `at` by the definition: `i / run` whole turns, `at` runs of the others, the rest.
+        // Index of element `i` of matrix `at`: `i / run` whole rounds of runs, `at` runs of other matrices, the rest.
         let place = |at: usize, i: usize| (i / run * count + at) * run + i % run;
         let one = |grad: &[f32], at: usize| -> Vec<f64> {
             (0..rows * cols).map(|i| f64::from(grad[place(at, i)])).collect()
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn each_matrix_of_a_parameter_is_made_orthogonal_by_itself() {
-        // Side by side in each row, one below the other, and in turn by heads.
+        // Concatenated by columns, by rows, and interleaved by heads.
         for run in [8, 12 * 8, 4 * 8] {
             check(STEP, Matrices { count: 3, rows: 12, cols: 8, run }, Precision::F32, 1e-4);
         }

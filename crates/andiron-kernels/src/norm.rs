@@ -9,10 +9,10 @@ use crate::{Cpu, residual};
 const BLOCK_ROWS: usize = 64;
 /// Cost of an element in units of [`parallel::rows`].
 const WORK: usize = 3;
-/// Elements that are summed before they are normalised: so few that a first-level cache still holds them.
+/// Elements of a residual sum that are computed before they are normalised: few enough to stay in the L1 cache.
 const SUMMED: usize = 1 << 12;
 
-/// What a norm learns, and its `eps`.
+/// Parameters of a norm, and its `eps`.
 #[derive(Clone, Copy, Debug)]
 pub struct NormParams<'a> {
     /// Scale, `[width]`; its length is the width of a row.
@@ -23,7 +23,7 @@ pub struct NormParams<'a> {
     pub eps: f32,
 }
 
-/// What layer normalisation computes.
+/// Outputs of layer normalisation.
 #[derive(Debug)]
 pub struct LayerNormOut<'a> {
     /// `[rows, width]`.
@@ -34,7 +34,7 @@ pub struct LayerNormOut<'a> {
     pub rstd: &'a mut [f32],
 }
 
-/// What the backward pass of layer normalisation reads.
+/// Inputs of the backward pass of layer normalisation.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNormSaved<'a> {
     /// The forward pass's input, `[rows, width]`.
@@ -52,7 +52,7 @@ pub struct LayerNormSaved<'a> {
 pub struct LayerNormGrads<'a> {
     /// `[rows, width]`.
     pub dx: &'a mut [f32],
-    /// Adds to what is in `dx` instead of replacing it.
+    /// Whether to accumulate into `dx` instead of overwriting it.
     pub accumulate: bool,
     /// `[width]`.
     pub dweight: &'a mut [f32],
@@ -60,7 +60,7 @@ pub struct LayerNormGrads<'a> {
     pub dbias: &'a mut [f32],
 }
 
-/// What the backward pass of RMS normalisation reads.
+/// Inputs of the backward pass of RMS normalisation.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNormSaved<'a> {
     /// The forward pass's input, `[rows, width]`.
@@ -76,7 +76,7 @@ pub struct RmsNormSaved<'a> {
 pub struct RmsNormGrads<'a> {
     /// `[rows, width]`.
     pub dx: &'a mut [f32],
-    /// Adds to what is in `dx` instead of replacing it.
+    /// Whether to accumulate into `dx` instead of overwriting it.
     pub accumulate: bool,
     /// `[width]`.
     pub dweight: &'a mut [f32],
@@ -167,16 +167,16 @@ struct BackwardRows<'a> {
     dy: &'a [f32],
     dx: &'a mut [f32],
     accumulate: bool,
-    /// Added to.
+    /// Accumulated into.
     dweight: &'a mut [f32],
-    /// Added to.
+    /// Accumulated into.
     dbias: &'a mut [f32],
 }
 
-/// What is normalised.
+/// Input of a norm.
 enum Input<'a> {
     Rows(&'a [f32]),
-    /// Of which the first is to be added to the second before.
+    /// A residual connection: the first is added to the second, which is then normalised.
     Sum(&'a [f32], &'a mut [f32]),
 }
 
@@ -441,7 +441,7 @@ mod tests {
     fn check(rows: usize, width: usize) {
         for centred in [true, false] {
             let plain = run(Cpu::new(Isa::Scalar, 1), centred, rows, width);
-            // Rounding errors of a row grow by what its elements are multiplied with.
+            // Rounding errors of a row scale with the factors of its elements.
             let rstd = &plain[if centred { 2 } else { 1 }];
             let tolerance = 1e-5 * f64::from(rstd.iter().copied().fold(1.0, f32::max));
             for isa in Isa::supported() {

@@ -1,7 +1,7 @@
-//! Splits work over at most as many threads as a call may use.
+//! Splits work over the threads that a call may use.
 //!
-//! Who computes a part never changes what the part contains: the parts handed out here are either
-//! independent of each other, or cut by the shape alone and combined in order by the caller.
+//! Results do not depend on the number of threads: parts are independent of each other, or are cut by the shape alone and
+//! combined in order by the caller.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,22 +9,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Cpu;
 
-/// Up to this much work (about 10 µs) waking another thread costs more than it gives. The unit is one
+/// Up to this much work (about 10 µs) runs on the calling thread: waking another costs more than it saves. The unit is one
 /// multiply-add of a vectorised loop, about 0.1 ns.
 const SERIAL_WORK: usize = 1 << 17;
-/// A part handed to a thread has at least this much work.
+/// The least work of a part.
 const MIN_PART_WORK: usize = 1 << 15;
-/// Parts per thread: enough that a thread that was held up leaves its share to the others.
+/// Parts per thread, for load balancing: other threads take over from one that was interrupted.
 const PARTS_PER_THREAD: usize = 4;
 
-/// Whether so much work is worth a second thread.
+/// Whether this much work is worth a second thread.
 pub(crate) fn pays(work: usize) -> bool {
     work > SERIAL_WORK
 }
 
-/// Calls `task` once with each number of `0..count`, on at most `cpu.threads` threads.
-///
-/// The caller's thread works too; it takes no part of the pool's work beyond `threads - 1` tasks.
+/// Calls `task` once with each index of `0..count`, on at most `cpu.threads` threads: the caller's and up to
+/// `threads - 1` of the pool.
 pub(crate) fn tasks(cpu: Cpu, count: usize, task: impl Fn(usize) + Sync) {
     let threads = cpu.threads.min(count);
     if threads <= 1 {
@@ -49,8 +48,8 @@ pub(crate) fn tasks(cpu: Cpu, count: usize, task: impl Fn(usize) + Sync) {
     });
 }
 
-/// Calls `part` with ranges that together are `0..rows`, where a row costs about `row_work` units
-/// of work. Parts begin at multiples of `multiple`.
+/// Calls `part` with disjoint ranges that cover `0..rows`. A row costs about `row_work` units of work. Parts start at
+/// multiples of `multiple`.
 pub(crate) fn rows(
     cpu: Cpu,
     rows: usize,
@@ -77,8 +76,7 @@ pub(crate) struct Shared<'a, T> {
     borrowed: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer stands for an exclusive borrow; what threads reach through it is theirs alone by the
-// contract of `range`.
+// SAFETY: the pointer is an exclusive borrow, and by the contract of `range` no two threads reach the same element.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -89,7 +87,7 @@ impl<'a, T> Shared<'a, T> {
     /// The same slice three times.
     ///
     /// # Safety
-    /// What is reached through one is reached through no other.
+    /// No element is accessed through two of them.
     pub(crate) unsafe fn thrice(slice: &'a mut [T]) -> (Self, Self, Self) {
         let (start, len) = (slice.as_mut_ptr(), slice.len());
         let one = || Self { start, len, borrowed: PhantomData };
@@ -103,18 +101,18 @@ impl<'a, T> Shared<'a, T> {
     /// The part of the slice in `range`.
     ///
     /// # Safety
-    /// While the result lives, nobody else holds a range that overlaps it.
+    /// While the result lives, no other range that overlaps it exists.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "range is outside the slice");
-        // SAFETY: the range lies in the borrowed slice (just checked) and is the caller's alone.
+        // SAFETY: the range is inside the borrowed slice (just checked) and exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 
     /// The pointer to element `index`, for kernels that write strided tiles.
     pub(crate) fn pointer(&self, index: usize) -> *mut T {
         assert!(index <= self.len, "index is outside the slice");
-        // SAFETY: the element (or one past the end) lies in the borrowed slice.
+        // SAFETY: the element (or one past the end) is inside the borrowed slice.
         unsafe { self.start.add(index) }
     }
 }

@@ -1,14 +1,15 @@
-//! Random numbers without state: a number is a function of a seed and a counter.
+//! Counter-based random numbers: each is a function of a seed and a counter.
 //!
-//! A stream that keeps no state needs no saving, cannot be advanced by accident and gives the same numbers
-//! whatever the order or the number of threads that ask. The generator is Philox4x32-10, which passes
-//! BigCrush. Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3",
+//! A stateless stream needs no checkpoint, cannot be advanced by accident and gives the same numbers in any order and on
+//! any number of threads. The generator is Philox4x32-10, which passes BigCrush.
+//!
+//! Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel Random Numbers: As Easy as 1, 2, 3",
 //! <https://doi.org/10.1145/2063384.2063405>.
 
-/// Names a stream of random numbers.
+/// A stream of random numbers.
 ///
-/// Streams are told apart by [`derive`](Self::derive) (what the numbers are for) and [`at`](Self::at) (which
-/// step, worker or row they are for); the numbers within a stream by a counter.
+/// Substreams come from [`derive`](Self::derive) (by purpose) and [`at`](Self::at) (by step, worker or row); within a
+/// stream, numbers are indexed by a counter.
 ///
 /// # Example
 /// ```
@@ -21,29 +22,29 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seed(u64);
 
-/// The third counter word says what a block is for, so that uses cannot meet.
+/// The third counter word is the purpose of a block, so that uses never share one.
 const FOR_VALUES: u32 = 0;
 const FOR_LABELS: u32 = 1;
 const FOR_INDICES: u32 = 2;
 const FOR_ORDER: u32 = 3;
 const FOR_WORDS: u32 = 4;
 
-/// Narrow Feistel networks reach few permutations, so short sequences walk in a larger domain.
+/// Narrow Feistel networks reach few permutations, so short sequences cycle-walk in a larger domain.
 const FEISTEL_MIN_BITS: u32 = 6;
 const FEISTEL_ROUNDS: u64 = 8;
 
 impl Seed {
-    /// The stream with this number.
+    /// The stream with this seed value.
     pub const fn new(value: u64) -> Self {
         Self(value)
     }
 
-    /// The number that names this stream; `Seed::new` of it is the same stream.
+    /// The seed value; `Seed::new` of it is the same stream.
     pub const fn value(&self) -> u64 {
         self.0
     }
 
-    /// A stream of its own for a purpose.
+    /// An independent stream for a purpose.
     pub fn derive(&self, label: &str) -> Self {
         let mut state = self.0;
         for part in label.as_bytes().chunks(8) {
@@ -54,7 +55,7 @@ impl Seed {
         Self(block(state, label.len() as u64, FOR_LABELS, 1).0)
     }
 
-    /// A stream of its own for a step, a worker, a row.
+    /// An independent stream for a step, a worker or a row.
     pub fn at(&self, index: u64) -> Self {
         Self(block(self.0, index, FOR_INDICES, 0).0)
     }
@@ -64,24 +65,24 @@ impl Seed {
         block(self.0, counter, FOR_VALUES, 0).0
     }
 
-    /// A number in `[0, 1)`, one of 2^24 equally likely ones.
+    /// Uniform in `[0, 1)`, a multiple of 2^-24.
     pub fn uniform(&self, counter: u64) -> f32 {
         (self.bits(counter) >> 40) as f32 * (1.0 / (1u32 << 24) as f32)
     }
 
-    /// A number with mean 0 and variance 1 from the normal distribution, at most 6.7 from the mean.
+    /// Standard normal, with magnitude at most 6.7.
     ///
     /// Source: Box and Muller 1958, "A Note on the Generation of Random Normal Deviates".
     pub fn normal(&self, counter: u64) -> f32 {
         const TO_UNIT: f64 = 1.0 / (1u64 << 32) as f64;
         let bits = self.bits(counter);
-        // The logarithm wants (0, 1], the angle takes [0, 1).
+        // The logarithm needs (0, 1], the angle [0, 1).
         let radius = (-2.0 * (((bits >> 32) as f64 + 1.0) * TO_UNIT).ln()).sqrt();
         let turn = (bits & 0xffff_ffff) as f64 * TO_UNIT;
         (radius * (std::f64::consts::TAU * turn).cos()) as f32
     }
 
-    /// A number in `0..n`, each exactly as likely as the others.
+    /// An integer in `0..n`, exactly uniform.
     ///
     /// Source: Lemire 2019, "Fast Random Integer Generation in an Interval", <https://doi.org/10.1145/3230636>.
     ///
@@ -100,9 +101,9 @@ impl Seed {
         }
     }
 
-    /// Where `index` stands in a shuffled `0..n`: a bijection of `0..n`, so a shuffle needs no memory.
+    /// The position of `index` in a shuffled `0..n`: a bijection of `0..n`, so a shuffle needs no memory.
     ///
-    /// A Feistel network on the fewest bits that hold `n` (at least 6), walked until the result is below
+    /// A Feistel network on the fewest bits that hold `n` (at least 6), with cycle walking until the result is below
     /// `n`. Source: Black and Rogaway 2002, "Ciphers with Arbitrary Finite Domains".
     ///
     /// # Panics
@@ -120,16 +121,18 @@ impl Seed {
         }
     }
 
-    /// `4 * BULK` words of 32 random bits, of the stream that bulk users (dropout) read: the four words of the
-    /// counters `first..first + BULK`, the first words first.
+    /// `4 * BULK` words of 32 random bits, for bulk users (dropout): the four words of the counters
+    /// `first..first + BULK`, all first words first.
     #[inline(always)]
     pub(crate) fn words(&self, first: u64) -> [[u32; BULK]; 4] {
         let (mut low, mut high) = ([0; BULK], [0; BULK]);
-        for ((low, high), counter) in low.iter_mut().zip(&mut high).zip(first..) {
-            (*low, *high) = (counter & LOW, counter >> 32);
+        for (i, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
+            let counter = first + i as u64;
+            *low = counter & LOW;
+            *high = counter >> 32;
         }
         let counters = [low, high, [u64::from(FOR_WORDS); BULK], [0; BULK]];
-        // A loop, because `array::map` would call a function that the vector instructions are not compiled into.
+        // A loop, because `array::map` would call a function that is compiled without the vector instructions.
         let mut words = [[0; BULK]; 4];
         for (words, wide) in words.iter_mut().zip(philox4x32(counters, split(self.0))) {
             for (word, wide) in words.iter_mut().zip(wide) {
@@ -139,8 +142,8 @@ impl Seed {
         words
     }
 
-    /// Word `index` of the stream that [`words`](Self::words) gives in bulk, where those of counter 0 to `BULK - 1` are
-    /// the first `4 * BULK`, and so on.
+    /// Word `index` of the stream that [`words`](Self::words) returns in bulk: counters `0..BULK` give the first `4 * BULK`
+    /// words, and so on.
     pub(crate) fn word(&self, index: u64) -> u32 {
         let (bulk, rest) = (BULK as u64, index % (4 * BULK as u64));
         let (low, high) = block(self.0, index / (4 * bulk) * bulk + rest % bulk, FOR_WORDS, 0);
@@ -148,7 +151,7 @@ impl Seed {
     }
 }
 
-/// Counters taken side by side by bulk users, so that the compiler can make vectors of them.
+/// Counters computed together in bulk, so that the compiler vectorizes them.
 pub(crate) const BULK: usize = 16;
 
 fn split(word: u64) -> [u32; 2] {
@@ -164,11 +167,11 @@ fn block(key: u64, counter: u64, purpose: u32, attempt: u32) -> (u64, u64) {
 /// The half of a 64-bit lane that holds a word.
 const LOW: u64 = u32::MAX as u64;
 
-/// Philox4x32 with ten rounds, for `N` counters at once: word `w` of counter `i` is the low half of `counters[w][i]`,
-/// going in and coming out; the high half is anything.
+/// Philox4x32 with ten rounds, for `N` counters at once: word `w` of counter `i` is the low half of `counters[w][i]`, in
+/// input and output; the high half is unspecified.
 ///
-/// A word has 64 bits to itself because its products need them: vector instructions multiply the low halves of such
-/// lanes as they are, so that no word moves between lanes from the first round to the last.
+/// Words are kept in 64-bit lanes because their products have 64 bits: vector instructions multiply the low halves of such
+/// lanes directly, so no word moves between lanes in any round.
 #[inline(always)]
 fn philox4x32<const N: usize>(mut counters: [[u64; N]; 4], mut key: [u32; 2]) -> [[u64; N]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -188,8 +191,7 @@ fn philox4x32<const N: usize>(mut counters: [[u64; N]; 4], mut key: [u32; 2]) ->
     counters
 }
 
-/// A bijection of the numbers of `bits` bits. The halves swap widths every round, hence an even number of
-/// rounds.
+/// A bijection of the integers of `bits` bits. The halves swap widths every round, hence an even number of rounds.
 fn feistel(value: u64, bits: u32, key_low: u64, key_high: u64) -> u64 {
     let mut left_bits = bits / 2;
     let mut right_bits = bits - left_bits;

@@ -1,14 +1,14 @@
-//! Sums whose order is fixed by the shape alone: not by threads, nor by the instruction set.
+//! Reductions whose order depends on the shape alone, not on threads or the instruction set.
 
 use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
 
-/// Numbers per partial sum.
+/// Elements per partial sum.
 const BLOCK: usize = 4096;
 /// Rows per partial sum of a column.
 const BLOCK_ROWS: usize = 128;
-/// Columns summed side by side.
+/// Columns summed together.
 const STRIP: usize = 64;
 
 /// The sum of all squares, in f64.
@@ -40,7 +40,7 @@ pub fn square_sum(cpu: Cpu, x: &[f32]) -> f64 {
 /// If the lengths do not agree.
 pub fn column_sum(cpu: Cpu, rows: usize, cols: usize, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), rows * cols, "x is not {rows} x {cols}");
-    assert_eq!(out.len(), cols, "out does not have one number per column");
+    assert_eq!(out.len(), cols, "out does not have one element per column");
     let out = Shared::new(out);
     parallel::rows(cpu, cols, 2 * rows, STRIP, |part| {
         for start in part.clone().step_by(STRIP) {
@@ -55,7 +55,7 @@ pub fn column_sum(cpu: Cpu, rows: usize, cols: usize, x: &[f32], out: &mut [f32]
 dispatch! { fn squares(x: &[f32]) -> f64 = plain_squares | vector_squares; }
 dispatch! { fn strip(shape: (usize, usize), x: &[f32], out: &mut [f32]) = plain_strip | vector_strip; }
 
-/// Sixteen running sums, added in order: the compiler makes vectors of them.
+/// Sixteen running sums, which the compiler vectorizes, added in order.
 #[inline(always)]
 fn plain_squares(x: &[f32]) -> f64 {
     let mut sums = [0.0f64; 16];
@@ -76,7 +76,7 @@ fn vector_squares<S: Simd>(_: S, x: &[f32]) -> f64 {
     plain_squares(x)
 }
 
-/// `x` begins at the strip's first column.
+/// `x` starts at the strip's first column.
 #[inline(always)]
 fn plain_strip((rows, cols): (usize, usize), x: &[f32], out: &mut [f32]) {
     let mut total = [0.0f32; STRIP];

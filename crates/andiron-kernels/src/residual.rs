@@ -1,4 +1,4 @@
-//! Sums of what a layer was given and what it adds.
+//! Residual connections: the sum of a layer's input and output.
 
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
@@ -38,7 +38,7 @@ fn plain(x: &[f32], sum: &mut [f32]) {
     x.iter().zip(sum).for_each(|(x, sum)| *sum += x);
 }
 
-/// The compiler makes vectors of the plain version.
+/// The plain version, which the compiler vectorizes.
 #[inline(always)]
 fn vector<S: Simd>(_: S, x: &[f32], sum: &mut [f32]) {
     plain(x, sum);

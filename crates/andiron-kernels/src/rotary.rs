@@ -1,10 +1,10 @@
-//! Rotary positions: pairs of a head's channels, turned by an angle for each position.
+//! Rotary position embeddings: pairs of a head's channels, rotated by an angle per position.
 
 use crate::Cpu;
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
 
-/// Sizes of what is turned.
+/// Sizes of the rotated tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotaryShape {
     /// Sequences.
@@ -15,7 +15,7 @@ pub struct RotaryShape {
     pub heads: usize,
     /// Channels of a head.
     pub width: usize,
-    /// Pairs that are turned: channels `i` and `i + pairs`; the channels behind `2 · pairs` stay as they are.
+    /// Rotated pairs: channels `i` and `i + pairs`. Channels from `2 · pairs` on are copied.
     pub pairs: usize,
 }
 
@@ -28,15 +28,16 @@ pub enum Rotation {
     Inverse,
 }
 
-/// Turns the pairs of every head: `(x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
+/// Rotates the pairs of every head: `(x₁ cos − x₂ sin, x₂ cos + x₁ sin)`.
 ///
-/// Source: Su et al. 2021, "RoFormer", <https://arxiv.org/abs/2104.09864>, with the pairs of Hugging Face's files.
+/// Source: Su et al. 2021, "RoFormer", <https://arxiv.org/abs/2104.09864>, with channels paired as in
+/// Hugging Face's checkpoints.
 ///
 /// # Shape
-/// `x`, `y`: `[batch, time, heads, width]`; `cos`, `sin`: `[batch, time, pairs]`, or `[time, pairs]` for all alike.
+/// `x`, `y`: `[batch, time, heads, width]`; `cos`, `sin`: `[batch, time, pairs]`, or `[time, pairs]` for all sequences.
 ///
 /// # Panics
-/// If the lengths do not agree, or heads are narrower than what is turned.
+/// If a length does not match the sizes, or heads are narrower than the rotated channels.
 ///
 /// # Example
 /// ```
@@ -55,17 +56,17 @@ pub fn rotate(
     y: &mut [f32],
 ) {
     let RotaryShape { batch, time, heads, width, pairs } = shape;
-    assert!(2 * pairs <= width, "{pairs} pairs cannot be turned in heads of width {width}");
+    assert!(2 * pairs <= width, "{pairs} pairs do not fit heads of width {width}");
     let position = heads * width;
     assert_eq!(x.len(), batch * time * position, "x is not {batch} x {time} x {heads} x {width}");
     assert_eq!(x.len(), y.len(), "x and y differ in length");
     assert_eq!(cos.len(), sin.len(), "cosines and sines differ in number");
-    let alike = cos.len() == time * pairs;
-    assert!(alike || cos.len() == batch * time * pairs, "angles are neither of one sequence nor of each");
+    let shared = cos.len() == time * pairs;
+    assert!(shared || cos.len() == batch * time * pairs, "angles are neither of one sequence nor of each");
     let y = Shared::new(y);
     parallel::rows(cpu, batch * time, 3 * position, 1, |part| {
         for at in part {
-            let angle = if alike { at % time } else { at } * pairs;
+            let angle = if shared { at % time } else { at } * pairs;
             let angles = (&cos[angle..angle + pairs], &sin[angle..angle + pairs]);
             let elements = at * position..(at + 1) * position;
             // SAFETY: positions are disjoint.
@@ -95,7 +96,7 @@ fn plain(width: usize, (x, way): (&[f32], Rotation), (cos, sin): (&[f32], &[f32]
     }
 }
 
-/// The compiler makes vectors of the plain version, which rounds alike.
+/// The plain version, which the compiler vectorizes; it rounds the same.
 #[inline(always)]
 fn vector<S: Simd>(_: S, width: usize, x: (&[f32], Rotation), angles: (&[f32], &[f32]), y: &mut [f32]) {
     plain(width, x, angles, y);

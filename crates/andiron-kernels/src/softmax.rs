@@ -1,8 +1,8 @@
-//! Pieces of a softmax over a slice.
+//! Building blocks of a softmax over a slice.
 
 use crate::simd::{Simd, exp};
 
-/// The largest number of `x`, `-∞` if there is none; NaN may be passed over.
+/// The maximum of `x`, `-∞` if `x` is empty; NaN may be ignored.
 #[inline(always)]
 pub(crate) fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut chunks = x.chunks_exact(S::LANES);
@@ -22,7 +22,7 @@ pub(crate) fn exp_sum<S: Simd>(s: S, x: &[f32], max: f32) -> f32 {
         sum = s.add(sum, exp(s, s.sub(s.load(chunk), max)));
     }
     let rest = chunks.remainder();
-    // The lanes beyond the slice must add nothing: e^-inf is 0.
+    // Lanes beyond the slice add nothing: e^-∞ is 0.
     let is_there = s.at_least(s.splat(rest.len() as f32 - 0.5), s.indices());
     let last = s.select(is_there, s.sub(s.load_part(rest), max), s.splat(f32::NEG_INFINITY));
     s.sum(s.add(sum, exp(s, last)))

@@ -1,6 +1,6 @@
-//! What the tests of several kernels share.
+//! Helpers shared by the tests of several kernels.
 
-use crate::gemm::words;
+use crate::gemm::panel_format;
 use crate::random::Seed;
 use crate::{Bf16Dot, Cpu, Isa, Precision};
 
@@ -36,10 +36,10 @@ impl<T: PartialEq + std::fmt::Debug + Clone> WidenedIsF32<T> {
 
 /// The nearest bf16.
 pub(crate) fn bf16(x: f32) -> f32 {
-    f32::from_bits(u32::from(words::bits(x)) << 16)
+    f32::from_bits(u32::from(panel_format::bits(x)) << 16)
 }
 
-/// Normal numbers, the same for the same stream.
+/// Normally distributed values, a function of the stream.
 pub(crate) fn numbers(stream: u64, count: usize) -> Vec<f32> {
     let seed = Seed::new(99).at(stream);
     (0..count as u64).map(|i| seed.normal(i)).collect()

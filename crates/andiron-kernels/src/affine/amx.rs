@@ -1,4 +1,4 @@
-//! By tiles of bf16: one pass over `dy` packs it for both products and sums its columns.
+//! With AMX bf16 tiles: one pass over `dy` packs it for both matmuls and sums its columns.
 
 use super::AffineGrads;
 use crate::Cpu;
@@ -20,7 +20,7 @@ pub(super) unsafe fn backward(
     let len = room_for_both(rows, d_output) + room(d_input, d_output) + room(d_input, rows) + 2 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
-    // SAFETY: the maps and the numbers are as long as said, and the parts were made for them.
+    // SAFETY: the operands have the lengths of the shape, and the scratch parts were sized for them.
     unsafe {
         let dy = pack_both_ways::<false>(cpu, MatRef::row_major(dy, rows, d_output), db, &mut parts);
         let w_lanes = Lanes::columns(w.t()).pack::<false>(cpu, &mut parts);

@@ -6,10 +6,10 @@ use crate::testing::{WidenedIsF32, every_cpu, numbers};
 
 /// Compares all gradients with sums in f64, on every instruction set, in both precisions.
 #[track_caller]
-fn check(rows: usize, d_input: usize, d_output: usize, turned: bool) {
+fn check(rows: usize, d_input: usize, d_output: usize, transposed: bool) {
     let (x, dy, weights) =
         (numbers(1, rows * d_input), numbers(2, rows * d_output), numbers(3, d_input * d_output));
-    let w = match turned {
+    let w = match transposed {
         true => MatRef::row_major(&weights, d_output, d_input).t(),
         false => MatRef::row_major(&weights, d_input, d_output),
     };
@@ -28,7 +28,7 @@ fn check(rows: usize, d_input: usize, d_output: usize, turned: bool) {
             let (mut dx, mut dw, mut db) = (nan(x.len()), nan(weights.len()), nan(d_output));
             let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
             backward(cpu, &x, w, &dy, grads);
-            let what = format!("{cpu:?} {rows} x {d_input} x {d_output} {turned}");
+            let what = format!("{cpu:?} {rows} x {d_input} x {d_output} {transposed}");
             let near = |name: &str, found: f32, (wanted, size): (f64, f64), tolerance: f64| {
                 let error = (f64::from(found) - wanted).abs();
                 assert!(error <= tolerance * size, "{what} {name}: {found}, wanted {wanted}");
@@ -39,7 +39,7 @@ fn check(rows: usize, d_input: usize, d_output: usize, turned: bool) {
             }
             for (l, j) in (0..d_input).flat_map(|l| (0..d_output).map(move |j| (l, j))) {
                 let wanted = exact(rows, &|i| (x[i * d_input + l], dy[i * d_output + j]));
-                let at = if turned { j * d_input + l } else { l * d_output + j };
+                let at = if transposed { j * d_input + l } else { l * d_output + j };
                 near("dw", dw[at], wanted, tolerance);
             }
             for (j, db) in db.iter().enumerate() {
@@ -93,8 +93,8 @@ proptest! {
         rows in 1usize..80,
         d_input in 1usize..70,
         d_output in 1usize..70,
-        turned: bool,
+        transposed: bool,
     ) {
-        check(rows, d_input, d_output, turned);
+        check(rows, d_input, d_output, transposed);
     }
 }

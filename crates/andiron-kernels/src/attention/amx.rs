@@ -1,7 +1,7 @@
 //! One head, a block of queries at a time, by AMX tiles of bf16.
 //!
-//! As in [`flash`](super::flash), the scores of a block are `[keys, queries]`. Probabilities and gradients of scores go
-//! from vector registers straight into packed operands of the next matmuls. The gradients of keys and values, which are
+//! As in [`flash`](super::flash), the scores of a block are `[keys, queries]`. Probabilities and gradients of scores are
+//! written from registers directly as packed operands of the next matmuls. The gradients of keys and values, which are
 //! sums over queries, are computed for a group of blocks at a time: a matmul with a depth of one tile would mostly load
 //! and store its accumulators.
 
@@ -13,16 +13,16 @@ use super::dropout::{HeadDropout, KeepAll};
 use super::scores::{MAX_BLOCK, Row, slopes_block, softmax_block};
 use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::amx::{
-    Operand, Packing, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, room, store_turned,
+    Operand, Packing, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, room, store_transposed,
 };
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch};
-use crate::gemm::words::{halves, interleaved};
+use crate::gemm::panel_format::{halves, interleaved};
 use crate::simd::{Avx512, Simd};
 
 /// Queries of a block.
 const BLOCK: usize = SQUARE;
-/// Queries whose shares of the gradients of keys and values are added at a time.
+/// Queries per update of the gradients of keys and values.
 const GROUP: usize = 4 * BLOCK;
 
 /// # Safety
@@ -51,8 +51,8 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
             let rows = (start..start + queries, view.keys, dim);
             let q = right(along(q.add(start * q_stride), q_stride), (queries, dim), q_room);
             columns(from_lane(k_rows, first), keys, q, dim, scores);
-            ask_for_next_head(s, [(view.q, q_stride), (k, kv_stride), (v, kv_stride)], rows);
-            let p = Pairs::new(p_room, keys);
+            prefetch_next_head(s, [(view.q, q_stride), (k, kv_stride), (v, kv_stride)], rows);
+            let p = KeyPairs::new(p_room, keys);
             let how = (block, scale);
             let factors = match view.dropout {
                 None => {
@@ -61,7 +61,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
                 Some(dropout) => softmax_dropped(s, scores, how, (dropout, mask_room), lse, p),
             };
             let to = (out.add(start * out_stride), out_stride);
-            turned(from_step(v_columns, first), (dim, queries), p, means, to, |i, line| {
+            transposed(from_step(v_columns, first), (dim, queries), p, means, to, |i, line| {
                 _mm512_mul_ps(line, _mm512_set1_ps(factors[i]))
             });
         }
@@ -103,18 +103,18 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 let rows = along(dout.add(start * out_stride), out_stride);
                 columns(from_lane(v_rows, first), keys, right(rows, (queries, dim), block_room), dim, slopes);
                 let rows = (start..start + queries, head.keys, dim);
-                ask_for_next_head(s, [(q, q_stride), (k, kv_stride), (v, kv_stride)], rows.clone());
+                prefetch_next_head(s, [(q, q_stride), (k, kv_stride), (v, kv_stride)], rows.clone());
                 let to = [(dq, q_stride), (dk, kv_stride), (dv, kv_stride)];
-                ask_for_next_head(s, to.map(|(to, stride)| (to.cast_const(), stride)), rows);
+                prefetch_next_head(s, to.map(|(to, stride)| (to.cast_const(), stride)), rows);
                 // The group's keys before the block's.
                 let before = first - group.first;
                 let tile = (start - group.start) / STEPS;
-                let [p_sums, slopes_sums] = [p_sums, slopes_sums].map(|sums| Shares { sums, tile });
-                let pairs = Pairs::new(slopes_room, keys);
+                let [p_sums, slopes_sums] = [p_sums, slopes_sums].map(|sums| QueryBlocks { sums, tile });
+                let pairs = KeyPairs::new(slopes_room, keys);
                 let (both, how) = ((scores, slopes.cast_const()), (block, scale));
                 let put_p = |j, row: Row<Avx512>| p_sums.put(before + j, row);
                 let put_slopes = |j, rows: [Row<Avx512>; 2]| {
-                    // A key behind the last has a place, as it is even.
+                    // `j + 1` may not exist, but has room: `j` is even.
                     slopes_sums.put(before + j, rows[0]);
                     slopes_sums.put(before + j + 1, rows[1]);
                     pairs.put(j, rows);
@@ -134,7 +134,9 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                     slopes_sums.put(key, [s.splat(0.0); 2]);
                 }
                 let to = (dq.add(start * q_stride), q_stride);
-                turned(from_step(k_columns, first), (dim, queries), pairs, dq_columns, to, |_, line| line);
+                transposed(from_step(k_columns, first), (dim, queries), pairs, dq_columns, to, |_, line| {
+                    line
+                });
             }
             for (sums, from, stride, to) in [(p_sums, dout, out_stride, dv), (slopes_sums, q, q_stride, dk)] {
                 let from = across(from.add(group.start * stride), stride);
@@ -158,11 +160,11 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
     }
 }
 
-/// [`softmax_block`] with dropout, whose mask is drawn into the memory beside it. As in [`scores`](super::scores), it is a
-/// function of its own so that it takes no registers from attention without dropout.
+/// [`softmax_block`] with dropout, whose mask is drawn into the scratch memory given with it. A separate function, as in
+/// [`scores`](super::scores), so that it costs no registers without dropout.
 ///
 /// # Safety
-/// As for [`softmax_block`], [`HeadDropout::draw`] and [`Pairs::put`].
+/// As for [`softmax_block`], [`HeadDropout::draw`] and [`KeyPairs::put`].
 #[inline(never)]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 unsafe fn softmax_dropped(
@@ -171,7 +173,7 @@ unsafe fn softmax_dropped(
     how: (Block, f32),
     (dropout, room): (HeadDropout, *mut f32),
     lse: *mut f32,
-    p: Pairs,
+    p: KeyPairs,
 ) -> [f32; MAX_BLOCK] {
     // SAFETY: the caller's promise.
     unsafe {
@@ -180,7 +182,7 @@ unsafe fn softmax_dropped(
     }
 }
 
-/// [`slopes_block`] with dropout, whose mask is drawn into the memory beside it.
+/// [`slopes_block`] with dropout, whose mask is drawn into the scratch memory given with it.
 ///
 /// # Safety
 /// As for [`slopes_block`] and [`HeadDropout::draw`].
@@ -204,15 +206,15 @@ unsafe fn slopes_dropped(
     }
 }
 
-/// Numbers of a sequence that are found again in a second-level cache, for all heads.
+/// Elements of a sequence, of all heads, that stay in the L2 cache.
 const NEAR: usize = 1 << 16;
-/// Numbers of a head so wide that a processor guesses the rest of a row in time.
+/// Head width from which on the hardware prefetcher keeps up.
 const WIDE: usize = 64;
 
-/// Asks for what lies behind some rows of `dim` numbers, where the next head's begin if they are not the last one's. They
-/// are far apart, so that a processor does not guess them if they are short.
+/// Prefetches the next head's rows, which follow these rows of `dim` elements (unless this is the last head). The hardware
+/// prefetcher misses short rows that are far apart.
 #[inline(always)]
-fn ask_for_next_head<const N: usize>(
+fn prefetch_next_head<const N: usize>(
     s: Avx512,
     starts: [(*const f32, usize); N],
     (rows, keys, dim): (Range<usize>, usize, usize),
@@ -228,15 +230,15 @@ fn ask_for_next_head<const N: usize>(
     }
 }
 
-/// Two vectors of queries for each key, on their way to be a right operand whose depth are the keys.
+/// Two vectors of queries per key, written as a packed right operand with keys as depth.
 #[derive(Clone, Copy)]
-struct Pairs {
+struct KeyPairs {
     start: *mut u32,
     tiles: usize,
 }
 
-impl Pairs {
-    /// Zeros, so far, for keys behind the last.
+impl KeyPairs {
+    /// Writes zeros for keys beyond the last.
     ///
     /// # Safety
     /// `start` is writable for a block of columns and `keys` steps; the machine has AVX-512.
@@ -244,13 +246,13 @@ impl Pairs {
     unsafe fn new(start: *mut u32, keys: usize) -> Self {
         let pairs = Self { start, tiles: keys.div_ceil(STEPS) };
         for j in (keys.next_multiple_of(2)..pairs.tiles * STEPS).step_by(2) {
-            // SAFETY: the tile has room.
+            // SAFETY: there is room for whole tiles.
             unsafe { pairs.put(j, [[_mm512_setzero_ps(); 2]; 2]) };
         }
         pairs
     }
 
-    /// The rows of key `j`, which is even, and the next.
+    /// Writes the rows of keys `j`, which is even, and `j + 1`.
     ///
     /// # Safety
     /// `j` is below the keys; the machine has AVX-512.
@@ -265,16 +267,16 @@ impl Pairs {
     }
 }
 
-/// A block of queries for each key of a group, on their way to be a left operand whose depth are the group's queries.
+/// A block of queries per key of a group, written as a packed left operand with the group's queries as depth.
 #[derive(Clone, Copy)]
-struct Shares {
+struct QueryBlocks {
     sums: *mut u32,
-    /// That of the block.
+    /// Index of the block's tile.
     tile: usize,
 }
 
-impl Shares {
-    /// The row of a key.
+impl QueryBlocks {
+    /// Writes the row of a key.
     ///
     /// # Safety
     /// `sums` has room for this key in whole squares; the machine has AVX-512.
@@ -287,16 +289,16 @@ impl Shares {
     }
 }
 
-/// `to[i, d] = change(i, Σ_j a[d, j] b[i, j])` for as many `d` and `i` as `sizes` say.
+/// `to[i, d] = change(i, Σ_j a[d, j] b[i, j])` for `dim` values of `d` and `queries` values of `i`.
 ///
 /// # Safety
-/// `a` holds so many lanes of the depth of `b`, `room` is writable for whole squares, `to` for the rows; tiles are
+/// `a` holds `dim` lanes of the depth of `b`, `room` is writable for whole squares, `to` for the rows; tiles are
 /// configured.
 #[inline(always)]
-unsafe fn turned(
+unsafe fn transposed(
     a: Operand,
     (dim, queries): (usize, usize),
-    b: Pairs,
+    b: KeyPairs,
     room: *mut f32,
     (to, stride): (*mut f32, usize),
     change: impl Fn(usize, __m512) -> __m512 + Copy,
@@ -319,7 +321,7 @@ unsafe fn turned(
         };
         product.squares(0..dim, 0..BLOCK, |d, _, sums, rows| {
             if rows.end == SQUARE {
-                store_turned(sums, (SQUARE.min(dim - d), queries), (to.add(d), stride), change);
+                store_transposed(sums, (SQUARE.min(dim - d), queries), (to.add(d), stride), change);
             }
         });
     }
@@ -330,7 +332,7 @@ fn along(start: *const f32, stride: usize) -> Strided {
     Strided { start, lane: stride, depth: 1 }
 }
 
-/// Lanes side by side, steps of the depth `stride` apart.
+/// Contiguous lanes, steps of the depth `stride` apart.
 fn across(start: *const f32, stride: usize) -> Strided {
     Strided { start, lane: 1, depth: stride }
 }
@@ -338,7 +340,7 @@ fn across(start: *const f32, stride: usize) -> Strided {
 /// A left operand from this lane on, a multiple of [`SQUARE`].
 ///
 /// # Safety
-/// The operand has so many lanes, or one less.
+/// The operand has at least `lane` lanes.
 unsafe fn from_lane(a: Operand, lane: usize) -> Operand {
     // SAFETY: the caller's promise; tiles have half as many lanes as squares.
     Operand { start: unsafe { a.start.add(lane / (SQUARE / 2) * a.tiles * TILE_WORDS) }, ..a }
@@ -347,7 +349,7 @@ unsafe fn from_lane(a: Operand, lane: usize) -> Operand {
 /// A left operand from this step of its depth on, a multiple of [`STEPS`].
 ///
 /// # Safety
-/// The operand has so many steps, or one less.
+/// The operand has at least `step` steps.
 unsafe fn from_step(a: Operand, step: usize) -> Operand {
     // SAFETY: the caller's promise.
     Operand { start: unsafe { a.start.add(step / STEPS * TILE_WORDS) }, ..a }

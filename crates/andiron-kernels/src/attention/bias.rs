@@ -1,13 +1,13 @@
-//! What is added to scores by how far a key is from its query, and the slopes of that.
+//! Relative position bias of the scores, and its gradient.
 
 use super::scores::MAX_BLOCK;
 use super::view::{Block, HeadView};
 use crate::simd::Simd;
 
-/// Adds a vector of queries' biases to their scores times the scale.
+/// Scales the scores of a vector of queries and adds their biases.
 ///
 /// # Safety
-/// `scores` is readable and writable every `NR` numbers for the keys of the block, which has a bias.
+/// `scores` is readable and writable for the keys of the block, `NR` elements apart; the block has a bias.
 #[inline(always)]
 pub(super) unsafe fn add<S: Simd, const NR: usize>(
     s: S,
@@ -18,7 +18,7 @@ pub(super) unsafe fn add<S: Simd, const NR: usize>(
     let count = S::LANES.min(block.queries.saturating_sub(column));
     let bias = block.bias.wrapping_add(column);
     for j in 0..block.keys {
-        // SAFETY: the key exists, and so do `count` queries; no other is read.
+        // SAFETY: the key and `count` queries exist; no others are read.
         unsafe {
             let score = scores.add(j * NR);
             let bias = s.load_part_from(bias.wrapping_sub(j), count);
@@ -27,34 +27,34 @@ pub(super) unsafe fn add<S: Simd, const NR: usize>(
     }
 }
 
-/// Where a head's slopes are added up for each distance.
+/// Gradient of a head's bias, accumulated by distance.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
-    /// Several rows of sums, where keys that follow each other go to different ones: they are added to places that
-    /// overlap, and a processor waits when it loads what it has only partly just stored.
+    /// Several rows of accumulators; consecutive keys use different rows. Their vectors overlap, and loading a vector that
+    /// was partly just stored stalls (a failed store-to-load forward).
     rows: *mut f32,
     len: usize,
     keys: usize,
 }
 
-/// Rows of sums.
+/// Rows of accumulators.
 const ROWS: usize = 4;
 
 impl Sums {
-    /// How many numbers they take.
+    /// Elements of scratch memory.
     pub(super) fn room(head: &HeadView) -> usize {
         if head.bias.is_null() { 0 } else { ROWS * Self::len(head) }
     }
 
-    /// Queries of the last block that do not exist have room as well.
+    /// Distances, with room for whole blocks of queries.
     fn len(head: &HeadView) -> usize {
         head.keys + head.queries.next_multiple_of(MAX_BLOCK)
     }
 
-    /// Sums of nothing yet, if there is a bias.
+    /// Accumulators set to 0; `None` without a bias.
     ///
     /// # Safety
-    /// `rows` is writable for [`room`](Self::room) numbers, by nobody else for as long as the sums are used.
+    /// `rows` is writable for [`room`](Self::room) elements, and nothing else uses them while the accumulators live.
     pub(super) unsafe fn new(rows: *mut f32, head: &HeadView) -> Option<Self> {
         if head.bias.is_null() {
             return None;
@@ -64,10 +64,10 @@ impl Sums {
         Some(Self { rows, len: Self::len(head), keys: head.keys })
     }
 
-    /// Adds the slopes of key `j` of the block, a vector of queries from `column` on.
+    /// Adds the gradients of the scores of key `j` of the block, for a vector of queries from `column` on.
     ///
     /// # Safety
-    /// The block is one of the head that the sums were made for, and has the key; `column` is below [`MAX_BLOCK`].
+    /// The block belongs to the head given to [`new`](Self::new) and has the key; `column` is below [`MAX_BLOCK`].
     #[inline(always)]
     pub(super) unsafe fn add<S: Simd>(
         &self,
@@ -77,17 +77,17 @@ impl Sums {
         slopes: S::Vector,
     ) {
         let at = block.start + column + self.keys - 1 - (block.first + j);
-        // SAFETY: queries in whole blocks have room.
+        // SAFETY: there is room for whole blocks of queries.
         unsafe {
             let sums = self.rows.add(j % ROWS * self.len + at);
             s.store_to(sums, s.add(s.load_from(sums), slopes));
         }
     }
 
-    /// Adds the sums to `to`, which is that of the first query and the first key of `queries`.
+    /// Adds the accumulators to `to`, the gradient of the bias of the first query and the first key.
     ///
     /// # Safety
-    /// The sums were made for a head of so many queries; `to` is readable and writable for all distances.
+    /// The accumulators are those of a head with `queries` queries; `to` is readable and writable for all distances.
     pub(super) unsafe fn give(self, queries: usize, to: *mut f32) {
         let first = to.wrapping_sub(self.keys.saturating_sub(1));
         for at in 0..(queries + self.keys).saturating_sub(1) {

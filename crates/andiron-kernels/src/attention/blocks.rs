@@ -1,19 +1,19 @@
-//! Attention of new positions over a cache of keys and values in blocks, sequences of any lengths together.
+//! Attention over a paged KV cache, for a batch of sequences of any lengths.
 //!
-//! A sequence is a list of blocks, so that it grows without a copy and sequences share what they have in common. Few new
-//! positions read the blocks where they lie, many have some keys and values at a time widened and packed. Source: Kwon et
+//! A sequence is a list of blocks: it grows without a copy, and sequences share common prefixes. Decode steps (few new
+//! positions) read the blocks in place; prefill packs and widens a tile of keys and values at a time. Source: Kwon et
 //! al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
 //! <https://arxiv.org/abs/2309.06180>.
 
 use super::element::{Bf16, Element};
 use super::long::{self, Group, Keys};
 use super::view::{AttentionMask, HeadView};
-use super::{from, head_forward, products, split};
+use super::{from, head_forward, matmul_path, split};
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};
 
-/// Heads that a thread gathers keys for.
+/// Query heads per task where keys are gathered first.
 const TOGETHER: usize = 4;
 
 /// Attention over blocks: sizes, mask, bias, and the scale of the scores.
@@ -21,7 +21,7 @@ const TOGETHER: usize = 4;
 pub struct BlockAttention<'a> {
     /// The sequences.
     pub rows: &'a [BlockRow<'a>],
-    /// Columns of queries; at least the queries of each sequence.
+    /// Columns of `q`; at least the queries of each sequence.
     pub columns: usize,
     /// Heads of the queries.
     pub heads: usize,
@@ -35,28 +35,28 @@ pub struct BlockAttention<'a> {
     pub sliding_window: Option<usize>,
     /// Multiplies the scores; usually `1 / √head_dim`.
     pub scale: f32,
-    /// Added to the scores by how far a key is before its query, `[heads, columns + n - 1]` with `n` not below the keys of
-    /// any sequence: number `columns - 1 + d` is for keys `d` positions before their query; nothing if empty.
+    /// Relative position bias, added to the scores: `[heads, columns + n - 1]`, where `n` is at least the keys of the
+    /// longest sequence and element `columns - 1 + d` belongs to keys `d` positions before their query. Empty is no bias.
     pub bias: &'a [f32],
 }
 
-/// A sequence whose last positions ask.
+/// A sequence; its last positions are the queries.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockRow<'a> {
-    /// Its keys and values.
+    /// Keys and values.
     pub blocks: KvBlocks<'a>,
-    /// Positions that count, those that ask included; what the blocks have beyond them is ignored.
+    /// Positions of the sequence, queries included; elements of the blocks beyond them are ignored.
     pub keys: usize,
-    /// How many positions ask, the last ones: the first of its columns. Each sees itself and those before it.
+    /// Queries: the last positions, in the row's first columns. Each attends to itself and the positions before it.
     pub queries: usize,
 }
 
-/// Blocks of keys and values. In each, a head has `block_len` keys, then as many values: `[kv_heads, 2, block_len, head_dim]`.
+/// Blocks of keys and values, each `[kv_heads, 2, block_len, head_dim]`: per head `block_len` keys, then the values.
 #[derive(Clone, Copy, Debug)]
 pub enum KvBlocks<'a> {
-    /// As they were computed.
+    /// Unrounded.
     F32(&'a [&'a [f32]]),
-    /// Rounded to bf16: half as much to keep and to read. What is computed with them is f32.
+    /// Rounded to bf16: half the memory and bandwidth. Arithmetic is f32.
     Bf16(&'a [&'a [Bf16]]),
 }
 
@@ -76,7 +76,7 @@ impl KvBlocks<'_> {
     }
 }
 
-/// The blocks of a sequence, seen by one head of keys and values.
+/// The blocks of a sequence, for one KV head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadBlocks<'a, E> {
     blocks: &'a [&'a [E]],
@@ -86,7 +86,7 @@ pub(super) struct HeadBlocks<'a, E> {
 }
 
 impl<E> HeadBlocks<'_, E> {
-    /// Where a key and its value lie. Those that follow in the block lie behind them.
+    /// Pointers to a key and its value. The next positions of the block follow them.
     pub(super) fn at(&self, key: usize) -> (*const E, *const E) {
         let Self { block_len, kv_head, dim, .. } = *self;
         let block = self.blocks[key / block_len];
@@ -101,8 +101,8 @@ impl<E> HeadBlocks<'_, E> {
 /// `q` and `out`: `[rows, columns, heads, head_dim]`.
 ///
 /// # Panics
-/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, a sequence has more queries than columns
-/// or keys, or fewer blocks than its keys need, there are biases for too few distances, or the sliding window is 0.
+/// If a length does not match the sizes, `kv_heads` does not divide `heads`, a sequence has more queries than columns or
+/// keys, or fewer blocks than its keys need, the bias has too few distances, or the sliding window is 0.
 ///
 /// # Example
 /// ```
@@ -136,11 +136,11 @@ pub fn forward_blocks(cpu: Cpu, attention: BlockAttention, q: &[f32], out: &mut 
     let (few, many): (Vec<_>, Vec<_>) = (0..rows.len())
         .filter(|&row| rows[row].queries > 0)
         .partition(|&row| rows[row].queries <= split::FEW && cpu.isa.available() != Isa::Scalar);
-    let (out, how) = (Shared::new(out), products(cpu));
+    let (out, how) = (Shared::new(out), matmul_path(cpu));
     split::forward(cpu, &attention, &few, q, &out);
     match long::is_available(how) {
-        true => attention.some_keys_at_a_time(cpu, how, &many, q, &out),
-        false => attention.all_keys_at_once(cpu, how, &many, q, &out),
+        true => attention.online_softmax(cpu, how, &many, q, &out),
+        false => attention.gathered(cpu, how, &many, q, &out),
     }
 }
 
@@ -179,7 +179,7 @@ impl BlockAttention<'_> {
         self.bias.len().checked_div(self.heads).unwrap_or(0)
     }
 
-    /// Where a sequence's first query of a head lies.
+    /// Index in `q` of a sequence's first query of a head.
     pub(super) fn start(&self, row: usize, head: usize) -> usize {
         (row * self.columns * self.heads + head) * self.head_dim
     }
@@ -190,22 +190,22 @@ impl BlockAttention<'_> {
         AttentionMask::new((keys - queries) as isize, true, self.sliding_window)
     }
 
-    /// What is added to the score of a sequence's first query of a head and key 0; for key `j` it lies `j` before.
+    /// Bias of a sequence's first query of a head and key 0; that of key `j` is `j` elements before it. Null without bias.
     pub(super) fn bias_of(&self, row: usize, head: usize) -> *const f32 {
         if self.bias.is_empty() {
             return std::ptr::null();
         }
         let BlockRow { keys, queries, .. } = self.rows[row];
-        // Of the whole slice, because what comes before is read as well.
+        // A pointer into the whole slice, because elements before it are read as well.
         self.bias.as_ptr().wrapping_add(head * self.distances() + self.columns - 1 + keys - queries)
     }
 
-    /// The blocks that a head of keys reads.
+    /// The blocks of a KV head.
     pub(super) fn of_head<'b, E>(&self, blocks: &'b [&'b [E]], kv_head: usize) -> HeadBlocks<'b, E> {
         HeadBlocks { blocks, block_len: self.block_len, kv_head, dim: self.head_dim }
     }
 
-    /// The first head of those that read the keys of head `kv_head`, which lie nowhere yet.
+    /// The first query head of KV head `kv_head`, without keys and values.
     fn view(&self, row: usize, kv_head: usize, q: &[f32]) -> HeadView {
         let Self { heads, kv_heads, head_dim: dim, scale, .. } = *self;
         let (first, nowhere) = (kv_head * (heads / kv_heads), std::ptr::null());
@@ -226,15 +226,8 @@ impl BlockAttention<'_> {
         }
     }
 
-    /// Attention of some sequences, where keys are read a few at a time.
-    fn some_keys_at_a_time(
-        &self,
-        cpu: Cpu,
-        how: (Isa, Precision),
-        rows: &[usize],
-        q: &[f32],
-        out: &Shared<f32>,
-    ) {
+    /// Attention of some sequences by online softmax, a tile of keys at a time.
+    fn online_softmax(&self, cpu: Cpu, how: (Isa, Precision), rows: &[usize], q: &[f32], out: &Shared<f32>) {
         let heads = self.heads / self.kv_heads;
         let mut groups = Vec::with_capacity(rows.len() * self.kv_heads);
         for &row in rows {
@@ -253,19 +246,12 @@ impl BlockAttention<'_> {
                 });
             }
         }
-        // SAFETY: the sizes were checked; each head of each row has results of its own.
+        // SAFETY: the sizes were checked; each head of each row writes its own outputs.
         unsafe { long::forward(cpu, how, &groups) };
     }
 
-    /// Attention of some sequences, where a head's keys are all gathered before its scores are computed.
-    fn all_keys_at_once(
-        &self,
-        cpu: Cpu,
-        how: (Isa, Precision),
-        rows: &[usize],
-        q: &[f32],
-        out: &Shared<f32>,
-    ) {
+    /// Attention of some sequences, gathering all keys of a head first.
+    fn gathered(&self, cpu: Cpu, how: (Isa, Precision), rows: &[usize], q: &[f32], out: &Shared<f32>) {
         let Self { heads, kv_heads, head_dim: dim, .. } = *self;
         let group = heads / kv_heads;
         let parts = group.div_ceil(TOGETHER);
@@ -287,7 +273,7 @@ impl BlockAttention<'_> {
                 let (v, lse) = (k.wrapping_add(seen.len() * dim), k.wrapping_add(2 * seen.len() * dim));
                 for (to, key) in seen.clone().enumerate() {
                     let to = (k.wrapping_add(to * dim), v.wrapping_add(to * dim));
-                    // SAFETY: the key is there, and the scratch memory has room for it.
+                    // SAFETY: the key exists, and the scratch memory has room for it.
                     unsafe {
                         match blocks {
                             KvBlocks::F32(blocks) => widen(self.of_head(blocks, kv_head).at(key), dim, to),
@@ -301,7 +287,7 @@ impl BlockAttention<'_> {
                         false => view.bias.wrapping_add(n * self.distances()).wrapping_sub(seen.start),
                     };
                     let q = view.q.wrapping_add(n * dim);
-                    let (keys, mask) = (seen.len(), view.mask.rebased(seen.start));
+                    let (keys, mask) = (seen.len(), view.mask.relative_to_key(seen.start));
                     let head = HeadView { q, k, v, keys, mask, bias, ..view };
                     let out = out.pointer(self.start(row, kv_head * group + n));
                     // SAFETY: the sizes were checked; each head of each row writes its own part.
@@ -312,10 +298,10 @@ impl BlockAttention<'_> {
     }
 }
 
-/// Copies a key and its value.
+/// Copies a key and its value, widened to f32.
 ///
 /// # Safety
-/// They are readable and writable for `dim` numbers.
+/// Both are readable and writable for `dim` elements.
 unsafe fn widen<E: Element>(from: (*const E, *const E), dim: usize, to: (*mut f32, *mut f32)) {
     for (from, to) in [(from.0, to.0), (from.1, to.1)] {
         for d in 0..dim {
@@ -348,7 +334,7 @@ mod tests {
     /// The blocks of each sequence.
     type Stored<E> = Vec<Vec<Vec<E>>>;
 
-    /// `rows`: keys and queries of each. What nobody may read is NaN.
+    /// `rows`: keys and queries of each. Elements that must not be read are NaN.
     #[track_caller]
     fn check(case: Case, rows: &[(usize, usize)]) {
         check_in(case, rows, |x| x, |blocks| KvBlocks::F32(blocks));
@@ -388,7 +374,7 @@ mod tests {
                 (0..kv_heads).flat_map(|head| [of(&k, head), of(&v, head)].concat()).collect()
             };
             blocks.push((0..keys.div_ceil(block_len)).map(block).collect());
-            // The numbers of the first `columns - queries` biases of each head are for columns that it lacks.
+            // The first `columns - queries` biases of each head belong to columns beyond the row's queries.
             let of_row =
                 bias.chunks(distances.max(1)).flat_map(|bias| &bias[columns - queries..columns + keys - 1]);
             let of_row: Vec<f32> = if biased && queries > 0 { of_row.copied().collect() } else { vec![] };
@@ -404,7 +390,7 @@ mod tests {
                 dropout: None,
             };
             let start = r * columns * width;
-            let qkv = Qkv::Apart { q: &q[start..start + queries * width], k: &k, v: &v };
+            let qkv = Qkv::Separate { q: &q[start..start + queries * width], k: &k, v: &v };
             let out = &mut wanted[start..start + queries * width];
             forward(Cpu::new(Isa::Scalar, 1), attention, qkv, out, &mut vec![0.0; heads * queries]);
         }

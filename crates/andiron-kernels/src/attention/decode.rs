@@ -1,4 +1,4 @@
-//! One query over a cache of keys: bound by reading the cache once.
+//! One query over cached keys and values: bound by the bandwidth of reading them once.
 
 use std::ops::Range;
 
@@ -8,56 +8,56 @@ use crate::gemm::pack::Scratch;
 use crate::simd::{Simd, dispatch};
 use crate::softmax::{exp_into, largest};
 
-/// Heads that a view has at most, so that their sums stay in registers.
+/// The most heads of a view: their accumulators stay in registers.
 pub(super) const MOST_HEADS: usize = 4;
 
-/// One query of some heads that read the same keys and values, and the keys that it sees. Key `j` is number
-/// `j % block_len` of block `j / block_len`.
+/// One query of some heads that share a KV head, and the keys that it attends to. Key `j` is position `j % block_len` of
+/// block `j / block_len`.
 pub(super) struct QueryView<'a, E> {
-    /// `[heads, dim]`, as is the result.
+    /// `[heads, dim]`, like the output.
     pub(super) q: *const f32,
-    /// No more than [`MOST_HEADS`].
+    /// At most [`MOST_HEADS`].
     pub(super) heads: usize,
-    /// The first key and the first value in each block.
+    /// First key and first value of each block.
     pub(super) blocks: &'a [(*const E, *const E)],
     pub(super) block_len: usize,
-    /// Between keys of a block, and between values.
+    /// From a key of a block to the next, and from a value to the next.
     pub(super) kv_stride: usize,
-    /// The keys that are seen.
+    /// The attended keys.
     pub(super) seen: Range<usize>,
     pub(super) dim: usize,
     pub(super) scale: f32,
-    /// What is added to the score of the first head and key 0; for key `j` it lies `j` before. Null if nothing is added.
+    /// Bias of the first head and key 0; that of key `j` is `j` elements before it. Null without bias.
     pub(super) bias: *const f32,
     /// From a head's bias to that of the next.
     pub(super) bias_stride: usize,
 }
 
-/// The sum of exponentials of how far a query's scores are below the largest of them.
+/// Maximum of a query's scores, and sum of `exp(score - maximum)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct QuerySum {
-    /// 0 if nothing is seen.
+    /// 0 if the query attends to no key.
     pub(super) max: f32,
     pub(super) sum: f32,
 }
 
-/// A part of a block that is seen.
+/// The attended part of a block.
 #[derive(Clone, Copy)]
 struct Part<E> {
-    /// Keys that are seen before it.
+    /// Attended keys before it.
     before: usize,
     keys: usize,
-    /// Its first key and value.
+    /// First key and first value.
     start: (*const E, *const E),
-    /// Those of the next block.
+    /// First key and first value of the next block.
     next: (*const E, *const E),
 }
 
 impl<E: Element> Part<E> {
-    /// Where the key or value lies that comes so many after number `j`; anywhere, if there is none.
+    /// Prefetch address: the key or value some positions after `j`; any address if there is none.
     #[inline(always)]
     fn ahead(&self, j: usize, which: impl Fn((*const E, *const E)) -> *const E, stride: usize) -> *const E {
-        /// Enough that memory answers meanwhile: a key takes a few nanoseconds.
+        /// Covers memory latency: a key takes a few nanoseconds.
         const AHEAD: usize = 40;
         match j + AHEAD < self.keys {
             true => which(self.start).wrapping_add((j + AHEAD) * stride),
@@ -82,10 +82,10 @@ impl<E: Element> QueryView<'_, E> {
         })
     }
 
-    /// What is added to the score of a head and the `j`-th key that is seen.
+    /// Bias of a head and the `j`-th attended key.
     ///
     /// # Safety
-    /// There are so many, and the view is readable.
+    /// The head and the key exist, and the view is readable.
     #[inline(always)]
     unsafe fn bias_of(&self, head: usize, j: usize) -> f32 {
         let of_head = self.bias.wrapping_add(head * self.bias_stride);
@@ -105,9 +105,9 @@ dispatch! {
     unsafe fn one_query_bf16(view: &QueryView<Bf16>, out: *mut f32, sums: *mut QuerySum) = plain | vector;
 }
 
-/// An element that the kernels for one query were compiled for.
+/// An element type of cached keys and values, with the kernel compiled for it.
 pub(super) trait Cached: Element {
-    /// The means of the values, and of each head what they were divided by.
+    /// The attention output of one query, and the softmax denominator of each head.
     ///
     /// # Safety
     /// The view, `out` and `sums` are readable and writable as the sizes say.
@@ -188,12 +188,12 @@ unsafe fn heads<S: Simd, E: Element, const H: usize>(
     let dim = view.dim;
     let (seen, whole) = (view.seen.len(), dim / S::LANES * S::LANES);
     let mut scratch = Scratch::take(H * seen);
-    // SAFETY: the scratch memory has that many numbers, all initialised; keys and widths are below the sizes.
+    // SAFETY: the scratch memory has that many elements, all initialised; keys and widths are below the sizes.
     unsafe {
         let scores = std::slice::from_raw_parts_mut(scratch.pointer(), H * seen);
         for part in view.parts() {
             let mut j = 0;
-            // As many keys as leave room for a query and the keys themselves.
+            // As many keys as leave registers for a query and the keys themselves.
             if 4 * H + 5 <= S::REGISTERS {
                 while j + 4 <= part.keys {
                     some_scores::<S, E, H, 4>(s, view, part, j, scores);
@@ -221,7 +221,7 @@ unsafe fn heads<S: Simd, E: Element, const H: usize>(
         }
         let weights = (&*scores, factors);
         let mut d = 0;
-        // Four vectors of the width at a time: that covers a head of 64 with sixteen lanes.
+        // Four vectors at a time: with sixteen lanes, a whole head of width 64.
         if (H + 1) * 4 < S::REGISTERS {
             while d + 4 * S::LANES <= whole {
                 means::<S, E, H, 4>(s, view, weights, d, out);
@@ -238,10 +238,10 @@ unsafe fn heads<S: Simd, E: Element, const H: usize>(
     }
 }
 
-/// The scores of `N` keys, one, two or four, from number `j` of a part on.
+/// The scores of `N` keys (1, 2 or 4) from key `j` of a part on.
 ///
 /// # Safety
-/// As for [`Cached::one_query`], of `H` heads; so many keys are there, and scores for each head and key that is seen.
+/// As for [`Cached::one_query`], of `H` heads; the keys exist, and `scores` holds each head and attended key.
 #[inline(always)]
 unsafe fn some_scores<S: Simd, E: Element, const H: usize, const N: usize>(
     s: S,
@@ -301,10 +301,10 @@ unsafe fn some_scores<S: Simd, E: Element, const H: usize, const N: usize>(
     }
 }
 
-/// `N` vectors of the means, from channel `d` on.
+/// `N` vectors of the output, from channel `d` on.
 ///
 /// # Safety
-/// As for [`Cached::one_query`]; so many channels are there.
+/// As for [`Cached::one_query`]; the channels exist.
 #[inline(always)]
 unsafe fn means<S: Simd, E: Element, const H: usize, const N: usize>(
     s: S,
@@ -344,7 +344,7 @@ unsafe fn means<S: Simd, E: Element, const H: usize, const N: usize>(
     }
 }
 
-/// The channels from `d` on, less than a vector.
+/// The output channels from `d` on, fewer than a vector has lanes.
 ///
 /// # Safety
 /// As for [`Cached::one_query`].

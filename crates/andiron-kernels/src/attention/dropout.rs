@@ -1,10 +1,9 @@
-//! Dropout of attention probabilities: which ones a block of queries keeps.
+//! Dropout of attention probabilities: the mask of a block of queries.
 //!
-//! A probability has the random word of its place in a row-major `[batch, heads, queries, keys]` tensor, so that
-//! the mask is that of [`dropout::apply`](crate::dropout::apply) on such a tensor, whatever block, thread or
-//! instruction set draws it. The backward pass draws it again. Words are drawn along keys, 64 at a time, and kept
-//! as one bit each: bit `j % 32` of word `[j / 32, query]` is that of key `j`, so that a vector of words holds 32
-//! keys of a vector of queries.
+//! The random word of a probability is that of its index in a row-major `[batch, heads, queries, keys]` tensor. So the mask
+//! equals that of [`dropout::apply`](crate::dropout::apply) on such a tensor, for any block, thread and instruction set.
+//! The backward pass draws it again. Words are drawn along keys, 64 at a time, and stored as one bit each: bit `j % 32`
+//! of word `[j / 32, query]` belongs to key `j`, so that a vector of words holds 32 keys of a vector of queries.
 
 use super::scores::Row;
 use super::view::{Block, HeadView};
@@ -18,7 +17,7 @@ const WORD: usize = u32::BITS as usize;
 #[derive(Clone, Copy)]
 pub(super) struct HeadDropout {
     pub(super) rule: Rule,
-    /// The element of the whole tensor that belongs to the first query and the first key.
+    /// Index in the whole tensor of the first query and the first key.
     pub(super) first: u64,
     /// Elements from a query to the next.
     pub(super) stride: u64,
@@ -29,21 +28,21 @@ impl HeadDropout {
         self.first + query as u64 * self.stride + key as u64
     }
 
-    /// What the probability of a query on a key is multiplied by.
+    /// Dropout factor of the probability of a query on a key.
     pub(super) fn factor(&self, query: usize, key: usize) -> f32 {
         self.rule.factor(self.element(query, key))
     }
 
-    /// How many numbers of scratch memory the bits of a block of so many queries take.
+    /// Elements of scratch memory for the mask of a block of `queries` queries.
     pub(super) fn room(view: &HeadView, queries: usize) -> usize {
-        // As many words as the keys fill, and a pair more because a query's first key may be in the middle of a group.
+        // The words that the keys fill, and two more because a query's first key may be in the middle of a group.
         view.dropout.map_or(0, |_| (view.keys.div_ceil(GROUP) + 1) * GROUP / WORD * queries)
     }
 
     /// Draws the mask of a block, two vectors of queries wide, into `bits`.
     ///
     /// # Safety
-    /// `bits` is writable for [`room`](Self::room) numbers as long as the mask is used.
+    /// `bits` is writable for [`room`](Self::room) elements while the mask is used.
     #[inline(always)]
     pub(super) unsafe fn draw<S: Simd>(self, s: S, block: Block, bits: *mut f32) -> DrawnMask {
         let (bits, columns) = (bits.cast::<u32>(), 2 * S::LANES);
@@ -55,7 +54,7 @@ impl HeadDropout {
             // Bits are shifted, from two neighbouring groups, to where the query's first key is bit 0.
             let put = |n: u64, low: u64, high: u64| {
                 let aligned = ((u128::from(high) << 64 | u128::from(low)) >> shift) as u64;
-                // SAFETY: the room was made for as many groups as the keys touch.
+                // SAFETY: there is room for all groups that the keys touch.
                 unsafe {
                     let to = bits.add(2 * n as usize * columns + i);
                     *to = aligned as u32;
@@ -76,15 +75,15 @@ impl HeadDropout {
     }
 }
 
-/// What dropout does to the probabilities of a block of queries.
+/// The dropout mask of a block of queries.
 pub(super) trait DropoutMask<S: Simd>: Copy {
     /// Whether anything can be dropped.
     const DROPS: bool;
 
-    /// The row of key `j` with what is dropped as 0 and the rest scaled.
+    /// The row of key `j`: dropped elements become 0, the others are scaled.
     ///
     /// # Safety
-    /// The block has the key, or one before it that is even.
+    /// The block has key `j`, or `j` is odd and the block has key `j - 1`.
     unsafe fn apply(self, s: S, j: usize, row: Row<S>) -> Row<S>;
 }
 

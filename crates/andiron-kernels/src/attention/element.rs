@@ -1,6 +1,6 @@
 //! The element types of keys and values in a cache.
 
-use crate::gemm::words;
+use crate::gemm::panel_format;
 use crate::simd::Simd;
 
 /// A bf16: the upper half of an f32, so 8 bits of mantissa and the range of f32.
@@ -19,10 +19,10 @@ impl Bf16 {
     /// The nearest bf16, ties to even; NaN stays NaN.
     #[inline]
     pub fn from_f32(x: f32) -> Self {
-        Self(words::bits(x))
+        Self(panel_format::bits(x))
     }
 
-    /// The same number.
+    /// The value, exactly.
     #[inline]
     pub fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
@@ -31,17 +31,17 @@ impl Bf16 {
 
 /// An element that kernels widen to f32 in registers.
 pub(super) trait Element: Copy {
-    /// Elements of a cache line.
+    /// Elements per cache line.
     const LINE: usize = 64 / size_of::<Self>();
 
     /// # Safety
-    /// `from` is readable for a vector's lanes.
+    /// `from` is readable for a vector of elements.
     unsafe fn load<S: Simd>(s: S, from: *const Self) -> S::Vector;
 
-    /// The first `count` lanes, zero in the others.
+    /// The first `count` lanes; 0 in the others.
     ///
     /// # Safety
-    /// `from` is readable for `count` elements, no more than lanes.
+    /// `from` is readable for `count` elements, at most a vector.
     unsafe fn load_part<S: Simd>(s: S, from: *const Self, count: usize) -> S::Vector;
 
     fn widen(self) -> f32;
@@ -75,7 +75,7 @@ impl Element for Bf16 {
 
     #[inline(always)]
     unsafe fn load_part<S: Simd>(s: S, from: *const Self, count: usize) -> S::Vector {
-        // The most lanes that a vector has.
+        // Lanes of the widest vector.
         let mut bits = [0; 16];
         assert!(count <= S::LANES && S::LANES <= bits.len());
         // SAFETY: the caller's promise, and the array has room for `count` and a vector's lanes.
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_bf16_survives_the_way_to_f32_and_back() {
+    fn every_bf16_round_trips_through_f32() {
         for bits in 0..=u16::MAX {
             let x = Bf16(bits).to_f32();
             match x.is_nan() {

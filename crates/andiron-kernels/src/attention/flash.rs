@@ -11,20 +11,20 @@ use super::scores::{scale_columns, slopes_dropped, slopes_in_place, softmax_drop
 use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch, transpose_4x4};
+use crate::gemm::panel_format::PanelFormat;
 use crate::gemm::tile::{Operands, Target, tile};
-use crate::gemm::words::Words;
-use crate::simd::{Simd, dispatch_products};
+use crate::simd::{Simd, dispatch_matmul};
 
-/// Keys per product with the values: their probabilities then fill half of a first-level cache.
+/// Keys per matmul with the values: their probabilities then fill half of the L1 cache.
 const DEPTH: usize = 256;
 
-dispatch_products! {
+dispatch_matmul! {
     /// # Safety
     /// The view, `out` and `lse` are readable and writable as the sizes say.
     pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32)
         = plain_forward | forward_vector;
 }
-dispatch_products! {
+dispatch_matmul! {
     /// # Safety
     /// The view is readable and writable as the sizes say.
     pub(super) unsafe fn head_backward(view: BackwardView) = plain_backward | backward_vector;
@@ -47,13 +47,19 @@ unsafe fn plain_backward(view: BackwardView) {
 /// # Safety
 /// As for [`head_forward`].
 #[inline(always)]
-unsafe fn forward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: HeadView, out: *mut f32, lse: *mut f32) {
+unsafe fn forward_vector<S: Simd, P: PanelFormat<S>>(
+    s: S,
+    format: P,
+    view: HeadView,
+    out: *mut f32,
+    lse: *mut f32,
+) {
     // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
     unsafe {
         if S::LANES == 16 {
-            forward_sized::<S, P, 12, 32>(s, words, view, out, lse);
+            forward_sized::<S, P, 12, 32>(s, format, view, out, lse);
         } else {
-            forward_sized::<S, P, 6, 16>(s, words, view, out, lse);
+            forward_sized::<S, P, 6, 16>(s, format, view, out, lse);
         }
     }
 }
@@ -61,14 +67,14 @@ unsafe fn forward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: HeadView, o
 /// # Safety
 /// As for [`head_backward`].
 #[inline(always)]
-unsafe fn backward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: BackwardView) {
-    // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set, the last one those of a
-    // row of a block in words.
+unsafe fn backward_vector<S: Simd, P: PanelFormat<S>>(s: S, format: P, view: BackwardView) {
+    // SAFETY: the caller's promise; the sizes are those of this instruction set's tiles, the last one a row of a block in
+    // words.
     unsafe {
         match (S::LANES, P::STEPS) {
-            (16, 2) => backward_sized::<S, P, 12, 32, 16>(s, words, view),
-            (16, _) => backward_sized::<S, P, 12, 32, 32>(s, words, view),
-            _ => backward_sized::<S, P, 6, 16, 16>(s, words, view),
+            (16, 2) => backward_sized::<S, P, 12, 32, 16>(s, format, view),
+            (16, _) => backward_sized::<S, P, 12, 32, 32>(s, format, view),
+            _ => backward_sized::<S, P, 6, 16, 16>(s, format, view),
         }
     }
 }
@@ -76,9 +82,9 @@ unsafe fn backward_vector<S: Simd, P: Words<S>>(s: S, words: P, view: BackwardVi
 /// # Safety
 /// As for [`head_forward`]; `MR` and `NR` are the sizes of the largest tile.
 #[inline(always)]
-unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
+unsafe fn forward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize>(
     s: S,
-    words: P,
+    format: P,
     view: HeadView,
     out: *mut f32,
     lse: *mut f32,
@@ -105,24 +111,24 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
     let mask_room = parts.take(HeadDropout::room(&view, NR));
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
-        words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
-        let values = transposed::<S, P, MR>(words, v, kv_stride, keys, dim, v_room);
+        format.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        let values = transposed::<S, P, MR>(format, v, kv_stride, keys, dim, v_room);
         for start in (0..queries).step_by(NR) {
             let block = view.block(start, NR, MR);
             let Block { first, keys, .. } = block;
             let from = Strided { start: q.add(start * q_stride), lane: q_stride, depth: 1 };
-            words.panels::<NR>(from, block.queries, dim, q_panel);
+            format.panels::<NR>(from, block.queries, dim, q_panel);
             let k_panels = k_panels.add(first * dim_words);
-            products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_panel, dim_words), scores);
+            panel_matmul::<S, P, MR, NR>(s, format, (k_panels, keys), (q_panel, dim_words), scores);
 
             let how = (block, scale);
             let factors = match view.dropout {
                 None => softmax_in_place::<S, NR>(s, scores, how, KeepAll, lse),
                 Some(dropout) => softmax_dropped(S::ISA, scores, how, (dropout, mask_room), lse),
             };
-            let weights = columns::<S, P, NR>(words, scores, keys, weights_room);
+            let weights = columns::<S, P, NR>(format, scores, keys, weights_room);
             let values = values.from(first / P::STEPS);
-            weighted_sums::<S, P, MR, NR>(s, words, (values, dim), (weights, keys), means);
+            weighted_sums::<S, P, MR, NR>(s, format, (values, dim), (weights, keys), means);
             scale_columns::<S, NR>(s, means, dim, factors);
             untranspose::<NR>(means, (block.queries, dim), out.add(start * out_stride), out_stride);
         }
@@ -132,9 +138,9 @@ unsafe fn forward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
 /// # Safety
 /// As for [`head_backward`]; `MR` and `NR` are the sizes of the largest tile, `ROW` is `NR` in words.
 #[inline(always)]
-unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const ROW: usize>(
+unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROW: usize>(
     s: S,
-    words: P,
+    format: P,
     view: BackwardView,
 ) {
     assert!(ROW * P::STEPS == NR);
@@ -167,9 +173,9 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     let mask_room = parts.take(HeadDropout::room(&head, NR));
     // SAFETY: the loops stay within the sizes of the view; the parts were sized for them.
     unsafe {
-        words.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
-        words.panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
-        let keys_transposed = transposed::<S, P, MR>(words, k, kv_stride, keys, dim, k_room);
+        format.panels::<MR>(Strided { start: k, lane: kv_stride, depth: 1 }, keys, dim, k_panels);
+        format.panels::<MR>(Strided { start: v, lane: kv_stride, depth: 1 }, keys, dim, v_panels);
+        let keys_transposed = transposed::<S, P, MR>(format, k, kv_stride, keys, dim, k_room);
         let sums = Sums::new(sums_room, &head);
         for start in (0..queries).step_by(NR) {
             let block = head.block(start, NR, MR);
@@ -177,12 +183,12 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
             let dout = dout.add(start * out_stride);
             let rows = Strided { start: q, lane: q_stride, depth: 1 };
-            words.panels::<NR>(rows, queries, dim, q_room);
+            format.panels::<NR>(rows, queries, dim, q_room);
             let across = Strided { start: dout, lane: out_stride, depth: 1 };
-            words.panels::<NR>(across, queries, dim, dout_room);
+            format.panels::<NR>(across, queries, dim, dout_room);
             let [k_panels, v_panels] = [k_panels, v_panels].map(|panels| panels.add(first * dim_words));
-            products::<S, P, MR, NR>(s, words, (k_panels, keys), (q_room, dim_words), scores);
-            products::<S, P, MR, NR>(s, words, (v_panels, keys), (dout_room, dim_words), slopes);
+            panel_matmul::<S, P, MR, NR>(s, format, (k_panels, keys), (q_room, dim_words), scores);
+            panel_matmul::<S, P, MR, NR>(s, format, (v_panels, keys), (dout_room, dim_words), slopes);
             let both = (scores, slopes);
             let how = (block, scale);
             match head.dropout {
@@ -191,11 +197,11 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
             }
             let rows = (keys, queries);
             let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
-            key_sums::<S, P, MR, NR, ROW>(s, words, rows, scores, (dout, out_stride, dim), rooms, to_dv);
-            key_sums::<S, P, MR, NR, ROW>(s, words, rows, slopes, (q, q_stride, dim), rooms, to_dk);
-            let slopes = columns::<S, P, NR>(words, slopes, keys, slopes_room);
+            key_sums::<S, P, MR, NR, ROW>(s, format, rows, scores, (dout, out_stride, dim), rooms, to_dv);
+            key_sums::<S, P, MR, NR, ROW>(s, format, rows, slopes, (q, q_stride, dim), rooms, to_dk);
+            let slopes = columns::<S, P, NR>(format, slopes, keys, slopes_room);
             let keys_transposed = keys_transposed.from(first / P::STEPS);
-            weighted_sums::<S, P, MR, NR>(s, words, (keys_transposed, dim), (slopes, keys), dq_columns);
+            weighted_sums::<S, P, MR, NR>(s, format, (keys_transposed, dim), (slopes, keys), dq_columns);
             untranspose::<NR>(dq_columns, (queries, dim), dq, q_stride);
         }
         if let Some(sums) = sums {
@@ -204,7 +210,7 @@ unsafe fn backward_sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize,
     }
 }
 
-/// Where the transposed keys or values are read: `a_step` apart along keys, panels `panel_step` apart.
+/// The transposed keys or values: stride `a_step` along keys, `panel_step` between panels.
 #[derive(Clone, Copy)]
 pub(super) struct Transposed {
     pub(super) start: *const f32,
@@ -213,21 +219,21 @@ pub(super) struct Transposed {
 }
 
 impl Transposed {
-    /// The same from this word on.
+    /// The same operand from this word of its depth on.
     #[inline(always)]
     fn from(self, word: usize) -> Self {
         Self { start: self.start.wrapping_add(word * self.a_step), ..self }
     }
 }
 
-/// The transpose of `[keys, dim]` as left operand. In place where words are numbers and the smallest tile divides the
-/// width, because lanes are contiguous already; else packed into `room`, whose lanes beyond the width are 0.
+/// The transpose of `[keys, dim]` as left operand. Read in place if words are f32 and the smallest tile divides the
+/// width, because lanes are contiguous already; else packed into `room`, with 0 in lanes beyond the width.
 ///
 /// # Safety
 /// `from` is readable for these sizes, `room` writable for `dim` rounded up to `MR`, times the words of `keys`.
 #[inline(always)]
-pub(super) unsafe fn transposed<S: Simd, P: Words<S>, const MR: usize>(
-    words: P,
+pub(super) unsafe fn transposed<S: Simd, P: PanelFormat<S>, const MR: usize>(
+    format: P,
     from: *const f32,
     stride: usize,
     keys: usize,
@@ -238,17 +244,17 @@ pub(super) unsafe fn transposed<S: Simd, P: Words<S>, const MR: usize>(
         return Transposed { start: from, a_step: stride, panel_step: MR };
     }
     // SAFETY: the caller's promise.
-    unsafe { words.panels::<MR>(Strided { start: from, lane: 1, depth: stride }, dim, keys, room) };
+    unsafe { format.panels::<MR>(Strided { start: from, lane: 1, depth: stride }, dim, keys, room) };
     Transposed { start: room, a_step: MR, panel_step: MR * keys.div_ceil(P::STEPS) }
 }
 
-/// `[depth, NR]` as right operand: where it lies if words are numbers, else packed into `room`.
+/// `[depth, NR]` as right operand: in place if words are f32, else packed into `room`.
 ///
 /// # Safety
 /// `from` is readable for these sizes, `room` writable for the words of `depth`, times `NR`.
 #[inline(always)]
-unsafe fn columns<S: Simd, P: Words<S>, const NR: usize>(
-    words: P,
+unsafe fn columns<S: Simd, P: PanelFormat<S>, const NR: usize>(
+    format: P,
     from: *const f32,
     depth: usize,
     room: *mut f32,
@@ -257,7 +263,7 @@ unsafe fn columns<S: Simd, P: Words<S>, const NR: usize>(
         return from;
     }
     // SAFETY: the caller's promise.
-    unsafe { words.panels::<NR>(Strided { start: from, lane: 1, depth: NR }, NR, depth, room) };
+    unsafe { format.panels::<NR>(Strided { start: from, lane: 1, depth: NR }, NR, depth, room) };
     room
 }
 
@@ -266,9 +272,9 @@ unsafe fn columns<S: Simd, P: Words<S>, const NR: usize>(
 /// # Safety
 /// `panels` holds packed rows of `depth` words, `columns` a packed panel, `to` room for whole tiles.
 #[inline(always)]
-pub(super) unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
+pub(super) unsafe fn panel_matmul<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize>(
     s: S,
-    words: P,
+    format: P,
     (panels, rows): (*const f32, usize),
     (columns, depth): (*const f32, usize),
     to: *mut f32,
@@ -279,7 +285,7 @@ pub(super) unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: u
             let a = panels.add(row * depth);
             let operands = Operands { k: depth, a, a_lane: 1, a_step: MR, b: columns, b_step: NR };
             let target = target::<NR>(to.add(row * NR), MR.min(rows - row), false);
-            tile::<S, P, MR, 2>(s, words, operands, target);
+            tile::<S, P, MR, 2>(s, format, operands, target);
         }
     }
 }
@@ -289,15 +295,15 @@ pub(super) unsafe fn products<S: Simd, P: Words<S>, const MR: usize, const NR: u
 /// # Safety
 /// `values` is readable for `seen` keys, `weights` is a right operand of that depth, `to` has room for whole tiles.
 #[inline(always)]
-unsafe fn weighted_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
+unsafe fn weighted_sums<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize>(
     s: S,
-    words: P,
+    format: P,
     (values, dim): (Transposed, usize),
     (weights, seen): (*const f32, usize),
     to: *mut f32,
 ) {
     let depth = seen.div_ceil(P::STEPS);
-    // At least once, so that `to` is written when nothing is seen.
+    // At least once, so that `to` is written when the block has no keys.
     for word in (0..depth.max(1)).step_by(DEPTH) {
         for d in (0..dim).step_by(MR) {
             // SAFETY: keys and widths are below the sizes.
@@ -308,7 +314,7 @@ unsafe fn weighted_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
                 let operands = Operands { k, a, a_lane: 1, a_step: values.a_step, b, b_step: NR };
                 tile::<S, P, MR, 2>(
                     s,
-                    words,
+                    format,
                     operands,
                     target::<NR>(to.add(d * NR), MR.min(dim - d), word > 0),
                 );
@@ -320,13 +326,13 @@ unsafe fn weighted_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
 /// `to[j, d] += Σ_i weights[j, i] rows[i, d]` for `keys` keys over a block of `count` queries.
 ///
 /// # Safety
-/// `weights` is `[keys, NR]` with room for whole tiles and 0 behind `count`, the rows are readable, `to` is writable.
+/// `weights` is `[keys, NR]` with room for whole tiles and 0 beyond `count`, the rows are readable, `to` is writable.
 /// The rooms have `ROW` words for each key, rounded up to whole tiles, and for each of `dim` rounded up to `NR`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const ROW: usize>(
+unsafe fn key_sums<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROW: usize>(
     s: S,
-    words: P,
+    format: P,
     (keys, count): (usize, usize),
     weights: *const f32,
     (rows, row_stride, dim): (*const f32, usize, usize),
@@ -336,11 +342,11 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
     let k = count.div_ceil(P::STEPS);
     // SAFETY: the caller's promise; rows that are not whole vectors are read from the padded room.
     unsafe {
-        let weights = words.along(weights, keys.next_multiple_of(MR) * NR, weights_room);
+        let weights = format.along(weights, keys.next_multiple_of(MR) * NR, weights_room);
         let direct = P::PLAIN && dim.is_multiple_of(S::LANES);
         if !direct {
             let from = Strided { start: rows, lane: 1, depth: row_stride };
-            words.panels::<NR>(from, dim, count, rows_room);
+            format.panels::<NR>(from, dim, count, rows_room);
         }
         for d in (0..dim).step_by(NR) {
             let (b, b_step) =
@@ -355,7 +361,7 @@ unsafe fn key_sums<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const
                     bias: std::ptr::null(),
                     accumulate: true,
                 };
-                tile::<S, P, MR, 2>(s, words, operands, target);
+                tile::<S, P, MR, 2>(s, format, operands, target);
             }
         }
     }

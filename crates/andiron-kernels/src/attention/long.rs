@@ -1,8 +1,8 @@
-//! Many queries over many keys: some keys at a time, for several heads and blocks of queries that read them.
+//! Many queries over many keys, by online softmax: one tile of keys at a time, for several heads and blocks of queries.
 //!
-//! The scores of a block of queries and some keys stay in a first-level cache. What was summed over the keys before is
-//! rescaled where a larger score is found. Keys and values are packed once for all heads of a group and for some blocks of
-//! queries, so they may lie in blocks of a cache, in fewer bits, and are widened on the way.
+//! The scores of a block of queries and a tile of keys stay in the L1 cache. Running sums are rescaled when the maximum
+//! grows. Keys and values are packed once for all heads of a group and for several blocks of queries; packing also reads
+//! the blocks of a paged KV cache and widens bf16.
 //!
 //! Sources: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax", <https://arxiv.org/abs/1805.02867>;
 //! Dao 2023, "FlashAttention-2", <https://arxiv.org/abs/2307.08691>.
@@ -12,73 +12,73 @@ use std::ops::Range;
 use super::blocks::HeadBlocks;
 use super::dropout::KeepAll;
 use super::element::{Bf16, Element};
-use super::flash::{Transposed, products, target, transposed, untranspose};
+use super::flash::{Transposed, panel_matmul, target, transposed, untranspose};
 use super::scores::{self, Row, exponentials, finish, rescaling, scale_columns};
 use super::view::{Block, HeadView};
 use super::{Attention, AttentionShape, Qkv};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch};
+use crate::gemm::panel_format::PanelFormat;
 use crate::gemm::tile::{Operands, tile};
-use crate::gemm::words::Words;
 use crate::parallel::{self, Shared};
-use crate::simd::{Simd, dispatch_products};
+use crate::simd::{Simd, dispatch_matmul};
 use crate::{Cpu, Isa, Precision};
 
-/// Keys at a time: whole tiles of six and of twelve rows, whose scores fill most of a first-level cache.
+/// Keys per tile: a multiple of the matmul tiles of six and of twelve rows. Their scores fill most of the L1 cache.
 const KEYS: usize = 192;
 /// Queries of a block: the columns of the largest tile of any instruction set.
 const QUERIES: usize = 32;
-/// Blocks of queries, counted for each head, that keys are packed for: with so many, packing takes a twentieth of the time.
+/// Blocks of queries, times heads, for which keys are packed once: with this many, packing takes a twentieth of the time.
 const TILES: usize = 24;
-/// Tasks that each thread should find, if there is work for so many.
+/// Tasks per thread, if there is enough work.
 const TASKS: usize = 3;
-/// The most heads of a task, so that what they need fits a second-level cache.
+/// The most heads of a task: their state fits the L2 cache.
 const MOST_HEADS: usize = 8;
 
-/// Some heads of one sequence that read the same keys and values.
+/// Some heads of one sequence that share a KV head.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
-    /// The first of them; that of the next is `dim` behind in queries and results. Its `k` and `v` are read if the
-    /// keys lie as it says.
+    /// The first head; the next is `dim` elements further in queries and outputs. Its `k` and `v` are used with
+    /// [`Keys::Contiguous`].
     pub(super) head: HeadView,
     pub(super) heads: usize,
     /// From a head's bias to that of the next.
     pub(super) bias_step: usize,
     pub(super) keys: Keys<'a>,
     pub(super) out: *mut f32,
-    /// One for each query, those of the next head `queries` behind; null if nobody asks.
+    /// One per query, the next head `queries` elements further; null if not wanted.
     pub(super) lse: *mut f32,
 }
 
-// SAFETY: the pointers stand for memory that is read only, and for results of which each task writes its own.
+// SAFETY: the pointers are to memory that is only read, and to outputs of which each task writes its own.
 unsafe impl Sync for Group<'_> {}
 
-/// Where keys and values lie.
+/// Storage of keys and values.
 #[derive(Clone, Copy)]
 pub(super) enum Keys<'a> {
-    /// As the head says.
-    Whole,
-    /// In blocks.
+    /// One strided tensor, as the head's view describes it.
+    Contiguous,
+    /// Blocks of a paged KV cache.
     F32(HeadBlocks<'a, f32>),
-    /// In blocks of bf16.
+    /// Blocks of bf16.
     Bf16(HeadBlocks<'a, Bf16>),
 }
 
-/// Up to so many keys the scores of a block of queries stay in a second-level cache beside keys and values.
+/// Up to this many keys, the scores of a block of queries fit the L2 cache beside keys and values.
 const SHORT: usize = 2048;
 
-/// Whether attention over so many keys is faster here than with all scores of a query present.
+/// Whether online softmax over `keys` keys is faster than holding all scores of a query.
 pub(super) fn pays(how: (Isa, Precision), keys: usize) -> bool {
     keys > SHORT && is_available(how)
 }
 
-/// Whether there is a version for these products.
+/// Whether there is a version for this instruction set and precision.
 pub(super) fn is_available(how: (Isa, Precision)) -> bool {
     !matches!(how, (Isa::Scalar, _) | (Isa::Amx, Precision::Mixed))
 }
 
-/// Attention over keys that are not in blocks; there are queries.
-pub(super) fn forward_whole(
+/// Attention over contiguous keys; there is at least one query.
+pub(super) fn forward_contiguous(
     cpu: Cpu,
     how: (Isa, Precision),
     (attention, qkv): (Attention, Qkv),
@@ -93,21 +93,21 @@ pub(super) fn forward_whole(
             head: attention.head(qkv, places, batch, first),
             heads: group,
             bias_step: if attention.bias.is_empty() { 0 } else { attention.distances() },
-            keys: Keys::Whole,
+            keys: Keys::Contiguous,
             out: out.pointer(shape.out_start(batch, first)),
             lse: lse.pointer((batch * heads + first) * queries),
         }
     };
     let groups: Vec<_> = (0..batch * kv_heads).map(of).collect();
-    // SAFETY: the caller checked the lengths; each head of each sequence has results of its own.
+    // SAFETY: the caller checked the lengths; each head of each sequence writes its own outputs.
     unsafe { forward(cpu, how, &groups) };
 }
 
-/// Attention of all heads of all groups. The result of a query depends on nothing but its own sequence.
+/// Attention of all heads of all groups. A query's result depends only on its own sequence, not on the batch.
 ///
 /// # Safety
-/// `how` [is available](is_available). The views are readable and writable as their sizes say, and each group writes
-/// memory of its own.
+/// `how` [is available](is_available). The views are readable and writable as their sizes say, and no two groups write the
+/// same memory.
 pub(super) unsafe fn forward(cpu: Cpu, how: (Isa, Precision), groups: &[Group<'_>]) {
     let tiles = |group: &Group| group.heads * group.head.queries.div_ceil(QUERIES);
     let tiles = groups.iter().map(tiles).sum::<usize>() / (TASKS * cpu.threads.max(1));
@@ -125,24 +125,24 @@ pub(super) unsafe fn forward(cpu: Cpu, how: (Isa, Precision), groups: &[Group<'_
             }
         }
     }
-    // The longest first, so that no thread is left with one at the end.
+    // Longest first, so that no thread starts a long one at the end.
     tasks.sort_by_key(|&(work, ..)| std::cmp::Reverse(work));
     let pays = parallel::pays(tasks.iter().map(|(work, ..)| work).sum());
     let cpu = Cpu { threads: if pays { cpu.threads } else { 1 }, ..cpu };
     parallel::tasks(cpu, tasks.len(), |index| {
         let (_, group, heads, queries) = tasks[index].clone();
-        // SAFETY: the caller's promise; each task writes the results of its own heads and queries.
+        // SAFETY: the caller's promise; each task writes the outputs of its own heads and queries.
         unsafe { some_queries(how, group, heads, queries) };
     });
 }
 
-dispatch_products! {
+dispatch_matmul! {
     /// # Safety
     /// As for [`forward`], for these heads and queries.
     unsafe fn some_queries(group: &Group, heads: Range<usize>, queries: Range<usize>) = no_plain_version | vector;
 }
 
-/// There is none: see [`is_available`].
+/// Never called: see [`is_available`].
 unsafe fn no_plain_version(_: &Group, _: Range<usize>, _: Range<usize>) {
     unreachable!("queries and keys without vectors go to the plain kernel");
 }
@@ -150,9 +150,9 @@ unsafe fn no_plain_version(_: &Group, _: Range<usize>, _: Range<usize>) {
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-unsafe fn vector<S: Simd, P: Words<S>>(
+unsafe fn vector<S: Simd, P: PanelFormat<S>>(
     s: S,
-    words: P,
+    format: P,
     group: &Group,
     heads: Range<usize>,
     queries: Range<usize>,
@@ -160,31 +160,31 @@ unsafe fn vector<S: Simd, P: Words<S>>(
     // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
     unsafe {
         match (S::LANES, P::STEPS) {
-            // What is rounded to bf16 needs no more exact exponentials.
-            (16, 2) => sized::<S, P, 12, 32, true>(s, words, group, heads, queries),
-            (16, _) => sized::<S, P, 12, 32, false>(s, words, group, heads, queries),
-            _ => sized::<S, P, 6, 16, false>(s, words, group, heads, queries),
+            // Probabilities that are rounded to bf16 take the cheaper exponential.
+            (16, 2) => sized::<S, P, 12, 32, true>(s, format, group, heads, queries),
+            (16, _) => sized::<S, P, 12, 32, false>(s, format, group, heads, queries),
+            _ => sized::<S, P, 6, 16, false>(s, format, group, heads, queries),
         }
     }
 }
 
-/// What is known of a block of queries of one head.
+/// Online-softmax state of a block of queries of one head.
 #[derive(Clone, Copy)]
 struct State {
     /// The queries, packed.
     q: *mut f32,
-    /// `[dim, queries]`: sums of values, weighed.
+    /// `[dim, queries]`: weighted sums of values.
     means: *mut f32,
-    /// The largest scores, then the sums of exponentials.
+    /// Running maxima, then running sums of exponentials.
     max_and_sum: *mut f32,
 }
 
 /// # Safety
 /// As for [`forward`]; `MR` and `NR` are the sizes of the largest tile.
 #[inline(always)]
-unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const ROUNDED: bool>(
+unsafe fn sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROUNDED: bool>(
     s: S,
-    words: P,
+    format: P,
     group: &Group,
     heads: Range<usize>,
     queries: Range<usize>,
@@ -223,7 +223,7 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                 let State { q: panel, means, max_and_sum } = of(head, block);
                 let from = q.add(start * q_stride + head * dim);
                 let from = Strided { start: from, lane: q_stride, depth: 1 };
-                words.panels::<NR>(from, NR.min(queries.end - start), dim, panel);
+                format.panels::<NR>(from, NR.min(queries.end - start), dim, panel);
                 std::slice::from_raw_parts_mut(means, dim_rows * NR).fill(0.0);
                 let max_and_sum = std::slice::from_raw_parts_mut(max_and_sum, 2 * NR);
                 max_and_sum[..NR].fill(f32::NEG_INFINITY);
@@ -234,9 +234,9 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
         for first in (seen.start / KEYS * KEYS..seen.end).step_by(KEYS) {
             let keys = KEYS.min(seen.end - first);
             let (k, v, stride) = group.keys.read(s, view, first..first + keys, widened);
-            words.panels::<MR>(Strided { start: k, lane: stride, depth: 1 }, keys, dim, k_panels);
-            let values = transposed::<S, P, MR>(words, v, stride, keys, dim, v_room);
-            // The next ones are fetched meanwhile, some with each block of queries.
+            format.panels::<MR>(Strided { start: k, lane: stride, depth: 1 }, keys, dim, k_panels);
+            let values = transposed::<S, P, MR>(format, v, stride, keys, dim, v_room);
+            // The next tile is prefetched meanwhile, a few keys with each block of queries.
             let mut ahead = first + keys..seen.end.min(first + keys + KEYS);
             let fetched = KEYS.div_ceil(heads.len() * blocks);
             for head in heads.clone() {
@@ -253,14 +253,14 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                         true => view.bias,
                         false => view.bias.wrapping_add(head * group.bias_step + start).wrapping_sub(first),
                     };
-                    let mask = view.mask.later(start).rebased(first);
+                    let mask = view.mask.later(start).relative_to_key(first);
                     let block = Block { start, queries: count, first, keys, mask, bias };
-                    products::<S, P, MR, NR>(s, words, (k_panels, keys), (q, dim_words), scores);
+                    panel_matmul::<S, P, MR, NR>(s, format, (k_panels, keys), (q, dim_words), scores);
                     let max = load(s, max_and_sum);
                     let how = (block, scale);
                     let (now, sum) =
                         exponentials::<S, NR, ROUNDED>(s, scores, how, KeepAll, max, |j, steps| {
-                            words.two_steps(s, steps, weights.add(j / P::STEPS * NR));
+                            format.two_steps(s, steps, weights.add(j / P::STEPS * NR));
                         });
                     let factors = rescaling::<S, ROUNDED>(s, max, now);
                     let sums = load(s, max_and_sum.add(NR));
@@ -268,7 +268,7 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
                     scores::store(s, max_and_sum, now);
                     scores::store(s, max_and_sum.add(NR), sums);
                     rescale::<S, NR>(s, means, dim, factors);
-                    add_weighted::<S, P, MR, NR>(s, words, (values, dim), (weights, keys), means);
+                    add_weighted::<S, P, MR, NR>(s, format, (values, dim), (weights, keys), means);
                 }
             }
         }
@@ -290,14 +290,14 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NR: usize, const RO
 }
 
 impl Keys<'_> {
-    /// Asks for some keys and values, which will be read soon.
+    /// Prefetches some keys and values.
     #[inline(always)]
     fn fetch<S: Simd>(self, s: S, view: HeadView, keys: impl Iterator<Item = usize>) {
         const LINE: usize = 64;
         let HeadView { k, v, kv_stride, dim, .. } = view;
         for key in keys {
             let (k, v, bytes) = match self {
-                Self::Whole => {
+                Self::Contiguous => {
                     let step = key * kv_stride;
                     (k.wrapping_add(step).cast::<u8>(), v.wrapping_add(step).cast::<u8>(), 4 * dim)
                 }
@@ -317,10 +317,10 @@ impl Keys<'_> {
         }
     }
 
-    /// Some keys and values as f32, and how far apart they are: where they lie, or widened into the rooms.
+    /// Some keys and values as f32, and their stride: in place, or copied into `rooms`.
     ///
     /// # Safety
-    /// They are there, and the rooms are writable for so many.
+    /// The keys exist, and the rooms are writable for them.
     #[inline(always)]
     unsafe fn read<S: Simd>(
         self,
@@ -333,7 +333,7 @@ impl Keys<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                Self::Whole => {
+                Self::Contiguous => {
                     return (k.add(keys.start * kv_stride), v.add(keys.start * kv_stride), kv_stride);
                 }
                 Self::F32(blocks) => widen(s, blocks, keys, dim, rooms),
@@ -344,10 +344,10 @@ impl Keys<'_> {
     }
 }
 
-/// Reads keys and values out of blocks.
+/// Copies keys and values from blocks, widened to f32.
 ///
 /// # Safety
-/// The keys are there, and the rooms are writable for so many of `dim`.
+/// The keys exist, and each room is writable for them, `dim` elements each.
 #[inline(always)]
 unsafe fn widen<S: Simd, E: Element>(
     s: S,
@@ -383,10 +383,10 @@ unsafe fn load<S: Simd>(s: S, from: *const f32) -> Row<S> {
     unsafe { [s.load_from(from), s.load_from(from.add(S::LANES))] }
 }
 
-/// Multiplies each column of `[rows, NR]` with its factor.
+/// Multiplies each column of `[rows, NR]` by its factor.
 ///
 /// # Safety
-/// `x` is readable and writable for so many rows.
+/// `x` is readable and writable for that many rows.
 #[inline(always)]
 unsafe fn rescale<S: Simd, const NR: usize>(s: S, x: *mut f32, rows: usize, factors: Row<S>) {
     for row in 0..rows {
@@ -402,11 +402,11 @@ unsafe fn rescale<S: Simd, const NR: usize>(s: S, x: *mut f32, rows: usize, fact
 /// `to[d, lane] += Σ_j values[j, d] weights[j, lane]` over `keys` keys.
 ///
 /// # Safety
-/// `values` is readable for so many keys, `weights` is a right operand of that depth, `to` has room for whole tiles.
+/// `values` is readable for that many keys, `weights` is a right operand of that depth, `to` has room for whole tiles.
 #[inline(always)]
-unsafe fn add_weighted<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
+unsafe fn add_weighted<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize>(
     s: S,
-    words: P,
+    format: P,
     (values, dim): (Transposed, usize),
     (weights, keys): (*const f32, usize),
     to: *mut f32,
@@ -418,7 +418,7 @@ unsafe fn add_weighted<S: Simd, P: Words<S>, const MR: usize, const NR: usize>(
         // SAFETY: keys and widths are below the sizes.
         unsafe {
             let target = target::<NR>(to.add(d * NR), MR.min(dim - d), true);
-            tile::<S, P, MR, 2>(s, words, operands, target);
+            tile::<S, P, MR, 2>(s, format, operands, target);
         }
     }
 }

@@ -6,8 +6,8 @@
 //! Memory is linear in the number of keys.
 //!
 //! Source: Dao et al. 2022, "FlashAttention", <https://arxiv.org/abs/2205.14135>. Unlike there, the softmax has all
-//! scores of a query at once, so nothing is rescaled; only with so many keys that their scores would leave the L2 cache
-//! are they taken in blocks with a running maximum (`long`).
+//! scores of a query at once, so nothing is rescaled. Only when the scores would no longer fit the L2 cache are keys
+//! taken in tiles, with online softmax (`long`).
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -74,9 +74,9 @@ pub struct Attention<'a> {
     /// <https://arxiv.org/abs/1910.10683>, section 2.1.
     pub bias: &'a [f32],
     /// The padding mask, `[batch]`: the keys of each sequence that are no padding; an end beyond the last key is the last
-    /// key. Empty is no padding. Positions, for the causal mask and the window, count the padding.
+    /// key. Empty is no padding. Padding counts as positions in the causal mask and the window.
     pub spans: &'a [Range<usize>],
-    /// Dropout of the probabilities after the softmax, whose denominators count the dropped ones, too. The probability of
+    /// Dropout of the probabilities after the softmax; denominators include what is dropped. The probability of
     /// query `i` on key `j` is element `[b, h, i, j]` of a row-major `[batch, heads, queries, keys]` tensor and is
     /// dropped where [`dropout::apply`](crate::dropout::apply) drops that element. The backward pass takes the same seed.
     pub dropout: Option<Dropout>,
@@ -86,7 +86,7 @@ pub struct Attention<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Qkv<'a> {
     /// Separate tensors.
-    Apart {
+    Separate {
         /// `[batch, queries, heads, head_dim]`.
         q: &'a [f32],
         /// `[batch, key_capacity, kv_heads, head_dim]`.
@@ -99,7 +99,7 @@ pub enum Qkv<'a> {
     Packed(&'a [f32]),
 }
 
-/// What the forward pass leaves to the backward pass.
+/// Outputs of the forward pass that the backward pass needs.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionSaved<'a> {
     /// `[batch, queries, heads, head_dim]`.
@@ -108,11 +108,11 @@ pub struct AttentionSaved<'a> {
     pub lse: &'a [f32],
 }
 
-/// Gradients, laid out like what they belong to. All are overwritten; those of keys beyond [`AttentionShape::keys`] are 0.
+/// Gradients, each in the layout of its operand. All are overwritten; those of keys beyond [`AttentionShape::keys`] are 0.
 #[derive(Debug)]
 pub enum AttentionGrads<'a> {
-    /// Of [`Qkv::Apart`].
-    Apart {
+    /// Of [`Qkv::Separate`].
+    Separate {
         /// Of the queries.
         dq: &'a mut [f32],
         /// Of the keys.
@@ -133,9 +133,8 @@ pub enum AttentionGrads<'a> {
 /// `out`: `[batch, queries, heads, head_dim]`, `lse`: `[batch, heads, queries]`.
 ///
 /// # Panics
-/// If the lengths do not agree with the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, there are
-/// spans for another number of sequences or biases for another number of distances, the sliding window is 0, or the
-/// probability of dropout is outside `[0, 1]`.
+/// If a length does not match the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, the number of
+/// spans or biases is wrong, the sliding window is 0, or the dropout probability is outside `[0, 1]`.
 ///
 /// # Example
 /// ```
@@ -144,7 +143,7 @@ pub enum AttentionGrads<'a> {
 /// let shape = AttentionShape {
 ///     batch: 1, queries: 2, keys: 2, key_capacity: 2, heads: 1, kv_heads: 1, head_dim: 1,
 /// };
-/// let qkv = Qkv::Apart { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
+/// let qkv = Qkv::Separate { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
 /// let attention =
 ///     Attention { shape, causal: true, sliding_window: None, scale: 1.0, bias: &[], spans: &[], dropout: None };
@@ -158,11 +157,11 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     if shape.queries == 0 {
         return;
     }
-    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
+    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), matmul_path(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let drops = attention.dropout_rule().is_some();
     if shape.queries > 1 && !drops && long::pays(how, shape.keys) {
-        return long::forward_whole(cpu, how, (attention, qkv), (&out, &lse));
+        return long::forward_contiguous(cpu, how, (attention, qkv), (&out, &lse));
     }
     let decode = shape.queries == 1 && !drops && cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
@@ -201,33 +200,33 @@ pub fn backward(
     attention.assert_sizes();
     shape.assert_lengths(qkv, saved.out, saved.lse);
     assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
-    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), products(cpu));
+    let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), matmul_path(cpu));
     let no_bias: &mut [f32] = &mut [];
     let (dq, dk, dv, dbias) = match (grads, qkv) {
-        (AttentionGrads::Apart { dq, dk, dv, dbias }, Qkv::Apart { q, k, .. }) => {
+        (AttentionGrads::Separate { dq, dk, dv, dbias }, Qkv::Separate { q, k, .. }) => {
             assert_eq!(dq.len(), q.len(), "dq is not as long as q");
             assert!(dk.len() == k.len() && dv.len() == k.len(), "dk or dv is not as long as k");
             (Shared::new(dq), Shared::new(dk), Shared::new(dv), dbias)
         }
         (AttentionGrads::Packed(grads), Qkv::Packed(qkv)) => {
-            assert_eq!(grads.len(), qkv.len(), "the gradients are not as long as what they belong to");
-            // SAFETY: the three are parts of one slice; `places` keeps what is reached through each disjoint.
+            assert_eq!(grads.len(), qkv.len(), "the gradients are not as long as qkv");
+            // SAFETY: the three share one slice; by their layouts no element is reached through two of them.
             let (dq, dk, dv) = unsafe { Shared::thrice(grads) };
             (dq, dk, dv, no_bias)
         }
-        _ => panic!("gradients are laid out like what they belong to"),
+        _ => panic!("qkv is packed and its gradients are separate, or the other way round"),
     };
     assert_eq!(dbias.len(), attention.bias.len(), "dbias is not as long as the bias");
     if shape.queries == 0 || shape.keys == 0 {
         dbias.fill(0.0);
         for all in [dq, dk, dv] {
-            // SAFETY: one at a time, and nobody else is here.
+            // SAFETY: one at a time, on this thread alone.
             unsafe { all.range(0..all.len()) }.fill(0.0);
         }
         return;
     }
     let group = shape.heads / shape.kv_heads.max(1);
-    // Of each sequence, to be added in order.
+    // One per sequence, added in order.
     let mut dbias_parts = vec![0.0; shape.batch * dbias.len()];
     let dbias_shared = Shared::new(&mut dbias_parts);
     // A thread takes all query heads of a key head, because they add to the same gradients.
@@ -328,7 +327,7 @@ impl AttentionShape {
         let (q_len, kv_len) =
             (batch * queries * heads * head_dim, batch * key_capacity * kv_heads * head_dim);
         match qkv {
-            Qkv::Apart { q, k, v } => {
+            Qkv::Separate { q, k, v } => {
                 assert_eq!(q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
                 assert_eq!(k.len(), kv_len, "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
                 assert_eq!(v.len(), kv_len, "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
@@ -366,7 +365,7 @@ impl Attention<'_> {
         (self.shape.queries + self.shape.keys).saturating_sub(1)
     }
 
-    /// Where in row `row` of biases that of the first query and the sequence's first key lies.
+    /// Index in row `row` of biases of the first query and the sequence's first key.
     fn bias_start(&self, row: usize, batch: usize) -> usize {
         (row * self.distances() + self.shape.keys).saturating_sub(1 + self.span(batch).start)
     }
@@ -397,13 +396,13 @@ impl Attention<'_> {
         let shape = self.shape;
         let kv_head = head / (shape.heads / shape.kv_heads);
         let (q, k, v) = match qkv {
-            Qkv::Apart { q, k, v } => (q, k, v),
+            Qkv::Separate { q, k, v } => (q, k, v),
             Qkv::Packed(qkv) => (qkv, qkv, qkv),
         };
         let span = self.span(batch);
         let bias = match self.bias.is_empty() {
             true => std::ptr::null(),
-            // Of the whole slice, because what comes before is read as well.
+            // A pointer into the whole slice, because elements before it are read as well.
             false => self.bias.as_ptr().wrapping_add(self.bias_start(head, batch)),
         };
         let (row, keys) = ((batch * shape.heads + head) as u64, shape.keys as u64);
@@ -419,7 +418,7 @@ impl Attention<'_> {
             queries: shape.queries,
             keys: span.len(),
             dim: shape.head_dim,
-            mask: self.mask(0).rebased(span.start),
+            mask: self.mask(0).relative_to_key(span.start),
             scale: self.scale,
             bias,
             dropout,
@@ -440,12 +439,12 @@ unsafe fn head_forward(how: (Isa, Precision), view: HeadView, out: *mut f32, lse
     }
 }
 
-/// The instructions and the precision of the matmuls.
-fn products(cpu: Cpu) -> (Isa, Precision) {
+/// Instruction set and precision of the matmuls.
+fn matmul_path(cpu: Cpu) -> (Isa, Precision) {
     (cpu.isa.available(), cpu.matmul_precision())
 }
 
-/// Where element `index` lies; the end if there is none, as without keys there is no first one.
+/// Pointer to element `index`, or to the end if there is none: without keys there is no first one.
 fn from<T>(slice: &[T], index: usize) -> *const T {
     slice[index.min(slice.len())..].as_ptr()
 }

@@ -1,16 +1,16 @@
-//! Attention by its definition, in f64: the reference of the fast versions.
+//! Attention by its definition, in f64: the reference for the fast versions.
 
 use super::view::{BackwardView, HeadView};
 
 /// # Safety
-/// `from` is readable for `len` numbers.
+/// `from` is readable for `len` elements.
 unsafe fn row<'a>(from: *const f32, len: usize) -> &'a [f32] {
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(from, len) }
 }
 
 /// # Safety
-/// `to` is writable for `len` numbers, by nobody else.
+/// `to` is writable for `len` elements, and nothing else refers to them.
 unsafe fn row_mut<'a>(to: *mut f32, len: usize) -> &'a mut [f32] {
     // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts_mut(to, len) }
@@ -36,7 +36,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
                 &mut *lse.add(i),
             )
         };
-        // SAFETY: there are so many queries and keys.
+        // SAFETY: query `i` and key `j` exist.
         let bias = |j| f64::from(unsafe { view.bias_of(i, j) });
         let scores: Vec<f64> =
             seen.clone().map(|j| dot(query, key(j)) * f64::from(view.scale) + bias(j)).collect();
@@ -52,11 +52,11 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
     }
 }
 
-/// With `p = exp(score - lse)` and `m`, which is 1 or what dropout multiplies `p` by: `dv += m p dout`,
+/// With `p = exp(score - lse)` and `m` the dropout factor of `p` (1 without dropout): `dv += m p dout`,
 /// `ds = p (m dout·v - dout·out) scale`, `dq = Σ ds k`, `dk += ds q`; the gradient of a bias is `ds` without the scale.
 ///
-/// The softmax takes from the gradient `dp = m dout·v` of a probability its mean `Σ p dp` over the query's keys. That is
-/// `dout · Σ m p v`, and the sum is the output, dropout included: so it is `dout·out` whatever is dropped.
+/// The softmax gradient subtracts from `dp = m dout·v` its mean `Σ p dp` over the query's keys. That mean is
+/// `dout · Σ m p v`, and the sum is the output after dropout, so the mean is `dout·out` with or without dropout.
 ///
 /// # Safety
 /// The view is readable and writable as the sizes say.
@@ -86,13 +86,13 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                     row_mut(dv.add(j * kv_stride), dim),
                 )
             };
-            // SAFETY: there are so many queries and keys.
+            // SAFETY: query `i` and key `j` exist.
             let bias = f64::from(unsafe { head.bias_of(i, j) });
             let p = (dot(query, key) * f64::from(scale) + bias - f64::from(lse)).exp();
             let kept = head.kept(i, j);
             let ds = p * (kept * dot(dout, value) - delta);
             if !dbias.is_null() {
-                // SAFETY: as above; nobody else adds to it.
+                // SAFETY: as above; no other thread adds to it.
                 unsafe { *dbias.wrapping_add(i).wrapping_sub(j) += ds as f32 };
             }
             let ds = ds * f64::from(scale);

@@ -1,6 +1,6 @@
 //! The softmax of a block of queries, forward and backward, on scores that are `[keys, queries]`.
 //!
-//! Slopes are gradients, first of the probabilities and then of the scores.
+//! "Slopes" are gradients: of the probabilities first, then of the scores.
 
 use super::bias::{self, Sums};
 use super::dropout::{DropoutMask, HeadDropout};
@@ -10,8 +10,8 @@ use crate::simd::{Simd, dispatch, exp, exp2_for_bf16};
 /// The most queries of a block.
 pub(super) const MAX_BLOCK: usize = 32;
 
-/// A row made of what an expression is for either half. (`array::map` would call a function that the vector instructions
-/// are not compiled into.)
+/// A row from one expression, evaluated for each half. (`array::map` would call a function that is compiled without the
+/// vector instructions.)
 macro_rules! row {
     ($half:ident => $vector:expr) => {
         [
@@ -61,10 +61,10 @@ fn exponential<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
     if ROUNDED { exp2_for_bf16(s, x) } else { exp(s, x) }
 }
 
-/// The softmax of a block's scores, `[keys, NR]`, after scale, bias and mask, but for the division by its sums: returns the
-/// factor of each query that is left to multiply by. Calls `take` with the exponentials of each two keys, after dropout, and
-/// the first key, which is even; a second key that does not exist has zeros. Writes the log-sum-exp of each query to `lse`.
-/// Neither the sums nor `lse` depend on dropout.
+/// The softmax of a block's scores, `[keys, NR]`, after scale, bias and mask, without the division by its sums: returns the
+/// reciprocal sum of each query. Calls `take` with the exponentials of each pair of keys, after dropout, and the even index
+/// of the first; a second key that does not exist has zeros. Writes the log-sum-exp of each query to `lse`. Dropout changes
+/// neither the sums nor `lse`.
 ///
 /// # Safety
 /// `scores` is readable and writable for the keys of the block, rounded up to an even number, and `lse` writable for all
@@ -86,11 +86,11 @@ pub(super) unsafe fn softmax_block<S: Simd, const NR: usize, const ROUNDED: bool
     }
 }
 
-/// As [`softmax_block`] for some of the keys, where `max` are the largest scores of those before them. Returns the largest
-/// of both, and the sums of these keys' exponentials of how far a score is below that.
+/// One step of the online softmax: as [`softmax_block`] for some of the keys, where `max` is the running maximum of each
+/// query before them. Returns the new maximum, and these keys' sums of `exp(score - maximum)`.
 ///
 /// # Safety
-/// `scores` is readable and writable for the keys that the block sees, rounded up to an even number.
+/// `scores` is readable and writable for the keys of the block, rounded up to an even number.
 #[inline(always)]
 pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>(
     s: S,
@@ -112,7 +112,7 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
     let free = begin..(unmasked.end / 2 * 2).max(begin);
     let mut max = max;
     let mut sum: Row<S> = [zero; 2];
-    // SAFETY: all keys are below those that there is room for.
+    // SAFETY: there is room for all keys.
     unsafe {
         for j in free.clone() {
             let row = load(s, scores.add(j * NR));
@@ -122,7 +122,7 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
             let mut row: Row<S> = [hidden; 2];
             if j < block.keys {
                 let score = load(s, scores.add(j * NR));
-                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.rebased(j)));
+                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.relative_to_key(j)));
             }
             store(s, scores.add(j * NR), row);
             max = row!(H => s.max(row[H], max[H]));
@@ -144,15 +144,14 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
     (max, sum)
 }
 
-/// What sums of exponentials are to be multiplied with where the largest score is not `before` but `now`.
+/// The factor of running sums when the maximum goes from `before` to `now`.
 #[inline(always)]
 pub(super) fn rescaling<S: Simd, const ROUNDED: bool>(s: S, before: Row<S>, now: Row<S>) -> Row<S> {
     let base = s.splat(base(ROUNDED));
     row!(H => exponential::<S, ROUNDED>(s, s.mul(s.add(before[H], below(s, now[H])), base)))
 }
 
-/// Writes the logarithms of sums of exponentials behind `lse`, unless that is null, and returns what the exponentials are
-/// to be multiplied with.
+/// Writes the log-sum-exp of each query to `lse`, unless that is null, and returns the reciprocal sums.
 ///
 /// # Safety
 /// `lse` is null or writable for all queries.
@@ -176,21 +175,21 @@ pub(super) unsafe fn finish<S: Simd>(
                 unsafe { *lse.add(block.start + column + lane) = sums[lane].ln() - minima[lane] };
             }
         }
-        // A query that sees nothing has the sum 0 and shall get 0; NaN shall stay.
+        // A query that attends to no key has the sum 0 and gets 0; NaN stays NaN.
         let none = s.at_least(zero, sum);
         s.store(&mut factors[column..], s.select(none, zero, s.div(one, sum)));
     }
     factors
 }
 
-/// The negative of a largest score, 0 where nothing is seen.
+/// The negated maximum; 0 for a query that attends to no key.
 #[inline(always)]
 fn below<S: Simd>(s: S, max: S::Vector) -> S::Vector {
     let (is_finite, zero) = (s.at_least(max, s.splat(f32::MIN)), s.splat(0.0));
     s.sub(zero, s.select(is_finite, max, zero))
 }
 
-/// Adds biases, if there are any, to the scores times the scale; returns the factor that is left to multiply by.
+/// With a bias, scales the scores and adds it. Returns the factor that the scores still lack: 1, or without bias the scale.
 ///
 /// # Safety
 /// `scores` is readable and writable for the keys of the block.
@@ -206,7 +205,7 @@ unsafe fn biased<S: Simd, const NR: usize>(s: S, scores: *mut f32, block: Block,
     s.splat(1.0)
 }
 
-/// Multiplies each column of `[rows, NR]` with its factor.
+/// Multiplies each column of `[rows, NR]` by its factor.
 ///
 /// # Safety
 /// `x` is readable and writable for that many rows.
@@ -230,12 +229,12 @@ pub(super) unsafe fn scale_columns<S: Simd, const NR: usize>(
 
 /// The backward pass of [`softmax_block`]: from a block's scores and the gradients of its probabilities after dropout, both
 /// `[keys, NR]`, to the gradients of the scores. Replaces the scores by the probabilities after dropout and calls
-/// `probability` with each row of them. Calls `slope` with the gradients of the products `q kᵀ` of each two keys, which have
-/// the factor `scale`, and the first key, which is even; a second key that does not exist has zeros. Adds those of the bias,
-/// which do not have it, to `sums`.
+/// `probability` with each row of them. Calls `slope` with the gradients of `q kᵀ` (scale included) for each pair of keys,
+/// and the even index of the first; a second key that does not exist has zeros. Adds the gradients of the bias (scale not
+/// included) to `sums`.
 ///
 /// # Safety
-/// Both are readable and writable for the keys of the block, `lse` is readable for all queries; `sums` were made for the
+/// Both are readable and writable for the keys of the block, `lse` is readable for all queries; `sums` are those of the
 /// block's head.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
@@ -254,14 +253,15 @@ pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, c
     for (i, offset) in offsets.iter_mut().enumerate().take(block.queries) {
         // SAFETY: the query exists.
         let lse = unsafe { *lse.add(block.start + i) };
-        // A query that attends to no key, like one that does not exist, has the probabilities e^-∞.
+        // A query that attends to no key, like one that does not exist, has probabilities e^-∞ = 0.
         *offset = if lse == f32::NEG_INFINITY { lse } else { -lse * base(ROUNDED) };
     }
     let offsets = [s.load(&offsets), s.load(&offsets[S::LANES..])];
     let lanes = [s.indices(), s.add(s.indices(), s.splat(S::LANES as f32))];
     let unmasked = block.unmasked();
-    // The mean slope, from the very products that it is taken from: in exact numbers it is `dout · out`, but where factors
-    // are rounded, the two would not cancel. Dropout is in both: what it drops has no slope here and no share of `out`.
+    // The mean slope `Σ p dp`. In exact arithmetic it equals `dout · out`, but with operands rounded to bf16 it must be
+    // computed from the same rounded values as `dp`, or the two would not cancel. Dropout is in both: a dropped probability
+    // has no slope and no share of `out`.
     let mut mean = [s.splat(0.0); 2];
     // SAFETY: the keys of a block have room.
     unsafe {
@@ -270,7 +270,7 @@ pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, c
             let (row, slope) = (load(s, scores.add(j * NR)), load(s, slopes.add(j * NR)));
             let mut row = row!(H => s.fma(row[H], factor, offsets[H]));
             if !unmasked.contains(&j) {
-                row = row!(H => mask(s, row[H], lanes[H], block.mask.rebased(j)));
+                row = row!(H => mask(s, row[H], lanes[H], block.mask.relative_to_key(j)));
             }
             let p = row!(H => exponential::<S, ROUNDED>(s, row[H]));
             let slope = dropout.apply(s, j, slope);
@@ -298,7 +298,7 @@ pub(super) unsafe fn slopes_block<S: Simd, M: DropoutMask<S>, const NR: usize, c
     }
 }
 
-/// [`softmax_block`] that leaves the exponentials where the scores were.
+/// [`softmax_block`] that overwrites the scores with the exponentials.
 ///
 /// # Safety
 /// As for [`softmax_block`].
@@ -319,7 +319,7 @@ pub(super) unsafe fn softmax_in_place<S: Simd, const NR: usize>(
     }
 }
 
-/// [`slopes_block`] that leaves the slopes of the scores where those of the probabilities were.
+/// [`slopes_block`] that overwrites the gradients of the probabilities with those of the scores.
 ///
 /// # Safety
 /// As for [`slopes_block`]; the slopes are writable.
@@ -351,9 +351,9 @@ pub(super) unsafe fn slopes_in_place<S: Simd, const NR: usize>(
     }
 }
 
-// With dropout these are functions of their own: inlined beside the versions without, they would take their registers.
+// With dropout these are separate functions: inlined beside the versions without, they would cost those registers.
 dispatch! {
-    /// [`softmax_in_place`] with dropout, whose mask is drawn into the memory beside it.
+    /// [`softmax_in_place`] with dropout, whose mask is drawn into the scratch memory given with it.
     ///
     /// # Safety
     /// As for [`softmax_in_place`] and [`HeadDropout::draw`].
@@ -366,7 +366,7 @@ dispatch! {
     ) -> [f32; MAX_BLOCK] = softmax_without_vectors | softmax_dropped_vector;
 }
 dispatch! {
-    /// [`slopes_in_place`] with dropout, whose mask is drawn into the memory beside it.
+    /// [`slopes_in_place`] with dropout, whose mask is drawn into the scratch memory given with it.
     ///
     /// # Safety
     /// As for [`slopes_in_place`] and [`HeadDropout::draw`].
@@ -446,8 +446,7 @@ unsafe fn slopes_dropped_vector<S: Simd>(
     }
 }
 
-/// Minus infinity for the queries that do not attend to a key; `of_first` is the mask of the first query, where that key is
-/// key 0.
+/// `x`, with -∞ for queries that do not attend to a key; `of_first` is the first query's mask, keys counted from that key.
 #[inline(always)]
 fn mask<S: Simd>(s: S, x: S::Vector, lanes: S::Vector, of_first: AttentionMask) -> S::Vector {
     // Query `lane` attends to `begin + lane..end + lane`, and the key is 0.

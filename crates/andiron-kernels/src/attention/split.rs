@@ -1,6 +1,6 @@
-//! Few queries over blocks: a long past is cut into parts, so that all threads find work.
+//! Few queries over a paged KV cache: a long context is split into parts, so that all threads have work.
 //!
-//! A part leaves the means of its values and the sum that they were divided by, from which those of the whole follow.
+//! Each part gives a partial output with its maximum and sum of exponentials; the parts are then merged.
 //! Source: Dao et al. 2023, "Flash-Decoding for long-context inference", <https://pytorch.org/blog/flash-decoding/>.
 
 use std::ops::Range;
@@ -12,13 +12,13 @@ use crate::Cpu;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
 
-/// Up to so many queries go over the blocks one by one, each with the heads that read the same.
+/// Up to this many queries are computed one by one, each for the heads that share a KV head.
 pub(super) const FEW: usize = 4;
 
-/// Keys of a part, cut at multiples of it whatever else there is: the result of a sequence is its own.
+/// Keys per part. Parts begin at multiples of it whatever the batch, so that a sequence's result does not depend on others.
 const KEYS: usize = 512;
 
-/// Some heads of one sequence that read the same keys, and what was computed of them.
+/// Some heads of one sequence that share a KV head, and their parts.
 struct Heads {
     row: usize,
     kv_head: usize,
@@ -55,7 +55,7 @@ pub(super) fn forward(cpu: Cpu, attention: &BlockAttention, rows: &[usize], q: &
     let queries = rows.iter().map(|&row| attention.rows[row].queries).max().unwrap_or(0);
     let results = queries * group.min(MOST_HEADS);
     let mut scratch = Scratch::take(parts.len() * results * head_dim);
-    // SAFETY: the scratch memory has so many numbers, all initialised, and is nobody else's.
+    // SAFETY: the scratch memory has this many elements, all initialised, and belongs to this call.
     let means =
         unsafe { std::slice::from_raw_parts_mut(scratch.pointer(), parts.len() * results * head_dim) };
     let mut sums = vec![QuerySum::default(); parts.len() * results];
@@ -68,7 +68,7 @@ pub(super) fn forward(cpu: Cpu, attention: &BlockAttention, rows: &[usize], q: &
             for query in 0..attention.rows[of.row].queries {
                 let result = index * results + query * of.heads.len();
                 let to = (means.pointer(result * head_dim), sums.pointer(result));
-                // SAFETY: the sizes were checked; each query of each part has results of its own.
+                // SAFETY: the sizes were checked; each query of each part writes its own results.
                 unsafe {
                     match attention.rows[of.row].blocks {
                         KvBlocks::F32(blocks) => one_query(cpu, attention, blocks, (of, part), query, q, to),
@@ -84,7 +84,7 @@ pub(super) fn forward(cpu: Cpu, attention: &BlockAttention, rows: &[usize], q: &
             for (query, n) in (0..attention.rows[*row].queries).flat_map(|i| of.clone().map(move |n| (i, n)))
             {
                 let result = |part: usize| part * results + query * of.len() + n - of.start;
-                // SAFETY: all was written, and nobody writes any more.
+                // SAFETY: all parts are written, and no thread writes any more.
                 let of_part = |part| unsafe {
                     let at = result(part) * head_dim;
                     (&*means.range(at..at + head_dim), sums.range(result(part)..result(part) + 1)[0])
@@ -136,10 +136,10 @@ unsafe fn one_query<E: Cached>(
     unsafe { E::one_query(cpu.isa, &view, means, sums) };
 }
 
-/// The means over all parts, given those of each.
+/// Merges the partial outputs of all parts.
 fn merge<'a>(parts: impl Iterator<Item = (&'a [f32], QuerySum)> + Clone, out: &mut [f32]) {
     out.fill(0.0);
-    // In a part where a query sees nothing there is no largest score either.
+    // A part in which the query attends to no key has no maximum.
     let parts = parts.filter(|(_, QuerySum { sum, .. })| *sum != 0.0);
     let max = parts.clone().fold(f32::NEG_INFINITY, |max, (_, part)| max.max(part.max));
     let mut sum = 0.0;

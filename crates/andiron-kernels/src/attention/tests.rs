@@ -26,11 +26,11 @@ impl Tensors {
         let shape = attention.shape;
         let dirty = |n: usize| vec![f32::NAN; n];
         let (mut out, mut lse) = (dirty(q.len()), dirty(shape.batch * shape.heads * shape.queries));
-        let qkv = Qkv::Apart { q, k, v };
+        let qkv = Qkv::Separate { q, k, v };
         forward(cpu, attention, qkv, &mut out, &mut lse);
         let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
         let mut dbias = dirty(attention.bias.len());
-        let grads = AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
+        let grads = AttentionGrads::Separate { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
         backward(cpu, attention, qkv, (AttentionSaved { out: &out, lse: &lse }, dout), grads);
         [out, lse, dq, dk, dv, dbias]
     }
@@ -101,10 +101,10 @@ fn check_all(attention: Attention) {
     for isa in Isa::supported().filter(|isa| isa.multiplies_bf16()) {
         let cpu = Cpu::new(isa, 1).at(Precision::Mixed).with_bf16_dot(Bf16Dot::Native);
         let mixed = tensors.run(cpu, attention);
-        // Gradients of a key add up over all queries that share its head, and so do what each was rounded by.
+        // Gradients of a key add up over all queries that share its head, and so do their rounding errors.
         let summands = shape.queries * shape.heads / shape.kv_heads.max(1);
         let of_keys = 1e-2 * (summands as f64).sqrt().max(2.0);
-        // Slopes are products of what was rounded, rounded again: among so many normal numbers a few are far out.
+        // Gradients of scores are computed from rounded operands and rounded again: a few of many normal values are outliers.
         let of_queries = 4e-2;
         let of_biases = 1e-2 * ((shape.batch * shape.queries) as f64).sqrt().max(4.0);
         let tolerances = [2e-2, 2e-2, of_queries, of_keys, of_keys, of_biases];
@@ -143,7 +143,7 @@ fn keys_outside_their_sequences_span_are_as_if_they_were_not() {
         let shape = self_attention(4, time, 2, 32);
         let attention = Attention { spans: &spans, ..scaled(shape, causal) };
         check_all(attention);
-        // The sequence whose keys begin later is one of its own without the earlier ones.
+        // A sequence with left padding equals the same sequence without it.
         let (first, width) = (time / 3, shape.out_stride());
         let row = |x: &[f32]| x[(2 * time + first) * width..3 * time * width].to_vec();
         let all = Tensors::new(shape);
@@ -213,7 +213,7 @@ fn biases_are_added_and_learn_by_distance() {
 
 #[test]
 fn a_bias_stands_for_its_distance() {
-    // Query 0 stands on key 1 and query 1 on key 2; keys lie 1 after their query, on it, and 1 or 2 before it.
+    // Queries 0 and 1 are at positions 1 and 2; keys are 1 after their query, at it, and 1 or 2 before it.
     let shape =
         AttentionShape { batch: 1, queries: 2, keys: 3, key_capacity: 3, heads: 1, kv_heads: 1, head_dim: 1 };
     let (q, k, v) = ([0.0; 2], [0.0; 3], [1.0, 10.0, 100.0]);
@@ -227,7 +227,7 @@ fn a_bias_stands_for_its_distance() {
         for isa in Isa::supported() {
             let (mut out, mut lse) = ([f32::NAN; 2], [f32::NAN; 2]);
             let attention = Attention { bias: &bias, ..scaled(shape, false) };
-            forward(Cpu::new(isa, 1), attention, Qkv::Apart { q: &q, k: &k, v: &v }, &mut out, &mut lse);
+            forward(Cpu::new(isa, 1), attention, Qkv::Separate { q: &q, k: &k, v: &v }, &mut out, &mut lse);
             let error = out.iter().zip(wanted).map(|(x, y)| (x - y).abs() / y).fold(0.0, f32::max);
             assert!(error < 1e-6, "{isa}: {out:?} is not {wanted:?}");
         }
@@ -254,7 +254,7 @@ fn a_window_counts_the_query_and_the_keys_before_it_and_unless_causal_after() {
         for isa in Isa::supported() {
             let (mut out, mut lse) = ([f32::NAN; 5], [f32::NAN; 5]);
             let attention = Attention { sliding_window: Some(window), ..scaled(shape, causal) };
-            let qkv = Qkv::Apart { q: &q, k: &k, v: &v };
+            let qkv = Qkv::Separate { q: &q, k: &k, v: &v };
             forward(Cpu::new(isa, 1), attention, qkv, &mut out, &mut lse);
             let error = out.iter().zip(wanted).map(|(x, y)| (x - y).abs() / y).fold(0.0, f32::max);
             assert!(error < 1e-6, "{isa}: {out:?} is not {wanted:?}");
@@ -318,7 +318,7 @@ fn a_query_that_sees_no_key_gets_nothing_and_gives_nothing() {
     assert!(lse[..37].iter().all(|x| *x == f32::NEG_INFINITY) && lse[37].is_finite());
 }
 
-/// So many keys that some are taken at a time: see `long`.
+/// Enough keys for the online softmax: see `long`.
 #[test]
 fn long_keys_are_taken_some_at_a_time() {
     let (keys, heads, kv_heads) = (2100, 6, 2);
@@ -340,7 +340,7 @@ fn long_keys_are_taken_some_at_a_time() {
         let (mut q, k, v) = (vec![1.0; 2100], vec![0.0; 2100], numbers(1, 2100));
         q[40] = f32::NAN;
         let (mut out, mut lse) = (vec![0.0; 2100], vec![0.0; 2100]);
-        let qkv = Qkv::Apart { q: &q, k: &k, v: &v };
+        let qkv = Qkv::Separate { q: &q, k: &k, v: &v };
         forward(Cpu::new(isa, 1), scaled(shape, true), qkv, &mut out, &mut lse);
         let others: Vec<_> = (0..2100).filter(|&i| i != 40).collect();
         assert!(out[40].is_nan() && others.iter().all(|&i| out[i].is_finite()), "{isa}");
@@ -436,7 +436,7 @@ fn huge_scores_choose_one_key_and_nan_stays_with_its_query() {
 #[should_panic(expected = "2 key heads do not divide 3 heads")]
 fn heads_must_be_shared_evenly() {
     let shape = AttentionShape { kv_heads: 2, ..self_attention(1, 1, 3, 1) };
-    let qkv = Qkv::Apart { q: &[0.0; 3], k: &[0.0; 2], v: &[0.0; 2] };
+    let qkv = Qkv::Separate { q: &[0.0; 3], k: &[0.0; 2], v: &[0.0; 2] };
     forward(Cpu::detect(1), scaled(shape, true), qkv, &mut [0.0; 3], &mut [0.0; 3]);
 }
 

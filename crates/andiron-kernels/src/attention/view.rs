@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::decode::QueryView;
 use super::dropout::HeadDropout;
 
-/// One head of one sequence. The strides are those of positions: `q_stride` of `q` and its gradient, `out_stride` of
-/// `out` and its gradient, `kv_stride` of `k`, `v` and theirs.
+/// One head of one sequence. Strides are from one position to the next: `q_stride` of `q` and its gradient, `out_stride`
+/// of `out` and its gradient, `kv_stride` of `k`, `v` and their gradients.
 #[derive(Clone, Copy)]
 pub(super) struct HeadView {
     pub(super) q: *const f32,
@@ -18,7 +18,7 @@ pub(super) struct HeadView {
     pub(super) queries: usize,
     pub(super) keys: usize,
     pub(super) dim: usize,
-    /// That of the first query.
+    /// Mask of the first query.
     pub(super) mask: AttentionMask,
     pub(super) scale: f32,
     /// The bias of the first query and the first key; that of query `i` and key `j` is `i - j` elements further. Null if
@@ -35,7 +35,7 @@ impl HeadView {
         self.mask.later(i).among(self.keys)
     }
 
-    /// The first query and the keys that it attends to, which are one block.
+    /// The first query and the keys that it attends to, as one block.
     pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a, f32> {
         QueryView {
             q: self.q,
@@ -54,7 +54,7 @@ impl HeadView {
     /// The bias of query `i` and key `j`.
     ///
     /// # Safety
-    /// There are so many, and the view is readable.
+    /// The query and the key exist, and the view is readable.
     pub(super) unsafe fn bias_of(&self, i: usize, j: usize) -> f32 {
         // SAFETY: the caller's promise.
         if self.bias.is_null() { 0.0 } else { unsafe { *self.bias.wrapping_add(i).wrapping_sub(j) } }
@@ -71,7 +71,7 @@ impl HeadView {
         let queries = most.min(self.queries - start);
         let first = self.keys_of(start).start / multiple * multiple;
         let keys = self.keys_of(start + queries - 1).end - first;
-        let mask = self.mask.later(start).rebased(first);
+        let mask = self.mask.later(start).relative_to_key(first);
         let bias = match self.bias.is_null() {
             true => self.bias,
             false => self.bias.wrapping_add(start).wrapping_sub(first),
@@ -80,8 +80,8 @@ impl HeadView {
     }
 }
 
-/// The mask of a query: it attends to the keys in `begin..end`, of which some may not exist. Both are one higher for the
-/// next query.
+/// The mask of a query: it attends to the keys in `begin..end`, of which some may not exist. Both bounds grow by one from a
+/// query to the next.
 #[derive(Clone, Copy)]
 pub(super) struct AttentionMask {
     pub(super) begin: isize,
@@ -89,17 +89,17 @@ pub(super) struct AttentionMask {
 }
 
 impl AttentionMask {
-    /// Further than any key, and far from overflow.
+    /// Beyond any key, and far from overflow.
     const FAR: isize = isize::MAX / 4;
 
-    /// That of a query at `position`; the window counts the query's own position and is not 0.
+    /// Mask of a query at `position`. The window includes the query's own position and is not 0.
     pub(super) fn new(position: isize, causal: bool, sliding_window: Option<usize>) -> Self {
         let before = sliding_window.map_or(Self::FAR, |window| (window - 1).min(Self::FAR as usize) as isize);
         let after = if causal { 0 } else { before };
         Self { begin: position - before, end: position + after + 1 }
     }
 
-    /// That of the query `by` queries later.
+    /// Mask of the query `by` queries later.
     #[inline(always)]
     pub(super) fn later(self, by: usize) -> Self {
         Self { begin: self.begin + by as isize, end: self.end + by as isize }
@@ -107,11 +107,11 @@ impl AttentionMask {
 
     /// The same mask where key `first` is key 0.
     #[inline(always)]
-    pub(super) fn rebased(self, first: usize) -> Self {
+    pub(super) fn relative_to_key(self, first: usize) -> Self {
         Self { begin: self.begin - first as isize, end: self.end - first as isize }
     }
 
-    /// The keys that are attended to, of so many.
+    /// The attended keys among `keys` keys.
     #[inline(always)]
     pub(super) fn among(self, keys: usize) -> Range<usize> {
         let [begin, end] = [self.begin, self.end].map(|key| key.clamp(0, keys as isize) as usize);
@@ -128,14 +128,14 @@ pub(super) struct Block {
     /// The first key.
     pub(super) first: usize,
     pub(super) keys: usize,
-    /// That of the first query, where the block's first key is key 0.
+    /// Mask of the first query, with keys counted from the block's first.
     pub(super) mask: AttentionMask,
     /// As in [`HeadView`], of the block's first query and key.
     pub(super) bias: *const f32,
 }
 
 impl Block {
-    /// The keys that all of the queries attend to, where the block's first key is key 0.
+    /// The keys that all of the queries attend to, counted from the block's first.
     #[inline(always)]
     pub(super) fn unmasked(&self) -> Range<usize> {
         let begin = self.mask.later(self.queries - 1).among(self.keys).start;
@@ -151,9 +151,9 @@ pub(super) struct BackwardView {
     pub(super) lse: *const f32,
     pub(super) dout: *const f32,
     pub(super) dq: *mut f32,
-    /// Added to, as are `dv` and `dbias`.
+    /// Accumulated into, as are `dv` and `dbias`.
     pub(super) dk: *mut f32,
     pub(super) dv: *mut f32,
-    /// Laid out like the bias of the head; null if there is none.
+    /// In the layout of the head's bias; null if there is none.
     pub(super) dbias: *mut f32,
 }

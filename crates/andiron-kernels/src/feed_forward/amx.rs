@@ -14,7 +14,7 @@ use crate::gemm::amx::{
     Lanes, Operand, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, pack_both_ways, room, room_for_both,
 };
 use crate::gemm::pack::{Parts, Scratch};
-use crate::gemm::words::{halves, interleaved};
+use crate::gemm::panel_format::{halves, interleaved};
 use crate::parallel::{self, Shared};
 use crate::simd::{Avx512, Simd};
 
@@ -153,7 +153,7 @@ unsafe impl Sync for Forward {}
 
 impl Forward {
     /// # Safety
-    /// The operands hold what the sizes say, `saved` has room, nobody else writes these rows of it or of `y`; tiles are
+    /// The operands hold what the sizes say, `saved` has room, no other thread writes these rows of it or of `y`; tiles are
     /// configured.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn strip<F: Function, const GATED: bool>(&self, f: F, rows: Range<usize>, y: *mut f32) {
@@ -221,7 +221,7 @@ impl Forward {
     }
 }
 
-/// Columns, so many at a time.
+/// Columns, in chunks of a fixed width.
 fn cut(width: usize) -> impl Iterator<Item = Range<usize>> {
     (0..width).step_by(COLS).map(move |start| start..width.min(start + COLS))
 }

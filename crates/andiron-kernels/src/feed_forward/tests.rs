@@ -14,7 +14,7 @@ struct Case {
     activation: Activation,
     gated: bool,
     /// Whether the first maps and the last lie transposed in memory.
-    turned: (bool, bool),
+    transposed: (bool, bool),
 }
 
 /// A matrix in f64, row by row.
@@ -88,7 +88,7 @@ fn exact(
     (x, dy): (&[f32], &[f32]),
     precision: Precision,
 ) -> [(Vec<f64>, f64); 7] {
-    let Case { rows, d_input, d_inner, d_output, activation, turned, .. } = case;
+    let Case { rows, d_input, d_inner, d_output, activation, transposed, .. } = case;
     let (x, dy) =
         (Exact::of(MatRef::row_major(x, rows, d_input)), Exact::of(MatRef::row_major(dy, rows, d_output)));
     let (up, down) = (Exact::of(layer.up), Exact::of(layer.down));
@@ -123,8 +123,9 @@ fn exact(
     };
     let y = inner.times(&down);
     let y = Exact::from_fn(rows, d_output, |i, j| y.at(i, j) + f64::from(down_bias[j]));
-    let in_memory = |gradient: Exact, turned| if turned { gradient.t().data } else { gradient.data };
-    let of_map = |x: &Exact, dy: &Exact, turned| (in_memory(x.t().times(dy), turned), x.t().summands(dy));
+    let in_memory = |gradient: Exact, transposed| if transposed { gradient.t().data } else { gradient.data };
+    let of_map =
+        |x: &Exact, dy: &Exact, transposed| (in_memory(x.t().times(dy), transposed), x.t().summands(dy));
     let of_bias = |dy: &Exact| (dy.column_sums(), norm(dy.data.iter().copied()));
     let mut dx = (slopes.times(&up.t()).data, slopes.summands(&up.t()));
     let (mut dgate, mut dup_bias) = ((Vec::new(), 0.0), of_bias(&slopes));
@@ -132,27 +133,27 @@ fn exact(
         let more = gate_slopes.times(&gate.t());
         dx.0.iter_mut().zip(more.data).for_each(|(dx, more)| *dx += more);
         dx.1 += gate_slopes.summands(&gate.t());
-        dgate = of_map(&x, &gate_slopes, turned.0);
+        dgate = of_map(&x, &gate_slopes, transposed.0);
         dup_bias.0.clear();
     }
     [
         (y.data, inner.summands(&down)),
         dx,
         dgate,
-        of_map(&x, &slopes, turned.0),
+        of_map(&x, &slopes, transposed.0),
         dup_bias,
-        of_map(&inner, &dy, turned.1),
+        of_map(&inner, &dy, transposed.1),
         of_bias(&dy),
     ]
 }
 
 #[track_caller]
 fn check(case: Case) {
-    let Case { rows, d_input, d_inner, d_output, activation, gated, turned } = case;
+    let Case { rows, d_input, d_inner, d_output, activation, gated, transposed } = case;
     let scaled = |stream, count, width: usize| -> Vec<f32> {
         numbers(stream, count).iter().map(|x| x / (width as f32).sqrt().max(1.0)).collect()
     };
-    let map = |data, rows, cols, turned| match turned {
+    let map = |data, rows, cols, transposed| match transposed {
         true => MatRef::row_major(data, cols, rows).t(),
         false => MatRef::row_major(data, rows, cols),
     };
@@ -161,10 +162,10 @@ fn check(case: Case) {
     let gate = scaled(7, d_input * d_inner, d_input);
     let (up_bias, down_bias, dy) = (numbers(4, d_inner), numbers(5, d_output), numbers(6, rows * d_output));
     let layer = FeedForward {
-        gate: gated.then(|| map(&gate, d_input, d_inner, turned.0)),
-        up: map(&up, d_input, d_inner, turned.0),
+        gate: gated.then(|| map(&gate, d_input, d_inner, transposed.0)),
+        up: map(&up, d_input, d_inner, transposed.0),
         activation,
-        down: map(&down, d_inner, d_output, turned.1),
+        down: map(&down, d_inner, d_output, transposed.1),
     };
     let biases = [(!gated).then_some(&up_bias[..]), Some(&down_bias[..])];
 
@@ -218,9 +219,9 @@ fn layers_of_many_strips_and_deep_maps_are_right() {
             .into_iter()
             .enumerate()
     {
-        let turned = (at % 2 == 0, at % 3 == 0);
+        let transposed = (at % 2 == 0, at % 3 == 0);
         for gated in [false, true] {
-            check(Case { rows, d_input, d_inner, d_output, activation: ALL[at % 4], gated, turned });
+            check(Case { rows, d_input, d_inner, d_output, activation: ALL[at % 4], gated, transposed });
         }
     }
 }
@@ -229,8 +230,8 @@ fn layers_of_many_strips_and_deep_maps_are_right() {
 fn empty_layers_are_their_biases() {
     for (rows, d_inner, d_output) in [(0, 4, 3), (9, 0, 3), (9, 4, 0)] {
         for gated in [false, true] {
-            let (activation, turned) = (Activation::GeluTanh, (false, true));
-            check(Case { rows, d_input: 5, d_inner, d_output, activation, gated, turned });
+            let (activation, transposed) = (Activation::GeluTanh, (false, true));
+            check(Case { rows, d_input: 5, d_inner, d_output, activation, gated, transposed });
         }
     }
 }
@@ -268,8 +269,8 @@ proptest! {
         d_output in 1usize..70,
         form in 0usize..4,
         gated: bool,
-        turned: (bool, bool),
+        transposed: (bool, bool),
     ) {
-        check(Case { rows, d_input, d_inner, d_output, activation: ALL[form], gated, turned });
+        check(Case { rows, d_input, d_inner, d_output, activation: ALL[form], gated, transposed });
     }
 }

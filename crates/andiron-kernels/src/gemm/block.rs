@@ -1,9 +1,9 @@
 //! One thread's rectangle of a matmul.
 
 use super::pack::Scratch;
+use super::panel_format::PanelFormat;
 use super::tile::{Operands, Target, tile};
-use super::words::Words;
-use crate::simd::{Simd, dispatch_products};
+use crate::simd::{Simd, dispatch_matmul};
 
 /// Largest depth of a packed block, in words: a strip of `a` then takes a small part of the L1 cache.
 const DEPTH: usize = 384;
@@ -46,7 +46,7 @@ pub(crate) struct Block {
     pub(crate) accumulate: bool,
 }
 
-dispatch_products! {
+dispatch_matmul! {
     /// Computes a block on this thread.
     ///
     /// # Safety
@@ -75,13 +75,13 @@ unsafe fn multiply_scalar(block: &Block) {
 /// # Safety
 /// As for [`multiply`].
 #[inline(always)]
-unsafe fn multiply_vector<S: Simd, P: Words<S>>(s: S, words: P, block: &Block) {
+unsafe fn multiply_vector<S: Simd, P: PanelFormat<S>>(s: S, format: P, block: &Block) {
     // SAFETY: the caller's promise; the sums of a tile fit the registers of this instruction set.
     unsafe {
         if S::LANES == 16 {
-            packed::<S, P, 4, 64>(s, words, block);
+            packed::<S, P, 4, 64>(s, format, block);
         } else {
-            packed::<S, P, 2, 16>(s, words, block);
+            packed::<S, P, 2, 16>(s, format, block);
         }
     }
 }
@@ -89,7 +89,11 @@ unsafe fn multiply_vector<S: Simd, P: Words<S>>(s: S, words: P, block: &Block) {
 /// # Safety
 /// As for [`multiply`]; `NR` is the width of a tile, which has `NV` vectors.
 #[inline(always)]
-unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, words: P, block: &Block) {
+unsafe fn packed<S: Simd, P: PanelFormat<S>, const NV: usize, const NR: usize>(
+    s: S,
+    format: P,
+    block: &Block,
+) {
     assert!(NR == NV * S::LANES && ROWS.is_multiple_of(MR) && COLS.is_multiple_of(NR));
     let Block { m, n, k, a, b, c, c_stride, bias, accumulate } = *block;
     let all_words = k.div_ceil(P::STEPS);
@@ -116,7 +120,7 @@ unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, w
                 let whole = if direct { cols / NR * NR } else { 0 };
                 if whole < cols {
                     let to = b_packed.add(whole * depth);
-                    words.panels::<NR>(b.from(whole, 0), cols - whole, steps, to);
+                    format.panels::<NR>(b.from(whole, 0), cols - whole, steps, to);
                 }
                 let strip = Strip {
                     k: depth,
@@ -131,14 +135,14 @@ unsafe fn packed<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(s: S, w
                 };
                 for i in (0..in_place).step_by(MR) {
                     let a = a.from(i, l);
-                    strip.multiply::<S, P, NV, NR>(s, words, i, MR, (a.start, a.lane, 1));
+                    strip.multiply::<S, P, NV, NR>(s, format, i, MR, (a.start, a.lane, 1));
                 }
                 for i in (in_place..m).step_by(ROWS) {
                     let rows = ROWS.min(m - i);
-                    words.panels::<MR>(a.from(i, l), rows, steps, a_packed);
+                    format.panels::<MR>(a.from(i, l), rows, steps, a_packed);
                     for ii in (0..rows).step_by(MR) {
                         let a = a_packed.add(ii * depth);
-                        strip.multiply::<S, P, NV, NR>(s, words, i + ii, MR.min(rows - ii), (a, 1, MR));
+                        strip.multiply::<S, P, NV, NR>(s, format, i + ii, MR.min(rows - ii), (a, 1, MR));
                     }
                 }
             }
@@ -166,10 +170,10 @@ impl Strip {
     /// # Safety
     /// `a` is readable for `MR` rows of the depth, `c` writable for those that exist.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, P: Words<S>, const NV: usize, const NR: usize>(
+    unsafe fn multiply<S: Simd, P: PanelFormat<S>, const NV: usize, const NR: usize>(
         &self,
         s: S,
-        words: P,
+        format: P,
         i: usize,
         rows: usize,
         (a, a_lane, a_step): (*const f32, usize, usize),
@@ -191,7 +195,7 @@ impl Strip {
                     bias: if bias.is_null() { bias } else { bias.add(j) },
                     accumulate,
                 };
-                tile::<S, P, MR, NV>(s, words, operands, target);
+                tile::<S, P, MR, NV>(s, format, operands, target);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{Cpu, Precision};
 /// Rows whose accumulators stay in registers.
 pub(crate) const GROUP: usize = 4;
 
-/// Whether a matmul of so many rows is fastest here: up to as many rows as read `b` faster than it could be packed. Where
+/// Whether a matmul of this many rows is fastest here: up to as many rows as read `b` faster than it could be packed. Where
 /// the columns of `b` are contiguous those are several groups of rows, for which a few columns stay in the L1 cache; where
 /// its rows are, one group.
 pub(crate) fn suits(precision: Precision, rows: usize, b: MatRef) -> bool {

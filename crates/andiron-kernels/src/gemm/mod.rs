@@ -12,8 +12,8 @@ pub(crate) mod amx;
 pub(crate) mod block;
 pub(crate) mod gemv;
 pub(crate) mod pack;
+pub(crate) mod panel_format;
 pub(crate) mod tile;
-pub(crate) mod words;
 
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};
@@ -63,9 +63,9 @@ impl<'a> MatRef<'a> {
     #[track_caller]
     pub(crate) fn assert_whole(&self) {
         let row_major = self.col_stride == 1 && self.row_stride == self.cols;
-        let turned = self.row_stride == 1 && self.col_stride == self.rows;
+        let transposed = self.row_stride == 1 && self.col_stride == self.rows;
         let whole = self.rows * self.cols == self.data.len();
-        assert!(whole && (row_major || turned), "a matrix is not a whole slice, row-major or transposed");
+        assert!(whole && (row_major || transposed), "a matrix is not a whole slice, row-major or transposed");
     }
 
     fn assert_inside(&self) {

@@ -134,9 +134,9 @@ unsafe fn panel<const W: usize>(from: Strided, count: usize, depth: usize, to: *
                 to.add(d * W + lane).write(0.0);
             }
         }
-        let turned = if from.depth == 1 { (count / 2 * 2, depth / LINE * LINE) } else { (0, 0) };
+        let transposed = if from.depth == 1 { (count / 2 * 2, depth / LINE * LINE) } else { (0, 0) };
         // One cache line of the depth at a time: what is written for it stays in the L1 cache until all lanes are there.
-        for begin in (0..turned.1).step_by(LINE) {
+        for begin in (0..transposed.1).step_by(LINE) {
             for lane in (0..count / 4 * 4).step_by(4) {
                 let rows = from.start.add(lane * from.lane + begin);
                 for row in 0..4 {
@@ -153,8 +153,8 @@ unsafe fn panel<const W: usize>(from: Strided, count: usize, depth: usize, to: *
                 }
             }
         }
-        scalar::<W>(from, 0..turned.0, turned.1..depth, to);
-        scalar::<W>(from, turned.0..count, 0..depth, to);
+        scalar::<W>(from, 0..transposed.0, transposed.1..depth, to);
+        scalar::<W>(from, transposed.0..count, 0..depth, to);
     }
 }
 

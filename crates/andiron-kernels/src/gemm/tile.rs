@@ -1,6 +1,6 @@
 //! The innermost loop: a tile of the result whose accumulators stay in registers.
 
-use super::words::Words;
+use super::panel_format::PanelFormat;
 use crate::simd::Simd;
 
 /// Where a tile is stored.
@@ -40,9 +40,9 @@ pub(crate) struct Operands {
 /// `a` is readable for the rows of that kernel (`target.rows` rounded up to a multiple of a third of `MR`), `b` for
 /// `target.cols` rounded up to whole vectors, `c` and `bias` as far as they exist.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn tile<S: Simd, P: PanelFormat<S>, const MR: usize, const NV: usize>(
     s: S,
-    words: P,
+    format: P,
     operands: Operands,
     target: Target,
 ) {
@@ -50,10 +50,10 @@ pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const MR: usize, const NV: usize
     // SAFETY: the caller's promise covers each of the kernels chosen.
     unsafe {
         match target.cols.div_ceil(S::LANES) {
-            4 if NV >= 4 => with_rows::<S, P, MR, 4>(s, words, operands, target),
-            3 if NV >= 3 => with_rows::<S, P, MR, 3>(s, words, operands, target),
-            2 if NV >= 2 => with_rows::<S, P, MR, 2>(s, words, operands, target),
-            _ => with_rows::<S, P, MR, 1>(s, words, operands, target),
+            4 if NV >= 4 => with_rows::<S, P, MR, 4>(s, format, operands, target),
+            3 if NV >= 3 => with_rows::<S, P, MR, 3>(s, format, operands, target),
+            2 if NV >= 2 => with_rows::<S, P, MR, 2>(s, format, operands, target),
+            _ => with_rows::<S, P, MR, 1>(s, format, operands, target),
         }
     }
 }
@@ -61,9 +61,9 @@ pub(crate) unsafe fn tile<S: Simd, P: Words<S>, const MR: usize, const NV: usize
 /// # Safety
 /// As for [`tile`].
 #[inline(always)]
-unsafe fn with_rows<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+unsafe fn with_rows<S: Simd, P: PanelFormat<S>, const MR: usize, const NV: usize>(
     s: S,
-    words: P,
+    format: P,
     operands: Operands,
     target: Target,
 ) {
@@ -71,15 +71,15 @@ unsafe fn with_rows<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
     unsafe {
         if MR == 12 {
             match target.rows {
-                9.. => sized::<S, P, 12, NV>(s, words, operands, target),
-                5..=8 => sized::<S, P, 8, NV>(s, words, operands, target),
-                _ => sized::<S, P, 4, NV>(s, words, operands, target),
+                9.. => sized::<S, P, 12, NV>(s, format, operands, target),
+                5..=8 => sized::<S, P, 8, NV>(s, format, operands, target),
+                _ => sized::<S, P, 4, NV>(s, format, operands, target),
             }
         } else {
             match target.rows {
-                5.. => sized::<S, P, 6, NV>(s, words, operands, target),
-                3..=4 => sized::<S, P, 4, NV>(s, words, operands, target),
-                _ => sized::<S, P, 2, NV>(s, words, operands, target),
+                5.. => sized::<S, P, 6, NV>(s, format, operands, target),
+                3..=4 => sized::<S, P, 4, NV>(s, format, operands, target),
+                _ => sized::<S, P, 2, NV>(s, format, operands, target),
             }
         }
     }
@@ -91,9 +91,9 @@ const UNROLLED: usize = 4;
 /// # Safety
 /// As for [`tile`], with exactly `MR` rows and `NV` vectors of columns.
 #[inline(always)]
-unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+unsafe fn sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NV: usize>(
     s: S,
-    words: P,
+    format: P,
     operands: Operands,
     target: Target,
 ) {
@@ -109,13 +109,13 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
         for _ in 0..k / UNROLLED {
             for at in 0..UNROLLED {
                 let (a, b) = (a.wrapping_add(at * a_step), b.wrapping_add(at * b_step));
-                step(s, words, (a, a_lane), b, &mut sums);
+                step(s, format, (a, a_lane), b, &mut sums);
             }
             a = a.wrapping_add(UNROLLED * a_step);
             b = b.wrapping_add(UNROLLED * b_step);
         }
         for _ in 0..k % UNROLLED {
-            step(s, words, (a, a_lane), b, &mut sums);
+            step(s, format, (a, a_lane), b, &mut sums);
             a = a.wrapping_add(a_step);
             b = b.wrapping_add(b_step);
         }
@@ -138,9 +138,9 @@ unsafe fn sized<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
 /// # Safety
 /// As for [`sized`], for one step of the depth.
 #[inline(always)]
-unsafe fn step<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
+unsafe fn step<S: Simd, P: PanelFormat<S>, const MR: usize, const NV: usize>(
     s: S,
-    words: P,
+    format: P,
     (a, a_lane): (*const f32, usize),
     b: *const f32,
     sums: &mut [[S::Vector; NV]; MR],
@@ -154,7 +154,7 @@ unsafe fn step<S: Simd, P: Words<S>, const MR: usize, const NV: usize>(
         for (r, row) in sums.iter_mut().enumerate() {
             let x = s.splat(*a.add(r * a_lane));
             for (sum, column) in row.iter_mut().zip(columns) {
-                *sum = words.multiply_add(s, x, column, *sum);
+                *sum = format.multiply_add(s, x, column, *sum);
             }
         }
     }

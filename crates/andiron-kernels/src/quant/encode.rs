@@ -2,7 +2,7 @@
 
 use super::Format;
 use super::half::{f16_to_f32, f32_to_f16};
-use crate::gemm::words;
+use crate::gemm::panel_format;
 use crate::simd::{Simd, dispatch};
 
 dispatch! {
@@ -20,7 +20,7 @@ fn plain(format: Format, values: &[f32], blocks: &mut [u8]) {
     match format {
         Format::F16 => each(values, blocks, |x: &[f32; 1], block: &mut [u8; 2]| put_half(block, 0, x[0])),
         Format::Bf16 => each(values, blocks, |x: &[f32; 1], block: &mut [u8; 2]| {
-            *block = words::bits(x[0]).to_le_bytes();
+            *block = panel_format::bits(x[0]).to_le_bytes();
         }),
         Format::Q8_0 => each(values, blocks, q8_0),
         Format::Q4_0 => each(values, blocks, q4_0),

@@ -1,4 +1,4 @@
-//! The gradient of a product for its input.
+//! Input gradient of a matmul with quantized weights.
 
 use super::{PANEL, QuantRef, dequantize};
 use crate::gemm::{Epilogue, MatRef, matmul as matmul_f32};

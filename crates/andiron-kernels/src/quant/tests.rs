@@ -62,7 +62,7 @@ fn random_blocks(format: Format, rows: usize, cols: usize, magnitude: f32) -> Ve
         let mut put = |at: usize, x: f32| block[at..at + 2].copy_from_slice(&f32_to_f16(x).to_le_bytes());
         match format {
             Format::F16 => put(0, number(0)),
-            Format::Bf16 => block.copy_from_slice(&crate::gemm::words::bits(number(0)).to_le_bytes()),
+            Format::Bf16 => block.copy_from_slice(&crate::gemm::panel_format::bits(number(0)).to_le_bytes()),
             Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => put(0, number(0)),
             Format::Q6K => put(208, number(0) / 64.0),
             Format::Q4_1 | Format::Q5_1 => {

@@ -11,11 +11,11 @@ use super::dot::{self, UNIT};
 use super::{Format, QuantRef};
 use crate::Cpu;
 use crate::gemm::amx::{
-    Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, Turned, in_parts, room,
-    turn,
+    Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, TransposedProduct,
+    in_parts, room, transpose_words,
 };
 use crate::gemm::pack::Scratch;
-use crate::gemm::words::halves;
+use crate::gemm::panel_format::halves;
 use crate::gemm::{Epilogue, MatRef};
 use crate::parallel;
 
@@ -48,7 +48,7 @@ pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32
     let columns = Operand { start, tiles };
     let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
     let to = Columns { to: y.as_mut_ptr(), stride: w.rows, bias };
-    let product = Turned { columns, count: m, to };
+    let product = TransposedProduct { columns, count: m, to };
     // A weight costs about as much as a vector multiply-add; tiles do thirty in that time.
     let work = w.cols + w.cols * m / 32;
     parallel::rows(cpu, w.rows, work, SQUARE, |rows| {
@@ -102,7 +102,7 @@ unsafe fn pack_weights(cpu: Cpu, w: QuantRef, rows: Range<usize>, to: *mut u32) 
         for group in groups {
             let part =
                 (rows.start + group * TILE).min(rows.end)..rows.end.min(rows.start + (group + 1) * TILE);
-            // SAFETY: rows that exist are read where they lie or from the scratch memory; there is room for the tiles.
+            // SAFETY: existing rows are read in place or from the scratch memory; there is room for the tiles.
             unsafe {
                 let (from, stride) = if as_they_lie {
                     (w.bytes(part.clone()).as_ptr(), 2 * w.cols)
@@ -133,14 +133,14 @@ unsafe fn turn_rows((from, stride, count): (*const u8, usize, usize), tiles: usi
                 false => _mm512_setzero_si512(),
             };
             let to = to.add(tile * TILE_WORDS);
-            turn(row, |i, words| _mm512_store_si512(to.add(i * TILE).cast(), words));
+            transpose_words(row, |i, words| _mm512_store_si512(to.add(i * TILE).cast(), words));
         }
     }
 }
 
 /// # Safety
-/// As for [`matmul`]; nobody else writes these rows of weights' outputs, and tiles are configured.
-unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &Turned) {
+/// As for [`matmul`]; no other thread writes these rows of weights' outputs, and tiles are configured.
+unsafe fn multiply(w: QuantRef, rows: Range<usize>, product: &TransposedProduct) {
     let tiles = product.columns.tiles;
     // Not a power of two of cache lines, which would map to the same cache sets.
     let stride = (tiles | 1) * 64;
@@ -251,7 +251,7 @@ unsafe fn pack_group<const LANES: bool>(x: &[f32], cols: usize, to: *mut u32) {
                 let store = |i: usize, words| _mm512_store_si512(to.add(i * TILE).cast(), words);
                 match LANES {
                     true => (0..TILE).for_each(|i| store(i, row(i))),
-                    false => turn(row, store),
+                    false => transpose_words(row, store),
                 }
             }
         }

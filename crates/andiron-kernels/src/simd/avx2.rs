@@ -32,7 +32,7 @@ macro_rules! lanes {
 fn first(_: Avx2, count: usize) -> __m256i {
     const WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     let window = &WINDOW[8 - count..][..8];
-    // SAFETY: the token proves that the instruction exists and the slice has eight numbers.
+    // SAFETY: the token proves that the instruction exists and the slice has eight elements.
     unsafe { _mm256_loadu_si256(window.as_ptr().cast()) }
 }
 
@@ -57,7 +57,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn scale(self, x: __m256, n: __m256) -> __m256 {
-        // Two factors, because 2^n itself leaves the range of f32 where the product may not.
+        // Two factors, because 2^n alone may overflow f32 where `x * 2^n` does not.
         // SAFETY: `self` proves that the instructions exist.
         unsafe {
             let n = _mm256_cvtps_epi32(n);
@@ -144,7 +144,7 @@ impl Simd for Avx2 {
             // SAFETY: `self` proves that the instructions exist; there are eight words.
             unsafe {
                 let words = _mm256_loadu_si256(words.as_ptr().cast());
-                // Comparisons are of signed numbers, but the larger of two may be that of unsigned ones.
+                // AVX2 compares signed integers only, but has an unsigned maximum.
                 let larger = _mm256_max_epu32(words, _mm256_set1_epi32(bound.cast_signed()));
                 let is_not_below = _mm256_castsi256_ps(_mm256_cmpeq_epi32(words, larger));
                 bits |= (!_mm256_movemask_ps(is_not_below) as u16 & 0xff) << (8 * half);

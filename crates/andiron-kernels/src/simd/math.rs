@@ -2,20 +2,20 @@
 
 use super::Simd;
 
-/// `e^x` within 2 ulp. Overflows to infinity, keeps NaN. What would be subnormal is 0: a processor takes ten times as
-/// long to make such a number.
+/// `e^x` within 2 ulp. Overflows to infinity, keeps NaN. Subnormal results are flushed to 0: computing one takes ten times
+/// as long.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` is its Taylor polynomial of degree 7 (error below 2e-8).
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::Vector) -> S::Vector {
-    // ln 2 in two parts, the first with few enough bits that its product with `n` is exact.
+    // ln 2 in two parts, the first with few enough bits that multiplying it by `n` is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const TAYLOR: [f32; 6] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
-    // Just above the logarithm of the smallest normal number.
+    // Just above the logarithm of the smallest normal f32.
     const LEAST: f32 = -87.31;
     let none = s.at_least(s.splat(LEAST), x);
-    // Operands in this order: `min` and `max` give the second where one is not a number.
+    // Operands in this order: `min` and `max` return the second where one is NaN.
     let x = s.max(s.splat(LEAST), s.min(s.splat(89.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.fma(n, s.splat(-LN_2_HIGH), x);
@@ -28,13 +28,13 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::Vector) -> S::Vector {
     s.select(none, s.splat(0.0), s.scale(power, n))
 }
 
-/// `2^x` of an `x` below 127, with a relative error below 2^-14: enough for what is rounded to bf16.
+/// `2^x` for `x` below 127, with a relative error below 2^-14: enough for results that are rounded to bf16.
 #[inline(always)]
 pub(crate) fn exp2_for_bf16<S: Simd>(s: S, x: S::Vector) -> S::Vector {
     const LN_2: f32 = std::f32::consts::LN_2;
     const TAYLOR: [f32; 4] =
         [LN_2 * LN_2 * LN_2 * LN_2 / 24.0, LN_2 * LN_2 * LN_2 / 6.0, LN_2 * LN_2 / 2.0, LN_2];
-    // What would be below the smallest normal number is 0.
+    // Results below the smallest normal f32 are 0.
     let none = s.at_least(s.splat(-126.0), x);
     let n = s.round(x);
     let r = s.sub(x, n);
@@ -45,12 +45,12 @@ pub(crate) fn exp2_for_bf16<S: Simd>(s: S, x: S::Vector) -> S::Vector {
     s.select(none, s.splat(0.0), s.scale(s.fma(sum, r, s.splat(1.0)), n))
 }
 
-/// `1 / (1 + e^-x)`, accurate relative to its size in both tails; what will be `ROUNDED` to bf16, within 2^-12 of that.
+/// `1 / (1 + e^-x)`, relatively accurate in both tails; if the result will be `ROUNDED` to bf16, within 2^-12.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
     let one = s.splat(1.0);
     if ROUNDED {
-        // In this order, what is not a number stays so.
+        // In this order NaN stays NaN.
         let exponent = s.min(s.splat(126.0), s.mul(x, s.splat(-std::f32::consts::LOG2_E)));
         return s.inverse_for_bf16(s.add(one, exp2_for_bf16(s, exponent)));
     }
@@ -75,13 +75,13 @@ pub(crate) const ERFC: [f64; 10] = [
     0.170_872_77,
 ];
 
-/// Coefficients, lowest power first, of `poly(x²)` in `1 / (1 + e^(-x poly(x²)))`, which is the normal distribution with a
-/// relative error below 2^-11 up to `x² = 25`: fitted to the least largest difference of exponents.
+/// Coefficients, lowest power first, of `poly(x²)` in `1 / (1 + e^(-x poly(x²)))`, which approximates the normal CDF with a
+/// relative error below 2^-11 up to `x² = 25`. A minimax fit of the exponent.
 const LOGIT: [f64; 6] =
     [1.594_676_659_9, 0.074_077_562_66, -5.874_176_8e-4, -2.728_577_0e-5, 1.424_574_6e-6, -2.014_162_6e-8];
 
-/// The probability that a normal variable is below `x`: `(1 + erf(x / √2)) / 2`, accurate relative to its
-/// size in both tails. What will be `ROUNDED` to bf16 is within 2^-11 of that from -5 on, and between 0 and 2^-21 below.
+/// The standard normal CDF, `(1 + erf(x / √2)) / 2`, relatively accurate in both tails. If the result will be `ROUNDED` to
+/// bf16, the relative error is below 2^-11 for `x >= -5`; below that the result is between 0 and 2^-21.
 #[inline(always)]
 pub(crate) fn normal_cdf<S: Simd, const ROUNDED: bool>(s: S, x: S::Vector) -> S::Vector {
     if ROUNDED {

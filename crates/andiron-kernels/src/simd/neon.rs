@@ -1,9 +1,9 @@
 //! Eight lanes: NEON, two registers of four at a time.
 //!
-//! There are 32 registers. A tile of `gemm` with two vectors of columns keeps 24 sums either way: with four lanes in twelve
-//! rows, for which it reads 14 numbers and vectors a step; with eight in six rows, for which it reads 10, and which with the
-//! four registers of columns and one of a row take 29 registers. Eight lanes are also those of a run of 32 bytes
-//! (`quant::dot`), and a loop with one sum has two chains of additions.
+//! There are 32 registers. A `gemm` tile two vectors wide has 24 accumulators either way. With four lanes it has twelve rows
+//! and 14 loads per step. With eight lanes it has six rows and 10 loads, and takes 29 registers: the accumulators, four
+//! for columns, one for a row. Eight lanes also match a group of 32 bytes in `quant::dot`, and a loop with one accumulator
+//! has two independent chains of additions.
 
 use std::arch::aarch64::*;
 
@@ -36,7 +36,7 @@ macro_rules! lanes {
     )*};
 }
 
-/// `a` where it is smaller, else `b`. The instruction of that name gives what is not a number from either side.
+/// `a` where it is smaller, else `b`. (The `vmin` instruction returns NaN if either operand is NaN.)
 ///
 /// # Safety
 /// The machine has NEON.
@@ -46,7 +46,7 @@ unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
 }
 
-/// As [`min`] for the larger.
+/// `a` where it is larger, else `b`.
 ///
 /// # Safety
 /// The machine has NEON.
@@ -62,7 +62,7 @@ unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
 /// The machine has NEON.
 #[inline(always)]
 unsafe fn scale(x: float32x4_t, n: float32x4_t) -> float32x4_t {
-    // Two factors, because 2^n itself leaves the range of f32 where the product may not.
+    // Two factors, because 2^n alone may overflow f32 where `x * 2^n` does not.
     // SAFETY: the caller's promise.
     unsafe {
         let n = vcvtnq_s32_f32(n);
@@ -75,13 +75,13 @@ unsafe fn scale(x: float32x4_t, n: float32x4_t) -> float32x4_t {
     }
 }
 
-/// The first `count` of four lanes from memory, zero in the others.
+/// The first `count` of four lanes from memory; 0 in the others.
 ///
 /// # Safety
-/// The machine has NEON; `from` is readable for so many numbers, at most four.
+/// The machine has NEON; `from` is readable for `count` elements, at most four.
 #[inline(always)]
 unsafe fn load_first(from: *const f32, count: usize) -> float32x4_t {
-    // SAFETY: the caller's promise; each arm reads `count` numbers.
+    // SAFETY: the caller's promise; each arm reads `count` elements.
     unsafe {
         let zero = vdupq_n_f32(0.0);
         match count {
@@ -95,10 +95,10 @@ unsafe fn load_first(from: *const f32, count: usize) -> float32x4_t {
 }
 
 /// # Safety
-/// The machine has NEON; `to` is writable for `count` numbers, at most four.
+/// The machine has NEON; `to` is writable for `count` elements, at most four.
 #[inline(always)]
 unsafe fn store_first(to: *mut f32, x: float32x4_t, count: usize) {
-    // SAFETY: the caller's promise; each arm writes `count` numbers.
+    // SAFETY: the caller's promise; each arm writes `count` elements.
     unsafe {
         match count {
             0 => {}
@@ -180,14 +180,14 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn load_part_from(self, from: *const f32, count: usize) -> Self::Vector {
         let (low, high) = (count.min(4), count.saturating_sub(4));
-        // SAFETY: `self` proves that the instructions exist; the two parts are `count` numbers.
+        // SAFETY: `self` proves that the instructions exist; the two parts are `count` elements.
         unsafe { Pair(load_first(from, low), load_first(from.add(low), high)) }
     }
 
     #[inline(always)]
     unsafe fn store_part_to(self, to: *mut f32, x: Self::Vector, count: usize) {
         let (low, high) = (count.min(4), count.saturating_sub(4));
-        // SAFETY: `self` proves that the instructions exist; the two parts are `count` numbers.
+        // SAFETY: `self` proves that the instructions exist; the two parts are `count` elements.
         unsafe {
             store_first(to, x.0, low);
             store_first(to.add(low), x.1, high);

@@ -34,7 +34,7 @@ impl<B: HostTensors> AttentionOps for B {
         let cpu = cpu().at(precision);
         let out_shape = match &qkv {
             Qkv::Separate { q, k, v } => {
-                let qkv = KernelQkv::Apart { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
+                let qkv = KernelQkv::Separate { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
                 attention::forward(cpu, attention, qkv, &mut out, &mut lse);
                 vec![batch, queries, heads, head_dim]
             }
@@ -68,11 +68,11 @@ impl<B: HostTensors> AttentionOps for B {
         let (saved, cpu) = ((saved, &*B::floats(&dout)), cpu().at(precision));
         match &qkv {
             Qkv::Separate { q, k, v } => {
-                let qkv = KernelQkv::Apart { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
+                let qkv = KernelQkv::Separate { q: &B::floats(q), k: &B::floats(k), v: &B::floats(v) };
                 let like = |tensor: &FloatTensor<B>| output(tensor.shape().num_elements());
                 let (mut dq, mut dk, mut dv, mut dbias) = (like(q), like(k), like(v), output(biases.len()));
                 let grads =
-                    AttentionGrads::Apart { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
+                    AttentionGrads::Separate { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
                 attention::backward(cpu, attention, qkv, saved, grads);
                 let dbias = bias.as_option().map(|bias| B::from_vec(dbias, &bias.shape()));
                 let of = |values, tensor: &FloatTensor<B>| B::from_vec(values, &tensor.shape());
@@ -88,7 +88,7 @@ impl<B: HostTensors> AttentionOps for B {
     }
 }
 
-/// Whether the kernels compute this: all is f32, and packed queries, keys and values have no bias.
+/// Whether the kernels support this: all tensors are f32, and packed QKV has no bias.
 fn has_kernel<'a, B: HostTensors>(
     qkv: &'a Qkv<B>,
     bias: Option<&'a FloatTensor<B>>,

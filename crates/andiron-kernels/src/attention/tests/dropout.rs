@@ -1,4 +1,4 @@
-//! Dropout of probabilities, against the definition with a mask from the kernel for whole tensors.
+//! Attention dropout, against the definition with the mask of `dropout::apply`.
 
 use super::*;
 use crate::dropout;
@@ -8,7 +8,7 @@ fn at(probability: f32) -> Option<Dropout> {
     Some(Dropout { probability, seed: Seed::new(77) })
 }
 
-/// What the probabilities are multiplied by, `[batch, heads, queries, keys]`.
+/// Dropout factors of the probabilities, `[batch, heads, queries, keys]`.
 fn mask(attention: &Attention) -> Vec<f32> {
     let AttentionShape { batch, queries, keys, heads, .. } = attention.shape;
     let mut mask = vec![1.0; batch * heads * queries * keys];
@@ -19,7 +19,7 @@ fn mask(attention: &Attention) -> Vec<f32> {
     mask
 }
 
-/// out, lse, dq, dk, dv, dbias by the definition: each operation on the matrix of all scores, and its gradient.
+/// out, lse, dq, dk, dv, dbias by the definition: each operation on the full score matrix, and its gradient.
 fn definition(tensors: &Tensors, attention: &Attention) -> [Vec<f64>; 6] {
     let shape = attention.shape;
     let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, .. } = shape;
@@ -138,10 +138,10 @@ fn gradients_with_a_fixed_mask_are_the_slopes_of_the_output() {
     let attention = Attention { bias: &bias, dropout: at(0.4), ..scaled(shape, true) };
     assert!(mask(&attention).contains(&0.0));
     let tensors = Tensors::new(shape);
-    // By the path of plain Rust: in f32, hence the large steps and the tolerance.
+    // By the plain version: outputs are f32, hence the large steps and the tolerance.
     let loss = |tensors: &Tensors, bias: &[f32]| -> f64 {
         let (mut out, mut lse) = (vec![0.0; tensors.q.len()], vec![0.0; 2 * 2 * 3]);
-        let qkv = Qkv::Apart { q: &tensors.q, k: &tensors.k, v: &tensors.v };
+        let qkv = Qkv::Separate { q: &tensors.q, k: &tensors.k, v: &tensors.v };
         forward(Cpu::new(Isa::Scalar, 1), Attention { bias, ..attention }, qkv, &mut out, &mut lse);
         out.iter().zip(&tensors.dout).map(|(out, dout)| f64::from(*out) * f64::from(*dout)).sum()
     };
@@ -222,7 +222,7 @@ fn the_share_dropped_is_the_probability_and_the_mask_is_that_of_the_tensor() {
             for (threads, precision) in [(1, Precision::F32), (3, Precision::F32), (2, Precision::Mixed)] {
                 let cpu = Cpu::new(isa, threads).at(precision);
                 let (mut out, mut lse) = (zeros.clone(), vec![0.0; 3 * 4 * TIME]);
-                let qkv = Qkv::Apart { q: &zeros, k: &zeros, v: &v };
+                let qkv = Qkv::Separate { q: &zeros, k: &zeros, v: &v };
                 forward(cpu, attention, qkv, &mut out, &mut lse);
                 for (row, mask) in mask.chunks(TIME).enumerate() {
                     let (b, h, i) = (row / 4 / TIME, row / TIME % 4, row % TIME);

@@ -8,7 +8,7 @@
 
 mod packing;
 mod square;
-mod turned;
+mod transposed;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -23,9 +23,9 @@ use crate::parallel::{self, Shared};
 use packing::pack;
 use square::{Factors, Pair, Square, Start};
 
-pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_turned, turn};
+pub(crate) use packing::{Packing, pack_both_ways, room_for_both, store_transposed, transpose_words};
 pub(crate) use square::{Sums, Tiles};
-pub(crate) use turned::{Columns, Rows, STRIP, Turned};
+pub(crate) use transposed::{Columns, Rows, STRIP, TransposedProduct};
 
 /// Lanes of a tile (rows or columns), and words of each.
 pub(crate) const TILE: usize = 16;
@@ -274,12 +274,12 @@ impl Product {
     ///
     /// # Safety
     /// As for [`multiply`](Self::multiply).
-    pub(crate) unsafe fn multiply_turned(&self, cpu: Cpu) {
+    pub(crate) unsafe fn multiply_transposed(&self, cpu: Cpu) {
         self.rectangles(cpu, |rows, cols| {
             // SAFETY: as above; what has tiles has the vectors.
             unsafe {
                 let _tiles = Tiles::configure();
-                self.rectangle_turned(rows, cols);
+                self.rectangle_transposed(rows, cols);
             }
         });
     }
@@ -302,7 +302,7 @@ impl Product {
         unsafe {
             match by_rows {
                 true => product.multiply(cpu),
-                false => product.multiply_turned(cpu),
+                false => product.multiply_transposed(cpu),
             }
         }
     }
@@ -310,7 +310,7 @@ impl Product {
     /// # Safety
     /// As for [`rectangle`](Self::rectangle).
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-    unsafe fn rectangle_turned(&self, rows: Range<usize>, cols: Range<usize>) {
+    unsafe fn rectangle_transposed(&self, rows: Range<usize>, cols: Range<usize>) {
         let &Self { m, n, depth, a, b, c, c_stride, .. } = self;
         let width = cols.len().next_multiple_of(SQUARE);
         let waiting = if Self::in_one_go(depth) { 0 } else { rows.len().next_multiple_of(SQUARE) * width };
@@ -332,7 +332,7 @@ impl Product {
                 }
                 let (i, j) = (rows.start + i, cols.start + j);
                 let exist = (SQUARE.min(m - i), SQUARE.min(n - j));
-                store_turned(sums, exist, (c.add(j * c_stride + i), c_stride), |_, line| line);
+                store_transposed(sums, exist, (c.add(j * c_stride + i), c_stride), |_, line| line);
             });
         }
     }
@@ -354,7 +354,7 @@ impl Product {
     /// Computes a rectangle that begins at multiples of [`SQUARE`], on this thread.
     ///
     /// # Safety
-    /// `a` and `b` hold what the sizes say, and nobody else writes this rectangle of `c`; tiles are configured.
+    /// `a` and `b` hold what the sizes say, and no other thread writes this rectangle of `c`; tiles are configured.
     pub(crate) unsafe fn rectangle(&self, rows: Range<usize>, cols: Range<usize>) {
         let &Self { depth, a, b, c, c_stride, bias, accumulate, .. } = self;
         let step = depth.div_ceil(depth.div_ceil(DEPTH));

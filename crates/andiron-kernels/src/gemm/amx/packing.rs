@@ -8,7 +8,7 @@ use crate::Cpu;
 use crate::gemm::MatRef;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::Parts;
-use crate::gemm::words::{bits, first, halves, interleaved};
+use crate::gemm::panel_format::{bits, first, halves, interleaved};
 use crate::parallel;
 
 /// Packs lanes into tiles that are contiguous along the depth, filled up with 0 to whole squares and tiles. A row of a
@@ -58,7 +58,7 @@ impl Packing {
     }
 
     /// # Safety
-    /// As for [`pack`]; nobody else writes these tiles.
+    /// As for [`pack`]; no other thread writes these tiles.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn tiles<const LANES: bool>(&self, groups: Range<usize>, tiles: Range<usize>) {
         for group in groups {
@@ -86,15 +86,15 @@ impl Packing {
             let store = |i: usize, row| _mm512_store_si512(to.add(i * TILE).cast(), row);
             match (from.depth, from.lane) {
                 (1, _) if LANES => (0..TILE).for_each(|i| store(i, part.lane(i))),
-                (1, _) => turn(|i| part.lane(i), store),
-                (_, 1) if LANES => turn(|i| part.word(i), store),
+                (1, _) => transpose_words(|i| part.lane(i), store),
+                (_, 1) if LANES => transpose_words(|i| part.word(i), store),
                 (_, 1) => (0..TILE).for_each(|i| store(i, part.word(i))),
                 _ => {
                     let lanes = part.scattered();
                     if LANES {
                         (0..TILE).for_each(|i| store(i, lanes[i]));
                     } else {
-                        turn(|i| lanes[i], store);
+                        transpose_words(|i| lanes[i], store);
                     }
                 }
             }
@@ -183,7 +183,7 @@ impl PackingBothWays<'_> {
     /// Packs the rows of these tiles and writes the column sums to `sums`.
     ///
     /// # Safety
-    /// As for [`pack_both_ways`]; nobody else writes these tiles and sums.
+    /// As for [`pack_both_ways`]; no other thread writes these tiles and sums.
     #[allow(clippy::needless_range_loop)] // Iterators keep the arrays out of registers, which is a tenth slower.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn run<const LANES: bool>(&self, tiles: Range<usize>, sums: *mut f32) {
@@ -223,7 +223,7 @@ impl PackingBothWays<'_> {
                         let to = by_columns.add(((col_tile * 2 + half) * row_tiles + tile) * TILE_WORDS);
                         let store = |i: usize, row| _mm512_store_si512(to.add(i * TILE).cast(), row);
                         match LANES {
-                            true => turn(|i| words[half][i], store),
+                            true => transpose_words(|i| words[half][i], store),
                             false => (0..TILE).for_each(|i| store(i, words[half][i])),
                         }
                         let to = sums.add(col + half * TILE);
@@ -298,7 +298,7 @@ impl Part {
 /// `to` is writable for them; the machine has AVX-512F.
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
-pub(crate) unsafe fn store_turned(
+pub(crate) unsafe fn store_transposed(
     sums: &Sums,
     (rows, cols): (usize, usize),
     (to, stride): (*mut f32, usize),
@@ -308,7 +308,7 @@ pub(crate) unsafe fn store_turned(
         let mask = first(rows.saturating_sub(i));
         // SAFETY: masks keep within the rows and columns.
         unsafe {
-            turn(
+            transpose_words(
                 |r| _mm512_loadu_si512(sums.0[2 * (i + r) + j / TILE].0.as_ptr().cast()),
                 |c, line| {
                     let mask = if j + c < cols { mask } else { 0 };
@@ -328,7 +328,7 @@ pub(crate) unsafe fn store_turned(
 #[inline]
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 #[allow(clippy::needless_range_loop)] // Constant indices keep the arrays in registers.
-pub(crate) unsafe fn turn(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
+pub(crate) unsafe fn transpose_words(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
     // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`. (`array::map` is not always
     // inlined, and then passes vectors through memory.)
     let mut fours = [[_mm512_setzero_si512(); 4]; 4];

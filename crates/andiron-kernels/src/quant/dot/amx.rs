@@ -38,12 +38,12 @@ struct Run {
 ///
 /// # Safety
 /// The machine has tiles and the weights are `q8_0`; no size is 0, `x` has at most [`MAX_ROWS`] rows of at most
-/// [`MAX_COLS`] numbers, and lengths are those that [`crate::quant::matmul`] has looked at.
+/// [`MAX_COLS`] columns, and the lengths were checked by [`crate::quant::matmul`].
 pub(in crate::quant) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     // Blocks are multiplied in pairs.
     let runs = (w.cols() / BLOCK).next_multiple_of(2);
     let mut scratch = Scratch::take(runs * size_of::<Run>() / 4);
-    // SAFETY: there is room, which begins with a line as a run does, and any bits are numbers; the machine has the vectors.
+    // SAFETY: the room is aligned to a cache line, and any bits are valid elements; the machine has the vectors.
     let columns = unsafe {
         let columns = std::slice::from_raw_parts_mut(scratch.pointer().cast::<Run>(), runs);
         pack(x, w.cols(), columns);
@@ -86,7 +86,7 @@ struct Product<'a> {
 
 impl Product<'_> {
     /// # Safety
-    /// The machine has tiles, and nobody else writes the products of these rows.
+    /// The machine has tiles, and no other thread writes the products of these rows.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn multiply(&self, rows: Range<usize>) {
         let Self { columns, m, w, to } = *self;

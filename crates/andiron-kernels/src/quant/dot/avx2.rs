@@ -20,7 +20,7 @@ macro_rules! lanes {
 #[inline(always)]
 fn indices(_: Avx2, index: impl Fn(usize) -> i32) -> __m256i {
     let indices: [i32; 8] = each(index);
-    // SAFETY: the token proves that the instruction exists, and the array has 8 numbers.
+    // SAFETY: the token proves that the instruction exists, and the array has 8 elements.
     unsafe { _mm256_loadu_si256(indices.as_ptr().cast()) }
 }
 

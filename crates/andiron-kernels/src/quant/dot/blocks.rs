@@ -68,7 +68,7 @@ impl<const BITS: u32, const MINIMA: bool> Blocks for OneRun<BITS, MINIMA> {
 
     #[inline(always)]
     unsafe fn numbers<B: Bytes>(b: B, Group { start, step }: Group, _: usize) -> B::Bytes {
-        // SAFETY: the blocks hold their numbers at these places.
+        // SAFETY: the offsets are inside the blocks.
         unsafe {
             let numbers = start.add(Self::NUMBERS);
             if BITS == 8 {

@@ -3,9 +3,10 @@
 //! Weights are read once and only results are written, so the loops have as few instructions as possible between a byte of
 //! memory and an accumulator. A vector of bytes holds as many groups of 32 weights as fit ([`bytes`]); a format unpacks its
 //! blocks to unsigned integers, scales and minima ([`blocks`]); activations are stored in the order in which those are
-//! multiplied ([`held`]), as f32 or as int8 ([`factors`]). f16 and bf16 have no blocks and are simpler ([`halves`]). For more
-//! rows, AMX dequantizes blocks to bf16 `rows`.
+//! multiplied ([`activations`]), as f32 or as int8 ([`factors`]). f16 and bf16 have no blocks and are
+//! simpler ([`sixteen_bit`]). For more rows, AMX dequantizes blocks to bf16 `rows`.
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -13,12 +14,11 @@ mod avx2;
 mod blocks;
 mod bytes;
 mod factors;
-mod halves;
-mod held;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod rows;
+mod sixteen_bit;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -30,10 +30,10 @@ use super::{Format, QuantRef};
 use crate::parallel::{self, Shared};
 use crate::simd::Simd;
 use crate::{Cpu, Isa};
+use activations::{Activations, Order};
 use blocks::{Blocks, EightRuns, Group, OneRun, SixBits};
 use bytes::{Bytes, Kernel, each, with_bytes};
 use factors::{Exact, Factors, Rounded};
-use held::{Held, Holding};
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use rows::{UNIT, expand, order};
@@ -46,36 +46,36 @@ pub(super) const MAX_ROWS: usize = 4;
 /// quantizes no more than that.
 pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
-    let held = Held::new(cpu, x, w);
+    let activations = Activations::new(cpu, x, w);
     let y = Shared::new(y);
-    parallel::rows(cpu, w.rows, row_work(m, w, held.how), 4, |outputs| {
-        let product = Product { x: &held, m, w, bias, y: &y, outputs };
-        match held.how {
-            Holding::Plain => scalar(&product),
-            Holding::Halves => halves::halves(cpu.isa, product),
-            Holding::Exact => by_format::<Exact>(cpu.isa, product),
-            Holding::Rounded => by_format::<Rounded>(cpu.isa, product),
+    parallel::rows(cpu, w.rows, row_work(m, w, activations.how), 4, |outputs| {
+        let product = Product { x: &activations, m, w, bias, y: &y, outputs };
+        match activations.how {
+            Order::Plain => scalar(&product),
+            Order::SixteenBit => sixteen_bit::multiply(cpu.isa, product),
+            Order::Exact => by_format::<Exact>(cpu.isa, product),
+            Order::Rounded => by_format::<Rounded>(cpu.isa, product),
         }
     });
 }
 
 /// Work per output, in f32 multiply-adds. A weight costs the time of reading and of multiplying it.
-fn row_work(m: usize, w: QuantRef, how: Holding) -> usize {
+fn row_work(m: usize, w: QuantRef, how: Order) -> usize {
     match how {
-        Holding::Plain => 4 * (1 + m) * w.cols,
-        Holding::Halves => m.div_ceil(MAX_ROWS) * w.cols,
-        Holding::Exact => (1 + m) * w.cols / 3,
-        Holding::Rounded => (1 + m) * w.cols / 8,
+        Order::Plain => 4 * (1 + m) * w.cols,
+        Order::SixteenBit => m.div_ceil(MAX_ROWS) * w.cols,
+        Order::Exact => (1 + m) * w.cols / 3,
+        Order::Rounded => (1 + m) * w.cols / 8,
     }
 }
 
 /// Some outputs of a matmul.
 struct Product<'a> {
-    x: &'a Held<'a>,
+    x: &'a Activations<'a>,
     m: usize,
     w: QuantRef<'a>,
     bias: Option<&'a [f32]>,
-    /// `[m, rows]`; the columns `outputs` are written by nobody else.
+    /// `[m, rows]`; the columns `outputs` are written by no other thread.
     y: &'a Shared<'a, f32>,
     outputs: Range<usize>,
 }
@@ -103,7 +103,7 @@ impl Product<'_> {
             sums.iter_mut().zip(&bias[output..output + N]).for_each(|(sum, bias)| *sum += bias);
         }
         let at = i * self.w.rows + output;
-        // SAFETY: each number of `y` belongs to one row and output, and the outputs are this product's alone.
+        // SAFETY: each element of `y` belongs to one row and output, and the outputs are this product's alone.
         unsafe { self.y.range(at..at + N) }.copy_from_slice(&sums);
     }
 
@@ -156,7 +156,7 @@ impl Product<'_> {
             let heads = unsafe { F::heads(b, groups) };
             for unit in 0..group_runs / B::RUNS {
                 let at = (first + unit * B::RUNS) * X::RUN_WORDS;
-                // SAFETY: rows of `x` are held in whole units, at least as many as those of the weights.
+                // SAFETY: rows of `x` are activations in whole units, at least as many as those of the weights.
                 let x: [_; M] = each(|i| unsafe { X::read(b, rows[i].add(at), F::OFFSET) });
                 for n in 0..N {
                     // SAFETY: the blocks of the group lie in the row.

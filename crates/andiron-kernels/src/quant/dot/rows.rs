@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::blocks::{Blocks, EightRuns, Group, OneRun, SixBits};
 use super::bytes::{Bytes, each};
 use super::vnni::Vnni;
-use crate::gemm::words::halves;
+use crate::gemm::panel_format::halves;
 use crate::quant::{Format, QuantRef};
 use crate::simd::Simd;
 

@@ -32,7 +32,7 @@ macro_rules! lanes {
 #[inline(always)]
 fn indices(_: Vnni, index: impl Fn(usize) -> i32) -> __m512i {
     let indices: [i32; 16] = each(index);
-    // SAFETY: the token proves that the instruction exists, and the array has 16 numbers.
+    // SAFETY: the token proves that the instruction exists, and the array has 16 elements.
     unsafe { _mm512_loadu_si512(indices.as_ptr().cast()) }
 }
 

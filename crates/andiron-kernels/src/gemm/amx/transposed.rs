@@ -6,11 +6,11 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::packing::turn;
+use super::packing::transpose_words;
 use super::square::{Factors, Pair, Start, Sums};
 use super::{Operand, SQUARE, TILE};
 use crate::gemm::pack::Line;
-use crate::gemm::words::first;
+use crate::gemm::panel_format::first;
 
 /// Rows multiplied at a time if there are at most [`TILE`] columns.
 pub(crate) const STRIP: usize = 4 * TILE;
@@ -135,7 +135,7 @@ impl Columns {
                 true => _mm512_setzero_ps(),
                 false => _mm512_maskz_loadu_ps(mask, self.bias),
             };
-            turn(row, |column, sums| {
+            transpose_words(row, |column, sums| {
                 if column < cols {
                     let sums = _mm512_add_ps(_mm512_castsi512_ps(sums), bias);
                     _mm512_mask_storeu_ps(self.to.add(column * self.stride), mask, sums);
@@ -146,7 +146,7 @@ impl Columns {
 }
 
 /// A matmul with packed columns.
-pub(crate) struct Turned {
+pub(crate) struct TransposedProduct {
     pub(crate) columns: Operand,
     /// How many there are.
     pub(crate) count: usize,
@@ -154,14 +154,14 @@ pub(crate) struct Turned {
 }
 
 // SAFETY: the columns are only read.
-unsafe impl Sync for Turned {}
+unsafe impl Sync for TransposedProduct {}
 
-impl Turned {
+impl TransposedProduct {
     /// Multiplies `count` rows, of which the first is `row` in the result.
     ///
     /// # Safety
     /// `rows` are readable in whole multiples of [`STRIP`] and as long as the columns. The result has these rows, and
-    /// nobody else writes them. Tiles are configured.
+    /// no other thread writes them. Tiles are configured.
     #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
     pub(crate) unsafe fn multiply(&self, rows: Rows, count: usize, row: usize) {
         let depth = self.columns.tiles;

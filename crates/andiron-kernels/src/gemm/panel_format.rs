@@ -5,7 +5,7 @@ use super::pack;
 use crate::simd::Simd;
 
 /// An element format of packed operands. Vectors of words are passed as vectors of f32, whatever their bits mean.
-pub(crate) trait Words<S: Simd>: Copy {
+pub(crate) trait PanelFormat<S: Simd>: Copy {
     /// Steps of the depth in a word.
     const STEPS: usize;
     /// Whether a word is an f32 as in the unpacked matrix, so that operands may be read in place.
@@ -26,10 +26,10 @@ pub(crate) trait Words<S: Simd>: Copy {
     ///
     /// # Safety
     /// `from` is readable for `len` elements, a multiple of 32, `room` writable for `len / STEPS` if words are not
-    /// [`PLAIN`](Words::PLAIN).
+    /// [`PLAIN`](PanelFormat::PLAIN).
     unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32;
 
-    /// Two steps of the depth of a panel that is two vectors wide, as [`panels`](Words::panels) packs them.
+    /// Two steps of the depth of a panel that is two vectors wide, as [`panels`](PanelFormat::panels) packs them.
     ///
     /// # Safety
     /// `to` is writable for the words of two steps.
@@ -39,7 +39,7 @@ pub(crate) trait Words<S: Simd>: Copy {
 /// Stores four vectors, one after the other.
 ///
 /// # Safety
-/// `to` is writable for so many numbers.
+/// `to` is writable for four vectors.
 #[inline(always)]
 unsafe fn store_steps<S: Simd>(s: S, [[a, b], [c, d]]: [[S::Vector; 2]; 2], to: *mut f32) {
     // SAFETY: the caller's promise.
@@ -53,9 +53,9 @@ unsafe fn store_steps<S: Simd>(s: S, [[a, b], [c, d]]: [[S::Vector; 2]; 2], to: 
 
 /// f32: one element per word.
 #[derive(Clone, Copy)]
-pub(crate) struct Whole;
+pub(crate) struct F32Panels;
 
-impl<S: Simd> Words<S> for Whole {
+impl<S: Simd> PanelFormat<S> for F32Panels {
     const STEPS: usize = 1;
     const PLAIN: bool = true;
 
@@ -92,25 +92,25 @@ pub(crate) fn bits(x: f32) -> u16 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use pairs::Pairs;
+pub(crate) use bf16::Bf16Panels;
 #[cfg(target_arch = "x86_64")]
-pub(super) use pairs::first;
+pub(super) use bf16::first;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use pairs::{halves, interleaved};
+pub(crate) use bf16::{halves, interleaved};
 
 #[cfg(target_arch = "x86_64")]
-mod pairs {
+mod bf16 {
     use std::arch::x86_64::*;
 
-    use super::{Strided, Words, bits};
+    use super::{PanelFormat, Strided, bits};
     use crate::simd::Avx512;
 
-    /// Pairs of bf16 that are neighbours along the depth, multiplied and summed by one instruction, which flushes
+    /// Bf16Panels of bf16 that are neighbours along the depth, multiplied and summed by one instruction, which flushes
     /// subnormal values to 0.
     #[derive(Clone, Copy)]
-    pub(crate) struct Pairs(());
+    pub(crate) struct Bf16Panels(());
 
-    impl Pairs {
+    impl Bf16Panels {
         /// # Safety
         /// The machine has AVX-512 F, BW, VL and BF16.
         pub(crate) unsafe fn new() -> Self {
@@ -118,7 +118,7 @@ mod pairs {
         }
     }
 
-    impl Words<Avx512> for Pairs {
+    impl PanelFormat<Avx512> for Bf16Panels {
         const STEPS: usize = 2;
         const PLAIN: bool = false;
 
@@ -192,7 +192,7 @@ mod pairs {
         unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
-    /// Words of two steps of the depth: lane `i` of the first, then lane `i` of the second.
+    /// PanelFormat of two steps of the depth: lane `i` of the first, then lane `i` of the second.
     ///
     /// # Safety
     /// The machine has AVX-512 F, BW and BF16.
@@ -214,7 +214,7 @@ mod pairs {
     /// A panel whose lanes are contiguous: two steps of the depth become one row of words.
     ///
     /// # Safety
-    /// As for [`Words::panels`], for one panel, on a machine that has what [`Pairs`] needs.
+    /// As for [`PanelFormat::panels`], for one panel, on a machine that has what [`Bf16Panels`] needs.
     #[inline(always)]
     unsafe fn side_by_side<const W: usize>(from: Strided, count: usize, depth: usize, to: *mut u32) {
         // SAFETY: masks keep every access within `count` lanes of `depth` steps and `W` words.
@@ -263,7 +263,7 @@ mod pairs {
                         }
                     }
                     let store = first(W - lane) as __mmask8;
-                    let columns = turn(rows);
+                    let columns = transpose_8x8(rows);
                     for (word, column) in columns.into_iter().enumerate().take(words) {
                         let to = to.add((d / 2 + word) * W + lane);
                         _mm256_mask_storeu_ps(to.cast(), store, column);
@@ -278,7 +278,7 @@ mod pairs {
     /// # Safety
     /// The machine has AVX.
     #[inline(always)]
-    unsafe fn turn(rows: [__m256; 8]) -> [__m256; 8] {
+    unsafe fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
         let [a, b, c, d, e, f, g, h] = rows;
         // SAFETY: the caller's promise.
         unsafe {

@@ -11,26 +11,26 @@ use crate::{Cpu, Isa, Precision};
 
 /// The order and precision in which `x` is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Holding {
+pub(super) enum Order {
     /// Row-major for the plain version, and quantized if asked for.
     Plain,
-    /// As it is, for vectors of f16 or bf16 weights.
-    Halves,
-    /// As [`Exact`] says.
+    /// Row-major, for vectors of f16 or bf16 weights.
+    SixteenBit,
+    /// The order of [`Exact`].
     Exact,
-    /// As [`Rounded`] says.
+    /// The order of [`Rounded`].
     Rounded,
 }
 
 /// `x`, ready to be multiplied.
-pub(super) struct Held<'a> {
-    pub(super) how: Holding,
+pub(super) struct Activations<'a> {
+    pub(super) how: Order,
     /// Words of a row.
     stride: usize,
     words: Cow<'a, [f32]>,
 }
 
-impl<'a> Held<'a> {
+impl<'a> Activations<'a> {
     /// `x` for a matmul with `w`.
     pub(super) fn new(cpu: Cpu, x: &'a [f32], w: QuantRef) -> Self {
         let cols = w.cols();
@@ -40,16 +40,16 @@ impl<'a> Held<'a> {
             (Isa::Scalar, _, true) => {
                 let mut words = x.to_vec();
                 factors::round_all(&mut words);
-                Self { how: Holding::Plain, stride: cols, words: words.into() }
+                Self { how: Order::Plain, stride: cols, words: words.into() }
             }
-            (Isa::Scalar, _, false) => Self { how: Holding::Plain, stride: cols, words: x.into() },
-            (_, false, _) => Self { how: Holding::Halves, stride: cols, words: x.into() },
-            (isa, true, true) => Self::regrouped::<Rounded>(isa, Holding::Rounded, x, cols),
-            (isa, true, false) => Self::regrouped::<Exact>(isa, Holding::Exact, x, cols),
+            (Isa::Scalar, _, false) => Self { how: Order::Plain, stride: cols, words: x.into() },
+            (_, false, _) => Self { how: Order::SixteenBit, stride: cols, words: x.into() },
+            (isa, true, true) => Self::regrouped::<Rounded>(isa, Order::Rounded, x, cols),
+            (isa, true, false) => Self::regrouped::<Exact>(isa, Order::Exact, x, cols),
         }
     }
 
-    fn regrouped<X: Factors>(isa: Isa, how: Holding, x: &[f32], cols: usize) -> Self {
+    fn regrouped<X: Factors>(isa: Isa, how: Order, x: &[f32], cols: usize) -> Self {
         // Whole vectors of any instruction set: at most two groups of 32.
         let stride = (cols / 32).next_multiple_of(2) * X::RUN_WORDS;
         let mut words = vec![0.0; x.len() / cols.max(1) * stride];

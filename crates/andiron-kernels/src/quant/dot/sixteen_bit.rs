@@ -9,7 +9,7 @@ use crate::quant::Format;
 use crate::simd::Simd;
 
 /// A 16-bit float format.
-trait Halves {
+trait SixteenBit {
     /// # Safety
     /// `from` is readable for as many values as an f32 vector has lanes.
     unsafe fn read<B: Bytes>(b: B, from: *const u8) -> Floats<B>;
@@ -17,7 +17,7 @@ trait Halves {
 
 struct F16;
 
-impl Halves for F16 {
+impl SixteenBit for F16 {
     #[inline(always)]
     unsafe fn read<B: Bytes>(b: B, from: *const u8) -> Floats<B> {
         // SAFETY: the caller's promise.
@@ -27,7 +27,7 @@ impl Halves for F16 {
 
 struct Bf16;
 
-impl Halves for Bf16 {
+impl SixteenBit for Bf16 {
     #[inline(always)]
     unsafe fn read<B: Bytes>(b: B, from: *const u8) -> Floats<B> {
         // SAFETY: the caller's promise.
@@ -36,7 +36,7 @@ impl Halves for Bf16 {
 }
 
 /// Some outputs of a matmul with f16 or bf16 weights.
-pub(super) fn halves(isa: Isa, product: Product) {
+pub(super) fn multiply(isa: Isa, product: Product) {
     match product.w.format {
         Format::F16 => with_bytes(isa, Unblocked::<F16>(product, PhantomData)),
         _ => with_bytes(isa, Unblocked::<Bf16>(product, PhantomData)),
@@ -46,7 +46,7 @@ pub(super) fn halves(isa: Isa, product: Product) {
 /// A matmul whose format is known to the compiler.
 struct Unblocked<'a, H>(Product<'a>, PhantomData<H>);
 
-impl<H: Halves> Kernel for Unblocked<'_, H> {
+impl<H: SixteenBit> Kernel for Unblocked<'_, H> {
     #[inline(always)]
     fn run<B: Bytes>(self, b: B) {
         // Accumulators, a vector of each output, and one of a row.
@@ -60,7 +60,7 @@ impl<H: Halves> Kernel for Unblocked<'_, H> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn outputs_of<H: Halves, B: Bytes, const N: usize>(&self, b: B) {
+    fn outputs_of<H: SixteenBit, B: Bytes, const N: usize>(&self, b: B) {
         let whole = self.outputs.start + self.outputs.len() / N * N;
         for output in (self.outputs.start..whole).step_by(N) {
             self.rows_of::<H, B, N>(b, output);
@@ -72,20 +72,20 @@ impl Product<'_> {
 
     /// `N` outputs of all rows; after the first group of rows, their weights are in the L1 cache.
     #[inline(always)]
-    fn rows_of<H: Halves, B: Bytes, const N: usize>(&self, b: B, output: usize) {
+    fn rows_of<H: SixteenBit, B: Bytes, const N: usize>(&self, b: B, output: usize) {
         for first in (0..self.m).step_by(MAX_ROWS) {
             match self.m - first {
-                1 => self.some_halves::<H, B, 1, N>(b, output, first),
-                2 => self.some_halves::<H, B, 2, N>(b, output, first),
-                3 => self.some_halves::<H, B, 3, N>(b, output, first),
-                _ => self.some_halves::<H, B, MAX_ROWS, N>(b, output, first),
+                1 => self.some_columns::<H, B, 1, N>(b, output, first),
+                2 => self.some_columns::<H, B, 2, N>(b, output, first),
+                3 => self.some_columns::<H, B, 3, N>(b, output, first),
+                _ => self.some_columns::<H, B, MAX_ROWS, N>(b, output, first),
             }
         }
     }
 
     /// `N` outputs of `M` rows from `first` on.
     #[inline(always)]
-    fn some_halves<H: Halves, B: Bytes, const M: usize, const N: usize>(
+    fn some_columns<H: SixteenBit, B: Bytes, const M: usize, const N: usize>(
         &self,
         b: B,
         output: usize,
@@ -106,7 +106,7 @@ impl Product<'_> {
             // SAFETY: `l + lanes` is at most the number of weights of an output.
             let w: [_; N] = each(|n| unsafe { H::read(b, weights[n].as_ptr().add(2 * l)) });
             for (sums, row) in sums.iter_mut().zip(rows) {
-                // SAFETY: a row of `x` has as many numbers.
+                // SAFETY: a row of `x` has that many elements.
                 let x = unsafe { s.load_from(row.as_ptr().add(l)) };
                 for (sum, w) in sums.iter_mut().zip(w) {
                     *sum = s.fma(w, x, *sum);
