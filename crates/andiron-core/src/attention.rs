@@ -1,4 +1,4 @@
-//! Attention as layers call it: masks, padding, biases and dropout of the probabilities.
+//! Attention layers: masks, padding, position biases and attention dropout.
 
 use burn::tensor::Tensor;
 
@@ -7,34 +7,34 @@ pub use crate::ops::AttentionMask;
 use crate::ops::{self, AttentionOptions};
 use crate::{Forward, PaddingMask};
 
-/// How a layer attends.
+/// Configuration of a layer's attention.
 #[derive(Clone, Debug)]
 pub struct AttentionConfig {
     /// Multiplies the scores; usually `1 / √(head width)`.
     pub scale: f32,
-    /// Which keys a query sees.
+    /// Causal mask and sliding window.
     pub mask: AttentionMask,
-    /// Added to the scores by how far a key is before its query, as T5's relative positions are: `[heads, t + s − 1]` as
-    /// in [`ops::attention_biased`].
+    /// Relative position bias, added to the scores by distance, as in T5: `[heads, t + s − 1]`, laid out as in
+    /// [`ops::attention_biased`].
     pub bias_hr: Option<Tensor<2>>,
-    /// Share of the probabilities that is dropped in training.
+    /// Dropout probability of the attention probabilities in training.
     pub dropout: f32,
 }
 
 impl AttentionConfig {
-    /// Scores times `scale`, nothing else.
+    /// Scaled attention without position bias or dropout.
     pub fn new(scale: f32, mask: AttentionMask) -> Self {
         Self { scale, mask, bias_hr: None, dropout: 0.0 }
     }
 
-    /// For a call over so many keys; draws the dropout, if there is one.
+    /// Options of a call over `n_keys` keys; draws the dropout seed.
     fn options(&self, n_keys: usize, rows: Option<PaddingMask>, cx: &mut Forward<'_>) -> AttentionOptions {
         let dropout = cx.draw_dropout(self.dropout);
         AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, dropout }
     }
 }
 
-/// Self-attention of new positions over themselves and their past; query heads share key heads in equal groups.
+/// Self-attention of new positions over themselves and their context. Grouped-query attention if there are fewer KV heads.
 ///
 /// # Shape
 /// `q_bthk`: `[batch, t, heads, width]` → the same.
@@ -67,7 +67,7 @@ pub fn attend(
 /// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
 ///
 /// # Panics
-/// If the last axis cannot be cut so.
+/// If the last axis is not a multiple of `3 · heads`.
 pub fn attend_packed(
     qkv_bt3d: Tensor<3>,
     (layer, heads): (usize, usize),
@@ -88,7 +88,7 @@ pub fn attend_packed(
     attend(q_bthk, keys_values, config, cx).reshape([b, t, d])
 }
 
-/// Cross-attention of a decoder's positions over what an encoder left.
+/// Cross-attention of decoder positions over the encoder's output.
 ///
 /// # Shape
 /// `q_bthk`: `[batch, t, heads, width]` → the same.

@@ -1,4 +1,4 @@
-//! Keys and values of past positions, kept so that decoding computes each position once.
+//! The KV cache: keys and values of past positions, so that decoding computes each position once.
 
 mod block;
 
@@ -12,18 +12,18 @@ use crate::{PaddingMask, ids};
 pub use block::KvCacheDtype;
 pub(crate) use block::{Block, HostColumns};
 
-/// The keys and values of some sequences, for every layer: a value that belongs to its caller.
+/// The keys and values of a batch of sequences, for every layer; a value owned by its caller.
 ///
-/// Each row is a sequence of its own, of any length, in blocks of positions: it grows without moving, and rows and caches
-/// share the blocks that they have in common, such as a prompt that is continued in several ways. So cloning is cheap and
-/// gives an independent continuation of the same past, and caches can be [joined](Self::join) for a pass that all their
-/// rows go through together, and [split](Self::split) again.
+/// Each row is one sequence of any length, stored in blocks of positions. It grows without being moved, and rows and caches
+/// share common blocks, such as those of a prompt with several continuations. So a clone is cheap and continues the same
+/// context independently. Caches can be [joined](Self::join) to decode their rows as one batch, and [split](Self::split)
+/// again.
 ///
-/// Keys and values are kept in f32, or in bf16 if that is [chosen](Self::with_dtype). A position takes
-/// `2 · layers · heads · head width` elements, with the heads of keys.
+/// Keys and values are stored in f32, or in bf16 if [chosen](Self::with_dtype). A position takes
+/// `2 · layers · KV heads · head width` elements.
 ///
 /// Source: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
-/// <https://arxiv.org/abs/2309.06180>; here a block belongs to whoever holds it, so that there is no pool to run out of.
+/// <https://arxiv.org/abs/2309.06180>; here blocks are reference-counted, without a fixed pool.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     n_layers: usize,
@@ -36,15 +36,15 @@ pub struct KvCache {
 #[derive(Clone, Debug)]
 struct Row {
     len: usize,
-    /// Of each layer the blocks.
+    /// The blocks of each layer.
     layers: Vec<Vec<Block>>,
 }
 
-/// The keys and values that queries may look at.
+/// The keys and values that queries attend to.
 #[allow(clippy::large_enum_variant)] // Handed from one call to the next, never kept.
 #[derive(Clone, Debug)]
 pub enum KeysValues {
-    /// All of them, as long as every row: `[batch, positions, heads, head width]` each.
+    /// Tensors, `[batch, positions, heads, head width]` each; all rows have the same length.
     Whole {
         /// The keys.
         keys_bshk: Tensor<4>,
@@ -55,51 +55,51 @@ pub enum KeysValues {
     Blocks(Blocks),
 }
 
-/// The blocks of one layer of a [`KvCache`], once the positions of a pass were added.
+/// The blocks of one layer of a [`KvCache`], with the new positions of a pass appended.
 #[derive(Clone, Debug)]
 pub struct Blocks {
     pub(crate) rows: Vec<BlockedRow>,
 }
 
-/// What one row looks at.
+/// The context of one row.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockedRow {
     /// Its keys and values.
     pub(crate) blocks: Vec<Block>,
-    /// Positions that count, new ones included.
+    /// Positions, new ones included.
     pub(crate) keys: usize,
-    /// Positions that are new.
+    /// New positions.
     pub(crate) new: usize,
 }
 
 impl KvCache {
-    /// An empty cache for `n_layers` layers, of which every row will hold at most `max_len` positions. It has as many rows as
-    /// the first pass.
+    /// An empty cache for `n_layers` layers and at most `max_len` positions per row. The first pass sets the number of
+    /// rows.
     pub fn new(n_layers: usize, max_len: usize) -> Self {
         Self { n_layers, max_len, dtype: KvCacheDtype::F32, rows: Vec::new() }
     }
 
-    /// The same with keys and values kept so.
+    /// The same cache with keys and values in `dtype`.
     ///
     /// # Panics
-    /// If something is kept already.
+    /// If the cache is not empty.
     #[must_use]
     pub fn with_dtype(self, dtype: KvCacheDtype) -> Self {
         assert!(self.is_empty(), "the element type of a cache is chosen before it is filled");
         Self { dtype, ..self }
     }
 
-    /// What keys and values are kept in.
+    /// Element type of keys and values.
     pub fn dtype(&self) -> KvCacheDtype {
         self.dtype
     }
 
-    /// Bytes of the blocks of all rows; one that rows share counts for each of them.
+    /// Bytes of the blocks of all rows; a shared block counts once per row.
     pub fn n_bytes(&self) -> usize {
         self.rows.iter().flat_map(|row| row.layers.iter().flatten()).map(Block::n_bytes).sum()
     }
 
-    /// Keeps these rows, in this order; one may be kept several times, to be continued in several ways.
+    /// Keeps these rows, in this order. A row may be repeated, for several continuations (beam search).
     ///
     /// # Panics
     /// If an index is not below the number of rows.
@@ -110,10 +110,10 @@ impl KvCache {
         self.rows = rows.iter().map(|&row| self.rows[row].clone()).collect();
     }
 
-    /// The rows of several caches of one model, one after the other.
+    /// The rows of several caches of one model, concatenated.
     ///
     /// # Panics
-    /// If there is none, or they are of models of different depths or in different element types.
+    /// If there is no cache, or they differ in the number of layers or the element type.
     pub fn join(caches: impl IntoIterator<Item = Self>) -> Self {
         let joined = caches.into_iter().reduce(|mut joined, cache| {
             assert_eq!(joined.n_layers, cache.n_layers, "caches of models of different depths");
@@ -125,23 +125,23 @@ impl KvCache {
         joined.expect("caches to join")
     }
 
-    /// A cache for each row.
+    /// One cache per row.
     pub fn split(self) -> Vec<Self> {
         let Self { n_layers, max_len, dtype, rows } = self;
         rows.into_iter().map(|row| Self { n_layers, max_len, dtype, rows: vec![row] }).collect()
     }
 
-    /// Positions that the longest row holds.
+    /// Length of the longest row, in positions.
     pub fn len(&self) -> usize {
         self.rows.iter().map(|row| row.len).max().unwrap_or(0)
     }
 
-    /// Positions that each row holds; empty before the first pass.
+    /// Length of each row, in positions; no rows before the first pass.
     pub fn lens(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.rows.iter().map(|row| row.len)
     }
 
-    /// Whether nothing was computed yet.
+    /// Whether no row has a position.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -151,10 +151,10 @@ impl KvCache {
         self.max_len - self.len()
     }
 
-    /// Writes the keys and values of new positions behind those of their rows and returns all of them. Which columns are a
-    /// row's own is said by `new`; `None` is all of them.
+    /// Appends the keys and values of new positions to their rows and returns the whole context. `new` holds the columns of
+    /// each row; `None` is all columns.
     ///
-    /// Every layer appends the same positions; the cache moves on when the model calls [`Forward::advance`] after its last
+    /// Every layer appends the same positions; the length grows when the model calls [`Forward::advance`] after its last
     /// layer.
     ///
     /// # Shape
@@ -209,7 +209,7 @@ impl KvCache {
                     Block::Tensor(Tensor::empty([2, block_len, h, k], &device))
                 });
                 for (block, at, some) in pieces(len, new, block_len) {
-                    // Taken out, so that one that nobody shares is written in place.
+                    // Moved out, so that an unshared block is written in place.
                     let nothing = Block::on_host(dtype, 0, [0, 0]);
                     let Block::Tensor(mut x) = std::mem::replace(&mut blocks[block], nothing) else {
                         panic!("a cache in this process's memory is continued elsewhere")
@@ -230,10 +230,10 @@ impl KvCache {
         }
     }
 
-    /// Forgets all but the first `len` positions of each row.
+    /// Truncates each row to its first `len` positions.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If a row is shorter.
     pub fn truncate(&mut self, len: usize) {
         for row in &mut self.rows {
             assert!(len <= row.len, "a row of {} positions has no {len}", row.len);
@@ -255,10 +255,10 @@ pub(crate) fn columns_of(rows: Option<&PaddingMask>, row: usize, columns: usize)
 }
 
 impl Row {
-    /// The blocks of a layer, with room for so many new positions.
+    /// The blocks of a layer, with room for `new` more positions.
     ///
     /// # Panics
-    /// If there would be more positions than may be.
+    /// If the row would be longer than `max_len`.
     fn room_for(
         &mut self,
         layer: usize,
@@ -269,14 +269,14 @@ impl Row {
         let len = self.len + new;
         assert!(len <= max_len, "{new} positions do not fit: {} of {max_len} are used", self.len);
         let blocks = &mut self.layers[layer];
-        // What stands behind the row was taken back, or is of a pass that was not finished.
+        // Blocks beyond the row's length are left from a truncation or an unfinished pass.
         blocks.truncate(self.len.div_ceil(block_len));
         blocks.resize_with(len.div_ceil(block_len), block);
         blocks
     }
 }
 
-/// Where `new` positions behind `len` go: to which block, from which of its positions on, and which of them.
+/// Splits `new` positions after position `len` by block: index of the block, offset in it, and the new columns it takes.
 fn pieces(len: usize, new: usize, block_len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
     let mut column = 0;
     std::iter::from_fn(move || {
@@ -288,14 +288,14 @@ fn pieces(len: usize, new: usize, block_len: usize) -> impl Iterator<Item = (usi
     })
 }
 
-/// Positions of a block in this process's memory: enough that few are touched, and few enough that the last one wastes little.
+/// Positions per block in host memory: large enough for few blocks, small enough to waste little of the last one.
 const HOST_BLOCK: usize = 64;
-/// Positions of a block elsewhere, where a pass gathers the blocks, which costs by their number.
+/// Positions per block on other devices, where each pass gathers the blocks at a cost per block.
 const DEVICE_BLOCK: usize = 512;
 
-/// What an encoder leaves to a decoder: for each of the decoder's layers the keys and values of its cross-attention.
+/// Cross-attention keys and values of every decoder layer, projected from the encoder's output.
 ///
-/// Computed once for a source, however many tokens are then decoded. Cloning is cheap.
+/// Computed once per source and reused by every decode step. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct CrossAttentionCache {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
@@ -308,12 +308,12 @@ impl CrossAttentionCache {
         Self { layers, rows }
     }
 
-    /// How many sources it is of.
+    /// Number of sources.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |(keys_bshk, _)| keys_bshk.dims()[0])
     }
 
-    /// Whether it is of none.
+    /// Whether there is no source.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -323,7 +323,7 @@ impl CrossAttentionCache {
         self.rows.as_ref()
     }
 
-    /// Keeps these rows of the batch, in this order; one may be kept several times.
+    /// Keeps these rows of the batch, in this order; a row may be repeated.
     ///
     /// # Panics
     /// If an index is not below the size of the batch.
@@ -335,7 +335,7 @@ impl CrossAttentionCache {
         self.rows = self.rows.take().map(|spans| spans.select(rows));
     }
 
-    /// Keys and values.
+    /// Keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> (Tensor<4>, Tensor<4>) {
         self.layers[layer].clone()
     }
@@ -356,7 +356,7 @@ mod tests {
     use crate::DeviceSpec;
     use burn::tensor::TensorData;
 
-    /// Appends so many positions of two heads of width 3 to each row of a cache of one layer: `begin`, `begin + 1`, …
+    /// Appends `n` positions of two heads of width 3 to each row of a one-layer cache, with values `begin`, `begin + 1`, …
     fn extended(cache: &mut KvCache, [batch, n]: [usize; 2], begin: f32) -> KeysValues {
         let device = DeviceSpec::first_compiled().unwrap().open().unwrap();
         let values: Vec<f32> = (0..batch * n * 6).map(|at| begin + at as f32).collect();
@@ -402,7 +402,7 @@ mod tests {
             assert_eq!(held(&before, 0)[0], counted(20, 0.0), "{dtype}");
             let [mut first, _] = <[KvCache; 2]>::try_from(cache.split()).unwrap();
             assert_eq!(first.dtype(), dtype);
-            // What is taken back is written again.
+            // Truncated positions are overwritten.
             first.truncate(3);
             extended(&mut first, [1, 80], 40.0);
             let wanted = [counted(3, 0.0), counted(80, 40.0)].concat();

@@ -1,4 +1,4 @@
-//! What a forward pass is told beside its input: the past, who sees whom, and where randomness comes from.
+//! The context of a forward pass: KV cache, padding mask and dropout seed.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::{KvCache, PaddingMask, ids, ops};
 /// | evaluation | none | none |
 /// | prefill, decoding | the sequence's own | none |
 ///
-/// Rows of different lengths are told by [`Forward::with_padding_mask`]; without it every column of every row counts.
+/// [`Forward::over`] adds a padding mask for rows of different lengths; without it no column is padding.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
@@ -39,13 +39,13 @@ impl<'a> Forward<'a> {
         Self { dropout: Some(seed), ..Self::default() }
     }
 
-    /// Sequences that continue what the rows of `cache` hold.
+    /// Sequences that continue the rows of `cache`: prefill and decode steps.
     pub fn cached(cache: &'a mut KvCache) -> Self {
         Self { cache: Some(cache), ..Self::default() }
     }
 
-    /// The same pass over rows of different lengths: padding is seen by nobody, and positions count from each row's
-    /// first own column. Over a cache the rows begin in column 0, where each goes on with its own sequence.
+    /// The same pass with a padding mask: padding is not attended to, and positions count from each row's first own column.
+    /// With a cache, rows start in column 0 and continue their own sequence (right padding).
     ///
     /// # Panics
     /// If a row over a cache has padding before it.
@@ -55,12 +55,12 @@ impl<'a> Forward<'a> {
         Self { rows: Some(rows), ..self }
     }
 
-    /// Which columns belong to each row; `None` if all do.
-    pub fn padding_mask(&self) -> Option<&PaddingMask> {
+    /// The columns of each row; `None` without padding.
+    pub fn rows(&self) -> Option<&PaddingMask> {
         self.rows.as_ref()
     }
 
-    /// How many positions the longest row of the cache holds.
+    /// Length of the longest row of the cache.
     pub fn start(&self) -> usize {
         self.cache.as_ref().map_or(0, |cache| cache.len())
     }
@@ -72,7 +72,7 @@ impl<'a> Forward<'a> {
                 let ends = cache.lens().enumerate();
                 ends.map(|(row, len)| len + columns_of(self.padding_mask(), row, columns)).max().unwrap_or(0)
             }
-            // Padding before a row takes no position.
+            // Left padding takes no position.
             _ => {
                 let spans = self.padding_mask().into_iter().flat_map(PaddingMask::spans);
                 columns.saturating_sub(spans.map(|span| span.start).min().unwrap_or(0))
@@ -80,7 +80,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Whether the columns stand at the same positions in all rows.
+    /// Whether all rows have the same positions.
     pub(crate) fn rows_agree(&self) -> bool {
         match &self.cache {
             Some(cache) => self.rows.is_none() && cache.lens().all(|len| len == cache.len()),
@@ -88,8 +88,8 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Position in its own row of each of `columns` new tokens; padding stands where the nearest token of its row does. One
-    /// list if all rows agree.
+    /// Position of each of `columns` new tokens in its own row; padding has the position of the nearest token of its row. A
+    /// single list if all rows have the same positions.
     pub fn positions(&self, columns: usize) -> Vec<Vec<usize>> {
         let start = self.start();
         match (&self.cache, &self.rows) {
@@ -112,7 +112,7 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// The same as a tensor, `[batch or 1, columns]`, each position moved up by `offset`.
+    /// The same as a tensor, `[batch or 1, columns]`, plus `offset`.
     pub fn position_ids(&self, columns: usize, offset: usize, device: &Device) -> Tensor<2, Int> {
         let positions = self.positions(columns);
         let shape = [positions.len(), columns];
@@ -121,7 +121,7 @@ impl<'a> Forward<'a> {
         ids::upload(&moved, shape, device)
     }
 
-    /// All keys and values that layer `layer` may attend to, given those of the new positions.
+    /// All keys and values that layer `layer` attends to: appends those of the new positions to the cache, if there is one.
     ///
     /// # Shape
     /// `[batch, new positions, heads, head width]` each.
@@ -132,14 +132,14 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Records that all layers have computed so many columns of new positions.
+    /// Records that all layers have computed these columns of new positions.
     pub fn advance(&mut self, columns: usize) {
         if let Some(cache) = self.cache.as_mut() {
             cache.advance(columns, self.rows.as_ref());
         }
     }
 
-    /// Zeroes a share `probability` of the elements and scales the others, while training; otherwise `x`.
+    /// Dropout with the given probability while training; otherwise `x`.
     ///
     /// Each call in a pass draws its own mask, in call order, so a pass is a function of its seed.
     ///
@@ -163,7 +163,7 @@ impl<'a> Forward<'a> {
         Some(Dropout { probability, seed })
     }
 
-    /// Whether there is a past to continue, be it an empty one.
+    /// Whether there is a cache, even an empty one.
     pub(crate) fn is_cached(&self) -> bool {
         self.cache.is_some()
     }

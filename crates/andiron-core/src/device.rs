@@ -1,7 +1,7 @@
-//! The one place that knows which backends were compiled in.
+//! Backends and devices: the only module that knows which backends are compiled in.
 //!
-//! A backend is a Cargo feature; a [`DeviceSpec`] names one of them and a device on it, as in `ndarray` or
-//! `wgpu:1`. Libraries never choose: they take a [`Device`] that an edge (a program, a test) has opened.
+//! A backend is a Cargo feature. A [`DeviceSpec`] names a backend and a device on it, such as `ndarray` or `wgpu:1`.
+//! Libraries never choose: they take a [`Device`] that a program or a test has opened.
 
 use std::fmt;
 
@@ -56,12 +56,12 @@ impl Backend {
         }
     }
 
-    /// Whether tensors live in this process's own memory, where our CPU kernels work on them.
+    /// Whether tensors are in host memory, where the CPU kernels run on them.
     pub fn is_cpu(self) -> bool {
         matches!(self, Self::Ndarray | Self::Flex)
     }
 
-    /// The devices this backend finds on this machine, by name; opens each of them.
+    /// Names of this backend's devices on this machine; opens each of them.
     pub fn found(self) -> Vec<String> {
         match self {
             #[cfg(feature = "wgpu")]
@@ -171,7 +171,7 @@ impl DeviceSpec {
     }
 }
 
-/// Whether tensors on `device` live in this process's own memory; see [`Backend::is_cpu`].
+/// Whether tensors on `device` are in host memory; see [`Backend::is_cpu`].
 pub(crate) fn is_cpu(device: &Device) -> bool {
     let compiled = Backend::compiled().into_iter().filter(|backend| backend.is_cpu());
     compiled.map(|backend| DeviceSpec { backend, index: None }.open_compiled()).any(|cpu| cpu == *device)

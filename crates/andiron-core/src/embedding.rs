@@ -1,4 +1,4 @@
-//! Embeddings: vectors that are looked up by id.
+//! Embedding layers: vectors looked up by id.
 
 use andiron_kernels::random::Seed;
 use burn::module::Module;
@@ -36,7 +36,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// The same in another role: positions and token types are a [`ParamRole::Table`], an output head a
+    /// The same layer in another role: position and token-type embeddings are a [`ParamRole::Table`], an output head is a
     /// [`ParamRole::Head`].
     #[must_use]
     pub fn with_role(self, role: ParamRole) -> Self {
@@ -54,7 +54,7 @@ impl Embedding {
         self.weight.lookup(ids_bt)
     }
 
-    /// The vectors of the positions of `columns` new tokens, position 0 being entry `offset`.
+    /// The embeddings of the positions of `columns` new tokens; position 0 is entry `offset`.
     ///
     /// # Shape
     /// `[batch, columns, d_model]`, or `[1, columns, d_model]` if all rows have the same positions.

@@ -1,4 +1,4 @@
-//! Ids on their way to a device.
+//! Upload of ids to a device.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

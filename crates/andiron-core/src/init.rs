@@ -27,8 +27,8 @@ pub fn ones<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<
     when_used(shape, move |device| Tensor::ones(shape, device), device)
 }
 
-/// A parameter that is made when it is first used. Nothing is allocated before, so that a model whose sizes come from a
-/// file may be compared with that file's weights first.
+/// A parameter that is initialised on first use. Nothing is allocated before, so that a model whose sizes come from a file
+/// can be compared with that file's weights first.
 fn when_used<const D: usize>(
     shape: [usize; D],
     make: impl Fn(&Device) -> Tensor<D> + Send + Sync + 'static,

@@ -48,13 +48,13 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// The same, its weight in another role: an output head is a [`ParamRole::Head`].
+    /// The same layer with its weight in another role: an output head is a [`ParamRole::Head`].
     #[must_use]
     pub fn with_role(self, role: ParamRole) -> Self {
         Self { weight: self.weight.with_role(role), ..self }
     }
 
-    /// The same, its weight being several projections, such as a fused QKV.
+    /// The same layer, whose weight holds several projections, such as a fused QKV.
     #[must_use]
     pub fn with_packed(self, packed: PackedProjections) -> Self {
         let kind = WeightKind { packed, ..self.weight.kind() };
@@ -77,7 +77,7 @@ impl Linear {
     }
 }
 
-/// From so many positions on it pays to concatenate weights, which copies them.
+/// From this many positions on, concatenating (copying) the weights pays off.
 const FUSED_POSITIONS: usize = 512;
 
 /// Several projections of one input by one matmul, their outputs concatenated on the last axis: the input is read, and

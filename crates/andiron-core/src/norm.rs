@@ -52,14 +52,14 @@ impl LayerNorm {
         ops::layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
     }
 
-    /// The same at the start of a residual branch, around which `x` goes into [`ops::residual`]: see
+    /// The same at the start of a residual branch, whose skip connection feeds `x` to [`ops::residual`]: see
     /// [`ops::layer_norm_of_branch`].
     ///
     /// # Shape
     /// `[.., d_model]` → the same.
     ///
     /// # Panics
-    /// If the last axis is not `d_model`; in the backward pass, if `x` went nowhere else.
+    /// If the last axis is not `d_model`; in the backward pass, if `x` has no other consumer.
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::layer_norm_of_branch(x, self.weight.val(), self.bias.val(), self.eps)
     }
@@ -82,7 +82,7 @@ impl LayerNorm {
     /// `[.., d_model]` each → the same, twice.
     ///
     /// # Panics
-    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum went nowhere else.
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum has no other consumer.
     pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
         ops::layer_norm_between_branches(x, added, (self.weight.val(), self.bias.val()), self.eps)
     }
@@ -96,12 +96,12 @@ pub struct RmsNormConfig {
     pub d_model: usize,
     /// Added to the mean square before the root.
     pub eps: f64,
-    /// Whether values are multiplied by one more than the weight, as in Gemma.
+    /// Whether values are multiplied by `1 + weight`, as in Gemma.
     pub unit_offset: bool,
 }
 
 impl RmsNormConfig {
-    /// Multiplies by 1.
+    /// Effective weight 1.
     pub fn init(&self, device: &Device) -> RmsNorm {
         let weight = match self.unit_offset {
             true => init::zeros([self.d_model], device),
@@ -116,7 +116,7 @@ impl RmsNormConfig {
 /// Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", <https://arxiv.org/abs/1910.07467>.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
-    /// `[d_model]`; with `unit_offset` less by 1 than what values are multiplied by.
+    /// `[d_model]`; with `unit_offset` values are multiplied by `1 + weight`.
     pub weight: Param<Tensor<1>>,
     #[module(skip)]
     eps: f64,
@@ -136,14 +136,14 @@ impl RmsNorm {
         ops::rms_norm(x, self.scale(), self.eps)
     }
 
-    /// The same at the start of a residual branch, around which `x` goes into [`ops::residual`]: see
+    /// The same at the start of a residual branch, whose skip connection feeds `x` to [`ops::residual`]: see
     /// [`ops::rms_norm_of_branch`].
     ///
     /// # Shape
     /// `[.., d_model]` → the same.
     ///
     /// # Panics
-    /// If the last axis is not `d_model`; in the backward pass, if `x` went nowhere else.
+    /// If the last axis is not `d_model`; in the backward pass, if `x` has no other consumer.
     pub fn branch<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::rms_norm_of_branch(x, self.scale(), self.eps)
     }
@@ -155,7 +155,7 @@ impl RmsNorm {
     /// `[.., d_model]` each → the same, twice.
     ///
     /// # Panics
-    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum went nowhere else.
+    /// If the shapes differ, or the last axis is not `d_model`; in the backward pass, if the sum has no other consumer.
     pub fn between_branches<const D: usize>(&self, x: Tensor<D>, added: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
         ops::rms_norm_between_branches(x, added, self.scale(), self.eps)
     }

@@ -1,4 +1,4 @@
-//! Which columns of a batch belong to each row.
+//! Padding: the columns of a batch that belong to each row.
 
 use std::ops::Range;
 
@@ -6,22 +6,22 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::ids;
 
-/// Where each row's own tokens lie among the columns of a batch; the other columns are padding that nobody sees.
+/// The columns of each row of a batch; all others are padding, which is not attended to.
 ///
-/// Padding may stand on either side. On the right all rows begin in column 0, as texts for encoders do, and what goes on over a
-/// cache; on the left all rows end in the last column.
+/// Padding is on either side. With right padding all rows start in column 0 (encoder inputs, and passes over a KV cache);
+/// with left padding all rows end in the last column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaddingMask {
     spans: Vec<Range<usize>>,
 }
 
 impl PaddingMask {
-    /// Rows that begin in column 0 and have these lengths.
+    /// Right padding: rows that start in column 0 and have these lengths.
     pub fn padded_right(lengths: impl IntoIterator<Item = usize>) -> Self {
         Self { spans: lengths.into_iter().map(|len| 0..len).collect() }
     }
 
-    /// Rows that have this many columns of padding before them and take all others.
+    /// Left padding: rows with this many columns of padding before them.
     pub fn padded_left(paddings: impl IntoIterator<Item = usize>) -> Self {
         Self { spans: paddings.into_iter().map(|padding| padding..usize::MAX).collect() }
     }
@@ -45,7 +45,7 @@ impl PaddingMask {
         &self.spans
     }
 
-    /// These rows in another order, some perhaps several times or not at all.
+    /// The rows with these indices, in this order; rows may be repeated or left out.
     ///
     /// # Panics
     /// If an index is not below [`PaddingMask::len`].
@@ -62,10 +62,10 @@ impl PaddingMask {
         Tensor::from_data(TensorData::new(own.collect(), [self.len(), columns]), device)
     }
 
-    /// What to add to scores, `[rows, 1, t, s]`: 0 where key `j` belongs to the row and `sees(i, j)`, else so much less
-    /// that nothing is left of it.
+    /// Additive attention mask, `[rows, 1, t, s]`: 0 where key `j` belongs to the row and `sees(i, j)`, else a large
+    /// negative value.
     pub(crate) fn mask(&self, [t, s]: [usize; 2], sees: impl Fn(usize, usize) -> bool) -> TensorData {
-        /// Finite, so that a query that sees no key stays a number.
+        /// Finite, so that the softmax of a fully masked query is not NaN.
         const HIDDEN: f32 = -1e30;
         let mut mask = Vec::with_capacity(self.len() * t * s);
         for (span, i) in self.spans.iter().flat_map(|span| (0..t).map(move |i| (span, i))) {
@@ -81,7 +81,7 @@ impl PaddingMask {
 /// `x_btd`: `[rows, columns, d]` → `[rows, d]`.
 ///
 /// # Panics
-/// If there is not one column for each row, or it does not exist.
+/// If the number of columns is not the number of rows, or a column does not exist.
 pub fn pick(x_btd: Tensor<3>, columns: impl IntoIterator<Item = usize>) -> Tensor<2> {
     let [b, t, d] = x_btd.dims();
     let flat = columns.into_iter().enumerate().map(|(row, column)| {

@@ -1,7 +1,7 @@
-//! How exact the matrix products of a piece of work are.
+//! Precision of matmuls: f32, or mixed with bf16 operands.
 //!
-//! As with PyTorch's `autocast`, the one who runs a model chooses, not the layers: [`with_precision`] holds for the
-//! products that begin inside it, on this thread. A backward pass multiplies as its forward pass did, wherever it runs.
+//! As with PyTorch's `autocast`, the caller of a model chooses, not the layers: [`with_precision`] applies to the
+//! operations called inside it, on this thread. A backward pass has the precision of its forward pass.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ thread_local! {
     static CURRENT: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// Runs `work` with this precision; without it, nothing is rounded.
+/// Runs `work` at this precision. The default is f32.
 ///
 /// # Example
 /// ```
@@ -20,7 +20,7 @@ thread_local! {
 /// assert_eq!(current(), Precision::F32);
 /// ```
 pub fn with_precision<T>(precision: Precision, work: impl FnOnce() -> T) -> T {
-    /// Puts the precision back, also when the work panics.
+    /// Restores the precision, also when the work panics.
     struct Before(Precision);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -31,7 +31,7 @@ pub fn with_precision<T>(precision: Precision, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The precision that holds here.
+/// The current precision.
 pub fn current() -> Precision {
     CURRENT.get()
 }

@@ -1,6 +1,6 @@
-//! Quantized matrices: values are stored in few bits and used as they are stored.
+//! Quantized matrices, used without dequantizing the whole.
 //!
-//! A [`Weight`](crate::Weight) may hold one in the place of a dense tensor. It is never trained itself.
+//! A [`Weight`](crate::Weight) may hold one instead of a dense tensor. It is never trained itself.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,7 +24,7 @@ impl QuantMatrix {
     /// Takes rows that are quantized already.
     ///
     /// # Panics
-    /// If a row is no whole number of blocks, or `data` is not as long as the rows.
+    /// If a row is not a whole number of blocks, or `data` is not as long as the rows.
     pub fn new(format: Format, [rows, cols]: [usize; 2], data: Arc<[u8]>) -> Self {
         QuantRef::new(format, rows, cols, &data);
         Self { format, rows, cols, data }
@@ -33,7 +33,7 @@ impl QuantMatrix {
     /// Quantizes `values`, `[rows, cols]`, row-major.
     ///
     /// # Panics
-    /// If a row is no whole number of blocks, `values` no whole number of rows, or this format is only read.
+    /// If a row is not a whole number of blocks, `values` not a whole number of rows, or the format is read-only.
     pub fn quantize(format: Format, values: &[f32], cols: usize) -> Self {
         let data = quant::quantize(cpu(), format, values, cols);
         Self::new(format, [values.len() / cols, cols], data.into())

@@ -1,29 +1,28 @@
-//! What a parameter is for, as its layer says it.
+//! Parameter roles, as declared by layers.
 //!
-//! Weight decay, Muon, the choice of a storage format and the count of operations treat parameters by role. A name does
-//! not tell the role (`wte`, `embed_tokens` and T5's `shared` are all token embeddings), so a layer does: a matrix is a
-//! [`Weight`](crate::Weight) and carries its [`WeightKind`], vectors take the role from the type of their layer.
+//! Weight decay, Muon, quantization and FLOP counts treat parameters by role. The role does not follow from the name (`wte`,
+//! `embed_tokens` and T5's `shared` are all token embeddings), so the layer declares it: a matrix is a
+//! [`Weight`](crate::Weight) and carries its [`WeightKind`]; vectors take the role of their layer's type.
 //!
-//! Burn's traversal hands a visitor names and container types, nothing typed. So a [`WeightKind`] is written into the
-//! container type by which a weight announces its parameter, and [`ParamRole::of_container`] and
-//! [`WeightKind::of_container`] read it back.
+//! Burn's module traversal gives visitors only names and container types. So a weight encodes its [`WeightKind`] in the
+//! container type of its parameter, and [`ParamRole::of_container`] and [`WeightKind::of_container`] decode it.
 
 use crate::ops::WeightLayout;
 
-/// What a parameter is for.
+/// The role of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ParamRole {
     /// Weight of a projection from hidden states to hidden states, or to labels.
     Matrix,
-    /// Embeddings of tokens. In a model that predicts tokens and has no head of its own they are the output head as well.
+    /// Token embeddings. Tied to the output head in a language model without a separate head.
     Embedding,
-    /// Embeddings of tokens that only the encoder of an encoder-decoder looks up, next to others that the decoder has.
+    /// Token embeddings of the encoder of an encoder-decoder whose decoder has its own.
     SourceEmbedding,
-    /// Other rows that are looked up: embeddings of positions and of token types, relative position biases.
+    /// Other lookup tables: position and token-type embeddings, relative position biases.
     Table,
     /// Output head over the vocabulary, with a weight of its own.
     Head,
-    /// The same in an architecture that calls it an embedding (GPT-NeoX): it follows the rules of embeddings for decay.
+    /// The same in an architecture that calls it an embedding (GPT-NeoX); weight decay treats it as an embedding.
     OutputEmbedding,
     /// A factor of a low-rank adapter.
     Adapter,
@@ -44,7 +43,7 @@ impl ParamRole {
         (Self::Adapter, "adapter"),
     ];
 
-    /// The role of a parameter whose innermost container, as a visitor is told it, is `container`.
+    /// The role of a parameter whose innermost container type, as given to a visitor, is `container`.
     ///
     /// Outside of a [`Weight`](crate::Weight) the type of the layer decides: a parameter of a `LayerNorm`, `RmsNorm` or
     /// `Norm` belongs to a norm, that of a [`RelativeBias`](crate::position::relative::RelativeBias) is a table, any other
@@ -69,7 +68,7 @@ impl ParamRole {
 /// How several projections of one input are packed into one weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedProjections {
-    /// How many there are, such as the 3 of a fused QKV projection.
+    /// Number of projections, such as 3 of a fused QKV projection.
     pub count: usize,
     /// Interleaving along the axis of outputs: 1 is `[Q; K; V]`, the number of heads is QKV interleaved per head
     /// (GPT-NeoX).
@@ -81,12 +80,12 @@ impl PackedProjections {
     pub const ONE: Self = Self { count: 1, interleaving: 1 };
 }
 
-/// What a layer says of its weight.
+/// Properties of a weight, declared by its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightKind {
-    /// What it is for.
+    /// Role.
     pub role: ParamRole,
-    /// Which of its axes is that of the outputs.
+    /// Which axis is that of the outputs.
     pub layout: WeightLayout,
     /// The projections in it.
     pub packed: PackedProjections,
@@ -95,12 +94,12 @@ pub struct WeightKind {
 impl WeightKind {
     const PREFIX: &'static str = "Weight:";
 
-    /// A weight that is one projection.
+    /// A weight of a single projection.
     pub fn new(role: ParamRole, layout: WeightLayout) -> Self {
         Self { role, layout, packed: PackedProjections::ONE }
     }
 
-    /// The container type by which a weight announces its parameter to visitors.
+    /// The container type under which a weight shows its parameter to visitors.
     pub(crate) fn container(self) -> String {
         let Self { role, layout, packed: PackedProjections { count, interleaving } } = self;
         let role = ParamRole::NAMES.iter().find(|(of, _)| *of == role).map_or("", |(_, name)| name);
@@ -111,7 +110,7 @@ impl WeightKind {
         format!("{}{role}:{layout}:{count}:{interleaving}", Self::PREFIX)
     }
 
-    /// What the weight says whose parameter a visitor is told to be in `container`; `None` of other parameters.
+    /// The kind encoded in a visitor's container type `container`; `None` for other parameters.
     pub fn of_container(container: &str) -> Option<Self> {
         let mut parts = container.strip_prefix(Self::PREFIX)?.split(':');
         let role = parts.next()?;

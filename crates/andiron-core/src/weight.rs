@@ -52,23 +52,23 @@ struct Quantized {
 }
 
 impl Weight {
-    /// A dense weight, its axes in the order that `kind.layout` says.
+    /// A dense weight, with axes in the order of `kind.layout`.
     pub fn dense(param: Param<Tensor<2>>, kind: WeightKind) -> Self {
         Self { kind, stored: Stored::Dense(param) }
     }
 
-    /// A quantized weight, outputs as rows whatever `kind.layout` says.
+    /// A quantized weight, outputs as rows for any `kind.layout`.
     pub fn quantized(matrix: QuantMatrix, kind: WeightKind, device: &Device) -> Self {
         let stored = Quantized { id: ParamId::new(), matrix, device: device.clone() };
         Self { kind, stored: Stored::Quantized(stored) }
     }
 
-    /// What its layer says of it.
+    /// Its kind, declared by its layer.
     pub fn kind(&self) -> WeightKind {
         self.kind
     }
 
-    /// The same weight, of which its layer says `kind`.
+    /// The same weight with another kind.
     #[must_use]
     pub fn with_kind(self, kind: WeightKind) -> Self {
         Self { kind, ..self }
@@ -81,7 +81,7 @@ impl Weight {
         self.with_kind(kind)
     }
 
-    /// Its shape, axes in the order that its layout says. Nothing is drawn or dequantized.
+    /// Shape, with axes in the order of its layout. Initialises and dequantizes nothing.
     pub fn dims(&self) -> [usize; 2] {
         match &self.stored {
             Stored::Dense(param) => param.lazy_shape().dims(),
@@ -90,7 +90,7 @@ impl Weight {
         }
     }
 
-    /// Where it is.
+    /// Its device.
     pub fn device(&self) -> Device {
         match &self.stored {
             Stored::Dense(param) => param.lazy_device(),
@@ -99,8 +99,8 @@ impl Weight {
         }
     }
 
-    /// The effective matrix as a tensor, axes in the order that its layout says. A quantized weight is dequantized anew
-    /// at each call, an adapter multiplied out: [`project`](Self::project) does without.
+    /// The effective matrix as a tensor, with axes in the order of its layout. Each call dequantizes a quantized weight and
+    /// merges an adapter; [`project`](Self::project) needs neither.
     pub fn val(&self) -> Tensor<2> {
         match &self.stored {
             Stored::Dense(param) => param.val(),
@@ -122,7 +122,7 @@ impl Weight {
         matches!(self.stored, Stored::Dense(_))
     }
 
-    /// The matrix of a quantized weight, or of what an adapter is added to, outputs as rows.
+    /// The matrix of a quantized weight or quantized adapter base, outputs as rows.
     pub fn quant_matrix(&self) -> Option<&QuantMatrix> {
         match &self.stored {
             Stored::Dense(_) => None,
@@ -131,8 +131,7 @@ impl Weight {
         }
     }
 
-    /// The same weight, frozen, with a trainable low-rank adapter added to it. At first the adapter adds nothing; `seed`
-    /// must be the weight's own.
+    /// The same weight, frozen, with a trainable low-rank adapter that initially adds 0. `seed` must be the weight's own.
     ///
     /// # Panics
     /// If it has an adapter already.
@@ -145,8 +144,8 @@ impl Weight {
         Self { kind, stored: Stored::Adapted(Box::new(Adapted { base, adapter })) }
     }
 
-    /// The dense weight that this one stands for: a quantized one is dequantized, an adapter added up, and what they give is
-    /// trainable; a dense one is as it was.
+    /// As a dense weight: a quantized one is dequantized and an adapter is merged, both as trainable parameters; a dense one
+    /// is unchanged.
     #[must_use]
     pub fn merge(self) -> Self {
         self.materialize()
@@ -213,7 +212,7 @@ impl Weight {
         }
     }
 
-    /// The weight that a mapper asks for by returning `param`; what it was is `before`, if it was quantized.
+    /// The weight requested by a mapper that returns `param`; `before` is the previous weight if it was quantized.
     fn mapped(param: Param<Tensor<2>>, before: Option<Quantized>, kind: WeightKind) -> Self {
         let replacement =
             param.reparameterization::<Replacement>().map(|replacement| replacement.form.clone());
@@ -226,7 +225,7 @@ impl Weight {
                 let stored = before.map_or_else(|| Stored::Dense(without_form(param)), Stored::Quantized);
                 return Self { kind, stored }.adapt(config, seed);
             }
-            // The mapper did not look at the values.
+            // The mapper did not read the values.
             (None, Some(quantized)) if !param.is_initialized() => Stored::Quantized(quantized),
             (None, _) => Stored::Dense(param),
         };
@@ -253,7 +252,7 @@ impl Quantized {
         }
     }
 
-    /// The weight as a traversal sees it: a frozen parameter whose value is made when it is asked for.
+    /// The weight as shown to a traversal: a frozen parameter whose value is computed on demand.
     fn as_param(&self, layout: WeightLayout) -> Param<Tensor<2>> {
         let (dims, quantized) = (self.dims(layout), self.clone());
         let make = move |device: &Device, _: bool| quantized.dequantize(layout, device);
@@ -405,14 +404,14 @@ pub fn adapted<const D: usize>(
     param.apply_reparameterization(Replacement { form: Form::Adapted(config, seed) })
 }
 
-/// The parameter without the form that a mapper gave it.
+/// The parameter without the form attached by a mapper.
 fn without_form(param: Param<Tensor<2>>) -> Param<Tensor<2>> {
     let (id, value, mapper) = param.consume();
     Param::from_mapped_value(id, value, mapper)
 }
 
-/// What a weight turns into. A mapper returns a parameter and nothing else, so a parameter carries this from the mapper to
-/// its weight, which takes it out at once.
+/// The form that a weight becomes. A mapper returns only a parameter, so the parameter carries this from the mapper to its
+/// weight, which takes it out at once.
 #[derive(Module, Debug)]
 struct Replacement {
     #[module(skip)]

@@ -1,4 +1,4 @@
-//! Some positions' keys and values of one layer.
+//! Blocks of the KV cache: keys and values of some positions of one layer.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,20 +8,20 @@ use std::sync::Arc;
 use andiron_kernels::attention::Bf16;
 use burn::tensor::{Tensor, TensorData};
 
-/// What a [`KvCache`](crate::KvCache) keeps keys and values in.
+/// Element type of a [`KvCache`](crate::KvCache).
 ///
-/// On devices other than this machine's processor a cache is in the elements of its model, whatever is chosen.
+/// On GPU devices a cache always has the element type of its model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum KvCacheDtype {
-    /// As they were computed.
+    /// Unrounded.
     #[default]
     F32,
-    /// Rounded to bf16: half the memory, and half as much to read for each token.
+    /// Rounded to bf16: half the memory and half the bandwidth per token.
     Bf16,
 }
 
 impl KvCacheDtype {
-    /// All of them.
+    /// Every element type.
     pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
 }
 
@@ -43,18 +43,18 @@ impl FromStr for KvCacheDtype {
     }
 }
 
-/// Room for the keys and values of so many positions.
+/// Keys and values of a fixed number of positions.
 #[derive(Clone, Debug)]
 pub(crate) enum Block {
-    /// In this process's memory.
+    /// In host memory.
     F32(HostBlock<f32>),
-    /// The same in bf16.
+    /// In host memory, in bf16.
     Bf16(HostBlock<Bf16>),
-    /// `[2, positions, heads, head width]`, keys first, on whatever device.
+    /// `[2, positions, heads, head width]`, keys first, on any device.
     Tensor(Tensor<4>),
 }
 
-/// `[heads, 2, positions, head width]`, as kernels read it. Written in place unless it is shared.
+/// `[heads, 2, positions, head width]`, the layout of the kernels. Copied on write if shared.
 #[derive(Clone, Debug)]
 pub(crate) struct HostBlock<E> {
     heads: usize,
@@ -62,7 +62,7 @@ pub(crate) struct HostBlock<E> {
     elements: Arc<Vec<E>>,
 }
 
-/// `[columns, heads, head width]` of one row: its keys and its values.
+/// New keys and values of one row, `[columns, heads, head width]` each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostColumns<'a> {
     pub(crate) keys: &'a [f32],
@@ -71,7 +71,7 @@ pub(crate) struct HostColumns<'a> {
 }
 
 impl Block {
-    /// One in this process's memory for `positions` positions of `heads` heads of width `width`, all 0.
+    /// A zeroed block in host memory for `positions` positions of `heads` heads of width `width`.
     pub(crate) fn on_host(dtype: KvCacheDtype, positions: usize, [heads, width]: [usize; 2]) -> Self {
         fn zeros<E: Clone + Default>(positions: usize, heads: usize, width: usize) -> HostBlock<E> {
             let elements = Arc::new(vec![E::default(); heads * 2 * positions * width]);
@@ -86,7 +86,7 @@ impl Block {
     /// Writes `columns` of a row to the positions from `at` on.
     ///
     /// # Panics
-    /// If the block lies elsewhere, has other heads, or no room.
+    /// If the block is a tensor, the number of heads differs, or the columns do not fit.
     pub(crate) fn write(&mut self, at: usize, columns: Range<usize>, row: HostColumns<'_>) {
         match self {
             Self::F32(block) => block.write(at, columns, row, |x| x),
@@ -95,7 +95,7 @@ impl Block {
         }
     }
 
-    /// Bytes that it takes.
+    /// Size in bytes.
     pub(crate) fn n_bytes(&self) -> usize {
         match self {
             Self::F32(block) => size_of_val(block.elements()),
@@ -104,7 +104,7 @@ impl Block {
         }
     }
 
-    /// The keys (part 0) or the values (part 1) of a block in this process's memory, `[1, heads, positions, head width]`.
+    /// The keys (part 0) or the values (part 1) of a block in host memory, `[1, heads, positions, head width]`.
     ///
     /// # Panics
     /// If it is a tensor.
@@ -116,7 +116,7 @@ impl Block {
         }
     }
 
-    /// Positions, heads and the width of a head.
+    /// Positions, heads and head width.
     pub(crate) fn dims(&self) -> [usize; 3] {
         match self {
             Self::F32(block) => block.dims(),
@@ -130,7 +130,7 @@ impl Block {
 }
 
 impl<E: Copy> HostBlock<E> {
-    /// All of them.
+    /// All elements.
     pub(crate) fn elements(&self) -> &[E] {
         &self.elements
     }

@@ -1,6 +1,6 @@
-//! What the hand-written gradients of all families share.
+//! Shared by the hand-written gradients of all families.
 
-/// Registers `gradient` for the parent, if that requires one.
+/// Registers `gradient` for the parent, if the parent requires one.
 macro_rules! give {
     ($grads:expr, $parent:expr, $gradient:expr) => {
         if let Some(parent) = $parent {

@@ -1,4 +1,4 @@
-//! What the composed bodies of all families share.
+//! Shared by the composed bodies of all families.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Scalar, TensorMetadata};

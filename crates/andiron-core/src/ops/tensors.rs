@@ -6,7 +6,7 @@ use burn::backend::{
     ExtensionType,
 };
 
-/// A tensor or none: extension traits take no [`Option`].
+/// An optional tensor: extension traits take no [`Option`].
 #[derive(Clone, Debug, ExtensionType)]
 pub enum OptionalTensor<B: Backend> {
     /// No tensor.
@@ -42,7 +42,7 @@ impl<B: Backend> OptionalTensor<B> {
 #[derive(Clone, Debug)]
 pub struct Tensors<B: Backend>(pub Vec<FloatTensor<B>>);
 
-// The derive macro knows no lists.
+// By hand: the derive macro does not support lists.
 impl<B: Backend> ExtensionType<B> for Tensors<B> {
     type Target = Tensors<Dispatch>;
 

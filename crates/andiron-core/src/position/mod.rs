@@ -1,4 +1,4 @@
-//! Where a token stands, told to a model that would not notice otherwise.
+//! Position encodings: rotary, relative and sinusoidal.
 
 pub mod relative;
 pub mod rope_scaling;

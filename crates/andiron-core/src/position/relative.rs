@@ -1,8 +1,8 @@
-//! Relative positions: what is added to a score depends on how far the key is from the query.
+//! Relative position bias: added to attention scores by the distance between query and key (T5).
 //!
 //! Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
-//! <https://arxiv.org/abs/1910.10683>, section 2.1; the buckets are those of Mesh TensorFlow, which the paper does not
-//! spell out.
+//! <https://arxiv.org/abs/1910.10683>, section 2.1; the buckets, which the paper does not define, are those of Mesh
+//! TensorFlow.
 
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
@@ -17,23 +17,23 @@ use crate::{ids, init, ops};
 pub struct RelativeBiasConfig {
     /// Attention heads.
     pub n_heads: usize,
-    /// Number of buckets; without `causal` one half of them is for keys before the query, one for those after it.
+    /// Number of buckets; without `causal`, half of them are for keys before the query and half for keys after it.
     pub n_buckets: usize,
-    /// Distance from which on all keys are in the last bucket.
+    /// Distances from here on share the last bucket.
     pub max_distance: usize,
-    /// Whether keys after the query are never looked at: they are then in the bucket of distance 0.
+    /// Whether attention is causal; keys after the query are then in the bucket of distance 0.
     pub causal: bool,
 }
 
 impl RelativeBiasConfig {
-    /// Buckets for one direction, and how many of them are for one distance each.
+    /// Buckets per direction, and how many of them hold a single distance.
     fn sides(&self) -> (usize, usize) {
         let side = if self.causal { self.n_buckets } else { self.n_buckets / 2 };
         (side, side / 2)
     }
 
-    /// Whether every distance has a bucket: there are 2 of them for each direction, and `max_distance` is beyond those
-    /// that are for one distance.
+    /// Whether every distance has a bucket: at least 2 buckets per direction, and `max_distance` above the single-distance
+    /// buckets.
     pub fn is_sound(&self) -> bool {
         let (_, n_exact) = self.sides();
         n_exact > 0 && self.max_distance > n_exact
@@ -53,10 +53,10 @@ impl RelativeBiasConfig {
     }
 }
 
-/// A number for each head and each bucket of distances, added to scores.
+/// A learned bias per head and distance bucket, added to scores.
 ///
-/// Near distances have a bucket each; from a quarter of the buckets on (half of them if causal) a bucket spans ever more
-/// distances, growing with their logarithm up to `max_distance`.
+/// The first quarter of the buckets (half if causal) hold one distance each; the others grow logarithmically up to
+/// `max_distance`.
 #[derive(Module, Debug)]
 pub struct RelativeBias {
     /// The table, `[n_buckets, heads]`.
@@ -68,11 +68,10 @@ pub struct RelativeBias {
 }
 
 impl RelativeBias {
-    /// What to add to the scores of `t` new queries over `s` keys, of which the last `t` are the queries' own, by how far
-    /// the key is before the query: from `1 − t` to `s − 1` positions.
+    /// The biases of `t` new queries over `s` keys, the last `t` of which are the queries' own, by distance: keys `1 − t` to
+    /// `s − 1` positions before the query.
     ///
-    /// Layers that share a table ask once and share the answer. Rows with padding before them are no exception: what
-    /// counts is the distance.
+    /// Layers that share a table compute this once. Left padding changes nothing: only distances matter.
     ///
     /// # Shape
     /// `[heads, t + s − 1]`, as [`AttentionConfig::bias_hr`](crate::attention::AttentionConfig::bias_hr) wants it.
@@ -88,7 +87,7 @@ impl RelativeBias {
         ops::embedding(table, buckets_1r).squeeze_dim::<2>(0).transpose()
     }
 
-    /// The buckets of keys that are so far before the query, and so far after it.
+    /// The buckets of keys at these distances before the query, and after it.
     fn buckets(&self, distance: usize) -> [u32; 2] {
         let [n_buckets, n_heads] = self.weight.lazy_shape().dims();
         let (max_distance, causal) = (self.max_distance, self.causal);
@@ -96,7 +95,7 @@ impl RelativeBias {
         let before = match distance < n_exact {
             true => distance,
             false => {
-                // In f32, because that decides on which side of a border a distance falls.
+                // In f32, as in the reference: rounding decides the bucket at the boundaries.
                 let growth = (distance as f32 / n_exact as f32).ln();
                 let whole = (max_distance as f64 / n_exact as f64).ln() as f32;
                 let beyond = growth / whole * (side - n_exact) as f32;

@@ -1,4 +1,4 @@
-//! Rotary positions for texts longer than those of training: the same pairs of channels, turned more slowly.
+//! RoPE scaling: lower rotary frequencies, for contexts longer than in training.
 
 use std::f64::consts::TAU;
 
@@ -7,78 +7,77 @@ use burn::tensor::Device;
 use super::rotary::{Angles, Rotary};
 use crate::Forward;
 
-/// How frequencies are lowered so that a model reads further than it was trained to.
+/// A method of RoPE scaling.
 ///
-/// Lengths are in tokens; factors say how many times as far it shall read.
+/// Lengths are in tokens; factors are ratios of the extended to the trained context length.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Every frequency is divided by `factor`.
+    /// Position interpolation: every frequency is divided by `factor`.
     ///
     /// Source: Chen et al. 2023, "Extending Context Window of Large Language Models via Positional Interpolation",
     /// <https://arxiv.org/abs/2306.15595>.
     Linear {
-        /// How many times as far.
+        /// Extended over trained context length.
         factor: f64,
     },
-    /// The base of the frequencies grows with the text, once that is longer than those of training.
+    /// Dynamic NTK: beyond the trained length, the base of the frequencies grows with the length of the text.
     ///
-    /// A pass takes the frequencies for the length that each row has at its end. With a cache, keys therefore keep the
-    /// angles of the pass that computed them, as they do in `transformers`: beyond `trained_len` a text continued
-    /// token by token is not read quite like the same text read at once. Two things differ from `transformers`: there
-    /// the frequencies of the longest text so far stay in use for shorter ones, and those of the longest row for the
-    /// others.
+    /// A pass uses the frequencies for each row's length at its end. With a KV cache, keys keep the angles of the pass that
+    /// computed them, as in `transformers`: beyond `trained_len`, decoding token by token differs slightly from one pass
+    /// over the same text. Unlike `transformers`, frequencies depend neither on longer texts seen earlier nor on longer rows
+    /// of the batch.
     ///
     /// Source: Peng et al. 2023, "YaRN", section 3.3, <https://arxiv.org/abs/2309.00071>.
     Dynamic {
-        /// How many times as far.
+        /// Extended over trained context length.
         factor: f64,
-        /// Longest text of training.
+        /// Trained context length.
         trained_len: usize,
     },
-    /// Slow pairs are divided by `factor`, fast ones left alone, with a smooth transition between them.
+    /// Low frequencies are divided by `factor`, high ones kept, with a linear transition between them.
     ///
     /// Source: Llama Team 2024, "The Llama 3 Herd of Models", <https://arxiv.org/abs/2407.21783>, and its code.
     Llama3 {
-        /// How many times as far.
+        /// Extended over trained context length.
         factor: f64,
-        /// Pairs that turn fewer times than this in a text of training are slow.
+        /// Pairs with fewer rotations than this within the trained length are low-frequency.
         slow_turns: f64,
-        /// Pairs that turn more often than this in a text of training are fast.
+        /// Pairs with more rotations than this within the trained length are high-frequency.
         fast_turns: f64,
-        /// Longest text of training.
+        /// Trained context length.
         trained_len: usize,
     },
-    /// The same idea with a linear transition over the pairs, and scores made sharper.
+    /// YaRN: as Llama 3's, with a linear transition over pair indices, and scaled attention scores.
     ///
     /// Source: Peng et al. 2023, "YaRN", <https://arxiv.org/abs/2309.00071>.
     Yarn {
-        /// How many times as far.
+        /// Extended over trained context length.
         factor: f64,
-        /// Pairs that turn fewer times than this in a text of training are slow; 1 in the paper.
+        /// Pairs with fewer rotations than this within the trained length are low-frequency; 1 in the paper.
         slow_turns: f64,
-        /// Pairs that turn more often than this in a text of training are fast; 32 in the paper.
+        /// Pairs with more rotations than this within the trained length are high-frequency; 32 in the paper.
         fast_turns: f64,
-        /// Longest text of training.
+        /// Trained context length.
         trained_len: usize,
-        /// Whether the transition begins and ends at a pair, rather than between two.
+        /// Whether the bounds of the transition are rounded to whole pairs.
         whole_pairs: bool,
         /// Multiplies sines and cosines; see [`yarn_amplitude`].
         amplitude: f64,
     },
 }
 
-/// What YaRN multiplies sines and cosines by: `0.1 · weight · ln(factor) + 1`, the weight being 1 in the paper.
+/// YaRN's factor of sines and cosines: `0.1 · weight · ln(factor) + 1`; `weight` is 1 in the paper.
 pub fn yarn_amplitude(factor: f64, weight: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 }
 }
 
-/// Rotary positions of a model: a base, how many channels are turned, and how the frequencies are scaled.
+/// Rotary embeddings of a model: base, number of rotated channels, and scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScaledRotary {
     theta: f64,
     n: usize,
     scaling: Option<RopeScaling>,
-    /// For texts that are no longer than those of training.
+    /// For texts up to the trained length.
     usual: Rotary,
 }
 
@@ -113,7 +112,7 @@ impl ScaledRotary {
 }
 
 impl RopeScaling {
-    /// Frequencies for the pairs of `n` channels and a text of `len` tokens, `theta` being the base without scaling.
+    /// Frequencies for the pairs of `n` channels and a text of `len` tokens; `theta` is the unscaled base.
     pub fn rotary(&self, theta: f64, n: usize, len: usize) -> Rotary {
         let rotary = |frequency: &dyn Fn(usize, f64) -> f64, amplitude: f64| {
             let usual = |pair: usize| theta.powf(-(2.0 * pair as f64) / n as f64);
@@ -125,7 +124,7 @@ impl RopeScaling {
             Self::Dynamic { factor, trained_len } => {
                 let stretch = len.max(trained_len) as f64 / trained_len as f64;
                 let growth = factor * stretch - (factor - 1.0);
-                // A single pair turns at the rate of 1 whatever the base.
+                // A single pair has frequency 1 for any base.
                 let exponent = if n > 2 { n as f64 / (n as f64 - 2.0) } else { 1.0 };
                 Rotary::new(theta * growth.powf(exponent), n)
             }
@@ -144,7 +143,7 @@ impl RopeScaling {
                 rotary(&scaled, 1.0)
             }
             Self::Yarn { factor, slow_turns, fast_turns, trained_len, whole_pairs, amplitude } => {
-                // Between which pairs a pair would stand that turns so often.
+                // The fractional pair index that makes this many rotations within the trained length.
                 let place =
                     |turns: f64| n as f64 * (trained_len as f64 / (turns * TAU)).ln() / (2.0 * theta.ln());
                 let (mut first, mut last) = (place(fast_turns), place(slow_turns));

@@ -1,18 +1,18 @@
-//! Rotary positions: pairs of a head's channels are turned by an angle that grows with the position.
+//! Rotary position embeddings (RoPE): pairs of a head's channels are rotated by an angle proportional to the position.
 //!
 //! Source: Su et al. 2021, "RoFormer", <https://arxiv.org/abs/2104.09864>. A pair is channels `i` and `i + n/2` of the
-//! `n` that are turned, as in Hugging Face's files, not neighbours as in the paper.
+//! `n` rotated ones, as in Hugging Face's checkpoints; in the paper pairs are adjacent channels.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{Forward, ops};
 
-/// Frequencies of the turned pairs.
+/// Frequencies of the rotated pairs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotary {
     /// Angle per position of each pair, in radians.
     pub frequencies: Vec<f32>,
-    /// Multiplies sines and cosines; 1 except where a scaling to longer contexts says otherwise.
+    /// Multiplies sines and cosines; 1 except with YaRN scaling.
     pub amplitude: f32,
 }
 
@@ -30,7 +30,7 @@ impl Rotary {
     }
 }
 
-/// Cosines and sines of the angles of some positions, made once for all layers of a pass.
+/// Cosines and sines of the angles of some positions, computed once for all layers of a pass.
 #[derive(Clone, Debug)]
 pub struct Angles {
     cos_bt1k: Tensor<4>,
@@ -38,7 +38,7 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// The angles of these positions, each row's with frequencies of its own. One row may stand for all.
+    /// The angles of these positions, with frequencies per row. A single row is shared by all.
     pub(super) fn of(rows: &[(Vec<usize>, Rotary)], device: &Device) -> Self {
         let (columns, pairs) =
             rows.first().map_or((0, 0), |(positions, rotary)| (positions.len(), rotary.frequencies.len()));
@@ -56,13 +56,13 @@ impl Angles {
         Self { cos_bt1k: table(f32::cos), sin_bt1k: table(f32::sin) }
     }
 
-    /// Turns the first channels of every head, as many as there are frequencies for; the rest stay as they are.
+    /// Rotates the first `2 · frequencies` channels of every head; the rest are copied.
     ///
     /// # Shape
     /// `[batch, t, heads, width]` → the same.
     ///
     /// # Panics
-    /// If the heads are narrower than what is turned.
+    /// If the heads are narrower than the rotated channels.
     pub fn turn(&self, x_bthk: Tensor<4>) -> Tensor<4> {
         ops::rotate(x_bthk, self.cos_bt1k.clone(), self.sin_bt1k.clone())
     }

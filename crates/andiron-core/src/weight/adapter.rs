@@ -1,7 +1,7 @@
 //! Low-rank adapters: `y = x · W + scale · (x · A) · B`, of which only `A` and `B` are trained.
 //!
-//! The sum `W + scale · A · B` is never formed: neither in the forward pass, nor for the gradients, which are as small as
-//! the factors.
+//! The dense sum `W + scale · A · B` is never formed, neither in the forward pass nor for the gradients, which have the
+//! shapes of the factors.
 
 use andiron_kernels::random::Seed;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param};
@@ -22,13 +22,13 @@ const NAMES: [&str; 2] = ["lora_a", "lora_b"];
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterConfig {
-    /// Width between the factors.
+    /// Rank of the factors.
     pub rank: usize,
-    /// What the adapter adds is multiplied by `alpha / rank`.
+    /// The adapter's output is scaled by `alpha / rank`.
     pub alpha: f32,
 }
 
-/// A frozen weight and what is added to it.
+/// A frozen weight and its low-rank adapter.
 #[derive(Clone, Debug)]
 pub(super) struct Adapted {
     /// Dense or quantized.
@@ -62,19 +62,19 @@ impl Adapter {
         }
     }
 
-    /// What is added to `x · W`.
+    /// The adapter's output, added to `x · W`.
     pub(super) fn project<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let inner = ops::linear(x, self.a.val(), None, WeightLayout::InOut);
         ops::linear(inner, self.b.val(), None, WeightLayout::InOut) * self.scale
     }
 
-    /// What is added to rows of `Wᵀ`: rows of `Bᵀ · Aᵀ`.
+    /// The adapter's rows, `Bᵀ · Aᵀ`, added to rows of `Wᵀ`.
     pub(super) fn lookup(&self, ids_bt: Tensor<2, Int>) -> Tensor<3> {
         let inner = ops::embedding(self.b.val().transpose(), ids_bt);
         ops::linear(inner, self.a.val(), None, WeightLayout::OutIn) * self.scale
     }
 
-    /// What is added to `W`, in its layout.
+    /// The adapter's matrix, added to `W`, in its layout.
     pub(super) fn product(&self, layout: WeightLayout) -> Tensor<2> {
         let product = self.a.val().matmul(self.b.val()) * self.scale;
         match layout {

@@ -10,7 +10,7 @@ use burn::backend::tensor::FloatTensor;
 use super::{Activation, ActivationOps};
 use crate::ops::OptionalTensor;
 
-/// Parents: input and, of a gate, what it multiplies.
+/// Parents: input and, of a gate, the gated tensor.
 #[derive(Debug)]
 struct Activate;
 

@@ -1,4 +1,4 @@
-//! Activation functions of Burn's own operations.
+//! Activation functions composed of Burn's own operations.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;

@@ -1,4 +1,4 @@
-//! Attention of Burn's own operations, by the matrix of all scores.
+//! Attention composed of Burn's own operations, with the full score matrix.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -24,7 +24,7 @@ pub(super) fn attention_saved<B: DropoutOps>(
     }
 }
 
-/// `saved`: output, log denominators, gradient of the output.
+/// `saved`: output, log-sum-exp, gradient of the output.
 pub(super) fn attention_backward<B: DropoutOps>(
     qkv: Qkv<B>,
     bias: Option<FloatTensor<B>>,
@@ -59,7 +59,7 @@ fn unpacked<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3
     })
 }
 
-/// Queries `[b, t, h, k]` as `[b, h, t, k]`; keys or values cut to their filled part and repeated for the groups.
+/// Queries `[b, t, h, k]` as `[b, h, t, k]`; keys and values cut to their filled part, KV heads repeated per group.
 struct Heads<B: Backend> {
     q: FloatTensor<B>,
     k: FloatTensor<B>,
@@ -152,7 +152,7 @@ fn separate_backward<B: DropoutOps>(
     let kept = dropped::<B>(p.clone(), options);
     let dv = B::float_matmul(B::float_swap_dims(kept, 2, 3), dout.clone());
     let dp = dropped::<B>(B::float_matmul(dout.clone(), B::float_swap_dims(heads.v, 2, 3)), options);
-    // `Σ dp · p` over the keys, dropped or not, since the output is the sum of the kept `p · v`.
+    // `Σ dp · p` over the keys, with or without dropout, since the output is the sum of the kept `p · v`.
     let delta = B::float_sum_dim(B::float_mul(dout, out), 3);
     let ds = B::float_mul(p, B::float_sub(dp, delta));
     let dbias = bias.map(|_| {

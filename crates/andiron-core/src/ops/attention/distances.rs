@@ -1,17 +1,17 @@
-//! From a bias for each distance to one for each query and key, and back.
+//! From a bias per distance to one per query and key, and back.
 //!
 //! Both use the relative shift of Transformer-XL (Dai et al. 2019, <https://arxiv.org/abs/1901.02860>, appendix B): rows
 //! are padded by one element and the buffer is viewed again with the old row length, which shifts row `i` by `i`. So
-//! backends neither look up nor scatter.
+//! backends need neither gather nor scatter.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
-/// `[heads, t + s − 1]`, of which number `s − 1 + i − j` is for query `i` and key `j` → `[1, heads, t, s]`.
+/// `[heads, t + s − 1]`, whose element `s − 1 + i − j` belongs to query `i` and key `j` → `[1, heads, t, s]`.
 pub(super) fn spread<B: Backend>(bias: FloatTensor<B>, t: usize, s: usize) -> FloatTensor<B> {
     let ([h, _], n) = (bias.shape().dims(), t + s - 1);
-    // As a key goes on, so do the numbers.
+    // Flipped, so that elements ascend with the key.
     let forward = B::float_flip(bias, &[1]);
     let between = B::float_slice(forward.clone(), &[range(0, h), range(0, 1)]);
     let row = B::float_reshape(B::float_cat(vec![forward, between], 1), Shape::new([h, 1, n + 1]));
@@ -23,7 +23,7 @@ pub(super) fn spread<B: Backend>(bias: FloatTensor<B>, t: usize, s: usize) -> Fl
     B::float_reshape(of_pairs, Shape::new([1, h, t, s]))
 }
 
-/// The sums of `[heads, t, s]` over the queries and keys of each distance, laid out as for [`spread`].
+/// Sums of `[heads, t, s]` over the queries and keys of each distance, in the layout of [`spread`]'s input.
 pub(super) fn gathered<B: Backend>(of_pairs: FloatTensor<B>) -> FloatTensor<B> {
     let [h, t, s] = of_pairs.shape().dims();
     let (n, device, dtype) = (t + s - 1, of_pairs.device(), of_pairs.dtype().into());

@@ -9,7 +9,7 @@ use crate::precision::Precision;
 
 /// Attention over heads. A bias is `[heads, t + n_keys − 1]`, by distance, as in
 /// [`attention_biased`](super::attention_biased).
-// Composed bodies round nothing, whatever the precision.
+// Composed bodies ignore the precision: they run in the tensors' dtype.
 #[allow(clippy::too_many_arguments, clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),
@@ -30,7 +30,7 @@ pub trait AttentionOps: DropoutOps + Backend {
         Self::attend_saved(qkv, bias, options, precision).0
     }
 
-    /// The same, with the logarithm of each softmax's denominator, `[batch, heads, t]`.
+    /// The same, with the log-sum-exp of each query, `[batch, heads, t]`.
     #[fusion(default)]
     fn attend_saved(
         #[extension_type] qkv: Qkv<Self>,
@@ -42,7 +42,7 @@ pub trait AttentionOps: DropoutOps + Backend {
     }
 
     /// Gradients of [`AttentionOps::attend`] with respect to queries, keys and values, and to the bias if there is one.
-    /// `out` and `lse` are what [`AttentionOps::attend_saved`] returned.
+    /// `out` and `lse` are those of [`AttentionOps::attend_saved`].
     #[fusion(default)]
     fn attend_backward(
         #[extension_type] qkv: Qkv<Self>,

@@ -1,4 +1,4 @@
-//! Attention over heads, without a matrix of all scores where that is faster.
+//! Multi-head attention, without the full score matrix where that is faster.
 
 mod autodiff;
 mod composed;
@@ -16,14 +16,14 @@ pub use extension::AttentionOps;
 use super::{Dispatch, Dropout, OptionalTensor};
 use crate::{PaddingMask, precision};
 
-/// Which keys a query sees, apart from padding.
+/// Causal mask and sliding window. Padding is masked separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttentionMask {
-    /// Whether a query sees only keys at its own position and before. Queries are the last of the keys: query
-    /// `i` of `t` is at position `n_keys − t + i`.
+    /// Whether a query attends only to keys up to its own position. Queries are the last positions: query `i` of `t` is at
+    /// position `n_keys − t + i`.
     pub causal: bool,
-    /// A query sees only keys that are fewer positions than this before it and, unless `causal`, after it: with `causal`
-    /// this many positions, its own included. `None` is any distance.
+    /// The window in positions, the query's own included: a query attends to keys fewer than this many positions before it
+    /// and, unless `causal`, after it. `None` is no window.
     ///
     /// Source: Beltagy et al. 2020, "Longformer: The Long-Document Transformer", <https://arxiv.org/abs/2004.05150>;
     /// Jiang et al. 2023, "Mistral 7B", <https://arxiv.org/abs/2310.06825>.
@@ -31,34 +31,34 @@ pub struct AttentionMask {
 }
 
 impl AttentionMask {
-    /// Every key: encoders.
+    /// No mask: encoders.
     pub const FULL: Self = Self { causal: false, sliding_window: None };
-    /// The past: decoders.
+    /// Causal: decoders.
     pub const CAUSAL: Self = Self { causal: true, sliding_window: None };
 
-    /// Whether no window hides any of so many keys.
+    /// Whether the window, if any, spans all of `n` keys.
     pub(crate) fn spans(self, keys: usize) -> bool {
         self.sliding_window.is_none_or(|window| keys <= window)
     }
 
-    /// Whether the query at this position, which is below 0 if there are more queries than keys, sees a key.
+    /// Whether the query at this position attends to a key. Positions are below 0 if there are more queries than keys.
     pub(crate) fn sees(self, query: isize, key: usize) -> bool {
         let ahead = key as isize - query;
         (!self.causal || ahead <= 0) && self.sliding_window.is_none_or(|window| ahead.unsigned_abs() < window)
     }
 }
 
-/// How queries look at keys.
+/// Options of an attention operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionOptions {
     /// Multiplies the scores before the softmax; usually `1 / √(head width)`.
     pub scale: f32,
-    /// Which keys a query sees.
+    /// Causal mask and sliding window.
     pub mask: AttentionMask,
-    /// How many keys are filled; the buffers may be longer.
+    /// Number of filled keys; the buffers may be longer.
     pub n_keys: usize,
-    /// Which keys of each sequence are seen at all, the others being padding; `None` is all. The output of a query that
-    /// sees none is not specified.
+    /// Padding mask: the keys of each sequence that are no padding; `None` is no padding. The output of a fully masked query
+    /// is unspecified.
     pub rows: Option<PaddingMask>,
     /// Dropout of the probabilities, `[batch, heads, t, n_keys]` in row-major order.
     pub dropout: Option<Dropout>,
@@ -86,7 +86,7 @@ impl AttentionOptions {
 /// Queries, keys and values; also their gradients.
 #[derive(Clone, Debug, ExtensionType)]
 pub enum Qkv<B: Backend> {
-    /// A tensor each.
+    /// Separate tensors.
     Separate {
         /// `[batch, t, heads, width]`.
         q: FloatTensor<B>,
@@ -95,7 +95,7 @@ pub enum Qkv<B: Backend> {
         /// `[batch, capacity, key heads, width]`.
         v: FloatTensor<B>,
     },
-    /// Of positions that look at themselves, side by side as one fused projection makes them.
+    /// The output of one fused QKV projection, for self-attention.
     Packed {
         /// `[batch, t, 3 · heads · width]`.
         qkv: FloatTensor<B>,
@@ -104,7 +104,7 @@ pub enum Qkv<B: Backend> {
     },
 }
 
-/// `dropout(softmax(q · kᵀ · scale)) · v`, per head; query heads share key heads in equal groups.
+/// `dropout(softmax(q · kᵀ · scale)) · v`, per head. Query heads share KV heads in equal groups.
 ///
 /// # Shape
 /// `q_bthk`: `[batch, t, heads, width]`; `k_bshk`, `v_bshk`: `[batch, capacity, key heads, width]` of which the
@@ -122,15 +122,14 @@ pub fn attention(
     separate([q_bthk, k_bshk, v_bshk], None, options)
 }
 
-/// [`attention`] where what is added to a score depends on how far the key is before its query:
-/// `dropout(softmax(q · kᵀ · scale + bias)) · v`.
+/// [`attention`] with a relative position bias: `dropout(softmax(q · kᵀ · scale + bias)) · v`.
 ///
 /// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
 /// <https://arxiv.org/abs/1910.10683>, section 2.1.
 ///
 /// # Shape
-/// Those of [`attention`], and `bias_hr`: `[heads, t + n_keys − 1]`, whose element `t − 1 + n` is for keys `n` positions
-/// before their query, `n` below 0 for those after it.
+/// As for [`attention`], and `bias_hr`: `[heads, t + n_keys − 1]`, whose element `t − 1 + n` belongs to keys `n` positions
+/// before their query (`n` is negative for keys after it).
 ///
 /// # Panics
 /// If the shapes do not fit, or there are more queries than keys.
@@ -160,14 +159,14 @@ pub(crate) fn spread_biases(bias_hr: Tensor<2>, t: usize, n_keys: usize) -> Tens
     Tensor::from_dispatch(distances::spread::<Dispatch>(bias_hr.into_dispatch(), t, n_keys))
 }
 
-/// [`attention`] of positions over themselves, from the output of one fused QKV projection: nothing is copied out of it,
-/// and one gradient comes back.
+/// Self-[`attention`] from the output of one fused QKV projection, without splitting it into copies; its gradient is one
+/// tensor, too.
 ///
 /// # Shape
 /// `qkv_bt3d`: `[batch, t, 3 · heads · width]`, all queries first, then all keys → `[batch, t, heads · width]`.
 ///
 /// # Panics
-/// If the last axis cannot be cut so, or `options.n_keys` is not `t`.
+/// If the last axis is not a multiple of `3 · heads`, or `options.n_keys` is not `t`.
 pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOptions) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");

@@ -1,4 +1,4 @@
-//! Dropout of Burn's own operations; the mask is drawn on the host.
+//! Dropout composed of Burn's own operations; the mask is drawn on the host.
 
 use andiron_kernels::Cpu;
 use andiron_kernels::dropout::{self as masks, Dropout};

@@ -1,4 +1,4 @@
-//! Dropout by a mask that is a function of a seed and an element's index.
+//! Dropout with a stateless mask: a function of a seed and an element's index.
 
 mod autodiff;
 mod composed;
@@ -14,10 +14,10 @@ pub use extension::DropoutOps;
 
 use super::Dispatch;
 
-/// Zeroes a share `probability` of the elements and divides the others by `1 − probability`.
+/// Zeroes each element with the given probability and divides the others by `1 − probability`.
 ///
-/// Which elements is a function of `seed` and their index alone: the same on every backend and in the backward
-/// pass, so no mask is stored.
+/// The mask is a function of `seed` and the element's index: the same on every backend and in the backward pass, so none is
+/// stored.
 ///
 /// Source: Srivastava et al. 2014, "Dropout", <https://jmlr.org/papers/v15/srivastava14a.html>.
 pub fn dropout<const D: usize>(x: Tensor<D>, probability: f32, seed: Seed) -> Tensor<D> {

@@ -1,4 +1,4 @@
-//! Rows of tables, looked up by id.
+//! Embedding lookups.
 
 mod autodiff;
 mod extension;
@@ -12,7 +12,7 @@ pub use extension::EmbeddingOps;
 use super::{Dispatch, OpKind};
 use crate::quant::QuantMatrix;
 
-/// Looks rows of a table up.
+/// Looks up rows of a table.
 ///
 /// # Shape
 /// `[entries, d]` and `[batch, time]` → `[batch, time, d]`.

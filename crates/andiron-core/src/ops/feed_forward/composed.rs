@@ -1,4 +1,4 @@
-//! Feed-forward layers of Burn's own operations.
+//! Feed-forward layers composed of Burn's own operations.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;

@@ -8,7 +8,7 @@ use crate::ops::Tensors;
 use crate::precision::Precision;
 
 /// Feed-forward layers of rows, `[n, d_input]` → `[n, d_output]`.
-// Composed bodies round nothing, whatever the precision.
+// Composed bodies ignore the precision: they run in the tensors' dtype.
 #[allow(clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),
@@ -29,7 +29,7 @@ pub trait FeedForwardOps: Backend {
         Self::feed_forward_saved(x, params, options, precision).0
     }
 
-    /// The same, with what [`FeedForwardOps::feed_forward_backward`] needs of it.
+    /// The same, with the tensors saved for [`FeedForwardOps::feed_forward_backward`].
     #[fusion(default)]
     fn feed_forward_saved(
         x: FloatTensor<Self>,

@@ -1,4 +1,4 @@
-//! Feed-forward layers as one operation: two or three projections and what is between them.
+//! Fused feed-forward layers: two or three projections and the activation between them.
 
 mod autodiff;
 mod composed;
@@ -15,7 +15,7 @@ pub use extension::FeedForwardOps;
 use super::{Activation, Dispatch, WeightLayout};
 use crate::precision;
 
-/// How the parts of a [`feed_forward`] or [`gated_feed_forward`] layer are meant.
+/// Options of a [`feed_forward`] or [`gated_feed_forward`] layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedForwardOptions {
     /// The function between the projections.
@@ -42,15 +42,15 @@ pub enum FeedForwardParams<B: Backend> {
     Gated {
         /// Weight before the activation.
         gate: FloatTensor<B>,
-        /// Weight of what the activation is multiplied by.
+        /// Weight of the up projection, which the activation gates.
         up: FloatTensor<B>,
-        /// Weight after that.
+        /// Weight of the down projection.
         down: FloatTensor<B>,
     },
 }
 
-/// `activate(x · W₁ + b₁) · W₂ + b₂` on the last axis, as one operation: where that is faster, what is between the
-/// projections is never in memory as a whole, and the backward pass recomputes the activation.
+/// `activate(x · W₁ + b₁) · W₂ + b₂` on the last axis, fused: where that is faster, the hidden
+/// activations are never stored as a whole, and the backward pass recomputes the activation function.
 ///
 /// Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.3, <https://arxiv.org/abs/1706.03762>.
 ///
@@ -77,7 +77,7 @@ pub fn feed_forward<const D: usize>(
     run(x, FeedForwardParams::Plain { up, up_bias, down, down_bias }, sizes, options)
 }
 
-/// `(activate(x · W₁) · (x · W₂)) · W₃` on the last axis, as one operation, as [`feed_forward`] is.
+/// `(activate(x · W₁) · (x · W₂)) · W₃` on the last axis, fused like [`feed_forward`].
 ///
 /// Source: Shazeer 2020, "GLU Variants Improve Transformer", <https://arxiv.org/abs/2002.05202>.
 ///

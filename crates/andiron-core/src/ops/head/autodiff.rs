@@ -11,8 +11,8 @@ use super::{HeadInputs, HeadOps};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
-/// The sum, whose gradients are computed in the forward pass, while the logits are at hand. Parents: hidden states, weight
-/// and, if there is one, bias.
+/// The sum, whose gradients are computed in the forward pass, while the logits exist. Parents: hidden states, weight and, if
+/// there is one, bias.
 #[derive(Debug)]
 struct Sum;
 
@@ -32,7 +32,7 @@ impl<B: HeadOps, const N: usize> Backward<B, N> for Sum {
     }
 }
 
-/// Each row's loss, whose gradients wait for those of the rows. Parents as of [`Sum`].
+/// Each row's loss; gradients are computed in the backward pass. Parents as of [`Sum`].
 #[derive(Debug)]
 struct Losses;
 
@@ -50,7 +50,7 @@ impl<B: HeadOps, const N: usize> Backward<B, N> for Losses {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
         let Saved { inputs, targets, weights, precision } = ops.state;
-        // 1 for rows that count, 0 for those that were skipped.
+        // 1 for rows that count, 0 for skipped rows.
         let counts = B::float_abs(B::float_sign(weights));
         let upstream = B::float_mul(upstream, counts);
         let (_, HeadInputs { hidden, weight, bias }) =

@@ -1,4 +1,4 @@
-//! The head's loss of Burn's own operations, in blocks of the rows that count.
+//! The head's loss composed of Burn's own operations, in blocks of the rows that count.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, read_sync};
@@ -20,7 +20,7 @@ struct Rows<B: Backend> {
     targets: IntTensor<B>,
     /// `[rows, 1]`.
     weights: FloatTensor<B>,
-    /// Where they are among all rows; `None` if they are all or none.
+    /// Their indices among all rows; `None` if all rows count, or none.
     at: Option<IntTensor<B>>,
     len: usize,
     /// Number of all rows.
@@ -28,7 +28,7 @@ struct Rows<B: Backend> {
 }
 
 impl<B: Backend> Rows<B> {
-    /// Reads the weights, for which a GPU has to wait: a masked language model skips most rows, and with them most of the
+    /// Reads the weights, which synchronises with a GPU. It pays: a masked language model skips most rows, and most of the
     /// work.
     fn that_count(hidden: FloatTensor<B>, targets: IntTensor<B>, weights: FloatTensor<B>) -> Self {
         let [n] = weights.shape().dims();
@@ -73,7 +73,7 @@ impl<B: Backend> Rows<B> {
         }
     }
 
-    /// Blocks of rows that count, `[.., width]`, among all rows, which are 0 elsewhere; `like` tells device and type.
+    /// Scatters blocks of rows that count, `[.., width]`, into all rows; the others are 0. `like` gives device and dtype.
     fn among_all(&self, blocks: Vec<FloatTensor<B>>, width: usize, like: &FloatTensor<B>) -> FloatTensor<B> {
         let zeros = || B::float_zeros(Shape::new([self.n, width]), &like.device(), like.dtype().into());
         if blocks.is_empty() {
@@ -87,7 +87,7 @@ impl<B: Backend> Rows<B> {
     }
 }
 
-/// Logits of one block of rows, with their log denominators `[rows, 1]` and losses `[rows, 1]`.
+/// Logits of one block of rows, with their log-sum-exp `[rows, 1]` and losses `[rows, 1]`.
 struct LogitsBlock<B: Backend> {
     logits: FloatTensor<B>,
     lse: FloatTensor<B>,

@@ -7,7 +7,7 @@ use super::{HeadInputs, composed};
 use crate::precision::Precision;
 
 /// The output head together with its loss. Rows of weight 0 are skipped.
-// Composed bodies round nothing, whatever the precision.
+// Composed bodies ignore the precision: they run in the tensors' dtype.
 #[allow(clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),

@@ -30,7 +30,7 @@ impl From<Tensor<2>> for Head {
     }
 }
 
-/// What an output head is given, and its parameters; see [`head_cross_entropy`].
+/// Input and parameters of an output head; see [`head_cross_entropy`].
 #[derive(Clone, Debug, ExtensionType)]
 pub struct HeadInputs<B: Backend> {
     /// Hidden states, `[n, d]`.
@@ -44,7 +44,7 @@ pub struct HeadInputs<B: Backend> {
 
 /// Weighted sum of cross-entropies between an output head's predictions and `targets_n`, in nats.
 ///
-/// The logits `hidden · headᵀ + bias` are computed in blocks of rows and never exist as a whole. While training, gradients
+/// The logits `hidden · headᵀ + bias` are computed in blocks of rows and never stored as a whole. While training, gradients
 /// are computed in the same pass.
 ///
 /// # Shape
@@ -67,8 +67,8 @@ pub fn head_cross_entropy(
 /// The cross-entropy of each row, of which [`head_cross_entropy`] is the sum weighted by `weights_n`, in nats; 0 in rows of
 /// weight 0, which are skipped.
 ///
-/// The gradient may differ from row to row, so that it is computed in the backward pass, from logits that are computed
-/// again: prefer [`head_cross_entropy`] where a weighted sum is all that is wanted.
+/// The upstream gradient may differ by row, so the backward pass recomputes the logits. Prefer [`head_cross_entropy`] if
+/// only a weighted sum is wanted.
 ///
 /// # Shape
 /// As for [`head_cross_entropy`] → `[n]`.

@@ -1,4 +1,4 @@
-//! The elements of tensors in this process's memory, for what is kept there beside them.
+//! Access to the elements of host tensors, for the KV cache.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
-//! Tensors of CPU backends as memory, for `andiron-kernels`.
+//! Host tensors as slices, for `andiron-kernels`.
 //!
-//! [`HostTensors`] is how a CPU backend lends the memory of a tensor and takes over a new one without a copy. Each family
-//! of operations is implemented once for all such backends, in its `host` module. Tensors that are not f32 take the
-//! composed bodies.
+//! Through [`HostTensors`] a CPU backend lends the memory of a tensor, and takes ownership of a new one, without a copy.
+//! Each family of operations is implemented once for all such backends, in its `host` module. Tensors that are not f32
+//! run the composed bodies.
 
 mod elements;
 #[cfg(feature = "flex")]
@@ -19,9 +19,9 @@ use burn::tensor::DType;
 
 pub(crate) use elements::with_elements;
 
-/// A backend whose tensors are ordinary memory.
+/// A backend whose tensors are in host memory.
 pub(super) trait HostTensors: Backend {
-    /// The elements in row-major order: borrowed where the tensor is contiguous, else gathered.
+    /// The elements in row-major order: borrowed if the tensor is contiguous, else copied.
     ///
     /// # Panics
     /// If the elements are not f32.
@@ -36,7 +36,7 @@ pub(super) trait HostTensors: Backend {
     /// A tensor that owns `values`, in row-major order.
     fn from_vec(values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self>;
 
-    /// The tensor's memory, in row-major order: taken over if nobody else holds it, else copied.
+    /// The tensor's memory, in row-major order: moved if unshared, else copied.
     ///
     /// # Panics
     /// If the elements are not f32.

@@ -1,4 +1,4 @@
-//! Linear projections of Burn's own operations.
+//! Linear projections composed of Burn's own operations.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -47,10 +47,10 @@ fn dense<B: Backend>(x: &FloatTensor<B>, weight: LinearWeight<B>) -> (FloatTenso
     }
 }
 
-/// Elements of a quantized matrix that are floats at one time in a backward pass: 16 MiB.
+/// Elements of a quantized matrix that are dequantized at once in a backward pass: 16 MiB.
 const DEQUANTIZED: usize = 4 << 20;
 
-/// `dy · W` of a block-quantized `W`, some of its rows at a time.
+/// `dy · W` for a block-quantized `W`, a panel of rows at a time.
 pub(super) fn through_quantized<B: Backend>(dy: FloatTensor<B>, matrix: &QuantMatrix) -> FloatTensor<B> {
     let ([d_output, d_input], [n, _]) = (matrix.dims(), dy.shape().dims());
     let most = (DEQUANTIZED / d_input.max(1)).max(1);

@@ -8,7 +8,7 @@ use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
 /// Linear projections of rows, `[n, d_input]` → `[n, d_output]`.
-// Composed bodies round nothing, whatever the precision.
+// Composed bodies ignore the precision: they run in the tensors' dtype.
 #[allow(clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),
@@ -18,7 +18,7 @@ use crate::precision::Precision;
     Fusion: cfg(feature = "cube")
 )]
 pub trait LinearOps: Backend {
-    /// `x · W + b`. `precision` is what the operands may be rounded to.
+    /// `x · W + b`. With mixed `precision` operands may be rounded to bf16.
     #[fusion(default)]
     fn project(
         x: FloatTensor<Self>,

@@ -20,7 +20,7 @@ impl<B: HostTensors> LinearOps for B {
         bias: OptionalTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        let _time = OpKind::Products.timer();
+        let _time = OpKind::Matmul.timer();
         let f32s = are_f32::<B>([&x].into_iter().chain(bias.as_option()));
         match &weight {
             LinearWeight::Dense { weight, layout } if f32s && are_f32::<B>([weight]) => {
@@ -42,11 +42,11 @@ impl<B: HostTensors> LinearOps for B {
         wanted: LinearGrads,
         precision: Precision,
     ) -> (Option<FloatTensor<Self>>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
-        let _time = OpKind::Products.timer();
+        let _time = OpKind::Matmul.timer();
         match &weight {
             LinearWeight::Dense { weight, layout } if are_f32::<B>([&x, weight, &dy]) => {
                 let weight = (weight, *layout);
-                // Together they cost less.
+                // One pass for both is cheaper.
                 if wanted.x && wanted.weight {
                     return all_gradients::<B>(&x, weight, &dy, wanted.bias, precision);
                 }

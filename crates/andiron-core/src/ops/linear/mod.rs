@@ -74,7 +74,7 @@ pub struct LinearGrads {
 }
 
 /// `x · W + b` on the last axis; see [`WeightLayout`] for the order of `weight`'s axes, and
-/// [`with_precision`](crate::precision::with_precision) for what the operands are rounded to.
+/// [`with_precision`](crate::precision::with_precision) for the rounding of operands.
 ///
 /// # Shape
 /// `[.., d_input]` → `[.., d_output]`.

@@ -1,5 +1,4 @@
-//! Gradients of norms and of the sums between them: the graph has a node for each, whether or not they were computed
-//! together.
+//! Gradients of norms and residual sums. The graph has a node for each, even if the forward pass fused them.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -75,7 +74,7 @@ fn finish_residual<B: NormOps, C: CheckpointStrategy>(
     }
 }
 
-/// The forward pass: the sum if there is one, the node of what is normalised, what is saved, and the norm.
+/// The forward pass: the residual sum if there is one, the node of the norm's input, the saved tensors, and the norm.
 #[allow(clippy::type_complexity)]
 fn forward<B: NormOps, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,

@@ -1,4 +1,4 @@
-//! Norms of Burn's own operations.
+//! Norms composed of Burn's own operations.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};

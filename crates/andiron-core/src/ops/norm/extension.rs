@@ -45,7 +45,7 @@ pub trait NormOps: Backend {
         composed::norm_saved::<Self>(x, added.into_option(), params, eps)
     }
 
-    /// Gradients with respect to what is normalised, added to `past`, and to the parameters.
+    /// Gradients with respect to the norm's input, added to `past`, and to the parameters.
     #[fusion(default)]
     fn norm_backward(
         #[extension_type] saved: SavedNorm<Self>,

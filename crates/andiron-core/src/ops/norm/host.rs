@@ -14,7 +14,7 @@ use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 
 impl<B: HostTensors> NormOps for B {
-    /// The sum takes over the memory of `added`, if nobody else holds that.
+    /// The sum reuses the memory of `added` if that is unshared.
     fn residual(x: FloatTensor<Self>, added: FloatTensor<Self>) -> FloatTensor<Self> {
         let _time = OpKind::Residuals.timer();
         if !are_f32::<B>([&x, &added]) {
@@ -75,7 +75,7 @@ fn rows<B: HostTensors>(x: &FloatTensor<B>) -> [usize; 2] {
     [shape.num_elements() / width.max(1), width]
 }
 
-/// A sum takes over the memory of `added`, if nobody else holds that.
+/// The sum reuses the memory of `added` if that is unshared.
 #[allow(clippy::type_complexity)]
 fn layer_norm<B: HostTensors>(
     x: FloatTensor<B>,

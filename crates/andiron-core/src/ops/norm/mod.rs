@@ -8,8 +8,8 @@
 //! activations, two reads and a write, for each norm.
 //!
 //! They rely on the order of the backward pass: nodes run after all nodes that were made of them, and the sum is made after
-//! the norm. So the gradient from the sum is there when the norm's turn comes; if the input had no other consumer, there
-//! would be none to add to, and the backward pass panics.
+//! the norm. So the gradient from the sum exists before the norm's backward runs. If the input has no other consumer, there
+//! is none, and the backward pass panics.
 
 mod autodiff;
 mod composed;
@@ -32,7 +32,7 @@ pub enum NormParams<B: Backend> {
     Layer {
         /// Multiplies the normalised values.
         weight: FloatTensor<B>,
-        /// Is added then.
+        /// Added afterwards.
         bias: FloatTensor<B>,
     },
     /// RMS norm.
@@ -77,7 +77,7 @@ pub struct NormOptions {
     pub branch: bool,
 }
 
-/// `x + added`: a layer's input and what the layer makes of it.
+/// `x + added`: a residual connection.
 ///
 /// # Panics
 /// If the shapes differ.
@@ -102,7 +102,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
 /// adds its gradient in place to the one that arrived through the residual connection.
 ///
 /// # Panics
-/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
+/// If the widths do not match; in the backward pass, if `x` has no other gradient before this norm's.
 pub fn layer_norm_of_branch<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<1>,
@@ -113,7 +113,7 @@ pub fn layer_norm_of_branch<const D: usize>(
     one(x, params, NormOptions { eps, branch: true })
 }
 
-/// [`layer_norm`] of a [`residual`]: the end of a post-norm layer. Where that is faster, both are computed in one pass.
+/// [`layer_norm`] of a [`residual`]: the end of a post-norm layer. Fused into one pass where that is faster.
 ///
 /// # Shape
 /// `[.., d]` each → the same; weight and bias are `[d]`.
@@ -134,8 +134,8 @@ pub fn layer_norm_of_sum<const D: usize>(
 /// [`layer_norm_of_sum`].
 ///
 /// # Panics
-/// If the shapes differ or the widths do not match; in the backward pass, if the sum has no other gradient by the time of
-/// this norm's.
+/// If the shapes differ or the widths do not match; in the backward pass, if the sum has no other gradient
+/// before this norm's.
 pub fn layer_norm_between_branches<const D: usize>(
     x: Tensor<D>,
     added: Tensor<D>,
@@ -163,7 +163,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Te
 /// [`rms_norm`] at the start of a residual branch, as [`layer_norm_of_branch`].
 ///
 /// # Panics
-/// If the widths do not match; in the backward pass, if `x` has no other gradient by the time of this norm's.
+/// If the widths do not match; in the backward pass, if `x` has no other gradient before this norm's.
 pub fn rms_norm_of_branch<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
     let params = rms_params(x.dims(), weight);
     one(x, params, NormOptions { eps, branch: true })
@@ -173,8 +173,8 @@ pub fn rms_norm_of_branch<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: 
 /// [`layer_norm_of_sum`].
 ///
 /// # Panics
-/// If the shapes differ or the widths do not match; in the backward pass, if the sum has no other gradient by the time of
-/// this norm's.
+/// If the shapes differ or the widths do not match; in the backward pass, if the sum has no other gradient
+/// before this norm's.
 pub fn rms_norm_between_branches<const D: usize>(
     x: Tensor<D>,
     added: Tensor<D>,

@@ -1,4 +1,4 @@
-//! Optimizer steps have no gradients of their own: the composed bodies, of operations that have.
+//! Optimizer steps have no hand-written gradients: their composed bodies are differentiated.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

@@ -1,4 +1,4 @@
-//! Optimizer steps of Burn's own operations.
+//! Optimizer steps composed of Burn's own operations.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;

@@ -7,7 +7,7 @@ use super::{AdamWStep, Matrices, MuonStep, composed};
 use crate::precision::Precision;
 
 /// Optimizer steps of parameters of any shape.
-// Composed bodies round nothing, whatever the precision.
+// Composed bodies ignore the precision: they run in the tensors' dtype.
 #[allow(clippy::type_complexity, unused_variables)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),

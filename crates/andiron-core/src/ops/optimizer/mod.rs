@@ -28,7 +28,7 @@ pub struct Moments<const D: usize> {
 
 /// One step of Adam with decoupled weight decay, as `torch.optim.AdamW` computes it.
 ///
-/// On the CPU backends memory that nobody else holds is updated in place.
+/// On the CPU backends unshared memory is updated in place.
 ///
 /// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>.
 pub fn adamw<const D: usize>(at: Moments<D>, grad: Tensor<D>, step: AdamWStep) -> Moments<D> {

@@ -9,7 +9,7 @@ use crate::{device, precision};
 
 pub use andiron_kernels::muon::{Matrices, MuonStep};
 
-/// What the direction of a parameter's step is made of; the tensors are lists of its numbers.
+/// Inputs of the Muon step of one parameter; tensors are flattened.
 #[derive(Clone, Debug)]
 pub struct Momentum {
     /// The gradient.
@@ -20,18 +20,18 @@ pub struct Momentum {
     pub matrices: Matrices,
 }
 
-/// The directions of a step of Muon and the new running means, for each parameter, as `torch.optim.Muon` computes them: the
-/// running mean of gradients with all its singular values made about 1.
+/// The update directions and new running means of a Muon step, for each parameter, as `torch.optim.Muon` computes them: the
+/// running mean of gradients, orthogonalized so that all its singular values become about 1.
 ///
-/// On the CPU backends parameters are computed side by side, which for small matrices is up to twice as fast as all threads
-/// working on one product at a time, and memory that nobody else holds is updated in place. Products are as exact as
-/// [`with_precision`](crate::precision::with_precision) says.
+/// On the CPU backends parameters are computed in parallel, which for small matrices is up to twice as fast as
+/// parallelising each matmul, and unshared memory is updated in place. The precision of matmuls is that of
+/// [`with_precision`](crate::precision::with_precision).
 ///
 /// Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks",
 /// <https://kellerjordan.github.io/posts/muon/>.
 ///
 /// # Panics
-/// If a tensor is not as long as its matrices.
+/// If a tensor's length does not match its matrices.
 pub fn muon_directions(parameters: Vec<Momentum>, step: MuonStep) -> Vec<(Tensor<1>, Tensor<1>)> {
     let precision = precision::current();
     let one = |parameter: Momentum| {
@@ -42,7 +42,7 @@ pub fn muon_directions(parameters: Vec<Momentum>, step: MuonStep) -> Vec<(Tensor
         let (direction, momentum) = Dispatch::muon_direction(grad, momentum, step, matrices, precision);
         (Tensor::from_dispatch(direction), Tensor::from_dispatch(momentum))
     };
-    // Other devices compute later and in an order of their own.
+    // Other devices run asynchronously and schedule for themselves.
     if parameters.first().is_none_or(|first| !device::is_cpu(&first.grad.device())) {
         return parameters.into_iter().map(one).collect();
     }
@@ -50,7 +50,7 @@ pub fn muon_directions(parameters: Vec<Momentum>, step: MuonStep) -> Vec<(Tensor
     parameters.into_par_iter().map(one).collect()
 }
 
-/// `keep · value − size · direction`, in place where nobody else holds the memory.
+/// `keep · value − size · direction`, in place if the memory is unshared.
 ///
 /// # Panics
 /// If the shapes differ.

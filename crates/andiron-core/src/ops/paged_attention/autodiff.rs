@@ -1,4 +1,4 @@
-//! Decoding has no gradient of its own: the composed body, of operations that have.
+//! Paged attention has no hand-written gradient: its composed body is differentiated.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

@@ -1,4 +1,4 @@
-//! Attention over a paged KV cache by gathering the blocks.
+//! Attention over a paged KV cache, composed of Burn's own operations: the blocks are gathered first.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
@@ -28,7 +28,7 @@ pub(super) fn paged_attention<B: AttentionOps>(
     B::attend(Qkv::Separate { q, k, v }, bias, options, precision)
 }
 
-/// The keys or the values of all rows, `[rows, held + t, heads, width]`, those of new positions in the last `t` columns.
+/// The keys or the values of all rows, `[rows, held + t, heads, width]`, new positions in the last `t` columns.
 fn gathered<B: Backend>(
     cache: &PagedKeyValues<B>,
     part: usize,

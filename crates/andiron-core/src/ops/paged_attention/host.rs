@@ -1,4 +1,4 @@
-//! Attention over a paged KV cache through `andiron-kernels`: blocks are read where they are.
+//! Attention over a paged KV cache through `andiron-kernels`: blocks are read in place.
 
 use std::borrow::Cow;
 
@@ -61,7 +61,7 @@ enum RowBlocks<'a> {
 }
 
 impl<'a> RowBlocks<'a> {
-    /// The blocks of a row are all in one element type, that of their cache.
+    /// The blocks of a row have one element type, that of their cache.
     fn of(row: &'a PagedRow) -> Self {
         let f32 = row.host.iter().filter_map(|block| match block {
             Block::F32(block) => Some(block.elements()),

@@ -15,13 +15,12 @@ use super::{AttentionMask, Dispatch, OptionalTensor, Tensors};
 use crate::cache::{Block, Blocks};
 use crate::precision;
 
-/// Keys and values of some sequences, in blocks, those of new positions included.
+/// Keys and values of some sequences, in blocks, new positions included.
 ///
-/// The blocks of a cache are either all tensors or all in this process's memory.
+/// The blocks of a cache are either all tensors or all in host memory.
 #[derive(Clone, Debug, ExtensionType)]
 pub struct PagedKeyValues<B: Backend> {
-    /// Blocks that are tensors, of all rows, one row after the other: `[2, block length, key heads, width]`, keys, then
-    /// values.
+    /// Tensor blocks of all rows, concatenated: `[2, block length, KV heads, width]` each, keys first.
     #[extension_type]
     pub tensors: Tensors<B>,
     /// The rows; at least one has a block.
@@ -33,20 +32,20 @@ pub struct PagedKeyValues<B: Backend> {
 pub struct PagedRow {
     /// Number of its blocks among the tensors.
     n_tensors: usize,
-    /// Its blocks in this process's memory.
+    /// Its blocks in host memory.
     host: Vec<Block>,
-    /// Positions that count, new ones included.
+    /// Positions, new ones included.
     pub keys: usize,
-    /// Positions that are new: those whose queries are asked for.
+    /// New positions: the queries.
     pub new: usize,
 }
 
-/// Attention of new positions over themselves and what the cache holds of their rows:
-/// `softmax(q · kᵀ · scale + bias) · v`. What columns beyond a row's own get is not specified.
+/// Attention of new positions over themselves and their row's cached context: `softmax(q · kᵀ · scale + bias) · v`. The
+/// output of padding columns is unspecified.
 ///
 /// # Shape
-/// `q_bthk`: `[rows, t, heads, width]` → the same. `bias_hr`: `[heads, t + n − 1]` with `n` the columns of the pass and the
-/// positions that the longest row held before, as in [`attention_biased`](super::attention_biased).
+/// `q_bthk`: `[rows, t, heads, width]` → the same. `bias_hr`: `[heads, t + n − 1]` with `n` the columns of the pass plus the
+/// cached positions of the longest row, as in [`attention_biased`](super::attention_biased).
 ///
 /// # Panics
 /// If the shapes do not fit, or the mask is not causal.
@@ -84,13 +83,13 @@ fn paged(blocks: &Blocks) -> PagedKeyValues<Dispatch> {
     PagedKeyValues { tensors: Tensors(tensors), rows }
 }
 
-/// Where no tensor is in this process's memory.
+/// For builds whose tensors are never in host memory.
 #[cfg(not(any(feature = "flex", feature = "ndarray")))]
 pub(crate) fn with_elements<T>(_: [&Tensor<4>; 2], _: impl FnOnce([&[f32]; 2]) -> T) -> Option<T> {
     None
 }
 
-/// Positions that the longest row held before the pass.
+/// Positions of the longest row before the pass.
 fn held(rows: &[PagedRow]) -> usize {
     rows.iter().map(|row| row.keys - row.new).max().unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! Rotary positions of Burn's own operations.
+//! Rotary positions composed of Burn's own operations.
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
