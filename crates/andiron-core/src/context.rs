@@ -19,7 +19,7 @@ use crate::{KvCache, PaddingMask, ids, ops};
 /// | evaluation | none | none |
 /// | prefill, decoding | the sequence's own | none |
 ///
-/// [`Forward::over`] adds a padding mask for rows of different lengths; without it no column is padding.
+/// [`Forward::with_padding_mask`] adds a padding mask for rows of different lengths; without it no column is padding.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
@@ -56,7 +56,7 @@ impl<'a> Forward<'a> {
     }
 
     /// The columns of each row; `None` without padding.
-    pub fn rows(&self) -> Option<&PaddingMask> {
+    pub fn padding_mask(&self) -> Option<&PaddingMask> {
         self.rows.as_ref()
     }
 
