@@ -38,7 +38,7 @@ impl RunPrecision {
     pub const ALL: [Self; 5] = [Self::F32, Self::Mixed, Self::Bf16, Self::Int8, Self::Int4];
 
     /// Precision of matmuls with many rows.
-    pub fn products(self) -> Precision {
+    pub fn matmul_precision(self) -> Precision {
         match self {
             Self::F32 => Precision::F32,
             _ => Precision::Mixed,
@@ -55,7 +55,7 @@ impl RunPrecision {
 
     /// Runs `work` at this precision; see [`with_precision`].
     pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
-        with_precision(self.products(), work)
+        with_precision(self.matmul_precision(), work)
     }
 
     /// Whether weights are quantized; CPU backends multiply by them as they are stored.

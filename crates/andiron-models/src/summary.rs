@@ -27,7 +27,7 @@ pub struct Summary {
     /// Elements of all tensors.
     pub parameters: u64,
     /// Elements of the matrices that every token is multiplied with, a tied head's included.
-    pub product_parameters: u64,
+    pub matmul_parameters: u64,
 }
 
 impl Summary {
@@ -54,10 +54,10 @@ impl Summary {
             ParamRole::Embedding => tied,
             role => is_head(role),
         };
-        let products = tensors.iter().filter(|tensor| multiplied(tensor.role));
+        let matrices = tensors.iter().filter(|tensor| multiplied(tensor.role));
         Self {
             parameters: parts.iter().map(|part| part.parameters).sum(),
-            product_parameters: products.map(ParamInfo::elements).sum(),
+            matmul_parameters: matrices.map(ParamInfo::elements).sum(),
             parts,
         }
     }
@@ -65,7 +65,7 @@ impl Summary {
     /// Floating-point operations of the forward pass for one token: one multiplication and one addition per matrix
     /// element. Attention adds to this in proportion to the sequence length.
     pub fn flops_per_token(&self) -> u64 {
-        2 * self.product_parameters
+        2 * self.matmul_parameters
     }
 }
 
@@ -111,11 +111,11 @@ mod tests {
 
     #[test]
     fn a_tied_table_is_multiplied_with_and_positions_are_not() {
-        assert_eq!(Summary::new(&tiny(), true).product_parameters, 40 + 32);
-        assert_eq!(Summary::new(&tiny(), false).product_parameters, 32);
+        assert_eq!(Summary::new(&tiny(), true).matmul_parameters, 40 + 32);
+        assert_eq!(Summary::new(&tiny(), false).matmul_parameters, 32);
         let mut untied = tiny();
         untied.push(tensor("lm_head.weight", &[10, 4], ParamRole::Head));
-        assert_eq!(Summary::new(&untied, true).product_parameters, 40 + 32);
+        assert_eq!(Summary::new(&untied, true).matmul_parameters, 40 + 32);
         assert_eq!(Summary::new(&untied, true).flops_per_token(), 144);
     }
 
@@ -126,6 +126,6 @@ mod tests {
             tensor("model.decoder.embed_tokens.weight", &[7, 4], ParamRole::Embedding),
             tensor("final_logits_bias", &[1, 7], ParamRole::Bias),
         ];
-        assert_eq!(Summary::new(&tensors, true).product_parameters, 28);
+        assert_eq!(Summary::new(&tensors, true).matmul_parameters, 28);
     }
 }

@@ -5,7 +5,7 @@ use andiron_models::DecoderBundle;
 use andiron_models::generate::{BatchedLm as _, CausalLm, Logits};
 use clap::Args;
 
-use super::{Figures, Measure, Subject, measure, median_ms, product_parameters};
+use super::{Figures, Measure, Subject, matmul_parameters, measure, median_ms};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
@@ -104,7 +104,7 @@ impl DecodeBench {
         figures.number("prefill_ms", median_ms(prefill.iter().map(|run| run.0)));
         figures.number("kv_cache_mb", cache_bytes as f64 / 1e6);
         figures.operations(decode, steps);
-        figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
+        figures.print(common, (precision, precision.matmul_precision()), 2.0 * matmul_parameters(&bundle))
     }
 }
 
@@ -127,6 +127,6 @@ impl PrefillBench {
         figures.number("tokens_per_s", f64::from(self.tokens) / milliseconds * 1e3);
         figures.number("prefill_ms", milliseconds);
         figures.operations(runs, 1.0);
-        figures.print(common, (precision, precision.products()), 2.0 * product_parameters(&bundle))
+        figures.print(common, (precision, precision.matmul_precision()), 2.0 * matmul_parameters(&bundle))
     }
 }

@@ -59,7 +59,7 @@ impl EmbedBench {
         figures.number("tokens_per_s", (rows * columns) as f64 / milliseconds * 1e3);
         figures.number("batch_ms", milliseconds);
         figures.operations(runs, 1.0);
-        figures.print(common, (precision, precision.products()), 2.0 * block_parameters(&bundle))
+        figures.print(common, (precision, precision.matmul_precision()), 2.0 * block_parameters(&bundle))
     }
 }
 
@@ -68,5 +68,5 @@ impl EmbedBench {
 fn block_parameters(bundle: &EncoderBundle) -> f64 {
     let mut tensors = describe(&bundle.model);
     tensors.retain(|tensor| tensor.in_block);
-    Summary::new(&tensors, false).product_parameters as f64
+    Summary::new(&tensors, false).matmul_parameters as f64
 }

@@ -14,7 +14,7 @@ use andiron_training::step::compute;
 use burn::module::Module as _;
 use clap::{Args, ValueEnum};
 
-use super::{Figures, Subject, median_ms, product_parameters};
+use super::{Figures, Subject, matmul_parameters, median_ms};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::model::RunChoice;
@@ -86,7 +86,7 @@ impl TrainBench {
             Moves::Muon => OptimizerKind::Muon,
         };
         let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
-        let parameters = product_parameters(&bundle);
+        let parameters = matmul_parameters(&bundle);
         let mut model = bundle.model.train();
         let mut optimizer = Optimizer::new(&model, &settings, &device);
         let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
