@@ -69,7 +69,7 @@ impl FamilyConfig for DecoderConfig {
             *generation =
                 GenerationConfig::of_model_config(ids, files.config_fields(), &files.config_path())?;
         }
-        generation.settle(self.vocab_size())?;
+        generation.drop_ids_outside(self.vocab_size())?;
         settings.unknown_keys.extend(settings.generation.unknown_keys());
         Ok(settings)
     }

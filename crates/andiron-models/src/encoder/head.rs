@@ -53,7 +53,7 @@ pub enum Problem {
 
 impl EncoderHead {
     /// Whether the head has one output per label.
-    pub fn has_labels(self) -> bool {
+    pub(crate) fn has_labels(self) -> bool {
         matches!(self, Self::Classify { .. } | Self::TokenClassify)
     }
 }

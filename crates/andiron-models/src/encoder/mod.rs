@@ -16,7 +16,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
 pub use bundle::EncoderBundle;
-pub use embed::{Dense, DenseActivation, EmbedPipeline, EmbedStage, Pooling, Prompts, Similarity};
+pub use embed::{Dense, EmbedPipeline, EmbedStage, Pooling, Prompts, Similarity};
 pub use head::{EncoderHead, Head, MaskedLmHead, Problem, SequenceHead, TokenHead};
 pub use relevance::Relevance;
 pub use tasks::{EncoderInput, Entity, Span};

@@ -36,7 +36,7 @@ pub(super) fn read(config: &Seq2SeqConfig, files: &ModelFiles) -> Result<Generat
     // Negative ids are absent.
     let start = || config.decoder_start_token_id();
     generation.decoder_start_token_id = Some(generation.decoder_start_token_id.unwrap_or_else(start));
-    generation.settle(config.target_vocab_size())?;
+    generation.drop_ids_outside(config.target_vocab_size())?;
     Ok(generation)
 }
 

@@ -210,20 +210,6 @@ impl T5Config {
         }
     }
 
-    /// The smallest published model of version 1.1, of 77 million parameters, which is also the shape of the smallest
-    /// Flan-T5.
-    pub fn small_v1_1() -> Self {
-        Self {
-            d_ff: 1024,
-            num_layers: 8,
-            num_heads: 6,
-            feed_forward_proj: FeedForwardProj::gated(Activation::GeluNew),
-            tie_word_embeddings: false,
-            scale_decoder_outputs: false,
-            ..Self::small()
-        }
-    }
-
     fn n_decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use super::{BeamOptions, EarlyStopping, SamplingChoice, SamplingParams};
 use crate::hf_config::{ConfigError, Ids};
-use crate::json_file::read_json;
 
 pub(crate) const WHAT: &str = "generation config";
 
@@ -168,23 +167,13 @@ impl GenerationConfig {
     ///
     /// # Errors
     /// If a value has the wrong type, or a key asks for something that is not implemented.
-    pub fn from_fields(fields: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn from_fields(fields: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         let mut fields: Map<String, Value> =
             fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
         keys::check(&fields)?;
         keys::modernize(&mut fields);
         let json = |source| ConfigError::Json { path: path.to_owned(), what: WHAT, source };
         serde_json::from_value(Value::Object(fields)).map_err(json)
-    }
-
-    /// Reads a `generation_config.json` for a vocabulary of `vocab_size` ids.
-    ///
-    /// # Errors
-    /// As [`from_fields`](Self::from_fields) and [`settle`](Self::settle), or if the file cannot be read.
-    pub fn read(path: &Path, vocab_size: usize) -> Result<Self, ConfigError> {
-        let mut config = Self::from_fields(read_json(path, WHAT)?, path)?;
-        config.settle(vocab_size)?;
-        Ok(config)
     }
 
     /// The generation settings of a `config.json` without `generation_config.json`, as older versions of
@@ -207,11 +196,11 @@ impl GenerationConfig {
         Self::from_fields(fields, path)
     }
 
-    /// Drops end-of-text ids outside the vocabulary, since they cannot be generated, and validates the rest.
+    /// Drops end-of-text and suppressed ids outside the vocabulary, which cannot be generated, and validates the rest.
     ///
     /// # Errors
     /// As [`validate`](Self::validate).
-    pub fn settle(&mut self, vocab_size: usize) -> Result<(), ConfigError> {
+    pub(crate) fn drop_ids_outside(&mut self, vocab_size: usize) -> Result<(), ConfigError> {
         let possible = |id: &u32| (*id as usize) < vocab_size;
         for ids in [&mut self.eos_token_id, &mut self.suppress_tokens, &mut self.begin_suppress_tokens] {
             ids.retain(possible);
@@ -223,7 +212,7 @@ impl GenerationConfig {
     ///
     /// # Errors
     /// Names the first invalid key.
-    pub fn validate(&self, vocab_size: usize) -> Result<(), ConfigError> {
+    fn validate(&self, vocab_size: usize) -> Result<(), ConfigError> {
         let check = |key: &'static str, ids: &[u32]| match ids.iter().find(|&&id| id as usize >= vocab_size) {
             Some(&id) => Err(ConfigError::TokenId { key, id, vocab_size }),
             None => Ok(()),

@@ -60,7 +60,7 @@ impl Ids {
     }
 
     /// Keeps the ids for which `wanted` is true.
-    pub fn retain(&mut self, wanted: impl Fn(&u32) -> bool) {
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&u32) -> bool) {
         match self {
             Self::None(()) => {}
             Self::One(id) if wanted(id) => {}

@@ -31,7 +31,7 @@ enum Residual {
 
 /// Activations of a [`Dense`], named after PyTorch's classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DenseActivation {
+enum DenseActivation {
     /// `torch.nn.Identity`.
     Identity,
     /// `torch.nn.Tanh`.

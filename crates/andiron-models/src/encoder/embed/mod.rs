@@ -8,7 +8,7 @@ mod sentence;
 use andiron_core::PaddingMask;
 use burn::tensor::Tensor;
 
-pub use dense::{Dense, DenseActivation};
+pub use dense::Dense;
 pub use pooling::Pooling;
 pub use prompts::Prompts;
 

@@ -4,9 +4,9 @@ use super::*;
 
 fn read(fields: Value) -> Result<GenerationConfig, String> {
     let Value::Object(fields) = fields else { panic!("an object is wanted") };
-    let settled = |mut config: GenerationConfig| config.settle(100).map(|()| config);
+    let within = |mut config: GenerationConfig| config.drop_ids_outside(100).map(|()| config);
     GenerationConfig::from_fields(fields, Path::new("file"))
-        .and_then(settled)
+        .and_then(within)
         .map_err(|error| error.to_string())
 }
 

@@ -45,7 +45,7 @@ pub enum ElementType {
 
 impl ElementType {
     /// The type with this id in a tensor table, if supported.
-    pub fn from_id(id: u32) -> Option<Self> {
+    pub(super) fn from_id(id: u32) -> Option<Self> {
         Some(match id {
             0 => Self::F32,
             1 => Self::F16,

@@ -19,7 +19,6 @@ pub use blocks::ElementType;
 pub use config::config_json;
 pub(crate) use config::{config_fields, end_ids, unknown_keys};
 pub use file::{GgufError, GgufFile, TensorEntry};
-pub use names::{gguf_name, hf_name};
 pub use source::{GgufWeights, is_gguf};
 pub use tokenizer::{chat_template, tokenizer_config_json, tokenizer_json};
 pub use value::{Array, Value};

@@ -82,7 +82,7 @@ fn table(model_type: &str) -> Option<&'static Table> {
 }
 
 /// Hugging Face's name of the tensor that GGUF calls `gguf_name`, in models of type `model_type`.
-pub fn hf_name(model_type: &str, gguf_name: &str) -> Option<String> {
+pub(super) fn hf_name(model_type: &str, gguf_name: &str) -> Option<String> {
     let table = table(model_type)?;
     let (stem, kind) = split(gguf_name)?;
     if let Some(place) = stem.strip_prefix("blk.") {
@@ -96,7 +96,7 @@ pub fn hf_name(model_type: &str, gguf_name: &str) -> Option<String> {
 }
 
 /// GGUF's name of the tensor that Hugging Face calls `hf_name`, in models of type `model_type`.
-pub fn gguf_name(model_type: &str, hf_name: &str) -> Option<String> {
+pub(super) fn gguf_name(model_type: &str, hf_name: &str) -> Option<String> {
     let table = table(model_type)?;
     let (stem, kind) = split(hf_name)?;
     if let Some(place) = stem.strip_prefix(table.block) {

@@ -49,7 +49,7 @@ impl Value {
     }
 
     /// The value if it is an integer that fits `usize`.
-    pub fn as_usize(&self) -> Option<usize> {
+    pub(super) fn as_usize(&self) -> Option<usize> {
         self.as_u64().and_then(|value| usize::try_from(value).ok())
     }
 
