@@ -21,8 +21,8 @@ use crate::stop;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
-/// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options of a request that
-/// it does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
+/// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options that a
+/// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Model directory in the Hugging Face layout, or a GGUF file
@@ -31,7 +31,8 @@ pub struct Serve {
     /// Model name in the API [default: the name of its directory, or of its run for RUN/run/model]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Address to listen on. Only a loopback address is unreachable from other machines; any other needs --api-key-file
+    /// Address to listen on. Other machines can reach any but a loopback address, so any other needs
+    /// --api-key-file or --insecure-no-auth
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: String,
     /// Port to listen on; 0 picks a free one and prints it
