@@ -47,34 +47,22 @@ pub struct Common {
     log: String,
 }
 
+// A verb's description is that of its own type: one here would take its place, and its long form would not be shown.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Train a small model on a text and evaluate it, in one command: start here
     Quickstart(verbs::quickstart::Quickstart),
-    /// Tokenize text into datasets for training and validation
     Prepare(verbs::prepare::Prepare),
-    /// Train, evaluate or inspect a tokenizer
     #[command(subcommand)]
     Tokenizer(verbs::tokenizer::TokenizerVerb),
-    /// Train a model from random weights, configured by a TOML file; resumes if run again
     Pretrain(verbs::pretrain::Pretrain),
-    /// Measure a decoder's loss and perplexity on a text
     Evaluate(verbs::evaluate::Evaluate),
-    /// Run a model over a JSONL file: generate, score, embed, classify, rerank, translate and more
     Predict(verbs::predict::Predict),
-    /// Continue a prompt
     Generate(verbs::generate::Generate),
-    /// Chat with a model
     Chat(verbs::chat::Chat),
-    /// Serve a model over HTTP with an OpenAI-compatible API and a web page
     Serve(verbs::serve::Serve),
-    /// Show a model's parameters, memory and FLOPs per token
     Inspect(verbs::inspect::Inspect),
-    /// Convert a model to a Hugging Face directory or a GGUF file
     Export(verbs::export::Export),
-    /// Show the processor, memory and backends, and what this build uses of them
     Doctor(verbs::doctor::Doctor),
-    /// Measure the speed of this build on this machine
     #[command(subcommand)]
     Bench(verbs::bench::BenchVerb),
 }

@@ -35,7 +35,7 @@ const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.tx
 const SAMPLES: u64 = 2;
 const SAMPLE_TOKENS: usize = 300;
 
-/// Train a small model on a text and evaluate it, in one command
+/// Train a small model on a text and evaluate it, in one command: start here
 ///
 /// Makes a tokenizer, trains, evaluates, prints samples, and shows the command that serves the result.
 ///

@@ -18,11 +18,8 @@ use crate::model::PromptChoice;
 /// Train, evaluate or inspect a tokenizer
 #[derive(Debug, Subcommand)]
 pub enum TokenizerVerb {
-    /// Train a tokenizer on text
     Train(Train),
-    /// Measure a tokenizer's compression of a text, and whether decoding restores the text exactly
     Eval(Eval),
-    /// Show the tokens of a text
     Inspect(Inspect),
 }
 

@@ -149,6 +149,22 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
+fn help_of_a_verb_describes_it_in_full() {
+    let place = Place::new();
+    for (verb, part) in [
+        (&["predict"] as &[_], "exit code is 1"),
+        (&["generate"], "generation_config.json"),
+        (&["pretrain"], "SIGUSR1"),
+        (&["bench", "train"], "median step"),
+        (&["tokenizer", "inspect"], "the tokens of a text"),
+    ] {
+        let help = place.ok(&[verb, &["--help"]].concat());
+        let described = help.split("Usage:").next().unwrap();
+        assert!(described.contains(part), "{help}");
+    }
+}
+
+#[test]
 fn a_sampling_value_out_of_range_is_a_usage_error() {
     let place = Place::with_model();
     for (option, value) in

@@ -30,13 +30,9 @@ use crate::model::{RunChoice, refuse_unknown_keys};
 /// Measure the speed of this build on this machine
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
-    /// Training: optimizer steps of forward, backward, clipping and update
     Train(train::TrainBench),
-    /// Decoding: greedy, one sequence or a batch
     Decode(decode::DecodeBench),
-    /// Prefill: processing a prompt
     Prefill(decode::PrefillBench),
-    /// Sentence embeddings: encoder and pooling, over texts of equal length
     Embed(embed::EmbedBench),
 }
 

@@ -32,7 +32,7 @@ use crate::model::{self, PromptChoice, RunChoice};
 use crate::sampling::Sampling;
 use crate::verbs::generate::MAX_TOKENS;
 
-/// Run a model over the rows of a JSONL file
+/// Run a model over a JSONL file: generate, score, embed, classify, rerank, translate and more
 ///
 /// Writes one output row per input row, in order, and copies the field `id` if there is one. A row that fails gets an `error` in its
 /// place; the other rows are still processed, and the exit code is 1.
