@@ -245,7 +245,7 @@ fn median_ms(times: impl IntoIterator<Item = Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e3
 }
 
-/// Reads nothing but the sizes: parameters that take part in a matrix product for every token.
+/// Parameters that take part in a matmul for every token, counted from the shapes.
 fn matmul_parameters(bundle: &DecoderBundle) -> f64 {
     Summary::new(&andiron_models::weights::describe(&bundle.model), true).matmul_parameters as f64
 }
