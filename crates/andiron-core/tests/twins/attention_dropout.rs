@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::attention::{Sizes, both_passes, check_attention, check_packed, ours, sizes};
 use crate::dropout::assert_drawn;
-use crate::{assert_close, devices, floats};
+use crate::{assert_close, devices, devices_for, floats};
 
 const RATE: f32 = 0.3;
 
@@ -17,15 +17,17 @@ fn dropout(probability: f32) -> Option<Dropout> {
 
 #[test]
 fn probabilities_are_dropped_by_seed_and_place() {
-    for numbers in [[1, 1, 6, 1, 1, 4], [2, 9, 9, 4, 2, 8], [2, 30, 70, 2, 2, 16]] {
+    let all = [[1, 1, 6, 1, 1, 4], [2, 9, 9, 4, 2, 8], [2, 30, 70, 2, 2, 16]];
+    for (size, numbers) in all.into_iter().enumerate() {
         let sizes = sizes(numbers);
         let Sizes { b, s, .. } = sizes;
         let rows = PaddingMask::padded_right((0..b).map(|row| s - row * s / 3));
-        for (causal, rows) in [(true, None), (false, None), (true, Some(rows.clone())), (false, Some(rows))] {
+        let cases = [(true, Some(rows.clone())), (false, Some(rows)), (true, None), (false, None)];
+        for (case, (causal, rows)) in cases.into_iter().enumerate() {
             let mask = AttentionMask { causal, sliding_window: None };
             let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: dropout(RATE) };
             for biased in [false, true] {
-                check_attention(sizes, biased, &options);
+                check_attention(sizes, biased, &options, devices_for(size, case));
             }
         }
     }
