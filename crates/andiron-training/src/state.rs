@@ -1,8 +1,9 @@
 //! The training state: everything that the next step depends on, saved and loaded bit for bit.
 
+use std::io;
 use std::path::Path;
 
-use andiron_data::tokenizer::Tokenizer;
+use andiron_data::tokenizer::{Tokenizer, TokenizerError};
 use andiron_kernels::random::Seed;
 use andiron_models::weights::LoadError;
 use andiron_models::{DecoderBundle, DecoderModel};
@@ -161,7 +162,11 @@ impl TrainState {
 /// Checks that a directory has a tokenizer, and returns the checksum of the files that define its ids.
 pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
     let mut hasher = blake3::Hasher::new();
-    for name in Tokenizer::vocabulary_files(dir).map_err(files::failed("read", dir))? {
+    let unreadable = |error| match error {
+        TokenizerError::Read { path, source } => FileError { action: "read", path, source },
+        error => FileError { action: "read", path: dir.to_owned(), source: io::Error::other(error) },
+    };
+    for name in Tokenizer::vocabulary_files(dir).map_err(unreadable)? {
         hasher.update(&files::read_bounded(&dir.join(name), MAX_TOKENIZER)?);
     }
     Ok(hasher.finalize().to_hex().to_string())

@@ -84,7 +84,7 @@ impl Files {
         let file = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
         let dir = file.parent().filter(|_| file.file_name().is_some_and(|name| name == TOKENIZER));
         let Some(dir) = dir else { return Ok(Self::of_json(read_text(&file)?)) };
-        let layout = Layout::of(dir).map_err(|source| TokenizerError::Read { path: file.clone(), source })?;
+        let layout = Layout::of(dir)?;
         let mut files = Self::of_json(Vec::new());
         files.config = read_object(dir, CONFIG)?;
         files.special = read_object(dir, SPECIAL)?;

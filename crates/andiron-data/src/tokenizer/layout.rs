@@ -1,14 +1,13 @@
 //! The layouts in which a directory can store a tokenizer, and the files of each.
 
-use std::io;
 use std::path::Path;
 
 use andiron_files::is_there;
 
-use super::Tokenizer;
 use super::files::{CONFIG, SPECIAL, TEMPLATE, TOKENIZER};
 use super::marian::{SOURCE, TARGET, VOCABULARY};
 use super::vocab_files::{ADDED, MERGES, PAIRS, WORDS};
+use super::{Tokenizer, TokenizerError};
 
 /// How a directory stores a tokenizer. If it has the files of several layouts, the first one here is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub(super) enum Layout {
 
 impl Layout {
     /// The layout of a directory; `None` if no layout has all its files there.
-    pub(super) fn of(dir: &Path) -> io::Result<Option<Self>> {
+    pub(super) fn of(dir: &Path) -> Result<Option<Self>, TokenizerError> {
         for layout in [Self::Json, Self::Marian, Self::Words, Self::Merges] {
             if layout.is_in(dir)? {
                 return Ok(Some(layout));
@@ -34,9 +33,9 @@ impl Layout {
         Ok(None)
     }
 
-    fn is_in(self, dir: &Path) -> io::Result<bool> {
+    fn is_in(self, dir: &Path) -> Result<bool, TokenizerError> {
         for name in self.files() {
-            if !is_there(&dir.join(name))? {
+            if !has_file(dir, name)? {
                 return Ok(false);
             }
         }
@@ -54,6 +53,11 @@ impl Layout {
     }
 }
 
+fn has_file(dir: &Path, name: &str) -> Result<bool, TokenizerError> {
+    let path = dir.join(name);
+    is_there(&path).map_err(|source| TokenizerError::Read { path, source })
+}
+
 impl Tokenizer {
     /// Names of the files in which a tokenizer and its settings are stored. A directory has some of them.
     pub const FILES: &[&str] =
@@ -63,11 +67,11 @@ impl Tokenizer {
     /// If there is no tokenizer, `tokenizer.json` alone, so that reading it reports what is missing.
     ///
     /// # Errors
-    /// If it cannot be determined whether a file exists.
-    pub fn vocabulary_files(dir: &Path) -> io::Result<Vec<&'static str>> {
+    /// [`TokenizerError::Read`] if it cannot be determined whether a file exists.
+    pub fn vocabulary_files(dir: &Path) -> Result<Vec<&'static str>, TokenizerError> {
         let layout = Layout::of(dir)?.unwrap_or(Layout::Json);
         let mut files = layout.files().to_vec();
-        if matches!(layout, Layout::Words | Layout::Merges) && is_there(&dir.join(ADDED))? {
+        if matches!(layout, Layout::Words | Layout::Merges) && has_file(dir, ADDED)? {
             files.push(ADDED);
         }
         Ok(files)

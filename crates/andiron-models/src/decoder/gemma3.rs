@@ -49,7 +49,7 @@ pub struct Gemma3Config {
     #[serde(default = "default_width")]
     pub head_dim: usize,
     /// Activation of the feed-forward gate.
-    #[serde(default)]
+    #[serde(default = "default_activation")]
     pub hidden_activation: Activation,
     /// Longest sequence, in tokens.
     #[serde(default = "default_positions")]
@@ -100,6 +100,10 @@ pub struct Gemma3Config {
 
 fn default_width() -> usize {
     256
+}
+
+fn default_activation() -> Activation {
+    Activation::GeluPytorchTanh
 }
 
 fn default_positions() -> usize {
