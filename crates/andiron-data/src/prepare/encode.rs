@@ -164,7 +164,7 @@ fn encode_all(tokenizer: &Tokenizer, jobs: &[Job], threads: usize) -> Vec<Ids> {
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            if std::thread::Builder::new().spawn_scoped(scope, &encode).is_err() {
+            if std::thread::Builder::new().spawn_scoped(scope, encode).is_err() {
                 break;
             }
         }

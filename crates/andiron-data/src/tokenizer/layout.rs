@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_directory_has_the_first_layout_whose_files_are_there() {
-        check(&Tokenizer::FILES[..], Some(Layout::Json), &["tokenizer.json"]);
+        check(Tokenizer::FILES, Some(Layout::Json), &["tokenizer.json"]);
         let marian = ["vocab.json", "source.spm", "target.spm"];
         check(&marian, Some(Layout::Marian), &marian);
         check(&["vocab.txt", "added_tokens.json"], Some(Layout::Words), &["vocab.txt", "added_tokens.json"]);
