@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use andiron_data::tokenizer::Tokenizer;
 use andiron_files::PartialDirectory;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::{AnyBundle, ModelFiles, RunPrecision};
@@ -116,25 +117,15 @@ fn save_directory(model: &Pipeline, target: &Path) -> anyhow::Result<()> {
     building.publish().with_context(write)
 }
 
-/// Files of a model directory, besides weights and the folders of `modules.json`.
+/// Files of a model directory, besides weights, those of the tokenizer and the folders of `modules.json`.
 const MODEL_FILES: &[&str] = &[
-    "added_tokens.json",
-    "chat_template.jinja",
     "config.json",
     "config_sentence_transformers.json",
     "generation_config.json",
-    "merges.txt",
     "model.safetensors.index.json",
     "modules.json",
     "sentence_bert_config.json",
-    "source.spm",
-    "special_tokens_map.json",
-    "target.spm",
-    "tokenizer.json",
     "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
 ];
 
 /// Whether an entry of a model directory, such as `1_Pooling`, is the folder of a module.
@@ -156,7 +147,10 @@ fn ensure_model_directory(dir: &Path) -> anyhow::Result<()> {
         let is_folder = andiron_files::is_directory(&dir.join(&name)).with_context(read)?;
         let known = match is_folder {
             true => is_module_folder(&name),
-            false => name.ends_with(".safetensors") || MODEL_FILES.contains(&name.as_str()),
+            false => {
+                let mut names = MODEL_FILES.iter().chain(Tokenizer::FILES);
+                name.ends_with(".safetensors") || names.any(|known| *known == name)
+            }
         };
         anyhow::ensure!(
             known,
