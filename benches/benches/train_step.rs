@@ -4,7 +4,7 @@
 use andiron_benches::{baby, device, nano, random};
 use andiron_core::Precision;
 use andiron_core::precision::with_precision;
-use andiron_data::batch::HostBatch;
+use andiron_data::batch::{HostBatch, Sequences};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_training::objective::Causal;
@@ -27,7 +27,7 @@ fn step(
         (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect()
     };
     let (ids, targets) = (ids("ids"), ids("targets"));
-    let batch = HostBatch { ids, targets, weights: vec![1.0; rows * columns], rows, columns };
+    let batch = HostBatch::tokens(Sequences::full(ids, [rows, columns]), targets, vec![1.0; rows * columns]);
     let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
     let bundle = random(config);
     let model = bundle.model.train();

@@ -8,14 +8,15 @@ pub mod document;
 mod files;
 pub mod loader;
 pub mod prepare;
+pub mod records;
 pub mod seed;
 pub mod shard;
 pub mod source;
 pub mod tokenizer;
 
-pub use batch::HostBatch;
+pub use batch::{HostBatch, Labels, Sequences, TokenLabels};
 pub use document::Document;
-pub use loader::{Loader, LoaderOptions, Order};
+pub use loader::{BatchSource, Loader, LoaderOptions, Order};
 pub use seed::Seed;
 pub use shard::Dataset;
 pub use tokenizer::Tokenizer;

@@ -4,17 +4,33 @@
 //! dataset. A run resumes exactly by asking for the next index, several processes can share a batch by rows, and every
 //! training step can be traced back to the documents in it.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::batch::HostBatch;
-use crate::collate::Causal;
-use crate::seed::{LOADER, Seed};
+use crate::collate::{CollateWindows, Sample};
+use crate::seed::{COLLATE, LOADER, Seed};
 use crate::shard::Dataset;
 
-/// Sampling order. A window is `columns + 1` consecutive tokens; its last token is only a target.
+/// Batches, each a function of its index.
+pub trait BatchSource: Debug + Send + Sync {
+    /// The batch with an index.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    fn batch_at(&self, index: u64) -> HostBatch;
+
+    /// Number of batches, if they are read once; `None` if they have no end.
+    fn n_batches(&self) -> Option<u64>;
+
+    /// Number of rows after which every example was read once; `None` if they are drawn with replacement.
+    fn rows_per_epoch(&self) -> Option<u64>;
+}
+
+/// Sampling order. A window is as many consecutive tokens as the collator reads for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
@@ -28,24 +44,23 @@ pub enum Order {
     Sequential,
 }
 
-/// The shape and order of a [`Loader`]'s batches.
+/// The rows and order of a [`Loader`]'s batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderOptions {
     /// Sequences per batch.
     pub rows: usize,
-    /// Positions per sequence.
-    pub columns: usize,
     /// Sampling order.
     pub order: Order,
 }
 
-/// Makes batches for next-token prediction from a dataset.
+/// Makes batches of windows of a dataset.
 ///
 /// # Example
 /// ```
 /// use std::sync::Arc;
-/// use andiron_data::loader::{Loader, LoaderOptions, Order};
+/// use andiron_data::collate::Causal;
+/// use andiron_data::loader::{BatchSource as _, Loader, LoaderOptions, Order};
 /// use andiron_data::seed::Seed;
 /// # use andiron_data::shard::{Dataset, DatasetWriter, WriterOptions};
 /// # let dir = tempfile::tempdir()?;
@@ -53,18 +68,20 @@ pub struct LoaderOptions {
 /// # writer.push("a", &(0..50).collect::<Vec<_>>(), "")?;
 /// # writer.finish()?;
 /// let dataset = Arc::new(Dataset::open(&dir.path().join("d"))?);
-/// let options = LoaderOptions { rows: 2, columns: 8, order: Order::Epochs };
-/// let loader = Loader::new(dataset, options, Seed::new(1))?;
+/// let options = LoaderOptions { rows: 2, order: Order::Epochs };
+/// let loader = Loader::new(dataset, Arc::new(Causal { columns: 8, pad: 0 }), options, Seed::new(1))?;
 /// let batch = loader.batch_at(7);
 /// assert_eq!(batch, loader.batch_at(7));
-/// assert_eq!(batch.ids[..8], loader.rows_at(7, 0..1).ids);
+/// assert_eq!(batch.inputs.row(0), loader.rows_at(7, 0..1).inputs.row(0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Loader {
     dataset: Arc<Dataset>,
+    collator: Arc<dyn CollateWindows>,
     options: LoaderOptions,
-    stream: Seed,
+    order: Seed,
+    rows: Seed,
 }
 
 /// A document of which a batch contains a part.
@@ -84,13 +101,13 @@ pub struct SeenDocument {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoaderError {
-    /// A batch without rows or columns.
-    #[error("a batch of {rows} rows and {columns} columns is empty")]
+    /// A batch without rows, or rows without positions.
+    #[error("a batch of {rows} rows of {window} tokens is empty")]
     EmptyBatch {
         /// Sequences in a batch.
         rows: usize,
-        /// Positions in a sequence.
-        columns: usize,
+        /// Tokens in a sequence.
+        window: usize,
     },
     /// The dataset is shorter than one window.
     #[error("{tokens} tokens are too few for one window of {needed}; use more text or a shorter context")]
@@ -103,22 +120,27 @@ pub enum LoaderError {
 }
 
 impl Loader {
-    /// `seed` is that of the run: the loader derives its own stream from it.
+    /// `seed` is that of the run: the loader derives its own streams from it.
     ///
     /// # Errors
-    /// If the batch is empty or the dataset too short for one window (two tokens, for
-    /// [`Order::Sequential`]).
-    pub fn new(dataset: Arc<Dataset>, options: LoaderOptions, seed: Seed) -> Result<Self, LoaderError> {
-        let LoaderOptions { rows, columns, order } = options;
-        if rows == 0 || columns == 0 {
-            return Err(LoaderError::EmptyBatch { rows, columns });
+    /// If the batch is empty or the dataset too short for one window (one of any length, for [`Order::Sequential`]).
+    pub fn new(
+        dataset: Arc<Dataset>,
+        collator: Arc<dyn CollateWindows>,
+        options: LoaderOptions,
+        seed: Seed,
+    ) -> Result<Self, LoaderError> {
+        let LoaderOptions { rows, order } = options;
+        let (window, stride) = (collator.window(), collator.stride());
+        if rows == 0 || stride == 0 {
+            return Err(LoaderError::EmptyBatch { rows, window });
         }
         let tokens = dataset.tokens();
-        let needed = if order == Order::Sequential { 2 } else { columns as u64 + 1 };
+        let needed = if order == Order::Sequential { window - stride + 1 } else { window } as u64;
         if tokens < needed {
             return Err(LoaderError::TooShort { tokens, needed });
         }
-        Ok(Self { dataset, options, stream: seed.derive(LOADER) })
+        Ok(Self { dataset, collator, options, order: seed.derive(LOADER), rows: seed.derive(COLLATE) })
     }
 
     /// The dataset it reads.
@@ -126,22 +148,9 @@ impl Loader {
         &self.dataset
     }
 
-    /// The shape and order of its batches.
+    /// The rows and order of its batches.
     pub fn options(&self) -> LoaderOptions {
         self.options
-    }
-
-    /// Number of batches of [`Order::Sequential`]; `None` for the other orders, which have no end.
-    pub fn n_batches(&self) -> Option<u64> {
-        (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
-    }
-
-    /// The batch with an index.
-    ///
-    /// # Panics
-    /// If there is no such batch.
-    pub fn batch_at(&self, index: u64) -> HostBatch {
-        self.rows_at(index, 0..self.options.rows)
     }
 
     /// Some rows of the batch with an index, so that several processes can share one batch.
@@ -150,15 +159,15 @@ impl Loader {
     /// If there is no such batch or row.
     pub fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
         assert!(rows.end <= self.options.rows, "row {} of {}", rows.end, self.options.rows);
-        let sequences: Vec<Vec<u32>> = rows
+        let windows: Vec<Sample<Vec<u32>>> = rows
             .map(|row| {
                 let window = self.window(index, row);
                 let mut ids = vec![0; (window.end - window.start) as usize];
                 self.dataset.read(window.start, &mut ids);
-                ids
+                Sample { data: ids, seed: self.rows.at(self.sample(index, row)) }
             })
             .collect();
-        Causal { columns: self.options.columns, pad: 0 }.collate(&sequences)
+        self.collator.collate(&windows)
     }
 
     /// The documents of which the batch with an index contains a part, row by row.
@@ -177,37 +186,64 @@ impl Loader {
         seen
     }
 
-    /// The disjoint windows of the orders that have such.
+    /// Tokens at the end of a window that the next one begins with.
+    fn overlap(&self) -> u64 {
+        (self.collator.window() - self.collator.stride()) as u64
+    }
+
+    /// The windows of the orders that read each once.
     fn n_windows(&self) -> u64 {
-        let (targets, columns) = (self.dataset.tokens() - 1, self.options.columns as u64);
-        if self.options.order == Order::Sequential { targets.div_ceil(columns) } else { targets / columns }
+        let (tokens, stride) = (self.dataset.tokens() - self.overlap(), self.collator.stride() as u64);
+        if self.options.order == Order::Sequential { tokens.div_ceil(stride) } else { tokens / stride }
+    }
+
+    /// Number of the rows before this one.
+    fn sample(&self, batch: u64, row: usize) -> u64 {
+        batch * self.options.rows as u64 + row as u64
     }
 
     /// The tokens of a row; none if it is padding.
     fn window(&self, batch: u64, row: usize) -> Range<u64> {
-        let (tokens, columns) = (self.dataset.tokens(), self.options.columns as u64);
-        let sample = batch * self.options.rows as u64 + row as u64;
+        let (tokens, overlap) = (self.dataset.tokens(), self.overlap());
+        let (window, stride) = (self.collator.window() as u64, self.collator.stride() as u64);
+        let sample = self.sample(batch, row);
         let start = match self.options.order {
-            Order::Windows => self.stream.below(sample, tokens - columns),
+            Order::Windows => self.order.below(sample, tokens - window + 1),
             Order::Epochs => {
                 let n = self.n_windows();
-                self.stream.at(sample / n).permute(sample % n, n) * columns
+                self.order.at(sample / n).permute(sample % n, n) * stride
             }
             Order::Sequential => {
                 let batches = self.n_windows().div_ceil(self.options.rows as u64);
                 assert!(batch < batches, "batch {batch} of {batches}");
-                (sample * columns).min(tokens - 1)
+                (sample * stride).min(tokens)
             }
         };
-        let end = (start + columns + 1).min(tokens);
-        // The last token alone is no window: it has no target.
-        if end - start < 2 { start..start } else { start..end }
+        let end = (start + window).min(tokens);
+        // What the last window ended with is no window of its own: it has no target.
+        if end - start <= overlap { start..start } else { start..end }
+    }
+}
+
+impl BatchSource for Loader {
+    fn batch_at(&self, index: u64) -> HostBatch {
+        self.rows_at(index, 0..self.options.rows)
+    }
+
+    fn n_batches(&self) -> Option<u64> {
+        (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
+    }
+
+    fn rows_per_epoch(&self) -> Option<u64> {
+        (self.options.order != Order::Windows).then(|| self.n_windows())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::TokenLabels;
+    use crate::collate::Causal;
     use crate::shard::{DatasetWriter, WriterOptions};
     use proptest::prelude::*;
 
@@ -229,7 +265,12 @@ mod tests {
     }
 
     fn loader(dataset: &Arc<Dataset>, rows: usize, columns: usize, order: Order) -> Loader {
-        Loader::new(dataset.clone(), LoaderOptions { rows, columns, order }, Seed::new(7)).unwrap()
+        let collator = Arc::new(Causal { columns, pad: 0 });
+        Loader::new(dataset.clone(), collator, LoaderOptions { rows, order }, Seed::new(7)).unwrap()
+    }
+
+    fn labels(batch: &HostBatch) -> &TokenLabels {
+        batch.token_labels().unwrap()
     }
 
     #[test]
@@ -238,12 +279,12 @@ mod tests {
         let loader = loader(&dataset, 2, 3, Order::Sequential);
         assert_eq!(loader.n_batches(), Some(2));
         let first = loader.batch_at(0);
-        assert_eq!(first.ids, [0, 1, 2, 3, 4, 5]);
-        assert_eq!(first.targets, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(first.inputs.ids, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(labels(&first).ids, [1, 2, 3, 4, 5, 6]);
         let last = loader.batch_at(1);
-        assert_eq!(last.ids, [6, 0, 0, 0, 0, 0]);
-        assert_eq!(last.targets, [7, 0, 0, 0, 0, 0]);
-        assert_eq!(last.weights, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(last.inputs.ids, [6, 0, 0, 0, 0, 0]);
+        assert_eq!(labels(&last).ids, [7, 0, 0, 0, 0, 0]);
+        assert_eq!(labels(&last).weights, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
@@ -254,8 +295,8 @@ mod tests {
         for batch in 0..100 {
             let batch = loader.batch_at(batch);
             for row in 0..4 {
-                let (ids, targets, _) = batch.row(row);
-                assert!(ids.iter().zip(targets).all(|(id, target)| id + 1 == *target));
+                let ids = batch.inputs.row(row);
+                assert!(ids.iter().zip(&labels(&batch).ids[row * 3..]).all(|(id, target)| id + 1 == *target));
                 starts[ids[0] as usize] += 1;
             }
         }
@@ -278,7 +319,8 @@ mod tests {
     fn impossible_shapes_are_errors() {
         let (_dir, dataset) = counting(&[5]);
         let new = |rows, columns, order| {
-            Loader::new(dataset.clone(), LoaderOptions { rows, columns, order }, Seed::new(0)).err()
+            let collator = Arc::new(Causal { columns, pad: 0 });
+            Loader::new(dataset.clone(), collator, LoaderOptions { rows, order }, Seed::new(0)).err()
         };
         assert!(matches!(new(0, 4, Order::Windows), Some(LoaderError::EmptyBatch { .. })));
         assert!(matches!(new(1, 5, Order::Epochs), Some(LoaderError::TooShort { tokens: 5, needed: 6 })));
@@ -301,7 +343,7 @@ mod tests {
             let samples = n * epochs;
             for sample in 0..samples {
                 let batch = loader.batch_at(sample / rows as u64);
-                let start = batch.row((sample % rows as u64) as usize).0[0] as usize;
+                let start = batch.inputs.row((sample % rows as u64) as usize)[0] as usize;
                 prop_assert_eq!(start % columns, 0);
                 times[start / columns] += 1;
                 // Never a window again before all others had their turn.
@@ -320,8 +362,9 @@ mod tests {
             let mut targets = Vec::new();
             for index in 0..loader.n_batches().unwrap() {
                 let batch = loader.batch_at(index);
-                prop_assert_eq!((batch.rows, batch.columns), (rows, columns));
-                let counted = batch.targets.iter().zip(&batch.weights).filter(|(_, w)| **w > 0.0);
+                prop_assert_eq!((batch.inputs.rows, batch.inputs.columns), (rows, columns));
+                let labels = labels(&batch);
+                let counted = labels.ids.iter().zip(&labels.weights).filter(|(_, w)| **w > 0.0);
                 targets.extend(counted.map(|(t, _)| *t));
             }
             prop_assert_eq!(targets, (1..dataset.tokens() as u32).collect::<Vec<_>>());
@@ -337,8 +380,9 @@ mod tests {
             let batch = loader.batch_at(index);
             let split = rows / 2;
             let (top, bottom) = (loader.rows_at(index, 0..split), loader.rows_at(index, split..rows));
-            prop_assert_eq!([top.ids, bottom.ids].concat(), batch.ids);
-            prop_assert_eq!([top.targets, bottom.targets].concat(), batch.targets);
+            let both = |of: fn(&HostBatch) -> &[u32]| [of(&top), of(&bottom)].concat();
+            prop_assert_eq!(both(|batch| &batch.inputs.ids), batch.inputs.ids.clone());
+            prop_assert_eq!(both(|batch| &labels(batch).ids), labels(&batch).ids.clone());
         }
     }
 }

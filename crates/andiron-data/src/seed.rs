@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`LOADER`] | `batch * rows + row` ([`Order::Windows`](crate::loader::Order::Windows)) | where a window begins |
 //! | [`LOADER`], then `.at(epoch)` | window ([`Order::Epochs`](crate::loader::Order::Epochs)) | the order of the windows |
+//! | [`COLLATE`] | rows before | what a collator draws for a row, such as masked positions |
 //! | [`SPLIT`] | document | which documents are held out |
 //!
 //! ```
@@ -19,6 +20,9 @@ pub use andiron_kernels::random::Seed;
 
 /// The stream that orders a [`Loader`](crate::loader::Loader)'s windows.
 pub const LOADER: &str = "data.loader";
+
+/// The streams of rows, for collators that draw.
+pub const COLLATE: &str = "data.collate";
 
 /// The stream that chooses the documents held out by [`prepare`](crate::prepare::prepare).
 pub const SPLIT: &str = "data.split";

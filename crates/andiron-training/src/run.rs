@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use andiron_data::batch::HostBatch;
-use andiron_data::loader::{Loader, LoaderOptions};
+use andiron_data::collate::Causal;
+use andiron_data::loader::{BatchSource as _, Loader, LoaderOptions};
 use andiron_data::shard::Dataset;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{Windows, WindowsError, loss_over_windows};
@@ -131,8 +132,9 @@ impl Run {
 
 fn open_loader(config: &TrainConfig, train: Dataset) -> Result<Loader, TrainError> {
     let data = &config.data;
-    let options = LoaderOptions { rows: data.rows, columns: data.context, order: data.order };
-    Loader::new(Arc::new(train), options, Seed::new(config.run.seed))
+    let collator = Arc::new(Causal { columns: data.context, pad: 0 });
+    let options = LoaderOptions { rows: data.rows, order: data.order };
+    Loader::new(Arc::new(train), collator, options, Seed::new(config.run.seed))
         .map_err(|source| TrainError::Loader { path: data.train.clone(), source })
 }
 

@@ -53,7 +53,7 @@ pub fn compute<M: Module>(
     precision: Precision,
 ) -> Computed {
     let device = model.devices().into_iter().next().expect("a model has parameters").autodiff();
-    let weight: f64 = batches.iter().flat_map(|batch| &batch.weights).map(|&weight| f64::from(weight)).sum();
+    let weight: f64 = batches.iter().map(HostBatch::weight).sum();
     let scale = if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 };
     let mut loss: Option<Tensor<1>> = None;
     let mut sum = GradientSum::default();
@@ -148,6 +148,7 @@ impl ModuleVisitor for Taken {
 
 #[cfg(test)]
 mod tests {
+    use andiron_data::batch::{Labels, Sequences, TokenLabels};
     use andiron_models::DecoderModel;
 
     use super::*;
@@ -172,13 +173,8 @@ mod tests {
             range.clone().flat_map(at).collect()
         };
         let weight = |row: u64| (0..8).map(move |i| f32::from(u8::from(i >= 2 * row)));
-        HostBatch {
-            ids: of("ids"),
-            targets: of("targets"),
-            weights: range.clone().flat_map(weight).collect(),
-            rows,
-            columns: 8,
-        }
+        let inputs = Sequences::full(of("ids"), [rows, 8]);
+        HostBatch::tokens(inputs, of("targets"), range.clone().flat_map(weight).collect())
     }
 
     fn floats(gradients: &[Option<Tensor<1>>]) -> Vec<f32> {
@@ -214,7 +210,7 @@ mod tests {
     #[test]
     fn a_step_without_targets_is_zero() {
         let mut batch = rows(0..1);
-        batch.weights.fill(0.0);
+        batch.labels = Labels::Tokens(TokenLabels { ids: vec![0; 8], weights: vec![0.0; 8] });
         let computed = compute(&model(), &Causal, &[batch], Seed::new(0), Precision::F32);
         assert_eq!((computed.loss, computed.grad_norm, computed.tokens), (0.0, 0.0, 0));
     }

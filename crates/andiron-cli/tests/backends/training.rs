@@ -2,7 +2,7 @@
 //! that the library lacks are written here with what it offers.
 
 use andiron_core::{Forward, Precision, ids, ops};
-use andiron_data::batch::HostBatch;
+use andiron_data::batch::{HostBatch, Sequences};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::encoder::{EncoderHead, Head};
@@ -44,30 +44,17 @@ fn batch(step: u64) -> HostBatch {
             Some(*id)
         })
         .collect();
-    HostBatch {
-        ids: ids[..ROWS * COLUMNS].to_vec(),
-        targets: ids[1..].to_vec(),
-        weights: vec![1.0; ROWS * COLUMNS],
-        rows: ROWS,
-        columns: COLUMNS,
-    }
+    let inputs = Sequences::full(ids[..ROWS * COLUMNS].to_vec(), [ROWS, COLUMNS]);
+    HostBatch::tokens(inputs, ids[1..].to_vec(), vec![1.0; ROWS * COLUMNS])
 }
 
 /// The same sequence, some of whose tokens are masked and to be predicted.
 fn masked_batch(step: u64) -> HostBatch {
-    let (batch, seed) = (batch(step), Seed::new(10).at(step));
-    let is_masked: Vec<bool> = (0..batch.ids.len() as u64).map(|at| seed.uniform(at) < 0.3).collect();
-    HostBatch {
-        targets: batch.ids.clone(),
-        ids: batch
-            .ids
-            .iter()
-            .zip(&is_masked)
-            .map(|(&id, &masked)| if masked { SPECIAL } else { id })
-            .collect(),
-        weights: is_masked.into_iter().map(|masked| f32::from(u8::from(masked))).collect(),
-        ..batch
-    }
+    let (ids, seed) = (batch(step).inputs.ids, Seed::new(10).at(step));
+    let is_masked: Vec<bool> = (0..ids.len() as u64).map(|at| seed.uniform(at) < 0.3).collect();
+    let masked = ids.iter().zip(&is_masked).map(|(&id, &masked)| if masked { SPECIAL } else { id });
+    let inputs = Sequences::full(masked.collect(), [ROWS, COLUMNS]);
+    HostBatch::tokens(inputs, ids, is_masked.into_iter().map(|masked| f32::from(u8::from(masked))).collect())
 }
 
 /// Cross-entropy of masked tokens.

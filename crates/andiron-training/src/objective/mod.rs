@@ -23,13 +23,14 @@ impl Batch {
     /// Uploads a batch, its weights multiplied by `scale`.
     ///
     /// # Panics
-    /// If an id does not fit `i32`.
+    /// If an id does not fit `i32`, or the labels are not tokens.
     pub fn upload(host: &HostBatch, scale: f32, device: &Device) -> Self {
-        let weights: Vec<f32> = host.weights.iter().map(|weight| weight * scale).collect();
+        let labels = host.token_labels().expect("an objective that predicts tokens");
+        let weights: Vec<f32> = labels.weights.iter().map(|weight| weight * scale).collect();
         let n = weights.len();
         Self {
-            ids_bt: ids::upload(&host.ids, [host.rows, host.columns], device),
-            targets_n: ids::upload(&host.targets, [n], device),
+            ids_bt: ids::upload(&host.inputs.ids, [host.inputs.rows, host.inputs.columns], device),
+            targets_n: ids::upload(&labels.ids, [n], device),
             weights_n: Tensor::from_data(TensorData::new(weights, [n]), device),
         }
     }

@@ -2,7 +2,7 @@ use andiron_core::ParamRole;
 use andiron_core::precision::Precision;
 use andiron_core::quant::{Format, QuantMatrix};
 use andiron_core::weight::{self, AdapterConfig};
-use andiron_data::batch::HostBatch;
+use andiron_data::batch::{HostBatch, Sequences};
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderModel;
 use andiron_models::weights::{adapt, describe, freeze, names};
@@ -203,7 +203,7 @@ fn a_state_of_another_model_is_refused() {
 fn batch() -> HostBatch {
     let ids: Vec<u32> = (0..24).map(|at| (at / 8 + at % 8 * 3) % 13).collect();
     let targets = ids.iter().map(|id| (id + 3) % 13).collect();
-    HostBatch { ids, targets, weights: vec![1.0; 24], rows: 3, columns: 8 }
+    HostBatch::tokens(Sequences::full(ids, [3, 8]), targets, vec![1.0; 24])
 }
 
 fn without_dropout() -> DecoderModel {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use andiron_core::Precision;
 use andiron_core::ops::with_op_times;
 use andiron_core::precision::with_precision;
-use andiron_data::batch::HostBatch;
+use andiron_data::batch::{HostBatch, Sequences};
 use andiron_kernels::random::Seed;
 use andiron_models::DecoderBundle;
 use andiron_training::objective::Causal;
@@ -74,13 +74,8 @@ impl TrainBench {
             let seed = Seed::new(1).derive(label);
             (0..(rows * columns) as u64).map(|at| seed.below(at, vocabulary) as u32).collect()
         };
-        let batch = HostBatch {
-            ids: random("ids"),
-            targets: random("targets"),
-            weights: vec![1.0; rows * columns],
-            rows,
-            columns,
-        };
+        let inputs = Sequences::full(random("ids"), [rows, columns]);
+        let batch = HostBatch::tokens(inputs, random("targets"), vec![1.0; rows * columns]);
         let kind = match self.optimizer {
             Moves::Adamw => OptimizerKind::Adamw,
             Moves::Muon => OptimizerKind::Muon,

@@ -1,0 +1,5 @@
+//! Examples of a supervised dataset.
+
+mod record;
+
+pub use record::{Record, columns};
