@@ -125,7 +125,7 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        let name = || format!("cannot read {}", input.display());
+        let name = || format!("cannot read {}", named(input, "standard input"));
         let len = (&mut *reader).take(MAX_LINE + 1).read_until(b'\n', &mut line).with_context(name)?;
         if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
             line.drain(..BYTE_ORDER_MARK.len());
@@ -140,7 +140,7 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
             waiting_bytes += line.len();
         }
         if len == 0 || waiting.len() >= model.rows_together() || waiting_bytes >= MAX_WAITING {
-            let write = || format!("cannot write {}", output.display());
+            let write = || format!("cannot write {}", named(output, "standard output"));
             for output in outputs(model, std::mem::take(&mut waiting)) {
                 if output.contains_key("error") {
                     ending = Ending::SomeFailed;
@@ -153,7 +153,7 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
             break;
         }
     }
-    writer.finish().with_context(|| format!("cannot write {}", output.display()))?;
+    writer.finish().with_context(|| format!("cannot write {}", named(output, "standard output")))?;
     Ok(ending)
 }
 
@@ -305,6 +305,11 @@ fn ensure_empty(row: &Row) -> Result<(), RowError> {
         Some(key) => Err(RowError::invalid(format!("unknown field {key}"))),
         None => Ok(()),
     }
+}
+
+/// The path for a message; `standard` stands for `-`.
+fn named(path: &Path, standard: &str) -> String {
+    if path == Path::new("-") { standard.to_owned() } else { path.display().to_string() }
 }
 
 fn open_input(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
