@@ -4,6 +4,7 @@ mod error;
 mod outcome;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use andiron_core::precision::with_precision;
@@ -82,7 +83,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         let resumed_from = loaded.as_ref().map(|state| state.progress.step);
         self.saved_step = resumed_from;
         let mut state = loaded.unwrap_or_else(|| self.run.fresh_state());
-        let mut metrics = MetricsFile::open(&self.run.metrics_path(), state.progress.step)?;
+        let mut metrics = MetricsFile::open(&self.run.metrics_path(), state.progress.step, &mut |_| ())?;
         let (steps, data) = (self.run.config.run.steps, &self.run.config.data);
         observer.on_start(&RunStart {
             steps,
@@ -150,6 +151,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
             tokens: state.progress.tokens,
             skipped,
             valid_loss: valid.map(|report| report.loss),
+            valid_metrics: BTreeMap::new(),
             tokens_per_s: tokens as f64 / seconds,
             elapsed_s: state.progress.elapsed_s,
         };
@@ -178,7 +180,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         state.progress.elapsed_s = failed.elapsed_s;
         state.progress.recent_skips.clear();
         let to = state.progress.step;
-        *metrics = MetricsFile::open(&self.run.metrics_path(), to)?;
+        *metrics = MetricsFile::open(&self.run.metrics_path(), to, &mut |_| ())?;
         observer.on_warning(&Warning::RolledBack { to, count });
         Ok(state)
     }

@@ -1,6 +1,8 @@
 //! Observers of a run: metrics, warnings and progress.
 
+mod append;
 mod metrics;
+mod tensorboard;
 mod warning;
 
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::path::Path;
 use andiron_eval::LossReport;
 
 pub use metrics::{MetricsFile, StepRecord};
+pub use tensorboard::EventFile;
 pub use warning::Warning;
 
 /// Facts about a run when it begins or resumes.
