@@ -1,8 +1,11 @@
-//! Observers of a run: metrics, warnings and progress.
+//! Observers of a run, and the record that it leaves: metrics, TensorBoard files, a report.
 
 mod append;
+mod log;
 mod metrics;
-mod tensorboard;
+mod record;
+pub mod report;
+pub(crate) mod tensorboard;
 mod warning;
 
 use std::path::Path;
@@ -10,6 +13,8 @@ use std::path::Path;
 use andiron_eval::LossReport;
 
 pub use metrics::{MetricsFile, StepRecord};
+pub use record::{RunFacts, RunRecord};
+pub use report::{ConfusionMatrix, Sample};
 pub use tensorboard::EventFile;
 pub use warning::Warning;
 
@@ -28,8 +33,7 @@ pub struct RunStart {
 
 /// An observer of a run, such as a progress bar, a log or a test.
 ///
-/// Every method does nothing by default; `()` is the observer that ignores everything. The run itself writes
-/// `metrics.jsonl`.
+/// Every method does nothing by default; `()` is the observer that ignores everything. The run keeps its own [`RunRecord`].
 pub trait Observer {
     /// The run begins.
     fn on_start(&mut self, start: &RunStart) {
@@ -44,6 +48,16 @@ pub trait Observer {
     /// The validation loss was measured after `step` steps.
     fn on_eval(&mut self, step: u64, report: &LossReport) {
         let _ = (step, report);
+    }
+
+    /// A classifier was evaluated after `step` steps.
+    fn on_confusion(&mut self, step: u64, matrix: &ConfusionMatrix) {
+        let _ = (step, matrix);
+    }
+
+    /// The model wrote a sample.
+    fn on_sample(&mut self, sample: &Sample) {
+        let _ = sample;
     }
 
     /// A checkpoint was saved.

@@ -6,6 +6,8 @@
 
 mod event;
 mod record;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -105,42 +107,10 @@ fn next_name(names: &[String], now_s: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use andiron_files::fault::{Fault, with_fault};
 
+    use super::testing::read;
     use super::*;
-
-    /// The steps and values of a tag, read as TensorBoard reads them: records in the order of the files' names, where a START
-    /// drops its step and all later ones.
-    fn read(directory: &Path, tag: &str) -> Vec<(u64, f32)> {
-        let mut curve = Vec::new();
-        for name in files::list(directory).unwrap() {
-            let bytes = fs::read(directory.join(name)).unwrap();
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-                let event = &rest[12..12 + length];
-                rest = &rest[16 + length..];
-                // The time, then the step, whose numbers here take one byte.
-                let (step, body) =
-                    if event[9] == 0x10 { (event[10], &event[11..]) } else { (0, &event[9..]) };
-                let step = u64::from(step);
-                match body[0] {
-                    0x3a => curve.retain(|&(earlier, _)| earlier < step),
-                    0x2a => {
-                        let Some(at) = body.windows(tag.len()).position(|part| part == tag.as_bytes()) else {
-                            continue;
-                        };
-                        let value = &body[at + tag.len() + 1..][..4];
-                        curve.push((step, f32::from_le_bytes(value.try_into().unwrap())));
-                    }
-                    _ => assert_eq!(&body[2..], b"brain.Event:2"),
-                }
-            }
-        }
-        curve
-    }
 
     #[test]
     fn steps_done_again_are_shown_once() {
