@@ -16,15 +16,19 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoints;
-use crate::config::TrainConfig;
+use crate::config::{RunConfig, TrainConfig};
 use crate::files::{self, DirectoryLock};
-use crate::observe::{Observer, Warning};
+use crate::observe::{Observer, RunFacts, Warning};
 use crate::state::{Progress, TrainState, tokenizer_checksum};
 use crate::trainer::{SaveError, TrainError};
 
 const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model";
+
+/// Keys of the checksums in a run's identity.
+const TRAIN_CHECKSUM: &str = "train_blake3";
+const VALID_CHECKSUM: &str = "valid_blake3";
+const TOKENIZER_CHECKSUM: &str = "tokenizer_blake3";
 
 /// The inputs and outputs of a run.
 #[derive(Debug)]
@@ -95,8 +99,27 @@ impl Run {
         TrainState::fresh(&self.config, &self.device)
     }
 
-    pub(crate) fn metrics_path(&self) -> PathBuf {
-        self.config.run.output.join(METRICS)
+    /// What the run's report says of it.
+    pub(crate) fn facts(&self) -> RunFacts {
+        let RunConfig { output, log_every, .. } = &self.config.run;
+        let data = &self.config.data;
+        let mut facts = Vec::new();
+        let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
+        add("Model", self.identity["model"]["model_type"].as_str().unwrap_or_default().to_owned());
+        add("Objective", "causal".to_owned());
+        let inputs = [
+            ("Training data", Some(&data.train), TRAIN_CHECKSUM),
+            ("Validation data", data.valid.as_ref(), VALID_CHECKSUM),
+            ("Tokenizer", data.tokenizer.as_ref(), TOKENIZER_CHECKSUM),
+        ];
+        for (name, path, checksum) in inputs {
+            if let (Some(path), Some(checksum)) = (path, self.identity["data"][checksum].as_str()) {
+                add(name, format!("{}, BLAKE3 {checksum}", path.display()));
+            }
+        }
+        add("Andiron", env!("CARGO_PKG_VERSION").to_owned());
+        let name = output.file_name().unwrap_or(output.as_os_str()).to_string_lossy().into_owned();
+        RunFacts { name, facts, config: self.config.to_toml(), log_every: *log_every }
     }
 
     /// Saves a checkpoint and returns its path.
@@ -142,12 +165,12 @@ fn open_loader(config: &TrainConfig, train: Dataset) -> Result<Loader, TrainErro
 fn identity(config: &TrainConfig, train: &Dataset, valid: Option<&Dataset>) -> Result<Value, TrainError> {
     let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
     let mut add = |key: &str, checksum: String| tree["data"][key] = checksum.into();
-    add("train_blake3", train.fingerprint().to_owned());
+    add(TRAIN_CHECKSUM, train.fingerprint().to_owned());
     if let Some(valid) = valid {
-        add("valid_blake3", valid.fingerprint().to_owned());
+        add(VALID_CHECKSUM, valid.fingerprint().to_owned());
     }
     if let Some(tokenizer) = &config.data.tokenizer {
-        add("tokenizer_blake3", tokenizer_checksum(tokenizer)?);
+        add(TOKENIZER_CHECKSUM, tokenizer_checksum(tokenizer)?);
     }
     Ok(tree)
 }

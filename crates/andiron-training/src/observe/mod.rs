@@ -17,6 +17,7 @@ pub use record::{RunFacts, RunRecord};
 pub use report::{ConfusionMatrix, Sample};
 pub use tensorboard::EventFile;
 pub use warning::Warning;
+pub(crate) use warning::with_causes;
 
 /// Facts about a run when it begins or resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
