@@ -15,6 +15,7 @@
 
 mod dataset;
 mod documents;
+pub(crate) mod file;
 mod manifest;
 mod writer;
 
