@@ -329,7 +329,6 @@ fn vector_weighted_squares<S: Simd>(_: S, of_row: f32, grad: &[f32], of_column: 
     plain_weighted_squares(of_row, grad, of_column)
 }
 
-#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 fn vector_move_row<S: Simd>(
     _: S,
