@@ -23,6 +23,7 @@ import scipy.stats
 import seqeval.metrics
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 from seqeval.scheme import IOB2
 from sklearn import metrics as sk
 
@@ -120,9 +121,30 @@ def check_texts(rng, program):
                 program.equal(found[kind], score[kind].fmeasure, (kind, flags, row))
 
 
+def check_comparison(rng, program):
+    """The paired bootstrap test; p-values come from other random numbers, so that they are equal to about 0.02."""
+    references = [text(rng) + " end" for _ in range(ROWS)]
+    systems = [[changed(rng, reference) for reference in references] for _ in range(3)]
+    systems[2] = [a if rng.random() < 0.7 else reference for a, reference in zip(systems[1], references)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        paths = []
+        for index, predictions in enumerate((systems[first], systems[second])):
+            rows = [{"prediction": a, "reference": b} for a, b in zip(predictions, references)]
+            paths.append(program.directory / f"system{index}.jsonl")
+            paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for name, metric in (("bleu", BLEU(force=True)), ("chrf", CHRF())):
+            command = [program.path, "metric", name, "--rows", paths[0], "--compare", paths[1], "--json"]
+            report = json.loads(subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout)
+            test = PairedTest([("a", systems[first]), ("b", systems[second])], {name: metric}, [references], test_type="bs")
+            baseline, other = next(scores for key, scores in test()[1].items() if key != "System")
+            program.equal(report["difference"], other.score - baseline.score, (name, first, second))
+            if abs(report["p_value"] - other.p_value) > 0.1:
+                sys.exit(f"{name}: p-value {report['p_value']}, sacreBLEU's {other.p_value}")
+
+
 def check_labels(rng, program):
     for classes in (2, 3, 40):
-        names = [rng.choice(["x", "라벨", "Ü", "10", "9"]) + str(i) for i in range(classes)]
+        names = [rng.choice(["x", "라벨", "Ü", "10 ", "9 "]) + str(i) for i in range(classes)]
         gold = [rng.choice(names) for _ in range(ROWS)]
         predicted = [label if rng.random() < 0.5 else rng.choice(names) for label in gold]
         rows = [{"label": label, "prediction": prediction} for label, prediction in zip(gold, predicted)]
@@ -189,7 +211,7 @@ def main():
     print(f"seed {seed}")
     with tempfile.TemporaryDirectory() as directory:
         program = Program(directory)
-        for check in (check_texts, check_labels, check_numbers, check_rankings, check_tags):
+        for check in (check_texts, check_comparison, check_labels, check_numbers, check_rankings, check_tags):
             check(random.Random(seed), program)
     print(f"{program.compared} values are equal")
 
