@@ -5,7 +5,7 @@ mod warning;
 
 use std::path::Path;
 
-use andiron_eval::LossReport;
+use crate::evaluation::Evaluation;
 
 pub use metrics::{MetricsFile, StepRecord};
 pub use warning::Warning;
@@ -38,9 +38,9 @@ pub trait Observer {
         let _ = record;
     }
 
-    /// The validation loss was measured after `step` steps.
-    fn on_eval(&mut self, step: u64, report: &LossReport) {
-        let _ = (step, report);
+    /// The model was validated after `step` steps.
+    fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
+        let _ = (step, evaluation);
     }
 
     /// A checkpoint was saved.
