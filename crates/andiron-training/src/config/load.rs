@@ -143,7 +143,7 @@ mod tests {
         check_error(&["model.model_type=abacus"], "abacus");
         let without = CONFIG.replace("steps = 20\n", "");
         let error = TrainConfig::parse(&without, &[]).unwrap_err();
-        assert!(format!("{error:?}").contains("steps"), "{error:?}");
+        assert!(error.to_string().contains("set run.steps"), "{error}");
     }
 
     #[test]

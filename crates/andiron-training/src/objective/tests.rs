@@ -173,7 +173,9 @@ fn masked_tokens_have_the_loss_of_transformers() {
 fn targets_of_sources_have_the_loss_of_transformers() {
     check(&Seq2Seq, open("bart"), &pairs(47, 1, 2), [5.636276, 7.424909]);
     check(&Seq2Seq, open("t5"), &pairs(43, 0, 0), [4.155142, 3.753412]);
-    check(&Seq2Seq, open("marian"), &pairs(47, 46, 46), [4.955430, 4.553211]);
+    // Without the gradient of the positions, which transformers trains although they are sines, and with that of the padding
+    // token as the start of a target, which PyTorch's `padding_idx` leaves out.
+    check(&Seq2Seq, open("marian"), &pairs(47, 46, 46), [4.955430, 4.558099]);
 }
 
 #[track_caller]
