@@ -36,6 +36,7 @@ pub const VERBS: &[Verb] = &[
     program("tokenizer", "Train, evaluate and inspect tokenizers"),
     program("pretrain", "Train a model from a TOML config; --resume continues an interrupted run"),
     program("evaluate", "Measure loss and perplexity of a model on held-out text"),
+    program("metric", "Compute BLEU, ROUGE, F1, nDCG and other metrics from a JSONL file of predictions"),
     program(
         "predict",
         "Run a task on a JSONL file: generate, score, embed, label, answer questions, and more",

@@ -3,6 +3,7 @@
 mod exit;
 mod flags;
 mod grammar;
+mod json_lines;
 mod lines;
 mod machine;
 mod memory;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::lines::note;
 use andiron_training::Evaluation;
 use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Interval of plain lines; shorter work prints none.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -47,8 +47,13 @@ impl Progress {
             self.bar.set_message(message());
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            note!("{} {done}/{} {}", self.title, self.bar.length().unwrap_or(0), message());
+            note!("{}", self.plain_line(done, &message()));
         }
+    }
+
+    fn plain_line(&self, done: u64, message: &str) -> String {
+        let (total, left) = (self.bar.length().unwrap_or(0), HumanDuration(self.bar.eta()));
+        format!("{} {done}/{total} {message}, {left:#} left", self.title)
     }
 
     /// Prints a line above the bar.
@@ -115,12 +120,22 @@ impl Observer for TrainingProgress {
     }
 
     fn on_warning(&mut self, warning: &Warning) {
-        let mut text = format!("warning: {warning}");
-        let mut source = std::error::Error::source(warning);
-        while let Some(cause) = source {
-            text.push_str(&format!(": {cause}"));
-            source = cause.source();
-        }
-        self.line(&text);
+        self.line(&format!("warning: {}", warning.with_causes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_says_how_far_it_is_and_how_long_it_takes() {
+        let progress = Progress { bar: ProgressBar::hidden(), ..Progress::new("training", 0) };
+        progress.bar.set_length(9);
+        // Nothing was done yet, so nothing can be estimated.
+        assert_eq!(progress.plain_line(0, "loss 1.5"), "training 0/9 loss 1.5, 0s left");
+        progress.bar.set_position(9);
+        progress.bar.finish();
+        assert_eq!(progress.plain_line(9, "loss 1.5"), "training 9/9 loss 1.5, 0s left");
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::cache::{CrossAttentionCache, KeysValues};
 pub use crate::ops::AttentionMask;
 use crate::ops::{self, AttentionOptions};
-use crate::{Forward, PaddingMask};
+use crate::{DropoutSite, Forward, PaddingMask};
 
 /// Configuration of a layer's attention.
 #[derive(Clone, Debug)]
@@ -27,9 +27,14 @@ impl AttentionConfig {
         Self { scale, mask, bias_hr: None, dropout: 0.0 }
     }
 
-    /// Options of a call over `n_keys` keys; draws the dropout seed.
-    fn options(&self, n_keys: usize, rows: Option<PaddingMask>, cx: &mut Forward<'_>) -> AttentionOptions {
-        let dropout = cx.draw_dropout(self.dropout);
+    /// Options of a call over `n_keys` keys; draws the dropout mask of `site`.
+    fn options(
+        &self,
+        (n_keys, rows): (usize, Option<PaddingMask>),
+        site: DropoutSite,
+        cx: &mut Forward<'_>,
+    ) -> AttentionOptions {
+        let dropout = cx.draw_dropout(self.dropout, site);
         AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, dropout }
     }
 }
@@ -54,7 +59,8 @@ pub fn attend(
             return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, mask));
         }
     };
-    let options = config.options(keys_bshk.dims()[1], cx.padding_mask().cloned(), cx);
+    let keys = (keys_bshk.dims()[1], cx.padding_mask().cloned());
+    let options = config.options(keys, DropoutSite::AttentionProbabilities, cx);
     match config.bias_hr {
         Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
         None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
@@ -77,7 +83,8 @@ pub fn attend_packed(
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
     if !cx.is_cached() && config.bias_hr.is_none() {
-        let options = config.options(t, cx.padding_mask().cloned(), cx);
+        let keys = (t, cx.padding_mask().cloned());
+        let options = config.options(keys, DropoutSite::AttentionProbabilities, cx);
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
@@ -104,6 +111,7 @@ pub fn cross_attend(
 ) -> Tensor<4> {
     let (keys_bshk, values_bshk) = cross_cache.layer(layer);
     let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
-    let options = config.options(keys_bshk.dims()[1], cross_cache.padding_mask().cloned(), cx);
+    let keys = (keys_bshk.dims()[1], cross_cache.padding_mask().cloned());
+    let options = config.options(keys, DropoutSite::CrossAttentionProbabilities, cx);
     ops::attention(q_bthk, keys_bshk, values_bshk, options)
 }

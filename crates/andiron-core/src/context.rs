@@ -6,6 +6,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::cache::{KeysValues, columns_of};
+use crate::dropout_site::{DropoutDraw, DropoutSite, Stack};
 use crate::ops::Dropout;
 use crate::{KvCache, PaddingMask, ids, ops};
 
@@ -19,13 +20,18 @@ use crate::{KvCache, PaddingMask, ids, ops};
 /// | evaluation | none | none |
 /// | prefill, decoding | the sequence's own | none |
 ///
+/// A dropout mask is a function of the pass's seed and of the place where it is drawn: [`Forward::enter_stack`],
+/// [`Forward::enter_layer`] and a [`DropoutSite`]. So a layer can be computed again, alone, with the masks that it had.
+///
 /// [`Forward::with_padding_mask`] adds a padding mask for rows of different lengths; without it no column is padding.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
-    dropout: Option<Seed>,
-    draws: u64,
     rows: Option<PaddingMask>,
+    dropout: Option<Seed>,
+    stack: Stack,
+    layer: Option<usize>,
+    draws: Vec<DropoutDraw>,
 }
 
 impl<'a> Forward<'a> {
@@ -139,28 +145,52 @@ impl<'a> Forward<'a> {
         }
     }
 
+    /// Begins a stack of layers: the encoder or the decoder. A model with one stack need not.
+    pub fn enter_stack(&mut self, stack: Stack) {
+        (self.stack, self.layer) = (stack, None);
+    }
+
+    /// Begins the layer with this index. Dropout sites of a layer belong to the one entered last.
+    pub fn enter_layer(&mut self, index: usize) {
+        self.layer = Some(index);
+    }
+
     /// Dropout with the given probability while training; otherwise `x`.
     ///
-    /// Each call in a pass draws its own mask, in call order, so a pass is a function of its seed.
+    /// The mask is a function of the pass's seed, the stack, the layer and the site, whatever else was drawn.
     ///
     /// # Panics
-    /// If `probability` is not in `0..1`.
-    pub fn dropout<const D: usize>(&mut self, x: Tensor<D>, probability: f32) -> Tensor<D> {
-        match self.draw_dropout(probability) {
+    /// If `probability` is not in `0..1`; if the site is one of a layer and none was entered; if this pass has drawn the
+    /// mask already: a second pass, such as one over other texts of the same step, needs a `Forward` and a seed of its own.
+    pub fn dropout<const D: usize>(
+        &mut self,
+        x: Tensor<D>,
+        probability: f32,
+        site: DropoutSite,
+    ) -> Tensor<D> {
+        match self.draw_dropout(probability, site) {
             Some(Dropout { probability, seed }) => ops::dropout(x, probability, seed),
             None => x,
         }
     }
 
-    /// The next mask of the pass, as for [`Forward::dropout`]; `None` if nothing is dropped.
+    /// The mask of a site, as for [`Forward::dropout`]; `None` if nothing is dropped.
     ///
     /// # Panics
-    /// If `probability` is not in `0..1`.
-    pub(crate) fn draw_dropout(&mut self, probability: f32) -> Option<Dropout> {
+    /// As [`Forward::dropout`].
+    pub(crate) fn draw_dropout(&mut self, probability: f32, site: DropoutSite) -> Option<Dropout> {
         assert!((0.0..1.0).contains(&probability), "dropout probability {probability} is not in 0..1");
-        let seed = self.dropout.filter(|_| probability > 0.0)?.at(self.draws);
-        self.draws += 1;
-        Some(Dropout { probability, seed })
+        let pass = self.dropout.filter(|_| probability > 0.0)?;
+        let draw = DropoutDraw::new((self.stack, self.layer), site, probability);
+        let drawn = self.draws.iter().any(|earlier| earlier.is_at(&draw));
+        assert!(!drawn, "{draw:?} is drawn twice in one pass; each pass needs a Forward with its own seed");
+        self.draws.push(draw);
+        Some(Dropout { probability, seed: draw.seed(pass) })
+    }
+
+    /// The dropout masks of this pass so far.
+    pub fn dropout_draws(&self) -> &[DropoutDraw] {
+        &self.draws
     }
 
     /// Whether there is a cache, even an empty one.
@@ -171,5 +201,93 @@ impl<'a> Forward<'a> {
     /// Whether [`Forward::dropout`] with this probability changes anything.
     pub fn drops(&self, probability: f32) -> bool {
         self.dropout.is_some() && probability > 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const LAYER_SITES: [DropoutSite; 6] = [
+        DropoutSite::AttentionProbabilities,
+        DropoutSite::AttentionOutput,
+        DropoutSite::CrossAttentionProbabilities,
+        DropoutSite::CrossAttentionOutput,
+        DropoutSite::FeedForwardInner,
+        DropoutSite::FeedForwardOutput,
+    ];
+    const STACK_SITES: [DropoutSite; 4] =
+        [DropoutSite::Embeddings, DropoutSite::FinalNorm, DropoutSite::Pooled, DropoutSite::Head];
+    const STACKS: [Stack; 3] = [Stack::Single, Stack::Encoder, Stack::Decoder];
+
+    fn draw(cx: &mut Forward<'_>, site: DropoutSite) -> Seed {
+        cx.draw_dropout(0.1, site).unwrap().seed
+    }
+
+    #[test]
+    fn no_two_places_share_a_mask() {
+        let mut seeds = HashSet::new();
+        let mut cx = Forward::training(Seed::new(7));
+        for stack in STACKS {
+            cx.enter_stack(stack);
+            seeds.extend(STACK_SITES.map(|site| draw(&mut cx, site)));
+            for layer in 0..300 {
+                cx.enter_layer(layer);
+                seeds.extend(LAYER_SITES.map(|site| draw(&mut cx, site)));
+            }
+        }
+        assert_eq!(seeds.len(), STACKS.len() * (STACK_SITES.len() + 300 * LAYER_SITES.len()));
+        assert_eq!(seeds.len(), cx.dropout_draws().len());
+        let mut cx = Forward::training(Seed::new(8));
+        assert!(!seeds.contains(&draw(&mut cx, DropoutSite::Embeddings)), "another pass has other masks");
+    }
+
+    #[test]
+    fn a_layer_alone_draws_the_masks_that_it_drew_among_others() {
+        let mut pass = Forward::training(Seed::new(7));
+        pass.enter_stack(Stack::Decoder);
+        draw(&mut pass, DropoutSite::Embeddings);
+        let of_layer = |cx: &mut Forward<'_>, sites: [DropoutSite; 6]| sites.map(|site| draw(cx, site));
+        let layers = [0, 1, 2].map(|layer| {
+            pass.enter_layer(layer);
+            of_layer(&mut pass, LAYER_SITES)
+        });
+        let mut alone = Forward::training(Seed::new(7));
+        alone.enter_stack(Stack::Decoder);
+        alone.enter_layer(2);
+        let mut backwards = LAYER_SITES;
+        backwards.reverse();
+        let mut again = of_layer(&mut alone, backwards);
+        again.reverse();
+        assert_eq!(again, layers[2]);
+        // A site that drops nothing changes none of the others.
+        let mut other = Forward::training(Seed::new(7));
+        other.enter_stack(Stack::Decoder);
+        other.enter_layer(1);
+        assert!(other.draw_dropout(0.0, LAYER_SITES[0]).is_none());
+        assert_eq!(draw(&mut other, LAYER_SITES[1]), layers[1][1]);
+    }
+
+    #[test]
+    fn sites_of_a_stack_do_not_depend_on_the_layer() {
+        let [mut before, mut after] = [Forward::training(Seed::new(7)), Forward::training(Seed::new(7))];
+        after.enter_layer(3);
+        assert_eq!(draw(&mut before, DropoutSite::Head), draw(&mut after, DropoutSite::Head));
+    }
+
+    #[test]
+    #[should_panic(expected = "drawn twice in one pass")]
+    fn one_place_is_drawn_once_in_a_pass() {
+        let mut cx = Forward::training(Seed::new(7));
+        draw(&mut cx, DropoutSite::Embeddings);
+        draw(&mut cx, DropoutSite::Embeddings);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside of a layer")]
+    fn a_site_of_a_layer_needs_a_layer() {
+        draw(&mut Forward::training(Seed::new(7)), DropoutSite::AttentionOutput);
     }
 }

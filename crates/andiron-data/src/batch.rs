@@ -34,6 +34,17 @@ impl Sequences {
         Self { ids, rows: sequences.len(), columns, lengths: Some(lengths), type_ids: None }
     }
 
+    /// Sequences padded with `pad` to `columns` positions.
+    ///
+    /// # Panics
+    /// If a sequence is longer.
+    pub fn padded_to<S: AsRef<[u32]>>(sequences: &[S], columns: usize, pad: u32) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|ids| ids.as_ref().len()).collect();
+        let ids = padded(sequences.iter().map(AsRef::as_ref), columns, pad);
+        let lengths = Some(lengths).filter(|lengths| lengths.iter().any(|&length| length < columns));
+        Self { ids, rows: sequences.len(), columns, lengths, type_ids: None }
+    }
+
     /// The same with token type ids, one list for each row; padding has type 0.
     ///
     /// # Panics
@@ -88,6 +99,23 @@ pub struct TokenLabels {
 }
 
 impl TokenLabels {
+    /// A target and a weight for each position of rows padded to `columns`. Padding has weight 0, and `pad` as its target.
+    ///
+    /// # Panics
+    /// If a row is longer, or has another number of weights than of targets.
+    pub(crate) fn padded_to<I: AsRef<[u32]>, W: AsRef<[f32]>>(
+        rows: &[(I, W)],
+        columns: usize,
+        pad: u32,
+    ) -> Self {
+        for (ids, weights) in rows {
+            assert_eq!(ids.as_ref().len(), weights.as_ref().len(), "a weight for each target");
+        }
+        let ids = padded(rows.iter().map(|(ids, _)| ids.as_ref()), columns, pad);
+        let weights = padded(rows.iter().map(|(_, weights)| weights.as_ref()), columns, 0.0);
+        Self { ids, weights }
+    }
+
     /// Number of targets with a weight above 0.
     pub fn n_targets(&self) -> usize {
         self.weights.iter().filter(|&&weight| weight > 0.0).count()
@@ -192,6 +220,8 @@ mod tests {
         assert_eq!(sequences.lengths, Some(vec![3, 0, 1]));
         assert_eq!(sequences.type_ids, Some(vec![0, 0, 1, 0, 0, 0, 1, 0, 0]));
         assert_eq!(Sequences::padded(&[[0; 0]], 9).ids, [9]);
+        assert_eq!(Sequences::padded_to(&[&[1][..], &[2, 3]], 3, 9).lengths, Some(vec![1, 2]));
+        assert_eq!(Sequences::padded_to(&[[1], [2]], 1, 9), Sequences::full(vec![1, 2], [2, 1]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod tokenizer;
 pub use batch::{HostBatch, Labels, Sequences, TokenLabels};
 pub use document::Document;
 pub use loader::{BatchSource, Loader, LoaderOptions, Order};
+pub use records::{RecordDataset, RecordLoader};
 pub use seed::Seed;
 pub use shard::Dataset;
 pub use tokenizer::Tokenizer;

@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,15 @@ pub enum LoaderError {
         rows: usize,
         /// Tokens in a sequence.
         window: usize,
+    },
+    /// A batch, or a group of records of similar length, has no rows.
+    #[error("a batch has no rows; set at least one")]
+    NoRows,
+    /// The dataset has no records.
+    #[error("{} has no records", path.display())]
+    NoRecords {
+        /// The dataset.
+        path: PathBuf,
     },
     /// The dataset is shorter than one window.
     #[error("{tokens} tokens are too few for one window of {needed}; use more text or a shorter context")]

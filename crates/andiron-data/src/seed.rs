@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | [`LOADER`] | `batch * rows + row` ([`Order::Windows`](crate::loader::Order::Windows)) | where a window begins |
 //! | [`LOADER`], then `.at(epoch)` | window ([`Order::Epochs`](crate::loader::Order::Epochs)) | the order of the windows |
+//! | [`LOADER`], then `.at(epoch)` | record ([`RecordOrder`](crate::records::RecordOrder)) | the order of the records |
+//! | the same, then [`LENGTHS`] and `.at(row)` | group | the order of groups of similar length |
 //! | [`COLLATE`] | rows before | what a collator draws for a row, such as masked positions |
 //! | [`SPLIT`] | document | which documents are held out |
 //!
@@ -18,8 +20,12 @@
 
 pub use andiron_kernels::random::Seed;
 
-/// The stream that orders a [`Loader`](crate::loader::Loader)'s windows.
+/// The stream that orders a [`Loader`](crate::loader::Loader)'s windows and a
+/// [`RecordLoader`](crate::records::RecordLoader)'s records.
 pub const LOADER: &str = "data.loader";
+
+/// The stream that orders groups of records of similar length.
+pub const LENGTHS: &str = "lengths";
 
 /// The streams of rows, for collators that draw.
 pub const COLLATE: &str = "data.collate";

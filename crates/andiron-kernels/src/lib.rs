@@ -22,12 +22,15 @@ pub mod quant;
 pub mod attention;
 
 pub mod activation;
+pub mod adafactor;
 pub mod adamw;
 pub mod affine;
+pub mod average;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+pub mod lion;
 pub mod muon;
 pub mod norm;
 pub mod reduce;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use andiron_core::ParamRole;
-use andiron_models::weights::ParamInfo;
+use andiron_models::weights::{Depth, ParamInfo, depths};
 use andiron_models::{AnyConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
 use common::{device, fixture};
 
@@ -57,6 +57,35 @@ fn the_table_has_every_architecture() {
     for known in [DecoderConfig::MODEL_TYPES, EncoderConfig::MODEL_TYPES, Seq2SeqConfig::MODEL_TYPES].concat()
     {
         assert!(named.contains(known), "{known}");
+    }
+}
+
+/// The path tells the layer of each parameter: what is applied to ids or to embeddings is before the blocks, everything else
+/// that is in no block is after them.
+#[test]
+fn every_parameter_is_before_after_or_in_a_block() {
+    for (name, _) in entries() {
+        let parameters = parameters(name);
+        for (parameter, depth) in parameters.iter().zip(depths(&parameters)) {
+            let ParamInfo { name: path, role, in_block, .. } = parameter;
+            let index = path.split('.').find_map(|segment| segment.parse::<usize>().ok());
+            let is_input =
+                matches!(role, ParamRole::Embedding | ParamRole::SourceEmbedding | ParamRole::Table)
+                    || path.contains("embedding") && *role == ParamRole::Norm;
+            match depth {
+                Depth::Block { index: found, blocks } => {
+                    assert!(*in_block && Some(found) == index && found < blocks, "{name}: {path}: {depth:?}");
+                    let block = |at: usize| path.replacen(&format!(".{found}."), &format!(".{at}."), 1);
+                    let is_there =
+                        |at: usize| parameters.iter().any(|other| other.in_block && block(at) == other.name);
+                    // T5 has a table in its first blocks only.
+                    let is_last = *role == ParamRole::Table || !is_there(blocks);
+                    assert!(is_last, "{name}: {path} is also in block {blocks}");
+                }
+                Depth::Input { .. } => assert!(!in_block && is_input, "{name}: {path}: {depth:?}"),
+                Depth::Output => assert!(!in_block && !is_input, "{name}: {path}: {depth:?}"),
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub mod trainer;
 pub use base::Base;
 pub use collective::{Collective, Single};
 pub use config::TrainConfig;
-pub use evaluation::{Confusion, Evaluation};
+pub use evaluation::Evaluation;
 pub use files::FileError;
 pub use observe::Observer;
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};

@@ -15,6 +15,7 @@ use burn::tensor::Device;
 use crate::base::Base;
 use crate::config::{ConfigError, TrainConfig};
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
+use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
 use crate::trainer::TrainError;
 
 /// What a run is made of.
@@ -152,8 +153,8 @@ impl<'a> Setup<'a> {
         let seed = Seed::new(self.config.run.seed);
         let train = open(&data.train)?;
         let valid = data.valid.as_deref().map(open).transpose()?;
-        let mut fingerprints = vec![("train_blake3", train.fingerprint().to_owned())];
-        fingerprints.extend(valid.as_ref().map(|valid| ("valid_blake3", valid.fingerprint().to_owned())));
+        let mut fingerprints = vec![(TRAIN_CHECKSUM, train.fingerprint().to_owned())];
+        fingerprints.extend(valid.as_ref().map(|valid| (VALID_CHECKSUM, valid.fingerprint().to_owned())));
         let bytes_per_target = valid.as_ref().map(|valid| valid.stats().bytes as f64 / valid.tokens() as f64);
         let valid = match (valid, &data.valid) {
             (Some(dataset), Some(path)) => {

@@ -12,18 +12,22 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::checkpoint::Checkpoints;
-use crate::config::{ConfigError, TrainConfig};
+use crate::config::{ConfigError, RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
 use crate::objective::{CausalConfig, Measured, ModelOf, Objective, ObjectiveConfig, Pass};
-use crate::observe::{Observer, Warning};
+use crate::observe::{Observer, RunFacts, Warning};
 use crate::plan::{Setup, Start, TrainingData};
 use crate::state::{Progress, TrainState, tokenizer_checksum};
 use crate::trainer::{SaveError, TrainError};
 
 const CONFIG: &str = "config.toml";
-const METRICS: &str = "metrics.jsonl";
 const MODEL: &str = "model";
+
+/// Keys of the checksums in a run's identity.
+pub(crate) const TRAIN_CHECKSUM: &str = "train_blake3";
+pub(crate) const VALID_CHECKSUM: &str = "valid_blake3";
+const TOKENIZER_CHECKSUM: &str = "tokenizer_blake3";
 
 /// The inputs and outputs of a run.
 #[derive(Debug)]
@@ -34,6 +38,9 @@ pub(crate) struct Run<C: FamilyConfig> {
     start: Start<C>,
     data: TrainingData,
     tokenizer: Option<PathBuf>,
+    /// What the model is called, and the objective.
+    model: String,
+    objective: &'static str,
     device: Device,
     checkpoints: Checkpoints,
     /// The configuration and the checksums of the data, which a checkpoint must match.
@@ -57,8 +64,20 @@ impl<C: FamilyConfig> Run<C> {
         files::make_directory(root)?;
         let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
         let checkpoints = Checkpoints::open(root, config.checkpoint.keep_last)?;
-        let device = device.clone();
-        Ok(Self { config, steps, start, data, tokenizer, device, checkpoints, identity, _lock: lock })
+        let (model, objective, device) = (setup.base.name(), setup.objective()?.kind(), device.clone());
+        Ok(Self {
+            config,
+            steps,
+            start,
+            data,
+            tokenizer,
+            model,
+            objective,
+            device,
+            checkpoints,
+            identity,
+            _lock: lock,
+        })
     }
 
     /// The state of the newest intact checkpoint; `None` if the run has none.
@@ -102,8 +121,27 @@ impl<C: FamilyConfig> Run<C> {
         self.start.new_head()
     }
 
-    pub(crate) fn metrics_path(&self) -> PathBuf {
-        self.config.run.output.join(METRICS)
+    /// What the run's report says of it.
+    pub(crate) fn facts(&self) -> RunFacts {
+        let RunConfig { output, log_every, .. } = &self.config.run;
+        let data = &self.config.data;
+        let mut facts = Vec::new();
+        let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
+        add("Model", self.model.clone());
+        add("Objective", self.objective.to_owned());
+        let inputs = [
+            ("Training data", Some(&data.train), TRAIN_CHECKSUM),
+            ("Validation data", data.valid.as_ref(), VALID_CHECKSUM),
+            ("Tokenizer", self.tokenizer.as_ref(), TOKENIZER_CHECKSUM),
+        ];
+        for (name, path, checksum) in inputs {
+            if let (Some(path), Some(checksum)) = (path, self.identity["data"][checksum].as_str()) {
+                add(name, format!("{}, BLAKE3 {checksum}", path.display()));
+            }
+        }
+        add("Andiron", env!("CARGO_PKG_VERSION").to_owned());
+        let name = output.file_name().unwrap_or(output.as_os_str()).to_string_lossy().into_owned();
+        RunFacts { name, facts, config: self.config.to_toml(), log_every: *log_every }
     }
 
     /// Saves a checkpoint and returns its path.
@@ -184,7 +222,7 @@ fn identity(
         tree["data"][key] = json!(checksum);
     }
     if let Some(tokenizer) = tokenizer {
-        tree["data"]["tokenizer_blake3"] = json!(tokenizer_checksum(tokenizer)?);
+        tree["data"][TOKENIZER_CHECKSUM] = json!(tokenizer_checksum(tokenizer)?);
     }
     if base.directory.is_some() {
         tree["init"]["class"] = json!(base.config.class_name());

@@ -15,7 +15,8 @@ use crate::collective::{Collective, Single};
 use crate::config::TrainConfig;
 use crate::evaluation::Evaluation;
 use crate::objective::{Objective, with_plan};
-use crate::observe::{MetricsFile, Observer, RunStart, StepRecord, Warning};
+use crate::observe::report::ReportStatus;
+use crate::observe::{Observer, RunRecord, RunStart, StepRecord, Warning, with_causes};
 use crate::optimizer::{Schedule, clip_scale};
 use crate::plan::{Plan, PlanUser, Setup};
 use crate::run::Run;
@@ -97,17 +98,32 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     /// As for [`start_or_resume`].
     pub fn run(mut self, observer: &mut dyn Observer, requests: &Requests) -> Result<Outcome, TrainError> {
-        let loaded = self.run.load(observer)?;
+        let mut record = RunRecord::new(&self.run.config.run.output, self.run.facts(), observer);
+        let result = self.run_recorded(&mut record, requests);
+        record.end(match &result {
+            Ok(Outcome { status: Status::Finished, .. }) => ReportStatus::Finished,
+            Ok(Outcome { status: Status::Interrupted, .. }) => ReportStatus::Interrupted,
+            Err(error) => ReportStatus::Failed(with_causes(error)),
+        });
+        result
+    }
+
+    fn run_recorded(
+        &mut self,
+        record: &mut RunRecord<'_>,
+        requests: &Requests,
+    ) -> Result<Outcome, TrainError> {
+        let loaded = self.run.load(record)?;
         self.run.write_config()?;
         let resumed_from = loaded.as_ref().map(|state| state.progress.step);
         self.saved_step = resumed_from;
         let mut state = match loaded {
             Some(state) => state,
-            None => self.begin(observer)?,
+            None => self.begin(record)?,
         };
-        let mut metrics = MetricsFile::open(&self.run.metrics_path(), state.progress.step)?;
+        record.open(state.progress.step)?;
         let steps = self.run.steps;
-        observer.on_start(&RunStart {
+        record.on_start(&RunStart {
             steps,
             resumed_from,
             n_parameters: state.bundle.model.num_params(),
@@ -116,18 +132,18 @@ impl<O: Objective> Trainer<O> {
         let mut valid = None;
         while state.progress.step < steps {
             if requests.is_stopped() {
-                self.save(&state, &metrics, observer);
+                self.save(&state, record);
                 return Ok(self.outcome(&state, resumed_from, Status::Interrupted));
             }
-            (state, valid) = self.step(state, &mut metrics, observer)?;
+            (state, valid) = self.step(state, record)?;
             if requests.take_save() {
-                self.save(&state, &metrics, observer);
+                self.save(&state, record);
             }
         }
         // A run that had already finished is measured again.
         let valid = match valid {
             Some(valid) => Some(valid),
-            None => self.measure(&state, observer),
+            None => self.measure(&state, record),
         };
         let model = self.run.export(&state).map_err(|source| TrainError::Export { source })?;
         let outcome = self.outcome(&state, resumed_from, Status::Finished);
@@ -146,8 +162,7 @@ impl<O: Objective> Trainer<O> {
     fn step(
         &mut self,
         mut state: TrainState<O::Family>,
-        metrics: &mut MetricsFile,
-        observer: &mut dyn Observer,
+        record: &mut RunRecord<'_>,
     ) -> Result<(TrainState<O::Family>, Option<Evaluation>), TrainError> {
         let started = Instant::now();
         let before = state.progress.step;
@@ -161,9 +176,9 @@ impl<O: Objective> Trainer<O> {
         let step = before + 1;
         let skipped = !computed.is_finite();
         if skipped {
-            observer.on_warning(&Warning::Skipped { step, loss, grad_norm });
+            record.on_warning(&Warning::Skipped { step, loss, grad_norm });
             if state.progress.skip(step) > MAX_SKIPS {
-                return Ok((self.roll_back(state, metrics, observer)?, None));
+                return Ok((self.roll_back(state, record)?, None));
             }
         } else {
             let scale = clip_scale(grad_norm, self.run.config.optimizer.clip_norm);
@@ -172,9 +187,9 @@ impl<O: Objective> Trainer<O> {
         }
         state.progress.step = step;
         let seconds = started.elapsed().as_secs_f64();
-        let valid = if self.measures_after(step) { self.measure(&state, observer) } else { None };
+        let valid = if self.measures_after(step) { self.measure(&state, record) } else { None };
         state.progress.elapsed_s += started.elapsed().as_secs_f64();
-        let record = StepRecord {
+        record.on_step(&StepRecord {
             step,
             loss,
             lr,
@@ -182,12 +197,12 @@ impl<O: Objective> Trainer<O> {
             tokens: state.progress.tokens,
             skipped,
             valid_loss: valid.as_ref().map(|evaluation| evaluation.loss),
+            valid_metrics: valid.iter().flat_map(|evaluation| evaluation.metrics.iter().cloned()).collect(),
             tokens_per_s: tokens as f64 / seconds,
             elapsed_s: state.progress.elapsed_s,
-        };
-        self.log(&record, metrics, observer);
+        });
         if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.steps {
-            self.save(&state, metrics, observer);
+            self.save(&state, record);
         }
         Ok((state, valid))
     }
@@ -196,15 +211,14 @@ impl<O: Objective> Trainer<O> {
     fn roll_back(
         &mut self,
         state: TrainState<O::Family>,
-        metrics: &mut MetricsFile,
-        observer: &mut dyn Observer,
+        record: &mut RunRecord<'_>,
     ) -> Result<TrainState<O::Family>, TrainError> {
         let failed = state.progress;
         let count = failed.rollbacks + 1;
         if count > MAX_ROLLBACKS {
             return Err(TrainError::Diverged { step: failed.step + 1, rollbacks: failed.rollbacks });
         }
-        let mut state = match self.run.load(observer)? {
+        let mut state = match self.run.load(record)? {
             Some(state) => state,
             None => self.run.fresh_state()?,
         };
@@ -213,8 +227,8 @@ impl<O: Objective> Trainer<O> {
         state.progress.elapsed_s = failed.elapsed_s;
         state.progress.recent_skips.clear();
         let to = state.progress.step;
-        *metrics = MetricsFile::open(&self.run.metrics_path(), to)?;
-        observer.on_warning(&Warning::RolledBack { to, count });
+        record.roll_back(to)?;
+        record.on_warning(&Warning::RolledBack { to, count });
         Ok(state)
     }
 
@@ -230,35 +244,28 @@ impl<O: Objective> Trainer<O> {
         let limit = if ended { None } else { self.run.config.evaluate.max_windows };
         let evaluation = self.run.evaluate(&self.objective, &state.plain_model(), limit)?;
         observer.on_eval(step, &evaluation);
+        if let Some(confusion) = &evaluation.confusion {
+            observer.on_confusion(step, confusion);
+        }
         Some(evaluation)
     }
 
-    fn log(&self, record: &StepRecord, metrics: &mut MetricsFile, observer: &mut dyn Observer) {
-        let config = &self.run.config.run;
-        let last = record.step == self.run.steps;
-        let due = record.step.is_multiple_of(config.log_every) || record.valid_loss.is_some() || last;
-        if due && let Err(source) = metrics.write(record) {
-            observer.on_warning(&Warning::NotLogged { step: record.step, source });
-        }
-        observer.on_step(record);
-    }
-
     /// Saves a checkpoint; a failure is reported and counted.
-    fn save(&mut self, state: &TrainState<O::Family>, metrics: &MetricsFile, observer: &mut dyn Observer) {
+    fn save(&mut self, state: &TrainState<O::Family>, record: &mut RunRecord<'_>) {
         let step = state.progress.step;
         if self.saved_step == Some(step) {
             return;
         }
         // The lines before a checkpoint must outlive it: a resumed run does not write them again.
-        let saved = metrics.sync().map_err(SaveError::from).and_then(|()| self.run.save(state));
+        let saved = record.sync().map_err(SaveError::from).and_then(|()| self.run.save(state));
         match saved {
             Ok(path) => {
                 self.saved_step = Some(step);
-                observer.on_checkpoint(step, &path);
+                record.on_checkpoint(step, &path);
             }
             Err(source) => {
                 self.failed_saves += 1;
-                observer.on_warning(&Warning::NotSaved { step, source });
+                record.on_warning(&Warning::NotSaved { step, source });
             }
         }
     }

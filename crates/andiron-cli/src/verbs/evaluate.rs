@@ -62,6 +62,11 @@ impl Evaluate {
                 measure(&model, ids.as_slice(), windows).with_context(|| text.display().to_string())?
             }
             (None, Some(data)) => {
+                anyhow::ensure!(
+                    !data.is_file(),
+                    "{} is a file; --data is a directory that `andiron prepare` wrote, and --text measures a text file",
+                    data.display()
+                );
                 let dataset = Dataset::open(data)?;
                 let (ids, entries) = (dataset.vocab_size(), model.bundle.config.vocab_size());
                 if ids > entries {

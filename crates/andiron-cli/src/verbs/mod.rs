@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod export;
 pub mod generate;
 pub mod inspect;
+pub mod metric;
 pub mod predict;
 pub mod prepare;
 pub mod pretrain;

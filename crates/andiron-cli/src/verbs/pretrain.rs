@@ -19,6 +19,7 @@ use crate::{memory, stop};
 ///
 /// Running the same command again resumes from the newest checkpoint; on a CPU the result is bit for bit that of an uninterrupted
 /// run. Ctrl-C, SIGTERM and SIGHUP save a checkpoint and exit with 75; SIGUSR1 and SIGUSR2 save one, and training continues.
+/// While the run goes on and after it, `report.html` in the output directory shows its curves, and TensorBoard reads `tensorboard`.
 #[derive(Debug, Args)]
 pub struct Pretrain {
     /// Configuration file. Every run writes its own as `config.toml` in its output directory; quickstart's is a good start
@@ -55,6 +56,7 @@ impl Pretrain {
             if let Some(model) = &outcome.model {
                 out!("The model is in {}, in the Hugging Face layout.", model.display())?;
             }
+            out!("The report is {}.", output.join("report.html").display())?;
         }
         ending(&outcome, &config)
     }

@@ -7,6 +7,7 @@
 mod bad_input;
 mod common;
 mod files;
+mod metric;
 mod predict;
 mod predict_any_row;
 mod predict_encoder;

@@ -74,6 +74,7 @@ fn pretrain_reports_where_the_model_is() {
     assert_eq!((lines.len(), &lines[11]["valid_loss"]), (12, &report["validation"]["loss"]));
     let text = place.ok(&args);
     assert!(text.starts_with("validation loss ") && text.contains("elsewhere/model"), "{text}");
+    assert!(text.contains("elsewhere/report.html"), "{text}");
 
     // The same run from its own record of itself.
     let again = ["pretrain", "elsewhere/config.toml", "--set", "run.output=again"];

@@ -59,8 +59,8 @@ pub use norm::{
 };
 pub use op_times::{OpKind, OpTimes, with_op_times};
 pub use optimizer::{
-    AdamWStep, Matrices, Moments, Momentum, MuonStep, OptimizerOps, adamw, muon_directions, sgd_step,
-    square_sum,
+    Adafactor, AdafactorStep, AdamWStep, LionStep, Matrices, Moments, Momentum, MuonStep, OptimizerOps,
+    SquaredGradients, adafactor, adamw, lerp, lion, muon_directions, sgd_step, square_sum,
 };
 pub(crate) use paged_attention::attention_blocks;
 #[cfg(not(any(feature = "flex", feature = "ndarray")))]

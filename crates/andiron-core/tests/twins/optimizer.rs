@@ -1,9 +1,12 @@
 //! Optimizer steps.
 
-use andiron_core::ops::{self, AdamWStep, Matrices, Moments, Momentum, MuonStep};
-use burn::tensor::{Device, Tensor};
+use andiron_core::ops::{
+    self, Adafactor, AdafactorStep, AdamWStep, LionStep, Matrices, Moments, Momentum, MuonStep,
+    SquaredGradients,
+};
+use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::{assert_close, devices, random, reference_device};
+use crate::{assert_close, cpu_devices, devices, random, reference_device};
 
 /// The gradients of five steps of four parameters.
 const GRADS: [[f32; 4]; 5] = [
@@ -49,6 +52,110 @@ fn adamw_is_that_of_pytorch() {
         assert_close("mean", at.mean, expected(MEAN));
         // In parts of what PyTorch has: the squares are small.
         assert_close("square", at.square / of(SQUARE), expected([1.0; 4]));
+    }
+}
+
+/// Where and how to compute: every device in f32, which on a CPU is the kernel, and the CPUs in f64 as well, which is the
+/// composed body.
+fn devices_and_types() -> Vec<(Device, FloatDType)> {
+    let single = devices().into_iter().map(|device| (device, FloatDType::F32));
+    single.chain(cpu_devices().into_iter().map(|device| (device, FloatDType::F64))).collect()
+}
+
+/// The parameters after the fifth step of `Adafactor` of transformers 5.24 in f64, with gradients halved: as a matrix of
+/// two rows, and as a vector; then its running means of updates.
+const ADAFACTOR: [([f32; 4], [f32; 4]); 2] = [
+    (
+        [0.981_386_64, -0.495_567_66, 0.019_837_42, 2.974_723_6],
+        [0.002_341_054_4, -0.000_595_552_64, 4.831_555e-6, 0.001_410_020_5],
+    ),
+    (
+        [0.988_999_69, -0.496_394_19, 0.016_600_11, 2.976_374_7],
+        [0.000_600_030_3, -0.000_309_484_84, 0.001_179_336_7, 0.000_805_539_4],
+    ),
+];
+/// Its running means of squares: of rows, of columns, and of the elements of the vector.
+const ADAFACTOR_SQUARES: [&[f32]; 3] = [
+    &[0.018_261_482, 2.563_233_2],
+    &[0.015_097_779, 2.566_397],
+    &[0.030_194_283, 0.006_328_680_5, 1.275_010_05e-6, 5.126_465_3],
+];
+
+#[test]
+fn adafactor_is_that_of_transformers() {
+    let step = AdafactorStep {
+        lr: 0.01,
+        scale_parameter: true,
+        min_rms: 1e-3,
+        eps: 1e-30,
+        clip_threshold: 0.5,
+        decay_rate: -0.8,
+        beta1: 0.9,
+        weight_decay: 0.1,
+        step: 1,
+        grad_scale: 0.5,
+    };
+    for (device, dtype) in devices_and_types() {
+        let of = |values: &[f32]| Tensor::<1>::from_floats(values, &device).cast(dtype);
+        let check = |what: &str, found: Tensor<1>, values: &[f32]| {
+            let found = found.cast(FloatDType::F32);
+            assert_close(
+                &format!("{what} {dtype:?}"),
+                found,
+                Tensor::from_floats(values, &reference_device()),
+            );
+        };
+        let matrix = SquaredGradients::Factored { rows: of(&[0.0; 2]), columns: of(&[0.0; 2]) };
+        let vector = SquaredGradients::Whole(of(&[0.0; 4]));
+        for (squares, (values, mean)) in [matrix, vector].into_iter().zip(ADAFACTOR) {
+            let mut at = Adafactor { value: of(&START), squares, mean: Some(of(&[0.0; 4])) };
+            for (number, grads) in (1..).zip(GRADS) {
+                at = ops::adafactor(at, of(&grads), AdafactorStep { step: number, ..step });
+            }
+            check("value", at.value, &values);
+            // In parts of what the reference has: the means are small.
+            check("mean", at.mean.unwrap() / of(&mean), &[1.0; 4]);
+            let [rows, columns, whole] = ADAFACTOR_SQUARES;
+            match at.squares {
+                SquaredGradients::Factored { rows: found, columns: of_columns } => {
+                    check("rows", found / of(rows), &[1.0; 2]);
+                    check("columns", of_columns / of(columns), &[1.0; 2]);
+                }
+                SquaredGradients::Whole(found) => check("squares", found / of(whole), &[1.0; 4]),
+            }
+        }
+    }
+}
+
+/// The same of `Lion` of lion-pytorch 0.2.5.
+const LION: [f32; 4] = [0.985_069_9, -0.507_485, -0.010_059_84, 2.975_03];
+const LION_MEAN: [f32; 4] = [-0.000_514_306_5, -0.001_303_984_9, 2.470_199e-5, 0.032_916_57];
+
+#[test]
+fn lion_is_that_of_lion_pytorch() {
+    let step = LionStep { lr: 0.01, beta1: 0.9, beta2: 0.99, weight_decay: 0.1, grad_scale: 0.5 };
+    let expected = |values| Tensor::<1>::from_floats(values, &reference_device());
+    for (device, dtype) in devices_and_types() {
+        let of = |values| Tensor::<1>::from_floats(values, &device).cast(dtype);
+        let (mut value, mut mean) = (of(START), of([0.0; 4]));
+        for grads in GRADS {
+            (value, mean) = ops::lion(value, of(grads), mean, step);
+        }
+        assert_close(&format!("value {dtype:?}"), value.cast(FloatDType::F32), expected(LION));
+        let ratio = mean / of(LION_MEAN);
+        assert_close(&format!("mean {dtype:?}"), ratio.cast(FloatDType::F32), expected([1.0; 4]));
+    }
+}
+
+#[test]
+fn an_average_takes_a_share_of_what_enters() {
+    let inputs = |device: &Device| (random([30, 20], "mean", device), random([30, 20], "x", device));
+    let (mean, x) = inputs(&reference_device());
+    let expected = mean * 0.75 + x * 0.25;
+    for (device, dtype) in devices_and_types() {
+        let (mean, x) = inputs(&device);
+        let found = ops::lerp(mean.cast(dtype), x.cast(dtype), 0.25);
+        assert_close(&format!("lerp {dtype:?}"), found.cast(FloatDType::F32), expected.clone());
     }
 }
 

@@ -1,5 +1,20 @@
-//! Examples of a supervised dataset.
+//! Supervised examples: [`Record`]s, which stand on disk as columns of token ids and numbers, and batches of them.
+//!
+//! A [`RecordWriter`] writes a dataset, which appears whole or not at all, and does not change afterwards. A
+//! [`RecordDataset`] memory-maps it: records are read without a copy. A [`RecordLoader`] gives its batches, each a function of
+//! its index.
 
+mod dataset;
+mod loader;
+mod manifest;
 mod record;
+mod writer;
 
+pub use dataset::RecordDataset;
+pub use loader::{LengthGroups, RecordLoader, RecordLoaderOptions, RecordOrder};
+pub use manifest::{ColumnEntry, ColumnType, RecordManifest};
 pub use record::{Record, columns};
+pub use writer::RecordWriter;
+
+#[cfg(test)]
+mod tests;

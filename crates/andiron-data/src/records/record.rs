@@ -15,8 +15,15 @@ pub mod columns {
     pub const LABELS: &str = "labels";
     /// Numbers to predict: one for each label of a multi-label text, or values to regress to.
     pub const VALUES: &str = "values";
-    /// Loss weight of each of [`IDS`] as a target.
+    /// Loss weight of each of [`IDS`] as a target, or of each of [`LABELS`].
     pub const WEIGHTS: &str = "weights";
+    /// Where several texts stand in [`IDS`] one after the other: the number of ids of each. [`TYPE_IDS`] and [`WEIGHTS`] are
+    /// divided in the same way.
+    pub const LENGTHS: &str = "lengths";
+    /// First and last token of an answer, as indices of [`IDS`].
+    pub const SPAN: &str = "span";
+    /// Log-probabilities of a chosen and of a rejected answer under the reference model.
+    pub const REFERENCE: &str = "reference";
 }
 
 /// One example: named columns of token ids and of numbers, each of any length.
@@ -68,6 +75,11 @@ impl<'a> Record<'a> {
     /// The ids of a column, if the record has it.
     pub fn find_ids(&self, column: &str) -> Option<&[u32]> {
         self.ids.get(column).map(AsRef::as_ref)
+    }
+
+    /// The numbers of a column, if the record has it.
+    pub fn find_numbers(&self, column: &str) -> Option<&[f32]> {
+        self.numbers.get(column).map(AsRef::as_ref)
     }
 
     /// The columns of ids, by name.

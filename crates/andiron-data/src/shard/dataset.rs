@@ -7,10 +7,8 @@ use andiron_kernels::mapped::MappedFile;
 
 use super::DatasetError;
 use super::documents::Index;
+use super::file::{map, map_values, parse, read, verify};
 use super::manifest::{FORMAT, Manifest, Stats, TokenType, VERSION, docs_file, ids_file};
-use crate::files::{Operation, allow, read_bounded};
-
-const JSON_LIMIT: u64 = 64 << 20;
 
 /// A memory-mapped dataset.
 ///
@@ -71,7 +69,7 @@ impl Dataset {
         let mut shards = Vec::new();
         let (mut tokens, mut documents) = (0u64, 0u64);
         for (number, entry) in manifest.shards.iter().enumerate() {
-            let ids = open_ids(path, number, entry.tokens, manifest.token_type)?;
+            let ids = map_values(path.join(ids_file(number)), entry.tokens, manifest.token_type.bytes())?;
             let docs_path = path.join(docs_file(number));
             let docs = map(&docs_path)?;
             let index = Index::new(docs, entry.documents, entry.tokens)
@@ -99,10 +97,7 @@ impl Dataset {
                 (ids_file(number), &shard.ids[..], &entry.ids_blake3),
                 (docs_file(number), shard.index.bytes(), &entry.docs_blake3),
             ] {
-                if blake3::hash(bytes).to_hex().as_str() != wanted {
-                    let problem = "its hash differs from the manifest";
-                    return Err(DatasetError::Damaged { path: self.path.join(name), problem });
-                }
+                verify(self.path.join(name), bytes, wanted)?;
             }
         }
         self.check_ids(self.manifest.vocab_size)
@@ -232,33 +227,4 @@ impl std::fmt::Debug for Dataset {
             .field("documents", &documents)
             .finish_non_exhaustive()
     }
-}
-
-fn open_ids(
-    dir: &Path,
-    number: usize,
-    tokens: u64,
-    token_type: TokenType,
-) -> Result<MappedFile, DatasetError> {
-    let path = dir.join(ids_file(number));
-    let ids = map(&path)?;
-    let found = ids.len() as u64;
-    match tokens.checked_mul(token_type.bytes() as u64) {
-        Some(wanted) if wanted == found => Ok(ids),
-        wanted => Err(DatasetError::Size { path, found, wanted: wanted.unwrap_or(u64::MAX) }),
-    }
-}
-
-fn map(path: &Path) -> Result<MappedFile, DatasetError> {
-    allow(Operation::Open, path)
-        .and_then(|()| MappedFile::open(path))
-        .map_err(|source| DatasetError::Read { path: path.to_owned(), source })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, DatasetError> {
-    read_bounded(path, JSON_LIMIT).map_err(|source| DatasetError::Read { path: path.to_owned(), source })
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, DatasetError> {
-    serde_json::from_slice(bytes).map_err(|source| DatasetError::Json { path: path.to_owned(), source })
 }

@@ -15,6 +15,7 @@
 
 mod dataset;
 mod documents;
+pub(crate) mod file;
 mod manifest;
 mod writer;
 
@@ -83,6 +84,30 @@ pub enum DatasetError {
         path: PathBuf,
         /// In what way.
         problem: &'static str,
+    },
+    /// A directory that would be replaced holds something else.
+    #[error("{} is there and holds no records; move it away or choose another directory", path.display())]
+    NotRecords {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A column of records has a name that cannot be one.
+    #[error("the column {name:?} cannot be stored; names are up to 64 of a-z, 0-9 and _, and differ")]
+    ColumnName {
+        /// The name.
+        name: String,
+    },
+    /// An id of a record is outside of its range.
+    #[error("record {record}: {id} in column {column:?} is not below {limit}")]
+    RecordId {
+        /// Index of the record.
+        record: u64,
+        /// The column.
+        column: String,
+        /// The id.
+        id: u32,
+        /// Ids are below this.
+        limit: u32,
     },
     /// An id is outside of the vocabulary.
     #[error("token {position} is the id {id}, the vocabulary has {vocab_size}")]

@@ -1,12 +1,12 @@
 //! Writing a dataset.
 
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::DatasetError;
 use super::documents::IndexBuilder;
+use super::file::HashedFile;
 use super::manifest::{FORMAT, Manifest, ShardEntry, Stats, TokenType, VERSION, docs_file, ids_file};
-use crate::files::{PartialDirectory, WriteFile, create, write_synced};
+use crate::files::{PartialDirectory, write_synced};
 
 const NAME_LIMIT: usize = 64 << 10;
 
@@ -57,9 +57,7 @@ pub struct DatasetWriter {
 }
 
 struct OpenShard {
-    path: PathBuf,
-    file: BufWriter<WriteFile>,
-    hasher: blake3::Hasher,
+    ids: HashedFile,
     index: IndexBuilder,
 }
 
@@ -102,24 +100,13 @@ impl DatasetWriter {
         let shard = match &mut self.open {
             Some(shard) => shard,
             None => {
-                let path = self.directory.path().join(ids_file(self.shards.len()));
-                let file =
-                    create(&path).map_err(|source| DatasetError::Write { path: path.clone(), source })?;
-                self.open.insert(OpenShard {
-                    path,
-                    file: BufWriter::with_capacity(1 << 18, file),
-                    hasher: blake3::Hasher::new(),
-                    index: IndexBuilder::default(),
-                })
+                let ids = HashedFile::create(self.directory.path().join(ids_file(self.shards.len())))?;
+                self.open.insert(OpenShard { ids, index: IndexBuilder::default() })
             }
         };
         self.buffer.clear();
         self.token_type.encode(ids, &mut self.buffer);
-        shard.hasher.update(&self.buffer);
-        shard
-            .file
-            .write_all(&self.buffer)
-            .map_err(|source| DatasetError::Write { path: shard.path.clone(), source })?;
+        shard.ids.write(&self.buffer)?;
         shard.index.push(name, ids.len() as u64);
         self.stats.add(ids.len() as u64, text);
         Ok(())
@@ -159,16 +146,15 @@ impl DatasetWriter {
     }
 
     fn close_shard(&mut self) -> Result<(), DatasetError> {
-        let Some(OpenShard { path, file, hasher, index }) = self.open.take() else { return Ok(()) };
-        let failed = |source| DatasetError::Write { path: path.clone(), source };
-        file.into_inner().map_err(|e| failed(e.into_error()))?.sync().map_err(failed)?;
+        let Some(OpenShard { ids, index }) = self.open.take() else { return Ok(()) };
+        let ids_blake3 = ids.finish()?;
         let docs = index.to_bytes();
         let docs_path = self.directory.path().join(docs_file(self.shards.len()));
         write_synced(&docs_path, &docs).map_err(|source| DatasetError::Write { path: docs_path, source })?;
         self.shards.push(ShardEntry {
             tokens: index.tokens(),
             documents: index.documents(),
-            ids_blake3: hasher.finalize().to_hex().to_string(),
+            ids_blake3,
             docs_blake3: blake3::hash(&docs).to_hex().to_string(),
         });
         Ok(())

@@ -140,7 +140,7 @@ impl Tokenizer {
 
 impl Inner {
     /// The tokens of a text with their places; without control tokens unless they are parsed.
-    fn tokens(&self, text: &str, control: ControlTokens) -> Result<Vec<Token>, TokenizerError> {
+    pub(super) fn tokens(&self, text: &str, control: ControlTokens) -> Result<Vec<Token>, TokenizerError> {
         if control == ControlTokens::Parsed {
             let encoding = self.run(control, text, Offsets::Wanted);
             return Ok(tokens_of(&encoding.map_err(|error| self.say_character(text, error))?, 0));
@@ -171,7 +171,7 @@ impl Inner {
         self.literal.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
-    fn framed(
+    pub(super) fn framed(
         &self,
         first: Vec<Token>,
         second: Option<Vec<Token>>,
@@ -219,13 +219,13 @@ fn whole_characters(text: &str, bytes: Range<usize>) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
     /// Words and word pieces with BERT's frame.
-    fn bert() -> Tokenizer {
+    pub(crate) fn bert() -> Tokenizer {
         bert_with(json!({}))
     }
 

@@ -10,13 +10,16 @@
 //! | the input of an encoder | [`Tokenizer::frame`] | are ordinary text | `[CLS]` … `[SEP]` and the like |
 //! | the same with masked positions | [`Tokenizer::frame_masked`] | the mask token is parsed, others are refused | the same |
 //! | the output of a chat template | [`Tokenizer::encode_markup`] | become control tokens | none |
+//! | a conversation to learn from | [`Tokenizer::encode_conversation`] | of the template only | those of the template |
 //! | a raw prompt of the operator | [`Tokenizer::encode_prompt`] | as configured | those of the post-processor |
 
+mod answers;
 mod bytes;
 mod charsmap;
 mod chat;
 mod class;
 mod clean_up;
+mod completions;
 mod error;
 mod files;
 mod frame;
@@ -29,9 +32,11 @@ mod special;
 mod spelling;
 mod stop;
 mod stream;
+mod tables;
 mod train;
 mod validate;
 mod vocab_files;
+mod words;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -50,7 +55,8 @@ use pieces::pieces_at_lines;
 use sentence_piece::Splitter;
 use validate::{Decoding, Facts};
 
-pub use chat::Message;
+pub use chat::{ChatInputs, Conversation, Message};
+pub use completions::Completion;
 pub use error::{TokenizerError, TokenizerFault};
 pub use frame::{Framed, Place};
 pub use settings::Side;
@@ -59,6 +65,7 @@ pub use spelling::Spellings;
 pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
 pub use train::{BpeOptions, TrainError, train_bpe, train_chars};
+pub use words::{FramedWords, LabelledTokens};
 
 /// What decoding does with control tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

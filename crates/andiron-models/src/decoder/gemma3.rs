@@ -367,7 +367,8 @@ impl Decoder for Gemma3 {
         let angles = self.rotary.angles(t, cx, &device);
         let local_angles = self.local_rotary.angles(t, cx, &device);
         let mut x_btd = self.model.embed_tokens.forward(ids_bt) * self.embedding_scale;
-        for layer in &self.model.layers {
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = layer.forward(x_btd, if layer.slides { &local_angles } else { &angles }, cx);
         }
         cx.advance(t);

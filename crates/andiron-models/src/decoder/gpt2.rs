@@ -12,7 +12,7 @@ use andiron_core::linear::{LinearConfig, feed_forward};
 use andiron_core::norm::LayerNormConfig;
 use andiron_core::ops::{self, WeightLayout};
 use andiron_core::role::PackedProjections;
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
+use andiron_core::{DropoutSite, Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -335,8 +335,9 @@ impl Decoder for Gpt2 {
         let t = ids_bt.dims()[1];
         let body = &self.transformer;
         let embedded = body.wte.forward(ids_bt) + body.wpe.positions(t, 0, cx);
-        let mut x_btd = cx.dropout(embedded, self.embd_pdrop);
-        for block in &body.h {
+        let mut x_btd = cx.dropout(embedded, self.embd_pdrop, DropoutSite::Embeddings);
+        for (index, block) in body.h.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = block.forward(x_btd, cx);
         }
         cx.advance(t);
@@ -355,9 +356,10 @@ impl Decoder for Gpt2 {
 impl Block {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let attended = self.attn.forward(self.ln_1.branch(x_btd.clone()), cx);
-        let (x_btd, normed_btd) = self.ln_2.between_branches(x_btd, cx.dropout(attended, self.resid_pdrop));
+        let attended = cx.dropout(attended, self.resid_pdrop, DropoutSite::AttentionOutput);
+        let (x_btd, normed_btd) = self.ln_2.between_branches(x_btd, attended);
         let fed = self.mlp.forward(normed_btd);
-        ops::residual(x_btd, cx.dropout(fed, self.resid_pdrop))
+        ops::residual(x_btd, cx.dropout(fed, self.resid_pdrop, DropoutSite::FeedForwardOutput))
     }
 }
 

@@ -14,7 +14,7 @@ use andiron_core::ops::{self, WeightLayout};
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
 use andiron_core::role::PackedProjections;
-use andiron_core::{Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
+use andiron_core::{DropoutSite, Embedding, Forward, KvCache, LayerNorm, Linear, ParamRole, Weight};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -334,8 +334,10 @@ impl Decoder for GptNeox {
     fn hidden(&self, ids_bt: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         let angles = self.rotary.angles(t, cx, &ids_bt.device());
-        let mut x_btd = cx.dropout(self.gpt_neox.embed_in.forward(ids_bt), self.dropout);
-        for layer in &self.gpt_neox.layers {
+        let embedded = self.gpt_neox.embed_in.forward(ids_bt);
+        let mut x_btd = cx.dropout(embedded, self.dropout, DropoutSite::Embeddings);
+        for (index, layer) in self.gpt_neox.layers.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = layer.forward(x_btd, &angles, cx);
         }
         cx.advance(t);
@@ -354,10 +356,11 @@ impl Decoder for GptNeox {
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
         let attended = self.attention.forward(self.input_layernorm.branch(x_btd.clone()), angles, cx);
-        let sum_btd = ops::residual(x_btd.clone(), cx.dropout(attended, self.dropout));
+        let attended = cx.dropout(attended, self.dropout, DropoutSite::AttentionOutput);
+        let sum_btd = ops::residual(x_btd.clone(), attended);
         let read_btd = if self.parallel { x_btd } else { sum_btd.clone() };
         let fed = self.mlp.forward(self.post_attention_layernorm.branch(read_btd));
-        ops::residual(sum_btd, cx.dropout(fed, self.dropout))
+        ops::residual(sum_btd, cx.dropout(fed, self.dropout, DropoutSite::FeedForwardOutput))
     }
 }
 

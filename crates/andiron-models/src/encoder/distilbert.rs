@@ -5,7 +5,9 @@
 //! `DistilBertForQuestionAnswering`. Sinusoidal positions are read from the file like learned ones. Token type ids
 //! are ignored. Not supported: the multiple-choice head.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, ParamRole, Weight, init, linear, ops};
+use andiron_core::{
+    DropoutSite, Embedding, Forward, LayerNorm, Linear, ParamRole, Weight, init, linear, ops,
+};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -354,8 +356,10 @@ impl Encoder for DistilBert {
         let tables = &self.distilbert.embeddings;
         let positions_btd = tables.position_embeddings.positions(ids_bt.dims()[1], 0, cx);
         let embedded = tables.word_embeddings.forward(ids_bt) + positions_btd;
-        let mut x_btd = cx.dropout(tables.layer_norm_.forward(embedded), self.dropout);
-        for layer in &self.distilbert.transformer.layer {
+        let normed_btd = tables.layer_norm_.forward(embedded);
+        let mut x_btd = cx.dropout(normed_btd, self.dropout, DropoutSite::Embeddings);
+        for (index, layer) in self.distilbert.transformer.layer.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = self.layer(layer, x_btd, cx);
         }
         x_btd
@@ -405,6 +409,7 @@ impl DistilBert {
         let x_btd = layer.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
         let maps = [&layer.ffn.lin1, &layer.ffn.lin2];
         let fed = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
-        layer.output_layer_norm.of_sum(x_btd, cx.dropout(fed, self.dropout))
+        let fed = cx.dropout(fed, self.dropout, DropoutSite::FeedForwardOutput);
+        layer.output_layer_norm.of_sum(x_btd, fed)
     }
 }

@@ -4,6 +4,7 @@
 //! The path of a parameter in its module *is* its name in the file; [`NameRules`] lists the exceptions in published
 //! files.
 
+mod depth;
 mod directory;
 mod elements;
 mod file;
@@ -21,6 +22,7 @@ use andiron_core::role::WeightKind;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+pub use depth::{Depth, depths};
 pub(crate) use directory::open;
 pub use directory::paths;
 pub use file::FileError;

@@ -1,13 +1,15 @@
 //! Classification of whole texts, with one label or several, and regression: for encoders and decoders.
 
 use andiron_data::batch::{HostBatch, Labels};
+use andiron_eval::metric::classification::{Average, ClassCounts, LabelCounts};
+use andiron_eval::metric::correlation::{pearson, spearman};
 use andiron_models::encoder::{Head, Problem};
 use andiron_models::{ClassifierConfig, Encoder as _, EncoderConfig, EncoderHead, FamilyConfig};
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
 use super::{Measured, Metrics, ModelOf, Objective, Pass};
-use crate::evaluation::Confusion;
+use crate::observe::ConfusionMatrix;
 
 /// Options of [`Classify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,23 +160,33 @@ impl<C: TextClassifier> Objective for Classify<C> {
     }
 
     fn metrics(&self, _: &Measured, tally: &ClassifyTally) -> Metrics {
-        let named =
-            |values: &[(&str, f64)]| values.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
-        match self.config.problem() {
+        let names = self.config.label_names();
+        let (values, confusion) = match self.config.problem() {
             Problem::SingleLabel => {
-                let confusion = Confusion::new(self.config.label_names(), &tally.classes);
-                let values = named(&[("accuracy", confusion.accuracy()), ("macro_f1", confusion.macro_f1())]);
-                Metrics { values, confusion: Some(confusion) }
+                let pairs =
+                    tally.classes.iter().map(|&(label, predicted)| (label as usize, predicted as usize));
+                let counts = LabelCounts::new(names.len(), pairs);
+                let values = vec![
+                    ("accuracy", Some(counts.accuracy())),
+                    ("macro_f1", Some(counts.average(Average::Macro).f1)),
+                ];
+                (values, Some(ConfusionMatrix::of_pairs(names, &tally.classes)))
             }
-            Problem::MultiLabel => {
-                let values = named(&[("micro_f1", micro_f1(&tally.values))]);
-                Metrics { values, confusion: None }
-            }
+            Problem::MultiLabel => (vec![("micro_f1", Some(micro_f1(&tally.values)))], None),
             Problem::Regression | Problem::OneLabel => {
-                let values = named(&[("pearson", pearson(&tally.values))]);
-                Metrics { values, confusion: None }
+                let column = |of: fn(&(f32, f32)) -> f32| -> Vec<f64> {
+                    tally.values.iter().map(|pair| f64::from(of(pair))).collect()
+                };
+                let (values, predicted) = (column(|pair| pair.0), column(|pair| pair.1));
+                let correlations = vec![
+                    ("pearson", pearson(&values, &predicted)),
+                    ("spearman", spearman(&values, &predicted)),
+                ];
+                (correlations, None)
             }
-        }
+        };
+        let values = values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        Metrics { values, confusion }
     }
 }
 
@@ -189,25 +201,14 @@ fn greatest(row: &[f32]) -> u32 {
     best as u32
 }
 
-/// F1 score of all labels together; a label is predicted if its logit is above 0. 0 if none is given or predicted.
+/// F1 score of all labels together; a label is predicted if its logit is above 0.
 fn micro_f1(values: &[(f32, f32)]) -> f64 {
-    let count = |wanted: fn(bool, bool) -> bool| {
-        values.iter().filter(|(value, logit)| wanted(*value > 0.5, *logit > 0.0)).count() as f64
-    };
-    let (right, wrong) =
-        (count(|given, predicted| given && predicted), count(|given, predicted| given != predicted));
-    if right + wrong == 0.0 { 0.0 } else { 2.0 * right / (2.0 * right + wrong) }
-}
-
-/// Pearson's correlation; 0 if one side is constant.
-fn pearson(pairs: &[(f32, f32)]) -> f64 {
-    let n = pairs.len() as f64;
-    let mean = |of: fn(&(f32, f32)) -> f32| pairs.iter().map(|pair| f64::from(of(pair))).sum::<f64>() / n;
-    let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
-    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
-    for &(a, b) in pairs {
-        let (a, b) = (f64::from(a) - x, f64::from(b) - y);
-        (xy, xx, yy) = (xy + a * b, xx + a * a, yy + b * b);
+    let mut counts = ClassCounts::default();
+    for (value, logit) in values {
+        let (given, predicted) = (*value > 0.5, *logit > 0.0);
+        counts.support += u64::from(given);
+        counts.predicted += u64::from(predicted);
+        counts.correct += u64::from(given && predicted);
     }
-    if xx == 0.0 || yy == 0.0 { 0.0 } else { xy / (xx * yy).sqrt() }
+    counts.scores().f1
 }

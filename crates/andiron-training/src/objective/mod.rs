@@ -16,7 +16,7 @@ use andiron_data::batch::HostBatch;
 use andiron_models::FamilyConfig;
 use burn::tensor::Tensor;
 
-use crate::evaluation::Confusion;
+use crate::observe::ConfusionMatrix;
 use crate::plan::{Plan, Setup};
 use crate::trainer::TrainError;
 
@@ -91,7 +91,7 @@ pub struct Metrics {
     /// Values by name.
     pub values: Vec<(String, f64)>,
     /// For a classification.
-    pub confusion: Option<Confusion>,
+    pub confusion: Option<ConfusionMatrix>,
 }
 
 /// An objective that a configuration can ask for.

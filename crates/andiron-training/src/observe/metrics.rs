@@ -1,13 +1,17 @@
 //! `metrics.jsonl`: one JSON object per line and step.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::Path;
 
-use andiron_files::{Operation, allow};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, failed};
+use super::append::AppendFile;
+use crate::files::FileError;
+
+/// Longest line that is read, in bytes. A longer one counts as damage: reading stops there.
+const MAX_LINE: u64 = 1 << 20;
 
 /// The metrics of one step.
 ///
@@ -31,6 +35,9 @@ pub struct StepRecord {
     /// Validation loss after the step, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_loss: Option<f64>,
+    /// Further metrics of the validation after the step, by name, such as `accuracy`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub valid_metrics: BTreeMap<String, f64>,
     /// Targets trained on per second of this step.
     pub tokens_per_s: f64,
     /// Seconds since the run began, over all its processes.
@@ -44,25 +51,16 @@ fn is_false(value: &bool) -> bool {
 /// The metrics file of a run, which has each step at most once.
 #[derive(Debug)]
 pub struct MetricsFile {
-    path: PathBuf,
-    file: File,
+    file: AppendFile,
 }
 
 impl MetricsFile {
-    /// Opens or creates the file and truncates it after the line of step `after`.
+    /// Opens or creates the file, truncates it after the line of step `after`, and passes the records that stay to `keep`.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn open(path: &Path, after: u64) -> Result<Self, FileError> {
-        let open = || {
-            allow(Operation::Create, path)?;
-            let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-            let keep = length_up_to(&file, after)?;
-            file.set_len(keep)?;
-            file.seek(SeekFrom::Start(keep))?;
-            Ok(file)
-        };
-        Ok(Self { path: path.to_owned(), file: open().map_err(failed("open", path))? })
+    pub fn open(path: &Path, after: u64, keep: &mut dyn FnMut(StepRecord)) -> Result<Self, FileError> {
+        Ok(Self { file: AppendFile::open(path, |file| read_up_to(file, after, keep))? })
     }
 
     /// Adds a line.
@@ -71,7 +69,7 @@ impl MetricsFile {
     /// If it cannot be written.
     pub fn write(&mut self, record: &StepRecord) -> Result<(), FileError> {
         let line = serde_json::to_string(record).expect("a record is plain data") + "\n";
-        self.file.write_all(line.as_bytes()).map_err(failed("write", &self.path))
+        self.file.append(line.as_bytes())
     }
 
     /// Syncs all lines to disk.
@@ -79,26 +77,63 @@ impl MetricsFile {
     /// # Errors
     /// If they cannot be written.
     pub fn sync(&self) -> Result<(), FileError> {
-        self.file.sync_all().map_err(failed("write", &self.path))
+        self.file.sync()
     }
 }
 
-/// Length of the lines up to the first that is incomplete, invalid, or of a step after `last`.
-fn length_up_to(file: &File, last: u64) -> std::io::Result<u64> {
-    #[derive(Deserialize)]
-    struct Line {
-        step: u64,
+/// A line as it is read: `null` stands for a float that was not finite.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+    loss: Option<f32>,
+    lr: Option<f64>,
+    grad_norm: Option<f64>,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default)]
+    skipped: bool,
+    valid_loss: Option<f64>,
+    #[serde(default)]
+    valid_metrics: BTreeMap<String, Option<f64>>,
+    tokens_per_s: Option<f64>,
+    elapsed_s: Option<f64>,
+}
+
+impl From<Line> for StepRecord {
+    fn from(line: Line) -> Self {
+        let float = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        Self {
+            step: line.step,
+            loss: line.loss.unwrap_or(f32::NAN),
+            lr: float(line.lr),
+            grad_norm: float(line.grad_norm),
+            tokens: line.tokens,
+            skipped: line.skipped,
+            valid_loss: line.valid_loss,
+            valid_metrics: line.valid_metrics.into_iter().map(|(name, value)| (name, float(value))).collect(),
+            tokens_per_s: float(line.tokens_per_s),
+            elapsed_s: float(line.elapsed_s),
+        }
     }
+}
+
+/// Length of the lines up to the first that is incomplete, invalid, or of a step after `last`; each is passed to `keep`.
+fn read_up_to(file: &mut File, last: u64, keep: &mut dyn FnMut(StepRecord)) -> io::Result<u64> {
     let mut reader = BufReader::new(file);
-    let mut keep = 0;
+    let mut length = 0;
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line)?;
-        let whole = line.ends_with(b"\n");
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Ok(length);
+        }
         match serde_json::from_slice::<Line>(&line) {
-            Ok(record) if whole && record.step <= last => keep += read as u64,
-            _ => return Ok(keep),
+            Ok(record) if record.step <= last => {
+                length += read as u64;
+                keep(record.into());
+            }
+            _ => return Ok(length),
         }
     }
 }
@@ -118,30 +153,52 @@ mod tests {
             tokens: 64 * step,
             skipped: false,
             valid_loss: None,
+            valid_metrics: BTreeMap::new(),
             tokens_per_s: 10.0,
             elapsed_s: 1.0,
         }
+    }
+
+    /// Opens the file after a step; also the records that stay.
+    fn open(path: &Path, after: u64) -> (MetricsFile, Vec<StepRecord>) {
+        let mut kept = Vec::new();
+        let file = MetricsFile::open(path, after, &mut |record| kept.push(record)).unwrap();
+        (file, kept)
     }
 
     #[test]
     fn lines_after_the_step_are_cut_off() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
-        let mut metrics = MetricsFile::open(&path, 0).unwrap();
+        let (mut metrics, _) = open(&path, 0);
         (1..=5).for_each(|step| metrics.write(&record(step, 1.0)).unwrap());
         let whole = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{whole}{{\"step\": 6, \"lo")).unwrap();
 
-        let mut metrics = MetricsFile::open(&path, 5).unwrap();
+        let (mut metrics, kept) = open(&path, 5);
+        assert_eq!(kept, (1..=5).map(|step| record(step, 1.0)).collect::<Vec<_>>());
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
         metrics.write(&record(6, 1.0)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 6);
 
-        MetricsFile::open(&path, 2).unwrap();
+        assert_eq!(open(&path, 2).1.len(), 2);
         let first_two: String = whole.split_inclusive('\n').take(2).collect();
         assert_eq!(fs::read_to_string(&path).unwrap(), first_two);
-        MetricsFile::open(&path, 0).unwrap();
+        assert_eq!(open(&path, 0).1, []);
         assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let (mut metrics, _) = open(&path, 0);
+        metrics.write(&record(1, 1.0)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let endless = vec![b' '; MAX_LINE as usize + 1];
+        fs::write(&path, [&whole[..], &endless, b"{\"step\":2}\n"].concat()).unwrap();
+        assert_eq!(open(&path, 9).1, [record(1, 1.0)]);
+        assert_eq!(fs::read(&path).unwrap(), whole);
     }
 
     #[test]
@@ -152,5 +209,27 @@ mod tests {
             assert_eq!((value["loss"].as_f64().unwrap() as f32).to_bits(), loss.to_bits());
         }
         assert!(serde_json::to_string(&record(1, f32::NAN)).unwrap().contains(r#""loss":null"#));
+    }
+
+    #[test]
+    fn records_read_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let (mut metrics, _) = open(&path, 0);
+        let measured = StepRecord {
+            valid_loss: Some(0.25),
+            valid_metrics: [("accuracy".to_owned(), 0.5), ("spearman".to_owned(), f64::NAN)].into(),
+            ..record(1, 0.1)
+        };
+        let skipped =
+            StepRecord { skipped: true, grad_norm: f64::INFINITY, valid_loss: None, ..record(2, f32::NAN) };
+        metrics.write(&measured).unwrap();
+        metrics.write(&skipped).unwrap();
+        let (_, kept) = open(&path, 2);
+        assert_eq!((kept[0].loss, kept[0].valid_loss), (0.1, Some(0.25)));
+        assert_eq!(kept[0].valid_metrics["accuracy"], 0.5);
+        assert!(kept[0].valid_metrics["spearman"].is_nan());
+        assert!(kept[1].skipped && kept[1].loss.is_nan() && kept[1].grad_norm.is_nan());
+        assert_eq!((kept[1].lr, kept[1].tokens, kept[1].elapsed_s), (0.1, 128, 1.0));
     }
 }

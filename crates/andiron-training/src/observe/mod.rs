@@ -1,6 +1,11 @@
-//! Observers of a run: metrics, warnings and progress.
+//! Observers of a run, and the record that it leaves: metrics, TensorBoard files, a report.
 
+mod append;
+mod log;
 mod metrics;
+mod record;
+pub mod report;
+pub(crate) mod tensorboard;
 mod warning;
 
 use std::path::Path;
@@ -8,7 +13,11 @@ use std::path::Path;
 use crate::evaluation::Evaluation;
 
 pub use metrics::{MetricsFile, StepRecord};
+pub use record::{RunFacts, RunRecord};
+pub use report::{ConfusionMatrix, Sample};
+pub use tensorboard::EventFile;
 pub use warning::Warning;
+pub(crate) use warning::with_causes;
 
 /// Facts about a run when it begins or resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +34,7 @@ pub struct RunStart {
 
 /// An observer of a run, such as a progress bar, a log or a test.
 ///
-/// Every method does nothing by default; `()` is the observer that ignores everything. The run itself writes
-/// `metrics.jsonl`.
+/// Every method does nothing by default; `()` is the observer that ignores everything. The run keeps its own [`RunRecord`].
 pub trait Observer {
     /// The run begins.
     fn on_start(&mut self, start: &RunStart) {
@@ -41,6 +49,16 @@ pub trait Observer {
     /// The model was validated after `step` steps.
     fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
         let _ = (step, evaluation);
+    }
+
+    /// A classifier was evaluated after `step` steps.
+    fn on_confusion(&mut self, step: u64, matrix: &ConfusionMatrix) {
+        let _ = (step, matrix);
+    }
+
+    /// The model wrote a sample.
+    fn on_sample(&mut self, sample: &Sample) {
+        let _ = sample;
     }
 
     /// A checkpoint was saved.

@@ -19,12 +19,13 @@ pub enum Warning {
         /// The cause.
         source: SaveError,
     },
-    /// A line could not be added to `metrics.jsonl`.
-    #[error("the metrics of step {step} could not be written")]
+    /// Metrics, a warning or the report could not be written to a file of the run. There is one such warning for each file
+    /// until it can be written again.
+    #[error("step {step} could not be recorded")]
     NotLogged {
-        /// Its step.
+        /// The step.
         step: u64,
-        /// The cause.
+        /// The cause; names the file.
         source: FileError,
     },
     /// The model directory that the run begins with has not the head that the objective trains.
@@ -56,4 +57,33 @@ pub enum Warning {
         /// Number of rollbacks so far.
         count: u32,
     },
+}
+
+impl Warning {
+    /// The step that it is about.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::DamagedCheckpoint(aside) => aside.step,
+            Self::NotSaved { step, .. } | Self::NotLogged { step, .. } | Self::Skipped { step, .. } => *step,
+            Self::RolledBack { to, .. } => *to,
+            Self::NewHead { .. } => 0,
+        }
+    }
+
+    /// The warning and its causes in one line.
+    pub fn with_causes(&self) -> String {
+        with_causes(self)
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

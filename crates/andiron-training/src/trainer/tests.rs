@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::checkpoint::Checkpoints;
 use crate::objective::{Causal, CausalConfig, FromConfig as _, Measured, Metrics, Pass};
+use crate::observe::tensorboard;
 use crate::testing::{config_in, device, open, train, write_data};
 
 /// Asks the run to stop after a step, and remembers what it was told.
@@ -166,11 +167,63 @@ fn a_run_learns_and_leaves_everything_behind() {
         "latest",
         "metrics.jsonl",
         "model",
+        "report.html",
         "step-000050",
         "step-000055",
         "step-000060",
+        "tensorboard",
     ];
     assert_eq!(kept, expected);
+    let report = fs::read_to_string(config.run.output.join("report.html")).unwrap();
+    for shown in ["Finished", "<td>gpt2</td>", "BLAKE3", "Final evaluation", "seed = 7"] {
+        assert!(report.contains(shown), "{shown}: {report}");
+    }
+}
+
+/// The training losses of a run by `metrics.jsonl`, and by its TensorBoard files.
+fn losses(config: &TrainConfig) -> [Vec<(u64, f32)>; 2] {
+    let lines = metrics(config);
+    let logged = lines.iter().map(|line| {
+        (line["step"].as_u64().unwrap(), line["loss"].as_f64().map_or(f32::NAN, |loss| loss as f32))
+    });
+    [logged.collect(), tensorboard::testing::read(&config.run.output.join("tensorboard"), "train/loss")]
+}
+
+#[test]
+fn event_files_have_each_step_once_after_crashes_and_rollbacks() {
+    let (_dir, config) = in_new_directory(&["run.steps=14"]);
+    interrupt(&config, 8);
+    // As a crash leaves it: steps up to 8 are done, the newest checkpoint is of step 5.
+    fs::remove_dir_all(config.run.output.join("step-000008")).unwrap();
+    // Steps 7 to 10 are bad, and the run goes back to step 5.
+    let faulty = Faulty::new(|call| if (2..=5).contains(&call) { f32::NAN } else { 1.0 });
+    assert_eq!(train(&config, faulty, &mut ()).unwrap().rollbacks, 1);
+    let [logged, shown] = losses(&config);
+    assert_eq!(shown.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=14).collect::<Vec<_>>());
+    assert_eq!(shown, logged);
+    let valid = tensorboard::testing::read(&config.run.output.join("tensorboard"), "valid/loss");
+    assert_eq!(valid.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [14]);
+}
+
+#[test]
+fn a_report_tells_of_skips_rollbacks_and_the_end() {
+    let (_dir, config) = in_new_directory(&["run.steps=14"]);
+    let faulty = Faulty::new(|call| if (7..=10).contains(&call) { f32::NAN } else { 1.0 });
+    train(&config, faulty, &mut ()).unwrap();
+    let report = fs::read_to_string(config.run.output.join("report.html")).unwrap();
+    assert!(report.contains("step 10 was skipped") && report.contains("(rollback 1)"), "{report}");
+    assert!(report.contains("5 warnings") && !report.contains("not finite: <b>"), "{report}");
+
+    let (_dir, config) = in_new_directory(&[]);
+    let faulty = Faulty::new(|call| if call > 7 { f32::NAN } else { 1.0 });
+    train(&config, faulty, &mut ()).unwrap_err();
+    let report = fs::read_to_string(config.run.output.join("report.html")).unwrap();
+    assert!(report.contains("Failed: training diverged at step"), "{report}");
+
+    let (_dir, config) = in_new_directory(&["run.steps=12"]);
+    interrupt(&config, 3);
+    let report = fs::read_to_string(config.run.output.join("report.html")).unwrap();
+    assert!(report.contains("Interrupted") && report.contains("of 12, 25 %"), "{report}");
 }
 
 #[track_caller]

@@ -7,7 +7,7 @@ mod fill_mask;
 mod generate;
 mod guard;
 mod options;
-mod output;
+pub(super) mod output;
 mod rerank;
 mod rows;
 mod score;

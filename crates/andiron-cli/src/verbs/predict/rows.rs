@@ -1,7 +1,6 @@
 //! Rows of JSON: read them, answer them in batches, write the answers in order.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use andiron_pipelines::{
@@ -14,15 +13,10 @@ use serde_json::{Map, Value, json};
 
 use super::{guard, output};
 use crate::exit::Ending;
-
-/// Maximum length of an input line in bytes: rows are held in memory.
-const MAX_LINE: u64 = 64 << 20;
+use crate::json_lines::{JsonLines, MAX_LINE};
 
 /// Rows are answered when this many bytes of input have been read.
 const MAX_WAITING: usize = 4 << 20;
-
-/// Some editors put it at the start of a file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) type Row = Map<String, Value>;
 
@@ -118,29 +112,21 @@ impl From<AnswerError> for RowError {
 
 /// Answers the rows of `input` in `output`, in order.
 pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> anyhow::Result<Ending> {
-    let mut reader = open_input(input)?;
+    let mut lines = JsonLines::open(input)?;
     let mut writer = output::open(output)?;
     let mut ending = Ending::Done;
     let (mut waiting, mut waiting_bytes): (Vec<Waiting>, usize) = (Vec::new(), 0);
     let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let name = || format!("cannot read {}", input.display());
-        let len = (&mut *reader).take(MAX_LINE + 1).read_until(b'\n', &mut line).with_context(name)?;
-        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
-            line.drain(..BYTE_ORDER_MARK.len());
-        }
-        let too_long = len as u64 > MAX_LINE;
-        if too_long && line.last() != Some(&b'\n') {
-            reader.skip_until(b'\n').with_context(name)?;
-        }
-        if !line.trim_ascii().is_empty() {
-            let row = if too_long { Err(RowError::too_long()) } else { parse(&line) };
-            waiting.push(Waiting::new(number, row));
+    loop {
+        let read = lines.next(&mut line)?;
+        let at_end = read.is_none();
+        if let Some(read) = read {
+            let row = if read.too_long { Err(RowError::too_long()) } else { parse(&line) };
+            waiting.push(Waiting::new(read.number, row));
             waiting_bytes += line.len();
         }
-        if len == 0 || waiting.len() >= model.rows_together() || waiting_bytes >= MAX_WAITING {
-            let write = || format!("cannot write {}", output.display());
+        if at_end || waiting.len() >= model.rows_together() || waiting_bytes >= MAX_WAITING {
+            let write = || format!("cannot write {}", named(output, "standard output"));
             for output in outputs(model, std::mem::take(&mut waiting)) {
                 if output.contains_key("error") {
                     ending = Ending::SomeFailed;
@@ -149,11 +135,11 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
             }
             waiting_bytes = 0;
         }
-        if len == 0 {
+        if at_end {
             break;
         }
     }
-    writer.finish().with_context(|| format!("cannot write {}", output.display()))?;
+    writer.finish().with_context(|| format!("cannot write {}", named(output, "standard output")))?;
     Ok(ending)
 }
 
@@ -307,10 +293,7 @@ fn ensure_empty(row: &Row) -> Result<(), RowError> {
     }
 }
 
-fn open_input(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(std::io::stdin().lock()));
-    }
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Box::new(BufReader::new(file)))
+/// The path for a message; `standard` stands for `-`.
+fn named(path: &Path, standard: &str) -> String {
+    if path == Path::new("-") { standard.to_owned() } else { path.display().to_string() }
 }

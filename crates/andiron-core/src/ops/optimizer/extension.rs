@@ -3,7 +3,8 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{AdamWStep, Matrices, MuonStep, composed};
+use super::{AdafactorStep, AdamWStep, LionStep, Matrices, MuonStep, composed};
+use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
 /// Optimizer steps of parameters of any shape.
@@ -29,6 +30,30 @@ pub trait OptimizerOps: Backend {
         composed::adamw::<Self>([value, grad, mean, square], step)
     }
 
+    /// One Adafactor step: parameter, squares, columns, mean. With `columns`, `squares` are those of the rows of a matrix.
+    #[fusion(default)]
+    fn adafactor(
+        value: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        squares: FloatTensor<Self>,
+        #[extension_type] columns: OptionalTensor<Self>,
+        #[extension_type] mean: OptionalTensor<Self>,
+        step: AdafactorStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
+        composed::adafactor::<Self>([value, grad, squares], columns.into_option(), mean.into_option(), step)
+    }
+
+    /// One Lion step: parameter, mean.
+    #[fusion(default)]
+    fn lion(
+        value: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        step: LionStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::lion::<Self>([value, grad, mean], step)
+    }
+
     /// The direction of a Muon step, and the new running mean of gradients.
     #[fusion(default)]
     fn muon_direction(
@@ -50,6 +75,12 @@ pub trait OptimizerOps: Backend {
         size: f32,
     ) -> FloatTensor<Self> {
         composed::sgd_step::<Self>(value, direction, keep, size)
+    }
+
+    /// `mean + (x − mean) · share`.
+    #[fusion(default)]
+    fn lerp(mean: FloatTensor<Self>, x: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        composed::lerp::<Self>(mean, x, share)
     }
 
     /// Sum of squares.

@@ -1,16 +1,20 @@
 //! Optimizer steps.
 
+mod adafactor;
 mod autodiff;
 mod composed;
 mod extension;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
+mod lion;
 mod muon;
 
 use burn::tensor::Tensor;
 
+pub use adafactor::{Adafactor, AdafactorStep, SquaredGradients, adafactor};
 pub use andiron_kernels::adamw::AdamWStep;
 pub use extension::OptimizerOps;
+pub use lion::{LionStep, lion};
 pub use muon::{Matrices, Momentum, MuonStep, muon_directions, sgd_step};
 
 use super::Dispatch;
@@ -44,6 +48,15 @@ pub fn adamw<const D: usize>(at: Moments<D>, grad: Tensor<D>, step: AdamWStep) -
         mean: Tensor::from_dispatch(mean),
         square: Tensor::from_dispatch(square),
     }
+}
+
+/// `mean + (x − mean) · share`, in place if the memory of `mean` is unshared: a step of an exponential moving average.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn lerp<const D: usize>(mean: Tensor<D>, x: Tensor<D>, share: f32) -> Tensor<D> {
+    assert_eq!(mean.dims(), x.dims(), "a mean and what enters it have one shape");
+    Tensor::from_dispatch(Dispatch::lerp(mean.into_dispatch(), x.into_dispatch(), share))
 }
 
 /// Sum of squares of all elements, `[1]`.

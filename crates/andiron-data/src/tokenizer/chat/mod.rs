@@ -3,6 +3,7 @@
 //! A template is a Jinja program written by a model's author. It renders as in `transformers`, with bounded time and memory.
 //! Message contents never turn into control tokens, whatever they spell.
 
+mod conversation;
 mod filters;
 mod json;
 mod python;
@@ -20,6 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Tokenizer, TokenizerError};
 use quoting::{Part, Quoting};
+use render::Marks;
+
+pub use conversation::Conversation;
 
 /// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +60,17 @@ impl Default for ChatInputs {
     }
 }
 
+/// What stands at the end of a rendered conversation.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// The generation prompt of the assistant.
+    GenerationPrompt,
+    /// The last message.
+    Closed,
+    /// The last message; what `{% generation %}` renders is between marks.
+    Marked(Marks),
+}
+
 impl Tokenizer {
     /// A conversation rendered by the model's chat template, with the generation prompt of the assistant at the end.
     ///
@@ -75,7 +90,7 @@ impl Tokenizer {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> Result<String, TokenizerError> {
-        self.render(messages, inputs, &|text| text.to_owned())
+        self.render(messages, inputs, Ending::GenerationPrompt, &|text| text.to_owned())
     }
 
     /// The ids of [`chat_text`](Self::chat_text). Control tokens of the template become control ids; those spelled in a
@@ -96,15 +111,10 @@ impl Tokenizer {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> Result<Vec<u32>, TokenizerError> {
-        let mut given: Vec<&str> =
-            messages.iter().flat_map(|m| [m.role.as_str(), m.content.as_str()]).collect();
-        for value in inputs.tools.iter().chain(&inputs.documents).flatten() {
-            quoting::strings_of(value, &mut given);
-        }
-        let quoting = Quoting::avoiding(&given, self.inner.control_tokens());
-        let text = self.render(messages, inputs, &|text| quoting.quote(text))?;
+        let quoting = self.quoting(messages, inputs);
+        let text = self.render(messages, inputs, Ending::GenerationPrompt, &|text| quoting.quote(text))?;
         let mut ids = Vec::new();
-        for part in quoting.parts(&text) {
+        for (_, part) in quoting.parts(&text) {
             match part {
                 Part::Written(part) => ids.extend(self.encode_markup(part)?),
                 Part::Quoted(token) => ids.extend(self.encode(&token)?),
@@ -113,11 +123,22 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Marks for the control tokens that a conversation spells.
+    fn quoting(&self, messages: &[Message], inputs: &ChatInputs) -> Quoting<'_> {
+        let mut given: Vec<&str> =
+            messages.iter().flat_map(|m| [m.role.as_str(), m.content.as_str()]).collect();
+        for value in inputs.tools.iter().chain(&inputs.documents).flatten() {
+            quoting::strings_of(value, &mut given);
+        }
+        Quoting::avoiding(&given, self.inner.control_tokens())
+    }
+
     /// Renders the template, with `shown` applied to each of its input strings.
     fn render(
         &self,
         messages: &[Message],
         inputs: &ChatInputs,
+        ending: Ending,
         shown: &dyn Fn(&str) -> String,
     ) -> Result<String, TokenizerError> {
         let template = self.inner.files.template(inputs.tools.is_some())?;
@@ -135,13 +156,18 @@ impl Tokenizer {
             ("messages", Value::from(conversation)),
             ("tools", list(&inputs.tools)),
             ("documents", list(&inputs.documents)),
-            ("add_generation_prompt", Value::from(true)),
+            ("add_generation_prompt", Value::from(matches!(ending, Ending::GenerationPrompt))),
         ];
         // A token that is not set is undefined, which templates ask for.
         let set = |(name, token): (&'static str, &Option<String>)| Some((name, Value::from(token.clone()?)));
         variables.extend(self.special_tokens().roles().into_iter().filter_map(set));
         let bytes = messages.iter().map(|m| m.role.len() + m.content.len()).sum();
-        let work = render::Work { template, variables, now: inputs.now, n_messages: messages.len(), bytes };
+        let marks = match ending {
+            Ending::Marked(marks) => Some(marks),
+            Ending::GenerationPrompt | Ending::Closed => None,
+        };
+        let work =
+            render::Work { template, variables, now: inputs.now, n_messages: messages.len(), bytes, marks };
         work.run().map_err(|message| TokenizerError::ChatTemplate { message })
     }
 }

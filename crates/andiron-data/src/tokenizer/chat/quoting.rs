@@ -8,6 +8,8 @@ use serde_json::Value;
 /// the conversation. However a template cuts a text, no part of it is a control token.
 pub(super) struct Quoting<'a> {
     mark: char,
+    /// Two more characters that occur nowhere in the conversation.
+    pub(super) spare: [char; 2],
     /// By their first character, the longest first.
     tokens: HashMap<char, Vec<&'a str>>,
 }
@@ -27,7 +29,9 @@ impl<'a> Quoting<'a> {
         // Private use: no tokenizer's template writes these, and there are more than any text uses up.
         let mut free =
             ('\u{F0000}'..='\u{FFFFD}').filter(|mark| !given.iter().any(|text| text.contains(*mark)));
-        let mark = free.next().expect("a text that uses every private character is not a conversation");
+        let mut next =
+            || free.next().expect("a text that uses every private character is not a conversation");
+        let (mark, spare) = (next(), [next(), next()]);
         let mut by_first: HashMap<char, Vec<&str>> = HashMap::new();
         for token in tokens {
             if let Some(first) = token.chars().next() {
@@ -35,7 +39,7 @@ impl<'a> Quoting<'a> {
             }
         }
         by_first.values_mut().for_each(|tokens| tokens.sort_by_key(|token| std::cmp::Reverse(token.len())));
-        Self { mark, tokens: by_first }
+        Self { mark, spare, tokens: by_first }
     }
 
     /// Marks each control token in `text`.
@@ -56,8 +60,9 @@ impl<'a> Quoting<'a> {
         quoted
     }
 
-    /// Splits a text at the marks: at each is a token, or what a template has left of one.
-    pub(super) fn parts<'t>(&self, text: &'t str) -> Vec<Part<'t>> {
+    /// Splits a text at the marks: at each is a token, or what a template has left of one. Each part comes with the byte at
+    /// which it begins.
+    pub(super) fn parts<'t>(&self, text: &'t str) -> Vec<(usize, Part<'t>)> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once(self.mark) {
@@ -67,18 +72,20 @@ impl<'a> Quoting<'a> {
             let tokens = last.and_then(|last| self.tokens.get(&last));
             match (last, tokens.into_iter().flatten().find(begins)) {
                 (Some(last), Some(token)) => {
-                    parts.push(Part::Written(&before[..before.len() - last.len_utf8()]));
-                    parts.push(Part::Quoted((*token).to_owned()));
+                    let at = text.len() - rest.len();
+                    let (written, first) = before.split_at(before.len() - last.len_utf8());
+                    parts.push((at, Part::Written(written)));
+                    parts.push((at + before.len() - first.len(), Part::Quoted((*token).to_owned())));
                     rest = &after[token.len() - last.len_utf8()..];
                 }
                 _ => {
-                    parts.push(Part::Written(before));
+                    parts.push((text.len() - rest.len(), Part::Written(before)));
                     rest = after;
                 }
             }
         }
-        parts.push(Part::Written(rest));
-        parts.retain(|part| *part != Part::Written(""));
+        parts.push((text.len() - rest.len(), Part::Written(rest)));
+        parts.retain(|(_, part)| *part != Part::Written(""));
         parts
     }
 }

@@ -34,6 +34,15 @@ pub(super) struct Work<'a> {
     pub(super) n_messages: usize,
     /// Of all messages.
     pub(super) bytes: usize,
+    /// Marks around what `{% generation %}` renders, if wanted.
+    pub(super) marks: Option<Marks>,
+}
+
+/// Two characters that no message holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    pub(super) open: char,
+    pub(super) close: char,
 }
 
 impl Work<'_> {
@@ -59,7 +68,15 @@ impl Work<'_> {
             .saturating_add(STEPS_PER_MESSAGE.saturating_mul(self.n_messages as u64))
             .saturating_add(self.bytes as u64 / 4);
         environment.set_fuel(Some(steps.min(MOST_STEPS)));
-        let rewritten = source::rewrite(self.template);
+        let generation = match self.marks {
+            Some(Marks { open, close }) => {
+                let mark = move |body: String| format!("{open}{body}{close}");
+                environment.add_filter(source::GENERATION, mark);
+                source::Generation::Marked
+            }
+            None => source::Generation::Plain,
+        };
+        let rewritten = source::rewrite(self.template, generation);
         let template = environment.template_from_str(&rewritten).map_err(|error| say(&error))?;
         let mut out =
             Bounded { text: Vec::new(), limit: OUTPUT_LIMIT.saturating_add(self.bytes.saturating_mul(8)) };

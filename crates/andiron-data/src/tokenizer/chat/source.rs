@@ -8,9 +8,20 @@
 pub(super) const PERCENT: &str = "__percent";
 /// The filter that bounds what `set` assigns.
 pub(super) const BOUNDED: &str = "__bounded";
+/// The filter that marks what `{% generation %}` renders.
+pub(super) const GENERATION: &str = "__generation";
+
+/// What becomes of `{% generation %}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Generation {
+    /// It renders its body.
+    Plain,
+    /// Its body passes through [`GENERATION`].
+    Marked,
+}
 
 /// The rewritten source.
-pub(super) fn rewrite(source: &str) -> String {
+pub(super) fn rewrite(source: &str, generation: Generation) -> String {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut rest = source;
     while let Some(at) = rest.find('{') {
@@ -38,7 +49,7 @@ pub(super) fn rewrite(source: &str) -> String {
                     out.push_str(&rest[..length]);
                     rest = &rest[length..];
                 } else {
-                    out.push_str(&format!("{{%{sign} {} {end_sign}%}}", statement(body)));
+                    out.push_str(&format!("{{%{sign} {} {end_sign}%}}", statement(body, generation)));
                 }
                 continue;
             }
@@ -51,8 +62,12 @@ pub(super) fn rewrite(source: &str) -> String {
     out
 }
 
-fn statement(body: &str) -> String {
+fn statement(body: &str, generation: Generation) -> String {
+    let is_marked = generation == Generation::Marked;
     match first_word(body) {
+        // Two tags in the place of one; the outer signs for white space stay where they were.
+        "generation" if body == "generation" && is_marked => format!("filter {GENERATION} %}}{{% with"),
+        "endgeneration" if body == "endgeneration" && is_marked => "endwith %}{% endfilter".to_owned(),
         "generation" if body == "generation" => "with".to_owned(),
         "endgeneration" if body == "endgeneration" => "endwith".to_owned(),
         "set" => match assignment(body) {
@@ -250,7 +265,12 @@ mod tests {
             ("a { b {% if", "a { b {% if"),
             ("{{ 'é' % ", "{{ 'é' % "),
         ] {
-            assert_eq!(rewrite(source), expected);
+            assert_eq!(rewrite(source, Generation::Plain), expected);
         }
+    }
+    #[test]
+    fn generation_blocks_can_be_marked() {
+        let marked = rewrite("a {%- generation %}\nx{% endgeneration -%} b", Generation::Marked);
+        assert_eq!(marked, "a {%- filter __generation %}{% with %}\nx{% endwith %}{% endfilter -%} b");
     }
 }

@@ -2,9 +2,9 @@ use super::*;
 use crate::tokenizer::SpecialTokens;
 use crate::tokenizer::{BpeOptions, train_bpe};
 
-const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'].strip() + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+pub(super) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'].strip() + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-fn with_template(template: &str) -> Tokenizer {
+pub(super) fn with_template(template: &str) -> Tokenizer {
     let dir = saved();
     std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     Tokenizer::load(dir.path()).unwrap()

@@ -153,7 +153,8 @@ impl Decoder for LlamaModel {
         let t = ids_bt.dims()[1];
         let angles = self.rotary.angles(t, cx, &ids_bt.device());
         let mut x_btd = self.model.embed_tokens.forward(ids_bt);
-        for layer in &self.model.layers {
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = layer.forward(x_btd, &angles, cx);
         }
         cx.advance(t);

@@ -1,6 +1,6 @@
 //! The modules of a BERT, their fields named as in its files.
 
-use andiron_core::{Embedding, Forward, LayerNorm, Linear, ParamRole, init, linear};
+use andiron_core::{DropoutSite, Embedding, Forward, LayerNorm, Linear, ParamRole, init, linear};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
@@ -276,8 +276,10 @@ impl Body {
             }
         };
         let embedded = tables.word_embeddings.forward(ids_bt) + types_btd + positions_btd;
-        let mut x_btd = cx.dropout(tables.layer_norm_.forward(embedded), self.dropout);
-        for layer in &self.encoder.layer {
+        let normed_btd = tables.layer_norm_.forward(embedded);
+        let mut x_btd = cx.dropout(normed_btd, self.dropout, DropoutSite::Embeddings);
+        for (index, layer) in self.encoder.layer.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = self.layer(layer, x_btd, cx);
         }
         x_btd
@@ -288,16 +290,12 @@ impl Body {
         let maps = [&projections.query, &projections.key, &projections.value];
         let attended = attend_all(x_btd.clone(), maps, (self.n_heads, self.attention_dropout), cx);
         let output = &layer.attention.output;
-        let x_btd = output.close(output.dense.forward(attended), x_btd, self.dropout, cx);
+        let attended = output.dense.forward(attended);
+        let dropped = cx.dropout(attended, self.dropout, DropoutSite::AttentionOutput);
+        let x_btd = output.layer_norm_.of_sum(x_btd, dropped);
         let maps = [&layer.intermediate.dense, &layer.output.dense];
         let fed_btd = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
-        layer.output.close(fed_btd, x_btd, self.dropout, cx)
-    }
-}
-
-impl Output {
-    /// Post-norm residual connection: dropout on the sublayer's output, added to its input, normalised.
-    fn close(&self, made: Tensor<3>, around: Tensor<3>, dropout: f32, cx: &mut Forward<'_>) -> Tensor<3> {
-        self.layer_norm_.of_sum(around, cx.dropout(made, dropout))
+        let dropped_btd = cx.dropout(fed_btd, self.dropout, DropoutSite::FeedForwardOutput);
+        layer.output.layer_norm_.of_sum(x_btd, dropped_btd)
     }
 }

@@ -3,7 +3,7 @@
 //! Architectures hold the parameters of a head under their names in the file; a [`Head`] borrows them and defines
 //! their order. So every head is written once.
 
-use andiron_core::{Forward, LayerNorm, Linear, Weight, ops};
+use andiron_core::{DropoutSite, Forward, LayerNorm, Linear, Weight, ops};
 use burn::module::Param;
 use burn::tensor::{Tensor, activation};
 
@@ -127,8 +127,9 @@ impl SequenceHead<'_> {
     /// `[batch, time, d_model]`, computed over the rows of `cx` → `[batch, labels]`.
     pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
         let pooled_bd = self.pooling.pool(hidden_btd, cx.padding_mask());
-        let x_bd = self.transform.forward(cx.dropout(pooled_bd, self.pooled_dropout));
-        self.labels.forward(cx.dropout(x_bd, self.dropout))
+        let pooled_bd = cx.dropout(pooled_bd, self.pooled_dropout, DropoutSite::Pooled);
+        let x_bd = self.transform.forward(pooled_bd);
+        self.labels.forward(cx.dropout(x_bd, self.dropout, DropoutSite::Head))
     }
 }
 
@@ -142,6 +143,6 @@ impl TokenHead<'_> {
             Some(transform) => transform.forward(hidden_btd),
             None => hidden_btd,
         };
-        self.labels.forward(cx.dropout(x_btd, self.dropout))
+        self.labels.forward(cx.dropout(x_btd, self.dropout, DropoutSite::Head))
     }
 }

@@ -2,7 +2,7 @@
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
 use andiron_core::position::rotary::{Angles, Rotary};
-use andiron_core::{Embedding, Forward, Linear, Weight, ops};
+use andiron_core::{DropoutSite, Embedding, Forward, Linear, Weight, ops};
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
@@ -123,8 +123,9 @@ impl Encoder for ModernBert {
         let local_angles = self.local_rotary.angles(t, cx, &device);
         let embeddings = &self.model.embeddings;
         let embedded = embeddings.norm.forward(embeddings.tok_embeddings.forward(ids_bt));
-        let mut x_btd = cx.dropout(embedded, self.dropout.embedding);
-        for layer in &self.model.layers {
+        let mut x_btd = cx.dropout(embedded, self.dropout.embedding, DropoutSite::Embeddings);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            cx.enter_layer(index);
             x_btd = self.layer(layer, x_btd, if layer.slides { &local_angles } else { &angles }, cx);
         }
         self.model.final_norm.forward(x_btd)
@@ -171,7 +172,8 @@ impl ModernBert {
         let [b, t, f] = inner.dims();
         let half = |part: usize| inner.clone().slice([0..b, 0..t, part * f / 2..(part + 1) * f / 2]);
         let gated = ops::gate(half(0), half(1), self.activation.function());
-        ops::residual(x_btd, layer.mlp.w_o_.forward(cx.dropout(gated, self.dropout.mlp)))
+        let dropped = cx.dropout(gated, self.dropout.mlp, DropoutSite::FeedForwardInner);
+        ops::residual(x_btd, layer.mlp.w_o_.forward(dropped))
     }
 
     fn attend(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
@@ -188,6 +190,6 @@ impl ModernBert {
             ..AttentionConfig::new(1.0 / (k as f32).sqrt(), mask)
         };
         let mixed = attend(angles.turn(q_bthk), keys_values, config, cx).reshape([b, t, d]);
-        cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention)
+        cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention, DropoutSite::AttentionOutput)
     }
 }

@@ -10,9 +10,11 @@
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
 use andiron_core::cache::CrossAttentionCache;
+use andiron_core::dropout_site;
 use andiron_core::position::sinusoidal::sinusoid;
 use andiron_core::{
-    Embedding, Forward, KvCache, LayerNorm, Linear, PaddingMask, ParamRole, Weight, init, linear, ops,
+    DropoutSite, Embedding, Forward, KvCache, LayerNorm, Linear, PaddingMask, ParamRole, Weight, init,
+    linear, ops,
 };
 use andiron_kernels::random::Seed;
 use burn::module::{Module, Param};
@@ -228,6 +230,7 @@ struct Attention {
 
 impl EncoderDecoder for BartModel {
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
+        cx.enter_stack(dropout_site::Stack::Encoder);
         let mut x_bsd = self.embed(&self.model.encoder, ids_bs, cx);
         for (index, layer) in self.model.encoder.layers.iter().enumerate() {
             x_bsd = self.layer(layer, x_bsd, (index, None), cx);
@@ -252,6 +255,7 @@ impl EncoderDecoder for BartModel {
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let t = ids_bt.dims()[1];
+        cx.enter_stack(dropout_site::Stack::Decoder);
         let mut x_btd = self.embed(&self.model.decoder, ids_bt, cx);
         for (index, layer) in self.model.decoder.layers.iter().enumerate() {
             x_btd = self.layer(layer, x_btd, (index, Some(cross_cache)), cx);
@@ -300,7 +304,7 @@ impl BartModel {
             Some(norm) => norm.forward(embedded),
             None => embedded,
         };
-        cx.dropout(embedded, self.dropout)
+        cx.dropout(embedded, self.dropout, DropoutSite::Embeddings)
     }
 
     fn sinusoids(&self, columns: usize, d: usize, cx: &Forward<'_>, device: &Device) -> Tensor<3> {
@@ -321,22 +325,27 @@ impl BartModel {
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let mask = if cross_cache.is_some() { AttentionMask::CAUSAL } else { AttentionMask::FULL };
+        cx.enter_layer(index);
         let attended = layer.self_attn.self_attention(x_btd.clone(), index, mask, cx);
-        let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
+        let attended = cx.dropout(attended, self.dropout, DropoutSite::AttentionOutput);
+        let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, attended);
         if let (Some(cross_cache), Some(attention), Some(norm)) =
             (cross_cache, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
         {
             let attended = attention.cross_attention(x_btd.clone(), cross_cache, index, cx);
-            x_btd = norm.of_sum(x_btd, cx.dropout(attended, self.dropout));
+            let attended = cx.dropout(attended, self.dropout, DropoutSite::CrossAttentionOutput);
+            x_btd = norm.of_sum(x_btd, attended);
         }
         let activation = self.activation.function();
         let fed = if cx.drops(self.activation_dropout) {
             let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), activation);
-            layer.fc2.forward(cx.dropout(inner_btf, self.activation_dropout))
+            let dropped_btf = cx.dropout(inner_btf, self.activation_dropout, DropoutSite::FeedForwardInner);
+            layer.fc2.forward(dropped_btf)
         } else {
             linear::feed_forward(x_btd.clone(), [&layer.fc1, &layer.fc2], activation)
         };
-        layer.final_layer_norm.of_sum(x_btd, cx.dropout(fed, self.dropout))
+        let fed = cx.dropout(fed, self.dropout, DropoutSite::FeedForwardOutput);
+        layer.final_layer_norm.of_sum(x_btd, fed)
     }
 }
 

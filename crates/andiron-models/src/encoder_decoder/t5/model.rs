@@ -2,11 +2,14 @@
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
 use andiron_core::cache::CrossAttentionCache;
+use andiron_core::dropout_site::Stack;
 use andiron_core::linear::gated_feed_forward;
 use andiron_core::ops;
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::precision::{Precision, with_precision};
-use andiron_core::{Embedding, Forward, KvCache, Linear, PaddingMask, ParamRole, RmsNorm, Weight};
+use andiron_core::{
+    DropoutSite, Embedding, Forward, KvCache, Linear, PaddingMask, ParamRole, RmsNorm, Weight,
+};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
@@ -105,9 +108,11 @@ impl T5 {
 impl EncoderDecoder for T5 {
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         let s = ids_bs.dims()[1];
-        let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout);
+        cx.enter_stack(Stack::Encoder);
+        let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout, DropoutSite::Embeddings);
         let bias_hr = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
         for (index, EncoderBlock { layer }) in self.encoder.block.iter().enumerate() {
+            cx.enter_layer(index);
             let config = AttentionConfig {
                 bias_hr: bias_hr.clone(),
                 ..AttentionConfig::new(1.0, AttentionMask::FULL)
@@ -115,7 +120,7 @@ impl EncoderDecoder for T5 {
             x_bsd = layer.0.forward(x_bsd, index, config, cx);
             x_bsd = layer.1.forward(x_bsd, cx);
         }
-        cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout)
+        cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout, DropoutSite::FinalNorm)
     }
 
     fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
@@ -135,9 +140,11 @@ impl EncoderDecoder for T5 {
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let t = ids_bt.dims()[1];
-        let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout);
+        cx.enter_stack(Stack::Decoder);
+        let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout, DropoutSite::Embeddings);
         let bias_hr = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
         for (index, DecoderBlock { layer }) in self.decoder.block.iter().enumerate() {
+            cx.enter_layer(index);
             let config = AttentionConfig {
                 bias_hr: bias_hr.clone(),
                 ..AttentionConfig::new(1.0, AttentionMask::CAUSAL)
@@ -147,7 +154,8 @@ impl EncoderDecoder for T5 {
             x_btd = layer.2.forward(x_btd, cx);
         }
         cx.advance(t);
-        let x_btd = cx.dropout(self.decoder.final_layer_norm.forward(x_btd), self.dropout);
+        let normed_btd = self.decoder.final_layer_norm.forward(x_btd);
+        let x_btd = cx.dropout(normed_btd, self.dropout, DropoutSite::FinalNorm);
         match self.output_scale {
             Some(scale) => x_btd * scale,
             None => x_btd,
@@ -188,7 +196,7 @@ impl SelfAttention {
         let config = AttentionConfig { dropout: attention.dropout, ..config };
         // In f32: unscaled attention scores are larger, so rounding would change them more than elsewhere.
         let attended = with_precision(Precision::F32, || attend(q_bthk, keys_values, config, cx));
-        ops::residual(x_btd, attention.output(attended, cx))
+        ops::residual(x_btd, attention.output(attended, DropoutSite::AttentionOutput, cx))
     }
 }
 
@@ -203,7 +211,7 @@ impl CrossAttention {
         let attention = &self.enc_dec_attention_;
         let q_bthk = attention.heads(attention.q.forward(self.layer_norm.branch(x_btd.clone())));
         let attended = cross_attend(q_bthk, cross_cache, layer, (1.0, attention.dropout), cx);
-        ops::residual(x_btd, attention.output(attended, cx))
+        ops::residual(x_btd, attention.output(attended, DropoutSite::CrossAttentionOutput, cx))
     }
 }
 
@@ -214,9 +222,9 @@ impl Attention {
         x_bti.reshape([b, t, self.n_heads, d_inner / self.n_heads])
     }
 
-    fn output(&self, x_bthk: Tensor<4>, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn output(&self, x_bthk: Tensor<4>, site: DropoutSite, cx: &mut Forward<'_>) -> Tensor<3> {
         let [b, t, h, k] = x_bthk.dims();
-        cx.dropout(self.o.forward(x_bthk.reshape([b, t, h * k])), self.dropout)
+        cx.dropout(self.o.forward(x_bthk.reshape([b, t, h * k])), self.dropout, site)
     }
 }
 
@@ -224,7 +232,7 @@ impl FeedForward {
     fn forward(&self, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let dense = &self.dense_relu_dense_;
         let fed = dense.forward(self.layer_norm.branch(x_btd.clone()), cx);
-        ops::residual(x_btd, cx.dropout(fed, dense.dropout))
+        ops::residual(x_btd, cx.dropout(fed, dense.dropout, DropoutSite::FeedForwardOutput))
     }
 }
 
@@ -239,7 +247,7 @@ impl Dense {
             (Some(up), _, _) => ops::activate(up.forward(x_btd), form),
             _ => unreachable!("a feed-forward part is plain or gated"),
         };
-        self.wo.forward(cx.dropout(inner_btf, self.dropout))
+        self.wo.forward(cx.dropout(inner_btf, self.dropout, DropoutSite::FeedForwardInner))
     }
 }
 
