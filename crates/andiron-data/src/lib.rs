@@ -6,6 +6,8 @@ pub mod collate;
 pub mod dedup;
 pub mod document;
 mod files;
+mod input;
+mod lines;
 pub mod loader;
 pub mod prepare;
 pub mod records;

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 /// already there, it is kept.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Text and JSONL files, or directories of them; the text of a JSONL record is its field `text`
+    /// Text and JSONL files, plain or gzip, or directories of them; the text of a JSONL record is its field `text`
     #[arg(required = true)]
     input: Vec<PathBuf>,
     /// Output directory: tokenizer/, train/, valid/, removed.jsonl, prepare.json

@@ -1,14 +1,14 @@
 //! JSON Lines: each line is an object and a document.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RecordError, RecordFault, Source, SourceError, file_name};
+use super::{RecordError, RecordFault, Source, SourceError, file_name, utf8};
 use crate::document::{Document, Metadata};
-use crate::files::{self, ReadFile, without_mark};
+use crate::input::Input;
+use crate::lines::{Line, Lines};
 
 /// How a file with one JSON object per line is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +32,8 @@ impl Default for JsonlOptions {
 /// The documents of a JSON Lines file. Blank lines are skipped.
 pub struct JsonlSource {
     path: PathBuf,
-    reader: BufReader<ReadFile>,
+    lines: Lines,
     options: JsonlOptions,
-    line: u64,
-    bytes_read: u64,
     failed: bool,
 }
 
@@ -45,48 +43,14 @@ impl JsonlSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: JsonlOptions) -> Result<Self, SourceError> {
-        let file = files::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
-        let reader = BufReader::with_capacity(1 << 16, file);
-        Ok(Self { path: path.to_owned(), reader, options, line: 0, bytes_read: 0, failed: false })
-    }
-
-    /// Reads the next line into `line` without its line ending. `None` is the end of the file, `Some(false)` a line that is
-    /// too long and was skipped.
-    fn next_line(&mut self, line: &mut Vec<u8>) -> std::io::Result<Option<bool>> {
-        line.clear();
-        let limit = self.options.max_line_bytes;
-        let read = self.reader.by_ref().take(limit.saturating_add(1)).read_until(b'\n', line)? as u64;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.line += 1;
-        self.bytes_read += read;
-        if line.last() == Some(&b'\n') {
-            line.pop();
-            return Ok(Some(true));
-        }
-        if read <= limit {
-            return Ok(Some(true));
-        }
-        self.pass_over_line()?;
-        Ok(Some(false))
-    }
-
-    fn pass_over_line(&mut self) -> std::io::Result<()> {
-        loop {
-            let buffer = self.reader.fill_buf()?;
-            let end = buffer.iter().position(|&b| b == b'\n');
-            let used = end.map_or(buffer.len(), |at| at + 1);
-            self.reader.consume(used);
-            self.bytes_read += used as u64;
-            if end.is_some() || used == 0 {
-                return Ok(());
-            }
-        }
+        let input =
+            Input::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
+        let lines = Lines::new(input, options.max_line_bytes);
+        Ok(Self { path: path.to_owned(), lines, options, failed: false })
     }
 
     fn parse(&self, line: &[u8]) -> Result<Document, RecordFault> {
-        let text = std::str::from_utf8(line).map_err(|e| RecordFault::Utf8 { offset: e.valid_up_to() })?;
+        let text = utf8(line)?;
         let mut fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
         let key = &self.options.text_key;
         let text = match fields.remove(key) {
@@ -97,7 +61,7 @@ impl JsonlSource {
         let id = match fields.remove(&self.options.id_key) {
             Some(Value::String(id)) => id,
             Some(Value::Number(id)) => id.to_string(),
-            _ => format!("{}:{}", file_name(&self.path), self.line),
+            _ => format!("{}:{}", file_name(&self.path), self.lines.number()),
         };
         Ok(Document { id, text, metadata: fields })
     }
@@ -109,30 +73,24 @@ impl Iterator for JsonlSource {
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = Vec::new();
         while !self.failed {
-            let whole = match self.next_line(&mut line) {
+            let read = match self.lines.next(&mut line) {
                 Ok(None) => return None,
-                Ok(Some(whole)) => whole,
+                Ok(Some(read)) => read,
                 Err(source) => {
                     self.failed = true;
                     return Some(Err(SourceError::Read { path: self.path.clone(), source }));
                 }
             };
-            let fault = if whole {
-                let mut content = line.as_slice();
-                if self.line == 1 {
-                    content = without_mark(content);
-                }
-                if content.trim_ascii().is_empty() {
-                    continue;
-                }
-                match self.parse(content) {
+            let fault = match read {
+                Line::Whole if line.trim_ascii().is_empty() => continue,
+                Line::Whole => match self.parse(&line) {
                     Ok(document) => return Some(Ok(document)),
                     Err(fault) => fault,
-                }
-            } else {
-                RecordFault::TooLong { limit: self.options.max_line_bytes }
+                },
+                Line::TooLong => RecordFault::TooLong { limit: self.lines.limit() },
             };
-            let error = RecordError { path: self.path.clone(), line: Some(self.line), fault };
+            let line = Some(self.lines.number());
+            let error = RecordError { path: self.path.clone(), line, fault };
             return Some(Err(error.into()));
         }
         None
@@ -141,7 +99,7 @@ impl Iterator for JsonlSource {
 
 impl Source for JsonlSource {
     fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        self.lines.bytes_read()
     }
 }
 

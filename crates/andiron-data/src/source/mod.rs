@@ -43,15 +43,16 @@ pub struct SourceOptions {
     pub jsonl: JsonlOptions,
 }
 
-/// Opens a file by its extension: `.jsonl` and `.ndjson` hold one JSON object per line, anything else is plain text.
+/// Opens a file by its extension: `.jsonl` and `.ndjson` hold one JSON object per line, anything else is plain text. Each may be
+/// compressed (`.jsonl.gz`).
 ///
 /// # Errors
 /// If the file cannot be opened, or has the extension of an unsupported format other than plain text (`.json`, `.csv`,
-/// `.parquet`, `.gz`, `.zst` …).
+/// `.parquet`, `.zst` …).
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    const NOT_TEXT: [&str; 13] =
-        ["json", "csv", "tsv", "parquet", "arrow", "gz", "zst", "xz", "bz2", "zip", "tar", "npy", "bin"];
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    const NOT_TEXT: [&str; 12] =
+        ["json", "csv", "tsv", "parquet", "arrow", "zst", "xz", "bz2", "zip", "tar", "npy", "bin"];
+    let extension = extension(path);
     match extension.as_str() {
         "jsonl" | "ndjson" => Ok(Box::new(JsonlSource::open(path, options.jsonl.clone())?)),
         other if NOT_TEXT.contains(&other) => {
@@ -198,6 +199,20 @@ impl RecordFault {
     }
 }
 
+/// The extension of a file's name in lower case, without `.gz` behind it.
+pub(crate) fn extension(path: &Path) -> String {
+    let of = |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match (of(path), path.file_stem()) {
+        (extension, Some(stem)) if extension == "gz" => of(Path::new(stem)),
+        (extension, _) => extension,
+    }
+}
+
+/// The text of a record.
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, RecordFault> {
+    std::str::from_utf8(bytes).map_err(|error| RecordFault::Utf8 { offset: error.valid_up_to() })
+}
+
 /// The parser's message without the line number, which is always 1 in a record.
 fn in_record(cause: &serde_json::Error) -> String {
     cause.to_string().replace(" at line 1 column ", " at column ")
@@ -227,6 +242,9 @@ mod tests {
         assert_eq!(texts(&write("a.JSONL", "{\"text\":\"x\"}\n")), ["x"]);
         assert_eq!(texts(&write("a.txt", "{\"text\":\"x\"}\n")), ["{\"text\":\"x\"}\n"]);
         assert_eq!(texts(&write("noextension", "y")), ["y"]);
+        let gzip = dir.path().join("b.jsonl.gz");
+        fs::write(&gzip, crate::input::tests::gzip(b"{\"text\":\"z\"}\n")).unwrap();
+        assert_eq!(texts(&gzip), ["z"]);
         let parquet = write("a.parquet", "PAR1");
         assert!(matches!(open(&parquet, &options), Err(SourceError::Unsupported { .. })));
         let missing = dir.path().join("missing.txt");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecordError, RecordFault, Source, SourceError, file_name};
 use crate::document::Document;
-use crate::files::{self, ReadFile};
+use crate::input::Input;
 
 /// How a plain text file is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +27,9 @@ impl Default for TextOptions {
 /// A UTF-8 file as one document whose id is the file's name. A byte order mark at its start is dropped.
 pub struct TextSource {
     path: PathBuf,
-    file: Option<ReadFile>,
+    input: Input,
     options: TextOptions,
-    bytes_read: u64,
+    is_read: bool,
 }
 
 impl TextSource {
@@ -38,26 +38,24 @@ impl TextSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: TextOptions) -> Result<Self, SourceError> {
-        let file = files::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file: Some(file), options, bytes_read: 0 })
+        let input =
+            Input::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), input, options, is_read: false })
     }
 
-    fn read(&mut self, file: ReadFile) -> Result<Document, SourceError> {
+    fn read(&mut self) -> Result<Document, SourceError> {
         let mut bytes = Vec::new();
         let limit = self.options.max_bytes;
-        file.take(limit.saturating_add(1))
+        (&mut self.input)
+            .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|source| SourceError::Read { path: self.path.clone(), source })?;
-        self.bytes_read = bytes.len() as u64;
         let fail = |fault| RecordError { path: self.path.clone(), line: None, fault };
         if bytes.len() as u64 > limit {
             return Err(fail(RecordFault::TooLong { limit }).into());
         }
-        let mut text = String::from_utf8(bytes)
+        let text = String::from_utf8(bytes)
             .map_err(|e| fail(RecordFault::Utf8 { offset: e.utf8_error().valid_up_to() }))?;
-        if text.starts_with('\u{feff}') {
-            text.remove(0);
-        }
         Ok(Document::new(file_name(&self.path), text))
     }
 }
@@ -66,14 +64,14 @@ impl Iterator for TextSource {
     type Item = Result<Document, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let file = self.file.take()?;
-        Some(self.read(file))
+        let is_read = std::mem::replace(&mut self.is_read, true);
+        (!is_read).then(|| self.read())
     }
 }
 
 impl Source for TextSource {
     fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        self.input.bytes_read()
     }
 }
 
