@@ -32,8 +32,9 @@ use crate::shard::DatasetError;
 use crate::source::{OnError, SourceError, SourceOptions};
 use crate::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
 
+pub use crate::source::InputFile;
 pub use pipeline::prepare;
-pub use report::{DocumentCounts, InputFile, PrepareReport, SplitReport};
+pub use report::{DocumentCounts, PrepareReport, SplitReport};
 
 /// Settings of [`prepare`].
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::shard::Stats;
+use crate::source::InputFile;
 
 /// The inputs, settings and results of a run of [`prepare`](super::prepare). Repeating the run gives the same report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,18 +36,6 @@ pub struct PrepareReport {
     /// Entries of input directories that were not read, with the reason; not in the file.
     #[serde(skip)]
     pub passed_over: Vec<(PathBuf, String)>,
-}
-
-/// A file that was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct InputFile {
-    /// Its name without folders.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// Its BLAKE3 hash.
-    pub blake3: String,
 }
 
 /// Counts of documents: `read` is `kept` plus all of `dropped`.

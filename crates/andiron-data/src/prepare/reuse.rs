@@ -1,17 +1,16 @@
 //! First stage: hashes of inputs and settings, which tell whether an earlier output is still valid.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::pipeline::failed_to_read;
 use super::progress::Tracker;
-use super::report::{InputFile, PrepareReport, SplitReport};
+use super::report::{PrepareReport, SplitReport};
 use super::{Existing, PrepareError, PrepareOptions, Stage, TokenizerChoice};
-use crate::files::{self, read_bounded};
+use crate::files::read_bounded;
 use crate::shard::Dataset;
-use crate::source;
+use crate::source::InputFile;
 use crate::tokenizer::Tokenizer;
 
 /// Version of the pipeline: within one, the same inputs and settings give the same bytes.
@@ -25,25 +24,13 @@ pub(super) fn hash_inputs(
 ) -> Result<Vec<InputFile>, PrepareError> {
     tracker.begin(Stage::Hash);
     let mut inputs = Vec::new();
-    let mut buffer = vec![0; 1 << 18];
     let mut done = 0;
     for path in files {
-        let mut file = files::open(path).map_err(failed_to_read(path))?;
-        let mut hasher = blake3::Hasher::new();
-        loop {
-            let n = file.read(&mut buffer).map_err(failed_to_read(path))?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buffer[..n]);
-            done += n as u64;
+        let mut progress = |bytes| {
+            done += bytes;
             tracker.at(done, 0);
-        }
-        inputs.push(InputFile {
-            name: source::file_name(path),
-            bytes: hasher.count(),
-            blake3: hasher.finalize().to_hex().to_string(),
-        });
+        };
+        inputs.push(InputFile::of(path, &mut progress).map_err(failed_to_read(path))?);
     }
     Ok(inputs)
 }

@@ -5,6 +5,7 @@
 //! [`Documents`] applies it.
 
 mod expand;
+mod input_file;
 mod jsonl;
 mod text;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::document::Document;
 
 pub use expand::{Expanded, PassedOver, WhyPassedOver, expand};
+pub use input_file::InputFile;
 pub use jsonl::{JsonlOptions, JsonlSource};
 pub use text::{TextOptions, TextSource};
 
