@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::shard::DatasetError;
+use andiron_files::fault::{Fault, with_fault};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -113,6 +114,34 @@ fn what_holds_no_records_is_not_for_replacing() {
     fs::write(dir.path().join("file"), "x").unwrap();
     for name in ["photos", "shards", "file"] {
         assert!(matches!(open(name), Err(DatasetError::NotRecords { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_writer_killed_anywhere_leaves_the_old_records_or_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d");
+    let write = |settings: &str| -> Result<(), DatasetError> {
+        let mut writer = RecordWriter::create(&path, &COLUMNS, json!(settings))?;
+        writer.push(&record(&(vec![1, 2], vec![3], vec![0.5])))?;
+        writer.finish().map(drop)
+    };
+    let (written, seen) = with_fault(Fault::none(), || write("old"));
+    written.unwrap();
+    assert!(seen.len() > 20, "{seen:?}");
+    for (at, seen) in seen.iter().enumerate() {
+        for fault in [Fault::killed_at(at), Fault::once(at, 5)] {
+            write("old").unwrap();
+            let (written, _) = with_fault(fault, || write("new"));
+            // Between two renamings nothing stands there; the old one is beside it.
+            let place = if path.exists() { path.clone() } else { dir.path().join(".d.old") };
+            let found = RecordDataset::open(&place).unwrap();
+            found.verify().unwrap();
+            assert!(written.is_err() || found.manifest().settings == "new", "{seen:?}");
+            write("new").unwrap();
+            assert!(RecordDataset::open_if_made_from(&path, &json!("new")).unwrap().is_some());
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{seen:?}");
+        }
     }
 }
 
