@@ -59,7 +59,8 @@ fn main() -> anyhow::Result<()> {
         run: RunConfig {
             output: home.join("run"),
             seed: 1,
-            steps: 400,
+            steps: Some(400),
+            epochs: None,
             accumulate: 1,
             log_every: 1,
             precision: Precision::fastest(),
@@ -69,10 +70,12 @@ fn main() -> anyhow::Result<()> {
             valid: Some(data.join("valid")),
             tokenizer: Some(data.join("tokenizer")),
             rows: 16,
-            context: model.n_positions,
+            context: Some(model.n_positions),
             order: Order::Windows,
         },
-        model: DecoderConfig::Gpt2(model),
+        init: None,
+        model: Some(DecoderConfig::Gpt2(model).into()),
+        objective: None,
         optimizer: OptimizerConfig {
             schedule: ScheduleKind::Cosine,
             min_lr: 3e-4,
@@ -88,7 +91,8 @@ fn main() -> anyhow::Result<()> {
     let outcome = start_or_resume(&config, &device, &mut Losses, &Requests::default())?;
 
     if let Some(valid) = outcome.valid {
-        println!("validation loss {:.3}, {:.3} bits a character", valid.loss, valid.bits_per_token);
+        let bits = valid.metric("bits_per_token").unwrap_or(f64::NAN);
+        println!("validation loss {:.3}, {bits:.3} bits a character", valid.loss);
     }
     if let Some(dir) = outcome.model {
         println!("the model is in {}; 02_generate continues texts with it", dir.display());

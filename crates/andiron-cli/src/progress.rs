@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::lines::note;
-use andiron_eval::LossReport;
+use andiron_training::Evaluation;
 use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
@@ -111,8 +111,8 @@ impl Observer for TrainingProgress {
         }
     }
 
-    fn on_eval(&mut self, step: u64, report: &LossReport) {
-        self.line(&format!("step {step}: validation loss {:.4}", report.loss));
+    fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
+        self.line(&format!("step {step}: validation loss {:.4}", evaluation.loss));
     }
 
     fn on_checkpoint(&mut self, step: u64, path: &Path) {

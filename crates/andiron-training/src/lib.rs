@@ -1,12 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod base;
 pub mod checkpoint;
+mod collective;
 pub mod config;
+mod evaluation;
 mod files;
 mod memory;
 pub mod objective;
 pub mod observe;
 pub mod optimizer;
+pub mod plan;
 mod run;
 pub mod state;
 pub mod step;
@@ -14,7 +18,10 @@ pub mod step;
 mod testing;
 pub mod trainer;
 
+pub use base::Base;
+pub use collective::{Collective, Single};
 pub use config::TrainConfig;
+pub use evaluation::Evaluation;
 pub use files::FileError;
 pub use observe::Observer;
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};

@@ -1,24 +1,23 @@
 //! The directory and the data of a run, open until the run ends.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use andiron_data::batch::HostBatch;
-use andiron_data::collate::Causal;
-use andiron_data::loader::{BatchSource as _, Loader, LoaderOptions};
-use andiron_data::shard::Dataset;
-use andiron_eval::LossReport;
-use andiron_eval::task::windows::{Windows, WindowsError, loss_over_windows};
+use andiron_data::loader::BatchSource;
 use andiron_files::PartialDirectory;
 use andiron_kernels::random::Seed;
-use andiron_models::DecoderModel;
+use andiron_models::FamilyConfig;
 use burn::tensor::Device;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::base::Base;
 use crate::checkpoint::Checkpoints;
-use crate::config::{RunConfig, TrainConfig};
+use crate::config::{ConfigError, RunConfig, TrainConfig};
+use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
+use crate::objective::{CausalConfig, Measured, ModelOf, Objective, ObjectiveConfig, Pass};
 use crate::observe::{Observer, RunFacts, Warning};
+use crate::plan::{Setup, Start, TrainingData};
 use crate::state::{Progress, TrainState, tokenizer_checksum};
 use crate::trainer::{SaveError, TrainError};
 
@@ -26,57 +25,63 @@ const CONFIG: &str = "config.toml";
 const MODEL: &str = "model";
 
 /// Keys of the checksums in a run's identity.
-const TRAIN_CHECKSUM: &str = "train_blake3";
-const VALID_CHECKSUM: &str = "valid_blake3";
+pub(crate) const TRAIN_CHECKSUM: &str = "train_blake3";
+pub(crate) const VALID_CHECKSUM: &str = "valid_blake3";
 const TOKENIZER_CHECKSUM: &str = "tokenizer_blake3";
 
 /// The inputs and outputs of a run.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct Run<C: FamilyConfig> {
     pub(crate) config: TrainConfig,
-    loader: Loader,
+    /// Length of the run, in optimizer steps.
+    pub(crate) steps: u64,
+    start: Start<C>,
+    data: TrainingData,
+    tokenizer: Option<PathBuf>,
+    /// What the model is called, and the objective.
+    model: String,
+    objective: &'static str,
     device: Device,
-    valid: Option<Dataset>,
     checkpoints: Checkpoints,
     /// The configuration and the checksums of the data, which a checkpoint must match.
     identity: Value,
     _lock: DirectoryLock,
 }
 
-impl Run {
-    /// Opens the data and locks the run's directory.
-    pub(crate) fn open(config: &TrainConfig, device: &Device) -> Result<Self, TrainError> {
-        config.validate()?;
-        let dataset = |path: &Path| {
-            let dataset =
-                Dataset::open(path).map_err(|source| TrainError::Data { source: Box::new(source) })?;
-            let (found, wanted) = (dataset.vocab_size(), config.model.vocab_size());
-            if found > wanted {
-                return Err(TrainError::Vocabulary { path: path.to_owned(), data: found, model: wanted });
-            }
-            Ok(dataset)
-        };
-        let train = dataset(&config.data.train)?;
-        let valid = config.data.valid.as_deref().map(dataset).transpose()?;
-        let identity = identity(config, &train, valid.as_ref())?;
-        if let Some(valid) = &valid {
-            let windows = Windows { context: config.data.context, rows: 1, limit: None };
-            if windows.count(valid.tokens()) == 0 {
-                let tokens = valid.tokens();
-                return Err(TrainError::Evaluate { source: WindowsError::TooShort { tokens } });
-            }
-        }
-        let loader = open_loader(config, train)?;
+impl<C: FamilyConfig> Run<C> {
+    /// Locks the run's directory.
+    pub(crate) fn open(
+        setup: &Setup<'_>,
+        start: Start<C>,
+        data: TrainingData,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let config = setup.config.clone();
+        let steps = steps(&config, &*data.train)?;
+        let tokenizer = setup.tokenizer();
+        let identity = identity(&config, &setup.base, &data, tokenizer.as_deref())?;
         let root = &config.run.output;
         files::make_directory(root)?;
         let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
         let checkpoints = Checkpoints::open(root, config.checkpoint.keep_last)?;
-        let (config, device) = (config.clone(), device.clone());
-        Ok(Self { config, loader, device, valid, checkpoints, identity, _lock: lock })
+        let (model, objective, device) = (setup.base.name(), setup.objective()?.kind(), device.clone());
+        Ok(Self {
+            config,
+            steps,
+            start,
+            data,
+            tokenizer,
+            model,
+            objective,
+            device,
+            checkpoints,
+            identity,
+            _lock: lock,
+        })
     }
 
     /// The state of the newest intact checkpoint; `None` if the run has none.
-    pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState>, TrainError> {
+    pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState<C>>, TrainError> {
         let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device);
         self.checkpoints
             .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
@@ -92,11 +97,28 @@ impl Run {
     pub(crate) fn next_batches(&self, progress: &mut Progress) -> Vec<HostBatch> {
         let first = progress.next_batch;
         progress.next_batch += self.config.run.accumulate;
-        (first..progress.next_batch).map(|index| self.loader.batch_at(index)).collect()
+        (first..progress.next_batch).map(|index| self.data.train.batch_at(index)).collect()
     }
 
-    pub(crate) fn fresh_state(&self) -> TrainState {
-        TrainState::fresh(&self.config, &self.device)
+    /// How often every example was read, after that many batches; `None` if examples are drawn with replacement.
+    pub(crate) fn epochs(&self, batches: u64) -> Option<f64> {
+        let rows = self.data.train.rows_per_epoch()?;
+        Some(batches as f64 * self.config.data.rows as f64 / rows as f64)
+    }
+
+    /// Tokens that the model reads in the first step.
+    pub(crate) fn tokens_per_step(&self) -> u64 {
+        self.data.train.batch_at(0).inputs.n_tokens() as u64 * self.config.run.accumulate
+    }
+
+    pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
+        let seed = Seed::new(self.config.run.seed).derive("weights");
+        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device))
+    }
+
+    /// Hugging Face's class of the model, if its head is newly initialized.
+    pub(crate) fn new_head(&self) -> Option<&'static str> {
+        self.start.new_head()
     }
 
     /// What the run's report says of it.
@@ -105,12 +127,12 @@ impl Run {
         let data = &self.config.data;
         let mut facts = Vec::new();
         let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
-        add("Model", self.identity["model"]["model_type"].as_str().unwrap_or_default().to_owned());
-        add("Objective", "causal".to_owned());
+        add("Model", self.model.clone());
+        add("Objective", self.objective.to_owned());
         let inputs = [
             ("Training data", Some(&data.train), TRAIN_CHECKSUM),
             ("Validation data", data.valid.as_ref(), VALID_CHECKSUM),
-            ("Tokenizer", data.tokenizer.as_ref(), TOKENIZER_CHECKSUM),
+            ("Tokenizer", self.tokenizer.as_ref(), TOKENIZER_CHECKSUM),
         ];
         for (name, path, checksum) in inputs {
             if let (Some(path), Some(checksum)) = (path, self.identity["data"][checksum].as_str()) {
@@ -123,54 +145,87 @@ impl Run {
     }
 
     /// Saves a checkpoint and returns its path.
-    pub(crate) fn save(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
-        let tokenizer = self.config.data.tokenizer.as_deref();
+    pub(crate) fn save(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
+        let tokenizer = self.tokenizer.as_deref();
         self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
     }
 
     /// Writes the final model directory, replacing an earlier one.
-    pub(crate) fn export(&self, state: &TrainState) -> Result<PathBuf, SaveError> {
+    pub(crate) fn export(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
         let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
-        state.save_model(building.path(), self.config.data.tokenizer.as_deref())?;
+        state.save_model(building.path(), self.tokenizer.as_deref())?;
         building.publish().map_err(files::failed("write", &target))?;
         Ok(target)
     }
 
-    /// The validation loss of `model` on the first `limit` windows; `None` if the run has no validation data.
-    pub(crate) fn evaluate(
+    /// The objective on the first `limit` rows of the validation data, rounded up to whole batches, in f32; `None` if the run
+    /// has no validation data.
+    pub(crate) fn evaluate<O: Objective<Family = C>>(
         &self,
-        model: &DecoderModel,
+        objective: &O,
+        model: &ModelOf<O>,
         limit: Option<u64>,
-    ) -> Result<Option<LossReport>, TrainError> {
-        let Some(valid) = &self.valid else { return Ok(None) };
-        let windows = Windows { context: self.config.data.context, rows: self.config.evaluate.rows, limit };
-        let sum = loss_over_windows(model, valid, windows, &self.device)
-            .map_err(|source| TrainError::Evaluate { source })?;
-        // Bytes of the measured tokens, estimated by their share of all tokens; exact except for the first token.
-        let bytes = valid.stats().bytes as f64 * sum.tokens() as f64 / valid.tokens() as f64;
-        Ok(Some(LossReport::new(sum, Some(bytes.round() as u64).filter(|&bytes| bytes > 0))))
+    ) -> Option<Evaluation> {
+        let valid = self.data.valid.as_deref()?;
+        let all = valid.n_batches().expect("validation data is read once");
+        let rows = self.config.evaluation_rows() as u64;
+        let batches = limit.map_or(all, |limit| limit.div_ceil(rows).min(all));
+        let pass = Pass::evaluation(&self.device);
+        let mut tally = O::Tally::default();
+        let (mut sum, mut weight, mut n_targets) = (0.0, 0.0, 0);
+        for batch in (0..batches).map(|index| valid.batch_at(index)) {
+            sum += f64::from(objective.measure(model, &batch, &pass, &mut tally).into_scalar::<f32>());
+            weight += objective.weight(&batch);
+            n_targets += batch.n_targets() as u64;
+        }
+        let loss = if weight > 0.0 { sum / weight } else { 0.0 };
+        let measured = Measured { loss, n_targets, bytes_per_target: self.data.bytes_per_target };
+        let metrics = objective.metrics(&measured, &tally);
+        let (metrics, confusion) = (metrics.values, metrics.confusion);
+        Some(Evaluation { loss, metrics, confusion, n_targets, unit: O::UNIT })
     }
 }
 
-fn open_loader(config: &TrainConfig, train: Dataset) -> Result<Loader, TrainError> {
-    let data = &config.data;
-    let collator = Arc::new(Causal { columns: data.context, pad: 0 });
-    let options = LoaderOptions { rows: data.rows, order: data.order };
-    Loader::new(Arc::new(train), collator, options, Seed::new(config.run.seed))
-        .map_err(|source| TrainError::Loader { path: data.train.clone(), source })
+/// Length of the run: `run.steps`, or as many steps as `run.epochs` take.
+fn steps(config: &TrainConfig, train: &dyn BatchSource) -> Result<u64, TrainError> {
+    let steps = match (config.run.steps, config.run.epochs) {
+        (Some(steps), _) => steps,
+        (None, Some(epochs)) => {
+            let why = "examples are drawn with replacement, so that there are no epochs: or set data.order = \"epochs\"";
+            let missing = ConfigError::Missing { field: "run.steps", why };
+            let rows = train.rows_per_epoch().ok_or(missing)? as f64;
+            let per_step = config.data.rows as f64 * config.run.accumulate as f64;
+            (epochs * rows / per_step).ceil().max(1.0) as u64
+        }
+        (None, None) => return Err(ConfigError::NoLength.into()),
+    };
+    config.optimizer.validate(steps)?;
+    Ok(steps)
 }
 
-/// The configuration as JSON, with the checksums of the data and the tokenizer.
-fn identity(config: &TrainConfig, train: &Dataset, valid: Option<&Dataset>) -> Result<Value, TrainError> {
+/// The configuration as JSON, with the checksums of the data, the tokenizer and the configuration of the model to begin with.
+fn identity(
+    config: &TrainConfig,
+    base: &Base,
+    data: &TrainingData,
+    tokenizer: Option<&Path>,
+) -> Result<Value, TrainError> {
     let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
-    let mut add = |key: &str, checksum: String| tree["data"][key] = checksum.into();
-    add(TRAIN_CHECKSUM, train.fingerprint().to_owned());
-    if let Some(valid) = valid {
-        add(VALID_CHECKSUM, valid.fingerprint().to_owned());
+    // It is the default of decoders: checkpoints of before there was a choice do not name it.
+    if config.objective == Some(ObjectiveConfig::Causal(CausalConfig {}))
+        && let Some(fields) = tree.as_object_mut()
+    {
+        fields.remove("objective");
     }
-    if let Some(tokenizer) = &config.data.tokenizer {
-        add(TOKENIZER_CHECKSUM, tokenizer_checksum(tokenizer)?);
+    for (key, checksum) in &data.fingerprints {
+        tree["data"][key] = json!(checksum);
+    }
+    if let Some(tokenizer) = tokenizer {
+        tree["data"][TOKENIZER_CHECKSUM] = json!(tokenizer_checksum(tokenizer)?);
+    }
+    if base.directory.is_some() {
+        tree["init"]["class"] = json!(base.config.class_name());
     }
     Ok(tree)
 }

@@ -4,9 +4,8 @@ use std::io;
 use std::path::Path;
 
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
-use andiron_kernels::random::Seed;
 use andiron_models::weights::LoadError;
-use andiron_models::{DecoderBundle, DecoderModel};
+use andiron_models::{Bundle, FamilyConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -59,9 +58,9 @@ impl Progress {
 
 /// Weights, optimizer and progress. The learning rate and the random streams are functions of progress and seed.
 #[derive(Clone, Debug)]
-pub struct TrainState {
-    /// The model, with autodiff on, and its generation settings.
-    pub bundle: DecoderBundle,
+pub struct TrainState<C: FamilyConfig> {
+    /// The model, with autodiff on, and its settings.
+    pub bundle: Bundle<C>,
     /// The optimizer's moments.
     pub optimizer: Optimizer,
     /// The progress of the run.
@@ -77,14 +76,9 @@ struct Saved {
     identity: Value,
 }
 
-impl TrainState {
-    /// The initial state: random weights, zero moments, step 0.
-    pub fn fresh(config: &TrainConfig, device: &Device) -> Self {
-        let seed = Seed::new(config.run.seed).derive("weights");
-        Self::new(DecoderBundle::init(config.model.clone(), seed, device), config, device)
-    }
-
-    fn new(mut bundle: DecoderBundle, config: &TrainConfig, device: &Device) -> Self {
+impl<C: FamilyConfig> TrainState<C> {
+    /// The initial state: the weights of `bundle`, zero moments, step 0.
+    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Self {
         bundle.model = bundle.model.train();
         let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device);
         Self { bundle, optimizer, progress: Progress::default() }
@@ -98,7 +92,7 @@ impl TrainState {
     }
 
     /// The model for evaluation, without autodiff.
-    pub fn plain_model(&self) -> DecoderModel {
+    pub fn plain_model(&self) -> C::Model {
         self.bundle.model.valid()
     }
 
@@ -148,7 +142,7 @@ impl TrainState {
             let (before, now) = (before.to_string(), now.to_string());
             return Err(TrainError::Mismatch { path: dir.to_owned(), field, before, now });
         }
-        let bundle = DecoderBundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
+        let bundle = Bundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
         let mut state = Self::new(bundle, config, device);
         state
             .optimizer

@@ -1,15 +1,16 @@
-//! Loss and gradients of one optimizer step, accumulated over its micro-batches.
+//! Loss and gradients of one optimizer step: `accumulate → reduce → norm`; clipping and the update follow.
 
 use std::time::{Duration, Instant};
 
+use andiron_core::ops;
 use andiron_core::precision::{Precision, with_precision};
-use andiron_core::{Forward, ops};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::objective::{Batch, Objective};
+use crate::collective::{Collective, Single};
+use crate::objective::{ModelOf, Objective, Pass};
 use crate::optimizer::{global_norm, is_trainable};
 
 /// Loss and gradients of a step, before the update.
@@ -37,32 +38,86 @@ impl Computed {
     }
 }
 
-/// Loss and gradients of `model`, which has autodiff on, accumulated over the micro-batches `batches`.
-///
-/// The weight of each target is normalized by the weight of *all* micro-batches, so the result does not depend on how rows
-/// are divided into them. `dropout` must differ from step to step. Matmuls have the given `precision`, forward and backward;
-/// parameters, gradients and everything else are f32. Values are read from the device once.
+/// What a step depends on besides model, objective and data.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions<'a> {
+    /// Dropout's random stream, new for each step; `None` drops nothing.
+    pub dropout: Option<Seed>,
+    /// Precision of matmuls, forward and backward; parameters, gradients and everything else are f32.
+    pub precision: Precision,
+    /// The processes that share the step.
+    pub collective: &'a dyn Collective,
+}
+
+/// [`compute_shared`] of one process.
 ///
 /// # Panics
-/// If there is no batch, or the model has no parameters.
-pub fn compute<M: Module>(
-    model: &M,
-    objective: &impl Objective<M>,
+/// As [`compute_shared`].
+pub fn compute<O: Objective>(
+    model: &ModelOf<O>,
+    objective: &O,
     batches: &[HostBatch],
     dropout: Seed,
     precision: Precision,
 ) -> Computed {
-    let device = model.devices().into_iter().next().expect("a model has parameters").autodiff();
-    let weight: f64 = batches.iter().map(HostBatch::weight).sum();
+    compute_shared(
+        model,
+        objective,
+        batches,
+        StepOptions { dropout: Some(dropout), precision, collective: &Single },
+    )
+}
+
+/// Loss and gradients of `model`, which has autodiff on: accumulated over the micro-batches `batches`, then added up over
+/// all processes.
+///
+/// The weight of each target is normalized by the weight of *all* micro-batches of all processes, so the result does not
+/// depend on how rows are divided into them. Values are read from the device once.
+///
+/// # Panics
+/// If there is no batch, or the model has no parameters.
+pub fn compute_shared<O: Objective>(
+    model: &ModelOf<O>,
+    objective: &O,
+    batches: &[HostBatch],
+    options: StepOptions<'_>,
+) -> Computed {
+    let mut totals = [
+        batches.iter().map(|batch| objective.weight(batch)).sum(),
+        batches.iter().map(|batch| batch.n_targets() as f64).sum(),
+    ];
+    options.collective.sum(&mut totals);
+    let [weight, n_targets] = totals;
     let scale = if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 };
+    let accumulated = accumulate(model, objective, batches, scale, options);
+    measured(reduce(accumulated, options.collective), n_targets as u64)
+}
+
+/// Loss and gradients of this process's micro-batches.
+struct Accumulated {
+    loss: Tensor<1>,
+    gradients: Vec<Option<Tensor<1>>>,
+    forward_time: Duration,
+    backward_time: Duration,
+}
+
+/// Forward and backward passes of all micro-batches, one after the other.
+fn accumulate<O: Objective>(
+    model: &ModelOf<O>,
+    objective: &O,
+    batches: &[HostBatch],
+    scale: f32,
+    options: StepOptions<'_>,
+) -> Accumulated {
+    let device = model.devices().into_iter().next().expect("a model has parameters").autodiff();
     let mut loss: Option<Tensor<1>> = None;
     let mut sum = GradientSum::default();
     let (mut forward_time, mut backward_time) = (Duration::ZERO, Duration::ZERO);
     for (number, batch) in batches.iter().enumerate() {
-        let mut cx = Forward::training(dropout.at(number as u64));
+        let dropout = options.dropout.map(|seed| micro_batch_stream(seed, options.collective, number));
         let start = Instant::now();
-        let batch = Batch::upload(batch, scale, &device);
-        let part = with_precision(precision, || objective.loss(model, batch, &mut cx));
+        let pass = Pass { device: &device, dropout, scale };
+        let part = with_precision(options.precision, || objective.loss(model, batch, &pass));
         forward_time += start.elapsed();
         let start = Instant::now();
         sum.add(model, part.backward());
@@ -73,15 +128,48 @@ pub fn compute<M: Module>(
             None => part,
         });
     }
-    let mut numbers = vec![loss.expect("a step has at least one batch")];
-    numbers.extend(sum.gradients.iter().flatten().map(|gradient| ops::square_sum(gradient.clone())));
+    let loss = loss.expect("a step has at least one batch");
+    Accumulated { loss, gradients: sum.gradients, forward_time, backward_time }
+}
+
+/// Dropout's stream of a micro-batch of a step: each has its own, over all processes.
+fn micro_batch_stream(step: Seed, collective: &dyn Collective, number: usize) -> Seed {
+    match collective.rank() {
+        0 => step.at(number as u64),
+        rank => step.derive("rank").at(rank as u64).at(number as u64),
+    }
+}
+
+/// Sums of loss and gradients over all processes.
+fn reduce(accumulated: Accumulated, collective: &dyn Collective) -> Accumulated {
+    if collective.size() == 1 {
+        return accumulated;
+    }
+    let Accumulated { loss, mut gradients, forward_time, backward_time } = accumulated;
+    let places: Vec<usize> = (0..gradients.len()).filter(|&place| gradients[place].is_some()).collect();
+    let mut tensors = vec![loss];
+    tensors.extend(gradients.iter_mut().filter_map(Option::take));
+    collective.all_reduce(&mut tensors);
+    let mut tensors = tensors.into_iter();
+    let loss = tensors.next().expect("as many tensors as were given");
+    for (place, gradient) in places.into_iter().zip(tensors) {
+        gradients[place] = Some(gradient);
+    }
+    Accumulated { loss, gradients, forward_time, backward_time }
+}
+
+/// Loss and gradient norm, read from the device.
+fn measured(accumulated: Accumulated, tokens: u64) -> Computed {
+    let Accumulated { loss, gradients, forward_time, backward_time } = accumulated;
+    let mut numbers = vec![loss];
+    numbers.extend(gradients.iter().flatten().map(|gradient| ops::square_sum(gradient.clone())));
     let numbers = Tensor::cat(numbers, 0).into_data().convert::<f32>();
     let numbers = numbers.as_slice::<f32>().expect("just converted to f32");
     Computed {
         loss: numbers[0],
         grad_norm: global_norm(&numbers[1..]),
-        tokens: batches.iter().map(|batch| batch.n_targets() as u64).sum(),
-        gradients: sum.gradients,
+        tokens,
+        gradients,
         forward_time,
         backward_time,
     }
@@ -148,18 +236,20 @@ impl ModuleVisitor for Taken {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use andiron_data::batch::{Labels, Sequences, TokenLabels};
     use andiron_models::DecoderModel;
 
     use super::*;
     use crate::config::TrainConfig;
     use crate::objective::Causal;
-    use crate::testing::{CONFIG, device};
+    use crate::testing::{CONFIG, decoder, device};
 
     fn model() -> DecoderModel {
         let config =
             TrainConfig::parse(CONFIG, &["model.resid_pdrop=0.0", "model.embd_pdrop=0.0"].map(str::to_owned));
-        config.unwrap().model.init(Seed::new(3), &device()).train()
+        decoder(&config.unwrap()).init(Seed::new(3), &device()).train()
     }
 
     /// Rows of random ids; row `r` has its first `2 r` targets masked out.
@@ -197,6 +287,58 @@ mod tests {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }
         }
+    }
+
+    /// A process whose sums with the others are known beforehand.
+    #[derive(Debug)]
+    struct Rank {
+        rank: usize,
+        totals: [f64; 2],
+        others: Arc<Mutex<Vec<Tensor<1>>>>,
+    }
+
+    impl Collective for Rank {
+        fn rank(&self) -> usize {
+            self.rank
+        }
+
+        fn size(&self) -> usize {
+            2
+        }
+
+        fn sum(&self, numbers: &mut [f64]) {
+            numbers.copy_from_slice(&self.totals);
+        }
+
+        fn all_reduce(&self, tensors: &mut [Tensor<1>]) {
+            let mut others = self.others.lock().unwrap();
+            if others.is_empty() {
+                others.extend(tensors.iter().cloned());
+            } else {
+                assert_eq!(others.len(), tensors.len());
+                tensors
+                    .iter_mut()
+                    .zip(others.drain(..))
+                    .for_each(|(mine, other)| *mine = mine.clone() + other);
+            }
+        }
+    }
+
+    #[test]
+    fn processes_that_share_a_step_get_the_result_of_one() {
+        let model = model();
+        let together = compute(&model, &Causal, &[rows(0..4)], Seed::new(0), Precision::F32);
+        let others = Arc::default();
+        let process = |rank| Rank { rank, totals: [20.0, 20.0], others: Arc::clone(&others) };
+        let compute = |process: Rank, rows: HostBatch| {
+            let options = StepOptions { dropout: None, precision: Precision::F32, collective: &process };
+            compute_shared(&model, &Causal, &[rows], options)
+        };
+        compute(process(0), rows(0..1));
+        let shared = compute(process(1), rows(1..4));
+        assert_eq!(shared.tokens, together.tokens);
+        assert!((shared.loss - together.loss).abs() < 1e-5, "{} {}", shared.loss, together.loss);
+        assert!((shared.grad_norm - together.grad_norm).abs() < 1e-5);
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::path::Path;
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
 use andiron_kernels::random::Seed;
+use andiron_models::DecoderConfig;
 use burn::tensor::Device;
 
-use crate::config::TrainConfig;
-use crate::objective::Objective;
+use crate::config::{ModelConfig, TrainConfig};
+use crate::objective::{Causal, CausalConfig, FromConfig as _, Objective};
 use crate::observe::Observer;
+use crate::plan::{Plan, Setup};
 use crate::trainer::{Outcome, Requests, TrainError, Trainer};
 
 /// A configuration whose paths do not exist.
@@ -79,13 +81,31 @@ pub(crate) fn write_data(path: &Path, len: u64) {
     writer.finish().unwrap();
 }
 
+/// The decoder of a configuration.
+pub(crate) fn decoder(config: &TrainConfig) -> &DecoderConfig {
+    match &config.model {
+        Some(ModelConfig::Decoder(config)) => config,
+        other => panic!("{other:?} is no decoder"),
+    }
+}
+
+/// A run of a configuration by an objective for decoders, with the data of next-token prediction.
+pub(crate) fn open<O>(config: &TrainConfig, objective: O) -> Result<Trainer<O>, TrainError>
+where
+    O: Objective<Family = DecoderConfig>,
+{
+    let setup = Setup::open(config)?;
+    let Plan { start, data, .. } = Causal::plan(&CausalConfig {}, &setup)?;
+    Trainer::open(&setup, Plan { objective, start, data }, &device())
+}
+
 pub(crate) fn train<O>(
     config: &TrainConfig,
     objective: O,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError>
 where
-    O: Objective<andiron_models::DecoderModel>,
+    O: Objective<Family = DecoderConfig>,
 {
-    Trainer::open(config, &device(), objective)?.run(observer, &Requests::default())
+    open(config, objective)?.run(observer, &Requests::default())
 }

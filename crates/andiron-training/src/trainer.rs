@@ -4,24 +4,24 @@ mod error;
 mod outcome;
 mod requests;
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use andiron_core::precision::with_precision;
-use andiron_eval::LossReport;
 use andiron_kernels::random::Seed;
-use andiron_models::DecoderModel;
 use burn::module::Module;
 use burn::tensor::Device;
 
+use crate::collective::{Collective, Single};
 use crate::config::TrainConfig;
-use crate::objective::{Causal, Objective};
+use crate::evaluation::Evaluation;
+use crate::objective::{Objective, with_plan};
 use crate::observe::report::ReportStatus;
 use crate::observe::{Observer, RunRecord, RunStart, StepRecord, Warning, with_causes};
 use crate::optimizer::{Schedule, clip_scale};
+use crate::plan::{Plan, PlanUser, Setup};
 use crate::run::Run;
 use crate::state::TrainState;
-use crate::step::{Computed, compute};
+use crate::step::{Computed, StepOptions, compute_shared};
 
 pub use error::{SaveError, TrainError};
 pub use outcome::{Outcome, Status};
@@ -48,30 +48,49 @@ pub fn start_or_resume(
     observer: &mut dyn Observer,
     requests: &Requests,
 ) -> Result<Outcome, TrainError> {
-    Trainer::open(config, device, Causal)?.run(observer, requests)
+    struct Start<'a> {
+        setup: &'a Setup<'a>,
+        device: &'a Device,
+        observer: &'a mut dyn Observer,
+        requests: &'a Requests,
+    }
+
+    impl PlanUser for Start<'_> {
+        type Output = Outcome;
+
+        fn with<O: Objective>(self, plan: Plan<O>) -> Result<Outcome, TrainError> {
+            Trainer::open(self.setup, plan, self.device)?.run(self.observer, self.requests)
+        }
+    }
+
+    let setup = Setup::open(config)?;
+    with_plan(&setup, Start { setup: &setup, device, observer, requests })
 }
 
 /// A run that is ready to train: its directory is locked and its data is open.
 #[derive(Debug)]
-pub struct Trainer<O> {
-    run: Run,
+pub struct Trainer<O: Objective> {
+    run: Run<O::Family>,
     objective: O,
     schedule: Schedule,
     dropout: Seed,
+    collective: Box<dyn Collective>,
     failed_saves: u32,
     saved_step: Option<u64>,
 }
 
-impl<O: Objective<DecoderModel>> Trainer<O> {
-    /// Opens the data and locks the output directory.
+impl<O: Objective> Trainer<O> {
+    /// Locks the output directory of a run with this plan.
     ///
     /// # Errors
-    /// If the configuration, the data or the output directory cannot be used.
-    pub fn open(config: &TrainConfig, device: &Device, objective: O) -> Result<Self, TrainError> {
-        let run = Run::open(config, device)?;
-        let schedule = config.optimizer.schedule(config.run.steps);
-        let dropout = Seed::new(config.run.seed).derive("dropout");
-        Ok(Self { run, objective, schedule, dropout, failed_saves: 0, saved_step: None })
+    /// If the length of the run is unknown, or the output directory cannot be used.
+    pub fn open(setup: &Setup<'_>, plan: Plan<O>, device: &Device) -> Result<Self, TrainError> {
+        let Plan { objective, start, data } = plan;
+        let run = Run::open(setup, start, data, device)?;
+        let schedule = run.config.optimizer.schedule(run.steps);
+        let dropout = Seed::new(run.config.run.seed).derive("dropout");
+        let collective = Box::new(Single);
+        Ok(Self { run, objective, schedule, dropout, collective, failed_saves: 0, saved_step: None })
     }
 
     /// Trains to the end, or until a request to stop; see [`start_or_resume`].
@@ -98,14 +117,17 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         self.run.write_config()?;
         let resumed_from = loaded.as_ref().map(|state| state.progress.step);
         self.saved_step = resumed_from;
-        let mut state = loaded.unwrap_or_else(|| self.run.fresh_state());
+        let mut state = match loaded {
+            Some(state) => state,
+            None => self.begin(record)?,
+        };
         record.open(state.progress.step)?;
-        let (steps, data) = (self.run.config.run.steps, &self.run.config.data);
+        let steps = self.run.steps;
         record.on_start(&RunStart {
             steps,
             resumed_from,
             n_parameters: state.bundle.model.num_params(),
-            tokens_per_step: (data.rows * data.context) as u64 * self.run.config.run.accumulate,
+            tokens_per_step: self.run.tokens_per_step(),
         });
         let mut valid = None;
         while state.progress.step < steps {
@@ -121,26 +143,35 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         // A run that had already finished is measured again.
         let valid = match valid {
             Some(valid) => Some(valid),
-            None => self.measure(&state, record)?,
+            None => self.measure(&state, record),
         };
         let model = self.run.export(&state).map_err(|source| TrainError::Export { source })?;
         let outcome = self.outcome(&state, resumed_from, Status::Finished);
         Ok(Outcome { valid, model: Some(model), ..outcome })
     }
 
+    /// The state before the first step.
+    fn begin(&self, observer: &mut dyn Observer) -> Result<TrainState<O::Family>, TrainError> {
+        if let Some(class) = self.run.new_head() {
+            observer.on_warning(&Warning::NewHead { class });
+        }
+        self.run.fresh_state()
+    }
+
     /// One step, and the validation, metrics and checkpoint that are due after it.
     fn step(
         &mut self,
-        mut state: TrainState,
+        mut state: TrainState<O::Family>,
         record: &mut RunRecord<'_>,
-    ) -> Result<(TrainState, Option<LossReport>), TrainError> {
+    ) -> Result<(TrainState<O::Family>, Option<Evaluation>), TrainError> {
         let started = Instant::now();
         let before = state.progress.step;
         let batches = self.run.next_batches(&mut state.progress);
         let lr = self.schedule.at(before);
         let precision = self.run.config.run.precision;
-        let dropout = self.dropout.at(before);
-        let computed = compute(&state.bundle.model, &self.objective, &batches, dropout, precision);
+        let dropout = Some(self.dropout.at(before));
+        let options = StepOptions { dropout, precision, collective: &*self.collective };
+        let computed = compute_shared(&state.bundle.model, &self.objective, &batches, options);
         let Computed { loss, grad_norm, tokens, .. } = computed;
         let step = before + 1;
         let skipped = !computed.is_finite();
@@ -156,7 +187,7 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         }
         state.progress.step = step;
         let seconds = started.elapsed().as_secs_f64();
-        let valid = if self.measures_after(step) { self.measure(&state, record)? } else { None };
+        let valid = if self.measures_after(step) { self.measure(&state, record) } else { None };
         state.progress.elapsed_s += started.elapsed().as_secs_f64();
         record.on_step(&StepRecord {
             step,
@@ -165,25 +196,32 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
             grad_norm,
             tokens: state.progress.tokens,
             skipped,
-            valid_loss: valid.map(|report| report.loss),
-            valid_metrics: BTreeMap::new(),
+            valid_loss: valid.as_ref().map(|evaluation| evaluation.loss),
+            valid_metrics: valid.iter().flat_map(|evaluation| evaluation.metrics.iter().cloned()).collect(),
             tokens_per_s: tokens as f64 / seconds,
             elapsed_s: state.progress.elapsed_s,
         });
-        if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.config.run.steps {
+        if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.steps {
             self.save(&state, record);
         }
         Ok((state, valid))
     }
 
     /// An earlier state that skips the data used since then.
-    fn roll_back(&mut self, state: TrainState, record: &mut RunRecord<'_>) -> Result<TrainState, TrainError> {
+    fn roll_back(
+        &mut self,
+        state: TrainState<O::Family>,
+        record: &mut RunRecord<'_>,
+    ) -> Result<TrainState<O::Family>, TrainError> {
         let failed = state.progress;
         let count = failed.rollbacks + 1;
         if count > MAX_ROLLBACKS {
             return Err(TrainError::Diverged { step: failed.step + 1, rollbacks: failed.rollbacks });
         }
-        let mut state = self.run.load(record)?.unwrap_or_else(|| self.run.fresh_state());
+        let mut state = match self.run.load(record)? {
+            Some(state) => state,
+            None => self.run.fresh_state()?,
+        };
         state.progress.next_batch = failed.next_batch;
         state.progress.rollbacks = count;
         state.progress.elapsed_s = failed.elapsed_s;
@@ -196,27 +234,24 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
 
     fn measures_after(&self, step: u64) -> bool {
         let every = self.run.config.evaluate.every;
-        step == self.run.config.run.steps || (every > 0 && step.is_multiple_of(every))
+        step == self.run.steps || (every > 0 && step.is_multiple_of(every))
     }
 
-    /// Measures the validation loss: at the end on all windows, before that on the configured number.
-    fn measure(
-        &self,
-        state: &TrainState,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<LossReport>, TrainError> {
+    /// Validates: at the end on all rows, before that on the configured number.
+    fn measure(&self, state: &TrainState<O::Family>, observer: &mut dyn Observer) -> Option<Evaluation> {
         let step = state.progress.step;
-        let ended = step == self.run.config.run.steps;
+        let ended = step == self.run.steps;
         let limit = if ended { None } else { self.run.config.evaluate.max_windows };
-        let report = self.run.evaluate(&state.plain_model(), limit)?;
-        if let Some(report) = &report {
-            observer.on_eval(step, report);
+        let evaluation = self.run.evaluate(&self.objective, &state.plain_model(), limit)?;
+        observer.on_eval(step, &evaluation);
+        if let Some(confusion) = &evaluation.confusion {
+            observer.on_confusion(step, confusion);
         }
-        Ok(report)
+        Some(evaluation)
     }
 
     /// Saves a checkpoint; a failure is reported and counted.
-    fn save(&mut self, state: &TrainState, record: &mut RunRecord<'_>) {
+    fn save(&mut self, state: &TrainState<O::Family>, record: &mut RunRecord<'_>) {
         let step = state.progress.step;
         if self.saved_step == Some(step) {
             return;
@@ -235,11 +270,12 @@ impl<O: Objective<DecoderModel>> Trainer<O> {
         }
     }
 
-    fn outcome(&self, state: &TrainState, resumed_from: Option<u64>, status: Status) -> Outcome {
+    fn outcome(&self, state: &TrainState<O::Family>, resumed_from: Option<u64>, status: Status) -> Outcome {
         Outcome {
             status,
             step: state.progress.step,
             tokens: state.progress.tokens,
+            epochs: self.run.epochs(state.progress.next_batch),
             resumed_from,
             valid: None,
             model: None,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_training::checkpoint;
 use andiron_training::config::{ConfigError, TrainConfig};
-use andiron_training::trainer::{Outcome, Status, TrainError, start_or_resume};
+use andiron_training::trainer::{Outcome, Status, start_or_resume};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
@@ -66,18 +66,12 @@ impl Pretrain {
 pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
     let device = common.open_device()?;
     let advice = "make data.rows smaller and run.accumulate larger, or the model smaller";
-    memory::ensure_fits("training", config.memory_bytes(&device), advice, common)?;
+    memory::ensure_fits("training", config.memory_bytes(&device)?, advice, common)?;
     let requests = stop::on_signal()?;
     let mut progress = TrainingProgress::default();
     let outcome = start_or_resume(config, &device, &mut progress, &requests);
     progress.finish();
-    outcome.map_err(|error| {
-        let evaluate = matches!(error, TrainError::Evaluate { .. });
-        match (&config.data.valid, anyhow::Error::new(error)) {
-            (Some(valid), error) if evaluate => error.context(valid.display().to_string()),
-            (_, error) => error,
-        }
-    })
+    Ok(outcome?)
 }
 
 /// Reads the configuration; if only the overrides make it wrong, the error names them instead of blaming the file.

@@ -107,7 +107,9 @@ impl Quickstart {
 
         let precision = common.fastest_precision()?;
         let config = self.config(&report, &data, (&run, precision));
-        ensure_long_enough(&corpus, train.min(valid), config.data.context)?;
+        if let Some(context) = config.data.context {
+            ensure_long_enough(&corpus, train.min(valid), context)?;
+        }
 
         note!("2. training on {}, matmuls in {precision}", common.device_spec()?);
         let outcome =
@@ -115,14 +117,14 @@ impl Quickstart {
         if outcome.status == Status::Interrupted {
             return pretrain::ending(&outcome, &config);
         }
-        let loss = outcome.valid.context("the held-out part was not measured")?;
+        let loss = outcome.valid.clone().context("the held-out part was not measured")?;
         let dir = outcome.model.clone().context("the final model was not written")?;
 
-        note!("3. evaluation over all {} held-out tokens, and samples", loss.tokens);
+        note!("3. evaluation over all {} held-out tokens, and samples", loss.n_targets);
         let (samples, prompt) = self.samples(&dir, common)?;
         if common.json {
             let result = json!({
-                "validation_loss": loss.loss, "bits_per_token": loss.bits_per_token, "steps": outcome.step,
+                "validation_loss": loss.loss, "bits_per_token": loss.metric("bits_per_token"), "steps": outcome.step,
                 "tokens": outcome.tokens, "model": dir, "samples": samples,
             });
             out!("{result}")?;
@@ -215,7 +217,8 @@ impl Quickstart {
             run: RunConfig {
                 output: run.to_owned(),
                 seed: self.seed,
-                steps,
+                steps: Some(steps),
+                epochs: None,
                 accumulate: 1,
                 log_every: 1,
                 precision,
@@ -225,7 +228,7 @@ impl Quickstart {
                 valid: Some(data.join("valid")),
                 tokenizer: Some(data.join("tokenizer")),
                 rows,
-                context,
+                context: Some(context),
                 order: Order::Windows,
             },
             optimizer: OptimizerConfig {
@@ -235,7 +238,9 @@ impl Quickstart {
             },
             checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
             evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },
-            model,
+            init: None,
+            model: Some(model.into()),
+            objective: None,
         }
     }
 

@@ -1,21 +1,20 @@
-//! Training of small models of each family, with dropout everywhere, attention probabilities included. The objectives
-//! that the library lacks are written here with what it offers.
+//! Training of small models of each family, with dropout everywhere, attention probabilities included.
 
-use andiron_core::{Forward, Precision, ids, ops};
+use andiron_core::{Forward, Precision, ids};
 use andiron_data::batch::{HostBatch, Sequences};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::encoder::{EncoderHead, Head};
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::{
-    DecoderBundle, DecoderConfig, Encoder as _, EncoderBundle, EncoderConfig, EncoderDecoder as _,
-    EncoderModel, Seq2SeqBundle, Seq2SeqConfig, Seq2SeqModel,
+    DecoderBundle, DecoderConfig, Encoder as _, EncoderBundle, EncoderConfig, EncoderModel, Seq2SeqBundle,
+    Seq2SeqConfig,
 };
-use andiron_training::objective::{Batch, Causal, Objective};
+use andiron_training::objective::{Causal, Masked, ModelOf, Objective, Seq2Seq};
 use andiron_training::optimizer::{Optimizer, OptimizerConfig, OptimizerKind, clip_scale};
 use andiron_training::step::compute;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -57,46 +56,23 @@ fn masked_batch(step: u64) -> HostBatch {
     HostBatch::tokens(inputs, ids, is_masked.into_iter().map(|masked| f32::from(u8::from(masked))).collect())
 }
 
-/// Cross-entropy of masked tokens.
-struct MaskedLm;
-
-impl Objective<EncoderModel> for MaskedLm {
-    fn loss(&self, model: &EncoderModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
-        let hidden_btd = model.hidden(batch.ids_bt, None, cx);
-        let [b, t, d] = hidden_btd.dims();
-        let Head::MaskedLm(head) = model.head() else { panic!("the model predicts masked tokens") };
-        let hidden_nd = head.transform(hidden_btd.reshape([b * t, d]));
-        let weights_n = batch.weights_n;
-        let losses_n = ops::head_losses(hidden_nd, head.projection(), batch.targets_n, weights_n.clone());
-        (losses_n * weights_n).sum()
-    }
-}
-
-/// Cross-entropy of each token of the target, given the source and the tokens before it.
-struct Translation;
-
-impl Objective<Seq2SeqModel> for Translation {
-    fn loss(&self, model: &Seq2SeqModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
-        let [b, t] = batch.ids_bt.dims();
-        let memory = model.encode(batch.ids_bt, cx);
-        let targets_bt = batch.targets_n.clone().reshape([b, t]);
-        let start_b1 = ids::upload(&vec![SPECIAL; b], [b, 1], &targets_bt.device());
-        let ids_bt = Tensor::cat(vec![start_b1, targets_bt.slice([0..b, 0..t - 1])], 1);
-        let hidden_btd = model.hidden(ids_bt, &memory, cx);
-        let d = hidden_btd.dims()[2];
-        let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
-        ops::head_cross_entropy(hidden_btd.reshape([b * t, d]), head, batch.targets_n, batch.weights_n)
-    }
+/// The same sequence as a source, and what follows each of its tokens as a target.
+fn pair_batch(step: u64) -> HostBatch {
+    let batch = batch(step);
+    let targets = &batch.token_labels().unwrap().ids;
+    let shifted = targets.chunks_exact(COLUMNS).flat_map(|row| [&[SPECIAL], &row[..COLUMNS - 1]].concat());
+    let decoder_inputs = Some(Sequences::full(shifted.collect(), [ROWS, COLUMNS]));
+    HostBatch { decoder_inputs, ..batch }
 }
 
 /// Losses of the first steps, and the model after them.
-fn train<M: Module>(
-    model: M,
-    objective: &impl Objective<M>,
+fn train<O: Objective>(
+    model: ModelOf<O>,
+    objective: &O,
     kind: OptimizerKind,
     batch: fn(u64) -> HostBatch,
     device: &Device,
-) -> (Vec<f32>, M) {
+) -> (Vec<f32>, ModelOf<O>) {
     let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
     let mut model = model.train();
     let mut optimizer = Optimizer::new(&model, &settings, device);
@@ -195,7 +171,7 @@ fn training_of_a_bert_is_the_same_on_every_backend() {
     };
     check_training(|device| {
         let bundle = EncoderBundle::init(bert(), Seed::new(3), device);
-        let (losses, model) = train(bundle.model, &MaskedLm, OptimizerKind::Adamw, masked_batch, device);
+        let (losses, model) = train(bundle.model, &Masked, OptimizerKind::Adamw, masked_batch, device);
         (losses, fill(&model, device))
     });
 }
@@ -203,13 +179,14 @@ fn training_of_a_bert_is_the_same_on_every_backend() {
 /// The most likely token in place of each masked one.
 fn fill(model: &EncoderModel, device: &Device) -> Vec<u32> {
     let batch = masked_batch(STEPS);
-    let ids_bt = ids::upload(&batch.ids, [batch.rows, batch.columns], device);
+    let weights = &batch.token_labels().unwrap().weights;
+    let ids_bt = ids::upload(&batch.inputs.ids, [batch.inputs.rows, batch.inputs.columns], device);
     let hidden_btd = model.hidden(ids_bt, None, &mut Forward::evaluation());
     let [b, t, d] = hidden_btd.dims();
     let Head::MaskedLm(head) = model.head() else { panic!("the model predicts masked tokens") };
     let logits_nv = head.forward(hidden_btd.reshape([b * t, d]));
     let best: Vec<u32> = logits_nv.argmax(1).into_data().iter::<i64>().map(|id| id as u32).collect();
-    let masked = best.into_iter().zip(batch.weights).filter(|(_, weight)| *weight > 0.0);
+    let masked = best.into_iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
     masked.map(|(id, _)| id).collect()
 }
 
@@ -233,7 +210,7 @@ fn training_of_a_t5_is_the_same_on_every_backend() {
     check_training(|device| {
         let mut bundle = Seq2SeqBundle::init(t5(), Seed::new(3), device);
         let kind = OptimizerKind::Adamw;
-        let (losses, model) = train(bundle.model.clone(), &Translation, kind, batch, device);
+        let (losses, model) = train(bundle.model.clone(), &Seq2Seq, kind, pair_batch, device);
         bundle.model = model;
         let reader = Seq2SeqGenerator::new(&bundle, &PROMPT);
         (losses, greedy(&reader, &[reader.start()]))

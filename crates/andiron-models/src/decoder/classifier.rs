@@ -17,12 +17,13 @@ use serde_json::{Map, Value};
 use crate::batch::pad_right;
 use crate::bundle::{Bundle, FamilyConfig};
 use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
+use crate::decoder::DecoderBundle;
 use crate::encoder::{EncoderHead, Problem, head};
 use crate::family::Decoder;
 use crate::hf_config::ConfigError;
 use crate::key_rules::ConfigFile;
-use crate::model_files::read_config;
-use crate::weights::NameRules;
+use crate::model_files::{CONFIG, read_config};
+use crate::weights::{NameRules, transplant};
 
 /// Standard deviation of a new head's weights.
 const STD: f32 = 0.02;
@@ -84,6 +85,35 @@ impl ClassifierConfig {
         Some(decoder.map(|file| file.map(whole)))
     }
 
+    /// The decoder with a classification head in place of its language-model head.
+    ///
+    /// # Errors
+    /// If no labels are given.
+    pub fn of_decoder(
+        decoder: &DecoderConfig,
+        problem: Problem,
+        labels: Vec<String>,
+        pad_token_id: Option<u32>,
+    ) -> Result<Self, ConfigError> {
+        let Value::Object(mut fields) = decoder.to_value() else {
+            unreachable!("a configuration is an object")
+        };
+        head::write(EncoderHead::Classify { problem }, &labels, &mut fields);
+        fields.insert("architectures".to_owned(), vec![decoder.classifier_class()].into());
+        fields.insert("pad_token_id".to_owned(), pad_token_id.into());
+        head::validate(EncoderHead::Classify { problem }, &labels)?;
+        Ok(Self::from_object(fields, Path::new(CONFIG))?.config)
+    }
+
+    /// The same decoder with a head for other labels.
+    ///
+    /// # Errors
+    /// If no labels are given.
+    pub fn with_labels(&self, problem: Problem, labels: Vec<String>) -> Result<Self, ConfigError> {
+        head::validate(EncoderHead::Classify { problem }, &labels)?;
+        Ok(Self { problem, labels, ..self.clone() })
+    }
+
     fn to_value(&self) -> Value {
         let mut value = self.decoder.to_value();
         if let Value::Object(fields) = &mut value {
@@ -126,6 +156,12 @@ impl ClassifierConfig {
     /// Padding token id; ignored at the end of a text.
     pub fn pad_token_id(&self) -> Option<u32> {
         self.pad_token_id
+    }
+
+    /// Position of the token from which a text is classified: its last one that is not padding, as in Hugging Face; 0 if
+    /// all are padding.
+    pub fn last_token(&self, ids: &[u32]) -> usize {
+        ids.iter().rposition(|id| Some(*id) != self.pad_token_id).unwrap_or(0)
     }
 
     /// A model with random weights drawn from `seed`.
@@ -190,6 +226,18 @@ impl FamilyConfig for ClassifierConfig {
 }
 
 impl ClassifierBundle {
+    /// The decoder with a new classification head, initialized from `seed`: the start of fine-tuning.
+    pub fn of_decoder(bundle: &DecoderBundle, config: ClassifierConfig, seed: Seed) -> Self {
+        let fresh = Self::init(config, seed, bundle.device());
+        Self { model: transplant(fresh.model, &bundle.model), ..fresh }
+    }
+
+    /// The same backbone with a new head for other labels, initialized from `seed`.
+    pub fn with_head(self, config: ClassifierConfig, seed: Seed) -> Self {
+        let score = config.init(seed, &self.device).score;
+        Self { model: DecoderClassifier { inline_: self.model.inline_, score }, config, ..self }
+    }
+
     /// Label scores of each text, in label order: probabilities, or raw outputs for regression.
     ///
     /// Uses the last token that is not padding, as in Hugging Face.
@@ -201,13 +249,10 @@ impl ClassifierBundle {
             return Vec::new();
         }
         assert!(texts.iter().all(|ids| !ids.as_ref().is_empty()), "a text has at least one token");
-        let padding = self.config.pad_token_id;
-        let counts = |id: &u32| Some(*id) != padding;
-        let last: Vec<usize> =
-            texts.iter().map(|ids| ids.as_ref().iter().rposition(counts).unwrap_or(0)).collect();
+        let last: Vec<usize> = texts.iter().map(|ids| self.config.last_token(ids.as_ref())).collect();
         // Attention is causal, so right padding needs no mask.
         let vocab_size = self.config.sizes().vocab_size;
-        let filler = padding.filter(|&id| (id as usize) < vocab_size).unwrap_or(0);
+        let filler = self.config.pad_token_id.filter(|&id| (id as usize) < vocab_size).unwrap_or(0);
         let (ids_bt, _) = pad_right(texts, filler, &self.device);
         let classify = || self.model.sequence_logits(ids_bt, &last, &mut Forward::evaluation());
         self.config.problem.scores(self.precision.run(classify))

@@ -14,6 +14,7 @@ mod save;
 mod source;
 mod torch;
 mod trainable;
+mod transplant;
 mod write;
 
 use andiron_core::ParamRole;
@@ -32,6 +33,7 @@ pub(crate) use save::{Parameter, parameters, save, save_tensors};
 pub(crate) use source::TensorSource;
 pub use torch::{PickleError, TorchError};
 pub use trainable::{adapt, freeze};
+pub use transplant::transplant;
 pub use write::write_tensors;
 
 /// How tensor names in a file may differ from parameter paths.

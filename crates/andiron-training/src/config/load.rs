@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{ConfigError, TrainConfig};
+use super::{ConfigError, TrainConfig, foreign};
 
 impl TrainConfig {
     /// Reads the TOML file at `path`, applies `overrides` in order and validates the result.
@@ -20,8 +20,8 @@ impl TrainConfig {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, overrides).map_err(|error| match error {
-            ConfigError::Toml { source, .. } => {
-                ConfigError::Toml { origin: path.display().to_string(), source }
+            ConfigError::Toml { hint, source, .. } => {
+                ConfigError::Toml { origin: path.display().to_string(), hint, source }
             }
             other => other,
         })
@@ -34,8 +34,10 @@ impl TrainConfig {
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
         // Some editors put a byte order mark in front.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let toml =
-            |source| ConfigError::Toml { origin: "the configuration".to_owned(), source: Box::new(source) };
+        let toml = |source: toml::de::Error| {
+            let hint = foreign::hint(source.message()).map(|hint| format!(": {hint}")).unwrap_or_default();
+            ConfigError::Toml { origin: "the configuration".to_owned(), hint, source: Box::new(source) }
+        };
         let mut config: Self = if overrides.is_empty() {
             // Straight from the text, so that errors show the line.
             toml::from_str(text).map_err(toml)?
@@ -119,11 +121,11 @@ mod tests {
     #[test]
     fn overrides_are_toml_or_strings() {
         let config = with(&["run.steps=7", "run.output=runs/a b", "data.train=\"quoted\""]).unwrap();
-        assert_eq!(config.run.steps, 7);
+        assert_eq!(config.run.steps, Some(7));
         assert_eq!(config.run.output, PathBuf::from("runs/a b"));
         assert_eq!(config.data.train, PathBuf::from("quoted"));
         let later = with(&["run.steps=7", "run.steps=8"]).unwrap();
-        assert_eq!(later.run.steps, 8);
+        assert_eq!(later.run.steps, Some(8));
     }
 
     #[test]
@@ -141,7 +143,7 @@ mod tests {
         check_error(&["model.model_type=abacus"], "abacus");
         let without = CONFIG.replace("steps = 20\n", "");
         let error = TrainConfig::parse(&without, &[]).unwrap_err();
-        assert!(format!("{error:?}").contains("steps"), "{error:?}");
+        assert!(error.to_string().contains("set run.steps"), "{error}");
     }
 
     #[test]

@@ -19,8 +19,8 @@
 //! train = "data/train"       # a directory of shards
 //! valid = "data/valid"
 //! tokenizer = "data/tokenizer"
-//! rows = 12
-//! context = 64
+//! rows = 12                  # sequences in a micro-batch
+//! context = 64               # tokens in a sequence
 //! order = "windows"
 //!
 //! [optimizer]
@@ -38,20 +38,35 @@
 //! every = 250
 //! rows = 32
 //! ```
+//!
+//! Fine-tuning has `[init]` in place of `[model]`, and other models than decoders, or other objectives than the next token,
+//! have an `[objective]`:
+//!
+//! ```toml
+//! [init]
+//! from = "models/minilm"     # weights, configuration and tokenizer
+//!
+//! [objective]
+//! kind = "classify"
+//! ```
 
 mod diff;
+mod foreign;
 mod load;
+mod model;
 
 use std::path::PathBuf;
 
 use andiron_core::Precision;
 use andiron_data::loader::Order;
-use andiron_models::DecoderConfig;
+use andiron_models::Family;
 use serde::{Deserialize, Serialize};
 
+use crate::objective::ObjectiveConfig;
 use crate::optimizer::{OptimizerConfig, ScheduleKind};
 
 pub(crate) use diff::{Difference, first_difference};
+pub use model::ModelConfig;
 
 /// Configuration of a run. Together with its data it determines the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,21 +74,37 @@ pub(crate) use diff::{Difference, first_difference};
 pub struct TrainConfig {
     /// Output directory, seed, length, and precision.
     pub run: RunConfig,
+    /// The model directory to begin with, in place of [`model`](Self::model).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitConfig>,
     /// The model, trained from random weights: the fields of a Hugging Face `config.json`.
-    pub model: DecoderConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelConfig>,
+    /// The objective and its options; by default next-token prediction, for a decoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveConfig>,
     /// The training and validation data.
     pub data: DataConfig,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
     /// When checkpoints are saved.
     pub checkpoint: CheckpointConfig,
-    /// When the validation loss is measured.
+    /// When the model is validated.
     #[serde(default)]
     pub evaluate: EvaluateConfig,
 }
 
-/// Output directory, seed, length and precision of a run.
+/// The model that a run begins with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitConfig {
+    /// A model directory of any family: weights, configuration and tokenizer. A head that the objective needs and the
+    /// directory does not have is newly initialized.
+    pub from: PathBuf,
+}
+
+/// Output directory, seed, length and precision of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Directory of the run: checkpoints, metrics and the final model.
@@ -81,7 +112,11 @@ pub struct RunConfig {
     /// Seed of all random streams: initial weights, data order, dropout.
     pub seed: u64,
     /// Length of the run, in optimizer steps.
-    pub steps: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Length of the run, in passes over the data, in place of [`steps`](Self::steps).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
     /// Gradient accumulation: micro-batches per optimizer step.
     #[serde(default = "one")]
     pub accumulate: u64,
@@ -115,17 +150,20 @@ mod precision_name {
 pub struct DataConfig {
     /// Directory of the training shards.
     pub train: PathBuf,
-    /// Directory of the validation shards; without it the validation loss is not measured.
+    /// Directory of the validation shards; without it the model is not validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
-    /// Directory of the tokenizer, whose files are copied into every saved model.
+    /// Directory of the tokenizer, whose files are copied into every saved model; by default that of the model directory to
+    /// begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// Sequences per micro-batch.
     pub rows: usize,
-    /// Tokens per sequence.
-    pub context: usize,
+    /// Tokens per sequence of a token stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
     /// Sampling order.
+    #[serde(default = "epochs")]
     pub order: Order,
 }
 
@@ -140,17 +178,18 @@ pub struct CheckpointConfig {
     pub keep_last: usize,
 }
 
-/// When the validation loss is measured.
+/// When the model is validated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateConfig {
     /// Steps between measurements; 0 measures only at the end.
     #[serde(default)]
     pub every: u64,
-    /// Windows per batch.
+    /// Rows per batch.
     #[serde(default = "sixteen")]
     pub rows: usize,
-    /// Number of windows per measurement during the run; all by default. The final measurement always uses all.
+    /// Number of rows per measurement during the run, rounded up to whole batches; all by default. The final measurement always
+    /// uses all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_windows: Option<u64>,
 }
@@ -159,6 +198,10 @@ impl Default for EvaluateConfig {
     fn default() -> Self {
         Self { every: 0, rows: sixteen(), max_windows: None }
     }
+}
+
+fn epochs() -> Order {
+    Order::Epochs
 }
 
 fn one() -> u64 {
@@ -179,27 +222,56 @@ impl TrainConfig {
     /// # Errors
     /// Names the first invalid field, its value and what is expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { run, model, data, optimizer, checkpoint, evaluate } = self;
+        let Self { run, init, model, objective: _, data, optimizer, checkpoint, evaluate } = self;
         // TOML has signed integers only.
         check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 2^63 - 1")?;
         check(!run.output.as_os_str().is_empty(), "run.output", "empty", "a directory")?;
-        check(run.steps > 0, "run.steps", run.steps, "at least 1")?;
+        match (run.steps, run.epochs) {
+            (Some(steps), None) => check(steps > 0, "run.steps", steps, "at least 1")?,
+            (None, Some(epochs)) => {
+                check(epochs.is_finite() && epochs > 0.0, "run.epochs", epochs, "above 0")?;
+            }
+            (Some(_), Some(epochs)) => check(false, "run.epochs", epochs, "absent, as run.steps is given")?,
+            (None, None) => return Err(ConfigError::NoLength),
+        }
         check(run.accumulate > 0, "run.accumulate", run.accumulate, "at least 1")?;
         check(run.log_every > 0, "run.log_every", run.log_every, "at least 1")?;
         check(data.rows > 0, "data.rows", data.rows, "at least 1")?;
-        check(data.context > 0, "data.context", data.context, "at least 1")?;
         let endless = data.order != Order::Sequential;
         check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
         check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
         check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
-        optimizer.validate(run.steps)?;
-        let trainable = model.validate();
-        trainable.map_err(|source| ConfigError::Model { source: Box::new(source) })?;
-        let longest = model.max_positions();
-        let fits = data.context <= longest;
-        check(fits, "data.context", data.context, &format!("at most the model's {longest} positions"))
+        // Where it is known only once the data is open, the length is checked again then.
+        optimizer.validate(run.steps.unwrap_or(u64::MAX))?;
+        match (init, model) {
+            (Some(_), Some(_)) => Err(ConfigError::TwoModels),
+            (None, None) => Err(ConfigError::NoModel),
+            (Some(_), None) => self.check_length(usize::MAX),
+            (None, Some(model)) => {
+                model.validate().map_err(|source| ConfigError::Model { source: Box::new(source) })?;
+                self.check_length(model.max_positions())
+            }
+        }
+    }
+
+    /// Checks that sequences fit a model that reads `longest` tokens.
+    pub(crate) fn check_length(&self, longest: usize) -> Result<(), ConfigError> {
+        let Some(context) = self.data.context else { return Ok(()) };
+        check(context > 0, "data.context", context, "at least 1")?;
+        check(
+            context <= longest,
+            "data.context",
+            context,
+            &format!("at most the model's {longest} positions"),
+        )
+    }
+
+    /// Rows of a batch of validation: no more than are wanted.
+    pub(crate) fn evaluation_rows(&self) -> usize {
+        let EvaluateConfig { rows, max_windows, .. } = self.evaluate;
+        max_windows.map_or(rows, |limit| rows.min(usize::try_from(limit).unwrap_or(usize::MAX)))
     }
 
     /// Whether a run may be resumed after the field at `path` was changed.
@@ -207,6 +279,8 @@ impl TrainConfig {
         const FREE: &[&str] = &[
             "run.output",
             "run.log_every",
+            // The weights come from the checkpoint.
+            "init.from",
             // Data is compared by its checksum, whatever its path.
             "data.train",
             "data.valid",
@@ -218,7 +292,8 @@ impl TrainConfig {
             "evaluate.max_windows",
         ];
         // A constant learning rate does not depend on the length of the run, so the run may be extended.
-        let longer = path == "run.steps" && self.optimizer.schedule == ScheduleKind::Constant;
+        let longer =
+            matches!(path, "run.steps" | "run.epochs") && self.optimizer.schedule == ScheduleKind::Constant;
         longer || FREE.contains(&path)
     }
 }
@@ -249,10 +324,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is not TOML, or its keys are not those of a configuration.
-    #[error("{origin} is not a valid training configuration")]
+    #[error("{origin} is not a valid training configuration{hint}")]
     Toml {
         /// The origin of the text.
         origin: String,
+        /// What to write instead, if the key is another program's word; otherwise empty.
+        hint: String,
         /// The cause; names the key.
         source: Box<toml::de::Error>,
     },
@@ -271,6 +348,33 @@ pub enum ConfigError {
         value: String,
         /// What is expected.
         wanted: String,
+    },
+    /// A field that this run needs is absent.
+    #[error("{field} is missing: {why}")]
+    Missing {
+        /// The field.
+        field: &'static str,
+        /// Why it is needed.
+        why: &'static str,
+    },
+    /// Neither `[init]` nor `[model]` is given.
+    #[error("there is no model: give [init] from, a model directory to begin with, or the fields of [model]")]
+    NoModel,
+    /// Both `[init]` and `[model]` are given.
+    #[error(
+        "init.from and the model table are both given: keep one, as a model directory has a configuration of its own"
+    )]
+    TwoModels,
+    /// The length of the run is absent.
+    #[error("the length of the run is missing: set run.steps or run.epochs")]
+    NoLength,
+    /// There is no default objective for the model.
+    #[error("objective.kind is missing: for this {family}, choose one of {kinds}")]
+    NoObjective {
+        /// The family of the model.
+        family: Family,
+        /// The kinds for it.
+        kinds: String,
     },
     /// The model cannot be trained with its configuration.
     #[error("the model table cannot be trained")]

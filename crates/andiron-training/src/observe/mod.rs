@@ -10,7 +10,7 @@ mod warning;
 
 use std::path::Path;
 
-use andiron_eval::LossReport;
+use crate::evaluation::Evaluation;
 
 pub use metrics::{MetricsFile, StepRecord};
 pub use record::{RunFacts, RunRecord};
@@ -46,9 +46,9 @@ pub trait Observer {
         let _ = record;
     }
 
-    /// The validation loss was measured after `step` steps.
-    fn on_eval(&mut self, step: u64, report: &LossReport) {
-        let _ = (step, report);
+    /// The model was validated after `step` steps.
+    fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
+        let _ = (step, evaluation);
     }
 
     /// A classifier was evaluated after `step` steps.

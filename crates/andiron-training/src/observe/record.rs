@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use andiron_eval::LossReport;
-
 use super::log::LogFile;
 use super::report::{
     self, ConfusionMatrix, Evaluation, ReportData, ReportStatus, RunCurves, Sample, Samples, Warnings,
@@ -287,16 +285,12 @@ impl Observer for RunRecord<'_> {
         self.report(if is_measured { REPORT_AT_MILESTONES } else { REPORT_EVERY });
     }
 
-    fn on_eval(&mut self, step: u64, report: &LossReport) {
-        let mut values = vec![
-            ("loss".to_owned(), report.loss),
-            ("perplexity".to_owned(), report.perplexity),
-            ("bits per token".to_owned(), report.bits_per_token),
-        ];
-        values.extend(report.bits_per_byte.map(|bits| ("bits per byte".to_owned(), bits)));
-        values.push(("tokens".to_owned(), report.tokens as f64));
+    fn on_eval(&mut self, step: u64, evaluation: &crate::Evaluation) {
+        let mut values = vec![("loss".to_owned(), evaluation.loss)];
+        values.extend(evaluation.metrics.iter().map(|(name, value)| (name.replace('_', " "), *value)));
+        values.push((evaluation.unit.to_owned(), evaluation.n_targets as f64));
         self.data.evaluation = Some(Evaluation { step, values, confusion: None });
-        self.observer.on_eval(step, report);
+        self.observer.on_eval(step, evaluation);
     }
 
     fn on_confusion(&mut self, step: u64, matrix: &ConfusionMatrix) {

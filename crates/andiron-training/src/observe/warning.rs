@@ -28,6 +28,14 @@ pub enum Warning {
         /// The cause; names the file.
         source: FileError,
     },
+    /// The model directory that the run begins with has not the head that the objective trains.
+    #[error(
+        "the head of the {class} is new: the model directory has none for this objective and these labels"
+    )]
+    NewHead {
+        /// Hugging Face's class of the model.
+        class: &'static str,
+    },
     /// A step was skipped because its loss or gradients were not finite.
     #[error("step {step} was skipped: loss {loss}, gradient norm {grad_norm}")]
     Skipped {
@@ -58,6 +66,7 @@ impl Warning {
             Self::DamagedCheckpoint(aside) => aside.step,
             Self::NotSaved { step, .. } | Self::NotLogged { step, .. } | Self::Skipped { step, .. } => *step,
             Self::RolledBack { to, .. } => *to,
+            Self::NewHead { .. } => 0,
         }
     }
 

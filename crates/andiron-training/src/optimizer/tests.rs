@@ -14,7 +14,7 @@ use super::*;
 use crate::config::TrainConfig;
 use crate::objective::Causal;
 use crate::step::compute;
-use crate::testing::{CONFIG, device};
+use crate::testing::{CONFIG, decoder, device};
 
 const KINDS: [OptimizerKind; 2] = [OptimizerKind::Adamw, OptimizerKind::Muon];
 
@@ -23,7 +23,7 @@ fn config() -> TrainConfig {
 }
 
 fn model() -> DecoderModel {
-    config().model.init(Seed::new(3), &device()).train()
+    decoder(&config()).init(Seed::new(3), &device()).train()
 }
 
 fn optimizer(model: &DecoderModel, kind: OptimizerKind) -> Optimizer {
@@ -184,9 +184,7 @@ fn a_state_of_another_model_is_refused() {
     let path = dir.path().join("optimizer.safetensors");
     optimizer(&model(), OptimizerKind::Adamw).save(&path).unwrap();
     for (set, count) in [("model.n_layer=1", true), ("model.n_embd=8", false)] {
-        let other = TrainConfig::parse(CONFIG, &[set.to_owned()])
-            .unwrap()
-            .model
+        let other = decoder(&TrainConfig::parse(CONFIG, &[set.to_owned()]).unwrap())
             .init(Seed::new(1), &device())
             .train();
         let mut optimizer = optimizer(&other, OptimizerKind::Adamw);
@@ -208,7 +206,7 @@ fn batch() -> HostBatch {
 
 fn without_dropout() -> DecoderModel {
     let set = ["model.resid_pdrop=0.0", "model.embd_pdrop=0.0"].map(str::to_owned);
-    TrainConfig::parse(CONFIG, &set).unwrap().model.init(Seed::new(3), &device())
+    decoder(&TrainConfig::parse(CONFIG, &set).unwrap()).init(Seed::new(3), &device())
 }
 
 /// Parameters by name, with their bits; those of quantized weights are dequantized.

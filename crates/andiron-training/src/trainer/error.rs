@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use andiron_data::loader::LoaderError;
 use andiron_data::shard::DatasetError;
-use andiron_eval::task::windows::WindowsError;
+use andiron_models::Family;
+use andiron_models::weights::LoadError;
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
@@ -46,11 +47,43 @@ pub enum TrainError {
         /// The cause.
         source: LoaderError,
     },
-    /// The validation data cannot be measured on.
-    #[error("the validation data cannot be used")]
+    /// The validation data cannot be cut into sequences.
+    #[error("{} cannot be used for validation", path.display())]
     Evaluate {
+        /// The dataset.
+        path: PathBuf,
         /// The cause.
-        source: WindowsError,
+        source: LoaderError,
+    },
+    /// The model to begin with cannot be opened.
+    #[error("cannot begin with the model in {}", path.display())]
+    Init {
+        /// Its directory.
+        path: PathBuf,
+        /// The cause; names the file.
+        source: Box<LoadError>,
+    },
+    /// The objective trains models of other families.
+    #[error("the objective {kind} does not train {model}, which is of the family {family}: choose {fitting}")]
+    Family {
+        /// The objective.
+        kind: &'static str,
+        /// The model.
+        model: String,
+        /// Its family.
+        family: Family,
+        /// The objectives for that family.
+        fitting: String,
+    },
+    /// The model to begin with has not the parts that the objective trains.
+    #[error("{model} is a {class}: this objective trains {wanted}")]
+    Unfit {
+        /// The model.
+        model: String,
+        /// Hugging Face's class of it.
+        class: &'static str,
+        /// What is needed.
+        wanted: &'static str,
     },
     /// Another process is using the run's directory.
     #[error("{} is in use by another process: wait for it, or choose another run.output", path.display())]

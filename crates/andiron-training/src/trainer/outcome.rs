@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use andiron_eval::LossReport;
+use crate::evaluation::Evaluation;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,10 +13,12 @@ pub struct Outcome {
     pub step: u64,
     /// Targets trained on.
     pub tokens: u64,
+    /// How often every example was read, rows that were skipped included; `None` if examples are drawn with replacement.
+    pub epochs: Option<f64>,
     /// Steps that an earlier process had done; `None` if this one began the run.
     pub resumed_from: Option<u64>,
-    /// The final validation loss over all windows, if the run finished and has validation data.
-    pub valid: Option<LossReport>,
+    /// The final validation over all rows, if the run finished and has validation data.
+    pub valid: Option<Evaluation>,
     /// The final model's directory, if the run finished.
     pub model: Option<PathBuf>,
     /// Whether a checkpoint of the last step was saved.

@@ -1,19 +1,21 @@
 use std::cell::Cell;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use andiron_core::Forward;
+use andiron_data::batch::HostBatch;
 use andiron_files::fault::{Fault, Seen, with_fault};
+use andiron_models::{DecoderConfig, DecoderModel};
 use burn::tensor::Tensor;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
-use crate::objective::Batch;
+use crate::objective::{Causal, CausalConfig, FromConfig as _, Measured, Metrics, Pass};
 use crate::observe::tensorboard;
-use crate::testing::{config_in, device, train, write_data};
+use crate::testing::{config_in, device, open, train, write_data};
 
 /// Asks the run to stop after a step, and remembers what it was told.
 struct StopAfter<'a> {
@@ -44,8 +46,8 @@ impl Observer for Heard {
         }
     }
 
-    fn on_eval(&mut self, step: u64, report: &LossReport) {
-        self.measured.push((step, report.tokens));
+    fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
+        self.measured.push((step, evaluation.n_targets));
     }
 
     fn on_checkpoint(&mut self, step: u64, path: &Path) {
@@ -64,17 +66,41 @@ struct Faulty<F> {
     factor: F,
 }
 
+impl<F> fmt::Debug for Faulty<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faulty").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
 impl<F: Fn(u64) -> f32> Faulty<F> {
     fn new(factor: F) -> Self {
         Self { calls: Cell::new(0), factor }
     }
 }
 
-impl<F: Fn(u64) -> f32> Objective<DecoderModel> for Faulty<F> {
-    fn loss(&self, model: &DecoderModel, batch: Batch, cx: &mut Forward<'_>) -> Tensor<1> {
+impl<F: Fn(u64) -> f32> Objective for Faulty<F> {
+    type Family = DecoderConfig;
+    type Tally = ();
+    const UNIT: &'static str = "tokens";
+
+    fn loss(&self, model: &DecoderModel, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
         self.calls.set(self.calls.get() + 1);
-        Causal.loss(model, batch, cx).mul_scalar((self.factor)(self.calls.get()))
+        Causal.loss(model, batch, pass).mul_scalar((self.factor)(self.calls.get()))
     }
+
+    fn measure(&self, model: &DecoderModel, batch: &HostBatch, pass: &Pass<'_>, _: &mut ()) -> Tensor<1> {
+        Causal.loss(model, batch, pass)
+    }
+
+    fn metrics(&self, measured: &Measured, tally: &()) -> Metrics {
+        Causal.metrics(measured, tally)
+    }
+}
+
+fn open_run(config: &TrainConfig) -> Result<Run<DecoderConfig>, TrainError> {
+    let setup = Setup::open(config)?;
+    let Plan { start, data, .. } = Causal::plan(&CausalConfig {}, &setup)?;
+    Run::open(&setup, start, data, &device())
 }
 
 /// The lines of `metrics.jsonl` without what depends on the machine.
@@ -95,7 +121,7 @@ fn steps(config: &TrainConfig) -> Vec<u64> {
 
 /// The bytes that a run is for: the final model and the optimizer beside it.
 fn result(config: &TrainConfig) -> [Vec<u8>; 2] {
-    let last = config.run.output.join(format!("step-{:06}", config.run.steps));
+    let last = config.run.output.join(format!("step-{:06}", config.run.steps.unwrap()));
     [config.run.output.join("model/model.safetensors"), last.join("optimizer.safetensors")]
         .map(|path| fs::read(path).unwrap())
 }
@@ -128,7 +154,7 @@ fn a_run_learns_and_leaves_everything_behind() {
     assert_eq!(heard.measured, [(20, 16), (40, 16), (60, 49)]);
     let lines = metrics(&config);
     assert_eq!(steps(&config), (1..=60).collect::<Vec<_>>());
-    assert_eq!(lines[59]["valid_loss"].as_f64(), outcome.valid.map(|report| report.loss));
+    assert_eq!(lines[59]["valid_loss"].as_f64(), outcome.valid.as_ref().map(|evaluation| evaluation.loss));
     let (first, last) = (lines[0]["loss"].as_f64().unwrap(), outcome.valid.unwrap().loss);
     // A guess among thirteen costs ln 13 = 2.56 nats, knowing the rule ln 2 = 0.69.
     assert!((2.4..2.8).contains(&first) && last < 1.6, "{first} {last}");
@@ -345,7 +371,7 @@ fn a_checkpoint_that_cannot_be_saved_does_not_stop_the_run() {
     finish(&whole);
     let (_dir, config) = in_new_directory(&["run.steps=12"]);
     let mut heard = Heard::default();
-    let trainer = Trainer::open(&config, &device(), Causal).unwrap();
+    let trainer = open(&config, Causal).unwrap();
     // A file where the checkpoint of step 10 would be written.
     fs::write(config.run.output.join(".step-000010.partial"), "").unwrap();
     let outcome = trainer.run(&mut heard, &Requests::default()).unwrap();
@@ -427,11 +453,11 @@ fn other_data_under_the_same_name_is_refused() {
 #[test]
 fn two_runs_cannot_share_a_directory() {
     let (_dir, config) = in_new_directory(&[]);
-    let held = Trainer::open(&config, &device(), Causal).unwrap();
-    let error = Trainer::open(&config, &device(), Causal).unwrap_err();
+    let held = open(&config, Causal).unwrap();
+    let error = open(&config, Causal).unwrap_err();
     assert!(matches!(error, TrainError::Busy { .. }), "{error}");
     drop(held);
-    Trainer::open(&config, &device(), Causal).unwrap();
+    open(&config, Causal).unwrap();
 }
 
 #[test]
@@ -588,7 +614,7 @@ fn a_resume_that_cannot_read_a_file_names_it_and_changes_nothing() {
     interrupt(&config, 7);
     let before = snapshot(&config.run.output);
     let resume = || {
-        let run = Run::open(&config, &device())?;
+        let run = open_run(&config)?;
         run.load(&mut StopAfter { step: 0, requests: &Requests::default() })
     };
     let (loaded, seen) = with_fault(Fault::none(), resume);
@@ -626,7 +652,7 @@ fn a_resume_that_cannot_read_a_file_names_it_and_changes_nothing() {
 fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
     let (_dir, config) = in_new_directory(&["run.steps=12", "checkpoint.every=100"]);
     interrupt(&config, 4);
-    let run = Run::open(&config, &device()).unwrap();
+    let run = open_run(&config).unwrap();
     let state = run.load(&mut ()).unwrap().unwrap();
     let save = |step: u64| {
         let mut state = state.clone();
@@ -639,7 +665,7 @@ fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
     assert!(names(&seen) > 20, "{seen:?}");
     drop(run);
     for (at, operation) in seen.iter().enumerate() {
-        let run = Run::open(&config, &device()).unwrap();
+        let run = open_run(&config).unwrap();
         let newest = run.load(&mut ()).unwrap().unwrap().progress.step;
         // Twice under the same number, so that the second replaces the first.
         for step in [newest + 1, newest + 1] {

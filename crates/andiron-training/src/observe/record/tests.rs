@@ -156,10 +156,9 @@ fn a_rollback_removes_the_later_steps() {
     assert_eq!(n_lines(dir.path(), METRICS), 2);
 }
 
-fn report_of(loss: f64) -> LossReport {
-    let mut sum = andiron_eval::LossSum::default();
-    sum.add(loss * 10.0, 10);
-    LossReport::new(sum, None)
+fn report_of(loss: f64) -> Evaluation {
+    let metrics = vec![("perplexity".to_owned(), loss.exp())];
+    Evaluation { loss, metrics, confusion: None, n_targets: 10, unit: "tokens" }
 }
 
 #[test]

@@ -17,7 +17,7 @@ const MAX_LISTED: usize = 12;
 const MAX_LABEL: usize = 40;
 
 /// How often each label was predicted for each label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ConfusionMatrix {
     labels: Vec<String>,
     counts: Vec<u64>,
@@ -31,6 +31,29 @@ impl ConfusionMatrix {
     pub fn new(labels: Vec<String>, counts: Vec<u64>) -> Self {
         assert_eq!(counts.len(), labels.len() * labels.len(), "a count for each pair of labels");
         Self { labels, counts }
+    }
+
+    /// The matrix of pairs of a true label and a predicted one.
+    ///
+    /// # Panics
+    /// If there is no such label.
+    pub fn of_pairs(labels: &[String], pairs: &[(u32, u32)]) -> Self {
+        let mut counts = vec![0; labels.len() * labels.len()];
+        for &(label, predicted) in pairs {
+            assert!((predicted as usize) < labels.len(), "label {predicted} of {}", labels.len());
+            counts[label as usize * labels.len() + predicted as usize] += 1;
+        }
+        Self { labels: labels.to_vec(), counts }
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// The counts, row-major: a row for each true label.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
     }
 
     /// The counts by true label.

@@ -1,0 +1,255 @@
+use std::path::{Path, PathBuf};
+
+use andiron_core::Precision;
+use andiron_data::batch::{Labels, Sequences, TokenLabels};
+use andiron_models::encoder::Problem;
+use andiron_models::{Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
+use burn::module::{Module, ModuleMapper, Param};
+
+use super::*;
+use crate::collective::Single;
+use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::step::{Computed, StepOptions, compute_shared};
+use crate::testing::device;
+
+/// Deviation of losses and of gradient norms from those of transformers, relative to the value.
+const CLOSE: f64 = 2e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../andiron-models/tests/golden")).join(name)
+}
+
+fn open<C: FamilyConfig>(name: &str) -> Bundle<C> {
+    Bundle::open(&fixture(name), &device()).unwrap()
+}
+
+/// Ids that look random.
+fn ids(n: usize, k: usize, [low, vocab]: [usize; 2]) -> Vec<u32> {
+    (0..n).map(|i| (low + (7 * i * i + 3 * i + k) % (vocab - low)) as u32).collect()
+}
+
+/// Three texts of different lengths.
+fn texts(vocab: usize, pad: u32) -> Sequences {
+    let rows: Vec<_> = [7, 4, 9].into_iter().enumerate().map(|(k, n)| ids(n, k, [5, vocab])).collect();
+    Sequences::padded(&rows, pad)
+}
+
+/// Some of the tokens are to be predicted.
+fn masked(vocab: usize, pad: u32) -> HostBatch {
+    let inputs = texts(vocab, pad);
+    let lengths = inputs.lengths.clone().unwrap();
+    let is_target = |at: usize| at % 9 % 3 == 1 && at % 9 < lengths[at / 9];
+    let weights = (0..inputs.ids.len()).map(|at| if is_target(at) { 1.0 } else { 0.0 }).collect();
+    let ids = inputs.ids.clone();
+    HostBatch::tokens(inputs, ids, weights)
+}
+
+fn pairs(vocab: usize, pad: u32, start: u32) -> HostBatch {
+    let targets: Vec<_> =
+        [5, 8, 3].into_iter().enumerate().map(|(k, n)| ids(n, k + 11, [5, vocab])).collect();
+    let shifted = targets.iter().map(|ids| [&[start], &ids[..ids.len() - 1]].concat());
+    let decoder_inputs = Some(Sequences::padded(&shifted.collect::<Vec<_>>(), pad));
+    let weights = targets.iter().flat_map(|ids| (0..8).map(move |at| if at < ids.len() { 1.0 } else { 0.0 }));
+    let (weights, ids) = (weights.collect(), Sequences::padded(&targets, pad).ids);
+    HostBatch {
+        inputs: texts(vocab, pad),
+        decoder_inputs,
+        labels: Labels::Tokens(TokenLabels { ids, weights }),
+    }
+}
+
+fn labelled(vocab: usize, pad: u32, labels: Labels) -> HostBatch {
+    HostBatch { inputs: texts(vocab, pad), decoder_inputs: None, labels }
+}
+
+/// Zeros and ones for three labels.
+fn several() -> Labels {
+    let value = |at: u32| ((at % 3 + at / 3) % 2) as f32;
+    Labels::Values { values: (0..9).map(value).collect(), width: 3 }
+}
+
+fn numbers() -> Labels {
+    Labels::Values { values: vec![-0.25, 0.25, 0.75], width: 1 }
+}
+
+fn computed<O: Objective>(model: &ModelOf<O>, objective: &O, batches: &[HostBatch]) -> Computed {
+    let options = StepOptions { dropout: None, precision: Precision::F32, collective: &Single };
+    compute_shared(model, objective, batches, options)
+}
+
+/// Adds multiples of gradients to the parameters.
+struct Shift {
+    gradients: std::vec::IntoIter<Option<Tensor<1>>>,
+    by: f32,
+}
+
+impl ModuleMapper for Shift {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.next().unwrap() else { return param };
+        let by = self.by;
+        param.map(|value| {
+            let shape = value.shape();
+            Tensor::from_inner(value.inner() + gradient.reshape(shape).mul_scalar(by)).require_grad()
+        })
+    }
+}
+
+/// Loss and gradient norm are those given, the gradient is the slope of the loss, rows may be divided into micro-batches,
+/// training lowers the loss, and validation gives the same loss as training.
+#[track_caller]
+fn check<O: Objective>(objective: &O, bundle: Bundle<O::Family>, batch: &HostBatch, [loss, norm]: [f64; 2]) {
+    let model = bundle.model.train();
+    let found = computed(&model, objective, std::slice::from_ref(batch));
+    let close = |found: f64, wanted: f64| (found - wanted).abs() < CLOSE * wanted.abs().max(1.0);
+    assert!(close(found.loss.into(), loss), "loss {} for {loss}", found.loss);
+    assert!(close(found.grad_norm, norm), "gradient norm {} for {norm}", found.grad_norm);
+
+    let twice = computed(&model, objective, &[batch.clone(), batch.clone()]);
+    assert!(
+        close(twice.loss.into(), loss) && close(twice.grad_norm, norm),
+        "{} {}",
+        twice.loss,
+        twice.grad_norm
+    );
+    assert_eq!(twice.tokens, 2 * found.tokens);
+
+    // Along the gradient the loss rises by its squared norm.
+    let step = 2e-3 / norm as f32;
+    let moved = |by| {
+        let gradients = found.gradients.clone().into_iter();
+        let model = model.clone().map(&mut Shift { gradients, by });
+        f64::from(computed(&model, objective, std::slice::from_ref(batch)).loss)
+    };
+    let slope = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+    assert!((slope - norm * norm).abs() < 0.02 * norm * norm, "slope {slope} for {}", norm * norm);
+
+    let (device, mut tally) = (device(), O::Tally::default());
+    let pass = Pass::evaluation(&device);
+    let sum = objective.measure(&model.valid(), batch, &pass, &mut tally).into_scalar::<f32>();
+    let mean = f64::from(sum) / objective.weight(batch);
+    assert!(close(mean, loss), "validation loss {mean} for {loss}");
+    let measured = Measured { loss: mean, n_targets: batch.n_targets() as u64, bytes_per_target: None };
+    assert!(objective.metrics(&measured, &tally).values.iter().all(|(_, value)| value.is_finite()));
+
+    let settings = OptimizerConfig::constant(1e-2);
+    let mut optimizer = Optimizer::new(&model, &settings, &device);
+    let mut model = model;
+    for _ in 0..8 {
+        let found = computed(&model, objective, std::slice::from_ref(batch));
+        model = optimizer.update(model, found.gradients, settings.lr, 1.0);
+    }
+    let last = computed(&model, objective, std::slice::from_ref(batch)).loss;
+    assert!(f64::from(last) < 0.8 * loss, "the loss goes from {loss} to {last}");
+}
+
+// The numbers below are the loss and the norm of all gradients in transformers 5.24.0 and PyTorch 2.15.0, in evaluation mode:
+// the model's own loss of the same batch, with -100 where a weight is 0.
+
+#[test]
+fn next_tokens_have_the_loss_of_transformers() {
+    let causal = |bundle: Bundle<DecoderConfig>, expected| {
+        let rows: Vec<_> = (0..3).map(|k| ids(10, k, [0, 61])).collect();
+        let batch = andiron_data::collate::Causal { columns: 9, pad: 0 }.batch(&rows);
+        check(&Causal, bundle, &batch, expected);
+    };
+    causal(open("gpt2"), [4.166292, 2.526343]);
+    causal(open("llama"), [4.149722, 2.651853]);
+}
+
+#[test]
+fn masked_tokens_have_the_loss_of_transformers() {
+    let mut typed = masked(53, 0);
+    let lengths = typed.inputs.lengths.clone().unwrap();
+    let types: Vec<Vec<u32>> =
+        lengths.iter().map(|&n| (0..n).map(|at| u32::from(at >= 2)).collect()).collect();
+    typed.inputs = typed.inputs.with_type_ids(&types);
+    check(&Masked, open("bert-masked-lm"), &typed, [3.789879, 4.269887]);
+    check(&Masked, open("roberta-masked-lm"), &masked(53, 1), [4.047085, 5.097406]);
+    check(&Masked, open("distilbert-masked-lm"), &masked(53, 0), [4.050378, 5.602848]);
+    check(&Masked, open("modernbert-masked-lm"), &masked(53, 0), [4.249311, 9.035601]);
+}
+
+#[test]
+fn targets_of_sources_have_the_loss_of_transformers() {
+    check(&Seq2Seq, open("bart"), &pairs(47, 1, 2), [5.636276, 7.424909]);
+    check(&Seq2Seq, open("t5"), &pairs(43, 0, 0), [4.155142, 3.753412]);
+    // Without the gradient of the positions, which transformers trains although they are sines, and with that of the padding
+    // token as the start of a target, which PyTorch's `padding_idx` leaves out.
+    check(&Seq2Seq, open("marian"), &pairs(47, 46, 46), [4.955430, 4.558099]);
+}
+
+#[track_caller]
+fn check_labels<C: TextClassifier>(
+    name: &str,
+    (vocab, pad): (usize, u32),
+    labels: Labels,
+    expected: [f64; 2],
+) {
+    let bundle: Bundle<C> = open(name);
+    let objective = Classify { config: bundle.config.clone() };
+    check(&objective, bundle, &labelled(vocab, pad, labels), expected);
+}
+
+#[test]
+fn labels_of_encoders_have_the_loss_of_transformers() {
+    let one = || Labels::Classes(vec![0, 1, 2]);
+    check_labels::<EncoderConfig>("bert-classify", (53, 0), several(), [0.668674, 0.453023]);
+    check_labels::<EncoderConfig>("distilbert-classify", (53, 0), one(), [1.366071, 1.526802]);
+    check_labels::<EncoderConfig>("roberta-classify", (53, 1), numbers(), [0.680394, 6.330594]);
+    check_labels::<EncoderConfig>("modernbert-classify", (53, 0), one(), [4.082275, 136.341602]);
+}
+
+#[test]
+fn labels_of_decoders_have_the_loss_of_transformers() {
+    let one = Labels::Classes(vec![0, 1, 2]);
+    check_labels::<ClassifierConfig>("llama-classify", (61, 3), one, [1.254186, 3.144238]);
+    check_labels::<ClassifierConfig>("qwen2-classify", (61, 3), numbers(), [0.360943, 4.056655]);
+    check_labels::<ClassifierConfig>("gpt2-classify", (61, 3), several(), [0.701821, 0.755037]);
+}
+
+#[test]
+fn a_batch_in_which_nothing_is_masked_has_no_loss() {
+    let bundle: Bundle<EncoderConfig> = open("bert-masked-lm");
+    let mut batch = masked(53, 0);
+    batch.labels = Labels::Tokens(TokenLabels { ids: vec![0; 27], weights: vec![0.0; 27] });
+    let found = computed(&bundle.model.train(), &Masked, &[batch]);
+    assert_eq!((found.loss, found.grad_norm, found.tokens), (0.0, 0.0, 0));
+}
+
+#[test]
+fn metrics_of_labels_tell_right_from_wrong() {
+    let metric = |problem, tally: ClassifyTally, name: &str| {
+        let config: Bundle<EncoderConfig> = open("distilbert-classify");
+        let head = andiron_models::EncoderHead::Classify { problem };
+        let labels = config.config.labels().to_vec();
+        let objective = Classify { config: config.config.with_head(head, labels).unwrap() };
+        let found = objective.metrics(&Measured::default(), &tally);
+        assert_eq!(found.confusion.is_some(), problem == Problem::SingleLabel);
+        found.values.iter().find(|(known, _)| known == name).unwrap().1
+    };
+    let classes = ClassifyTally { classes: vec![(0, 0), (1, 2), (3, 3), (2, 2)], ..ClassifyTally::default() };
+    assert_eq!(metric(Problem::SingleLabel, classes, "accuracy"), 0.75);
+    let values =
+        |values: &[(f32, f32)]| ClassifyTally { values: values.to_vec(), ..ClassifyTally::default() };
+    // Two of three given labels are found, and one that is not given.
+    let several = values(&[(1.0, 2.0), (0.0, -1.0), (1.0, 0.5), (1.0, -0.1), (0.0, 0.1)]);
+    assert!((metric(Problem::MultiLabel, several, "micro_f1") - 2.0 / 3.0).abs() < 1e-12);
+    let numbers = values(&[(1.0, 1.0), (2.0, 4.0), (3.0, 9.0), (4.0, 16.0)]);
+    assert!((metric(Problem::Regression, numbers.clone(), "pearson") - 0.98437).abs() < 1e-5);
+    assert_eq!(metric(Problem::Regression, numbers, "spearman"), 1.0);
+}
+
+#[test]
+fn padding_changes_no_loss() {
+    let bundle: Bundle<Seq2SeqConfig> = open("t5");
+    let (model, short) = (bundle.model.train(), pairs(43, 0, 0));
+    let wide = |sequences: &Sequences| {
+        let rows = (0..sequences.rows).map(|row| [sequences.row(row), &[0; 3]].concat()).collect::<Vec<_>>();
+        Sequences { lengths: sequences.lengths.clone(), ..Sequences::padded(&rows, 0) }
+    };
+    let found = computed(&model, &Seq2Seq, std::slice::from_ref(&short));
+    let padded = HostBatch { inputs: wide(&short.inputs), ..short };
+    let again = computed(&model, &Seq2Seq, &[padded]);
+    assert!((found.loss - again.loss).abs() < 1e-5, "{} {}", found.loss, again.loss);
+    assert!((found.grad_norm - again.grad_norm).abs() < 1e-4, "{} {}", found.grad_norm, again.grad_norm);
+}

@@ -1,0 +1,179 @@
+//! What a run is made of, once its objective has opened the data and prepared the model.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use andiron_data::collate::CollateWindows;
+use andiron_data::loader::{BatchSource, Loader, LoaderOptions, Order};
+use andiron_data::shard::Dataset;
+use andiron_data::tokenizer::Tokenizer;
+use andiron_kernels::random::Seed;
+use andiron_models::{Bundle, Family, FamilyConfig};
+use burn::tensor::Device;
+
+use crate::base::Base;
+use crate::config::{ConfigError, TrainConfig};
+use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
+use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
+use crate::trainer::TrainError;
+
+/// What a run is made of.
+#[derive(Debug)]
+pub struct Plan<O: Objective> {
+    /// The objective.
+    pub objective: O,
+    /// The model at the beginning.
+    pub start: Start<O::Family>,
+    /// The data.
+    pub data: TrainingData,
+}
+
+/// Uses a plan, whatever its objective.
+pub(crate) trait PlanUser {
+    type Output;
+
+    fn with<O: Objective>(self, plan: Plan<O>) -> Result<Self::Output, TrainError>;
+}
+
+/// The model at the beginning of a run.
+pub struct Start<C: FamilyConfig> {
+    #[allow(clippy::type_complexity)] // Its one use is `Start::model`.
+    make: Box<dyn Fn(Seed, &Device) -> Result<Bundle<C>, TrainError>>,
+    new_head: Option<&'static str>,
+}
+
+impl<C: FamilyConfig> Start<C> {
+    /// A model made by `make` from the seed of new weights.
+    pub fn new(make: impl Fn(Seed, &Device) -> Result<Bundle<C>, TrainError> + 'static) -> Self {
+        Self { make: Box::new(make), new_head: None }
+    }
+
+    /// The same, saying that the model gets a new head: `class` is Hugging Face's class with it.
+    #[must_use]
+    pub(crate) fn with_new_head(self, class: Option<&'static str>) -> Self {
+        Self { new_head: class, ..self }
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    /// If its directory cannot be opened.
+    pub fn model(&self, seed: Seed, device: &Device) -> Result<Bundle<C>, TrainError> {
+        (self.make)(seed, device)
+    }
+
+    /// Hugging Face's class of the model, if its head is newly initialized.
+    pub(crate) fn new_head(&self) -> Option<&'static str> {
+        self.new_head
+    }
+}
+
+impl<C: FamilyConfig> fmt::Debug for Start<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start").field("new_head", &self.new_head).finish_non_exhaustive()
+    }
+}
+
+/// The data of a run.
+#[derive(Debug)]
+pub struct TrainingData {
+    /// Batches without end.
+    pub train: Box<dyn BatchSource>,
+    /// Batches of the validation data, each example once.
+    pub valid: Option<Box<dyn BatchSource>>,
+    /// Checksums by key: a checkpoint is only resumed with the same data.
+    pub fingerprints: Vec<(&'static str, String)>,
+    /// Bytes of text that a target of the validation data stands for, if known.
+    pub bytes_per_target: Option<f64>,
+}
+
+/// What objectives plan from.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The configuration.
+    pub config: &'a TrainConfig,
+    /// The model to begin with.
+    pub base: Base,
+}
+
+impl<'a> Setup<'a> {
+    /// Reads what the configuration names.
+    ///
+    /// # Errors
+    /// If the configuration is invalid, or the model to begin with cannot be read.
+    pub fn open(config: &'a TrainConfig) -> Result<Self, TrainError> {
+        config.validate()?;
+        let base = Base::open(config)?;
+        let longest = base.config.sizes().max_positions;
+        config.check_length(longest)?;
+        Ok(Self { config, base })
+    }
+
+    /// The objective: by default next-token prediction, for a decoder.
+    pub(crate) fn objective(&self) -> Result<ObjectiveConfig, TrainError> {
+        match (&self.config.objective, self.base.family()) {
+            (Some(objective), _) => Ok(objective.clone()),
+            (None, Family::Decoder) => Ok(ObjectiveConfig::Causal(CausalConfig {})),
+            (None, family) => {
+                let kinds = ObjectiveConfig::kinds_for(family).join(", ");
+                Err(ConfigError::NoObjective { family, kinds }.into())
+            }
+        }
+    }
+
+    /// Tokens per sequence of a token stream.
+    ///
+    /// # Errors
+    /// If the configuration does not say.
+    pub fn context(&self) -> Result<usize, TrainError> {
+        let why = "this objective reads token streams in sequences of that many tokens";
+        self.config.data.context.ok_or_else(|| ConfigError::Missing { field: "data.context", why }.into())
+    }
+
+    /// Token streams that `collator` makes batches of, for a model with this vocabulary.
+    ///
+    /// # Errors
+    /// If a dataset cannot be opened, has another vocabulary or is too short.
+    pub fn windows(
+        &self,
+        collator: Arc<dyn CollateWindows>,
+        vocab_size: usize,
+    ) -> Result<TrainingData, TrainError> {
+        let data = &self.config.data;
+        let open = |path: &Path| {
+            let dataset =
+                Dataset::open(path).map_err(|source| TrainError::Data { source: Box::new(source) })?;
+            let found = dataset.vocab_size();
+            if found > vocab_size {
+                return Err(TrainError::Vocabulary { path: path.to_owned(), data: found, model: vocab_size });
+            }
+            Ok(Arc::new(dataset))
+        };
+        let seed = Seed::new(self.config.run.seed);
+        let train = open(&data.train)?;
+        let valid = data.valid.as_deref().map(open).transpose()?;
+        let mut fingerprints = vec![(TRAIN_CHECKSUM, train.fingerprint().to_owned())];
+        fingerprints.extend(valid.as_ref().map(|valid| (VALID_CHECKSUM, valid.fingerprint().to_owned())));
+        let bytes_per_target = valid.as_ref().map(|valid| valid.stats().bytes as f64 / valid.tokens() as f64);
+        let valid = match (valid, &data.valid) {
+            (Some(dataset), Some(path)) => {
+                let options = LoaderOptions { rows: self.config.evaluation_rows(), order: Order::Sequential };
+                let loader = Loader::new(dataset, collator.clone(), options, seed.derive("valid"));
+                let failed = |source| TrainError::Evaluate { path: path.clone(), source };
+                Some(Box::new(loader.map_err(failed)?) as Box<dyn BatchSource>)
+            }
+            _ => None,
+        };
+        let options = LoaderOptions { rows: data.rows, order: data.order };
+        let loader = Loader::new(train, collator, options, seed)
+            .map_err(|source| TrainError::Loader { path: data.train.clone(), source })?;
+        Ok(TrainingData { train: Box::new(loader), valid, fingerprints, bytes_per_target })
+    }
+
+    /// The directory of the tokenizer: `data.tokenizer`, or that of the model to begin with, if it has one.
+    pub fn tokenizer(&self) -> Option<PathBuf> {
+        let of_model = || self.base.directory.clone().filter(|path| Tokenizer::is_in(path));
+        self.config.data.tokenizer.clone().or_else(of_model)
+    }
+}
