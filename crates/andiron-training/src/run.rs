@@ -113,7 +113,7 @@ impl<C: FamilyConfig> Run<C> {
 
     pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
         let seed = Seed::new(self.config.run.seed).derive("weights");
-        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device))
+        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device)?)
     }
 
     /// Hugging Face's class of the model, if its head is newly initialized.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
-use crate::optimizer::{Optimizer, OptimizerError};
+use crate::optimizer::{GroupError, Optimizer, OptimizerError};
 use crate::step::{Computed, parameters_are_finite};
 use crate::trainer::{SaveError, TrainError};
 
@@ -78,10 +78,13 @@ struct Saved {
 
 impl<C: FamilyConfig> TrainState<C> {
     /// The initial state: the weights of `bundle`, zero moments, step 0.
-    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Self {
-        bundle.model = bundle.model.train();
-        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device);
-        Self { bundle, optimizer, progress: Progress::default() }
+    ///
+    /// # Errors
+    /// If a parameter group does not fit the model.
+    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Result<Self, GroupError> {
+        bundle.model = config.optimizer.freeze(bundle.model)?.train();
+        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device)?;
+        Ok(Self { bundle, optimizer, progress: Progress::default() })
     }
 
     /// The state after an update with the result of a step.
@@ -143,7 +146,7 @@ impl<C: FamilyConfig> TrainState<C> {
             return Err(TrainError::Mismatch { path: dir.to_owned(), field, before, now });
         }
         let bundle = Bundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
-        let mut state = Self::new(bundle, config, device);
+        let mut state = Self::new(bundle, config, device)?;
         state
             .optimizer
             .load(&dir.join(OPTIMIZER), saved.progress.updates, device)

@@ -63,7 +63,7 @@ use andiron_models::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::objective::ObjectiveConfig;
-use crate::optimizer::{OptimizerConfig, ScheduleKind};
+use crate::optimizer::OptimizerConfig;
 
 pub(crate) use diff::{Difference, first_difference};
 pub use model::ModelConfig;
@@ -293,7 +293,7 @@ impl TrainConfig {
         ];
         // A constant learning rate does not depend on the length of the run, so the run may be extended.
         let longer =
-            matches!(path, "run.steps" | "run.epochs") && self.optimizer.schedule == ScheduleKind::Constant;
+            matches!(path, "run.steps" | "run.epochs") && !self.optimizer.depends_on_length();
         longer || FREE.contains(&path)
     }
 }
