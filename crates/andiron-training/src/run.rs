@@ -154,7 +154,7 @@ impl<C: FamilyConfig> Run<C> {
     pub(crate) fn export(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
         let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
-        state.save_model(building.path(), self.tokenizer.as_deref())?;
+        state.export(building.path(), self.tokenizer.as_deref())?;
         building.publish().map_err(files::failed("write", &target))?;
         Ok(target)
     }
