@@ -168,7 +168,11 @@ impl<C: FamilyConfig> TrainState<C> {
 }
 
 /// Writes the model directory `dir` with the tokenizer's files.
-fn save_model(bundle: &DecoderBundle, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
+fn save_model<C: FamilyConfig>(
+    bundle: &Bundle<C>,
+    dir: &Path,
+    tokenizer: Option<&Path>,
+) -> Result<(), SaveError> {
     bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
     let Some(tokenizer) = tokenizer else { return Ok(()) };
     for name in Tokenizer::FILES {

@@ -292,8 +292,7 @@ impl TrainConfig {
             "evaluate.max_windows",
         ];
         // A constant learning rate does not depend on the length of the run, so the run may be extended.
-        let longer =
-            matches!(path, "run.steps" | "run.epochs") && !self.optimizer.depends_on_length();
+        let longer = matches!(path, "run.steps" | "run.epochs") && !self.optimizer.depends_on_length();
         longer || FREE.contains(&path)
     }
 }
