@@ -453,7 +453,7 @@ fn adapters_are_trained_and_what_they_are_added_to_is_not() {
         KINDS.into_iter().flat_map(|kind| [(kind, without_dropout()), (kind, quantized(without_dropout()))])
     {
         let before = bits(&base);
-        let config = AdapterConfig { rank: 4, alpha: 8.0 };
+        let config = AdapterConfig { rank: 4, alpha: 8.0, ..AdapterConfig::default() };
         let model = adapt(base, config, Seed::new(5), |parameter| parameter.role == ParamRole::Matrix);
         let infos = describe(&model);
         let (model, moments, [first, last]) = train_steps(model, kind, 8);
