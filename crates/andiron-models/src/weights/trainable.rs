@@ -16,7 +16,8 @@ pub fn freeze<M: Module>(model: M, mut choose: impl FnMut(&ParamInfo) -> bool) -
 /// Freezes `model` and adds trainable low-rank adapters to the weights for which `choose` is true, each initialized
 /// from its own stream of `seed`: to the lookups of embeddings, and to the projections of other weights.
 ///
-/// The weights may be quantized. [`Module::materialize`] merges the adapters.
+/// The weights may be quantized. [`Module::materialize`] merges the adapters. An adapter that `peft` reads is made by
+/// [`apply_lora`](crate::adapter::apply_lora).
 ///
 /// # Panics
 /// If a chosen weight already has an adapter.
@@ -37,17 +38,19 @@ pub fn adapt<M: Module>(
 
 /// What is trained of a parameter.
 #[derive(Clone, Debug)]
-enum Trained {
+pub(crate) enum Trained {
     /// Nothing: it is frozen.
     Not,
     /// What was trainable.
     Whole,
+    /// The parameter, as a dense one if it was quantized.
+    Full,
     /// New adapters of a weight, which itself is frozen.
     Adapters(Vec<NewAdapter>),
 }
 
 /// Freezes the parameters of `model` and adds adapters to its weights as `choose` says.
-fn train_only<M: Module>(model: M, choose: impl FnMut(&ParamInfo) -> Trained) -> M {
+pub(crate) fn train_only<M: Module>(model: M, choose: impl FnMut(&ParamInfo) -> Trained) -> M {
     model.map(&mut TrainOnly { path: ParamPath::default(), choose })
 }
 
@@ -69,6 +72,7 @@ impl<F: FnMut(&ParamInfo) -> Trained> ModuleMapper for TrainOnly<F> {
         let info = self.path.info(param.lazy_shape().to_vec());
         match (self.choose)(&info) {
             Trained::Whole => param,
+            Trained::Full => Param::initialized(param.id, param.val().detach()).set_require_grad(true),
             Trained::Not => param.set_require_grad(false),
             Trained::Adapters(adapters) => weight::adapted(param.set_require_grad(false), adapters),
         }
