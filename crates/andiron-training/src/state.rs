@@ -218,6 +218,29 @@ pub enum StateError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{CONFIG, device};
+
+    fn fresh(group: &str) -> Result<TrainState, GroupError> {
+        let set = format!("optimizer.groups=[{{ {group} }}]");
+        TrainState::fresh(&TrainConfig::parse(CONFIG, &[set]).unwrap(), &device())
+    }
+
+    #[test]
+    fn a_run_freezes_what_its_groups_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        fresh(r#"match = "transformer.w?e.*", freeze = true"#).unwrap().optimizer.save(&path).unwrap();
+        let saved = std::fs::read(&path).unwrap();
+        let saved = safetensors::SafeTensors::deserialize(&saved).unwrap();
+        assert!(saved.tensor("transformer.h.0.ln_1.weight.mean").is_ok());
+        assert!(saved.names().iter().all(|name| !name.contains(".wte.") && !name.contains(".wpe.")));
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_the_model_are_an_error() {
+        let error = fresh(r#"match = "bert.*", lr_scale = 0.1"#).unwrap_err();
+        assert!(error.to_string().contains("\"bert.*\" matches no parameter"), "{error}");
+    }
 
     #[test]
     fn skips_are_counted_over_the_last_hundred_steps() {

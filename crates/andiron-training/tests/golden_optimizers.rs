@@ -1,8 +1,7 @@
 //! Fifty steps of each optimizer against PyTorch's, transformers' and lion-pytorch's; `golden/optimizers.py` makes the
 //! fixture.
 
-// Clippy knows the functions marked as tests, not those they call.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Where this differs from `transformers` 5.24: its class has `scale_parameter` and `relative_step` on by default, its
 /// `Trainer` turns both off, and so do the defaults here. With `relative_step`, `optimizer.lr` is a factor of the relative
 /// step and must be 1, where `Adafactor` wants no `lr`; the schedule is a factor too, and the rate in the metrics is their
-/// product. The number of a step is that of the optimizer, also for a parameter that has had no gradient in some steps.
+/// product. `optimizer.clip_norm` scales gradients as for every kind; its authors clip updates only, which is
+/// `clip_norm = 0.0`. The number of a step is that of the optimizer, also for a parameter that has had no gradient in some steps.
 ///
 /// Source: Shazeer and Stern 2018, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
 /// <https://arxiv.org/abs/1804.04235>.
