@@ -10,7 +10,7 @@ use super::{FeedForward, FeedForwardGrads};
 use crate::activation::{Function, with_function};
 use crate::gemm::pack::{Parts, Scratch};
 use crate::gemm::panel_format::halves;
-use crate::gemm::words::{COLS, Left, NR, Operand, Output, Panels, matmul, multiply, row_step};
+use crate::gemm::words::{COLS, Left, NR, Operand, Output, Panels, matmul, multiply, strip_rows, strips};
 use crate::gemm::{Epilogue, MatRef};
 use crate::memory::unspecified;
 use crate::parallel::{self, Shared};
@@ -121,9 +121,8 @@ pub(super) unsafe fn forward(
         Forward { x: Left::rows(x_words, d_input), up, gate, down, biases, before, d_inner, d_output }
     };
     let y = Shared::new(y);
-    let step = row_step(rows);
-    parallel::tasks(cpu, rows.div_ceil(step), |at| {
-        let strip = at * step..rows.min((at + 1) * step);
+    parallel::tasks(cpu, strips(rows), |at| {
+        let strip = strip_rows(rows, at);
         let y = y.pointer(strip.start * d_output);
         // SAFETY: all is packed, and strips are disjoint.
         unsafe { with_function!(layer.activation, f => forward.strip(f, strip, y)) };
@@ -235,8 +234,7 @@ pub(super) unsafe fn backward(
     bf16::round(cpu, dy, &mut dy_words);
     let mut inner = words(d_inner);
     let mut slopes = [words(d_inner), words(if layer.gate.is_some() { d_inner } else { 0 })];
-    let step = row_step(rows);
-    let strips = rows.div_ceil(step);
+    let strips = strips(rows);
     let mut bias: Vec<f32> = unspecified(if dup_bias.is_some() { strips * d_inner } else { 0 });
     {
         let len = layer.gate.into_iter().chain([layer.up, layer.down]).map(|weight| room(weight.t())).sum();
@@ -262,7 +260,7 @@ pub(super) unsafe fn backward(
         };
         let dx = Shared::new(dx);
         parallel::tasks(cpu, strips, |at| {
-            let strip = at * step..rows.min((at + 1) * step);
+            let strip = strip_rows(rows, at);
             let dx = dx.pointer(strip.start * d_input);
             // SAFETY: all is packed, and strips are disjoint.
             unsafe { with_function!(layer.activation, f => backward.strip(f, (at, strip), dx)) };

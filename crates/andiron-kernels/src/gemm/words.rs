@@ -351,10 +351,18 @@ unsafe fn strip(
     }
 }
 
-/// Rows of a task: `ROWS` or fewer, so that the number of tasks is even.
-pub(crate) fn row_step(rows: usize) -> usize {
-    let parts = rows.div_ceil(ROWS).next_multiple_of(4);
-    rows.div_ceil(parts.max(1)).next_multiple_of(MR).max(MR)
+/// Strips of rows, at most [`ROWS`] each: whole tiles but for the last, and as even as those allow. If there are enough rows, the
+/// number of strips is a multiple of four, which threads can share evenly.
+pub(crate) fn strips(rows: usize) -> usize {
+    let tiles = rows.div_ceil(MR);
+    tiles.div_ceil(ROWS / MR).next_multiple_of(4).min(tiles)
+}
+
+/// The rows of strip `at` of [`strips`].
+pub(crate) fn strip_rows(rows: usize, at: usize) -> Range<usize> {
+    let (tiles, strips) = (rows.div_ceil(MR), strips(rows));
+    let begin = |at: usize| (at * tiles / strips * MR).min(rows);
+    begin(at)..begin(at + 1)
 }
 
 /// `c = a b`, plus `bias` in every row, plus the old `c` if `accumulate`.
@@ -396,22 +404,20 @@ pub(crate) unsafe fn matmul(cpu: Cpu, a: Operand, b: Operand, epilogue: Epilogue
             let n_step = n_step.min(n - j);
             // SAFETY: as above.
             let right = unsafe { Panels::pack(cpu, b, j..j + n_step, right_start) };
-            let rows = row_step(m_step);
-            let row_parts = m_step.div_ceil(rows);
+            let row_parts = strips(m_step);
             // Few rows: columns make the tasks.
             let cols = if row_parts >= 8 { n_step } else { COLS };
             let col_parts = n_step.div_ceil(cols);
             parallel::tasks(cpu, row_parts * col_parts, |part| {
-                let (row, col) = (part / col_parts * rows, part % col_parts * cols);
-                let part = (row..m_step.min(row + rows), col..n_step.min(col + cols));
+                let (rows, col) = (strip_rows(m_step, part / col_parts), part % col_parts * cols);
                 let output = Output {
-                    c: to.pointer((i + row) * n + j + col),
+                    c: to.pointer((i + rows.start) * n + j + col),
                     stride: n,
                     bias: epilogue.bias.map_or(std::ptr::null(), |bias| bias[j + col..].as_ptr()),
                     accumulate: epilogue.accumulate,
                 };
                 // SAFETY: all is packed, and the parts of the result are disjoint.
-                unsafe { multiply(left, right, part, output) };
+                unsafe { multiply(left, right, (rows, col..n_step.min(col + cols)), output) };
             });
         }
     }
@@ -491,6 +497,19 @@ mod tests {
         check(300, 100, 400);
         check(2, 34, 1000);
         check(1000, 3, 2);
+    }
+
+    #[test]
+    fn strips_are_even_and_cover_all_rows() {
+        for rows in [1, 5, 6, 7, 40, 143, 145, 600, 2048, 5000] {
+            let all: Vec<_> = (0..strips(rows)).map(|at| strip_rows(rows, at)).collect();
+            assert_eq!((all[0].start, all[all.len() - 1].end), (0, rows));
+            assert!(all.windows(2).all(|two| two[0].end == two[1].start && two[0].end.is_multiple_of(MR)));
+            let lens = || all.iter().map(|strip| strip.len());
+            let (least, most) = (lens().min().unwrap_or(0), lens().max().unwrap_or(0));
+            assert!(least > 0 && most <= ROWS && most - least < 2 * MR, "{rows}: {least} to {most}");
+        }
+        assert_eq!(strips(2048), 16);
     }
 
     #[test]
