@@ -218,11 +218,15 @@ pub enum StateError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{CONFIG, device};
+    use crate::testing::{CONFIG, decoder, device};
+    use andiron_kernels::random::Seed;
+    use andiron_models::{DecoderBundle, DecoderConfig};
 
-    fn fresh(group: &str) -> Result<TrainState, GroupError> {
+    fn fresh(group: &str) -> Result<TrainState<DecoderConfig>, GroupError> {
         let set = format!("optimizer.groups=[{{ {group} }}]");
-        TrainState::fresh(&TrainConfig::parse(CONFIG, &[set]).unwrap(), &device())
+        let config = TrainConfig::parse(CONFIG, &[set]).unwrap();
+        let bundle = DecoderBundle::init(decoder(&config), Seed::new(3), &device());
+        TrainState::new(bundle, &config, &device())
     }
 
     #[test]
