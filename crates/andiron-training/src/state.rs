@@ -225,7 +225,7 @@ mod tests {
     fn fresh(group: &str) -> Result<TrainState<DecoderConfig>, GroupError> {
         let set = format!("optimizer.groups=[{{ {group} }}]");
         let config = TrainConfig::parse(CONFIG, &[set]).unwrap();
-        let bundle = DecoderBundle::init(decoder(&config), Seed::new(3), &device());
+        let bundle = DecoderBundle::init(decoder(&config).clone(), Seed::new(3), &device());
         TrainState::new(bundle, &config, &device())
     }
 
