@@ -59,11 +59,11 @@ impl<C: FamilyConfig> Bundle<C> {
         lora_parameters(&self.model, &self.adapter_names(), config)
     }
 
-    /// Writes the adapter as the directory `dir`: [`save_adapter`]. With a head for a task goes the `config.json` that describes
+    /// Writes the adapter as the directory `dir`: [`save_adapter`](super::save_adapter). With a head for a task goes the `config.json` that describes
     /// it, by which [`AnyBundle::with_adapter`] finds the head over a base model without one.
     ///
     /// # Errors
-    /// As [`save_adapter`].
+    /// As [`save_adapter`](super::save_adapter).
     ///
     /// # Panics
     /// If the model lacks the adapters of `config`.

@@ -1,9 +1,9 @@
 //! Low-rank adapters in the files of `peft` 0.21: `adapter_config.json` and `adapter_model.safetensors`, both ways.
 //!
-//! [`Bundle::with_adapter`] opens one over its base model, dense or quantized; [`Bundle::with_lora`] adds a new one to
-//! train, and [`Bundle::save_adapter`] writes it. For whoever holds the model alone there are [`apply_lora`] and
-//! [`save_adapter`]. [`AdapterFiles`] reads a directory without a model. Saving a bundle with an adapter merges it
-//! ([`Bundle::save`]).
+//! [`with_adapter`](crate::Bundle::with_adapter) of a bundle opens one over its base model, dense or quantized;
+//! [`with_lora`](crate::Bundle::with_lora) adds a new one to train, and [`save_adapter`](crate::Bundle::save_adapter) writes it.
+//! For whoever holds the model alone there are [`apply_lora`] and [`save_adapter`]. [`AdapterFiles`] reads a directory without a
+//! model. Saving a bundle with an adapter merges it ([`Bundle::save`](crate::Bundle::save)).
 //!
 //! The rules are `peft`'s:
 //!
