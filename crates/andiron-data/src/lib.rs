@@ -11,6 +11,7 @@ mod lines;
 pub mod loader;
 pub mod prepare;
 pub mod records;
+pub mod rows;
 pub mod seed;
 pub mod shard;
 pub mod source;

@@ -1,0 +1,98 @@
+//! Rows of a file, whatever its format.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::RowsError;
+use super::json::{self, LineRows};
+use super::row::Row;
+use super::table::TableRows;
+use crate::source::extension;
+
+/// How rows are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RowOptions {
+    /// The longest row read, in bytes.
+    pub max_row_bytes: u64,
+    /// The separator of tables. Without it, that of `.tsv` files is a tab, that of `.csv` files the first of comma, semicolon
+    /// and tab that the header has.
+    pub separator: Option<char>,
+    /// Whether quotes around a cell of a table are part of the syntax. They are not in GLUE's `.tsv` files.
+    pub quotes: bool,
+}
+
+impl Default for RowOptions {
+    /// Rows of at most 64 MiB, tables with quotes.
+    fn default() -> Self {
+        Self { max_row_bytes: 64 << 20, separator: None, quotes: true }
+    }
+}
+
+/// The rows of a format.
+pub(super) trait Rows: Iterator<Item = Result<Row, RowsError>> + Send {
+    fn bytes_read(&self) -> u64;
+}
+
+/// The rows of a file. After a bad row ([`RowsError::Row`]) the iterator continues; any other error ends it.
+///
+/// # Example
+/// ```
+/// use andiron_data::rows::{RowOptions, RowReader};
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("rows.csv");
+/// std::fs::write(&path, "text,label\n\"To be, or not\",1\nto be,x\n")?;
+/// let rows: Vec<_> = RowReader::open(&path, &RowOptions::default())?.collect::<Result<_, _>>()?;
+/// assert_eq!(rows[0].text("text")?, "To be, or not");
+/// let error = rows[1].number("label").unwrap_err().to_string();
+/// assert!(error.ends_with("rows.csv:3: field \"label\" is the text \"x\", not a number"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RowReader {
+    path: PathBuf,
+    rows: Box<dyn Rows>,
+}
+
+impl RowReader {
+    /// Opens a file by its extension, behind which `.gz` may stand:
+    ///
+    /// | extension | content |
+    /// |---|---|
+    /// | `.jsonl`, `.ndjson` | a JSON object per line |
+    /// | `.json` | a list of objects, `{"data": […]}` with objects or with SQuAD's articles, or an object per line |
+    /// | `.csv`, `.tsv`, `.tab` | a table with a header |
+    ///
+    /// Byte order marks and blank lines are skipped. `NaN` and `Infinity`, which Python writes into JSON, are read as `null`.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or is of another format.
+    pub fn open(path: &Path, options: &RowOptions) -> Result<Self, RowsError> {
+        let extension = extension(path);
+        let rows: Box<dyn Rows> = match extension.as_str() {
+            "jsonl" | "ndjson" => Box::new(LineRows::open(path, options.max_row_bytes)?),
+            "json" => json::open(path, options.max_row_bytes)?,
+            "csv" | "tsv" | "tab" => Box::new(TableRows::open(path, &extension, options)?),
+            _ => return Err(RowsError::Unsupported { path: path.to_owned() }),
+        };
+        Ok(Self { path: path.to_owned(), rows })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file consumed so far, for progress.
+    pub fn bytes_read(&self) -> u64 {
+        self.rows.bytes_read()
+    }
+}
+
+impl Iterator for RowReader {
+    type Item = Result<Row, RowsError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.next()
+    }
+}

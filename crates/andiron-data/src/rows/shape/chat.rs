@@ -1,0 +1,169 @@
+//! Conversations: lists of messages, or an instruction and its answer.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Shape, first_of, first_text};
+use crate::rows::{Row, RowError, RowFault};
+use crate::tokenizer::Message;
+
+/// Rows with a conversation: `messages` of `{role, content}`, or `conversations` of `{from, value}` (ShareGPT).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatFields {
+    /// The list of messages. Their roles may be `human` and `gpt`, which are `user` and `assistant`.
+    pub messages: String,
+    /// A text for the system, if it stands beside the messages; rows may lack it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The tools that the assistant may call, a list of JSON schemas; rows may lack it.
+    pub tools: String,
+}
+
+/// Rows with an instruction, perhaps an input to it, and the answer (Alpaca). They become conversations of two messages: the
+/// input stands below the instruction in the user's, as LLaMA-Factory writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InstructionFields {
+    /// What is asked.
+    pub instruction: String,
+    /// What it is asked of; rows may lack it or have an empty one.
+    pub input: String,
+    /// The answer.
+    pub output: String,
+    /// A text for the system; rows may lack it.
+    pub system: String,
+}
+
+/// A conversation to learn the assistant's messages of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Conversation {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// The tools that the assistant may call.
+    pub tools: Option<Vec<Value>>,
+}
+
+impl Default for ChatFields {
+    fn default() -> Self {
+        Self { messages: "messages".into(), system: None, tools: "tools".into() }
+    }
+}
+
+impl Default for InstructionFields {
+    fn default() -> Self {
+        let [instruction, input, output, system] =
+            ["instruction", "input", "output", "system"].map(str::to_owned);
+        Self { instruction, input, output, system }
+    }
+}
+
+impl Shape for ChatFields {
+    type Example = Conversation;
+
+    fn read(&self, row: &Row) -> Result<Conversation, RowError> {
+        let system = self.system.as_deref().map_or(Ok(None), |field| optional_text(row, field))?;
+        let mut messages: Vec<Message> =
+            system.map(|system| Message::new("system", system)).into_iter().collect();
+        messages.extend(messages_in(row, &self.messages, row.get(&self.messages)?)?);
+        if !messages.iter().any(|message| message.role == "assistant") {
+            return Err(row.fail(RowFault::NoAssistant { field: self.messages.clone() }));
+        }
+        let tools = match row.find(&self.tools) {
+            None => None,
+            Some(Value::Array(tools)) => Some(tools.clone()).filter(|tools| !tools.is_empty()),
+            // A list as text is how tables of typed columns hold schemas that differ.
+            Some(value) => match value.as_str().map(serde_json::from_str) {
+                Some(Ok(tools)) => Some(tools).filter(|tools: &Vec<Value>| !tools.is_empty()),
+                _ => return Err(row.wrong(&self.tools, value, "a list of tools")),
+            },
+        };
+        Ok(Conversation { messages, tools })
+    }
+
+    fn guess(row: &Row) -> Option<Self> {
+        let messages = first_of(row, &["messages", "conversations", "conversation", "dialogue"])?;
+        row.find(&messages)?.as_array()?.first()?.as_object()?;
+        Some(Self { messages, system: first_text(row, &["system"]), ..Self::default() })
+    }
+}
+
+impl Shape for InstructionFields {
+    type Example = Conversation;
+
+    fn read(&self, row: &Row) -> Result<Conversation, RowError> {
+        let mut messages = Vec::new();
+        if let Some(system) = optional_text(row, &self.system)? {
+            messages.push(Message::new("system", system));
+        }
+        let instruction = row.some_text(&self.instruction)?;
+        messages.push(match optional_text(row, &self.input)? {
+            Some(input) => Message::new("user", format!("{instruction}\n{input}")),
+            None => Message::new("user", instruction),
+        });
+        messages.push(Message::new("assistant", row.some_text(&self.output)?));
+        Ok(Conversation { messages, tools: None })
+    }
+
+    fn guess(row: &Row) -> Option<Self> {
+        let instruction = first_text(row, &["instruction"])?;
+        let output = first_text(row, &["output", "response"])?;
+        let input = first_text(row, &["input", "context"]).unwrap_or_else(|| "input".into());
+        Some(Self { instruction, input, output, ..Self::default() })
+    }
+}
+
+/// The text of a field that rows may lack or leave empty.
+fn optional_text<'a>(row: &'a Row, field: &str) -> Result<Option<&'a str>, RowError> {
+    if row.find(field).is_none() {
+        return Ok(None);
+    }
+    row.text(field).map(|text| Some(text).filter(|text| !text.trim().is_empty()))
+}
+
+/// The messages of a list, or of one object. There is at least one.
+pub(super) fn messages_in(row: &Row, field: &str, value: &Value) -> Result<Vec<Message>, RowError> {
+    let items = match value {
+        Value::Array(items) if items.is_empty() => {
+            return Err(row.fail(RowFault::Empty { field: field.to_owned() }));
+        }
+        Value::Array(items) => items.as_slice(),
+        Value::Object(_) => std::slice::from_ref(value),
+        value => return Err(row.wrong(field, value, "a list of messages")),
+    };
+    let message = |(index, item): (usize, &Value)| message_in(row, &format!("{field}.{index}"), item);
+    items.iter().enumerate().map(message).collect()
+}
+
+fn message_in(row: &Row, field: &str, item: &Value) -> Result<Message, RowError> {
+    let wrong = |wanted| row.wrong(field, item, wanted);
+    let fields = item.as_object().ok_or_else(|| wrong("a message with a role and a content"))?;
+    let role = fields.get("role").or_else(|| fields.get("from")).and_then(Value::as_str);
+    let role = role.ok_or_else(|| wrong("a message with a text `role` (or `from`)"))?;
+    if fields.get("tool_calls").is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty())) {
+        return Err(wrong("a message of text: calls of tools cannot be learned"));
+    }
+    let content = fields.get("content").or_else(|| fields.get("value")).and_then(text_of);
+    let content = content.ok_or_else(|| wrong("a message with a text `content` (or `value`)"))?;
+    let role = match role {
+        "human" => "user",
+        "gpt" | "chatgpt" | "bing" | "bard" | "model" => "assistant",
+        "observation" | "function_response" => "tool",
+        "function_call" => return Err(wrong("a message of text: calls of tools cannot be learned")),
+        role => role,
+    };
+    Ok(Message::new(role, content))
+}
+
+/// The text of a content: a string, or a list of parts that are all text.
+fn text_of(content: &Value) -> Option<String> {
+    let part = |part: &Value| {
+        let part: &Map<String, Value> = part.as_object()?;
+        (part.get("type")?.as_str()? == "text").then(|| part.get("text")?.as_str().map(str::to_owned))?
+    };
+    match content {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) if !parts.is_empty() => parts.iter().map(part).collect(),
+        _ => None,
+    }
+}
