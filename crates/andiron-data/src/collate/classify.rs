@@ -4,15 +4,6 @@ use super::{CollateRecords, Sample, inputs};
 use crate::batch::{HostBatch, Labels};
 use crate::records::{Record, columns};
 
-/// What is known of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// One of several classes: the only id of `labels`.
-    Class,
-    /// This many numbers, the column `values`: 0 or 1 for each of several labels, or values to regress to.
-    Values(usize),
-}
-
 /// Collates records of a text, or of two framed as one, and what is to be predicted of it.
 ///
 /// # Example
@@ -31,6 +22,15 @@ pub struct Classify {
     pub target: Target,
     /// The padding id.
     pub pad: u32,
+}
+
+/// What is known of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One of several classes: the only id of `labels`.
+    Class,
+    /// This many numbers, the column `values`: 0 or 1 for each of several labels, or values to regress to.
+    Values(usize),
 }
 
 impl CollateRecords for Classify {

@@ -11,6 +11,40 @@ use super::{Around, CollateWindows, Sample, Seq2Seq};
 use crate::batch::{HostBatch, Labels, Sequences};
 use crate::seed::Seed;
 
+/// Collates windows for BART's pretraining objective: sentences are put in random order, spans are replaced by mask tokens,
+/// and the target is the text as it was.
+///
+/// # Example
+/// ```
+/// use andiron_data::collate::{Around, CollateWindows as _, Denoise, Sample, Seq2Seq, TextInfilling};
+/// use andiron_data::Seed;
+/// let collator = Denoise {
+///     columns: 12,
+///     around: Around { before: vec![0], after: vec![2] },
+///     infilling: TextInfilling::bart(50_264),
+///     sentence_ends: None,
+///     decoder: Seq2Seq { decoder_start: 2, pad: 1 },
+/// };
+/// let window = Sample { data: (10..20).collect(), seed: Seed::new(1) };
+/// let batch = collator.collate(&[window]);
+/// assert_eq!(batch.token_labels().unwrap().ids, [0, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 2]);
+/// assert!(batch.inputs.ids.contains(&50_264));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denoise {
+    /// Positions in a row, special tokens included.
+    pub columns: usize,
+    /// Special tokens around a text.
+    pub around: Around,
+    /// Which spans are removed.
+    pub infilling: TextInfilling,
+    /// For each id, whether it ends a sentence ([`Tokenizer::sentence_ends`](crate::Tokenizer::sentence_ends)): sentences are
+    /// permuted. `None` keeps their order.
+    pub sentence_ends: Option<Arc<[bool]>>,
+    /// Start id and padding id.
+    pub decoder: Seq2Seq,
+}
+
 /// Spans of a text of which each becomes one mask token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TextInfilling {
@@ -68,40 +102,6 @@ impl TextInfilling {
         }
         lengths
     }
-}
-
-/// Collates windows for BART's pretraining objective: sentences are put in random order, spans are replaced by mask tokens,
-/// and the target is the text as it was.
-///
-/// # Example
-/// ```
-/// use andiron_data::collate::{Around, CollateWindows as _, Denoise, Sample, Seq2Seq, TextInfilling};
-/// use andiron_data::Seed;
-/// let collator = Denoise {
-///     columns: 12,
-///     around: Around { before: vec![0], after: vec![2] },
-///     infilling: TextInfilling::bart(50_264),
-///     sentence_ends: None,
-///     decoder: Seq2Seq { decoder_start: 2, pad: 1 },
-/// };
-/// let window = Sample { data: (10..20).collect(), seed: Seed::new(1) };
-/// let batch = collator.collate(&[window]);
-/// assert_eq!(batch.token_labels().unwrap().ids, [0, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 2]);
-/// assert!(batch.inputs.ids.contains(&50_264));
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Denoise {
-    /// Positions in a row, special tokens included.
-    pub columns: usize,
-    /// Special tokens around a text.
-    pub around: Around,
-    /// Which spans are removed.
-    pub infilling: TextInfilling,
-    /// For each id, whether it ends a sentence ([`Tokenizer::sentence_ends`](crate::Tokenizer::sentence_ends)): sentences are
-    /// permuted. `None` keeps their order.
-    pub sentence_ends: Option<Arc<[bool]>>,
-    /// Start id and padding id.
-    pub decoder: Seq2Seq,
 }
 
 impl Denoise {

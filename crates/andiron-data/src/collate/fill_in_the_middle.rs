@@ -8,6 +8,39 @@ use crate::batch::HostBatch;
 use crate::seed::Seed;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
+/// How documents are rearranged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FillInTheMiddle {
+    /// The control tokens.
+    pub tokens: MiddleTokens,
+    /// Share of the documents that are rearranged; 0.5 is usual.
+    pub rate: f32,
+    /// Share of those whose suffix comes first; 0.5 is usual.
+    pub suffix_first: f32,
+}
+
+/// Collates windows for next-token prediction, with some of their documents rearranged to fill in the middle.
+///
+/// # Example
+/// ```
+/// use andiron_data::collate::{Causal, CausalInTheMiddle, CollateWindows as _, FillInTheMiddle, MiddleTokens, Sample};
+/// use andiron_data::Seed;
+/// let tokens = MiddleTokens { prefix: 1, middle: 2, suffix: 3 };
+/// let transform = FillInTheMiddle { tokens, rate: 1.0, suffix_first: 0.0 };
+/// let collator = CausalInTheMiddle { causal: Causal { columns: 8, pad: 0 }, transform, end: 0 };
+/// let batch = collator.collate(&[Sample { data: vec![10, 11, 12, 13], seed: Seed::new(1) }]);
+/// assert_eq!((batch.inputs.ids[0], batch.n_targets()), (1, 6));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CausalInTheMiddle {
+    /// Positions in a row, and the padding id.
+    pub causal: Causal,
+    /// How documents are rearranged.
+    pub transform: FillInTheMiddle,
+    /// The id that ends a document.
+    pub end: u32,
+}
+
 /// The control tokens of the three parts ([`Tokenizer::middle_tokens`](crate::Tokenizer::middle_tokens)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MiddleTokens {
@@ -42,17 +75,6 @@ impl MiddleTokens {
             }
         }
     }
-}
-
-/// How documents are rearranged.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FillInTheMiddle {
-    /// The control tokens.
-    pub tokens: MiddleTokens,
-    /// Share of the documents that are rearranged; 0.5 is usual.
-    pub rate: f32,
-    /// Share of those whose suffix comes first; 0.5 is usual.
-    pub suffix_first: f32,
 }
 
 impl FillInTheMiddle {
@@ -96,28 +118,6 @@ impl FillInTheMiddle {
             (encode(&text[..from])?, encode(&text[from..to])?, encode(&text[to..])?);
         Ok(self.tokens.arrange([&prefix, &middle, &suffix], order))
     }
-}
-
-/// Collates windows for next-token prediction, with some of their documents rearranged to fill in the middle.
-///
-/// # Example
-/// ```
-/// use andiron_data::collate::{Causal, CausalInTheMiddle, CollateWindows as _, FillInTheMiddle, MiddleTokens, Sample};
-/// use andiron_data::Seed;
-/// let tokens = MiddleTokens { prefix: 1, middle: 2, suffix: 3 };
-/// let transform = FillInTheMiddle { tokens, rate: 1.0, suffix_first: 0.0 };
-/// let collator = CausalInTheMiddle { causal: Causal { columns: 8, pad: 0 }, transform, end: 0 };
-/// let batch = collator.collate(&[Sample { data: vec![10, 11, 12, 13], seed: Seed::new(1) }]);
-/// assert_eq!((batch.inputs.ids[0], batch.n_targets()), (1, 6));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CausalInTheMiddle {
-    /// Positions in a row, and the padding id.
-    pub causal: Causal,
-    /// How documents are rearranged.
-    pub transform: FillInTheMiddle,
-    /// The id that ends a document.
-    pub end: u32,
 }
 
 impl CollateWindows for CausalInTheMiddle {

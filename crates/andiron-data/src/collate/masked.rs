@@ -10,6 +10,35 @@ use crate::batch::{HostBatch, Sequences, TokenLabels};
 use crate::records::{Record, columns};
 use crate::seed::Seed;
 
+/// Collates windows or records for masked language modeling.
+///
+/// # Example
+/// ```
+/// use std::sync::Arc;
+/// use andiron_data::collate::{Around, Masked, Masking};
+/// use andiron_data::Seed;
+/// let never: Arc<[bool]> = [true, true, true, true].into();
+/// let masking = Masking { probability: 0.5, ..Masking::bert(3, 100, never) };
+/// let (masked, weights) = masking.apply(&[50, 51, 52, 53], Seed::new(5));
+/// for ((id, masked), weight) in (50..54).zip(masked).zip(weights) {
+///     assert!(id == masked || weight == 1.0);
+/// }
+/// let around = Around { before: vec![1], after: vec![2] };
+/// let collator = Masked { columns: 8, around, pad: 0, masking };
+/// assert_eq!(andiron_data::collate::CollateWindows::window(&collator), 6);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Masked {
+    /// Positions in a row of a window, special tokens included. Records are padded to the longest instead.
+    pub columns: usize,
+    /// Special tokens around a window. Records have theirs already.
+    pub around: Around,
+    /// The padding id.
+    pub pad: u32,
+    /// Which tokens are masked.
+    pub masking: Masking,
+}
+
 /// Which tokens are masked, and what takes their place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Masking {
@@ -86,35 +115,6 @@ impl Masking {
         }
         (masked, weights)
     }
-}
-
-/// Collates windows or records for masked language modeling.
-///
-/// # Example
-/// ```
-/// use std::sync::Arc;
-/// use andiron_data::collate::{Around, Masked, Masking};
-/// use andiron_data::Seed;
-/// let never: Arc<[bool]> = [true, true, true, true].into();
-/// let masking = Masking { probability: 0.5, ..Masking::bert(3, 100, never) };
-/// let (masked, weights) = masking.apply(&[50, 51, 52, 53], Seed::new(5));
-/// for ((id, masked), weight) in (50..54).zip(masked).zip(weights) {
-///     assert!(id == masked || weight == 1.0);
-/// }
-/// let around = Around { before: vec![1], after: vec![2] };
-/// let collator = Masked { columns: 8, around, pad: 0, masking };
-/// assert_eq!(andiron_data::collate::CollateWindows::window(&collator), 6);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Masked {
-    /// Positions in a row of a window, special tokens included. Records are padded to the longest instead.
-    pub columns: usize,
-    /// Special tokens around a window. Records have theirs already.
-    pub around: Around,
-    /// The padding id.
-    pub pad: u32,
-    /// Which tokens are masked.
-    pub masking: Masking,
 }
 
 impl Masked {

@@ -18,11 +18,13 @@ use crate::records::{Record, columns};
 ///     .with_ids(columns::LENGTHS, vec![2, 2])
 ///     .with_numbers(columns::WEIGHTS, vec![0.0, 1.0, 0.0, 1.0])
 ///     .with_numbers(columns::REFERENCE, vec![-1.5, -2.0]);
-/// let batch = Preference { pad: 0 }.collate(&[Sample { data: record, seed: Seed::new(0) }]);
+/// let batch = Preference { limit: 100, pad: 0 }.collate(&[Sample { data: record, seed: Seed::new(0) }]);
 /// assert_eq!((batch.inputs.ids.as_slice(), batch.n_targets()), (&[5, 5][..], 1));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preference {
+    /// Most ids of a text; a longer one is truncated on the right, as in TRL.
+    pub limit: usize,
     /// The padding id, with weight 0.
     pub pad: u32,
 }
@@ -46,7 +48,7 @@ impl CollateRecords for Preference {
             assert_eq!(of_record.len(), 2, "a reference log-probability for each answer");
             reference.extend_from_slice(of_record);
         }
-        let (inputs, tokens) = next_tokens(&rows, self.pad);
+        let (inputs, tokens) = next_tokens(&rows, self.limit, self.pad);
         HostBatch { inputs, decoder_inputs: None, labels: Labels::Preferences { tokens, reference } }
     }
 }
@@ -61,11 +63,14 @@ mod tests {
         let record = of_ids(&[1, 2, 3, 1, 4])
             .with_ids(columns::LENGTHS, vec![3, 2])
             .with_numbers(columns::WEIGHTS, vec![0.0, 1.0, 1.0, 0.0, 1.0]);
-        let batch = Preference { pad: 9 }.collate(&samples([record]));
+        let batch = Preference { limit: 100, pad: 9 }.collate(&samples([record.clone()]));
         assert_eq!(batch.inputs.ids, [1, 2, 1, 9]);
         let Labels::Preferences { tokens, reference } = &batch.labels else { panic!("{:?}", batch.labels) };
         assert_eq!(tokens.ids, [2, 3, 4, 9]);
         assert_eq!(tokens.weights, [1.0, 1.0, 1.0, 0.0]);
         assert!(reference.len() == 2 && reference.iter().all(|value| value.is_nan()));
+        let cut = Preference { limit: 2, pad: 9 }.collate(&samples([record]));
+        assert_eq!(cut.inputs.ids, [1, 1]);
+        assert_eq!(cut.token_labels().unwrap().ids, [2, 4]);
     }
 }

@@ -8,6 +8,30 @@ use super::{CollateWindows, Sample, Seq2Seq};
 use crate::batch::{HostBatch, Labels, Sequences};
 use crate::seed::Seed;
 
+/// Collates windows for T5's pretraining objective.
+///
+/// Rows are full: a window has as many ids as make `columns` inputs when the spans are removed and the sentinels and the end
+/// token are added, 568 for 512.
+///
+/// # Example
+/// ```
+/// use andiron_data::collate::{CollateWindows, NoiseSpans, Sample, Sentinels, Seq2Seq, SpanCorruption};
+/// use andiron_data::Seed;
+/// let (sentinels, decoder) = (Sentinels { first: 32_099, count: 100 }, Seq2Seq { decoder_start: 0, pad: 0 });
+/// let collator = SpanCorruption::new(512, NoiseSpans::default(), sentinels, 1, decoder)?;
+/// assert_eq!((collator.window(), collator.target_columns()), (568, 114));
+/// # Ok::<(), andiron_data::collate::SpanCorruptionError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpanCorruption {
+    columns: usize,
+    window: usize,
+    noise: NoiseSpans,
+    sentinels: Sentinels,
+    end: u32,
+    decoder: Seq2Seq,
+}
+
 /// How much of a text is noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseSpans {
@@ -109,30 +133,6 @@ pub enum SpanCorruptionError {
         /// Sentinels of the vocabulary.
         sentinels: u32,
     },
-}
-
-/// Collates windows for T5's pretraining objective.
-///
-/// Rows are full: a window has as many ids as make `columns` inputs when the spans are removed and the sentinels and the end
-/// token are added, 568 for 512.
-///
-/// # Example
-/// ```
-/// use andiron_data::collate::{CollateWindows, NoiseSpans, Sample, Sentinels, Seq2Seq, SpanCorruption};
-/// use andiron_data::Seed;
-/// let (sentinels, decoder) = (Sentinels { first: 32_099, count: 100 }, Seq2Seq { decoder_start: 0, pad: 0 });
-/// let collator = SpanCorruption::new(512, NoiseSpans::default(), sentinels, 1, decoder)?;
-/// assert_eq!((collator.window(), collator.target_columns()), (568, 114));
-/// # Ok::<(), andiron_data::collate::SpanCorruptionError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SpanCorruption {
-    columns: usize,
-    window: usize,
-    noise: NoiseSpans,
-    sentinels: Sentinels,
-    end: u32,
-    decoder: Seq2Seq,
 }
 
 impl SpanCorruption {

@@ -39,23 +39,24 @@ impl CollateRecords for Supervised {
             .map(|Sample { data, .. }| {
                 let (ids, weights) = (data.ids(columns::IDS), data.numbers(columns::WEIGHTS));
                 assert_eq!(ids.len(), weights.len(), "a weight for each id");
-                let kept = ids.len().min(self.limit);
-                (&ids[..kept], &weights[..kept])
+                (ids, weights)
             })
             .collect();
-        let (inputs, labels) = next_tokens(&rows, self.pad);
+        let (inputs, labels) = next_tokens(&rows, self.limit, self.pad);
         HostBatch::tokens(inputs, labels.ids, labels.weights)
     }
 }
 
 /// Inputs and labels for predicting each id from those before it: the last id is only a target, the first only an input.
-/// Padded to the longest row.
-pub(super) fn next_tokens(rows: &[(&[u32], &[f32])], pad: u32) -> (Sequences, TokenLabels) {
-    let inputs: Vec<&[u32]> = rows.iter().map(|(ids, _)| &ids[..ids.len().saturating_sub(1)]).collect();
-    let labels: Vec<_> = rows
-        .iter()
-        .map(|(ids, weights)| (ids.get(1..).unwrap_or(&[]), weights.get(1..).unwrap_or(&[])))
-        .collect();
+/// Rows are truncated to `limit` ids and padded to the longest.
+pub(super) fn next_tokens(rows: &[(&[u32], &[f32])], limit: usize, pad: u32) -> (Sequences, TokenLabels) {
+    let kept = |ids: &[u32]| ids.len().min(limit);
+    let inputs: Vec<&[u32]> = rows.iter().map(|(ids, _)| &ids[..kept(ids).saturating_sub(1)]).collect();
+    let targets = |&(ids, weights): &(&'_ [u32], &'_ [f32])| {
+        let range = 1.min(kept(ids))..kept(ids);
+        (ids[range.clone()].to_vec(), weights[range].to_vec())
+    };
+    let labels: Vec<(Vec<u32>, Vec<f32>)> = rows.iter().map(targets).collect();
     // No length: padding comes last, and a position sees only those before it.
     let inputs = Sequences { lengths: None, ..Sequences::padded(&inputs, pad) };
     let labels = TokenLabels::padded_to(&labels, inputs.columns, pad);

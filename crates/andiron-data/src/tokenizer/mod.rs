@@ -20,6 +20,7 @@ mod chat;
 mod class;
 mod clean_up;
 mod completions;
+mod encoded;
 mod error;
 mod files;
 mod frame;
