@@ -41,6 +41,9 @@ pub struct Head<'a> {
     pub targets: &'a [u32],
     /// `[rows]`: the factor of each row's loss. Rows of weight 0 are skipped, whatever their target and hidden state.
     pub row_weights: &'a [f32],
+    /// Share of the target that is spread evenly over all tokens, from 0 to 1: the loss of a row is
+    /// `(1 - s) nll + s mean(-log p)`, as PyTorch defines it.
+    pub label_smoothing: f32,
 }
 
 /// Gradients of the fused head; all are overwritten.
@@ -83,15 +86,35 @@ pub fn forward(cpu: Cpu, targets: &[u32], logits: &[f32], nll: &mut [f32], lse: 
 /// # Panics
 /// If the lengths do not agree or the target of a row whose weight is not 0 is not below `vocab`.
 pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
-    let rows = targets.len();
+    slopes_in_place(cpu, Targets { targets, row_weights, label_smoothing: 0.0 }, lse, logits);
+}
+
+/// What rows are to predict.
+#[derive(Clone, Copy)]
+struct Targets<'a> {
+    targets: &'a [u32],
+    row_weights: &'a [f32],
+    label_smoothing: f32,
+}
+
+impl<'a> Targets<'a> {
+    fn rows(self, part: std::ops::Range<usize>) -> Self {
+        Self { targets: &self.targets[part.clone()], row_weights: &self.row_weights[part], ..self }
+    }
+}
+
+/// [`backward_in_place`] with label smoothing.
+fn slopes_in_place(cpu: Cpu, targets: Targets, lse: &[f32], logits: &mut [f32]) {
+    let rows = targets.targets.len();
     let vocab = vocab_of(rows, logits);
-    assert!(row_weights.len() == rows && lse.len() == rows, "weights or lse do not have one number per row");
-    assert_targets(active(targets, row_weights), vocab);
+    let has_all = targets.row_weights.len() == rows && lse.len() == rows;
+    assert!(has_all, "weights or lse do not have one number per row");
+    assert_targets(active(targets.targets, targets.row_weights), vocab);
     let logits = Shared::new(logits);
     parallel::rows(cpu, rows, 8 * vocab, 1, |part| {
         // SAFETY: the parts are disjoint.
         let logits = unsafe { logits.range(part.start * vocab..part.end * vocab) };
-        gradient(cpu.isa, &targets[part.clone()], &row_weights[part.clone()], &lse[part], logits);
+        gradient(cpu.isa, targets.rows(part.clone()), &lse[part], logits);
     });
 }
 
@@ -112,6 +135,7 @@ pub fn backward_in_place(cpu: Cpu, targets: &[u32], row_weights: &[f32], lse: &[
 ///     bias: &[],
 ///     targets: &[2, NO_TARGET],
 ///     row_weights: &[1.0, 0.0],
+///     label_smoothing: 0.0,
 /// };
 /// let loss = head_nll(Cpu::detect(1), shape, head);
 /// assert!((loss - 4f64.ln()).abs() < 1e-6); // a hidden state of 0 predicts all tokens alike
@@ -177,6 +201,7 @@ fn fused(
         hidden: vec![0.0; if kept.len() < rows { chunk * d } else { 0 }],
         logits: vec![0.0; chunk * vocab],
         lse: vec![0.0; chunk],
+        losses: vec![0.0; chunk],
         column_sums: vec![0.0; if grads.is_some() { head.bias.len() } else { 0 }],
     };
     let mut sum = 0.0;
@@ -184,10 +209,7 @@ fn fused(
         let grads = grads.as_mut().map(|grads| (grads, number > 0));
         sum += buffers.run(cpu, shape, head, kept, grads);
         if let Some(nll) = &mut nll {
-            let (logits, lse) = (buffers.logits.chunks_exact(vocab), &buffers.lse);
-            for ((i, logits), lse) in kept.iter().zip(logits).zip(lse) {
-                nll[*i] = lse - logits[head.targets[*i] as usize];
-            }
+            kept.iter().zip(&buffers.losses).for_each(|(i, loss)| nll[*i] = *loss);
         }
     }
     sum
@@ -199,6 +221,7 @@ struct Chunk {
     hidden: Vec<f32>,
     logits: Vec<f32>,
     lse: Vec<f32>,
+    losses: Vec<f32>,
     /// Column sums of the logits' gradient; empty if the bias gradient is not wanted.
     column_sums: Vec<f32>,
 }
@@ -224,20 +247,20 @@ impl Chunk {
         let hidden = if side_by_side { &head.hidden[first * d..][..n * d] } else { &self.hidden[..n * d] };
         let hidden = MatRef::row_major(hidden, n, d);
         let weight = MatRef::row_major(head.weight, vocab, d);
-        let (logits, lse) = (&mut self.logits[..n * vocab], &mut self.lse[..n]);
+        let (logits, lse, losses) =
+            (&mut self.logits[..n * vocab], &mut self.lse[..n], &mut self.losses[..n]);
         let targets: Vec<u32> = kept.iter().map(|i| head.targets[*i]).collect();
         let row_weights: Vec<f32> = kept.iter().map(|i| head.row_weights[*i]).collect();
 
         let bias = (!head.bias.is_empty()).then_some(head.bias);
         matmul(cpu, hidden, weight.t(), Epilogue { bias, accumulate: false }, logits);
         log_sum_exp(cpu, vocab, logits, lse);
-        let losses = (0..n).map(|i| {
-            let nll = lse[i] - logits[i * vocab + targets[i] as usize];
-            f64::from(row_weights[i]) * f64::from(nll)
-        });
-        let sum = losses.sum();
+        let targets =
+            Targets { targets: &targets, row_weights: &row_weights, label_smoothing: head.label_smoothing };
+        losses_of(cpu, targets, logits, lse, losses);
+        let sum = losses.iter().zip(&row_weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
         if let Some((grads, accumulate)) = grads {
-            backward_in_place(cpu, &targets, &row_weights, lse, logits);
+            slopes_in_place(cpu, targets, lse, logits);
             if !self.column_sums.is_empty() {
                 reduce::column_sum(cpu, n, vocab, logits, &mut self.column_sums);
                 grads.dbias.iter_mut().zip(&self.column_sums).for_each(|(dbias, sum)| *dbias += sum);
@@ -278,6 +301,39 @@ fn assert_targets<'a>(mut targets: impl Iterator<Item = &'a u32>, vocab: usize) 
     }
 }
 
+/// The loss of each row.
+fn losses_of(cpu: Cpu, targets: Targets, logits: &[f32], lse: &[f32], losses: &mut [f32]) {
+    let (rows, vocab) = (losses.len(), vocab_of(losses.len(), logits));
+    let losses = Shared::new(losses);
+    let share = targets.label_smoothing;
+    // Without smoothing, a row costs the reading of one number.
+    parallel::rows(cpu, rows, if share == 0.0 { 1 } else { vocab }, 1, |part| {
+        // SAFETY: the parts are disjoint.
+        let losses = unsafe { losses.range(part.clone()) };
+        for (i, loss) in part.zip(losses) {
+            let logits = &logits[i * vocab..][..vocab];
+            let target = logits[targets.targets[i] as usize];
+            *loss = match share == 0.0 {
+                true => lse[i] - target,
+                false => (1.0 - share) * (lse[i] - target) + share * (lse[i] - mean(logits)),
+            };
+        }
+    });
+}
+
+/// The mean, summed in blocks of f32 so that the compiler vectorizes it, and these in f64.
+fn mean(values: &[f32]) -> f32 {
+    let mut lanes = [0.0f64; 16];
+    for block in values.chunks(1024) {
+        let mut sums = [0.0f32; 16];
+        for values in block.chunks(16) {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        }
+        lanes.iter_mut().zip(sums).for_each(|(lane, sum)| *lane += f64::from(sum));
+    }
+    (lanes.iter().sum::<f64>() / values.len().max(1) as f64) as f32
+}
+
 fn log_sum_exp(cpu: Cpu, vocab: usize, logits: &[f32], lse: &mut [f32]) {
     let rows = lse.len();
     let lse = Shared::new(lse);
@@ -290,8 +346,7 @@ fn log_sum_exp(cpu: Cpu, vocab: usize, logits: &[f32], lse: &mut [f32]) {
 
 dispatch! { fn row_lse(vocab: usize, logits: &[f32], lse: &mut [f32]) = plain_lse | vector_lse; }
 dispatch! {
-    fn gradient(targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32])
-        = plain_gradient | vector_gradient;
+    fn gradient(targets: Targets, lse: &[f32], logits: &mut [f32]) = plain_gradient | vector_gradient;
 }
 
 fn plain_lse(vocab: usize, logits: &[f32], lse: &mut [f32]) {
@@ -303,8 +358,13 @@ fn plain_lse(vocab: usize, logits: &[f32], lse: &mut [f32]) {
     }
 }
 
-fn plain_gradient(targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
+fn plain_gradient(
+    Targets { targets, row_weights, label_smoothing }: Targets,
+    lse: &[f32],
+    logits: &mut [f32],
+) {
     let vocab = logits.len().checked_div(targets.len()).unwrap_or(0);
+    let share = f64::from(label_smoothing);
     for (i, logits) in logits.chunks_exact_mut(vocab.max(1)).enumerate() {
         let weight = f64::from(row_weights[i]);
         if weight == 0.0 {
@@ -313,8 +373,8 @@ fn plain_gradient(targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mu
         }
         for (j, x) in logits.iter_mut().enumerate() {
             let probability = (f64::from(*x) - f64::from(lse[i])).exp();
-            let target = if j == targets[i] as usize { 1.0 } else { 0.0 };
-            *x = ((probability - target) * weight) as f32;
+            let target = if j == targets[i] as usize { 1.0 - share } else { 0.0 };
+            *x = ((probability - share / vocab as f64 - target) * weight) as f32;
         }
     }
 }
@@ -329,8 +389,14 @@ fn vector_lse<S: Simd>(s: S, vocab: usize, logits: &[f32], lse: &mut [f32]) {
 }
 
 #[inline(always)]
-fn vector_gradient<S: Simd>(s: S, targets: &[u32], row_weights: &[f32], lse: &[f32], logits: &mut [f32]) {
+fn vector_gradient<S: Simd>(
+    s: S,
+    Targets { targets, row_weights, label_smoothing }: Targets,
+    lse: &[f32],
+    logits: &mut [f32],
+) {
     let vocab = logits.len().checked_div(targets.len()).unwrap_or(0);
+    let share = s.splat(label_smoothing / vocab.max(1) as f32);
     for (i, logits) in logits.chunks_exact_mut(vocab.max(1)).enumerate() {
         let weight = row_weights[i];
         if weight == 0.0 {
@@ -340,13 +406,13 @@ fn vector_gradient<S: Simd>(s: S, targets: &[u32], row_weights: &[f32], lse: &[f
         let (factor, lse) = (s.splat(weight), s.splat(lse[i]));
         let mut chunks = logits.chunks_exact_mut(S::LANES);
         for chunk in &mut chunks {
-            let x = s.mul(exp(s, s.sub(s.load(chunk), lse)), factor);
+            let x = s.mul(s.sub(exp(s, s.sub(s.load(chunk), lse)), share), factor);
             s.store(chunk, x);
         }
         let rest = chunks.into_remainder();
-        let x = s.mul(exp(s, s.sub(s.load_part(rest), lse)), factor);
+        let x = s.mul(s.sub(exp(s, s.sub(s.load_part(rest), lse)), share), factor);
         s.store_part(rest, x);
-        logits[targets[i] as usize] -= weight;
+        logits[targets[i] as usize] -= weight * (1.0 - label_smoothing);
     }
 }
 
@@ -366,6 +432,7 @@ mod tests {
         bias: Vec<f32>,
         targets: Vec<u32>,
         row_weights: Vec<f32>,
+        label_smoothing: f32,
     }
 
     impl Case {
@@ -383,6 +450,7 @@ mod tests {
                 row_weights: (0..rows)
                     .map(|i| if left_out(i) { 0.0 } else { 0.5 + (i % 7) as f32 / 7.0 })
                     .collect(),
+                label_smoothing: 0.0,
             }
         }
 
@@ -392,10 +460,10 @@ mod tests {
 
         /// Loss, and gradients of hidden states, weight and bias.
         fn run(&self, cpu: Cpu) -> (f64, Vec<f32>, Vec<f32>, Vec<f32>) {
-            let Self { shape, hidden, weight, bias, targets, row_weights } = self;
+            let Self { shape, hidden, weight, bias, targets, row_weights, label_smoothing } = self;
             let [mut dhidden, mut dweight, mut dbias] =
                 [hidden, weight, bias].map(|x| vec![f32::NAN; x.len()]);
-            let head = Head { hidden, weight, bias, targets, row_weights };
+            let head = Head { hidden, weight, bias, targets, row_weights, label_smoothing: *label_smoothing };
             let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight, dbias: &mut dbias };
             let loss = head_nll_with_grad(cpu, *shape, head, grads);
             assert_eq!(loss, head_nll(cpu, *shape, head));
@@ -422,10 +490,12 @@ mod tests {
                 let logits: Vec<f64> = (0..vocab).map(logit).collect();
                 let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let lse = max + logits.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
-                loss += w * (lse - logits[self.targets[i] as usize]);
+                let share = f64::from(self.label_smoothing);
+                let mean = logits.iter().sum::<f64>() / vocab as f64;
+                loss += w * (lse - (1.0 - share) * logits[self.targets[i] as usize] - share * mean);
                 for j in 0..vocab {
-                    let hit = if j == self.targets[i] as usize { 1.0 } else { 0.0 };
-                    let slope = w * ((logits[j] - lse).exp() - hit);
+                    let hit = if j == self.targets[i] as usize { 1.0 - share } else { 0.0 };
+                    let slope = w * ((logits[j] - lse).exp() - share / vocab as f64 - hit);
                     if let Some(dbias) = dbias.get_mut(j) {
                         *dbias += slope;
                     }
@@ -443,6 +513,7 @@ mod tests {
     fn check(shape: HeadShape, gaps: bool) {
         check_case(Case::new(shape, gaps));
         check_case(Case::new(shape, gaps).with_bias());
+        check_case(Case { label_smoothing: 0.3, ..Case::new(shape, gaps).with_bias() });
     }
 
     #[track_caller]

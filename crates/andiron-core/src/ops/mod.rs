@@ -48,7 +48,10 @@ pub use embedding::{EmbeddingOps, embedding, embedding_quantized};
 pub use feed_forward::{
     FeedForwardOps, FeedForwardOptions, FeedForwardParams, feed_forward, gated_feed_forward,
 };
-pub use head::{Head, HeadInputs, HeadOps, head_cross_entropy, head_losses};
+pub use head::{
+    Head, HeadInputs, HeadOps, HeadOptions, head_cross_entropy, head_cross_entropy_smoothed, head_losses,
+    head_losses_smoothed,
+};
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use host::with_elements;
 pub use linear::{LinearGrads, LinearOps, LinearWeight, WeightLayout, linear, linear_quantized};

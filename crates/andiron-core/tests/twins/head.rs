@@ -111,6 +111,39 @@ fn losses_of_a_head_with_bias() {
     }
 }
 
+#[test]
+fn label_smoothing_spreads_a_share_of_each_target_over_the_vocabulary() {
+    for [n, d, v] in SIZES {
+        for is_sum in [false, true] {
+            check(
+                "head's cross-entropy with label smoothing",
+                [[n, d], [v, d]],
+                |[hidden, head]| {
+                    let device = hidden.device();
+                    let (targets_n, weights_n) = (targets(n, v, &device), repeated(WEIGHTS, n, &device));
+                    match is_sum {
+                        true => ops::head_cross_entropy_smoothed(hidden, head, targets_n, weights_n, 0.1),
+                        false => ops::head_losses_smoothed(hidden, head, targets_n, weights_n, 0.1),
+                    }
+                },
+                |[hidden, head]| {
+                    let device = hidden.device();
+                    let nll_n = losses(hidden.clone(), head.clone(), None);
+                    let logits = hidden.matmul(head.transpose());
+                    let max = logits.clone().max_dim(1);
+                    let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+                    let even_n = (lse - logits.mean_dim(1)).reshape([n]);
+                    let losses_n = nll_n * 0.9 + even_n * 0.1;
+                    match is_sum {
+                        true => (losses_n * repeated(WEIGHTS, n, &device)).sum(),
+                        false => losses_n * repeated(COUNTS, n, &device),
+                    }
+                },
+            );
+        }
+    }
+}
+
 /// The forward pass without autodiff is an operation of its own.
 #[test]
 fn losses_without_autodiff() {

@@ -7,9 +7,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{HeadInputs, HeadOps};
+use super::{HeadInputs, HeadOps, HeadOptions};
 use crate::ops::OptionalTensor;
-use crate::precision::Precision;
 
 /// The sum, whose gradients are computed in the forward pass, while the logits exist. Parents: hidden states, weight and, if
 /// there is one, bias.
@@ -41,7 +40,7 @@ struct Saved<B: HeadOps> {
     inputs: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-    precision: Precision,
+    options: HeadOptions,
 }
 
 impl<B: HeadOps, const N: usize> Backward<B, N> for Losses {
@@ -49,12 +48,12 @@ impl<B: HeadOps, const N: usize> Backward<B, N> for Losses {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let upstream = grads.consume::<B>(&ops.node);
-        let Saved { inputs, targets, weights, precision } = ops.state;
+        let Saved { inputs, targets, weights, options } = ops.state;
         // 1 for rows that count, 0 for skipped rows.
         let counts = B::float_abs(B::float_sign(weights));
         let upstream = B::float_mul(upstream, counts);
         let (_, HeadInputs { hidden, weight, bias }) =
-            B::head_cross_entropy_with_grad(inputs, targets, upstream, precision);
+            B::head_cross_entropy_with_grad(inputs, targets, upstream, options);
         for (parent, gradient) in
             ops.parents.into_iter().zip([hidden, weight].into_iter().chain(bias.into_option()))
         {
@@ -75,14 +74,14 @@ fn split<B: HeadOps, C: CheckpointStrategy>(
 
 fn sum<B: HeadOps, C: CheckpointStrategy, const N: usize>(
     nodes: [NodeGuard; N],
-    Saved { inputs, targets, weights, precision }: Saved<B>,
+    Saved { inputs, targets, weights, options }: Saved<B>,
 ) -> FloatTensor<Autodiff<B, C>> {
     match Sum.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let (loss, gradients) = B::head_cross_entropy_with_grad(inputs, targets, weights, precision);
+            let (loss, gradients) = B::head_cross_entropy_with_grad(inputs, targets, weights, options);
             prep.finish(gradients, loss)
         }
-        OpsKind::UnTracked(prep) => prep.finish(B::head_cross_entropy(inputs, targets, weights, precision)),
+        OpsKind::UnTracked(prep) => prep.finish(B::head_cross_entropy(inputs, targets, weights, options)),
     }
 }
 
@@ -90,8 +89,8 @@ fn losses<B: HeadOps, C: CheckpointStrategy, const N: usize>(
     nodes: [NodeGuard; N],
     saved: Saved<B>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let Saved { inputs, targets, weights, precision } = saved.clone();
-    let losses = B::head_losses(inputs, targets, weights, precision);
+    let Saved { inputs, targets, weights, options } = saved.clone();
+    let losses = B::head_losses(inputs, targets, weights, options);
     match Losses.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(saved, losses),
         OpsKind::UnTracked(prep) => prep.finish(losses),
@@ -103,10 +102,10 @@ impl<B: HeadOps, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
         inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
         let (nodes, bias, inputs) = split::<B, C>(inputs);
-        let saved = Saved { inputs, targets, weights: weights.into_primitive(), precision };
+        let saved = Saved { inputs, targets, weights: weights.into_primitive(), options };
         match (nodes, bias) {
             ([hidden, weight], Some(bias)) => sum::<B, C, 3>([hidden, weight, bias], saved),
             (nodes, None) => sum::<B, C, 2>(nodes, saved),
@@ -117,10 +116,10 @@ impl<B: HeadOps, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
         inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
         let (nodes, bias, inputs) = split::<B, C>(inputs);
-        let saved = Saved { inputs, targets, weights: weights.into_primitive(), precision };
+        let saved = Saved { inputs, targets, weights: weights.into_primitive(), options };
         match (nodes, bias) {
             ([hidden, weight], Some(bias)) => losses::<B, C, 3>([hidden, weight, bias], saved),
             (nodes, None) => losses::<B, C, 2>(nodes, saved),

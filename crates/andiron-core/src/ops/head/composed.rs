@@ -87,6 +87,13 @@ impl<B: Backend> Rows<B> {
     }
 }
 
+/// Parameters of the head, and label smoothing.
+struct Parameters<'a, B: Backend> {
+    weight: &'a FloatTensor<B>,
+    bias: &'a OptionalTensor<B>,
+    label_smoothing: f32,
+}
+
 /// Logits of one block of rows, with their log-sum-exp `[rows, 1]` and losses `[rows, 1]`.
 struct LogitsBlock<B: Backend> {
     logits: FloatTensor<B>,
@@ -96,11 +103,10 @@ struct LogitsBlock<B: Backend> {
 
 fn logits_block<B: Backend>(
     hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: &OptionalTensor<B>,
+    Parameters { weight, bias, label_smoothing }: Parameters<'_, B>,
     targets: IntTensor<B>,
 ) -> LogitsBlock<B> {
-    let logits = B::float_matmul(hidden, B::float_transpose(weight));
+    let logits = B::float_matmul(hidden, B::float_transpose(weight.clone()));
     let logits = match bias.as_option() {
         Some(bias) => B::float_add(logits, reshape::<B>(bias.clone(), [1, bias.shape()[0]])),
         None => logits,
@@ -108,7 +114,16 @@ fn logits_block<B: Backend>(
     let max = B::float_max_dim(logits.clone(), 1);
     let sum = B::float_sum_dim(B::float_exp(B::float_sub(logits.clone(), max.clone())), 1);
     let lse = B::float_add(max, B::float_log(sum));
-    let losses = B::float_sub(lse.clone(), B::float_gather(1, logits.clone(), targets));
+    let target = B::float_gather(1, logits.clone(), targets);
+    let target = match label_smoothing == 0.0 {
+        true => target,
+        false => {
+            let mean =
+                B::float_mul_scalar(B::float_mean_dim(logits.clone(), 1), scalar(f64::from(label_smoothing)));
+            B::float_add(B::float_mul_scalar(target, scalar(f64::from(1.0 - label_smoothing))), mean)
+        }
+    };
+    let losses = B::float_sub(lse.clone(), target);
     LogitsBlock { logits, lse, losses }
 }
 
@@ -121,11 +136,13 @@ pub(super) fn head_cross_entropy<B: Backend>(
     HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
+    label_smoothing: f32,
 ) -> FloatTensor<B> {
     let vocabulary = weight.shape()[0];
     let mut total: Option<FloatTensor<B>> = None;
     Rows::<B>::that_count(hidden, targets, weights).for_blocks(vocabulary, |hidden, targets, weights| {
-        let block = logits_block::<B>(hidden, weight.clone(), &bias, targets);
+        let head = Parameters { weight: &weight, bias: &bias, label_smoothing };
+        let block = logits_block::<B>(hidden, head, targets);
         add_to::<B>(&mut total, weighted_sum::<B>(block.losses, weights));
     });
     total.unwrap_or_else(|| zero::<B>(&weight))
@@ -135,12 +152,14 @@ pub(super) fn head_losses<B: Backend>(
     HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
+    label_smoothing: f32,
 ) -> FloatTensor<B> {
     let vocabulary = weight.shape()[0];
     let mut losses = Vec::new();
     let rows = Rows::<B>::that_count(hidden, targets, weights);
     rows.for_blocks(vocabulary, |hidden, targets, _| {
-        losses.push(logits_block::<B>(hidden, weight.clone(), &bias, targets).losses);
+        let head = Parameters { weight: &weight, bias: &bias, label_smoothing };
+        losses.push(logits_block::<B>(hidden, head, targets).losses);
     });
     reshape::<B>(rows.among_all(losses, 1, &weight), [rows.n])
 }
@@ -149,17 +168,20 @@ pub(super) fn head_cross_entropy_with_grad<B: Backend>(
     HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
+    label_smoothing: f32,
 ) -> (FloatTensor<B>, HeadInputs<B>) {
     let [vocabulary, d] = weight.shape().dims();
     let (mut total, mut dweight, mut dbias) = (None, None, None);
     let mut dhidden = Vec::new();
     let rows = Rows::<B>::that_count(hidden, targets, weights);
     rows.for_blocks(vocabulary, |hidden, targets, weights| {
-        let LogitsBlock { logits, lse, losses } =
-            logits_block::<B>(hidden.clone(), weight.clone(), &bias, targets.clone());
+        let head = Parameters { weight: &weight, bias: &bias, label_smoothing };
+        let LogitsBlock { logits, lse, losses } = logits_block::<B>(hidden.clone(), head, targets.clone());
         add_to::<B>(&mut total, weighted_sum::<B>(losses, weights.clone()));
-        let p = B::float_mul(B::float_exp(B::float_sub(logits, lse)), weights.clone());
-        let dlogits = B::float_scatter(1, p, targets, B::float_neg(weights), IndexingUpdateOp::Add);
+        let share = scalar(f64::from(label_smoothing) / vocabulary.max(1) as f64);
+        let p = B::float_sub_scalar(B::float_exp(B::float_sub(logits, lse)), share);
+        let hits = B::float_mul_scalar(weights.clone(), scalar(f64::from(label_smoothing - 1.0)));
+        let dlogits = B::float_scatter(1, B::float_mul(p, weights), targets, hits, IndexingUpdateOp::Add);
         if bias.as_option().is_some() {
             add_to::<B>(&mut dbias, column_sum::<B>(dlogits.clone()));
         }
@@ -191,7 +213,7 @@ mod tests {
     use burn::tensor::{Int, Tensor};
 
     use super::*;
-    use crate::ops::{Dispatch, HeadOps};
+    use crate::ops::{Dispatch, HeadOps, HeadOptions};
     use crate::precision::Precision;
     use crate::{DeviceSpec, init};
     use andiron_kernels::random::Seed;
@@ -206,7 +228,9 @@ mod tests {
         let (hidden, weight) = (random([6, 5], "hidden"), random([9, 5], "weight"));
         let bias: Tensor<1> = random([1, 9], "bias").reshape([9]);
         let targets = Tensor::<1, Int>::from_ints([0, 8, 3, 3, 1, 7], &device);
-        for weights in [[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.0, 0.0, 2.0, 0.0], [0.0; 6]] {
+        let cases = [[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.0, 0.0, 2.0, 0.0], [0.0; 6]];
+        for (weights, share) in cases.into_iter().flat_map(|weights| [(weights, 0.0), (weights, 0.2)]) {
+            let options = HeadOptions { precision: Precision::F32, label_smoothing: share };
             for bias in [None, Some(bias.clone())] {
                 let inputs = || HeadInputs {
                     hidden: hidden.clone().into_dispatch(),
@@ -215,19 +239,20 @@ mod tests {
                 };
                 let targets = || targets.clone().into_dispatch();
                 let weights = || Tensor::<1>::from_floats(weights, &device).into_dispatch();
-                let (sum, grads) = head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights());
+                let (sum, grads) =
+                    head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights(), share);
                 let (fused_sum, fused) =
-                    Dispatch::head_cross_entropy_with_grad(inputs(), targets(), weights(), Precision::F32);
+                    Dispatch::head_cross_entropy_with_grad(inputs(), targets(), weights(), options);
                 close::<1>(sum.clone(), fused_sum);
-                close::<1>(head_cross_entropy::<Dispatch>(inputs(), targets(), weights()), sum);
+                close::<1>(head_cross_entropy::<Dispatch>(inputs(), targets(), weights(), share), sum);
                 close::<2>(grads.hidden, fused.hidden);
                 close::<2>(grads.weight, fused.weight);
                 assert_eq!(grads.bias.as_option().is_some(), bias.is_some());
                 for (found, wanted) in grads.bias.into_option().into_iter().zip(fused.bias.into_option()) {
                     close::<1>(found, wanted);
                 }
-                let losses = Dispatch::head_losses(inputs(), targets(), weights(), Precision::F32);
-                close::<1>(head_losses::<Dispatch>(inputs(), targets(), weights()), losses);
+                let losses = Dispatch::head_losses(inputs(), targets(), weights(), options);
+                close::<1>(head_losses::<Dispatch>(inputs(), targets(), weights(), share), losses);
             }
         }
     }

@@ -3,12 +3,11 @@
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, backend_extension};
 
-use super::{HeadInputs, composed};
-use crate::precision::Precision;
+use super::{HeadInputs, HeadOptions, composed};
 
 /// The output head together with its loss. Rows of weight 0 are skipped.
 // Composed bodies ignore the precision: they run in the tensors' dtype.
-#[allow(clippy::type_complexity, unused_variables)]
+#[allow(clippy::type_complexity)]
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
@@ -23,9 +22,9 @@ pub trait HeadOps: Backend {
         #[extension_type] inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
-        composed::head_cross_entropy::<Self>(inputs, targets, weights)
+        composed::head_cross_entropy::<Self>(inputs, targets, weights, options.label_smoothing)
     }
 
     /// The same, with its gradients with respect to the inputs.
@@ -34,9 +33,9 @@ pub trait HeadOps: Backend {
         #[extension_type] inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> (FloatTensor<Self>, HeadInputs<Self>) {
-        composed::head_cross_entropy_with_grad::<Self>(inputs, targets, weights)
+        composed::head_cross_entropy_with_grad::<Self>(inputs, targets, weights, options.label_smoothing)
     }
 
     /// Each row's cross-entropy, `[n]`; 0 in rows of weight 0. Its gradient is that of
@@ -46,8 +45,8 @@ pub trait HeadOps: Backend {
         #[extension_type] inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
-        composed::head_losses::<Self>(inputs, targets, weights)
+        composed::head_losses::<Self>(inputs, targets, weights, options.label_smoothing)
     }
 }

@@ -7,25 +7,24 @@ use andiron_kernels::memory::unspecified as output;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 
-use super::{HeadInputs, HeadOps, composed};
+use super::{HeadInputs, HeadOps, HeadOptions, composed};
 use crate::ops::embedding::host::checked_ids;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
-use crate::precision::Precision;
 
 impl<B: HostTensors> HeadOps for B {
     fn head_cross_entropy(
         inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
         let _time = OpKind::CrossEntropy.timer();
         if !is_f32::<B>(&inputs, &weights) {
-            return composed::head_cross_entropy::<B>(inputs, targets, weights);
+            return composed::head_cross_entropy::<B>(inputs, targets, weights, options.label_smoothing);
         }
-        let loss = with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
-            cross_entropy::head_nll(cpu().at(precision), shape, head)
+        let loss = with_slices::<B, _>(&inputs, &targets, &weights, options, |shape, head| {
+            cross_entropy::head_nll(cpu().at(options.precision), shape, head)
         });
         B::from_vec(vec![loss as f32], &[1])
     }
@@ -34,18 +33,23 @@ impl<B: HostTensors> HeadOps for B {
         inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> (FloatTensor<Self>, HeadInputs<Self>) {
         let _time = OpKind::CrossEntropy.timer();
         if !is_f32::<B>(&inputs, &weights) {
-            return composed::head_cross_entropy_with_grad::<B>(inputs, targets, weights);
+            return composed::head_cross_entropy_with_grad::<B>(
+                inputs,
+                targets,
+                weights,
+                options.label_smoothing,
+            );
         }
-        with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
+        with_slices::<B, _>(&inputs, &targets, &weights, options, |shape, head| {
             let mut dhidden = output(head.hidden.len());
             let mut dweight = output(head.weight.len());
             let mut dbias = output(head.bias.len());
             let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight, dbias: &mut dbias };
-            let loss = cross_entropy::head_nll_with_grad(cpu().at(precision), shape, head, grads);
+            let loss = cross_entropy::head_nll_with_grad(cpu().at(options.precision), shape, head, grads);
             let bias = inputs.bias.as_option().map(|bias| B::from_vec(dbias, &bias.shape()));
             let grads = HeadInputs {
                 hidden: B::from_vec(dhidden, &inputs.hidden.shape()),
@@ -60,15 +64,15 @@ impl<B: HostTensors> HeadOps for B {
         inputs: HeadInputs<Self>,
         targets: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        precision: Precision,
+        options: HeadOptions,
     ) -> FloatTensor<Self> {
         let _time = OpKind::CrossEntropy.timer();
         if !is_f32::<B>(&inputs, &weights) {
-            return composed::head_losses::<B>(inputs, targets, weights);
+            return composed::head_losses::<B>(inputs, targets, weights, options.label_smoothing);
         }
-        with_slices::<B, _>(&inputs, &targets, &weights, |shape, head| {
+        with_slices::<B, _>(&inputs, &targets, &weights, options, |shape, head| {
             let mut losses = output(shape.rows);
-            cross_entropy::head_nll_rows(cpu().at(precision), shape, head, &mut losses);
+            cross_entropy::head_nll_rows(cpu().at(options.precision), shape, head, &mut losses);
             B::from_vec(losses, &[shape.rows])
         })
     }
@@ -84,6 +88,7 @@ fn with_slices<B: HostTensors, T>(
     HeadInputs { hidden, weight, bias }: &HeadInputs<B>,
     targets: &IntTensor<B>,
     weights: &FloatTensor<B>,
+    options: HeadOptions,
     run: impl FnOnce(HeadShape, Head) -> T,
 ) -> T {
     let ([rows, d], [vocab, _]) = (hidden.shape().dims(), weight.shape().dims());
@@ -93,6 +98,7 @@ fn with_slices<B: HostTensors, T>(
         bias: &bias.as_option().map_or(Cow::Borrowed(&[][..]), B::floats),
         targets: &checked_ids::<B>(targets, vocab),
         row_weights: &B::floats(weights),
+        label_smoothing: options.label_smoothing,
     };
     run(HeadShape { rows, d, vocab }, head)
 }

@@ -13,7 +13,7 @@ use burn::tensor::{Int, Tensor};
 pub use extension::HeadOps;
 
 use super::{Dispatch, OptionalTensor};
-use crate::precision;
+use crate::precision::{self, Precision};
 
 /// The parameters of an output head.
 #[derive(Clone, Debug)]
@@ -27,6 +27,24 @@ pub struct Head {
 impl From<Tensor<2>> for Head {
     fn from(weight_vd: Tensor<2>) -> Self {
         Self { weight_vd, bias_v: None }
+    }
+}
+
+/// How the loss of a head is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadOptions {
+    /// The precision of matmuls.
+    pub precision: Precision,
+    /// Share of each target that is spread evenly over the vocabulary.
+    pub label_smoothing: f32,
+}
+
+impl HeadOptions {
+    /// The precision of the thread, and a label smoothing.
+    #[track_caller]
+    fn current(label_smoothing: f32) -> Self {
+        assert!((0.0..=1.0).contains(&label_smoothing), "label smoothing {label_smoothing} is not in 0..=1");
+        Self { precision: precision::current(), label_smoothing }
     }
 }
 
@@ -59,9 +77,31 @@ pub fn head_cross_entropy(
     targets_n: Tensor<1, Int>,
     weights_n: Tensor<1>,
 ) -> Tensor<1> {
+    head_cross_entropy_smoothed(hidden_nd, head, targets_n, weights_n, 0.0)
+}
+
+/// [`head_cross_entropy`] with label smoothing, as PyTorch defines it: a share `label_smoothing` of each target is spread
+/// evenly over the whole vocabulary, the target included.
+///
+/// Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision",
+/// <https://arxiv.org/abs/1512.00567>.
+///
+/// # Shape
+/// As for [`head_cross_entropy`].
+///
+/// # Panics
+/// As for [`head_cross_entropy`], and if `label_smoothing` is not in `0..=1`.
+pub fn head_cross_entropy_smoothed(
+    hidden_nd: Tensor<2>,
+    head: impl Into<Head>,
+    targets_n: Tensor<1, Int>,
+    weights_n: Tensor<1>,
+    label_smoothing: f32,
+) -> Tensor<1> {
     let inputs = inputs(hidden_nd, head.into(), &targets_n, &weights_n);
     let (targets, weights) = (targets_n.into_dispatch(), weights_n.into_dispatch());
-    Tensor::from_dispatch(Dispatch::head_cross_entropy(inputs, targets, weights, precision::current()))
+    let options = HeadOptions::current(label_smoothing);
+    Tensor::from_dispatch(Dispatch::head_cross_entropy(inputs, targets, weights, options))
 }
 
 /// The cross-entropy of each row, of which [`head_cross_entropy`] is the sum weighted by `weights_n`, in nats; 0 in rows of
@@ -81,9 +121,27 @@ pub fn head_losses(
     targets_n: Tensor<1, Int>,
     weights_n: Tensor<1>,
 ) -> Tensor<1> {
+    head_losses_smoothed(hidden_nd, head, targets_n, weights_n, 0.0)
+}
+
+/// [`head_losses`] with the label smoothing of [`head_cross_entropy_smoothed`].
+///
+/// # Shape
+/// As for [`head_losses`].
+///
+/// # Panics
+/// As for [`head_cross_entropy_smoothed`].
+pub fn head_losses_smoothed(
+    hidden_nd: Tensor<2>,
+    head: impl Into<Head>,
+    targets_n: Tensor<1, Int>,
+    weights_n: Tensor<1>,
+    label_smoothing: f32,
+) -> Tensor<1> {
     let inputs = inputs(hidden_nd, head.into(), &targets_n, &weights_n);
     let (targets, weights) = (targets_n.into_dispatch(), weights_n.into_dispatch());
-    Tensor::from_dispatch(Dispatch::head_losses(inputs, targets, weights, precision::current()))
+    let options = HeadOptions::current(label_smoothing);
+    Tensor::from_dispatch(Dispatch::head_losses(inputs, targets, weights, options))
 }
 
 #[track_caller]
