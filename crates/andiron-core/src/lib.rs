@@ -15,6 +15,7 @@ pub mod embedding;
 pub mod ids;
 pub mod init;
 pub mod linear;
+pub mod loss;
 pub mod norm;
 pub mod ops;
 pub mod padding_mask;
