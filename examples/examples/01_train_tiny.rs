@@ -66,12 +66,11 @@ fn main() -> anyhow::Result<()> {
             precision: Precision::fastest(),
         },
         data: DataConfig {
-            train: data.join("train"),
             valid: Some(data.join("valid")),
             tokenizer: Some(data.join("tokenizer")),
-            rows: 16,
             context: Some(model.n_positions),
             order: Order::Windows,
+            ..DataConfig::new(data.join("train"), 16)
         },
         init: None,
         model: Some(DecoderConfig::Gpt2(model).into()),

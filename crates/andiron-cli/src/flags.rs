@@ -55,6 +55,7 @@ enum Verb {
     #[command(subcommand)]
     Tokenizer(verbs::tokenizer::TokenizerVerb),
     Pretrain(verbs::pretrain::Pretrain),
+    Finetune(verbs::finetune::Finetune),
     Evaluate(verbs::evaluate::Evaluate),
     Metric(verbs::metric::MetricVerb),
     Predict(verbs::predict::Predict),
@@ -78,6 +79,7 @@ impl Flags {
             Verb::Prepare(verb) => verb.run(common),
             Verb::Tokenizer(verb) => verb.run(common),
             Verb::Pretrain(verb) => verb.run(common),
+            Verb::Finetune(verb) => verb.run(common),
             Verb::Evaluate(verb) => verb.run(common),
             Verb::Metric(verb) => verb.run(common),
             Verb::Predict(verb) => verb.run(common),

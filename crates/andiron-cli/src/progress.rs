@@ -112,7 +112,11 @@ impl Observer for TrainingProgress {
     }
 
     fn on_eval(&mut self, step: u64, evaluation: &Evaluation) {
-        self.line(&format!("step {step}: validation loss {:.4}", evaluation.loss));
+        let mut text = format!("step {step}: validation loss {:.4}", evaluation.loss);
+        for (name, value) in &evaluation.metrics {
+            text.push_str(&format!(", {name} {value:.4}"));
+        }
+        self.line(&text);
     }
 
     fn on_checkpoint(&mut self, step: u64, path: &Path) {

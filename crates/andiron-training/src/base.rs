@@ -60,6 +60,17 @@ impl Base {
         self.config.parameters(device)
     }
 
+    /// The names of the labels, if the model has a head for labels of texts.
+    pub fn labels(&self) -> &[String] {
+        match &self.config {
+            AnyConfig::Classifier(config) => config.labels(),
+            AnyConfig::Encoder(config) if matches!(config.head(), EncoderHead::Classify { .. }) => {
+                config.labels()
+            }
+            _ => &[],
+        }
+    }
+
     /// The configuration of a decoder with its language-model head.
     ///
     /// # Errors

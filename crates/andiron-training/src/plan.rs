@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use andiron_data::collate::CollateWindows;
 use andiron_data::loader::{BatchSource, Loader, LoaderOptions, Order};
+use andiron_data::rows::Skipped;
 use andiron_data::shard::Dataset;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
@@ -14,6 +15,7 @@ use burn::tensor::Device;
 
 use crate::base::Base;
 use crate::config::{ConfigError, TrainConfig};
+use crate::files;
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
 use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
 use crate::trainer::TrainError;
@@ -86,6 +88,8 @@ pub struct TrainingData {
     pub fingerprints: Vec<(&'static str, String)>,
     /// Bytes of text that a target of the validation data stands for, if known.
     pub bytes_per_target: Option<f64>,
+    /// Rows that were skipped, by file.
+    pub skipped: Vec<(PathBuf, Skipped)>,
 }
 
 /// What objectives plan from.
@@ -142,6 +146,11 @@ impl<'a> Setup<'a> {
     ) -> Result<TrainingData, TrainError> {
         let data = &self.config.data;
         let open = |path: &Path| {
+            if files::is_there(path)?
+                && !andiron_files::is_directory(path).map_err(files::failed("read", path))?
+            {
+                return Err(TrainError::NotShards { path: path.to_owned() });
+            }
             let dataset =
                 Dataset::open(path).map_err(|source| TrainError::Data { source: Box::new(source) })?;
             let found = dataset.vocab_size();
@@ -168,7 +177,13 @@ impl<'a> Setup<'a> {
         let options = LoaderOptions { rows: data.rows, order: data.order };
         let loader = Loader::new(train, collator, options, seed)
             .map_err(|source| TrainError::Loader { path: data.train.clone(), source })?;
-        Ok(TrainingData { train: Box::new(loader), valid, fingerprints, bytes_per_target })
+        Ok(TrainingData {
+            train: Box::new(loader),
+            valid,
+            fingerprints,
+            bytes_per_target,
+            skipped: Vec::new(),
+        })
     }
 
     /// The directory of the tokenizer: `data.tokenizer`, or that of the model to begin with, if it has one.

@@ -121,6 +121,15 @@ impl<C: FamilyConfig> Run<C> {
         self.start.new_head()
     }
 
+    /// Rows of the data that were skipped.
+    pub(crate) fn skipped_rows(&self) -> impl Iterator<Item = Warning> {
+        self.data.skipped.iter().map(|(path, skipped)| Warning::SkippedRows {
+            path: path.clone(),
+            rows: skipped.rows,
+            first: skipped.first.first().cloned().unwrap_or_default(),
+        })
+    }
+
     /// What the run's report says of it.
     pub(crate) fn facts(&self) -> RunFacts {
         let RunConfig { output, log_every, .. } = &self.config.run;

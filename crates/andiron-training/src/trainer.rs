@@ -113,6 +113,7 @@ impl<O: Objective> Trainer<O> {
         record: &mut RunRecord<'_>,
         requests: &Requests,
     ) -> Result<Outcome, TrainError> {
+        self.run.skipped_rows().for_each(|warning| record.on_warning(&warning));
         let loaded = self.run.load(record)?;
         self.run.write_config()?;
         let resumed_from = loaded.as_ref().map(|state| state.progress.step);

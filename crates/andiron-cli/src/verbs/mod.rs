@@ -5,6 +5,7 @@ pub mod chat;
 pub mod doctor;
 pub mod evaluate;
 pub mod export;
+pub mod finetune;
 pub mod generate;
 pub mod inspect;
 pub mod metric;

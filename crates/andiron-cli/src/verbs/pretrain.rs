@@ -37,29 +37,44 @@ impl Pretrain {
     /// Trains and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let config = load(&self.config, &self.overrides)?;
-        let output = &config.run.output;
-        if self.resume {
-            let found = checkpoint::steps_in(output)?;
-            anyhow::ensure!(!found.is_empty(), "{} has no checkpoint to resume from", output.display());
-        }
+        ensure_resumable(&config, self.resume)?;
         let outcome = train(&config, common)?;
-        if common.json {
-            out!(
-                "{}",
-                json!({ "step": outcome.step, "tokens": outcome.tokens, "model": outcome.model,
-                        "validation": outcome.valid, "interrupted": outcome.status == Status::Interrupted })
-            )?;
-        } else {
-            if let Some(report) = &outcome.valid {
-                out!("validation loss {:.4}", report.loss)?;
-            }
-            if let Some(model) = &outcome.model {
-                out!("The model is in {}, in the Hugging Face layout.", model.display())?;
-            }
-            out!("The report is {}.", output.join("report.html").display())?;
-        }
+        report(&outcome, &config, common)?;
         ending(&outcome, &config)
     }
+}
+
+/// Fails if a run is to be resumed and has no checkpoint.
+pub fn ensure_resumable(config: &TrainConfig, resume: bool) -> anyhow::Result<()> {
+    let output = &config.run.output;
+    if resume {
+        let found = checkpoint::steps_in(output)?;
+        anyhow::ensure!(!found.is_empty(), "{} has no checkpoint to resume from", output.display());
+    }
+    Ok(())
+}
+
+/// Prints what a run has reached.
+pub fn report(outcome: &Outcome, config: &TrainConfig, common: &Common) -> anyhow::Result<()> {
+    if common.json {
+        out!(
+            "{}",
+            json!({ "step": outcome.step, "tokens": outcome.tokens, "model": outcome.model,
+                    "validation": outcome.valid, "interrupted": outcome.status == Status::Interrupted })
+        )?;
+        return Ok(());
+    }
+    if let Some(evaluation) = &outcome.valid {
+        out!("validation loss {:.4}", evaluation.loss)?;
+        for (name, value) in &evaluation.metrics {
+            out!("{name} {value:.4}")?;
+        }
+    }
+    if let Some(model) = &outcome.model {
+        out!("The model is in {}, in the Hugging Face layout.", model.display())?;
+    }
+    out!("The report is {}.", config.run.output.join("report.html").display())?;
+    Ok(())
 }
 
 /// Trains, showing progress, until the end or a signal.
@@ -75,10 +90,21 @@ pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
 }
 
 /// Reads the configuration; if only the overrides make it wrong, the error names them instead of blaming the file.
-fn load(path: &Path, overrides: &[String]) -> anyhow::Result<TrainConfig> {
+pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<TrainConfig> {
     match TrainConfig::load(path, overrides) {
         Err(error @ ConfigError::Override { .. }) => Err(Usage(error.to_string()).into()),
         Err(error) if !overrides.is_empty() && TrainConfig::load(path, &[]).is_ok() => {
+            Err(error).with_context(|| format!("cannot apply --set {}", overrides.join(" --set ")))
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Reads a derived configuration; if the overrides make it wrong, the error names them.
+pub fn parse(text: &str, overrides: &[String]) -> anyhow::Result<TrainConfig> {
+    match TrainConfig::parse(text, overrides) {
+        Err(error @ ConfigError::Override { .. }) => Err(Usage(error.to_string()).into()),
+        Err(error) if !overrides.is_empty() => {
             Err(error).with_context(|| format!("cannot apply --set {}", overrides.join(" --set ")))
         }
         result => Ok(result?),

@@ -224,12 +224,11 @@ impl Quickstart {
                 precision,
             },
             data: DataConfig {
-                train: data.join("train"),
                 valid: Some(data.join("valid")),
                 tokenizer: Some(data.join("tokenizer")),
-                rows,
                 context: Some(context),
                 order: Order::Windows,
+                ..DataConfig::new(data.join("train"), rows)
             },
             optimizer: OptimizerConfig {
                 schedule: ScheduleKind::Cosine,

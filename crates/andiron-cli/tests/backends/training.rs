@@ -210,7 +210,7 @@ fn training_of_a_t5_is_the_same_on_every_backend() {
     check_training(|device| {
         let mut bundle = Seq2SeqBundle::init(t5(), Seed::new(3), device);
         let kind = OptimizerKind::Adamw;
-        let (losses, model) = train(bundle.model.clone(), &Seq2Seq, kind, pair_batch, device);
+        let (losses, model) = train(bundle.model.clone(), &Seq2Seq::default(), kind, pair_batch, device);
         bundle.model = model;
         let reader = Seq2SeqGenerator::new(&bundle, &PROMPT);
         (losses, greedy(&reader, &[reader.start()]))

@@ -12,7 +12,8 @@ impl TrainConfig {
     /// Reads the TOML file at `path`, applies `overrides` in order and validates the result.
     ///
     /// An override is `key=value`, where the key is a dotted path such as `optimizer.lr`. The value is read as
-    /// TOML; what is not TOML is taken as a string, so `run.output=runs/a` needs no quotes.
+    /// TOML; what is not TOML is taken as a string, so `run.output=runs/a` needs no quotes. `run.steps` takes the place of
+    /// `run.epochs`, and the reverse.
     ///
     /// # Errors
     /// If the file cannot be read, is not TOML, has an unknown or missing key, or a value is invalid.
@@ -72,6 +73,11 @@ fn apply(tree: &mut Table, text: &str) -> Result<(), ConfigError> {
         let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
         table = entry.as_table_mut().ok_or_else(malformed)?;
     }
+    match path.trim() {
+        "run.steps" => table.remove("epochs"),
+        "run.epochs" => table.remove("steps"),
+        _ => None,
+    };
     table.insert(last.to_owned(), read_value(value.trim()));
     Ok(())
 }
@@ -126,6 +132,17 @@ mod tests {
         assert_eq!(config.data.train, PathBuf::from("quoted"));
         let later = with(&["run.steps=7", "run.steps=8"]).unwrap();
         assert_eq!(later.run.steps, Some(8));
+    }
+
+    #[test]
+    fn one_length_of_a_run_takes_the_place_of_the_other() {
+        let config = with(&["data.order=epochs", "run.epochs=2.5"]).unwrap();
+        assert_eq!((config.run.steps, config.run.epochs), (None, Some(2.5)));
+        let back = with(&["run.epochs=2.5", "run.steps=9"]).unwrap();
+        assert_eq!((back.run.steps, back.run.epochs), (Some(9), None));
+        let both =
+            TrainConfig::parse(&CONFIG.replace("steps = 20", "steps = 20\nepochs = 1.0"), &[]).unwrap_err();
+        assert!(both.to_string().contains("run.epochs is 1"), "{both}");
     }
 
     #[test]

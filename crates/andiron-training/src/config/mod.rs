@@ -54,19 +54,23 @@ mod diff;
 mod foreign;
 mod load;
 mod model;
+mod quick;
 
 use std::path::PathBuf;
 
 use andiron_core::Precision;
 use andiron_data::loader::Order;
+use andiron_data::source::OnError;
 use andiron_models::Family;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::objective::ObjectiveConfig;
 use crate::optimizer::OptimizerConfig;
 
 pub(crate) use diff::{Difference, first_difference};
 pub use model::ModelConfig;
+pub use quick::QuickRun;
 
 /// Configuration of a run. Together with its data it determines the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,9 +152,9 @@ mod precision_name {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Directory of the training shards.
+    /// The training data: a directory of shards, or a file of rows (JSONL, JSON, CSV, TSV, also compressed).
     pub train: PathBuf,
-    /// Directory of the validation shards; without it the model is not validated.
+    /// The validation data, of the same kind; without it the model is not validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
     /// Directory of the tokenizer, whose files are copied into every saved model; by default that of the model directory to
@@ -165,6 +169,41 @@ pub struct DataConfig {
     /// Sampling order.
     #[serde(default = "epochs")]
     pub order: Order,
+    /// Longest sequence of a row, in tokens; longer texts are truncated. By default 512, and at most what the model reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Longest target of a row, in tokens; by default as long as its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_target_length: Option<usize>,
+    /// Names of the fields of a row; by default the usual names that the first row has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Map<String, Value>>,
+    /// Whether a row that does not fit is an error, or skipped and counted.
+    #[serde(default, skip_serializing_if = "is_fail")]
+    pub bad_rows: OnError,
+    /// Rows of similar length come together, which saves padding: of this many steps of shuffled rows, the longest make the
+    /// rows of a step, and so on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_groups: Option<usize>,
+}
+
+impl DataConfig {
+    /// Training data in micro-batches of `rows` rows, and the defaults of everything else.
+    pub fn new(train: PathBuf, rows: usize) -> Self {
+        Self {
+            train,
+            valid: None,
+            tokenizer: None,
+            rows,
+            context: None,
+            order: Order::Epochs,
+            max_length: None,
+            max_target_length: None,
+            fields: None,
+            bad_rows: OnError::Fail,
+            length_groups: None,
+        }
+    }
 }
 
 /// When checkpoints are saved.
@@ -198,6 +237,10 @@ impl Default for EvaluateConfig {
     fn default() -> Self {
         Self { every: 0, rows: sixteen(), max_windows: None }
     }
+}
+
+fn is_fail(on_error: &OnError) -> bool {
+    *on_error == OnError::Fail
 }
 
 fn epochs() -> Order {
@@ -239,6 +282,9 @@ impl TrainConfig {
         check(data.rows > 0, "data.rows", data.rows, "at least 1")?;
         let endless = data.order != Order::Sequential;
         check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
+        check(data.max_length != Some(0), "data.max_length", 0, "at least 1")?;
+        check(data.max_target_length != Some(0), "data.max_target_length", 0, "at least 1")?;
+        check(data.length_groups != Some(0), "data.length_groups", 0, "at least 1")?;
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
         check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
@@ -355,6 +401,20 @@ pub enum ConfigError {
         field: &'static str,
         /// Why it is needed.
         why: &'static str,
+    },
+    /// The names of the fields do not fit the objective.
+    #[error("data.fields does not fit the objective")]
+    Fields {
+        /// The cause; names the key.
+        source: serde_json::Error,
+    },
+    /// There is no such objective for the model.
+    #[error("{kind:?} is no objective for this model: choose {known}")]
+    UnknownObjective {
+        /// The name.
+        kind: String,
+        /// The objectives for the model.
+        known: String,
     },
     /// Neither `[init]` nor `[model]` is given.
     #[error("there is no model: give [init] from, a model directory to begin with, or the fields of [model]")]

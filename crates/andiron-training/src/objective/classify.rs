@@ -1,11 +1,14 @@
 //! Classification of whole texts, with one label or several, and regression: for encoders and decoders.
 
+mod data;
+
+use andiron_core::{ids, loss};
 use andiron_data::batch::{HostBatch, Labels};
 use andiron_eval::metric::classification::{Average, ClassCounts, LabelCounts};
 use andiron_eval::metric::correlation::{pearson, spearman};
 use andiron_models::encoder::{Head, Problem};
 use andiron_models::{ClassifierConfig, Encoder as _, EncoderConfig, EncoderHead, FamilyConfig};
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{Measured, Metrics, ModelOf, Objective, Pass};
@@ -102,26 +105,19 @@ pub struct ClassifyTally {
 impl<C: TextClassifier> Classify<C> {
     /// The sum of the losses of the rows.
     fn loss_of(&self, logits_bl: Tensor<2>, labels: &Labels) -> Tensor<1> {
-        let [b, l] = logits_bl.dims();
-        let device = logits_bl.device();
+        let (shape, device) = (logits_bl.dims(), logits_bl.device());
         match labels {
             Labels::Classes(classes) => {
-                let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
-                let classes_b1: Tensor<2, Int> = Tensor::from_data(TensorData::new(classes, [b, 1]), &device);
-                activation::log_softmax(logits_bl, 1).gather(1, classes_b1).sum().neg()
+                let classes_b = ids::upload(classes, [classes.len()], &device);
+                loss::cross_entropy(logits_bl, classes_b, 0.0).sum()
             }
             Labels::Values { values, width } => {
-                assert_eq!(*width, l, "a value for each output");
-                let values_bl: Tensor<2> =
-                    Tensor::from_data(TensorData::new(values.clone(), [b, l]), &device);
-                let losses_bl = match self.config.problem() {
-                    // log(1 + e^x) - x·y, without overflow.
-                    Problem::MultiLabel => {
-                        activation::softplus(logits_bl.clone(), 1.0) - logits_bl * values_bl
-                    }
-                    _ => (logits_bl - values_bl).powi_scalar(2),
-                };
-                losses_bl.sum().div_scalar(l as f32)
+                assert_eq!(*width, shape[1], "a value for each output");
+                let values_bl = Tensor::from_data(TensorData::new(values.clone(), shape), &device);
+                match self.config.problem() {
+                    Problem::MultiLabel => loss::binary_cross_entropy(logits_bl, values_bl).sum(),
+                    _ => loss::mean_squared_error(logits_bl, values_bl).sum(),
+                }
             }
             _ => panic!("a collator of classes or values"),
         }

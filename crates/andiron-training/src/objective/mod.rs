@@ -156,6 +156,15 @@ macro_rules! objectives {
 objectives! {
     /// Next-token prediction.
     Causal, "causal", CausalConfig { Decoder => Causal };
+    /// Prediction of masked tokens.
+    Masked, "masked", MaskedConfig { Encoder => Masked };
+    /// Prediction of each target token from the source and the target tokens before it.
+    Seq2Seq, "seq2seq", Seq2SeqObjectiveConfig { EncoderDecoder => Seq2Seq };
+    /// Labels of texts: classes, or numbers to regress to.
+    Classify, "classify", ClassifyConfig {
+        Encoder => Classify<andiron_models::EncoderConfig>,
+        Decoder => Classify<andiron_models::ClassifierConfig>
+    };
 }
 
 #[cfg(test)]

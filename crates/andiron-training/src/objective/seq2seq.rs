@@ -1,21 +1,40 @@
 //! Prediction of target tokens, for encoder-decoders: translation, summaries, denoising.
 
+use std::sync::Arc;
+
 use andiron_core::ops;
 use andiron_data::batch::HostBatch;
+use andiron_data::collate;
+use andiron_data::records::{ColumnType, Record, columns};
+use andiron_data::rows::{Seq2SeqFields, SourceTarget};
 use andiron_models::{EncoderDecoder as _, Seq2SeqConfig};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Measured, Metrics, ModelOf, Objective, Pass, token_metrics};
+use super::{FromConfig, Measured, Metrics, ModelOf, Objective, Pass, token_metrics};
+use crate::config::check;
+use crate::plan::{Plan, Setup};
+use crate::rows::{EncodeFault, Encoding};
+use crate::trainer::TrainError;
 
 /// Options of [`Seq2Seq`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Seq2SeqObjectiveConfig {}
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Seq2SeqObjectiveConfig {
+    /// Share of each target that is spread evenly over the vocabulary, in training and validation.
+    pub label_smoothing: f32,
+    /// Text before each source, such as T5's `"summarize: "`.
+    pub prefix: String,
+}
 
 /// Cross-entropy of each target token, given the source and the target tokens before it, in nats.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seq2Seq;
+pub struct Seq2Seq {
+    /// Share of each target that is spread evenly over the vocabulary. The loss is divided by the targets of the step, as
+    /// that without smoothing.
+    pub label_smoothing: f32,
+}
 
 impl Objective for Seq2Seq {
     type Family = Seq2SeqConfig;
@@ -31,10 +50,51 @@ impl Objective for Seq2Seq {
         let [b, t, d] = hidden_btd.dims();
         let (targets_n, weights_n) = pass.targets(labels);
         let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
-        ops::head_cross_entropy(hidden_btd.reshape([b * t, d]), head, targets_n, weights_n)
+        let hidden_nd = hidden_btd.reshape([b * t, d]);
+        ops::head_cross_entropy_smoothed(hidden_nd, head, targets_n, weights_n, self.label_smoothing)
     }
 
     fn metrics(&self, measured: &Measured, (): &()) -> Metrics {
         token_metrics(measured)
+    }
+}
+
+impl FromConfig for Seq2Seq {
+    type Config = Seq2SeqObjectiveConfig;
+
+    fn plan(config: &Seq2SeqObjectiveConfig, setup: &Setup<'_>) -> Result<Plan<Self>, TrainError> {
+        let smoothing = config.label_smoothing;
+        check((0.0..1.0).contains(&smoothing), "objective.label_smoothing", smoothing, "in 0..1")?;
+        let model = setup.base.encoder_decoder()?;
+        let tokenizer = setup.open_tokenizer()?;
+        let of_targets = tokenizer.for_targets().map_err(|source| setup.tokenizer_error(source))?;
+        let longest = model.max_positions();
+        let max_length = setup.max_length(longest);
+        let max_target_length = setup.config.data.max_target_length.unwrap_or(max_length).min(longest);
+        let fields: Seq2SeqFields = setup.fields("a source and a target: name them in data.fields")?;
+        let encode = |SourceTarget { source, target }: SourceTarget| -> Result<Record<'static>, EncodeFault> {
+            let source = tokenizer.frame(&format!("{}{source}", config.prefix), None, max_length)?;
+            let target = of_targets.frame(&target, None, max_target_length)?;
+            Ok(Record::default().with_ids(columns::IDS, source.ids).with_ids(columns::TARGET_IDS, target.ids))
+        };
+        let encoding = Encoding {
+            shape: fields,
+            columns: &[(columns::IDS, ColumnType::Ids), (columns::TARGET_IDS, ColumnType::Ids)],
+            settings: json!({
+                "prefix": config.prefix, "max_length": max_length, "max_target_length": max_target_length,
+            }),
+            vocabularies: &[
+                (columns::IDS, model.vocab_size()),
+                (columns::TARGET_IDS, model.target_vocab_size()),
+            ],
+            encode: &encode,
+        };
+        let (decoder_start, pad) = (model.decoder_start_token_id(), model.pad_token_id());
+        let data = setup.records(&encoding, Arc::new(collate::Seq2Seq { decoder_start, pad }))?;
+        Ok(Plan {
+            objective: Self { label_smoothing: smoothing },
+            start: setup.base.start(model.clone()),
+            data,
+        })
     }
 }

@@ -28,6 +28,16 @@ pub enum Warning {
         /// The cause; names the file.
         source: FileError,
     },
+    /// Rows of the data do not fit and were skipped.
+    #[error("{rows} rows of {} were skipped; the first: {first}", path.display())]
+    SkippedRows {
+        /// The file.
+        path: std::path::PathBuf,
+        /// How many.
+        rows: u64,
+        /// What is wrong with the first.
+        first: String,
+    },
     /// The model directory that the run begins with has not the head that the objective trains.
     #[error(
         "the head of the {class} is new: the model directory has none for this objective and these labels"
@@ -66,7 +76,7 @@ impl Warning {
             Self::DamagedCheckpoint(aside) => aside.step,
             Self::NotSaved { step, .. } | Self::NotLogged { step, .. } | Self::Skipped { step, .. } => *step,
             Self::RolledBack { to, .. } => *to,
-            Self::NewHead { .. } => 0,
+            Self::NewHead { .. } | Self::SkippedRows { .. } => 0,
         }
     }
 

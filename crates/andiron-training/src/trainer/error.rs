@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use andiron_data::loader::LoaderError;
+use andiron_data::rows::{Origin, RowsError};
 use andiron_data::shard::DatasetError;
+use andiron_data::tokenizer::TokenizerError;
 use andiron_models::Family;
 use andiron_models::weights::LoadError;
 
@@ -87,6 +89,62 @@ pub enum TrainError {
         class: &'static str,
         /// What is needed.
         wanted: &'static str,
+    },
+    /// A file stands where the objective reads shards.
+    #[error("{} is a file; this objective reads token streams: `prepare` makes them of it", path.display())]
+    NotShards {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The rows cannot be read.
+    #[error(transparent)]
+    Rows {
+        /// The cause; names file and line.
+        source: Box<RowsError>,
+    },
+    /// The data have no rows.
+    #[error("{} has no rows to learn from", path.display())]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The first row has no fields that fit the objective.
+    #[error("{}: the first row has {found}, but this objective reads {wanted}", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The fields of the row.
+        found: String,
+        /// What is needed.
+        wanted: &'static str,
+    },
+    /// The tokenizer cannot be used.
+    #[error("the tokenizer in {} cannot be used", path.display())]
+    Tokenizer {
+        /// Its directory.
+        path: PathBuf,
+        /// The cause.
+        source: Box<TokenizerError>,
+    },
+    /// A row cannot be tokenized.
+    #[error("{origin}: the row cannot be tokenized")]
+    Tokenize {
+        /// Where the row is.
+        origin: Box<Origin>,
+        /// The cause.
+        source: Box<TokenizerError>,
+    },
+    /// The tokenizer has tokens that the model does not know.
+    #[error(
+        "{origin}: the tokenizer gives the id {id}, the model has {vocab_size}: they do not belong together"
+    )]
+    TokenId {
+        /// Where the row is.
+        origin: Box<Origin>,
+        /// The id.
+        id: u32,
+        /// The vocabulary size of the model.
+        vocab_size: usize,
     },
     /// Another process is using the run's directory.
     #[error("{} is in use by another process: wait for it, or choose another run.output", path.display())]

@@ -157,9 +157,9 @@ fn a_rollback_removes_the_later_steps() {
     assert_eq!(n_lines(dir.path(), METRICS), 2);
 }
 
-fn report_of(loss: f64) -> Evaluation {
+fn report_of(loss: f64) -> crate::Evaluation {
     let metrics = vec![("perplexity".to_owned(), loss.exp())];
-    Evaluation { loss, metrics, confusion: None, n_targets: 10, unit: "tokens" }
+    crate::Evaluation { loss, metrics, confusion: None, n_targets: 10, unit: "tokens" }
 }
 
 #[test]

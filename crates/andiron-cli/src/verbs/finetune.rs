@@ -1,0 +1,93 @@
+//! `andiron finetune`: train a model directory further, for an objective.
+
+use std::path::PathBuf;
+
+use andiron_models::AnyConfig;
+use andiron_training::ObjectiveConfig;
+use andiron_training::config::{QuickRun, TrainConfig};
+use clap::Args;
+
+use super::pretrain;
+use crate::exit::{Ending, Usage};
+use crate::flags::Common;
+use crate::lines::{note, out};
+
+/// Fine-tune a model directory of any family
+///
+/// Takes a TOML configuration, or a model, an objective and data, from which it derives a whole configuration, shows it, and writes
+/// it to the output directory as `config.toml`. Running the same command again resumes from the newest checkpoint.
+#[derive(Debug, Args)]
+pub struct Finetune {
+    /// Configuration file with `[init] from`, in place of --model, --objective, --train and --output
+    #[arg(value_name = "TOML", required_unless_present = "model", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// Model directory to begin with
+    #[arg(long, value_name = "DIR", requires = "objective", requires = "train", requires = "output")]
+    model: Option<PathBuf>,
+    /// Objective: causal, masked, seq2seq or classify
+    #[arg(long, value_name = "KIND", requires = "model")]
+    objective: Option<String>,
+    /// Training data: a file of rows (JSONL, JSON, CSV, TSV, also .gz), or a directory of `prepare`
+    #[arg(long, value_name = "PATH", requires = "model")]
+    train: Option<PathBuf>,
+    /// Validation data of the same kind
+    #[arg(long, value_name = "PATH", requires = "model")]
+    valid: Option<PathBuf>,
+    /// Directory of the run
+    #[arg(long, short, value_name = "DIR", requires = "model")]
+    output: Option<PathBuf>,
+    /// Override a value of the configuration, as in `--set optimizer.lr=3e-5`; repeat the option for several
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Fail if there is no checkpoint to resume from
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Finetune {
+    /// Trains and reports.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let config = self.config(common)?;
+        pretrain::ensure_resumable(&config, self.resume)?;
+        let outcome = pretrain::train(&config, common)?;
+        pretrain::report(&outcome, &config, common)?;
+        if let (Some(model), false) = (&outcome.model, common.json) {
+            out!("Use it: {}", use_line(&config, &AnyConfig::open(model)?, &model.display().to_string()))?;
+        }
+        pretrain::ending(&outcome, &config)
+    }
+
+    fn config(&self, common: &Common) -> anyhow::Result<TrainConfig> {
+        if let Some(path) = &self.config {
+            return pretrain::load(path, &self.overrides);
+        }
+        let missing = || Usage("--model needs --objective, --train and --output".to_owned());
+        let (Some(model), Some(objective), Some(train), Some(output)) =
+            (&self.model, &self.objective, &self.train, &self.output)
+        else {
+            return Err(missing().into());
+        };
+        let quick = QuickRun {
+            model: model.clone(),
+            objective: objective.clone(),
+            train: train.clone(),
+            valid: self.valid.clone(),
+            output: output.clone(),
+        };
+        let derived = quick.config(common.fastest_precision()?)?.to_toml();
+        let config = pretrain::parse(&derived, &self.overrides)?;
+        note!("{}", config.to_toml());
+        Ok(config)
+    }
+}
+
+/// The command that uses the result.
+fn use_line(config: &TrainConfig, model: &AnyConfig, directory: &str) -> String {
+    let task = match (&config.objective, model) {
+        (Some(ObjectiveConfig::Classify(_)), _) => "classify",
+        (Some(ObjectiveConfig::Masked(_)), _) => "fill-mask",
+        (Some(ObjectiveConfig::Seq2Seq(_)), _) => "generate",
+        _ => return format!("andiron serve --model {directory}"),
+    };
+    format!("andiron predict --task {task} --model {directory} --input rows.jsonl")
+}

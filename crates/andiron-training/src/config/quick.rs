@@ -1,0 +1,118 @@
+//! A whole configuration from a model, an objective and data.
+
+use std::path::PathBuf;
+
+use andiron_core::Precision;
+use andiron_data::loader::Order;
+use andiron_data::rows::{RowOptions, RowReader};
+use andiron_data::shard::Dataset;
+use andiron_models::{AnyConfig, Family, ModelFiles};
+use serde_json::json;
+
+use super::{CheckpointConfig, ConfigError, DataConfig, EvaluateConfig, InitConfig, RunConfig, TrainConfig};
+use crate::objective::ObjectiveConfig;
+use crate::optimizer::{OptimizerConfig, ScheduleKind};
+use crate::trainer::TrainError;
+
+/// Sequences in a micro-batch.
+const ROWS: usize = 32;
+/// Passes over the data.
+const EPOCHS: u64 = 4;
+/// Share of the steps in which the learning rate rises.
+const WARM_UP: f64 = 0.06;
+/// Steps of rows that are arranged by length.
+const LENGTH_GROUPS: usize = 50;
+/// Tokens in a sequence of a token stream.
+const CONTEXT: usize = 512;
+
+/// What a fine-tuning is told on the command line; the rest of its configuration follows from it.
+///
+/// | setting | value |
+/// |---|---|
+/// | `data.rows` | 32, or 8 for a decoder, whose sequences are longer |
+/// | `run.epochs` | 4 |
+/// | `optimizer` | AdamW, betas 0.9 and 0.999, no weight decay, linear decay to 0 after 6 % of warm-up |
+/// | `optimizer.lr` | 5e-5 · (768 / width)², at most 5e-4: narrow models take larger steps |
+/// | `data.length_groups` | 50 for rows: those of similar length come together |
+/// | `evaluate`, `checkpoint` | once an epoch |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuickRun {
+    /// The model directory to begin with.
+    pub model: PathBuf,
+    /// The kind of the objective.
+    pub objective: String,
+    /// The training data: a file of rows or a directory of shards.
+    pub train: PathBuf,
+    /// The validation data.
+    pub valid: Option<PathBuf>,
+    /// Directory of the run.
+    pub output: PathBuf,
+}
+
+impl QuickRun {
+    /// The configuration.
+    ///
+    /// # Errors
+    /// If the model or the data cannot be read, or there is no such objective.
+    pub fn config(&self, precision: Precision) -> Result<TrainConfig, TrainError> {
+        let failed = |source| TrainError::Init { path: self.model.clone(), source: Box::new(source) };
+        let model = ModelFiles::open(&self.model).map_err(failed)?.config().map_err(failed)?.config.clone();
+        let objective: ObjectiveConfig =
+            serde_json::from_value(json!({ "kind": self.objective })).map_err(|_| {
+                ConfigError::UnknownObjective {
+                    kind: self.objective.clone(),
+                    known: ObjectiveConfig::kinds_for(model.family()).join(", "),
+                }
+            })?;
+        let rows = if model.family() == Family::Decoder { 8 } else { ROWS };
+        let (n_rows, context) = self.size(&model)?;
+        let per_epoch = n_rows.div_ceil(rows as u64).max(1);
+        let width = model.sizes().d_model as f64;
+        let lr = (5e-5 * (768.0 / width).powi(2)).min(5e-4);
+        Ok(TrainConfig {
+            run: RunConfig {
+                output: self.output.clone(),
+                seed: 1337,
+                steps: None,
+                epochs: Some(EPOCHS as f64),
+                accumulate: 1,
+                log_every: 1,
+                precision,
+            },
+            init: Some(InitConfig { from: self.model.clone() }),
+            model: None,
+            objective: Some(objective),
+            data: DataConfig {
+                valid: self.valid.clone(),
+                context,
+                order: Order::Epochs,
+                length_groups: context.is_none().then_some(LENGTH_GROUPS),
+                ..DataConfig::new(self.train.clone(), rows)
+            },
+            optimizer: OptimizerConfig {
+                schedule: ScheduleKind::Linear,
+                warmup_steps: ((per_epoch * EPOCHS) as f64 * WARM_UP).ceil() as u64,
+                beta2: Some(0.999),
+                weight_decay: 0.0,
+                // Two digits: this is read by people.
+                ..OptimizerConfig::constant(format!("{lr:.1e}").parse().unwrap_or(lr))
+            },
+            checkpoint: CheckpointConfig { every: per_epoch, keep_last: 2 },
+            evaluate: EvaluateConfig { every: per_epoch, rows: 2 * rows, max_windows: None },
+        })
+    }
+
+    /// Number of rows of the training data, and the length of its sequences if it is a token stream.
+    fn size(&self, model: &AnyConfig) -> Result<(u64, Option<usize>), TrainError> {
+        let is_directory =
+            andiron_files::is_directory(&self.train).map_err(crate::files::failed("read", &self.train))?;
+        if !is_directory {
+            let rows = RowReader::open(&self.train, &RowOptions::default())?;
+            return Ok((rows.filter(Result::is_ok).count() as u64, None));
+        }
+        let dataset =
+            Dataset::open(&self.train).map_err(|source| TrainError::Data { source: Box::new(source) })?;
+        let context = CONTEXT.min(model.sizes().max_positions);
+        Ok((dataset.tokens() / context as u64, Some(context)))
+    }
+}

@@ -1,0 +1,252 @@
+//! Rows of a file as records on disk: encoded once, and kept beside the run.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use andiron_data::collate::CollateRecords;
+use andiron_data::loader::BatchSource;
+use andiron_data::records::{
+    ColumnType, LengthGroups, Record, RecordDataset, RecordLoader, RecordLoaderOptions, RecordOrder,
+    RecordWriter, columns,
+};
+use andiron_data::rows::{
+    Examples, Origin, RowError, RowFault, RowOptions, RowReader, RowsError, Shape, Skipped,
+};
+use andiron_data::tokenizer::{Tokenizer, TokenizerError};
+use andiron_kernels::random::Seed;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::config::ConfigError;
+use crate::plan::{Setup, TrainingData};
+use crate::state::tokenizer_checksum;
+use crate::trainer::TrainError;
+
+/// Directory of the records in that of the run.
+const RECORDS: &str = "records";
+
+/// Longest sequence that is read by default, in tokens.
+const USUAL_LENGTH: usize = 512;
+
+/// How an objective makes records of examples.
+pub struct Encoding<'a, S: Shape> {
+    /// The fields of a row.
+    pub shape: S,
+    /// The columns of a record.
+    pub columns: &'a [(&'a str, ColumnType)],
+    /// What the records depend on besides rows, fields, tokenizer and lengths.
+    pub settings: Value,
+    /// Vocabulary size of the model, for each column of token ids.
+    pub vocabularies: &'a [(&'a str, usize)],
+    /// Makes a record of an example.
+    #[allow(clippy::type_complexity)] // A borrowed closure.
+    pub encode: &'a dyn Fn(S::Example) -> Result<Record<'static>, EncodeFault>,
+}
+
+/// Why an example is no record.
+#[derive(Debug)]
+pub enum EncodeFault {
+    /// The row does not fit.
+    Row(RowFault),
+    /// The tokenizer fails.
+    Tokenizer(TokenizerError),
+}
+
+impl From<RowFault> for EncodeFault {
+    fn from(fault: RowFault) -> Self {
+        Self::Row(fault)
+    }
+}
+
+impl From<TokenizerError> for EncodeFault {
+    fn from(error: TokenizerError) -> Self {
+        Self::Tokenizer(error)
+    }
+}
+
+impl Setup<'_> {
+    /// The tokenizer, for objectives that read text.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn open_tokenizer(&self) -> Result<Tokenizer, TrainError> {
+        let why = "this objective reads text, and the model to begin with has no tokenizer";
+        let path = self.tokenizer().ok_or(ConfigError::Missing { field: "data.tokenizer", why })?;
+        Tokenizer::load(&path).map_err(|source| self.tokenizer_error(source))
+    }
+
+    /// The error of the tokenizer.
+    pub(crate) fn tokenizer_error(&self, source: TokenizerError) -> TrainError {
+        TrainError::Tokenizer { path: self.tokenizer().unwrap_or_default(), source: Box::new(source) }
+    }
+
+    /// Whether the data are rows of a file, not a token stream.
+    ///
+    /// # Errors
+    /// If there is no data.
+    pub fn has_rows(&self) -> Result<bool, TrainError> {
+        let path = &self.config.data.train;
+        if !crate::files::is_there(path)? {
+            return Err(crate::files::failed("read", path)(io::ErrorKind::NotFound.into()).into());
+        }
+        Ok(!andiron_files::is_directory(path).map_err(crate::files::failed("read", path))?)
+    }
+
+    /// Longest sequence of a row, in tokens: `data.max_length`, at most `longest`; by default 512.
+    pub fn max_length(&self, longest: usize) -> usize {
+        self.config.data.max_length.unwrap_or(USUAL_LENGTH).min(longest)
+    }
+
+    /// The names of the fields: `data.fields`, or those that the first row has.
+    ///
+    /// # Errors
+    /// If the names do not fit the objective, or the row has no fields that do.
+    pub fn fields<S: Shape + DeserializeOwned>(&self, wanted: &'static str) -> Result<S, TrainError> {
+        let path = &self.config.data.train;
+        if let Some(fields) = &self.config.data.fields {
+            let fields = serde_json::from_value(Value::Object(fields.clone()));
+            return fields.map_err(|source| ConfigError::Fields { source }.into());
+        }
+        let first = RowReader::open(path, &RowOptions::default())?.next().transpose()?;
+        let first = first.ok_or_else(|| TrainError::NoRows { path: path.clone() })?;
+        S::guess(&first).ok_or_else(|| TrainError::Shape {
+            path: path.clone(),
+            found: first.names().map(str::to_owned).collect::<Vec<_>>().join(", "),
+            wanted,
+        })
+    }
+
+    /// The examples of a file.
+    pub fn examples<S: Shape>(&self, path: &Path, shape: S) -> Examples<S> {
+        Examples::new(vec![path.to_owned()], shape, RowOptions::default(), self.config.data.bad_rows)
+    }
+
+    /// Rows that `encoding` makes records of, and `collator` batches.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a row does not fit and is not to be skipped.
+    pub fn records<S: Shape + Clone + Serialize>(
+        &self,
+        encoding: &Encoding<'_, S>,
+        collator: Arc<dyn CollateRecords>,
+    ) -> Result<TrainingData, TrainError> {
+        let data = &self.config.data;
+        let mut skipped = Vec::new();
+        let train = self.record_dataset(&data.train, "train", encoding, &mut skipped)?;
+        let valid = data.valid.as_deref();
+        let valid =
+            valid.map(|path| self.record_dataset(path, "valid", encoding, &mut skipped)).transpose()?;
+        let mut fingerprints = vec![("train_blake3", train.fingerprint().to_owned())];
+        fingerprints.extend(valid.as_ref().map(|valid| ("valid_blake3", valid.fingerprint().to_owned())));
+        let seed = Seed::new(self.config.run.seed);
+        let order = match data.length_groups {
+            Some(groups) => {
+                let rows = data.rows * self.config.run.accumulate as usize;
+                RecordOrder::EpochsByLength(LengthGroups { rows, groups })
+            }
+            None => RecordOrder::Epochs,
+        };
+        let loader = |dataset, options, path: &Path, seed| {
+            RecordLoader::new(dataset, collator.clone(), options, seed)
+                .map(|loader| Box::new(loader) as Box<dyn BatchSource>)
+                .map_err(|source| TrainError::Loader { path: path.to_owned(), source })
+        };
+        let valid = match (valid, &data.valid) {
+            (Some(dataset), Some(path)) => {
+                let options = RecordLoaderOptions {
+                    rows: self.config.evaluation_rows(),
+                    order: RecordOrder::Sequential,
+                };
+                Some(loader(dataset, options, path, seed.derive("valid"))?)
+            }
+            _ => None,
+        };
+        let train = loader(train, RecordLoaderOptions { rows: data.rows, order }, &data.train, seed)?;
+        Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, skipped })
+    }
+
+    /// The records of a file, made unless they are there.
+    fn record_dataset<S: Shape + Clone + Serialize>(
+        &self,
+        rows: &Path,
+        name: &str,
+        encoding: &Encoding<'_, S>,
+        skipped: &mut Vec<(PathBuf, Skipped)>,
+    ) -> Result<Arc<RecordDataset>, TrainError> {
+        let data = &self.config.data;
+        let tokenizer = self.tokenizer().map(|path| tokenizer_checksum(&path)).transpose()?;
+        let settings = json!({
+            "rows_blake3": checksum(rows)?,
+            "fields": encoding.shape,
+            "bad_rows": data.bad_rows,
+            "tokenizer_blake3": tokenizer,
+            "max_length": data.max_length,
+            "max_target_length": data.max_target_length,
+            "objective": encoding.settings,
+        });
+        let path = self.config.run.output.join(RECORDS).join(name);
+        let failed = |source| TrainError::Data { source: Box::new(source) };
+        if let Some(dataset) = RecordDataset::open_if_made_from(&path, &settings).map_err(failed)? {
+            return Ok(Arc::new(dataset));
+        }
+        crate::files::make_directory(&self.config.run.output.join(RECORDS))?;
+        let mut writer = RecordWriter::create(&path, encoding.columns, settings).map_err(failed)?;
+        let mut examples = self.examples(rows, encoding.shape.clone());
+        while let Some(found) = examples.next() {
+            let (example, origin) = found?;
+            match (encoding.encode)(example) {
+                Ok(record) => {
+                    check_ids(&record, encoding.vocabularies, &origin)?;
+                    writer.push(&record).map_err(failed)?;
+                }
+                Err(EncodeFault::Row(fault)) => examples.refuse(RowError { origin, fault })?,
+                Err(EncodeFault::Tokenizer(source)) => {
+                    return Err(TrainError::Tokenize { origin: Box::new(origin), source: Box::new(source) });
+                }
+            }
+        }
+        if examples.skipped().rows > 0 {
+            skipped.push((rows.to_owned(), examples.skipped().clone()));
+        }
+        writer.finish().map_err(failed)?;
+        Ok(Arc::new(RecordDataset::open(&path).map_err(failed)?))
+    }
+}
+
+/// Checks that the model knows the ids of a tokenizer.
+fn check_ids(record: &Record<'_>, vocabularies: &[(&str, usize)], origin: &Origin) -> Result<(), TrainError> {
+    for (column, vocab_size) in vocabularies {
+        if let Some(&id) = record.ids(column).iter().find(|&&id| id as usize >= *vocab_size) {
+            return Err(TrainError::TokenId {
+                origin: Box::new(origin.clone()),
+                id,
+                vocab_size: *vocab_size,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The columns of a text, with its token types if the model has them.
+pub(crate) fn text_columns(typed: bool) -> Vec<(&'static str, ColumnType)> {
+    let types = typed.then_some((columns::TYPE_IDS, ColumnType::Ids));
+    std::iter::once((columns::IDS, ColumnType::Ids)).chain(types).collect()
+}
+
+/// BLAKE3 of a file in hexadecimal.
+fn checksum(path: &Path) -> Result<String, TrainError> {
+    let hash = || -> io::Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(andiron_files::open(path)?)?;
+        Ok(hasher.finalize().to_hex().to_string())
+    };
+    Ok(hash().map_err(crate::files::failed("read", path))?)
+}
+
+impl From<RowsError> for TrainError {
+    fn from(source: RowsError) -> Self {
+        Self::Rows { source: Box::new(source) }
+    }
+}

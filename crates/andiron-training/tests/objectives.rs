@@ -1,0 +1,341 @@
+//! Every objective from a configuration to a model directory: it learns, validates, and resumes bit for bit.
+
+#![allow(clippy::unwrap_used, reason = "a test, helpers included")]
+
+use std::fs;
+use std::path::Path;
+
+use andiron_core::{Backend, DeviceSpec};
+use andiron_data::shard::{DatasetWriter, WriterOptions};
+use andiron_kernels::random::Seed;
+use andiron_models::AnyConfig;
+use andiron_training::observe::{StepRecord, Warning};
+use andiron_training::{
+    Evaluation, Observer, Outcome, Requests, Status, TrainConfig, TrainError, start_or_resume,
+};
+use serde_json::{Value, json};
+
+const BERT: &str = r#"
+model_type = "bert"
+vocab_size = 40
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 24
+max_position_embeddings = 24
+initializer_range = 0.2
+"#;
+
+const T5: &str = r#"
+model_type = "t5"
+vocab_size = 40
+d_model = 16
+d_kv = 8
+d_ff = 24
+num_layers = 1
+num_heads = 2
+relative_attention_num_buckets = 8
+relative_attention_max_distance = 20
+feed_forward_proj = "relu"
+dropout_rate = 0.1
+decoder_start_token_id = 0
+"#;
+
+const GPT2: &str = r#"
+model_type = "gpt2"
+vocab_size = 40
+n_positions = 24
+n_embd = 16
+n_layer = 1
+n_head = 2
+"#;
+
+/// A directory with a tokenizer of letters, rows and a token stream.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(place.path("tokenizer")).unwrap();
+        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+        let letters = ('a'..='z').flat_map(|letter| [letter.to_string()]);
+        let words: Vec<String> = special.into_iter().chain(letters).collect();
+        fs::write(place.path("tokenizer/vocab.txt"), words.join("\n")).unwrap();
+        for (name, rows) in [("train", 40), ("valid", 9)] {
+            let row = |row: u64| {
+                let seed = Seed::new(rows).at(row);
+                let letter = |at: u64| char::from(b'a' + seed.below(at, 6) as u8).to_string();
+                let letters: Vec<String> = (0..3 + seed.below(99, 5)).map(letter).collect();
+                // What is asked for can be told from the first letter.
+                let first = letters[0].as_bytes()[0] - b'a';
+                let reversed: Vec<&str> = letters.iter().rev().map(String::as_str).collect();
+                let labels: &[&str] = if first > 2 { &["late", "long"] } else { &["early"] };
+                let label = ["low", "middle", "high"][usize::from(first / 2)];
+                json!({
+                    "text": letters.join(" "),
+                    "label": label,
+                    "labels": labels,
+                    "score": f32::from(first) / 5.0,
+                    "source": letters.join(" "),
+                    "target": reversed.join(" "),
+                })
+                .to_string()
+            };
+            let text = (0..rows).map(row).collect::<Vec<_>>().join("\n");
+            fs::write(place.path(&format!("{name}.jsonl")), text).unwrap();
+            let mut writer =
+                DatasetWriter::create(&place.path(name), WriterOptions::new(31, "letters")).unwrap();
+            let ids: Vec<u32> = (0..rows as u32 * 8).map(|at| 5 + at * at % 7).collect();
+            writer.push("all", &ids, "").unwrap();
+            writer.finish().unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The run called `output`.
+    fn config(&self, model: &str, objective: &str, data: [&str; 2], output: &str) -> TrainConfig {
+        let [train, valid] = data.map(|name| format!("{:?}", self.path(name).display().to_string()));
+        let text = format!(
+            r#"
+                [run]
+                output = {:?}
+                seed = 3
+                steps = 6
+                accumulate = 2
+                precision = "f32"
+                {model}
+                [objective]
+                {objective}
+                [data]
+                train = {train}
+                valid = {valid}
+                tokenizer = {:?}
+                rows = 3
+                {}
+                [optimizer]
+                schedule = "constant"
+                lr = 1e-2
+                beta2 = 0.99
+                weight_decay = 0.01
+                [checkpoint]
+                every = 100
+                [evaluate]
+                every = 3
+                rows = 4
+            "#,
+            self.path(output).display().to_string(),
+            self.path("tokenizer").display().to_string(),
+            if data[0].ends_with("jsonl") { "" } else { "context = 12" },
+        );
+        TrainConfig::parse(&text, &[]).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Heard {
+    warnings: Vec<String>,
+    losses: Vec<f32>,
+    evaluation: Option<Evaluation>,
+}
+
+impl Observer for Heard {
+    fn on_step(&mut self, record: &StepRecord) {
+        self.losses.push(record.loss);
+    }
+
+    fn on_eval(&mut self, _: u64, evaluation: &Evaluation) {
+        self.evaluation = Some(evaluation.clone());
+    }
+
+    fn on_warning(&mut self, warning: &Warning) {
+        self.warnings.push(warning.to_string());
+    }
+}
+
+fn train(
+    config: &TrainConfig,
+    observer: &mut dyn Observer,
+    requests: &Requests,
+) -> Result<Outcome, TrainError> {
+    let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
+    start_or_resume(config, &device, observer, requests)
+}
+
+fn finish(config: &TrainConfig) -> Heard {
+    let mut heard = Heard::default();
+    let outcome = train(config, &mut heard, &Requests::default()).unwrap();
+    assert_eq!(outcome.status, Status::Finished);
+    heard
+}
+
+/// Stops after a step.
+struct StopAfter<'a>(u64, &'a Requests);
+
+impl Observer for StopAfter<'_> {
+    fn on_step(&mut self, record: &StepRecord) {
+        if record.step == self.0 {
+            self.1.stop();
+        }
+    }
+}
+
+/// What a run leaves, without what depends on the machine.
+fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
+    let strip = |line: &str| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let fields = line.as_object_mut().unwrap();
+        fields.remove("tokens_per_s").unwrap();
+        fields.remove("elapsed_s").unwrap();
+        line
+    };
+    let lines = fs::read_to_string(output.join("metrics.jsonl")).unwrap().lines().map(strip).collect();
+    (lines, fs::read(output.join("model/model.safetensors")).unwrap())
+}
+
+/// A run of each length up to a stop and a resume ends like one that was left alone; returns what was heard of that one.
+#[track_caller]
+fn check(place: &Place, model: &str, objective: &str, data: [&str; 2]) -> Heard {
+    let whole = place.config(model, objective, data, "whole");
+    let heard = finish(&whole);
+    for step in 1..6 {
+        let output = format!("stopped-{step}");
+        let config = place.config(model, objective, data, &output);
+        let requests = Requests::default();
+        let stopped = train(&config, &mut StopAfter(step, &requests), &requests).unwrap();
+        assert_eq!((stopped.status, stopped.step), (Status::Interrupted, step));
+        let resumed = train(&config, &mut (), &Requests::default()).unwrap();
+        assert_eq!(resumed.resumed_from, Some(step));
+        assert!(result(&place.path(&output)) == result(&place.path("whole")), "stopped after step {step}");
+    }
+    heard
+}
+
+fn rows() -> [&'static str; 2] {
+    ["train.jsonl", "valid.jsonl"]
+}
+
+fn table(fields: &str) -> String {
+    format!("[model]{fields}")
+}
+
+#[test]
+fn labels_of_texts_are_learnt_by_an_encoder() {
+    let place = Place::new();
+    let heard = check(&place, &table(BERT), "kind = \"classify\"", rows());
+    let evaluation = heard.evaluation.unwrap();
+    assert_eq!((evaluation.n_targets, evaluation.unit), (9, "rows"));
+    let confusion = evaluation.confusion.as_ref().unwrap();
+    assert_eq!(confusion.labels(), ["high", "low", "middle"]);
+    assert_eq!(confusion.counts().iter().sum::<u64>(), 9);
+    let right = confusion.counts().iter().step_by(4).sum::<u64>() as f64;
+    assert!((evaluation.metric("accuracy").unwrap() - right / 9.0).abs() < 1e-12);
+    let AnyConfig::Encoder(config) = AnyConfig::open(&place.path("whole/model")).unwrap() else { panic!() };
+    assert_eq!((config.labels(), config.class_name()), (confusion.labels(), "BertForSequenceClassification"));
+}
+
+#[test]
+fn labels_of_texts_are_learnt_by_a_decoder() {
+    let place = Place::new();
+    let heard = check(&place, &table(GPT2), "kind = \"classify\"", rows());
+    assert!(heard.evaluation.unwrap().metric("macro_f1").is_some());
+    let config = AnyConfig::open(&place.path("whole/model")).unwrap();
+    assert_eq!(config.class_name(), "GPT2ForSequenceClassification");
+}
+
+#[test]
+fn several_labels_and_numbers_are_learnt() {
+    let place = Place::new();
+    let fields = |label: &str, label_type: &str| {
+        let config = place.config(&table(BERT), "kind = \"classify\"", rows(), label_type);
+        let fields = json!({ "label": label, "label_type": label_type });
+        let data = andiron_training::config::DataConfig {
+            fields: Some(fields.as_object().unwrap().clone()),
+            ..config.data.clone()
+        };
+        finish(&TrainConfig { data, ..config }).evaluation.unwrap()
+    };
+    assert!(fields("labels", "classes").metric("micro_f1").is_some());
+    assert!(fields("score", "numbers").metric("pearson").is_some());
+}
+
+#[test]
+fn masked_tokens_are_learnt_from_streams_and_from_rows() {
+    let place = Place::new();
+    let heard = check(&place, &table(BERT), "kind = \"masked\"\nprobability = 0.3", ["train", "valid"]);
+    assert!(heard.evaluation.unwrap().metric("perplexity").is_some());
+    let place = Place::new();
+    check(&place, &table(BERT), "kind = \"masked\"\nwhole_words = true", rows());
+}
+
+#[test]
+fn targets_of_sources_are_learnt() {
+    let place = Place::new();
+    let heard =
+        check(&place, &table(T5), "kind = \"seq2seq\"\nprefix = \"x \"\nlabel_smoothing = 0.1", rows());
+    assert_eq!(heard.evaluation.unwrap().unit, "tokens");
+}
+
+#[test]
+fn a_model_directory_is_fine_tuned_and_gets_the_head_that_it_lacks() {
+    let place = Place::new();
+    let pretrained = place.config(&table(BERT), "kind = \"masked\"", ["train", "valid"], "pretrained");
+    assert_eq!(finish(&pretrained).warnings, [""; 0]);
+    let from =
+        |run: &str| format!("[init]\nfrom = {:?}", place.path(run).join("model").display().to_string());
+    let tuned = place.config(&from("pretrained"), "kind = \"classify\"", rows(), "tuned");
+    let heard = finish(&tuned);
+    assert_eq!(heard.warnings.len(), 1);
+    assert!(heard.warnings[0].contains("BertForSequenceClassification"), "{:?}", heard.warnings);
+    // Its head is that of the rows: it goes on being trained.
+    let again = place.config(&from("tuned"), "kind = \"classify\"", rows(), "again");
+    let more = finish(&again);
+    assert_eq!(more.warnings, [""; 0]);
+    assert!(more.losses[0] < heard.losses[0], "{:?} {:?}", heard.losses, more.losses);
+    // The tokenizer came along.
+    assert!(place.path("again/model/vocab.txt").exists());
+    assert!(place.path("again/config.toml").exists());
+}
+
+#[track_caller]
+fn check_refused(place: &Place, model: &str, objective: &str, data: [&str; 2], expected: &str) {
+    let config = place.config(model, objective, data, "refused");
+    let error = train(&config, &mut (), &Requests::default()).unwrap_err();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let place = Place::new();
+    let (bert, t5, gpt2) = (table(BERT), table(T5), table(GPT2));
+    let streams = ["train", "valid"];
+    check_refused(&place, &bert, "kind = \"causal\"", streams, "choose masked, classify");
+    check_refused(&place, &gpt2, "kind = \"seq2seq\"", rows(), "choose causal, classify");
+    check_refused(
+        &place,
+        &t5,
+        "kind = \"seq2seq\"\nlabel_smoothing = 1.5",
+        rows(),
+        "objective.label_smoothing is 1.5",
+    );
+    check_refused(&place, &bert, "kind = \"classify\"\nlabels = [\"low\", \"high\"]", rows(), "\"middle\"");
+    let causal = place.config(&gpt2, "kind = \"causal\"", streams, "refused");
+    let data =
+        andiron_training::config::DataConfig { train: place.path("train.jsonl"), ..causal.data.clone() };
+    let error = train(&TrainConfig { data, ..causal }, &mut (), &Requests::default()).unwrap_err();
+    assert!(error.to_string().contains("train.jsonl is a file"), "{error}");
+    let text = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    fs::write(place.path("train.jsonl"), format!("{text}\n{{\"text\": \"a\"}}")).unwrap();
+    check_refused(&place, &bert, "kind = \"classify\"", rows(), "train.jsonl:41");
+    fs::write(place.path("empty.jsonl"), "").unwrap();
+    check_refused(&place, &bert, "kind = \"classify\"", ["empty.jsonl", "valid.jsonl"], "empty.jsonl");
+}
