@@ -26,7 +26,7 @@ const FOREIGN: &[Foreign] = &[
     foreign("optim", "transformers", "optimizer.kind"),
     foreign("lr_scheduler_type", "transformers", "optimizer.schedule"),
     foreign("lr_scheduler", "axolotl", "optimizer.schedule"),
-    foreign("warmup_ratio", "transformers", "optimizer.warmup_steps, a number of steps"),
+    foreign("warmup_ratio", "transformers", "optimizer.warmup_ratio"),
     foreign("warmup_iters", "nanoGPT", "optimizer.warmup_steps"),
     foreign("num_train_epochs", "transformers", "run.epochs"),
     foreign("num_epochs", "axolotl", "run.epochs"),
