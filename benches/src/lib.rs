@@ -1,7 +1,7 @@
 //! Models and devices shared by the benchmarks.
 //!
-//! There is one criterion target per subject: `cargo xtask bench tokenizer`, `train_step`, `decode` or `quant`. They detect
-//! regressions. Comparisons with other programs are made by `andiron bench` and the scripts in `benches/peers`; their results
+//! There is one criterion target per subject: `cargo xtask bench tokenizer`, `train_step`, `decode`, `quant` or `metric`. They
+//! detect regressions. Comparisons with other programs are made by `andiron bench` and the scripts in `benches/peers`; their results
 //! are in `benches/RESULTS.md`.
 
 use andiron_core::DeviceSpec;

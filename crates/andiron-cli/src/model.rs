@@ -1,13 +1,13 @@
 //! A model with its tokenizer, from a model directory or a GGUF file.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use andiron_core::KvCacheDtype;
 use andiron_data::tokenizer::{ControlTokens, Tokenizer};
 use andiron_models::generate::GenerationConfig;
-use andiron_models::{AnyConfig, ModelFiles, RunPrecision, UnknownKeys};
+use andiron_models::{AdapterFiles, AnyConfig, ModelFiles, RunPrecision, UnknownKeys};
 use andiron_pipelines::Pipeline;
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -16,6 +16,49 @@ use clap::Args;
 use crate::flags::Common;
 use crate::lines::note;
 use crate::memory::{self, Choice};
+
+/// The model to run.
+#[derive(Clone, Debug, Args)]
+pub struct ModelChoice {
+    /// Model directory in the Hugging Face layout, or a GGUF file
+    #[arg(id = "model", long = "model", value_name = "DIR")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub adapter: AdapterChoice,
+}
+
+/// An adapter of the model.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AdapterChoice {
+    /// Directory of a LoRA adapter of the model, as peft writes it. The model itself may be quantized
+    #[arg(id = "adapter", long = "adapter", value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
+impl AdapterChoice {
+    /// Adds the adapter, if there is one, to a model.
+    pub fn apply<M, E>(&self, model: M, add: impl FnOnce(M, &Path) -> Result<M, E>) -> anyhow::Result<M>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        match &self.path {
+            Some(dir) => add(model, dir).with_context(|| in_adapter(dir)),
+            None => Ok(model),
+        }
+    }
+
+    /// Configuration of the model with the head that the adapter was trained with, if the adapter brings one.
+    pub fn model_config(&self) -> anyhow::Result<Option<AnyConfig>> {
+        let Some(dir) = &self.path else { return Ok(None) };
+        let files = AdapterFiles::open(dir).with_context(|| in_adapter(dir))?;
+        Ok(files.model_config().cloned())
+    }
+}
+
+/// What an error of an adapter is about.
+pub fn in_adapter(dir: &Path) -> String {
+    format!("cannot use the adapter {}", dir.display())
+}
 
 /// The precision of weights, matmuls and the KV cache.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -113,30 +156,35 @@ impl PromptChoice {
 
 /// Opens the model directory or GGUF file `path` on `device`, in f32.
 pub fn open(path: &Path, device: &Device) -> anyhow::Result<Pipeline> {
-    open_f32(ModelFiles::open(path)?, device)
+    open_f32(ModelFiles::open(path)?, &AdapterChoice::default(), device)
 }
 
 /// Opens a model whose configuration has been read, in f32.
-pub fn open_f32(files: ModelFiles, device: &Device) -> anyhow::Result<Pipeline> {
-    warned(files, RunPrecision::F32, device, false)
+pub fn open_f32(files: ModelFiles, adapter: &AdapterChoice, device: &Device) -> anyhow::Result<Pipeline> {
+    warned(files, adapter, RunPrecision::F32, device, false)
 }
 
-/// Opens the model directory or GGUF file `path` in the chosen precision.
-pub fn open_at(path: &Path, choice: RunChoice, common: &Common) -> anyhow::Result<Pipeline> {
+/// Opens a model, and its adapter, in the chosen precision.
+pub fn open_at(model: &ModelChoice, choice: RunChoice, common: &Common) -> anyhow::Result<Pipeline> {
     // A device that does not exist is told before a model that does not.
     choice.checked(common)?;
     common.open_device()?;
-    open_files(ModelFiles::open(path)?, choice, common)
+    open_files(ModelFiles::open(&model.path)?, &model.adapter, choice, common)
 }
 
 /// Opens a model whose configuration has been read, in the chosen precision.
-pub fn open_files(files: ModelFiles, choice: RunChoice, common: &Common) -> anyhow::Result<Pipeline> {
+pub fn open_files(
+    files: ModelFiles,
+    adapter: &AdapterChoice,
+    choice: RunChoice,
+    common: &Common,
+) -> anyhow::Result<Pipeline> {
     let (precision, device) = (choice.checked(common)?, common.open_device()?);
     if choice.strict {
         refuse(&files.config()?.unknown_keys, files.path())?;
     }
     memory::ensure_model_fits(&files, precision, Choice::Precision, common)?;
-    let model = warned(files, precision, &device, choice.strict)?;
+    let model = warned(files, adapter, precision, &device, choice.strict)?;
     let bundle = model.bundle.with_kv_cache_dtype(choice.kv_cache_dtype());
     Ok(Pipeline { bundle, ..model })
 }
@@ -144,6 +192,7 @@ pub fn open_files(files: ModelFiles, choice: RunChoice, common: &Common) -> anyh
 /// Opens a model. Warns of unknown keys in its files, or refuses it if `strict`.
 fn warned(
     files: ModelFiles,
+    adapter: &AdapterChoice,
     precision: RunPrecision,
     device: &Device,
     strict: bool,
@@ -151,6 +200,7 @@ fn warned(
     let path = files.path().to_owned();
     let path = path.as_path();
     let model = Pipeline::open_files(files, precision, device)?;
+    let model = adapter.apply(model, Pipeline::with_adapter)?;
     let found = match model.text.tokenizer() {
         None if path.is_dir() => Tokenizer::unread_files(path),
         _ => Vec::new(),

@@ -17,6 +17,21 @@ pub fn normal<const D: usize>(shape: [usize; D], std: f32, seed: Seed, device: &
     when_used(shape, draw, device)
 }
 
+/// A parameter drawn uniformly from `-bound..bound`, as [`normal`].
+pub fn uniform<const D: usize>(
+    shape: [usize; D],
+    bound: f32,
+    seed: Seed,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let draw = move |device: &Device| {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count as u64).map(|at| bound * (2.0 * seed.uniform(at) - 1.0)).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
+    };
+    when_used(shape, draw, device)
+}
+
 /// A parameter that is zero everywhere, allocated when it is first used.
 pub fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     when_used(shape, move |device| Tensor::zeros(shape, device), device)

@@ -24,7 +24,7 @@ pub enum ParamRole {
     Head,
     /// The same in an architecture that calls it an embedding (GPT-NeoX); weight decay treats it as an embedding.
     OutputEmbedding,
-    /// A factor of a low-rank adapter.
+    /// A factor or the magnitude vector of a low-rank adapter.
     Adapter,
     /// Weight or bias of a norm.
     Norm,
@@ -46,14 +46,15 @@ impl ParamRole {
     /// The role of a parameter whose innermost container type, as given to a visitor, is `container`.
     ///
     /// Outside of a [`Weight`](crate::Weight) the type of the layer decides: a parameter of a `LayerNorm`, `RmsNorm` or
-    /// `Norm` belongs to a norm, that of a [`RelativeBias`](crate::position::relative::RelativeBias) is a table, any other
-    /// is a bias.
+    /// `Norm` belongs to a norm, that of a [`RelativeBias`](crate::position::relative::RelativeBias) is a table, a magnitude
+    /// vector belongs to an adapter, any other is a bias.
     pub fn of_container(container: &str) -> Self {
         match WeightKind::of_container(container) {
             Some(kind) => kind.role,
             None => match container.strip_prefix("Struct:") {
                 Some("LayerNorm" | "RmsNorm" | "Norm") => Self::Norm,
                 Some("RelativeBias") => Self::Table,
+                Some("Magnitude") => Self::Adapter,
                 _ => Self::Bias,
             },
         }
@@ -64,6 +65,9 @@ impl ParamRole {
         matches!(self, Self::Embedding | Self::SourceEmbedding | Self::Head | Self::OutputEmbedding)
     }
 }
+
+/// Container type of the magnitude vector of an adapter.
+pub(crate) const MAGNITUDE_CONTAINER: &str = "Struct:Magnitude";
 
 /// How several projections of one input are packed into one weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +154,7 @@ mod tests {
             // A model, not a norm.
             ("Struct:PostNorm", ParamRole::Bias),
             ("Struct:RelativeBias", ParamRole::Table),
+            (MAGNITUDE_CONTAINER, ParamRole::Adapter),
         ] {
             assert_eq!(WeightKind::of_container(container), None);
             assert_eq!(ParamRole::of_container(container), role, "{container}");

@@ -3,7 +3,7 @@
 //! A [`Weight`] hides how its values are stored: layers ask it to [`project`](Weight::project) or to
 //! [`look up`](Weight::lookup) and never see the form. To a module traversal it is one parameter under the name of its
 //! field, `…weight`, in every form, so that names in files, counts and shapes do not depend on it; an adapter adds its
-//! factors, `…weight.lora_a` and `…weight.lora_b`.
+//! factors, `…weight.lora_a` and `…weight.lora_b`, and a magnitude vector if it has one ([`AdapterUse::names`]).
 //!
 //! [`Module`] is implemented by hand. The derived implementation for an enum would be close, but it could not say the
 //! [`WeightKind`], would show a quantized weight as a module without parameters, and could not change the form when a
@@ -23,8 +23,8 @@ use crate::role::{ParamRole, WeightKind};
 
 mod adapter;
 
-pub use adapter::AdapterConfig;
-use adapter::{Adapted, Adapter};
+use adapter::Adapted;
+pub use adapter::{AdapterConfig, AdapterUse, NewAdapter};
 
 /// Name of the path segment below the field of a weight; names in files leave segments with capitals out.
 const SEGMENT: &str = "Weight";
@@ -99,13 +99,23 @@ impl Weight {
         }
     }
 
-    /// The effective matrix as a tensor, with axes in the order of its layout. Each call dequantizes a quantized weight and
-    /// merges an adapter; [`project`](Self::project) needs neither.
+    /// The effective matrix of [`project`](Self::project) as a tensor, with axes in the order of its layout. Each call
+    /// dequantizes a quantized weight and merges an adapter; `project` itself needs neither.
     pub fn val(&self) -> Tensor<2> {
+        self.effective(AdapterUse::Projection)
+    }
+
+    /// The effective matrix of [`lookup`](Self::lookup), as [`val`](Self::val). The two differ if an adapter changes one of
+    /// them.
+    pub fn lookup_val(&self) -> Tensor<2> {
+        self.effective(AdapterUse::Lookup)
+    }
+
+    fn effective(&self, usage: AdapterUse) -> Tensor<2> {
         match &self.stored {
             Stored::Dense(param) => param.val(),
             Stored::Quantized(quantized) => quantized.dequantize(self.kind.layout, &quantized.device),
-            Stored::Adapted(adapted) => adapted.base.val() + adapted.adapter.product(self.kind.layout),
+            Stored::Adapted(adapted) => adapted.effective(usage),
         }
     }
 
@@ -131,33 +141,41 @@ impl Weight {
         }
     }
 
-    /// The same weight, frozen, with a trainable low-rank adapter that initially adds 0. `seed` must be the weight's own.
+    /// Whether the weight has an adapter.
+    pub fn is_adapted(&self) -> bool {
+        matches!(self.stored, Stored::Adapted(_))
+    }
+
+    /// The same weight, frozen, with a trainable low-rank adapter that initially changes nothing. `seed` must be the weight's
+    /// own. Embeddings get an adapter of lookups, other weights one of projections: see [`Weight::with_adapter`].
     ///
     /// # Panics
-    /// If it has an adapter already.
+    /// If it has such an adapter already.
     #[must_use]
     pub fn adapt(self, config: AdapterConfig, seed: Seed) -> Self {
-        assert!(!matches!(self.stored, Stored::Adapted(_)), "a weight has one adapter");
+        let usage = AdapterUse::of_role(self.kind.role);
+        self.with_adapter(NewAdapter { config, usage, seed })
+    }
+
+    /// The same weight, frozen, with a trainable low-rank adapter of one of its uses, which initially changes nothing.
+    ///
+    /// # Panics
+    /// If it has an adapter of this use already, or one of lookups is for a weight whose rows are inputs.
+    #[must_use]
+    pub fn with_adapter(self, new: NewAdapter) -> Self {
         let kind = self.kind;
-        let adapter = Adapter::new(config, self.d_input_output(), seed, &self.device());
-        let base = self.frozen();
-        Self { kind, stored: Stored::Adapted(Box::new(Adapted { base, adapter })) }
+        let adapted = match self.stored {
+            Stored::Adapted(adapted) => *adapted,
+            _ => Adapted { base: self.frozen(), projection: None, lookup: None },
+        };
+        Self { kind, stored: Stored::Adapted(Box::new(adapted.with(new))) }
     }
 
     /// As a dense weight: a quantized one is dequantized and an adapter is merged, both as trainable parameters; a dense one
-    /// is unchanged.
+    /// is unchanged. Of a weight with an adapter for each use, that of projections counts: the result cannot be both.
     #[must_use]
     pub fn merge(self) -> Self {
         self.materialize()
-    }
-
-    /// Widths of input and output.
-    fn d_input_output(&self) -> [usize; 2] {
-        let [first, second] = self.dims();
-        match self.kind.layout {
-            WeightLayout::InOut => [first, second],
-            WeightLayout::OutIn => [second, first],
-        }
     }
 
     fn id(&self) -> ParamId {
@@ -186,10 +204,10 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => ops::linear(x, param.val(), bias, self.kind.layout),
             Stored::Quantized(quantized) => ops::linear_quantized(x, &quantized.matrix, bias),
-            Stored::Adapted(adapted) => {
-                let added = adapted.adapter.project(x.clone());
-                adapted.base.project(x, bias) + added
-            }
+            Stored::Adapted(adapted) => match &adapted.projection {
+                Some(adapter) => adapter.project(&adapted.base, x, bias),
+                None => adapted.base.project(x, bias),
+            },
         }
     }
 
@@ -205,10 +223,10 @@ impl Weight {
         match &self.stored {
             Stored::Dense(param) => ops::embedding(param.val(), ids_bt),
             Stored::Quantized(quantized) => ops::embedding_quantized(&quantized.matrix, ids_bt),
-            Stored::Adapted(adapted) => {
-                let added = adapted.adapter.lookup(ids_bt.clone());
-                adapted.base.lookup(ids_bt) + added
-            }
+            Stored::Adapted(adapted) => match &adapted.lookup {
+                Some(adapter) => adapter.lookup(&adapted.base, ids_bt),
+                None => adapted.base.lookup(ids_bt),
+            },
         }
     }
 
@@ -221,9 +239,9 @@ impl Weight {
                 let device = param.lazy_device();
                 Stored::Quantized(Quantized { id: param.id, matrix, device })
             }
-            (Some(Form::Adapted(config, seed)), before) => {
+            (Some(Form::Adapted(adapters)), before) => {
                 let stored = before.map_or_else(|| Stored::Dense(without_form(param)), Stored::Quantized);
-                return Self { kind, stored }.adapt(config, seed);
+                return adapters.into_iter().fold(Self { kind, stored }, Self::with_adapter);
             }
             // The mapper did not read the values.
             (None, Some(quantized)) if !param.is_initialized() => Stored::Quantized(quantized),
@@ -309,10 +327,7 @@ impl Module for Weight {
                 visitor.visit_float(&quantized.as_param(self.kind.layout));
                 visitor.exit_module(SEGMENT, &container);
             }
-            Stored::Adapted(adapted) => {
-                adapted.base.visit(visitor);
-                adapted.adapter.visit(visitor);
-            }
+            Stored::Adapted(adapted) => adapted.visit(visitor),
         }
     }
 
@@ -323,11 +338,7 @@ impl Module for Weight {
             Stored::Dense(param) => (param, None),
             Stored::Quantized(quantized) => (quantized.as_param(kind.layout), Some(quantized)),
             Stored::Adapted(adapted) => {
-                let Adapted { base, adapter } = *adapted;
-                // Frozen, whatever the mapper does to parameters at large.
-                let (base, adapter) = (base.map(mapper).frozen(), adapter.map(mapper));
-                assert!(!matches!(base.stored, Stored::Adapted(_)), "a weight has one adapter");
-                return Self { kind, stored: Stored::Adapted(Box::new(Adapted { base, adapter })) };
+                return Self { kind, stored: Stored::Adapted(Box::new(adapted.map(mapper))) };
             }
         };
         let container = kind.container();
@@ -365,8 +376,7 @@ impl Module for Weight {
                 Param::initialized(quantized.id, value).set_require_grad(true)
             }
             Stored::Adapted(adapted) => {
-                let value = (adapted.base.val() + adapted.adapter.product(kind.layout)).detach();
-                Param::initialized(adapted.base.id(), value).set_require_grad(true)
+                Param::initialized(adapted.base.id(), adapted.merged().detach()).set_require_grad(true)
             }
         };
         Self::dense(param, kind)
@@ -380,7 +390,7 @@ impl ModuleDisplayDefault for Weight {
         match &self.stored {
             Stored::Dense(_) => content.add_debug_attribute("shape", &self.dims()),
             Stored::Quantized(quantized) => content.add_debug_attribute("matrix", &quantized.matrix),
-            Stored::Adapted(adapted) => content.add_debug_attribute("adapter", &adapted.adapter),
+            Stored::Adapted(adapted) => content.add_debug_attribute("adapted", &adapted),
         }
         .optional()
     }
@@ -394,14 +404,10 @@ pub fn quantized<const D: usize>(param: Param<Tensor<D>>, matrix: QuantMatrix) -
     param.apply_reparameterization(Replacement { form: Form::Quantized(matrix) })
 }
 
-/// For a [`ModuleMapper`]: what to return for `param`, the parameter of a [`Weight`], so that the weight gets an adapter; see
-/// [`Weight::adapt`].
-pub fn adapted<const D: usize>(
-    param: Param<Tensor<D>>,
-    config: AdapterConfig,
-    seed: Seed,
-) -> Param<Tensor<D>> {
-    param.apply_reparameterization(Replacement { form: Form::Adapted(config, seed) })
+/// For a [`ModuleMapper`]: what to return for `param`, the parameter of a [`Weight`], so that the weight gets adapters; see
+/// [`Weight::with_adapter`].
+pub fn adapted<const D: usize>(param: Param<Tensor<D>>, adapters: Vec<NewAdapter>) -> Param<Tensor<D>> {
+    param.apply_reparameterization(Replacement { form: Form::Adapted(adapters) })
 }
 
 /// The parameter without the form attached by a mapper.
@@ -421,7 +427,7 @@ struct Replacement {
 #[derive(Clone, Debug)]
 enum Form {
     Quantized(QuantMatrix),
-    Adapted(AdapterConfig, Seed),
+    Adapted(Vec<NewAdapter>),
 }
 
 impl Reparameterization for Replacement {

@@ -217,7 +217,7 @@ fn cosines_are_moved_to_the_scores() {
     }
 }
 
-// Those of `DPOTrainer` of trl 1.16.0, whose `sigmoid` loss has no label smoothing; with it, of the definition in PyTorch.
+// Computed with PyTorch 2.15.0 by the formula of `DPOTrainer` of trl 1.16.0, and by that of the paper with label smoothing.
 #[test]
 fn preferences_are_compared_with_the_reference() {
     let policy = [-5.0, -6.0, -7.5, -7.0];
@@ -230,6 +230,13 @@ fn preferences_are_compared_with_the_reference() {
     check("DPO", (&policy, [4]), of(0.1, 0.0), &[0.65635, 0.73135], None);
     check("DPO with label smoothing", (&policy, [4]), of(0.1, 0.3), &[0.67885, 0.70885], None);
     check("DPO with a larger beta", (&policy, [4]), of(0.5, 0.1), &[0.560623, 0.860623], None);
+    // The loss that `DPOTrainer.compute_loss` itself gives for two pairs of a GPT-2 with these log-probabilities.
+    for device in devices() {
+        let policy = Tensor::<1>::from_floats([-12.495368, -6.318244, -6.374014, -9.440933], &device);
+        let reference = Tensor::<1>::from_floats([-12.660684, -6.256982, -6.237736, -9.379129], &device);
+        let losses = dpo(policy, reference, DpoOptions { beta: 0.5, label_smoothing: 0.0 });
+        close("DPO of a trainer", &floats(losses.losses_p.mean()), &[0.675022], 1e-5);
+    }
     for device in devices() {
         let device = device.autodiff();
         let policy = Tensor::<1>::from_floats(policy, &device).require_grad();

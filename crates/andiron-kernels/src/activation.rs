@@ -223,6 +223,33 @@ fn apply_slope_vector<S: Simd>(s: S, activation: Activation, x: &[f32], dy: &[f3
     }
 }
 
+/// Calls `$run` with the activation as a [`Function`].
+#[cfg(target_arch = "x86_64")]
+macro_rules! with_function {
+    ($activation:expr, $f:ident => $run:expr) => {
+        match $activation {
+            $crate::activation::Activation::GeluTanh => {
+                let $f = $crate::activation::GeluTanh;
+                $run
+            }
+            $crate::activation::Activation::GeluErf => {
+                let $f = $crate::activation::GeluErf;
+                $run
+            }
+            $crate::activation::Activation::Silu => {
+                let $f = $crate::activation::Silu;
+                $run
+            }
+            $crate::activation::Activation::Relu => {
+                let $f = $crate::activation::Relu;
+                $run
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use with_function;
+
 /// A function on vectors.
 pub(crate) trait Function: Copy {
     fn value<S: Simd, const ROUNDED: bool>(self, s: S, x: S::Vector) -> S::Vector;

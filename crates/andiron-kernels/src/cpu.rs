@@ -87,8 +87,12 @@ pub enum Precision {
     /// They are rounded where that makes a matmul faster: on processors with fast bf16 instructions (see [`Bf16Dot`]), and
     /// with enough rows to be bound by arithmetic, not by reading weights. Everywhere else operands stay f32
     /// and the result is that of [`F32`](Self::F32), bit for bit. With block-quantized weights and few rows, activations
-    /// are quantized to int8, on every processor; see [`quant`](crate::quant). Intermediate values that feed a second AMX
+    /// are quantized to int8, on every processor; see [`quant`](crate::quant). Intermediate values that feed a second bf16
     /// matmul (activations, attention probabilities) are computed with 11-bit accuracy.
+    ///
+    /// For the backward pass, what a bf16 matmul reads is kept in bf16, which changes no result: the inputs of projections and
+    /// the queries, keys and values of attention. What goes into an activation function is kept in bf16 as well, which rounds
+    /// the slope by which gradients are multiplied.
     ///
     /// Source: Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training",
     /// <https://arxiv.org/abs/1905.12322>.

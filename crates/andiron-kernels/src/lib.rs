@@ -14,6 +14,7 @@ mod simd;
 
 #[cfg(feature = "allocator")]
 pub mod allocator;
+pub mod bf16;
 pub mod gemm;
 pub mod mapped;
 pub mod memory;

@@ -6,6 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::Cpu;
 
@@ -14,6 +15,8 @@ use crate::Cpu;
 const SERIAL_WORK: usize = 1 << 17;
 /// The least work of a part.
 const MIN_PART_WORK: usize = 1 << 15;
+/// The longest that a thread that is done spins for the others before it sleeps.
+const SPIN: Duration = Duration::from_micros(100);
 /// Parts per thread, for load balancing: other threads take over from one that was interrupted.
 const PARTS_PER_THREAD: usize = 4;
 
@@ -40,12 +43,29 @@ pub(crate) fn tasks(cpu: Cpu, count: usize, task: impl Fn(usize) + Sync) {
             task(index);
         }
     };
+    let (started, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
     rayon::in_place_scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|_| work());
+            scope.spawn(|_| {
+                started.fetch_add(1, Ordering::Relaxed);
+                work();
+                finished.fetch_add(1, Ordering::Release);
+            });
         }
         work();
+        // A thread that waits for the scope sleeps, and waking it takes longer than most parts. Threads that have not started
+        // find nothing to do, so nobody spins for them.
+        spin_while(|| finished.load(Ordering::Acquire) < started.load(Ordering::Relaxed));
     });
+}
+
+/// Spins while `waiting`, for at most [`SPIN`].
+fn spin_while(waiting: impl Fn() -> bool) {
+    const SPINS_PER_LOOK: usize = 32;
+    let start = Instant::now();
+    while waiting() && start.elapsed() < SPIN {
+        (0..SPINS_PER_LOOK).for_each(|_| std::hint::spin_loop());
+    }
 }
 
 /// Calls `part` with disjoint ranges that cover `0..rows`. A row costs about `row_work` units of work. Parts start at

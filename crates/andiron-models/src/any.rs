@@ -8,7 +8,8 @@ use andiron_kernels::random::Seed;
 use burn::tensor::Device;
 
 use crate::RunPrecision;
-use crate::bundle::Bundle;
+use crate::adapter::{AdapterError, AdapterFiles};
+use crate::bundle::{Bundle, FamilyConfig as _};
 use crate::catalog::{self, DecoderConfig, Sizes};
 use crate::decoder::DecoderBundle;
 use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
@@ -159,6 +160,16 @@ impl AnyConfig {
     /// The model's parameters; draws no weights.
     pub fn parameters(&self, device: &Device) -> Vec<ParamInfo> {
         each!(self, AnyConfig, config => weights::describe(&config.init(Seed::new(0), device)))
+    }
+
+    /// Checks that an adapter is one of this model; draws and reads no weights.
+    ///
+    /// # Errors
+    /// The first tensor of the adapter that does not fit.
+    pub fn check_adapter(&self, files: &AdapterFiles, device: &Device) -> Result<(), AdapterError> {
+        each!(files.model_config().unwrap_or(self), AnyConfig, config => {
+            files.check(&config.init(Seed::new(0), device), &config.adapter_names())
+        })
     }
 
     /// Parameter counts by part; draws no weights.

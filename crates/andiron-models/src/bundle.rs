@@ -13,6 +13,7 @@ use burn::tensor::Device;
 use serde_json::{Map, Value};
 
 use crate::RunPrecision;
+use crate::adapter::AdapterNames;
 use crate::encoder::{EmbedPipeline, Relevance};
 use crate::generate::GenerationConfig;
 use crate::hf_config::ConfigError;
@@ -45,6 +46,9 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
 
     /// How tensor names in files may differ from parameter paths.
     fn name_rules(&self) -> NameRules;
+
+    /// What an adapter must know of a model besides its parameters.
+    fn adapter_names(&self) -> AdapterNames;
 
     /// Infers from the stored tensors what `config.json` leaves open, before the model is built.
     ///
@@ -187,15 +191,17 @@ impl<C: FamilyConfig> Bundle<C> {
         }
     }
 
-    /// Writes the model into the directory `dir`, creating it if needed. Files are synced on return.
+    /// Writes the model into the directory `dir`, creating it if needed: dense, with an adapter merged. Files are synced on
+    /// return.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// If a file cannot be written, or an adapter changes one use of a weight that has two.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
+        let model = self.plain_model()?;
         andiron_files::make_directory(dir)
             .map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
         write_json(&dir.join(CONFIG), &C::config_json(self))?;
-        weights::save(&self.precision.plain(&self.model), dir)?;
+        weights::save(&model, dir)?;
         C::write_settings(self, dir)
     }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod adapter;
 mod any;
 mod batch;
 pub mod bundle;
@@ -20,6 +21,7 @@ mod run_precision;
 pub mod summary;
 pub mod weights;
 
+pub use adapter::{AdapterError, AdapterFiles, LoraConfig};
 pub use any::{AnyBundle, AnyConfig, Family};
 pub use bundle::{Bundle, FamilyConfig};
 pub use catalog::{DecoderConfig, DecoderModel};

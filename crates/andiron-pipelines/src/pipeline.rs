@@ -7,8 +7,8 @@ use andiron_models::generate::GenerationConfig;
 use andiron_models::weights::LoadError;
 use andiron_models::weights::gguf::{self, GgufError};
 use andiron_models::{
-    AnyBundle, ClassifierBundle, DecoderBundle, EncoderBundle, Family, ModelFiles, RunPrecision,
-    Seq2SeqBundle, UnknownKeys,
+    AdapterError, AnyBundle, ClassifierBundle, DecoderBundle, EncoderBundle, Family, ModelFiles,
+    RunPrecision, Seq2SeqBundle, UnknownKeys,
 };
 use burn::tensor::Device;
 
@@ -165,6 +165,14 @@ impl Pipeline {
         let bundle = AnyBundle::open_files(&mut files, precision, device)?;
         let tokenizer = open_tokenizer(&files, bundle.sizes().vocab_size)?;
         Ok(Self::new(bundle, tokenizer))
+    }
+
+    /// The same with the adapter in the directory `dir`, as `peft` writes it.
+    ///
+    /// # Errors
+    /// If the directory is no adapter, or not one of this model.
+    pub fn with_adapter(self, dir: &Path) -> Result<Self, AdapterError> {
+        Ok(Self { bundle: self.bundle.with_adapter(dir)?, ..self })
     }
 
     /// Unknown keys in the files of the model and its tokenizer.

@@ -25,7 +25,12 @@ impl TrainConfig {
         let moments = match self.optimizer.kind {
             OptimizerKind::Adamw => 2,
             // One for matrices, two for the rest: a lower bound.
-            OptimizerKind::Muon => 1,
+            OptimizerKind::Muon | OptimizerKind::Lion => 1,
+            // Those of rows and columns hardly count; `beta1` adds one for each element.
+            OptimizerKind::Adafactor => {
+                let settings = self.optimizer.adafactor.as_ref();
+                u64::from(settings.is_some_and(|settings| settings.beta1.is_some()))
+            }
         };
         let states = parameters.saturating_mul(2 + moments);
         // The rows of other data may be short.

@@ -113,7 +113,7 @@ impl<C: FamilyConfig> Run<C> {
 
     pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
         let seed = Seed::new(self.config.run.seed).derive("weights");
-        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device))
+        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device)?)
     }
 
     /// Hugging Face's class of the model, if its head is newly initialized.
@@ -163,7 +163,7 @@ impl<C: FamilyConfig> Run<C> {
     pub(crate) fn export(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
         let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
-        state.save_model(building.path(), self.tokenizer.as_deref())?;
+        state.export(building.path(), self.tokenizer.as_deref())?;
         building.publish().map_err(files::failed("write", &target))?;
         Ok(target)
     }

@@ -13,12 +13,13 @@ use serde_json::Value;
 
 use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
-use crate::optimizer::{Optimizer, OptimizerError};
+use crate::optimizer::{Ema, GroupError, Optimizer, OptimizerError};
 use crate::step::{Computed, parameters_are_finite};
 use crate::trainer::{SaveError, TrainError};
 
 const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const EMA: &str = "ema.safetensors";
 const STATE: &str = "state.json";
 
 const MAX_STATE: u64 = 16 << 20;
@@ -63,6 +64,8 @@ pub struct TrainState<C: FamilyConfig> {
     pub bundle: Bundle<C>,
     /// The optimizer's moments.
     pub optimizer: Optimizer,
+    /// The moving average of the weights, if the run has one.
+    pub ema: Option<Ema>,
     /// The progress of the run.
     pub progress: Progress,
 }
@@ -78,22 +81,33 @@ struct Saved {
 
 impl<C: FamilyConfig> TrainState<C> {
     /// The initial state: the weights of `bundle`, zero moments, step 0.
-    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Self {
-        bundle.model = bundle.model.train();
-        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device);
-        Self { bundle, optimizer, progress: Progress::default() }
+    ///
+    /// # Errors
+    /// If a parameter group does not fit the model.
+    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Result<Self, GroupError> {
+        bundle.model = config.optimizer.freeze(bundle.model)?.train();
+        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device)?;
+        let ema = config.optimizer.ema_decay.map(|decay| Ema::new(&bundle.model, decay));
+        Ok(Self { bundle, optimizer, ema, progress: Progress::default() })
     }
 
     /// The state after an update with the result of a step.
     pub fn updated(mut self, computed: Computed, lr: f64, grad_scale: f32) -> Self {
         self.bundle.model = self.optimizer.update(self.bundle.model, computed.gradients, lr, grad_scale);
         self.progress.updates = self.optimizer.updates();
+        if let Some(ema) = &mut self.ema {
+            ema.update(&self.bundle.model);
+        }
         self
     }
 
-    /// The model for evaluation, without autodiff.
+    /// The model for evaluation and export, without autodiff: with averaged weights, if the run has them.
     pub fn plain_model(&self) -> C::Model {
-        self.bundle.model.valid()
+        let model = self.bundle.model.valid();
+        match &self.ema {
+            Some(ema) => ema.apply(model),
+            None => model,
+        }
     }
 
     /// Writes the checkpoint into `dir`.
@@ -106,24 +120,21 @@ impl<C: FamilyConfig> TrainState<C> {
         if !parameters_are_finite(&self.bundle.model) {
             return Err(SaveError::NotFinite);
         }
-        self.save_model(&dir.join(MODEL), tokenizer)?;
+        save_model(&self.bundle, &dir.join(MODEL), tokenizer)?;
         self.optimizer.save(&dir.join(OPTIMIZER))?;
+        if let Some(ema) = &self.ema {
+            ema.save(&dir.join(EMA))?;
+        }
         let saved = Saved { progress: self.progress.clone(), identity: identity.clone() };
         let text = serde_json::to_string_pretty(&saved).expect("a state is plain data") + "\n";
         Ok(files::write_synced(&dir.join(STATE), text.as_bytes())?)
     }
 
-    /// Writes the model directory `dir` with the tokenizer's files.
-    pub(crate) fn save_model(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
-        self.bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
-        let Some(tokenizer) = tokenizer else { return Ok(()) };
-        for name in Tokenizer::FILES {
-            let file = tokenizer.join(name);
-            if files::is_there(&file)? {
-                files::write_synced(&dir.join(name), &files::read_bounded(&file, MAX_TOKENIZER)?)?;
-            }
-        }
-        Ok(())
+    /// Writes the trained model to the directory `dir`, with the tokenizer's files.
+    pub(crate) fn export(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
+        let mut bundle = self.bundle.clone();
+        bundle.model = self.plain_model();
+        save_model(&bundle, dir, tokenizer)
     }
 
     /// Loads a checkpoint from `dir`, which was compared with its manifest before. Its configuration must match this one.
@@ -143,14 +154,34 @@ impl<C: FamilyConfig> TrainState<C> {
             return Err(TrainError::Mismatch { path: dir.to_owned(), field, before, now });
         }
         let bundle = Bundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
-        let mut state = Self::new(bundle, config, device);
+        let mut state = Self::new(bundle, config, device)?;
         state
             .optimizer
             .load(&dir.join(OPTIMIZER), saved.progress.updates, device)
             .map_err(|error| failed(error.into()))?;
+        if let Some(ema) = &mut state.ema {
+            ema.load(&dir.join(EMA), device).map_err(|error| failed(error.into()))?;
+        }
         state.progress = saved.progress;
         Ok(state)
     }
+}
+
+/// Writes the model directory `dir` with the tokenizer's files.
+fn save_model<C: FamilyConfig>(
+    bundle: &Bundle<C>,
+    dir: &Path,
+    tokenizer: Option<&Path>,
+) -> Result<(), SaveError> {
+    bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
+    let Some(tokenizer) = tokenizer else { return Ok(()) };
+    for name in Tokenizer::FILES {
+        let file = tokenizer.join(name);
+        if files::is_there(&file)? {
+            files::write_synced(&dir.join(name), &files::read_bounded(&file, MAX_TOKENIZER)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a directory has a tokenizer, and returns the checksum of the files that define its ids.
@@ -187,6 +218,33 @@ pub enum StateError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{CONFIG, decoder, device};
+    use andiron_kernels::random::Seed;
+    use andiron_models::{DecoderBundle, DecoderConfig};
+
+    fn fresh(group: &str) -> Result<TrainState<DecoderConfig>, GroupError> {
+        let set = format!("optimizer.groups=[{{ {group} }}]");
+        let config = TrainConfig::parse(CONFIG, &[set]).unwrap();
+        let bundle = DecoderBundle::init(decoder(&config).clone(), Seed::new(3), &device());
+        TrainState::new(bundle, &config, &device())
+    }
+
+    #[test]
+    fn a_run_freezes_what_its_groups_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        fresh(r#"match = "transformer.w?e.*", freeze = true"#).unwrap().optimizer.save(&path).unwrap();
+        let saved = std::fs::read(&path).unwrap();
+        let saved = safetensors::SafeTensors::deserialize(&saved).unwrap();
+        assert!(saved.tensor("transformer.h.0.ln_1.weight.mean").is_ok());
+        assert!(saved.names().iter().all(|name| !name.contains(".wte.") && !name.contains(".wpe.")));
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_the_model_are_an_error() {
+        let error = fresh(r#"match = "bert.*", lr_scale = 0.1"#).unwrap_err();
+        assert!(error.to_string().contains("\"bert.*\" matches no parameter"), "{error}");
+    }
 
     #[test]
     fn skips_are_counted_over_the_last_hundred_steps() {

@@ -80,7 +80,7 @@ fn moved(fixture: &Fixture, run: &Run, layout: WeightLayout, precision: Precisio
         muon: Some(muon),
         ..OptimizerConfig::constant(0.5)
     };
-    let mut optimizer = Optimizer::new(&model, &config, &device());
+    let mut optimizer = Optimizer::new(&model, &config, &device()).unwrap();
     for grads in &fixture.grads {
         let list = |(values, &shape): (&Vec<f32>, &[usize; 2])| {
             Some(laid(values, shape).reshape([values.len() as isize]))

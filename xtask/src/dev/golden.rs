@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::flags::Invocation;
 use crate::workspace::Workspace;
 
+/// Makes the fixtures of models.
 const SCRIPT: &str = "crates/andiron-models/tests/golden/make.py";
+/// Where the fixtures of training are, each with a script of its name.
+const TRAINING: &str = "crates/andiron-training/tests/golden";
 const REQUIREMENTS: &str = "xtask/requirements.txt";
 
 /// Runs the script that writes the fixture, with a Python that has the packages it imports.
@@ -17,14 +20,22 @@ const REQUIREMENTS: &str = "xtask/requirements.txt";
 /// `ANDIRON_PYTHON` names the interpreter. Without it, `python3` is used if it has PyTorch and transformers, else a virtual
 /// environment is created in the target folder.
 pub fn golden(workspace: &Workspace, invocation: &Invocation) -> Result<ExitCode> {
-    if invocation.args.is_empty() {
-        bail!("name the fixture to make, as in `cargo xtask golden gpt2`; {SCRIPT} knows which there are");
-    }
+    let Some((name, others)) = invocation.args.split_first() else {
+        bail!(
+            "name the fixture to make, as in `cargo xtask golden gpt2`; {SCRIPT} knows which there are, and each script \
+             in {TRAINING} makes one"
+        );
+    };
+    let own = Path::new(TRAINING).join(name).with_extension("py");
+    let (path, args) = match workspace.root.join(&own).is_file() {
+        true => (own.as_path(), others),
+        false => (Path::new(SCRIPT), &invocation.args[..]),
+    };
     let python = python(workspace)?;
     let mut script = Command::new(&python);
-    let status = script.current_dir(&workspace.root).arg(SCRIPT).args(&invocation.args).status();
+    let status = script.current_dir(&workspace.root).arg(path).args(args).status();
     let status = status.with_context(|| format!("cannot run {}", python.display()))?;
-    ensure!(status.success(), "{SCRIPT} failed; its message stands above");
+    ensure!(status.success(), "{} failed; its message stands above", path.display());
     Ok(ExitCode::SUCCESS)
 }
 

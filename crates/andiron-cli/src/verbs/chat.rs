@@ -1,7 +1,6 @@
 //! `andiron chat`: chat with a model.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 
 use andiron_data::tokenizer::Message;
 use andiron_models::generate::{GenerateError, GenerateOptions};
@@ -14,7 +13,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{self, ConstraintArgs};
 use crate::lines::{note, out};
-use crate::model::{self, RunChoice, warn_of_beams};
+use crate::model::{self, ModelChoice, RunChoice, warn_of_beams};
 use crate::sampling::Sampling;
 
 /// Longest message, in bytes.
@@ -27,9 +26,8 @@ const MAX_LINE: u64 = 1 << 20;
 /// model's `generation_config.json` applies, `stop_strings` included.
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,

@@ -8,7 +8,7 @@ use andiron_data::source::{self, Documents, OnError, SourceOptions};
 use andiron_data::tokenizer::Special;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
-use andiron_models::weights;
+use andiron_models::{adapter, weights};
 use andiron_pipelines::DecoderPipeline;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::{self, RunChoice};
+use crate::model::{self, ModelChoice, RunChoice};
 
 /// Measure a decoder's loss and perplexity on a text
 ///
@@ -26,9 +26,8 @@ use crate::model::{self, RunChoice};
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
 pub struct Evaluate {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
     /// Text or JSONL file to measure, tokenized with the model's tokenizer
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -79,12 +78,19 @@ impl Evaluate {
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
-        let checkpoint = hash(&self.model)?;
+        let checkpoint = hash(&model_files(&self.model.path)?)?;
+        let adapter = match &self.model.adapter.path {
+            Some(dir) => Some(hash(&adapter::paths(dir)?)?),
+            None => None,
+        };
         if common.json {
             let mut object = serde_json::to_value(report)?;
             object["context"] = json!(context);
             object["precision"] = json!(model.bundle.precision().to_string());
             object["checkpoint_blake3"] = json!(checkpoint);
+            if let Some(hash) = &adapter {
+                object["adapter_blake3"] = json!(hash);
+            }
             out!("{object}")?;
         } else {
             out!("loss           {:.4} nats a token over {} tokens", report.loss, report.tokens)?;
@@ -95,6 +101,9 @@ impl Evaluate {
             out!("context        {context}")?;
             out!("precision      {}", model.bundle.precision())?;
             out!("checkpoint     blake3 {checkpoint}")?;
+            if let Some(hash) = &adapter {
+                out!("adapter        blake3 {hash}")?;
+            }
         }
         Ok(Ending::Done)
     }
@@ -130,11 +139,15 @@ fn encode_file(model: &DecoderPipeline, path: &Path) -> anyhow::Result<Vec<u32>>
     Ok(ids)
 }
 
-/// Hash of the weight files in the model directory `dir`, in order; of a whole GGUF file.
-fn hash(dir: &Path) -> anyhow::Result<String> {
-    let files = if dir.is_dir() { weights::paths(dir)? } else { vec![dir.to_owned()] };
+/// The weight files in the model directory `dir`, in order, or a GGUF file.
+fn model_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    Ok(if dir.is_dir() { weights::paths(dir)? } else { vec![dir.to_owned()] })
+}
+
+/// Hash of files one after the other.
+fn hash(files: &[PathBuf]) -> anyhow::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    for path in &files {
+    for path in files {
         let read = || format!("cannot read {}", path.display());
         hasher.update_reader(File::open(path).with_context(read)?).with_context(read)?;
     }

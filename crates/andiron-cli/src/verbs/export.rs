@@ -16,16 +16,18 @@ use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::out;
 use crate::memory::{self, Choice};
-use crate::model::{self, refuse};
+use crate::model::{self, ModelChoice, refuse};
 
 /// Convert a model to a Hugging Face directory or a GGUF file
 ///
-/// Includes the tokenizer and the chat template. The output appears only when it is complete.
+/// Includes the tokenizer and the chat template, and with --merge an adapter. The output appears only when it is complete.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
+    /// Merge the adapter into the model; without it, an adapter is not exported
+    #[arg(long, requires = "adapter")]
+    merge: bool,
     /// Output format [default: gguf if the output path ends in `.gguf`, else hf]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -60,21 +62,25 @@ impl Export {
         if self.half && format == Format::Hf {
             return Err(Usage("--half is for GGUF files".to_owned()).into());
         }
+        if self.model.adapter.path.is_some() && !self.merge {
+            let message = "--adapter: the output is one model; --merge merges the adapter into it";
+            return Err(Usage(message.to_owned()).into());
+        }
         let taken = self.output.symlink_metadata().is_ok();
         anyhow::ensure!(
             self.replace || !taken,
             "{} is there already; --replace writes over it",
             self.output.display()
         );
-        let files = ModelFiles::open(&self.model)?;
+        let files = ModelFiles::open(&self.model.path)?;
         if self.strict {
-            refuse(&files.config()?.unknown_keys, &self.model)?;
+            refuse(&files.config()?.unknown_keys, &self.model.path)?;
         }
         if taken && format == Format::Hf {
             ensure_model_directory(&self.output)?;
         }
         memory::ensure_model_fits(&files, RunPrecision::F32, Choice::Nothing, common)?;
-        let model = model::open_f32(files, &common.open_device()?)?;
+        let model = model::open_f32(files, &self.model.adapter, &common.open_device()?)?;
         match format {
             Format::Hf => save_directory(&model, &self.output)?,
             Format::Gguf => self.save_gguf(model)?,

@@ -1,7 +1,6 @@
 //! `andiron generate`: continue a prompt.
 
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
 
 use andiron_models::generate::{GenerateOptions, WhenFull};
 use andiron_pipelines::{Completion, GenerateRequest};
@@ -13,7 +12,7 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::grammar::{self, ConstraintArgs};
 use crate::lines::out;
-use crate::model::{self, PromptChoice, RunChoice, warn_of_beams};
+use crate::model::{self, ModelChoice, PromptChoice, RunChoice, warn_of_beams};
 use crate::sampling::Sampling;
 
 /// The default of `--max-tokens`.
@@ -25,9 +24,8 @@ pub const MAX_TOKENS: usize = 256;
 /// `generation_config.json` applies, for example `suppress_tokens`, `bad_words_ids` and `stop_strings`.
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
     /// The prompt; `-` reads all of standard input, line ends included
     prompt: String,
     /// Maximum number of new tokens; the text also ends where the model's context is full [default: generation_config.json,

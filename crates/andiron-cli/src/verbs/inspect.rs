@@ -1,17 +1,18 @@
 //! `andiron inspect`: summary of a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use andiron_models::summary::Summary;
-use andiron_models::{AnyConfig, ConfigFile};
+use andiron_models::{AdapterError, AdapterFiles, AnyConfig, ConfigFile};
 use anyhow::Context as _;
+use burn::tensor::Device;
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
-use crate::model::warn_of_unknown_keys;
+use crate::model::{AdapterChoice, in_adapter, refuse, warn_of_unknown_keys};
 
 /// Bytes per weight at each precision.
 const PRECISIONS: &[(&str, f64)] =
@@ -25,6 +26,8 @@ pub struct Inspect {
     /// Model directory in the Hugging Face layout, a GGUF file, or a `config.json`
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    adapter: AdapterChoice,
     /// Fail on unknown keys in the model's configuration files, instead of warning
     #[arg(long)]
     strict: bool,
@@ -39,12 +42,21 @@ impl Inspect {
                 false => AnyConfig::open_file(&self.model)?,
             };
         if self.strict {
-            unknown_keys
-                .refuse()
-                .with_context(|| format!("--strict: cannot use {}", self.model.display()))?;
+            refuse(&unknown_keys, &self.model)?;
         }
         warn_of_unknown_keys(&unknown_keys, &self.model);
-        let summary = config.summary(&common.open_device()?);
+        let device = common.open_device()?;
+        let adapter = match &self.adapter.path {
+            Some(dir) => {
+                let files = open_adapter(dir, &config, &device).with_context(|| in_adapter(dir))?;
+                if self.strict {
+                    refuse(files.unknown_keys(), dir)?;
+                }
+                Some(files)
+            }
+            None => None,
+        };
+        let summary = config.summary(&device);
         let sizes = config.sizes();
         if common.json {
             let parts = summary.parts.iter().map(|part| {
@@ -67,6 +79,7 @@ impl Inspect {
                     "flops_per_token": summary.flops_per_token(),
                     "weight_bytes": memory.collect::<serde_json::Map<_, _>>(),
                     "parts": parts.collect::<Vec<_>>(),
+                    "adapter": adapter.as_ref().map(describe),
                 })
             )?;
             return Ok(Ending::Done);
@@ -96,8 +109,43 @@ impl Inspect {
             out!("{name:>5} weights  {:>9.1} MB", weight_bytes(&summary, bytes) as f64 / 1e6)?;
         }
         out!("work per token  {:.3} GFLOP, without attention", summary.flops_per_token() as f64 / 1e9)?;
+        if let Some(files) = &adapter {
+            let (config, n) = (files.config(), files.n_parameters());
+            let forms = [(config.dora, ", DoRA"), (config.rslora, ", rsLoRA")];
+            let forms: String = forms.iter().filter(|(has, _)| *has).map(|(_, form)| *form).collect();
+            let share = 100.0 * n as f64 / summary.parameters as f64;
+            out!(
+                "adapter         rank {}, alpha {}{forms}: {n} parameters ({share:.1}%) for {} modules",
+                config.rank,
+                config.alpha,
+                files.modules().len()
+            )?;
+        }
         Ok(Ending::Done)
     }
+}
+
+/// Opens an adapter and checks that it is one of the model.
+fn open_adapter(dir: &Path, config: &AnyConfig, device: &Device) -> Result<AdapterFiles, AdapterError> {
+    let files = AdapterFiles::open(dir)?;
+    config.check_adapter(&files, device)?;
+    warn_of_unknown_keys(files.unknown_keys(), dir);
+    Ok(files)
+}
+
+/// An adapter as JSON.
+fn describe(files: &AdapterFiles) -> Value {
+    let config = files.config();
+    json!({
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "dora": config.dora,
+        "rslora": config.rslora,
+        "base_model": config.base_model,
+        "modules": files.modules(),
+        "modules_to_save": config.modules_to_save,
+        "parameters": files.n_parameters(),
+    })
 }
 
 /// Memory of the weights. A quantized block of 32 weights has a scale of two bytes.

@@ -16,7 +16,7 @@ use clap::Args;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::model::{self, RunChoice, warn_of_beams};
+use crate::model::{self, ModelChoice, RunChoice, warn_of_beams};
 use crate::stop;
 
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
@@ -25,9 +25,8 @@ use crate::stop;
 /// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
     /// Model name in the API [default: the name of its directory, or of its run for RUN/run/model]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -126,7 +125,8 @@ impl Serve {
         if let Some(name) = &self.name {
             return name.clone();
         }
-        let path = self.model.canonicalize().unwrap_or_else(|_| self.model.clone());
+        let path = &self.model.path;
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         let names = path.iter().rev().map(|name| name.to_string_lossy().into_owned());
         names.into_iter().find(|name| name != "model" && name != "run").unwrap_or_else(|| "model".to_owned())
     }

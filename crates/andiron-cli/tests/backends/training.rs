@@ -73,9 +73,9 @@ fn train<O: Objective>(
     batch: fn(u64) -> HostBatch,
     device: &Device,
 ) -> (Vec<f32>, ModelOf<O>) {
-    let settings = OptimizerConfig { kind, ..OptimizerConfig::constant(3e-3) };
+    let settings = OptimizerConfig::constant(3e-3).with_kind(kind);
     let mut model = model.train();
-    let mut optimizer = Optimizer::new(&model, &settings, device);
+    let mut optimizer = Optimizer::new(&model, &settings, device).unwrap();
     let mut losses = Vec::new();
     for step in 0..STEPS {
         let computed = compute(&model, objective, &[batch(step)], Seed::new(4).at(step), Precision::F32);

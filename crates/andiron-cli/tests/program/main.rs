@@ -4,6 +4,7 @@
 // Clippy knows the functions marked as tests, not those they call.
 #![allow(clippy::unwrap_used)]
 
+mod adapter;
 mod bad_input;
 mod common;
 mod files;

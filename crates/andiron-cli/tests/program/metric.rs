@@ -77,6 +77,9 @@ fn two_systems_are_compared_on_the_same_rows() {
     let text = place.ok(&["metric", "f1", "--rows", "first.jsonl", "--compare", "second.jsonl"]);
     assert!(text.contains("difference") && text.contains("precision"), "{text}");
 
+    let same = place.json(&["metric", "accuracy", "--rows", "first.jsonl", "--compare", "first.jsonl"]);
+    assert_eq!((&same["difference"], &same["p_value"]), (&json!(0.0), &json!(1.0)));
+
     place.write("other.jsonl", file(|i| i != 5).replace("\"label\":0", "\"label\":1"));
     let compare = |other| ["metric", "mcc", "--rows", "first.jsonl", "--compare", other];
     place.fails(&compare("other.jsonl"), 1, &["first.jsonl and other.jsonl", "row 1"]);
@@ -100,6 +103,8 @@ fn labels_numbers_rankings_and_tags_are_scored() {
         (&report["labels"], &report["matrix"]),
         (&json!(["10", "9", "true"]), &json!([[0, 1, 0], [0, 1, 1], [0, 0, 0]]))
     );
+    let table = place.ok(&["metric", "confusion", "--rows", "labels.jsonl"]);
+    assert!(table.contains("\nlabel, predicted  10  9  true\n10                 0  1     0\n9 "), "{table}");
     place.write("choices.jsonl", "{\"scores\": [0.5, 2, 2], \"gold\": 1}\n{\"scores\": [-1], \"gold\": 0}\n");
     check_value(&place.json(&["metric", "accuracy", "--rows", "choices.jsonl"]), 1.0);
 

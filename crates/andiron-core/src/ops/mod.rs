@@ -41,7 +41,8 @@ pub use activation::{Activation, ActivationOps, activate, gate};
 #[cfg(test)]
 pub(crate) use attention::spread_biases;
 pub use attention::{
-    AttentionMask, AttentionOps, AttentionOptions, Qkv, attention, attention_biased, attention_packed,
+    AttentionMask, AttentionOps, AttentionOptions, Qkv, SavedAttention, attention, attention_biased,
+    attention_packed,
 };
 pub use dropout::{Dropout, DropoutOps, dropout};
 pub use embedding::{EmbeddingOps, embedding, embedding_quantized};
@@ -54,7 +55,7 @@ pub use head::{
 };
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use host::with_elements;
-pub use linear::{LinearGrads, LinearOps, LinearWeight, WeightLayout, linear, linear_quantized};
+pub use linear::{LinearGrads, LinearOps, LinearWeight, SavedInput, WeightLayout, linear, linear_quantized};
 pub use norm::{
     NormOps, NormOptions, NormParams, SavedNorm, layer_norm, layer_norm_between_branches,
     layer_norm_of_branch, layer_norm_of_sum, residual, rms_norm, rms_norm_between_branches,

@@ -8,7 +8,8 @@ use crate::{DeviceSpec, init};
 /// f32 sums in another order.
 const SUMS: f32 = 1e-5;
 
-const RANK: AdapterConfig = AdapterConfig { rank: 3, alpha: 6.0 };
+const PLAIN: AdapterConfig = AdapterConfig { rank: 3, alpha: 6.0, rslora: false, dora: false };
+const DORA: AdapterConfig = AdapterConfig { rslora: true, dora: true, ..PLAIN };
 
 fn device() -> Device {
     DeviceSpec::parse("ndarray").and_then(DeviceSpec::open).expect("tests are built with ndarray")
@@ -46,19 +47,32 @@ fn weights(device: &Device) -> Vec<Weight> {
     [WeightLayout::OutIn, WeightLayout::InOut].map(of).concat()
 }
 
-/// An adapter whose second factor is no longer zero.
-fn adapted(weight: Weight) -> Weight {
-    struct Train;
+/// An adapter that has been trained: no factor is zero.
+fn adapted(weight: Weight, config: AdapterConfig) -> Weight {
+    trained(weight.adapt(config, Seed::new(9)), "trained")
+}
+
+/// The same weight with other values in its adapter.
+fn trained(weight: Weight, label: &'static str) -> Weight {
+    struct Train(String, &'static str);
     impl ModuleMapper for Train {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0 = name.to_owned();
+        }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let dims: [usize; D] = param.lazy_shape().dims();
-            match dims[0] {
-                3 => param.map(|value| random(dims, "trained", &value.device())),
-                _ => param,
+            match self.0.starts_with("lora_") {
+                // As large as they begin, so that sums are not much larger than their parts.
+                true => {
+                    let size = if self.0.ends_with("_a") { 0.125 } else { 1.0 };
+                    let values = random(dims, &format!("{} {}", self.1, self.0), &param.lazy_device());
+                    Param::from_tensor((values * size).detach())
+                }
+                false => param,
             }
         }
     }
-    weight.adapt(RANK, Seed::new(9)).map(&mut Train)
+    weight.map(&mut Train(String::new(), label))
 }
 
 /// Path segments and shapes that a visitor sees, and whether the values are there.
@@ -85,7 +99,10 @@ fn seen(weight: &Weight) -> Vec<(String, Vec<usize>, bool)> {
 fn every_form_projects_by_its_effective_matrix() {
     let device = device();
     let (x, bias) = (random([2, 5, 64], "x", &device), random([96], "bias", &device));
-    for weight in weights(&device).into_iter().flat_map(|weight| [weight.clone(), adapted(weight)]) {
+    for weight in weights(&device)
+        .into_iter()
+        .flat_map(|weight| [weight.clone(), adapted(weight.clone(), PLAIN), adapted(weight, DORA)])
+    {
         let expected = ops::linear(x.clone(), weight.val(), Some(bias.clone()), weight.kind().layout);
         let merged = weight.clone().merge();
         assert!(merged.is_dense());
@@ -101,17 +118,94 @@ fn an_adapter_adds_nothing_at_first() {
     let x = random([5, 64], "x", &device);
     for weight in weights(&device) {
         let before = floats(weight.project(x.clone(), None));
-        assert_eq!(floats(weight.adapt(RANK, Seed::new(9)).project(x.clone(), None)), before);
+        assert_eq!(floats(weight.clone().adapt(PLAIN, Seed::new(9)).project(x.clone(), None)), before);
+        assert_close(&floats(weight.adapt(DORA, Seed::new(9)).project(x.clone(), None)), &before);
     }
 }
 
 #[test]
-fn rows_of_an_adapted_weight_are_those_of_its_effective_matrix() {
+fn rows_of_adapted_embeddings_are_those_of_their_effective_matrix() {
     let device = device();
     let ids: Tensor<2, Int> = Tensor::from_data([[3, 95, 0], [3, 7, 8]], &device);
-    for weight in weights(&device).into_iter().take(2).map(adapted) {
-        let expected = ops::embedding(weight.val(), ids.clone());
-        assert_close(&floats(weight.lookup(ids.clone())), &floats(expected));
+    for (weight, config) in
+        weights(&device).into_iter().take(2).flat_map(|weight| [(weight.clone(), PLAIN), (weight, DORA)])
+    {
+        let before = weight.clone();
+        let weight = adapted(weight.with_role(ParamRole::Embedding), config);
+        let expected = ops::embedding(weight.lookup_val(), ids.clone());
+        assert_close(&floats(weight.lookup(ids.clone())), &floats(expected.clone()));
+        assert_close(&floats(weight.clone().merge().lookup(ids.clone())), &floats(expected));
+        // A head that is tied to the embeddings is what it was.
+        let x = random([5, 64], "x", &device);
+        assert_eq!(floats(weight.project(x.clone(), None)), floats(before.project(x, None)));
+        assert_eq!(floats(weight.val()), floats(before.val()));
+    }
+}
+
+#[test]
+fn embeddings_and_a_head_tied_to_them_have_an_adapter_each() {
+    let device = device();
+    let ids: Tensor<2, Int> = Tensor::from_data([[3, 95, 0]], &device);
+    let x = random([5, 64], "x", &device);
+    let base = weights(&device).swap_remove(0).with_role(ParamRole::Embedding);
+    let new = |usage| NewAdapter { config: PLAIN, usage, seed: Seed::new(2) };
+    let both = base.clone().with_adapter(new(AdapterUse::Lookup)).with_adapter(new(AdapterUse::Projection));
+    let names: Vec<_> = seen(&both).into_iter().map(|seen| seen.0).collect();
+    assert_eq!(names, ["Weight", "lora_a", "lora_b", "lora_embedding_a", "lora_embedding_b"]);
+    assert_eq!(floats(both.lookup(ids.clone())), floats(base.lookup(ids)));
+    assert_eq!(floats(both.project(x.clone(), None)), floats(base.project(x, None)));
+}
+
+#[test]
+fn each_output_has_the_magnitude_of_its_vector_whatever_the_factors_are() {
+    let device = device();
+    let x = random([5, 64], "x", &device);
+    for weight in weights(&device) {
+        let mut weight = adapted(weight, DORA);
+        for label in ["once", "again"] {
+            // A pass with the earlier values leaves nothing behind.
+            drop(weight.project(x.clone(), None));
+            weight = trained(weight, label);
+            let Stored::Adapted(parts) = &weight.stored else { panic!("it has an adapter") };
+            let (_, _, magnitude) = parts.projection.as_ref().expect("of projections").parts();
+            let inputs = if weight.kind().layout == WeightLayout::InOut { 0 } else { 1 };
+            let norms = (weight.val() * weight.val()).sum_dim(inputs).sqrt();
+            assert_close(&floats(norms), &floats(magnitude.abs()));
+        }
+    }
+}
+
+/// The norm is a constant to the gradients, as in `peft` 0.21.2.
+#[test]
+fn gradients_of_a_magnitude_are_those_of_the_formula_with_a_constant_norm() {
+    let device = device().autodiff();
+    for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
+        let linear = LinearConfig { d_input: 6, d_output: 4, bias: false, layout };
+        let weight = adapted(linear.init(0.3, Seed::new(7), &device).weight, DORA);
+        let Stored::Adapted(parts) = &weight.stored else { panic!("it has an adapter") };
+        let adapter = parts.projection.clone().expect("an adapter of projections");
+        let (a, b, m) = adapter.parts();
+        let x = random([3, 6], "x", &device).require_grad();
+        let dy = random([3, 4], "dy", &device);
+        let grads = |y: Tensor<2>| {
+            let gradients = (y * dy.clone()).sum().backward();
+            [
+                floats(x.grad(&gradients).expect("x")),
+                floats(a.grad(&gradients).expect("a")),
+                floats(b.grad(&gradients).expect("b")),
+                floats(m.grad(&gradients).expect("m")),
+            ]
+        };
+        let base = match layout {
+            WeightLayout::InOut => parts.base.val(),
+            WeightLayout::OutIn => parts.base.val().transpose(),
+        };
+        let sum = base + a.clone().matmul(b.clone()) * DORA.scale();
+        let norms: Tensor<2> = (sum.clone() * sum.clone()).sum_dim(0).sqrt().detach();
+        let expected = grads(x.clone().matmul(sum) / norms * m.clone().unsqueeze());
+        for (ours, theirs) in grads(weight.project(x.clone(), None)).iter().zip(&expected) {
+            assert_close(ours, theirs);
+        }
     }
 }
 
@@ -121,8 +215,11 @@ fn a_visitor_sees_the_same_parameter_in_every_form() {
     for weight in weights(&device) {
         let shape = weight.dims().to_vec();
         assert_eq!(seen(&weight), [("Weight".to_owned(), shape, weight.is_dense())]);
-        let names: Vec<_> = seen(&weight.adapt(RANK, Seed::new(9))).into_iter().map(|seen| seen.0).collect();
-        assert_eq!(names, ["Weight", "lora_a", "lora_b"]);
+        let names = |config| -> Vec<String> {
+            seen(&weight.clone().adapt(config, Seed::new(9))).into_iter().map(|seen| seen.0).collect()
+        };
+        assert_eq!(names(PLAIN), ["Weight", "lora_a", "lora_b"]);
+        assert_eq!(names(DORA), ["Weight", "lora_a", "lora_b", "lora_magnitude"]);
     }
 }
 
@@ -190,9 +287,9 @@ fn only_the_factors_of_an_adapted_weight_have_gradients() {
     }
     for weight in weights(&device()) {
         // Thawing a whole model does not thaw what adapters are added to.
-        let weight = weight.adapt(RANK, Seed::new(9)).train().set_require_grad(true);
+        let weight = weight.adapt(DORA, Seed::new(9)).train().set_require_grad(true);
         let mut trainable = Trainable::default();
         weight.visit(&mut trainable);
-        assert_eq!(trainable.0, [false, true, true]);
+        assert_eq!(trainable.0, [false, true, true, true]);
     }
 }

@@ -36,6 +36,13 @@ struct Bounded {
 #[error("too long")]
 struct TooLong;
 
+/// A row as it stands.
+struct RawRow {
+    /// The line it begins in.
+    line: u64,
+    cells: Vec<Vec<u8>>,
+}
+
 impl Read for Bounded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
@@ -73,7 +80,7 @@ impl TableRows {
             .buffer_capacity(BUFFER)
             .from_reader(Bounded { input: input.chain(b"\n".as_slice()), left: 0 });
         let mut rows = Self { file: path.into(), reader, header: Vec::new(), limit, ended: false };
-        if let Some((line, cells)) = rows.record()? {
+        if let Some(RawRow { line, cells }) = rows.raw()? {
             let header: Result<Vec<_>, _> = cells.iter().map(|name| utf8(name).map(str::to_owned)).collect();
             rows.header = header.map_err(|fault| rows.fail(line, fault.into()))?;
         }
@@ -85,8 +92,8 @@ impl TableRows {
         Ok(rows)
     }
 
-    /// The next row that is not blank and the line it begins in.
-    fn record(&mut self) -> Result<Option<(u64, Vec<Vec<u8>>)>, RowsError> {
+    /// The next row that is not blank.
+    fn raw(&mut self) -> Result<Option<RawRow>, RowsError> {
         let mut record = ByteRecord::new();
         while !self.ended {
             // The parser has read up to a buffer of what comes before.
@@ -114,7 +121,7 @@ impl TableRows {
                 self.ended = true;
                 return Err(self.fail(first, RowFault::OpenQuote));
             }
-            return Ok(Some((line, cells)));
+            return Ok(Some(RawRow { line, cells }));
         }
         Ok(None)
     }
@@ -137,7 +144,7 @@ impl TableRows {
         RowError { origin, fault }.into()
     }
 
-    fn row(&self, line: u64, cells: &[Vec<u8>]) -> Result<Row, RowsError> {
+    fn row(&self, RawRow { line, cells }: RawRow) -> Result<Row, RowsError> {
         let (found, wanted) = (cells.len(), self.header.len());
         if found != wanted {
             return Err(self.fail(line, RowFault::Cells { found, wanted }));
@@ -145,7 +152,7 @@ impl TableRows {
         let cell =
             |(name, cell): (&String, &Vec<u8>)| Ok((name.clone(), Value::String(utf8(cell)?.to_owned())));
         let fields: Result<Map<String, Value>, RecordFault> =
-            self.header.iter().zip(cells).map(cell).collect();
+            self.header.iter().zip(&cells).map(cell).collect();
         let fields = fields.map_err(|fault| self.fail(line, fault.into()))?;
         let origin = Origin { file: self.file.clone(), place: Place::Line(line) };
         Ok(Row::new(fields, origin, Cells::Text))
@@ -156,11 +163,10 @@ impl Iterator for TableRows {
     type Item = Result<Row, RowsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (line, cells) = match self.record() {
-            Ok(record) => record?,
-            Err(error) => return Some(Err(error)),
-        };
-        Some(self.row(line, &cells))
+        match self.raw() {
+            Ok(row) => row.map(|row| self.row(row)),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 

@@ -261,7 +261,8 @@ fn conversations_have_roles_and_texts() {
     let expected = messages(&[("system", "s"), ("user", "a"), ("assistant", "b")]);
     let ours = json!([{ "role": "system", "content": "s" }, { "role": "user", "content": "a" },
         { "role": "assistant", "content": [{ "type": "text", "text": "b" }] }]);
-    assert_eq!(read(&ChatFields::default(), json!({ "messages": ours })).messages, expected);
+    let conversation = read(&ChatFields::default(), json!({ "messages": ours }));
+    assert_eq!((conversation.messages, conversation.learned), (expected.clone(), vec![false, false, true]));
     let fields = ChatFields {
         messages: "conversations".into(),
         system: Some("system".into()),
@@ -272,9 +273,14 @@ fn conversations_have_roles_and_texts() {
     let conversation = read(&fields, theirs);
     assert_eq!(conversation.messages, expected);
     assert_eq!(conversation.tools, Some(vec![json!({ "name": "f" })]));
+    let answer = |weight: Value| json!({ "role": "assistant", "content": "a", "weight": weight });
+    let weighted = json!({ "messages": [answer(json!(0)), answer(json!(1)), answer(Value::Null)] });
+    assert_eq!(read(&ChatFields::default(), weighted).learned, [false, true, true]);
     let check = |messages: Value, message: &str| {
         check_fault(&ChatFields::default(), json!({ "messages": messages }), message);
     };
+    check(json!([answer(json!(0.5))]), "field \"messages.weight\" is the number 0.5, not 0 or 1");
+    check(json!([answer(json!(0))]), "field \"messages\" has no message of the assistant to learn from");
     check(json!([]), "field \"messages\" is empty");
     check(json!("hi"), "field \"messages\" is the text \"hi\", not a list of messages");
     check(

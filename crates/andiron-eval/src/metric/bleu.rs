@@ -178,7 +178,7 @@ impl Bleu {
         }
         let mut halved = 1.0;
         let mut order = BLEU_ORDER;
-        for n in 0..BLEU_ORDER {
+        for (n, precision) in precisions.iter_mut().enumerate() {
             let (mut matches, mut total) = (stats.matches[n] as f64, stats.totals[n] as f64);
             if let Smoothing::AddK(k) = self.smoothing
                 && n > 0
@@ -192,7 +192,7 @@ impl Bleu {
             if self.effective_order {
                 order = n + 1;
             }
-            precisions[n] = match self.smoothing {
+            *precision = match self.smoothing {
                 _ if matches != 0.0 => 100.0 * matches / total,
                 Smoothing::Exp => {
                     halved *= 2.0;

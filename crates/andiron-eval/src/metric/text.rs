@@ -45,7 +45,7 @@ impl CharSet {
     }
 }
 
-/// Numbers: the general categories Nd, Nl and No.
+/// Numbers: decimal digits, letters such as Ⅷ, and others.
 pub(super) static NUMBERS: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{N}"));
 /// Punctuation.
 pub(super) static PUNCTUATION: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{P}"));

@@ -27,7 +27,7 @@ fn check(rows: usize, d_input: usize, d_output: usize, transposed: bool) {
             let nan = |len| vec![f32::NAN; len];
             let (mut dx, mut dw, mut db) = (nan(x.len()), nan(weights.len()), nan(d_output));
             let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
-            backward(cpu, &x, w, &dy, grads);
+            backward(cpu, Input::F32(&x), w, &dy, grads);
             let what = format!("{cpu:?} {rows} x {d_input} x {d_output} {transposed}");
             let near = |name: &str, found: f32, (wanted, size): (f64, f64), tolerance: f64| {
                 let error = (f64::from(found) - wanted).abs();
@@ -46,15 +46,39 @@ fn check(rows: usize, d_input: usize, d_output: usize, transposed: bool) {
                 near("db", *db, exact(rows, &|i| (dy[i * d_output + j], 1.0)), 1e-6);
             }
             let found = [dx, dw, db];
+            if rounds_input(cpu, rows, w) {
+                check_rounded(cpu, (&x, w, &dy), &found);
+            }
             assert_eq!(first.get_or_insert_with(|| found.clone()), &found, "{what}: {threads} threads");
         }
         widened_is_f32.check(cpu, &first);
     }
 }
 
+/// Requires that a rounded input gives the output and the gradients, `wanted`, of the input itself, bit for bit.
+#[track_caller]
+fn check_rounded(cpu: Cpu, (x, w, dy): (&[f32], MatRef, &[f32]), wanted: &[Vec<f32>; 3]) {
+    let (rows, bias) = (x.len() / w.rows, numbers(4, w.cols));
+    let nan = |len| vec![f32::NAN; len];
+    let (mut rounded, mut y, mut plain) = (nan(x.len() / 2), nan(dy.len()), nan(dy.len()));
+    forward(cpu, x, w, Some(&bias), Some(&mut rounded), &mut y);
+    forward(cpu, x, w, Some(&bias), None, &mut plain);
+    assert_eq!(y, plain, "{cpu:?}: y");
+    let (mut dx, mut dw, mut db) = (nan(x.len()), nan(w.data.len()), nan(w.cols));
+    let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
+    backward(cpu, Input::Bf16(&rounded), w, dy, grads);
+    // A gradient of few rows is multiplied without rounding when the input is f32.
+    let few = [rows, w.rows, w.cols].into_iter().min().is_some_and(|least| least <= 2 * gemv::GROUP);
+    for (name, found, wanted) in [("dx", &dx, &wanted[0]), ("dw", &dw, &wanted[1]), ("db", &db, &wanted[2])] {
+        assert!(few && name != "db" || found == wanted, "{cpu:?} {rows} x {} x {}: {name}", w.rows, w.cols);
+    }
+}
+
 #[test]
 fn whole_and_odd_shapes_are_right() {
-    for (rows, d_input, d_output) in [(160, 32, 64), (300, 33, 47), (5, 70, 1), (1, 3, 4), (64, 450, 40)] {
+    for (rows, d_input, d_output) in
+        [(160, 32, 64), (300, 33, 47), (5, 70, 1), (1, 3, 4), (64, 450, 40), (310, 34, 420)]
+    {
         check(rows, d_input, d_output, false);
         check(rows, d_input, d_output, true);
     }
@@ -75,7 +99,7 @@ fn what_is_not_a_number_passes() {
     for cpu in every_cpu() {
         let (mut dx, mut dw, mut db) = (vec![0.0; 40 * 32], vec![0.0; 32 * 64], vec![0.0; 64]);
         let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: Some(&mut db) };
-        backward(cpu, &x, MatRef::row_major(&weights, 32, 64), &dy, grads);
+        backward(cpu, Input::F32(&x), MatRef::row_major(&weights, 32, 64), &dy, grads);
         for (at, dx) in dx.iter().enumerate() {
             assert_eq!(dx.is_nan(), at / 32 == 5, "{cpu:?}: dx[{at}]");
         }

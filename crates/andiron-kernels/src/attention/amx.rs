@@ -72,7 +72,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 /// As for [`flash::head_backward`](super::flash::head_backward), on a machine with tiles of bf16.
 #[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
 pub(super) unsafe fn head_backward(view: BackwardView) {
-    let BackwardView { head, lse, dout, dq, dk, dv, dbias, .. } = view;
+    let BackwardView { head, lse, dout, dq, dk, dv, dq_stride, dkv_stride, dbias, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let [key_rows, dim_rows] = [keys, dim].map(|rows| rows.next_multiple_of(SQUARE));
     let tiles = [room(keys, dim), room(keys, dim), room(dim, keys), room(BLOCK, dim), room(BLOCK, keys)];
@@ -104,7 +104,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 columns(from_lane(v_rows, first), keys, right(rows, (queries, dim), block_room), dim, slopes);
                 let rows = (start..start + queries, head.keys, dim);
                 prefetch_next_head(s, [(q, q_stride), (k, kv_stride), (v, kv_stride)], rows.clone());
-                let to = [(dq, q_stride), (dk, kv_stride), (dv, kv_stride)];
+                let to = [(dq, dq_stride), (dk, dkv_stride), (dv, dkv_stride)];
                 prefetch_next_head(s, to.map(|(to, stride)| (to.cast_const(), stride)), rows);
                 // The group's keys before the block's.
                 let before = first - group.first;
@@ -133,7 +133,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                     p_sums.put(key, [s.splat(0.0); 2]);
                     slopes_sums.put(key, [s.splat(0.0); 2]);
                 }
-                let to = (dq.add(start * q_stride), q_stride);
+                let to = (dq.add(start * dq_stride), dq_stride);
                 transposed(from_step(k_columns, first), (dim, queries), pairs, dq_columns, to, |_, line| {
                     line
                 });
@@ -146,8 +146,8 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                     depth: group.queries.div_ceil(STEPS),
                     a: Operand { start: sums, tiles: GROUP / STEPS },
                     b: right(from, (dim, group.queries), rows_room),
-                    c: to.add(group.first * kv_stride),
-                    c_stride: kv_stride,
+                    c: to.add(group.first * dkv_stride),
+                    c_stride: dkv_stride,
                     bias: std::ptr::null(),
                     accumulate: true,
                 };

@@ -5,10 +5,11 @@
 //! al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention",
 //! <https://arxiv.org/abs/2309.06180>.
 
-use super::element::{Bf16, Element};
+use super::element::Element;
 use super::long::{self, Group, Keys};
 use super::view::{AttentionMask, HeadView};
 use super::{from, head_forward, matmul_path, split};
+use crate::bf16::Bf16;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::element::{Bf16, Element};
+use super::element::Element;
 use crate::Isa;
+use crate::bf16::Bf16;
 use crate::gemm::pack::Scratch;
 use crate::simd::{Simd, dispatch};
 use crate::softmax::{exp_into, largest};

@@ -1,33 +1,7 @@
 //! The element types of keys and values in a cache.
 
-use crate::gemm::panel_format;
+use crate::bf16::Bf16;
 use crate::simd::Simd;
-
-/// A bf16: the upper half of an f32, so 8 bits of mantissa and the range of f32.
-///
-/// # Example
-/// ```
-/// use andiron_kernels::attention::Bf16;
-/// assert_eq!(Bf16::from_f32(1.001).to_f32(), 1.0);
-/// assert_eq!(Bf16::from_f32(-3.5).to_f32(), -3.5);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Bf16(u16);
-
-impl Bf16 {
-    /// The nearest bf16, ties to even; NaN stays NaN.
-    #[inline]
-    pub fn from_f32(x: f32) -> Self {
-        Self(panel_format::bits(x))
-    }
-
-    /// The value, exactly.
-    #[inline]
-    pub fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
-    }
-}
 
 /// An element that kernels widen to f32 in registers.
 pub(super) trait Element: Copy {
@@ -88,21 +62,5 @@ impl Element for Bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_bf16_round_trips_through_f32() {
-        for bits in 0..=u16::MAX {
-            let x = Bf16(bits).to_f32();
-            match x.is_nan() {
-                true => assert!(Bf16::from_f32(x).to_f32().is_nan()),
-                false => assert_eq!(Bf16::from_f32(x), Bf16(bits)),
-            }
-        }
     }
 }

@@ -7,7 +7,7 @@
 use super::bias::Sums;
 use super::dropout::{HeadDropout, KeepAll};
 use super::plain;
-use super::scores::{scale_columns, slopes_dropped, slopes_in_place, softmax_dropped, softmax_in_place};
+use super::scores::{scale_columns, slopes_block, slopes_dropped, softmax_block, softmax_dropped};
 use super::view::{BackwardView, Block, HeadView};
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch, transpose_4x4};
@@ -56,10 +56,11 @@ unsafe fn forward_vector<S: Simd, P: PanelFormat<S>>(
 ) {
     // SAFETY: the caller's promise; the sizes are those of the tiles of this instruction set.
     unsafe {
-        if S::LANES == 16 {
-            forward_sized::<S, P, 12, 32>(s, format, view, out, lse);
-        } else {
-            forward_sized::<S, P, 6, 16>(s, format, view, out, lse);
+        match (S::LANES, P::STEPS) {
+            // Probabilities that are rounded to bf16 take the cheaper exponential.
+            (16, 2) => forward_sized::<S, P, 12, 32, true>(s, format, view, out, lse),
+            (16, _) => forward_sized::<S, P, 12, 32, false>(s, format, view, out, lse),
+            _ => forward_sized::<S, P, 6, 16, false>(s, format, view, out, lse),
         }
     }
 }
@@ -72,9 +73,9 @@ unsafe fn backward_vector<S: Simd, P: PanelFormat<S>>(s: S, format: P, view: Bac
     // words.
     unsafe {
         match (S::LANES, P::STEPS) {
-            (16, 2) => backward_sized::<S, P, 12, 32, 16>(s, format, view),
-            (16, _) => backward_sized::<S, P, 12, 32, 32>(s, format, view),
-            _ => backward_sized::<S, P, 6, 16, 16>(s, format, view),
+            (16, 2) => backward_sized::<S, P, 12, 32, 16, true>(s, format, view),
+            (16, _) => backward_sized::<S, P, 12, 32, 32, false>(s, format, view),
+            _ => backward_sized::<S, P, 6, 16, 16, false>(s, format, view),
         }
     }
 }
@@ -82,7 +83,7 @@ unsafe fn backward_vector<S: Simd, P: PanelFormat<S>>(s: S, format: P, view: Bac
 /// # Safety
 /// As for [`head_forward`]; `MR` and `NR` are the sizes of the largest tile.
 #[inline(always)]
-unsafe fn forward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize>(
+unsafe fn forward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROUNDED: bool>(
     s: S,
     format: P,
     view: HeadView,
@@ -122,11 +123,17 @@ unsafe fn forward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: u
             panel_matmul::<S, P, MR, NR>(s, format, (k_panels, keys), (q_panel, dim_words), scores);
 
             let how = (block, scale);
+            let weights = if P::PLAIN { scores } else { weights_room };
             let factors = match view.dropout {
-                None => softmax_in_place::<S, NR>(s, scores, how, KeepAll, lse),
-                Some(dropout) => softmax_dropped(S::ISA, scores, how, (dropout, mask_room), lse),
+                None => softmax_block::<S, NR, ROUNDED>(s, scores, how, KeepAll, lse, |j, steps| {
+                    format.two_steps(s, steps, weights.add(j / P::STEPS * NR));
+                }),
+                Some(dropout) => {
+                    let factors = softmax_dropped(S::ISA, scores, how, (dropout, mask_room), lse);
+                    columns::<S, P, NR>(format, scores, keys, weights);
+                    factors
+                }
             };
-            let weights = columns::<S, P, NR>(format, scores, keys, weights_room);
             let values = values.from(first / P::STEPS);
             weighted_sums::<S, P, MR, NR>(s, format, (values, dim), (weights, keys), means);
             scale_columns::<S, NR>(s, means, dim, factors);
@@ -138,13 +145,20 @@ unsafe fn forward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: u
 /// # Safety
 /// As for [`head_backward`]; `MR` and `NR` are the sizes of the largest tile, `ROW` is `NR` in words.
 #[inline(always)]
-unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROW: usize>(
+unsafe fn backward_sized<
+    S: Simd,
+    P: PanelFormat<S>,
+    const MR: usize,
+    const NR: usize,
+    const ROW: usize,
+    const ROUNDED: bool,
+>(
     s: S,
     format: P,
     view: BackwardView,
 ) {
     assert!(ROW * P::STEPS == NR);
-    let BackwardView { head, lse, dout, dq, dk, dv, dbias, .. } = view;
+    let BackwardView { head, lse, dout, dq, dk, dv, dq_stride, dkv_stride, dbias, .. } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, queries, keys, dim, scale, .. } = head;
     let (key_rows, dim_rows) = (keys.next_multiple_of(MR), dim.next_multiple_of(MR));
     let (key_words, dim_words) = (keys.div_ceil(P::STEPS), dim.div_ceil(P::STEPS));
@@ -155,11 +169,11 @@ unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: 
         + dim_rows * NR
         + dim_rows * key_words
         + dim_cols * ROW
-        + key_rows * ROW
+        + 2 * key_rows * ROW
         + key_words * NR
         + Sums::room(&head)
         + HeadDropout::room(&head, NR)
-        + 12 * 16;
+        + 13 * 16;
     let mut scratch = Scratch::take(len);
     let mut parts = Parts::new(&mut scratch, len);
     let (k_panels, v_panels) = (parts.take(key_rows * dim_words), parts.take(key_rows * dim_words));
@@ -167,7 +181,8 @@ unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: 
     let (q_room, dout_room) = (parts.take(dim_words * NR), parts.take(dim_words * NR));
     let dq_columns = parts.take(dim_rows * NR);
     let k_room = parts.take(dim_rows * key_words);
-    let rooms = (parts.take(key_rows * ROW), parts.take(dim_cols * ROW));
+    let (p_room, slopes_along_room) = (parts.take(key_rows * ROW), parts.take(key_rows * ROW));
+    let rows_room = parts.take(dim_cols * ROW);
     let slopes_room = parts.take(key_words * NR);
     let sums_room = parts.take(Sums::room(&head));
     let mask_room = parts.take(HeadDropout::room(&head, NR));
@@ -180,7 +195,7 @@ unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: 
         for start in (0..queries).step_by(NR) {
             let block = head.block(start, NR, MR);
             let Block { first, keys, queries, .. } = block;
-            let (q, dq) = (q.add(start * q_stride), dq.add(start * q_stride));
+            let (q, dq) = (q.add(start * q_stride), dq.add(start * dq_stride));
             let dout = dout.add(start * out_stride);
             let rows = Strided { start: q, lane: q_stride, depth: 1 };
             format.panels::<NR>(rows, queries, dim, q_room);
@@ -191,18 +206,62 @@ unsafe fn backward_sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: 
             panel_matmul::<S, P, MR, NR>(s, format, (v_panels, keys), (dout_room, dim_words), slopes);
             let both = (scores, slopes);
             let how = (block, scale);
+            // Probabilities and slopes by rows of keys, and slopes as a right operand: in place if words are f32.
+            let (p, slopes_along, slopes_columns) = match P::PLAIN {
+                true => (scores, slopes, slopes),
+                false => (p_room, slopes_along_room, slopes_room),
+            };
             match head.dropout {
-                None => slopes_in_place::<S, NR>(s, both, how, KeepAll, lse, sums),
-                Some(dropout) => slopes_dropped(S::ISA, both, how, (dropout, mask_room), lse, sums),
+                None => slopes_block::<S, _, NR, ROUNDED>(
+                    s,
+                    (scores, slopes.cast_const()),
+                    how,
+                    KeepAll,
+                    lse,
+                    sums,
+                    |j, row| {
+                        if !P::PLAIN {
+                            format.row(s, row, p.add(j * ROW));
+                        }
+                    },
+                    |j, rows| {
+                        format.two_steps(s, rows, slopes_columns.add(j / P::STEPS * NR));
+                        if !P::PLAIN {
+                            // `j + 1` may not exist, but has room: `j` is even.
+                            format.row(s, rows[0], slopes_along.add(j * ROW));
+                            format.row(s, rows[1], slopes_along.add((j + 1) * ROW));
+                        }
+                    },
+                ),
+                Some(dropout) => {
+                    slopes_dropped(S::ISA, both, how, (dropout, mask_room), lse, sums);
+                    let len = keys.next_multiple_of(MR) * NR;
+                    format.along(scores, len, p);
+                    format.along(slopes, len, slopes_along);
+                    columns::<S, P, NR>(format, slopes, keys, slopes_columns);
+                }
             }
             let rows = (keys, queries);
-            let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * kv_stride), kv_stride));
-            key_sums::<S, P, MR, NR, ROW>(s, format, rows, scores, (dout, out_stride, dim), rooms, to_dv);
-            key_sums::<S, P, MR, NR, ROW>(s, format, rows, slopes, (q, q_stride, dim), rooms, to_dk);
-            let slopes = columns::<S, P, NR>(format, slopes, keys, slopes_room);
+            let [to_dv, to_dk] = [dv, dk].map(|to| (to.add(first * dkv_stride), dkv_stride));
+            key_sums::<S, P, MR, NR, ROW>(s, format, rows, p, (dout, out_stride, dim), rows_room, to_dv);
+            key_sums::<S, P, MR, NR, ROW>(
+                s,
+                format,
+                rows,
+                slopes_along,
+                (q, q_stride, dim),
+                rows_room,
+                to_dk,
+            );
             let keys_transposed = keys_transposed.from(first / P::STEPS);
-            weighted_sums::<S, P, MR, NR>(s, format, (keys_transposed, dim), (slopes, keys), dq_columns);
-            untranspose::<NR>(dq_columns, (queries, dim), dq, q_stride);
+            weighted_sums::<S, P, MR, NR>(
+                s,
+                format,
+                (keys_transposed, dim),
+                (slopes_columns, keys),
+                dq_columns,
+            );
+            untranspose::<NR>(dq_columns, (queries, dim), dq, dq_stride);
         }
         if let Some(sums) = sums {
             sums.give(queries, dbias);
@@ -248,7 +307,7 @@ pub(super) unsafe fn transposed<S: Simd, P: PanelFormat<S>, const MR: usize>(
     Transposed { start: room, a_step: MR, panel_step: MR * keys.div_ceil(P::STEPS) }
 }
 
-/// `[depth, NR]` as right operand: in place if words are f32, else packed into `room`.
+/// `[depth, NR]` as right operand: packed into `room`, unless words are f32, which are one already.
 ///
 /// # Safety
 /// `from` is readable for these sizes, `room` writable for the words of `depth`, times `NR`.
@@ -258,13 +317,11 @@ unsafe fn columns<S: Simd, P: PanelFormat<S>, const NR: usize>(
     from: *const f32,
     depth: usize,
     room: *mut f32,
-) -> *const f32 {
-    if P::PLAIN {
-        return from;
+) {
+    if !P::PLAIN {
+        // SAFETY: the caller's promise.
+        unsafe { format.panels::<NR>(Strided { start: from, lane: 1, depth: NR }, NR, depth, room) };
     }
-    // SAFETY: the caller's promise.
-    unsafe { format.panels::<NR>(Strided { start: from, lane: 1, depth: NR }, NR, depth, room) };
-    room
 }
 
 /// `to[j, lane] = Σ_d panels[j, d] columns[d, lane]` for the first `rows` rows.
@@ -326,8 +383,8 @@ unsafe fn weighted_sums<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: u
 /// `to[j, d] += Σ_i weights[j, i] rows[i, d]` for `keys` keys over a block of `count` queries.
 ///
 /// # Safety
-/// `weights` is `[keys, NR]` with room for whole tiles and 0 beyond `count`, the rows are readable, `to` is writable.
-/// The rooms have `ROW` words for each key, rounded up to whole tiles, and for each of `dim` rounded up to `NR`.
+/// `weights` is `[keys, ROW]` words with room for whole tiles and 0 beyond `count`, the rows are readable, `to` is writable.
+/// The room has `ROW` words for each of `dim` rounded up to `NR`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn key_sums<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, const ROW: usize>(
@@ -336,13 +393,12 @@ unsafe fn key_sums<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize,
     (keys, count): (usize, usize),
     weights: *const f32,
     (rows, row_stride, dim): (*const f32, usize, usize),
-    (weights_room, rows_room): (*mut f32, *mut f32),
+    rows_room: *mut f32,
     (to, to_stride): (*mut f32, usize),
 ) {
     let k = count.div_ceil(P::STEPS);
     // SAFETY: the caller's promise; rows that are not whole vectors are read from the padded room.
     unsafe {
-        let weights = format.along(weights, keys.next_multiple_of(MR) * NR, weights_room);
         let direct = P::PLAIN && dim.is_multiple_of(S::LANES);
         if !direct {
             let from = Strided { start: rows, lane: 1, depth: row_stride };

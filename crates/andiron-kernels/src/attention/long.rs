@@ -11,11 +11,12 @@ use std::ops::Range;
 
 use super::blocks::HeadBlocks;
 use super::dropout::KeepAll;
-use super::element::{Bf16, Element};
+use super::element::Element;
 use super::flash::{Transposed, panel_matmul, target, transposed, untranspose};
 use super::scores::{self, Row, exponentials, finish, rescaling, scale_columns};
 use super::view::{Block, HeadView};
 use super::{Attention, AttentionShape, Qkv};
+use crate::bf16::Bf16;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch};
 use crate::gemm::panel_format::PanelFormat;

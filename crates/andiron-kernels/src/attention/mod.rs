@@ -22,17 +22,19 @@ mod plain;
 mod scores;
 mod split;
 mod view;
+mod widened;
 
 use std::ops::Range;
 
+pub use crate::bf16::Bf16;
 use crate::dropout::{Dropout, Rule};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision, reduce};
+use crate::{Cpu, Isa, Precision, bf16, reduce};
 pub use blocks::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
 use decode::QuerySum;
 use dropout::HeadDropout;
-pub use element::Bf16;
 use view::{AttentionMask, BackwardView, HeadView};
+use widened::Widened;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +101,32 @@ pub enum Qkv<'a> {
     Packed(&'a [f32]),
 }
 
-/// Outputs of the forward pass that the backward pass needs.
+/// What the backward pass needs of the forward pass.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionSaved<'a> {
-    /// `[batch, queries, heads, head_dim]`.
-    pub out: &'a [f32],
-    /// `[batch, heads, queries]`.
-    pub lse: &'a [f32],
+pub enum AttentionSaved<'a> {
+    /// Inputs and outputs as they were.
+    F32 {
+        /// Queries, keys and values.
+        qkv: Qkv<'a>,
+        /// The output, `[batch, queries, heads, head_dim]`.
+        out: &'a [f32],
+        /// The log-sum-exp of each query's scores, `[batch, heads, queries]`.
+        lse: &'a [f32],
+    },
+    /// Without the output, and with operands rounded to bf16 by [`bf16::round`], if [`rounds_operands`] says so: it gives the
+    /// same gradients.
+    Bf16 {
+        /// Queries, keys and values, each slice half as long.
+        qkv: Qkv<'a>,
+        /// As of `F32`.
+        lse: &'a [f32],
+    },
+}
+
+/// Whether the backward pass of heads of this width rounds queries, keys and values to bf16, and does without the output, so
+/// that no more need be kept.
+pub fn rounds_operands(cpu: Cpu, head_dim: usize) -> bool {
+    bf16::rounds(cpu) && head_dim.is_multiple_of(2)
 }
 
 /// Gradients, each in the layout of its operand. All are overwritten; those of keys beyond [`AttentionShape::keys`] are 0.
@@ -153,7 +174,7 @@ pub enum AttentionGrads<'a> {
 pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &mut [f32]) {
     let shape = attention.shape;
     attention.assert_sizes();
-    shape.assert_lengths(qkv, out, lse);
+    shape.assert_lengths((qkv, 1), out, lse);
     if shape.queries == 0 {
         return;
     }
@@ -188,28 +209,32 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
 ///
 /// # Panics
 /// As for [`forward`], for the saved values, `dout` and the gradients too; if there is a bias and queries, keys and values
-/// are packed.
-pub fn backward(
-    cpu: Cpu,
-    attention: Attention,
-    qkv: Qkv,
-    (saved, dout): (AttentionSaved, &[f32]),
-    grads: AttentionGrads,
-) {
+/// are packed; if operands are saved rounded where [`rounds_operands`] is false.
+pub fn backward(cpu: Cpu, attention: Attention, saved: AttentionSaved, dout: &[f32], grads: AttentionGrads) {
     let shape = attention.shape;
     attention.assert_sizes();
-    shape.assert_lengths(qkv, saved.out, saved.lse);
-    assert_eq!(dout.len(), saved.out.len(), "dout is not as long as out");
+    let (qkv, all_lse, per_word) = match saved {
+        AttentionSaved::F32 { qkv, out, lse } => {
+            assert_eq!(out.len(), dout.len(), "out is not as long as dout");
+            (qkv, lse, 1)
+        }
+        AttentionSaved::Bf16 { qkv, lse } => {
+            assert!(rounds_operands(cpu, shape.head_dim), "these operands are not rounded");
+            (qkv, lse, 2)
+        }
+    };
+    shape.assert_lengths((qkv, per_word), dout, all_lse);
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), matmul_path(cpu));
     let no_bias: &mut [f32] = &mut [];
     let (dq, dk, dv, dbias) = match (grads, qkv) {
         (AttentionGrads::Separate { dq, dk, dv, dbias }, Qkv::Separate { q, k, .. }) => {
-            assert_eq!(dq.len(), q.len(), "dq is not as long as q");
-            assert!(dk.len() == k.len() && dv.len() == k.len(), "dk or dv is not as long as k");
+            assert_eq!(dq.len(), per_word * q.len(), "dq is not as long as q");
+            let len = per_word * k.len();
+            assert!(dk.len() == len && dv.len() == len, "dk or dv is not as long as k");
             (Shared::new(dq), Shared::new(dk), Shared::new(dv), dbias)
         }
         (AttentionGrads::Packed(grads), Qkv::Packed(qkv)) => {
-            assert_eq!(grads.len(), qkv.len(), "the gradients are not as long as qkv");
+            assert_eq!(grads.len(), per_word * qkv.len(), "the gradients are not as long as qkv");
             // SAFETY: the three share one slice; by their layouts no element is reached through two of them.
             let (dq, dk, dv) = unsafe { Shared::thrice(grads) };
             (dq, dk, dv, no_bias)
@@ -231,6 +256,7 @@ pub fn backward(
     let dbias_shared = Shared::new(&mut dbias_parts);
     // A thread takes all query heads of a key head, because they add to the same gradients.
     parallel::rows(cpu, shape.batch * shape.kv_heads, 3 * group * attention.work(), 1, |part| {
+        let mut wide = Widened::default();
         for index in part {
             let (batch, kv_head) = (index / shape.kv_heads, index % shape.kv_heads);
             let [k_start, v_start] = [places.k, places.v].map(|place| place.start(shape, batch, kv_head));
@@ -242,6 +268,10 @@ pub fn backward(
                     dv.range(v_start + step..v_start + step + shape.head_dim).fill(0.0);
                 }
             }
+            let span = attention.span(batch);
+            if per_word == 2 {
+                wide.take_keys(cpu.isa, (qkv, places), (shape, span.clone()), (batch, kv_head));
+            }
             for head in kv_head * group..(kv_head + 1) * group {
                 let out_start = shape.out_start(batch, head);
                 let row = batch * shape.heads + head;
@@ -251,13 +281,24 @@ pub fn backward(
                     false => dbias_shared.pointer(attention.bias_start(row, batch)),
                 };
                 let view = BackwardView {
-                    head: attention.head(qkv, places, batch, head),
-                    out: from(saved.out, out_start),
-                    lse: from(saved.lse, lse),
+                    head: match saved {
+                        AttentionSaved::F32 { .. } => attention.head(qkv, places, batch, head),
+                        AttentionSaved::Bf16 { .. } => {
+                            wide.take_queries(cpu.isa, (qkv, places), shape, (batch, head));
+                            wide.view(&attention, (batch, head))
+                        }
+                    },
+                    out: match saved {
+                        AttentionSaved::F32 { out, .. } => from(out, out_start),
+                        AttentionSaved::Bf16 { .. } => std::ptr::null(),
+                    },
+                    lse: from(all_lse, lse),
                     dout: from(dout, out_start),
                     dq: dq.pointer(places.q.start(shape, batch, head)),
-                    dk: dk.pointer(k_start + attention.span(batch).start * places.k.stride),
-                    dv: dv.pointer(v_start + attention.span(batch).start * places.v.stride),
+                    dk: dk.pointer(k_start + span.start * places.k.stride),
+                    dv: dv.pointer(v_start + span.start * places.v.stride),
+                    dq_stride: places.q.stride,
+                    dkv_stride: places.k.stride,
                     dbias,
                 };
                 // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
@@ -319,7 +360,7 @@ impl AttentionShape {
     }
 
     #[track_caller]
-    fn assert_lengths(&self, qkv: Qkv, out: &[f32], lse: &[f32]) {
+    fn assert_lengths(&self, (qkv, per_word): (Qkv, usize), out: &[f32], lse: &[f32]) {
         let Self { batch, queries, keys, key_capacity, heads, kv_heads, head_dim } = *self;
         assert!(keys <= key_capacity, "{keys} keys do not fit a capacity of {key_capacity}");
         let divides = heads == 0 && kv_heads == 0 || kv_heads > 0 && heads % kv_heads == 0;
@@ -328,15 +369,27 @@ impl AttentionShape {
             (batch * queries * heads * head_dim, batch * key_capacity * kv_heads * head_dim);
         match qkv {
             Qkv::Separate { q, k, v } => {
-                assert_eq!(q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
-                assert_eq!(k.len(), kv_len, "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
-                assert_eq!(v.len(), kv_len, "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]");
+                assert_eq!(per_word * q.len(), q_len, "q is not [{batch}, {queries}, {heads}, {head_dim}]");
+                assert_eq!(
+                    per_word * k.len(),
+                    kv_len,
+                    "k is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]"
+                );
+                assert_eq!(
+                    per_word * v.len(),
+                    kv_len,
+                    "v is not [{batch}, {key_capacity}, {kv_heads}, {head_dim}]"
+                );
             }
             Qkv::Packed(qkv) => {
                 let alike = heads == kv_heads && queries == keys && keys == key_capacity;
                 assert!(alike, "packed queries, keys and values are of the same positions and heads");
                 let len = 3 * q_len;
-                assert_eq!(qkv.len(), len, "qkv is not [{batch}, {queries}, 3, {heads}, {head_dim}]");
+                assert_eq!(
+                    per_word * qkv.len(),
+                    len,
+                    "qkv is not [{batch}, {queries}, 3, {heads}, {head_dim}]"
+                );
             }
         }
         assert_eq!(out.len(), q_len, "out is not as long as q");
@@ -395,10 +448,24 @@ impl Attention<'_> {
     fn head(&self, qkv: Qkv, places: Places, batch: usize, head: usize) -> HeadView {
         let shape = self.shape;
         let kv_head = head / (shape.heads / shape.kv_heads);
-        let (q, k, v) = match qkv {
-            Qkv::Separate { q, k, v } => (q, k, v),
-            Qkv::Packed(qkv) => (qkv, qkv, qkv),
-        };
+        let [q, k, v] = qkv.slices();
+        let first = self.span(batch).start;
+        let operands = [
+            from(q, places.q.start(shape, batch, head)),
+            from(k, places.k.start(shape, batch, kv_head) + first * places.k.stride),
+            from(v, places.v.start(shape, batch, kv_head) + first * places.v.stride),
+        ];
+        self.view(operands, (places.q.stride, places.k.stride), (batch, head))
+    }
+
+    /// A head whose first query, key of its span, and value are at these pointers, with the strides of queries and keys.
+    fn view(
+        &self,
+        [q, k, v]: [*const f32; 3],
+        (q_stride, kv_stride): (usize, usize),
+        (batch, head): (usize, usize),
+    ) -> HeadView {
+        let shape = self.shape;
         let span = self.span(batch);
         let bias = match self.bias.is_empty() {
             true => std::ptr::null(),
@@ -409,11 +476,11 @@ impl Attention<'_> {
         let first = row * shape.queries as u64 * keys + span.start as u64;
         let dropout = self.dropout_rule().map(|rule| HeadDropout { rule, first, stride: keys });
         HeadView {
-            q: from(q, places.q.start(shape, batch, head)),
-            k: from(k, places.k.start(shape, batch, kv_head) + span.start * places.k.stride),
-            v: from(v, places.v.start(shape, batch, kv_head) + span.start * places.v.stride),
-            q_stride: places.q.stride,
-            kv_stride: places.k.stride,
+            q,
+            k,
+            v,
+            q_stride,
+            kv_stride,
             out_stride: shape.out_stride(),
             queries: shape.queries,
             keys: span.len(),
@@ -422,6 +489,16 @@ impl Attention<'_> {
             scale: self.scale,
             bias,
             dropout,
+        }
+    }
+}
+
+impl<'a> Qkv<'a> {
+    /// Those of queries, keys and values: three times the same, if they are packed.
+    fn slices(self) -> [&'a [f32]; 3] {
+        match self {
+            Self::Separate { q, k, v } => [q, k, v],
+            Self::Packed(qkv) => [qkv; 3],
         }
     }
 }

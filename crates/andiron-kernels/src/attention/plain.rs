@@ -61,7 +61,7 @@ pub(super) unsafe fn head_forward(view: HeadView, out: *mut f32, lse: *mut f32) 
 /// # Safety
 /// The view is readable and writable as the sizes say.
 pub(super) unsafe fn head_backward(view: BackwardView) {
-    let BackwardView { head, out, lse, dout, dq, dk, dv, dbias } = view;
+    let BackwardView { head, out, lse, dout, dq, dk, dv, dq_stride, dkv_stride, dbias } = view;
     let HeadView { q, k, v, q_stride, kv_stride, out_stride, dim, scale, .. } = head;
     for i in 0..head.queries {
         // SAFETY: `i` is below the number of queries.
@@ -70,7 +70,7 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 row(q.add(i * q_stride), dim),
                 row(out.add(i * out_stride), dim),
                 row(dout.add(i * out_stride), dim),
-                row_mut(dq.add(i * q_stride), dim),
+                row_mut(dq.add(i * dq_stride), dim),
                 *lse.add(i),
             )
         };
@@ -82,8 +82,8 @@ pub(super) unsafe fn head_backward(view: BackwardView) {
                 (
                     row(k.add(j * kv_stride), dim),
                     row(v.add(j * kv_stride), dim),
-                    row_mut(dk.add(j * kv_stride), dim),
-                    row_mut(dv.add(j * kv_stride), dim),
+                    row_mut(dk.add(j * dkv_stride), dim),
+                    row_mut(dv.add(j * dkv_stride), dim),
                 )
             };
             // SAFETY: query `i` and key `j` exist.

@@ -31,8 +31,29 @@ impl Tensors {
         let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
         let mut dbias = dirty(attention.bias.len());
         let grads = AttentionGrads::Separate { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
-        backward(cpu, attention, qkv, (AttentionSaved { out: &out, lse: &lse }, dout), grads);
+        backward(cpu, attention, AttentionSaved::F32 { qkv, out: &out, lse: &lse }, dout, grads);
+        if rounds_operands(cpu, shape.head_dim) {
+            let found = self.gradients_of_rounded(cpu, attention, &lse);
+            assert_eq!(found, [&dq, &dk, &dv, &dbias].map(Vec::clone), "{cpu:?}: rounded operands");
+        }
         [out, lse, dq, dk, dv, dbias]
+    }
+
+    /// dq, dk, dv, dbias from operands that were kept in bf16.
+    fn gradients_of_rounded(&self, cpu: Cpu, attention: Attention, lse: &[f32]) -> [Vec<f32>; 4] {
+        let Self { q, k, v, dout } = self;
+        let dirty = |n: usize| vec![f32::NAN; n];
+        let [q_words, k_words, v_words] = [q, k, v].map(|x| {
+            let mut words = dirty(x.len() / 2);
+            bf16::round(cpu, x, &mut words);
+            words
+        });
+        let qkv = Qkv::Separate { q: &q_words, k: &k_words, v: &v_words };
+        let (mut dq, mut dk, mut dv) = (dirty(q.len()), dirty(k.len()), dirty(v.len()));
+        let mut dbias = dirty(attention.bias.len());
+        let grads = AttentionGrads::Separate { dq: &mut dq, dk: &mut dk, dv: &mut dv, dbias: &mut dbias };
+        backward(cpu, attention, AttentionSaved::Bf16 { qkv, lse }, dout, grads);
+        [dq, dk, dv, dbias]
     }
 }
 
@@ -60,9 +81,8 @@ fn packed_is_apart_side_by_side() {
             forward(cpu, attention, Qkv::Packed(&packed), &mut o, &mut l);
             assert_eq!((&o, &l), (&out, &lse), "{isa}");
             let mut grads = vec![f32::NAN; packed.len()];
-            let saved = AttentionSaved { out: &out, lse: &lse };
-            let to = AttentionGrads::Packed(&mut grads);
-            backward(cpu, attention, Qkv::Packed(&packed), (saved, &tensors.dout), to);
+            let saved = AttentionSaved::F32 { qkv: Qkv::Packed(&packed), out: &out, lse: &lse };
+            backward(cpu, attention, saved, &tensors.dout, AttentionGrads::Packed(&mut grads));
             assert_eq!(grads, side_by_side([&dq, &dk, &dv], width), "{isa}");
         }
     }

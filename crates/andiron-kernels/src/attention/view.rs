@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::decode::QueryView;
 use super::dropout::HeadDropout;
 
-/// One head of one sequence. Strides are from one position to the next: `q_stride` of `q` and its gradient, `out_stride`
-/// of `out` and its gradient, `kv_stride` of `k`, `v` and their gradients.
+/// One head of one sequence. Strides are from one position to the next: `q_stride` of `q`, `out_stride` of `out` and its
+/// gradient, `kv_stride` of `k` and `v`.
 #[derive(Clone, Copy)]
 pub(super) struct HeadView {
     pub(super) q: *const f32,
@@ -147,6 +147,7 @@ impl Block {
 #[derive(Clone, Copy)]
 pub(super) struct BackwardView {
     pub(super) head: HeadView,
+    /// Null if it was not kept; plain Rust alone reads it.
     pub(super) out: *const f32,
     pub(super) lse: *const f32,
     pub(super) dout: *const f32,
@@ -154,6 +155,9 @@ pub(super) struct BackwardView {
     /// Accumulated into, as are `dv` and `dbias`.
     pub(super) dk: *mut f32,
     pub(super) dv: *mut f32,
+    /// From one position to the next of `dq`; of `dk` and `dv`.
+    pub(super) dq_stride: usize,
+    pub(super) dkv_stride: usize,
     /// In the layout of the head's bias; null if there is none.
     pub(super) dbias: *mut f32,
 }

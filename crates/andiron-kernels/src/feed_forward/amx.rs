@@ -7,8 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{FeedForward, FeedForwardGrads};
-use crate::Cpu;
-use crate::activation::{Activation, Function, GeluErf, GeluTanh, Relu, Silu};
+use crate::activation::{Function, with_function};
 use crate::gemm::MatRef;
 use crate::gemm::amx::{
     Lanes, Operand, Product, SQUARE, STEPS, TILE, TILE_WORDS, Tiles, pack_both_ways, room, room_for_both,
@@ -17,6 +16,7 @@ use crate::gemm::pack::{Parts, Scratch};
 use crate::gemm::panel_format::{halves, interleaved};
 use crate::parallel::{self, Shared};
 use crate::simd::{Avx512, Simd};
+use crate::{Cpu, bf16};
 
 /// Most rows of a strip, and most columns of the first projections at a time: the intermediate values, the weights before
 /// and after them, and the result fill two thirds of the L2 cache.
@@ -24,30 +24,6 @@ const STRIP: usize = 256;
 const COLS: usize = 384;
 /// Strips that a call is cut into, if they are long enough: a count that threads can share evenly.
 const STRIPS: usize = 8;
-
-/// Calls `$run` with the activation as a function on vectors.
-macro_rules! with_function {
-    ($activation:expr, $f:ident => $run:expr) => {
-        match $activation {
-            Activation::GeluTanh => {
-                let $f = GeluTanh;
-                $run
-            }
-            Activation::GeluErf => {
-                let $f = GeluErf;
-                $run
-            }
-            Activation::Silu => {
-                let $f = Silu;
-                $run
-            }
-            Activation::Relu => {
-                let $f = Relu;
-                $run
-            }
-        }
-    };
-}
 
 /// Tiles that several threads write, each its own.
 #[derive(Clone, Copy)]
@@ -80,9 +56,14 @@ fn width(layer: &FeedForward) -> usize {
     layer.up.cols.next_multiple_of(SQUARE) * if layer.gate.is_some() { 2 } else { 1 }
 }
 
-/// Words for the columns of some rows.
+/// Words for the columns of some rows; of the input, too, if its width is even.
 pub(super) fn saved_len(layer: &FeedForward, rows: usize) -> usize {
-    room(rows, width(layer))
+    room(rows, width(layer)) + if saves_input(layer) { rows * layer.up.rows / 2 } else { 0 }
+}
+
+/// Whether the input is saved, too, rounded.
+pub(super) fn saves_input(layer: &FeedForward) -> bool {
+    layer.up.rows.is_multiple_of(2)
 }
 
 /// # Safety
@@ -104,6 +85,7 @@ pub(super) unsafe fn forward(
     let mut parts = Parts::new(&mut scratch, len);
     // SAFETY: the maps and the input are as long as said, and the parts were made for them.
     let forward = unsafe {
+        let x_rows = x;
         let x = Lanes::rows(MatRef::row_major(x, rows, d_input)).pack::<true>(cpu, &mut parts);
         let up = Lanes::columns(layer.up);
         let up = match layer.gate {
@@ -117,7 +99,13 @@ pub(super) unsafe fn forward(
             bias.copy_from_nonoverlapping(up_bias.as_ptr(), d_inner);
             bias.cast_const()
         });
-        let saved = saved.map(|saved| Room(saved.as_mut_ptr().cast()));
+        let saved = saved.map(|saved| {
+            let (before, x_words) = saved.split_at_mut(room(rows, width));
+            if saves_input(layer) {
+                bf16::round(cpu, x_rows, x_words);
+            }
+            Room(before.as_mut_ptr().cast())
+        });
         let down_bias = down_bias.map(<[f32]>::as_ptr);
         Forward { x, up, bias, down, down_bias, saved, width, d_output }
     };
@@ -231,12 +219,22 @@ fn cut(width: usize) -> impl Iterator<Item = Range<usize>> {
 pub(super) unsafe fn backward(
     cpu: Cpu,
     layer: &FeedForward,
-    (x, saved): (&[f32], &[f32]),
+    (x, saved): (Option<&[f32]>, &[f32]),
     dy: &[f32],
     grads: FeedForwardGrads,
 ) {
     let (d_input, d_inner, d_output) = (layer.up.rows, layer.up.cols, layer.down.cols);
-    let rows = x.len() / d_input;
+    let rows = dy.len() / d_output;
+    let mut wide = Vec::new();
+    let x = match x {
+        Some(x) => x,
+        None => {
+            let words = &saved[room(rows, width(layer))..];
+            wide.resize(2 * words.len(), 0.0);
+            bf16::widen(cpu, words, &mut wide);
+            &wide
+        }
+    };
     let FeedForwardGrads { dx, dgate, dup, ddown, dbiases: [dup_bias, ddown_bias] } = grads;
     let (strip, strips) = strips(rows);
     let bias_len = if dup_bias.is_some() { d_inner.next_multiple_of(SQUARE) } else { 0 };

@@ -1,17 +1,19 @@
 //! Feed-forward layers, fused: projections and the activation between them.
 //!
-//! The tensor between the projections is the widest of a transformer. With AMX tiles of bf16 it is never written as
+//! The tensor between the projections is the widest of a transformer. With bf16 instructions it is never written as
 //! f32: a strip of rows passes through both projections while it is in a core's cache, and what the backward pass needs
 //! of it is saved in 16 bits per element. Without them, the layer is its matmuls and its activation, one after the
 //! other.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use crate::activation::{self, Activation};
 use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
-use crate::{Cpu, Precision, reduce};
+use crate::{Cpu, Precision, bf16, reduce};
 
 /// A feed-forward layer without its biases. Each weight is a whole slice, row-major or transposed.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +45,27 @@ pub struct FeedForwardGrads<'a> {
 }
 
 impl FeedForward<'_> {
-    /// Length of what [`forward`] saves for [`backward`], in f32: the outputs of the first projections, in 16 bits each
-    /// with AMX tiles. The format is private to those two, which must be called with the same `cpu`.
+    /// Length of what [`forward`] saves for [`backward`], in f32: the outputs of the first projections and, if
+    /// [`saves_input`](Self::saves_input), the input; in 16 bits each with bf16 instructions. The format is private to those
+    /// two, which must be called with the same `cpu`.
     pub fn saved_len(&self, cpu: Cpu, rows: usize) -> usize {
-        match self.by_tiles(cpu, rows) {
+        match self.path(cpu, rows) {
             #[cfg(target_arch = "x86_64")]
-            true => amx::saved_len(self, rows),
-            _ => self.width() * rows,
+            Path::Tiles => amx::saved_len(self, rows),
+            #[cfg(target_arch = "x86_64")]
+            Path::Words => words::saved_len(self, rows),
+            Path::Plain => self.width() * rows,
+        }
+    }
+
+    /// Whether [`forward`] saves the input as well, so that [`backward`] needs no other copy of it.
+    pub fn saves_input(&self, cpu: Cpu, rows: usize) -> bool {
+        match self.path(cpu, rows) {
+            #[cfg(target_arch = "x86_64")]
+            Path::Tiles => amx::saves_input(self),
+            #[cfg(target_arch = "x86_64")]
+            Path::Words => true,
+            Path::Plain => false,
         }
     }
 
@@ -58,19 +74,23 @@ impl FeedForward<'_> {
         self.up.cols * if self.gate.is_some() { 2 } else { 1 }
     }
 
-    /// Whether rows pass through both projections by tiles. Few rows do not: packing them would take as long as the
-    /// matmuls.
-    fn by_tiles(&self, cpu: Cpu, rows: usize) -> bool {
-        cfg!(target_arch = "x86_64")
-            && cpu.uses_tiles()
-            && !gemv::suits(Precision::Mixed, rows, self.up)
-            && self.up.cols > 0
-            && self.down.cols > 0
+    /// How rows pass through both projections. Few rows are not packed: that would take as long as the matmuls.
+    fn path(&self, cpu: Cpu, rows: usize) -> Path {
+        let rounds = cfg!(target_arch = "x86_64")
+            && bf16::rounds(cpu)
+            && !gemv::suits(Precision::Mixed, rows, self.up);
+        match (rounds, cpu.uses_tiles()) {
+            #[cfg(target_arch = "x86_64")]
+            (true, true) if self.up.cols > 0 && self.down.cols > 0 => Path::Tiles,
+            #[cfg(target_arch = "x86_64")]
+            (true, false) if words::suits(self) => Path::Words,
+            _ => Path::Plain,
+        }
     }
 
-    /// The number of rows in `x`, after checking all sizes.
+    /// Checks the weights' sizes.
     #[track_caller]
-    fn rows(&self, x: &[f32]) -> usize {
+    fn assert_sizes(&self) {
         for weight in self.gate.into_iter().chain([self.up, self.down]) {
             weight.assert_whole();
         }
@@ -78,10 +98,28 @@ impl FeedForward<'_> {
         if let Some(gate) = self.gate {
             assert_eq!((gate.rows, gate.cols), (self.up.rows, self.up.cols), "gate and up differ in shape");
         }
+        assert!(self.up.rows > 0, "the input has no width");
+    }
+
+    /// The number of rows in `x`.
+    #[track_caller]
+    fn rows(&self, x: &[f32]) -> usize {
         let width = self.up.rows;
-        assert!(width > 0 && x.len().is_multiple_of(width), "{} elements are not rows of {width}", x.len());
+        assert!(x.len().is_multiple_of(width), "{} elements are not rows of {width}", x.len());
         x.len() / width
     }
+}
+
+/// How a layer is computed.
+enum Path {
+    /// With AMX.
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+    /// With AVX-512-BF16.
+    #[cfg(target_arch = "x86_64")]
+    Words,
+    /// One matmul after the other.
+    Plain,
 }
 
 /// `y = f(x · up + biases[0]) · down + biases[1]`, or `y = (f(x · gate) (x · up)) · down + biases[1]` of a gated layer;
@@ -121,6 +159,7 @@ pub fn forward(
     saved: Option<&mut [f32]>,
     y: &mut [f32],
 ) {
+    layer.assert_sizes();
     let rows = layer.rows(x);
     assert!(layer.gate.is_none() || biases[0].is_none(), "a gated layer has no bias before its activation");
     for (bias, width) in biases.iter().zip([layer.up.cols, layer.down.cols]) {
@@ -130,15 +169,18 @@ pub fn forward(
     if let Some(saved) = &saved {
         assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
     }
-    match layer.by_tiles(cpu, rows) {
+    match layer.path(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this machine has tiles, and the shapes have been looked at.
-        true => unsafe { amx::forward(cpu, &layer, biases, x, saved, y) },
-        _ => plain_forward(cpu, &layer, biases, x, saved, y),
+        Path::Tiles => unsafe { amx::forward(cpu, &layer, biases, x, saved, y) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this machine has AVX-512-BF16, and the shapes have been looked at.
+        Path::Words => unsafe { words::forward(cpu, &layer, biases, x, saved, y) },
+        Path::Plain => plain_forward(cpu, &layer, biases, x, saved, y),
     }
 }
 
-/// Gradients of [`forward`], from what it saved.
+/// Gradients of [`forward`], from what it saved, and from the input unless that [was saved](FeedForward::saves_input) as well.
 ///
 /// # Shape
 /// `x`: `[rows, d_input]`, `saved`: [`FeedForward::saved_len`], `dy`: `[rows, d_output]`.
@@ -148,14 +190,16 @@ pub fn forward(
 pub fn backward(
     cpu: Cpu,
     layer: FeedForward,
-    (x, saved): (&[f32], &[f32]),
+    (x, saved): (Option<&[f32]>, &[f32]),
     dy: &[f32],
     grads: FeedForwardGrads,
 ) {
-    let rows = layer.rows(x);
+    layer.assert_sizes();
+    let rows = layer.rows(grads.dx);
     assert_eq!(saved.len(), layer.saved_len(cpu, rows), "saved numbers");
     assert_eq!(dy.len(), rows * layer.down.cols, "dy is not {rows} x {}", layer.down.cols);
-    assert_eq!(grads.dx.len(), x.len(), "dx and x differ in length");
+    assert!(x.is_none_or(|x| x.len() == grads.dx.len()), "dx and x differ in length");
+    assert!(x.is_some() || layer.saves_input(cpu, rows), "the input is missing");
     let dgate_len = grads.dgate.as_ref().map(|gradient| gradient.len());
     assert_eq!(dgate_len, layer.gate.map(|gate| gate.data.len()), "gradient of the gate projection");
     assert_eq!(grads.dup.len(), layer.up.data.len(), "gradient of the up projection");
@@ -166,11 +210,14 @@ pub fn backward(
     if let Some(ddown_bias) = ddown_bias {
         assert_eq!(ddown_bias.len(), layer.down.cols, "gradient of the last bias");
     }
-    match layer.by_tiles(cpu, rows) {
+    match layer.path(cpu, rows) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this machine has tiles, and the shapes have been looked at.
-        true => unsafe { amx::backward(cpu, &layer, (x, saved), dy, grads) },
-        _ => plain_backward(cpu, &layer, (x, saved), dy, grads),
+        Path::Tiles => unsafe { amx::backward(cpu, &layer, (x, saved), dy, grads) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: this machine has AVX-512-BF16, and the shapes have been looked at.
+        Path::Words => unsafe { words::backward(cpu, &layer, saved, dy, grads) },
+        Path::Plain => plain_backward(cpu, &layer, (x.unwrap_or(&[]), saved), dy, grads),
     }
 }
 

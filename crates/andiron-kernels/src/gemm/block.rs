@@ -6,7 +6,7 @@ use super::tile::{Operands, Target, tile};
 use crate::simd::{Simd, dispatch_matmul};
 
 /// Largest depth of a packed block, in words: a strip of `a` then takes a small part of the L1 cache.
-const DEPTH: usize = 384;
+pub(super) const DEPTH: usize = 384;
 /// Most rows of `a` packed at a time (a multiple of the tile height).
 const ROWS: usize = 192;
 /// Most columns of a packed block of `b` (a multiple of the tile widths): 576 KiB of the L2 cache, read once for every strip

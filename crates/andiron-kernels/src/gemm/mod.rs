@@ -14,6 +14,8 @@ pub(crate) mod gemv;
 pub(crate) mod pack;
 pub(crate) mod panel_format;
 pub(crate) mod tile;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod words;
 
 use crate::parallel::{self, Shared};
 use crate::{Cpu, Isa, Precision};

@@ -22,12 +22,18 @@ pub(crate) trait PanelFormat<S: Simd>: Copy {
     /// times the words of the depth.
     unsafe fn panels<const W: usize>(self, from: Strided, lanes: usize, depth: usize, to: *mut f32);
 
-    /// Elements that are contiguous along the depth, as words: in place if words are f32, else in `room`.
+    /// Elements that are contiguous along the depth, as words in `room`; nothing if words are f32, as they are already.
     ///
     /// # Safety
     /// `from` is readable for `len` elements, a multiple of 32, `room` writable for `len / STEPS` if words are not
     /// [`PLAIN`](PanelFormat::PLAIN).
-    unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32;
+    unsafe fn along(self, from: *const f32, len: usize, room: *mut f32);
+
+    /// Two vectors that are contiguous along the depth, as words.
+    ///
+    /// # Safety
+    /// `to` is writable for their words.
+    unsafe fn row(self, s: S, row: [S::Vector; 2], to: *mut f32);
 
     /// Two steps of the depth of a panel that is two vectors wide, as [`panels`](PanelFormat::panels) packs them.
     ///
@@ -71,8 +77,15 @@ impl<S: Simd> PanelFormat<S> for F32Panels {
     }
 
     #[inline(always)]
-    unsafe fn along(self, from: *const f32, _: usize, _: *mut f32) -> *const f32 {
-        from
+    unsafe fn along(self, _: *const f32, _: usize, _: *mut f32) {}
+
+    #[inline(always)]
+    unsafe fn row(self, s: S, [low, high]: [S::Vector; 2], to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            s.store_to(to, low);
+            s.store_to(to.add(S::LANES), high);
+        }
     }
 
     #[inline(always)]
@@ -155,7 +168,7 @@ mod bf16 {
         }
 
         #[inline(always)]
-        unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) -> *const f32 {
+        unsafe fn along(self, from: *const f32, len: usize, room: *mut f32) {
             for at in (0..len).step_by(32) {
                 // SAFETY: `at + 32 <= len`; `self` proves the instructions.
                 unsafe {
@@ -163,7 +176,12 @@ mod bf16 {
                     _mm512_storeu_si512(room.add(at / 2).cast(), halves(low, high));
                 }
             }
-            room
+        }
+
+        #[inline(always)]
+        unsafe fn row(self, _: Avx512, [low, high]: [__m512; 2], to: *mut f32) {
+            // SAFETY: `self` proves that the instructions exist; the memory is the caller's promise.
+            unsafe { _mm512_storeu_si512(to.cast(), halves(low, high)) };
         }
 
         #[inline(always)]

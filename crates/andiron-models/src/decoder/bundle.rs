@@ -7,6 +7,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value, json};
 
+use crate::adapter::AdapterNames;
 use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::catalog::{DecoderConfig, DecoderModel};
@@ -39,6 +40,16 @@ impl FamilyConfig for DecoderConfig {
 
     fn name_rules(&self) -> NameRules {
         self.name_rules()
+    }
+
+    fn adapter_names(&self) -> AdapterNames {
+        AdapterNames {
+            class: self.class_name(),
+            model_type: self.model_type(),
+            rules: self.name_rules(),
+            task: Some("CAUSAL_LM"),
+            head: None,
+        }
     }
 
     fn implied_settings(&self) -> Settings {
@@ -92,8 +103,7 @@ impl DecoderBundle {
             shape: parameter.shape,
             read: parameter.read,
         };
-        let tensors: Vec<_> =
-            weights::parameters(&self.precision.plain(&self.model)).into_iter().map(tensor).collect();
+        let tensors: Vec<_> = weights::parameters(&self.plain_model()?).into_iter().map(tensor).collect();
         Ok(gguf::write(path, &model, &tensors)?)
     }
 

@@ -14,6 +14,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
+use crate::adapter::AdapterNames;
 use crate::batch::pad_right;
 use crate::bundle::{Bundle, FamilyConfig};
 use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
@@ -222,6 +223,17 @@ impl FamilyConfig for ClassifierConfig {
 
     fn name_rules(&self) -> NameRules {
         self.decoder.name_rules()
+    }
+
+    fn adapter_names(&self) -> AdapterNames {
+        AdapterNames {
+            class: self.class_name(),
+            model_type: self.model_type(),
+            // There is no language-model head to tie.
+            rules: NameRules { tied: &[], ..self.decoder.name_rules() },
+            task: Some("SEQ_CLS"),
+            head: Some("score"),
+        }
     }
 }
 

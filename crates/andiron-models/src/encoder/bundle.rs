@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
+use crate::adapter::AdapterNames;
 use crate::batch::{evaluation_over, pad_right};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::Encoder;
@@ -46,6 +47,18 @@ impl FamilyConfig for EncoderConfig {
 
     fn name_rules(&self) -> NameRules {
         self.name_rules()
+    }
+
+    fn adapter_names(&self) -> AdapterNames {
+        let (task, head) = match self.head() {
+            EncoderHead::None => (Some("FEATURE_EXTRACTION"), None),
+            EncoderHead::MaskedLm => (None, None),
+            EncoderHead::Classify { .. } => (Some("SEQ_CLS"), Some("classifier")),
+            EncoderHead::TokenClassify => (Some("TOKEN_CLS"), Some("classifier")),
+            EncoderHead::Span => (Some("QUESTION_ANS"), Some("qa_outputs")),
+        };
+        let (class, model_type, rules) = (self.class_name(), self.model_type(), self.name_rules());
+        AdapterNames { class, model_type, rules, task, head }
     }
 
     fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {

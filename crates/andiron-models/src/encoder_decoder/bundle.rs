@@ -9,6 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
 use super::{Seq2SeqConfig, Seq2SeqModel, generation};
+use crate::adapter::AdapterNames;
 use crate::batch::{evaluation_over, pad_right};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::EncoderDecoder;
@@ -38,6 +39,16 @@ impl FamilyConfig for Seq2SeqConfig {
 
     fn name_rules(&self) -> NameRules {
         self.name_rules()
+    }
+
+    fn adapter_names(&self) -> AdapterNames {
+        AdapterNames {
+            class: self.class_name(),
+            model_type: self.model_type(),
+            rules: self.name_rules(),
+            task: Some("SEQ_2_SEQ_LM"),
+            head: None,
+        }
     }
 
     fn infer_from_checkpoint(&mut self, stored: &mut StoredTensors<'_, '_>) -> Result<(), FileError> {

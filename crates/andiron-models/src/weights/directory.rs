@@ -25,7 +25,7 @@ const OTHERS: &[(&str, &str)] = &[
     (".onnx", "ONNX's"),
     ("consolidated.", "of the form that Meta and Mistral publish"),
     ("rust_model.ot", "rust-bert's"),
-    ("adapter_model.", "an adapter's: merge it into its model first"),
+    ("adapter_model.", "an adapter's: open its base model with it"),
     (".gguf", "a GGUF file: give its path"),
     (".safetensors", "of another name"),
     (".pth", "of another name"),
@@ -40,7 +40,7 @@ pub(crate) enum WeightFile {
 }
 
 impl WeightFile {
-    fn open(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         if path.extension().is_some_and(|extension| extension == "bin") {
             return TorchFile::open(path).map(Self::Torch);
         }

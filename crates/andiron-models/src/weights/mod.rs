@@ -23,8 +23,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 pub use depth::{Depth, depths};
-pub(crate) use directory::open;
 pub use directory::paths;
+pub(crate) use directory::{WeightFile, open};
 pub use file::FileError;
 pub use load::{LoadError, StoredTensors};
 pub(crate) use load::{SMALLEST, check_names, load_from};
@@ -32,6 +32,7 @@ pub use save::SaveError;
 pub(crate) use save::{Parameter, parameters, save, save_tensors};
 pub(crate) use source::TensorSource;
 pub use torch::{PickleError, TorchError};
+pub(crate) use trainable::{Trained, train_only};
 pub use trainable::{adapt, freeze};
 pub use transplant::transplant;
 pub use write::write_tensors;

@@ -163,6 +163,18 @@ pub enum SaveError {
     /// The model cannot be written as a GGUF file.
     #[error(transparent)]
     Gguf(#[from] super::gguf::GgufError),
+    /// An adapter cannot be merged.
+    #[error(
+        "the adapter of {owner} cannot be merged: it changes one of {owner} and {tied}, which are one matrix in the files; \
+         use the adapter beside its base model, or untie the base model before training (tie_word_embeddings: false, with a \
+         weight for each)"
+    )]
+    TiedAdapter {
+        /// The name of the other use.
+        tied: &'static str,
+        /// The weight with the adapter.
+        owner: &'static str,
+    },
     /// Another file cannot be written.
     #[error("cannot write {}", path.display())]
     Io {

@@ -66,7 +66,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::objective::ObjectiveConfig;
-use crate::optimizer::{OptimizerConfig, ScheduleKind};
+use crate::optimizer::OptimizerConfig;
 
 pub(crate) use diff::{Difference, first_difference};
 pub use model::ModelConfig;
@@ -338,8 +338,7 @@ impl TrainConfig {
             "evaluate.max_windows",
         ];
         // A constant learning rate does not depend on the length of the run, so the run may be extended.
-        let longer =
-            matches!(path, "run.steps" | "run.epochs") && self.optimizer.schedule == ScheduleKind::Constant;
+        let longer = matches!(path, "run.steps" | "run.epochs") && !self.optimizer.depends_on_length();
         longer || FREE.contains(&path)
     }
 }

@@ -92,7 +92,7 @@ impl QuickRun {
             optimizer: OptimizerConfig {
                 schedule: ScheduleKind::Linear,
                 warmup_steps: ((per_epoch * EPOCHS) as f64 * WARM_UP).ceil() as u64,
-                beta2: 0.999,
+                beta2: Some(0.999),
                 weight_decay: 0.0,
                 // Two digits: this is read by people.
                 ..OptimizerConfig::constant(format!("{lr:.1e}").parse().unwrap_or(lr))

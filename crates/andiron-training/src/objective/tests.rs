@@ -132,7 +132,7 @@ fn check<O: Objective>(objective: &O, bundle: Bundle<O::Family>, batch: &HostBat
     assert!(objective.metrics(&measured, &tally).values.iter().all(|(_, value)| value.is_finite()));
 
     let settings = OptimizerConfig::constant(1e-2);
-    let mut optimizer = Optimizer::new(&model, &settings, &device);
+    let mut optimizer = Optimizer::new(&model, &settings, &device).unwrap();
     let mut model = model;
     for _ in 0..8 {
         let found = computed(&model, objective, std::slice::from_ref(batch));

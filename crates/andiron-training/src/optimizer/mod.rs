@@ -1,43 +1,48 @@
-//! The optimizer: AdamW or Muon, learning-rate schedule, gradient clipping and weight decay.
+//! The optimizer: AdamW, Muon, Adafactor or Lion, with learning-rate schedule, gradient clipping, parameter groups and
+//! weight decay, and an average of the weights.
 //!
 //! It holds state for the trainable parameters of a model and for no others: a frozen parameter costs no memory, takes no
 //! part in the gradient norm and does not decay.
 
+mod adafactor;
 mod clip;
 mod config;
+mod ema;
 mod groups;
+mod lion;
 mod muon;
+mod pattern;
 mod schedule;
+mod slot;
 mod state_file;
 
-use andiron_core::ops::{self, AdamWStep, Moments, Momentum, MuonStep};
-use andiron_models::weights::{ParamInfo, ParamPath};
+use andiron_core::ops::{self, Momentum, MuonStep};
+use andiron_models::weights::{ParamPath, depths};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 
-use muon::HiddenMatrices;
+use slot::{Rule, Slot, Step};
 
+pub use adafactor::{AdafactorConfig, RelativeStep};
 pub use clip::{clip_scale, global_norm};
 pub use config::{OptimizerConfig, OptimizerKind};
+pub use ema::Ema;
 pub(crate) use groups::is_trainable;
-use groups::trainable;
-pub use groups::{decays, is_hidden_matrix};
+pub use groups::{GroupConfig, GroupError, decays, is_hidden_matrix};
+pub use lion::LionConfig;
 pub use muon::{AdjustLr, MuonConfig};
+pub use pattern::NamePattern;
 pub use schedule::{Schedule, ScheduleKind};
 pub use state_file::OptimizerError;
 
-const MEAN: &str = "mean";
-const SQUARE: &str = "square";
-const MOMENTUM: &str = "momentum";
-const AWAY: &str = "moments are away only during an update";
-
-/// AdamW or Muon with decoupled weight decay. Moments are kept for each trainable parameter, under its name; parameters
-/// are updated in place where the backend can.
+/// The optimizer of a model, with decoupled weight decay. Moments are kept for each trainable parameter, under its name;
+/// parameters are updated in place where the backend can.
 ///
-/// AdamW keeps two moments per element. Muon keeps one per element of its matrices; during an update each thread needs
-/// temporary memory of two to four times the largest matrix.
+/// AdamW keeps two moments per element, Lion one, Adafactor those of the rows and columns of a matrix. Muon keeps one per
+/// element of its matrices; during an update each thread needs temporary memory of two to four times the largest matrix.
 ///
-/// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>; for Muon see [`MuonConfig`].
+/// Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>; for the others see [`MuonConfig`],
+/// [`AdafactorConfig`] and [`LionConfig`].
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     slots: Vec<Slot>,
@@ -45,55 +50,37 @@ pub struct Optimizer {
     updates: u64,
 }
 
-/// The state of one trainable parameter; moments are flat, whatever the parameter's shape.
-#[derive(Clone, Debug)]
-struct Slot {
-    name: String,
-    shape: Vec<usize>,
-    decays: bool,
-    /// Set if Muon updates the parameter.
-    muon: Option<HiddenMatrices>,
-    /// In the order of [`Slot::keys`]; taken while they are updated.
-    moments: Option<Vec<Tensor<1>>>,
-}
-
-impl Slot {
-    fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Names of the moments.
-    fn keys(&self) -> &'static [&'static str] {
-        if self.muon.is_some() { &[MOMENTUM] } else { &[MEAN, SQUARE] }
-    }
-}
-
 impl Optimizer {
-    /// An optimizer for the trainable parameters of `model`, which is in training mode; all moments are zero, on the plain
-    /// device `device`.
+    /// An optimizer for the trainable parameters of `model`, which is in training mode and was frozen by
+    /// [`OptimizerConfig::freeze`]; all moments are zero, on the plain device `device`.
+    ///
+    /// # Errors
+    /// If a group has no trainable parameter, or groups freeze everything.
     ///
     /// # Panics
-    /// If nothing is trainable, as in a model that is not in training mode.
-    pub fn new<M: Module>(model: &M, config: &OptimizerConfig, device: &Device) -> Self {
-        let settings = config.muon.clone().unwrap_or_default();
-        let slot = |parameter: ParamInfo| {
-            let muon = match (&parameter.shape[..], parameter.weight) {
-                (&[rows, cols], Some(kind))
-                    if config.kind == OptimizerKind::Muon && is_hidden_matrix(&parameter) =>
-                {
-                    Some(HiddenMatrices::new([rows, cols], kind, settings.adjust_lr_fn))
-                }
-                _ => None,
-            };
-            let decays = decays(parameter.role, config.decay_embeddings);
-            let ParamInfo { name, shape, .. } = parameter;
-            let mut slot = Slot { name, shape, decays, muon, moments: None };
-            slot.moments = Some(slot.keys().iter().map(|_| Tensor::zeros([slot.len()], device)).collect());
-            slot
-        };
-        let slots: Vec<Slot> = trainable(model).into_iter().map(slot).collect();
+    /// If nothing is trainable for another reason, as in a model that is not in training mode, or a parameter is trainable that a
+    /// group freezes.
+    pub fn new<M: Module>(model: &M, config: &OptimizerConfig, device: &Device) -> Result<Self, GroupError> {
+        let (parameters, trained): (Vec<_>, Vec<_>) = groups::parameters(model).into_iter().unzip();
+        let names = parameters.iter().map(|parameter| parameter.name.as_str());
+        let assigned = groups::assign(&config.groups, names)?;
+        for group in config.groups.iter().filter(|group| !group.freeze) {
+            let is_of = |assigned: &Option<&GroupConfig>| assigned.is_some_and(|of| std::ptr::eq(of, group));
+            if !assigned.iter().zip(&trained).any(|(assigned, &trained)| trained && is_of(assigned)) {
+                return Err(GroupError::Untrained { pattern: group.pattern.to_string() });
+            }
+        }
+        let depths = depths(&parameters);
+        let each =
+            parameters.into_iter().zip(depths).zip(assigned).zip(trained).filter(|(_, trained)| *trained);
+        let slots: Vec<Slot> = each
+            .map(|(((parameter, depth), group), _)| Slot::new(parameter, depth, group, config, device))
+            .collect();
+        if slots.is_empty() && config.groups.iter().any(|group| group.freeze) {
+            return Err(GroupError::AllFrozen);
+        }
         assert!(!slots.is_empty(), "a model in training mode has trainable parameters");
-        Self { slots, config: config.clone(), updates: 0 }
+        Ok(Self { slots, config: config.clone(), updates: 0 })
     }
 
     /// Number of updates so far.
@@ -118,35 +105,21 @@ impl Optimizer {
         assert_eq!(gradients.len(), self.slots.len(), "one gradient for each trainable parameter");
         self.updates += 1;
         self.apply_muon(&mut gradients, grad_scale);
-        let config = &self.config;
-        let step = AdamWStep {
-            lr: lr as f32,
-            beta1: config.beta1 as f32,
-            beta2: config.beta2 as f32,
-            eps: config.eps as f32,
-            weight_decay: config.weight_decay as f32,
-            step: self.updates,
-            grad_scale,
-        };
-        let of_muon = config.muon.as_ref().and_then(|muon| muon.lr);
-        model.map(&mut Update {
-            slots: self.slots.iter_mut().zip(gradients),
-            step,
-            muon_lr: lr * of_muon.map_or(1.0, |largest| largest / config.lr),
-            path: ParamPath::default(),
-        })
+        let step = Step { config: &self.config, number: self.updates, lr, grad_scale };
+        let slots = self.slots.iter_mut().zip(gradients);
+        model.map(&mut Update { slots, step, path: ParamPath::default() })
     }
 
     /// Replaces the gradients of Muon's parameters by the directions of their steps.
     fn apply_muon(&mut self, gradients: &mut [Option<Tensor<1>>], grad_scale: f32) {
         let (mut places, mut found) = (Vec::new(), Vec::new());
         for (place, (slot, gradient)) in self.slots.iter_mut().zip(&mut *gradients).enumerate() {
-            if let Some(HiddenMatrices { matrices, .. }) = slot.muon
+            if let Rule::Muon(hidden) = slot.rule
                 && let Some(grad) = gradient.take()
             {
-                let momentum = slot.moments.take().and_then(|mut moments| moments.pop()).expect(AWAY);
+                let [momentum] = slot.take_moments();
                 places.push(place);
-                found.push(Momentum { grad, momentum, matrices });
+                found.push(Momentum { grad, momentum, matrices: hidden.matrices });
             }
         }
         let settings = self.config.muon.clone().unwrap_or_default();
@@ -165,36 +138,13 @@ impl Optimizer {
     }
 }
 
-struct Update<I> {
+struct Update<'a, I> {
     slots: I,
-    step: AdamWStep,
-    /// Learning rate of Muon.
-    muon_lr: f64,
+    step: Step<'a>,
     path: ParamPath,
 }
 
-impl<'a, I> Update<I>
-where
-    I: Iterator<Item = (&'a mut Slot, Option<Tensor<1>>)>,
-{
-    /// The parameter after its step; all tensors are flat.
-    fn moved(&self, slot: &mut Slot, value: Tensor<1>, grad: Tensor<1>) -> Tensor<1> {
-        let weight_decay = if slot.decays { self.step.weight_decay } else { 0.0 };
-        if let Some(hidden) = slot.muon {
-            let keep = 1.0 - self.muon_lr * f64::from(weight_decay);
-            return ops::sgd_step(value, grad, keep as f32, (self.muon_lr * hidden.lr_factor) as f32);
-        }
-        let moments: [Tensor<1>; 2] =
-            slot.moments.take().and_then(|moments| moments.try_into().ok()).expect(AWAY);
-        let [mean, square] = moments;
-        let at = Moments { value, mean, square };
-        let moved = ops::adamw(at, grad, AdamWStep { weight_decay, ..self.step });
-        slot.moments = Some(vec![moved.mean, moved.square]);
-        moved.value
-    }
-}
-
-impl<'a, I> ModuleMapper for Update<I>
+impl<'a, I> ModuleMapper for Update<'_, I>
 where
     I: Iterator<Item = (&'a mut Slot, Option<Tensor<1>>)>,
 {
@@ -216,7 +166,8 @@ where
         // Every handle is moved, none cloned: what nobody else holds is updated in place.
         let (id, value, mapper) = param.consume();
         let shape = value.shape();
-        let value: Tensor<D> = self.moved(slot, value.inner().reshape([slot.len()]), grad).reshape(shape);
+        let value = value.inner().reshape([slot.len()]);
+        let value: Tensor<D> = slot.moved(value, grad, self.step).reshape(shape);
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
     }
 }

@@ -1,4 +1,4 @@
-//! The optimizer's state as a file: safetensors, one tensor for each moment of each trainable parameter.
+//! The state of optimizer and moving average as files: safetensors of f32 tensors under the names of parameters.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::View;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{AWAY, Optimizer, Slot};
+use super::Optimizer;
+use super::slot::{AWAY, Slot};
 use crate::files::{self, FileError};
 
 impl Optimizer {
-    /// Writes the moments as a safetensors file with the keys `<parameter>.mean` and `<parameter>.square`, or
-    /// `<parameter>.momentum` for those that Muon updates. Frozen parameters have none.
+    /// Writes the moments as a safetensors file with the keys `<parameter>.<moment>`. AdamW has the moments `mean` and
+    /// `square`, Muon `momentum`, Lion `mean`; Adafactor has `square_rows` and `square_columns` of a matrix, `square` of a vector,
+    /// and `mean` with its `beta1`. Frozen parameters have none.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), OptimizerError> {
-        let tensors = self.slots.iter().flat_map(|slot| {
-            let moments = slot.moments.as_ref().expect(AWAY);
-            slot.keys().iter().zip(moments).map(|(moment, values)| {
-                (key(slot, moment), Moment { shape: slot.shape.clone(), values: values.clone() })
-            })
-        });
-        Ok(write_tensors(path, tensors.collect(), None)?)
+        let values = self.slots.iter().flat_map(|slot| slot.moments.as_ref().expect(AWAY).iter().cloned());
+        write(path, self.keys().into_iter().zip(values))
     }
 
     /// Loads the moments from a file that [`save`](Self::save) wrote after `updates` updates.
@@ -32,43 +29,69 @@ impl Optimizer {
     /// # Errors
     /// If the file cannot be read, or is not for exactly these parameters and this kind of optimizer.
     pub fn load(&mut self, path: &Path, updates: u64, device: &Device) -> Result<(), OptimizerError> {
-        let bytes = files::read_bounded(path, u64::MAX - 1)?;
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|source| OptimizerError::Malformed { path: path.to_owned(), source })?;
-        let wanted = self.slots.iter().map(|slot| slot.keys().len()).sum();
-        if file.len() != wanted {
-            return Err(OptimizerError::Count { found: file.len(), wanted });
-        }
+        let mut values = read(path, &self.keys(), device)?.into_iter();
         for slot in &mut self.slots {
-            let read = |moment: &&str| {
-                let key = key(slot, moment);
-                let found = file.tensor(&key).ok();
-                match found.filter(|view| view.dtype() == Dtype::F32 && view.shape() == slot.shape) {
-                    Some(view) => {
-                        let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
-                        Ok(Tensor::from_data(TensorData::new(values, [slot.len()]), device))
-                    }
-                    None => Err(OptimizerError::Tensor { key, shape: slot.shape.clone() }),
-                }
-            };
-            slot.moments = Some(slot.keys().iter().map(read).collect::<Result<_, _>>()?);
+            slot.moments = Some(values.by_ref().take(slot.moment_shapes().len()).collect());
         }
         self.updates = updates;
         Ok(())
     }
+
+    /// Key and shape of each moment.
+    fn keys(&self) -> Vec<(String, Vec<usize>)> {
+        let of_slot = |slot: &Slot| {
+            let key = |(moment, shape)| (format!("{}.{moment}", slot.name), shape);
+            slot.moment_shapes().into_iter().map(key).collect::<Vec<_>>()
+        };
+        self.slots.iter().flat_map(of_slot).collect()
+    }
 }
 
-fn key(slot: &Slot, moment: &str) -> String {
-    format!("{}.{moment}", slot.name)
+/// Writes tensors, each with its key and shape.
+pub(super) fn write(
+    path: &Path,
+    tensors: impl Iterator<Item = ((String, Vec<usize>), Tensor<1>)>,
+) -> Result<(), OptimizerError> {
+    let tensors = tensors.map(|((key, shape), values)| (key, Stored { shape, values }));
+    Ok(write_tensors(path, tensors.collect(), None)?)
 }
 
-/// A moment, which is copied from its device when it is written.
-struct Moment {
+/// Reads a file with exactly these tensors, in this order.
+pub(super) fn read(
+    path: &Path,
+    wanted: &[(String, Vec<usize>)],
+    device: &Device,
+) -> Result<Vec<Tensor<1>>, OptimizerError> {
+    let bytes = files::read_bounded(path, u64::MAX - 1)?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|source| OptimizerError::Malformed { path: path.to_owned(), source })?;
+    if file.len() != wanted.len() {
+        let (found, wanted) = (file.len(), wanted.len());
+        return Err(OptimizerError::Count { path: path.to_owned(), found, wanted });
+    }
+    let one = |(key, shape): &(String, Vec<usize>)| {
+        let found = file.tensor(key).ok();
+        match found.filter(|view| view.dtype() == Dtype::F32 && view.shape() == shape) {
+            Some(view) => {
+                let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+                let len = values.len();
+                Ok(Tensor::from_data(TensorData::new(values, [len]), device))
+            }
+            None => {
+                Err(OptimizerError::Tensor { path: path.to_owned(), key: key.clone(), shape: shape.clone() })
+            }
+        }
+    };
+    wanted.iter().map(one).collect()
+}
+
+/// A tensor that is copied from its device when it is written.
+struct Stored {
     shape: Vec<usize>,
     values: Tensor<1>,
 }
 
-impl View for Moment {
+impl View for Stored {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -88,7 +111,7 @@ impl View for Moment {
     }
 }
 
-/// Why the optimizer's state cannot be saved or loaded.
+/// Why the state of the optimizer or of the moving average cannot be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptimizerError {
@@ -106,17 +129,21 @@ pub enum OptimizerError {
         /// The cause.
         source: safetensors::SafeTensorError,
     },
-    /// The file has more or fewer tensors than the model has moments.
-    #[error("the optimizer state has {found} tensors, the model wants {wanted}")]
+    /// The file has more or fewer tensors than the model needs.
+    #[error("{} has {found} tensors, this model and optimizer need {wanted}", path.display())]
     Count {
+        /// The file.
+        path: PathBuf,
         /// Tensors in the file.
         found: usize,
-        /// Moments of the model.
+        /// Tensors of the model.
         wanted: usize,
     },
-    /// A moment is missing or of another shape.
-    #[error("the optimizer state has no f32 tensor {key} of shape {shape:?}")]
+    /// A tensor is missing or of another shape.
+    #[error("{} has no f32 tensor {key} of shape {shape:?}", path.display())]
     Tensor {
+        /// The file.
+        path: PathBuf,
         /// Its key.
         key: String,
         /// Its shape.

@@ -16,22 +16,28 @@ use crate::objective::Causal;
 use crate::step::compute;
 use crate::testing::{CONFIG, decoder, device};
 
-const KINDS: [OptimizerKind; 2] = [OptimizerKind::Adamw, OptimizerKind::Muon];
+const KINDS: [OptimizerKind; 4] =
+    [OptimizerKind::Adamw, OptimizerKind::Muon, OptimizerKind::Adafactor, OptimizerKind::Lion];
 
 fn config() -> TrainConfig {
     TrainConfig::parse(CONFIG, &[]).unwrap()
 }
 
-fn model() -> DecoderModel {
+pub(super) fn model() -> DecoderModel {
     decoder(&config()).init(Seed::new(3), &device()).train()
 }
 
-fn optimizer(model: &DecoderModel, kind: OptimizerKind) -> Optimizer {
-    let settings = OptimizerConfig { kind, ..config().optimizer };
-    Optimizer::new(model, &settings, &device())
+pub(super) fn optimizer(model: &DecoderModel, kind: OptimizerKind) -> Optimizer {
+    Optimizer::new(model, &config().optimizer.with_kind(kind), &device()).unwrap()
 }
 
-fn parameters(model: &DecoderModel) -> Vec<Vec<f32>> {
+/// The parameters after a step with these settings.
+fn moved(model: &DecoderModel, settings: &OptimizerConfig) -> Vec<Vec<f32>> {
+    let mut optimizer = Optimizer::new(model, settings, &device()).unwrap();
+    parameters(&optimizer.update(model.clone(), gradients(model, 1), settings.lr, 1.0))
+}
+
+pub(super) fn parameters(model: &DecoderModel) -> Vec<Vec<f32>> {
     struct Read(Vec<Vec<f32>>);
     impl ModuleVisitor for Read {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -44,7 +50,7 @@ fn parameters(model: &DecoderModel) -> Vec<Vec<f32>> {
     read.0
 }
 
-fn gradients(model: &DecoderModel, step: u64) -> Vec<Option<Tensor<1>>> {
+pub(super) fn gradients(model: &DecoderModel, step: u64) -> Vec<Option<Tensor<1>>> {
     let of = |(name, shape): (String, Vec<usize>)| {
         let (seed, n) = (Seed::new(step).derive(&name), shape.iter().product::<usize>());
         let values: Vec<f32> = (0..n as u64).map(|i| seed.normal(i)).collect();
@@ -54,35 +60,151 @@ fn gradients(model: &DecoderModel, step: u64) -> Vec<Option<Tensor<1>>> {
 }
 
 #[test]
-fn two_updates_of_adamw_are_those_of_the_paper() {
-    let (lr, clip) = (0.01, 0.5);
-    let config = config().optimizer;
-    let mut model = model();
-    let mut optimizer = optimizer(&model, OptimizerKind::Adamw);
-    let mut wanted = parameters(&model);
-    let mut moments: Vec<Vec<(f64, f64)>> =
-        wanted.iter().map(|values| vec![(0.0, 0.0); values.len()]).collect();
-    for step in 1..=2 {
-        let grads = gradients(&model, step);
+fn what_decays_shrinks_by_its_rate_and_the_rest_does_not() {
+    let model = model();
+    let before = parameters(&model);
+    for kind in KINDS {
+        let settings = OptimizerConfig { weight_decay: 0.5, ..config().optimizer.with_kind(kind) };
+        let with = moved(&model, &settings);
+        let without = moved(&model, &OptimizerConfig { weight_decay: 0.0, ..settings.clone() });
         for (at, parameter) in describe(&model).iter().enumerate() {
-            let decay = if decays(parameter.role, false) { config.weight_decay } else { 0.0 };
-            let grads = grads[at].clone().unwrap().into_data().try_into_vec::<f32>().unwrap();
-            for (i, grad) in grads.into_iter().enumerate() {
-                let (grad, (mean, square)) = (f64::from(grad) * clip, &mut moments[at][i]);
-                *mean = config.beta1 * *mean + (1.0 - config.beta1) * grad;
-                *square = config.beta2 * *square + (1.0 - config.beta2) * grad * grad;
-                let mean = *mean / (1.0 - config.beta1.powi(step as i32));
-                let square = *square / (1.0 - config.beta2.powi(step as i32));
-                let value = f64::from(wanted[at][i]) * (1.0 - lr * decay);
-                wanted[at][i] = (value - lr * mean / (square.sqrt() + config.eps)) as f32;
+            let rate = if decays(parameter.role, false) { settings.lr * 0.5 } else { 0.0 };
+            for (i, before) in before[at].iter().enumerate() {
+                let shrunk = f64::from(without[at][i] - with[at][i]);
+                let close = (shrunk - rate * f64::from(*before)).abs() < 1e-6;
+                assert!(close, "{kind:?}: {}: {shrunk} of {before}", parameter.name);
             }
         }
-        model = optimizer.update(model, grads, lr, clip as f32);
     }
-    assert_eq!(optimizer.updates(), 2);
-    for (found, wanted) in parameters(&model).concat().into_iter().zip(wanted.concat()) {
-        assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+}
+
+/// By how much the step of each parameter grows with these settings, the same for all its elements.
+#[track_caller]
+fn growth(base: &OptimizerConfig, changed: &OptimizerConfig) -> Vec<(String, f64)> {
+    let model = model();
+    let before = parameters(&model);
+    let (base, changed) = (moved(&model, base), moved(&model, changed));
+    let of = |(at, (name, _)): (usize, (String, Vec<usize>))| {
+        let far = |after: &[f32]| {
+            let apart = after.iter().zip(&before[at]).map(|(after, before)| f64::from(after - before));
+            apart.collect::<Vec<f64>>()
+        };
+        let (one, other) = (far(&base[at]), far(&changed[at]));
+        let factor = other.iter().map(|x| x.abs()).sum::<f64>() / one.iter().map(|x| x.abs()).sum::<f64>();
+        for (one, other) in one.iter().zip(&other) {
+            assert!((other - factor * one).abs() < 1e-6, "{name}: {one} {other}, not {factor} times");
+        }
+        (name, factor)
+    };
+    names(&model).into_iter().enumerate().map(of).collect()
+}
+
+#[test]
+fn groups_set_rates_by_name() {
+    for kind in KINDS {
+        let base = OptimizerConfig { weight_decay: 0.0, ..config().optimizer.with_kind(kind) };
+        let groups = vec![
+            GroupConfig { lr_scale: Some(0.5), ..GroupConfig::new("*.c_attn.weight") },
+            GroupConfig { lr: Some(3.0 * base.lr), ..GroupConfig::new("transformer.h.1.*") },
+        ];
+        for (name, factor) in growth(&base, &OptimizerConfig { groups, ..base.clone() }) {
+            let expected = match &name[..] {
+                name if name.ends_with("c_attn.weight") => 0.5,
+                name if name.starts_with("transformer.h.1.") => 3.0,
+                _ => 1.0,
+            };
+            assert!((factor - expected).abs() < 1e-3, "{kind:?}: {name}: {factor}");
+        }
     }
+}
+
+#[test]
+fn a_rate_of_a_group_stands_for_that_of_muon_as_well() {
+    let mut base = OptimizerConfig { weight_decay: 0.0, ..config().optimizer.with_kind(OptimizerKind::Muon) };
+    base.muon = Some(MuonConfig { lr: Some(4.0 * base.lr), ..MuonConfig::default() });
+    for (group, expected) in [
+        (GroupConfig { lr: Some(2.0 * base.lr), ..GroupConfig::new("*.c_attn.weight") }, 0.5),
+        (GroupConfig { lr_scale: Some(2.0), ..GroupConfig::new("*.c_attn.weight") }, 2.0),
+    ] {
+        for (name, factor) in growth(&base, &OptimizerConfig { groups: vec![group.clone()], ..base.clone() })
+        {
+            let expected = if name.ends_with("c_attn.weight") { expected } else { 1.0 };
+            assert!((factor - expected).abs() < 1e-3, "{name}: {factor}");
+        }
+    }
+}
+
+#[test]
+fn rates_decay_from_layer_to_layer() {
+    let base = OptimizerConfig { weight_decay: 0.0, ..config().optimizer };
+    for (name, factor) in growth(&base, &OptimizerConfig { layer_decay: Some(0.5), ..base.clone() }) {
+        let expected = match &name[..] {
+            name if name.starts_with("transformer.h.0.") => 0.25,
+            name if name.starts_with("transformer.h.1.") => 0.5,
+            name if name.starts_with("transformer.ln_f.") => 1.0,
+            _ => 0.125,
+        };
+        assert!((factor - expected).abs() < 1e-3, "{name}: {factor}");
+    }
+}
+
+#[test]
+fn a_group_decays_whatever_its_roles() {
+    let model = model();
+    let before = parameters(&model);
+    let group = GroupConfig { weight_decay: Some(0.5), ..GroupConfig::new("*.ln_1.*") };
+    let without = OptimizerConfig { weight_decay: 0.0, ..config().optimizer };
+    let with = moved(&model, &OptimizerConfig { groups: vec![group], ..without.clone() });
+    let without = moved(&model, &without);
+    let gain = 2;
+    assert_eq!(names(&model)[gain].0, "transformer.h.0.ln_1.weight");
+    for ((with, without), before) in with[gain].iter().zip(&without[gain]).zip(&before[gain]) {
+        assert!((without - with - 0.5 * 0.01 * before).abs() < 1e-6, "{with} {without}");
+    }
+    for at in (0..before.len()).filter(|&at| !names(&model)[at].0.contains(".ln_1.")) {
+        assert_eq!(with[at], without[at]);
+    }
+}
+
+#[test]
+fn a_group_that_freezes_leaves_neither_moments_nor_gradients() {
+    let settings = OptimizerConfig {
+        groups: vec![
+            GroupConfig { lr_scale: Some(0.5), ..GroupConfig::new("*.wpe.*") },
+            GroupConfig { freeze: true, ..GroupConfig::new("transformer.w?e.*") },
+            GroupConfig { freeze: true, ..GroupConfig::new("transformer.h.0.*") },
+        ],
+        ..config().optimizer
+    };
+    let model = settings.freeze(without_dropout()).unwrap().train();
+    let optimizer = Optimizer::new(&model, &settings, &device()).unwrap();
+    let is_frozen = |name: &str| name.contains(".wte.") || name.contains(".h.0.");
+    let kept = names(&model).into_iter().filter(|(name, _)| !is_frozen(name)).map(|(name, _)| name);
+    assert_eq!(
+        optimizer.slots.iter().map(|slot| slot.name.clone()).collect::<Vec<_>>(),
+        kept.collect::<Vec<_>>()
+    );
+    let computed = compute(&model, &Causal, &[batch()], Seed::new(0), Precision::F32);
+    assert_eq!(computed.gradients.len(), optimizer.slots.len());
+}
+
+#[test]
+fn groups_that_do_not_fit_the_model_are_refused() {
+    let settings = |group: GroupConfig| OptimizerConfig { groups: vec![group], ..config().optimizer };
+    let scaled = |pattern: &str| GroupConfig { lr_scale: Some(0.5), ..GroupConfig::new(pattern) };
+    let frozen = |pattern: &str| GroupConfig { freeze: true, ..GroupConfig::new(pattern) };
+    for group in [scaled("bert.*"), frozen("bert.*")] {
+        let error = settings(group).freeze(without_dropout()).unwrap_err();
+        assert!(matches!(&error, GroupError::NoMatch { pattern, .. } if pattern == "bert.*"), "{error}");
+        assert!(error.to_string().contains("transformer.wte.weight"), "{error}");
+    }
+    let everything = settings(frozen("*"));
+    let model = everything.freeze(without_dropout()).unwrap().train();
+    let error = Optimizer::new(&model, &everything, &device()).unwrap_err();
+    assert!(matches!(error, GroupError::AllFrozen), "{error}");
+    let model = freeze(without_dropout(), |parameter| parameter.role == ParamRole::Embedding).train();
+    let error = Optimizer::new(&model, &settings(scaled("*.wte.*")), &device()).unwrap_err();
+    assert!(matches!(error, GroupError::Untrained { .. }), "{error}");
 }
 
 #[test]
@@ -104,7 +226,7 @@ fn a_parameter_without_a_gradient_stays() {
 #[test]
 fn muon_moves_the_matrices_of_layers_and_adamw_the_rest() {
     let model = model();
-    let [adamw, muon] = KINDS.map(|kind| {
+    let [adamw, muon] = [OptimizerKind::Adamw, OptimizerKind::Muon].map(|kind| {
         parameters(&optimizer(&model, kind).update(model.clone(), gradients(&model, 1), 0.01, 1.0))
     });
     let mut hidden = 0;
@@ -123,7 +245,7 @@ fn muon_has_a_learning_rate_of_its_own() {
         let muon = Some(MuonConfig { lr: largest, ..MuonConfig::default() });
         let config = OptimizerConfig { kind: OptimizerKind::Muon, muon, ..config().optimizer };
         // Half of the largest learning rate, as in the middle of a schedule.
-        let mut optimizer = Optimizer::new(&model, &config, &device());
+        let mut optimizer = Optimizer::new(&model, &config, &device()).unwrap();
         parameters(&optimizer.update(model.clone(), gradients(&model, 1), 0.5 * config.lr, 1.0))
     };
     let (before, one, three) = (parameters(&model), step(None), step(Some(3.0 * config().optimizer.lr)));
@@ -179,6 +301,30 @@ fn muon_saves_one_moment_of_what_it_moves() {
 }
 
 #[test]
+fn adafactor_saves_a_moment_for_each_row_and_column() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.safetensors");
+    let mut settings = config().optimizer.with_kind(OptimizerKind::Adafactor);
+    let save = |settings: &OptimizerConfig| {
+        Optimizer::new(&model(), settings, &device()).unwrap().save(&path).unwrap();
+        std::fs::read(&path).unwrap()
+    };
+    let bytes = save(&settings);
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let matrix = "transformer.h.0.attn.c_attn.weight";
+    assert_eq!(file.tensor(&format!("{matrix}.square_rows")).unwrap().shape(), [16]);
+    assert_eq!(file.tensor(&format!("{matrix}.square_columns")).unwrap().shape(), [48]);
+    assert_eq!(file.tensor("transformer.ln_f.bias.square").unwrap().shape(), [16]);
+    let (matrices, vectors) = (2 + 2 * 4, 2 * 8 + 2);
+    assert_eq!(file.len(), 2 * matrices + vectors);
+    settings.adafactor = Some(AdafactorConfig { beta1: Some(0.9), ..AdafactorConfig::default() });
+    let bytes = save(&settings);
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.tensor(&format!("{matrix}.mean")).unwrap().shape(), [16, 48]);
+    assert_eq!(file.len(), 3 * matrices + 2 * vectors);
+}
+
+#[test]
 fn a_state_of_another_model_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("optimizer.safetensors");
@@ -230,13 +376,14 @@ fn train_steps(
     kind: OptimizerKind,
     steps: u64,
 ) -> (DecoderModel, Vec<String>, [f32; 2]) {
+    let lr = if kind == OptimizerKind::Lion { 0.004 } else { 0.02 };
     let mut model = model.train();
     let mut optimizer = optimizer(&model, kind);
     let mut losses = Vec::new();
     for step in 0..steps {
         let computed = compute(&model, &Causal, &[batch()], Seed::new(step), Precision::F32);
         losses.push(computed.loss);
-        model = optimizer.update(model, computed.gradients, 0.02, clip_scale(computed.grad_norm, 1.0));
+        model = optimizer.update(model, computed.gradients, lr, clip_scale(computed.grad_norm, 1.0));
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("optimizer.safetensors");
@@ -306,13 +453,14 @@ fn adapters_are_trained_and_what_they_are_added_to_is_not() {
         KINDS.into_iter().flat_map(|kind| [(kind, without_dropout()), (kind, quantized(without_dropout()))])
     {
         let before = bits(&base);
-        let config = AdapterConfig { rank: 4, alpha: 8.0 };
+        let config = AdapterConfig { rank: 4, alpha: 8.0, ..AdapterConfig::default() };
         let model = adapt(base, config, Seed::new(5), |parameter| parameter.role == ParamRole::Matrix);
         let infos = describe(&model);
         let (model, moments, [first, last]) = train_steps(model, kind, 8);
         assert!(last < first, "{kind:?}: {first} {last}");
-        // 4 projections in each of 2 blocks, 2 factors of each, 2 moments of AdamW, whatever moves matrices.
-        assert_eq!(moments.len(), 4 * 2 * 2 * 2, "{moments:?}");
+        // 4 projections in each of 2 blocks, 2 factors of each, which AdamW updates beside Muon, too.
+        let of_each = if kind == OptimizerKind::Lion { 1 } else { 2 };
+        assert_eq!(moments.len(), 4 * 2 * 2 * of_each, "{moments:?}");
         assert!(moments.iter().all(|name| name.contains(".weight.lora_")), "{moments:?}");
         let after = bits(&model);
         let is_factor = |name: &str| name.ends_with("lora_a") || name.ends_with("lora_b");

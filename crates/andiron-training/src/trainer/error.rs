@@ -12,7 +12,7 @@ use andiron_models::weights::LoadError;
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
 use crate::files::FileError;
-use crate::optimizer::OptimizerError;
+use crate::optimizer::{GroupError, OptimizerError};
 use crate::state::StateError;
 
 /// Why a run cannot begin or continue.
@@ -22,6 +22,9 @@ pub enum TrainError {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A parameter group does not fit the model.
+    #[error(transparent)]
+    Groups(#[from] GroupError),
     /// The data cannot be opened.
     #[error("the data cannot be used")]
     Data {

@@ -254,6 +254,27 @@ fn a_run_by_muon_that_stops_at_any_step_ends_like_one_that_does_not() {
 }
 
 #[test]
+fn a_run_with_averaged_weights_that_stops_at_any_step_ends_like_one_that_does_not() {
+    check_stopping("optimizer.ema_decay=0.9");
+}
+
+#[test]
+fn averaged_weights_are_validated_and_exported() {
+    let set = ["run.steps=12", "optimizer.ema_decay=0.9"];
+    let (_dir, config) = in_new_directory(&set);
+    let averaged = finish(&config);
+    let (_other_dir, other) = in_new_directory(&set[..1]);
+    let plain = finish(&other);
+    assert_ne!(averaged.valid, plain.valid);
+    let model = |path: &str, config: &TrainConfig| fs::read(config.run.output.join(path)).unwrap();
+    let [exported, saved] = ["model/model.safetensors", "step-000012/model/model.safetensors"];
+    // The run goes on from the weights themselves.
+    assert!(model(saved, &config) == model(saved, &other));
+    assert!(model(exported, &other) == model(saved, &other));
+    assert!(model(exported, &config) != model(saved, &config));
+}
+
+#[test]
 fn a_run_with_attention_dropout_that_stops_at_any_step_ends_like_one_that_does_not() {
     check_stopping("model.attn_pdrop=0.2");
 }

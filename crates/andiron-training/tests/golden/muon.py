@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes `muon.json`: parameters moved by `torch.optim.Muon`.
 
-    python3 crates/andiron-training/tests/golden/muon.py
+    cargo xtask golden muon
 
 Needs torch 2.9 or newer. Each run is one setting of the optimizer and three matrices, square, wide and tall, moved three
 times. PyTorch's own code runs twice: once as it is, with products of bf16, and once with float64 in the place of every

@@ -16,16 +16,18 @@ use andiron_kernels::{Cpu, Isa};
 use andiron_models::hf_config::ConfigError;
 use andiron_models::summary::Summary;
 use andiron_models::weights::{LoadError, SaveError};
-use andiron_models::{DecoderBundle, DecoderConfig, EncoderBundle, EncoderConfig, RunPrecision};
+use andiron_models::{
+    AdapterError, DecoderBundle, DecoderConfig, EncoderBundle, EncoderConfig, RunPrecision,
+};
 use burn::tensor::Device;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
 use crate::machine;
-use crate::model::{RunChoice, refuse_unknown_keys};
+use crate::model::{AdapterChoice, RunChoice, refuse_unknown_keys};
 
 /// Measure the speed of this build on this machine
 #[derive(Debug, Subcommand)]
@@ -50,7 +52,7 @@ impl BenchVerb {
 
 /// The model to measure.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[command(group = ArgGroup::new("subject").required(true).args(["model", "config"]))]
 struct Subject {
     /// Model directory in the Hugging Face layout, or a GGUF file
     #[arg(long, value_name = "DIR")]
@@ -58,6 +60,8 @@ struct Subject {
     /// Hugging Face `config.json` of a model to measure with random weights
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterChoice,
 }
 
 /// A model of a family that can be measured.
@@ -66,6 +70,8 @@ trait Measured: Sized {
     fn init(config: &Path, device: &Device) -> Result<Self, ConfigError>;
 
     fn open_at(path: &Path, precision: RunPrecision, device: &Device) -> Result<Self, LoadError>;
+
+    fn with_adapter(self, dir: &Path) -> Result<Self, AdapterError>;
 
     fn save(&self, dir: &Path) -> Result<(), SaveError>;
 }
@@ -82,6 +88,10 @@ macro_rules! measured {
                 Self::open_at(path, precision, device)
             }
 
+            fn with_adapter(self, dir: &Path) -> Result<Self, AdapterError> {
+                self.with_adapter(dir)
+            }
+
             fn save(&self, dir: &Path) -> Result<(), SaveError> {
                 self.save(dir)
             }
@@ -92,6 +102,10 @@ measured! { DecoderBundle, DecoderConfig; EncoderBundle, EncoderConfig; }
 
 impl Subject {
     fn open<B: Measured>(&self, choice: RunChoice, device: &Device) -> anyhow::Result<B> {
+        self.adapter.apply(self.open_base(choice, device)?, B::with_adapter)
+    }
+
+    fn open_base<B: Measured>(&self, choice: RunChoice, device: &Device) -> anyhow::Result<B> {
         if let Some(path) = self.model.as_ref().or(self.config.as_ref()) {
             refuse_unknown_keys(path, choice.strict)?;
         }

@@ -54,6 +54,10 @@ enum Moves {
     Adamw,
     /// Muon for the matrices of the blocks, AdamW for everything else
     Muon,
+    /// Adafactor, without a running mean of updates
+    Adafactor,
+    /// Lion
+    Lion,
 }
 
 impl TrainBench {
@@ -79,11 +83,14 @@ impl TrainBench {
         let kind = match self.optimizer {
             Moves::Adamw => OptimizerKind::Adamw,
             Moves::Muon => OptimizerKind::Muon,
+            Moves::Adafactor => OptimizerKind::Adafactor,
+            Moves::Lion => OptimizerKind::Lion,
         };
-        let settings = OptimizerConfig { kind, beta2: 0.95, ..OptimizerConfig::constant(1e-3) };
+        let settings =
+            OptimizerConfig { beta2: Some(0.95), ..OptimizerConfig::constant(1e-3) }.with_kind(kind);
         let parameters = matmul_parameters(&bundle);
         let mut model = bundle.model.train();
-        let mut optimizer = Optimizer::new(&model, &settings, &device);
+        let mut optimizer = Optimizer::new(&model, &settings, &device)?;
         let [mut forward, mut backward, mut update] = [const { Vec::<Duration>::new() }; 3];
         let mut steps = Vec::new();
         let mut loss = f32::NAN;

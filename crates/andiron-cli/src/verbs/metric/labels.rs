@@ -6,16 +6,15 @@ use andiron_eval::metric::classification::{Average, LabelCounts, PrecisionRecall
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::measure::{Files, Measure};
+use super::measure::{Files, Measure, object};
 use super::row::{Row, list};
-use super::text::object;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 
 /// Part of the predicted labels that is right, from 0 to 1
 ///
-/// Rows: {"prediction": "spam", "label": "ham"}, where a label is a text, a number, true or false; or {"scores": [0.1,
-/// 2.5], "gold": 1}, where the prediction is the place of the highest score, the first of equal ones.
+/// Rows: `{"prediction": "spam", "label": "ham"}`, where a label is a text, a number, true or false; or `{"scores": [0.1,
+/// 2.5], "gold": 1}`, where the prediction is the place of the highest score, the first of equal ones.
 #[derive(Debug, Args)]
 pub struct AccuracyArgs {
     #[command(flatten)]
@@ -24,9 +23,9 @@ pub struct AccuracyArgs {
 
 /// F1, precision and recall of predicted labels, from 0 to 1, as scikit-learn 1.9 computes them
 ///
-/// Rows: {"prediction": "spam", "label": "ham"}, or {"scores": [0.1, 2.5], "gold": 1}, as for accuracy. Classes are those
-/// that are a label or a prediction of some row. One that is never predicted has precision 0, one that is no label recall
-/// 0.
+/// Rows: `{"prediction": "spam", "label": "ham"}`, or `{"scores": [0.1, 2.5], "gold": 1}`, as for accuracy. Classes are
+/// those that are a label or a prediction of some row. One that is never predicted has precision 0, one that is no label
+/// recall 0.
 #[derive(Debug, Args)]
 pub struct F1Args {
     #[command(flatten)]
@@ -41,8 +40,8 @@ pub struct F1Args {
 
 /// Matthews' correlation coefficient of predicted labels, from -1 to 1, as scikit-learn 1.9 computes it
 ///
-/// Rows: {"prediction": "spam", "label": "ham"}, or {"scores": [0.1, 2.5], "gold": 1}, as for accuracy. It is 0 where all
-/// labels, or all predictions, are of one class.
+/// Rows: `{"prediction": "spam", "label": "ham"}`, or `{"scores": [0.1, 2.5], "gold": 1}`, as for accuracy. It is 0 where
+/// all labels, or all predictions, are of one class.
 #[derive(Debug, Args)]
 pub struct MccArgs {
     #[command(flatten)]
@@ -51,7 +50,7 @@ pub struct MccArgs {
 
 /// How often each label is predicted as which: a row for each label, a column for each prediction
 ///
-/// Rows: {"prediction": "spam", "label": "ham"}, or {"scores": [0.1, 2.5], "gold": 1}, as for accuracy.
+/// Rows: `{"prediction": "spam", "label": "ham"}`, or `{"scores": [0.1, 2.5], "gold": 1}`, as for accuracy.
 #[derive(Debug, Args)]
 pub struct ConfusionArgs {
     #[command(flatten)]

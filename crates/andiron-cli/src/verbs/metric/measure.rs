@@ -236,3 +236,22 @@ fn compare<M: Measure>(
     };
     a.into_iter().zip(b).enumerate().map(comparison).collect()
 }
+
+/// The mean of each column over chosen rows.
+pub fn means<const N: usize>(rows: &[[f64; N]], chosen: &[u32]) -> Vec<f64> {
+    let mut sums = [0.0; N];
+    for &row in chosen {
+        for (sum, score) in sums.iter_mut().zip(rows[row as usize]) {
+            *sum += score;
+        }
+    }
+    sums.map(|sum| sum / chosen.len() as f64).to_vec()
+}
+
+/// The fields of `value`, an object.
+pub fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        other => unreachable!("{other} is not an object"),
+    }
+}

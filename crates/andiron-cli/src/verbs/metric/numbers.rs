@@ -10,7 +10,7 @@ use crate::flags::Common;
 
 /// Pearson's correlation of predicted and expected numbers, as SciPy 1.17 computes it
 ///
-/// Rows: {"prediction": 0.8, "label": 1}. It is undefined, null in JSON, where all predictions or all labels are equal.
+/// Rows: `{"prediction": 0.8, "label": 1}`. It is undefined, null in JSON, where all predictions or all labels are equal.
 #[derive(Debug, Args)]
 pub struct PearsonArgs {
     #[command(flatten)]
@@ -19,8 +19,8 @@ pub struct PearsonArgs {
 
 /// Spearman's rank correlation of predicted and expected numbers, as SciPy 1.17 computes it
 ///
-/// Rows: {"prediction": 0.8, "label": 1}. Equal numbers share the mean of their ranks. It is undefined, null in JSON, where all
-/// predictions or all labels are equal.
+/// Rows: `{"prediction": 0.8, "label": 1}`. Equal numbers share the mean of their ranks. It is undefined, null in JSON,
+/// where all predictions or all labels are equal.
 #[derive(Debug, Args)]
 pub struct SpearmanArgs {
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub struct SpearmanArgs {
 
 /// Mean squared error of predicted numbers
 ///
-/// Rows: {"prediction": 0.8, "label": 1}.
+/// Rows: `{"prediction": 0.8, "label": 1}`.
 #[derive(Debug, Args)]
 pub struct MseArgs {
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub struct MseArgs {
 
 /// Mean absolute error of predicted numbers
 ///
-/// Rows: {"prediction": 0.8, "label": 1}.
+/// Rows: `{"prediction": 0.8, "label": 1}`.
 #[derive(Debug, Args)]
 pub struct MaeArgs {
     #[command(flatten)]

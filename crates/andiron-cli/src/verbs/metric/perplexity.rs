@@ -4,18 +4,17 @@ use andiron_eval::LossSum;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::measure::{Files, Measure};
+use super::measure::{Files, Measure, object};
 use super::row::Row;
-use super::text::object;
 use crate::exit::Ending;
 use crate::flags::Common;
 
 /// Perplexity of texts and bits per byte, from their log-probabilities, as lm-evaluation-harness 0.4 computes them
 ///
-/// Rows: {"sum_logprob": -70.2, "tokens": 20, "bytes": 81, "words": 14}, of which each count gives a score of its own, and
-/// where "logprobs", a list with null for tokens that were not predicted, may stand for "tokens". So it reads what `andiron
-/// predict --task score` writes. Log-probabilities are natural. Scores are of all rows together: perplexity (a token),
-/// bits_per_byte, byte_perplexity, word_perplexity.
+/// Rows: `{"sum_logprob": -70.2, "tokens": 20, "bytes": 81, "words": 14}`, of which each count gives a score of its own,
+/// and where "logprobs", a list with null for tokens that were not predicted, may stand for "tokens". So it reads what
+/// `andiron predict --task score` writes. Log-probabilities are natural. Scores are of all rows together: perplexity (a
+/// token), bits_per_byte, byte_perplexity, word_perplexity.
 #[derive(Debug, Args)]
 pub struct PerplexityArgs {
     #[command(flatten)]

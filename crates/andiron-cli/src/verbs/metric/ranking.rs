@@ -6,18 +6,17 @@ use andiron_eval::metric::ranking::{Ranking, rank};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::measure::{Files, Measure};
+use super::measure::{Files, Measure, means, object};
 use super::row::{Row, list};
-use super::text::{means, object};
 use crate::exit::Ending;
 use crate::flags::Common;
 
 /// Normalized discounted cumulative gain, as pytrec_eval 0.5.11 computes it: the mean over rows, from 0 to 1
 ///
-/// A row is a query: {"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}, with a score for each document and the
-/// relevance of those that were judged; or {"ranking": ["d2", "d1"], "gold": ["d2"]}, with documents in order, and the
-/// relevant ones as a list; or {"scores": [0.9, 0.3], "gold": [0, 1]}, for documents without names. Scores are compared as
-/// 32-bit floats. Of equal ones the document with the greater name stands first, of those without names the later one.
+/// A row is a query: `{"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}`, with a score for each document and the
+/// relevance of those that were judged; or `{"ranking": ["d2", "d1"], "gold": ["d2"]}`, with documents in order, and the
+/// relevant ones as a list; or `{"scores": [0.9, 0.3], "gold": [0, 1]}`, for documents without names. Scores are compared
+/// as 32-bit floats. Of equal ones the document with the greater name stands first, of those without names the later one.
 #[derive(Debug, Args)]
 pub struct NdcgArgs {
     #[command(flatten)]
@@ -29,8 +28,8 @@ pub struct NdcgArgs {
 
 /// Mean reciprocal rank of the first relevant document, as pytrec_eval 0.5.11 computes it, from 0 to 1
 ///
-/// Rows are queries, as for ndcg: {"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}, or {"ranking": ["d2", "d1"],
-/// "gold": ["d2"]}.
+/// Rows are queries, as for ndcg: `{"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}`, or `{"ranking": ["d2", "d1"],
+/// "gold": ["d2"]}`.
 #[derive(Debug, Args)]
 pub struct MrrArgs {
     #[command(flatten)]
@@ -42,8 +41,8 @@ pub struct MrrArgs {
 
 /// Mean average precision, as pytrec_eval 0.5.11 computes it, from 0 to 1
 ///
-/// Rows are queries, as for ndcg: {"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}, or {"ranking": ["d2", "d1"],
-/// "gold": ["d2"]}.
+/// Rows are queries, as for ndcg: `{"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}`, or `{"ranking": ["d2", "d1"],
+/// "gold": ["d2"]}`.
 #[derive(Debug, Args)]
 pub struct MapArgs {
     #[command(flatten)]
@@ -55,8 +54,8 @@ pub struct MapArgs {
 
 /// Part of the relevant documents that is among the first K, as pytrec_eval 0.5.11 computes it: the mean over rows, from 0 to 1
 ///
-/// Rows are queries, as for ndcg: {"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}, or {"ranking": ["d2", "d1"],
-/// "gold": ["d2"]}.
+/// Rows are queries, as for ndcg: `{"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}`, or `{"ranking": ["d2", "d1"],
+/// "gold": ["d2"]}`.
 #[derive(Debug, Args)]
 pub struct RecallArgs {
     #[command(flatten)]
@@ -68,8 +67,8 @@ pub struct RecallArgs {
 
 /// Part of the first K documents that is relevant, as pytrec_eval 0.5.11 computes it: the mean over rows, from 0 to 1
 ///
-/// Rows are queries, as for ndcg: {"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}, or {"ranking": ["d2", "d1"],
-/// "gold": ["d2"]}.
+/// Rows are queries, as for ndcg: `{"scores": {"d1": 0.9, "d2": 0.3}, "gold": {"d2": 1}}`, or `{"ranking": ["d2", "d1"],
+/// "gold": ["d2"]}`.
 #[derive(Debug, Args)]
 pub struct PrecisionArgs {
     #[command(flatten)]

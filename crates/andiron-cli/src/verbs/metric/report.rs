@@ -83,9 +83,41 @@ pub fn print(
     }
     out!("{:18}{}", "rows", subject.rows)?;
     for (name, value) in &details {
-        for (part, value) in flat(name, value) {
-            out!("{part:18}{value}")?;
+        match value {
+            Value::Array(rows) if rows.iter().any(Value::is_array) => print_table(&details, rows)?,
+            Value::Array(rows) if rows.iter().any(Value::is_object) => {
+                for (at, row) in rows.iter().enumerate() {
+                    out!("{:18}{}", if at == 0 { name } else { "" }, plain(row))?;
+                }
+            }
+            // A table's.
+            _ if name == "labels" => {}
+            value => out!("{name:18}{}", plain(value))?,
         }
+    }
+    Ok(())
+}
+
+/// Prints counts of labels, in rows, by predictions, in columns.
+fn print_table(details: &Map<String, Value>, rows: &[Value]) -> anyhow::Result<()> {
+    let labels: Vec<String> =
+        details.get("labels").and_then(Value::as_array).into_iter().flatten().map(plain).collect();
+    let width = |text: &str| text.chars().count();
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| row.as_array().into_iter().flatten().map(plain).collect()).collect();
+    let widths = labels.iter().enumerate().map(|(column, label)| {
+        let counts = cells.iter().filter_map(|row| Some(width(row.get(column)?)));
+        counts.fold(width(label), usize::max)
+    });
+    let widths: Vec<usize> = widths.collect();
+    let line = |cells: &[String]| {
+        let padded =
+            cells.iter().zip(&widths).map(|(cell, &to)| format!("{}{cell}", " ".repeat(to - width(cell))));
+        padded.collect::<Vec<_>>().join("  ")
+    };
+    out!("{:18}{}", "label, predicted", line(&labels))?;
+    for (label, row) in labels.iter().zip(&cells) {
+        out!("{label:18}{}", line(row))?;
     }
     Ok(())
 }
@@ -132,32 +164,16 @@ fn number(value: f64) -> String {
     if value.is_nan() { "undefined".to_owned() } else { format!("{value:.4}") }
 }
 
-/// A detail as lines of a name and a value: an object, or a list of objects, has several.
-fn flat(name: &str, value: &Value) -> Vec<(String, String)> {
-    match value {
-        Value::Object(fields) => {
-            let parts = fields.iter().map(|(key, value)| format!("{key} {}", plain(value)));
-            vec![(name.to_owned(), parts.collect::<Vec<_>>().join("  "))]
-        }
-        Value::Array(rows) if rows.iter().any(|row| row.is_object() || row.is_array()) => {
-            let mut lines = Vec::with_capacity(rows.len());
-            for row in rows {
-                lines.extend(match row {
-                    Value::Object(_) => flat(if lines.is_empty() { name } else { "" }, row),
-                    _ => vec![(if lines.is_empty() { name } else { "" }.to_owned(), plain(row))],
-                });
-            }
-            lines
-        }
-        _ => vec![(name.to_owned(), plain(value))],
-    }
-}
-
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(value) if value.is_f64() => value.as_f64().map(number).unwrap_or_default(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join("  "),
         _ => value.to_string(),
     }
 }

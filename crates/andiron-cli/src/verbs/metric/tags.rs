@@ -5,15 +5,14 @@ use andiron_eval::metric::seqeval::{SpanCounts, TagScheme};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::measure::{Files, Measure};
+use super::measure::{Files, Measure, object};
 use super::row::Row;
-use super::text::object;
 use crate::exit::Ending;
 use crate::flags::Common;
 
 /// F1, precision and recall of labelled spans, from 0 to 1, as seqeval 1.2.2 computes them
 ///
-/// A row is a sentence: {"prediction": ["B-PER", "I-PER", "O"], "label": ["B-PER", "O", "O"]}.
+/// A row is a sentence: `{"prediction": ["B-PER", "I-PER", "O"], "label": ["B-PER", "O", "O"]}`.
 #[derive(Debug, Args)]
 pub struct SeqevalArgs {
     #[command(flatten)]

@@ -10,7 +10,7 @@ use andiron_eval::metric::squad::{SquadVersion, squad};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::measure::{Files, Measure};
+use super::measure::{Files, Measure, means, object};
 use super::row::Row;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
@@ -27,22 +27,26 @@ fn pair(mut row: Row) -> Result<(String, Vec<String>), String> {
     }
 }
 
-/// Counts of rows, and how many references each has.
-pub struct Counted<T>(Vec<(T, usize)>);
+/// Counts of rows, and how many references they have.
+pub struct Counted<T> {
+    stats: Vec<T>,
+    references: ReferenceCount,
+}
 
 impl<T: Copy + std::iter::Sum> Counted<T> {
-    fn sum(&self, chosen: &[u32]) -> T {
-        chosen.iter().map(|&row| self.0[row as usize].0).sum()
+    fn new(rows: Vec<(T, usize)>) -> Self {
+        let references = ReferenceCount::of(rows.iter().map(|&(_, count)| count));
+        Self { stats: rows.into_iter().map(|(stats, _)| stats).collect(), references }
     }
 
-    fn references(&self) -> ReferenceCount {
-        ReferenceCount::of(self.0.iter().map(|&(_, count)| count))
+    fn sum(&self, chosen: &[u32]) -> T {
+        chosen.iter().map(|&row| self.stats[row as usize]).sum()
     }
 }
 
 /// BLEU, from 0 to 100, as sacreBLEU 2.6.0 computes it
 ///
-/// Rows: {"prediction": "a text", "references": ["one", "another"]}, or "reference" with one text. Texts are as they are
+/// Rows: `{"prediction": "a text", "references": ["one", "another"]}`, or "reference" with one text. Texts are as they are
 /// read, not tokenized. With --each: BLEU of each row, for which --effective-order is the usual choice.
 #[derive(Debug, Args)]
 pub struct BleuArgs {
@@ -117,7 +121,7 @@ impl Measure for Bleu {
     }
 
     fn gather(&self, rows: Vec<Self::Row>) -> Counted<BleuStats> {
-        Counted(rows)
+        Counted::new(rows)
     }
 
     fn scores(&self, _: &Counted<BleuStats>) -> Vec<&'static str> {
@@ -129,10 +133,10 @@ impl Measure for Bleu {
     }
 
     fn details(&self, rows: &Counted<BleuStats>) -> Map<String, Value> {
-        let stats = rows.0.iter().map(|&(stats, _)| stats).sum();
+        let stats = rows.stats.iter().copied().sum();
         let score = self.score(&stats);
         object(json!({
-            "signature": self.signature(rows.references()),
+            "signature": self.signature(rows.references),
             "precisions": score.precisions,
             "brevity_penalty": score.brevity_penalty,
             "prediction_words": stats.prediction_words,
@@ -143,7 +147,7 @@ impl Measure for Bleu {
 
 /// chrF, from 0 to 100, as sacreBLEU 2.6.0 computes it; chrF++ with --word-order 2
 ///
-/// Rows: {"prediction": "a text", "references": ["one", "another"]}, or "reference" with one text.
+/// Rows: `{"prediction": "a text", "references": ["one", "another"]}`, or "reference" with one text.
 #[derive(Debug, Args)]
 pub struct ChrfArgs {
     #[command(flatten)]
@@ -197,7 +201,7 @@ impl Measure for Chrf {
     }
 
     fn gather(&self, rows: Vec<Self::Row>) -> Counted<ChrfStats> {
-        Counted(rows)
+        Counted::new(rows)
     }
 
     fn scores(&self, _: &Counted<ChrfStats>) -> Vec<&'static str> {
@@ -209,13 +213,13 @@ impl Measure for Chrf {
     }
 
     fn details(&self, rows: &Counted<ChrfStats>) -> Map<String, Value> {
-        object(json!({ "name": Chrf::name(self), "signature": self.signature(rows.references()) }))
+        object(json!({ "name": Chrf::name(self), "signature": self.signature(rows.references) }))
     }
 }
 
 /// ROUGE-1, -2, -L and -Lsum as rouge_score 0.1.2 computes them: mean F-measures of the rows, from 0 to 1
 ///
-/// Rows: {"prediction": "a text", "references": ["one", "another"]}, or "reference" with one text. Of several references
+/// Rows: `{"prediction": "a text", "references": ["one", "another"]}`, or "reference" with one text. Of several references
 /// the best one counts. Lsum takes lines for sentences. Words are of a to z and 0 to 9 only: texts in other scripts, such
 /// as Korean, score 0.
 #[derive(Debug, Args)]
@@ -231,17 +235,6 @@ impl RougeArgs {
     pub(super) fn run(self, common: &Common) -> anyhow::Result<Ending> {
         self.files.measure(&Rouge { stemmer: self.stemmer }, common)
     }
-}
-
-/// The mean of each column over chosen rows.
-pub(super) fn means<const N: usize>(rows: &[[f64; N]], chosen: &[u32]) -> Vec<f64> {
-    let mut sums = [0.0; N];
-    for &row in chosen {
-        for (sum, score) in sums.iter_mut().zip(rows[row as usize]) {
-            *sum += score;
-        }
-    }
-    sums.map(|sum| sum / chosen.len() as f64).to_vec()
 }
 
 impl Measure for Rouge {
@@ -282,7 +275,7 @@ impl Measure for Rouge {
 
 /// Exact match and F1 of answers in percent, as the official script of SQuAD 1.1 computes them
 ///
-/// Rows: {"prediction": "an answer", "references": ["one", "another"]}, or "reference" with one text. Two answers without
+/// Rows: `{"prediction": "an answer", "references": ["one", "another"]}`, or "reference" with one text. Two answers without
 /// words have F1 0.
 #[derive(Debug, Args)]
 pub struct SquadArgs {
@@ -292,8 +285,8 @@ pub struct SquadArgs {
 
 /// Exact match and F1 of answers in percent, as the official script of SQuAD 2.0 computes them
 ///
-/// Rows: {"prediction": "an answer", "references": ["one", "another"]}; "references": [] is a question without an answer,
-/// to which the right prediction is "". Two answers without words have F1 100.
+/// Rows: `{"prediction": "an answer", "references": ["one", "another"]}`; `"references": []` is a question without an
+/// answer, to which the right prediction is "". Two answers without words have F1 100.
 #[derive(Debug, Args)]
 pub struct SquadV2Args {
     #[command(flatten)]
@@ -369,13 +362,5 @@ impl Measure for Squad {
             json!({ "exact_match": mean(&exact), "f1": mean(&f1), "rows": exact.len() })
         };
         object(json!({ "has_answer": part(true), "no_answer": part(false) }))
-    }
-}
-
-/// The fields of `value`, an object.
-pub(super) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        other => unreachable!("{other} is not an object"),
     }
 }

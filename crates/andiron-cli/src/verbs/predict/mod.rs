@@ -28,7 +28,7 @@ use rows::Answer;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::grammar::{self, ConstraintArgs};
-use crate::model::{self, PromptChoice, RunChoice};
+use crate::model::{self, ModelChoice, PromptChoice, RunChoice};
 use crate::sampling::Sampling;
 use crate::verbs::generate::MAX_TOKENS;
 
@@ -38,9 +38,8 @@ use crate::verbs::generate::MAX_TOKENS;
 /// place; the other rows are still processed, and the exit code is 1.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// Model directory in the Hugging Face layout, or a GGUF file
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelChoice,
     /// What to compute, and from which fields of a row [default: the task of the model's head]
     #[arg(long, value_enum)]
     task: Option<Task>,
@@ -115,7 +114,13 @@ impl Predict {
         let mut files = None;
         let task = match self.task {
             Some(task) => task,
-            None => default_task(files.insert(ModelFiles::open(&self.model)?))?,
+            None => {
+                let files = files.insert(ModelFiles::open(&self.model.path)?);
+                match self.model.adapter.model_config()? {
+                    Some(config) => default_task(&config),
+                    None => default_task(&files.config()?.config),
+                }
+            }
         };
         let searches = self.searching.num_beams.is_some_and(|n| n > 1);
         if grammar.is_some() && (task != Task::Generate || searches) {
@@ -123,8 +128,8 @@ impl Predict {
             return Err(Usage(message.to_owned()).into());
         }
         let holds = grammar.is_some();
-        let files = files.map_or_else(|| ModelFiles::open(&self.model), Ok)?;
-        let opened = model::open_files(files, self.run, common)?;
+        let files = files.map_or_else(|| ModelFiles::open(&self.model.path), Ok)?;
+        let opened = model::open_files(files, &self.model.adapter, self.run, common)?;
         let opened = opened.with_control_tokens(self.prompts.control_tokens());
         let constraint = grammar::constraint(&opened.text, grammar)?;
         let defaults = |files: &GenerationConfig| generate::GenerateDefaults {
@@ -231,8 +236,8 @@ impl Predict {
 }
 
 /// The task of the class in `config.json`.
-fn default_task(files: &ModelFiles) -> anyhow::Result<Task> {
-    Ok(match &files.config()?.config {
+fn default_task(config: &AnyConfig) -> Task {
+    match config {
         AnyConfig::Decoder(_) => Task::Generate,
         AnyConfig::Classifier(_) => Task::Classify,
         AnyConfig::Encoder(config) => match config.head() {
@@ -244,7 +249,7 @@ fn default_task(files: &ModelFiles) -> anyhow::Result<Task> {
         },
         AnyConfig::EncoderDecoder(config) if config.model_type() == "bart" => Task::Summarize,
         AnyConfig::EncoderDecoder(_) => Task::Translate,
-    })
+    }
 }
 
 fn ensure_head(

@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::{AttentionOps, AttentionOptions, Qkv};
+use super::{AttentionOps, AttentionOptions, Qkv, SavedAttention};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
@@ -17,10 +17,8 @@ struct Attention;
 
 #[derive(Clone, Debug)]
 struct Saved<B: AttentionOps> {
-    qkv: Qkv<B>,
+    of_forward: SavedAttention<B>,
     bias: OptionalTensor<B>,
-    out: FloatTensor<B>,
-    lse: FloatTensor<B>,
     options: AttentionOptions,
     precision: Precision,
 }
@@ -30,8 +28,8 @@ impl<B: AttentionOps, const N: usize> Backward<B, N> for Attention {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dout = grads.consume::<B>(&ops.node);
-        let Saved { qkv, bias, out, lse, options, precision } = ops.state;
-        let (dqkv, dbias) = B::attend_backward(qkv, bias, out, lse, dout, options, precision);
+        let Saved { of_forward, bias, options, precision } = ops.state;
+        let (dqkv, dbias) = B::attend_backward(of_forward, bias, dout, options, precision);
         let mut gradients = match dqkv {
             Qkv::Separate { q, k, v } => vec![q, k, v],
             Qkv::Packed { qkv, .. } => vec![qkv],
@@ -52,8 +50,8 @@ fn finish<B: AttentionOps, C: CheckpointStrategy, const N: usize>(
 ) -> FloatTensor<Autodiff<B, C>> {
     match Attention.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let (out, lse) = B::attend_saved(qkv.clone(), bias.clone(), options.clone(), precision);
-            prep.finish(Saved { qkv, bias, out: out.clone(), lse, options, precision }, out)
+            let (out, of_forward) = B::attend_saved(qkv, bias.clone(), options.clone(), precision);
+            prep.finish(Saved { of_forward, bias, options, precision }, out)
         }
         OpsKind::UnTracked(prep) => prep.finish(B::attend(qkv, bias, options, precision)),
     }

@@ -4,7 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
-use super::{AttentionMask, AttentionOptions, Qkv, distances};
+use super::{AttentionMask, AttentionOptions, Qkv, SavedAttention, distances};
 use crate::PaddingMask;
 use crate::ops::DropoutOps;
 use crate::ops::composed::{reshape, scalar};
@@ -24,13 +24,18 @@ pub(super) fn attention_saved<B: DropoutOps>(
     }
 }
 
-/// `saved`: output, log-sum-exp, gradient of the output.
+/// # Panics
+/// If `saved` is rounded.
 pub(super) fn attention_backward<B: DropoutOps>(
-    qkv: Qkv<B>,
+    saved: SavedAttention<B>,
     bias: Option<FloatTensor<B>>,
-    saved: [FloatTensor<B>; 3],
+    dout: FloatTensor<B>,
     options: AttentionOptions,
 ) -> (Qkv<B>, Option<FloatTensor<B>>) {
+    let SavedAttention::Exact { qkv, out, lse } = saved else {
+        panic!("the operands were not kept as they were")
+    };
+    let saved = [out, lse, dout];
     match qkv {
         Qkv::Separate { q, k, v } => {
             let ([q, k, v], dbias) = separate_backward::<B>([q, k, v], bias, saved, &options);

@@ -53,7 +53,9 @@ mod tests {
     use crate::DeviceSpec;
     use crate::PaddingMask;
     use crate::ops::attention::composed;
-    use crate::ops::{AttentionMask, AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv};
+    use crate::ops::{
+        AttentionMask, AttentionOps, AttentionOptions, Dispatch, OptionalTensor, Qkv, SavedAttention,
+    };
     use crate::precision::Precision;
 
     fn tensor<const D: usize>(shape: [usize; D]) -> (Vec<f32>, FloatTensor<Dispatch>) {
@@ -95,21 +97,21 @@ mod tests {
             let (out, lse) =
                 composed::attention_saved::<Dispatch>(qkv.clone(), Some(bias.clone()), options.clone());
             let present = OptionalTensor::Present(bias.clone());
-            let (fused_out, fused_lse) =
+            let (fused_out, saved) =
                 Dispatch::attend_saved(qkv.clone(), present.clone(), options.clone(), Precision::F32);
             assert_close::<4>(out.clone(), fused_out);
-            assert_close::<3>(lse.clone(), fused_lse);
-            let saved = [out.clone(), lse.clone(), dout.clone()];
+            let SavedAttention::Exact { lse: fused_lse, .. } = &saved else { panic!("f32 is kept as it is") };
+            assert_close::<3>(lse.clone(), fused_lse.clone());
             let (Qkv::Separate { q: dq, k: dk, v: dv }, dbias) = composed::attention_backward::<Dispatch>(
-                qkv.clone(),
+                SavedAttention::Exact { qkv, out, lse },
                 Some(bias.clone()),
-                saved,
+                dout.clone(),
                 options.clone(),
             ) else {
                 panic!("gradients of separate tensors")
             };
             let (Qkv::Separate { q: fused_dq, k: fused_dk, v: fused_dv }, fused_dbias) =
-                Dispatch::attend_backward(qkv, present, out, lse, dout.clone(), options, Precision::F32)
+                Dispatch::attend_backward(saved, present, dout.clone(), options, Precision::F32)
             else {
                 panic!("gradients of separate tensors")
             };

@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{AttentionOptions, Qkv, composed};
+use super::{AttentionOptions, Qkv, SavedAttention, composed};
 use crate::ops::{DropoutOps, OptionalTensor};
 use crate::precision::Precision;
 
@@ -30,29 +30,27 @@ pub trait AttentionOps: DropoutOps + Backend {
         Self::attend_saved(qkv, bias, options, precision).0
     }
 
-    /// The same, with the log-sum-exp of each query, `[batch, heads, t]`.
+    /// The same, with what [`AttentionOps::attend_backward`] needs.
     #[fusion(default)]
     fn attend_saved(
         #[extension_type] qkv: Qkv<Self>,
         #[extension_type] bias: OptionalTensor<Self>,
         options: AttentionOptions,
         precision: Precision,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::attention_saved::<Self>(qkv, bias.into_option(), options)
+    ) -> (FloatTensor<Self>, SavedAttention<Self>) {
+        let (out, lse) = composed::attention_saved::<Self>(qkv.clone(), bias.into_option(), options);
+        (out.clone(), SavedAttention::Exact { qkv, out, lse })
     }
 
     /// Gradients of [`AttentionOps::attend`] with respect to queries, keys and values, and to the bias if there is one.
-    /// `out` and `lse` are those of [`AttentionOps::attend_saved`].
     #[fusion(default)]
     fn attend_backward(
-        #[extension_type] qkv: Qkv<Self>,
+        #[extension_type] saved: SavedAttention<Self>,
         #[extension_type] bias: OptionalTensor<Self>,
-        out: FloatTensor<Self>,
-        lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         options: AttentionOptions,
         precision: Precision,
     ) -> (Qkv<Self>, Option<FloatTensor<Self>>) {
-        composed::attention_backward::<Self>(qkv, bias.into_option(), [out, lse, dout], options)
+        composed::attention_backward::<Self>(saved, bias.into_option(), dout, options)
     }
 }

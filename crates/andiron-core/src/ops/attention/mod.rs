@@ -104,6 +104,30 @@ pub enum Qkv<B: Backend> {
     },
 }
 
+/// What [`AttentionOps::attend_saved`] keeps for the backward pass.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum SavedAttention<B: Backend> {
+    /// Inputs and output as they were.
+    Exact {
+        /// Queries, keys and values.
+        #[extension_type]
+        qkv: Qkv<B>,
+        /// The output.
+        out: FloatTensor<B>,
+        /// The log-sum-exp of each query's scores, `[batch, heads, t]`.
+        lse: FloatTensor<B>,
+    },
+    /// Without the output, and rounded to bf16, two elements in each 32-bit word, so that last axes are half as wide. Of no
+    /// use outside the host kernels.
+    Rounded {
+        /// Queries, keys and values.
+        #[extension_type]
+        qkv: Qkv<B>,
+        /// As of `Exact`.
+        lse: FloatTensor<B>,
+    },
+}
+
 /// `dropout(softmax(q · kᵀ · scale)) · v`, per head. Query heads share KV heads in equal groups.
 ///
 /// # Shape

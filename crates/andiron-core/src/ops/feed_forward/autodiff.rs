@@ -17,7 +17,6 @@ struct FeedForward;
 
 #[derive(Clone, Debug)]
 struct Saved<B: FeedForwardOps> {
-    x: FloatTensor<B>,
     params: FeedForwardParams<B>,
     of_forward: Tensors<B>,
     options: FeedForwardOptions,
@@ -29,8 +28,8 @@ impl<B: FeedForwardOps, const N: usize> Backward<B, N> for FeedForward {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let Saved { x, params, of_forward, options, precision } = ops.state;
-        let (dx, params) = B::feed_forward_backward(x, params, of_forward, dy, options, precision);
+        let Saved { params, of_forward, options, precision } = ops.state;
+        let (dx, params) = B::feed_forward_backward(params, of_forward, dy, options, precision);
         let gradients = match params {
             FeedForwardParams::Plain { up, up_bias, down, down_bias } => {
                 vec![dx, up, up_bias, down, down_bias]
@@ -52,8 +51,8 @@ fn finish<B: FeedForwardOps, C: CheckpointStrategy, const N: usize>(
 ) -> FloatTensor<Autodiff<B, C>> {
     match FeedForward.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let (y, of_forward) = B::feed_forward_saved(x.clone(), params.clone(), options, precision);
-            prep.finish(Saved { x, params, of_forward, options, precision }, y)
+            let (y, of_forward) = B::feed_forward_saved(x, params.clone(), options, precision);
+            prep.finish(Saved { params, of_forward, options, precision }, y)
         }
         OpsKind::UnTracked(prep) => prep.finish(B::feed_forward(x, params, options, precision)),
     }

@@ -8,7 +8,7 @@ use crate::ops::Tensors;
 use crate::ops::activation::composed::{activate, activate_backward};
 use crate::ops::linear::composed::{column_sum, project, project_biased, weight_grad};
 
-/// Saved are the inputs of the activation and, of a gated layer, of the gate.
+/// Saved are the inputs of the activation and, of a gated layer, of the gate, then the layer's input.
 pub(super) fn feed_forward_saved<B: Backend>(
     x: FloatTensor<B>,
     params: FeedForwardParams<B>,
@@ -16,15 +16,15 @@ pub(super) fn feed_forward_saved<B: Backend>(
 ) -> (FloatTensor<B>, Tensors<B>) {
     match params {
         FeedForwardParams::Plain { up, up_bias, down, down_bias } => {
-            let before = project_biased::<B>(x, up, up_bias, layouts[0]);
+            let before = project_biased::<B>(x.clone(), up, up_bias, layouts[0]);
             let inner = activate::<B>(before.clone(), None, activation);
-            (project_biased::<B>(inner, down, down_bias, layouts[1]), Tensors(vec![before]))
+            (project_biased::<B>(inner, down, down_bias, layouts[1]), Tensors(vec![before, x]))
         }
         FeedForwardParams::Gated { gate, up, down } => {
             let gate = project::<B>(x.clone(), gate, layouts[0]);
-            let up = project::<B>(x, up, layouts[0]);
+            let up = project::<B>(x.clone(), up, layouts[0]);
             let inner = activate::<B>(gate.clone(), Some(up.clone()), activation);
-            (project::<B>(inner, down, layouts[1]), Tensors(vec![gate, up]))
+            (project::<B>(inner, down, layouts[1]), Tensors(vec![gate, up, x]))
         }
     }
 }
@@ -32,7 +32,6 @@ pub(super) fn feed_forward_saved<B: Backend>(
 /// # Panics
 /// If `saved` is not what [`feed_forward_saved`] returned for these parameters.
 pub(super) fn feed_forward_backward<B: Backend>(
-    x: FloatTensor<B>,
     params: FeedForwardParams<B>,
     saved: Tensors<B>,
     dy: FloatTensor<B>,
@@ -43,6 +42,7 @@ pub(super) fn feed_forward_backward<B: Backend>(
     let before = saved();
     match params {
         FeedForwardParams::Plain { up, down, .. } => {
+            let x = saved();
             let inner = activate::<B>(before.clone(), None, activation);
             let ddown = weight_grad::<B>(inner, dy.clone(), layouts[1]);
             let dinner = project::<B>(dy.clone(), down, layouts[1].transposed());
@@ -56,7 +56,7 @@ pub(super) fn feed_forward_backward<B: Backend>(
             (project::<B>(dbefore, up, layouts[0].transposed()), grads)
         }
         FeedForwardParams::Gated { gate, up, down } => {
-            let gated = saved();
+            let (gated, x) = (saved(), saved());
             let value = activate::<B>(before.clone(), None, activation);
             let inner = B::float_mul(value.clone(), gated.clone());
             let ddown = weight_grad::<B>(inner, dy.clone(), layouts[1]);

@@ -29,7 +29,7 @@ pub trait FeedForwardOps: Backend {
         Self::feed_forward_saved(x, params, options, precision).0
     }
 
-    /// The same, with the tensors saved for [`FeedForwardOps::feed_forward_backward`].
+    /// The same, with the tensors saved for [`FeedForwardOps::feed_forward_backward`], the input among them.
     #[fusion(default)]
     fn feed_forward_saved(
         x: FloatTensor<Self>,
@@ -43,13 +43,12 @@ pub trait FeedForwardOps: Backend {
     /// Gradients of [`FeedForwardOps::feed_forward`] with respect to input and parameters.
     #[fusion(default)]
     fn feed_forward_backward(
-        x: FloatTensor<Self>,
         #[extension_type] params: FeedForwardParams<Self>,
         #[extension_type] saved: Tensors<Self>,
         dy: FloatTensor<Self>,
         options: FeedForwardOptions,
         precision: Precision,
     ) -> (FloatTensor<Self>, FeedForwardParams<Self>) {
-        composed::feed_forward_backward::<Self>(x, params, saved, dy, options)
+        composed::feed_forward_backward::<Self>(params, saved, dy, options)
     }
 }

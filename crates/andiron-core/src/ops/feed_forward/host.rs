@@ -27,7 +27,7 @@ impl<B: HostTensors> FeedForwardOps for B {
         forward::<B>(&x, &params, (options, precision), false).0
     }
 
-    /// Saved is one tensor.
+    /// Saved is what the kernel saves and, unless that has the input in it, the input.
     fn feed_forward_saved(
         x: FloatTensor<Self>,
         params: FeedForwardParams<Self>,
@@ -38,11 +38,16 @@ impl<B: HostTensors> FeedForwardOps for B {
         if !are_f32::<B>(tensors::<B>(&params).chain([&x])) {
             return composed::feed_forward_saved::<B>(x, params, options);
         }
-        forward::<B>(&x, &params, (options, precision), true)
+        let (y, mut saved) = forward::<B>(&x, &params, (options, precision), true);
+        let [rows, _] = x.shape().dims();
+        let cpu = cpu().at(precision);
+        if !with_slices::<B, _>(&params, options, |layer, _| layer.saves_input(cpu, rows)) {
+            saved.0.push(x);
+        }
+        (y, saved)
     }
 
     fn feed_forward_backward(
-        x: FloatTensor<Self>,
         params: FeedForwardParams<Self>,
         saved: Tensors<Self>,
         dy: FloatTensor<Self>,
@@ -50,10 +55,10 @@ impl<B: HostTensors> FeedForwardOps for B {
         precision: Precision,
     ) -> (FloatTensor<Self>, FeedForwardParams<Self>) {
         let _time = OpKind::FeedForward.timer();
-        if !are_f32::<B>(tensors::<B>(&params).chain([&x, &dy]).chain(&saved.0)) {
-            return composed::feed_forward_backward::<B>(x, params, saved, dy, options);
+        if !are_f32::<B>(tensors::<B>(&params).chain([&dy]).chain(&saved.0)) {
+            return composed::feed_forward_backward::<B>(params, saved, dy, options);
         }
-        backward::<B>([&x, &saved.0[0], &dy], &params, (options, precision))
+        backward::<B>(&saved.0, &dy, &params, (options, precision))
     }
 }
 
@@ -116,7 +121,8 @@ fn forward<B: HostTensors>(
 }
 
 fn backward<B: HostTensors>(
-    [x, saved, dy]: [&FloatTensor<B>; 3],
+    saved: &[FloatTensor<B>],
+    dy: &FloatTensor<B>,
     params: &FeedForwardParams<B>,
     (options, precision): How,
 ) -> (FloatTensor<B>, FeedForwardParams<B>) {
@@ -124,7 +130,9 @@ fn backward<B: HostTensors>(
         let plain = layer.gate.is_none();
         let gate_len = layer.gate.map_or(0, |gate| gate.data.len());
         let bias_lens = [layer.up.cols, layer.down.cols].map(|width| if plain { width } else { 0 });
-        let (mut dx, mut dgate) = (output(B::floats(x).len()), output(gate_len));
+        let [rows, _] = dy.shape().dims();
+        let d_input = layer.up.rows;
+        let (mut dx, mut dgate) = (output(rows * d_input), output(gate_len));
         let (mut dup, mut ddown) = (output(layer.up.data.len()), output(layer.down.data.len()));
         let [mut dup_bias, mut ddown_bias] = bias_lens.map(output);
         let grads = FeedForwardGrads {
@@ -134,7 +142,8 @@ fn backward<B: HostTensors>(
             ddown: &mut ddown,
             dbiases: [&mut dup_bias, &mut ddown_bias].map(|bias| plain.then_some(&mut bias[..])),
         };
-        let inputs = (&*B::floats(x), &*B::floats(saved));
+        let x = saved.get(1).map(B::floats);
+        let inputs = (x.as_deref(), &*B::floats(&saved[0]));
         feed_forward::backward(cpu().at(precision), layer, inputs, &B::floats(dy), grads);
         let like = |values, tensor: &FloatTensor<B>| B::from_vec(values, &tensor.shape());
         let grads = match params {
@@ -150,6 +159,6 @@ fn backward<B: HostTensors>(
                 down: like(ddown, down),
             },
         };
-        (like(dx, x), grads)
+        (B::from_vec(dx, &[rows, d_input]), grads)
     })
 }

@@ -7,7 +7,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::{LinearGrads, LinearOps, LinearWeight};
+use super::{LinearGrads, LinearOps, LinearWeight, SavedInput};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
@@ -17,7 +17,7 @@ struct Linear;
 
 #[derive(Clone, Debug)]
 struct Saved<B: LinearOps> {
-    x: FloatTensor<B>,
+    x: SavedInput<B>,
     weight: LinearWeight<B>,
     precision: Precision,
 }
@@ -63,6 +63,7 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         precision: Precision,
     ) -> FloatTensor<Self> {
         let (x_node, x) = (x.node(), x.into_primitive());
+        let learns = matches!(&weight, LinearWeight::Dense { weight, .. } if weight.is_tracked());
         let (weight_node, weight) = match weight {
             LinearWeight::Dense { weight, layout } => {
                 let node = weight.node();
@@ -71,7 +72,11 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
             LinearWeight::Quantized { matrix } => (None, LinearWeight::Quantized { matrix }),
         };
         let (bias_node, bias) = bias.into_option().map(|bias| (bias.node(), bias.into_primitive())).unzip();
-        let y = B::project(x.clone(), weight.clone(), OptionalTensor::new(bias), precision);
+        let bias = OptionalTensor::new(bias);
+        let (y, x) = match learns {
+            true => B::project_saved(x, weight.clone(), bias, precision),
+            false => (B::project(x, weight.clone(), bias, precision), SavedInput::Nothing),
+        };
         let saved = Saved { x, weight, precision };
         match (weight_node, bias_node) {
             (Some(weight), Some(bias)) => finish::<B, C, 3>([x_node, weight, bias], saved, y),

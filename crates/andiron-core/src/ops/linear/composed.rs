@@ -4,7 +4,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Slice, TensorData};
 
-use super::{LinearGrads, LinearWeight, WeightLayout};
+use super::{LinearGrads, LinearWeight, SavedInput, WeightLayout};
 use crate::ops::composed::reshape;
 use crate::quant::QuantMatrix;
 
@@ -20,9 +20,11 @@ pub(super) fn linear<B: Backend>(
     }
 }
 
+/// # Panics
+/// If the weight's gradient is wanted and `x` is not exact.
 #[allow(clippy::type_complexity)]
 pub(super) fn linear_backward<B: Backend>(
-    x: FloatTensor<B>,
+    x: SavedInput<B>,
     weight: LinearWeight<B>,
     dy: FloatTensor<B>,
     wanted: LinearGrads,
@@ -31,7 +33,11 @@ pub(super) fn linear_backward<B: Backend>(
     match weight {
         LinearWeight::Dense { weight, layout } => {
             let dx = wanted.x.then(|| project::<B>(dy.clone(), weight, layout.transposed()));
-            (dx, wanted.weight.then(|| weight_grad::<B>(x, dy, layout)), dbias)
+            let dweight = wanted.weight.then(|| match x {
+                SavedInput::Exact(x) => weight_grad::<B>(x, dy, layout),
+                _ => panic!("the input was not kept as it was"),
+            });
+            (dx, dweight, dbias)
         }
         LinearWeight::Quantized { matrix } => {
             (wanted.x.then(|| through_quantized::<B>(dy, &matrix)), None, dbias)

@@ -3,7 +3,7 @@
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-use super::{LinearGrads, LinearWeight, composed};
+use super::{LinearGrads, LinearWeight, SavedInput, composed};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
 
@@ -29,11 +29,22 @@ pub trait LinearOps: Backend {
         composed::linear::<Self>(x, weight, bias.into_option())
     }
 
+    /// The same, with what [`LinearOps::project_backward`] needs of the input for the weight's gradient.
+    #[fusion(default)]
+    fn project_saved(
+        x: FloatTensor<Self>,
+        #[extension_type] weight: LinearWeight<Self>,
+        #[extension_type] bias: OptionalTensor<Self>,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, SavedInput<Self>) {
+        (Self::project(x.clone(), weight, bias, precision), SavedInput::Exact(x))
+    }
+
     /// The gradients of [`LinearOps::project`] that `wanted` asks for: of input, weight and bias. A quantized weight has
     /// none.
     #[fusion(default)]
     fn project_backward(
-        x: FloatTensor<Self>,
+        #[extension_type] x: SavedInput<Self>,
         #[extension_type] weight: LinearWeight<Self>,
         dy: FloatTensor<Self>,
         wanted: LinearGrads,

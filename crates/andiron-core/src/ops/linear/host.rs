@@ -1,13 +1,13 @@
 //! Linear projections through `andiron-kernels`.
 
-use andiron_kernels::affine::{self, AffineGrads};
+use andiron_kernels::affine::{self, AffineGrads, Input};
 use andiron_kernels::gemm::{self, Epilogue, MatRef};
 use andiron_kernels::memory::unspecified as output;
 use andiron_kernels::{quant, reduce};
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
-use super::{LinearGrads, LinearOps, LinearWeight, WeightLayout, composed};
+use super::{LinearGrads, LinearOps, LinearWeight, SavedInput, WeightLayout, composed};
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 use crate::precision::Precision;
@@ -25,7 +25,7 @@ impl<B: HostTensors> LinearOps for B {
         match &weight {
             LinearWeight::Dense { weight, layout } if f32s && are_f32::<B>([weight]) => {
                 let bias = bias.as_option().map(B::floats);
-                dense::<B>(&x, (weight, *layout), bias.as_deref(), precision)
+                dense::<B>(&x, (weight, *layout), (bias.as_deref(), None), precision)
             }
             LinearWeight::Quantized { matrix } if f32s => {
                 let bias = bias.as_option().map(B::floats);
@@ -35,28 +35,63 @@ impl<B: HostTensors> LinearOps for B {
         }
     }
 
-    fn project_backward(
+    /// Matmuls that round the input keep it rounded, in half the memory.
+    fn project_saved(
         x: FloatTensor<Self>,
+        weight: LinearWeight<Self>,
+        bias: OptionalTensor<Self>,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, SavedInput<Self>) {
+        if let LinearWeight::Dense { weight: dense_weight, layout } = &weight
+            && are_f32::<B>([&x, dense_weight].into_iter().chain(bias.as_option()))
+        {
+            let _time = OpKind::Matmul.timer();
+            let ([rows, d_input], shape) = (x.shape().dims(), dense_weight.shape().dims());
+            let ws = B::floats(dense_weight);
+            if affine::rounds_input(cpu().at(precision), rows, as_in_out(&ws, shape, *layout)) {
+                let mut rounded = output(rows * d_input / 2);
+                let bias = bias.as_option().map(B::floats);
+                let how = (bias.as_deref(), Some(&mut rounded[..]));
+                let y = dense::<B>(&x, (dense_weight, *layout), how, precision);
+                return (y, SavedInput::Rounded(B::from_vec(rounded, &[rows, d_input / 2])));
+            }
+        }
+        (Self::project(x.clone(), weight, bias, precision), SavedInput::Exact(x))
+    }
+
+    fn project_backward(
+        x: SavedInput<Self>,
         weight: LinearWeight<Self>,
         dy: FloatTensor<Self>,
         wanted: LinearGrads,
         precision: Precision,
     ) -> (Option<FloatTensor<Self>>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
         let _time = OpKind::Matmul.timer();
-        match &weight {
-            LinearWeight::Dense { weight, layout } if are_f32::<B>([&x, weight, &dy]) => {
+        match (&weight, &x) {
+            (
+                LinearWeight::Dense { weight, layout },
+                SavedInput::Exact(input) | SavedInput::Rounded(input),
+            ) if wanted.weight && are_f32::<B>([input, weight, &dy]) => {
+                let floats = B::floats(input);
                 let weight = (weight, *layout);
-                // One pass for both is cheaper.
-                if wanted.x && wanted.weight {
-                    return all_gradients::<B>(&x, weight, &dy, wanted.bias, precision);
+                match &x {
+                    SavedInput::Exact(input) if !wanted.x => {
+                        let dweight = weight_grad::<B>(input, &dy, weight.1, precision);
+                        (None, Some(dweight), wanted.bias.then(|| column_sum::<B>(&dy)))
+                    }
+                    // One pass for both is cheaper.
+                    SavedInput::Rounded(_) => {
+                        all_gradients::<B>(Input::Bf16(&floats), weight, &dy, wanted.bias, precision)
+                    }
+                    _ => all_gradients::<B>(Input::F32(&floats), weight, &dy, wanted.bias, precision),
                 }
-                let (weight, layout) = weight;
-                let back = (weight, layout.transposed());
-                let dx = wanted.x.then(|| dense::<B>(&dy, back, None, precision));
-                let dweight = wanted.weight.then(|| weight_grad::<B>(&x, &dy, layout, precision));
-                (dx, dweight, wanted.bias.then(|| column_sum::<B>(&dy)))
             }
-            LinearWeight::Quantized { matrix } if are_f32::<B>([&dy]) => {
+            (LinearWeight::Dense { weight, layout }, _) if !wanted.weight && are_f32::<B>([weight, &dy]) => {
+                let back = (weight, layout.transposed());
+                let dx = wanted.x.then(|| dense::<B>(&dy, back, (None, None), precision));
+                (dx, None, wanted.bias.then(|| column_sum::<B>(&dy)))
+            }
+            (LinearWeight::Quantized { matrix }, _) if are_f32::<B>([&dy]) => {
                 let dx = wanted.x.then(|| input_gradient::<B>(&dy, matrix, precision));
                 (dx, None, wanted.bias.then(|| column_sum::<B>(&dy)))
             }
@@ -74,19 +109,19 @@ pub(in crate::ops) fn as_in_out(weight: &[f32], shape: [usize; 2], layout: Weigh
     }
 }
 
+/// `x · W + b`, and the rounded input if there is room for it.
 fn dense<B: HostTensors>(
     x: &FloatTensor<B>,
     (weight, layout): (&FloatTensor<B>, WeightLayout),
-    bias: Option<&[f32]>,
+    (bias, rounded): (Option<&[f32]>, Option<&mut [f32]>),
     precision: Precision,
 ) -> FloatTensor<B> {
-    let [rows, d_input] = x.shape().dims();
-    let (xs, ws) = (B::floats(x), B::floats(weight));
+    let [rows, _] = x.shape().dims();
+    let ws = B::floats(weight);
     let weight = as_in_out(&ws, weight.shape().dims(), layout);
     let d_output = weight.cols;
     let mut y = output(rows * d_output);
-    let epilogue = Epilogue { bias, accumulate: false };
-    gemm::matmul(cpu().at(precision), MatRef::row_major(&xs, rows, d_input), weight, epilogue, &mut y);
+    affine::forward(cpu().at(precision), &B::floats(x), weight, bias, rounded, &mut y);
     B::from_vec(y, &[rows, d_output])
 }
 
@@ -116,20 +151,21 @@ fn input_gradient<B: HostTensors>(
 /// Gradients of input and weight, and of the bias if that is wanted.
 #[allow(clippy::type_complexity)]
 fn all_gradients<B: HostTensors>(
-    x: &FloatTensor<B>,
+    x: Input,
     (weight, layout): (&FloatTensor<B>, WeightLayout),
     dy: &FloatTensor<B>,
     with_bias: bool,
     precision: Precision,
 ) -> (Option<FloatTensor<B>>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
-    let [x_shape, w_shape, [_, d_output]] = [x, weight, dy].map(|tensor| tensor.shape().dims::<2>());
-    let (xs, ws) = (B::floats(x), B::floats(weight));
+    let [w_shape, [rows, d_output]] = [weight, dy].map(|tensor| tensor.shape().dims::<2>());
+    let ws = B::floats(weight);
+    let w = as_in_out(&ws, w_shape, layout);
     let bias_len = if with_bias { d_output } else { 0 };
-    let (mut dx, mut dw, mut db) = (output(xs.len()), output(ws.len()), output(bias_len));
+    let (mut dx, mut dw, mut db) = (output(rows * w.rows), output(ws.len()), output(bias_len));
     let grads = AffineGrads { dx: &mut dx, dw: &mut dw, db: with_bias.then_some(&mut db) };
-    affine::backward(cpu().at(precision), &xs, as_in_out(&ws, w_shape, layout), &B::floats(dy), grads);
+    affine::backward(cpu().at(precision), x, w, &B::floats(dy), grads);
     let dbias = with_bias.then(|| B::from_vec(db, &[d_output]));
-    (Some(B::from_vec(dx, &x_shape)), Some(B::from_vec(dw, &w_shape)), dbias)
+    (Some(B::from_vec(dx, &[rows, w.rows])), Some(B::from_vec(dw, &w_shape)), dbias)
 }
 
 fn weight_grad<B: HostTensors>(

@@ -62,6 +62,17 @@ pub enum LinearWeight<B: Backend> {
     },
 }
 
+/// The input of a projection, as [`LinearOps::project_saved`] keeps it for the backward pass.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum SavedInput<B: Backend> {
+    /// Nothing: the weight has no gradient.
+    Nothing,
+    /// `[n, d_input]`.
+    Exact(FloatTensor<B>),
+    /// Rounded to bf16, two elements in each 32-bit word: `[n, d_input / 2]`. Of no use outside the host kernels.
+    Rounded(FloatTensor<B>),
+}
+
 /// Which gradients a backward pass of [`LinearOps::project_backward`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearGrads {

@@ -31,6 +31,7 @@ fn mix<B: Backend>(old: FloatTensor<B>, new: FloatTensor<B>, share: f64) -> Floa
 }
 
 /// `tensors`: parameter, gradient, running squares; those of rows if there are `columns`.
+#[allow(clippy::type_complexity)]
 pub(super) fn adafactor<B: Backend>(
     tensors: [FloatTensor<B>; 3],
     columns: Option<FloatTensor<B>>,

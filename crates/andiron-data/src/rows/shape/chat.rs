@@ -40,6 +40,8 @@ pub struct InstructionFields {
 pub struct Conversation {
     /// The messages.
     pub messages: Vec<Message>,
+    /// Whether each message is to be learned: the assistant's are, but for those with a `weight` of 0, as in OpenAI's format.
+    pub learned: Vec<bool>,
     /// The tools that the assistant may call.
     pub tools: Option<Vec<Value>>,
 }
@@ -65,8 +67,13 @@ impl Shape for ChatFields {
         let system = self.system.as_deref().map_or(Ok(None), |field| optional_text(row, field))?;
         let mut messages: Vec<Message> =
             system.map(|system| Message::new("system", system)).into_iter().collect();
-        messages.extend(messages_in(row, &self.messages, row.get(&self.messages)?)?);
-        if !messages.iter().any(|message| message.role == "assistant") {
+        let mut learned = vec![false; messages.len()];
+        let value = row.get(&self.messages)?;
+        for (message, item) in messages_in(row, &self.messages, value)?.into_iter().zip(items(value)) {
+            learned.push(message.role == "assistant" && weighs(row, &self.messages, item)?);
+            messages.push(message);
+        }
+        if !learned.contains(&true) {
             return Err(row.fail(RowFault::NoAssistant { field: self.messages.clone() }));
         }
         let tools = match row.find(&self.tools) {
@@ -78,7 +85,7 @@ impl Shape for ChatFields {
                 _ => return Err(row.wrong(&self.tools, value, "a list of tools")),
             },
         };
-        Ok(Conversation { messages, tools })
+        Ok(Conversation { messages, learned, tools })
     }
 
     fn guess(row: &Row) -> Option<Self> {
@@ -102,7 +109,8 @@ impl Shape for InstructionFields {
             None => Message::new("user", instruction),
         });
         messages.push(Message::new("assistant", row.some_text(&self.output)?));
-        Ok(Conversation { messages, tools: None })
+        let learned = messages.iter().map(|message| message.role == "assistant").collect();
+        Ok(Conversation { messages, learned, tools: None })
     }
 
     fn guess(row: &Row) -> Option<Self> {
@@ -123,16 +131,32 @@ fn optional_text<'a>(row: &'a Row, field: &str) -> Result<Option<&'a str>, RowEr
 
 /// The messages of a list, or of one object. There is at least one.
 pub(super) fn messages_in(row: &Row, field: &str, value: &Value) -> Result<Vec<Message>, RowError> {
-    let items = match value {
-        Value::Array(items) if items.is_empty() => {
-            return Err(row.fail(RowFault::Empty { field: field.to_owned() }));
-        }
-        Value::Array(items) => items.as_slice(),
-        Value::Object(_) => std::slice::from_ref(value),
-        value => return Err(row.wrong(field, value, "a list of messages")),
-    };
+    if !value.is_array() && !value.is_object() {
+        return Err(row.wrong(field, value, "a list of messages"));
+    }
+    let items = items(value);
+    if items.is_empty() {
+        return Err(row.fail(RowFault::Empty { field: field.to_owned() }));
+    }
     let message = |(index, item): (usize, &Value)| message_in(row, &format!("{field}.{index}"), item);
     items.iter().enumerate().map(message).collect()
+}
+
+/// The items of a list, or a value as the only one.
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+/// Whether a message counts in the loss, as its `weight` says.
+fn weighs(row: &Row, field: &str, message: &Value) -> Result<bool, RowError> {
+    match message.get("weight") {
+        None | Some(Value::Null) => Ok(true),
+        Some(weight) => match weight.as_f64() {
+            Some(0.0) => Ok(false),
+            Some(1.0) => Ok(true),
+            _ => Err(row.wrong(&format!("{field}.weight"), weight, "0 or 1")),
+        },
+    }
 }
 
 fn message_in(row: &Row, field: &str, item: &Value) -> Result<Message, RowError> {

@@ -123,10 +123,17 @@ fn packed_attention_drops_the_same() {
         forward(cpu, attention, Qkv::Packed(&packed), &mut o, &mut l);
         assert_eq!((&o, &l), (&out, &lse), "{cpu:?}");
         let mut grads = vec![f32::NAN; packed.len()];
-        let saved = AttentionSaved { out: &out, lse: &lse };
-        let to = AttentionGrads::Packed(&mut grads);
-        backward(cpu, attention, Qkv::Packed(&packed), (saved, &tensors.dout), to);
+        let saved = AttentionSaved::F32 { qkv: Qkv::Packed(&packed), out: &out, lse: &lse };
+        backward(cpu, attention, saved, &tensors.dout, AttentionGrads::Packed(&mut grads));
         assert_eq!(grads, side_by_side([&dq, &dk, &dv], width), "{cpu:?}");
+        if rounds_operands(cpu, shape.head_dim) {
+            let mut words = vec![f32::NAN; packed.len() / 2];
+            bf16::round(cpu, &packed, &mut words);
+            let mut again = vec![f32::NAN; packed.len()];
+            let saved = AttentionSaved::Bf16 { qkv: Qkv::Packed(&words), lse: &lse };
+            backward(cpu, attention, saved, &tensors.dout, AttentionGrads::Packed(&mut again));
+            assert_eq!(again, grads, "{cpu:?}: rounded operands");
+        }
     }
 }
 

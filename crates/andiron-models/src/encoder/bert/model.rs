@@ -270,7 +270,7 @@ impl Body {
         let types_btd = match types_bt {
             Some(types_bt) => tables.token_type_embeddings.forward(types_bt),
             None => {
-                let table = tables.token_type_embeddings.weight.val();
+                let table = tables.token_type_embeddings.weight.lookup_val();
                 let d = table.dims()[1];
                 table.slice([0..1, 0..d]).unsqueeze()
             }
