@@ -4,7 +4,6 @@ use std::fs;
 use andiron_files::fault::{Fault, with_fault};
 
 use super::*;
-use crate::evaluation::Evaluation;
 
 #[derive(Default)]
 struct Heard {
