@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::noise::{MOST_MEAN, choose, poisson, shuffled};
-use super::{Around, CollateWindows, Sample, Seq2Seq};
+use super::{Around, CollateRecords, CollateWindows, Sample, Seq2Seq};
 use crate::batch::{HostBatch, Labels, Sequences};
+use crate::records::{Record, columns};
 use crate::seed::Seed;
 
-/// Collates windows for BART's pretraining objective: sentences are put in random order, spans are replaced by mask tokens,
+/// Collates windows or records for BART's pretraining objective: sentences are put in random order, spans are replaced by mask tokens,
 /// and the target is the text as it was.
 ///
 /// # Example
@@ -32,9 +33,9 @@ use crate::seed::Seed;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denoise {
-    /// Positions in a row, special tokens included.
+    /// Positions in a row, special tokens included. Records are padded to the longest instead, but none is longer.
     pub columns: usize,
-    /// Special tokens around a text.
+    /// Special tokens around a text. Records have none of their own.
     pub around: Around,
     /// Which spans are removed.
     pub infilling: TextInfilling,
@@ -113,6 +114,14 @@ impl Denoise {
         };
         self.infilling.apply(&permuted, seed.at(1))
     }
+
+    /// A damaged text and the text, each with the special tokens around it.
+    fn pair(&self, ids: &[u32], seed: Seed) -> (Vec<u32>, Vec<u32>) {
+        let mut damaged = self.damaged(ids, seed);
+        // Masks that are inserted can make a text longer than it was.
+        damaged.truncate(self.window());
+        (self.around.framed(&damaged), self.around.framed(ids))
+    }
 }
 
 /// The sentences of a text in random order. One ends with the last of several consecutive ends, such as `?` and `!`.
@@ -135,19 +144,27 @@ impl CollateWindows for Denoise {
     }
 
     fn collate(&self, windows: &[Sample<Vec<u32>>]) -> HostBatch {
-        // Masks that are inserted can make a text longer than it was.
-        let inputs: Vec<Vec<u32>> = windows
-            .iter()
-            .map(|Sample { data, seed }| {
-                let mut damaged = self.damaged(data, *seed);
-                damaged.truncate(self.window());
-                self.around.framed(&damaged)
-            })
-            .collect();
-        let targets: Vec<Vec<u32>> = windows.iter().map(|window| self.around.framed(&window.data)).collect();
+        let (inputs, targets): (Vec<_>, Vec<_>) =
+            windows.iter().map(|window| self.pair(&window.data, window.seed)).unzip();
         let (decoder_inputs, labels) = self.decoder.decoder_side_of(&targets, self.columns);
         HostBatch {
             inputs: Sequences::padded_to(&inputs, self.columns, self.decoder.pad),
+            decoder_inputs: Some(decoder_inputs),
+            labels: Labels::Tokens(labels),
+        }
+    }
+}
+
+impl CollateRecords for Denoise {
+    fn collate(&self, records: &[Sample<Record<'_>>]) -> HostBatch {
+        let texts = records.iter().map(|record| {
+            let ids = record.data.ids(columns::IDS);
+            self.pair(&ids[..ids.len().min(CollateWindows::window(self))], record.seed)
+        });
+        let (inputs, targets): (Vec<_>, Vec<_>) = texts.unzip();
+        let (decoder_inputs, labels) = self.decoder.decoder_side(&targets);
+        HostBatch {
+            inputs: Sequences::padded(&inputs, self.decoder.pad),
             decoder_inputs: Some(decoder_inputs),
             labels: Labels::Tokens(labels),
         }
@@ -159,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::collate::testing::samples;
+    use crate::collate::testing::{of_ids, samples};
 
     const MASK: u32 = 999;
     const STOP: u32 = 7;
@@ -210,7 +227,8 @@ mod tests {
     #[test]
     fn rows_have_the_text_as_their_target() {
         let text: Vec<u32> = (100..120).collect();
-        let batch = bart(false).collate(&samples([text.clone(), text[..5].to_vec(), Vec::new()]));
+        let batch =
+            CollateWindows::collate(&bart(false), &samples([text.clone(), text[..5].to_vec(), Vec::new()]));
         let labels = batch.token_labels().unwrap();
         assert_eq!(labels.ids[..22], [&[0][..], &text, &[2]].concat());
         assert_eq!(batch.predicted().ids[..3], [2, 0, 100]);
@@ -218,6 +236,22 @@ mod tests {
         assert_eq!(batch.inputs.lengths.as_ref().unwrap()[2], 0);
         let length = batch.inputs.lengths.as_ref().unwrap()[0];
         assert_eq!((batch.inputs.ids[0], batch.inputs.ids[length - 1]), (0, 2));
+    }
+
+    #[test]
+    fn records_are_damaged_like_windows_and_padded_to_the_longest() {
+        let texts = [(100..110).collect::<Vec<u32>>(), (200..204).collect()];
+        let windows = CollateWindows::collate(&bart(false), &samples(texts.clone()));
+        let batch = CollateRecords::collate(&bart(false), &samples(texts.each_ref().map(|ids| of_ids(ids))));
+        let own = |batch: &HostBatch, row: usize| {
+            batch.inputs.row(row)[..batch.inputs.lengths.as_ref().unwrap()[row]].to_vec()
+        };
+        assert!((0..2).all(|row| own(&batch, row) == own(&windows, row)));
+        assert_eq!((batch.predicted().columns, batch.n_targets()), (12, windows.n_targets()));
+        assert_eq!(batch.token_labels().unwrap().ids[12..], [0, 200, 201, 202, 203, 2, 1, 1, 1, 1, 1, 1]);
+        let longest = bart(false).columns - 2;
+        let long = CollateRecords::collate(&bart(false), &samples([of_ids(&[5; 40])]));
+        assert_eq!(long.n_targets(), longest + 2);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! | [`CausalInTheMiddle`] | windows | | the next token, in rearranged documents |
 //! | [`Masked`] | windows, records | `ids`, `type_ids`? | the masked tokens |
 //! | [`SpanCorruption`] | windows | | the removed spans (T5) |
-//! | [`Denoise`] | windows | | the whole text (BART) |
+//! | [`Denoise`] | windows, records | `ids` | the whole text (BART) |
 //! | [`Seq2Seq`] | records | `ids`, `target_ids` | the target |
 //! | [`Supervised`] | records | `ids`, `weights` | the next token, weighted |
 //! | [`Classify`] | records | `ids`, `type_ids`?, `labels` or `values` | a class, or numbers |
