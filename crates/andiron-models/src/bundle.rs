@@ -116,8 +116,13 @@ pub struct Bundle<C: FamilyConfig> {
 impl<C: FamilyConfig> Bundle<C> {
     /// A new model with random weights drawn from `seed`.
     pub fn init(config: C, seed: Seed, device: &Device) -> Self {
-        let settings = config.implied_settings();
         let model = config.init_model(seed, device);
+        Self::of_model(config, model, device)
+    }
+
+    /// A model that there is already, such as one in training, with the settings that its configuration implies.
+    pub fn of_model(config: C, model: C::Model, device: &Device) -> Self {
+        let settings = config.implied_settings();
         Self::of_parts(config, model, settings, RunPrecision::F32, device)
     }
 
