@@ -82,6 +82,22 @@ impl Setup<'_> {
         TrainError::Tokenizer { path: self.tokenizer().unwrap_or_default(), source: Box::new(source) }
     }
 
+    /// Checks that a model with this vocabulary knows all tokens, for objectives that put tokens into texts.
+    ///
+    /// # Errors
+    /// If the tokenizer has more.
+    pub(crate) fn check_vocabulary(
+        &self,
+        tokenizer: &Tokenizer,
+        vocab_size: usize,
+    ) -> Result<(), TrainError> {
+        if tokenizer.vocab_size() <= vocab_size {
+            return Ok(());
+        }
+        let path = self.tokenizer().unwrap_or_default();
+        Err(TrainError::Vocabulary { path, data: tokenizer.vocab_size(), model: vocab_size })
+    }
+
     /// Whether the data are rows of a file, not a token stream.
     ///
     /// # Errors

@@ -41,6 +41,41 @@ dropout_rate = 0.1
 decoder_start_token_id = 0
 "#;
 
+const BART: &str = r#"
+model_type = "bart"
+vocab_size = 40
+d_model = 16
+encoder_layers = 1
+decoder_layers = 1
+encoder_attention_heads = 2
+decoder_attention_heads = 2
+encoder_ffn_dim = 24
+decoder_ffn_dim = 24
+max_position_embeddings = 24
+pad_token_id = 0
+bos_token_id = 2
+eos_token_id = 3
+decoder_start_token_id = 3
+init_std = 0.1
+"#;
+
+const MARIAN: &str = r#"
+model_type = "marian"
+vocab_size = 40
+d_model = 16
+encoder_layers = 1
+decoder_layers = 1
+encoder_attention_heads = 2
+decoder_attention_heads = 2
+encoder_ffn_dim = 24
+decoder_ffn_dim = 24
+max_position_embeddings = 24
+pad_token_id = 0
+eos_token_id = 3
+decoder_start_token_id = 0
+init_std = 0.1
+"#;
+
 const GPT2: &str = r#"
 model_type = "gpt2"
 vocab_size = 40
@@ -90,6 +125,15 @@ impl Place {
             writer.finish().unwrap();
         }
         place
+    }
+
+    /// Gives the tokenizer an end of a sequence and T5's sentinels.
+    fn add_sentinels(&self) {
+        let path = self.path("tokenizer/vocab.txt");
+        let words = fs::read_to_string(&path).unwrap();
+        fs::write(path, words + "\n<extra_id_1>\n<extra_id_0>").unwrap();
+        let settings = json!({ "tokenizer_class": "BertTokenizer", "eos_token": "[SEP]" });
+        fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -276,7 +320,88 @@ fn targets_of_sources_are_learnt() {
     let place = Place::new();
     let heard =
         check(&place, &table(T5), "kind = \"seq2seq\"\nprefix = \"x \"\nlabel_smoothing = 0.1", rows());
-    assert_eq!(heard.evaluation.unwrap().unit, "tokens");
+    let evaluation = heard.evaluation.unwrap();
+    assert_eq!((evaluation.unit, evaluation.metric("bleu")), ("tokens", None));
+    for model in [BART, MARIAN] {
+        let place = Place::new();
+        let heard = check(&place, &table(model), "kind = \"seq2seq\"\nscored_rows = 2", rows());
+        assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+        let evaluation = heard.evaluation.unwrap();
+        for (name, most) in [("bleu", 100.0), ("chrf", 100.0), ("rouge_l", 1.0)] {
+            let value = evaluation.metric(name).unwrap();
+            assert!((0.0..=most).contains(&value), "{name} {value}");
+        }
+    }
+}
+
+#[test]
+fn targets_that_were_learnt_by_heart_score_full_marks() {
+    let place = Place::new();
+    let rows = |n: usize| vec![json!({ "source": "a b c", "target": "c b a d e" }).to_string(); n].join("\n");
+    fs::write(place.path("same.jsonl"), rows(12)).unwrap();
+    let objective = "kind = \"seq2seq\"\nscored_rows = 5";
+    let mut config = place.config(&table(BART), objective, ["same.jsonl"; 2], "same");
+    (config.run.steps, config.evaluate.rows) = (Some(60), 2);
+    let evaluation = finish(&config).evaluation.unwrap();
+    for (name, most) in [("bleu", 100.0), ("chrf", 100.0), ("rouge_l", 1.0)] {
+        let value = evaluation.metric(name).unwrap();
+        assert!((value - most).abs() < 1e-9, "{name} {value} {:?}", evaluation.loss);
+    }
+}
+
+#[test]
+fn translations_are_learnt_in_either_direction() {
+    let place = Place::new();
+    for name in ["train", "valid"] {
+        let rows = fs::read_to_string(place.path(&format!("{name}.jsonl"))).unwrap();
+        let translated = rows.lines().map(|row| {
+            let row: Value = serde_json::from_str(row).unwrap();
+            json!({ "translation": { "en": row["text"], "es": row["label"] } }).to_string()
+        });
+        let translated = translated.collect::<Vec<_>>().join("\n");
+        fs::write(place.path(&format!("{name}-languages.jsonl")), translated).unwrap();
+    }
+    let losses = |output: &str, fields: Option<[&str; 2]>| {
+        let data = ["train-languages.jsonl", "valid-languages.jsonl"];
+        let mut config = place.config(&table(T5), "kind = \"seq2seq\"", data, output);
+        config.data.fields = fields.map(|[source, target]| {
+            json!({ "source": source, "target": target }).as_object().unwrap().clone()
+        });
+        finish(&config).losses
+    };
+    let usual = losses("usual", None);
+    assert_eq!(losses("there", Some(["translation.en", "translation.es"])), usual);
+    assert_ne!(losses("back", Some(["translation.es", "translation.en"])), usual);
+}
+
+#[test]
+fn removed_spans_are_learnt() {
+    let place = Place::new();
+    place.add_sentinels();
+    let heard = check(&place, &table(T5), "kind = \"span-corruption\"\ndensity = 0.3", ["train", "valid"]);
+    assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+    let evaluation = heard.evaluation.unwrap();
+    assert!(evaluation.metric("perplexity").is_some() && evaluation.metric("bits_per_byte").is_none());
+}
+
+#[test]
+fn damaged_texts_are_learnt_from_streams_and_from_rows_and_the_model_is_fine_tuned() {
+    let place = Place::new();
+    let heard = check(&place, &table(BART), "kind = \"denoise\"", ["train", "valid"]);
+    assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+    let from = format!("[init]\nfrom = {:?}", place.path("whole/model").display().to_string());
+    let tuned = place.config(&from, "kind = \"seq2seq\"", rows(), "tuned");
+    assert_eq!(finish(&tuned).warnings, [""; 0]);
+    let place = Place::new();
+    let objective = "kind = \"denoise\"\npermute_sentences = false\nshare = 0.5";
+    let heard = check(&place, &table(BART), objective, rows());
+    // Special tokens around a text are predicted too.
+    let texts = fs::read_to_string(place.path("valid.jsonl")).unwrap();
+    let n_letters = texts.lines().map(|row| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["text"].as_str().unwrap().split(' ').count() as u64
+    });
+    assert_eq!(heard.evaluation.unwrap().n_targets, n_letters.map(|n| n + 2).sum::<u64>());
 }
 
 #[test]
@@ -327,6 +452,19 @@ fn what_does_not_fit_is_named() {
         rows(),
         "objective.label_smoothing is 1.5",
     );
+    let spans = "kind = \"span-corruption\"";
+    check_refused(&place, &t5, spans, streams, "no <extra_id_0>");
+    place.add_sentinels();
+    check_refused(&place, &t5, &format!("{spans}\ndensity = 0.9"), streams, "objective.density is 0.9");
+    check_refused(
+        &place,
+        &t5,
+        &format!("{spans}\nmean_length = 1\ndensity = 0.5"),
+        streams,
+        "only 2 sentinel",
+    );
+    check_refused(&place, &t5, spans, rows(), "data.context is missing");
+    check_refused(&place, &t5, "kind = \"denoise\"\nshare = 0", rows(), "objective.share is 0");
     check_refused(&place, &bert, "kind = \"classify\"\nlabels = [\"low\", \"high\"]", rows(), "\"middle\"");
     let causal = place.config(&gpt2, "kind = \"causal\"", streams, "refused");
     let data =

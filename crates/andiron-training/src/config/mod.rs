@@ -408,6 +408,12 @@ pub enum ConfigError {
         /// The cause; names the key.
         source: serde_json::Error,
     },
+    /// Sequences cannot be divided into the spans that the objective removes.
+    #[error(transparent)]
+    Spans {
+        /// The cause.
+        source: andiron_data::collate::SpanCorruptionError,
+    },
     /// There is no such objective for the model.
     #[error("{kind:?} is no objective for this model: choose {known}")]
     UnknownObjective {

@@ -92,10 +92,7 @@ impl FromConfig for Masked {
         let mask_id = tokenizer.mask_id().ok_or(ConfigError::Missing { field: "data.tokenizer", why })?;
         let (model, start) = setup.base.start_encoder(EncoderHead::MaskedLm, &[])?;
         let vocab_size = model.vocab_size();
-        if tokenizer.vocab_size() > vocab_size {
-            let path = setup.tokenizer().unwrap_or_default();
-            return Err(TrainError::Vocabulary { path, data: tokenizer.vocab_size(), model: vocab_size });
-        }
+        setup.check_vocabulary(&tokenizer, vocab_size)?;
         let why = "the tokenizer does not tell where words begin: set objective.whole_words = false";
         let word_starts = match config.whole_words {
             true => {

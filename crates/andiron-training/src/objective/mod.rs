@@ -5,9 +5,11 @@
 
 mod causal;
 mod classify;
+mod denoise;
 mod masked;
 mod pass;
 mod seq2seq;
+mod span_corruption;
 mod tokens;
 
 use std::fmt::Debug;
@@ -22,9 +24,11 @@ use crate::trainer::TrainError;
 
 pub use causal::{Causal, CausalConfig};
 pub use classify::{Classify, ClassifyConfig, ClassifyTally, TextClassifier};
+pub use denoise::{Denoise, DenoiseConfig};
 pub use masked::{Masked, MaskedConfig};
 pub use pass::{Pass, WeightedTargets};
-pub use seq2seq::{Seq2Seq, Seq2SeqObjectiveConfig};
+pub use seq2seq::{Scoring, Seq2Seq, Seq2SeqObjectiveConfig, Seq2SeqTally};
+pub use span_corruption::{SpanCorruption, SpanCorruptionConfig};
 pub use tokens::token_metrics;
 
 /// The model that an objective trains.
@@ -160,6 +164,10 @@ objectives! {
     Masked, "masked", MaskedConfig { Encoder => Masked };
     /// Prediction of each target token from the source and the target tokens before it.
     Seq2Seq, "seq2seq", Seq2SeqObjectiveConfig { EncoderDecoder => Seq2Seq };
+    /// Prediction of removed spans of a text, as T5 is pretrained.
+    SpanCorruption, "span-corruption", SpanCorruptionConfig { EncoderDecoder => SpanCorruption };
+    /// Prediction of a text from the same text damaged, as BART is pretrained.
+    Denoise, "denoise", DenoiseConfig { EncoderDecoder => Denoise };
     /// Labels of texts: classes, or numbers to regress to.
     Classify, "classify", ClassifyConfig {
         Encoder => Classify<andiron_models::EncoderConfig>,

@@ -1,4 +1,6 @@
-//! Prediction of target tokens, for encoder-decoders: translation, summaries, denoising.
+//! Prediction of target tokens, for encoder-decoders: translations, summaries.
+
+mod scoring;
 
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use andiron_data::batch::HostBatch;
 use andiron_data::collate;
 use andiron_data::records::{ColumnType, Record, columns};
 use andiron_data::rows::{Seq2SeqFields, SourceTarget};
+use andiron_models::encoder_decoder::Seq2SeqModel;
 use andiron_models::{EncoderDecoder as _, Seq2SeqConfig};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,8 @@ use crate::plan::{Plan, Setup};
 use crate::rows::{EncodeFault, Encoding};
 use crate::trainer::TrainError;
 
+pub use scoring::{Scoring, Seq2SeqTally};
+
 /// Options of [`Seq2Seq`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,36 +31,68 @@ pub struct Seq2SeqObjectiveConfig {
     pub label_smoothing: f32,
     /// Text before each source, such as T5's `"summarize: "`.
     pub prefix: String,
+    /// Rows of the validation data for which the likeliest target is written token by token, and scored: see [`Scoring`].
+    pub scored_rows: usize,
 }
 
 /// Cross-entropy of each target token, given the source and the target tokens before it, in nats.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Seq2Seq {
     /// Share of each target that is spread evenly over the vocabulary. The loss is divided by the targets of the step, as
     /// that without smoothing.
     pub label_smoothing: f32,
+    /// How targets that the model writes are scored in validation; `None` writes none.
+    pub scoring: Option<Scoring>,
+}
+
+/// The sum of the losses of the target tokens of a batch.
+///
+/// # Shape
+/// `[1]`.
+pub(super) fn target_loss(
+    model: &Seq2SeqModel,
+    batch: &HostBatch,
+    pass: &Pass<'_>,
+    label_smoothing: f32,
+) -> Tensor<1> {
+    let labels = batch.token_labels().expect("a collator of tokens");
+    let decoder_inputs = batch.decoder_inputs.as_ref().expect("a collator of sources and targets");
+    let cross_cache = model.encode(pass.ids(&batch.inputs), &mut pass.context(&batch.inputs));
+    let mut cx = pass.side("decoder").causal_context();
+    let hidden_btd = model.hidden(pass.ids(decoder_inputs), &cross_cache, &mut cx);
+    let [b, t, d] = hidden_btd.dims();
+    let (targets_n, weights_n) = pass.targets(labels);
+    let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
+    let hidden_nd = hidden_btd.reshape([b * t, d]);
+    ops::head_cross_entropy_smoothed(hidden_nd, head, targets_n, weights_n, label_smoothing)
 }
 
 impl Objective for Seq2Seq {
     type Family = Seq2SeqConfig;
-    type Tally = ();
+    type Tally = Seq2SeqTally;
     const UNIT: &'static str = "tokens";
 
     fn loss(&self, model: &ModelOf<Self>, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
-        let labels = batch.token_labels().expect("a collator of tokens");
-        let decoder_inputs = batch.decoder_inputs.as_ref().expect("a collator of sources and targets");
-        let cross_cache = model.encode(pass.ids(&batch.inputs), &mut pass.context(&batch.inputs));
-        let mut cx = pass.side("decoder").causal_context();
-        let hidden_btd = model.hidden(pass.ids(decoder_inputs), &cross_cache, &mut cx);
-        let [b, t, d] = hidden_btd.dims();
-        let (targets_n, weights_n) = pass.targets(labels);
-        let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
-        let hidden_nd = hidden_btd.reshape([b * t, d]);
-        ops::head_cross_entropy_smoothed(hidden_nd, head, targets_n, weights_n, self.label_smoothing)
+        target_loss(model, batch, pass, self.label_smoothing)
     }
 
-    fn metrics(&self, measured: &Measured, (): &()) -> Metrics {
-        token_metrics(measured)
+    fn measure(
+        &self,
+        model: &ModelOf<Self>,
+        batch: &HostBatch,
+        pass: &Pass<'_>,
+        tally: &mut Seq2SeqTally,
+    ) -> Tensor<1> {
+        if let Some(scoring) = &self.scoring {
+            scoring.score(model, batch, pass.device, tally);
+        }
+        self.loss(model, batch, pass)
+    }
+
+    fn metrics(&self, measured: &Measured, tally: &Seq2SeqTally) -> Metrics {
+        let mut metrics = token_metrics(measured);
+        metrics.values.extend(tally.metrics());
+        metrics
     }
 }
 
@@ -89,10 +126,16 @@ impl FromConfig for Seq2Seq {
             ],
             encode: &encode,
         };
+        let scoring = (config.scored_rows > 0).then(|| Scoring {
+            config: model.clone(),
+            tokenizer: of_targets.clone(),
+            rows: config.scored_rows,
+            max_new_tokens: max_target_length,
+        });
         let (decoder_start, pad) = (model.decoder_start_token_id(), model.pad_token_id());
         let data = setup.records(&encoding, Arc::new(collate::Seq2Seq { decoder_start, pad }))?;
         Ok(Plan {
-            objective: Self { label_smoothing: smoothing },
+            objective: Self { label_smoothing: smoothing, scoring },
             start: setup.base.start(model.clone()),
             data,
         })

@@ -178,6 +178,20 @@ fn targets_of_sources_have_the_loss_of_transformers() {
     check(&Seq2Seq::default(), open("marian"), &pairs(47, 46, 46), [4.955430, 4.558099]);
 }
 
+// `LabelSmoother` of transformers 5.24.0 and `cross_entropy` of PyTorch 2.15.0 agree on these losses.
+#[test]
+fn smoothed_targets_have_the_loss_of_transformers() {
+    let smoothed = Seq2Seq { label_smoothing: 0.1, scoring: None };
+    check(&smoothed, open("bart"), &pairs(47, 1, 2), [5.587127, 6.937839]);
+    check(&smoothed, open("t5"), &pairs(43, 0, 0), [4.171731, 3.412941]);
+}
+
+#[test]
+fn pretraining_of_encoder_decoders_has_the_loss_of_targets() {
+    check(&SpanCorruption, open("t5"), &pairs(43, 0, 0), [4.155142, 3.753412]);
+    check(&Denoise, open("bart"), &pairs(47, 1, 2), [5.636276, 7.424909]);
+}
+
 #[track_caller]
 fn check_labels<C: TextClassifier>(
     name: &str,
