@@ -24,8 +24,7 @@ pub struct Finetune {
     /// Model directory to begin with
     #[arg(long, value_name = "DIR", requires = "objective", requires = "train", requires = "output")]
     model: Option<PathBuf>,
-    /// Objective: causal, masked, seq2seq or classify
-    #[arg(long, value_name = "KIND", requires = "model")]
+    #[arg(long, value_name = "KIND", requires = "model", help = objective_help())]
     objective: Option<String>,
     /// Training data: a file of rows (JSONL, JSON, CSV, TSV, also .gz), or a directory of `prepare`
     #[arg(long, value_name = "PATH", requires = "model")]
@@ -81,12 +80,24 @@ impl Finetune {
     }
 }
 
+/// The kinds of objectives, as the library lists them.
+fn objective_help() -> String {
+    format!("Objective: one of {}", ObjectiveConfig::KINDS.join(", "))
+}
+
 /// The command that uses the result.
 fn use_line(config: &TrainConfig, model: &AnyConfig, directory: &str) -> String {
     let task = match (&config.objective, model) {
         (Some(ObjectiveConfig::Classify(_)), _) => "classify",
         (Some(ObjectiveConfig::Masked(_)), _) => "fill-mask",
-        (Some(ObjectiveConfig::Seq2Seq(_)), _) => "generate",
+        (
+            Some(
+                ObjectiveConfig::Seq2Seq(_)
+                | ObjectiveConfig::SpanCorruption(_)
+                | ObjectiveConfig::Denoise(_),
+            ),
+            _,
+        ) => "generate",
         _ => return format!("andiron serve --model {directory}"),
     };
     format!("andiron predict --task {task} --model {directory} --input rows.jsonl")
