@@ -118,7 +118,7 @@ impl<'a> Setup<'a> {
     pub(crate) fn objective(&self) -> Result<ObjectiveConfig, TrainError> {
         match (&self.config.objective, self.base.family()) {
             (Some(objective), _) => Ok(objective.clone()),
-            (None, Family::Decoder) => Ok(ObjectiveConfig::Causal(CausalConfig {})),
+            (None, Family::Decoder) => Ok(ObjectiveConfig::Causal(CausalConfig::default())),
             (None, family) => {
                 let kinds = ObjectiveConfig::kinds_for(family).join(", ");
                 Err(ConfigError::NoObjective { family, kinds }.into())

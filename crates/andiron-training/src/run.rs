@@ -222,7 +222,7 @@ fn identity(
 ) -> Result<Value, TrainError> {
     let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
     // It is the default of decoders: checkpoints of before there was a choice do not name it.
-    if config.objective == Some(ObjectiveConfig::Causal(CausalConfig {}))
+    if config.objective == Some(ObjectiveConfig::Causal(CausalConfig::default()))
         && let Some(fields) = tree.as_object_mut()
     {
         fields.remove("objective");

@@ -95,7 +95,7 @@ where
     O: Objective<Family = DecoderConfig>,
 {
     let setup = Setup::open(config)?;
-    let Plan { start, data, .. } = Causal::plan(&CausalConfig {}, &setup)?;
+    let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup)?;
     Trainer::open(&setup, Plan { objective, start, data }, &device())
 }
 

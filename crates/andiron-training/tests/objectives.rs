@@ -404,6 +404,38 @@ fn damaged_texts_are_learnt_from_streams_and_from_rows_and_the_model_is_fine_tun
     assert_eq!(heard.evaluation.unwrap().n_targets, n_letters.map(|n| n + 2).sum::<u64>());
 }
 
+impl Place {
+    fn describe(&self, settings: Value) {
+        fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn documents_are_rearranged_to_fill_in_the_middle() {
+    let place = Place::new();
+    let objective = "kind = \"causal\"\nfim_rate = 0.5";
+    let streams = ["train", "valid"];
+    check_refused(&place, &table(GPT2), objective, streams, "<fim_prefix>, <fim_middle>, <fim_suffix>");
+    // The vocabulary has the tokens in place of the last letters.
+    let words = fs::read_to_string(place.path("tokenizer/vocab.txt")).unwrap();
+    let words = words.replace("\nx\ny\nz", "\n<fim_prefix>\n<fim_middle>\n<fim_suffix>");
+    fs::write(place.path("tokenizer/vocab.txt"), words).unwrap();
+    check_refused(&place, &table(GPT2), objective, streams, "no end-of-sequence token");
+    place.describe(json!({ "eos_token": "[SEP]" }));
+    let heard = check(&place, &table(GPT2), objective, streams);
+    let plain = finish(&place.config(&table(GPT2), "kind = \"causal\"", streams, "plain"));
+    assert_ne!(heard.losses, plain.losses);
+    let [rearranged, plain] = [heard, plain].map(|heard| heard.evaluation.unwrap());
+    assert!(rearranged.metric("bits_per_byte").is_none() && plain.metric("perplexity").is_some());
+    check_refused(
+        &place,
+        &table(GPT2),
+        "kind = \"causal\"\nfim_rate = 1.5",
+        streams,
+        "objective.fim_rate is 1.5",
+    );
+}
+
 #[test]
 fn a_model_directory_is_fine_tuned_and_gets_the_head_that_it_lacks() {
     let place = Place::new();

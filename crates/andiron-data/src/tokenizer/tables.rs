@@ -85,6 +85,15 @@ impl Tokenizer {
         })
     }
 
+    /// The control tokens for filling in the middle that are missing, of the spelling of which most are there; none if
+    /// [`middle_tokens`](Self::middle_tokens) finds them.
+    pub fn missing_middle_tokens(&self) -> Vec<&'static str> {
+        let missing = |spelling: &[&'static str; 3]| -> Vec<&'static str> {
+            spelling.iter().copied().filter(|token| self.token_to_id(token).is_none()).collect()
+        };
+        MIDDLE.iter().map(missing).min_by_key(Vec::len).unwrap_or_default()
+    }
+
     /// A fact about each id.
     fn table(&self, fact: impl Fn(u32) -> bool) -> Vec<bool> {
         (0..self.vocab_size() as u32).map(fact).collect()
@@ -151,6 +160,7 @@ mod tests {
         check(&tokenizer, &ends, &["<|end|>", "!", ".", "?"]);
         assert!(tokenizer.added_around().unwrap().is_empty());
         assert_eq!((tokenizer.sentinels(), tokenizer.middle_tokens()), (None, None));
+        assert_eq!(tokenizer.missing_middle_tokens(), ["<fim_prefix>", "<fim_middle>", "<fim_suffix>"]);
     }
 
     #[test]

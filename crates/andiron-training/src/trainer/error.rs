@@ -134,6 +134,18 @@ pub enum TrainError {
         /// The cause.
         source: Box<TokenizerError>,
     },
+    /// Documents are to be rearranged, and the tokens for it are missing.
+    #[error(
+        "the tokenizer in {} lacks {tokens}, which mark the parts of a document to fill in the middle of: use a tokenizer \
+         that has them, or set objective.fim_rate = 0",
+        path.display()
+    )]
+    MiddleTokens {
+        /// Its directory.
+        path: PathBuf,
+        /// Those that are missing.
+        tokens: String,
+    },
     /// The tokenizer has tokens that the model does not know.
     #[error(
         "{origin}: the tokenizer gives the id {id}, the model has {vocab_size}: they do not belong together"

@@ -99,7 +99,7 @@ impl<F: Fn(u64) -> f32> Objective for Faulty<F> {
 
 fn open_run(config: &TrainConfig) -> Result<Run<DecoderConfig>, TrainError> {
     let setup = Setup::open(config)?;
-    let Plan { start, data, .. } = Causal::plan(&CausalConfig {}, &setup)?;
+    let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup)?;
     Run::open(&setup, start, data, &device())
 }
 
