@@ -30,6 +30,16 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), FileError> {
     andiron_files::make_directory(path).map_err(failed("make the directory", path))
 }
 
+/// BLAKE3 of a file in hexadecimal.
+pub(crate) fn checksum(path: &Path) -> Result<String, FileError> {
+    let hash = || -> io::Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(andiron_files::open(path)?)?;
+        Ok(hasher.finalize().to_hex().to_string())
+    };
+    hash().map_err(failed("read", path))
+}
+
 /// Reads a file of at most `limit` bytes.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     andiron_files::read_bounded(path, limit).map_err(failed("read", path))

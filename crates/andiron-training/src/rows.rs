@@ -13,6 +13,7 @@ use andiron_data::records::{
 use andiron_data::rows::{
     Examples, Origin, RowError, RowFault, RowOptions, RowReader, RowsError, Shape, Skipped,
 };
+use andiron_data::source::OnError;
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
 use andiron_kernels::random::Seed;
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub enum EncodeFault {
     Row(RowFault),
     /// The tokenizer fails.
     Tokenizer(TokenizerError),
+    /// Within the longest length nothing is left to learn.
+    NothingToLearn,
 }
 
 impl From<RowFault> for EncodeFault {
@@ -194,7 +197,7 @@ impl Setup<'_> {
         let data = &self.config.data;
         let tokenizer = self.tokenizer().map(|path| tokenizer_checksum(&path)).transpose()?;
         let settings = json!({
-            "rows_blake3": checksum(rows)?,
+            "rows_blake3": crate::files::checksum(rows)?,
             "fields": encoding.shape,
             "bad_rows": data.bad_rows,
             "tokenizer_blake3": tokenizer,
@@ -210,6 +213,7 @@ impl Setup<'_> {
         crate::files::make_directory(&self.config.run.output.join(RECORDS))?;
         let mut writer = RecordWriter::create(&path, encoding.columns, settings).map_err(failed)?;
         let mut examples = self.examples(rows, encoding.shape.clone());
+        let mut left_out = Skipped::default();
         while let Some(found) = examples.next() {
             let (example, origin) = found?;
             match (encoding.encode)(example) {
@@ -218,13 +222,28 @@ impl Setup<'_> {
                     writer.push(&record).map_err(failed)?;
                 }
                 Err(EncodeFault::Row(fault)) => examples.refuse(RowError { origin, fault })?,
+                Err(EncodeFault::NothingToLearn) => {
+                    let why = "nothing to learn is left within data.max_length";
+                    leave_out(&mut left_out, "too-long", format!("{origin}: {why}"));
+                }
+                Err(EncodeFault::Tokenizer(TokenizerError::NoChatTemplate)) => {
+                    let path = self.tokenizer().unwrap_or_default();
+                    return Err(TrainError::NoChatTemplate { path });
+                }
+                Err(EncodeFault::Tokenizer(source))
+                    if data.bad_rows == OnError::Skip && is_of_row(&source) =>
+                {
+                    leave_out(&mut left_out, "not-tokenized", format!("{origin}: {source}"));
+                }
                 Err(EncodeFault::Tokenizer(source)) => {
                     return Err(TrainError::Tokenize { origin: Box::new(origin), source: Box::new(source) });
                 }
             }
         }
-        if examples.skipped().rows > 0 {
-            skipped.push((rows.to_owned(), examples.skipped().clone()));
+        for found in [examples.skipped(), &left_out] {
+            if found.rows > 0 {
+                skipped.push((rows.to_owned(), found.clone()));
+            }
         }
         writer.finish().map_err(failed)?;
         Ok(Arc::new(RecordDataset::open(&path).map_err(failed)?))
@@ -251,14 +270,18 @@ pub(crate) fn text_columns(typed: bool) -> Vec<(&'static str, ColumnType)> {
     std::iter::once((columns::IDS, ColumnType::Ids)).chain(types).collect()
 }
 
-/// BLAKE3 of a file in hexadecimal.
-fn checksum(path: &Path) -> Result<String, TrainError> {
-    let hash = || -> io::Result<String> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(andiron_files::open(path)?)?;
-        Ok(hasher.finalize().to_hex().to_string())
-    };
-    Ok(hash().map_err(crate::files::failed("read", path))?)
+/// Counts a row that makes no record.
+fn leave_out(skipped: &mut Skipped, reason: &str, message: String) {
+    skipped.rows += 1;
+    *skipped.reasons.entry(reason.to_owned()).or_default() += 1;
+    if skipped.first.is_empty() {
+        skipped.first.push(message);
+    }
+}
+
+/// Whether another row could be tokenized: chat templates refuse conversations, such as those that begin with the assistant.
+fn is_of_row(error: &TokenizerError) -> bool {
+    error.is_about_text() || matches!(error, TokenizerError::ChatTemplate { .. })
 }
 
 impl From<RowsError> for TrainError {

@@ -404,10 +404,74 @@ fn damaged_texts_are_learnt_from_streams_and_from_rows_and_the_model_is_fine_tun
     assert_eq!(heard.evaluation.unwrap().n_targets, n_letters.map(|n| n + 2).sum::<u64>());
 }
 
+/// Rows of two letters to be continued, and a tokenizer that can write messages and mark a middle.
 impl Place {
+    fn of_answers() -> Self {
+        let place = Self::new();
+        place.write_answers("train", 40);
+        place.write_answers("valid", 9);
+        let template = "{% for m in messages %}{{ '[CLS]' if m.role == 'user' else '[MASK]' }} {{ m.content }}[SEP]\
+                        {% endfor %}{% if add_generation_prompt %}[MASK] {% endif %}";
+        place.describe(json!({ "chat_template": template, "eos_token": "[SEP]" }));
+        place
+    }
+
     fn describe(&self, settings: Value) {
         fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
     }
+
+    fn write_answers(&self, name: &str, rows: u64) {
+        let row = |row: u64| {
+            let seed = Seed::new(rows).at(row);
+            let [first, second] = [0, 1].map(|at| char::from(b'a' + seed.below(at, 6) as u8));
+            let message = |role: &str, content: String| json!({ "role": role, "content": content });
+            json!({
+                "messages": [
+                    message("user", format!("{first}")),
+                    message("assistant", format!("{first} {first}")),
+                    message("user", format!("{second}")),
+                    message("assistant", format!("{second} {second}")),
+                ],
+                "instruction": first,
+                "output": format!("{first} {first}"),
+                "prompt": format!("{first} {second}"),
+                "completion": format!(" {second} {first}"),
+                "chosen": format!(" {second} {first}"),
+                "rejected": " x y z",
+            })
+            .to_string()
+        };
+        let text = (0..rows).map(row).collect::<Vec<_>>().join("\n");
+        fs::write(self.path(&format!("{name}.jsonl")), text).unwrap();
+    }
+
+    /// The run, with other names of fields.
+    fn with_fields(&self, objective: &str, fields: Value, output: &str) -> TrainConfig {
+        let config = self.config(&table(GPT2), objective, rows(), output);
+        let fields = Some(fields.as_object().unwrap().clone());
+        let data = andiron_training::config::DataConfig { fields, ..config.data.clone() };
+        TrainConfig { data, ..config }
+    }
+}
+
+#[test]
+fn answers_of_conversations_are_learnt() {
+    let place = Place::of_answers();
+    let heard = check(&place, &table(GPT2), "kind = \"chat\"", rows());
+    assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+    let evaluation = heard.evaluation.unwrap();
+    // Of each row, two messages of two letters and the token that ends them.
+    assert_eq!((evaluation.n_targets, evaluation.unit), (9 * 2 * 3, "tokens"));
+    assert!(evaluation.metric("perplexity").is_some());
+
+    let n_targets = |objective: &str, fields: Value, output: &str| {
+        finish(&place.with_fields(objective, fields, output)).evaluation.unwrap().n_targets
+    };
+    assert_eq!(n_targets("kind = \"chat\"", json!({ "instruction": "instruction" }), "instruction"), 9 * 3);
+    assert_eq!(n_targets("kind = \"chat\"", json!({ "prompt": "prompt" }), "completion"), 9 * 3);
+    let whole = "kind = \"chat\"\nlearn = \"all\"";
+    // Two turns of `[CLS] a [SEP] [MASK] a a [SEP]`, but for the first token.
+    assert_eq!(n_targets(whole, json!({ "messages": "messages" }), "whole-text"), 9 * (2 * 7 - 1));
 }
 
 #[test]
@@ -434,6 +498,33 @@ fn documents_are_rearranged_to_fill_in_the_middle() {
         streams,
         "objective.fim_rate is 1.5",
     );
+}
+
+#[test]
+fn rows_of_answers_that_do_not_fit_are_named() {
+    let place = Place::of_answers();
+    let gpt2 = table(GPT2);
+    let error = train(
+        &place.with_fields("kind = \"chat\"", json!({ "text": "prompt" }), "refused"),
+        &mut (),
+        &Requests::default(),
+    );
+    let error = std::error::Error::source(&error.unwrap_err()).unwrap().to_string();
+    assert!(error.contains("fields of conversations (messages"), "{error}");
+
+    // A row whose answer is cut off whole is left out and reported.
+    let long = json!({ "messages": [
+        { "role": "user", "content": "a ".repeat(30) }, { "role": "assistant", "content": "b" },
+    ] });
+    let text = fs::read_to_string(place.path("train.jsonl")).unwrap();
+    fs::write(place.path("train.jsonl"), format!("{text}\n{long}")).unwrap();
+    let heard = finish(&place.config(&gpt2, "kind = \"chat\"", rows(), "long"));
+    assert!(heard.warnings.iter().any(|warning| warning.contains("train.jsonl:41")), "{:?}", heard.warnings);
+
+    place.describe(json!({ "eos_token": "[SEP]" }));
+    check_refused(&place, &gpt2, "kind = \"chat\"", rows(), "no chat template");
+    // Texts need none.
+    finish(&place.with_fields("kind = \"chat\"", json!({ "prompt": "prompt" }), "texts"));
 }
 
 #[test]
@@ -476,7 +567,7 @@ fn what_does_not_fit_is_named() {
     let (bert, t5, gpt2) = (table(BERT), table(T5), table(GPT2));
     let streams = ["train", "valid"];
     check_refused(&place, &bert, "kind = \"causal\"", streams, "choose masked, classify");
-    check_refused(&place, &gpt2, "kind = \"seq2seq\"", rows(), "choose causal, classify");
+    check_refused(&place, &gpt2, "kind = \"seq2seq\"", rows(), "choose causal, chat, classify");
     check_refused(
         &place,
         &t5,

@@ -4,6 +4,7 @@
 //! data, gives the model the head that it needs, and validates. The trainer knows none of this.
 
 mod causal;
+mod chat;
 mod classify;
 mod denoise;
 mod masked;
@@ -11,6 +12,7 @@ mod pass;
 mod seq2seq;
 mod span_corruption;
 mod tokens;
+mod weighted_text;
 
 use std::fmt::Debug;
 
@@ -23,6 +25,7 @@ use crate::plan::{Plan, Setup};
 use crate::trainer::TrainError;
 
 pub use causal::{Causal, CausalConfig};
+pub use chat::{Chat, ChatConfig, ChatRows, Learn};
 pub use classify::{Classify, ClassifyConfig, ClassifyTally, TextClassifier};
 pub use denoise::{Denoise, DenoiseConfig};
 pub use masked::{Masked, MaskedConfig};
@@ -160,6 +163,8 @@ macro_rules! objectives {
 objectives! {
     /// Next-token prediction.
     Causal, "causal", CausalConfig { Decoder => Causal };
+    /// Supervised fine-tuning on conversations, instructions and completions.
+    Chat, "chat", ChatConfig { Decoder => Chat };
     /// Prediction of masked tokens.
     Masked, "masked", MaskedConfig { Encoder => Masked };
     /// Prediction of each target token from the source and the target tokens before it.

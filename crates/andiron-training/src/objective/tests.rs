@@ -2,6 +2,9 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::Precision;
 use andiron_data::batch::{Labels, Sequences, TokenLabels};
+use andiron_data::collate::{CollateRecords, Sample};
+use andiron_data::records::{Record, columns};
+use andiron_kernels::random::Seed;
 use andiron_models::encoder::Problem;
 use andiron_models::{Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
 use burn::module::{Module, ModuleMapper, Param};
@@ -154,6 +157,25 @@ fn next_tokens_have_the_loss_of_transformers() {
     };
     causal(open("gpt2"), [4.166292, 2.526343]);
     causal(open("llama"), [4.149722, 2.651853]);
+}
+
+/// Collates records of the objective's own shape.
+fn collated(collator: &dyn CollateRecords, records: Vec<Record<'_>>) -> HostBatch {
+    let sample = |data| Sample { data, seed: Seed::new(0) };
+    collator.collate(&records.into_iter().map(sample).collect::<Vec<_>>())
+}
+
+// By the `SFTTrainer` of trl 1.16.0, whose loss is that of the labels.
+#[test]
+fn answers_have_the_loss_of_trl() {
+    let record = |(k, n): (usize, usize)| {
+        let weights: Vec<f32> = (0..n).map(|at| if at % 4 >= 2 { 1.0 } else { 0.0 }).collect();
+        Record::default().with_ids(columns::IDS, ids(n, k, [0, 61])).with_numbers(columns::WEIGHTS, weights)
+    };
+    let records = [10, 7, 9].into_iter().enumerate().map(record).collect();
+    let batch = collated(&andiron_data::collate::Supervised { limit: 99, pad: 0 }, records);
+    check(&Chat, open("llama"), &batch, [4.163461, 3.928234]);
+    check(&Chat, open("gpt2"), &batch, [4.253588, 4.262044]);
 }
 
 #[test]

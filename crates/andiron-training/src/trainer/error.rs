@@ -146,6 +146,16 @@ pub enum TrainError {
         /// Those that are missing.
         tokens: String,
     },
+    /// Rows are conversations, and there is no template to write them with.
+    #[error(
+        "the tokenizer in {} has no chat template, which messages are written with: begin with a model made for chat, put a \
+         chat_template.jinja there, or give rows of texts, such as \"prompt\" and \"completion\"",
+        path.display()
+    )]
+    NoChatTemplate {
+        /// Its directory.
+        path: PathBuf,
+    },
     /// The tokenizer has tokens that the model does not know.
     #[error(
         "{origin}: the tokenizer gives the id {id}, the model has {vocab_size}: they do not belong together"
