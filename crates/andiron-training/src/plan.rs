@@ -12,6 +12,7 @@ use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
 use andiron_models::{Bundle, Family, FamilyConfig};
 use burn::tensor::Device;
+use serde_json::json;
 
 use crate::base::Base;
 use crate::config::{ConfigError, TrainConfig};
@@ -99,6 +100,8 @@ pub struct Setup<'a> {
     pub config: &'a TrainConfig,
     /// The model to begin with.
     pub base: Base,
+    /// The device of the run, without autodiff.
+    pub device: &'a Device,
 }
 
 impl<'a> Setup<'a> {
@@ -106,12 +109,12 @@ impl<'a> Setup<'a> {
     ///
     /// # Errors
     /// If the configuration is invalid, or the model to begin with cannot be read.
-    pub fn open(config: &'a TrainConfig) -> Result<Self, TrainError> {
+    pub fn open(config: &'a TrainConfig, device: &'a Device) -> Result<Self, TrainError> {
         config.validate()?;
         let base = Base::open(config)?;
         let longest = base.config.sizes().max_positions;
         config.check_length(longest)?;
-        Ok(Self { config, base })
+        Ok(Self { config, base, device })
     }
 
     /// The objective: by default next-token prediction, for a decoder.
@@ -184,6 +187,32 @@ impl<'a> Setup<'a> {
             bytes_per_target,
             skipped: Vec::new(),
         })
+    }
+
+    /// BLAKE3 of what the weights at the beginning are made from: the files of the model directory, or the configuration of the
+    /// model and the seed.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(crate) fn start_checksum(&self) -> Result<String, TrainError> {
+        let Some(path) = &self.base.directory else {
+            let made_from = json!([self.config.model, self.config.run.seed]).to_string();
+            return Ok(blake3::hash(made_from.as_bytes()).to_hex().to_string());
+        };
+        if !andiron_files::is_directory(path).map_err(files::failed("read", path))? {
+            return Ok(files::checksum(path)?);
+        }
+        let mut names = andiron_files::list(path).map_err(files::failed("read", path))?;
+        let holds_weights =
+            |name: &String| [".safetensors", ".bin", "config.json"].iter().any(|end| name.ends_with(end));
+        names.retain(holds_weights);
+        names.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        for name in names {
+            hasher.update(files::checksum(&path.join(&name))?.as_bytes());
+            hasher.update(name.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// The directory of the tokenizer: `data.tokenizer`, or that of the model to begin with, if it has one.

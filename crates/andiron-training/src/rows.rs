@@ -55,6 +55,10 @@ pub enum EncodeFault {
     Tokenizer(TokenizerError),
     /// Within the longest length nothing is left to learn.
     NothingToLearn,
+    /// The model does not know an id.
+    Id(u32),
+    /// The model that the record needs fails.
+    Model(Box<TrainError>),
 }
 
 impl From<RowFault> for EncodeFault {
@@ -66,6 +70,12 @@ impl From<RowFault> for EncodeFault {
 impl From<TokenizerError> for EncodeFault {
     fn from(error: TokenizerError) -> Self {
         Self::Tokenizer(error)
+    }
+}
+
+impl From<Box<TrainError>> for EncodeFault {
+    fn from(error: Box<TrainError>) -> Self {
+        Self::Model(error)
     }
 }
 
@@ -238,6 +248,12 @@ impl Setup<'_> {
                 Err(EncodeFault::Tokenizer(source)) => {
                     return Err(TrainError::Tokenize { origin: Box::new(origin), source: Box::new(source) });
                 }
+                Err(EncodeFault::Id(id)) => {
+                    let vocab_size = encoding.vocabularies.iter().map(|(_, size)| *size).min();
+                    let vocab_size = vocab_size.unwrap_or_default();
+                    return Err(TrainError::TokenId { origin: Box::new(origin), id, vocab_size });
+                }
+                Err(EncodeFault::Model(error)) => return Err(*error),
             }
         }
         for found in [examples.skipped(), &left_out] {

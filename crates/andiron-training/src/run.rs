@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use andiron_data::batch::HostBatch;
 use andiron_data::loader::BatchSource;
 use andiron_files::PartialDirectory;
-use andiron_kernels::random::Seed;
 use andiron_models::FamilyConfig;
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -112,7 +111,7 @@ impl<C: FamilyConfig> Run<C> {
     }
 
     pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
-        let seed = Seed::new(self.config.run.seed).derive("weights");
+        let seed = self.config.run.weights_seed();
         Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device)?)
     }
 

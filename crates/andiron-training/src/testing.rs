@@ -94,9 +94,10 @@ pub(crate) fn open<O>(config: &TrainConfig, objective: O) -> Result<Trainer<O>, 
 where
     O: Objective<Family = DecoderConfig>,
 {
-    let setup = Setup::open(config)?;
+    let device = device();
+    let setup = Setup::open(config, &device)?;
     let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup)?;
-    Trainer::open(&setup, Plan { objective, start, data }, &device())
+    Trainer::open(&setup, Plan { objective, start, data }, &device)
 }
 
 pub(crate) fn train<O>(

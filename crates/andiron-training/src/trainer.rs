@@ -63,7 +63,7 @@ pub fn start_or_resume(
         }
     }
 
-    let setup = Setup::open(config)?;
+    let setup = Setup::open(config, device)?;
     with_plan(&setup, Start { setup: &setup, device, observer, requests })
 }
 

@@ -475,6 +475,26 @@ fn answers_of_conversations_are_learnt() {
 }
 
 #[test]
+fn preferences_are_learnt_from_a_reference_that_is_computed_once() {
+    let place = Place::of_answers();
+    let heard = check(&place, &table(GPT2), "kind = \"preference\"", rows());
+    // The model begins as its reference, and dropout is off.
+    assert!((heard.losses[0] - std::f32::consts::LN_2).abs() < 1e-5, "{:?}", heard.losses);
+    assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+    let evaluation = heard.evaluation.unwrap();
+    assert_eq!((evaluation.n_targets, evaluation.unit), (9, "pairs"));
+    assert!(evaluation.metric("reward_margin").unwrap() > 0.0);
+    assert!(evaluation.metric("reward_accuracy").unwrap() > 0.5);
+
+    // The records of another model at the beginning are others.
+    let records = |output: &str| fs::read(place.path(output).join("records/train/reference.f32")).unwrap();
+    let from = format!("[init]\nfrom = {:?}", place.path("whole/model").display().to_string());
+    finish(&place.config(&from, "kind = \"preference\"", rows(), "again"));
+    assert_ne!(records("whole"), records("again"));
+    assert_eq!(records("whole"), records("stopped-3"));
+}
+
+#[test]
 fn documents_are_rearranged_to_fill_in_the_middle() {
     let place = Place::new();
     let objective = "kind = \"causal\"\nfim_rate = 0.5";
@@ -504,6 +524,9 @@ fn documents_are_rearranged_to_fill_in_the_middle() {
 fn rows_of_answers_that_do_not_fit_are_named() {
     let place = Place::of_answers();
     let gpt2 = table(GPT2);
+    check_refused(&place, &gpt2, "kind = \"preference\"\nbeta = 0.0", rows(), "objective.beta is 0");
+    let smoothing = "kind = \"preference\"\nlabel_smoothing = 0.5";
+    check_refused(&place, &gpt2, smoothing, rows(), "objective.label_smoothing is 0.5");
     let error = train(
         &place.with_fields("kind = \"chat\"", json!({ "text": "prompt" }), "refused"),
         &mut (),
@@ -567,7 +590,7 @@ fn what_does_not_fit_is_named() {
     let (bert, t5, gpt2) = (table(BERT), table(T5), table(GPT2));
     let streams = ["train", "valid"];
     check_refused(&place, &bert, "kind = \"causal\"", streams, "choose masked, classify");
-    check_refused(&place, &gpt2, "kind = \"seq2seq\"", rows(), "choose causal, chat, classify");
+    check_refused(&place, &gpt2, "kind = \"seq2seq\"", rows(), "choose causal, chat, preference, classify");
     check_refused(
         &place,
         &t5,

@@ -61,6 +61,7 @@ use std::path::PathBuf;
 use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_data::source::OnError;
+use andiron_kernels::random::Seed;
 use andiron_models::Family;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -131,6 +132,13 @@ pub struct RunConfig {
     /// Validation always uses f32, and so do GPU backends.
     #[serde(default = "Precision::fastest", with = "precision_name")]
     pub precision: Precision,
+}
+
+impl RunConfig {
+    /// The seed of new weights.
+    pub(crate) fn weights_seed(&self) -> Seed {
+        Seed::new(self.seed).derive("weights")
+    }
 }
 
 /// Serializes a precision by its name.

@@ -29,10 +29,10 @@ const CONTEXT: usize = 512;
 ///
 /// | setting | value |
 /// |---|---|
-/// | `data.rows` | 32, or 8 for a decoder, whose sequences are longer |
-/// | `run.epochs` | 4 |
+/// | `data.rows` | 32, or 8 for a decoder, whose sequences are longer; 4 pairs of answers |
+/// | `run.epochs` | 4, or 1 for pairs of answers |
 /// | `optimizer` | AdamW, betas 0.9 and 0.999, no weight decay, linear decay to 0 after 6 % of warm-up |
-/// | `optimizer.lr` | 5e-5 · (768 / width)², at most 5e-4: narrow models take larger steps |
+/// | `optimizer.lr` | 5e-5 · (768 / width)², at most 5e-4: narrow models take larger steps; a fiftieth of it for pairs of answers |
 /// | `data.length_groups` | 50 for rows: those of similar length come together |
 /// | `evaluate`, `checkpoint` | once an epoch |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,17 +64,22 @@ impl QuickRun {
                     known: ObjectiveConfig::kinds_for(model.family()).join(", "),
                 }
             })?;
-        let rows = if model.family() == Family::Decoder { 8 } else { ROWS };
+        let is_preference = matches!(objective, ObjectiveConfig::Preference(_));
+        let (rows, epochs, lr_scale) = match (is_preference, model.family()) {
+            (true, _) => (4, 1, 0.02),
+            (false, Family::Decoder) => (8, EPOCHS, 1.0),
+            (false, _) => (ROWS, EPOCHS, 1.0),
+        };
         let (n_rows, context) = self.size(&model)?;
         let per_epoch = n_rows.div_ceil(rows as u64).max(1);
         let width = model.sizes().d_model as f64;
-        let lr = (5e-5 * (768.0 / width).powi(2)).min(5e-4);
+        let lr = (5e-5 * (768.0 / width).powi(2)).min(5e-4) * lr_scale;
         Ok(TrainConfig {
             run: RunConfig {
                 output: self.output.clone(),
                 seed: 1337,
                 steps: None,
-                epochs: Some(EPOCHS as f64),
+                epochs: Some(epochs as f64),
                 accumulate: 1,
                 log_every: 1,
                 precision,
@@ -91,7 +96,7 @@ impl QuickRun {
             },
             optimizer: OptimizerConfig {
                 schedule: ScheduleKind::Linear,
-                warmup_steps: ((per_epoch * EPOCHS) as f64 * WARM_UP).ceil() as u64,
+                warmup_steps: ((per_epoch * epochs) as f64 * WARM_UP).ceil() as u64,
                 beta2: Some(0.999),
                 weight_decay: 0.0,
                 // Two digits: this is read by people.

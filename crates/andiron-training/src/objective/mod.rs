@@ -9,6 +9,7 @@ mod classify;
 mod denoise;
 mod masked;
 mod pass;
+mod preference;
 mod seq2seq;
 mod span_corruption;
 mod tokens;
@@ -30,6 +31,7 @@ pub use classify::{Classify, ClassifyConfig, ClassifyTally, TextClassifier};
 pub use denoise::{Denoise, DenoiseConfig};
 pub use masked::{Masked, MaskedConfig};
 pub use pass::{Pass, WeightedTargets};
+pub use preference::{Preference, PreferenceConfig, PreferenceTally};
 pub use seq2seq::{Scoring, Seq2Seq, Seq2SeqObjectiveConfig, Seq2SeqTally};
 pub use span_corruption::{SpanCorruption, SpanCorruptionConfig};
 pub use tokens::token_metrics;
@@ -165,6 +167,8 @@ objectives! {
     Causal, "causal", CausalConfig { Decoder => Causal };
     /// Supervised fine-tuning on conversations, instructions and completions.
     Chat, "chat", ChatConfig { Decoder => Chat };
+    /// Direct preference optimization on pairs of answers.
+    Preference, "preference", PreferenceConfig { Decoder => Preference };
     /// Prediction of masked tokens.
     Masked, "masked", MaskedConfig { Encoder => Masked };
     /// Prediction of each target token from the source and the target tokens before it.

@@ -178,6 +178,62 @@ fn answers_have_the_loss_of_trl() {
     check(&Chat, open("gpt2"), &batch, [4.253588, 4.262044]);
 }
 
+/// Pairs of answers to three prompts, with log-probabilities of a reference.
+fn preferences() -> HostBatch {
+    let record = |[prompt, chosen, rejected]: [(usize, usize); 3], reference: [f32; 2]| {
+        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(|(n, k)| ids(n, k, [0, 61]));
+        let lengths = [&chosen, &rejected].map(|answer| (prompt.len() + answer.len()) as u32);
+        let weights = |answer: &[u32]| [vec![0.0; prompt.len()], vec![1.0; answer.len()]].concat();
+        let weights = [weights(&chosen), weights(&rejected)].concat();
+        Record::default()
+            .with_ids(columns::IDS, [&prompt[..], &chosen, &prompt, &rejected].concat())
+            .with_ids(columns::LENGTHS, lengths.to_vec())
+            .with_numbers(columns::WEIGHTS, weights)
+            .with_numbers(columns::REFERENCE, reference.to_vec())
+    };
+    let records = vec![
+        record([(3, 0), (6, 20), (4, 33)], [-25.0, -20.0]),
+        record([(5, 7), (2, 41), (5, 50)], [-8.0, -19.5]),
+        record([(4, 9), (3, 3), (3, 15)], [-12.5, -13.0]),
+    ];
+    collated(&andiron_data::collate::Preference { limit: 99, pad: 0 }, records)
+}
+
+// By the `DPOTrainer` of trl 1.16.0. With label smoothing, which it ignores, by the formula of the paper in PyTorch.
+#[test]
+fn preferences_have_the_loss_of_trl() {
+    let batch = preferences();
+    let check = |name: &str, label_smoothing: f32, expected| {
+        let config = PreferenceConfig { label_smoothing, ..PreferenceConfig::default() };
+        check(&Preference { config }, open(name), &batch, expected);
+    };
+    check("llama", 0.0, [0.789156, 1.025550]);
+    check("llama", 0.2, [0.754825, 0.649595]);
+    check("gpt2", 0.0, [0.806226, 1.118770]);
+    check("gpt2", 0.2, [0.763502, 0.716878]);
+}
+
+// Rewards from the log-probabilities of PyTorch: margins of -0.4309, 0.1263 and -0.2104.
+#[test]
+fn rewards_tell_chosen_from_rejected() {
+    let (objective, mut tally, device) = (Preference::default(), PreferenceTally::default(), device());
+    let bundle: Bundle<DecoderConfig> = open("llama");
+    let batch = preferences();
+    let _ = objective.measure(&bundle.model, &batch, &Pass::evaluation(&device), &mut tally);
+    let metrics = objective.metrics(&Measured::default(), &tally).values;
+    let expected = [
+        ("reward_accuracy", 1.0 / 3.0),
+        ("reward_margin", -0.171655),
+        ("chosen_reward", -0.176458),
+        ("rejected_reward", -0.004803),
+    ];
+    for ((name, value), (wanted, expected)) in metrics.iter().zip(expected) {
+        assert!(name == wanted && (value - expected).abs() < 2e-5, "{name} {value}, not {wanted} {expected}");
+    }
+    assert_eq!(metrics.len(), 4);
+    assert_eq!(objective.metrics(&Measured::default(), &PreferenceTally::default()), Metrics::default());
+}
+
 #[test]
 fn masked_tokens_have_the_loss_of_transformers() {
     let mut typed = masked(53, 0);

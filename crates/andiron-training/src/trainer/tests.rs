@@ -98,9 +98,10 @@ impl<F: Fn(u64) -> f32> Objective for Faulty<F> {
 }
 
 fn open_run(config: &TrainConfig) -> Result<Run<DecoderConfig>, TrainError> {
-    let setup = Setup::open(config)?;
+    let device = device();
+    let setup = Setup::open(config, &device)?;
     let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup)?;
-    Run::open(&setup, start, data, &device())
+    Run::open(&setup, start, data, &device)
 }
 
 /// The lines of `metrics.jsonl` without what depends on the machine.
