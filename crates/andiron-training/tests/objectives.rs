@@ -547,6 +547,7 @@ fn rows_of_answers_that_do_not_fit_are_named() {
     place.describe(json!({ "eos_token": "[SEP]" }));
     check_refused(&place, &gpt2, "kind = \"chat\"", rows(), "no chat template");
     // Texts need none.
+    fs::write(place.path("train.jsonl"), text).unwrap();
     finish(&place.with_fields("kind = \"chat\"", json!({ "prompt": "prompt" }), "texts"));
 }
 
