@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use andiron_kernels::random::Seed;
+use andiron_models::encoder::EmbedPipeline;
 use andiron_models::weights::ParamInfo;
 use andiron_models::{
     AnyConfig, Bundle, ClassifierBundle, ClassifierConfig, ConfigFile, DecoderBundle, DecoderConfig,
@@ -60,13 +61,14 @@ impl Base {
         self.config.parameters(device)
     }
 
-    /// The names of the labels, if the model has a head for labels of texts.
+    /// The names of the labels, if the model has a head for labels of texts or of tokens.
     pub fn labels(&self) -> &[String] {
         match &self.config {
             AnyConfig::Classifier(config) => config.labels(),
-            AnyConfig::Encoder(config) if matches!(config.head(), EncoderHead::Classify { .. }) => {
-                config.labels()
-            }
+            AnyConfig::Encoder(config) => match config.head() {
+                EncoderHead::Classify { .. } | EncoderHead::TokenClassify => config.labels(),
+                _ => &[],
+            },
             _ => &[],
         }
     }
@@ -141,6 +143,43 @@ impl Base {
         };
         let new_head = (self.directory.is_some() && !kept).then(|| wanted.class_name());
         Ok((wanted, Start::new(make).with_new_head(new_head)))
+    }
+
+    /// How the encoder makes an embedding of hidden states: as its directory says, or the mean of all tokens.
+    ///
+    /// # Errors
+    /// If the model is no encoder, or the files of its directory cannot be read.
+    pub fn embed_pipeline(&self) -> Result<EmbedPipeline, TrainError> {
+        let config = self.encoder()?;
+        let Some(path) = &self.directory else { return Ok(EmbedPipeline::default()) };
+        let failed = |source| TrainError::Init { path: path.clone(), source: Box::new(source) };
+        let settings = config.read_settings(&ModelFiles::open(path).map_err(failed)?).map_err(failed)?;
+        Ok(settings.embedding.unwrap_or_default())
+    }
+
+    /// The start of a run of the encoder without a head, whose embeddings `pipeline` makes.
+    ///
+    /// # Errors
+    /// If the model is no encoder.
+    pub fn start_embedder(
+        &self,
+        pipeline: EmbedPipeline,
+    ) -> Result<(EncoderConfig, Start<EncoderConfig>), TrainError> {
+        let head = EncoderHead::None;
+        let wanted = self.encoder()?.clone().with_head(head, Vec::new()).map_err(model_error)?;
+        let (base, target) = (self.clone(), wanted.clone());
+        let make = move |seed: Seed, device: &Device| {
+            let mut bundle: EncoderBundle = match &base.directory {
+                Some(path) => open(path, device)?,
+                None => Bundle::init(target.clone(), seed, device),
+            };
+            if bundle.config.head() != head {
+                bundle = bundle.with_head(head, Vec::new(), seed).map_err(model_error)?;
+            }
+            bundle.embedding = Some(pipeline.clone());
+            Ok(bundle)
+        };
+        Ok((wanted, Start::new(make)))
     }
 
     /// The start of a run of the decoder with a head for labels of texts, which is new as in

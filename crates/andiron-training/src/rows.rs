@@ -11,7 +11,8 @@ use andiron_data::records::{
     RecordWriter, columns,
 };
 use andiron_data::rows::{
-    Examples, Origin, RowError, RowFault, RowOptions, RowReader, RowsError, Shape, Skipped,
+    Examples, LabelCollector, LabelVocabulary, Origin, RowError, RowFault, RowOptions, RowReader, RowsError,
+    Shape, Skipped,
 };
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
@@ -31,8 +32,26 @@ const RECORDS: &str = "records";
 /// Longest sequence that is read by default, in tokens.
 const USUAL_LENGTH: usize = 512;
 
+/// What an example becomes: a record, or several.
+pub trait IntoRecords {
+    /// The records.
+    fn into_records(self) -> impl Iterator<Item = Record<'static>>;
+}
+
+impl IntoRecords for Record<'static> {
+    fn into_records(self) -> impl Iterator<Item = Record<'static>> {
+        std::iter::once(self)
+    }
+}
+
+impl IntoRecords for Vec<Record<'static>> {
+    fn into_records(self) -> impl Iterator<Item = Record<'static>> {
+        self.into_iter()
+    }
+}
+
 /// How an objective makes records of examples.
-pub struct Encoding<'a, S: Shape> {
+pub struct Encoding<'a, S: Shape, R = Record<'static>> {
     /// The fields of a row.
     pub shape: S,
     /// The columns of a record.
@@ -41,9 +60,9 @@ pub struct Encoding<'a, S: Shape> {
     pub settings: Value,
     /// Vocabulary size of the model, for each column of token ids.
     pub vocabularies: &'a [(&'a str, usize)],
-    /// Makes a record of an example.
+    /// Makes a record of an example, or several.
     #[allow(clippy::type_complexity)] // A borrowed closure.
-    pub encode: &'a dyn Fn(S::Example) -> Result<Record<'static>, EncodeFault>,
+    pub encode: &'a dyn Fn(S::Example) -> Result<R, EncodeFault>,
 }
 
 /// Why an example is no record.
@@ -147,6 +166,21 @@ impl Setup<'_> {
         })
     }
 
+    /// The labels that were collected from the training rows; those of the model, in its order, if they are the same.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn vocabulary(&self, found: LabelCollector) -> Result<LabelVocabulary, TrainError> {
+        let found = found.vocabulary();
+        if found.names().is_empty() {
+            return Err(TrainError::NoRows { path: self.config.data.train.clone() });
+        }
+        let of_model = self.base.labels();
+        let same =
+            of_model.len() == found.names().len() && found.names().iter().all(|name| of_model.contains(name));
+        Ok(if same { LabelVocabulary::of_model(of_model.to_vec()) } else { found })
+    }
+
     /// The examples of a file.
     pub fn examples<S: Shape>(&self, path: &Path, shape: S) -> Examples<S> {
         Examples::new(vec![path.to_owned()], shape, RowOptions::default(), self.config.data.bad_rows)
@@ -156,9 +190,9 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// If a file cannot be read, or a row does not fit and is not to be skipped.
-    pub fn records<S: Shape + Clone + Serialize>(
+    pub fn records<S: Shape + Clone + Serialize, R: IntoRecords>(
         &self,
-        encoding: &Encoding<'_, S>,
+        encoding: &Encoding<'_, S, R>,
         collator: Arc<dyn CollateRecords>,
     ) -> Result<TrainingData, TrainError> {
         let data = &self.config.data;
@@ -197,11 +231,11 @@ impl Setup<'_> {
     }
 
     /// The records of a file, made unless they are there.
-    fn record_dataset<S: Shape + Clone + Serialize>(
+    fn record_dataset<S: Shape + Clone + Serialize, R: IntoRecords>(
         &self,
         rows: &Path,
         name: &str,
-        encoding: &Encoding<'_, S>,
+        encoding: &Encoding<'_, S, R>,
         skipped: &mut Vec<(PathBuf, Skipped)>,
     ) -> Result<Arc<RecordDataset>, TrainError> {
         let data = &self.config.data;
@@ -227,9 +261,11 @@ impl Setup<'_> {
         while let Some(found) = examples.next() {
             let (example, origin) = found?;
             match (encoding.encode)(example) {
-                Ok(record) => {
-                    check_ids(&record, encoding.vocabularies, &origin)?;
-                    writer.push(&record).map_err(failed)?;
+                Ok(records) => {
+                    for record in records.into_records() {
+                        check_ids(&record, encoding.vocabularies, &origin)?;
+                        writer.push(&record).map_err(failed)?;
+                    }
                 }
                 Err(EncodeFault::Row(fault)) => examples.refuse(RowError { origin, fault })?,
                 Err(EncodeFault::NothingToLearn) => {

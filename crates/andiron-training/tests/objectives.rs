@@ -8,7 +8,8 @@ use std::path::Path;
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
 use andiron_kernels::random::Seed;
-use andiron_models::AnyConfig;
+use andiron_models::{AnyConfig, RunPrecision};
+use andiron_pipelines::{AnswerText, EncoderPipeline, Pipeline, Question, RerankRequest, TextInput};
 use andiron_training::observe::{StepRecord, Warning};
 use andiron_training::{
     Evaluation, Observer, Outcome, Requests, Status, TrainConfig, TrainError, start_or_resume,
@@ -136,6 +137,16 @@ impl Place {
         fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
     }
 
+    /// Files of rows for training and validation, made from a row's random stream.
+    fn write(&self, name: &str, row: impl Fn(Seed) -> Value) -> [String; 2] {
+        [("train", 40), ("valid", 9)].map(|(part, rows)| {
+            let rows: Vec<_> = (0..rows).map(|at| row(Seed::new(rows).at(at)).to_string()).collect();
+            let file = format!("{name}-{part}.jsonl");
+            fs::write(self.path(&file), rows.join("\n")).unwrap();
+            file
+        })
+    }
+
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.0.path().join(name)
     }
@@ -258,6 +269,28 @@ fn check(place: &Place, model: &str, objective: &str, data: [&str; 2]) -> Heard 
     heard
 }
 
+/// A longer run, and what it was heard to achieve.
+fn learnt(place: &Place, objective: &str, data: [&str; 2]) -> Evaluation {
+    let mut config = place.config(&table(BERT), objective, data, "learnt");
+    config.run.steps = Some(60);
+    let heard = finish(&config);
+    let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
+    assert!(mean(&heard.losses[50..]) < 0.8 * mean(&heard.losses[..10]), "{:?}", heard.losses);
+    heard.evaluation.unwrap()
+}
+
+/// The model of [`learnt`], as `predict` opens it.
+fn pipeline(place: &Place) -> EncoderPipeline {
+    let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
+    let pipeline = Pipeline::open(&place.path("learnt/model"), RunPrecision::F32, &device);
+    pipeline.unwrap().encoder().unwrap()
+}
+
+/// Letters from `a` to `f`.
+fn letters(seed: Seed, n: usize) -> Vec<String> {
+    (0..n as u64).map(|at| char::from(b'a' + seed.below(at, 6) as u8).to_string()).collect()
+}
+
 fn rows() -> [&'static str; 2] {
     ["train.jsonl", "valid.jsonl"]
 }
@@ -304,6 +337,149 @@ fn several_labels_and_numbers_are_learnt() {
     };
     assert!(fields("labels", "classes").metric("micro_f1").is_some());
     assert!(fields("score", "numbers").metric("pearson").is_some());
+}
+
+#[test]
+fn labels_of_words_are_learnt() {
+    let place = Place::new();
+    let [train, valid] = place.write("tags", |seed| {
+        let words = letters(seed, 3 + seed.below(99, 5) as usize);
+        let tag = |word: &String| match word.as_str() {
+            "a" | "b" => "B-VOWEL",
+            "c" => "I-VOWEL",
+            _ => "O",
+        };
+        json!({ "tokens": words, "ner_tags": words.iter().map(tag).collect::<Vec<_>>() })
+    });
+    let (objective, data) = ("kind = \"token-classify\"", [train.as_str(), &valid]);
+    let heard = check(&place, &table(BERT), objective, data);
+    assert_eq!(heard.evaluation.unwrap().unit, "tokens");
+    let evaluation = learnt(&place, objective, data);
+    for metric in ["accuracy", "precision", "recall", "f1"] {
+        assert!(evaluation.metric(metric).unwrap() > 0.9, "{evaluation:?}");
+    }
+    let text = TextInput::Text { text: "d a c e".to_owned(), pair: None };
+    let pipeline = pipeline(&place);
+    let found = pipeline.label(&[text]).remove(0).unwrap();
+    let entities: Vec<_> = found.entities.iter().map(|entity| (entity.label, entity.span.clone())).collect();
+    assert_eq!(entities, [("VOWEL", 2..5)]);
+    // Labels of tags that are numbers, in the order that is given.
+    let [train, valid] =
+        place.write("numbers", |seed| json!({ "tokens": letters(seed, 2), "ner_tags": [0, 1] }));
+    let objective = "kind = \"token-classify\"\nlabels = [\"NOUN\", \"VERB\"]";
+    let config = place.config(&table(BERT), objective, [&train, &valid], "numbers");
+    let evaluation = finish(&config).evaluation.unwrap();
+    assert!(evaluation.metric("accuracy").is_some() && evaluation.metric("f1").is_none());
+}
+
+#[test]
+fn answers_are_learnt_in_windows_of_their_contexts() {
+    let place = Place::new();
+    // The answer is the only `z`.
+    let row = |seed: Seed, known: bool| {
+        let mut words = letters(seed, 15 + seed.below(99, 20) as usize);
+        let at = seed.below(98, words.len() as u64) as usize;
+        words[at] = "z".to_owned();
+        let answers = if known {
+            json!({ "text": ["z"], "answer_start": [2 * at] })
+        } else {
+            json!({ "text": [], "answer_start": [] })
+        };
+        json!({ "question": "y", "context": words.join(" "), "answers": answers })
+    };
+    let [train, valid] = place.write("questions", |seed| row(seed, true));
+    let (objective, data) = ("kind = \"answer\"", [train.as_str(), &valid]);
+    let heard = check(&place, &table(BERT), objective, data);
+    let evaluation = heard.evaluation.unwrap();
+    // Of 24 tokens, 20 are left for a window.
+    assert!(evaluation.unit == "windows" && evaluation.n_targets > 9, "{evaluation:?}");
+    let evaluation = learnt(&place, objective, data);
+    assert!(evaluation.metric("exact_match").unwrap() > 0.9, "{evaluation:?}");
+    assert!(evaluation.metric("f1").unwrap() > 0.9, "{evaluation:?}");
+    let question = Question::Text { question: "y".to_owned(), context: "a b a z c".to_owned() };
+    let found = pipeline(&place).answer(&[question], 5).remove(0).unwrap();
+    assert_eq!((found.answer, found.span), (AnswerText::Text("z".to_owned()), 6..7));
+    // A model that has learnt to find an answer is wrong where there is none.
+    let [_, unanswerable] = place.write("unanswerable", |seed| row(seed, false));
+    let evaluation = finish(&place.config(&table(BERT), objective, [&train, &unanswerable], "none"));
+    assert!(evaluation.evaluation.unwrap().metric("exact_match").is_some());
+}
+
+#[test]
+fn embeddings_are_learnt_from_groups_and_from_scores() {
+    let place = Place::new();
+    let [train, valid] = place.write("groups", |seed| {
+        let mut words = letters(seed, 4);
+        let query = words.join(" ");
+        words.reverse();
+        let negatives = vec![letters(seed.at(1), 4).join(" "); 1 + seed.below(99, 2) as usize];
+        json!({ "query": query, "positive": words.join(" "), "negatives": negatives })
+    });
+    let (objective, data) = ("kind = \"contrastive\"", [train.as_str(), &valid]);
+    let heard = check(&place, &table(BERT), objective, data);
+    assert_eq!((heard.evaluation.as_ref().unwrap().unit, heard.evaluation.unwrap().n_targets), ("rows", 9));
+    let evaluation = learnt(&place, objective, data);
+    assert!(evaluation.metric("batch_accuracy").unwrap() > 0.7, "{evaluation:?}");
+    assert!(evaluation.metric("batch_mrr").unwrap() > 0.8, "{evaluation:?}");
+    assert!(place.path("learnt/model/modules.json").exists());
+    assert!(place.path("learnt/model/1_Pooling/config.json").exists());
+    let text = |text: &str| TextInput::Text { text: text.to_owned(), pair: None };
+    let found = pipeline(&place).embed(&[text("a b"), text("c d e")]);
+    assert!(found.iter().all(|found| found.as_ref().unwrap().vector.len() == 16));
+
+    for (scored_loss, name) in [("cosent", "order"), ("cosine", "values")] {
+        let place = Place::new();
+        let [train, valid] = place.write(name, |seed| {
+            let (first, mut second) = (letters(seed, 4), letters(seed, 4));
+            let changed = seed.below(99, 5) as usize;
+            second[..changed].fill("z".to_owned());
+            json!({ "sentence1": first.join(" "), "sentence2": second.join(" "), "score": 5.0 - changed as f32 })
+        });
+        let objective = format!("kind = \"contrastive\"\nmax_score = 5.0\nscored_loss = \"{scored_loss}\"");
+        check(&place, &table(BERT), &objective, [&train, &valid]);
+        let evaluation = learnt(&place, &objective, [&train, &valid]);
+        assert!(evaluation.metric("spearman").unwrap() > 0.8, "{evaluation:?}");
+    }
+}
+
+#[test]
+fn relevance_is_learnt_from_groups_and_from_scores() {
+    let place = Place::new();
+    // A text with a `z` is what is looked for.
+    let [train, valid] = place.write("groups", |seed| {
+        let mut positive = letters(seed, 4);
+        positive[seed.below(99, 4) as usize] = "z".to_owned();
+        let negatives = [letters(seed.at(1), 4).join(" "), letters(seed.at(2), 3).join(" ")];
+        json!({ "query": letters(seed.at(3), 2).join(" "), "positive": positive.join(" "), "negatives": negatives })
+    });
+    let (objective, data) = ("kind = \"rerank\"", [train.as_str(), &valid]);
+    let heard = check(&place, &table(BERT), objective, data);
+    assert_eq!((heard.evaluation.as_ref().unwrap().unit, heard.evaluation.unwrap().n_targets), ("pairs", 27));
+    let evaluation = learnt(&place, objective, data);
+    assert!(evaluation.metric("accuracy").unwrap() > 0.9, "{evaluation:?}");
+    assert!(evaluation.metric("mrr").unwrap() > 0.9, "{evaluation:?}");
+    let documents = ["a b c", "d z e"].map(str::to_owned).to_vec();
+    let request = RerankRequest { query: "a b".to_owned(), documents };
+    let ranking = pipeline(&place).rerank(&request).unwrap();
+    assert_eq!(ranking.results[0].index, 1);
+    assert!(ranking.results[0].score > 0.5 && ranking.results[1].score < 0.5, "{ranking:?}");
+
+    let [train, valid] = place.write("scores", |seed| {
+        let score = seed.below(99, 4) as usize;
+        let mut words = letters(seed, 3);
+        words[..score].fill("z".to_owned());
+        json!({ "sentence1": "a", "sentence2": words.join(" "), "score": score as f32 })
+    });
+    let objective = "kind = \"rerank\"\nmax_score = 3.0";
+    let evaluation = finish(&place.config(&table(BERT), objective, [&train, &valid], "scores"));
+    assert!(evaluation.evaluation.unwrap().metric("pearson").is_some());
+    check_refused(
+        &place,
+        &table(BERT),
+        "kind = \"rerank\"",
+        [&train, &valid],
+        "set that to the highest score",
+    );
 }
 
 #[test]

@@ -89,6 +89,10 @@ fn objective_help() -> String {
 fn use_line(config: &TrainConfig, model: &AnyConfig, directory: &str) -> String {
     let task = match (&config.objective, model) {
         (Some(ObjectiveConfig::Classify(_)), _) => "classify",
+        (Some(ObjectiveConfig::TokenClassify(_)), _) => "token-classify",
+        (Some(ObjectiveConfig::Answer(_)), _) => "answer",
+        (Some(ObjectiveConfig::Contrastive(_)), _) => "embed",
+        (Some(ObjectiveConfig::Rerank(_)), _) => "rerank",
         (Some(ObjectiveConfig::Masked(_)), _) => "fill-mask",
         (
             Some(

@@ -48,6 +48,17 @@ pub struct Span {
     pub score: f32,
 }
 
+impl Span {
+    /// The likeliest answer span of a window; `None` if no token is allowed.
+    ///
+    /// `logits` are the outputs of the span head, two for each token: as the first token of an answer and as the last.
+    /// Probabilities are taken over the `allowed` tokens. An answer has at most `max_len` tokens.
+    pub fn best(logits: &[f32], allowed: &[bool], max_len: usize) -> Option<Self> {
+        let column = |at: usize| softmax_where(logits.iter().skip(at).step_by(2).copied(), allowed);
+        best_span(&column(0), &column(1), allowed, max_len)
+    }
+}
+
 impl EncoderBundle {
     /// The `n` likeliest ids with their probabilities at each of a text's `positions`, likeliest first.
     ///
@@ -171,13 +182,9 @@ impl EncoderBundle {
             _ => panic!("the model has no head for spans"),
         });
         let columns = logits_bts.dims()[1];
-        let scores = values(logits_bts);
-        let rows = scores.chunks_exact(2 * columns).zip(allowed);
-        let span = |(scores, allowed): (&[f32], &&[bool])| {
-            let column = |at: usize| softmax_where(scores.iter().skip(at).step_by(2).copied(), allowed);
-            best_span(&column(0), &column(1), allowed, max_len)
-        };
-        rows.map(span).collect()
+        let logits = values(logits_bts);
+        let rows = logits.chunks_exact(2 * columns).zip(allowed);
+        rows.map(|(logits, allowed)| Span::best(logits, allowed, max_len)).collect()
     }
 
     /// Applies `head` to the hidden states of a batch, in the bundle's precision.

@@ -187,7 +187,7 @@ impl<C: TextClassifier> Objective for Classify<C> {
 }
 
 /// Index of the greatest value, the first of equal ones.
-fn greatest(row: &[f32]) -> u32 {
+pub(super) fn greatest(row: &[f32]) -> u32 {
     let mut best = 0;
     for (at, value) in row.iter().enumerate() {
         if *value > row[best] {

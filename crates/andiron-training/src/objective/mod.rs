@@ -3,15 +3,20 @@
 //! An objective turns a model and a batch into a loss. It knows the family that it trains, says where padding is, opens its
 //! data, gives the model the head that it needs, and validates. The trainer knows none of this.
 
+mod answer;
 mod causal;
 mod chat;
 mod classify;
+mod contrastive;
 mod denoise;
 mod masked;
+mod pairs;
 mod pass;
 mod preference;
+mod rerank;
 mod seq2seq;
 mod span_corruption;
+mod token_classify;
 mod tokens;
 mod weighted_text;
 
@@ -25,15 +30,19 @@ use crate::observe::ConfusionMatrix;
 use crate::plan::{Plan, Setup};
 use crate::trainer::TrainError;
 
+pub use answer::{Answer, AnswerConfig, AnswerTally};
 pub use causal::{Causal, CausalConfig};
 pub use chat::{Chat, ChatConfig, ChatRows, Learn};
 pub use classify::{Classify, ClassifyConfig, ClassifyTally, TextClassifier};
+pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveTally, ScoredLoss};
 pub use denoise::{Denoise, DenoiseConfig};
 pub use masked::{Masked, MaskedConfig};
 pub use pass::{Pass, WeightedTargets};
 pub use preference::{Preference, PreferenceConfig, PreferenceTally};
+pub use rerank::{Rerank, RerankConfig, RerankTally};
 pub use seq2seq::{Scoring, Seq2Seq, Seq2SeqObjectiveConfig, Seq2SeqTally};
 pub use span_corruption::{SpanCorruption, SpanCorruptionConfig};
+pub use token_classify::{TokenClassify, TokenClassifyConfig, TokenClassifyTally};
 pub use tokens::token_metrics;
 
 /// The model that an objective trains.
@@ -182,6 +191,14 @@ objectives! {
         Encoder => Classify<andiron_models::EncoderConfig>,
         Decoder => Classify<andiron_models::ClassifierConfig>
     };
+    /// Labels of tokens, such as named entities.
+    TokenClassify, "token-classify", TokenClassifyConfig { Encoder => TokenClassify };
+    /// Answers to questions, as spans of a text.
+    Answer, "answer", AnswerConfig { Encoder => Answer };
+    /// Embeddings of texts that belong together or not.
+    Contrastive, "contrastive", ContrastiveConfig { Encoder => Contrastive };
+    /// Relevance of one text for another, read together.
+    Rerank, "rerank", RerankConfig { Encoder => Rerank };
 }
 
 #[cfg(test)]

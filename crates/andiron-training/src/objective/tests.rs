@@ -5,7 +5,7 @@ use andiron_data::batch::{Labels, Sequences, TokenLabels};
 use andiron_data::collate::{CollateRecords, Sample};
 use andiron_data::records::{Record, columns};
 use andiron_kernels::random::Seed;
-use andiron_models::encoder::Problem;
+use andiron_models::encoder::{EmbedPipeline, Problem};
 use andiron_models::{Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
 use burn::module::{Module, ModuleMapper, Param};
 
@@ -33,7 +33,11 @@ fn ids(n: usize, k: usize, [low, vocab]: [usize; 2]) -> Vec<u32> {
 
 /// Three texts of different lengths.
 fn texts(vocab: usize, pad: u32) -> Sequences {
-    let rows: Vec<_> = [7, 4, 9].into_iter().enumerate().map(|(k, n)| ids(n, k, [5, vocab])).collect();
+    texts_of(&[7, 4, 9], vocab, pad)
+}
+
+fn texts_of(lengths: &[usize], vocab: usize, pad: u32) -> Sequences {
+    let rows: Vec<_> = lengths.iter().enumerate().map(|(k, &n)| ids(n, k, [5, vocab])).collect();
     Sequences::padded(&rows, pad)
 }
 
@@ -297,6 +301,57 @@ fn labels_of_decoders_have_the_loss_of_transformers() {
     check_labels::<ClassifierConfig>("llama-classify", (61, 3), one, [1.254186, 3.144238]);
     check_labels::<ClassifierConfig>("qwen2-classify", (61, 3), numbers(), [0.360943, 4.056655]);
     check_labels::<ClassifierConfig>("gpt2-classify", (61, 3), several(), [0.701821, 0.755037]);
+}
+
+#[test]
+fn labels_of_tokens_have_the_loss_of_transformers() {
+    for (name, expected) in
+        [("bert-token-classify", [1.356828, 2.279038]), ("modernbert-token-classify", [9.218695, 105.741092])]
+    {
+        let bundle: Bundle<EncoderConfig> = open(name);
+        let labels = bundle.config.labels().to_vec();
+        let mut batch = masked(53, 0);
+        if let Labels::Tokens(tokens) = &mut batch.labels {
+            tokens.ids = (0..27).map(|at| at % labels.len() as u32).collect();
+        }
+        check(&TokenClassify { labels }, bundle, &batch, expected);
+    }
+}
+
+// The cross-entropies of transformers, without the logits of padding.
+#[test]
+fn answers_have_the_loss_of_transformers() {
+    let spans = || labelled(53, 0, Labels::Spans(vec![[1, 3], [0, 0], [4, 8]]));
+    check(&Answer::default(), open("bert-span"), &spans(), [1.774963, 2.322477]);
+    check(&Answer::default(), open("distilbert-span"), &spans(), [1.519660, 2.295144]);
+    check(&Answer::default(), open("modernbert-span"), &spans(), [5.171393, 83.917810]);
+}
+
+// MultipleNegativesRankingLoss and CoSENTLoss of sentence-transformers 6.2.0, and the squared error of PyTorch's cosines.
+#[test]
+fn embeddings_have_the_loss_of_sentence_transformers() {
+    let batch = |size, scores| HostBatch {
+        inputs: texts_of(&[7, 4, 9, 5, 3, 8], 53, 0),
+        decoder_inputs: None,
+        labels: Labels::Groups { size, scores },
+    };
+    let objective =
+        |scored_loss| Contrastive { pipeline: EmbedPipeline::default(), scale: 20.0, scored_loss };
+    let scores = || Some(vec![0.5, 0.0, 1.0]);
+    let cosent = objective(ScoredLoss::Cosent);
+    check(&cosent, open("bert"), &batch(2, None), [2.446244, 15.120911]);
+    check(&cosent, open("bert"), &batch(3, None), [1.957851, 13.514254]);
+    check(&cosent, open("bert"), &batch(2, scores()), [1.856683, 20.797449]);
+    check(&objective(ScoredLoss::Cosine), open("bert"), &batch(2, scores()), [0.260359, 0.880256]);
+}
+
+// PyTorch's binary cross-entropy of the logits of transformers.
+#[test]
+fn relevance_has_the_loss_of_transformers() {
+    let bundle: Bundle<EncoderConfig> = open("roberta-classify");
+    let values = [[0.0, 0.0], [1.0, 1.0], [0.25, 2.0]].concat();
+    let batch = labelled(53, 1, Labels::Values { values, width: 2 });
+    check(&Rerank { config: bundle.config.clone() }, bundle, &batch, [0.719442, 0.606360]);
 }
 
 #[test]

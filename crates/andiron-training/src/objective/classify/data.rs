@@ -127,14 +127,7 @@ fn labels_of_rows(fields: &ClassifyFields, setup: &Setup<'_>) -> Result<LabelVoc
     if let Some(width) = width {
         return Ok(LabelVocabulary::of_model((0..width).map(|label| format!("LABEL_{label}"))));
     }
-    let found = collector.vocabulary();
-    if found.names().is_empty() {
-        return Err(TrainError::NoRows { path: setup.config.data.train.clone() });
-    }
-    let of_model = setup.base.labels();
-    let same =
-        of_model.len() == found.names().len() && found.names().iter().all(|name| of_model.contains(name));
-    Ok(if same { LabelVocabulary::of_model(of_model.to_vec()) } else { found })
+    setup.vocabulary(collector)
 }
 
 impl FromConfig for Classify<EncoderConfig> {
