@@ -1,18 +1,19 @@
 //! The model that a run begins with: random weights, or those of a model directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::EmbedPipeline;
-use andiron_models::weights::ParamInfo;
+use andiron_models::weights::{ParamInfo, names};
 use andiron_models::{
-    AnyConfig, Bundle, ClassifierBundle, ClassifierConfig, ConfigFile, DecoderBundle, DecoderConfig,
-    EncoderBundle, EncoderConfig, EncoderHead, Family, FamilyConfig, ModelFiles, Seq2SeqConfig,
+    AnyConfig, Bundle, ClassifierBundle, ClassifierConfig, ConfigFile, DecoderConfig, EncoderConfig,
+    EncoderHead, Family, FamilyConfig, ModelFiles, RunPrecision, Seq2SeqConfig,
 };
 use burn::tensor::Device;
 
 use crate::config::{ConfigError, TrainConfig};
-use crate::plan::Start;
+use crate::files;
+use crate::plan::{Beginning, Start};
 use crate::trainer::TrainError;
 
 /// The model that a run begins with, before its weights are made or read.
@@ -22,6 +23,8 @@ pub struct Base {
     pub directory: Option<PathBuf>,
     /// Its configuration.
     pub config: AnyConfig,
+    /// How its weights are stored.
+    pub precision: RunPrecision,
 }
 
 impl Base {
@@ -36,9 +39,11 @@ impl Base {
                 let failed = |source| TrainError::Init { path: path.clone(), source: Box::new(source) };
                 let files = ModelFiles::open(path).map_err(failed)?;
                 let ConfigFile { config, .. } = files.config().map_err(failed)?.clone();
-                Ok(Self { directory: Some(path.clone()), config })
+                Ok(Self { directory: Some(path.clone()), config, precision: init.precision })
             }
-            (None, Some(model)) => Ok(Self { directory: None, config: model.clone().into() }),
+            (None, Some(model)) => {
+                Ok(Self { directory: None, config: model.clone().into(), precision: RunPrecision::F32 })
+            }
             (None, None) => Err(ConfigError::NoModel.into()),
         }
     }
@@ -109,9 +114,9 @@ impl Base {
     /// The start of a run of the model as it is.
     pub fn start<C: FamilyConfig + 'static>(&self, config: C) -> Start<C> {
         let base = self.clone();
-        let make = move |seed: Seed, device: &Device| match &base.directory {
-            Some(path) => open(path, device),
-            None => Ok(Bundle::init(config.clone(), seed, device)),
+        let make = move |seed: Seed, device: &Device| match base.open_weights(device)? {
+            Some(bundle) => Ok(Beginning::whole(bundle)),
+            None => Ok(Beginning::whole(Bundle::init(config.clone(), seed, device))),
         };
         Start::new(make)
     }
@@ -131,15 +136,18 @@ impl Base {
         let wanted = config.clone().with_head(head, labels.to_vec()).map_err(model_error)?;
         let (base, target) = (self.clone(), wanted.clone());
         let make = move |seed: Seed, device: &Device| {
-            let Some(path) = &base.directory else { return Ok(Bundle::init(target.clone(), seed, device)) };
-            let mut bundle: EncoderBundle = open(path, device)?;
+            let Some(mut bundle) = base.open_weights::<EncoderConfig>(device)? else {
+                return Ok(Beginning::whole(Bundle::init(target.clone(), seed, device)));
+            };
             // What pools and projects embeddings is no part of a model with this head.
             bundle.embedding = None;
             if kept {
                 bundle.config = target.clone();
-                return Ok(bundle);
+                return Ok(Beginning::whole(bundle));
             }
-            bundle.with_head(head, target.labels().to_vec(), seed).map_err(model_error)
+            let before = names(&bundle.model);
+            let bundle = bundle.with_head(head, target.labels().to_vec(), seed).map_err(model_error)?;
+            Ok(Beginning::with_new_head(bundle, &before))
         };
         let new_head = (self.directory.is_some() && !kept).then(|| wanted.class_name());
         Ok((wanted, Start::new(make).with_new_head(new_head)))
@@ -169,15 +177,15 @@ impl Base {
         let wanted = self.encoder()?.clone().with_head(head, Vec::new()).map_err(model_error)?;
         let (base, target) = (self.clone(), wanted.clone());
         let make = move |seed: Seed, device: &Device| {
-            let mut bundle: EncoderBundle = match &base.directory {
-                Some(path) => open(path, device)?,
+            let mut bundle = match base.open_weights::<EncoderConfig>(device)? {
+                Some(bundle) => bundle,
                 None => Bundle::init(target.clone(), seed, device),
             };
             if bundle.config.head() != head {
                 bundle = bundle.with_head(head, Vec::new(), seed).map_err(model_error)?;
             }
             bundle.embedding = Some(pipeline.clone());
-            Ok(bundle)
+            Ok(Beginning::whole(bundle))
         };
         Ok((wanted, Start::new(make)))
     }
@@ -194,29 +202,56 @@ impl Base {
         let class = wanted.class_name();
         let make = move |seed: Seed, device: &Device| {
             let wanted = wanted.clone();
-            let Some(path) = &base.directory else { return Ok(Bundle::init(wanted, seed, device)) };
-            if let AnyConfig::Classifier(_) = base.config {
-                let mut bundle: ClassifierBundle = open(path, device)?;
-                if !kept {
-                    return Ok(bundle.with_head(wanted, seed));
+            if let AnyConfig::Classifier(_) = base.config
+                && let Some(mut bundle) = base.open_weights::<ClassifierConfig>(device)?
+            {
+                if kept {
+                    bundle.config = wanted;
+                    return Ok(Beginning::whole(bundle));
                 }
-                bundle.config = wanted;
-                return Ok(bundle);
+                let before = names(&bundle.model);
+                return Ok(Beginning::with_new_head(bundle.with_head(wanted, seed), &before));
             }
-            let bundle: DecoderBundle = open(path, device)?;
-            Ok(ClassifierBundle::of_decoder(&bundle, wanted, seed))
+            let Some(bundle) = base.open_weights::<DecoderConfig>(device)? else {
+                return Ok(Beginning::whole(Bundle::init(wanted, seed, device)));
+            };
+            let before = names(&bundle.model);
+            let bundle = ClassifierBundle::of_decoder(&bundle, wanted, seed);
+            Ok(Beginning::with_new_head(bundle, &before))
         };
         Ok(Start::new(make).with_new_head((self.directory.is_some() && !kept).then_some(class)))
+    }
+
+    /// Checksum of the files with the weights, if the model is read from any.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub(crate) fn checksum(&self) -> Result<Option<String>, TrainError> {
+        let Some(path) = &self.directory else { return Ok(None) };
+        let failed = |source| TrainError::Init { path: path.clone(), source: Box::new(source) };
+        let files = ModelFiles::open(path).map_err(failed)?;
+        let weights = match files.gguf() {
+            Some(_) => vec![path.clone()],
+            None => andiron_models::weights::paths(files.folder()).map_err(failed)?,
+        };
+        let mut hasher = blake3::Hasher::new();
+        for file in weights {
+            let opened = andiron_files::open(&file).map_err(files::failed("read", &file))?;
+            hasher.update_reader(opened).map_err(files::failed("read", &file))?;
+        }
+        Ok(Some(hasher.finalize().to_hex().to_string()))
+    }
+
+    /// The model of the directory; `None` if there is no directory.
+    fn open_weights<C: FamilyConfig>(&self, device: &Device) -> Result<Option<Bundle<C>>, TrainError> {
+        let Some(path) = &self.directory else { return Ok(None) };
+        let opened = Bundle::open_at(path, self.precision, device);
+        opened.map(Some).map_err(|source| TrainError::Init { path: path.clone(), source: Box::new(source) })
     }
 
     fn unfit(&self, wanted: &'static str) -> TrainError {
         TrainError::Unfit { model: self.name(), class: self.config.class_name(), wanted }
     }
-}
-
-fn open<C: FamilyConfig>(path: &Path, device: &Device) -> Result<Bundle<C>, TrainError> {
-    Bundle::open(path, device)
-        .map_err(|source| TrainError::Init { path: path.to_owned(), source: Box::new(source) })
 }
 
 /// A head that its family refuses.

@@ -10,7 +10,8 @@ use andiron_data::rows::Skipped;
 use andiron_data::shard::Dataset;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
-use andiron_models::{Bundle, Family, FamilyConfig};
+use andiron_models::weights::names;
+use andiron_models::{Bundle, Family, FamilyConfig, LoraConfig};
 use burn::tensor::Device;
 use serde_json::json;
 
@@ -39,16 +40,61 @@ pub(crate) trait PlanUser {
     fn with<O: Objective>(self, plan: Plan<O>) -> Result<Self::Output, TrainError>;
 }
 
+/// A model at the beginning of a run, and which part of it is new.
+#[derive(Debug)]
+pub struct Beginning<C: FamilyConfig> {
+    /// The model.
+    pub bundle: Bundle<C>,
+    /// Modules that are newly initialized, if the others are read from a model directory.
+    pub new_modules: Vec<String>,
+}
+
+impl<C: FamilyConfig> Beginning<C> {
+    /// A model without new modules.
+    pub fn whole(bundle: Bundle<C>) -> Self {
+        Self { bundle, new_modules: Vec::new() }
+    }
+
+    /// A model with a new head; other parameters are new as well unless they are among those of `before`.
+    pub(crate) fn with_new_head(bundle: Bundle<C>, before: &[(String, Vec<usize>)]) -> Self {
+        let mut new_modules = bundle.head_modules();
+        for param in names(&bundle.model).iter().filter(|param| !before.contains(param)) {
+            let module = param.0.rsplit_once('.').map_or(param.0.as_str(), |(module, _)| module);
+            let is_in = |of: &String| {
+                module.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            if !new_modules.iter().any(is_in) {
+                new_modules.push(module.to_owned());
+            }
+        }
+        Self { bundle, new_modules }
+    }
+
+    /// The adapter that `[adapter]` asks for: new modules and a head for labels are trained in full.
+    pub(crate) fn adapter(&self, config: &LoraConfig, base: &str) -> LoraConfig {
+        let mut config = config.clone();
+        let has_task_head = self.bundle.adapter_names().has_task_head();
+        let head = if has_task_head { self.bundle.head_modules() } else { Vec::new() };
+        for module in self.new_modules.iter().chain(&head) {
+            if !config.modules_to_save.contains(module) {
+                config.modules_to_save.push(module.clone());
+            }
+        }
+        config.base_model.get_or_insert_with(|| base.to_owned());
+        config
+    }
+}
+
 /// The model at the beginning of a run.
 pub struct Start<C: FamilyConfig> {
     #[allow(clippy::type_complexity)] // Its one use is `Start::model`.
-    make: Box<dyn Fn(Seed, &Device) -> Result<Bundle<C>, TrainError>>,
+    make: Box<dyn Fn(Seed, &Device) -> Result<Beginning<C>, TrainError>>,
     new_head: Option<&'static str>,
 }
 
 impl<C: FamilyConfig> Start<C> {
     /// A model made by `make` from the seed of new weights.
-    pub fn new(make: impl Fn(Seed, &Device) -> Result<Bundle<C>, TrainError> + 'static) -> Self {
+    pub fn new(make: impl Fn(Seed, &Device) -> Result<Beginning<C>, TrainError> + 'static) -> Self {
         Self { make: Box::new(make), new_head: None }
     }
 
@@ -62,7 +108,7 @@ impl<C: FamilyConfig> Start<C> {
     ///
     /// # Errors
     /// If its directory cannot be opened.
-    pub fn model(&self, seed: Seed, device: &Device) -> Result<Bundle<C>, TrainError> {
+    pub fn model(&self, seed: Seed, device: &Device) -> Result<Beginning<C>, TrainError> {
         (self.make)(seed, device)
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_data::batch::HostBatch;
 use andiron_data::loader::BatchSource;
-use andiron_files::PartialDirectory;
+use andiron_kernels::random::Seed;
 use andiron_models::FamilyConfig;
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
 use crate::objective::{CausalConfig, Measured, ModelOf, Objective, ObjectiveConfig, Pass};
 use crate::observe::{Observer, RunFacts, Warning};
-use crate::plan::{Setup, Start, TrainingData};
-use crate::state::{Progress, TrainState, tokenizer_checksum};
+use crate::plan::{Beginning, Setup, Start, TrainingData};
+use crate::state::{Adapted, Progress, TrainState, tokenizer_checksum};
 use crate::trainer::{SaveError, TrainError};
 
 const CONFIG: &str = "config.toml";
@@ -81,7 +81,8 @@ impl<C: FamilyConfig> Run<C> {
 
     /// The state of the newest intact checkpoint; `None` if the run has none.
     pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState<C>>, TrainError> {
-        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device);
+        let base = || self.adapted();
+        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device, &base);
         self.checkpoints
             .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
     }
@@ -111,8 +112,27 @@ impl<C: FamilyConfig> Run<C> {
     }
 
     pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
-        let seed = self.config.run.weights_seed();
-        Ok(TrainState::new(self.start.model(seed, &self.device)?, &self.config, &self.device)?)
+        let (bundle, adapter) = match self.adapted()? {
+            Some((bundle, adapter)) => {
+                let seed = Seed::new(self.config.run.seed).derive("adapter");
+                let failed = |source| TrainError::Adapter { source: Box::new(source) };
+                (bundle.with_lora(&adapter, seed).map_err(failed)?, Some(adapter))
+            }
+            None => (self.beginning()?.bundle, None),
+        };
+        Ok(TrainState::new(bundle, adapter, &self.config, &self.device)?)
+    }
+
+    fn beginning(&self) -> Result<Beginning<C>, TrainError> {
+        self.start.model(self.config.run.weights_seed(), &self.device)
+    }
+
+    /// The model that an adapter is trained of, without it, and the adapter; `None` if all of the model is trained.
+    fn adapted(&self) -> Result<Option<Adapted<C>>, TrainError> {
+        let Some(adapter) = &self.config.adapter else { return Ok(None) };
+        let beginning = self.beginning()?;
+        let adapter = beginning.adapter(adapter, &self.model);
+        Ok(Some((beginning.bundle, adapter)))
     }
 
     /// Hugging Face's class of the model, if its head is newly initialized.
@@ -158,12 +178,10 @@ impl<C: FamilyConfig> Run<C> {
         self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
     }
 
-    /// Writes the final model directory, replacing an earlier one.
+    /// Writes the final model directory, or that of the adapter, replacing an earlier one.
     pub(crate) fn export(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
-        let building = PartialDirectory::begin(&target).map_err(files::failed("write", &target))?;
-        state.export(building.path(), self.tokenizer.as_deref())?;
-        building.publish().map_err(files::failed("write", &target))?;
+        state.export(&target, self.tokenizer.as_deref())?;
         Ok(target)
     }
 
@@ -212,7 +230,8 @@ fn steps(config: &TrainConfig, train: &dyn BatchSource) -> Result<u64, TrainErro
     Ok(steps)
 }
 
-/// The configuration as JSON, with the checksums of the data, the tokenizer and the configuration of the model to begin with.
+/// The configuration as JSON, with the checksums of the data and the tokenizer, and of the model below an adapter, and the
+/// class of the model to begin with.
 fn identity(
     config: &TrainConfig,
     base: &Base,
@@ -234,6 +253,12 @@ fn identity(
     }
     if base.directory.is_some() {
         tree["init"]["class"] = json!(base.config.class_name());
+    }
+    // Checkpoints hold the adapter only.
+    if config.adapter.is_some()
+        && let Some(checksum) = base.checksum()?
+    {
+        tree["init"]["weights_blake3"] = json!(checksum);
     }
     Ok(tree)
 }

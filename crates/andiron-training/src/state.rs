@@ -4,8 +4,9 @@ use std::io;
 use std::path::Path;
 
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
+use andiron_files::PartialDirectory;
 use andiron_models::weights::LoadError;
-use andiron_models::{Bundle, FamilyConfig};
+use andiron_models::{AdapterError, Bundle, FamilyConfig, LoraConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,8 @@ impl Progress {
 pub struct TrainState<C: FamilyConfig> {
     /// The model, with autodiff on, and its settings.
     pub bundle: Bundle<C>,
+    /// The adapter that is trained of the model, and saved in its place.
+    pub adapter: Option<LoraConfig>,
     /// The optimizer's moments.
     pub optimizer: Optimizer,
     /// The moving average of the weights, if the run has one.
@@ -69,6 +72,9 @@ pub struct TrainState<C: FamilyConfig> {
     /// The progress of the run.
     pub progress: Progress,
 }
+
+/// A model below an adapter, and the adapter.
+pub(crate) type Adapted<C> = (Bundle<C>, LoraConfig);
 
 /// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,15 +86,21 @@ struct Saved {
 }
 
 impl<C: FamilyConfig> TrainState<C> {
-    /// The initial state: the weights of `bundle`, zero moments, step 0.
+    /// The initial state: the weights of `bundle`, zero moments, step 0. With `adapter`, `bundle` has that adapter, and
+    /// everything else is frozen.
     ///
     /// # Errors
     /// If a parameter group does not fit the model.
-    pub fn new(mut bundle: Bundle<C>, config: &TrainConfig, device: &Device) -> Result<Self, GroupError> {
+    pub fn new(
+        mut bundle: Bundle<C>,
+        adapter: Option<LoraConfig>,
+        config: &TrainConfig,
+        device: &Device,
+    ) -> Result<Self, GroupError> {
         bundle.model = config.optimizer.freeze(bundle.model)?.train();
         let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device)?;
         let ema = config.optimizer.ema_decay.map(|decay| Ema::new(&bundle.model, decay));
-        Ok(Self { bundle, optimizer, ema, progress: Progress::default() })
+        Ok(Self { bundle, adapter, optimizer, ema, progress: Progress::default() })
     }
 
     /// The state after an update with the result of a step.
@@ -120,7 +132,10 @@ impl<C: FamilyConfig> TrainState<C> {
         if !parameters_are_finite(&self.bundle.model) {
             return Err(SaveError::NotFinite);
         }
-        save_model(&self.bundle, &dir.join(MODEL), tokenizer)?;
+        match &self.adapter {
+            Some(adapter) => self.bundle.save_adapter(adapter, &dir.join(MODEL))?,
+            None => save_model(&self.bundle, &dir.join(MODEL), tokenizer)?,
+        }
         self.optimizer.save(&dir.join(OPTIMIZER))?;
         if let Some(ema) = &self.ema {
             ema.save(&dir.join(EMA))?;
@@ -130,19 +145,27 @@ impl<C: FamilyConfig> TrainState<C> {
         Ok(files::write_synced(&dir.join(STATE), text.as_bytes())?)
     }
 
-    /// Writes the trained model to the directory `dir`, with the tokenizer's files.
-    pub(crate) fn export(&self, dir: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
+    /// Writes the trained model as the directory `target`, in the place of an earlier one, with the tokenizer's files; of a
+    /// model with an adapter, the adapter only.
+    pub(crate) fn export(&self, target: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
         let mut bundle = self.bundle.clone();
         bundle.model = self.plain_model();
-        save_model(&bundle, dir, tokenizer)
+        if let Some(adapter) = &self.adapter {
+            return Ok(bundle.save_adapter(adapter, target)?);
+        }
+        let building = PartialDirectory::begin(target).map_err(files::failed("write", target))?;
+        save_model(&bundle, building.path(), tokenizer)?;
+        Ok(building.publish().map_err(files::failed("write", target))?)
     }
 
     /// Loads a checkpoint from `dir`, which was compared with its manifest before. Its configuration must match this one.
+    /// `base` opens the model below the adapter, if the run trains one.
     pub(crate) fn load(
         dir: &Path,
         config: &TrainConfig,
         identity: &Value,
         device: &Device,
+        base: &dyn Fn() -> Result<Option<Adapted<C>>, TrainError>,
     ) -> Result<Self, TrainError> {
         let failed = |source: StateError| TrainError::Load { path: dir.to_owned(), source: Box::new(source) };
         let text = files::read_bounded(&dir.join(STATE), MAX_STATE).map_err(|error| failed(error.into()))?;
@@ -153,8 +176,14 @@ impl<C: FamilyConfig> TrainState<C> {
             let (before, now) = (before.to_string(), now.to_string());
             return Err(TrainError::Mismatch { path: dir.to_owned(), field, before, now });
         }
-        let bundle = Bundle::open(&dir.join(MODEL), device).map_err(|error| failed(error.into()))?;
-        let mut state = Self::new(bundle, config, device)?;
+        let model = dir.join(MODEL);
+        let (bundle, adapter) = match base()? {
+            Some((bundle, adapter)) => {
+                (bundle.with_adapter(&model).map_err(|error| failed(error.into()))?, Some(adapter))
+            }
+            None => (Bundle::open(&model, device).map_err(|error| failed(error.into()))?, None),
+        };
+        let mut state = Self::new(bundle, adapter, config, device)?;
         state
             .optimizer
             .load(&dir.join(OPTIMIZER), saved.progress.updates, device)
@@ -210,6 +239,9 @@ pub enum StateError {
     /// The model cannot be opened.
     #[error(transparent)]
     Model(#[from] LoadError),
+    /// The adapter cannot be opened, or is not one of the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The optimizer's state cannot be read or does not fit the model.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
@@ -226,7 +258,7 @@ mod tests {
         let set = format!("optimizer.groups=[{{ {group} }}]");
         let config = TrainConfig::parse(CONFIG, &[set]).unwrap();
         let bundle = DecoderBundle::init(decoder(&config).clone(), Seed::new(3), &device());
-        TrainState::new(bundle, &config, &device())
+        TrainState::new(bundle, None, &config, &device())
     }
 
     #[test]

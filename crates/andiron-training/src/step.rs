@@ -175,13 +175,13 @@ fn measured(accumulated: Accumulated, tokens: u64) -> Computed {
     }
 }
 
-/// Whether all dense parameters of `model` are finite. Values are read from the device once. Quantized weights, which no step
-/// changes, are not read.
+/// Whether all trained parameters of `model`, which is in training mode, are finite. Values are read from the device once. What
+/// no step changes is not read.
 pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
     struct Squares(Vec<Tensor<1>>);
     impl ModuleVisitor for Squares {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if param.is_initialized() {
+            if is_trainable(param) {
                 self.0.push(ops::square_sum(param.val().inner()));
             }
         }
@@ -362,7 +362,7 @@ mod tests {
         struct Poison;
         impl burn::module::ModuleMapper for Poison {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                param.map(|value| value.inner().mul_scalar(f32::INFINITY))
+                param.map(|value| Tensor::from_inner(value.inner().mul_scalar(f32::INFINITY)).require_grad())
             }
         }
         assert!(parameters_are_finite(&model()));

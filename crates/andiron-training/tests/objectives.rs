@@ -8,7 +8,8 @@ use std::path::Path;
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
 use andiron_kernels::random::Seed;
-use andiron_models::{AnyConfig, RunPrecision};
+use andiron_models::encoder::EncoderInput;
+use andiron_models::{AnyBundle, AnyConfig, RunPrecision};
 use andiron_pipelines::{AnswerText, EncoderPipeline, Pipeline, Question, RerankRequest, TextInput};
 use andiron_training::observe::{StepRecord, Warning};
 use andiron_training::{
@@ -84,6 +85,18 @@ n_positions = 24
 n_embd = 16
 n_layer = 1
 n_head = 2
+"#;
+
+const LLAMA: &str = r#"
+model_type = "llama"
+vocab_size = 40
+hidden_size = 16
+intermediate_size = 24
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+max_position_embeddings = 24
+initializer_range = 0.2
 "#;
 
 /// A directory with a tokenizer of letters, rows and a token stream.
@@ -248,7 +261,12 @@ fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
         line
     };
     let lines = fs::read_to_string(output.join("metrics.jsonl")).unwrap().lines().map(strip).collect();
-    (lines, fs::read(output.join("model/model.safetensors")).unwrap())
+    let files =
+        ["model.safetensors", "adapter_model.safetensors"].map(|name| output.join("model").join(name));
+    let [weights] = &files.iter().filter(|path| path.exists()).collect::<Vec<_>>()[..] else {
+        panic!("{files:?}")
+    };
+    (lines, fs::read(weights).unwrap())
 }
 
 /// A run of each length up to a stop and a resume ends like one that was left alone; returns what was heard of that one.
@@ -746,6 +764,140 @@ fn a_model_directory_is_fine_tuned_and_gets_the_head_that_it_lacks() {
     // The tokenizer came along.
     assert!(place.path("again/model/vocab.txt").exists());
     assert!(place.path("again/config.toml").exists());
+}
+
+/// The tables of a run that trains an adapter of the model that the run `base` left.
+fn adapter_of(place: &Place, base: &str, precision: &str, more: &str) -> String {
+    let from = place.path(base).join("model").display().to_string();
+    format!("[init]\nfrom = {from:?}\nprecision = {precision:?}\n[adapter]\nrank = 4\nalpha = 8.0\n{more}")
+}
+
+/// Checks that the last five losses are at most this share of the first five.
+#[track_caller]
+fn assert_falls(losses: &[f32], share: f32) {
+    let [first, last] = [&losses[..5], &losses[losses.len() - 5..]].map(|some| some.iter().sum::<f32>());
+    assert!(last < share * first, "{losses:?}");
+}
+
+/// The run for so many steps.
+fn lengthened(config: TrainConfig, steps: u64) -> TrainConfig {
+    TrainConfig { run: andiron_training::config::RunConfig { steps: Some(steps), ..config.run }, ..config }
+}
+
+/// The model of the run `base` with the adapter of the run `adapted`, as others open it.
+fn opened(place: &Place, base: &str, precision: RunPrecision, adapted: &str) -> AnyBundle {
+    let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
+    let base = AnyBundle::open_at(&place.path(base).join("model"), precision, &device).unwrap();
+    base.with_adapter(&place.path(adapted).join("model")).unwrap()
+}
+
+/// Ids and label of the rows of the validation data.
+fn valid_rows(place: &Place) -> (Vec<Vec<u32>>, Vec<usize>) {
+    let text = fs::read_to_string(place.path("valid.jsonl")).unwrap();
+    let row = |line: &str| {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let letters = row["text"].as_str().unwrap().bytes().filter(|byte| *byte != b' ');
+        let ids = letters.map(|letter| 5 + u32::from(letter - b'a'));
+        let label = ["high", "low", "middle"].iter().position(|label| row["label"] == *label).unwrap();
+        (std::iter::once(2).chain(ids).chain([3]).collect(), label)
+    };
+    text.lines().map(row).unzip()
+}
+
+/// Checks that the opened adapter gives the loss that the run measured with the model in its memory.
+#[track_caller]
+fn assert_loss(probabilities: &[Vec<f32>], labels: &[usize], evaluation: &Evaluation) {
+    let losses = probabilities.iter().zip(labels).map(|(row, &label)| -f64::from(row[label]).ln());
+    let loss = losses.sum::<f64>() / labels.len() as f64;
+    assert!((loss - evaluation.loss).abs() < 1e-4, "{loss} {}", evaluation.loss);
+}
+
+#[test]
+fn an_adapter_of_an_encoder_is_learnt_with_a_new_head() {
+    let place = Place::new();
+    finish(&place.config(&table(BERT), "kind = \"masked\"", ["train", "valid"], "base"));
+    let before = fs::read(place.path("base/model/model.safetensors")).unwrap();
+    let tables = adapter_of(&place, "base", "f32", "dora = true");
+    let heard = check(&place, &tables, "kind = \"classify\"", rows());
+    assert!(heard.warnings[0].contains("BertForSequenceClassification"), "{:?}", heard.warnings);
+    let names = |path: &str| {
+        let bytes = fs::read(place.path(path)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut names: Vec<String> = tensors.names().into_iter().map(|name| name.to_string()).collect();
+        names.sort();
+        names
+    };
+    // Whatever is not frozen is in the adapter, and has moments: the pooler is new as well as the head.
+    let saved = names("whole/model/adapter_model.safetensors");
+    let has = |part: &str| saved.iter().any(|name| name.contains(part));
+    assert!(has("query.lora_A") && has("pooler.dense.weight") && has("classifier.bias"), "{saved:?}");
+    assert!(!has("LayerNorm") && !has("embeddings"), "{saved:?}");
+    let moments = names("whole/step-000006/optimizer.safetensors");
+    assert_eq!(moments.len(), 2 * saved.len(), "{moments:?}");
+    assert!(fs::read(place.path("base/model/model.safetensors")).unwrap() == before);
+
+    let long = finish(&lengthened(place.config(&tables, "kind = \"classify\"", rows(), "long"), 60));
+    let evaluation = long.evaluation.unwrap();
+    assert_falls(&long.losses, 0.7);
+    let AnyBundle::Encoder(bundle) = opened(&place, "base", RunPrecision::F32, "long") else { panic!() };
+    let (texts, labels) = valid_rows(&place);
+    let inputs: Vec<EncoderInput<'_>> = texts.iter().map(|ids| ids.as_slice().into()).collect();
+    assert_loss(&bundle.classify(&inputs), &labels, &evaluation);
+}
+
+#[test]
+fn an_adapter_of_a_decoder_is_learnt_with_a_head_for_labels() {
+    let place = Place::new();
+    finish(&place.config(&table(LLAMA), "kind = \"causal\"", ["train", "valid"], "base"));
+    let tables = adapter_of(&place, "base", "f32", "targets = [\"q_proj\", \"v_proj\"]");
+    let config = place.config(&tables, "kind = \"classify\"", rows(), "adapted");
+    let evaluation = finish(&config).evaluation.unwrap();
+    let AnyBundle::Classifier(bundle) = opened(&place, "base", RunPrecision::F32, "adapted") else {
+        panic!()
+    };
+    let (texts, labels) = valid_rows(&place);
+    assert_loss(&bundle.classify(&texts), &labels, &evaluation);
+}
+
+#[test]
+fn an_adapter_of_weights_in_few_bits_is_learnt() {
+    let place = Place::new();
+    let streams = ["train", "valid"];
+    finish(&place.config(&table(LLAMA), "kind = \"causal\"", streams, "base"));
+    for precision in ["int8", "int4"] {
+        let tables = adapter_of(&place, "base", precision, "rslora = true");
+        let config = place.config(&tables, "kind = \"causal\"", streams, precision);
+        let heard = finish(&lengthened(config, 30));
+        assert_falls(&heard.losses, 0.9);
+        opened(&place, "base", precision.parse().unwrap(), precision);
+    }
+    check(&place, &adapter_of(&place, "base", "int8", ""), "kind = \"causal\"", streams);
+}
+
+#[test]
+fn a_run_with_an_adapter_goes_on_only_over_the_weights_it_began_with() {
+    let place = Place::new();
+    let streams = ["train", "valid"];
+    let base = place.config(&table(LLAMA), "kind = \"causal\"", streams, "base");
+    finish(&base);
+    let config =
+        place.config(&adapter_of(&place, "base", "f32", ""), "kind = \"causal\"", streams, "adapted");
+    let requests = Requests::default();
+    train(&config, &mut StopAfter(2, &requests), &requests).unwrap();
+    let path = place.path("base/model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = train(&config, &mut (), &Requests::default()).unwrap_err().to_string();
+    assert!(error.contains("init.weights_blake3"), "{error}");
+    let more = "targets = [\"nothing\"]";
+    check_refused(
+        &place,
+        &adapter_of(&place, "base", "f32", more),
+        "kind = \"causal\"",
+        streams,
+        "target_modules",
+    );
 }
 
 #[track_caller]

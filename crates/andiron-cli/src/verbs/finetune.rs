@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use andiron_models::AnyConfig;
 use andiron_training::ObjectiveConfig;
 use andiron_training::config::{QuickRun, TrainConfig};
 use clap::Args;
@@ -35,6 +34,12 @@ pub struct Finetune {
     /// Directory of the run
     #[arg(long, short, value_name = "DIR", requires = "model")]
     output: Option<PathBuf>,
+    /// Train a LoRA adapter of the model, which stays as it is, in place of the model
+    #[arg(long, requires = "model")]
+    lora: bool,
+    /// Rank of the adapter
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "lora")]
+    lora_rank: usize,
     /// Override a value of the configuration, as in `--set optimizer.lr=3e-5`; repeat the option for several
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -51,7 +56,16 @@ impl Finetune {
         let outcome = pretrain::train(&config, common)?;
         pretrain::report(&outcome, &config, common)?;
         if let (Some(model), false) = (&outcome.model, common.json) {
-            out!("Use it: {}", use_line(&config, &AnyConfig::open(model)?, &model.display().to_string()))?;
+            let trained = model.display().to_string();
+            let base = config.init.as_ref().map(|init| init.from.display().to_string());
+            let choice = match (&config.adapter, base) {
+                (Some(_), Some(base)) => format!("--model {base} --adapter {trained}"),
+                _ => format!("--model {trained}"),
+            };
+            out!("Use it: {}", use_line(&config, &choice))?;
+            if config.adapter.is_some() {
+                out!("As one model: andiron export {choice} --merge --output DIR")?;
+            }
         }
         pretrain::ending(&outcome, &config)
     }
@@ -72,6 +86,7 @@ impl Finetune {
             train: train.clone(),
             valid: self.valid.clone(),
             output: output.clone(),
+            lora_rank: self.lora.then_some(self.lora_rank),
         };
         let derived = quick.config(common.fastest_precision()?)?.to_toml();
         let config = pretrain::parse(&derived, &self.overrides)?;
@@ -85,24 +100,19 @@ fn objective_help() -> String {
     format!("Objective: one of {}", ObjectiveConfig::KINDS.join(", "))
 }
 
-/// The command that uses the result.
-fn use_line(config: &TrainConfig, model: &AnyConfig, directory: &str) -> String {
-    let task = match (&config.objective, model) {
-        (Some(ObjectiveConfig::Classify(_)), _) => "classify",
-        (Some(ObjectiveConfig::TokenClassify(_)), _) => "token-classify",
-        (Some(ObjectiveConfig::Answer(_)), _) => "answer",
-        (Some(ObjectiveConfig::Contrastive(_)), _) => "embed",
-        (Some(ObjectiveConfig::Rerank(_)), _) => "rerank",
-        (Some(ObjectiveConfig::Masked(_)), _) => "fill-mask",
-        (
-            Some(
-                ObjectiveConfig::Seq2Seq(_)
-                | ObjectiveConfig::SpanCorruption(_)
-                | ObjectiveConfig::Denoise(_),
-            ),
-            _,
+/// The command that uses the result, which the options `choice` open.
+fn use_line(config: &TrainConfig, choice: &str) -> String {
+    let task = match &config.objective {
+        Some(ObjectiveConfig::Classify(_)) => "classify",
+        Some(ObjectiveConfig::TokenClassify(_)) => "token-classify",
+        Some(ObjectiveConfig::Answer(_)) => "answer",
+        Some(ObjectiveConfig::Contrastive(_)) => "embed",
+        Some(ObjectiveConfig::Rerank(_)) => "rerank",
+        Some(ObjectiveConfig::Masked(_)) => "fill-mask",
+        Some(
+            ObjectiveConfig::Seq2Seq(_) | ObjectiveConfig::SpanCorruption(_) | ObjectiveConfig::Denoise(_),
         ) => "generate",
-        _ => return format!("andiron serve --model {directory}"),
+        _ => return format!("andiron serve {choice}"),
     };
-    format!("andiron predict --task {task} --model {directory} --input rows.jsonl")
+    format!("andiron predict --task {task} {choice} --input rows.jsonl")
 }

@@ -70,7 +70,9 @@ pub fn report(outcome: &Outcome, config: &TrainConfig, common: &Common) -> anyho
             out!("{name} {value:.4}")?;
         }
     }
-    if let Some(model) = &outcome.model {
+    if let (Some(adapter), Some(_)) = (&outcome.model, &config.adapter) {
+        out!("The adapter is in {}, in peft's layout.", adapter.display())?;
+    } else if let Some(model) = &outcome.model {
         out!("The model is in {}, in the Hugging Face layout.", model.display())?;
     }
     out!("The report is {}.", config.run.output.join("report.html").display())?;

@@ -239,6 +239,7 @@ impl Quickstart {
             evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },
             init: None,
             model: Some(model.into()),
+            adapter: None,
             objective: None,
         }
     }

@@ -8,6 +8,8 @@ use andiron_kernels::random::Seed;
 use super::{AdapterError, AdapterFiles, AdapterNames, LoraConfig, apply_lora, files, lora_parameters};
 use crate::any::{AnyBundle, AnyConfig};
 use crate::bundle::{Bundle, FamilyConfig};
+use crate::decoder::DecoderBundle;
+use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
 use crate::encoder::{EncoderBundle, EncoderConfig};
 use crate::weights::{NameRules, SaveError, describe, names};
 
@@ -105,15 +107,23 @@ impl<C: FamilyConfig> Bundle<C> {
 }
 
 impl AnyBundle {
-    /// The model with the adapter in the directory `dir`: [`Bundle::with_adapter`]. An encoder gets the head that the adapter
-    /// was trained with.
+    /// The model with the adapter in the directory `dir`: [`Bundle::with_adapter`]. An encoder, or a decoder, gets the head for
+    /// labels that the adapter was trained with.
     ///
     /// # Errors
     /// If the directory is no adapter, or not one of this model.
     pub fn with_adapter(self, dir: &Path) -> Result<Self, AdapterError> {
         let files = AdapterFiles::open(dir)?;
         Ok(match self {
-            Self::Decoder(bundle) => Self::Decoder(bundle.with_adapter_files(files)?),
+            Self::Decoder(bundle) => match files.model_config() {
+                Some(AnyConfig::Classifier(wanted)) if is_head_for(&bundle, wanted, files.config()) => {
+                    let head = ClassifierBundle::of_decoder(&bundle, wanted.clone(), Seed::new(0));
+                    let (precision, kv_cache_dtype) = (bundle.precision, bundle.kv_cache_dtype);
+                    let bundle = ClassifierBundle { precision, kv_cache_dtype, ..head };
+                    Self::Classifier(bundle.with_adapter_files(files)?)
+                }
+                _ => Self::Decoder(bundle.with_adapter_files(files)?),
+            },
             Self::Classifier(bundle) => Self::Classifier(bundle.with_adapter_files(files)?),
             Self::Encoder(bundle) => {
                 let bundle = match files.model_config() {
@@ -125,6 +135,12 @@ impl AnyBundle {
             Self::EncoderDecoder(bundle) => Self::EncoderDecoder(bundle.with_adapter_files(files)?),
         })
     }
+}
+
+/// Whether an adapter holds the whole head of `wanted`, and the decoder is of its architecture.
+fn is_head_for(bundle: &DecoderBundle, wanted: &ClassifierConfig, config: &LoraConfig) -> bool {
+    bundle.config.model_type() == wanted.model_type()
+        && wanted.adapter_names().head.is_some_and(|head| config.saves(head))
 }
 
 /// The encoder with the head of `wanted`, unless it has that. The adapter must hold all of a new one.

@@ -30,6 +30,11 @@ pub struct AdapterNames {
 }
 
 impl AdapterNames {
+    /// Whether the model has a head for a task, such as labels, which an adapter trains in full.
+    pub fn has_task_head(&self) -> bool {
+        self.head.is_some()
+    }
+
     /// `task_type` to write. `peft` expects the head of a classification task in the file, so without one there the task is
     /// left open.
     pub(super) fn task(&self, config: &LoraConfig) -> Option<&'static str> {

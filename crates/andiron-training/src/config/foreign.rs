@@ -55,6 +55,16 @@ const FOREIGN: &[Foreign] = &[
     foreign("model_name_or_path", "transformers", "init.from"),
     foreign("base_model", "axolotl", "init.from"),
     foreign("model_name", "unsloth", "init.from"),
+    foreign("lora_r", "axolotl", "adapter.rank"),
+    foreign("lora_rank", "LLaMA-Factory", "adapter.rank"),
+    foreign("lora_alpha", "peft", "adapter.alpha"),
+    foreign("lora_target", "LLaMA-Factory", "adapter.targets"),
+    foreign("lora_target_modules", "axolotl", "adapter.targets"),
+    foreign("target_modules", "peft", "adapter.targets"),
+    foreign("use_rslora", "peft", "adapter.rslora"),
+    foreign("use_dora", "peft", "adapter.dora"),
+    foreign("load_in_8bit", "axolotl", "init.precision = \"int8\""),
+    foreign("load_in_4bit", "axolotl", "init.precision = \"int4\""),
     foreign("tokenizer_name", "transformers", "data.tokenizer"),
     foreign("dataset", "LLaMA-Factory", "data.train"),
     foreign("datasets", "axolotl", "data.train"),
@@ -104,7 +114,7 @@ mod tests {
         for (at, foreign) in FOREIGN.iter().enumerate() {
             assert!(FOREIGN[..at].iter().all(|other| other.key != foreign.key), "{}", foreign.key);
             let table = foreign.ours.split('.').next().unwrap();
-            let known = ["init", "objective"].contains(&table) || tree.get(table).is_some();
+            let known = ["init", "objective", "adapter"].contains(&table) || tree.get(table).is_some();
             assert!(known || foreign.key == "resume_from_checkpoint", "{}", foreign.ours);
         }
     }

@@ -49,6 +49,19 @@
 //! [objective]
 //! kind = "classify"
 //! ```
+//!
+//! With `[adapter]` the model is frozen and a LoRA adapter of it is trained; its weights may then be stored in few bits (QLoRA):
+//!
+//! ```toml
+//! [init]
+//! from = "models/llama"
+//! precision = "int4"
+//!
+//! [adapter]
+//! rank = 16
+//! alpha = 32
+//! targets = "all-linear"     # or names of modules, or a regular expression
+//! ```
 
 mod diff;
 mod foreign;
@@ -62,7 +75,7 @@ use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_data::source::OnError;
 use andiron_kernels::random::Seed;
-use andiron_models::Family;
+use andiron_models::{AdapterError, Family, LoraConfig, RunPrecision};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -85,6 +98,9 @@ pub struct TrainConfig {
     /// The model, trained from random weights: the fields of a Hugging Face `config.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelConfig>,
+    /// The low-rank adapter that is trained in place of the model. A new head, and one for labels, is trained in full with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<LoraConfig>,
     /// The objective and its options; by default next-token prediction, for a decoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objective: Option<ObjectiveConfig>,
@@ -106,6 +122,10 @@ pub struct InitConfig {
     /// A model directory of any family: weights, configuration and tokenizer. A head that the objective needs and the
     /// directory does not have is newly initialized.
     pub from: PathBuf,
+    /// How the weights of the model below an adapter are stored: `"int8"` or `"int4"` take a quarter or less of the memory, and
+    /// so does `"bf16"` with a half. Blocks of a GGUF file stay as they are. By default f32.
+    #[serde(default, skip_serializing_if = "is_f32", with = "by_name")]
+    pub precision: RunPrecision,
 }
 
 /// Output directory, seed, length and precision of a run.
@@ -130,7 +150,7 @@ pub struct RunConfig {
     pub log_every: u64,
     /// Precision of matmuls in training, `"f32"` or `"mixed"` (bf16 mixed precision); by default the fastest on this machine.
     /// Validation always uses f32, and so do GPU backends.
-    #[serde(default = "Precision::fastest", with = "precision_name")]
+    #[serde(default = "Precision::fastest", with = "by_name")]
     pub precision: Precision,
 }
 
@@ -142,16 +162,21 @@ impl RunConfig {
 }
 
 /// Serializes a precision by its name.
-mod precision_name {
+mod by_name {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    use super::Precision;
-
-    pub(super) fn serialize<S: Serializer>(precision: &Precision, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(precision)
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
     }
 
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Precision, D::Error> {
+    pub(super) fn deserialize<'a, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'a>,
+    {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }
@@ -247,6 +272,10 @@ impl Default for EvaluateConfig {
     }
 }
 
+fn is_f32(precision: &RunPrecision) -> bool {
+    *precision == RunPrecision::F32
+}
+
 fn is_fail(on_error: &OnError) -> bool {
     *on_error == OnError::Fail
 }
@@ -273,7 +302,7 @@ impl TrainConfig {
     /// # Errors
     /// Names the first invalid field, its value and what is expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { run, init, model, objective: _, data, optimizer, checkpoint, evaluate } = self;
+        let Self { run, init, model, adapter, objective: _, data, optimizer, checkpoint, evaluate } = self;
         // TOML has signed integers only.
         check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 2^63 - 1")?;
         check(!run.output.as_os_str().is_empty(), "run.output", "empty", "a directory")?;
@@ -299,6 +328,7 @@ impl TrainConfig {
         check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
         // Where it is known only once the data is open, the length is checked again then.
         optimizer.validate(run.steps.unwrap_or(u64::MAX))?;
+        self.check_adapter(adapter.as_ref(), init.as_ref())?;
         match (init, model) {
             (Some(_), Some(_)) => Err(ConfigError::TwoModels),
             (None, None) => Err(ConfigError::NoModel),
@@ -308,6 +338,31 @@ impl TrainConfig {
                 self.check_length(model.max_positions())
             }
         }
+    }
+
+    /// Checks that an adapter is one of a model directory, whose weights are in few bits only below it.
+    fn check_adapter(
+        &self,
+        adapter: Option<&LoraConfig>,
+        init: Option<&InitConfig>,
+    ) -> Result<(), ConfigError> {
+        if let Some(adapter) = adapter {
+            let why = "an adapter is trained of a model directory, not of random weights";
+            init.ok_or(ConfigError::Missing { field: "init.from", why })?;
+            adapter.check_trainable().map_err(|source| ConfigError::Adapter { source: Box::new(source) })?;
+        }
+        let precision = init.map_or(RunPrecision::F32, |init| init.precision);
+        if precision == RunPrecision::F32 {
+            return Ok(());
+        }
+        let wanted = "int8, int4, bf16 or f32: run.precision is that of matmuls";
+        check(precision.is_stored(), "init.precision", precision, wanted)?;
+        let why =
+            "init.precision stores the weights in few bits, which only an adapter of them can be trained on";
+        if adapter.is_none() {
+            return Err(ConfigError::Missing { field: "adapter", why });
+        }
+        Ok(())
     }
 
     /// Checks that sequences fit a model that reads `longest` tokens.
@@ -430,6 +485,12 @@ pub enum ConfigError {
         /// The objectives for the model.
         known: String,
     },
+    /// The adapter cannot be trained.
+    #[error("the adapter table cannot be used")]
+    Adapter {
+        /// The cause.
+        source: Box<AdapterError>,
+    },
     /// Neither `[init]` nor `[model]` is given.
     #[error("there is no model: give [init] from, a model directory to begin with, or the fields of [model]")]
     NoModel,
@@ -492,6 +553,29 @@ mod tests {
                 other => panic!("{other}"),
             }
         }
+    }
+
+    #[test]
+    fn weights_in_few_bits_need_an_adapter_and_an_adapter_a_model_directory() {
+        let of_directory = CONFIG.replace("[model]", "[init]\nfrom = \"base\"\n[unused]");
+        let of_directory = &of_directory[..of_directory.find("[unused]").unwrap()];
+        let rest = &CONFIG[CONFIG.find("[data]").unwrap()..];
+        let text = format!("{of_directory}\n{rest}");
+        let parse = |text: &str, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            TrainConfig::parse(text, &sets)
+        };
+        let says = |text: &str, sets: &[&str], expected: &str| {
+            let error = parse(text, sets).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        says(&text, &["init.precision=int8"], "adapter is missing");
+        says(&text, &["init.precision=mixed", "adapter={ rank = 2, alpha = 4 }"], "init.precision is mixed");
+        says(CONFIG, &["adapter={ rank = 2, alpha = 4 }"], "init.from is missing");
+        says(&text, &["adapter={ rank = 0, alpha = 4 }"], "the adapter table");
+        let config = parse(&text, &["init.precision=int4", "adapter={ rank = 2, alpha = 4 }"]).unwrap();
+        assert_eq!(config.init.as_ref().unwrap().precision, RunPrecision::Int4);
+        assert_eq!(parse(&config.to_toml(), &[]).unwrap(), config);
     }
 
     #[test]

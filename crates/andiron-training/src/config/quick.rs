@@ -6,7 +6,7 @@ use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_data::rows::{RowOptions, RowReader};
 use andiron_data::shard::Dataset;
-use andiron_models::{AnyConfig, Family, ModelFiles};
+use andiron_models::{AnyConfig, Family, LoraConfig, ModelFiles, RunPrecision};
 use serde_json::json;
 
 use super::{CheckpointConfig, ConfigError, DataConfig, EvaluateConfig, InitConfig, RunConfig, TrainConfig};
@@ -33,6 +33,8 @@ const CONTEXT: usize = 512;
 /// | `run.epochs` | 4, or 1 for pairs of answers |
 /// | `optimizer` | AdamW, betas 0.9 and 0.999, no weight decay, linear decay to 0 after 6 % of warm-up |
 /// | `optimizer.lr` | 5e-5 · (768 / width)², at most 5e-4: narrow models take larger steps; a fiftieth of it for pairs of answers |
+/// | `optimizer.lr` with an adapter | ten times that, and at least 2e-4; for pairs of answers at least 4e-6 |
+/// | `adapter` | alpha twice the rank, for all linear projections |
 /// | `data.length_groups` | 50 for rows: those of similar length come together |
 /// | `evaluate`, `checkpoint` | once an epoch |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct QuickRun {
     pub valid: Option<PathBuf>,
     /// Directory of the run.
     pub output: PathBuf,
+    /// Rank of the adapter to train in place of the model.
+    pub lora_rank: Option<usize>,
 }
 
 impl QuickRun {
@@ -73,7 +77,8 @@ impl QuickRun {
         let (n_rows, context) = self.size(&model)?;
         let per_epoch = n_rows.div_ceil(rows as u64).max(1);
         let width = model.sizes().d_model as f64;
-        let lr = (5e-5 * (768.0 / width).powi(2)).min(5e-4) * lr_scale;
+        let of_whole = (5e-5 * (768.0 / width).powi(2)).min(5e-4);
+        let lr = if self.lora_rank.is_some() { (10.0 * of_whole).max(2e-4) } else { of_whole } * lr_scale;
         Ok(TrainConfig {
             run: RunConfig {
                 output: self.output.clone(),
@@ -84,8 +89,9 @@ impl QuickRun {
                 log_every: 1,
                 precision,
             },
-            init: Some(InitConfig { from: self.model.clone() }),
+            init: Some(InitConfig { from: self.model.clone(), precision: RunPrecision::F32 }),
             model: None,
+            adapter: self.lora_rank.map(|rank| LoraConfig::new(rank, 2.0 * rank as f32)),
             objective: Some(objective),
             data: DataConfig {
                 valid: self.valid.clone(),

@@ -71,7 +71,8 @@ impl Objective for Causal {
         let hidden_btd = model.hidden(pass.ids(&batch.inputs), &mut pass.causal_context());
         let [b, t, d] = hidden_btd.dims();
         let (targets_n, weights_n) = pass.targets(labels);
-        ops::head_cross_entropy(hidden_btd.reshape([b * t, d]), model.head().val(), targets_n, weights_n)
+        let head = pass.head(model.head().val());
+        ops::head_cross_entropy(hidden_btd.reshape([b * t, d]), head, targets_n, weights_n)
     }
 
     fn metrics(&self, measured: &Measured, (): &()) -> Metrics {

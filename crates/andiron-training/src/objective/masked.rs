@@ -74,7 +74,7 @@ impl Objective for Masked {
         let [b, t, d] = hidden_btd.dims();
         let WeightedTargets { positions_n, targets_n, weights_n } = pass.weighted_targets(labels);
         let hidden_nd = head.transform(hidden_btd.reshape([b * t, d]).select(0, positions_n));
-        ops::head_cross_entropy(hidden_nd, head.projection(), targets_n, weights_n)
+        ops::head_cross_entropy(hidden_nd, pass.head(head.projection()), targets_n, weights_n)
     }
 
     fn metrics(&self, measured: &Measured, (): &()) -> Metrics {

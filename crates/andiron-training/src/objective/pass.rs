@@ -1,6 +1,6 @@
 //! One pass of a model over a batch: the device, dropout, and the scale of the losses.
 
-use andiron_core::{Forward, PaddingMask, ids};
+use andiron_core::{Forward, PaddingMask, ids, ops};
 use andiron_data::batch::{Sequences, TokenLabels};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -47,6 +47,15 @@ impl<'a> Pass<'a> {
                 cx.with_padding_mask(PaddingMask::padded_right(lengths.iter().map(|&length| length.max(1))))
             }
             _ => cx,
+        }
+    }
+
+    /// An output head as the loss takes it: the values of a weight in few bits come without autodiff.
+    pub(crate) fn head(&self, head: impl Into<ops::Head>) -> ops::Head {
+        let head = head.into();
+        match self.device.is_autodiff() {
+            true => ops::Head { weight_vd: head.weight_vd.autodiff(), ..head },
+            false => head,
         }
     }
 

@@ -69,7 +69,8 @@ impl Preference {
         let [b, t, d] = hidden_btd.dims();
         let (targets_n, weights_n) = pass.targets(tokens);
         let hidden_nd = hidden_btd.reshape([b * t, d]);
-        let losses_n = ops::head_losses(hidden_nd, model.head().val(), targets_n, weights_n.clone());
+        let losses_n =
+            ops::head_losses(hidden_nd, pass.head(model.head().val()), targets_n, weights_n.clone());
         loss::sequence_log_probabilities(losses_n, weights_n, b)
     }
 

@@ -62,7 +62,7 @@ pub(super) fn target_loss(
     let hidden_btd = model.hidden(pass.ids(decoder_inputs), &cross_cache, &mut cx);
     let [b, t, d] = hidden_btd.dims();
     let (targets_n, weights_n) = pass.targets(labels);
-    let head = ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() };
+    let head = pass.head(ops::Head { weight_vd: model.head().val(), bias_v: model.head_bias() });
     let hidden_nd = hidden_btd.reshape([b * t, d]);
     ops::head_cross_entropy_smoothed(hidden_nd, head, targets_n, weights_n, label_smoothing)
 }

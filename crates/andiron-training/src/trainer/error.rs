@@ -6,8 +6,8 @@ use andiron_data::loader::LoaderError;
 use andiron_data::rows::{Origin, RowsError};
 use andiron_data::shard::DatasetError;
 use andiron_data::tokenizer::TokenizerError;
-use andiron_models::Family;
 use andiron_models::weights::LoadError;
+use andiron_models::{AdapterError, Family};
 
 use crate::checkpoint::CheckpointError;
 use crate::config::ConfigError;
@@ -67,6 +67,12 @@ pub enum TrainError {
         path: PathBuf,
         /// The cause; names the file.
         source: Box<LoadError>,
+    },
+    /// The adapter cannot be added to the model.
+    #[error("the adapter table does not fit the model")]
+    Adapter {
+        /// The cause; names the key.
+        source: Box<AdapterError>,
     },
     /// The objective trains models of other families.
     #[error("the objective {kind} does not train {model}, which is of the family {family}: choose {fitting}")]
@@ -243,10 +249,22 @@ pub enum SaveError {
         /// The cause; names the file.
         source: Box<andiron_models::weights::SaveError>,
     },
+    /// The adapter cannot be written.
+    #[error("the adapter cannot be written")]
+    Adapter {
+        /// The cause; names the file.
+        source: Box<AdapterError>,
+    },
     /// The optimizer's state cannot be written.
     #[error(transparent)]
     Optimizer(#[from] OptimizerError),
     /// A weight is infinite or NaN, so the state would be useless.
     #[error("a weight is not finite")]
     NotFinite,
+}
+
+impl From<AdapterError> for SaveError {
+    fn from(source: AdapterError) -> Self {
+        Self::Adapter { source: Box::new(source) }
+    }
 }

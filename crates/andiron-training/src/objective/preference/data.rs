@@ -30,7 +30,7 @@ impl Reference<'_> {
             return Ok(bundle);
         }
         let Setup { config, device, .. } = self.setup;
-        let bundle = self.start.model(config.run.weights_seed(), device)?;
+        let bundle = self.start.model(config.run.weights_seed(), device)?.bundle;
         Ok(self.bundle.get_or_init(|| bundle))
     }
 
