@@ -230,12 +230,12 @@ fn settings_of_muon_are_written_out() {
 fn the_readme_shows_the_defaults() {
     let readme = include_str!("../../../README.md");
     let (before, after) = (CONFIG.find("[optimizer]").unwrap(), CONFIG.find("[checkpoint]").unwrap());
-    let shown = readme.split("```toml\n").skip(1).map(|rest| {
-        let shown = rest.split("```").next().unwrap();
+    let shown = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let of_optimizers = shown.filter(|shown| shown.starts_with("[optimizer]")).map(|shown| {
         let text = format!("{}{shown}\n{}", &CONFIG[..before], &CONFIG[after..]);
         TrainConfig::parse(&text, &[]).unwrap().optimizer
     });
-    let [muon, adafactor, lion, groups] = shown.collect::<Vec<_>>().try_into().unwrap();
+    let [muon, adafactor, lion, groups] = of_optimizers.collect::<Vec<_>>().try_into().unwrap();
     assert_eq!((muon.kind, muon.muon), (OptimizerKind::Muon, Some(MuonConfig::default())));
     let kind = OptimizerKind::Adafactor;
     assert_eq!((adafactor.kind, adafactor.adafactor), (kind, Some(AdafactorConfig::default())));
