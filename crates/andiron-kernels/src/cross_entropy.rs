@@ -51,7 +51,7 @@ pub struct Head<'a> {
 pub struct HeadGrads<'a> {
     /// `[rows, d]`.
     pub dhidden: &'a mut [f32],
-    /// `[vocab, d]`.
+    /// `[vocab, d]`; empty if it is not wanted.
     pub dweight: &'a mut [f32],
     /// The length of the bias.
     pub dbias: &'a mut [f32],
@@ -180,7 +180,7 @@ fn fused(
     assert_targets(active(head.targets, head.row_weights), vocab);
     if let Some(grads) = &mut grads {
         assert_eq!(grads.dhidden.len(), rows * d, "dhidden is not as long as hidden");
-        assert_eq!(grads.dweight.len(), vocab * d, "dweight is not as long as weight");
+        assert!([0, vocab * d].contains(&grads.dweight.len()), "dweight is not as long as weight");
         assert_eq!(grads.dbias.len(), head.bias.len(), "dbias is not as long as bias");
         grads.dbias.fill(0.0);
     }
@@ -266,7 +266,9 @@ impl Chunk {
                 grads.dbias.iter_mut().zip(&self.column_sums).for_each(|(dbias, sum)| *dbias += sum);
             }
             let dlogits = MatRef::row_major(logits, n, vocab);
-            matmul(cpu, dlogits.t(), hidden, Epilogue { bias: None, accumulate }, grads.dweight);
+            if !grads.dweight.is_empty() {
+                matmul(cpu, dlogits.t(), hidden, Epilogue { bias: None, accumulate }, grads.dweight);
+            }
             if side_by_side {
                 matmul(cpu, dlogits, weight, Epilogue::default(), &mut grads.dhidden[first * d..][..n * d]);
             } else {

@@ -23,10 +23,10 @@ impl<B: HeadOps, const N: usize> Backward<B, N> for Sum {
         let upstream = grads.consume::<B>(&ops.node);
         let HeadInputs { hidden, weight, bias } = ops.state;
         let square = B::float_reshape(upstream.clone(), [1, 1].into());
-        let mut gradients = vec![B::float_mul(hidden, square.clone()), B::float_mul(weight, square)];
-        gradients.extend(bias.into_option().map(|bias| B::float_mul(bias, upstream)));
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            give!(grads, parent, gradient);
+        let mut gradients = vec![(hidden, square.clone()), (weight, square)];
+        gradients.extend(bias.into_option().map(|bias| (bias, upstream)));
+        for (parent, (gradient, upstream)) in ops.parents.into_iter().zip(gradients) {
+            give!(grads, parent, B::float_mul(gradient, upstream));
         }
     }
 }
@@ -104,6 +104,7 @@ impl<B: HeadOps, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
         weights: FloatTensor<Self>,
         options: HeadOptions,
     ) -> FloatTensor<Self> {
+        let options = HeadOptions { weight_grad: inputs.weight.is_tracked(), ..options };
         let (nodes, bias, inputs) = split::<B, C>(inputs);
         let saved = Saved { inputs, targets, weights: weights.into_primitive(), options };
         match (nodes, bias) {
@@ -118,6 +119,7 @@ impl<B: HeadOps, C: CheckpointStrategy> HeadOps for Autodiff<B, C> {
         weights: FloatTensor<Self>,
         options: HeadOptions,
     ) -> FloatTensor<Self> {
+        let options = HeadOptions { weight_grad: inputs.weight.is_tracked(), ..options };
         let (nodes, bias, inputs) = split::<B, C>(inputs);
         let saved = Saved { inputs, targets, weights: weights.into_primitive(), options };
         match (nodes, bias) {

@@ -4,7 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, read_sync};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::HeadInputs;
+use super::{HeadInputs, HeadOptions};
 use crate::ops::OptionalTensor;
 use crate::ops::composed::{reshape, scalar};
 use crate::ops::linear::composed::column_sum;
@@ -168,7 +168,7 @@ pub(super) fn head_cross_entropy_with_grad<B: Backend>(
     HeadInputs { hidden, weight, bias }: HeadInputs<B>,
     targets: IntTensor<B>,
     weights: FloatTensor<B>,
-    label_smoothing: f32,
+    HeadOptions { label_smoothing, weight_grad, .. }: HeadOptions,
 ) -> (FloatTensor<B>, HeadInputs<B>) {
     let [vocabulary, d] = weight.shape().dims();
     let (mut total, mut dweight, mut dbias) = (None, None, None);
@@ -185,13 +185,18 @@ pub(super) fn head_cross_entropy_with_grad<B: Backend>(
         if bias.as_option().is_some() {
             add_to::<B>(&mut dbias, column_sum::<B>(dlogits.clone()));
         }
-        add_to::<B>(&mut dweight, B::float_matmul(B::float_transpose(dlogits.clone()), hidden));
+        if weight_grad {
+            add_to::<B>(&mut dweight, B::float_matmul(B::float_transpose(dlogits.clone()), hidden));
+        }
         dhidden.push(B::float_matmul(dlogits, weight.clone()));
     });
     let zeros = |like: &FloatTensor<B>| B::float_mul_scalar(like.clone(), scalar(0.0));
     let grads = HeadInputs {
         hidden: rows.among_all(dhidden, d, &weight),
-        weight: dweight.unwrap_or_else(|| zeros(&weight)),
+        weight: match weight_grad {
+            true => dweight.unwrap_or_else(|| zeros(&weight)),
+            false => B::float_empty([0, d].into(), &weight.device(), weight.dtype().into()),
+        },
         bias: OptionalTensor::new(bias.as_option().map(|bias| dbias.unwrap_or_else(|| zeros(bias)))),
     };
     (total.unwrap_or_else(|| zero::<B>(&weight)), grads)
@@ -213,7 +218,7 @@ mod tests {
     use burn::tensor::{Int, Tensor};
 
     use super::*;
-    use crate::ops::{Dispatch, HeadOps, HeadOptions};
+    use crate::ops::{Dispatch, HeadOps};
     use crate::precision::Precision;
     use crate::{DeviceSpec, init};
     use andiron_kernels::random::Seed;
@@ -230,7 +235,7 @@ mod tests {
         let targets = Tensor::<1, Int>::from_ints([0, 8, 3, 3, 1, 7], &device);
         let cases = [[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.0, 0.0, 2.0, 0.0], [0.0; 6]];
         for (weights, share) in cases.into_iter().flat_map(|weights| [(weights, 0.0), (weights, 0.2)]) {
-            let options = HeadOptions { precision: Precision::F32, label_smoothing: share };
+            let options = HeadOptions { precision: Precision::F32, label_smoothing: share, weight_grad: true };
             for bias in [None, Some(bias.clone())] {
                 let inputs = || HeadInputs {
                     hidden: hidden.clone().into_dispatch(),
@@ -240,11 +245,21 @@ mod tests {
                 let targets = || targets.clone().into_dispatch();
                 let weights = || Tensor::<1>::from_floats(weights, &device).into_dispatch();
                 let (sum, grads) =
-                    head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights(), share);
+                    head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights(), options);
                 let (fused_sum, fused) =
                     Dispatch::head_cross_entropy_with_grad(inputs(), targets(), weights(), options);
                 close::<1>(sum.clone(), fused_sum);
                 close::<1>(head_cross_entropy::<Dispatch>(inputs(), targets(), weights(), share), sum);
+                // A frozen head: the other gradients are the same, and its own is not computed.
+                let frozen = HeadOptions { weight_grad: false, ..options };
+                let hidden = || Tensor::<2>::from_dispatch(grads.hidden.clone()).into_dispatch();
+                for (_, without) in [
+                    head_cross_entropy_with_grad::<Dispatch>(inputs(), targets(), weights(), frozen),
+                    Dispatch::head_cross_entropy_with_grad(inputs(), targets(), weights(), frozen),
+                ] {
+                    assert_eq!(without.weight.shape().dims(), [0, 5]);
+                    close::<2>(hidden(), without.hidden);
+                }
                 close::<2>(grads.hidden, fused.hidden);
                 close::<2>(grads.weight, fused.weight);
                 assert_eq!(grads.bias.as_option().is_some(), bias.is_some());

@@ -27,7 +27,8 @@ pub trait HeadOps: Backend {
         composed::head_cross_entropy::<Self>(inputs, targets, weights, options.label_smoothing)
     }
 
-    /// The same, with its gradients with respect to the inputs.
+    /// The same, with its gradients with respect to the inputs. That of the weight has no rows unless
+    /// [`HeadOptions::weight_grad`] asks for it.
     #[fusion(default)]
     fn head_cross_entropy_with_grad(
         #[extension_type] inputs: HeadInputs<Self>,
@@ -35,7 +36,7 @@ pub trait HeadOps: Backend {
         weights: FloatTensor<Self>,
         options: HeadOptions,
     ) -> (FloatTensor<Self>, HeadInputs<Self>) {
-        composed::head_cross_entropy_with_grad::<Self>(inputs, targets, weights, options.label_smoothing)
+        composed::head_cross_entropy_with_grad::<Self>(inputs, targets, weights, options)
     }
 
     /// Each row's cross-entropy, `[n]`; 0 in rows of weight 0. Its gradient is that of

@@ -37,23 +37,20 @@ impl<B: HostTensors> HeadOps for B {
     ) -> (FloatTensor<Self>, HeadInputs<Self>) {
         let _time = OpKind::CrossEntropy.timer();
         if !is_f32::<B>(&inputs, &weights) {
-            return composed::head_cross_entropy_with_grad::<B>(
-                inputs,
-                targets,
-                weights,
-                options.label_smoothing,
-            );
+            return composed::head_cross_entropy_with_grad::<B>(inputs, targets, weights, options);
         }
         with_slices::<B, _>(&inputs, &targets, &weights, options, |shape, head| {
             let mut dhidden = output(head.hidden.len());
-            let mut dweight = output(head.weight.len());
+            let [vocab, d] = inputs.weight.shape().dims();
+            let n_rows = if options.weight_grad { vocab } else { 0 };
+            let mut dweight = output(n_rows * d);
             let mut dbias = output(head.bias.len());
             let grads = HeadGrads { dhidden: &mut dhidden, dweight: &mut dweight, dbias: &mut dbias };
             let loss = cross_entropy::head_nll_with_grad(cpu().at(options.precision), shape, head, grads);
             let bias = inputs.bias.as_option().map(|bias| B::from_vec(dbias, &bias.shape()));
             let grads = HeadInputs {
                 hidden: B::from_vec(dhidden, &inputs.hidden.shape()),
-                weight: B::from_vec(dweight, &inputs.weight.shape()),
+                weight: B::from_vec(dweight, &[n_rows, d]),
                 bias: OptionalTensor::new(bias),
             };
             (B::from_vec(vec![loss as f32], &[1]), grads)

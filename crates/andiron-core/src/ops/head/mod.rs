@@ -37,6 +37,8 @@ pub struct HeadOptions {
     pub precision: Precision,
     /// Share of each target that is spread evenly over the vocabulary.
     pub label_smoothing: f32,
+    /// Whether the gradient of the weight is wanted: that of a frozen head is not, and costs a third of the time.
+    pub weight_grad: bool,
 }
 
 impl HeadOptions {
@@ -44,7 +46,7 @@ impl HeadOptions {
     #[track_caller]
     fn current(label_smoothing: f32) -> Self {
         assert!((0.0..=1.0).contains(&label_smoothing), "label smoothing {label_smoothing} is not in 0..=1");
-        Self { precision: precision::current(), label_smoothing }
+        Self { precision: precision::current(), label_smoothing, weight_grad: true }
     }
 }
 
