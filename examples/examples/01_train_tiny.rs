@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         init: None,
         model: Some(DecoderConfig::Gpt2(model).into()),
         objective: None,
+        adapter: None,
         optimizer: OptimizerConfig {
             schedule: ScheduleKind::Cosine,
             min_lr: 3e-4,

@@ -38,7 +38,7 @@ impl Reference<'_> {
     fn log_probabilities(&self, record: &Record<'_>) -> Result<Vec<f32>, TrainError> {
         let seed = self.setup.config.run.weights_seed();
         let batch = self.collator.collate(&[Sample { data: record.clone(), seed }]);
-        let pass = Pass::evaluation(&self.setup.device);
+        let pass = Pass::evaluation(self.setup.device);
         let of_answers = Preference::log_probabilities(&self.bundle()?.model, &batch, &pass);
         Ok(of_answers.into_data().try_into_vec::<f32>().expect("log-probabilities are f32"))
     }
