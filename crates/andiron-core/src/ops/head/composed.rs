@@ -235,7 +235,8 @@ mod tests {
         let targets = Tensor::<1, Int>::from_ints([0, 8, 3, 3, 1, 7], &device);
         let cases = [[1.0, 0.5, 2.0, 1.0, 1.0, 1.0], [0.0, 0.5, 0.0, 0.0, 2.0, 0.0], [0.0; 6]];
         for (weights, share) in cases.into_iter().flat_map(|weights| [(weights, 0.0), (weights, 0.2)]) {
-            let options = HeadOptions { precision: Precision::F32, label_smoothing: share, weight_grad: true };
+            let options =
+                HeadOptions { precision: Precision::F32, label_smoothing: share, weight_grad: true };
             for bias in [None, Some(bias.clone())] {
                 let inputs = || HeadInputs {
                     hidden: hidden.clone().into_dispatch(),
