@@ -29,6 +29,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "andiron-files",
             "andiron-kernels",
             "andiron-models",
+            "andiron-pipelines",
         ],
     ),
     (
