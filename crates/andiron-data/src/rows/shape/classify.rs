@@ -18,7 +18,7 @@ pub struct ClassifyFields {
     pub pair: Option<String>,
     /// The label.
     pub label: String,
-    /// The name of the label, where [`label`](Self::label) is a number.
+    /// The name of the label, where `label` is a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_name: Option<String>,
     /// What the label is.
