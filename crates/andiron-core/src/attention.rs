@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::cache::{CrossAttentionCache, KeysValues};
 pub use crate::ops::AttentionMask;
 use crate::ops::{self, AttentionOptions};
-use crate::{DropoutSite, Forward, PaddingMask};
+use crate::{Documents, DropoutSite, Forward, PaddingMask};
 
 /// Configuration of a layer's attention.
 #[derive(Clone, Debug)]
@@ -27,15 +27,16 @@ impl AttentionConfig {
         Self { scale, mask, bias_hr: None, dropout: 0.0 }
     }
 
-    /// Options of a call over `n_keys` keys; draws the dropout mask of `site`.
+    /// Options of a call over `n_keys` keys, with padding and documents; draws the dropout mask of `site`.
     fn options(
         &self,
-        (n_keys, rows): (usize, Option<PaddingMask>),
+        n_keys: usize,
+        (rows, documents): (Option<PaddingMask>, Option<Documents>),
         site: DropoutSite,
         cx: &mut Forward<'_>,
     ) -> AttentionOptions {
         let dropout = cx.draw_dropout(self.dropout, site);
-        AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, dropout }
+        AttentionOptions { scale: self.scale, mask: self.mask, n_keys, rows, documents, dropout }
     }
 }
 
@@ -59,8 +60,8 @@ pub fn attend(
             return ops::attention_blocks(q_bthk, &blocks, bias_hr, (scale, mask));
         }
     };
-    let keys = (keys_bshk.dims()[1], cx.padding_mask().cloned());
-    let options = config.options(keys, DropoutSite::AttentionProbabilities, cx);
+    let parts = (cx.padding_mask().cloned(), cx.documents().cloned());
+    let options = config.options(keys_bshk.dims()[1], parts, DropoutSite::AttentionProbabilities, cx);
     match config.bias_hr {
         Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
         None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
@@ -83,8 +84,8 @@ pub fn attend_packed(
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
     if !cx.is_cached() && config.bias_hr.is_none() {
-        let keys = (t, cx.padding_mask().cloned());
-        let options = config.options(keys, DropoutSite::AttentionProbabilities, cx);
+        let parts = (cx.padding_mask().cloned(), cx.documents().cloned());
+        let options = config.options(t, parts, DropoutSite::AttentionProbabilities, cx);
         return ops::attention_packed(qkv_bt3d, heads, options);
     }
     let [q_bthk, k_bthk, v_bthk] = [0, 1, 2].map(|part| {
@@ -111,7 +112,7 @@ pub fn cross_attend(
 ) -> Tensor<4> {
     let (keys_bshk, values_bshk) = cross_cache.layer(layer);
     let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
-    let keys = (keys_bshk.dims()[1], cross_cache.padding_mask().cloned());
-    let options = config.options(keys, DropoutSite::CrossAttentionProbabilities, cx);
+    let parts = (cross_cache.padding_mask().cloned(), None);
+    let options = config.options(keys_bshk.dims()[1], parts, DropoutSite::CrossAttentionProbabilities, cx);
     ops::attention(q_bthk, keys_bshk, values_bshk, options)
 }

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::cache::{KeysValues, columns_of};
 use crate::dropout_site::{DropoutDraw, DropoutSite, Stack};
 use crate::ops::Dropout;
-use crate::{KvCache, PaddingMask, ids, ops};
+use crate::{Documents, KvCache, PaddingMask, ids, ops};
 
 /// The context of one forward pass.
 ///
@@ -24,10 +24,12 @@ use crate::{KvCache, PaddingMask, ids, ops};
 /// [`Forward::enter_layer`] and a [`DropoutSite`]. So a layer can be computed again, alone, with the masks that it had.
 ///
 /// [`Forward::with_padding_mask`] adds a padding mask for rows of different lengths; without it no column is padding.
+/// [`Forward::with_documents`] divides rows into documents that know nothing of each other.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
     rows: Option<PaddingMask>,
+    documents: Option<Documents>,
     dropout: Option<Seed>,
     stack: Stack,
     layer: Option<usize>,
@@ -58,7 +60,22 @@ impl<'a> Forward<'a> {
     pub fn with_padding_mask(self, rows: PaddingMask) -> Self {
         let padded = rows.spans().iter().any(|span| span.start > 0);
         assert!(self.cache.is_none() || !padded, "rows over a cache begin in the first column");
+        assert!(self.documents.is_none(), "padding in a pass with documents");
         Self { rows: Some(rows), ..self }
+    }
+
+    /// The same pass over rows that several documents are packed into: attention stays within each, and positions restart.
+    ///
+    /// # Panics
+    /// If there is a cache or a padding mask: padding after the last document is a document of its own.
+    pub fn with_documents(self, documents: Documents) -> Self {
+        assert!(self.cache.is_none() && self.rows.is_none(), "documents in a pass with a cache or padding");
+        Self { documents: Some(documents), ..self }
+    }
+
+    /// The documents of each row; `None` if each row is one.
+    pub fn documents(&self) -> Option<&Documents> {
+        self.documents.as_ref()
     }
 
     /// The columns of each row; `None` without padding.
@@ -73,6 +90,9 @@ impl<'a> Forward<'a> {
 
     /// One more than the last position of any row.
     pub fn end(&self, columns: usize) -> usize {
+        if let Some(documents) = &self.documents {
+            return documents.longest(columns);
+        }
         match &self.cache {
             Some(cache) if !cache.is_empty() => {
                 let ends = cache.lens().enumerate();
@@ -88,15 +108,21 @@ impl<'a> Forward<'a> {
 
     /// Whether all rows have the same positions.
     pub(crate) fn rows_agree(&self) -> bool {
+        if self.documents.is_some() {
+            return false;
+        }
         match &self.cache {
             Some(cache) => self.rows.is_none() && cache.lens().all(|len| len == cache.len()),
             None => self.padding_mask().into_iter().flat_map(PaddingMask::spans).all(|span| span.start == 0),
         }
     }
 
-    /// Position of each of `columns` new tokens in its own row; padding has the position of the nearest token of its row. A
+    /// Position of each of `columns` new tokens in its own row, or document; padding has the position of the nearest token of its row. A
     /// single list if all rows have the same positions.
     pub fn positions(&self, columns: usize) -> Vec<Vec<usize>> {
+        if let Some(documents) = &self.documents {
+            return documents.positions(columns);
+        }
         let start = self.start();
         match (&self.cache, &self.rows) {
             _ if self.rows_agree() => vec![(start..start + columns).collect()],

@@ -62,14 +62,16 @@ impl PaddingMask {
         Tensor::from_data(TensorData::new(own.collect(), [self.len(), columns]), device)
     }
 
-    /// Additive attention mask, `[rows, 1, t, s]`: 0 where key `j` belongs to the row and `sees(i, j)`, else a large
+    /// Additive attention mask, `[rows, 1, t, s]`: 0 where key `j` belongs to row `r` and `sees(r, i, j)`, else a large
     /// negative value.
-    pub(crate) fn mask(&self, [t, s]: [usize; 2], sees: impl Fn(usize, usize) -> bool) -> TensorData {
+    pub(crate) fn mask(&self, [t, s]: [usize; 2], sees: impl Fn(usize, usize, usize) -> bool) -> TensorData {
         /// Finite, so that the softmax of a fully masked query is not NaN.
         const HIDDEN: f32 = -1e30;
         let mut mask = Vec::with_capacity(self.len() * t * s);
-        for (span, i) in self.spans.iter().flat_map(|span| (0..t).map(move |i| (span, i))) {
-            mask.extend((0..s).map(|j| if span.contains(&j) && sees(i, j) { 0.0 } else { HIDDEN }));
+        for (row, span) in self.spans.iter().enumerate() {
+            for i in 0..t {
+                mask.extend((0..s).map(|j| if span.contains(&j) && sees(row, i, j) { 0.0 } else { HIDDEN }));
+            }
         }
         TensorData::new(mask, [self.len(), 1, t, s])
     }

@@ -103,11 +103,14 @@ impl ScaledRotary {
 
     /// The angles of the `columns` new tokens of a pass.
     pub fn angles(&self, columns: usize, cx: &Forward<'_>, device: &Device) -> Angles {
-        let of_row = |positions: Vec<usize>| {
+        let rows = cx.positions(columns);
+        // Positions fall only where a document begins. Padding before a row stays at position 0.
+        let runs = rows.iter().flat_map(|row| row.chunk_by(|position, next| position <= next));
+        let of_run = |positions: &[usize]| {
             let len = positions.last().map_or(0, |position| position + 1);
-            (positions, self.rotary(len))
+            (positions.to_vec(), self.rotary(len))
         };
-        Angles::of(&cx.positions(columns).into_iter().map(of_row).collect::<Vec<_>>(), device)
+        Angles::of(rows.len(), &runs.map(of_run).collect::<Vec<_>>(), device)
     }
 }
 

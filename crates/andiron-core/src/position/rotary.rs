@@ -25,8 +25,9 @@ impl Rotary {
 
     /// The angles of the `columns` new tokens of a pass.
     pub fn angles(&self, columns: usize, cx: &Forward<'_>, device: &Device) -> Angles {
+        let rows = cx.positions(columns);
         let of_row = |positions| (positions, self.clone());
-        Angles::of(&cx.positions(columns).into_iter().map(of_row).collect::<Vec<_>>(), device)
+        Angles::of(rows.len(), &rows.into_iter().map(of_row).collect::<Vec<_>>(), device)
     }
 }
 
@@ -38,14 +39,15 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// The angles of these positions, with frequencies per row. A single row is shared by all.
-    pub(super) fn of(rows: &[(Vec<usize>, Rotary)], device: &Device) -> Self {
-        let (columns, pairs) =
-            rows.first().map_or((0, 0), |(positions, rotary)| (positions.len(), rotary.frequencies.len()));
-        let shape = [rows.len(), columns, 1, pairs];
+    /// The angles of the positions of `rows` rows of one length, one run of them after the other, with frequencies per run. A
+    /// single row is shared by all.
+    pub(super) fn of(rows: usize, runs: &[(Vec<usize>, Rotary)], device: &Device) -> Self {
+        let pairs = runs.first().map_or(0, |(_, rotary)| rotary.frequencies.len());
+        let positions: usize = runs.iter().map(|(positions, _)| positions.len()).sum();
+        let shape = [rows, positions / rows.max(1), 1, pairs];
         let table = |of: fn(f32) -> f32| {
             let mut values = Vec::with_capacity(shape.iter().product());
-            for (positions, rotary) in rows {
+            for (positions, rotary) in runs {
                 for &position in positions {
                     let angles = rotary.frequencies.iter().map(|frequency| position as f32 * frequency);
                     values.extend(angles.map(|angle| of(angle) * rotary.amplitude));

@@ -1,7 +1,8 @@
 //! Attention: separate, packed, with biases, masks and padding.
 
-use andiron_core::PaddingMask;
 use andiron_core::ops::{self, AttentionMask, AttentionOptions, Dropout};
+use andiron_core::{Documents, PaddingMask};
+use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{assert_close, check, devices, devices_for, random, reference_device};
@@ -33,6 +34,15 @@ pub fn reference_biased(
     if let Some(rows) = options.rows {
         let seen: Tensor<4> = rows.weights(s, &scores.device()).reshape([b, 1, 1, s]);
         scores = scores + (seen - 1.0) * 1e30;
+    }
+    if let Some(documents) = &options.documents {
+        let index = |starts: &[usize], at: usize| starts.partition_point(|&start| start <= at);
+        let of_row = |starts: &Vec<usize>| -> Vec<f32> {
+            let alike = |at: usize| index(starts, at / s) == index(starts, at % s);
+            (0..t * s).map(|at| if alike(at) { 0.0 } else { -1e30 }).collect()
+        };
+        let mask = documents.starts().iter().flat_map(of_row).collect::<Vec<_>>();
+        scores = scores.clone() + Tensor::from_data(TensorData::new(mask, [b, 1, t, s]), &scores.device());
     }
     let AttentionMask { causal, sliding_window } = options.mask;
     if causal || sliding_window.is_some() {
@@ -135,7 +145,8 @@ fn attention() {
         ];
         for (case, (causal, rows, sliding_window)) in cases.into_iter().enumerate() {
             let mask = AttentionMask { causal, sliding_window };
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: None };
+            let options =
+                AttentionOptions { scale: 0.4, mask, n_keys: s, rows, documents: None, dropout: None };
             check_attention(sizes, false, &options, devices_for(size, case));
         }
     }
@@ -151,7 +162,8 @@ fn attention_with_biases_by_distance() {
             [(true, None, None), (false, None, Some(rows.clone())), (true, Some(s / 2 + 1), Some(rows))]
         {
             let mask = AttentionMask { causal, sliding_window };
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: None };
+            let options =
+                AttentionOptions { scale: 0.4, mask, n_keys: s, rows, documents: None, dropout: None };
             check_attention(sizes, true, &options, devices());
         }
     }
@@ -181,7 +193,28 @@ fn packed_attention() {
             (AttentionMask::FULL, Some(padded.clone())),
             (AttentionMask { causal: true, sliding_window: Some(t / 2 + 1) }, Some(padded)),
         ] {
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: t, rows, dropout: None };
+            let options =
+                AttentionOptions { scale: 0.4, mask, n_keys: t, rows, documents: None, dropout: None };
+            check_packed([b, t, h, w], &options);
+        }
+    }
+}
+
+#[test]
+fn documents_of_a_row_do_not_see_each_other() {
+    for numbers in [[1, 9, 9, 2, 2, 8], [2, 70, 70, 4, 2, 16]] {
+        let sizes = sizes(numbers);
+        let Sizes { b, t, h, w, .. } = sizes;
+        let documents = Documents::new([vec![0, 1, t / 2], vec![0, t - 2]].into_iter().take(b));
+        for (causal, sliding_window, dropped) in
+            [(true, None, false), (true, Some(5), true), (false, None, false), (true, None, true)]
+        {
+            let dropout = dropped.then_some(Dropout { probability: 0.3, seed: Seed::new(5) });
+            let mask = AttentionMask { causal, sliding_window };
+            let documents = Some(documents.clone());
+            let options = AttentionOptions { scale: 0.4, mask, n_keys: t, rows: None, documents, dropout };
+            check_attention(sizes, false, &options, devices());
+            check_attention(sizes, true, &options, devices());
             check_packed([b, t, h, w], &options);
         }
     }
@@ -195,7 +228,8 @@ fn attention_ignores_spare_capacity() {
     };
     for sliding_window in [None, Some(4)] {
         let mask = AttentionMask { causal: true, sliding_window };
-        let options = AttentionOptions { scale: 0.3, mask, n_keys: 7, rows: None, dropout: None };
+        let options =
+            AttentionOptions { scale: 0.3, mask, n_keys: 7, rows: None, documents: None, dropout: None };
         let [q, k, v] = inputs(&reference_device());
         let expected = reference(q, k.slice([0..1, 0..7]), v.slice([0..1, 0..7]), options.clone());
         for device in devices() {

@@ -25,7 +25,14 @@ fn probabilities_are_dropped_by_seed_and_place() {
         let cases = [(true, Some(rows.clone())), (false, Some(rows)), (true, None), (false, None)];
         for (case, (causal, rows)) in cases.into_iter().enumerate() {
             let mask = AttentionMask { causal, sliding_window: None };
-            let options = AttentionOptions { scale: 0.4, mask, n_keys: s, rows, dropout: dropout(RATE) };
+            let options = AttentionOptions {
+                scale: 0.4,
+                mask,
+                n_keys: s,
+                rows,
+                documents: None,
+                dropout: dropout(RATE),
+            };
             for biased in [false, true] {
                 check_attention(sizes, biased, &options, devices_for(size, case));
             }
@@ -37,7 +44,8 @@ fn probabilities_are_dropped_by_seed_and_place() {
 fn packed_attention_drops_as_separate_tensors_do() {
     let (t, mask) = (9, AttentionMask::CAUSAL);
     let rows = Some(PaddingMask::padded_right([t, t - 4]));
-    let options = AttentionOptions { scale: 0.4, mask, n_keys: t, rows, dropout: dropout(RATE) };
+    let options =
+        AttentionOptions { scale: 0.4, mask, n_keys: t, rows, documents: None, dropout: dropout(RATE) };
     check_packed([2, t, 3, 8], &options);
 }
 
@@ -46,7 +54,7 @@ fn dropout_of_0_is_none() {
     let sizes = sizes([2, 9, 9, 4, 2, 8]);
     let of = |dropout, biased, device: &Device| {
         let mask = AttentionMask::CAUSAL;
-        let options = AttentionOptions { scale: 0.4, mask, n_keys: 9, rows: None, dropout };
+        let options = AttentionOptions { scale: 0.4, mask, n_keys: 9, rows: None, documents: None, dropout };
         both_passes(sizes, biased, |qkv, bias| ours(qkv, bias, options.clone()), device)
     };
     for device in devices() {
@@ -71,6 +79,7 @@ fn rate_mean_and_independence_of_what_is_dropped() {
         mask: AttentionMask::FULL,
         n_keys: t,
         rows: None,
+        documents: None,
         dropout: Some(Dropout { probability: RATE, seed: Seed::new(seed) }),
     };
     let mut everywhere: Vec<Vec<bool>> = Vec::new();

@@ -78,6 +78,7 @@ fn attention_comes_near() {
         mask: AttentionMask::CAUSAL,
         n_keys: t,
         rows: None,
+        documents: None,
         dropout: None,
     };
     for (t, k) in [(40, 16), (37, 9)] {

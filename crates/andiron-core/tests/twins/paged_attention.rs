@@ -63,7 +63,8 @@ fn of_row(row: usize, mask: AttentionMask, biased: bool) -> Tensor<4> {
     let [q, _, _] = inputs(last, &device);
     // Both begin at the distance of the first query that there is from the last key.
     let bias = biased.then(|| biases(&device).slice([0..HEADS, columns - t..columns + s - 1]));
-    let options = AttentionOptions { scale: 0.5, mask, n_keys: s, rows: None, dropout: None };
+    let options =
+        AttentionOptions { scale: 0.5, mask, n_keys: s, rows: None, documents: None, dropout: None };
     reference_biased(own(q, last), (keys, values), bias, options)
 }
 

@@ -244,6 +244,7 @@ impl BlockAttention<'_> {
                     keys,
                     out: out.pointer(self.start(row, kv_head * heads)),
                     lse: std::ptr::null_mut(),
+                    lse_step: 0,
                 });
             }
         }
@@ -388,6 +389,7 @@ mod tests {
                 scale,
                 bias: &of_row,
                 spans: &[],
+                documents: &[],
                 dropout: None,
             };
             let start = r * columns * width;

@@ -15,7 +15,7 @@ use super::element::Element;
 use super::flash::{Transposed, panel_matmul, target, transposed, untranspose};
 use super::scores::{self, Row, exponentials, finish, rescaling, scale_columns};
 use super::view::{Block, HeadView};
-use super::{Attention, AttentionShape, Qkv};
+use super::{Attention, AttentionShape, Document, Qkv};
 use crate::bf16::Bf16;
 use crate::gemm::block::Strided;
 use crate::gemm::pack::{Parts, Scratch};
@@ -47,8 +47,10 @@ pub(super) struct Group<'a> {
     pub(super) bias_step: usize,
     pub(super) keys: Keys<'a>,
     pub(super) out: *mut f32,
-    /// One per query, the next head `queries` elements further; null if not wanted.
+    /// One per query; null if not wanted.
     pub(super) lse: *mut f32,
+    /// From a head's `lse` to that of the next.
+    pub(super) lse_step: usize,
 }
 
 // SAFETY: the pointers are to memory that is only read, and to outputs of which each task writes its own.
@@ -78,29 +80,31 @@ pub(super) fn is_available(how: (Isa, Precision)) -> bool {
     !matches!(how, (Isa::Scalar, _) | (Isa::Amx, Precision::Mixed))
 }
 
-/// Attention over contiguous keys; there is at least one query.
+/// Attention of these documents over contiguous keys; each has a query.
 pub(super) fn forward_contiguous(
     cpu: Cpu,
     how: (Isa, Precision),
     (attention, qkv): (Attention, Qkv),
+    documents: &[Document],
     (out, lse): (&Shared<f32>, &Shared<f32>),
 ) {
     let shape = attention.shape;
-    let AttentionShape { batch, queries, heads, kv_heads, .. } = shape;
+    let AttentionShape { queries, heads, kv_heads, .. } = shape;
     let (places, group) = (shape.places(matches!(qkv, Qkv::Packed(_))), heads / kv_heads.max(1));
     let of = |index: usize| {
-        let (batch, first) = (index / kv_heads, index % kv_heads * group);
+        let (document, first) = (&documents[index / kv_heads], index % kv_heads * group);
         Group {
-            head: attention.head(qkv, places, batch, first),
+            head: attention.head(qkv, places, document, first),
             heads: group,
             bias_step: if attention.bias.is_empty() { 0 } else { attention.distances() },
             keys: Keys::Contiguous,
-            out: out.pointer(shape.out_start(batch, first)),
-            lse: lse.pointer((batch * heads + first) * queries),
+            out: out.pointer(shape.out_start(document, first)),
+            lse: lse.pointer(shape.lse_start(document, first)),
+            lse_step: queries,
         }
     };
-    let groups: Vec<_> = (0..batch * kv_heads).map(of).collect();
-    // SAFETY: the caller checked the lengths; each head of each sequence writes its own outputs.
+    let groups: Vec<_> = (0..documents.len() * kv_heads).map(of).collect();
+    // SAFETY: the caller checked the lengths; each head of each document writes its own outputs.
     unsafe { forward(cpu, how, &groups) };
 }
 
@@ -279,7 +283,7 @@ unsafe fn sized<S: Simd, P: PanelFormat<S>, const MR: usize, const NR: usize, co
                 let block = view.block(start, NR.min(queries.end - start), 1);
                 let lse = match group.lse.is_null() {
                     true => group.lse,
-                    false => group.lse.add(head * view.queries),
+                    false => group.lse.add(head * group.lse_step),
                 };
                 let sums = (load(s, max_and_sum), load(s, max_and_sum.add(NR)));
                 scale_columns::<S, NR>(s, means, dim, finish(s, block, sums, lse));

@@ -78,6 +78,11 @@ pub struct Attention<'a> {
     /// The padding mask, `[batch]`: the keys of each sequence that are no padding; an end beyond the last key is the last
     /// key. Empty is no padding. Padding counts as positions in the causal mask and the window.
     pub spans: &'a [Range<usize>],
+    /// Documents that were packed into one sequence, `[batch]`: the first position of each, ascending from 0. A query attends
+    /// only to keys of its own document, as if each were a sequence of its own: causal mask, window, bias and cost are those of
+    /// its length. Needs as many queries as keys. Empty is one document per sequence. Other programs call them "cumulative
+    /// sequence lengths" (`cu_seqlens`).
+    pub documents: &'a [Vec<usize>],
     /// Dropout of the probabilities after the softmax; denominators include what is dropped. The probability of
     /// query `i` on key `j` is element `[b, h, i, j]` of a row-major `[batch, heads, queries, keys]` tensor and is
     /// dropped where [`dropout::apply`](crate::dropout::apply) drops that element. The backward pass takes the same seed.
@@ -155,7 +160,8 @@ pub enum AttentionGrads<'a> {
 ///
 /// # Panics
 /// If a length does not match the sizes, `kv_heads` does not divide `heads`, `keys` is above `key_capacity`, the number of
-/// spans or biases is wrong, the sliding window is 0, or the dropout probability is outside `[0, 1]`.
+/// spans or biases is wrong, the documents do not divide the sequences, the sliding window is 0, or the dropout probability is
+/// outside `[0, 1]`.
 ///
 /// # Example
 /// ```
@@ -166,8 +172,9 @@ pub enum AttentionGrads<'a> {
 /// };
 /// let qkv = Qkv::Separate { q: &[0.0, 0.0], k: &[1.0, 2.0], v: &[4.0, 6.0] };
 /// let (mut out, mut lse) = ([0.0; 2], [0.0; 2]);
-/// let attention =
-///     Attention { shape, causal: true, sliding_window: None, scale: 1.0, bias: &[], spans: &[], dropout: None };
+/// let attention = Attention {
+///     shape, causal: true, sliding_window: None, scale: 1.0, bias: &[], spans: &[], documents: &[], dropout: None,
+/// };
 /// forward(Cpu::detect(1), attention, qkv, &mut out, &mut lse);
 /// assert_eq!(out, [4.0, 5.0]); // the first query attends to one key, the second to both
 /// ```
@@ -181,24 +188,34 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), matmul_path(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let drops = attention.dropout_rule().is_some();
-    if shape.queries > 1 && !drops && long::pays(how, shape.keys) {
-        return long::forward_contiguous(cpu, how, (attention, qkv), (&out, &lse));
+    // Whether a document takes the online softmax, which is chosen by its own length.
+    let is_long =
+        |document: &Document| document.queries.len() > 1 && !drops && long::pays(how, document.keys.len());
+    let long: Vec<_> = attention.all_documents().filter(is_long).collect();
+    if !long.is_empty() {
+        long::forward_contiguous(cpu, how, (attention, qkv), &long, (&out, &lse));
     }
-    let decode = shape.queries == 1 && !drops && cpu.isa.available() != Isa::Scalar;
+    if attention.documents.is_empty() && !long.is_empty() {
+        return;
+    }
+    let has_vectors = cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
         for index in part {
             let (batch, head) = (index / shape.heads, index % shape.heads);
-            let view = attention.head(qkv, places, batch, head);
-            // SAFETY: the lengths were checked; each head writes its own part of `out` and `lse`.
-            unsafe {
-                let out = out.pointer(shape.out_start(batch, head));
-                let lse = lse.pointer((batch * shape.heads + head) * shape.queries);
-                if decode {
-                    let mut sum = QuerySum::default();
-                    decode::Cached::one_query(cpu.isa, &view.first_query(&[(view.k, view.v)]), out, &mut sum);
-                    *lse = sum.max + sum.sum.ln();
-                } else {
-                    head_forward(how, view, out, lse);
+            for document in attention.documents_of(batch).filter(|document| !is_long(document)) {
+                let view = attention.head(qkv, places, &document, head);
+                // SAFETY: the lengths were checked; each document of each head writes its own part of `out` and `lse`.
+                unsafe {
+                    let out = out.pointer(shape.out_start(&document, head));
+                    let lse = lse.pointer(shape.lse_start(&document, head));
+                    if document.queries.len() == 1 && !drops && has_vectors {
+                        let mut sum = QuerySum::default();
+                        let block = [(view.k, view.v)];
+                        decode::Cached::one_query(cpu.isa, &view.first_query(&block), out, &mut sum);
+                        *lse = sum.max + sum.sum.ln();
+                    } else {
+                        head_forward(how, view, out, lse);
+                    }
                 }
             }
         }
@@ -268,51 +285,63 @@ pub fn backward(cpu: Cpu, attention: Attention, saved: AttentionSaved, dout: &[f
                     dv.range(v_start + step..v_start + step + shape.head_dim).fill(0.0);
                 }
             }
-            let span = attention.span(batch);
-            if per_word == 2 {
-                wide.take_keys(cpu.isa, (qkv, places), (shape, span.clone()), (batch, kv_head));
-            }
-            for head in kv_head * group..(kv_head + 1) * group {
-                let out_start = shape.out_start(batch, head);
-                let row = batch * shape.heads + head;
-                let lse = row * shape.queries;
-                let dbias = match attention.bias.is_empty() {
-                    true => std::ptr::null_mut(),
-                    false => dbias_shared.pointer(attention.bias_start(row, batch)),
-                };
-                let view = BackwardView {
-                    head: match saved {
-                        AttentionSaved::F32 { .. } => attention.head(qkv, places, batch, head),
-                        AttentionSaved::Bf16 { .. } => {
-                            wide.take_queries(cpu.isa, (qkv, places), shape, (batch, head));
-                            wide.view(&attention, (batch, head))
+            for document in attention.documents_of(batch) {
+                let span = attention.span(&document);
+                if per_word == 2 {
+                    wide.take_keys(cpu.isa, (qkv, places), (shape, span.clone()), (batch, kv_head));
+                }
+                for head in kv_head * group..(kv_head + 1) * group {
+                    let out_start = shape.out_start(&document, head);
+                    let dbias = match attention.bias.is_empty() {
+                        true => std::ptr::null_mut(),
+                        false => {
+                            dbias_shared.pointer(attention.bias_start(batch * shape.heads + head, &document))
                         }
-                    },
-                    out: match saved {
-                        AttentionSaved::F32 { out, .. } => from(out, out_start),
-                        AttentionSaved::Bf16 { .. } => std::ptr::null(),
-                    },
-                    lse: from(all_lse, lse),
-                    dout: from(dout, out_start),
-                    dq: dq.pointer(places.q.start(shape, batch, head)),
-                    dk: dk.pointer(k_start + span.start * places.k.stride),
-                    dv: dv.pointer(v_start + span.start * places.v.stride),
-                    dq_stride: places.q.stride,
-                    dkv_stride: places.k.stride,
-                    dbias,
-                };
-                // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
-                unsafe {
-                    match how {
-                        #[cfg(target_arch = "x86_64")]
-                        (Isa::Amx, Precision::Mixed) => amx::head_backward(view),
-                        _ => flash::head_backward(how, view),
+                    };
+                    let view = BackwardView {
+                        head: match saved {
+                            AttentionSaved::F32 { .. } => attention.head(qkv, places, &document, head),
+                            AttentionSaved::Bf16 { .. } => {
+                                wide.take_queries(cpu.isa, (qkv, places), shape, (&document, head));
+                                wide.view(&attention, (&document, head))
+                            }
+                        },
+                        out: match saved {
+                            AttentionSaved::F32 { out, .. } => from(out, out_start),
+                            AttentionSaved::Bf16 { .. } => std::ptr::null(),
+                        },
+                        lse: from(all_lse, shape.lse_start(&document, head)),
+                        dout: from(dout, out_start),
+                        dq: dq.pointer(
+                            places.q.start(shape, batch, head) + document.queries.start * places.q.stride,
+                        ),
+                        dk: dk.pointer(k_start + span.start * places.k.stride),
+                        dv: dv.pointer(v_start + span.start * places.v.stride),
+                        dq_stride: places.q.stride,
+                        dkv_stride: places.k.stride,
+                        dbias,
+                    };
+                    // SAFETY: the lengths were checked; each key head, with its query heads, is one thread's.
+                    unsafe {
+                        match how {
+                            #[cfg(target_arch = "x86_64")]
+                            (Isa::Amx, Precision::Mixed) => amx::head_backward(view),
+                            _ => flash::head_backward(how, view),
+                        }
                     }
                 }
             }
         }
     });
     reduce::column_sum(cpu, shape.batch, dbias.len(), &dbias_parts, dbias);
+}
+
+/// Some positions of one sequence, whose queries attend to its own keys only: those of one document, or of the whole sequence.
+#[derive(Clone, Debug)]
+struct Document {
+    batch: usize,
+    queries: Range<usize>,
+    keys: Range<usize>,
 }
 
 /// The offset of the first position of the first head, the stride of positions, and their number in a sequence.
@@ -345,8 +374,12 @@ impl AttentionShape {
         self.kv_heads * self.head_dim
     }
 
-    fn out_start(&self, batch: usize, head: usize) -> usize {
-        batch * self.queries * self.out_stride() + head * self.head_dim
+    fn out_start(&self, document: &Document, head: usize) -> usize {
+        (document.batch * self.queries + document.queries.start) * self.out_stride() + head * self.head_dim
+    }
+
+    fn lse_start(&self, document: &Document, head: usize) -> usize {
+        (document.batch * self.heads + head) * self.queries + document.queries.start
     }
 
     fn places(&self, packed: bool) -> Places {
@@ -404,6 +437,16 @@ impl Attention<'_> {
         assert!(spans == 0 || spans == batch, "{spans} spans of keys for {batch} sequences");
         let (biases, distances) = (self.bias.len(), self.distances());
         assert!(biases == 0 || biases == heads * distances, "{biases} biases, not [{heads}, {distances}]");
+        let (documents, queries, keys) = (self.documents.len(), self.shape.queries, self.shape.keys);
+        assert!(documents == 0 || documents == batch, "documents of {documents} sequences, not of {batch}");
+        assert!(documents == 0 || queries == keys, "documents of {queries} queries and {keys} keys");
+        for starts in self.documents {
+            let ascend = starts.first() == Some(&0) && starts.is_sorted_by(|start, next| start < next);
+            assert!(
+                ascend && starts.last() < Some(&keys),
+                "documents that start at {starts:?} do not divide {keys} positions"
+            );
+        }
         assert_ne!(self.sliding_window, Some(0), "a sliding window holds at least the query's own position");
         self.dropout_rule();
     }
@@ -418,44 +461,66 @@ impl Attention<'_> {
         (self.shape.queries + self.shape.keys).saturating_sub(1)
     }
 
-    /// Index in row `row` of biases of the first query and the sequence's first key.
-    fn bias_start(&self, row: usize, batch: usize) -> usize {
-        (row * self.distances() + self.shape.keys).saturating_sub(1 + self.span(batch).start)
+    /// The documents of a sequence, in order.
+    fn documents_of(&self, batch: usize) -> impl Iterator<Item = Document> {
+        let AttentionShape { queries, keys, .. } = self.shape;
+        let starts = self.documents.get(batch).map_or(&[0][..], Vec::as_slice);
+        let ends = starts[1..].iter().map(|&end| [end; 2]).chain(std::iter::once([queries, keys]));
+        starts.iter().zip(ends).map(move |(&start, [queries, keys])| Document {
+            batch,
+            queries: start..queries,
+            keys: start..keys,
+        })
+    }
+
+    fn all_documents(&self) -> impl Iterator<Item = Document> {
+        (0..self.shape.batch).flat_map(|batch| self.documents_of(batch))
+    }
+
+    /// Index in row `row` of biases of a document's first query and the first key of its span.
+    fn bias_start(&self, row: usize, document: &Document) -> usize {
+        let first = row * self.distances() + self.shape.keys + document.queries.start;
+        first.saturating_sub(1 + self.span(document).start)
     }
 
     /// Cost of a head in units of [`parallel::rows`].
     fn work(&self) -> usize {
-        let AttentionShape { queries, keys, head_dim, .. } = self.shape;
-        let attended = self.sliding_window.map_or(keys, |window| keys.min(window.saturating_mul(2) - 1));
-        queries * attended * (head_dim / 4 + 8)
+        let AttentionShape { batch, head_dim, .. } = self.shape;
+        let attended =
+            |keys: usize| self.sliding_window.map_or(keys, |window| keys.min(window.saturating_mul(2) - 1));
+        let scores =
+            self.all_documents().map(|document| document.queries.len() * attended(document.keys.len()));
+        scores.sum::<usize>() / batch.max(1) * (head_dim / 4 + 8)
     }
 
-    /// The mask of a query.
-    fn mask(&self, query: usize) -> AttentionMask {
-        let position = self.shape.keys as isize - self.shape.queries as isize + query as isize;
+    /// The mask of a query of a document, where keys are counted from the document's first.
+    fn mask(&self, document: &Document, query: usize) -> AttentionMask {
+        let position = document.keys.len() as isize - document.queries.len() as isize + query as isize;
         AttentionMask::new(position, self.causal, self.sliding_window)
     }
 
-    /// The keys of a sequence that any of its queries attends to; there are queries.
-    fn span(&self, batch: usize) -> Range<usize> {
-        let AttentionShape { queries, keys, .. } = self.shape;
-        let span = self.spans.get(batch).cloned().unwrap_or(0..usize::MAX);
-        let (first, last) = (self.mask(0).among(keys), self.mask(queries - 1).among(keys));
-        let (start, end) = (span.start.max(first.start), span.end.min(last.end));
-        if start < end { start..end } else { 0..0 }
+    /// The keys of a document, as positions of its sequence, that any of its queries attends to; there are queries.
+    fn span(&self, document: &Document) -> Range<usize> {
+        let (queries, keys) = (document.queries.len(), document.keys.len());
+        let span = self.spans.get(document.batch).cloned().unwrap_or(0..usize::MAX);
+        let (first, last) =
+            (self.mask(document, 0).among(keys), self.mask(document, queries - 1).among(keys));
+        let at = document.keys.start;
+        let (start, end) = (span.start.max(at + first.start), span.end.min(at + last.end));
+        if start < end { start..end } else { at..at }
     }
 
-    fn head(&self, qkv: Qkv, places: Places, batch: usize, head: usize) -> HeadView {
+    fn head(&self, qkv: Qkv, places: Places, document: &Document, head: usize) -> HeadView {
         let shape = self.shape;
         let kv_head = head / (shape.heads / shape.kv_heads);
         let [q, k, v] = qkv.slices();
-        let first = self.span(batch).start;
+        let first = self.span(document).start;
         let operands = [
-            from(q, places.q.start(shape, batch, head)),
-            from(k, places.k.start(shape, batch, kv_head) + first * places.k.stride),
-            from(v, places.v.start(shape, batch, kv_head) + first * places.v.stride),
+            from(q, places.q.start(shape, document.batch, head) + document.queries.start * places.q.stride),
+            from(k, places.k.start(shape, document.batch, kv_head) + first * places.k.stride),
+            from(v, places.v.start(shape, document.batch, kv_head) + first * places.v.stride),
         ];
-        self.view(operands, (places.q.stride, places.k.stride), (batch, head))
+        self.view(operands, (places.q.stride, places.k.stride), (document, head))
     }
 
     /// A head whose first query, key of its span, and value are at these pointers, with the strides of queries and keys.
@@ -463,17 +528,17 @@ impl Attention<'_> {
         &self,
         [q, k, v]: [*const f32; 3],
         (q_stride, kv_stride): (usize, usize),
-        (batch, head): (usize, usize),
+        (document, head): (&Document, usize),
     ) -> HeadView {
         let shape = self.shape;
-        let span = self.span(batch);
+        let span = self.span(document);
         let bias = match self.bias.is_empty() {
             true => std::ptr::null(),
             // A pointer into the whole slice, because elements before it are read as well.
-            false => self.bias.as_ptr().wrapping_add(self.bias_start(head, batch)),
+            false => self.bias.as_ptr().wrapping_add(self.bias_start(head, document)),
         };
-        let (row, keys) = ((batch * shape.heads + head) as u64, shape.keys as u64);
-        let first = row * shape.queries as u64 * keys + span.start as u64;
+        let (row, keys) = ((document.batch * shape.heads + head) as u64, shape.keys as u64);
+        let first = (row * shape.queries as u64 + document.queries.start as u64) * keys + span.start as u64;
         let dropout = self.dropout_rule().map(|rule| HeadDropout { rule, first, stride: keys });
         HeadView {
             q,
@@ -482,10 +547,10 @@ impl Attention<'_> {
             q_stride,
             kv_stride,
             out_stride: shape.out_stride(),
-            queries: shape.queries,
+            queries: document.queries.len(),
             keys: span.len(),
             dim: shape.head_dim,
-            mask: self.mask(0).relative_to_key(span.start),
+            mask: self.mask(document, 0).relative_to_key(span.start - document.keys.start),
             scale: self.scale,
             bias,
             dropout,

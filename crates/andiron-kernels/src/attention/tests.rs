@@ -4,6 +4,7 @@ use super::*;
 use crate::Bf16Dot;
 use crate::testing::{WidenedIsF32, assert_close, every_cpu, numbers, wide};
 
+mod documents;
 mod dropout;
 
 struct Tensors {
@@ -102,6 +103,7 @@ fn scaled(shape: AttentionShape, causal: bool) -> Attention<'static> {
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
         bias: &[],
         spans: &[],
+        documents: &[],
         dropout: None,
     }
 }

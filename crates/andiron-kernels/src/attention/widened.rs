@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::view::HeadView;
-use super::{Attention, AttentionShape, Places, Qkv};
+use super::{Attention, AttentionShape, Document, Places, Qkv};
 use crate::{Isa, bf16};
 
 /// One head's queries, keys and values, widened from bf16.
@@ -30,16 +30,16 @@ impl Widened {
         }
     }
 
-    /// Widens the queries of one head.
+    /// Widens a document's queries of one head.
     pub(super) fn take_queries(
         &mut self,
         isa: Isa,
         (qkv, places): (Qkv, Places),
         shape: AttentionShape,
-        (batch, head): (usize, usize),
+        (document, head): (&Document, usize),
     ) {
-        let first = places.q.start(shape, batch, head);
-        self.take(isa, 0, (qkv.slices()[0], first, places.q.stride), shape.queries);
+        let first = places.q.start(shape, document.batch, head) + document.queries.start * places.q.stride;
+        self.take(isa, 0, (qkv.slices()[0], first, places.q.stride), document.queries.len());
     }
 
     /// Widens so many positions, from element `first` on, `stride` apart.
@@ -50,7 +50,7 @@ impl Widened {
     }
 
     /// The head as a view on the widened operands.
-    pub(super) fn view(&self, attention: &Attention, head: (usize, usize)) -> HeadView {
+    pub(super) fn view(&self, attention: &Attention, head: (&Document, usize)) -> HeadView {
         attention.view(self.operands.each_ref().map(|rows| rows.as_ptr()), (self.dim, self.dim), head)
     }
 }

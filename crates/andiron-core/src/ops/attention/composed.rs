@@ -5,9 +5,9 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
 use super::{AttentionMask, AttentionOptions, Qkv, SavedAttention, distances};
-use crate::PaddingMask;
 use crate::ops::DropoutOps;
 use crate::ops::composed::{reshape, scalar};
+use crate::{Documents, PaddingMask};
 
 pub(super) fn attention_saved<B: DropoutOps>(
     qkv: Qkv<B>,
@@ -106,12 +106,16 @@ fn scores<B: Backend>(
         None => scores,
     };
     let seen = AttentionMask { causal: options.mask.causal && t > 1, ..options.mask };
-    if !seen.causal && seen.spans(s) && options.rows.is_none() {
+    if !seen.causal && seen.spans(s) && options.rows.is_none() && options.documents.is_none() {
         return scores;
     }
-    let everything = PaddingMask::padded_left([0]);
+    let documents = options.documents.as_ref();
+    let everything = PaddingMask::padded_left(vec![0; documents.map_or(1, Documents::len)]);
     let rows = options.rows.as_ref().unwrap_or(&everything);
-    let mask = rows.mask([t, s], |i, j| seen.sees((s + i) as isize - t as isize, j));
+    let of_row = |documents: &Documents| (0..documents.len()).map(|row| documents.indices(row, s)).collect();
+    let indices: Option<Vec<Vec<usize>>> = documents.map(of_row);
+    let alike = |row: usize, i, j| indices.as_ref().is_none_or(|of: &Vec<_>| of[row][i] == of[row][j]);
+    let mask = rows.mask([t, s], |row, i, j| alike(row, i, j) && seen.sees((s + i) as isize - t as isize, j));
     let mask = B::float_from_data(mask, &scores.device());
     B::float_add(scores, mask)
 }

@@ -91,6 +91,7 @@ mod tests {
                 mask: AttentionMask { causal, sliding_window },
                 n_keys: s,
                 rows: Some(PaddingMask::padded_right([s, s - 2])),
+                documents: None,
                 dropout: None,
             };
             let qkv = Qkv::Separate { q: q.clone(), k: keys.clone(), v: values.clone() };

@@ -11,10 +11,10 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 
 use super::{AttentionMask, AttentionOps, AttentionOptions, Qkv, SavedAttention, composed};
-use crate::PaddingMask;
 use crate::ops::host::{HostTensors, are_f32, cpu};
 use crate::ops::{OpKind, OptionalTensor};
 use crate::precision::Precision;
+use crate::{Documents, PaddingMask};
 
 impl<B: HostTensors> AttentionOps for B {
     fn attend(
@@ -179,7 +179,9 @@ fn shape<B: HostTensors>(qkv: &Qkv<B>, keys: usize) -> AttentionShape {
 impl AttentionOptions {
     fn attention<'a>(&'a self, shape: AttentionShape, bias: &'a [f32]) -> Attention<'a> {
         let spans = self.rows.as_ref().map_or(&[][..], PaddingMask::spans);
+        let documents = self.documents.as_ref().map_or(&[][..], Documents::starts);
         let AttentionMask { causal, sliding_window } = self.mask;
-        Attention { shape, causal, sliding_window, scale: self.scale, bias, spans, dropout: self.dropout }
+        let Self { scale, dropout, .. } = *self;
+        Attention { shape, causal, sliding_window, scale, bias, spans, documents, dropout }
     }
 }

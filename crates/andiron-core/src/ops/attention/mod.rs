@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 pub use extension::AttentionOps;
 
 use super::{Dispatch, Dropout, OptionalTensor};
-use crate::{PaddingMask, precision};
+use crate::{Documents, PaddingMask, precision};
 
 /// Causal mask and sliding window. Padding is masked separately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub struct AttentionOptions {
     /// Padding mask: the keys of each sequence that are no padding; `None` is no padding. The output of a fully masked query
     /// is unspecified.
     pub rows: Option<PaddingMask>,
+    /// Documents packed into rows: a query attends only to keys of its own document. Needs queries and keys of the same
+    /// positions.
+    pub documents: Option<Documents>,
     /// Dropout of the probabilities, `[batch, heads, t, n_keys]` in row-major order.
     pub dropout: Option<Dropout>,
 }
@@ -80,6 +83,22 @@ impl AttentionOptions {
             self.n_keys
         );
         assert!(self.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
+        if self.documents.is_some() {
+            assert_eq!(
+                [t, t],
+                [self.n_keys, capacity],
+                "documents of queries and keys of the same positions"
+            );
+        }
+        self.assert_documents(b, t);
+    }
+
+    #[track_caller]
+    fn assert_documents(&self, b: usize, t: usize) {
+        let Some(documents) = &self.documents else { return };
+        assert_eq!(documents.len(), b, "documents of each of {b} sequences");
+        let fit = documents.starts().iter().all(|starts| starts.last().is_none_or(|&start| start < t));
+        assert!(fit, "documents of {t} positions");
     }
 }
 
@@ -135,7 +154,7 @@ pub enum SavedAttention<B: Backend> {
 /// first `options.n_keys` positions are read → `[batch, t, heads, width]`.
 ///
 /// # Panics
-/// If the shapes do not fit, a window is 0, or there is a mask and there are more queries than keys.
+/// If the shapes or documents do not fit, a window is 0, or there is a mask and there are more queries than keys.
 pub fn attention(
     q_bthk: Tensor<4>,
     k_bshk: Tensor<4>,
@@ -196,6 +215,7 @@ pub fn attention_packed(qkv_bt3d: Tensor<3>, heads: usize, options: AttentionOpt
     assert!(width.is_multiple_of(3 * heads), "{width} is not three times {heads} heads");
     assert!(options.rows.as_ref().is_none_or(|rows| rows.len() == b), "rows of keys for {b} sequences");
     assert_eq!(t, options.n_keys, "positions look at themselves");
+    options.assert_documents(b, t);
     let qkv = Qkv::Packed { qkv: qkv_bt3d.into_dispatch(), heads };
     let absent = OptionalTensor::Absent;
     Tensor::from_dispatch(Dispatch::attend(qkv, absent, options, precision::current()))

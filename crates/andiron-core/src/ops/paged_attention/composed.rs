@@ -24,7 +24,7 @@ pub(super) fn paged_attention<B: AttentionOps>(
     let alike = cache.rows.iter().all(|row| (row.keys, row.new) == (held + t, t));
     let spans = cache.rows.iter().map(|row| held + row.new - row.keys..held + row.new);
     let rows = (!alike).then(|| PaddingMask::of(spans.collect()));
-    let options = AttentionOptions { scale, mask, n_keys: held + t, rows, dropout: None };
+    let options = AttentionOptions { scale, mask, n_keys: held + t, rows, documents: None, dropout: None };
     B::attend(Qkv::Separate { q, k, v }, bias, options, precision)
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::dropout;
 use crate::random::Seed;
 
-fn at(probability: f32) -> Option<Dropout> {
+pub(super) fn at(probability: f32) -> Option<Dropout> {
     Some(Dropout { probability, seed: Seed::new(77) })
 }
 
@@ -35,7 +35,12 @@ fn definition(tensors: &Tensors, attention: &Attention) -> [Vec<f64>; 6] {
             let before = (keys + i) as isize - (queries + j) as isize;
             let window = attention.sliding_window.map_or(isize::MAX, |window| window as isize);
             let span = attention.spans.get(b).is_none_or(|span| span.contains(&j));
-            span && before < window && (if attention.causal { before >= 0 } else { -before < window })
+            let document = |position| {
+                attention.documents.get(b).map(|starts| starts.partition_point(|&start| start <= position))
+            };
+            span && document(i) == document(j)
+                && before < window
+                && (if attention.causal { before >= 0 } else { -before < window })
         };
         let seen: Vec<usize> = (0..keys).filter(|j| sees(*j)).collect();
         let query = (((b * queries + i) * heads) + h) * head_dim;
@@ -76,7 +81,7 @@ fn definition(tensors: &Tensors, attention: &Attention) -> [Vec<f64>; 6] {
 }
 
 #[track_caller]
-fn check_dropped(attention: Attention) {
+pub(super) fn check_dropped(attention: Attention) {
     let tensors = Tensors::new(attention.shape);
     let wanted = definition(&tensors, &attention);
     for isa in Isa::supported() {
