@@ -14,6 +14,9 @@ pub struct Sequences {
     pub lengths: Option<Vec<usize>>,
     /// Token type id of each position; `None` if all are 0.
     pub type_ids: Option<Vec<u32>>,
+    /// The documents packed into each row, as the first position of each, ascending from 0: they do not see each other, and
+    /// positions restart with each. `None` if each row is one document.
+    pub documents: Option<Vec<Vec<usize>>>,
 }
 
 impl Sequences {
@@ -23,7 +26,7 @@ impl Sequences {
     /// If there are not `rows × columns` ids.
     pub fn full(ids: Vec<u32>, [rows, columns]: [usize; 2]) -> Self {
         assert_eq!(ids.len(), rows * columns, "{rows} rows of {columns} ids");
-        Self { ids, rows, columns, lengths: None, type_ids: None }
+        Self { ids, rows, columns, lengths: None, type_ids: None, documents: None }
     }
 
     /// Sequences padded with `pad` to the longest of them, and to at least one position.
@@ -31,7 +34,7 @@ impl Sequences {
         let lengths: Vec<usize> = sequences.iter().map(|ids| ids.as_ref().len()).collect();
         let columns = lengths.iter().copied().max().unwrap_or(0).max(1);
         let ids = padded(sequences.iter().map(AsRef::as_ref), columns, pad);
-        Self { ids, rows: sequences.len(), columns, lengths: Some(lengths), type_ids: None }
+        Self { ids, rows: sequences.len(), columns, lengths: Some(lengths), type_ids: None, documents: None }
     }
 
     /// Sequences padded with `pad` to `columns` positions.
@@ -42,7 +45,7 @@ impl Sequences {
         let lengths: Vec<usize> = sequences.iter().map(|ids| ids.as_ref().len()).collect();
         let ids = padded(sequences.iter().map(AsRef::as_ref), columns, pad);
         let lengths = Some(lengths).filter(|lengths| lengths.iter().any(|&length| length < columns));
-        Self { ids, rows: sequences.len(), columns, lengths, type_ids: None }
+        Self { ids, rows: sequences.len(), columns, lengths, type_ids: None, documents: None }
     }
 
     /// The same with token type ids, one list for each row; padding has type 0.

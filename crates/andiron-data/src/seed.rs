@@ -9,6 +9,7 @@
 //! | [`LOADER`], then `.at(epoch)` | window ([`Order::Epochs`](crate::loader::Order::Epochs)) | the order of the windows |
 //! | [`LOADER`], then `.at(epoch)` | record ([`RecordOrder`](crate::records::RecordOrder)) | the order of the records |
 //! | the same, then [`LENGTHS`] and `.at(row)` | group | the order of groups of similar length |
+//! | the same, then [`PACKING`] and `.at(longer records)` | record of one length | the records that are packed together |
 //! | [`COLLATE`] | rows before | what a collator draws for a row, such as masked positions |
 //! | [`SPLIT`] | document | which documents are held out |
 //!
@@ -26,6 +27,9 @@ pub const LOADER: &str = "data.loader";
 
 /// The stream that orders groups of records of similar length.
 pub const LENGTHS: &str = "lengths";
+
+/// The stream that chooses among records of one length those that are packed into one row.
+pub const PACKING: &str = "packing";
 
 /// The streams of rows, for collators that draw.
 pub const COLLATE: &str = "data.collate";

@@ -11,7 +11,8 @@
 //! | [`SpanCorruption`] | windows | | the removed spans (T5) |
 //! | [`Denoise`] | windows, records | `ids` | the whole text (BART) |
 //! | [`Seq2Seq`] | records | `ids`, `target_ids` | the target |
-//! | [`Supervised`] | records | `ids`, `weights` | the next token, weighted |
+//! | [`Supervised`] | records, packed or not | `ids`, `weights` | the next token, weighted |
+//! | [`SupervisedInTheMiddle`] | records, packed or not | `ids`, `weights` | the next token, in rearranged documents |
 //! | [`Classify`] | records | `ids`, `type_ids`?, `labels` or `values` | a class, or numbers |
 //! | [`TokenClassify`] | records | `ids`, `type_ids`?, `labels`, `weights` | a class for each token |
 //! | [`QuestionAnswering`] | records | `ids`, `type_ids`?, `span` | first and last token of the answer |
@@ -48,7 +49,7 @@ pub use preference::Preference;
 pub use question_answering::QuestionAnswering;
 pub use seq2seq::Seq2Seq;
 pub use span_corruption::{NoiseSpans, Sentinels, SpanCorruption, SpanCorruptionError};
-pub use supervised::Supervised;
+pub use supervised::{Supervised, SupervisedInTheMiddle};
 pub use token_classify::TokenClassify;
 
 /// One row of a batch before it is collated.
@@ -81,6 +82,16 @@ pub trait CollateWindows: Debug + Send + Sync {
 pub trait CollateRecords: Debug + Send + Sync {
     /// One row or several for each record, in their order.
     fn collate(&self, records: &[Sample<Record<'_>>]) -> HostBatch;
+}
+
+/// Makes batches from records that are packed into rows.
+pub trait CollatePacked: CollateRecords {
+    /// Positions that a record of `length` ids takes, at most.
+    fn positions(&self, length: usize) -> usize;
+
+    /// One row for each list of records, which become its documents
+    /// ([`Sequences::documents`](crate::batch::Sequences::documents)).
+    fn collate_packed(&self, rows: &[Vec<Sample<Record<'_>>>]) -> HostBatch;
 }
 
 /// The special tokens around a window, such as BERT's `[CLS]` and `[SEP]`. Both lists may be empty.

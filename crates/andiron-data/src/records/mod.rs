@@ -2,17 +2,21 @@
 //!
 //! A [`RecordWriter`] writes a dataset, which appears whole or not at all, and does not change afterwards. A
 //! [`RecordDataset`] memory-maps it: records are read without a copy. A [`RecordLoader`] gives its batches, each a function of
-//! its index.
+//! its index; a [`PackedLoader`] gives batches of rows that several records are packed into.
 
 mod dataset;
 mod loader;
 mod manifest;
+mod packed_loader;
+mod packing;
 mod record;
 mod writer;
 
 pub use dataset::RecordDataset;
 pub use loader::{LengthGroups, RecordLoader, RecordLoaderOptions, RecordOrder};
 pub use manifest::{ColumnEntry, ColumnType, RecordManifest};
+pub use packed_loader::{PackedLoader, PackedLoaderOptions, PackedOrder};
+pub use packing::Packing;
 pub use record::{Record, columns};
 pub use writer::RecordWriter;
 
