@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use andiron_kernels::random::Seed;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Origin, RowError, RowsError};
@@ -39,8 +40,37 @@ pub struct Examples<S> {
     shape: S,
     options: RowOptions,
     on_bad_row: OnError,
+    part: Part,
+    next_row: u64,
     skipped: Skipped,
     bytes_before: u64,
+}
+
+/// The rows of a file that are read.
+///
+/// Whether a row is held out is drawn from its number in the file alone. So a file is divided in the same way each time, also
+/// after rows were added at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Part {
+    /// All of them.
+    #[default]
+    All,
+    /// About this share of them, which is held out.
+    HeldOut(f64),
+    /// The others.
+    Rest(f64),
+}
+
+impl Part {
+    /// Whether it has the row with this number, counted from 0.
+    pub fn has(self, row: u64) -> bool {
+        let is_held_out = |share| f64::from(Seed::new(0).derive("held-out rows").uniform(row)) < share;
+        match self {
+            Self::All => true,
+            Self::HeldOut(share) => is_held_out(share),
+            Self::Rest(share) => !is_held_out(share),
+        }
+    }
 }
 
 /// The rows that were skipped.
@@ -64,9 +94,17 @@ impl<S: Shape> Examples<S> {
             shape,
             options,
             on_bad_row,
+            part: Part::All,
+            next_row: 0,
             skipped: Skipped::default(),
             bytes_before: 0,
         }
+    }
+
+    /// The same of a part of each file. Rows outside it are neither examples nor errors.
+    #[must_use]
+    pub fn of_part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// The rows skipped so far.
@@ -101,14 +139,18 @@ impl<S: Shape> Examples<S> {
             let Some(reader) = &mut self.current else {
                 let Some(path) = self.waiting.next() else { return Ok(None) };
                 self.current = Some(RowReader::open(&path, &self.options)?);
+                self.next_row = 0;
                 continue;
             };
+            let row = self.next_row;
+            self.next_row += 1;
             let row = match reader.next() {
                 None => {
                     self.bytes_before += reader.bytes_read();
                     self.current = None;
                     continue;
                 }
+                Some(Ok(_) | Err(RowsError::Row(_))) if !self.part.has(row) => continue,
                 Some(Err(RowsError::Row(error))) => Err(error),
                 Some(Err(error)) => return Err(error),
                 Some(Ok(row)) => self.shape.read(&row).map(|example| (example, row.origin().clone())),

@@ -27,7 +27,7 @@ mod shape;
 mod table;
 
 pub use error::{Origin, Place, RowError, RowFault, RowsError};
-pub use examples::{Examples, Skipped};
+pub use examples::{Examples, Part, Skipped};
 pub use labels::{ClassName, LabelCollector, LabelVocabulary};
 pub use reader::{RowOptions, RowReader};
 pub use row::Row;

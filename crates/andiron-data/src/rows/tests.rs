@@ -579,6 +579,35 @@ fn bad_rows_are_errors_or_counted() {
     assert!(failed.to_string().ends_with("b.csv:2: field \"text\" is empty"));
 }
 
+#[test]
+fn each_row_is_held_out_or_not() {
+    let lines = |rows: usize| -> String {
+        (0..rows)
+            .map(|row| if row % 10 == 3 { "x\n".to_owned() } else { format!("{{\"text\": \"{row}\"}}\n") })
+            .collect()
+    };
+    let read = |rows: usize, part| {
+        let file = file("rows.jsonl", lines(rows));
+        let files = vec![file.path.clone(), file.path.clone()];
+        let examples = Examples::new(files, TextFields::default(), RowOptions::default(), OnError::Skip);
+        let mut examples = examples.of_part(part);
+        let texts: Vec<String> = examples.by_ref().map(|found| found.unwrap().0).collect();
+        (texts, examples.skipped().rows)
+    };
+    let (held_out, bad) = read(400, Part::HeldOut(0.25));
+    let (rest, other_bad) = read(400, Part::Rest(0.25));
+    // A bad row is met in one part of each file.
+    assert_eq!((held_out.len() + rest.len(), bad + other_bad), (720, 80));
+    assert!((140..220).contains(&held_out.len()), "{}", held_out.len());
+    assert!(held_out.iter().all(|text| !rest.contains(text)));
+    // Each file counts its own rows, and more rows change nothing for those before them.
+    let (first, second) = held_out.split_at(held_out.len() / 2);
+    assert_eq!(first, second);
+    let (longer, _) = read(500, Part::HeldOut(0.25));
+    assert_eq!(longer[..first.len()], *first);
+    assert_eq!(read(10, Part::All).0.len(), 18);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
