@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use serde_json::json;
 
 use crate::base::Base;
-use crate::config::{ConfigError, TrainConfig};
+use crate::config::{ConfigError, TrainConfig, check};
 use crate::files;
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
 use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
@@ -194,6 +194,10 @@ impl<'a> Setup<'a> {
         vocab_size: usize,
     ) -> Result<TrainingData, TrainError> {
         let data = &self.config.data;
+        if let Some(share) = data.held_out {
+            let wanted = "absent with shards: `prepare` has held out a part, to give as data.valid";
+            check(false, "data.held_out", share, wanted)?;
+        }
         let open = |path: &Path| {
             if files::is_there(path)?
                 && !andiron_files::is_directory(path).map_err(files::failed("read", path))?

@@ -11,8 +11,8 @@ use andiron_data::records::{
     RecordWriter, columns,
 };
 use andiron_data::rows::{
-    Examples, LabelCollector, LabelVocabulary, Origin, RowError, RowFault, RowOptions, RowReader, RowsError,
-    Shape, Skipped,
+    Examples, LabelCollector, LabelVocabulary, Origin, Part, RowError, RowFault, RowOptions, RowReader,
+    RowsError, Shape, Skipped,
 };
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, check};
 use crate::plan::{Setup, TrainingData};
 use crate::state::tokenizer_checksum;
 use crate::trainer::TrainError;
@@ -186,6 +186,22 @@ impl Setup<'_> {
         Examples::new(vec![path.to_owned()], shape, RowOptions::default(), self.config.data.bad_rows)
     }
 
+    /// The validation rows, if there are any: of a file of their own, or held out.
+    pub(crate) fn valid_rows(&self) -> Option<RowFile<'_>> {
+        let data = &self.config.data;
+        match (&data.valid, data.held_out) {
+            (Some(path), _) => Some(RowFile { path, part: Part::All }),
+            (None, Some(share)) => Some(RowFile { path: &data.train, part: Part::HeldOut(share) }),
+            (None, None) => None,
+        }
+    }
+
+    /// The training rows.
+    fn train_rows(&self) -> RowFile<'_> {
+        let data = &self.config.data;
+        RowFile { path: &data.train, part: data.held_out.map_or(Part::All, Part::Rest) }
+    }
+
     /// Rows that `encoding` makes records of, and `collator` batches.
     ///
     /// # Errors
@@ -197,10 +213,17 @@ impl Setup<'_> {
     ) -> Result<TrainingData, TrainError> {
         let data = &self.config.data;
         let mut skipped = Vec::new();
-        let train = self.record_dataset(&data.train, "train", encoding, &mut skipped)?;
-        let valid = data.valid.as_deref();
+        let valid_rows = self.valid_rows();
+        let train = self.record_dataset(self.train_rows(), "train", encoding, &mut skipped)?;
         let valid =
-            valid.map(|path| self.record_dataset(path, "valid", encoding, &mut skipped)).transpose()?;
+            valid_rows.map(|rows| self.record_dataset(rows, "valid", encoding, &mut skipped)).transpose()?;
+        if let (Some(share), Some(valid)) = (data.held_out, &valid) {
+            let rows = data.train.display();
+            let larger = format!("larger: it holds out none of the rows of {rows}");
+            check(valid.n_records() > 0, "data.held_out", share, &larger)?;
+            let smaller = format!("smaller: it leaves none of the rows of {rows} to train on");
+            check(train.n_records() > 0, "data.held_out", share, &smaller)?;
+        }
         let mut fingerprints = vec![("train_blake3", train.fingerprint().to_owned())];
         fingerprints.extend(valid.as_ref().map(|valid| ("valid_blake3", valid.fingerprint().to_owned())));
         let seed = Seed::new(self.config.run.seed);
@@ -216,8 +239,8 @@ impl Setup<'_> {
                 .map(|loader| Box::new(loader) as Box<dyn BatchSource>)
                 .map_err(|source| TrainError::Loader { path: path.to_owned(), source })
         };
-        let valid = match (valid, &data.valid) {
-            (Some(dataset), Some(path)) => {
+        let valid = match (valid, valid_rows) {
+            (Some(dataset), Some(RowFile { path, .. })) => {
                 let options = RecordLoaderOptions {
                     rows: self.config.evaluation_rows(),
                     order: RecordOrder::Sequential,
@@ -233,14 +256,14 @@ impl Setup<'_> {
     /// The records of a file, made unless they are there.
     fn record_dataset<S: Shape + Clone + Serialize, R: IntoRecords>(
         &self,
-        rows: &Path,
+        RowFile { path: rows, part }: RowFile<'_>,
         name: &str,
         encoding: &Encoding<'_, S, R>,
         skipped: &mut Vec<(PathBuf, Skipped)>,
     ) -> Result<Arc<RecordDataset>, TrainError> {
         let data = &self.config.data;
         let tokenizer = self.tokenizer().map(|path| tokenizer_checksum(&path)).transpose()?;
-        let settings = json!({
+        let mut settings = json!({
             "rows_blake3": crate::files::checksum(rows)?,
             "fields": encoding.shape,
             "bad_rows": data.bad_rows,
@@ -249,6 +272,9 @@ impl Setup<'_> {
             "max_target_length": data.max_target_length,
             "objective": encoding.settings,
         });
+        if part != Part::All {
+            settings["held_out"] = json!(data.held_out);
+        }
         let path = self.config.run.output.join(RECORDS).join(name);
         let failed = |source| TrainError::Data { source: Box::new(source) };
         if let Some(dataset) = RecordDataset::open_if_made_from(&path, &settings).map_err(failed)? {
@@ -256,7 +282,7 @@ impl Setup<'_> {
         }
         crate::files::make_directory(&self.config.run.output.join(RECORDS))?;
         let mut writer = RecordWriter::create(&path, encoding.columns, settings).map_err(failed)?;
-        let mut examples = self.examples(rows, encoding.shape.clone());
+        let mut examples = self.examples(rows, encoding.shape.clone()).of_part(part);
         let mut left_out = Skipped::default();
         while let Some(found) = examples.next() {
             let (example, origin) = found?;
@@ -300,6 +326,15 @@ impl Setup<'_> {
         writer.finish().map_err(failed)?;
         Ok(Arc::new(RecordDataset::open(&path).map_err(failed)?))
     }
+}
+
+/// Rows of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowFile<'a> {
+    /// The file.
+    pub(crate) path: &'a Path,
+    /// The rows that are read.
+    pub(crate) part: Part,
 }
 
 /// Checks that the model knows the ids of a tokenizer.

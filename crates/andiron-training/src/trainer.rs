@@ -130,6 +130,9 @@ impl<O: Objective> Trainer<O> {
             n_parameters: state.bundle.model.num_params(),
             tokens_per_step: self.run.tokens_per_step(),
         });
+        if self.run.config.evaluate.at_start && state.progress.step == 0 {
+            self.measure(&state, record);
+        }
         let mut valid = None;
         while state.progress.step < steps {
             if requests.is_stopped() {

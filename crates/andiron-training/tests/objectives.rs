@@ -424,6 +424,85 @@ fn answers_are_learnt_in_windows_of_their_contexts() {
 }
 
 #[test]
+fn rows_are_held_out_of_the_training_file() {
+    let place = Place::new();
+    let [questions, _] = place.write("questions", |seed| {
+        let words = letters(seed, 6).join(" ");
+        json!({ "question": "y", "context": words, "answers": { "text": [words[..1]], "answer_start": [0] } })
+    });
+    let held_out = |objective: &str, train: &str, output: &str, share: f64| {
+        let mut config = place.config(&table(BERT), objective, [train, ""], output);
+        (config.data.valid, config.data.held_out) = (None, Some(share));
+        config
+    };
+    for (objective, train) in [("answer", questions.as_str()), ("classify", "train.jsonl")] {
+        let mut config = held_out(&format!("kind = \"{objective}\""), train, objective, 0.3);
+        let evaluation = finish(&config).evaluation.unwrap();
+        let records = |part: &str| {
+            let path = place.path(objective).join("records").join(part).join("manifest.json");
+            let manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            manifest["records"].as_u64().unwrap()
+        };
+        assert_eq!((records("train") + records("valid"), records("valid")), (40, evaluation.n_targets));
+        assert!((5..20).contains(&evaluation.n_targets), "{evaluation:?}");
+        // Another share is another run.
+        config.data.held_out = Some(0.4);
+        let refused = train_error(&config);
+        assert!(refused.contains("data.held_out"), "{refused}");
+    }
+    for (objective, train, share, expected) in [
+        (
+            "classify",
+            "train.jsonl",
+            1e-6,
+            "data.held_out is 0.000001: it must be larger: it holds out none of the rows",
+        ),
+        (
+            "classify",
+            "train.jsonl",
+            0.9999,
+            "data.held_out is 0.9999: it must be smaller: it leaves none of the rows",
+        ),
+        ("masked", "train", 0.3, "data.held_out is 0.3: it must be absent with shards"),
+    ] {
+        let config = held_out(&format!("kind = \"{objective}\""), train, "refused", share);
+        let refused = train_error(&config);
+        assert!(refused.contains(expected), "{refused}");
+    }
+}
+
+/// The error of a run, with its causes.
+fn train_error(config: &TrainConfig) -> String {
+    let mut error: &dyn std::error::Error = &train(config, &mut (), &Requests::default()).unwrap_err();
+    let mut text = error.to_string();
+    while let Some(cause) = error.source() {
+        text = format!("{text}: {cause}");
+        error = cause;
+    }
+    text
+}
+
+#[test]
+fn a_model_is_measured_before_the_first_step_too() {
+    struct Steps(Vec<u64>);
+    impl Observer for Steps {
+        fn on_eval(&mut self, step: u64, _: &Evaluation) {
+            self.0.push(step);
+        }
+    }
+    let place = Place::new();
+    let mut config = place.config(&table(BERT), "kind = \"classify\"", rows(), "run");
+    config.evaluate.at_start = true;
+    let (mut steps, requests) = (Steps(Vec::new()), Requests::default());
+    train(&config, &mut steps, &requests).unwrap();
+    assert_eq!(steps.0, [0, 3, 6]);
+    // A run that goes on has begun before.
+    let mut again = Steps(Vec::new());
+    train(&config, &mut again, &requests).unwrap();
+    assert_eq!(again.0, [6]);
+}
+
+#[test]
 fn embeddings_are_learnt_from_groups_and_from_scores() {
     let place = Place::new();
     let [train, valid] = place.write("groups", |seed| {
@@ -902,14 +981,7 @@ fn a_run_with_an_adapter_goes_on_only_over_the_weights_it_began_with() {
 
 #[track_caller]
 fn check_refused(place: &Place, model: &str, objective: &str, data: [&str; 2], expected: &str) {
-    let config = place.config(model, objective, data, "refused");
-    let error = train(&config, &mut (), &Requests::default()).unwrap_err();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
+    let text = train_error(&place.config(model, objective, data, "refused"));
     assert!(text.contains(expected), "{text}");
 }
 

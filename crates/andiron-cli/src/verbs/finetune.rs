@@ -31,6 +31,9 @@ pub struct Finetune {
     /// Validation data of the same kind
     #[arg(long, value_name = "PATH", requires = "model")]
     valid: Option<PathBuf>,
+    /// Share of the training rows to hold out for validation, such as 0.1
+    #[arg(long, value_name = "0..1", requires = "model", conflicts_with = "valid")]
+    held_out: Option<f64>,
     /// Directory of the run
     #[arg(long, short, value_name = "DIR", requires = "model")]
     output: Option<PathBuf>,
@@ -85,6 +88,7 @@ impl Finetune {
             objective: objective.clone(),
             train: train.clone(),
             valid: self.valid.clone(),
+            held_out: self.held_out,
             output: output.clone(),
             lora_rank: self.lora.then_some(self.lora_rank),
         };

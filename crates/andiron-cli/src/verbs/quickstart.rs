@@ -236,7 +236,12 @@ impl Quickstart {
                 ..optimizer
             },
             checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
-            evaluate: EvaluateConfig { every: 500, rows: 64, max_windows: Some(64) },
+            evaluate: EvaluateConfig {
+                every: 500,
+                rows: 64,
+                max_windows: Some(64),
+                ..EvaluateConfig::default()
+            },
             init: None,
             model: Some(model.into()),
             adapter: None,

@@ -190,6 +190,10 @@ pub struct DataConfig {
     /// The validation data, of the same kind; without it the model is not validated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
+    /// Share of the training rows to hold out for validation, in place of [`valid`](Self::valid). The same rows of a file are
+    /// held out in every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
     /// Directory of the tokenizer, whose files are copied into every saved model; by default that of the model directory to
     /// begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,6 +230,7 @@ impl DataConfig {
         Self {
             train,
             valid: None,
+            held_out: None,
             tokenizer: None,
             rows,
             context: None,
@@ -257,6 +262,9 @@ pub struct EvaluateConfig {
     /// Steps between measurements; 0 measures only at the end.
     #[serde(default)]
     pub every: u64,
+    /// Whether the model is measured before the first step, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_start: bool,
     /// Rows per batch.
     #[serde(default = "sixteen")]
     pub rows: usize,
@@ -268,7 +276,7 @@ pub struct EvaluateConfig {
 
 impl Default for EvaluateConfig {
     fn default() -> Self {
-        Self { every: 0, rows: sixteen(), max_windows: None }
+        Self { every: 0, at_start: false, rows: sixteen(), max_windows: None }
     }
 }
 
@@ -322,6 +330,10 @@ impl TrainConfig {
         check(data.max_length != Some(0), "data.max_length", 0, "at least 1")?;
         check(data.max_target_length != Some(0), "data.max_target_length", 0, "at least 1")?;
         check(data.length_groups != Some(0), "data.length_groups", 0, "at least 1")?;
+        if let Some(share) = data.held_out {
+            check(share > 0.0 && share < 1.0, "data.held_out", share, "above 0 and below 1")?;
+            check(data.valid.is_none(), "data.held_out", share, "absent, as data.valid is given")?;
+        }
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
         check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
@@ -397,6 +409,7 @@ impl TrainConfig {
             "checkpoint.every",
             "checkpoint.keep_last",
             "evaluate.every",
+            "evaluate.at_start",
             "evaluate.rows",
             "evaluate.max_windows",
         ];

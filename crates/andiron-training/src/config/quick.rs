@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use andiron_core::Precision;
 use andiron_data::loader::Order;
-use andiron_data::rows::{RowOptions, RowReader};
+use andiron_data::rows::{Part, RowOptions, RowReader};
 use andiron_data::shard::Dataset;
 use andiron_models::{AnyConfig, Family, LoraConfig, ModelFiles, RunPrecision};
 use serde_json::json;
@@ -36,8 +36,8 @@ const CONTEXT: usize = 512;
 /// | `optimizer.lr` with an adapter | ten times that, and at least 2e-4; for pairs of answers at least 4e-6 |
 /// | `adapter` | alpha twice the rank, for all linear projections |
 /// | `data.length_groups` | 50 for rows: those of similar length come together |
-/// | `evaluate`, `checkpoint` | once an epoch |
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// | `evaluate`, `checkpoint` | once an epoch; embeddings are measured before the first step, too |
+#[derive(Clone, Debug, PartialEq)]
 pub struct QuickRun {
     /// The model directory to begin with.
     pub model: PathBuf,
@@ -47,6 +47,8 @@ pub struct QuickRun {
     pub train: PathBuf,
     /// The validation data.
     pub valid: Option<PathBuf>,
+    /// Share of the training rows to hold out for validation, in place of `valid`.
+    pub held_out: Option<f64>,
     /// Directory of the run.
     pub output: PathBuf,
     /// Rank of the adapter to train in place of the model.
@@ -68,6 +70,7 @@ impl QuickRun {
                     known: ObjectiveConfig::kinds_for(model.family()).join(", "),
                 }
             })?;
+        let is_contrastive = matches!(objective, ObjectiveConfig::Contrastive(_));
         let is_preference = matches!(objective, ObjectiveConfig::Preference(_));
         let (rows, epochs, lr_scale) = match (is_preference, model.family()) {
             (true, _) => (4, 1, 0.02),
@@ -95,6 +98,7 @@ impl QuickRun {
             objective: Some(objective),
             data: DataConfig {
                 valid: self.valid.clone(),
+                held_out: self.held_out,
                 context,
                 order: Order::Epochs,
                 length_groups: context.is_none().then_some(LENGTH_GROUPS),
@@ -109,7 +113,12 @@ impl QuickRun {
                 ..OptimizerConfig::constant(format!("{lr:.1e}").parse().unwrap_or(lr))
             },
             checkpoint: CheckpointConfig { every: per_epoch, keep_last: 2 },
-            evaluate: EvaluateConfig { every: per_epoch, rows: 2 * rows, max_windows: None },
+            evaluate: EvaluateConfig {
+                every: per_epoch,
+                at_start: is_contrastive,
+                rows: 2 * rows,
+                max_windows: None,
+            },
         })
     }
 
@@ -119,7 +128,9 @@ impl QuickRun {
             andiron_files::is_directory(&self.train).map_err(crate::files::failed("read", &self.train))?;
         if !is_directory {
             let rows = RowReader::open(&self.train, &RowOptions::default())?;
-            return Ok((rows.filter(Result::is_ok).count() as u64, None));
+            let part = self.held_out.map_or(Part::All, Part::Rest);
+            let rows = (0..).zip(rows).filter(|(number, row)| row.is_ok() && part.has(*number));
+            return Ok((rows.count() as u64, None));
         }
         let dataset =
             Dataset::open(&self.train).map_err(|source| TrainError::Data { source: Box::new(source) })?;

@@ -13,7 +13,7 @@ use super::{Answer, AnswerConfig, Asked, Window};
 use crate::config::check;
 use crate::objective::FromConfig;
 use crate::plan::{Plan, Setup};
-use crate::rows::{EncodeFault, Encoding, text_columns};
+use crate::rows::{EncodeFault, Encoding, RowFile, text_columns};
 use crate::trainer::TrainError;
 
 /// Divides contexts into windows.
@@ -42,8 +42,8 @@ impl Windows {
         fields: &QuestionFields,
     ) -> Result<(Vec<Asked>, Vec<Window>), TrainError> {
         let (mut questions, mut windows) = (Vec::new(), Vec::new());
-        let Some(path) = &setup.config.data.valid else { return Ok((questions, windows)) };
-        for found in setup.examples(path, fields.clone()) {
+        let Some(RowFile { path, part }) = setup.valid_rows() else { return Ok((questions, windows)) };
+        for found in setup.examples(path, fields.clone()).of_part(part) {
             let (question, origin) = found?;
             let failed = |source| TrainError::Tokenize { origin: Box::new(origin), source: Box::new(source) };
             let framed = self.of(&question).map_err(failed)?;
