@@ -224,6 +224,36 @@ fn labels_come_best_first_and_add_up() {
 }
 
 #[test]
+fn labels_are_measured_beside_the_fields_that_are_kept() {
+    let place = Place::new();
+    let head = EncoderHead::Classify { problem: Problem::SingleLabel };
+    model(&place, "model", head, &["low", "high"], true);
+    let input = [
+        json!({ "text": "the cat", "label": 1, "name": "low", "more": [] }),
+        json!({ "text": "the mat", "label": 0, "name": "high", "more": null }),
+    ];
+    let keep = ["--keep", "label=name", "--keep", "input=text"];
+    let found = answers(&place, &keep, &input);
+    assert_eq!(keys(&found[0]), ["label", "input", "labels"]);
+    assert_eq!((&found[1]["label"], &found[1]["input"]), (&json!("high"), &json!("the mat")));
+    let right = found.iter().filter(|row| row["labels"][0]["label"] == row["label"]).count();
+    place.write("found.jsonl", found.iter().map(|row| format!("{row}\n")).collect::<String>());
+    let report = place.json(&["metric", "accuracy", "--rows", "found.jsonl"]);
+    assert_eq!(report["value"].as_f64().unwrap(), right as f64 / 2.0);
+
+    let refused = |keep: &str, part: &str| {
+        let text = format!("{}\n", input[0]);
+        let ran = place.run_with_input(&["predict", "--model", "model", "--keep", keep], &text);
+        let said = rows(&ran.out)[0]["error"]["message"].as_str().unwrap().to_owned();
+        assert!(ran.code == Some(1) && said.contains(part), "{said}");
+    };
+    refused("labels", "line 1: there is no labels to keep");
+    refused("labels=label", "the answer has a labels of its own");
+    let ran = place.run_with_input(&["predict", "--model", "model", "--keep", "=text"], "");
+    check_failure(&ran, 2, &["the name of a field is empty"]);
+}
+
+#[test]
 fn a_decoder_labels_texts_too() {
     let place = Place::new();
     let fixture = "../andiron-models/tests/golden/llama-classify";

@@ -20,7 +20,8 @@ use crate::lines::out;
 /// Compute a metric of predictions from the rows of a JSONL file: BLEU, ROUGE, F1, nDCG and more
 ///
 /// The values are those of the program that a field reports with. A row is a JSON object; `andiron metric NAME --help` says
-/// which of its fields a metric reads, and other fields are ignored.
+/// which of its fields a metric reads, and other fields are ignored. In the place of a prediction, a row may have what `andiron
+/// predict` answered: `labels`, `answer` or `text`. Its option --keep puts what is expected beside that.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, subcommand_value_name = "NAME", subcommand_help_heading = "Metrics")]
 pub struct MetricVerb {

@@ -8,13 +8,22 @@ use serde_json::{Map, Value};
 pub struct Row(Map<String, Value>);
 
 impl Row {
-    /// Parses a line.
+    /// Parses a line. The prediction of a row that `andiron predict` wrote is its best label, its answer or its text.
     ///
     /// # Errors
     /// If it is not a JSON object.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         match serde_json::from_slice(line) {
-            Ok(Value::Object(row)) => Ok(Self(row)),
+            Ok(Value::Object(mut row)) => {
+                if !row.contains_key("prediction") {
+                    let best = row.get("labels").and_then(|labels| labels.get(0)?.get("label"));
+                    let found = best.or_else(|| row.get("answer")).or_else(|| row.get("text"));
+                    if let Some(prediction) = found.cloned() {
+                        row.insert("prediction".to_owned(), prediction);
+                    }
+                }
+                Ok(Self(row))
+            }
             Ok(_) => Err("expected a JSON object".to_owned()),
             Err(error) => Err(format!("not JSON: {error}")),
         }

@@ -23,7 +23,7 @@ use andiron_models::{AnyBundle, AnyConfig, Family, ModelFiles};
 use andiron_pipelines::{EncoderPipeline, Pipeline, RewriteOptions};
 use clap::{Args, ValueEnum};
 use options::{Reading, Searching};
-use rows::Answer;
+use rows::{Answer, Keep, Kept};
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
@@ -50,6 +50,11 @@ pub struct Predict {
     /// so far are beside it in `.NAME.partial`
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+    /// Field of the input rows to copy to the output, such as the right label; `label=category` copies the field `category` as
+    /// `label`. Repeat the option for several. Other fields that the task does not read are then ignored; without the
+    /// option they are errors
+    #[arg(long, value_name = "FIELD")]
+    keep: Vec<Kept>,
     /// Maximum number of new tokens for a row without `max_tokens` [default: generation_config.json, else 256]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -102,13 +107,14 @@ enum Task {
 impl Predict {
     /// Runs the task.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let model = self.open(common)?;
-        rows::answer_file(&*model, &self.input, &self.output)
+        let (task, model) = self.open(common)?;
+        let keep = Keep { fields: self.keep, reads: task.reads() };
+        rows::answer_file(&*model, &keep, &self.input, &self.output)
     }
 }
 
 impl Predict {
-    fn open(&self, common: &Common) -> anyhow::Result<Box<dyn Answer>> {
+    fn open(&self, common: &Common) -> anyhow::Result<(Task, Box<dyn Answer>)> {
         self.sampling.check()?;
         let grammar = self.constraint.grammar()?;
         let mut files = None;
@@ -140,7 +146,7 @@ impl Predict {
         // Without --num-beams, the files' beam search is used, unless sampling or a grammar is asked for.
         let by_files = self.searching.num_beams.is_none() && !holds && !self.sampling.draws();
         let searches = searches || by_files && opened.generation().is_some_and(GenerationConfig::searches);
-        Ok(match task {
+        let model: Box<dyn Answer> = match task {
             Task::Score if opened.bundle.family() == Family::EncoderDecoder => {
                 let model = opened.encoder_decoder()?;
                 model.text.target_tokenizer()?;
@@ -219,7 +225,8 @@ impl Predict {
                 let model = self.reading.embedder(model)?;
                 Box::new(rerank::Rerank { model })
             }
-        })
+        };
+        Ok((task, model))
     }
 
     /// Beam search options: the command line's, then those of `files`.
@@ -232,6 +239,24 @@ impl Predict {
         options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
         self.searching.apply(&mut options, self.max_tokens)?;
         Ok(options)
+    }
+}
+
+impl Task {
+    /// The fields of a row that it reads.
+    fn reads(self) -> &'static [&'static str] {
+        match self {
+            Self::Score => &["text", "ids", "source", "target", "source_ids", "target_ids"],
+            Self::Generate => {
+                &["prompt", "prompt_ids", "max_tokens", "seed", "stop", "choice", "regex", "json_schema"]
+            }
+            Self::FillMask => &["text", "ids", "type_ids", "mask_positions"],
+            Self::Embed | Self::TokenClassify => &["text", "ids", "type_ids"],
+            Self::Classify => &["text", "text_pair", "ids", "type_ids"],
+            Self::Answer => &["question", "context", "ids", "type_ids"],
+            Self::Rerank => &["query", "documents"],
+            Self::Translate | Self::Summarize => &["text", "ids", "max_tokens"],
+        }
     }
 }
 

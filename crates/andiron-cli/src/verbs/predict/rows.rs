@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::str::FromStr;
 
 use andiron_pipelines::{
     AnswerError, CompletionError, FillError, InputError, PromptInput, ScoreTextError, SourceError, TextError,
@@ -110,8 +111,57 @@ impl From<AnswerError> for RowError {
     }
 }
 
+/// A field that is copied from an input row to its output.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// Its name in the output.
+    name: String,
+    /// Its name in the input.
+    field: String,
+}
+
+impl FromStr for Kept {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, field) = text.split_once('=').unwrap_or((text, text));
+        if name.is_empty() || field.is_empty() {
+            return Err("the name of a field is empty: give FIELD or NEW=FIELD".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), field: field.to_owned() })
+    }
+}
+
+/// The fields that are copied from input rows to their outputs.
+pub(super) struct Keep {
+    pub(super) fields: Vec<Kept>,
+    /// The fields that the task reads; if there are fields to copy, it is given no others.
+    pub(super) reads: &'static [&'static str],
+}
+
+impl Keep {
+    /// Copies the fields of a row.
+    fn copy(&self, row: &mut Row) -> Result<Row, RowError> {
+        let mut kept = Row::new();
+        for Kept { name, field } in &self.fields {
+            let value = row.get(field);
+            let value = value.ok_or_else(|| RowError::invalid(format!("there is no {field} to keep")))?;
+            kept.insert(name.clone(), value.clone());
+        }
+        if !self.fields.is_empty() {
+            row.retain(|field, _| self.reads.contains(&field.as_str()));
+        }
+        Ok(kept)
+    }
+}
+
 /// Answers the rows of `input` in `output`, in order.
-pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> anyhow::Result<Ending> {
+pub(super) fn answer_file(
+    model: &dyn Answer,
+    keep: &Keep,
+    input: &Path,
+    output: &Path,
+) -> anyhow::Result<Ending> {
     let mut lines = JsonLines::open(input)?;
     let mut writer = output::open(output)?;
     let mut ending = Ending::Done;
@@ -122,7 +172,7 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
         let at_end = read.is_none();
         if let Some(read) = read {
             let row = if read.too_long { Err(RowError::too_long()) } else { parse(&line) };
-            waiting.push(Waiting::new(read.number, row));
+            waiting.push(Waiting::new(read.number, row, keep));
             waiting_bytes += line.len();
         }
         if at_end || waiting.len() >= model.rows_together() || waiting_bytes >= MAX_WAITING {
@@ -146,14 +196,20 @@ pub(super) fn answer_file(model: &dyn Answer, input: &Path, output: &Path) -> an
 /// A line that was read and is not answered yet.
 struct Waiting {
     number: usize,
-    id: Option<Value>,
+    /// The beginning of the output: `id`, and fields that are copied.
+    kept: Row,
     row: Result<Row, RowError>,
 }
 
 impl Waiting {
-    fn new(number: usize, mut row: Result<Row, RowError>) -> Self {
-        let id = row.as_mut().ok().and_then(|row| row.shift_remove("id"));
-        Self { number, id, row }
+    fn new(number: usize, row: Result<Row, RowError>, keep: &Keep) -> Self {
+        let mut kept = Row::new();
+        let row = row.and_then(|mut row| {
+            kept.extend(row.shift_remove_entry("id"));
+            kept.extend(keep.copy(&mut row)?);
+            Ok(row)
+        });
+        Self { number, kept, row }
     }
 }
 
@@ -161,16 +217,22 @@ impl Waiting {
 fn outputs(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut outputs = Vec::new();
-    for Waiting { number, id, row } in waiting {
-        outputs.push((number, id, row.map(|row| rows.push(row)).err()));
+    for Waiting { number, kept, row } in waiting {
+        outputs.push((number, kept, row.map(|row| rows.push(row)).err()));
     }
     let mut answers = guard::answer(model, rows).into_iter();
-    let output = |(number, id, error): (usize, Option<Value>, Option<RowError>)| {
+    let output = |(number, mut output, error): (usize, Row, Option<RowError>)| {
         let answer = match error {
             Some(error) => Err(error),
             None => answers.next().expect("each row has an answer"),
         };
-        let mut output: Row = id.map(|id| ("id".to_owned(), id)).into_iter().collect();
+        let taken = |answer: &Row| answer.keys().find(|name| output.contains_key(*name)).cloned();
+        let answer = answer.and_then(|answer| match taken(&answer) {
+            Some(name) => Err(RowError::invalid(format!(
+                "the answer has a {name} of its own: keep that of the row under another name, as in --keep input={name}"
+            ))),
+            None => Ok(answer),
+        });
         match answer {
             Ok(answer) => output.extend(answer),
             Err(RowError { code, message }) => {
