@@ -7,6 +7,7 @@
 mod adapter;
 mod bad_input;
 mod common;
+mod configs;
 mod files;
 mod metric;
 mod predict;
