@@ -45,6 +45,19 @@ pub struct SourceOptions {
     pub jsonl: JsonlOptions,
 }
 
+impl SourceOptions {
+    /// The defaults, with the text of a JSON Lines record in another field than `text`.
+    pub fn of_field(name: &str) -> Self {
+        let jsonl = JsonlOptions { text_key: name.to_owned(), ..JsonlOptions::default() };
+        Self { jsonl, ..Self::default() }
+    }
+}
+
+/// Whether [`open`] reads a file as JSON Lines.
+pub fn is_jsonl(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "jsonl" | "ndjson")
+}
+
 /// Opens a file by its extension: `.jsonl` and `.ndjson` hold one JSON object per line, anything else is plain text. Each may be
 /// compressed (`.jsonl.gz`).
 ///
@@ -56,7 +69,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
         ["json", "csv", "tsv", "parquet", "arrow", "zst", "xz", "bz2", "zip", "tar", "npy", "bin"];
     let extension = extension(path);
     match extension.as_str() {
-        "jsonl" | "ndjson" => Ok(Box::new(JsonlSource::open(path, options.jsonl.clone())?)),
+        _ if is_jsonl(path) => Ok(Box::new(JsonlSource::open(path, options.jsonl.clone())?)),
         other if NOT_TEXT.contains(&other) => {
             Err(SourceError::Unsupported { path: path.to_owned(), extension })
         }

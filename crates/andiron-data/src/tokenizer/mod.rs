@@ -65,7 +65,7 @@ pub use special::SpecialTokens;
 pub use spelling::Spellings;
 pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
-pub use train::{BpeOptions, TrainError, train_bpe, train_chars};
+pub use train::{BpeOptions, Framing, TrainError, train_bpe, train_chars};
 pub use words::{FramedWords, LabelledTokens};
 
 /// What decoding does with control tokens.

@@ -31,6 +31,39 @@ impl SpecialTokens {
         Self { eos: Some(token.into()), ..Self::default() }
     }
 
+    /// The control tokens of RoBERTa and BART, which encoders and encoder-decoders are trained with here.
+    pub fn roberta() -> Self {
+        let token = |token: &str| Some(token.to_owned());
+        Self {
+            bos: token("<s>"),
+            eos: token("</s>"),
+            unk: token("<unk>"),
+            sep: token("</s>"),
+            pad: token("<pad>"),
+            cls: token("<s>"),
+            mask: token("<mask>"),
+            additional: Vec::new(),
+        }
+    }
+
+    /// The control tokens of T5, with its 100 sentinels. Their ids descend, as in T5's vocabulary.
+    pub fn t5() -> Self {
+        let token = |token: &str| Some(token.to_owned());
+        Self {
+            eos: token("</s>"),
+            unk: token("<unk>"),
+            pad: token("<pad>"),
+            additional: (0..100).rev().map(|number| format!("<extra_id_{number}>")).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// GPT-2's end of a text, and the tokens of StarCoder for filling in the middle.
+    pub fn fill_in_the_middle() -> Self {
+        let tokens = ["<fim_prefix>", "<fim_middle>", "<fim_suffix>"];
+        Self { additional: tokens.map(str::to_owned).into(), ..Self::end_of_text("<|endoftext|>") }
+    }
+
     pub(super) fn roles(&self) -> [(&'static str, &Option<String>); 7] {
         [
             ("bos_token", &self.bos),
@@ -43,10 +76,11 @@ impl SpecialTokens {
         ]
     }
 
-    /// Every token once, in the order of the fields.
+    /// Every token once, in the order of the ids of RoBERTa and T5.
     pub fn all(&self) -> Vec<&str> {
         let mut tokens: Vec<&str> = Vec::new();
-        let named = self.roles().into_iter().filter_map(|(_, token)| token.as_deref());
+        let named = [&self.bos, &self.pad, &self.eos, &self.unk, &self.sep, &self.cls, &self.mask];
+        let named = named.into_iter().filter_map(|token| token.as_deref());
         for token in named.chain(self.additional.iter().map(String::as_str)) {
             if !tokens.contains(&token) {
                 tokens.push(token);

@@ -9,8 +9,7 @@ use super::{TEXT, added, load, small_bpe};
 fn text_that_spells_control_tokens_stays_text() {
     let special =
         SpecialTokens { additional: vec!["<|im_start|>".into()], ..SpecialTokens::end_of_text("<|end|>") };
-    let bpe =
-        train_bpe([TEXT], &BpeOptions { vocab_size: 300, min_frequency: 2, special_tokens: special.clone() });
+    let bpe = train_bpe([TEXT], &BpeOptions { special_tokens: special.clone(), ..BpeOptions::new(300) });
     let chars = train_chars([TEXT.to_owned() + "<|im_start|>end"], &special);
     for tokenizer in [bpe.unwrap(), chars.unwrap()] {
         let text = "the <|im_start|>cat<|end|>";
@@ -45,7 +44,7 @@ fn control_tokens_inside_a_models_own_vocabulary_are_avoided() {
 fn control_tokens_in_a_prompt_are_read_as_transformers_does_unless_they_are_to_be_text() {
     let special =
         SpecialTokens { additional: vec!["<|im_start|>".into()], ..SpecialTokens::end_of_text("<|end|>") };
-    let options = BpeOptions { vocab_size: 300, min_frequency: 2, special_tokens: special.clone() };
+    let options = BpeOptions { special_tokens: special.clone(), ..BpeOptions::new(300) };
     let chars = train_chars([TEXT.to_owned() + "<|im_start|>end"], &special).unwrap();
     for tokenizer in [train_bpe([TEXT], &options).unwrap(), chars] {
         let text = "<|im_start|>the cat<|end|>";

@@ -63,3 +63,60 @@ proptest! {
         prop_assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), text);
     }
 }
+
+/// The first ids by their tokens, and how a text and a pair of texts are framed.
+#[track_caller]
+fn check_framing(options: &BpeOptions, first: &[&str], [one, pair]: [&str; 2]) {
+    let tokenizer = train_bpe([TEXT], options).unwrap();
+    let spelled: Vec<_> = (0..first.len() as u32).map(|id| tokenizer.id_to_token(id).unwrap()).collect();
+    assert_eq!(spelled, first);
+    let framed = |second| {
+        let ids = tokenizer.frame("a", second, 9).unwrap().ids;
+        ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([framed(None), framed(Some("b"))], [one, pair]);
+    // What is saved is opened with the same roles.
+    let dir = tempfile::tempdir().unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let opened = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!((opened.eos_id(), opened.pad_id(), opened.mask_id()), {
+        let id = |role: &Option<String>| tokenizer.token_to_id(role.as_ref()?);
+        let special = &options.special_tokens;
+        (id(&special.eos), id(&special.pad), id(&special.mask))
+    });
+}
+
+/// The frames are those of `RobertaTokenizer` and `T5Tokenizer` of transformers 5.24.0.
+#[test]
+fn a_vocabulary_is_framed_for_its_model() {
+    check_framing(&BpeOptions::new(400), &["<|endoftext|>", "!"], ["a", "a b"]);
+    check_framing(
+        &BpeOptions::roberta(400),
+        &["<s>", "<pad>", "</s>", "<unk>", "<mask>", "!"],
+        ["<s> a </s>", "<s> a </s> </s> b </s>"],
+    );
+    let t5 = ["<pad>", "</s>", "<unk>", "<extra_id_99>", "<extra_id_98>"];
+    check_framing(&BpeOptions::t5(400), &t5, ["a </s>", "a </s> b </s>"]);
+    let tokenizer = train_bpe([TEXT], &BpeOptions::t5(400)).unwrap();
+    assert_eq!(tokenizer.sentinels().map(|sentinels| (sentinels.first, sentinels.count)), Some((102, 100)));
+    let tokenizer = train_bpe([TEXT], &BpeOptions::fill_in_the_middle(400)).unwrap();
+    assert_eq!((tokenizer.missing_middle_tokens().len(), tokenizer.eos_id()), (0, Some(0)));
+}
+
+#[test]
+fn a_mask_takes_the_space_before_it() {
+    let tokenizer = train_bpe([TEXT], &BpeOptions::roberta(400)).unwrap();
+    let ids = tokenizer.frame_masked("a <mask> b", 9).unwrap().ids;
+    let spelled: Vec<_> = ids.iter().map(|&id| tokenizer.id_to_token(id).unwrap()).collect();
+    assert_eq!(spelled[..3], ["<s>", "a", "<mask>"]);
+}
+
+#[test]
+fn a_framing_needs_its_tokens() {
+    let options = BpeOptions { framing: Framing::Roberta, ..BpeOptions::new(400) };
+    let refused = train_bpe([TEXT], &options).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "special_tokens.sep is missing, which the control tokens around a text need"
+    );
+}

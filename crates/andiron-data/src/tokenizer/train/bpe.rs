@@ -7,7 +7,9 @@ use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, NormalizerWrapper};
+use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper};
 
 use super::{SpecialTokens, TrainError, check_special};
 use crate::tokenizer::files::Files;
@@ -26,6 +28,54 @@ pub struct BpeOptions {
     /// Control tokens; they get the first ids.
     #[serde(default)]
     pub special_tokens: SpecialTokens,
+    /// The control tokens around a text.
+    #[serde(default)]
+    pub framing: Framing,
+}
+
+/// The control tokens that a tokenizer puts around a text, or around two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Framing {
+    /// None, as in GPT-2.
+    #[default]
+    None,
+    /// `<s> A </s>` and `<s> A </s></s> B </s>`, as in RoBERTa and BART: the tokens with the roles `cls` and `sep`.
+    Roberta,
+    /// `A </s>` and `A </s> B </s>`, as in T5: the token with the role `eos`.
+    T5,
+}
+
+impl Framing {
+    /// What puts the tokens there. `special` get the first ids.
+    fn processor(self, special: &SpecialTokens) -> Result<Option<PostProcessorWrapper>, TrainError> {
+        let all = special.all();
+        let of_role = |role: &'static str, token: &Option<String>| {
+            let token = token.clone().ok_or(TrainError::MissingRole { role })?;
+            let id = all.iter().position(|known| *known == token).unwrap_or_default();
+            Ok::<_, TrainError>((token, id as u32))
+        };
+        Ok(match self {
+            Self::None => None,
+            Self::Roberta => {
+                let (sep, cls) = (of_role("sep", &special.sep)?, of_role("cls", &special.cls)?);
+                let processing = RobertaProcessing::new(sep, cls).trim_offsets(true).add_prefix_space(false);
+                Some(processing.into())
+            }
+            Self::T5 => {
+                let (end, id) = of_role("eos", &special.eos)?;
+                let build = || {
+                    TemplateProcessing::builder()
+                        .try_single(vec!["$A", &end])?
+                        .try_pair(vec!["$A", &end, "$B", &end])?
+                        .special_tokens(vec![(end.clone(), id)])
+                        .build()
+                        .map_err(|error| error.to_string())
+                };
+                Some(build().expect("a template of its own token").into())
+            }
+        })
+    }
 }
 
 fn two() -> u64 {
@@ -35,7 +85,28 @@ fn two() -> u64 {
 impl BpeOptions {
     /// A vocabulary of this size, a minimum frequency of 2, and `<|endoftext|>` as the only control token.
     pub fn new(vocab_size: usize) -> Self {
-        Self { vocab_size, min_frequency: two(), special_tokens: SpecialTokens::end_of_text("<|endoftext|>") }
+        Self {
+            vocab_size,
+            min_frequency: two(),
+            special_tokens: SpecialTokens::end_of_text("<|endoftext|>"),
+            framing: Framing::None,
+        }
+    }
+
+    /// The same with the control tokens of StarCoder for filling in the middle.
+    pub fn fill_in_the_middle(vocab_size: usize) -> Self {
+        Self { special_tokens: SpecialTokens::fill_in_the_middle(), ..Self::new(vocab_size) }
+    }
+
+    /// The same with the control tokens of RoBERTa and BART, and their ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, `<mask>` 4.
+    pub fn roberta(vocab_size: usize) -> Self {
+        let special_tokens = SpecialTokens::roberta();
+        Self { special_tokens, framing: Framing::Roberta, ..Self::new(vocab_size) }
+    }
+
+    /// The same with the control tokens of T5: `<pad>` 0, `</s>` 1, `<unk>` 2, and 100 sentinels up to 102.
+    pub fn t5(vocab_size: usize) -> Self {
+        Self { special_tokens: SpecialTokens::t5(), framing: Framing::T5, ..Self::new(vocab_size) }
     }
 }
 
@@ -47,7 +118,7 @@ impl BpeOptions {
 /// <https://arxiv.org/abs/1508.07909>; over bytes as in Radford et al. 2019.
 ///
 /// # Errors
-/// If the size is too small, a control token is empty, there is no text, or the library fails.
+/// If the size is too small, a control token is empty, the framing needs one that is not there, there is no text, or the library fails.
 pub fn train_bpe<I, S>(texts: I, options: &BpeOptions) -> Result<Tokenizer, TrainError>
 where
     I: IntoIterator<Item = S>,
@@ -59,6 +130,9 @@ where
         let mut chars = token.chars();
         chars.next().is_some_and(|c| chars.next().is_none() && ByteLevel::alphabet().contains(&c))
     })?;
+    let processor = options.framing.processor(special)?;
+    // As in RoBERTa: a mask stands for a word with the space before it.
+    let added = |token: &str| AddedToken::from(token, true).lstrip(special.mask.as_deref() == Some(token));
     let least = 256 + special.all().len();
     if options.vocab_size < least {
         return Err(TrainError::VocabularyTooSmall { asked: options.vocab_size, least });
@@ -73,7 +147,7 @@ where
         let mut trainer: TrainerWrapper = BpeTrainer::builder()
             .vocab_size(options.vocab_size)
             .min_frequency(options.min_frequency)
-            .special_tokens(special.all().into_iter().map(|token| AddedToken::from(token, true)).collect())
+            .special_tokens(special.all().into_iter().map(added).collect())
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect::<HashSet<char>>())
             .show_progress(false)
             .build()
@@ -82,6 +156,7 @@ where
         tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
         tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, false, true)));
         tokenizer.with_decoder(Some(ByteLevelDecoder::new(false, false, true)));
+        tokenizer.with_post_processor(processor);
         tokenizer.train(&mut trainer, pieces)?;
         tokenizer.to_string(true)
     })?;

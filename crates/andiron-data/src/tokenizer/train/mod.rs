@@ -6,7 +6,7 @@ mod chars;
 use super::error::TokenizerError;
 use super::special::SpecialTokens;
 
-pub use bpe::{BpeOptions, train_bpe};
+pub use bpe::{BpeOptions, Framing, train_bpe};
 pub use chars::train_chars;
 
 /// Why a tokenizer could not be trained.
@@ -29,6 +29,12 @@ pub enum TrainError {
     ControlToken {
         /// The token.
         token: String,
+    },
+    /// The control tokens around a text need one that is not there.
+    #[error("special_tokens.{role} is missing, which the control tokens around a text need")]
+    MissingRole {
+        /// The role.
+        role: &'static str,
     },
     /// The trained tokenizer is not valid, or the library failed.
     #[error(transparent)]
