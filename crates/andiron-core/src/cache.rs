@@ -299,13 +299,32 @@ const DEVICE_BLOCK: usize = 512;
 #[derive(Clone, Debug)]
 pub struct CrossAttentionCache {
     layers: Vec<(Tensor<4>, Tensor<4>)>,
+    /// Index of the first of them.
+    first: usize,
     rows: Option<PaddingMask>,
 }
 
 impl CrossAttentionCache {
     /// From keys and values of each layer, `[batch, source, heads, head width]` each, and the encoder's rows.
     pub fn new(layers: Vec<(Tensor<4>, Tensor<4>)>, rows: Option<PaddingMask>) -> Self {
-        Self { layers, rows }
+        Self { layers, first: 0, rows }
+    }
+
+    /// The same for one layer only, which keeps its index.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    #[must_use]
+    pub fn only(&self, layer: usize) -> Self {
+        Self { layers: vec![self.layer(layer)], first: layer, rows: self.rows.clone() }
+    }
+
+    pub(crate) fn map_layers(
+        mut self,
+        map: impl FnMut((Tensor<4>, Tensor<4>)) -> (Tensor<4>, Tensor<4>),
+    ) -> Self {
+        self.layers = self.layers.into_iter().map(map).collect();
+        self
     }
 
     /// Number of sources.
@@ -337,7 +356,7 @@ impl CrossAttentionCache {
 
     /// Keys and values of a layer.
     pub(crate) fn layer(&self, layer: usize) -> (Tensor<4>, Tensor<4>) {
-        self.layers[layer].clone()
+        self.layers[layer - self.first].clone()
     }
 }
 

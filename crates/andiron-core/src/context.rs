@@ -34,6 +34,7 @@ pub struct Forward<'a> {
     stack: Stack,
     layer: Option<usize>,
     draws: Vec<DropoutDraw>,
+    checkpointing: bool,
 }
 
 impl<'a> Forward<'a> {
@@ -76,6 +77,30 @@ impl<'a> Forward<'a> {
     /// The documents of each row; `None` if each row is one.
     pub fn documents(&self) -> Option<&Documents> {
         self.documents.as_ref()
+    }
+
+    /// The same pass with activation checkpointing: see [`Forward::block`].
+    pub fn with_checkpointing(self) -> Self {
+        Self { checkpointing: true, ..self }
+    }
+
+    /// Whether blocks are computed again in the backward pass.
+    pub(crate) fn checkpoints(&self) -> bool {
+        self.checkpointing && self.cache.is_none()
+    }
+
+    /// The context in which the layer of this pass is computed again: its dropout masks can be drawn once more.
+    pub(crate) fn again(&self) -> Forward<'static> {
+        Forward {
+            cache: None,
+            rows: self.rows.clone(),
+            documents: self.documents.clone(),
+            dropout: self.dropout,
+            stack: self.stack,
+            layer: self.layer,
+            draws: Vec::new(),
+            checkpointing: false,
+        }
     }
 
     /// The columns of each row; `None` without padding.

@@ -6,6 +6,7 @@
 //! `b` batch · `t` query time · `s` key time · `d` model · `h` heads · `k` head width · `f` feed-forward ·
 //! `v` vocabulary · `n` rows (batch and time flattened) · `r` distance of a key from its query.
 
+pub mod activation_checkpointing;
 pub mod attention;
 pub mod cache;
 pub mod context;
@@ -26,6 +27,7 @@ pub mod quant;
 pub mod role;
 pub mod weight;
 
+pub use activation_checkpointing::BlockInputs;
 pub use cache::{KvCache, KvCacheDtype};
 pub use context::Forward;
 pub use device::{Backend, DeviceError, DeviceSpec};

@@ -15,8 +15,7 @@ use andiron_models::encoder::Head;
 use andiron_models::{
     AnyConfig, Decoder, DecoderConfig, Encoder, EncoderConfig, EncoderDecoder, Seq2SeqConfig,
 };
-use common::{device, fixture, ids};
-use serde_json::{Map, Value};
+use common::{device, ids, with_dropout};
 
 /// For each fixture: outside of layers, and in every layer of a stack.
 const TABLE: &str = "
@@ -73,24 +72,6 @@ t5
     Decoder: Embeddings dropout_rate, FinalNorm dropout_rate
     Decoder layer: AttentionProbabilities dropout_rate, AttentionOutput dropout_rate, CrossAttentionProbabilities dropout_rate, CrossAttentionOutput dropout_rate, FeedForwardInner dropout_rate, FeedForwardOutput dropout_rate
 ";
-
-/// The configuration of a fixture with a rate of its own for every dropout key, and those keys with their rates.
-fn config(name: &str) -> (AnyConfig, Vec<(String, f32)>) {
-    let text = std::fs::read_to_string(fixture(name).join("config.json")).unwrap();
-    let mut fields: Map<String, Value> = serde_json::from_str(&text).unwrap();
-    let mut rates = Vec::new();
-    for (key, value) in
-        fields.iter_mut().filter(|(key, _)| key.contains("drop") && !key.contains("layerdrop"))
-    {
-        let rate = 0.01 * (rates.len() + 1) as f64;
-        *value = rate.into();
-        rates.push((key.clone(), rate as f32));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.json");
-    std::fs::write(&path, serde_json::to_string(&fields).unwrap()).unwrap();
-    (AnyConfig::read(&path).unwrap(), rates)
-}
 
 /// The masks of one training pass over a few tokens.
 fn draws(config: &AnyConfig) -> Vec<DropoutDraw> {
@@ -157,7 +138,7 @@ fn each_architecture_drops_where_transformers_does_and_never_by_the_same_mask() 
     let mut seen = BTreeSet::new();
     let mut found = String::from("\n");
     for name in TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with(' ')) {
-        let (config, rates) = config(name);
+        let (config, rates) = with_dropout(name);
         seen.insert(config.model_type());
         let draws = draws(&config);
         // `Forward` refuses to draw one place twice; a place within a layer is drawn by every layer.

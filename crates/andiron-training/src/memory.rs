@@ -66,6 +66,8 @@ impl TrainConfig {
         let inputs = tensors
             .iter()
             .filter(|tensor| tensor.shape.len() == 2)
+            // Of a block that is computed again only the inputs are kept, and they hardly count.
+            .filter(|tensor| !(self.run.activation_checkpointing && tensor.in_block))
             .map(|tensor| tensor.shape[0].min(tensor.shape[1]) as u64);
         let activations = inputs.fold(0, u64::saturating_add).saturating_mul(tokens) / sides;
         // A frozen matrix keeps no input; one with an adapter does.

@@ -45,8 +45,17 @@ pub struct StepOptions<'a> {
     pub dropout: Option<Seed>,
     /// Precision of matmuls, forward and backward; parameters, gradients and everything else are f32.
     pub precision: Precision,
+    /// Whether blocks are computed again in the backward pass, which saves memory and changes no gradient.
+    pub checkpointing: bool,
     /// The processes that share the step.
     pub collective: &'a dyn Collective,
+}
+
+impl StepOptions<'_> {
+    /// A step of one process, without dropout.
+    pub fn new(precision: Precision) -> Self {
+        Self { dropout: None, precision, checkpointing: false, collective: &Single }
+    }
 }
 
 /// [`compute_shared`] of one process.
@@ -60,12 +69,8 @@ pub fn compute<O: Objective>(
     dropout: Seed,
     precision: Precision,
 ) -> Computed {
-    compute_shared(
-        model,
-        objective,
-        batches,
-        StepOptions { dropout: Some(dropout), precision, collective: &Single },
-    )
+    let options = StepOptions { dropout: Some(dropout), ..StepOptions::new(precision) };
+    compute_shared(model, objective, batches, options)
 }
 
 /// Loss and gradients of `model`, which has autodiff on: accumulated over the micro-batches `batches`, then added up over
@@ -116,7 +121,7 @@ fn accumulate<O: Objective>(
     for (number, batch) in batches.iter().enumerate() {
         let dropout = options.dropout.map(|seed| micro_batch_stream(seed, options.collective, number));
         let start = Instant::now();
-        let pass = Pass { device: &device, dropout, scale };
+        let pass = Pass { device: &device, dropout, scale, checkpointing: options.checkpointing };
         let part = with_precision(options.precision, || objective.loss(model, batch, &pass));
         forward_time += start.elapsed();
         let start = Instant::now();
@@ -331,7 +336,7 @@ mod tests {
         let others = Arc::default();
         let process = |rank| Rank { rank, totals: [20.0, 20.0], others: Arc::clone(&others) };
         let compute = |process: Rank, rows: HostBatch| {
-            let options = StepOptions { dropout: None, precision: Precision::F32, collective: &process };
+            let options = StepOptions { collective: &process, ..StepOptions::new(Precision::F32) };
             compute_shared(&model, &Causal, &[rows], options)
         };
         compute(process(0), rows(0..1));
@@ -339,6 +344,25 @@ mod tests {
         assert_eq!(shared.tokens, together.tokens);
         assert!((shared.loss - together.loss).abs() < 1e-5, "{} {}", shared.loss, together.loss);
         assert!((shared.grad_norm - together.grad_norm).abs() < 1e-5);
+    }
+
+    #[test]
+    fn activation_checkpointing_changes_no_bit() {
+        let model = decoder(&TrainConfig::parse(CONFIG, &[]).unwrap()).init(Seed::new(3), &device()).train();
+        let compute = |precision, checkpointing| {
+            let options =
+                StepOptions { dropout: Some(Seed::new(5)), checkpointing, ..StepOptions::new(precision) };
+            compute_shared(&model, &Causal, &[rows(0..2), rows(2..4)], options)
+        };
+        for precision in [Precision::F32, Precision::Mixed] {
+            let (kept, again) = (compute(precision, false), compute(precision, true));
+            assert_eq!(again.loss.to_bits(), kept.loss.to_bits());
+            assert_eq!(bits(&again.gradients), bits(&kept.gradients));
+        }
+    }
+
+    fn bits(gradients: &[Option<Tensor<1>>]) -> Vec<u32> {
+        floats(gradients).into_iter().map(f32::to_bits).collect()
     }
 
     #[test]

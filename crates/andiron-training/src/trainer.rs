@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::collective::{Collective, Single};
-use crate::config::TrainConfig;
+use crate::config::{RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::objective::{Objective, with_plan};
 use crate::observe::report::ReportStatus;
@@ -172,9 +172,9 @@ impl<O: Objective> Trainer<O> {
         let before = state.progress.step;
         let batches = self.run.next_batches(&mut state.progress);
         let lr = self.schedule.at(before);
-        let precision = self.run.config.run.precision;
+        let RunConfig { precision, activation_checkpointing: checkpointing, .. } = self.run.config.run;
         let dropout = Some(self.dropout.at(before));
-        let options = StepOptions { dropout, precision, collective: &*self.collective };
+        let options = StepOptions { dropout, precision, checkpointing, collective: &*self.collective };
         let computed = compute_shared(&state.bundle.model, &self.objective, &batches, options);
         let Computed { loss, grad_norm, tokens, .. } = computed;
         let step = before + 1;

@@ -82,7 +82,12 @@ pub fn report(outcome: &Outcome, config: &TrainConfig, common: &Common) -> anyho
 /// Trains, showing progress, until the end or a signal.
 pub fn train(config: &TrainConfig, common: &Common) -> anyhow::Result<Outcome> {
     let device = common.open_device()?;
-    let advice = "make data.rows smaller and run.accumulate larger, or the model smaller";
+    let advice = match config.run.activation_checkpointing {
+        true => "make data.rows smaller and run.accumulate larger, or the model smaller",
+        false => {
+            "set run.activation_checkpointing = true, make data.rows smaller and run.accumulate larger, or the model smaller"
+        }
+    };
     memory::ensure_fits("training", config.memory_bytes(&device)?, advice, common)?;
     let requests = stop::on_signal()?;
     let mut progress = TrainingProgress::default();

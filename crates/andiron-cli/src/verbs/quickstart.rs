@@ -222,6 +222,7 @@ impl Quickstart {
                 accumulate: 1,
                 log_every: 1,
                 precision,
+                activation_checkpointing: false,
             },
             data: DataConfig {
                 valid: Some(data.join("valid")),

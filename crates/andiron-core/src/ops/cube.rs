@@ -4,7 +4,7 @@ use burn::backend::Cube;
 
 use super::{
     ActivationOps, AttentionOps, DropoutOps, EmbeddingOps, FeedForwardOps, HeadOps, LinearOps, NormOps,
-    OptimizerOps, PagedAttentionOps, RotaryOps,
+    OptimizerOps, PagedAttentionOps, RecomputeOps, RotaryOps,
 };
 
 impl ActivationOps for Cube {}
@@ -17,4 +17,5 @@ impl LinearOps for Cube {}
 impl NormOps for Cube {}
 impl OptimizerOps for Cube {}
 impl PagedAttentionOps for Cube {}
+impl RecomputeOps for Cube {}
 impl RotaryOps for Cube {}

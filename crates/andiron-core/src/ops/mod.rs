@@ -35,6 +35,7 @@ mod linear;
 mod norm;
 mod optimizer;
 mod paged_attention;
+mod recompute;
 mod rotary;
 
 pub use activation::{Activation, ActivationOps, activate, gate};
@@ -70,6 +71,8 @@ pub(crate) use paged_attention::attention_blocks;
 #[cfg(not(any(feature = "flex", feature = "ndarray")))]
 pub(crate) use paged_attention::with_elements;
 pub use paged_attention::{PagedAttentionOps, PagedKeyValues, PagedRow};
+pub(crate) use recompute::{BlockGradients, backward_from, leaf, recomputed};
+pub use recompute::{GradientSlot, Recompute, RecomputeOps};
 pub use rotary::{RotaryOps, Rotation, rotate};
 pub use tensors::{OptionalTensor, Tensors};
 
@@ -87,6 +90,7 @@ pub trait FusedOps:
     + NormOps
     + OptimizerOps
     + PagedAttentionOps
+    + RecomputeOps
     + RotaryOps
 {
 }
@@ -102,6 +106,7 @@ impl<B> FusedOps for B where
         + NormOps
         + OptimizerOps
         + PagedAttentionOps
+        + RecomputeOps
         + RotaryOps
 {
 }

@@ -34,8 +34,8 @@ impl Rotary {
 /// Cosines and sines of the angles of some positions, computed once for all layers of a pass.
 #[derive(Clone, Debug)]
 pub struct Angles {
-    cos_bt1k: Tensor<4>,
-    sin_bt1k: Tensor<4>,
+    pub(crate) cos_bt1k: Tensor<4>,
+    pub(crate) sin_bt1k: Tensor<4>,
 }
 
 impl Angles {

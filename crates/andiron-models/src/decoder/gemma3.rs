@@ -369,7 +369,10 @@ impl Decoder for Gemma3 {
         let mut x_btd = self.model.embed_tokens.forward(ids_bt) * self.embedding_scale;
         for (index, layer) in self.model.layers.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = layer.forward(x_btd, if layer.slides { &local_angles } else { &angles }, cx);
+            let angles = if layer.slides { &local_angles } else { &angles };
+            x_btd = cx.block(layer, (x_btd, angles.clone()), |layer, (x_btd, angles), cx| {
+                layer.forward(x_btd, &angles, cx)
+            });
         }
         cx.advance(t);
         self.model.norm.forward(x_btd)

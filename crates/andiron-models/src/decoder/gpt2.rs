@@ -338,7 +338,7 @@ impl Decoder for Gpt2 {
         let mut x_btd = cx.dropout(embedded, self.embd_pdrop, DropoutSite::Embeddings);
         for (index, block) in body.h.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = block.forward(x_btd, cx);
+            x_btd = cx.block(block, x_btd, Block::forward);
         }
         cx.advance(t);
         body.ln_f.forward(x_btd)

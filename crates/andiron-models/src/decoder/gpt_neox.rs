@@ -338,7 +338,9 @@ impl Decoder for GptNeox {
         let mut x_btd = cx.dropout(embedded, self.dropout, DropoutSite::Embeddings);
         for (index, layer) in self.gpt_neox.layers.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = layer.forward(x_btd, &angles, cx);
+            x_btd = cx.block(layer, (x_btd, angles.clone()), |layer, (x_btd, angles), cx| {
+                layer.forward(x_btd, &angles, cx)
+            });
         }
         cx.advance(t);
         self.gpt_neox.final_layer_norm.forward(x_btd)

@@ -358,9 +358,10 @@ impl Encoder for DistilBert {
         let embedded = tables.word_embeddings.forward(ids_bt) + positions_btd;
         let normed_btd = tables.layer_norm_.forward(embedded);
         let mut x_btd = cx.dropout(normed_btd, self.dropout, DropoutSite::Embeddings);
+        let sizes = self.layer_sizes();
         for (index, layer) in self.distilbert.transformer.layer.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = self.layer(layer, x_btd, cx);
+            x_btd = cx.block(layer, x_btd, move |layer, x_btd, cx| layer.forward(x_btd, sizes, cx));
         }
         x_btd
     }
@@ -402,14 +403,30 @@ impl Encoder for DistilBert {
 }
 
 impl DistilBert {
-    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let projections = &layer.attention;
+    fn layer_sizes(&self) -> LayerSizes {
+        let Self { n_heads, activation, dropout, attention_dropout, .. } = *self;
+        LayerSizes { n_heads, activation, dropout, attention_dropout }
+    }
+}
+
+/// What all layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct LayerSizes {
+    n_heads: usize,
+    activation: Activation,
+    dropout: f32,
+    attention_dropout: f32,
+}
+
+impl Layer {
+    fn forward(&self, x_btd: Tensor<3>, sizes: LayerSizes, cx: &mut Forward<'_>) -> Tensor<3> {
+        let projections = &self.attention;
         let maps = [&projections.q_lin, &projections.k_lin, &projections.v_lin];
-        let attended = attend_all(x_btd.clone(), maps, (self.n_heads, self.attention_dropout), cx);
-        let x_btd = layer.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
-        let maps = [&layer.ffn.lin1, &layer.ffn.lin2];
-        let fed = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
-        let fed = cx.dropout(fed, self.dropout, DropoutSite::FeedForwardOutput);
-        layer.output_layer_norm.of_sum(x_btd, fed)
+        let attended = attend_all(x_btd.clone(), maps, (sizes.n_heads, sizes.attention_dropout), cx);
+        let x_btd = self.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
+        let maps = [&self.ffn.lin1, &self.ffn.lin2];
+        let fed = linear::feed_forward(x_btd.clone(), maps, sizes.activation.function());
+        let fed = cx.dropout(fed, sizes.dropout, DropoutSite::FeedForwardOutput);
+        self.output_layer_norm.of_sum(x_btd, fed)
     }
 }

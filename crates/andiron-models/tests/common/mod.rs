@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use andiron_core::DeviceSpec;
+use andiron_models::AnyConfig;
 use andiron_models::weights::ParamPath;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
+use serde_json::{Map, Value};
 
 /// The default CPU device.
 pub fn device() -> Device {
@@ -39,6 +41,24 @@ pub fn assert_close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
 /// The folder of a fixture.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The configuration of a fixture with a rate of its own for every dropout key, and those keys with their rates.
+pub fn with_dropout(name: &str) -> (AnyConfig, Vec<(String, f32)>) {
+    let text = std::fs::read_to_string(fixture(name).join("config.json")).expect("a fixture");
+    let mut fields: Map<String, Value> = serde_json::from_str(&text).expect("an object");
+    let mut rates = Vec::new();
+    for (key, value) in
+        fields.iter_mut().filter(|(key, _)| key.contains("drop") && !key.contains("layerdrop"))
+    {
+        let rate = 0.01 * (rates.len() + 1) as f64;
+        *value = rate.into();
+        rates.push((key.clone(), rate as f32));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("config.json");
+    std::fs::write(&path, serde_json::to_string(&fields).expect("JSON")).expect("writable");
+    (AnyConfig::read(&path).expect("a model"), rates)
 }
 
 /// Gradients of a model's parameters, by name.

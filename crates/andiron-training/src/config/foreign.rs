@@ -33,6 +33,7 @@ const FOREIGN: &[Foreign] = &[
     foreign("max_steps", "transformers", "run.steps"),
     foreign("max_iters", "nanoGPT", "run.steps"),
     foreign("gradient_accumulation_steps", "transformers", "run.accumulate"),
+    foreign("gradient_checkpointing", "transformers", "run.activation_checkpointing"),
     foreign("output_dir", "transformers", "run.output"),
     foreign("out_dir", "nanoGPT", "run.output"),
     foreign("logging_steps", "transformers", "run.log_every"),
@@ -102,6 +103,7 @@ mod tests {
             "learning_rate is the word of transformers: write optimizer.lr",
         );
         check("run.num_train_epochs=3", "write run.epochs");
+        check("run.gradient_checkpointing=true", "write run.activation_checkpointing");
         check("micro_batch_size=8", "micro_batch_size is the word of axolotl: write data.rows");
         let unknown = TrainConfig::parse(CONFIG, &["run.colour=3".to_owned()]).unwrap_err();
         assert_eq!(unknown.to_string(), "the configuration is not a valid training configuration");

@@ -152,6 +152,10 @@ pub struct RunConfig {
     /// Validation always uses f32, and so do GPU backends.
     #[serde(default = "Precision::fastest", with = "by_name")]
     pub precision: Precision,
+    /// Activation checkpointing: the backward pass computes each block of the model again instead of keeping its activations.
+    /// It takes less memory and more time; the result is the same.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub activation_checkpointing: bool,
 }
 
 impl RunConfig {
@@ -280,6 +284,10 @@ impl Default for EvaluateConfig {
     }
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 fn is_f32(precision: &RunPrecision) -> bool {
     *precision == RunPrecision::F32
 }
@@ -400,6 +408,8 @@ impl TrainConfig {
         const FREE: &[&str] = &[
             "run.output",
             "run.log_every",
+            // It changes no bit of the result.
+            "run.activation_checkpointing",
             // The weights come from the checkpoint.
             "init.from",
             // Data is compared by its checksum, whatever its path.

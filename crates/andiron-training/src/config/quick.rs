@@ -91,6 +91,7 @@ impl QuickRun {
                 accumulate: 1,
                 log_every: 1,
                 precision,
+                activation_checkpointing: false,
             },
             init: Some(InitConfig { from: self.model.clone(), precision: RunPrecision::F32 }),
             model: None,

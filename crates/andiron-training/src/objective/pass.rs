@@ -15,12 +15,15 @@ pub struct Pass<'a> {
     /// Factor of the loss. In training one over the weight of the whole step, so that the losses of its micro-batches add up
     /// to the mean.
     pub scale: f32,
+    /// Activation checkpointing: whether the blocks of the model are computed again in the backward pass
+    /// ([`Forward::block`]).
+    pub checkpointing: bool,
 }
 
 impl<'a> Pass<'a> {
     /// A pass of validation: no dropout, and losses as they are.
     pub fn evaluation(device: &'a Device) -> Self {
-        Self { device, dropout: None, scale: 1.0 }
+        Self { device, dropout: None, scale: 1.0, checkpointing: false }
     }
 
     /// The pass of another side of the model, such as `"decoder"`, with a dropout stream of its own.
@@ -32,10 +35,11 @@ impl<'a> Pass<'a> {
     /// The context without a padding mask, for sequences whose padding is seen by nothing that counts: that at the ends of
     /// the rows of a decoder.
     pub fn causal_context(&self) -> Forward<'static> {
-        match self.dropout {
+        let cx = match self.dropout {
             Some(seed) => Forward::training(seed),
             None => Forward::evaluation(),
-        }
+        };
+        if self.checkpointing { cx.with_checkpointing() } else { cx }
     }
 
     /// The context in which the model reads `sequences`: padding is not attended to.

@@ -10,7 +10,6 @@ use andiron_models::{Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, Seq
 use burn::module::{Module, ModuleMapper, Param};
 
 use super::*;
-use crate::collective::Single;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::step::{Computed, StepOptions, compute_shared};
 use crate::testing::device;
@@ -80,8 +79,7 @@ fn numbers() -> Labels {
 }
 
 fn computed<O: Objective>(model: &ModelOf<O>, objective: &O, batches: &[HostBatch]) -> Computed {
-    let options = StepOptions { dropout: None, precision: Precision::F32, collective: &Single };
-    compute_shared(model, objective, batches, options)
+    compute_shared(model, objective, batches, StepOptions::new(Precision::F32))
 }
 
 /// Adds multiples of gradients to the parameters.

@@ -155,7 +155,9 @@ impl Decoder for LlamaModel {
         let mut x_btd = self.model.embed_tokens.forward(ids_bt);
         for (index, layer) in self.model.layers.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = layer.forward(x_btd, &angles, cx);
+            x_btd = cx.block(layer, (x_btd, angles.clone()), |layer, (x_btd, angles), cx| {
+                layer.forward(x_btd, &angles, cx)
+            });
         }
         cx.advance(t);
         self.model.norm.forward(x_btd)

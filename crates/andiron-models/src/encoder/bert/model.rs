@@ -278,24 +278,41 @@ impl Body {
         let embedded = tables.word_embeddings.forward(ids_bt) + types_btd + positions_btd;
         let normed_btd = tables.layer_norm_.forward(embedded);
         let mut x_btd = cx.dropout(normed_btd, self.dropout, DropoutSite::Embeddings);
+        let sizes = self.layer_sizes();
         for (index, layer) in self.encoder.layer.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = self.layer(layer, x_btd, cx);
+            x_btd = cx.block(layer, x_btd, move |layer, x_btd, cx| layer.forward(x_btd, sizes, cx));
         }
         x_btd
     }
 
-    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
-        let projections = &layer.attention.self_;
+    fn layer_sizes(&self) -> LayerSizes {
+        let Self { n_heads, activation, dropout, attention_dropout, .. } = *self;
+        LayerSizes { n_heads, activation, dropout, attention_dropout }
+    }
+}
+
+/// What all layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct LayerSizes {
+    n_heads: usize,
+    activation: Activation,
+    dropout: f32,
+    attention_dropout: f32,
+}
+
+impl Layer {
+    fn forward(&self, x_btd: Tensor<3>, sizes: LayerSizes, cx: &mut Forward<'_>) -> Tensor<3> {
+        let projections = &self.attention.self_;
         let maps = [&projections.query, &projections.key, &projections.value];
-        let attended = attend_all(x_btd.clone(), maps, (self.n_heads, self.attention_dropout), cx);
-        let output = &layer.attention.output;
+        let attended = attend_all(x_btd.clone(), maps, (sizes.n_heads, sizes.attention_dropout), cx);
+        let output = &self.attention.output;
         let attended = output.dense.forward(attended);
-        let dropped = cx.dropout(attended, self.dropout, DropoutSite::AttentionOutput);
+        let dropped = cx.dropout(attended, sizes.dropout, DropoutSite::AttentionOutput);
         let x_btd = output.layer_norm_.of_sum(x_btd, dropped);
-        let maps = [&layer.intermediate.dense, &layer.output.dense];
-        let fed_btd = linear::feed_forward(x_btd.clone(), maps, self.activation.function());
-        let dropped_btd = cx.dropout(fed_btd, self.dropout, DropoutSite::FeedForwardOutput);
-        layer.output.layer_norm_.of_sum(x_btd, dropped_btd)
+        let maps = [&self.intermediate.dense, &self.output.dense];
+        let fed_btd = linear::feed_forward(x_btd.clone(), maps, sizes.activation.function());
+        let dropped_btd = cx.dropout(fed_btd, sizes.dropout, DropoutSite::FeedForwardOutput);
+        self.output.layer_norm_.of_sum(x_btd, dropped_btd)
     }
 }

@@ -124,9 +124,13 @@ impl Encoder for ModernBert {
         let embeddings = &self.model.embeddings;
         let embedded = embeddings.norm.forward(embeddings.tok_embeddings.forward(ids_bt));
         let mut x_btd = cx.dropout(embedded, self.dropout.embedding, DropoutSite::Embeddings);
+        let sizes = self.layer_sizes();
         for (index, layer) in self.model.layers.iter().enumerate() {
             cx.enter_layer(index);
-            x_btd = self.layer(layer, x_btd, if layer.slides { &local_angles } else { &angles }, cx);
+            let angles = if layer.slides { &local_angles } else { &angles };
+            x_btd = cx.block(layer, (x_btd, angles.clone()), move |layer, (x_btd, angles), cx| {
+                layer.forward(x_btd, &angles, sizes, cx)
+            });
         }
         self.model.final_norm.forward(x_btd)
     }
@@ -161,35 +165,63 @@ impl Encoder for ModernBert {
     }
 }
 
+/// What all layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct LayerSizes {
+    n_heads: usize,
+    sliding_window: usize,
+    activation: Activation,
+    dropout: Dropout,
+}
+
 impl ModernBert {
-    fn layer(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
-        let normed_btd = match &layer.attn_norm {
+    fn layer_sizes(&self) -> LayerSizes {
+        let Self { n_heads, sliding_window, activation, dropout, .. } = *self;
+        LayerSizes { n_heads, sliding_window, activation, dropout }
+    }
+}
+
+impl Layer {
+    fn forward(
+        &self,
+        x_btd: Tensor<3>,
+        angles: &Angles,
+        sizes: LayerSizes,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let normed_btd = match &self.attn_norm {
             Some(norm) => norm.forward(x_btd.clone()),
             None => x_btd.clone(),
         };
-        let x_btd = ops::residual(x_btd, self.attend(layer, normed_btd, angles, cx));
-        let inner = layer.mlp.w_i_.forward(layer.mlp_norm.forward(x_btd.clone()));
+        let x_btd = ops::residual(x_btd, self.attend(normed_btd, angles, sizes, cx));
+        let inner = self.mlp.w_i_.forward(self.mlp_norm.forward(x_btd.clone()));
         let [b, t, f] = inner.dims();
         let half = |part: usize| inner.clone().slice([0..b, 0..t, part * f / 2..(part + 1) * f / 2]);
-        let gated = ops::gate(half(0), half(1), self.activation.function());
-        let dropped = cx.dropout(gated, self.dropout.mlp, DropoutSite::FeedForwardInner);
-        ops::residual(x_btd, layer.mlp.w_o_.forward(dropped))
+        let gated = ops::gate(half(0), half(1), sizes.activation.function());
+        let dropped = cx.dropout(gated, sizes.dropout.mlp, DropoutSite::FeedForwardInner);
+        ops::residual(x_btd, self.mlp.w_o_.forward(dropped))
     }
 
-    fn attend(&self, layer: &Layer, x_btd: Tensor<3>, angles: &Angles, cx: &mut Forward<'_>) -> Tensor<3> {
+    fn attend(
+        &self,
+        x_btd: Tensor<3>,
+        angles: &Angles,
+        sizes: LayerSizes,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
         let [b, t, d] = x_btd.dims();
-        let (h, k) = (self.n_heads, d / self.n_heads);
-        let qkv = layer.attn.w_qkv_.forward(x_btd);
+        let (h, k) = (sizes.n_heads, d / sizes.n_heads);
+        let qkv = self.attn.w_qkv_.forward(x_btd);
         let [q_bthk, k_bthk, v_bthk] = [0, 1, 2]
             .map(|part| qkv.clone().slice([0..b, 0..t, part * d..(part + 1) * d]).reshape([b, t, h, k]));
         let keys_values = cx.keys_values(0, angles.turn(k_bthk), v_bthk);
         let mask =
-            AttentionMask { causal: false, sliding_window: layer.slides.then_some(self.sliding_window) };
+            AttentionMask { causal: false, sliding_window: self.slides.then_some(sizes.sliding_window) };
         let config = AttentionConfig {
-            dropout: self.dropout.attention,
+            dropout: sizes.dropout.attention,
             ..AttentionConfig::new(1.0 / (k as f32).sqrt(), mask)
         };
         let mixed = attend(angles.turn(q_bthk), keys_values, config, cx).reshape([b, t, d]);
-        cx.dropout(layer.attn.w_o_.forward(mixed), self.dropout.attention, DropoutSite::AttentionOutput)
+        cx.dropout(self.attn.w_o_.forward(mixed), sizes.dropout.attention, DropoutSite::AttentionOutput)
     }
 }

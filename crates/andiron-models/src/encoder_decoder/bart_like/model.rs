@@ -231,9 +231,12 @@ struct Attention {
 impl EncoderDecoder for BartModel {
     fn encoder_hidden(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> Tensor<3> {
         cx.enter_stack(dropout_site::Stack::Encoder);
+        let sizes = self.layer_sizes();
         let mut x_bsd = self.embed(&self.model.encoder, ids_bs, cx);
         for (index, layer) in self.model.encoder.layers.iter().enumerate() {
-            x_bsd = self.layer(layer, x_bsd, (index, None), cx);
+            cx.enter_layer(index);
+            x_bsd = cx
+                .block(layer, x_bsd, move |layer, x_bsd, cx| layer.forward(x_bsd, (index, None), sizes, cx));
         }
         x_bsd
     }
@@ -256,9 +259,14 @@ impl EncoderDecoder for BartModel {
     ) -> Tensor<3> {
         let t = ids_bt.dims()[1];
         cx.enter_stack(dropout_site::Stack::Decoder);
+        let sizes = self.layer_sizes();
         let mut x_btd = self.embed(&self.model.decoder, ids_bt, cx);
         for (index, layer) in self.model.decoder.layers.iter().enumerate() {
-            x_btd = self.layer(layer, x_btd, (index, Some(cross_cache)), cx);
+            cx.enter_layer(index);
+            let inputs = (x_btd, cross_cache.only(index));
+            x_btd = cx.block(layer, inputs, move |layer, (x_btd, cross_cache), cx| {
+                layer.forward(x_btd, (index, Some(&cross_cache)), sizes, cx)
+            });
         }
         cx.advance(t);
         x_btd
@@ -316,36 +324,50 @@ impl BartModel {
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 
+    fn layer_sizes(&self) -> LayerSizes {
+        let Self { activation, dropout, activation_dropout, .. } = *self;
+        LayerSizes { activation, dropout, activation_dropout }
+    }
+}
+
+/// What all layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct LayerSizes {
+    activation: Activation,
+    dropout: f32,
+    activation_dropout: f32,
+}
+
+impl Layer {
     /// A layer of the encoder, or of the decoder if `cross_cache` is given.
-    fn layer(
+    fn forward(
         &self,
-        layer: &Layer,
         x_btd: Tensor<3>,
         (index, cross_cache): (usize, Option<&CrossAttentionCache>),
+        sizes: LayerSizes,
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let mask = if cross_cache.is_some() { AttentionMask::CAUSAL } else { AttentionMask::FULL };
-        cx.enter_layer(index);
-        let attended = layer.self_attn.self_attention(x_btd.clone(), index, mask, cx);
-        let attended = cx.dropout(attended, self.dropout, DropoutSite::AttentionOutput);
-        let mut x_btd = layer.self_attn_layer_norm.of_sum(x_btd, attended);
+        let attended = self.self_attn.self_attention(x_btd.clone(), index, mask, cx);
+        let attended = cx.dropout(attended, sizes.dropout, DropoutSite::AttentionOutput);
+        let mut x_btd = self.self_attn_layer_norm.of_sum(x_btd, attended);
         if let (Some(cross_cache), Some(attention), Some(norm)) =
-            (cross_cache, &layer.encoder_attn, &layer.encoder_attn_layer_norm)
+            (cross_cache, &self.encoder_attn, &self.encoder_attn_layer_norm)
         {
             let attended = attention.cross_attention(x_btd.clone(), cross_cache, index, cx);
-            let attended = cx.dropout(attended, self.dropout, DropoutSite::CrossAttentionOutput);
+            let attended = cx.dropout(attended, sizes.dropout, DropoutSite::CrossAttentionOutput);
             x_btd = norm.of_sum(x_btd, attended);
         }
-        let activation = self.activation.function();
-        let fed = if cx.drops(self.activation_dropout) {
-            let inner_btf = ops::activate(layer.fc1.forward(x_btd.clone()), activation);
-            let dropped_btf = cx.dropout(inner_btf, self.activation_dropout, DropoutSite::FeedForwardInner);
-            layer.fc2.forward(dropped_btf)
+        let activation = sizes.activation.function();
+        let fed = if cx.drops(sizes.activation_dropout) {
+            let inner_btf = ops::activate(self.fc1.forward(x_btd.clone()), activation);
+            let dropped_btf = cx.dropout(inner_btf, sizes.activation_dropout, DropoutSite::FeedForwardInner);
+            self.fc2.forward(dropped_btf)
         } else {
-            linear::feed_forward(x_btd.clone(), [&layer.fc1, &layer.fc2], activation)
+            linear::feed_forward(x_btd.clone(), [&self.fc1, &self.fc2], activation)
         };
-        let fed = cx.dropout(fed, self.dropout, DropoutSite::FeedForwardOutput);
-        layer.final_layer_norm.of_sum(x_btd, fed)
+        let fed = cx.dropout(fed, sizes.dropout, DropoutSite::FeedForwardOutput);
+        self.final_layer_norm.of_sum(x_btd, fed)
     }
 }
 

@@ -111,14 +111,11 @@ impl EncoderDecoder for T5 {
         cx.enter_stack(Stack::Encoder);
         let mut x_bsd = cx.dropout(self.shared.forward(ids_bs), self.dropout, DropoutSite::Embeddings);
         let bias_hr = self.encoder.block.first().and_then(|block| block.layer.0.bias(s, s));
-        for (index, EncoderBlock { layer }) in self.encoder.block.iter().enumerate() {
+        for (index, block) in self.encoder.block.iter().enumerate() {
             cx.enter_layer(index);
-            let config = AttentionConfig {
-                bias_hr: bias_hr.clone(),
-                ..AttentionConfig::new(1.0, AttentionMask::FULL)
-            };
-            x_bsd = layer.0.forward(x_bsd, index, config, cx);
-            x_bsd = layer.1.forward(x_bsd, cx);
+            x_bsd = cx.block(block, (x_bsd, bias_hr.clone()), move |block, (x_bsd, bias_hr), cx| {
+                block.forward(x_bsd, bias_hr, index, cx)
+            });
         }
         cx.dropout(self.encoder.final_layer_norm.forward(x_bsd), self.dropout, DropoutSite::FinalNorm)
     }
@@ -143,15 +140,12 @@ impl EncoderDecoder for T5 {
         cx.enter_stack(Stack::Decoder);
         let mut x_btd = cx.dropout(self.shared.forward(ids_bt), self.dropout, DropoutSite::Embeddings);
         let bias_hr = self.decoder.block.first().and_then(|block| block.layer.0.bias(t, cx.start() + t));
-        for (index, DecoderBlock { layer }) in self.decoder.block.iter().enumerate() {
+        for (index, block) in self.decoder.block.iter().enumerate() {
             cx.enter_layer(index);
-            let config = AttentionConfig {
-                bias_hr: bias_hr.clone(),
-                ..AttentionConfig::new(1.0, AttentionMask::CAUSAL)
-            };
-            x_btd = layer.0.forward(x_btd, index, config, cx);
-            x_btd = layer.1.forward(x_btd, cross_cache, index, cx);
-            x_btd = layer.2.forward(x_btd, cx);
+            let inputs = ((x_btd, bias_hr.clone()), cross_cache.only(index));
+            x_btd = cx.block(block, inputs, move |block, ((x_btd, bias_hr), cross_cache), cx| {
+                block.forward((x_btd, bias_hr), &cross_cache, index, cx)
+            });
         }
         cx.advance(t);
         let normed_btd = self.decoder.final_layer_norm.forward(x_btd);
@@ -172,6 +166,35 @@ impl EncoderDecoder for T5 {
 
     fn new_cache(&self) -> KvCache {
         KvCache::new(self.decoder.block.len(), usize::MAX)
+    }
+}
+
+impl EncoderBlock {
+    fn forward(
+        &self,
+        x_bsd: Tensor<3>,
+        bias_hr: Option<Tensor<2>>,
+        index: usize,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let (attention, feed_forward) = &self.layer;
+        let config = AttentionConfig { bias_hr, ..AttentionConfig::new(1.0, AttentionMask::FULL) };
+        feed_forward.forward(attention.forward(x_bsd, index, config, cx), cx)
+    }
+}
+
+impl DecoderBlock {
+    fn forward(
+        &self,
+        (x_btd, bias_hr): (Tensor<3>, Option<Tensor<2>>),
+        cross_cache: &CrossAttentionCache,
+        index: usize,
+        cx: &mut Forward<'_>,
+    ) -> Tensor<3> {
+        let (attention, cross_attention, feed_forward) = &self.layer;
+        let config = AttentionConfig { bias_hr, ..AttentionConfig::new(1.0, AttentionMask::CAUSAL) };
+        let x_btd = attention.forward(x_btd, index, config, cx);
+        feed_forward.forward(cross_attention.forward(x_btd, cross_cache, index, cx), cx)
     }
 }
 
