@@ -251,6 +251,39 @@ fn bench_reports_the_figures_of_its_contract() {
 }
 
 #[test]
+fn bench_trains_every_family_and_adapters() {
+    let place = Place::with_model();
+    let t5 = r#"{"model_type":"t5","vocab_size":40,"d_model":32,"d_kv":16,"d_ff":64,"num_layers":2,"num_heads":2,
+                 "decoder_start_token_id":0,"pad_token_id":0,"eos_token_id":1}"#;
+    let bert = r#"{"model_type":"bert","vocab_size":40,"hidden_size":32,"num_hidden_layers":2,"num_attention_heads":2,
+                   "intermediate_size":64,"max_position_embeddings":24}"#;
+    place.write("t5.json", t5);
+    place.write("bert.json", bert);
+    let sizes = ["bench", "train", "--batch", "2", "--ctx", "12", "--steps", "1"];
+    let adapter = ["--lora", "2", "--base-precision", "int8", "--activation-checkpointing"];
+    for extra in [&[] as &[_], &adapter] {
+        for model in [
+            &["--config", "bert.json"] as &[_],
+            &["--config", "t5.json", "--target-ctx", "5"],
+            &["--model", "run/model"],
+        ] {
+            let report = place.json(&[&sizes, model, extra].concat());
+            check_positive(&report, &["tokens_per_s", "step_ms", "loss", "peak_flops_per_s"]);
+        }
+    }
+    place.fails(
+        &[&sizes as &[_], &["--config", "t5.json", "--target-ctx", "0"]].concat(),
+        1,
+        &["--target-ctx 0"],
+    );
+    place.fails(
+        &[&sizes as &[_], &["--config", "bert.json", "--base-precision", "int8"]].concat(),
+        2,
+        &["--lora"],
+    );
+}
+
+#[test]
 fn keys_that_nothing_reads_are_warned_of_once_and_refused_if_strict() {
     let place = Place::with_model();
     place.copy_model("extended");

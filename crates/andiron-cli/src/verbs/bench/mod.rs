@@ -17,7 +17,8 @@ use andiron_models::hf_config::ConfigError;
 use andiron_models::summary::Summary;
 use andiron_models::weights::{LoadError, SaveError};
 use andiron_models::{
-    AdapterError, DecoderBundle, DecoderConfig, EncoderBundle, EncoderConfig, RunPrecision,
+    AdapterError, AnyConfig, DecoderBundle, DecoderConfig, EncoderBundle, EncoderConfig, RunPrecision,
+    Seq2SeqBundle, Seq2SeqConfig,
 };
 use burn::tensor::Device;
 use clap::{ArgGroup, Args, Subcommand};
@@ -98,11 +99,24 @@ macro_rules! measured {
         }
     )+};
 }
-measured! { DecoderBundle, DecoderConfig; EncoderBundle, EncoderConfig; }
+measured! {
+    DecoderBundle, DecoderConfig;
+    EncoderBundle, EncoderConfig;
+    Seq2SeqBundle, Seq2SeqConfig;
+}
 
 impl Subject {
     fn open<B: Measured>(&self, choice: RunChoice, device: &Device) -> anyhow::Result<B> {
         self.adapter.apply(self.open_base(choice, device)?, B::with_adapter)
+    }
+
+    /// The configuration of the model, of whichever family.
+    fn config(&self) -> anyhow::Result<AnyConfig> {
+        match (&self.model, &self.config) {
+            (Some(dir), _) => Ok(AnyConfig::open(dir)?),
+            (None, Some(config)) => Ok(AnyConfig::read(config)?),
+            (None, None) => unreachable!("clap asks for one of them"),
+        }
     }
 
     fn open_base<B: Measured>(&self, choice: RunChoice, device: &Device) -> anyhow::Result<B> {
@@ -164,23 +178,28 @@ impl Figures {
         self.0.insert("operations".to_owned(), rows.collect::<Map<_, _>>().into());
     }
 
-    /// Adds the figures common to all benchmarks, and prints. `flops_per_token` counts multiplications and additions.
+    /// Adds the figures common to all benchmarks, and prints. `flops_per_token` counts multiplications and additions; without it
+    /// no rate of them is given.
     fn print(
         mut self,
         common: &Common,
         (precision, products): (impl fmt::Display, Precision),
-        flops_per_token: f64,
+        flops_per_token: impl Into<Option<f64>>,
     ) -> anyhow::Result<Ending> {
         let spec = common.device_spec()?;
         // Before anything below needs memory of its own.
         let peak_rss = machine::peak_rss_bytes();
         let rate = self.0.get("tokens_per_s").and_then(Value::as_f64).unwrap_or(0.0);
-        let flops = rate * flops_per_token;
-        self.number("flops_per_s", flops);
+        let flops = flops_per_token.into().map(|per_token| rate * per_token);
+        if let Some(flops) = flops {
+            self.number("flops_per_s", flops);
+        }
         if spec.backend.is_cpu() {
             let peak = attainable_flops(common.threads(), products);
             self.number("peak_flops_per_s", peak);
-            self.number("peak_share", flops / peak);
+            if let Some(flops) = flops {
+                self.number("peak_share", flops / peak);
+            }
         } else {
             self.0.insert("peak_share".to_owned(), Value::Null);
             // GPU calls return before the operation has run, so their times mean nothing.
