@@ -68,7 +68,7 @@ impl Forward<'_> {
         F: Fn(&M, I, &mut Forward<'_>) -> Tensor<3> + Send + 'static,
     {
         if !self.checkpoints() {
-            return run(block, inputs, self);
+            return self.run(|cx| run(block, inputs, cx));
         }
         let mut params = Trained(Vec::new());
         block.visit(&mut params);
@@ -79,11 +79,11 @@ impl Forward<'_> {
             tensor
         });
         if params.is_empty() && !tensors.iter().any(Dispatch::is_tracked) {
-            return run(block, inputs, self);
+            return self.run(|cx| run(block, inputs, cx));
         }
         let inputs = inputs.map_tensors(&mut Dispatch::inner);
         let (precision, mut again, block) = (precision::current(), self.again(), block.clone());
-        let output = run(&block.valid(), inputs.clone(), self);
+        let output = self.run(|cx| run(&block.valid(), inputs.clone(), cx));
         let recompute = Recompute::new(move |BlockGradients { output, inputs: of_inputs, params }| {
             with_precision(precision, || {
                 let block = block.map(&mut NewLeaves(params.into_iter()));
@@ -92,7 +92,7 @@ impl Forward<'_> {
                     Some(slot) => ops::leaf(tensor, slot),
                     None => Dispatch::from_inner(tensor),
                 });
-                ops::backward_from(run(&block, inputs, &mut again), output);
+                ops::backward_from(again.run(|cx| run(&block, inputs, cx)), output);
             });
         });
         ops::recomputed(Tensor::from_inner(output), tensors, params, recompute)

@@ -5,6 +5,7 @@ use std::ops::Range;
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::adapter_dropout::with_adapter_dropout;
 use crate::cache::{KeysValues, columns_of};
 use crate::dropout_site::{DropoutDraw, DropoutSite, Stack};
 use crate::ops::Dropout;
@@ -242,6 +243,16 @@ impl<'a> Forward<'a> {
     /// The dropout masks of this pass so far.
     pub fn dropout_draws(&self) -> &[DropoutDraw] {
         &self.draws
+    }
+
+    /// Runs a part of the model that is in no [block](Forward::block) but may have adapters, whose dropout it draws.
+    pub fn with_adapters<T>(&self, work: impl FnOnce() -> T) -> T {
+        with_adapter_dropout(self.dropout, work)
+    }
+
+    /// Runs a part of the model with its adapters and this context.
+    pub(crate) fn run<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        with_adapter_dropout(self.dropout, || work(self))
     }
 
     /// Whether there is a cache, even an empty one.

@@ -7,6 +7,7 @@
 //! `v` vocabulary · `n` rows (batch and time flattened) · `r` distance of a key from its query.
 
 pub mod activation_checkpointing;
+pub mod adapter_dropout;
 pub mod attention;
 pub mod cache;
 pub mod context;

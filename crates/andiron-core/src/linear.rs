@@ -5,7 +5,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::ops::{self, Activation, FeedForwardOptions, WeightLayout};
+use crate::ops::{self, Activation, FeedForwardOptions, KeptInput, WeightLayout};
 use crate::role::{PackedProjections, ParamRole, WeightKind};
 use crate::{Weight, init};
 
@@ -69,12 +69,38 @@ impl Linear {
     /// # Panics
     /// If the last axis is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.weight.project(x, self.bias.as_ref().map(Param::val))
+        self.forward_kept(x, None)
+    }
+
+    /// [`forward`](Self::forward) of an input that other projections read as well: see [`Weight::project_kept`].
+    ///
+    /// # Shape
+    /// `[.., d_input]` → `[.., d_output]`.
+    ///
+    /// # Panics
+    /// If the last axis is not `d_input`.
+    pub fn forward_kept<const D: usize>(&self, x: Tensor<D>, kept: Option<&KeptInput>) -> Tensor<D> {
+        self.weight.project_kept(x, self.bias.as_ref().map(Param::val), kept)
     }
 
     fn layout(&self) -> WeightLayout {
         self.weight.kind().layout
     }
+}
+
+/// Several projections of one input. If some have adapters, the input is kept once for all of them.
+///
+/// # Shape
+/// `[.., d_input]` → `[.., d_output]` each.
+///
+/// # Panics
+/// If the widths do not match.
+pub fn projections<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    projections: [&Linear; N],
+) -> [Tensor<D>; N] {
+    let kept = projections.iter().any(|one| one.weight.is_adapted()).then(|| ops::keep_input(&x));
+    projections.map(|one| one.forward_kept(x.clone(), kept.as_ref()))
 }
 
 /// From this many positions on, concatenating (copying) the weights pays off.
@@ -131,7 +157,10 @@ pub fn feed_forward<const D: usize>(
             [up_bias.val(), down_bias.val()],
             FeedForwardOptions { activation, layouts: [up.layout(), down.layout()] },
         ),
-        _ => down.forward(ops::activate(up.forward(x), activation)),
+        _ => {
+            let (inner, kept) = ops::activate_kept(up.forward(x), activation);
+            down.forward_kept(inner, Some(&kept))
+        }
     }
 }
 
@@ -157,6 +186,10 @@ pub fn gated_feed_forward<const D: usize>(
             let options = FeedForwardOptions { activation, layouts: [up.layout(), down.layout()] };
             ops::gated_feed_forward(x, [gate_weight, up_weight, down_weight], options)
         }
-        _ => down.forward(ops::gate(gate.forward(x.clone()), up.forward(x), activation)),
+        _ => {
+            let [gate, up] = self::projections(x, [gate, up]);
+            let (inner, kept) = ops::gate_kept(gate, up, activation);
+            down.forward_kept(inner, Some(&kept))
+        }
     }
 }

@@ -17,7 +17,8 @@ use burn::module::{
 };
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::ops::{self, WeightLayout};
+use crate::adapter_dropout::AdapterSite;
+use crate::ops::{self, FrozenWeight, KeptInput, WeightLayout};
 use crate::quant::QuantMatrix;
 use crate::role::{ParamRole, WeightKind};
 
@@ -154,7 +155,7 @@ impl Weight {
     #[must_use]
     pub fn adapt(self, config: AdapterConfig, seed: Seed) -> Self {
         let usage = AdapterUse::of_role(self.kind.role);
-        self.with_adapter(NewAdapter { config, usage, seed })
+        self.with_adapter(NewAdapter { config, usage, seed, site: AdapterSite::of_seed(seed) })
     }
 
     /// The same weight, frozen, with a trainable low-rank adapter of one of its uses, which initially changes nothing.
@@ -201,13 +202,39 @@ impl Weight {
     /// # Panics
     /// If the widths do not match.
     pub fn project<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        self.project_kept(x, bias, None)
+    }
+
+    /// [`project`](Self::project) of an input that other projections read as well: `kept` is what [`ops::keep_input`] returned
+    /// for it, of which only adapters make use.
+    ///
+    /// # Shape
+    /// `[.., d_input]` → `[.., d_output]`.
+    ///
+    /// # Panics
+    /// If the widths do not match.
+    pub fn project_kept<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        bias: Option<Tensor<1>>,
+        kept: Option<&KeptInput>,
+    ) -> Tensor<D> {
         match &self.stored {
             Stored::Dense(param) => ops::linear(x, param.val(), bias, self.kind.layout),
             Stored::Quantized(quantized) => ops::linear_quantized(x, &quantized.matrix, bias),
             Stored::Adapted(adapted) => match &adapted.projection {
-                Some(adapter) => adapter.project(&adapted.base, x, bias),
+                Some(adapter) => adapter.project(&adapted.base, x, bias, kept),
                 None => adapted.base.project(x, bias),
             },
+        }
+    }
+
+    /// The values of a weight below an adapter.
+    fn as_frozen(&self) -> FrozenWeight<'_> {
+        match &self.stored {
+            Stored::Dense(param) => FrozenWeight::Dense(param.val(), self.kind.layout),
+            Stored::Quantized(quantized) => FrozenWeight::Quantized(&quantized.matrix),
+            Stored::Adapted(_) => unreachable!("a weight has one adapter for each use"),
         }
     }
 

@@ -71,8 +71,11 @@ pub(crate) fn round_part(cpu: Cpu, x: &[f32], words: &mut [f32]) {
     }
 }
 
-/// The values of [`round`]'s words, on all threads.
-pub(crate) fn widen(cpu: Cpu, words: &[f32], x: &mut [f32]) {
+/// The values of [`round`]'s words.
+///
+/// # Panics
+/// If the lengths do not agree.
+pub fn widen(cpu: Cpu, words: &[f32], x: &mut [f32]) {
     assert_eq!(x.len(), 2 * words.len(), "x does not have two elements for each word");
     let x = Shared::new(x);
     parallel::rows(cpu, x.len(), WORK, STEP, |part| {
@@ -119,7 +122,7 @@ fn vector_widen<S: crate::simd::Simd>(_: S, words: &[f32], x: &mut [f32]) {
 }
 
 /// Whether matmuls round their operands to bf16 with this, so that operands may be kept rounded.
-pub(crate) fn rounds(cpu: Cpu) -> bool {
+pub fn rounds(cpu: Cpu) -> bool {
     cpu.matmul_precision() == Precision::Mixed
 }
 

@@ -83,7 +83,7 @@ pub trait EncoderDecoder {
     /// If the sources exceed the model's maximum length.
     fn encode(&self, ids_bs: Tensor<2, Int>, cx: &mut Forward<'_>) -> CrossAttentionCache {
         let hidden_bsd = self.encoder_hidden(ids_bs, cx);
-        self.cross_attention_cache(hidden_bsd, cx.padding_mask().cloned())
+        cx.with_adapters(|| self.cross_attention_cache(hidden_bsd, cx.padding_mask().cloned()))
     }
 
     /// Hidden states of the decoder, ready for [`EncoderDecoder::logits`].

@@ -401,7 +401,12 @@ fn what_cannot_be_trained_is_refused() {
     let refused =
         |config: LoraConfig| llama(&device()).with_lora(&config, Seed::new(1)).unwrap_err().to_string();
     let plain = LoraConfig::new(2, 2.0);
-    assert!(refused(LoraConfig { dropout: 0.1, ..plain.clone() }).contains("dropout is 0.1"));
+    assert!(refused(LoraConfig { dropout: 1.0, ..plain.clone() }).contains("dropout is 1"));
+    assert!(refused(LoraConfig { dropout: 0.1, dora: true, ..plain.clone() }).contains("dropout is 0.1"));
+    let head = Targets::Names(vec!["lm_head".to_owned()]);
+    let error = refused(LoraConfig { dropout: 0.1, targets: head, ..plain.clone() });
+    assert!(error.starts_with("lm_head:"), "{error}");
+    assert!(llama(&device()).with_lora(&LoraConfig { dropout: 0.1, ..plain.clone() }, Seed::new(1)).is_ok());
     assert!(refused(LoraConfig { rank: 0, ..plain.clone() }).contains("rank is 0"));
     let other = vec!["classifier".to_owned()];
     assert!(refused(LoraConfig { modules_to_save: other, ..plain.clone() }).contains("\"classifier\""));

@@ -3,8 +3,8 @@
 use burn::backend::Cube;
 
 use super::{
-    ActivationOps, AttentionOps, DropoutOps, EmbeddingOps, FeedForwardOps, HeadOps, LinearOps, NormOps,
-    OptimizerOps, PagedAttentionOps, RecomputeOps, RotaryOps,
+    ActivationOps, AttentionOps, DropoutOps, EmbeddingOps, FeedForwardOps, HeadOps, LinearOps, LowRankOps,
+    NormOps, OptimizerOps, PagedAttentionOps, RecomputeOps, RotaryOps,
 };
 
 impl ActivationOps for Cube {}
@@ -14,6 +14,7 @@ impl EmbeddingOps for Cube {}
 impl FeedForwardOps for Cube {}
 impl HeadOps for Cube {}
 impl LinearOps for Cube {}
+impl LowRankOps for Cube {}
 impl NormOps for Cube {}
 impl OptimizerOps for Cube {}
 impl PagedAttentionOps for Cube {}

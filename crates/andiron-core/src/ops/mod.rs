@@ -32,13 +32,14 @@ mod embedding;
 mod feed_forward;
 mod head;
 mod linear;
+mod low_rank;
 mod norm;
 mod optimizer;
 mod paged_attention;
 mod recompute;
 mod rotary;
 
-pub use activation::{Activation, ActivationOps, activate, gate};
+pub use activation::{Activation, ActivationOps, activate, activate_kept, gate, gate_kept};
 #[cfg(test)]
 pub(crate) use attention::spread_biases;
 pub use attention::{
@@ -57,6 +58,9 @@ pub use head::{
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) use host::with_elements;
 pub use linear::{LinearGrads, LinearOps, LinearWeight, SavedInput, WeightLayout, linear, linear_quantized};
+pub use low_rank::{
+    Factors, FrozenWeight, KeptInput, LowRank, LowRankOps, LowRankOptions, keep_input, low_rank,
+};
 pub use norm::{
     NormOps, NormOptions, NormParams, SavedNorm, layer_norm, layer_norm_between_branches,
     layer_norm_of_branch, layer_norm_of_sum, residual, rms_norm, rms_norm_between_branches,
@@ -87,6 +91,7 @@ pub trait FusedOps:
     + FeedForwardOps
     + HeadOps
     + LinearOps
+    + LowRankOps
     + NormOps
     + OptimizerOps
     + PagedAttentionOps
@@ -103,6 +108,7 @@ impl<B> FusedOps for B where
         + FeedForwardOps
         + HeadOps
         + LinearOps
+        + LowRankOps
         + NormOps
         + OptimizerOps
         + PagedAttentionOps

@@ -18,8 +18,9 @@ use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Weight;
+use crate::adapter_dropout::AdapterSite;
 use crate::init;
-use crate::ops::{self, WeightLayout};
+use crate::ops::{self, KeptInput, LowRank, WeightLayout};
 use crate::precision::{Precision, with_precision};
 use crate::role::{MAGNITUDE_CONTAINER, ParamRole, WeightKind};
 
@@ -44,11 +45,14 @@ pub struct AdapterConfig {
     /// Source: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", <https://arxiv.org/abs/2402.09353>.
     #[serde(default)]
     pub dora: bool,
+    /// Dropout probability of the factors' input, in training. A lookup has no input to drop.
+    #[serde(default)]
+    pub dropout: f32,
 }
 
 impl Default for AdapterConfig {
     fn default() -> Self {
-        Self { rank: 8, alpha: 8.0, rslora: false, dora: false }
+        Self { rank: 8, alpha: 8.0, rslora: false, dora: false, dropout: 0.0 }
     }
 }
 
@@ -98,6 +102,8 @@ pub struct NewAdapter {
     pub usage: AdapterUse,
     /// The weight's own seed, for the factor that does not begin at zero.
     pub seed: Seed,
+    /// Where the adapter is in the model: another one for each. The dropout masks of a pass follow from it.
+    pub site: AdapterSite,
 }
 
 /// A frozen weight and its low-rank adapters, one for each use.
@@ -119,6 +125,8 @@ pub(super) struct Adapter {
     b: Param<Tensor<2>>,
     magnitude: Option<Magnitude>,
     scale: f32,
+    dropout: f32,
+    site: AdapterSite,
 }
 
 /// The magnitude vector of an adapter.
@@ -140,7 +148,7 @@ impl Adapter {
     /// An adapter that initially changes nothing: one factor is zero. `A` is drawn as the weight of a PyTorch `Linear`, uniform
     /// within `±1 / √n_inputs`; for lookups `B` is drawn as that of an `Embedding`, from N(0, 1). Both as `peft` does.
     pub(super) fn new(new: NewAdapter, base: &Weight) -> Self {
-        let NewAdapter { config, usage, seed } = new;
+        let NewAdapter { config, usage, seed, site } = new;
         assert!(config.rank > 0, "an adapter has a rank of at least 1");
         let (rank, device) = (config.rank, base.device());
         let [first, second] = base.dims();
@@ -160,7 +168,8 @@ impl Adapter {
                 (init::zeros([first, rank], &device), b)
             }
         };
-        let plain = Self { usage, a, b, magnitude: None, scale: config.scale() };
+        let AdapterConfig { dropout, .. } = config;
+        let plain = Self { usage, a, b, magnitude: None, scale: config.scale(), dropout, site };
         let magnitude = config.dora.then(|| {
             // One factor is zero: these are the norms of the base.
             let norms = plain.norms(base);
@@ -175,13 +184,15 @@ impl Adapter {
         base: &Weight,
         x: Tensor<D>,
         bias: Option<Tensor<1>>,
+        kept: Option<&KeptInput>,
     ) -> Tensor<D> {
-        let inner = ops::linear(x.clone(), self.a.val(), None, WeightLayout::InOut);
-        let added = self.second(inner);
+        let dropout = self.site.dropout(self.dropout);
+        let low_rank = LowRank { a: self.a.val(), b: self.b.val(), scale: self.scale, dropout };
         match &self.magnitude {
-            None => base.project(x, bias) + added,
+            None => ops::low_rank(x, kept, base.as_frozen(), bias, low_rank),
             Some(magnitude) => {
-                let y = self.scaled(magnitude, base, base.project(x, None) + added);
+                let sum = ops::low_rank(x, kept, base.as_frozen(), None, low_rank);
+                let y = self.scaled(magnitude, base, sum);
                 match bias {
                     Some(bias) => y + bias.unsqueeze(),
                     None => y,
@@ -247,6 +258,11 @@ impl Adapter {
     /// `W`, with axes in the order of `layout`, with the adapter merged.
     fn merged(&self, base: &Weight, values: Tensor<2>, layout: WeightLayout) -> Tensor<2> {
         let product = self.a.val().matmul(self.b.val()) * self.scale;
+        // Dequantized values come without autodiff.
+        let values = match product.is_autodiff() && !values.is_autodiff() {
+            true => values.autodiff(),
+            false => values,
+        };
         let outputs_are_rows = self.usage == AdapterUse::Projection && layout == WeightLayout::OutIn;
         let sum = values + if outputs_are_rows { product.transpose() } else { product };
         match &self.magnitude {

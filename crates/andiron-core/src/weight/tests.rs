@@ -2,13 +2,14 @@ use burn::module::ParamGroup;
 
 use super::*;
 use crate::linear::LinearConfig;
+use crate::ops::Dropout;
 use crate::quant::Format;
 use crate::{DeviceSpec, init};
 
 /// f32 sums in another order.
 const SUMS: f32 = 1e-5;
 
-const PLAIN: AdapterConfig = AdapterConfig { rank: 3, alpha: 6.0, rslora: false, dora: false };
+const PLAIN: AdapterConfig = AdapterConfig { rank: 3, alpha: 6.0, rslora: false, dora: false, dropout: 0.0 };
 const DORA: AdapterConfig = AdapterConfig { rslora: true, dora: true, ..PLAIN };
 
 fn device() -> Device {
@@ -148,7 +149,8 @@ fn embeddings_and_a_head_tied_to_them_have_an_adapter_each() {
     let ids: Tensor<2, Int> = Tensor::from_data([[3, 95, 0]], &device);
     let x = random([5, 64], "x", &device);
     let base = weights(&device).swap_remove(0).with_role(ParamRole::Embedding);
-    let new = |usage| NewAdapter { config: PLAIN, usage, seed: Seed::new(2) };
+    let site = AdapterSite::new("adapter");
+    let new = |usage| NewAdapter { config: PLAIN, usage, seed: Seed::new(2), site };
     let both = base.clone().with_adapter(new(AdapterUse::Lookup)).with_adapter(new(AdapterUse::Projection));
     let names: Vec<_> = seen(&both).into_iter().map(|seen| seen.0).collect();
     assert_eq!(names, ["Weight", "lora_a", "lora_b", "lora_embedding_a", "lora_embedding_b"]);
@@ -291,5 +293,43 @@ fn only_the_factors_of_an_adapted_weight_have_gradients() {
         let mut trainable = Trainable::default();
         weight.visit(&mut trainable);
         assert_eq!(trainable.0, [false, true, true, true]);
+    }
+}
+
+#[test]
+fn dropout_of_an_adapter_is_drawn_in_a_pass_and_only_there() {
+    let device = device();
+    let config = AdapterConfig { dropout: 0.4, ..PLAIN };
+    for weight in weights(&device) {
+        let (without, weight) = (adapted(weight.clone(), PLAIN), adapted(weight, config));
+        let x = random([20, 64], "x", &device);
+        let plain = floats(without.project(x.clone(), None));
+        assert_eq!(floats(weight.project(x.clone(), None)), plain);
+        let pass = |seed| {
+            let cx = crate::Forward::training(Seed::new(seed));
+            floats(cx.with_adapters(|| weight.project(x.clone(), None)))
+        };
+        assert_eq!(pass(1), pass(1));
+        assert_ne!(pass(1), pass(2));
+        assert_ne!(pass(1), plain);
+        // What is added is that of the dropped input.
+        let base = floats(frozen_base(&weight).project(x.clone(), None));
+        let Dropout { probability, seed } =
+            crate::adapter_dropout::with_adapter_dropout(Some(Seed::new(1)), || {
+                AdapterSite::of_seed(Seed::new(9)).dropout(0.4).unwrap()
+            });
+        let added = without.project(ops::dropout(x.clone(), probability, seed), None)
+            - frozen_base(&weight).project(ops::dropout(x.clone(), probability, seed), None);
+        let expected: Vec<f32> = base.iter().zip(floats(added)).map(|(base, added)| base + added).collect();
+        if weight.quant_matrix().is_none() {
+            assert_close(&pass(1), &expected);
+        }
+    }
+}
+
+fn frozen_base(weight: &Weight) -> Weight {
+    match &weight.stored {
+        Stored::Adapted(adapted) => adapted.base.clone(),
+        _ => panic!("an adapter"),
     }
 }

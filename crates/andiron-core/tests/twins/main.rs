@@ -16,6 +16,7 @@ mod embedding;
 mod feed_forward;
 mod head;
 mod linear;
+mod low_rank;
 mod mixed;
 mod norm;
 mod optimizer;

@@ -1,7 +1,8 @@
 //! Mixed precision, in which CPU kernels keep activations in bf16 for the backward pass: near the passes in f32.
 
 use andiron_core::ops::{
-    self, Activation, AttentionMask, AttentionOptions, FeedForwardOptions, WeightLayout,
+    self, Activation, AttentionMask, AttentionOptions, FeedForwardOptions, FrozenWeight, LowRank,
+    WeightLayout,
 };
 use andiron_core::precision::{Precision, with_precision};
 use burn::tensor::Tensor;
@@ -105,5 +106,22 @@ fn a_weight_without_a_gradient_leaves_that_of_the_input() {
             };
             assert_eq!(dx(true), dx(false), "{precision} on {device:?}");
         }
+    }
+}
+
+#[test]
+fn adapters_come_near() {
+    check("low rank", [[40, 64], [64, 4], [4, 48]], |[x, a, b]| {
+        let weight = random([64, 48], "weight", &x.device());
+        let frozen = FrozenWeight::Dense(weight, WeightLayout::InOut);
+        ops::low_rank(x, None, frozen, None, LowRank { a, b, scale: 1.0, dropout: None })
+    });
+}
+
+#[test]
+fn activations_come_near() {
+    for form in [Activation::Silu, Activation::GeluErf, Activation::Relu] {
+        check("activation", [[40, 48]], |[x]| ops::activate(x, form));
+        check("gate", [[40, 48], [40, 48]], |[x, up]| ops::gate(x, up, form));
     }
 }

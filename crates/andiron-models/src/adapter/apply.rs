@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use andiron_core::ParamRole;
-use andiron_core::weight::{AdapterConfig, NewAdapter};
+use andiron_core::adapter_dropout::AdapterSite;
+use andiron_core::weight::{AdapterConfig, AdapterUse, NewAdapter};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -29,6 +30,7 @@ pub fn apply_lora<M: Module>(
     config.check_trainable()?;
     let plan = Plan::new(&model, names, config)?;
     plan.check_saved(config)?;
+    plan.check_dropout(config)?;
     Ok(plan.apply(model, seed))
 }
 
@@ -45,6 +47,7 @@ pub fn lora_parameters<M: Module>(
     config.check_trainable()?;
     let plan = Plan::new(model, names, config)?;
     plan.check_saved(config)?;
+    plan.check_dropout(config)?;
     let mut found = Vec::new();
     for info in describe(model) {
         if plan.saved.contains(&info.name) {
@@ -130,12 +133,23 @@ impl Plan {
         }
     }
 
+    /// Checks that every adapter with dropout is in a block: a pass draws the dropout of adapters around those.
+    fn check_dropout(&self, config: &LoraConfig) -> Result<(), AdapterError> {
+        let outside =
+            |(site, _): &&(Site, AdapterConfig)| !site.in_block && site.usage == AdapterUse::Projection;
+        match self.targets.iter().find(outside).filter(|_| config.dropout > 0.0) {
+            Some((site, _)) => Err(AdapterError::DropoutOutside { module: site.path().to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     /// Adds the adapters, and freezes what is not trained.
     pub(super) fn apply<M: Module>(&self, model: M, seed: Seed) -> M {
         let mut adapters: BTreeMap<&str, Vec<NewAdapter>> = BTreeMap::new();
         for (site, config) in &self.targets {
-            let seed = seed.derive(&format!("{}.{}", site.param, site.usage.names()[0]));
-            let new = NewAdapter { config: *config, usage: site.usage, seed };
+            let name = format!("{}.{}", site.param, site.usage.names()[0]);
+            let (seed, place) = (seed.derive(&name), AdapterSite::new(&name));
+            let new = NewAdapter { config: *config, usage: site.usage, seed, site: place };
             adapters.entry(&site.param).or_default().push(new);
         }
         train_only(model, |info| match adapters.get(info.name.as_str()) {

@@ -67,8 +67,7 @@ pub struct LoraConfig {
     /// Whether the magnitude of each output is trained apart from its direction (DoRA).
     #[serde(default)]
     pub dora: bool,
-    /// Dropout on the input of the factors in training. An adapter with any opens, since it changes nothing afterwards; it
-    /// cannot be trained here.
+    /// Dropout probability of the input of the factors, in training.
     #[serde(default)]
     pub dropout: f64,
     /// Modules with an adapter.
@@ -122,9 +121,12 @@ impl LoraConfig {
     /// Checks that an adapter can be trained.
     ///
     /// # Errors
-    /// If it has dropout, or a rank of 0.
+    /// If it has dropout that is not in `0..1` or beside magnitude vectors, or a rank of 0.
     pub fn check_trainable(&self) -> Result<(), AdapterError> {
-        if self.dropout != 0.0 {
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(AdapterError::DropoutRange { value: self.dropout });
+        }
+        if self.dropout > 0.0 && self.dora {
             return Err(AdapterError::Dropout { value: self.dropout });
         }
         match std::iter::once(&self.rank).chain(self.rank_pattern.values()).all(|&rank| rank > 0) {
@@ -262,12 +264,13 @@ impl<'a> Matcher<'a> {
 
     /// Size and form of the adapter of the module `path`.
     pub(super) fn adapter(&self, path: &str) -> Result<AdapterConfig, AdapterError> {
-        let LoraConfig { rank, alpha, rslora, dora, .. } = *self.config;
+        let LoraConfig { rank, alpha, rslora, dora, dropout, .. } = *self.config;
         Ok(AdapterConfig {
             rank: first_match(&self.ranks, path)?.unwrap_or(rank),
             alpha: first_match(&self.alphas, path)?.unwrap_or(alpha),
             rslora,
             dora,
+            dropout: dropout as f32,
         })
     }
 }

@@ -126,11 +126,27 @@ pub enum AdapterError {
         /// The model's class.
         found: &'static str,
     },
-    /// Dropout in training.
-    #[error("the adapter's dropout is {value}: adapters are trained without dropout here; set it to 0")]
+    /// Dropout beside magnitude vectors.
+    #[error(
+        "the adapter's dropout is {value} beside magnitude vectors (dora): set one of them to 0 or false"
+    )]
     Dropout {
         /// Its probability.
         value: f64,
+    },
+    /// A probability out of range.
+    #[error("the adapter's dropout is {value}: it must be at least 0 and below 1")]
+    DropoutRange {
+        /// The probability.
+        value: f64,
+    },
+    /// Dropout of an adapter that is in no block.
+    #[error(
+        "{module}: only adapters inside of the model's blocks are trained with dropout; leave the module out, or set dropout to 0"
+    )]
+    DropoutOutside {
+        /// The module.
+        module: String,
     },
     /// A rank of 0.
     #[error("the adapter's rank is 0: it must be at least 1")]

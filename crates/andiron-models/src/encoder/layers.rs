@@ -22,7 +22,8 @@ pub(super) fn attend_all(
     if let Some(qkv_bt3d) = linear::fused_qkv(&x_btd, maps) {
         return attend_packed(qkv_bt3d, (0, n_heads), config, cx);
     }
-    let [q_bthk, k_bthk, v_bthk] = maps.map(|map| map.forward(x_btd.clone()).reshape([b, t, n_heads, width]));
+    let [q_bthk, k_bthk, v_bthk] =
+        linear::projections(x_btd, maps).map(|y_btd| y_btd.reshape([b, t, n_heads, width]));
     let keys_values = cx.keys_values(0, k_bthk, v_bthk);
     attend(q_bthk, keys_values, config, cx).reshape([b, t, d])
 }

@@ -1,6 +1,7 @@
 //! Trainable parameters of a model: all, a part, or adapters only.
 
 use andiron_core::ParamRole;
+use andiron_core::adapter_dropout::AdapterSite;
 use andiron_core::weight::{self, AdapterConfig, AdapterUse, NewAdapter};
 use andiron_kernels::random::Seed;
 use burn::module::{Module, ModuleMapper, Param};
@@ -30,7 +31,8 @@ pub fn adapt<M: Module>(
     train_only(model, |info| match info.weight.is_some() && info.role != ParamRole::Adapter && choose(info) {
         true => {
             let (usage, seed) = (AdapterUse::of_role(info.role), seed.derive(&info.name));
-            Trained::Adapters(vec![NewAdapter { config, usage, seed }])
+            let site = AdapterSite::new(&info.name);
+            Trained::Adapters(vec![NewAdapter { config, usage, seed, site }])
         }
         false => Trained::Not,
     })

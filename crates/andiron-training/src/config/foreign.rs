@@ -59,6 +59,7 @@ const FOREIGN: &[Foreign] = &[
     foreign("lora_r", "axolotl", "adapter.rank"),
     foreign("lora_rank", "LLaMA-Factory", "adapter.rank"),
     foreign("lora_alpha", "peft", "adapter.alpha"),
+    foreign("lora_dropout", "peft", "adapter.dropout"),
     foreign("lora_target", "LLaMA-Factory", "adapter.targets"),
     foreign("lora_target_modules", "axolotl", "adapter.targets"),
     foreign("target_modules", "peft", "adapter.targets"),

@@ -1,15 +1,42 @@
 //! Gradients of linear projections.
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, AutodiffBackend as _, Backend};
 
 use super::{LinearGrads, LinearOps, LinearWeight, SavedInput};
 use crate::ops::OptionalTensor;
 use crate::precision::Precision;
+
+/// An input kept for a backward pass is in no graph itself.
+impl<B: Backend, C: CheckpointStrategy> SavedInput<Autodiff<B, C>> {
+    pub(in crate::ops) fn without_autodiff(self) -> SavedInput<B> {
+        match self {
+            Self::Nothing => SavedInput::Nothing,
+            Self::Exact(x) => SavedInput::Exact(x.into_primitive()),
+            Self::Rounded(x) => SavedInput::Rounded(x.into_primitive()),
+            Self::Activated { x, up, form, in_bf16 } => {
+                let up = OptionalTensor::new(up.into_option().map(|up| up.into_primitive()));
+                SavedInput::Activated { x: x.into_primitive(), up, form, in_bf16 }
+            }
+        }
+    }
+
+    pub(in crate::ops) fn with_autodiff(saved: SavedInput<B>) -> Self {
+        let of = Autodiff::<B, C>::from_inner;
+        match saved {
+            SavedInput::Nothing => Self::Nothing,
+            SavedInput::Exact(x) => Self::Exact(of(x)),
+            SavedInput::Rounded(x) => Self::Rounded(of(x)),
+            SavedInput::Activated { x, up, form, in_bf16 } => {
+                Self::Activated { x: of(x), up: OptionalTensor::new(up.into_option().map(of)), form, in_bf16 }
+            }
+        }
+    }
+}
 
 /// Parents: input, weight unless that is quantized and, if there is one, bias.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use extension::LinearOps;
 
-use super::{Dispatch, OptionalTensor};
+use super::{Activation, Dispatch, OptionalTensor};
 use crate::precision;
 use crate::quant::QuantMatrix;
 
@@ -37,7 +37,7 @@ impl WeightLayout {
     }
 
     /// Width of the input and of the output of a weight of this shape.
-    pub(super) fn sizes(self, [rows, columns]: [usize; 2]) -> (usize, usize) {
+    pub(in crate::ops) fn sizes(self, [rows, columns]: [usize; 2]) -> (usize, usize) {
         match self {
             Self::InOut => (rows, columns),
             Self::OutIn => (columns, rows),
@@ -71,6 +71,18 @@ pub enum SavedInput<B: Backend> {
     Exact(FloatTensor<B>),
     /// Rounded to bf16, two elements in each 32-bit word: `[n, d_input / 2]`. Of no use outside the host kernels.
     Rounded(FloatTensor<B>),
+    /// The output of an activation function, by what the function reads: see [`ActivationOps::activate`](super::ActivationOps::activate).
+    Activated {
+        /// The function's argument.
+        x: FloatTensor<B>,
+        /// What a gate multiplies the function's value with.
+        #[extension_type]
+        up: OptionalTensor<B>,
+        /// The function.
+        form: Activation,
+        /// Whether both are rounded to bf16 as in [`SavedInput::Rounded`].
+        in_bf16: bool,
+    },
 }
 
 /// Which gradients a backward pass of [`LinearOps::project_backward`] computes.

@@ -1,7 +1,7 @@
 //! The modules of a Llama: pre-RMS-norm blocks, RoPE, grouped-query attention, gated feed-forward layers.
 
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend};
-use andiron_core::linear::gated_feed_forward;
+use andiron_core::linear::{gated_feed_forward, projections};
 use andiron_core::ops;
 use andiron_core::position::rope_scaling::ScaledRotary;
 use andiron_core::position::rotary::Angles;
@@ -245,18 +245,18 @@ impl Attention {
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
         let [b, t, _] = x_btd.dims();
-        let heads = |map: &Linear| -> Tensor<4> {
-            let y_btd = map.forward(x_btd.clone());
-            let n_heads = y_btd.dims()[2] / self.d_head;
-            y_btd.reshape([b, t, n_heads, self.d_head])
-        };
+        let [q_bthk, k_bthk, v_bthk] =
+            projections(x_btd, [&self.q_proj, &self.k_proj, &self.v_proj]).map(|y_btd| -> Tensor<4> {
+                let n_heads = y_btd.dims()[2] / self.d_head;
+                y_btd.reshape([b, t, n_heads, self.d_head])
+            });
         let normed = |x_bthk: Tensor<4>, norm: &Option<RmsNorm>| match norm {
             Some(norm) => norm.forward(x_bthk),
             None => x_bthk,
         };
-        let q_bthk = angles.turn(normed(heads(&self.q_proj), &self.q_norm));
-        let k_bthk = angles.turn(normed(heads(&self.k_proj), &self.k_norm));
-        let keys_values = cx.keys_values(self.index, k_bthk, heads(&self.v_proj));
+        let q_bthk = angles.turn(normed(q_bthk, &self.q_norm));
+        let k_bthk = angles.turn(normed(k_bthk, &self.k_norm));
+        let keys_values = cx.keys_values(self.index, k_bthk, v_bthk);
         let mask = AttentionMask { sliding_window: self.sliding_window, ..AttentionMask::CAUSAL };
         let config = AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale, mask) };
         let out_bthk = attend(q_bthk, keys_values, config, cx);

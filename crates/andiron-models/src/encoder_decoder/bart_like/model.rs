@@ -244,8 +244,9 @@ impl EncoderDecoder for BartModel {
     fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
         let attentions = self.model.decoder.layers.iter().filter_map(|layer| layer.encoder_attn.as_ref());
         let of = |attention: &Attention| {
-            let [keys, values] = [&attention.k_proj, &attention.v_proj]
-                .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
+            let maps = [&attention.k_proj, &attention.v_proj];
+            let [keys, values] =
+                linear::projections(hidden_bsd.clone(), maps).map(|projected| attention.heads(projected));
             (keys, values)
         };
         CrossAttentionCache::new(attentions.map(of).collect(), rows)
@@ -379,8 +380,9 @@ impl Attention {
         mask: AttentionMask,
         cx: &mut Forward<'_>,
     ) -> Tensor<3> {
-        let [q_bthk, k_bthk, v_bthk] = [&self.q_proj, &self.k_proj, &self.v_proj]
-            .map(|projection| self.heads(projection.forward(x_btd.clone())));
+        let maps = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [q_bthk, k_bthk, v_bthk] =
+            linear::projections(x_btd.clone(), maps).map(|projected| self.heads(projected));
         let config =
             AttentionConfig { dropout: self.dropout, ..AttentionConfig::new(self.scale(&q_bthk), mask) };
         let keys_values = cx.keys_values(layer, k_bthk, v_bthk);

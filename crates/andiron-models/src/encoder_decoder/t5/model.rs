@@ -3,7 +3,7 @@
 use andiron_core::attention::{AttentionConfig, AttentionMask, attend, cross_attend};
 use andiron_core::cache::CrossAttentionCache;
 use andiron_core::dropout_site::Stack;
-use andiron_core::linear::gated_feed_forward;
+use andiron_core::linear::{gated_feed_forward, projections};
 use andiron_core::ops;
 use andiron_core::position::relative::RelativeBias;
 use andiron_core::precision::{Precision, with_precision};
@@ -123,8 +123,8 @@ impl EncoderDecoder for T5 {
     fn cross_attention_cache(&self, hidden_bsd: Tensor<3>, rows: Option<PaddingMask>) -> CrossAttentionCache {
         let of = |block: &DecoderBlock| {
             let attention = &block.layer.1.enc_dec_attention_;
-            let [keys, values] = [&attention.k, &attention.v]
-                .map(|projection| attention.heads(projection.forward(hidden_bsd.clone())));
+            let [keys, values] = projections(hidden_bsd.clone(), [&attention.k, &attention.v])
+                .map(|projected| attention.heads(projected));
             (keys, values)
         };
         CrossAttentionCache::new(self.decoder.block.iter().map(of).collect(), rows)
@@ -213,8 +213,9 @@ impl SelfAttention {
     ) -> Tensor<3> {
         let attention = &self.self_attention_;
         let normal_btd = self.layer_norm.branch(x_btd.clone());
-        let [q_bthk, k_bthk, v_bthk] = [&attention.q, &attention.k, &attention.v]
-            .map(|projection| attention.heads(projection.forward(normal_btd.clone())));
+        let maps = [&attention.q, &attention.k, &attention.v];
+        let [q_bthk, k_bthk, v_bthk] =
+            projections(normal_btd, maps).map(|projected| attention.heads(projected));
         let keys_values = cx.keys_values(layer, k_bthk, v_bthk);
         let config = AttentionConfig { dropout: attention.dropout, ..config };
         // In f32: unscaled attention scores are larger, so rounding would change them more than elsewhere.
