@@ -6,14 +6,14 @@
 use std::fmt;
 use std::path::Path;
 
-use andiron_core::KvCacheDtype;
+use andiron_core::{KvCacheDtype, Weight};
 use andiron_kernels::random::Seed;
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
 use crate::RunPrecision;
-use crate::adapter::AdapterNames;
+use crate::adapter::{AdapterNames, Tie};
 use crate::encoder::{EmbedPipeline, Relevance};
 use crate::generate::GenerationConfig;
 use crate::hf_config::ConfigError;
@@ -23,6 +23,9 @@ use crate::key_rules::{ConfigFile, UnknownKeys};
 use crate::model_files::{CONFIG, ModelFiles};
 pub use crate::weights::gguf::GgufOptions;
 use crate::weights::{self, FileError, LoadError, NameRules, SaveError, StoredTensors};
+
+/// The key that says whether the output head is tied to the token embeddings.
+const TIED: &str = "tie_word_embeddings";
 
 /// The configuration of a family of architectures, from which a [`Bundle`] is built.
 ///
@@ -43,6 +46,11 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
 
     /// A model with random weights drawn from `seed`.
     fn init_model(&self, seed: Seed, device: &Device) -> Self::Model;
+
+    /// The weight of the output head, which may be the token embeddings, of a model that can be saved with either.
+    fn output_head(_model: &Self::Model) -> Option<Weight> {
+        None
+    }
 
     /// How tensor names in files may differ from parameter paths.
     fn name_rules(&self) -> NameRules;
@@ -199,14 +207,28 @@ impl<C: FamilyConfig> Bundle<C> {
     /// Writes the model into the directory `dir`, creating it if needed: dense, with an adapter merged. Files are synced on
     /// return.
     ///
+    /// If an adapter changes one of two uses of a weight, token embeddings tied to the output head, a decoder is saved with a
+    /// matrix for each ([`Bundle::split_by_adapter`]).
+    ///
     /// # Errors
-    /// If a file cannot be written, or an adapter changes one use of a weight that has two.
+    /// If a file cannot be written, or an adapter changes one use of a weight that has two in another model than a decoder.
     pub fn save(&self, dir: &Path) -> Result<(), SaveError> {
-        let model = self.plain_model()?;
+        let mut config = C::config_json(self);
+        let split = self.split_by_adapter().and_then(|tie| Some((tie, C::output_head(&self.model)?)));
+        let (model, values) = match &split {
+            Some((Tie { tied, owner }, head)) => {
+                if let Some(fields) = config.as_object_mut() {
+                    fields.insert(TIED.to_owned(), false.into());
+                }
+                let values = [(*owner, head.lookup_val()), (*tied, head.val())];
+                (self.precision.plain(&self.model), values.to_vec())
+            }
+            None => (self.plain_model()?, Vec::new()),
+        };
         andiron_files::make_directory(dir)
             .map_err(|source| SaveError::Io { path: dir.to_owned(), source })?;
-        write_json(&dir.join(CONFIG), &C::config_json(self))?;
-        weights::save(&model, dir)?;
+        write_json(&dir.join(CONFIG), &config)?;
+        weights::save(&model, values, dir)?;
         C::write_settings(self, dir)
     }
 

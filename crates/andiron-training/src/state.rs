@@ -133,7 +133,9 @@ impl<C: FamilyConfig> TrainState<C> {
             return Err(SaveError::NotFinite);
         }
         match &self.adapter {
-            Some(adapter) => self.bundle.save_adapter(adapter, &dir.join(MODEL))?,
+            Some(adapter) => {
+                self.bundle.save_adapter_with(adapter, &tokenizer_files(tokenizer)?, &dir.join(MODEL))?;
+            }
             None => save_model(&self.bundle, &dir.join(MODEL), tokenizer)?,
         }
         self.optimizer.save(&dir.join(OPTIMIZER))?;
@@ -145,13 +147,13 @@ impl<C: FamilyConfig> TrainState<C> {
         Ok(files::write_synced(&dir.join(STATE), text.as_bytes())?)
     }
 
-    /// Writes the trained model as the directory `target`, in the place of an earlier one, with the tokenizer's files; of a
-    /// model with an adapter, the adapter only.
+    /// Writes the trained model, or its adapter, as the directory `target`, in the place of an earlier one, with the tokenizer's
+    /// files.
     pub(crate) fn export(&self, target: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
         let mut bundle = self.bundle.clone();
         bundle.model = self.plain_model();
         if let Some(adapter) = &self.adapter {
-            return Ok(bundle.save_adapter(adapter, target)?);
+            return Ok(bundle.save_adapter_with(adapter, &tokenizer_files(tokenizer)?, target)?);
         }
         let building = PartialDirectory::begin(target).map_err(files::failed("write", target))?;
         save_model(&bundle, building.path(), tokenizer)?;
@@ -203,14 +205,23 @@ fn save_model<C: FamilyConfig>(
     tokenizer: Option<&Path>,
 ) -> Result<(), SaveError> {
     bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
-    let Some(tokenizer) = tokenizer else { return Ok(()) };
+    for (name, bytes) in tokenizer_files(tokenizer)? {
+        files::write_synced(&dir.join(name), &bytes)?;
+    }
+    Ok(())
+}
+
+/// The files of the tokenizer in a directory, the chat template among them.
+fn tokenizer_files(tokenizer: Option<&Path>) -> Result<Vec<(&'static str, Vec<u8>)>, FileError> {
+    let Some(tokenizer) = tokenizer else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
     for name in Tokenizer::FILES {
         let file = tokenizer.join(name);
         if files::is_there(&file)? {
-            files::write_synced(&dir.join(name), &files::read_bounded(&file, MAX_TOKENIZER)?)?;
+            found.push((*name, files::read_bounded(&file, MAX_TOKENIZER)?));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Checks that a directory has a tokenizer, and returns the checksum of the files that define its ids.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::PartialDirectory;
+use andiron_models::adapter::Tie;
 use andiron_models::bundle::GgufOptions;
 use andiron_models::{AnyBundle, ModelFiles, RunPrecision};
 use andiron_pipelines::Pipeline;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
-use crate::lines::out;
+use crate::lines::{note, out};
 use crate::memory::{self, Choice};
 use crate::model::{self, ModelChoice, refuse};
 
@@ -112,7 +113,14 @@ fn save_directory(model: &Pipeline, target: &Path) -> anyhow::Result<()> {
     let building = PartialDirectory::begin(target).with_context(write)?;
     let dir = building.path();
     match &model.bundle {
-        AnyBundle::Decoder(bundle) => bundle.save(dir)?,
+        AnyBundle::Decoder(bundle) => {
+            if let Some(Tie { tied, owner }) = bundle.split_by_adapter() {
+                note!(
+                    "the adapter changes one of {owner} and {tied}, so the model is saved with both (tie_word_embeddings: false)"
+                );
+            }
+            bundle.save(dir)?;
+        }
         AnyBundle::Classifier(bundle) => bundle.save(dir)?,
         AnyBundle::Encoder(bundle) => bundle.save(dir)?,
         AnyBundle::EncoderDecoder(bundle) => bundle.save(dir)?,

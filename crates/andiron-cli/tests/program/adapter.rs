@@ -92,14 +92,19 @@ fn an_adapter_changes_what_a_model_says_and_merged_it_says_the_same() {
 }
 
 #[test]
-fn an_adapter_that_does_not_fit_or_cannot_be_merged_is_named() {
+fn an_adapter_that_does_not_fit_or_unties_is_named() {
     let place = Place::new();
     let targets = Targets::Names(vec!["wte".to_owned()]);
     decoder(&place, &LoraConfig { targets, ..LoraConfig::new(4, 8.0) });
-    // The head is tied to the embeddings, which alone the adapter changes.
+    // The head is tied to the embeddings, which alone the adapter changes: merged, each has a matrix of its own.
     let merge = [&["export"], &OPEN[..], &["--merge", "-o", "one"]].concat();
+    let ran = place.run(&merge);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("transformer.wte.weight and lm_head.weight"), "{ran:?}");
+    assert_close(&score(&place, &["--model", "one"]), &score(&place, &OPEN), 1e-3);
+    let merge = [&["export"], &OPEN[..], &["--merge", "-o", "one.gguf"]].concat();
     place.fails(&merge, 1, &["transformer.wte.weight", "lm_head.weight", "cannot be merged"]);
-    assert!(!place.path("one").exists());
+    assert!(!place.path("one.gguf").exists());
 
     let verb = |adapter| ["predict", "--task", "score", "--model", "base", "--adapter", adapter];
     place.fails(&verb("base"), 1, &["cannot use the adapter base", "adapter_config.json"]);

@@ -13,6 +13,15 @@ use crate::decoder::classifier::{ClassifierBundle, ClassifierConfig};
 use crate::encoder::{EncoderBundle, EncoderConfig};
 use crate::weights::{NameRules, SaveError, describe, names};
 
+/// A matrix of two uses: its name in files, and the name that the other use would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// The name of the other use, such as the output head.
+    pub tied: &'static str,
+    /// The name of the matrix.
+    pub owner: &'static str,
+}
+
 impl<C: FamilyConfig> Bundle<C> {
     /// What an adapter must know of the model besides its parameters.
     pub fn adapter_names(&self) -> AdapterNames {
@@ -70,10 +79,26 @@ impl<C: FamilyConfig> Bundle<C> {
     /// # Panics
     /// If the model lacks the adapters of `config`.
     pub fn save_adapter(&self, config: &LoraConfig, dir: &Path) -> Result<(), AdapterError> {
+        self.save_adapter_with(config, &[], dir)
+    }
+
+    /// [`save_adapter`](Self::save_adapter) with other files, by name, such as those of the tokenizer.
+    ///
+    /// # Errors
+    /// As [`save_adapter`](super::save_adapter).
+    ///
+    /// # Panics
+    /// If the model lacks the adapters of `config`.
+    pub fn save_adapter_with(
+        &self,
+        config: &LoraConfig,
+        others: &[(&str, Vec<u8>)],
+        dir: &Path,
+    ) -> Result<(), AdapterError> {
         let names = self.adapter_names();
         let has_head = names.head.is_some_and(|head| config.saves(head));
         let model_config = has_head.then(|| C::config_json(self));
-        files::save(&self.model, &names, (config, model_config), dir)
+        files::save(&self.model, &names, (config, model_config), others, dir)
     }
 
     /// Modules of a head, as [`LoraConfig::modules_to_save`] takes them: those outside of the backbone.
@@ -92,17 +117,26 @@ impl<C: FamilyConfig> Bundle<C> {
     /// # Errors
     /// If an adapter changes one use of a weight that has two, so that merging would change both.
     pub(crate) fn plain_model(&self) -> Result<C::Model, SaveError> {
-        let params = describe(&self.model);
-        if params.iter().any(|info| info.role == ParamRole::Adapter) {
-            let has = |name: &str| params.iter().any(|info| info.name == name);
-            for (tied, owner) in self.adapter_names().rules.tied {
-                let below = format!("{owner}.lora_");
-                if !has(tied) && params.iter().any(|info| info.name.starts_with(&below)) {
-                    return Err(SaveError::TiedAdapter { tied, owner });
-                }
-            }
+        match self.split_by_adapter() {
+            Some(Tie { tied, owner }) => Err(SaveError::TiedAdapter { tied, owner }),
+            None => Ok(self.precision.plain(&self.model)),
         }
-        Ok(self.precision.plain(&self.model))
+    }
+
+    /// The weight of two uses of which an adapter changes one, if there is one. Merged, the two are no longer the same matrix:
+    /// [`save`](Self::save) writes one for each.
+    pub fn split_by_adapter(&self) -> Option<Tie> {
+        let params = describe(&self.model);
+        if params.iter().all(|info| info.role != ParamRole::Adapter) {
+            return None;
+        }
+        let has = |name: &str| params.iter().any(|info| info.name == name);
+        let is_split = |(tied, owner): &&(&str, &str)| {
+            let below = format!("{owner}.lora_");
+            !has(tied) && params.iter().any(|info| info.name.starts_with(&below))
+        };
+        let (tied, owner) = self.adapter_names().rules.tied.iter().find(is_split)?;
+        Some(Tie { tied, owner })
     }
 }
 

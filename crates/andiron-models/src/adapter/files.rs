@@ -287,20 +287,22 @@ pub fn save_adapter<M: Module>(
     config: &LoraConfig,
     dir: &Path,
 ) -> Result<(), AdapterError> {
-    save(model, names, (config, None), dir)
+    save(model, names, (config, None), &[], dir)
 }
 
-/// [`save_adapter`], with the `config.json` of the model.
+/// [`save_adapter`], with the `config.json` of the model and other files.
 pub(super) fn save<M: Module>(
     model: &M,
     names: &AdapterNames,
     (config, model_config): (&LoraConfig, Option<Value>),
+    others: &[(&str, Vec<u8>)],
     dir: &Path,
 ) -> Result<(), AdapterError> {
     let failed = |source| SaveError::Io { path: dir.to_owned(), source };
     if andiron_files::is_directory(dir).map_err(failed)? {
-        let others = andiron_files::list(dir).map_err(failed)?;
-        if let Some(name) = others.iter().find(|name| !OURS.contains(&name.as_str())) {
+        let is_ours = |name: &str| OURS.contains(&name) || others.iter().any(|(other, _)| *other == name);
+        let there = andiron_files::list(dir).map_err(failed)?;
+        if let Some(name) = there.iter().find(|name| !is_ours(name)) {
             return Err(AdapterError::Foreign { path: dir.join(name) });
         }
     }
@@ -308,6 +310,10 @@ pub(super) fn save<M: Module>(
     write(model, names, config, building.path())?;
     if let Some(model_config) = model_config {
         write_json(&building.path().join(MODEL_CONFIG), &model_config)?;
+    }
+    for (name, bytes) in others {
+        let path = building.path().join(name);
+        andiron_files::replace(&path, bytes).map_err(|source| SaveError::Io { path, source })?;
     }
     Ok(building.publish().map_err(failed)?)
 }

@@ -9,13 +9,13 @@
 //!
 //! - Targets are module paths of Hugging Face's class: names match the end of a path, a pattern the whole; `all-linear` is every
 //!   linear projection but the output head.
-//! - An adapter of token embeddings does not change an output head tied to them, nor the reverse. Merged they would be one
-//!   matrix again, so that is refused. (`peft` 0.21.2 merges and changes both.)
+//! - An adapter of token embeddings does not change an output head tied to them, nor the reverse. Merged, a decoder gets a matrix
+//!   for each and `tie_word_embeddings: false`; other models are refused. (`peft` 0.21.2 merges and changes both.)
 //! - Modules of [`LoraConfig::modules_to_save`] are stored in full under their own names; so is the table below an adapter of
 //!   embeddings, where `peft` wrote it.
 //!
 //! Differences: every tensor is accounted for, where `peft` ignores those without a place and leaves missing ones as they are
-//! initialized; dropout of an adapter in training, biases and tables shared by encoder and decoder are refused.
+//! initialized; biases and tables shared by encoder and decoder are refused.
 
 mod apply;
 mod bundle;
@@ -26,6 +26,7 @@ mod names;
 mod peft_json;
 
 pub use apply::{apply_lora, lora_parameters};
+pub use bundle::Tie;
 pub use config::{LoraConfig, Targets};
 pub use error::AdapterError;
 pub use files::{AdapterFiles, paths, save_adapter};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KvCache, Weight};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value, json};
@@ -36,6 +36,10 @@ impl FamilyConfig for DecoderConfig {
 
     fn init_model(&self, seed: Seed, device: &Device) -> DecoderModel {
         self.init(seed, device)
+    }
+
+    fn output_head(model: &DecoderModel) -> Option<Weight> {
+        Some(model.head().clone())
     }
 
     fn name_rules(&self) -> NameRules {

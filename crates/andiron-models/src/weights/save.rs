@@ -20,9 +20,23 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Writes all parameters of `model` as f32 into the directory `dir`, synced to disk: one file, or shards with an
 /// index above 5 GB. Previous weights are removed.
 ///
-/// Tensors are copied from their device one at a time.
-pub(crate) fn save<M: Module>(model: &M, dir: &Path) -> Result<(), SaveError> {
-    save_in_shards(model, dir, SHARD_BYTES)
+/// Tensors are copied from their device one at a time. `values` are those of some parameters, in the place of the model's, or of
+/// others that the model does not have.
+pub(crate) fn save<M: Module>(
+    model: &M,
+    values: Vec<(&'static str, Tensor<2>)>,
+    dir: &Path,
+) -> Result<(), SaveError> {
+    let mut tensors = parameters(model);
+    for (name, value) in values {
+        let parameter =
+            Parameter { shape: value.dims().to_vec(), read: Box::new(move || floats(value.clone())) };
+        match tensors.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = parameter,
+            None => tensors.push((name.to_owned(), parameter)),
+        }
+    }
+    save_in_shards(tensors, dir, SHARD_BYTES)
 }
 
 /// A tensor to write: name, shape, row-major elements.
@@ -36,14 +50,18 @@ pub(crate) fn save_tensors(tensors: Vec<NamedTensor>, dir: &Path) -> Result<(), 
     write_file(tensors.into_iter().map(parameter).collect(), &dir.join(SINGLE))
 }
 
-fn save_in_shards<M: Module>(model: &M, dir: &Path, shard_bytes: usize) -> Result<(), SaveError> {
+fn save_in_shards(
+    tensors: Vec<(String, Parameter)>,
+    dir: &Path,
+    shard_bytes: usize,
+) -> Result<(), SaveError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         |source| SaveError::Io { path, source }
     };
     let mut shards: Vec<Vec<(String, Parameter)>> = vec![Vec::new()];
     let (mut in_shard, mut total) = (0, 0);
-    for (name, parameter) in parameters(model) {
+    for (name, parameter) in tensors {
         let bytes = parameter.data_len();
         if in_shard > 0 && in_shard + bytes > shard_bytes {
             shards.push(Vec::new());
@@ -166,8 +184,8 @@ pub enum SaveError {
     /// An adapter cannot be merged.
     #[error(
         "the adapter of {owner} cannot be merged: it changes one of {owner} and {tied}, which are one matrix in the files; \
-         use the adapter beside its base model, or untie the base model before training (tie_word_embeddings: false, with a \
-         weight for each)"
+         merge into a model directory if it is a decoder, use the adapter beside its base model, or untie the base model \
+         before training (tie_word_embeddings: false, with a weight for each)"
     )]
     TiedAdapter {
         /// The name of the other use.
@@ -220,20 +238,20 @@ mod tests {
             let model = model.unwrap_or_else(|error| panic!("{error}"));
             parameters(&model).into_iter().map(|(name, parameter)| (name, (parameter.read)())).collect()
         };
-        save(&model, dir.path()).expect("it can be written");
+        save(&model, Vec::new(), dir.path()).expect("it can be written");
         assert_eq!(files(dir.path()), [SINGLE]);
         let whole = elements(dir.path());
-        save_in_shards(&model, dir.path(), 2000).expect("it can be written");
+        save_in_shards(parameters(&model), dir.path(), 2000).expect("it can be written");
         let shards = files(dir.path());
         assert!(shards.len() > 3 && shards.contains(&INDEX.to_owned()), "{shards:?}");
         assert!(shards.iter().all(|name| name == INDEX || is_shard(name)), "{shards:?}");
         assert_eq!(elements(dir.path()), whole);
         // Saving fewer shards, or one file, leaves none of the earlier shards.
-        save_in_shards(&model, dir.path(), 4000).expect("it can be written");
+        save_in_shards(parameters(&model), dir.path(), 4000).expect("it can be written");
         assert!(files(dir.path()).len() < shards.len());
         assert_eq!(elements(dir.path()), whole);
         fs::write(dir.path().join("model-card.safetensors"), "not ours").expect("it can be written");
-        save(&model, dir.path()).expect("it can be written");
+        save(&model, Vec::new(), dir.path()).expect("it can be written");
         assert_eq!(files(dir.path()), ["model-card.safetensors", SINGLE]);
     }
 }

@@ -5,8 +5,11 @@ use andiron_data::batch::{Labels, Sequences, TokenLabels};
 use andiron_data::collate::{CollateRecords, Sample};
 use andiron_data::records::{Record, columns};
 use andiron_kernels::random::Seed;
+use andiron_models::adapter::Targets;
 use andiron_models::encoder::{EmbedPipeline, Problem};
-use andiron_models::{Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, Seq2SeqConfig};
+use andiron_models::{
+    Bundle, ClassifierConfig, DecoderConfig, EncoderConfig, LoraConfig, RunPrecision, Seq2SeqConfig,
+};
 use burn::module::{Module, ModuleMapper, Param};
 
 use super::*;
@@ -397,4 +400,23 @@ fn padding_changes_no_loss() {
     let again = computed(&model, &Seq2Seq::default(), &[padded]);
     assert!((found.loss - again.loss).abs() < 1e-5, "{} {}", found.loss, again.loss);
     assert!((found.grad_norm - again.grad_norm).abs() < 1e-4, "{} {}", found.grad_norm, again.grad_norm);
+}
+
+/// An adapter of the output head alone, over weights in few bits.
+#[test]
+fn a_head_in_few_bits_is_adapted() {
+    for precision in [RunPrecision::Int8, RunPrecision::Int4, RunPrecision::Bf16] {
+        let bundle = Bundle::<DecoderConfig>::open_at(&fixture("llama"), precision, &device()).unwrap();
+        let targets = Targets::Names(vec!["lm_head".to_owned()]);
+        let bundle =
+            bundle.with_lora(&LoraConfig { targets, ..LoraConfig::new(2, 4.0) }, Seed::new(1)).unwrap();
+        let model = bundle.model.train();
+        let vocab = bundle.config.vocab_size();
+        let inputs = Sequences::full(ids(12, 0, [4, vocab]), [2, 6]);
+        let batch = HostBatch::tokens(inputs, ids(12, 5, [4, vocab]), vec![1.0; 12]);
+        let found = computed(&model, &Causal, &[batch]);
+        assert!(found.is_finite() && found.grad_norm > 0.0, "{precision}");
+        // `A`, which is multiplied by a zero, has a gradient of zero, and `B` has one.
+        assert_eq!(found.gradients.iter().flatten().count(), 2, "{precision}");
+    }
 }
