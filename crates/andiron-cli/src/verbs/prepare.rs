@@ -8,11 +8,11 @@ use andiron_data::prepare::{
     Duplicates, Existing, PrepareError, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy,
     Stage, TokenizerChoice, prepare,
 };
-use andiron_data::source::OnError;
+use andiron_data::source::{OnError, SourceOptions};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::tokenizer::{Kind, Vocabulary};
+use super::tokenizer::{Vocabulary, VocabularyArgs};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
@@ -24,21 +24,20 @@ use crate::progress::Progress;
 /// already there, it is kept.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Text and JSONL files, plain or gzip, or directories of them; the text of a JSONL record is its field `text`
+    /// Text and JSONL files, plain or gzip, or directories of them
     #[arg(required = true)]
     input: Vec<PathBuf>,
     /// Output directory: tokenizer/, train/, valid/, removed.jsonl, prepare.json
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
     /// Directory of an existing tokenizer to use, instead of training one
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "vocab_size"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "model", "vocab_size"])]
     tokenizer: Option<PathBuf>,
-    /// Type of tokenizer to train
-    #[arg(long, value_enum, default_value = "bpe")]
-    kind: Kind,
-    /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
-    #[arg(long, value_name = "N")]
-    vocab_size: Option<usize>,
+    #[command(flatten)]
+    vocabulary: VocabularyArgs,
+    /// Field of JSONL records that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    field: String,
     /// Fraction of the text held out for validation
     #[arg(long, default_value_t = 0.1, value_name = "0..1")]
     held_out: f64,
@@ -72,9 +71,9 @@ enum By {
 impl Prepare {
     /// Prepares and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let tokenizer = match (self.tokenizer, self.kind) {
-            (Some(path), _) => TokenizerChoice::Load(path),
-            (None, kind) => match kind.options(self.vocab_size)? {
+        let tokenizer = match self.tokenizer {
+            Some(path) => TokenizerChoice::Load(path),
+            None => match self.vocabulary.vocabulary()? {
                 Vocabulary::Bpe(options) => TokenizerChoice::Bpe(options),
                 Vocabulary::Characters(special) => TokenizerChoice::Characters(special),
             },
@@ -91,6 +90,7 @@ impl Prepare {
             duplicates: if self.keep_duplicates { Duplicates::Keep } else { Duplicates::Remove },
             split: Split { fraction: self.held_out, by },
             seed: self.seed,
+            sources: SourceOptions::of_field(&self.field),
             ..PrepareOptions::new(self.input, self.output.clone(), tokenizer)
         };
         let report = run(options, common).map_err(|error| match error.downcast_ref() {

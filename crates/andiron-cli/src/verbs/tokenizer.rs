@@ -35,6 +35,36 @@ pub enum Kind {
     Char,
 }
 
+/// The model that a tokenizer is for, which decides its control tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum For {
+    /// A decoder: `<|endoftext|>` after a document, as in GPT-2
+    #[default]
+    Decoder,
+    /// A decoder that fills in the middle: also `<fim_prefix>`, `<fim_middle>` and `<fim_suffix>`, as in StarCoder
+    Fim,
+    /// An encoder: `<s>` and `</s>` around a text, `<pad>` and `<mask>`, with the ids of RoBERTa
+    Encoder,
+    /// An encoder-decoder: the same, with the ids of BART
+    EncoderDecoder,
+    /// T5: `</s>` after a text, `<pad>` and 100 sentinels
+    T5,
+}
+
+/// The tokenizer to train.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct VocabularyArgs {
+    /// Type of tokenizer
+    #[arg(long, value_enum, default_value = "bpe")]
+    kind: Kind,
+    /// The model it is for, which decides the control tokens
+    #[arg(long = "for", value_name = "MODEL", value_enum, default_value_t)]
+    model: For,
+    /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
+    #[arg(long, value_name = "N")]
+    vocab_size: Option<usize>,
+}
+
 /// How to train a tokenizer.
 pub enum Vocabulary {
     /// Byte-level byte-pair encoding.
@@ -43,18 +73,29 @@ pub enum Vocabulary {
     Characters(SpecialTokens),
 }
 
-impl Kind {
-    /// How to train a tokenizer of this type.
+impl VocabularyArgs {
+    /// How to train it.
     ///
     /// # Errors
-    /// If `size` is given for a type whose size depends on the text.
-    pub fn options(self, size: Option<usize>) -> anyhow::Result<Vocabulary> {
-        match (self, size) {
-            (Self::Bpe, size) => Ok(Vocabulary::Bpe(BpeOptions::new(size.unwrap_or(DEFAULT_SIZE)))),
-            (Self::Char, None) => Ok(Vocabulary::Characters(SpecialTokens::default())),
-            (Self::Char, Some(_)) => {
-                let message = "--vocab-size goes with --kind bpe: a character vocabulary is as large as the text makes it";
-                Err(Usage(message.to_owned()).into())
+    /// If an option is given that a character vocabulary does not have.
+    pub fn vocabulary(self) -> anyhow::Result<Vocabulary> {
+        let usage = |message: &str| Err(Usage(message.to_owned()).into());
+        match (self.kind, self.model, self.vocab_size) {
+            (Kind::Bpe, model, size) => {
+                let size = size.unwrap_or(DEFAULT_SIZE);
+                Ok(Vocabulary::Bpe(match model {
+                    For::Decoder => BpeOptions::new(size),
+                    For::Fim => BpeOptions::fill_in_the_middle(size),
+                    For::Encoder | For::EncoderDecoder => BpeOptions::roberta(size),
+                    For::T5 => BpeOptions::t5(size),
+                }))
+            }
+            (Kind::Char, _, Some(_)) => usage(
+                "--vocab-size goes with --kind bpe: a character vocabulary is as large as the text makes it",
+            ),
+            (Kind::Char, For::Decoder, None) => Ok(Vocabulary::Characters(SpecialTokens::default())),
+            (Kind::Char, _, None) => {
+                usage("--for goes with --kind bpe: a character vocabulary has no control tokens")
             }
         }
     }
@@ -69,12 +110,18 @@ pub struct Train {
     /// Output directory for tokenizer.json and its companions; other files in it are kept
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
-    /// Type of tokenizer
-    #[arg(long, value_enum, default_value = "bpe")]
-    kind: Kind,
-    /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
-    #[arg(long, value_name = "N")]
-    vocab_size: Option<usize>,
+    #[command(flatten)]
+    vocabulary: VocabularyArgs,
+    #[command(flatten)]
+    fields: FieldArgs,
+}
+
+/// Which fields of JSONL records hold text.
+#[derive(Clone, Debug, Args)]
+struct FieldArgs {
+    /// Field of JSONL records that holds the text; repeat the option for several
+    #[arg(long = "field", value_name = "NAME", default_value = "text")]
+    fields: Vec<String>,
 }
 
 /// Measure a tokenizer's compression of a text, and whether decoding restores the text exactly
@@ -86,6 +133,8 @@ pub struct Eval {
     /// Text and JSONL files, or directories of them
     #[arg(required = true)]
     input: Vec<PathBuf>,
+    #[command(flatten)]
+    fields: FieldArgs,
 }
 
 /// Show the tokens of a text
@@ -112,24 +161,33 @@ impl TokenizerVerb {
     }
 }
 
-/// The texts of all documents in `paths`.
-fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
-    let mut texts = Vec::new();
-    let source::Expanded { files, passed_over } = source::expand(paths, OnError::Fail)?;
-    let passed_over: Vec<_> = passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
-    tell_passed_over(&passed_over);
-    for path in files {
-        for document in Documents::new(source::open(&path, &SourceOptions::default())?, OnError::Fail) {
-            texts.push(document?.text);
+impl FieldArgs {
+    /// The texts of all documents in `paths`.
+    fn texts(&self, paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+        let mut texts = Vec::new();
+        let source::Expanded { files, passed_over } = source::expand(paths, OnError::Fail)?;
+        let passed_over: Vec<_> =
+            passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
+        tell_passed_over(&passed_over);
+        for path in files {
+            let is_jsonl = source::is_jsonl(&path);
+            // A plain text is read once, whatever the fields.
+            let fields = if is_jsonl { self.fields.as_slice() } else { &self.fields[..1] };
+            for field in fields {
+                let options = SourceOptions::of_field(field);
+                for document in Documents::new(source::open(&path, &options)?, OnError::Fail) {
+                    texts.push(document?.text);
+                }
+            }
         }
+        Ok(texts)
     }
-    Ok(texts)
 }
 
 impl Train {
     fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let options = self.kind.options(self.vocab_size)?;
-        let texts = texts(&self.input)?;
+        let options = self.vocabulary.vocabulary()?;
+        let texts = self.fields.texts(&self.input)?;
         let trained = match options {
             Vocabulary::Bpe(options) => train_bpe(texts, &options),
             Vocabulary::Characters(special) => train_chars(texts, &special),
@@ -156,7 +214,7 @@ impl Eval {
     fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
         let (mut bytes, mut tokens, mut exact, mut documents) = (0, 0, 0, 0);
-        for text in texts(&self.input)? {
+        for text in self.fields.texts(&self.input)? {
             let ids = tokenizer.encode(&text)?;
             bytes += text.len();
             tokens += ids.len();

@@ -24,4 +24,5 @@ mod same_text;
 mod serve;
 #[cfg(unix)]
 mod signals;
+mod tokenizer;
 mod verbs;
