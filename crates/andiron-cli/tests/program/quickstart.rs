@@ -63,7 +63,7 @@ fn another_quickstart_in_its_place_is_refused_until_it_may_restart() {
 #[test]
 fn a_short_corpus_is_told_how_long_it_must_be() {
     for (recipe, context, length) in
-        [("nanogpt", "64 characters", 650), ("two-minutes", "128 characters", 1290)]
+        [("nanogpt", "64 characters", 650), ("two-minutes", "256 characters", 2570)]
     {
         let place = Place::new();
         let args = |corpus, output| {
