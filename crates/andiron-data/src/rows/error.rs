@@ -209,7 +209,7 @@ impl RowFault {
 }
 
 /// The first of many names, for a message.
-fn list(names: &[String]) -> String {
+pub(crate) fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
     if names.is_empty() {
         return "none".to_owned();

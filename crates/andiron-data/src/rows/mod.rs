@@ -26,6 +26,7 @@ mod row;
 mod shape;
 mod table;
 
+pub(crate) use error::list;
 pub use error::{Origin, Place, RowError, RowFault, RowsError};
 pub use examples::{Examples, Part, Skipped};
 pub use labels::{ClassName, LabelCollector, LabelVocabulary};

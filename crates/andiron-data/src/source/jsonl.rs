@@ -56,7 +56,10 @@ impl JsonlSource {
         let text = match fields.remove(key) {
             Some(Value::String(text)) => text,
             Some(_) => return Err(RecordFault::NotText { key: key.clone() }),
-            None => return Err(RecordFault::MissingText { key: key.clone() }),
+            None => {
+                let has = fields.keys().cloned().collect();
+                return Err(RecordFault::MissingText { key: key.clone(), has });
+            }
         };
         let id = match fields.remove(&self.options.id_key) {
             Some(Value::String(id)) => id,
@@ -129,6 +132,14 @@ mod tests {
         assert_eq!(rows[0].metadata["lang"], "en");
         assert_eq!(rows[1].id, "7");
         assert_eq!((rows[2].id.as_str(), rows[2].text.as_str()), ("rows.jsonl:4", "é"));
+    }
+
+    #[test]
+    fn a_record_without_text_says_what_it_has() {
+        let mut rows = source(b"{\"id\":1,\"document\":\"a\",\"summary\":\"b\"}\n", 100);
+        let error = rows.next().unwrap().unwrap_err().to_string();
+        let said = "no field `text`; the record has \"id\", \"document\", \"summary\"; name the field that holds the text";
+        assert!(error.ends_with(said), "{error}");
     }
 
     #[test]

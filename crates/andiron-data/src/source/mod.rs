@@ -182,10 +182,15 @@ pub enum RecordFault {
         cause: serde_json::Error,
     },
     /// The field that should hold the text is absent.
-    #[error("no field `{key}`; name the field that holds the text")]
+    #[error(
+        "no field `{key}`; the record has {}; name the field that holds the text",
+        crate::rows::list(has)
+    )]
     MissingText {
         /// The field.
         key: String,
+        /// The fields that are there.
+        has: Vec<String>,
     },
     /// The field that should hold the text holds something else.
     #[error("field `{key}` is not a string")]
