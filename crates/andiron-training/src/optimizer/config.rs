@@ -66,7 +66,7 @@ pub struct OptimizerConfig {
     /// AdamW's decay of the running mean of gradients, 0.9 if absent; refused for kinds without AdamW.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beta1: Option<f64>,
-    /// AdamW's decay of the running mean of squared gradients, required; refused for kinds without AdamW.
+    /// AdamW's decay of the running mean of squared gradients, 0.999 if absent, as in torch; refused for kinds without AdamW.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beta2: Option<f64>,
     /// AdamW's epsilon, added to the root of the second moment, 1e-8 if absent; refused for kinds without AdamW.
@@ -107,7 +107,7 @@ pub struct OptimizerConfig {
 }
 
 const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.99;
+const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 
 /// Time scale of an `inverse_sqrt` schedule without a warm-up.
@@ -132,7 +132,7 @@ impl OptimizerConfig {
             decay_ratio: None,
             timescale: None,
             beta1: Some(BETA1),
-            beta2: Some(BETA2),
+            beta2: Some(0.99),
             eps: Some(EPS),
             weight_decay: 0.1,
             decay_embeddings: false,
@@ -205,7 +205,6 @@ impl OptimizerConfig {
         let kind = self.kind;
         if kind.has_adamw() {
             check(is_share(self.beta1()), "optimizer.beta1", self.beta1(), "in 0..1")?;
-            check(self.beta2.is_some(), "optimizer.beta2", "absent", "given for the kinds adamw and muon")?;
             check(is_share(self.beta2()), "optimizer.beta2", self.beta2(), "in 0..1")?;
             check(is_positive(self.eps()), "optimizer.eps", self.eps(), "above 0")?;
         } else {
@@ -327,6 +326,7 @@ impl OptimizerConfig {
     pub(crate) fn resolve(&mut self) {
         if self.kind.has_adamw() {
             self.beta1.get_or_insert(BETA1);
+            self.beta2.get_or_insert(BETA2);
             self.eps.get_or_insert(EPS);
         }
         match self.kind {

@@ -80,8 +80,15 @@ fn a_setting_of_another_kind_is_refused() {
         assert!(named && error.contains(says), "{kind}, {set}: {error}");
     }
     check_refused(&["optimizer.lion.beta1=0.9"], "lion");
-    let error = parse("adamw", &[]).unwrap_err().to_string();
-    assert!(error.starts_with("optimizer.beta2 is absent"), "{error}");
+}
+
+#[test]
+fn betas_and_epsilon_are_those_of_torch_if_absent() {
+    // The defaults of torch.optim.AdamW, torch 2.15.0.
+    for kind in ["adamw", "muon"] {
+        let optimizer = parse(kind, &[]).unwrap().optimizer;
+        assert_eq!((optimizer.beta1, optimizer.beta2, optimizer.eps), (Some(0.9), Some(0.999), Some(1e-8)));
+    }
 }
 
 #[test]
