@@ -19,6 +19,7 @@ pub mod step;
 mod testing;
 pub mod trainer;
 
+mod verify;
 pub use base::Base;
 pub use collective::{Collective, Single};
 pub use config::TrainConfig;
@@ -27,3 +28,4 @@ pub use files::FileError;
 pub use objective::{Objective, ObjectiveConfig};
 pub use observe::Observer;
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};
+pub use verify::{ResumeCheck, ResumeDifference};

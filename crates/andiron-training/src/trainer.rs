@@ -135,7 +135,7 @@ impl<O: Objective> Trainer<O> {
         }
         let mut valid = None;
         while state.progress.step < steps {
-            if requests.is_stopped() {
+            if requests.is_stopped_at(state.progress.step) {
                 self.save(&state, record);
                 return Ok(self.outcome(&state, resumed_from, Status::Interrupted));
             }
