@@ -135,6 +135,8 @@ pub struct TrainingData {
     pub fingerprints: Vec<(&'static str, String)>,
     /// Bytes of text that a target of the validation data stands for, if known.
     pub bytes_per_target: Option<f64>,
+    /// Whether a batch is made of as many rows as the configuration says, not of parts of a token stream.
+    pub has_rows: bool,
     /// Rows that were skipped, by file.
     pub skipped: Vec<(PathBuf, Skipped)>,
 }
@@ -235,6 +237,7 @@ impl<'a> Setup<'a> {
             valid,
             fingerprints,
             bytes_per_target,
+            has_rows: false,
             skipped: Vec::new(),
         })
     }

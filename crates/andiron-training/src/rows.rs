@@ -250,7 +250,7 @@ impl Setup<'_> {
             _ => None,
         };
         let train = loader(train, RecordLoaderOptions { rows: data.rows, order }, &data.train, seed)?;
-        Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, skipped })
+        Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows: true, skipped })
     }
 
     /// The records of a file, made unless they are there.

@@ -107,6 +107,12 @@ impl<C: FamilyConfig> Run<C> {
     }
 
     /// Tokens that the model reads in the first step.
+    /// Rows of a step, if the data are rows.
+    pub(crate) fn rows_per_step(&self) -> Option<u64> {
+        let rows = self.config.data.rows as u64 * self.config.run.accumulate;
+        self.data.has_rows.then_some(rows)
+    }
+
     pub(crate) fn tokens_per_step(&self) -> u64 {
         self.data.train.batch_at(0).inputs.n_tokens() as u64 * self.config.run.accumulate
     }

@@ -128,6 +128,8 @@ impl<O: Objective> Trainer<O> {
             steps,
             resumed_from,
             n_parameters: state.bundle.model.num_params(),
+            rows_per_step: self.run.rows_per_step(),
+            unit: O::UNIT,
             tokens_per_step: self.run.tokens_per_step(),
         });
         if self.run.config.evaluate.at_start && state.progress.step == 0 {
@@ -137,7 +139,8 @@ impl<O: Objective> Trainer<O> {
         while state.progress.step < steps {
             if requests.is_stopped_at(state.progress.step) {
                 self.save(&state, record);
-                return Ok(self.outcome(&state, resumed_from, Status::Interrupted));
+                let outcome = self.outcome(&state, resumed_from, Status::Interrupted);
+                return Ok(Outcome { best: record.best(), ..outcome });
             }
             (state, valid) = self.step(state, record)?;
             if requests.take_save() {
@@ -151,7 +154,7 @@ impl<O: Objective> Trainer<O> {
         };
         let model = self.run.export(&state).map_err(|source| TrainError::Export { source })?;
         let outcome = self.outcome(&state, resumed_from, Status::Finished);
-        Ok(Outcome { valid, model: Some(model), ..outcome })
+        Ok(Outcome { valid, best: record.best(), model: Some(model), ..outcome })
     }
 
     /// The state before the first step.
@@ -202,6 +205,7 @@ impl<O: Objective> Trainer<O> {
             skipped,
             valid_loss: valid.as_ref().map(|evaluation| evaluation.loss),
             valid_metrics: valid.iter().flat_map(|evaluation| evaluation.metrics.iter().cloned()).collect(),
+            rows_per_s: self.run.rows_per_step().map(|rows| rows as f64 / seconds),
             tokens_per_s: tokens as f64 / seconds,
             elapsed_s: state.progress.elapsed_s,
         });
@@ -280,7 +284,13 @@ impl<O: Objective> Trainer<O> {
             step: state.progress.step,
             tokens: state.progress.tokens,
             epochs: self.run.epochs(state.progress.next_batch),
+            rows: self
+                .run
+                .rows_per_step()
+                .map(|_| self.run.config.data.rows as u64 * state.progress.next_batch),
+            elapsed_s: state.progress.elapsed_s,
             resumed_from,
+            best: Vec::new(),
             valid: None,
             model: None,
             saved: self.saved_step == Some(state.progress.step),

@@ -258,6 +258,7 @@ fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
         let fields = line.as_object_mut().unwrap();
         fields.remove("tokens_per_s").unwrap();
         fields.remove("elapsed_s").unwrap();
+        fields.remove("rows_per_s");
         line
     };
     let lines = fs::read_to_string(output.join("metrics.jsonl")).unwrap().lines().map(strip).collect();

@@ -15,8 +15,8 @@ const MAX_LINE: u64 = 1 << 20;
 
 /// The metrics of one step.
 ///
-/// Floats are written so that they round-trip exactly; non-finite ones are written as `null`. `tokens_per_s` and `elapsed_s`
-/// depend on the machine, everything else on configuration and data only.
+/// Floats are written so that they round-trip exactly; non-finite ones are written as `null`. `tokens_per_s`, `rows_per_s` and
+/// `elapsed_s` depend on the machine, everything else on configuration and data only.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
     /// Number of the step, from 1.
@@ -40,6 +40,9 @@ pub struct StepRecord {
     pub valid_metrics: BTreeMap<String, f64>,
     /// Targets trained on per second of this step.
     pub tokens_per_s: f64,
+    /// Rows trained on per second of this step, if the data are rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_s: Option<f64>,
     /// Seconds since the run began, over all its processes.
     pub elapsed_s: f64,
 }
@@ -96,6 +99,7 @@ struct Line {
     #[serde(default)]
     valid_metrics: BTreeMap<String, Option<f64>>,
     tokens_per_s: Option<f64>,
+    rows_per_s: Option<f64>,
     elapsed_s: Option<f64>,
 }
 
@@ -112,6 +116,7 @@ impl From<Line> for StepRecord {
             valid_loss: line.valid_loss,
             valid_metrics: line.valid_metrics.into_iter().map(|(name, value)| (name, float(value))).collect(),
             tokens_per_s: float(line.tokens_per_s),
+            rows_per_s: line.rows_per_s,
             elapsed_s: float(line.elapsed_s),
         }
     }
@@ -155,6 +160,7 @@ mod tests {
             valid_loss: None,
             valid_metrics: BTreeMap::new(),
             tokens_per_s: 10.0,
+            rows_per_s: None,
             elapsed_s: 1.0,
         }
     }
@@ -218,6 +224,7 @@ mod tests {
         let (mut metrics, _) = open(&path, 0);
         let measured = StepRecord {
             valid_loss: Some(0.25),
+            rows_per_s: Some(2.5),
             valid_metrics: [("accuracy".to_owned(), 0.5), ("spearman".to_owned(), f64::NAN)].into(),
             ..record(1, 0.1)
         };
@@ -230,6 +237,7 @@ mod tests {
         assert_eq!(kept[0].valid_metrics["accuracy"], 0.5);
         assert!(kept[0].valid_metrics["spearman"].is_nan());
         assert!(kept[1].skipped && kept[1].loss.is_nan() && kept[1].grad_norm.is_nan());
+        assert_eq!((kept[0].rows_per_s, kept[1].rows_per_s), (Some(2.5), None));
         assert_eq!((kept[1].lr, kept[1].tokens, kept[1].elapsed_s), (0.1, 128, 1.0));
     }
 }

@@ -1,6 +1,7 @@
 //! Observers of a run, and the record that it leaves: metrics, TensorBoard files, a report.
 
 mod append;
+mod best;
 mod log;
 mod metrics;
 mod record;
@@ -12,6 +13,8 @@ use std::path::Path;
 
 use crate::evaluation::Evaluation;
 
+pub use best::BestValue;
+pub(crate) use best::BestValues;
 pub use metrics::{MetricsFile, StepRecord};
 pub use record::{RunFacts, RunRecord};
 pub use report::{ConfusionMatrix, Sample};
@@ -30,6 +33,10 @@ pub struct RunStart {
     pub n_parameters: usize,
     /// Tokens per step.
     pub tokens_per_step: u64,
+    /// Rows per step, if the data are rows.
+    pub rows_per_step: Option<u64>,
+    /// What a target is, in the plural: `"tokens"`, `"rows"`, `"pairs"`.
+    pub unit: &'static str,
 }
 
 /// An observer of a run, such as a progress bar, a log or a test.

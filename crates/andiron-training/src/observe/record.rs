@@ -7,7 +7,7 @@ use super::log::LogFile;
 use super::report::{
     self, ConfusionMatrix, Evaluation, ReportData, ReportStatus, RunCurves, Sample, Samples, Warnings,
 };
-use super::{EventFile, MetricsFile, Observer, RunStart, StepRecord, Warning};
+use super::{BestValue, BestValues, EventFile, MetricsFile, Observer, RunStart, StepRecord, Warning};
 use crate::files::{self, FileError};
 
 const METRICS: &str = "metrics.jsonl";
@@ -45,6 +45,7 @@ pub struct RunRecord<'a> {
     directory: PathBuf,
     log_every: u64,
     data: ReportData,
+    best: BestValues,
     /// The step from which the time left is estimated, and when it was.
     began_at: (u64, Instant),
     /// `None` before the run begins.
@@ -96,6 +97,7 @@ impl<'a> RunRecord<'a> {
             directory: directory.to_owned(),
             log_every,
             data,
+            best: BestValues::default(),
             began_at: (0, Instant::now()),
             files: None,
             reported: None,
@@ -170,6 +172,11 @@ impl<'a> RunRecord<'a> {
         metrics
     }
 
+    /// The best value of each metric of the validation so far, over all processes of the run.
+    pub fn best(&self) -> Vec<BestValue> {
+        self.best.values()
+    }
+
     /// The run ends: the last report.
     pub fn end(&mut self, status: ReportStatus) {
         self.data.status = status;
@@ -178,12 +185,14 @@ impl<'a> RunRecord<'a> {
 
     /// Cuts the metrics after a step, and reads those that stay.
     fn open_metrics(&mut self, after: u64) -> Result<MetricsFile, FileError> {
-        let mut curves = RunCurves::default();
+        let (mut curves, mut best) = (RunCurves::default(), BestValues::default());
         let (mut tokens, mut elapsed_s) = (0, 0.0);
         let file = MetricsFile::open(&self.directory.join(METRICS), after, &mut |record| {
             (tokens, elapsed_s) = (record.tokens, record.elapsed_s);
             curves.push(&record);
+            best.push(&record);
         })?;
+        self.best = best;
         let data = &mut self.data;
         (data.step, data.tokens, data.curves) = (after, tokens, curves);
         if self.files.is_none() {
@@ -213,6 +222,7 @@ impl<'a> RunRecord<'a> {
     fn log(&mut self, record: &StepRecord) {
         let Some(files) = &mut self.files else { return };
         self.data.curves.push(record);
+        self.best.push(record);
         let metrics = files.metrics.write(record);
         let events = files.events.as_mut().map_or(Ok(()), |events| log_scalars(events, record));
         self.judge(metrics, |failing| &mut failing.metrics);
@@ -255,6 +265,9 @@ fn log_scalars(events: &mut EventFile, record: &StepRecord) -> Result<(), FileEr
             ("train/tokens_per_s", record.tokens_per_s as f32),
         ],
     )?;
+    if let Some(rows_per_s) = record.rows_per_s {
+        events.scalar(record.step, "train/rows_per_s", rows_per_s as f32)?;
+    }
     if let Some(loss) = record.valid_loss {
         events.scalar(record.step, "valid/loss", loss as f32)?;
     }
@@ -270,6 +283,9 @@ impl Observer for RunRecord<'_> {
         let n_parameters = report::count(start.n_parameters as u64);
         self.data.facts.push(("Parameters".to_owned(), n_parameters));
         self.data.facts.push(("Tokens per step".to_owned(), report::count(start.tokens_per_step)));
+        if let Some(rows) = start.rows_per_step {
+            self.data.facts.push(("Rows per step".to_owned(), report::count(rows)));
+        }
         self.observer.on_start(start);
         self.report(REPORT_AT_MILESTONES);
     }

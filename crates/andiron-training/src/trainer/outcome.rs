@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::evaluation::Evaluation;
+use crate::observe::BestValue;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,10 +16,16 @@ pub struct Outcome {
     pub tokens: u64,
     /// How often every example was read, rows that were skipped included; `None` if examples are drawn with replacement.
     pub epochs: Option<f64>,
+    /// Rows read, those of skipped steps included, if the data are rows.
+    pub rows: Option<u64>,
+    /// Seconds of training and validation, over all processes of the run.
+    pub elapsed_s: f64,
     /// Steps that an earlier process had done; `None` if this one began the run.
     pub resumed_from: Option<u64>,
     /// The final validation over all rows, if the run finished and has validation data.
     pub valid: Option<Evaluation>,
+    /// The best value of each metric of the validation, over all processes of the run.
+    pub best: Vec<BestValue>,
     /// The final model's directory, if the run finished.
     pub model: Option<PathBuf>,
     /// Whether a checkpoint of the last step was saved.

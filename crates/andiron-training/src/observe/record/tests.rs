@@ -32,6 +32,7 @@ fn step(step: u64) -> StepRecord {
         valid_loss: None,
         valid_metrics: BTreeMap::new(),
         tokens_per_s: 1000.0,
+        rows_per_s: None,
         elapsed_s: 0.5 * step as f64,
     }
 }
@@ -47,7 +48,14 @@ fn record<'a>(directory: &Path, observer: &'a mut dyn Observer) -> RunRecord<'a>
 }
 
 fn start(steps: u64) -> RunStart {
-    RunStart { steps, resumed_from: None, n_parameters: 1_234_567, tokens_per_step: 64 }
+    RunStart {
+        steps,
+        resumed_from: None,
+        n_parameters: 1_234_567,
+        tokens_per_step: 64,
+        rows_per_step: None,
+        unit: "tokens",
+    }
 }
 
 fn page(directory: &Path) -> String {

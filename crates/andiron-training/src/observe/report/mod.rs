@@ -16,6 +16,7 @@ pub use confusion::ConfusionMatrix;
 pub use curve::Curve;
 pub use page::render;
 pub(super) use text::count;
+pub use text::duration;
 
 use super::StepRecord;
 

@@ -11,6 +11,7 @@ fn record(step: u64) -> StepRecord {
         valid_loss: step.is_multiple_of(10).then_some(0.5),
         valid_metrics: BTreeMap::new(),
         tokens_per_s: 1000.0,
+        rows_per_s: None,
         elapsed_s: 0.5 * step as f64,
     }
 }

@@ -127,7 +127,7 @@ pub(super) fn power_of_ten(number: f64) -> String {
 }
 
 /// A length of time: `42 s`, `3 min 05 s`, `7 h 12 min`, `3 d 4 h`.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "unknown".to_owned();
     }
