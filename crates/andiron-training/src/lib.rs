@@ -17,6 +17,7 @@ pub mod state;
 pub mod step;
 #[cfg(test)]
 mod testing;
+mod tokenizer;
 pub mod trainer;
 
 mod verify;
@@ -27,5 +28,6 @@ pub use evaluation::Evaluation;
 pub use files::FileError;
 pub use objective::{Objective, ObjectiveConfig};
 pub use observe::Observer;
+pub use tokenizer::TokenizerSource;
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};
 pub use verify::{ResumeCheck, ResumeDifference};

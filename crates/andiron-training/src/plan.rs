@@ -8,7 +8,6 @@ use andiron_data::collate::CollateWindows;
 use andiron_data::loader::{BatchSource, Loader, LoaderOptions, Order};
 use andiron_data::rows::Skipped;
 use andiron_data::shard::Dataset;
-use andiron_data::tokenizer::Tokenizer;
 use andiron_kernels::random::Seed;
 use andiron_models::weights::names;
 use andiron_models::{Bundle, Family, FamilyConfig, LoraConfig};
@@ -20,6 +19,7 @@ use crate::config::{ConfigError, TrainConfig, check};
 use crate::files;
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
 use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
+use crate::tokenizer::TokenizerSource;
 use crate::trainer::TrainError;
 
 /// What a run is made of.
@@ -150,6 +150,7 @@ pub struct Setup<'a> {
     pub base: Base,
     /// The device of the run, without autodiff.
     pub device: &'a Device,
+    tokenizer: Option<TokenizerSource>,
 }
 
 impl<'a> Setup<'a> {
@@ -162,7 +163,8 @@ impl<'a> Setup<'a> {
         let base = Base::open(config)?;
         let longest = base.config.sizes().max_positions;
         config.check_length(longest)?;
-        Ok(Self { config, base, device })
+        let tokenizer = TokenizerSource::of(config.data.tokenizer.as_deref(), &base)?;
+        Ok(Self { config, base, device, tokenizer })
     }
 
     /// The objective: by default next-token prediction, for a decoder.
@@ -268,9 +270,13 @@ impl<'a> Setup<'a> {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    /// The directory of the tokenizer: `data.tokenizer`, or that of the model to begin with, if it has one.
-    pub fn tokenizer(&self) -> Option<PathBuf> {
-        let of_model = || self.base.directory.clone().filter(|path| Tokenizer::is_in(path));
-        self.config.data.tokenizer.clone().or_else(of_model)
+    /// The tokenizer: that of `data.tokenizer`, or of the model to begin with, if it has one.
+    pub fn tokenizer(&self) -> Option<&TokenizerSource> {
+        self.tokenizer.as_ref()
+    }
+
+    /// Where the tokenizer is, for errors.
+    pub(crate) fn tokenizer_path(&self) -> PathBuf {
+        self.tokenizer.as_ref().map(|tokenizer| tokenizer.path().to_owned()).unwrap_or_default()
     }
 }

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use crate::config::{ConfigError, check};
 use crate::plan::{Setup, TrainingData};
-use crate::state::tokenizer_checksum;
+use crate::tokenizer::TokenizerSource;
 use crate::trainer::TrainError;
 
 /// Directory of the records in that of the run.
@@ -105,13 +105,13 @@ impl Setup<'_> {
     /// If there is none, or it cannot be read.
     pub fn open_tokenizer(&self) -> Result<Tokenizer, TrainError> {
         let why = "this objective reads text, and the model to begin with has no tokenizer";
-        let path = self.tokenizer().ok_or(ConfigError::Missing { field: "data.tokenizer", why })?;
-        Tokenizer::load(&path).map_err(|source| self.tokenizer_error(source))
+        let tokenizer = self.tokenizer().ok_or(ConfigError::Missing { field: "data.tokenizer", why })?;
+        tokenizer.open().map_err(|source| self.tokenizer_error(source))
     }
 
     /// The error of the tokenizer.
     pub(crate) fn tokenizer_error(&self, source: TokenizerError) -> TrainError {
-        TrainError::Tokenizer { path: self.tokenizer().unwrap_or_default(), source: Box::new(source) }
+        TrainError::Tokenizer { path: self.tokenizer_path(), source: Box::new(source) }
     }
 
     /// Checks that a model with this vocabulary knows all tokens, for objectives that put tokens into texts.
@@ -126,7 +126,7 @@ impl Setup<'_> {
         if tokenizer.vocab_size() <= vocab_size {
             return Ok(());
         }
-        let path = self.tokenizer().unwrap_or_default();
+        let path = self.tokenizer_path();
         Err(TrainError::Vocabulary { path, data: tokenizer.vocab_size(), model: vocab_size })
     }
 
@@ -262,7 +262,7 @@ impl Setup<'_> {
         skipped: &mut Vec<(PathBuf, Skipped)>,
     ) -> Result<Arc<RecordDataset>, TrainError> {
         let data = &self.config.data;
-        let tokenizer = self.tokenizer().map(|path| tokenizer_checksum(&path)).transpose()?;
+        let tokenizer = self.tokenizer().map(TokenizerSource::checksum).transpose()?;
         let mut settings = json!({
             "rows_blake3": crate::files::checksum(rows)?,
             "fields": encoding.shape,
@@ -299,7 +299,7 @@ impl Setup<'_> {
                     leave_out(&mut left_out, "too-long", format!("{origin}: {why}"));
                 }
                 Err(EncodeFault::Tokenizer(TokenizerError::NoChatTemplate)) => {
-                    let path = self.tokenizer().unwrap_or_default();
+                    let path = self.tokenizer_path();
                     return Err(TrainError::NoChatTemplate { path });
                 }
                 Err(EncodeFault::Tokenizer(source))

@@ -17,7 +17,8 @@ use crate::files::{self, DirectoryLock};
 use crate::objective::{CausalConfig, Measured, ModelOf, Objective, ObjectiveConfig, Pass};
 use crate::observe::{Observer, RunFacts, Warning};
 use crate::plan::{Beginning, Setup, Start, TrainingData};
-use crate::state::{Adapted, Progress, TrainState, tokenizer_checksum};
+use crate::state::{Adapted, Progress, TrainState};
+use crate::tokenizer::TokenizerSource;
 use crate::trainer::{SaveError, TrainError};
 
 const CONFIG: &str = "config.toml";
@@ -36,7 +37,7 @@ pub(crate) struct Run<C: FamilyConfig> {
     pub(crate) steps: u64,
     start: Start<C>,
     data: TrainingData,
-    tokenizer: Option<PathBuf>,
+    tokenizer: Option<TokenizerSource>,
     /// What the model is called, and the objective.
     model: String,
     objective: &'static str,
@@ -57,8 +58,8 @@ impl<C: FamilyConfig> Run<C> {
     ) -> Result<Self, TrainError> {
         let config = setup.config.clone();
         let steps = steps(&config, &*data.train)?;
-        let tokenizer = setup.tokenizer();
-        let identity = identity(&config, &setup.base, &data, tokenizer.as_deref())?;
+        let tokenizer = setup.tokenizer().cloned();
+        let identity = identity(&config, &setup.base, &data, tokenizer.as_ref())?;
         let root = &config.run.output;
         files::make_directory(root)?;
         let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
@@ -106,13 +107,13 @@ impl<C: FamilyConfig> Run<C> {
         Some(batches as f64 * self.config.data.rows as f64 / rows as f64)
     }
 
-    /// Tokens that the model reads in the first step.
     /// Rows of a step, if the data are rows.
     pub(crate) fn rows_per_step(&self) -> Option<u64> {
         let rows = self.config.data.rows as u64 * self.config.run.accumulate;
         self.data.has_rows.then_some(rows)
     }
 
+    /// Tokens that the model reads in the first step.
     pub(crate) fn tokens_per_step(&self) -> u64 {
         self.data.train.batch_at(0).inputs.n_tokens() as u64 * self.config.run.accumulate
     }
@@ -164,9 +165,9 @@ impl<C: FamilyConfig> Run<C> {
         add("Model", self.model.clone());
         add("Objective", self.objective.to_owned());
         let inputs = [
-            ("Training data", Some(&data.train), TRAIN_CHECKSUM),
-            ("Validation data", data.valid.as_ref().or(data.held_out.and(Some(&data.train))), VALID_CHECKSUM),
-            ("Tokenizer", self.tokenizer.as_ref(), TOKENIZER_CHECKSUM),
+            ("Training data", Some(&*data.train), TRAIN_CHECKSUM),
+            ("Validation data", data.valid.as_deref().or(data.held_out.and(Some(&*data.train))), VALID_CHECKSUM),
+            ("Tokenizer", self.tokenizer.as_ref().map(TokenizerSource::path), TOKENIZER_CHECKSUM),
         ];
         for (name, path, checksum) in inputs {
             if let (Some(path), Some(checksum)) = (path, self.identity["data"][checksum].as_str()) {
@@ -180,14 +181,14 @@ impl<C: FamilyConfig> Run<C> {
 
     /// Saves a checkpoint and returns its path.
     pub(crate) fn save(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
-        let tokenizer = self.tokenizer.as_deref();
+        let tokenizer = self.tokenizer.as_ref();
         self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
     }
 
     /// Writes the final model directory, or that of the adapter, replacing an earlier one.
     pub(crate) fn export(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
         let target = self.config.run.output.join(MODEL);
-        state.export(&target, self.tokenizer.as_deref())?;
+        state.export(&target, self.tokenizer.as_ref())?;
         Ok(target)
     }
 
@@ -242,7 +243,7 @@ fn identity(
     config: &TrainConfig,
     base: &Base,
     data: &TrainingData,
-    tokenizer: Option<&Path>,
+    tokenizer: Option<&TokenizerSource>,
 ) -> Result<Value, TrainError> {
     let mut tree = serde_json::to_value(config).expect("a configuration is plain data");
     // It is the default of decoders: checkpoints of before there was a choice do not name it.
@@ -255,7 +256,7 @@ fn identity(
         tree["data"][key] = json!(checksum);
     }
     if let Some(tokenizer) = tokenizer {
-        tree["data"][TOKENIZER_CHECKSUM] = json!(tokenizer_checksum(tokenizer)?);
+        tree["data"][TOKENIZER_CHECKSUM] = json!(tokenizer.checksum()?);
     }
     if base.directory.is_some() {
         tree["init"]["class"] = json!(base.config.class_name());

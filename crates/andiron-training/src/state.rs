@@ -1,9 +1,7 @@
 //! The training state: everything that the next step depends on, saved and loaded bit for bit.
 
-use std::io;
 use std::path::Path;
 
-use andiron_data::tokenizer::{Tokenizer, TokenizerError};
 use andiron_files::PartialDirectory;
 use andiron_models::weights::LoadError;
 use andiron_models::{AdapterError, Bundle, FamilyConfig, LoraConfig};
@@ -16,6 +14,7 @@ use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
 use crate::optimizer::{Ema, GroupError, Optimizer, OptimizerError};
 use crate::step::{Computed, parameters_are_finite};
+use crate::tokenizer::TokenizerSource;
 use crate::trainer::{SaveError, TrainError};
 
 const MODEL: &str = "model";
@@ -24,7 +23,6 @@ const EMA: &str = "ema.safetensors";
 const STATE: &str = "state.json";
 
 const MAX_STATE: u64 = 16 << 20;
-const MAX_TOKENIZER: u64 = 1 << 30;
 
 /// Non-finite steps are counted over this many steps.
 const SKIP_WINDOW: u64 = 100;
@@ -126,7 +124,7 @@ impl<C: FamilyConfig> TrainState<C> {
     pub(crate) fn save(
         &self,
         dir: &Path,
-        tokenizer: Option<&Path>,
+        tokenizer: Option<&TokenizerSource>,
         identity: &Value,
     ) -> Result<(), SaveError> {
         if !parameters_are_finite(&self.bundle.model) {
@@ -149,7 +147,7 @@ impl<C: FamilyConfig> TrainState<C> {
 
     /// Writes the trained model, or its adapter, as the directory `target`, in the place of an earlier one, with the tokenizer's
     /// files.
-    pub(crate) fn export(&self, target: &Path, tokenizer: Option<&Path>) -> Result<(), SaveError> {
+    pub(crate) fn export(&self, target: &Path, tokenizer: Option<&TokenizerSource>) -> Result<(), SaveError> {
         let mut bundle = self.bundle.clone();
         bundle.model = self.plain_model();
         if let Some(adapter) = &self.adapter {
@@ -202,7 +200,7 @@ impl<C: FamilyConfig> TrainState<C> {
 fn save_model<C: FamilyConfig>(
     bundle: &Bundle<C>,
     dir: &Path,
-    tokenizer: Option<&Path>,
+    tokenizer: Option<&TokenizerSource>,
 ) -> Result<(), SaveError> {
     bundle.save(dir).map_err(|source| SaveError::Model { source: Box::new(source) })?;
     for (name, bytes) in tokenizer_files(tokenizer)? {
@@ -211,30 +209,9 @@ fn save_model<C: FamilyConfig>(
     Ok(())
 }
 
-/// The files of the tokenizer in a directory, the chat template among them.
-fn tokenizer_files(tokenizer: Option<&Path>) -> Result<Vec<(&'static str, Vec<u8>)>, FileError> {
-    let Some(tokenizer) = tokenizer else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for name in Tokenizer::FILES {
-        let file = tokenizer.join(name);
-        if files::is_there(&file)? {
-            found.push((*name, files::read_bounded(&file, MAX_TOKENIZER)?));
-        }
-    }
-    Ok(found)
-}
-
-/// Checks that a directory has a tokenizer, and returns the checksum of the files that define its ids.
-pub(crate) fn tokenizer_checksum(dir: &Path) -> Result<String, FileError> {
-    let mut hasher = blake3::Hasher::new();
-    let unreadable = |error| match error {
-        TokenizerError::Read { path, source } => FileError { action: "read", path, source },
-        error => FileError { action: "read", path: dir.to_owned(), source: io::Error::other(error) },
-    };
-    for name in Tokenizer::vocabulary_files(dir).map_err(unreadable)? {
-        hasher.update(&files::read_bounded(&dir.join(name), MAX_TOKENIZER)?);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+/// The files of the tokenizer, if there is one.
+fn tokenizer_files(tokenizer: Option<&TokenizerSource>) -> Result<Vec<(&'static str, Vec<u8>)>, FileError> {
+    tokenizer.map_or(Ok(Vec::new()), TokenizerSource::files)
 }
 
 /// Why an intact checkpoint cannot be loaded.

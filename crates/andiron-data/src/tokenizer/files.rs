@@ -189,6 +189,30 @@ impl Files {
         }
     }
 
+    /// The files of a directory with this tokenizer and their names, without further chat templates.
+    pub(super) fn contents(&self, special: &SpecialTokens) -> Vec<(&'static str, Vec<u8>)> {
+        let mut files = match &self.marian {
+            Some(marian) => vec![
+                (marian::VOCABULARY, marian.vocabulary.clone()),
+                (marian::SOURCE, marian.source.clone()),
+                (marian::TARGET, marian.target.clone()),
+            ],
+            None => vec![(TOKENIZER, self.tokenizer.clone())],
+        };
+        let config = self.config.as_ref().map(|(bytes, _)| bytes.clone());
+        files.push((CONFIG, config.unwrap_or_else(|| pretty(self.config(special)))));
+        let map = special.to_map();
+        match &self.special {
+            Some((bytes, _)) => files.push((SPECIAL, bytes.clone())),
+            None if !map.is_empty() => files.push((SPECIAL, pretty(map))),
+            None => {}
+        }
+        if let Some(template) = self.templates.get(DEFAULT_TEMPLATE) {
+            files.push((TEMPLATE, template.clone().into_bytes()));
+        }
+        files
+    }
+
     pub(super) fn write(&self, dir: &Path, special: &SpecialTokens) -> Result<(), TokenizerError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -199,27 +223,11 @@ impl Files {
             let path = dir.join(name);
             replace(&path, bytes).map_err(failed(&path))
         };
-        match &self.marian {
-            Some(marian) => {
-                write(marian::VOCABULARY, &marian.vocabulary)?;
-                write(marian::SOURCE, &marian.source)?;
-                write(marian::TARGET, &marian.target)?;
-            }
-            None => write(TOKENIZER, &self.tokenizer)?,
-        }
-        match &self.config {
-            Some((bytes, _)) => write(CONFIG, bytes)?,
-            None => write(CONFIG, &pretty(self.config(special)))?,
-        }
-        let map = special.to_map();
-        match &self.special {
-            Some((bytes, _)) => write(SPECIAL, bytes)?,
-            None if !map.is_empty() => write(SPECIAL, &pretty(map))?,
-            None => {}
+        for (name, bytes) in self.contents(special) {
+            write(name, &bytes)?;
         }
         for (name, template) in &self.templates {
             if name == DEFAULT_TEMPLATE {
-                write(TEMPLATE, template.as_bytes())?;
                 continue;
             }
             let folder = dir.join(MORE_TEMPLATES);

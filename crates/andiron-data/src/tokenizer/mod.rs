@@ -250,6 +250,11 @@ impl Tokenizer {
         self.inner.files.write(dir, &self.inner.special)
     }
 
+    /// The files that [`Tokenizer::save`] writes, by name, without further chat templates.
+    pub fn contents(&self) -> Vec<(&'static str, Vec<u8>)> {
+        self.inner.files.contents(&self.inner.special)
+    }
+
     /// The ids of a text. Control tokens in it are ordinary text: no text gives a control id.
     ///
     /// # Errors

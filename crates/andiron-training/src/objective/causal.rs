@@ -42,7 +42,7 @@ impl CausalConfig {
         }
         let tokenizer = setup.open_tokenizer()?;
         let vocab_size = setup.base.decoder()?.vocab_size();
-        let path = || setup.tokenizer().unwrap_or_default();
+        let path = || setup.tokenizer_path();
         if tokenizer.vocab_size() > vocab_size {
             let data = tokenizer.vocab_size();
             return Err(TrainError::Vocabulary { path: path(), data, model: vocab_size });

@@ -7,6 +7,7 @@ use andiron_data::rows::{Origin, RowsError};
 use andiron_data::shard::DatasetError;
 use andiron_data::tokenizer::TokenizerError;
 use andiron_models::weights::LoadError;
+use andiron_models::weights::gguf::GgufError;
 use andiron_models::{AdapterError, Family};
 
 use crate::checkpoint::CheckpointError;
@@ -131,6 +132,14 @@ pub enum TrainError {
         path: PathBuf,
         /// The cause.
         source: Box<TokenizerError>,
+    },
+    /// The tokenizer in a GGUF file cannot be used.
+    #[error("the tokenizer in {} cannot be used", path.display())]
+    GgufTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<GgufError>,
     },
     /// A row cannot be tokenized.
     #[error("{origin}: the row cannot be tokenized")]
