@@ -81,6 +81,11 @@ pub(crate) fn remove_directory(path: &Path) -> Result<(), FileError> {
     andiron_files::remove_directory(path).map_err(failed("remove", path))
 }
 
+/// Removes a file, if it exists.
+pub(crate) fn remove_file(path: &Path) -> Result<(), FileError> {
+    andiron_files::remove_file(path).map_err(failed("remove", path))
+}
+
 /// Whether `path` exists.
 pub(crate) fn is_there(path: &Path) -> Result<bool, FileError> {
     andiron_files::is_there(path).map_err(failed("read", path))

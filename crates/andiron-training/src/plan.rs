@@ -1,5 +1,6 @@
 //! What a run is made of, once its objective has opened the data and prepared the model.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +19,10 @@ use crate::base::Base;
 use crate::config::{ConfigError, TrainConfig, check};
 use crate::files;
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
+use crate::observe::{Observer, Preparation};
 use crate::run::{TRAIN_CHECKSUM, VALID_CHECKSUM};
 use crate::tokenizer::TokenizerSource;
-use crate::trainer::TrainError;
+use crate::trainer::{Requests, TrainError};
 
 /// What a run is made of.
 #[derive(Debug)]
@@ -151,6 +153,19 @@ pub struct Setup<'a> {
     /// The device of the run, without autodiff.
     pub device: &'a Device,
     tokenizer: Option<TokenizerSource>,
+    /// Who is told of the encoding of rows, and can stop it.
+    watch: Option<Watch<'a>>,
+}
+
+struct Watch<'a> {
+    observer: RefCell<&'a mut dyn Observer>,
+    requests: &'a Requests,
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("requests", self.requests).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Setup<'a> {
@@ -164,7 +179,31 @@ impl<'a> Setup<'a> {
         let longest = base.config.sizes().max_positions;
         config.check_length(longest)?;
         let tokenizer = TokenizerSource::of(config.data.tokenizer.as_deref(), &base)?;
-        Ok(Self { config, base, device, tokenizer })
+        Ok(Self { config, base, device, tokenizer, watch: None })
+    }
+
+    /// The same, telling `observer` how far rows are encoded; a request to stop ends that.
+    #[must_use]
+    pub fn watched(self, observer: &'a mut dyn Observer, requests: &'a Requests) -> Self {
+        Self { watch: Some(Watch { observer: RefCell::new(observer), requests }), ..self }
+    }
+
+    /// Tells how far the rows of a file are encoded.
+    ///
+    /// # Errors
+    /// If the run was asked to stop.
+    pub(crate) fn tell(&self, preparation: &Preparation<'_>) -> Result<(), TrainError> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        watch.observer.borrow_mut().on_prepare(preparation);
+        if watch.requests.is_stopped() { Err(TrainError::Stopped) } else { Ok(()) }
+    }
+
+    /// Lets `work` have who watches the run; nobody if it is not [`watched`](Self::watched).
+    pub(crate) fn with_watch<T>(&self, work: impl FnOnce(&mut dyn Observer, &Requests) -> T) -> T {
+        match &self.watch {
+            Some(watch) => work(&mut **watch.observer.borrow_mut(), watch.requests),
+            None => work(&mut (), &Requests::default()),
+        }
     }
 
     /// The objective: by default next-token prediction, for a decoder.

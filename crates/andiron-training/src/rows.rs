@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::config::{ConfigError, check};
+use crate::observe::Preparation;
 use crate::plan::{Setup, TrainingData};
 use crate::tokenizer::TokenizerSource;
 use crate::trainer::TrainError;
@@ -253,6 +254,11 @@ impl Setup<'_> {
         Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows: true, skipped })
     }
 
+    /// The directory of the records.
+    pub(crate) fn records_directory(&self) -> PathBuf {
+        self.config.run.output.join(RECORDS)
+    }
+
     /// The records of a file, made unless they are there.
     fn record_dataset<S: Shape + Clone + Serialize, R: IntoRecords>(
         &self,
@@ -275,17 +281,22 @@ impl Setup<'_> {
         if part != Part::All {
             settings["held_out"] = json!(data.held_out);
         }
-        let path = self.config.run.output.join(RECORDS).join(name);
+        let path = self.records_directory().join(name);
         let failed = |source| TrainError::Data { source: Box::new(source) };
         if let Some(dataset) = RecordDataset::open_if_made_from(&path, &settings).map_err(failed)? {
             return Ok(Arc::new(dataset));
         }
-        crate::files::make_directory(&self.config.run.output.join(RECORDS))?;
+        crate::files::make_directory(&self.records_directory())?;
         let mut writer = RecordWriter::create(&path, encoding.columns, settings).map_err(failed)?;
         let mut examples = self.examples(rows, encoding.shape.clone()).of_part(part);
         let mut left_out = Skipped::default();
+        let bytes_total = std::fs::metadata(rows).map_or(0, |metadata| metadata.len());
+        let mut n_rows = 0;
         while let Some(found) = examples.next() {
             let (example, origin) = found?;
+            n_rows += 1;
+            let bytes_done = examples.bytes_read().min(bytes_total);
+            self.tell(&Preparation { path: rows, rows: n_rows, bytes_done, bytes_total })?;
             match (encoding.encode)(example) {
                 Ok(records) => {
                     for record in records.into_records() {

@@ -36,7 +36,7 @@ const MAX_ROLLBACKS: u32 = 3;
 /// Trains according to `config`, from the newest checkpoint in its output directory or from the beginning.
 ///
 /// `device` is a plain one (no autodiff). After a request to stop or save, the run finishes the current step and saves a
-/// checkpoint.
+/// checkpoint; before the first step, while rows are encoded, it ends with [`TrainError::Stopped`].
 ///
 /// # Errors
 /// If the configuration, the data or the output directory cannot be used, if a checkpoint was made with another
@@ -51,20 +51,19 @@ pub fn start_or_resume(
     struct Start<'a> {
         setup: &'a Setup<'a>,
         device: &'a Device,
-        observer: &'a mut dyn Observer,
-        requests: &'a Requests,
     }
 
     impl PlanUser for Start<'_> {
         type Output = Outcome;
 
         fn with<O: Objective>(self, plan: Plan<O>) -> Result<Outcome, TrainError> {
-            Trainer::open(self.setup, plan, self.device)?.run(self.observer, self.requests)
+            let trainer = Trainer::open(self.setup, plan, self.device)?;
+            self.setup.with_watch(|observer, requests| trainer.run(observer, requests))
         }
     }
 
-    let setup = Setup::open(config, device)?;
-    with_plan(&setup, Start { setup: &setup, device, observer, requests })
+    let setup = Setup::open(config, device)?.watched(observer, requests);
+    with_plan(&setup, Start { setup: &setup, device })
 }
 
 /// A run that is ready to train: its directory is locked and its data is open.
@@ -128,9 +127,9 @@ impl<O: Objective> Trainer<O> {
             steps,
             resumed_from,
             n_parameters: state.bundle.model.num_params(),
+            tokens_per_step: self.run.tokens_per_step(),
             rows_per_step: self.run.rows_per_step(),
             unit: O::UNIT,
-            tokens_per_step: self.run.tokens_per_step(),
         });
         if self.run.config.evaluate.at_start && state.progress.step == 0 {
             self.measure(&state, record);
@@ -205,8 +204,8 @@ impl<O: Objective> Trainer<O> {
             skipped,
             valid_loss: valid.as_ref().map(|evaluation| evaluation.loss),
             valid_metrics: valid.iter().flat_map(|evaluation| evaluation.metrics.iter().cloned()).collect(),
-            rows_per_s: self.run.rows_per_step().map(|rows| rows as f64 / seconds),
             tokens_per_s: tokens as f64 / seconds,
+            rows_per_s: self.run.rows_per_step().map(|rows| rows as f64 / seconds),
             elapsed_s: state.progress.elapsed_s,
         });
         if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.steps {
@@ -284,14 +283,14 @@ impl<O: Objective> Trainer<O> {
             step: state.progress.step,
             tokens: state.progress.tokens,
             epochs: self.run.epochs(state.progress.next_batch),
+            resumed_from,
             rows: self
                 .run
                 .rows_per_step()
                 .map(|_| self.run.config.data.rows as u64 * state.progress.next_batch),
             elapsed_s: state.progress.elapsed_s,
-            resumed_from,
-            best: Vec::new(),
             valid: None,
+            best: Vec::new(),
             model: None,
             saved: self.saved_step == Some(state.progress.step),
             saved_step: self.saved_step,

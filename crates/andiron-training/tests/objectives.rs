@@ -11,7 +11,7 @@ use andiron_kernels::random::Seed;
 use andiron_models::encoder::EncoderInput;
 use andiron_models::{AnyBundle, AnyConfig, RunPrecision};
 use andiron_pipelines::{AnswerText, EncoderPipeline, Pipeline, Question, RerankRequest, TextInput};
-use andiron_training::observe::{StepRecord, Warning};
+use andiron_training::observe::{Preparation, StepRecord, Warning};
 use andiron_training::{
     Evaluation, Observer, Outcome, Requests, Status, TrainConfig, TrainError, start_or_resume,
 };
@@ -746,6 +746,40 @@ fn answers_of_conversations_are_learnt() {
     let whole = "kind = \"chat\"\nlearn = \"all\"";
     // Two turns of `[CLS] a [SEP] [MASK] a a [SEP]`, but for the first token.
     assert_eq!(n_targets(whole, json!({ "messages": "messages" }), "whole-text"), 9 * (2 * 7 - 1));
+}
+
+/// Stops while a row is encoded, and counts the rows.
+struct StopAtRow<'a>(u64, &'a Requests, u64);
+
+impl Observer for StopAtRow<'_> {
+    fn on_prepare(&mut self, preparation: &Preparation<'_>) {
+        assert!(preparation.bytes_done <= preparation.bytes_total && preparation.bytes_total > 0);
+        self.2 += 1;
+        if preparation.rows == self.0 {
+            self.1.stop();
+        }
+    }
+}
+
+#[test]
+fn a_pass_of_the_reference_that_was_interrupted_goes_on_where_it_was() {
+    let place = Place::of_answers();
+    let config = |output: &str| place.config(&table(GPT2), "kind = \"preference\"", rows(), output);
+    finish(&config("whole"));
+    let stopped = config("stopped");
+    let journal = stopped.run.output.join("records/reference.partial");
+    let mut lengths = Vec::new();
+    for row in [8, 30] {
+        let requests = Requests::default();
+        let ended = train(&stopped, &mut StopAtRow(row, &requests, 0), &requests);
+        assert!(matches!(ended, Err(TrainError::Stopped)), "{ended:?}");
+        lengths.push(fs::metadata(&journal).unwrap().len());
+    }
+    // An entry of 32 bytes for each row before that at which it was stopped; equal rows are not computed again.
+    assert!(lengths[0] == 7 * 32 && lengths[1] > lengths[0] && lengths[1] <= 29 * 32, "{lengths:?}");
+    finish(&stopped);
+    assert!(!journal.exists());
+    assert!(result(&stopped.run.output) == result(&place.path("whole")));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Source: Rafailov et al. 2023, "Direct Preference Optimization", <https://arxiv.org/abs/2305.18290>.
 
 mod data;
+mod journal;
 
 use andiron_core::loss::{self, DpoLosses, DpoOptions};
 use andiron_core::ops;

@@ -13,7 +13,7 @@ use crate::files::{FileError, failed};
 /// A failed append can leave a part of its entry; the next append first removes it. A full disk therefore costs the entries
 /// that did not fit, and none of those before and after them.
 #[derive(Debug)]
-pub(super) struct AppendFile {
+pub(crate) struct AppendFile {
     path: PathBuf,
     file: File,
     /// Length of the whole entries.
@@ -24,7 +24,7 @@ pub(super) struct AppendFile {
 
 impl AppendFile {
     /// Opens or creates the file and cuts it to the length that `keep` returns.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: &Path,
         keep: impl FnOnce(&mut File) -> io::Result<u64>,
     ) -> Result<Self, FileError> {
@@ -40,7 +40,7 @@ impl AppendFile {
     }
 
     /// Adds an entry.
-    pub(super) fn append(&mut self, entry: &[u8]) -> Result<(), FileError> {
+    pub(crate) fn append(&mut self, entry: &[u8]) -> Result<(), FileError> {
         let mut write = || {
             allow(Operation::Write, &self.path)?;
             if self.torn {
@@ -56,7 +56,7 @@ impl AppendFile {
     }
 
     /// Syncs all entries to disk.
-    pub(super) fn sync(&self) -> Result<(), FileError> {
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
         let sync = || {
             allow(Operation::Sync, &self.path)?;
             self.file.sync_all()

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::evaluation::Evaluation;
 
+pub(crate) use append::AppendFile;
 pub use best::BestValue;
 pub(crate) use best::BestValues;
 pub use metrics::{MetricsFile, StepRecord};
@@ -39,10 +40,28 @@ pub struct RunStart {
     pub unit: &'static str,
 }
 
+/// How far the rows of a file are encoded, before a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preparation<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Rows done.
+    pub rows: u64,
+    /// Bytes of the file that were read.
+    pub bytes_done: u64,
+    /// Bytes of the file.
+    pub bytes_total: u64,
+}
+
 /// An observer of a run, such as a progress bar, a log or a test.
 ///
 /// Every method does nothing by default; `()` is the observer that ignores everything. The run keeps its own [`RunRecord`].
 pub trait Observer {
+    /// Another row was encoded.
+    fn on_prepare(&mut self, preparation: &Preparation<'_>) {
+        let _ = preparation;
+    }
+
     /// The run begins.
     fn on_start(&mut self, start: &RunStart) {
         let _ = start;

@@ -141,6 +141,9 @@ pub enum TrainError {
         /// The cause.
         source: Box<GgufError>,
     },
+    /// The run was asked to stop before its first step, while rows were encoded.
+    #[error("stopped before the first step, while the rows were read")]
+    Stopped,
     /// A row cannot be tokenized.
     #[error("{origin}: the row cannot be tokenized")]
     Tokenize {
