@@ -33,21 +33,11 @@ impl TrainConfig {
     /// # Errors
     /// As for [`load`](Self::load), except for reading.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self, ConfigError> {
-        // Some editors put a byte order mark in front.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let toml = |source: toml::de::Error| {
-            let hint = foreign::hint(source.message()).map(|hint| format!(": {hint}")).unwrap_or_default();
-            ConfigError::Toml { origin: "the configuration".to_owned(), hint, source: Box::new(source) }
-        };
         let mut config: Self = if overrides.is_empty() {
             // Straight from the text, so that errors show the line.
-            toml::from_str(text).map_err(toml)?
+            toml::from_str(without_mark(text)).map_err(not_ours)?
         } else {
-            let mut tree: Table = toml::from_str(text).map_err(toml)?;
-            for text in overrides {
-                apply(&mut tree, text)?;
-            }
-            Self::deserialize(tree).map_err(toml)?
+            Self::deserialize(tree(text, overrides)?).map_err(not_ours)?
         };
         config.optimizer.resolve();
         config.validate()?;
@@ -58,6 +48,23 @@ impl TrainConfig {
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration is plain data")
     }
+}
+
+/// TOML with overrides, whatever its keys.
+pub(super) fn tree(text: &str, overrides: &[String]) -> Result<Table, ConfigError> {
+    let mut tree: Table = toml::from_str(without_mark(text)).map_err(not_ours)?;
+    overrides.iter().try_for_each(|text| apply(&mut tree, text))?;
+    Ok(tree)
+}
+
+/// Some editors put a byte order mark in front.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn not_ours(source: toml::de::Error) -> ConfigError {
+    let hint = foreign::hint(source.message()).map(|hint| format!(": {hint}")).unwrap_or_default();
+    ConfigError::Toml { origin: "the configuration".to_owned(), hint, source: Box::new(source) }
 }
 
 fn apply(tree: &mut Table, text: &str) -> Result<(), ConfigError> {

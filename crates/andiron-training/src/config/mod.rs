@@ -68,6 +68,8 @@ mod foreign;
 mod load;
 mod model;
 mod quick;
+mod quick_pretrain;
+mod size;
 
 use std::path::PathBuf;
 
@@ -85,6 +87,8 @@ use crate::optimizer::OptimizerConfig;
 pub(crate) use diff::{Difference, first_difference};
 pub use model::ModelConfig;
 pub use quick::QuickRun;
+pub use quick_pretrain::QuickPretrain;
+pub use size::{ParameterCount, SizedDecoder};
 
 /// Configuration of a run. Together with its data it determines the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

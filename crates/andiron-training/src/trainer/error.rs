@@ -103,6 +103,12 @@ pub enum TrainError {
         /// The file.
         path: PathBuf,
     },
+    /// A directory has no datasets in it.
+    #[error("{} has no directory `train`: give the directory that `prepare` wrote", path.display())]
+    NotPrepared {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The rows cannot be read.
     #[error(transparent)]
     Rows {
