@@ -31,7 +31,7 @@ use crate::trainer::TrainError;
 const RECORDS: &str = "records";
 
 /// Longest sequence that is read by default, in tokens.
-const USUAL_LENGTH: usize = 512;
+pub(crate) const USUAL_LENGTH: usize = 512;
 
 /// What an example becomes: a record, or several.
 pub trait IntoRecords {
