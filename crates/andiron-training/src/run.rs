@@ -166,7 +166,11 @@ impl<C: FamilyConfig> Run<C> {
         add("Objective", self.objective.to_owned());
         let inputs = [
             ("Training data", Some(&*data.train), TRAIN_CHECKSUM),
-            ("Validation data", data.valid.as_deref().or(data.held_out.and(Some(&*data.train))), VALID_CHECKSUM),
+            (
+                "Validation data",
+                data.valid.as_deref().or(data.held_out.and(Some(&*data.train))),
+                VALID_CHECKSUM,
+            ),
             ("Tokenizer", self.tokenizer.as_ref().map(TokenizerSource::path), TOKENIZER_CHECKSUM),
         ];
         for (name, path, checksum) in inputs {

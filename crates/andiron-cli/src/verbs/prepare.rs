@@ -12,7 +12,7 @@ use andiron_data::source::{OnError, SourceOptions};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::tokenizer::{Vocabulary, VocabularyArgs};
+use super::tokenizer::{Vocabulary, VocabularyArgs, advising_field};
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
@@ -97,7 +97,7 @@ impl Prepare {
             Some(PrepareError::Exists { .. }) => {
                 error.context(format!("{} is taken; --replace makes it anew", self.output.display()))
             }
-            _ => error,
+            _ => advising_field(error),
         })?;
         if common.json {
             let mut object = serde_json::to_value(&report)?;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use andiron_data::source::{self, Documents, OnError, SourceOptions};
+use andiron_data::prepare::PrepareError;
+use andiron_data::source::{self, Documents, OnError, RecordError, RecordFault, SourceError, SourceOptions};
 use andiron_data::tokenizer::{BpeOptions, SpecialTokens, Tokenizer, train_bpe, train_chars};
 use andiron_files::PartialDirectory;
 use anyhow::Context as _;
@@ -176,11 +177,25 @@ impl FieldArgs {
             for field in fields {
                 let options = SourceOptions::of_field(field);
                 for document in Documents::new(source::open(&path, &options)?, OnError::Fail) {
-                    texts.push(document?.text);
+                    texts.push(document.map_err(|error| advising_field(error.into()))?.text);
                 }
             }
         }
         Ok(texts)
+    }
+}
+
+/// The same error, naming the option if a row has not the field that should hold its text.
+pub fn advising_field(error: anyhow::Error) -> anyhow::Error {
+    let of_source = match error.downcast_ref() {
+        Some(PrepareError::Source(source)) => Some(source),
+        _ => error.downcast_ref(),
+    };
+    match of_source {
+        Some(SourceError::Record(RecordError { fault: RecordFault::MissingText { .. }, .. })) => {
+            error.context("the text is not where it is looked for, and --field NAME says where it is")
+        }
+        _ => error,
     }
 }
 
