@@ -34,7 +34,7 @@ pub const VERBS: &[Verb] = &[
     ),
     program("prepare", "Turn text files into tokenized shards"),
     program("tokenizer", "Train, evaluate and inspect tokenizers"),
-    program("pretrain", "Train a model from a TOML config; --resume continues an interrupted run"),
+    program("pretrain", "Train a model from a TOML config, or from --params and data; run again to resume"),
     program("finetune", "Train a model directory further, from a TOML config or from flags"),
     program("evaluate", "Measure loss and perplexity of a model on held-out text"),
     program("metric", "Compute BLEU, ROUGE, F1, nDCG and other metrics from a JSONL file of predictions"),

@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use andiron_training::TrainError;
+
 use crate::lines;
 
 /// How a verb ended without failing.
@@ -32,7 +34,7 @@ impl std::error::Error for Usage {}
 pub const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_TEMPFAIL` of sysexits: schedulers run such a job again.
-const INTERRUPTED: u8 = 75;
+pub const INTERRUPTED: u8 = 75;
 
 /// Prints what went wrong, if anything, and gives the exit code.
 pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
@@ -42,6 +44,10 @@ pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
         Ok(Ending::Interrupted) => ExitCode::from(INTERRUPTED),
         // The reader of standard output has closed it, as `head` does; no message is needed.
         Err(error) if reader_gone(&error) => ExitCode::from(FAILED),
+        Err(error) if matches!(error.downcast_ref(), Some(TrainError::Stopped)) => {
+            lines::note!("{error}; run the same command again to go on");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             lines::note!("error: {}", paragraph(&error));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })

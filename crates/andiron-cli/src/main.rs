@@ -8,6 +8,7 @@ mod lines;
 mod machine;
 mod memory;
 mod model;
+mod program;
 mod progress;
 mod sampling;
 mod stop;

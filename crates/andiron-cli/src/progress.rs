@@ -1,12 +1,12 @@
 //! Progress on standard error: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::lines::note;
 use andiron_training::Evaluation;
-use andiron_training::observe::{Observer, RunStart, StepRecord, Warning};
+use andiron_training::observe::{Observer, Preparation, RunStart, StepRecord, Warning};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Interval of plain lines; shorter work prints none.
@@ -71,6 +71,29 @@ impl Progress {
 #[derive(Default)]
 pub struct TrainingProgress {
     progress: Option<Progress>,
+    /// The file whose rows are encoded before the run begins.
+    preparing: Option<PathBuf>,
+    /// Whether targets are tokens.
+    counts_tokens: bool,
+}
+
+/// What a step reads: rows where the data are rows, else tokens.
+fn a_step(start: &RunStart) -> String {
+    match start.rows_per_step {
+        Some(rows) if start.unit == "pairs" => format!("{rows} pairs"),
+        Some(rows) => format!("{rows} rows"),
+        None => format!("{} tokens", start.tokens_per_step),
+    }
+}
+
+/// Rows per second where the data are rows, and tokens per second where tokens are learnt.
+fn speed(record: &StepRecord, counts_tokens: bool) -> String {
+    let tokens = format!("{:.0} tokens/s", record.tokens_per_s);
+    match record.rows_per_s {
+        Some(rows) if counts_tokens => format!("{rows:.1} rows/s, {tokens}"),
+        Some(rows) => format!("{rows:.1} rows/s"),
+        None => tokens,
+    }
 }
 
 impl TrainingProgress {
@@ -90,9 +113,24 @@ impl TrainingProgress {
 }
 
 impl Observer for TrainingProgress {
+    fn on_prepare(&mut self, preparation: &Preparation<'_>) {
+        let Preparation { path, rows, bytes_done, bytes_total } = *preparation;
+        if self.preparing.as_deref() != Some(path) {
+            self.finish();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.progress = Some(Progress::new(&format!("encoding {name}"), bytes_total));
+            self.preparing = Some(path.to_owned());
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.set(bytes_done, || format!("bytes, {rows} rows"));
+        }
+    }
+
     fn on_start(&mut self, start: &RunStart) {
+        self.finish();
         let millions = start.n_parameters as f64 / 1e6;
-        let what = format!("{millions:.2} M parameters, {} tokens a step", start.tokens_per_step);
+        let what = format!("{millions:.2} M parameters, {} a step", a_step(start));
+        self.counts_tokens = start.unit == "tokens";
         let mut progress = Progress::new("training", start.steps);
         match start.resumed_from {
             Some(step) => {
@@ -106,8 +144,8 @@ impl Observer for TrainingProgress {
 
     fn on_step(&mut self, record: &StepRecord) {
         if let Some(progress) = &mut self.progress {
-            let message = || format!("loss {:.4}, {:.0} tokens/s", record.loss, record.tokens_per_s);
-            progress.set(record.step, message);
+            let speed = speed(record, self.counts_tokens);
+            progress.set(record.step, || format!("loss {:.4}, {speed}", record.loss));
         }
     }
 

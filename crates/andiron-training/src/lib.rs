@@ -19,8 +19,8 @@ pub mod step;
 mod testing;
 mod tokenizer;
 pub mod trainer;
-
 mod verify;
+
 pub use base::Base;
 pub use collective::{Collective, Single};
 pub use config::TrainConfig;

@@ -6,10 +6,10 @@ use andiron_training::ObjectiveConfig;
 use andiron_training::config::{QuickRun, TrainConfig};
 use clap::Args;
 
-use super::pretrain;
+use super::pretrain::{self, RunOptions};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
-use crate::lines::{note, out};
+use crate::lines::note;
 
 /// Fine-tune a model directory of any family
 ///
@@ -43,39 +43,20 @@ pub struct Finetune {
     /// Rank of the adapter
     #[arg(long, value_name = "N", default_value_t = 16, requires = "lora")]
     lora_rank: usize,
-    /// Override a value of the configuration, as in `--set optimizer.lr=3e-5`; repeat the option for several
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Fail if there is no checkpoint to resume from
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    options: RunOptions,
 }
 
 impl Finetune {
     /// Trains and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let config = self.config(common)?;
-        pretrain::ensure_resumable(&config, self.resume)?;
-        let outcome = pretrain::train(&config, common)?;
-        pretrain::report(&outcome, &config, common)?;
-        if let (Some(model), false) = (&outcome.model, common.json) {
-            let trained = model.display().to_string();
-            let base = config.init.as_ref().map(|init| init.from.display().to_string());
-            let choice = match (&config.adapter, base) {
-                (Some(_), Some(base)) => format!("--model {base} --adapter {trained}"),
-                _ => format!("--model {trained}"),
-            };
-            out!("Use it: {}", use_line(&config, &choice))?;
-            if config.adapter.is_some() {
-                out!("As one model: andiron export {choice} --merge --output DIR")?;
-            }
-        }
-        pretrain::ending(&outcome, &config)
+        pretrain::run(&config, &self.options, common)
     }
 
     fn config(&self, common: &Common) -> anyhow::Result<TrainConfig> {
         if let Some(path) = &self.config {
-            return pretrain::load(path, &self.overrides);
+            return pretrain::load(path, &self.options.overrides);
         }
         let missing = || Usage("--model needs --objective, --train and --output".to_owned());
         let (Some(model), Some(objective), Some(train), Some(output)) =
@@ -93,7 +74,7 @@ impl Finetune {
             lora_rank: self.lora.then_some(self.lora_rank),
         };
         let derived = quick.config(common.fastest_precision()?)?.to_toml();
-        let config = pretrain::parse(&derived, &self.overrides)?;
+        let config = pretrain::parse(&derived, &self.options.overrides)?;
         note!("{}", config.to_toml());
         Ok(config)
     }
@@ -102,21 +83,4 @@ impl Finetune {
 /// The kinds of objectives, as the library lists them.
 fn objective_help() -> String {
     format!("Objective: one of {}", ObjectiveConfig::KINDS.join(", "))
-}
-
-/// The command that uses the result, which the options `choice` open.
-fn use_line(config: &TrainConfig, choice: &str) -> String {
-    let task = match &config.objective {
-        Some(ObjectiveConfig::Classify(_)) => "classify",
-        Some(ObjectiveConfig::TokenClassify(_)) => "token-classify",
-        Some(ObjectiveConfig::Answer(_)) => "answer",
-        Some(ObjectiveConfig::Contrastive(_)) => "embed",
-        Some(ObjectiveConfig::Rerank(_)) => "rerank",
-        Some(ObjectiveConfig::Masked(_)) => "fill-mask",
-        Some(
-            ObjectiveConfig::Seq2Seq(_) | ObjectiveConfig::SpanCorruption(_) | ObjectiveConfig::Denoise(_),
-        ) => "generate",
-        _ => return format!("andiron serve {choice}"),
-    };
-    format!("andiron predict --task {task} {choice} --input rows.jsonl")
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use andiron_core::{DeviceSpec, Precision};
+use andiron_core::Precision;
 use andiron_data::loader::Order;
 use andiron_data::prepare::{
     Existing, PrepareError, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice,
 };
+use andiron_data::source::{self, SourceOptions};
 use andiron_data::tokenizer::SpecialTokens;
 use andiron_models::DecoderConfig;
 use andiron_models::bundle::Ids;
@@ -28,6 +29,8 @@ use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::{note, out};
 use crate::model;
+use crate::program::{Program, beginning, in_quotes, quoted};
+use crate::stop;
 
 /// Shakespeare's plays; see `examples/data/README.md` for where they come from.
 const SHAKESPEARE: &str = include_str!("../../../../examples/data/shakespeare.txt");
@@ -112,8 +115,9 @@ impl Quickstart {
         }
 
         note!("2. training on {}, matmuls in {precision}", common.device_spec()?);
-        let outcome =
-            pretrain::train(&config, common).map_err(|error| self.other_quickstart(error, &output))?;
+        let requests = stop::on_signal()?;
+        let outcome = pretrain::train(&config, &requests, common)
+            .map_err(|error| self.other_quickstart(error, &output))?;
         if outcome.status == Status::Interrupted {
             return pretrain::ending(&outcome, &config);
         }
@@ -121,7 +125,7 @@ impl Quickstart {
         let dir = outcome.model.clone().context("the final model was not written")?;
 
         note!("3. evaluation over all {} held-out tokens, and samples", loss.n_targets);
-        let (samples, prompt) = self.samples(&dir, common)?;
+        let samples = self.samples(&dir, common)?;
         if common.json {
             let result = json!({
                 "validation_loss": loss.loss, "bits_per_token": loss.metric("bits_per_token"), "steps": outcome.step,
@@ -134,9 +138,10 @@ impl Quickstart {
                 out!("\n--- a sample ---\n{sample}")?;
             }
             out!("\nThe model is in {}, in the Hugging Face layout.", dir.display())?;
-            let command = Command::of(common)?;
-            out!("Serve it:     {}", command.line("serve", &dir))?;
-            out!("Continue it:  {} '{prompt}'", command.line("generate", &dir))?;
+            let (program, model) = (Program::of(common)?, format!("--model {}", quoted(&dir)));
+            out!("Serve it:     {}", program.line("serve", &model))?;
+            let prompt = in_quotes(&self.prompt(&corpus)?);
+            out!("Continue it:  {} {prompt}", program.line("generate", &model))?;
         }
         pretrain::ending(&outcome, &config)
     }
@@ -251,7 +256,7 @@ impl Quickstart {
         }
     }
 
-    fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<(Vec<String>, String)> {
+    fn samples(&self, dir: &Path, common: &Common) -> anyhow::Result<Vec<String>> {
         let model = model::open(dir, &common.open_device()?)?.decoder()?;
         // A text without line ends: any character of it will do.
         let prompt = model.prompt_ids(&"\n".into()).unwrap_or_else(|_| vec![0]);
@@ -270,10 +275,16 @@ impl Quickstart {
             let request = GenerateRequest { prompt: prompt.clone(), options, stops: None };
             Ok(model.generate(request, |_| ())?.text.trim().to_owned())
         };
-        let samples: anyhow::Result<Vec<String>> = (0..SAMPLES).map(sample).collect();
-        let prompts = ["ROMEO:", "The ", "the ", "a"];
-        let known = prompts.into_iter().find(|prompt| model.prompt_ids(&(*prompt).into()).is_ok());
-        Ok((samples?, known.unwrap_or("...").to_owned()))
+        (0..SAMPLES).map(sample).collect()
+    }
+
+    /// A beginning that suits the text: its own, or that of a speech of the shipped plays.
+    fn prompt(&self, corpus: &Path) -> anyhow::Result<String> {
+        if self.corpus.is_none() {
+            return Ok("ROMEO:".to_owned());
+        }
+        let first = source::open(corpus, &SourceOptions::default())?.next().transpose()?;
+        Ok(first.map(|document| beginning(&document.text).to_owned()).unwrap_or_default())
     }
 }
 
@@ -305,39 +316,6 @@ fn two_minutes(vocab_size: usize) -> Qwen3Config {
         tie_word_embeddings: true,
         bos_token_id: None,
         eos_token_id: Ids::default(),
-    }
-}
-
-/// The words that run another verb of this program in the same way.
-struct Command {
-    program: &'static str,
-    /// Empty, or the option that chooses the device, with a space before it.
-    device: String,
-}
-
-impl Command {
-    fn of(common: &Common) -> anyhow::Result<Self> {
-        let spec = common.device_spec()?;
-        // A program that was found by its bare name is installed; any other one belongs to a checkout.
-        let installed = std::env::args_os().next().is_some_and(|name| name == "andiron");
-        let (program, option, default) = match installed {
-            true => ("andiron", "--device", DeviceSpec::first_compiled()?.to_string()),
-            false => ("cargo xtask", "--backend", "ndarray".to_owned()),
-        };
-        let spec = spec.to_string();
-        let device = if spec == default { String::new() } else { format!(" {option} {spec}") };
-        Ok(Self { program, device })
-    }
-
-    fn line(&self, verb: &str, model: &Path) -> String {
-        let model = model.to_string_lossy();
-        let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
-        let model = if model.chars().all(plain) {
-            model.into_owned()
-        } else {
-            format!("'{}'", model.replace('\'', r"'\''"))
-        };
-        format!("{} {verb}{} --model {model}", self.program, self.device)
     }
 }
 

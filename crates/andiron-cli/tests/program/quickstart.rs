@@ -21,6 +21,9 @@ fn a_text_becomes_a_model_and_doing_it_again_changes_nothing() {
     assert!((1.0..3.6).contains(&loss.parse::<f64>().unwrap()), "{out}");
     assert_eq!(out.matches("--- a sample ---").count(), 2, "{out}");
     assert!(out.contains("cargo xtask serve --model story/run/model\n"), "{out}");
+    let beginning = crate::common::text(4000).lines().next().unwrap();
+    let line = format!("cargo xtask generate --model story/run/model '{beginning}'\n");
+    assert!(out.contains(&line), "{out}");
     let files = [
         "config.json",
         "generation_config.json",

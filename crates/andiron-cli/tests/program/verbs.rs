@@ -66,7 +66,11 @@ fn pretrain_reports_where_the_model_is() {
     place.prepare();
     let args = ["pretrain", "run.toml", "--set", "run.steps=12", "--set", "run.output=elsewhere"];
     let report = place.json(&args);
-    assert_eq!(keys(&report), ["step", "tokens", "model", "validation", "interrupted"]);
+    assert_eq!(
+        keys(&report),
+        ["step", "tokens", "rows", "elapsed_s", "model", "validation", "best", "interrupted"]
+    );
+    assert_eq!(report["best"]["loss"]["step"], 12);
     assert_eq!((&report["step"], &report["tokens"]), (&12.into(), &(12 * 2 * 4 * 32).into()));
     assert_eq!((&report["model"], &report["interrupted"]), (&"elsewhere/model".into(), &false.into()));
     check_positive(&report["validation"], &["loss", "perplexity", "tokens"]);
@@ -75,11 +79,115 @@ fn pretrain_reports_where_the_model_is() {
     let text = place.ok(&args);
     assert!(text.starts_with("validation loss ") && text.contains("elsewhere/model"), "{text}");
     assert!(text.contains("elsewhere/report.html"), "{text}");
+    assert!(text.contains("Trained 12 steps, ") && text.contains(" epochs, in "), "{text}");
+    let beginning = crate::common::text(4000).lines().next().unwrap();
+    for line in [
+        "Serve it: cargo xtask serve --model elsewhere/model\n".to_owned(),
+        format!("Use it:   cargo xtask generate --model elsewhere/model '{beginning}'\n"),
+    ] {
+        assert!(text.contains(&line), "{text}");
+    }
 
     // The same run from its own record of itself.
     let again = ["pretrain", "elsewhere/config.toml", "--set", "run.output=again"];
     assert_eq!(place.json(&again)["validation"], report["validation"]);
     assert_eq!(place.read("again/model/model.safetensors"), place.read("elsewhere/model/model.safetensors"));
+}
+
+#[test]
+fn a_run_is_shown_to_resume_exactly_and_is_not_begun() {
+    let place = Place::new();
+    place.prepare();
+    let before = std::fs::read_dir(place.path(".")).unwrap().count();
+    let text = place.ok(&["pretrain", "run.toml", "--verify-resume", "5"]);
+    assert!(
+        text.starts_with("Resuming is exact: 5 steps in one go, and 5 steps with a stop after step 2"),
+        "{text}"
+    );
+    assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), before);
+    let report = place.json(&["pretrain", "run.toml", "--verify-resume", "200", "--set", "run.steps=3"]);
+    let expected = serde_json::json!({ "exact": true, "steps": 3, "stopped_after": 1, "difference": null });
+    assert_eq!(report, expected);
+    place.fails(&["pretrain", "run.toml", "--verify-resume", "1"], 2, &["at least 2"]);
+    let wrong = ["pretrain", "run.toml", "--verify-resume", "4", "--set", "data.train=nowhere"];
+    place.fails(&wrong, 1, &["nowhere"]);
+    assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), before);
+}
+
+#[test]
+fn a_run_stops_after_a_step_and_goes_on() {
+    let place = Place::new();
+    place.prepare();
+    let args = ["pretrain", "run.toml", "--set", "run.steps=6"];
+    let ran = place.run(&[&args[..], &["--stop-after", "4"]].concat());
+    assert_eq!(ran.code, Some(75), "{ran:?}");
+    assert!(place.path("run/step-000004").exists() && ran.err.contains("saved after step 4"), "{ran:?}");
+    assert_eq!(place.json(&args)["step"], 6);
+}
+
+#[test]
+fn a_model_is_trained_from_its_size_and_prepared_data() {
+    let place = Place::new();
+    place.ok(&["prepare", "corpus.txt", "--kind", "char", "-o", "data"]);
+    let args = ["pretrain", "--params", "100K", "--data", "data", "--output", "small", "--steps", "3"];
+    let ran = place.run(&args);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("Qwen 3 of ") && ran.err.contains("vocab_size = "), "{ran:?}");
+    let inspected = place.json(&["inspect", "--model", "small/model"]);
+    let parameters = inspected["parameters"].as_f64().unwrap();
+    assert!((97_000.0..103_000.0).contains(&parameters), "{inspected}");
+    // Its configuration is a file like any other, and its size can be changed.
+    let again = ["pretrain", "small/config.toml", "--set", "run.output=again", "--params", "200K"];
+    let report = place.json(&again);
+    assert_eq!((&report["step"], &report["model"]), (&3.into(), &"again/model".into()));
+    place.fails(&["pretrain", "--data", "data", "-o", "x"], 2, &["--params"]);
+    place.fails(&["pretrain", "--params", "ten", "--data", "data", "-o", "x"], 2, &["10M"]);
+    place.fails(&["pretrain", "--params", "1M", "--data", ".", "-o", "x"], 1, &["prepare"]);
+}
+
+#[test]
+fn a_gguf_file_is_trained_further_with_the_tokenizer_in_it() {
+    let place = Place::new();
+    place.ok(&["prepare", "corpus.txt", "--vocab-size", "300", "-o", "data"]);
+    place.write("run.toml", crate::common::PRETRAIN.replace("vocab_size = 70", "vocab_size = 300"));
+    place.ok(&["pretrain", "run.toml", "--set", "run.steps=2"]);
+    place.ok(&["export", "--model", "run/model", "-o", "base.gguf"]);
+    place.write(
+        "rows.jsonl",
+        "{\"text\":\"thou art\",\"label\":\"old\"}\n{\"text\":\"ok\",\"label\":\"new\"}\n",
+    );
+    let rows = ["--objective", "classify", "--train", "rows.jsonl", "--set", "run.steps=2"];
+    let out = place.ok(&[&["finetune", "--model", "base.gguf", "-o", "tuned"], &rows[..]].concat());
+    assert!(
+        out.contains(
+            "Use it:   echo '{\"text\": \"…\"}' | cargo xtask predict --task classify --model tuned/model"
+        ),
+        "{out}"
+    );
+    assert!(out.contains(" rows/s.\n"), "{out}");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        assert!(!place.read(&format!("tuned/model/{file}")).is_empty());
+    }
+    let predict = ["predict", "--task", "classify", "--model", "tuned/model"];
+    let ran = place.run_with_input(&predict, "{\"text\":\"thou art\"}\n");
+    assert!(ran.code == Some(0) && ran.out.contains("\"old\""), "{ran:?}");
+    // Resumed, the file has the same tokenizer.
+    place.ok(&[&["finetune", "--model", "base.gguf", "-o", "tuned"], &rows[..]].concat());
+}
+
+#[test]
+fn rows_with_other_fields_are_read_by_their_names() {
+    let place = Place::new();
+    let row = |n: u32| format!("{{\"document\":\"the first {n}\",\"summary\":\"qqq {n}\"}}\n");
+    place.write("rows.jsonl", (0..20).map(row).collect::<String>());
+    let train = ["tokenizer", "train", "rows.jsonl", "--kind", "char", "-o", "letters"];
+    place.fails(&train, 1, &["--text-field", "\"document\", \"summary\""]);
+    let size = |extra: &[&str]| place.json(&[&train, extra].concat())["vocab_size"].as_u64().unwrap();
+    let one = size(&["--text-field", "document"]);
+    assert!(size(&["--text-field", "document", "--text-field", "summary"]) > one);
+    let prepare = ["prepare", "rows.jsonl", "--kind", "char", "-o", "data"];
+    place.fails(&prepare, 1, &["--text-field", "\"document\""]);
+    place.ok(&[&prepare[..], &["--text-field", "summary"]].concat());
 }
 
 #[test]
