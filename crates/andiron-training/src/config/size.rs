@@ -23,13 +23,12 @@ impl FromStr for ParameterCount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no number of parameters: write 300K, 10M or 1.5B, at least 10K");
-        let (number, unit) = match text.trim().to_ascii_uppercase() {
-            text if text.ends_with('K') => (text[..text.len() - 1].to_owned(), 1e3),
-            text if text.ends_with('M') => (text[..text.len() - 1].to_owned(), 1e6),
-            text if text.ends_with('B') => (text[..text.len() - 1].to_owned(), 1e9),
-            text => (text, 1.0),
-        };
+        let given = text;
+        let wrong = || format!("{given:?} is no number of parameters: write 300K, 10M or 1.5B, at least 10K");
+        let text = text.trim().to_ascii_uppercase();
+        let units = [('K', 1e3), ('M', 1e6), ('B', 1e9)];
+        let with_unit = units.into_iter().find_map(|(letter, unit)| Some((text.strip_suffix(letter)?, unit)));
+        let (number, unit) = with_unit.unwrap_or((text.as_str(), 1.0));
         let count = number.parse::<f64>().map_err(|_| wrong())? * unit;
         if (1e4..=1e12).contains(&count) { Ok(Self(count.round() as u64)) } else { Err(wrong()) }
     }
@@ -70,7 +69,7 @@ const NARROW: usize = 256;
 /// |---|---|
 /// | head width | 64, or 32 in models up to 256 wide, whose width it divides |
 /// | width and depth | of all with a ratio from 16 to 128 that come within 2 % of the number of parameters: the ratio nearest to 64, or to 32 up to a width of 256, with embeddings of at most half of the parameters if that can be |
-/// | feed-forward width | near 8/3 of the width, from 2 to 4 times, in multiples of the head width: what makes the number of parameters come out |
+/// | feed-forward width | near 8/3 of the width, from 2 to 4 times, in multiples of half the head width: what makes the number of parameters come out |
 /// | context | 256 tokens below 3M parameters, 512 below 100M, 1024 below 1B, then 2048 |
 ///
 /// Published models of that kind have ratios of 64 (GPT-2 and Pythia 160M), 43 (GPT-2 medium, Pythia 410M), 85 (Pythia 1.4B,
@@ -129,12 +128,11 @@ impl SizedDecoder {
 
     /// The same with the feed-forward width that brings the number of parameters nearest to `wanted`.
     fn filled_to(self, wanted: f64) -> Self {
-        let head = self.width / self.heads;
-        let per_unit = (3 * self.width * self.layers) as f64;
-        let exact = (wanted - self.parameters() as f64) / per_unit / head as f64;
-        let (least, most) = (2 * self.heads, 4 * self.heads);
+        let unit = self.width / self.heads / 2;
+        let exact = (wanted - self.parameters() as f64) / (3 * self.width * self.layers * unit) as f64;
+        let [least, most] = [2, 4].map(|times| times * self.width / unit);
         let units = (exact.round().max(0.0) as usize).clamp(least, most);
-        Self { feed_forward: units * head, ..self }
+        Self { feed_forward: units * unit, ..self }
     }
 
     /// How far from the rule it is.
