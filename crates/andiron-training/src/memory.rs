@@ -10,7 +10,6 @@ use burn::tensor::Device;
 use crate::base::Base;
 use crate::config::TrainConfig;
 use crate::optimizer::OptimizerKind;
-use crate::rows::USUAL_LENGTH;
 use crate::trainer::TrainError;
 
 const F32: u64 = 4;
@@ -96,14 +95,13 @@ impl TrainConfig {
 impl TrainConfig {
     /// Tokens of a row: those of a sequence of a token stream, or what a typical row of a file has at least.
     fn tokens_per_row(&self, longest: usize) -> u64 {
-        if let Some(context) = self.data.context {
-            return context as u64;
+        if let Some(columns) = self.data.packed_length(longest).or(self.data.context) {
+            return columns as u64;
         }
         let Ok(mut rows) = RowReader::open(&self.data.train, &RowOptions::default()) else { return 1 };
         let n_rows = rows.by_ref().take(SAMPLED_ROWS).filter(Result::is_ok).count() as u64;
         let mean = rows.bytes_read() / n_rows.max(1);
-        let longest = self.data.max_length.unwrap_or(USUAL_LENGTH).min(longest) as u64;
-        (mean / BYTES_PER_TOKEN).clamp(1, longest)
+        (mean / BYTES_PER_TOKEN).clamp(1, self.data.text_length(longest) as u64)
     }
 }
 

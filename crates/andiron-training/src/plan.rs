@@ -241,6 +241,7 @@ impl<'a> Setup<'a> {
             let wanted = "absent with shards: `prepare` has held out a part, to give as data.valid";
             check(false, "data.held_out", share, wanted)?;
         }
+        check(!data.packing, "data.packing", true, "false: the sequences of a token stream are full")?;
         let open = |path: &Path| {
             if files::is_there(path)?
                 && !andiron_files::is_directory(path).map_err(files::failed("read", path))?

@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use andiron_data::collate::CollateRecords;
-use andiron_data::loader::BatchSource;
+use andiron_data::collate::{CollatePacked, CollateRecords};
+use andiron_data::loader::{BatchSource, LoaderError};
 use andiron_data::records::{
-    ColumnType, LengthGroups, Record, RecordDataset, RecordLoader, RecordLoaderOptions, RecordOrder,
-    RecordWriter, columns,
+    ColumnType, LengthGroups, PackedLoader, PackedLoaderOptions, PackedOrder, Record, RecordDataset,
+    RecordLoader, RecordLoaderOptions, RecordOrder, RecordWriter, columns,
 };
 use andiron_data::rows::{
     Examples, LabelCollector, LabelVocabulary, Origin, Part, RowError, RowFault, RowOptions, RowReader,
@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::config::{ConfigError, check};
+use crate::config::{ConfigError, TrainConfig, check};
 use crate::observe::Preparation;
 use crate::plan::{Setup, TrainingData};
 use crate::tokenizer::TokenizerSource;
@@ -29,9 +29,6 @@ use crate::trainer::TrainError;
 
 /// Directory of the records in that of the run.
 const RECORDS: &str = "records";
-
-/// Longest sequence that is read by default, in tokens.
-pub(crate) const USUAL_LENGTH: usize = 512;
 
 /// What an example becomes: a record, or several.
 pub trait IntoRecords {
@@ -99,6 +96,62 @@ impl From<Box<TrainError>> for EncodeFault {
     }
 }
 
+/// How records become batches.
+enum Collator {
+    /// A row for each record, or for each of its texts.
+    Records(Arc<dyn CollateRecords>),
+    /// Rows of this many positions that several records are packed into.
+    Packed(Arc<dyn CollatePacked>, usize),
+}
+
+impl Collator {
+    /// Batches of the validation data.
+    fn once(
+        &self,
+        dataset: Arc<RecordDataset>,
+        rows: usize,
+        seed: Seed,
+    ) -> Result<Box<dyn BatchSource>, LoaderError> {
+        Ok(match self {
+            Self::Records(collator) => {
+                let options = RecordLoaderOptions { rows, order: RecordOrder::Sequential };
+                Box::new(RecordLoader::new(dataset, collator.clone(), options, seed)?)
+            }
+            Self::Packed(collator, columns) => {
+                let options = PackedLoaderOptions { rows, columns: *columns, order: PackedOrder::Sequential };
+                Box::new(PackedLoader::new(dataset, collator.clone(), options, seed)?)
+            }
+        })
+    }
+
+    /// Batches of the training data.
+    fn endless(
+        &self,
+        dataset: Arc<RecordDataset>,
+        config: &TrainConfig,
+        seed: Seed,
+    ) -> Result<Box<dyn BatchSource>, LoaderError> {
+        let rows = config.data.rows;
+        Ok(match self {
+            Self::Records(collator) => {
+                let order = match config.data.length_groups {
+                    Some(groups) => {
+                        let rows = rows * config.run.accumulate as usize;
+                        RecordOrder::EpochsByLength(LengthGroups { rows, groups })
+                    }
+                    None => RecordOrder::Epochs,
+                };
+                let options = RecordLoaderOptions { rows, order };
+                Box::new(RecordLoader::new(dataset, collator.clone(), options, seed)?)
+            }
+            Self::Packed(collator, columns) => {
+                let options = PackedLoaderOptions { rows, columns: *columns, order: PackedOrder::Epochs };
+                Box::new(PackedLoader::new(dataset, collator.clone(), options, seed)?)
+            }
+        })
+    }
+}
+
 impl Setup<'_> {
     /// The tokenizer, for objectives that read text.
     ///
@@ -134,18 +187,26 @@ impl Setup<'_> {
     /// Whether the data are rows of a file, not a token stream.
     ///
     /// # Errors
-    /// If there is no data.
+    /// If there is no data, or the validation data of rows is a directory.
     pub fn has_rows(&self) -> Result<bool, TrainError> {
         let path = &self.config.data.train;
         if !crate::files::is_there(path)? {
             return Err(crate::files::failed("read", path)(io::ErrorKind::NotFound.into()).into());
         }
-        Ok(!andiron_files::is_directory(path).map_err(crate::files::failed("read", path))?)
+        let is_directory =
+            |path: &Path| andiron_files::is_directory(path).map_err(crate::files::failed("read", path));
+        let has_rows = !is_directory(path)?;
+        if let (true, Some(valid)) = (has_rows, &self.config.data.valid)
+            && is_directory(valid)?
+        {
+            return Err(TrainError::NotRows { path: valid.clone() });
+        }
+        Ok(has_rows)
     }
 
     /// Longest sequence of a row, in tokens: `data.max_length`, at most `longest`; by default 512.
     pub fn max_length(&self, longest: usize) -> usize {
-        self.config.data.max_length.unwrap_or(USUAL_LENGTH).min(longest)
+        self.config.data.text_length(longest)
     }
 
     /// The names of the fields: `data.fields`, or those that the first row has.
@@ -206,11 +267,40 @@ impl Setup<'_> {
     /// Rows that `encoding` makes records of, and `collator` batches.
     ///
     /// # Errors
-    /// If a file cannot be read, or a row does not fit and is not to be skipped.
+    /// If a file cannot be read, a row does not fit and is not to be skipped, or records are to be packed.
     pub fn records<S: Shape + Clone + Serialize, R: IntoRecords>(
         &self,
         encoding: &Encoding<'_, S, R>,
         collator: Arc<dyn CollateRecords>,
+    ) -> Result<TrainingData, TrainError> {
+        let wanted = "false: only texts and answers that a decoder learns are packed";
+        check(!self.config.data.packing, "data.packing", true, wanted)?;
+        self.batches(encoding, &Collator::Records(collator))
+    }
+
+    /// The same of texts that are packed into rows if `data.packing` says so.
+    ///
+    /// # Errors
+    /// As for [`records`](Self::records), and if a packed row would be shorter than the longest text.
+    pub fn packable_records<S: Shape + Clone + Serialize, R: IntoRecords>(
+        &self,
+        encoding: &Encoding<'_, S, R>,
+        collator: Arc<dyn CollatePacked>,
+    ) -> Result<TrainingData, TrainError> {
+        let (data, longest) = (&self.config.data, self.base.config.sizes().max_positions);
+        let Some(columns) = data.packed_length(longest) else {
+            return self.batches(encoding, &Collator::Records(collator));
+        };
+        let length = data.text_length(longest);
+        let wanted = format!("at least {length}, the longest text: or set data.max_length");
+        check(columns >= length, "data.context", columns, &wanted)?;
+        self.batches(encoding, &Collator::Packed(collator, columns))
+    }
+
+    fn batches<S: Shape + Clone + Serialize, R: IntoRecords>(
+        &self,
+        encoding: &Encoding<'_, S, R>,
+        collator: &Collator,
     ) -> Result<TrainingData, TrainError> {
         let data = &self.config.data;
         let mut skipped = Vec::new();
@@ -228,29 +318,15 @@ impl Setup<'_> {
         let mut fingerprints = vec![("train_blake3", train.fingerprint().to_owned())];
         fingerprints.extend(valid.as_ref().map(|valid| ("valid_blake3", valid.fingerprint().to_owned())));
         let seed = Seed::new(self.config.run.seed);
-        let order = match data.length_groups {
-            Some(groups) => {
-                let rows = data.rows * self.config.run.accumulate as usize;
-                RecordOrder::EpochsByLength(LengthGroups { rows, groups })
-            }
-            None => RecordOrder::Epochs,
-        };
-        let loader = |dataset, options, path: &Path, seed| {
-            RecordLoader::new(dataset, collator.clone(), options, seed)
-                .map(|loader| Box::new(loader) as Box<dyn BatchSource>)
-                .map_err(|source| TrainError::Loader { path: path.to_owned(), source })
-        };
         let valid = match (valid, valid_rows) {
-            (Some(dataset), Some(RowFile { path, .. })) => {
-                let options = RecordLoaderOptions {
-                    rows: self.config.evaluation_rows(),
-                    order: RecordOrder::Sequential,
-                };
-                Some(loader(dataset, options, path, seed.derive("valid"))?)
-            }
+            (Some(dataset), Some(RowFile { path, .. })) => Some(
+                collator
+                    .once(dataset, self.config.evaluation_rows(), seed.derive("valid"))
+                    .map_err(loader_error(path))?,
+            ),
             _ => None,
         };
-        let train = loader(train, RecordLoaderOptions { rows: data.rows, order }, &data.train, seed)?;
+        let train = collator.endless(train, self.config, seed).map_err(loader_error(&data.train))?;
         Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows: true, skipped })
     }
 
@@ -346,6 +422,11 @@ pub(crate) struct RowFile<'a> {
     pub(crate) path: &'a Path,
     /// The rows that are read.
     pub(crate) part: Part,
+}
+
+fn loader_error(path: &Path) -> impl FnOnce(LoaderError) -> TrainError + use<> {
+    let path = path.to_owned();
+    |source| TrainError::Loader { path, source }
 }
 
 /// Checks that the model knows the ids of a tokenizer.

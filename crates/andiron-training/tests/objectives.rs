@@ -273,11 +273,16 @@ fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
 /// A run of each length up to a stop and a resume ends like one that was left alone; returns what was heard of that one.
 #[track_caller]
 fn check(place: &Place, model: &str, objective: &str, data: [&str; 2]) -> Heard {
-    let whole = place.config(model, objective, data, "whole");
-    let heard = finish(&whole);
+    check_runs(place, |output| place.config(model, objective, data, output))
+}
+
+/// The same for the run that `config` makes of the name of its output.
+#[track_caller]
+fn check_runs(place: &Place, config: impl Fn(&str) -> TrainConfig) -> Heard {
+    let heard = finish(&config("whole"));
     for step in 1..6 {
         let output = format!("stopped-{step}");
-        let config = place.config(model, objective, data, &output);
+        let config = config(&output);
         let requests = Requests::default();
         let stopped = train(&config, &mut StopAfter(step, &requests), &requests).unwrap();
         assert_eq!((stopped.status, stopped.step), (Status::Interrupted, step));
@@ -1049,13 +1054,103 @@ fn what_does_not_fit_is_named() {
     check_refused(&place, &t5, "kind = \"denoise\"\nshare = 0", rows(), "objective.share is 0");
     check_refused(&place, &bert, "kind = \"classify\"\nlabels = [\"low\", \"high\"]", rows(), "\"middle\"");
     let causal = place.config(&gpt2, "kind = \"causal\"", streams, "refused");
-    let data =
-        andiron_training::config::DataConfig { train: place.path("train.jsonl"), ..causal.data.clone() };
-    let error = train(&TrainConfig { data, ..causal }, &mut (), &Requests::default()).unwrap_err();
-    assert!(error.to_string().contains("train.jsonl is a file"), "{error}");
+    let refused = |data, problem: &str| {
+        let config = TrainConfig { data, ..causal.clone() };
+        let error = train(&config, &mut (), &Requests::default()).unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    };
+    let data = || causal.data.clone();
+    let [train_rows, valid_rows] = rows().map(|name| place.path(name));
+    let mixed = andiron_training::config::DataConfig { valid: Some(valid_rows), ..data() };
+    refused(mixed, "valid.jsonl is a file");
+    let mixed = andiron_training::config::DataConfig { train: train_rows, ..data() };
+    refused(mixed, "valid is a directory");
     let text = fs::read_to_string(place.path("train.jsonl")).unwrap();
     fs::write(place.path("train.jsonl"), format!("{text}\n{{\"text\": \"a\"}}")).unwrap();
     check_refused(&place, &bert, "kind = \"classify\"", rows(), "train.jsonl:41");
     fs::write(place.path("empty.jsonl"), "").unwrap();
     check_refused(&place, &bert, "kind = \"classify\"", ["empty.jsonl", "valid.jsonl"], "empty.jsonl");
+}
+
+/// The same run with several texts to a row.
+fn packed(config: TrainConfig, context: Option<usize>) -> TrainConfig {
+    let data = andiron_training::config::DataConfig { packing: true, context, ..config.data.clone() };
+    TrainConfig { data, ..config }
+}
+
+#[test]
+fn packed_conversations_are_learnt() {
+    let place = Place::of_answers();
+    for (name, model) in [("gpt2", GPT2), ("llama", LLAMA)] {
+        let config = |output: &str| {
+            place.config(&table(model), "kind = \"chat\"", rows(), &format!("{name}-{output}"))
+        };
+        let heard = finish(&packed(config("whole"), None));
+        assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+        assert_eq!(heard.evaluation.unwrap().n_targets, 9 * 2 * 3);
+    }
+    // Conversations of 9 positions, two to a row: an epoch is 20 rows, so that it ends amid the micro-batches of a step.
+    let config = |output: &str| {
+        let mut config = place.config(&table(LLAMA), "kind = \"chat\"", rows(), output);
+        config.data.max_length = Some(10);
+        packed(config, Some(20))
+    };
+    check_runs(&place, config);
+    let whole = fs::read_to_string(place.path("whole/config.toml")).unwrap();
+    assert!(whole.contains("packing = true"), "{whole}");
+}
+
+#[test]
+fn rows_are_packed_where_a_decoder_learns_texts() {
+    let place = Place::of_answers();
+    let refused = |config: TrainConfig, problem: &str| {
+        let error = train(&config, &mut (), &Requests::default()).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    let config =
+        |model, objective, data| packed(place.config(&table(model), objective, data, "refused"), Some(12));
+    refused(config(GPT2, "kind = \"preference\"", rows()), "data.packing is true");
+    refused(
+        config(GPT2, "kind = \"causal\"", ["train", "valid"]),
+        "the sequences of a token stream are full",
+    );
+    refused(config(GPT2, "kind = \"chat\"", rows()), "data.context is 12: it must be at least 24");
+}
+
+#[test]
+fn texts_and_completions_of_rows_are_learnt_by_next_tokens() {
+    let place = Place::of_answers();
+    let texts = place
+        .write("texts", |seed| json!({ "text": letters(seed, 3 + seed.below(77, 30) as usize).join(" ") }));
+    let n_letters: usize = {
+        let texts = fs::read_to_string(place.path(&texts[1])).unwrap();
+        texts.lines().map(|row| row.matches(' ').count() + 1).sum()
+    };
+    let data = || [texts[0].as_str(), texts[1].as_str()];
+    let causal = "kind = \"causal\"";
+    let heard = check(&place, &table(GPT2), causal, data());
+    assert!(heard.losses[5] < heard.losses[0], "{:?}", heard.losses);
+    // All letters of the nine texts, and the token that ends each: longer texts than the model reads are divided.
+    let n_tokens = n_letters as u64 + 9;
+    assert_eq!(heard.evaluation.unwrap().n_targets, n_tokens);
+    let packed_run = finish(&packed(place.config(&table(GPT2), causal, data(), "packed"), None));
+    assert_eq!(packed_run.evaluation.unwrap().n_targets, n_tokens);
+
+    let n_targets = |objective: &str, output: &str| {
+        finish(&place.with_fields(objective, json!({ "prompt": "prompt" }), output))
+            .evaluation
+            .unwrap()
+            .n_targets
+    };
+    assert_eq!(n_targets(causal, "completion"), 9 * 3);
+    assert_eq!(n_targets("kind = \"causal\"\nlearn = \"all\"", "all"), 9 * 5);
+    let middle = "kind = \"causal\"\nfim_rate = 0.5";
+    let words = fs::read_to_string(place.path("tokenizer/vocab.txt")).unwrap();
+    let words = words.replace("\nx\ny\nz", "\n<fim_prefix>\n<fim_middle>\n<fim_suffix>");
+    fs::write(place.path("tokenizer/vocab.txt"), words).unwrap();
+    check_refused(&place, &table(GPT2), middle, rows(), "only texts are rearranged");
+    let plain = finish(&place.config(&table(GPT2), causal, data(), "plain"));
+    let rearranged = finish(&packed(place.config(&table(GPT2), middle, data(), "rearranged"), None));
+    assert_ne!(plain.losses, rearranged.losses);
+    assert!(rearranged.evaluation.unwrap().n_targets > n_tokens);
 }

@@ -73,6 +73,21 @@ const FOREIGN: &[Foreign] = &[
     foreign("train_file", "transformers", "data.train"),
     foreign("validation_file", "transformers", "data.valid"),
     foreign("test_datasets", "axolotl", "data.valid"),
+    foreign("packing", "TRL", "data.packing"),
+    foreign("eval_packing", "TRL", "data.packing, which is for both"),
+    foreign("packing_strategy", "TRL", "data.packing = true, which is best-fit decreasing"),
+    foreign("padding_free", "TRL", "data.packing"),
+    foreign("sample_packing", "axolotl", "data.packing"),
+    foreign("eval_sample_packing", "axolotl", "data.packing, which is for both"),
+    foreign("neat_packing", "LLaMA-Factory", "data.packing"),
+    foreign("group_by_length", "transformers", "data.length_groups"),
+    foreign("sequence_len", "axolotl", "data.max_length"),
+    foreign("cutoff_len", "LLaMA-Factory", "data.max_length"),
+    foreign("max_seq_length", "unsloth", "data.max_length"),
+    foreign("completion_only_loss", "TRL", "objective.learn"),
+    foreign("assistant_only_loss", "TRL", "objective.learn"),
+    foreign("train_on_inputs", "axolotl", "objective.learn = \"all\""),
+    foreign("train_on_prompt", "LLaMA-Factory", "objective.learn = \"all\""),
     foreign("stage", "LLaMA-Factory", "objective.kind"),
     foreign("resume_from_checkpoint", "transformers", "the same command again, which resumes by itself"),
 ];
@@ -105,6 +120,8 @@ mod tests {
         );
         check("run.num_train_epochs=3", "write run.epochs");
         check("run.gradient_checkpointing=true", "write run.activation_checkpointing");
+        check("data.sample_packing=true", "sample_packing is the word of axolotl: write data.packing");
+        check("packing=true", "packing is the word of TRL: write data.packing");
         check("micro_batch_size=8", "micro_batch_size is the word of axolotl: write data.rows");
         let unknown = TrainConfig::parse(CONFIG, &["run.colour=3".to_owned()]).unwrap_err();
         assert_eq!(unknown.to_string(), "the configuration is not a valid training configuration");

@@ -50,6 +50,18 @@
 //! kind = "classify"
 //! ```
 //!
+//! Conversations and other texts of a decoder may share rows, so that no work is done on padding:
+//!
+//! ```toml
+//! [objective]
+//! kind = "chat"              # or "causal", on a file of texts
+//!
+//! [data]
+//! train = "chats.jsonl"
+//! packing = true
+//! max_length = 1024          # tokens of a conversation, and of a row
+//! ```
+//!
 //! With `[adapter]` the model is frozen and a LoRA adapter of it is trained; its weights may then be stored in few bits (QLoRA):
 //!
 //! ```toml
@@ -63,6 +75,7 @@
 //! targets = "all-linear"     # or names of modules, or a regular expression
 //! ```
 
+mod data;
 mod diff;
 mod foreign;
 mod load;
@@ -75,15 +88,14 @@ use std::path::PathBuf;
 
 use andiron_core::Precision;
 use andiron_data::loader::Order;
-use andiron_data::source::OnError;
 use andiron_kernels::random::Seed;
 use andiron_models::{AdapterError, Family, LoraConfig, RunPrecision};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::objective::ObjectiveConfig;
 use crate::optimizer::OptimizerConfig;
 
+pub use data::DataConfig;
 pub(crate) use diff::{Difference, first_difference};
 pub use model::ModelConfig;
 pub use quick::QuickRun;
@@ -189,69 +201,6 @@ mod by_name {
     }
 }
 
-/// The training and validation data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// The training data: a directory of shards, or a file of rows (JSONL, JSON, CSV, TSV, also compressed).
-    pub train: PathBuf,
-    /// The validation data, of the same kind; without it the model is not validated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid: Option<PathBuf>,
-    /// Share of the training rows to hold out for validation, in place of [`valid`](Self::valid). The same rows of a file are
-    /// held out in every run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<f64>,
-    /// Directory of the tokenizer, whose files are copied into every saved model; by default that of the model directory to
-    /// begin with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<PathBuf>,
-    /// Sequences per micro-batch.
-    pub rows: usize,
-    /// Tokens per sequence of a token stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub context: Option<usize>,
-    /// Sampling order.
-    #[serde(default = "epochs")]
-    pub order: Order,
-    /// Longest sequence of a row, in tokens; longer texts are truncated. By default 512, and at most what the model reads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_length: Option<usize>,
-    /// Longest target of a row, in tokens; by default as long as its source.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_target_length: Option<usize>,
-    /// Names of the fields of a row; by default the usual names that the first row has.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fields: Option<Map<String, Value>>,
-    /// Whether a row that does not fit is an error, or skipped and counted.
-    #[serde(default, skip_serializing_if = "is_fail")]
-    pub bad_rows: OnError,
-    /// Rows of similar length come together, which saves padding: of this many steps of shuffled rows, the longest make the
-    /// rows of a step, and so on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub length_groups: Option<usize>,
-}
-
-impl DataConfig {
-    /// Training data in micro-batches of `rows` rows, and the defaults of everything else.
-    pub fn new(train: PathBuf, rows: usize) -> Self {
-        Self {
-            train,
-            valid: None,
-            held_out: None,
-            tokenizer: None,
-            rows,
-            context: None,
-            order: Order::Epochs,
-            max_length: None,
-            max_target_length: None,
-            fields: None,
-            bad_rows: OnError::Fail,
-            length_groups: None,
-        }
-    }
-}
-
 /// When checkpoints are saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -294,14 +243,6 @@ fn is_false(value: &bool) -> bool {
 
 fn is_f32(precision: &RunPrecision) -> bool {
     *precision == RunPrecision::F32
-}
-
-fn is_fail(on_error: &OnError) -> bool {
-    *on_error == OnError::Fail
-}
-
-fn epochs() -> Order {
-    Order::Epochs
 }
 
 fn one() -> u64 {

@@ -106,6 +106,7 @@ impl QuickPretrain {
                 epochs: None,
                 accumulate,
                 log_every: 1,
+                activation_checkpointing: false,
                 precision,
             },
             init: None,
@@ -127,7 +128,12 @@ impl QuickPretrain {
                 ..OptimizerConfig::constant(lr)
             },
             checkpoint: CheckpointConfig { every, keep_last: 2 },
-            evaluate: EvaluateConfig { every, rows: rows as usize, max_windows: Some(MEASURED_ROWS) },
+            evaluate: EvaluateConfig {
+                every,
+                at_start: false,
+                rows: rows as usize,
+                max_windows: Some(MEASURED_ROWS),
+            },
         };
         config.validate()?;
         Ok((config, sizes))

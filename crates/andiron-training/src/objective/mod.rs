@@ -31,7 +31,7 @@ use crate::plan::{Plan, Setup};
 use crate::trainer::TrainError;
 
 pub use answer::{Answer, AnswerConfig, AnswerTally};
-pub use causal::{Causal, CausalConfig};
+pub use causal::{Causal, CausalConfig, CausalRows};
 pub use chat::{Chat, ChatConfig, ChatRows, Learn};
 pub use classify::{Classify, ClassifyConfig, ClassifyTally, TextClassifier};
 pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveTally, ScoredLoss};

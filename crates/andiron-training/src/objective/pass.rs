@@ -1,6 +1,6 @@
 //! One pass of a model over a batch: the device, dropout, and the scale of the losses.
 
-use andiron_core::{Forward, PaddingMask, ids, ops};
+use andiron_core::{Documents, Forward, PaddingMask, ids, ops};
 use andiron_data::batch::{Sequences, TokenLabels};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -40,6 +40,15 @@ impl<'a> Pass<'a> {
             None => Forward::evaluation(),
         };
         if self.checkpointing { cx.with_checkpointing() } else { cx }
+    }
+
+    /// [`causal_context`](Self::causal_context) of rows that several documents may be packed into.
+    pub fn document_context(&self, sequences: &Sequences) -> Forward<'static> {
+        let cx = self.causal_context();
+        match &sequences.documents {
+            Some(starts) => cx.with_documents(Documents::new(starts.iter().cloned())),
+            None => cx,
+        }
     }
 
     /// The context in which the model reads `sequences`: padding is not attended to.
@@ -143,6 +152,17 @@ mod tests {
         assert_eq!(cx.padding_mask().unwrap().spans(), [0..3, 0..1, 0..1]);
         assert!(pass.context(&Sequences::padded(&[[1, 2], [3, 4]], 0)).padding_mask().is_none());
         assert!(pass.context(&Sequences::full(vec![0; 4], [2, 2])).padding_mask().is_none());
+    }
+
+    #[test]
+    fn documents_of_rows_are_apart() {
+        let device = device();
+        let pass = Pass::evaluation(&device);
+        let whole = Sequences::full(vec![0; 8], [2, 4]);
+        assert!(pass.document_context(&whole).documents().is_none());
+        let packed = Sequences { documents: Some(vec![vec![0, 3], vec![0]]), ..whole };
+        let cx = pass.document_context(&packed);
+        assert_eq!(cx.positions(4), [[0, 1, 2, 0], [0, 1, 2, 3]]);
     }
 
     #[test]

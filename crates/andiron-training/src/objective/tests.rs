@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::Precision;
 use andiron_data::batch::{Labels, Sequences, TokenLabels};
-use andiron_data::collate::{CollateRecords, Sample};
+use andiron_data::collate::{CollatePacked as _, CollateRecords, Sample};
 use andiron_data::records::{Record, columns};
 use andiron_kernels::random::Seed;
 use andiron_models::adapter::Targets;
@@ -181,6 +181,39 @@ fn answers_have_the_loss_of_trl() {
     let batch = collated(&andiron_data::collate::Supervised { limit: 99, pad: 0 }, records);
     check(&Chat, open("llama"), &batch, [4.163461, 3.928234]);
     check(&Chat, open("gpt2"), &batch, [4.253588, 4.262044]);
+}
+
+// Each text alone in transformers 5.24.0, and the mean over all targets. The `SFTTrainer` of trl 1.16.0 with `packing=True` has
+// the same loss and gradient norm, of one row with all of them.
+#[test]
+fn packed_texts_have_the_loss_that_they_have_alone() {
+    let record = |(k, n): (usize, usize)| {
+        let record = Record::default().with_ids(columns::IDS, ids(n, k, [0, 61]));
+        Sample { data: record.with_numbers(columns::WEIGHTS, vec![1.0; n]), seed: Seed::new(0) }
+    };
+    let records: Vec<_> = [10, 7, 9, 5, 12, 2].into_iter().enumerate().map(record).collect();
+    let supervised = andiron_data::collate::Supervised { limit: 99, pad: 0 };
+    // Longer than GPT-2's 24 positions.
+    let row = supervised.collate_packed(std::slice::from_ref(&records));
+    assert_eq!((row.inputs.rows, row.inputs.columns), (1, 39));
+    let rows = supervised.collate_packed(&[records[..4].to_vec(), records[4..].to_vec()]);
+    assert_eq!(rows.inputs.documents.as_ref().unwrap()[1], [0, 11, 12]);
+    let alone = supervised.collate(&records);
+    for (name, expected) in [("llama", [4.181838, 2.223013]), ("gpt2", [4.203721, 2.008358])] {
+        for batch in [&row, &rows, &alone] {
+            check(&Causal, open(name), batch, expected);
+        }
+        // Value by value, the gradients are those of the texts alone.
+        let bundle: Bundle<DecoderConfig> = open(name);
+        let model = bundle.model.train();
+        let [packed, alone] =
+            [&row, &alone].map(|batch| computed(&model, &Chat, std::slice::from_ref(batch)));
+        assert!((packed.loss - alone.loss).abs() < 1e-6, "{name}: {} and {}", packed.loss, alone.loss);
+        for (packed, alone) in packed.gradients.iter().flatten().zip(alone.gradients.iter().flatten()) {
+            let difference = (packed.clone() - alone.clone()).abs().max().into_scalar::<f32>();
+            assert!(difference < 1e-5, "{name}: {difference}");
+        }
+    }
 }
 
 /// Pairs of answers to three prompts, with log-probabilities of a reference.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use andiron_data::records::{Record, columns};
 use andiron_data::rows::{Conversation, Turns};
 use andiron_data::tokenizer::{ChatInputs, Message, Tokenizer, TokenizerError};
 
@@ -85,6 +86,27 @@ impl WeightedText {
         self
     }
 
+    /// Parts of at most `max_length` tokens. Each but the first begins with the last token of the one before, so that every
+    /// token but the first of the text is a target once.
+    ///
+    /// # Errors
+    /// If there is no target.
+    pub(super) fn divided(self, max_length: usize) -> Result<Vec<Self>, EncodeFault> {
+        if self.ids.len() < 2 || max_length < 2 {
+            return Err(EncodeFault::NothingToLearn);
+        }
+        let part = |start: usize| {
+            let range = start..self.ids.len().min(start + max_length);
+            Self { ids: self.ids[range.clone()].to_vec(), weights: self.weights[range].to_vec() }
+        };
+        Ok((0..self.ids.len() - 1).step_by(max_length - 1).map(part).collect())
+    }
+
+    /// The record of a text: its ids and their weights.
+    pub(super) fn into_record(self) -> Record<'static> {
+        Record::default().with_ids(columns::IDS, self.ids).with_numbers(columns::WEIGHTS, self.weights)
+    }
+
     /// The first `max_length` tokens.
     ///
     /// # Errors
@@ -96,5 +118,25 @@ impl WeightedText {
             true => Ok(self),
             false => Err(EncodeFault::NothingToLearn),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_of_a_long_text_is_a_target_once() {
+        for n in 2..12 {
+            for max_length in 2..6 {
+                let text = WeightedText { ids: (0..n).collect(), weights: vec![1.0; n as usize] };
+                let parts = text.divided(max_length).unwrap();
+                assert!(parts.iter().all(|part| (2..=max_length).contains(&part.ids.len())), "{parts:?}");
+                let targets: Vec<u32> = parts.iter().flat_map(|part| &part.ids[1..]).copied().collect();
+                assert_eq!(targets, (1..n).collect::<Vec<_>>());
+            }
+        }
+        let one = WeightedText { ids: vec![1], weights: vec![1.0] };
+        assert!(matches!(one.divided(5), Err(EncodeFault::NothingToLearn)));
     }
 }

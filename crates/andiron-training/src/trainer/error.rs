@@ -97,6 +97,12 @@ pub enum TrainError {
         /// What is needed.
         wanted: &'static str,
     },
+    /// A directory stands where rows are read.
+    #[error("{} is a directory; the training data is a file of rows, and so must the validation data be", path.display())]
+    NotRows {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file stands where the objective reads shards.
     #[error("{} is a file; this objective reads token streams: `prepare` makes them of it", path.display())]
     NotShards {

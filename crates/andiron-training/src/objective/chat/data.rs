@@ -85,8 +85,7 @@ impl FromConfig for Chat {
                 Learn::Answers => text,
                 Learn::All => text.learned_whole(),
             };
-            let WeightedText { ids, weights } = text.truncated(max_length)?;
-            Ok(Record::default().with_ids(columns::IDS, ids).with_numbers(columns::WEIGHTS, weights))
+            Ok(text.truncated(max_length)?.into_record())
         };
         let encoding = Encoding {
             shape,
@@ -96,7 +95,7 @@ impl FromConfig for Chat {
             encode: &encode,
         };
         let collator = collate::Supervised { limit: max_length, pad: 0 };
-        let data = setup.records(&encoding, Arc::new(collator))?;
+        let data = setup.packable_records(&encoding, Arc::new(collator))?;
         Ok(Plan { objective: Self, start: setup.base.start(model.clone()), data })
     }
 }

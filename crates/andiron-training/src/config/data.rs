@@ -1,0 +1,102 @@
+//! The data of a run.
+
+use std::path::PathBuf;
+
+use andiron_data::loader::Order;
+use andiron_data::source::OnError;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Longest sequence of a row that is read by default, in tokens.
+const USUAL_LENGTH: usize = 512;
+
+/// The training and validation data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The training data: a directory of shards, or a file of rows (JSONL, JSON, CSV, TSV, also compressed).
+    pub train: PathBuf,
+    /// The validation data, of the same kind; without it the model is not validated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<PathBuf>,
+    /// Share of the training rows to hold out for validation, in place of [`valid`](Self::valid). The same rows of a file are
+    /// held out in every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
+    /// Directory of the tokenizer, whose files are copied into every saved model; by default that of the model directory to
+    /// begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Sequences per micro-batch.
+    pub rows: usize,
+    /// Tokens per sequence of a token stream, or, with [`packing`](Self::packing), per row; by default of that
+    /// [`max_length`](Self::max_length).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Sampling order.
+    #[serde(default = "epochs")]
+    pub order: Order,
+    /// Longest sequence of a row, in tokens; longer texts are truncated. By default 512, and at most what the model reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Longest target of a row, in tokens; by default as long as its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_target_length: Option<usize>,
+    /// Names of the fields of a row; by default the usual names that the first row has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Map<String, Value>>,
+    /// Whether a row that does not fit is an error, or skipped and counted.
+    #[serde(default, skip_serializing_if = "is_fail")]
+    pub bad_rows: OnError,
+    /// Rows of similar length come together, which saves padding: of this many steps of shuffled rows, the longest make the
+    /// rows of a step, and so on. Packed rows have one length already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_groups: Option<usize>,
+    /// Several texts share a row, so that there is hardly any padding: `rows` then counts such rows. Texts do not see each
+    /// other, and positions restart with each. For decoders that learn texts or answers.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub packing: bool,
+}
+
+impl DataConfig {
+    /// Training data in micro-batches of `rows` rows, and the defaults of everything else.
+    pub fn new(train: PathBuf, rows: usize) -> Self {
+        Self {
+            train,
+            valid: None,
+            held_out: None,
+            tokenizer: None,
+            rows,
+            context: None,
+            order: Order::Epochs,
+            max_length: None,
+            max_target_length: None,
+            fields: None,
+            bad_rows: OnError::Fail,
+            length_groups: None,
+            packing: false,
+        }
+    }
+
+    /// Longest sequence of a row, in tokens, of a model that reads `longest`.
+    pub(crate) fn text_length(&self, longest: usize) -> usize {
+        self.max_length.unwrap_or(USUAL_LENGTH).min(longest)
+    }
+
+    /// Tokens in a row that texts are packed into, for a model that reads `longest`; `None` if they are not packed.
+    pub(crate) fn packed_length(&self, longest: usize) -> Option<usize> {
+        self.packing.then(|| self.context.unwrap_or_else(|| self.text_length(longest)))
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_fail(on_error: &OnError) -> bool {
+    *on_error == OnError::Fail
+}
+
+fn epochs() -> Order {
+    Order::Epochs
+}
