@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use andiron_core::precision::{Precision, with_precision};
 use andiron_core::{Forward, PaddingMask};
 use andiron_kernels::random::Seed;
-use andiron_models::adapter::Targets;
 use andiron_models::{
     AnyConfig, Bundle, Decoder, Encoder, EncoderDecoder, FamilyConfig, LoraConfig, RunPrecision,
 };
@@ -82,10 +81,11 @@ fn gradients(config: &AnyConfig, adapted: bool, checkpointing: bool) -> Bits {
 
 fn model<C: FamilyConfig>(config: C, adapted: bool, device: &Device) -> C::Model {
     let bundle = Bundle::init(config, Seed::new(1), device);
-    // Dropout of adapters is drawn inside of the blocks.
-    let exclude = ["pooler.dense", "classifier"].map(str::to_owned).to_vec();
-    let lora = LoraConfig { dropout: 0.2, exclude: Some(Targets::Names(exclude)), ..LoraConfig::new(2, 4.0) };
-    let bundle = if adapted { bundle.with_lora(&lora, Seed::new(2)).unwrap() } else { bundle };
+    let bundle = if adapted {
+        bundle.with_lora(&LoraConfig { dropout: 0.2, ..LoraConfig::new(2, 4.0) }, Seed::new(2)).unwrap()
+    } else {
+        bundle
+    };
     bundle.model.train()
 }
 

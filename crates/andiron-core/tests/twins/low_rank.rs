@@ -58,8 +58,7 @@ fn projections_share_what_is_kept_of_their_input() {
             let device = x.device();
             let kept = ops::keep_input(&x);
             let project = |label, a, b| {
-                let frozen =
-                    FrozenWeight::Dense((random([64, 64], label, &device) * 0.1), WeightLayout::InOut);
+                let frozen = FrozenWeight::Dense(random([64, 64], label, &device) * 0.1, WeightLayout::InOut);
                 ops::low_rank(
                     x.clone(),
                     Some(&kept),
@@ -70,15 +69,14 @@ fn projections_share_what_is_kept_of_their_input() {
             };
             let (gate, up) = (project("gate", gate_a, b.clone()), project("up", a.clone(), b.clone()));
             let (inner, kept) = ops::gate_kept(gate, up, Activation::Silu);
-            let frozen = FrozenWeight::Dense((random([64, 64], "down", &device) * 0.1), WeightLayout::InOut);
+            let frozen = FrozenWeight::Dense(random([64, 64], "down", &device) * 0.1, WeightLayout::InOut);
             ops::low_rank(inner, Some(&kept), frozen, None, LowRank { a, b, scale: 0.5, dropout: None })
         },
         |[x, a, b, gate_a]| {
             let [a, b, gate_a] = [a, b, gate_a].map(|factor| factor * 0.2);
             let device = x.device();
             let project = |x: Tensor<2>, label, a: Tensor<2>| {
-                x.clone().matmul((random([64, 64], label, &device) * 0.1))
-                    + x.matmul(a).matmul(b.clone()) * 0.5
+                x.clone().matmul(random([64, 64], label, &device) * 0.1) + x.matmul(a).matmul(b.clone()) * 0.5
             };
             let (gate, up) = (project(x.clone(), "gate", gate_a), project(x, "up", a.clone()));
             let gate = gate.clone() * burn::tensor::activation::sigmoid(gate);

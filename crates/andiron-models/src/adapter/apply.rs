@@ -133,12 +133,12 @@ impl Plan {
         }
     }
 
-    /// Checks that every adapter with dropout is in a block: a pass draws the dropout of adapters around those.
+    /// Checks that no output head has an adapter with dropout: a loss reads the values of such a head, and drops no input of it.
     fn check_dropout(&self, config: &LoraConfig) -> Result<(), AdapterError> {
-        let outside =
-            |(site, _): &&(Site, AdapterConfig)| !site.in_block && site.usage == AdapterUse::Projection;
-        match self.targets.iter().find(outside).filter(|_| config.dropout > 0.0) {
-            Some((site, _)) => Err(AdapterError::DropoutOutside { module: site.path().to_owned() }),
+        let is_head =
+            |(site, _): &&(Site, AdapterConfig)| !site.is_linear && site.usage == AdapterUse::Projection;
+        match self.targets.iter().find(is_head).filter(|_| config.dropout > 0.0) {
+            Some((site, _)) => Err(AdapterError::DropoutOfHead { module: site.path().to_owned() }),
             None => Ok(()),
         }
     }

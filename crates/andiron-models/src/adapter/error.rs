@@ -140,11 +140,11 @@ pub enum AdapterError {
         /// The probability.
         value: f64,
     },
-    /// Dropout of an adapter that is in no block.
+    /// Dropout of an adapter of an output head.
     #[error(
-        "{module}: only adapters inside of the model's blocks are trained with dropout; leave the module out, or set dropout to 0"
+        "{module}: the adapter of an output head is trained without dropout; leave the module out, or set dropout to 0"
     )]
-    DropoutOutside {
+    DropoutOfHead {
         /// The module.
         module: String,
     },

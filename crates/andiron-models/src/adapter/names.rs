@@ -94,8 +94,6 @@ pub(super) struct Site {
     pub(super) layout: WeightLayout,
     /// Whether it is a projection other than an output head.
     pub(super) is_linear: bool,
-    /// Whether it is in a block of the model.
-    pub(super) in_block: bool,
     /// The module that shares its weight, if one does.
     pub(super) tied: Option<String>,
     /// Whether several lookups share its weight, as in encoder-decoders with one table.
@@ -196,7 +194,7 @@ pub(super) fn sites<M: Module>(model: &M, names: &AdapterNames) -> Vec<Site> {
                 ..head_site
             });
         }
-        found.push(Site { tied: partner, is_shared: shared, in_block: info.in_block, ..own });
+        found.push(Site { tied: partner, is_shared: shared, ..own });
     }
     found
 }
@@ -221,7 +219,6 @@ fn site(
         n_outputs,
         layout: kind.layout,
         is_linear: kind.role == ParamRole::Matrix,
-        in_block: false,
         tied: None,
         is_shared: false,
     }

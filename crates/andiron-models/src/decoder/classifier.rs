@@ -199,7 +199,7 @@ impl DecoderClassifier {
     /// If the number of columns differs from that of texts, or the texts exceed the model's maximum length.
     pub fn sequence_logits(&self, ids_bt: Tensor<2, Int>, last: &[usize], cx: &mut Forward<'_>) -> Tensor<2> {
         let hidden_btd = self.inline_.hidden(ids_bt, cx);
-        self.score.forward(pick(hidden_btd, last.iter().copied()))
+        cx.with_adapters(|| self.score.forward(pick(hidden_btd, last.iter().copied())))
     }
 }
 

@@ -69,11 +69,13 @@ impl Objective for Masked {
     fn loss(&self, model: &ModelOf<Self>, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
         let labels = batch.token_labels().expect("a collator of tokens");
         let inputs = &batch.inputs;
-        let hidden_btd = model.hidden(pass.ids(inputs), pass.type_ids(inputs), &mut pass.context(inputs));
+        let mut cx = pass.context(inputs);
+        let hidden_btd = model.hidden(pass.ids(inputs), pass.type_ids(inputs), &mut cx);
         let Head::MaskedLm(head) = model.head() else { panic!("an encoder with a head for masked tokens") };
         let [b, t, d] = hidden_btd.dims();
         let WeightedTargets { positions_n, targets_n, weights_n } = pass.weighted_targets(labels);
-        let hidden_nd = head.transform(hidden_btd.reshape([b * t, d]).select(0, positions_n));
+        let masked_nd = hidden_btd.reshape([b * t, d]).select(0, positions_n);
+        let hidden_nd = cx.with_adapters(|| head.transform(masked_nd));
         ops::head_cross_entropy(hidden_nd, pass.head(head.projection()), targets_n, weights_n)
     }
 

@@ -128,8 +128,9 @@ impl SequenceHead<'_> {
     pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<2> {
         let pooled_bd = self.pooling.pool(hidden_btd, cx.padding_mask());
         let pooled_bd = cx.dropout(pooled_bd, self.pooled_dropout, DropoutSite::Pooled);
-        let x_bd = self.transform.forward(pooled_bd);
-        self.labels.forward(cx.dropout(x_bd, self.dropout, DropoutSite::Head))
+        let x_bd = cx.with_adapters(|| self.transform.forward(pooled_bd));
+        let x_bd = cx.dropout(x_bd, self.dropout, DropoutSite::Head);
+        cx.with_adapters(|| self.labels.forward(x_bd))
     }
 }
 
@@ -140,9 +141,10 @@ impl TokenHead<'_> {
     /// `[batch, time, d_model]` → `[batch, time, labels]`.
     pub fn forward(&self, hidden_btd: Tensor<3>, cx: &mut Forward<'_>) -> Tensor<3> {
         let x_btd = match &self.transform {
-            Some(transform) => transform.forward(hidden_btd),
+            Some(transform) => cx.with_adapters(|| transform.forward(hidden_btd)),
             None => hidden_btd,
         };
-        self.labels.forward(cx.dropout(x_btd, self.dropout, DropoutSite::Head))
+        let x_btd = cx.dropout(x_btd, self.dropout, DropoutSite::Head);
+        cx.with_adapters(|| self.labels.forward(x_btd))
     }
 }
