@@ -108,6 +108,9 @@ pub struct OptimizerConfig {
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
+
+/// The second beta of [`OptimizerConfig::constant`].
+const SMALL_MODELS_BETA2: f64 = 0.99;
 const EPS: f64 = 1e-8;
 
 /// Time scale of an `inverse_sqrt` schedule without a warm-up.
@@ -132,7 +135,7 @@ impl OptimizerConfig {
             decay_ratio: None,
             timescale: None,
             beta1: Some(BETA1),
-            beta2: Some(0.99),
+            beta2: Some(SMALL_MODELS_BETA2),
             eps: Some(EPS),
             weight_decay: 0.1,
             decay_embeddings: false,
@@ -146,11 +149,12 @@ impl OptimizerConfig {
         }
     }
 
-    /// The same for another kind: settings of kinds it does not use are removed, those it needs get their defaults.
+    /// The same for another kind: settings of kinds it does not use are removed, those it needs get the values of
+    /// [`constant`](Self::constant), or their defaults.
     #[must_use]
     pub fn with_kind(mut self, kind: OptimizerKind) -> Self {
         self.kind = kind;
-        self.beta2 = kind.has_adamw().then(|| self.beta2());
+        self.beta2 = kind.has_adamw().then(|| self.beta2.unwrap_or(SMALL_MODELS_BETA2));
         if !kind.has_adamw() {
             (self.beta1, self.eps) = (None, None);
         }

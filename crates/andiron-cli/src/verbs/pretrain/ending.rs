@@ -93,7 +93,8 @@ fn effort(outcome: &Outcome) -> String {
         1 => "1 step".to_owned(),
         steps => format!("{steps} steps"),
     };
-    let epochs = outcome.epochs.map(|epochs| format!(", {epochs:.1} epochs")).unwrap_or_default();
+    let epochs = outcome.epochs.filter(|&epochs| epochs >= 0.05);
+    let epochs = epochs.map(|epochs| format!(", {epochs:.1} epochs")).unwrap_or_default();
     let (count, unit) = match outcome.rows {
         Some(rows) => (rows, "rows"),
         None => (outcome.tokens, "tokens"),
