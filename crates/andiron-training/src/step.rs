@@ -6,7 +6,7 @@ use andiron_core::ops;
 use andiron_core::precision::{Precision, with_precision};
 use andiron_data::batch::HostBatch;
 use andiron_kernels::random::Seed;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
 use crate::collective::{Collective, Single};
@@ -200,6 +200,34 @@ pub fn parameters_are_finite<M: Module>(model: &M) -> bool {
     squares.as_slice::<f32>().expect("just converted to f32").iter().all(|square| square.is_finite())
 }
 
+/// `model`, which is in training mode, with a gradient of [`compute`] in place of each trained parameter: saved as a model, its
+/// files have the gradients under the names of the parameters. One that the loss does not depend on is 0.
+///
+/// # Panics
+/// If the gradients are those of another model.
+pub fn with_gradients<M: Module>(model: M, gradients: Vec<Option<Tensor<1>>>) -> M {
+    struct InPlace(std::vec::IntoIter<Option<Tensor<1>>>);
+    impl ModuleMapper for InPlace {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if !is_trainable(&param) {
+                return param;
+            }
+            let gradient = self.0.next().expect("a gradient for each trained parameter");
+            param.map(|value| {
+                let value = value.inner();
+                let shape = value.shape();
+                let gradient =
+                    gradient.map_or_else(|| value.zeros_like(), |gradient| gradient.reshape(shape));
+                Tensor::from_inner(gradient).require_grad()
+            })
+        }
+    }
+    let mut gradients = InPlace(gradients.into_iter());
+    let model = model.map(&mut gradients);
+    assert_eq!(gradients.0.len(), 0, "a gradient for each trained parameter");
+    model
+}
+
 /// Accumulates gradients over micro-batches.
 #[derive(Default)]
 struct GradientSum {
@@ -374,6 +402,22 @@ mod tests {
     }
 
     #[test]
+    fn gradients_take_the_places_of_parameters() {
+        let model = model();
+        let computed = compute(&model, &Causal, &[rows(0..3)], Seed::new(0), Precision::F32);
+        let expected = floats(&computed.gradients);
+        struct Values(Vec<f32>);
+        impl ModuleVisitor for Values {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.extend(param.val().into_data().iter::<f32>());
+            }
+        }
+        let mut found = Values(Vec::new());
+        with_gradients(model, computed.gradients).visit(&mut found);
+        assert_eq!(found.0, expected);
+    }
+
+    #[test]
     fn a_step_without_targets_is_zero() {
         let mut batch = rows(0..1);
         batch.labels = Labels::Tokens(TokenLabels { ids: vec![0; 8], weights: vec![0.0; 8] });
@@ -384,7 +428,7 @@ mod tests {
     #[test]
     fn an_infinite_weight_is_noticed() {
         struct Poison;
-        impl burn::module::ModuleMapper for Poison {
+        impl ModuleMapper for Poison {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 param.map(|value| Tensor::from_inner(value.inner().mul_scalar(f32::INFINITY)).require_grad())
             }
