@@ -146,6 +146,10 @@ fn class_of(fields: &Map<String, Value>) -> Option<&str> {
 pub(crate) fn write(head: EncoderHead, labels: &[String], fields: &mut Map<String, Value>) {
     fields.shift_remove("head");
     fields.shift_remove("labels");
+    if head != EncoderHead::None {
+        // Only a model without a head has a choice; whether its files have a pooler says no more of another one.
+        fields.shift_remove("pooler");
+    }
     if let EncoderHead::Classify { problem } = head {
         let name = match problem {
             Problem::SingleLabel => Some("single_label_classification"),

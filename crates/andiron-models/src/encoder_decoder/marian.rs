@@ -61,6 +61,8 @@ impl BartLike for MarianConfig {
     }
 
     fn supplement_own(&self, fields: &mut Map<String, Value>) {
+        // In one place, whether a file had it or not.
+        fields.shift_remove("decoder_vocab_size");
         fields.insert("decoder_vocab_size".to_owned(), self.differences().target_vocab_size.into());
     }
 }

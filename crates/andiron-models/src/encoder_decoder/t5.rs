@@ -280,11 +280,18 @@ impl Architecture for T5Config {
     }
 
     fn supplement(&self, fields: &mut Map<String, Value>) {
-        fields.insert("is_encoder_decoder".to_owned(), true.into());
-        fields.insert("is_gated_act".to_owned(), self.is_gated().into());
-        fields.insert("dense_act_fn".to_owned(), self.activation().to_string().into());
-        fields.insert("num_decoder_layers".to_owned(), self.n_decoder_layers().into());
-        fields.insert("decoder_start_token_id".to_owned(), self.decoder_start_token_id().into());
+        let said: [(&str, Value); 5] = [
+            ("is_encoder_decoder", true.into()),
+            ("is_gated_act", self.is_gated().into()),
+            ("dense_act_fn", self.activation().to_string().into()),
+            ("num_decoder_layers", self.n_decoder_layers().into()),
+            ("decoder_start_token_id", self.decoder_start_token_id().into()),
+        ];
+        for (key, value) in said {
+            // In one place, whether a file had them or not.
+            fields.shift_remove(key);
+            fields.insert(key.to_owned(), value);
+        }
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
