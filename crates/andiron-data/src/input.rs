@@ -5,7 +5,7 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use crate::files::{self, ReadFile, without_mark};
+use crate::files::{self, without_mark};
 
 const BUFFER: usize = 1 << 16;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -24,13 +24,18 @@ enum Content {
 
 /// A file that counts the bytes read from it.
 struct Counted {
-    file: ReadFile,
+    file: Box<dyn Read + Send>,
     bytes: u64,
 }
 
 impl Input {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = BufReader::with_capacity(BUFFER, Counted { file: files::open(path)?, bytes: 0 });
+        Self::of(Box::new(files::open(path)?))
+    }
+
+    /// The content of what `file` reads, such as standard input.
+    pub(crate) fn of(file: Box<dyn Read + Send>) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(BUFFER, Counted { file, bytes: 0 });
         let is_gzip = file.fill_buf()?.starts_with(&GZIP);
         let content = if is_gzip {
             Content::Gzip(BufReader::with_capacity(BUFFER, Gunzip::new(file)))

@@ -7,7 +7,7 @@ pub mod dedup;
 pub mod document;
 mod files;
 mod input;
-mod lines;
+pub mod lines;
 pub mod loader;
 pub mod prepare;
 pub mod records;

@@ -24,18 +24,13 @@ pub(super) fn open(path: &Path, max_row_bytes: u64) -> Result<Box<dyn Rows>, Row
     if skip_space(&mut input, &mut 0).map_err(read)? == Some(b'[') {
         return Ok(Box::new(ArrayRows::open(path, max_row_bytes)?));
     }
-    let mut lines = Lines::new(Input::open(path).map_err(read)?, max_row_bytes);
     let mut line = Vec::new();
-    while matches!(lines.next(&mut line).map_err(read)?, Some(Line::Whole)) {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        return match parse(&line) {
-            Ok(first) if !first.get("data").is_some_and(Value::is_array) => {
-                Ok(Box::new(LineRows::open(path, max_row_bytes)?))
-            }
-            _ => document(path),
-        };
+    let first = Lines::open(path, max_row_bytes).and_then(|mut lines| lines.next(&mut line)).map_err(read)?;
+    if first == Some(Line::Whole)
+        && let Ok(row) = parse(&line)
+        && !row.get("data").is_some_and(Value::is_array)
+    {
+        return Ok(Box::new(LineRows::open(path, max_row_bytes)?));
     }
     document(path)
 }
@@ -49,8 +44,9 @@ pub(super) struct LineRows {
 
 impl LineRows {
     pub(super) fn open(path: &Path, max_row_bytes: u64) -> Result<Self, RowsError> {
-        let input = Input::open(path).map_err(|source| RowsError::Read { path: path.to_owned(), source })?;
-        Ok(Self { file: path.into(), lines: Lines::new(input, max_row_bytes), ended: false })
+        let lines = Lines::open(path, max_row_bytes)
+            .map_err(|source| RowsError::Read { path: path.to_owned(), source })?;
+        Ok(Self { file: path.into(), lines, ended: false })
     }
 }
 
@@ -58,21 +54,20 @@ impl Iterator for LineRows {
     type Item = Result<Row, RowsError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        while !self.ended {
-            let parsed = match self.lines.next(&mut line) {
-                Ok(Some(Line::Whole)) if line.trim_ascii().is_empty() => continue,
-                Ok(Some(Line::Whole)) => parse(&line),
-                Ok(Some(Line::TooLong)) => Err(RecordFault::TooLong { limit: self.lines.limit() }),
-                Ok(None) => break,
-                Err(source) => {
-                    self.ended = true;
-                    return Some(Err(RowsError::Read { path: self.file.to_path_buf(), source }));
-                }
-            };
-            return Some(row(parsed, &self.file, self.lines.number()));
+        if self.ended {
+            return None;
         }
-        None
+        let mut line = Vec::new();
+        let parsed = match self.lines.next(&mut line) {
+            Ok(Some(Line::Whole)) => parse(&line),
+            Ok(Some(Line::TooLong)) => Err(RecordFault::TooLong { limit: self.lines.limit() }),
+            Ok(None) => return None,
+            Err(source) => {
+                self.ended = true;
+                return Some(Err(RowsError::Read { path: self.file.to_path_buf(), source }));
+            }
+        };
+        Some(row(parsed, &self.file, self.lines.number()))
     }
 }
 

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::{RecordError, RecordFault, Source, SourceError, file_name, utf8};
 use crate::document::{Document, Metadata};
-use crate::input::Input;
 use crate::lines::{Line, Lines};
 
 /// How a file with one JSON object per line is read.
@@ -43,9 +42,8 @@ impl JsonlSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: JsonlOptions) -> Result<Self, SourceError> {
-        let input =
-            Input::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
-        let lines = Lines::new(input, options.max_line_bytes);
+        let lines = Lines::open(path, options.max_line_bytes)
+            .map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), lines, options, failed: false })
     }
 
@@ -74,29 +72,23 @@ impl Iterator for JsonlSource {
     type Item = Result<Document, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        while !self.failed {
-            let read = match self.lines.next(&mut line) {
-                Ok(None) => return None,
-                Ok(Some(read)) => read,
-                Err(source) => {
-                    self.failed = true;
-                    return Some(Err(SourceError::Read { path: self.path.clone(), source }));
-                }
-            };
-            let fault = match read {
-                Line::Whole if line.trim_ascii().is_empty() => continue,
-                Line::Whole => match self.parse(&line) {
-                    Ok(document) => return Some(Ok(document)),
-                    Err(fault) => fault,
-                },
-                Line::TooLong => RecordFault::TooLong { limit: self.lines.limit() },
-            };
-            let line = Some(self.lines.number());
-            let error = RecordError { path: self.path.clone(), line, fault };
-            return Some(Err(error.into()));
+        if self.failed {
+            return None;
         }
-        None
+        let mut line = Vec::new();
+        let parsed = match self.lines.next(&mut line) {
+            Ok(None) => return None,
+            Ok(Some(Line::Whole)) => self.parse(&line),
+            Ok(Some(Line::TooLong)) => Err(RecordFault::TooLong { limit: self.lines.limit() }),
+            Err(source) => {
+                self.failed = true;
+                return Some(Err(SourceError::Read { path: self.path.clone(), source }));
+            }
+        };
+        Some(parsed.map_err(|fault| {
+            let line = Some(self.lines.number());
+            RecordError { path: self.path.clone(), line, fault }.into()
+        }))
     }
 }
 

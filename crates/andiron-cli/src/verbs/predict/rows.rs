@@ -195,14 +195,14 @@ pub(super) fn answer_file(
 
 /// A line that was read and is not answered yet.
 struct Waiting {
-    number: usize,
+    number: u64,
     /// The beginning of the output: `id`, and fields that are copied.
     kept: Row,
     row: Result<Row, RowError>,
 }
 
 impl Waiting {
-    fn new(number: usize, row: Result<Row, RowError>, keep: &Keep) -> Self {
+    fn new(number: u64, row: Result<Row, RowError>, keep: &Keep) -> Self {
         let mut kept = Row::new();
         let row = row.and_then(|mut row| {
             kept.extend(row.shift_remove_entry("id"));
@@ -221,7 +221,7 @@ fn outputs(model: &dyn Answer, waiting: Vec<Waiting>) -> Vec<Row> {
         outputs.push((number, kept, row.map(|row| rows.push(row)).err()));
     }
     let mut answers = guard::answer(model, rows).into_iter();
-    let output = |(number, mut output, error): (usize, Row, Option<RowError>)| {
+    let output = |(number, mut output, error): (u64, Row, Option<RowError>)| {
         let answer = match error {
             Some(error) => Err(error),
             None => answers.next().expect("each row has an answer"),
