@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use andiron_core::cache::CrossAttentionCache;
 use andiron_core::{Forward, PaddingMask};
 use andiron_kernels::random::Seed;
-use andiron_models::encoder_decoder::Seq2SeqGenerator;
+use andiron_models::encoder_decoder::{Seq2SeqBatch, Seq2SeqGenerator};
 use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, Logits, SamplingParams, generate_batch};
 use andiron_models::{EncoderDecoder, Seq2SeqBundle};
 use common::{assert_close, device, floats, ids};
@@ -226,6 +226,35 @@ proptest! {
             let requests: Vec<_> = prefixes.iter().map(request).collect();
             let together = generate_batch(&model, requests.clone(), |_, _| std::ops::ControlFlow::Continue(()));
             for ((prompt, options), together) in requests.into_iter().zip(together) {
+                let mut decoding = Decoding::new(&model, &prompt, options).unwrap();
+                while decoding.next_token(&model).unwrap().is_some() {}
+                let ids: Vec<u32> = together.unwrap().tokens.iter().map(|token| token.id).collect();
+                prop_assert_eq!(ids.as_slice(), decoding.generated(), "{}", name);
+            }
+        }
+    }
+
+    #[test]
+    fn sources_get_together_the_targets_that_each_gets_alone(
+        sources in prop::collection::vec(
+            (prop::collection::vec(0..1000u32, 1..LONGEST), any::<u64>(), 1..8usize),
+            1..5,
+        ),
+    ) {
+        for (name, bundle) in bundles() {
+            let read: Vec<Vec<u32>> = sources.iter().map(|(numbers, ..)| source(bundle, numbers)).collect();
+            let request = |(_, seed, max_new_tokens): &(Vec<u32>, u64, usize)| {
+                let sampling = SamplingParams { seed: *seed, ..SamplingParams::default() };
+                let stop_ids = bundle.generation.eos_token_id.as_slice().to_vec();
+                let max_new_tokens = *max_new_tokens;
+                let options = GenerateOptions { sampling, max_new_tokens, stop_ids, ..GenerateOptions::default() };
+                (vec![bundle.start_id()], options)
+            };
+            let requests: Vec<_> = sources.iter().map(request).collect();
+            let batch = Seq2SeqBatch::new(bundle, &read);
+            let together = generate_batch(&batch, requests.clone(), |_, _| std::ops::ControlFlow::Continue(()));
+            for ((read, (prompt, options)), together) in read.iter().zip(requests).zip(together) {
+                let model = Seq2SeqGenerator::new(bundle, read);
                 let mut decoding = Decoding::new(&model, &prompt, options).unwrap();
                 while decoding.next_token(&model).unwrap().is_some() {}
                 let ids: Vec<u32> = together.unwrap().tokens.iter().map(|token| token.id).collect();

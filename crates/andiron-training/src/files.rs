@@ -91,6 +91,11 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, FileError> {
     andiron_files::is_there(path).map_err(failed("read", path))
 }
 
+/// Whether `path` is a directory.
+pub(crate) fn is_directory(path: &Path) -> Result<bool, FileError> {
+    andiron_files::is_directory(path).map_err(failed("read", path))
+}
+
 /// The names in a directory, sorted.
 pub(crate) fn list(path: &Path) -> Result<Vec<String>, FileError> {
     andiron_files::list(path).map_err(failed("read", path))
@@ -104,7 +109,7 @@ pub(crate) fn list_files(root: &Path) -> Result<Vec<String>, FileError> {
         for name in list(&root.join(&directory))? {
             let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
             let full = root.join(&path);
-            if andiron_files::is_directory(&full).map_err(failed("read", &full))? {
+            if is_directory(&full)? {
                 open.push(path);
             } else {
                 files.push(path);

@@ -243,9 +243,7 @@ impl<'a> Setup<'a> {
         }
         check(!data.packing, "data.packing", true, "false: the sequences of a token stream are full")?;
         let open = |path: &Path| {
-            if files::is_there(path)?
-                && !andiron_files::is_directory(path).map_err(files::failed("read", path))?
-            {
+            if files::is_there(path)? && !files::is_directory(path)? {
                 return Err(TrainError::NotShards { path: path.to_owned() });
             }
             let dataset =
@@ -294,16 +292,13 @@ impl<'a> Setup<'a> {
             let made_from = json!([self.config.model, self.config.run.seed]).to_string();
             return Ok(blake3::hash(made_from.as_bytes()).to_hex().to_string());
         };
-        if !andiron_files::is_directory(path).map_err(files::failed("read", path))? {
+        if !files::is_directory(path)? {
             return Ok(files::checksum(path)?);
         }
-        let mut names = andiron_files::list(path).map_err(files::failed("read", path))?;
         let holds_weights =
             |name: &String| [".safetensors", ".bin", "config.json"].iter().any(|end| name.ends_with(end));
-        names.retain(holds_weights);
-        names.sort_unstable();
         let mut hasher = blake3::Hasher::new();
-        for name in names {
+        for name in files::list(path)?.into_iter().filter(holds_weights) {
             hasher.update(files::checksum(&path.join(&name))?.as_bytes());
             hasher.update(name.as_bytes());
         }

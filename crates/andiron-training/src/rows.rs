@@ -193,11 +193,9 @@ impl Setup<'_> {
         if !crate::files::is_there(path)? {
             return Err(crate::files::failed("read", path)(io::ErrorKind::NotFound.into()).into());
         }
-        let is_directory =
-            |path: &Path| andiron_files::is_directory(path).map_err(crate::files::failed("read", path));
-        let has_rows = !is_directory(path)?;
+        let has_rows = !crate::files::is_directory(path)?;
         if let (true, Some(valid)) = (has_rows, &self.config.data.valid)
-            && is_directory(valid)?
+            && crate::files::is_directory(valid)?
         {
             return Err(TrainError::NotRows { path: valid.clone() });
         }

@@ -214,6 +214,7 @@ fn check<O: Objective>(
     check_gradients(name, run, &start, &objective, &batches, dir.path());
 
     let data = TrainingData {
+        has_rows: false,
         train: Box::new(batches),
         valid: None,
         fingerprints: Vec::new(),

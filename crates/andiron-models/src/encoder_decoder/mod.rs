@@ -5,6 +5,7 @@ pub(crate) mod bart_like;
 mod bundle;
 mod generation;
 pub mod marian;
+mod seq2seq_batch;
 mod seq2seq_generator;
 pub mod t5;
 
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 pub use bart_like::BartModel;
 pub use bundle::Seq2SeqBundle;
+pub use seq2seq_batch::Seq2SeqBatch;
 pub use seq2seq_generator::Seq2SeqGenerator;
 
 use crate::catalog::{Architecture, architectures};

@@ -39,19 +39,13 @@ impl Seq2SeqGenerator {
     /// If the source is empty or too long, or an id is outside the vocabulary.
     pub fn new(bundle: &Seq2SeqBundle, source: &[u32]) -> Self {
         assert!(!source.is_empty(), "a source has at least one id");
-        let rules = bundle.generation.clone();
-        let possible = bundle.config.max_positions();
         Self {
             model: bundle.model.clone(),
             cross_cache: bundle.encode(&[source]),
             source: source.to_vec(),
             start: bundle.start_id(),
-            longest: match rules.length_limit() {
-                Some(limit) => limit.clamp(1, possible),
-                None if possible == usize::MAX => UNSAID_LIMIT,
-                None => possible,
-            },
-            rules: Some(rules),
+            longest: longest_target(bundle),
+            rules: Some(bundle.generation.clone()),
             vocab_size: bundle.config.target_vocab_size(),
             precision: bundle.precision(),
             kv_cache_dtype: bundle.kv_cache_dtype(),
@@ -87,18 +81,40 @@ impl Seq2SeqGenerator {
         ids_bt: Tensor<2, Int>,
         cross_cache: &CrossAttentionCache,
         wanted: Logits,
-        mut cx: Forward<'_>,
+        cx: Forward<'_>,
     ) -> Vec<f32> {
-        self.precision.run(|| {
-            let hidden_btd = self.model.hidden(ids_bt, cross_cache, &mut cx);
-            floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
-        })
+        target_logits(&self.model, self.precision, ids_bt, cross_cache, wanted, cx)
     }
 
     /// Decoder start token id.
     pub fn start(&self) -> u32 {
         self.start
     }
+}
+
+/// Maximum length of a target, the start id included: that of the bundle's [`GenerationConfig`], else the model's, else 512.
+pub(super) fn longest_target(bundle: &Seq2SeqBundle) -> usize {
+    let possible = bundle.config.max_positions();
+    match bundle.generation.length_limit() {
+        Some(limit) => limit.clamp(1, possible),
+        None if possible == usize::MAX => UNSAID_LIMIT,
+        None => possible,
+    }
+}
+
+/// Logits of the ids after `ids_bt`, row-major.
+pub(super) fn target_logits(
+    model: &Seq2SeqModel,
+    precision: RunPrecision,
+    ids_bt: Tensor<2, Int>,
+    cross_cache: &CrossAttentionCache,
+    wanted: Logits,
+    mut cx: Forward<'_>,
+) -> Vec<f32> {
+    precision.run(|| {
+        let hidden_btd = model.hidden(ids_bt, cross_cache, &mut cx);
+        floats(model.logits(wanted_columns(hidden_btd, wanted, &cx)))
+    })
 }
 
 impl CausalLm for Seq2SeqGenerator {

@@ -125,9 +125,7 @@ impl QuickRun {
 
     /// Number of rows of the training data, and the length of its sequences if it is a token stream.
     fn size(&self, model: &AnyConfig) -> Result<(u64, Option<usize>), TrainError> {
-        let is_directory =
-            andiron_files::is_directory(&self.train).map_err(crate::files::failed("read", &self.train))?;
-        if !is_directory {
+        if !crate::files::is_directory(&self.train)? {
             let rows = RowReader::open(&self.train, &RowOptions::default())?;
             let part = self.held_out.map_or(Part::All, Part::Rest);
             let rows = (0..).zip(rows).filter(|(number, row)| row.is_ok() && part.has(*number));

@@ -4,17 +4,13 @@
 
 use std::sync::Arc;
 
-use andiron_data::batch::HostBatch;
 use andiron_data::collate::{self, TextInfilling};
 use andiron_data::records::{Record, columns};
 use andiron_data::rows::{RowFault, TextFields};
-use andiron_models::Seq2SeqConfig;
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::seq2seq::target_loss;
-use super::{FromConfig, Measured, Metrics, ModelOf, Objective, Pass, token_metrics};
+use super::{FromConfig, Restore};
 use crate::config::{ConfigError, check};
 use crate::plan::{Plan, Setup, TrainingData};
 use crate::rows::{EncodeFault, Encoding, text_columns};
@@ -40,22 +36,7 @@ impl Default for DenoiseConfig {
 }
 
 /// Cross-entropy of a whole text, given the same text damaged, in nats.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Denoise;
-
-impl Objective for Denoise {
-    type Family = Seq2SeqConfig;
-    type Tally = ();
-    const UNIT: &'static str = "tokens";
-
-    fn loss(&self, model: &ModelOf<Self>, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
-        target_loss(model, batch, pass, 0.0)
-    }
-
-    fn metrics(&self, measured: &Measured, (): &()) -> Metrics {
-        token_metrics(measured)
-    }
-}
+pub type Denoise = Restore<DenoiseConfig>;
 
 impl FromConfig for Denoise {
     type Config = DenoiseConfig;
@@ -112,6 +93,6 @@ impl FromConfig for Denoise {
             // A target has special tokens besides text, so that its loss is none of a byte of text.
             TrainingData { bytes_per_target: None, ..setup.windows(collator, vocab_size)? }
         };
-        Ok(Plan { objective: Self, start: setup.base.start(model.clone()), data })
+        Ok(Plan { objective: Self::default(), start: setup.base.start(model.clone()), data })
     }
 }

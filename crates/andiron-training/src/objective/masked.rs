@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{FromConfig, Measured, Metrics, ModelOf, Objective, Pass, WeightedTargets, token_metrics};
 use crate::config::{ConfigError, check};
-use crate::plan::{Plan, Setup};
+use crate::plan::{Plan, Setup, TrainingData};
 use crate::rows::{EncodeFault, Encoding, text_columns};
 use crate::trainer::TrainError;
 
@@ -132,7 +132,9 @@ impl FromConfig for Masked {
             let columns = setup.context()?;
             let room = around.len() < columns;
             check(room, "data.context", columns, "more than the special tokens around a text")?;
-            setup.windows(Arc::new(collate::Masked { columns, around, pad, masking }), vocab_size)?
+            let collator = Arc::new(collate::Masked { columns, around, pad, masking });
+            // Of a text only some tokens are targets, so that the loss is none of a byte of text.
+            TrainingData { bytes_per_target: None, ..setup.windows(collator, vocab_size)? }
         };
         Ok(Plan { objective: Self, start, data })
     }

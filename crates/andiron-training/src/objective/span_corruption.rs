@@ -5,14 +5,10 @@
 
 use std::sync::Arc;
 
-use andiron_data::batch::HostBatch;
 use andiron_data::collate::{self, NoiseSpans};
-use andiron_models::Seq2SeqConfig;
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::seq2seq::target_loss;
-use super::{FromConfig, Measured, Metrics, ModelOf, Objective, Pass, token_metrics};
+use super::{FromConfig, Restore};
 use crate::config::{ConfigError, check};
 use crate::plan::{Plan, Setup, TrainingData};
 use crate::trainer::TrainError;
@@ -35,22 +31,7 @@ impl Default for SpanCorruptionConfig {
 }
 
 /// Cross-entropy of the removed spans of a text in which a sentinel stands for each, in nats.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SpanCorruption;
-
-impl Objective for SpanCorruption {
-    type Family = Seq2SeqConfig;
-    type Tally = ();
-    const UNIT: &'static str = "tokens";
-
-    fn loss(&self, model: &ModelOf<Self>, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
-        target_loss(model, batch, pass, 0.0)
-    }
-
-    fn metrics(&self, measured: &Measured, (): &()) -> Metrics {
-        token_metrics(measured)
-    }
-}
+pub type SpanCorruption = Restore<SpanCorruptionConfig>;
 
 impl FromConfig for SpanCorruption {
     type Config = SpanCorruptionConfig;
@@ -76,6 +57,6 @@ impl FromConfig for SpanCorruption {
             .map_err(|source| ConfigError::Spans { source })?;
         // A target is not text alone, so that its loss is none of a byte of text.
         let data = TrainingData { bytes_per_target: None, ..setup.windows(Arc::new(collator), vocab_size)? };
-        Ok(Plan { objective: Self, start: setup.base.start(model.clone()), data })
+        Ok(Plan { objective: Self::default(), start: setup.base.start(model.clone()), data })
     }
 }

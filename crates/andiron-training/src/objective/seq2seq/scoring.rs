@@ -1,12 +1,14 @@
 //! Scores of the targets that a model writes.
 
+use std::ops::ControlFlow;
+
 use andiron_data::batch::HostBatch;
 use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_eval::metric::bleu::{Bleu, BleuStats};
 use andiron_eval::metric::chrf::{Chrf, ChrfStats};
 use andiron_eval::metric::rouge::Rouge;
-use andiron_models::encoder_decoder::{Seq2SeqGenerator, Seq2SeqModel};
-use andiron_models::generate::{Decoding, GenerateOptions, SamplingParams};
+use andiron_models::encoder_decoder::{Seq2SeqBatch, Seq2SeqModel};
+use andiron_models::generate::{GenerateOptions, Generated, SamplingParams, generate_batch};
 use andiron_models::{Seq2SeqBundle, Seq2SeqConfig};
 use burn::tensor::Device;
 
@@ -74,33 +76,34 @@ impl Scoring {
         let Some(labels) = batch.token_labels().filter(|_| tally.rows < self.rows) else { return };
         let bundle = Seq2SeqBundle::of_model(self.config.clone(), model.clone(), device);
         let (sources, columns) = (&batch.inputs, batch.predicted().columns);
-        for row in 0..sources.rows {
-            let length = sources.lengths.as_ref().map_or(sources.columns, |lengths| lengths[row]);
-            if length == 0 || tally.rows == self.rows {
-                continue;
-            }
+        let length = |row: usize| sources.lengths.as_ref().map_or(sources.columns, |lengths| lengths[row]);
+        let rows: Vec<usize> =
+            (0..sources.rows).filter(|&row| length(row) > 0).take(self.rows - tally.rows).collect();
+        let texts: Vec<&[u32]> = rows.iter().map(|&row| &sources.row(row)[..length(row)]).collect();
+        for (row, written) in rows.into_iter().zip(self.likeliest(&bundle, &texts)) {
             let places = row * columns..(row + 1) * columns;
             let targets = labels.ids[places.clone()].iter().zip(&labels.weights[places]);
             let target: Vec<u32> = targets.filter(|(_, weight)| **weight > 0.0).map(|(id, _)| *id).collect();
-            let written = self.likeliest(&bundle, &sources.row(row)[..length]);
             tally.add(&self.text(&written), &self.text(&target));
         }
     }
 
-    /// The likeliest target, token by token.
-    fn likeliest(&self, bundle: &Seq2SeqBundle, source: &[u32]) -> Vec<u32> {
-        let generator = Seq2SeqGenerator::new(bundle, source);
+    /// The likeliest target of each source, token by token; an empty one, if the logits of a model are not numbers.
+    fn likeliest(&self, bundle: &Seq2SeqBundle, sources: &[&[u32]]) -> Vec<Vec<u32>> {
+        if sources.is_empty() {
+            return Vec::new();
+        }
         let options = GenerateOptions {
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             max_new_tokens: self.max_new_tokens,
             stop_ids: bundle.generation.eos_token_id.as_slice().to_vec(),
             ..GenerateOptions::default()
         };
-        let mut decoding =
-            Decoding::new(&generator, &[generator.start()], options).expect("a start id is continued");
-        // A model whose logits are not numbers writes nothing more.
-        while let Ok(Some(_)) = decoding.next_token(&generator) {}
-        decoding.generated().to_vec()
+        let requests = vec![(vec![bundle.start_id()], options); sources.len()];
+        let batch = Seq2SeqBatch::new(bundle, sources);
+        let written = generate_batch(&batch, requests, |_, _| ControlFlow::Continue(()));
+        let ids = |written: Generated| written.tokens.iter().map(|token| token.id).collect();
+        written.into_iter().map(|written| written.map(ids).unwrap_or_default()).collect()
     }
 
     /// The text of ids; empty, if the tokenizer cannot tell.
