@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
 use andiron_core::{Backend, DeviceSpec};
-use andiron_data::shard::{DatasetWriter, WriterOptions};
-use andiron_kernels::random::Seed;
 use andiron_models::encoder::EncoderInput;
 use andiron_models::{AnyBundle, AnyConfig, RunPrecision};
 use andiron_pipelines::{AnswerText, EncoderPipeline, Pipeline, Question, RerankRequest, TextInput};
@@ -17,191 +17,10 @@ use andiron_training::{
 };
 use serde_json::{Value, json};
 
-const BERT: &str = r#"
-model_type = "bert"
-vocab_size = 40
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 24
-max_position_embeddings = 24
-initializer_range = 0.2
-"#;
-
-const T5: &str = r#"
-model_type = "t5"
-vocab_size = 40
-d_model = 16
-d_kv = 8
-d_ff = 24
-num_layers = 1
-num_heads = 2
-relative_attention_num_buckets = 8
-relative_attention_max_distance = 20
-feed_forward_proj = "relu"
-dropout_rate = 0.1
-decoder_start_token_id = 0
-"#;
-
-const BART: &str = r#"
-model_type = "bart"
-vocab_size = 40
-d_model = 16
-encoder_layers = 1
-decoder_layers = 1
-encoder_attention_heads = 2
-decoder_attention_heads = 2
-encoder_ffn_dim = 24
-decoder_ffn_dim = 24
-max_position_embeddings = 24
-pad_token_id = 0
-bos_token_id = 2
-eos_token_id = 3
-decoder_start_token_id = 3
-init_std = 0.1
-"#;
-
-const MARIAN: &str = r#"
-model_type = "marian"
-vocab_size = 40
-d_model = 16
-encoder_layers = 1
-decoder_layers = 1
-encoder_attention_heads = 2
-decoder_attention_heads = 2
-encoder_ffn_dim = 24
-decoder_ffn_dim = 24
-max_position_embeddings = 24
-pad_token_id = 0
-eos_token_id = 3
-decoder_start_token_id = 0
-init_std = 0.1
-"#;
-
-const GPT2: &str = r#"
-model_type = "gpt2"
-vocab_size = 40
-n_positions = 24
-n_embd = 16
-n_layer = 1
-n_head = 2
-"#;
-
-const LLAMA: &str = r#"
-model_type = "llama"
-vocab_size = 40
-hidden_size = 16
-intermediate_size = 24
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-max_position_embeddings = 24
-initializer_range = 0.2
-"#;
-
-/// A directory with a tokenizer of letters, rows and a token stream.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(place.path("tokenizer")).unwrap();
-        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
-        let letters = ('a'..='z').flat_map(|letter| [letter.to_string()]);
-        let words: Vec<String> = special.into_iter().chain(letters).collect();
-        fs::write(place.path("tokenizer/vocab.txt"), words.join("\n")).unwrap();
-        for (name, rows) in [("train", 40), ("valid", 9)] {
-            let row = |row: u64| {
-                let seed = Seed::new(rows).at(row);
-                let letter = |at: u64| char::from(b'a' + seed.below(at, 6) as u8).to_string();
-                let letters: Vec<String> = (0..3 + seed.below(99, 5)).map(letter).collect();
-                // What is asked for can be told from the first letter.
-                let first = letters[0].as_bytes()[0] - b'a';
-                let reversed: Vec<&str> = letters.iter().rev().map(String::as_str).collect();
-                let labels: &[&str] = if first > 2 { &["late", "long"] } else { &["early"] };
-                let label = ["low", "middle", "high"][usize::from(first / 2)];
-                json!({
-                    "text": letters.join(" "),
-                    "label": label,
-                    "labels": labels,
-                    "score": f32::from(first) / 5.0,
-                    "source": letters.join(" "),
-                    "target": reversed.join(" "),
-                })
-                .to_string()
-            };
-            let text = (0..rows).map(row).collect::<Vec<_>>().join("\n");
-            fs::write(place.path(&format!("{name}.jsonl")), text).unwrap();
-            let mut writer =
-                DatasetWriter::create(&place.path(name), WriterOptions::new(31, "letters")).unwrap();
-            let ids: Vec<u32> = (0..rows as u32 * 8).map(|at| 5 + at * at % 7).collect();
-            writer.push("all", &ids, "").unwrap();
-            writer.finish().unwrap();
-        }
-        place
-    }
-
-    /// Gives the tokenizer an end of a sequence and T5's sentinels.
-    fn add_sentinels(&self) {
-        let path = self.path("tokenizer/vocab.txt");
-        let words = fs::read_to_string(&path).unwrap();
-        fs::write(path, words + "\n<extra_id_1>\n<extra_id_0>").unwrap();
-        let settings = json!({ "tokenizer_class": "BertTokenizer", "eos_token": "[SEP]" });
-        fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
-    }
-
-    /// Files of rows for training and validation, made from a row's random stream.
-    fn write(&self, name: &str, row: impl Fn(Seed) -> Value) -> [String; 2] {
-        [("train", 40), ("valid", 9)].map(|(part, rows)| {
-            let rows: Vec<_> = (0..rows).map(|at| row(Seed::new(rows).at(at)).to_string()).collect();
-            let file = format!("{name}-{part}.jsonl");
-            fs::write(self.path(&file), rows.join("\n")).unwrap();
-            file
-        })
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// The run called `output`.
-    fn config(&self, model: &str, objective: &str, data: [&str; 2], output: &str) -> TrainConfig {
-        let [train, valid] = data.map(|name| format!("{:?}", self.path(name).display().to_string()));
-        let text = format!(
-            r#"
-                [run]
-                output = {:?}
-                seed = 3
-                steps = 6
-                accumulate = 2
-                precision = "f32"
-                {model}
-                [objective]
-                {objective}
-                [data]
-                train = {train}
-                valid = {valid}
-                tokenizer = {:?}
-                rows = 3
-                {}
-                [optimizer]
-                schedule = "constant"
-                lr = 1e-2
-                beta2 = 0.99
-                weight_decay = 0.01
-                [checkpoint]
-                every = 100
-                [evaluate]
-                every = 3
-                rows = 4
-            "#,
-            self.path(output).display().to_string(),
-            self.path("tokenizer").display().to_string(),
-            if data[0].ends_with("jsonl") { "" } else { "context = 12" },
-        );
-        TrainConfig::parse(&text, &[]).unwrap()
-    }
-}
+use common::{
+    BART, BERT, GPT2, LLAMA, MARIAN, Place, T5, adapter_of, lengthened, letters, question_row, relevant_row,
+    reversed_row, rows, table, tagged_row,
+};
 
 #[derive(Default)]
 struct Heard {
@@ -252,7 +71,7 @@ impl Observer for StopAfter<'_> {
 }
 
 /// What a run leaves, without what depends on the machine.
-fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
+fn result(output: &Path) -> (Vec<Value>, [Vec<u8>; 2]) {
     let strip = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let fields = line.as_object_mut().unwrap();
@@ -267,7 +86,9 @@ fn result(output: &Path) -> (Vec<Value>, Vec<u8>) {
     let [weights] = &files.iter().filter(|path| path.exists()).collect::<Vec<_>>()[..] else {
         panic!("{files:?}")
     };
-    (lines, fs::read(weights).unwrap())
+    let config = ["config.json", "adapter_config.json"].map(|name| output.join("model").join(name));
+    let config = config.iter().find(|path| path.exists()).unwrap();
+    (lines, [fs::read(weights).unwrap(), fs::read(config).unwrap()])
 }
 
 /// A run of each length up to a stop and a resume ends like one that was left alone; returns what was heard of that one.
@@ -308,19 +129,6 @@ fn pipeline(place: &Place) -> EncoderPipeline {
     let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
     let pipeline = Pipeline::open(&place.path("learnt/model"), RunPrecision::F32, &device);
     pipeline.unwrap().encoder().unwrap()
-}
-
-/// Letters from `a` to `f`.
-fn letters(seed: Seed, n: usize) -> Vec<String> {
-    (0..n as u64).map(|at| char::from(b'a' + seed.below(at, 6) as u8).to_string()).collect()
-}
-
-fn rows() -> [&'static str; 2] {
-    ["train.jsonl", "valid.jsonl"]
-}
-
-fn table(fields: &str) -> String {
-    format!("[model]{fields}")
 }
 
 #[test]
@@ -366,15 +174,7 @@ fn several_labels_and_numbers_are_learnt() {
 #[test]
 fn labels_of_words_are_learnt() {
     let place = Place::new();
-    let [train, valid] = place.write("tags", |seed| {
-        let words = letters(seed, 3 + seed.below(99, 5) as usize);
-        let tag = |word: &String| match word.as_str() {
-            "a" | "b" => "B-VOWEL",
-            "c" => "I-VOWEL",
-            _ => "O",
-        };
-        json!({ "tokens": words, "ner_tags": words.iter().map(tag).collect::<Vec<_>>() })
-    });
+    let [train, valid] = place.write("tags", tagged_row);
     let (objective, data) = ("kind = \"token-classify\"", [train.as_str(), &valid]);
     let heard = check(&place, &table(BERT), objective, data);
     assert_eq!(heard.evaluation.unwrap().unit, "tokens");
@@ -399,19 +199,7 @@ fn labels_of_words_are_learnt() {
 #[test]
 fn answers_are_learnt_in_windows_of_their_contexts() {
     let place = Place::new();
-    // The answer is the only `z`.
-    let row = |seed: Seed, known: bool| {
-        let mut words = letters(seed, 15 + seed.below(99, 20) as usize);
-        let at = seed.below(98, words.len() as u64) as usize;
-        words[at] = "z".to_owned();
-        let answers = if known {
-            json!({ "text": ["z"], "answer_start": [2 * at] })
-        } else {
-            json!({ "text": [], "answer_start": [] })
-        };
-        json!({ "question": "y", "context": words.join(" "), "answers": answers })
-    };
-    let [train, valid] = place.write("questions", |seed| row(seed, true));
+    let [train, valid] = place.write("questions", |seed| question_row(seed, true));
     let (objective, data) = ("kind = \"answer\"", [train.as_str(), &valid]);
     let heard = check(&place, &table(BERT), objective, data);
     let evaluation = heard.evaluation.unwrap();
@@ -424,7 +212,7 @@ fn answers_are_learnt_in_windows_of_their_contexts() {
     let found = pipeline(&place).answer(&[question], 5).remove(0).unwrap();
     assert_eq!((found.answer, found.span), (AnswerText::Text("z".to_owned()), 6..7));
     // A model that has learnt to find an answer is wrong where there is none.
-    let [_, unanswerable] = place.write("unanswerable", |seed| row(seed, false));
+    let [_, unanswerable] = place.write("unanswerable", |seed| question_row(seed, false));
     let evaluation = finish(&place.config(&table(BERT), objective, [&train, &unanswerable], "none"));
     assert!(evaluation.evaluation.unwrap().metric("exact_match").is_some());
 }
@@ -511,13 +299,7 @@ fn a_model_is_measured_before_the_first_step_too() {
 #[test]
 fn embeddings_are_learnt_from_groups_and_from_scores() {
     let place = Place::new();
-    let [train, valid] = place.write("groups", |seed| {
-        let mut words = letters(seed, 4);
-        let query = words.join(" ");
-        words.reverse();
-        let negatives = vec![letters(seed.at(1), 4).join(" "); 1 + seed.below(99, 2) as usize];
-        json!({ "query": query, "positive": words.join(" "), "negatives": negatives })
-    });
+    let [train, valid] = place.write("groups", reversed_row);
     let (objective, data) = ("kind = \"contrastive\"", [train.as_str(), &valid]);
     let heard = check(&place, &table(BERT), objective, data);
     assert_eq!((heard.evaluation.as_ref().unwrap().unit, heard.evaluation.unwrap().n_targets), ("rows", 9));
@@ -548,13 +330,7 @@ fn embeddings_are_learnt_from_groups_and_from_scores() {
 #[test]
 fn relevance_is_learnt_from_groups_and_from_scores() {
     let place = Place::new();
-    // A text with a `z` is what is looked for.
-    let [train, valid] = place.write("groups", |seed| {
-        let mut positive = letters(seed, 4);
-        positive[seed.below(99, 4) as usize] = "z".to_owned();
-        let negatives = [letters(seed.at(1), 4).join(" "), letters(seed.at(2), 3).join(" ")];
-        json!({ "query": letters(seed.at(3), 2).join(" "), "positive": positive.join(" "), "negatives": negatives })
-    });
+    let [train, valid] = place.write("groups", relevant_row);
     let (objective, data) = ("kind = \"rerank\"", [train.as_str(), &valid]);
     let heard = check(&place, &table(BERT), objective, data);
     assert_eq!((heard.evaluation.as_ref().unwrap().unit, heard.evaluation.unwrap().n_targets), ("pairs", 27));
@@ -589,7 +365,8 @@ fn relevance_is_learnt_from_groups_and_from_scores() {
 fn masked_tokens_are_learnt_from_streams_and_from_rows() {
     let place = Place::new();
     let heard = check(&place, &table(BERT), "kind = \"masked\"\nprobability = 0.3", ["train", "valid"]);
-    assert!(heard.evaluation.unwrap().metric("perplexity").is_some());
+    let evaluation = heard.evaluation.unwrap();
+    assert!(evaluation.metric("perplexity").is_some() && evaluation.metric("bits_per_byte").is_none());
     let place = Place::new();
     check(&place, &table(BERT), "kind = \"masked\"\nwhole_words = true", rows());
 }
@@ -681,56 +458,6 @@ fn damaged_texts_are_learnt_from_streams_and_from_rows_and_the_model_is_fine_tun
         row["text"].as_str().unwrap().split(' ').count() as u64
     });
     assert_eq!(heard.evaluation.unwrap().n_targets, n_letters.map(|n| n + 2).sum::<u64>());
-}
-
-/// Rows of two letters to be continued, and a tokenizer that can write messages and mark a middle.
-impl Place {
-    fn of_answers() -> Self {
-        let place = Self::new();
-        place.write_answers("train", 40);
-        place.write_answers("valid", 9);
-        let template = "{% for m in messages %}{{ '[CLS]' if m.role == 'user' else '[MASK]' }} {{ m.content }}[SEP]\
-                        {% endfor %}{% if add_generation_prompt %}[MASK] {% endif %}";
-        place.describe(json!({ "chat_template": template, "eos_token": "[SEP]" }));
-        place
-    }
-
-    fn describe(&self, settings: Value) {
-        fs::write(self.path("tokenizer/tokenizer_config.json"), settings.to_string()).unwrap();
-    }
-
-    fn write_answers(&self, name: &str, rows: u64) {
-        let row = |row: u64| {
-            let seed = Seed::new(rows).at(row);
-            let [first, second] = [0, 1].map(|at| char::from(b'a' + seed.below(at, 6) as u8));
-            let message = |role: &str, content: String| json!({ "role": role, "content": content });
-            json!({
-                "messages": [
-                    message("user", format!("{first}")),
-                    message("assistant", format!("{first} {first}")),
-                    message("user", format!("{second}")),
-                    message("assistant", format!("{second} {second}")),
-                ],
-                "instruction": first,
-                "output": format!("{first} {first}"),
-                "prompt": format!("{first} {second}"),
-                "completion": format!(" {second} {first}"),
-                "chosen": format!(" {second} {first}"),
-                "rejected": " x y z",
-            })
-            .to_string()
-        };
-        let text = (0..rows).map(row).collect::<Vec<_>>().join("\n");
-        fs::write(self.path(&format!("{name}.jsonl")), text).unwrap();
-    }
-
-    /// The run, with other names of fields.
-    fn with_fields(&self, objective: &str, fields: Value, output: &str) -> TrainConfig {
-        let config = self.config(&table(GPT2), objective, rows(), output);
-        let fields = Some(fields.as_object().unwrap().clone());
-        let data = andiron_training::config::DataConfig { fields, ..config.data.clone() };
-        TrainConfig { data, ..config }
-    }
 }
 
 #[test]
@@ -885,22 +612,11 @@ fn a_model_directory_is_fine_tuned_and_gets_the_head_that_it_lacks() {
     assert!(place.path("again/config.toml").exists());
 }
 
-/// The tables of a run that trains an adapter of the model that the run `base` left.
-fn adapter_of(place: &Place, base: &str, precision: &str, more: &str) -> String {
-    let from = place.path(base).join("model").display().to_string();
-    format!("[init]\nfrom = {from:?}\nprecision = {precision:?}\n[adapter]\nrank = 4\nalpha = 8.0\n{more}")
-}
-
 /// Checks that the last five losses are at most this share of the first five.
 #[track_caller]
 fn assert_falls(losses: &[f32], share: f32) {
     let [first, last] = [&losses[..5], &losses[losses.len() - 5..]].map(|some| some.iter().sum::<f32>());
     assert!(last < share * first, "{losses:?}");
-}
-
-/// The run for so many steps.
-fn lengthened(config: TrainConfig, steps: u64) -> TrainConfig {
-    TrainConfig { run: andiron_training::config::RunConfig { steps: Some(steps), ..config.run }, ..config }
 }
 
 /// The model of the run `base` with the adapter of the run `adapted`, as others open it.
