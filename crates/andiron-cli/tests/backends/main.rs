@@ -7,6 +7,7 @@
 #![cfg(all(feature = "ndarray", feature = "flex"))]
 
 mod inference;
+mod objectives;
 mod training;
 
 use andiron_core::{Backend, DeviceSpec};
