@@ -3,7 +3,6 @@
 //! Source: sentence-transformers 6.2. Keys that change an embedding are implemented or refused by name; unknown keys
 //! are collected for the user.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -357,7 +356,8 @@ impl EmbedPipeline {
     pub(in crate::encoder) fn write(&self, d_model: usize, dir: &Path) -> Result<(), SaveError> {
         let make = |folder: &str| {
             let path = dir.join(folder);
-            fs::create_dir_all(&path).map_err(|source| SaveError::Io { path: path.clone(), source })?;
+            andiron_files::make_directory(&path)
+                .map_err(|source| SaveError::Io { path: path.clone(), source })?;
             Ok::<PathBuf, SaveError>(path)
         };
         let step = |index: usize, path: &str, kind: &str| {
