@@ -7,6 +7,7 @@ pub mod dedup;
 pub mod document;
 mod files;
 mod input;
+pub mod jinja;
 pub mod lines;
 pub mod loader;
 pub mod prepare;

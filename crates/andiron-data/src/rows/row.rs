@@ -33,6 +33,11 @@ impl Row {
         &self.origin
     }
 
+    /// Its fields as they were found: values of JSON, or the text of a table's cells.
+    pub fn into_fields(self) -> Map<String, Value> {
+        self.fields
+    }
+
     /// The names of its fields, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

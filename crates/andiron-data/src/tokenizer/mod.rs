@@ -16,7 +16,7 @@
 mod answers;
 mod bytes;
 mod charsmap;
-mod chat;
+pub(crate) mod chat;
 mod class;
 mod clean_up;
 mod completions;

@@ -8,7 +8,7 @@ use super::python::{self, is_space};
 use super::{json, source, strings};
 
 /// Registers them.
-pub(super) fn add_to(environment: &mut Environment<'_>) {
+pub(crate) fn add_to(environment: &mut Environment<'_>) {
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("trim", |text: &Value, set: Option<String>| -> Result<String, Error> {
         let text = python::text(text)?;

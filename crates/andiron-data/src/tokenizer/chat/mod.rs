@@ -4,13 +4,13 @@
 //! Message contents never turn into control tokens, whatever they spell.
 
 mod conversation;
-mod filters;
+pub(crate) mod filters;
 mod json;
-mod python;
+pub(crate) mod python;
 mod quoting;
 mod render;
-mod source;
-mod strings;
+pub(crate) mod source;
+pub(crate) mod strings;
 mod time;
 
 use std::time::SystemTime;

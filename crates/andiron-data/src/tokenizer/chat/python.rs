@@ -9,7 +9,7 @@ use minijinja::{Error, ErrorKind, Value};
 pub(super) const DEEPEST: usize = 256;
 
 /// `str(value)`.
-pub(super) fn text(value: &Value) -> Result<String, Error> {
+pub(crate) fn text(value: &Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::String => Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
         ValueKind::Undefined => Ok(String::new()),
@@ -111,7 +111,7 @@ pub(super) fn number(value: &Value) -> String {
 }
 
 /// The shortest digits that round-trip; in exponent notation below 1e-4 and from 1e16 on.
-pub(super) fn float_text(float: f64) -> String {
+pub fn float_text(float: f64) -> String {
     if !float.is_finite() {
         return if float.is_nan() {
             "nan"
@@ -173,7 +173,7 @@ fn is_printable(character: char) -> bool {
 }
 
 /// Python's `str.isspace` for a character, which `strip` and `split` use.
-pub(super) fn is_space(character: char) -> bool {
+pub fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 

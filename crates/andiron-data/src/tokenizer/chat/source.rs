@@ -13,7 +13,7 @@ pub(super) const GENERATION: &str = "__generation";
 
 /// What becomes of `{% generation %}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Generation {
+pub(crate) enum Generation {
     /// It renders its body.
     Plain,
     /// Its body passes through [`GENERATION`].
@@ -21,7 +21,7 @@ pub(super) enum Generation {
 }
 
 /// The rewritten source.
-pub(super) fn rewrite(source: &str, generation: Generation) -> String {
+pub(crate) fn rewrite(source: &str, generation: Generation) -> String {
     let mut out = String::with_capacity(source.len() + source.len() / 8);
     let mut rest = source;
     while let Some(at) = rest.find('{') {

@@ -11,7 +11,7 @@ use super::python::is_space;
 const WIDEST: i64 = 10_000;
 
 /// A method that the engine does not know.
-pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub(crate) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
         ValueKind::String => of_string(state, value.as_str().unwrap_or_default(), method, args)?,
         ValueKind::Map | ValueKind::Seq if method == "copy" => {
