@@ -13,7 +13,7 @@ use crate::text_processor::TextError;
 use crate::{DecoderPipeline, Seq2SeqPipeline, TextProcessor};
 
 /// Logits on the host at one time, in elements: 64 MiB of f32.
-const LOGITS_AT_ONCE: usize = 1 << 24;
+pub(crate) const LOGITS_AT_ONCE: usize = 1 << 24;
 
 /// The scores of a sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -155,7 +155,7 @@ impl Scores {
 }
 
 /// The lowest id with the highest logit.
-fn most_likely(logits: &[f32]) -> usize {
+pub(crate) fn most_likely(logits: &[f32]) -> usize {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {
@@ -272,6 +272,9 @@ pub enum ScoreError {
     /// The source is empty.
     #[error("the source has no token")]
     EmptySource,
+    /// A continuation, or what stands before it, is empty.
+    #[error("the continuation or what stands before it has no token")]
+    EmptyContinuation,
     /// An id is not in the vocabulary.
     #[error("token id {id} at position {position} is not below the model's vocabulary size {vocab_size}")]
     UnknownId {
