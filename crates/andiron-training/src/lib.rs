@@ -19,6 +19,7 @@ pub mod step;
 mod testing;
 mod tokenizer;
 pub mod trainer;
+mod validation;
 mod verify;
 
 pub use base::Base;
@@ -30,4 +31,5 @@ pub use objective::{Objective, ObjectiveConfig};
 pub use observe::Observer;
 pub use tokenizer::TokenizerSource;
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};
+pub use validation::validate;
 pub use verify::{ResumeCheck, ResumeDifference};

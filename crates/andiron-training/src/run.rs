@@ -14,12 +14,13 @@ use crate::checkpoint::Checkpoints;
 use crate::config::{ConfigError, RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
-use crate::objective::{CausalConfig, Measured, ModelOf, Objective, ObjectiveConfig, Pass};
+use crate::objective::{CausalConfig, ModelOf, Objective, ObjectiveConfig};
 use crate::observe::{Observer, RunFacts, Warning};
 use crate::plan::{Beginning, Setup, Start, TrainingData};
 use crate::state::{Adapted, Progress, TrainState};
 use crate::tokenizer::TokenizerSource;
 use crate::trainer::{SaveError, TrainError};
+use crate::validation::ValidationData;
 
 const CONFIG: &str = "config.toml";
 const MODEL: &str = "model";
@@ -208,19 +209,8 @@ impl<C: FamilyConfig> Run<C> {
         let all = valid.n_batches().expect("validation data is read once");
         let rows = self.config.evaluation_rows() as u64;
         let batches = limit.map_or(all, |limit| limit.div_ceil(rows).min(all));
-        let pass = Pass::evaluation(&self.device);
-        let mut tally = O::Tally::default();
-        let (mut sum, mut weight, mut n_targets) = (0.0, 0.0, 0);
-        for batch in (0..batches).map(|index| valid.batch_at(index)) {
-            sum += f64::from(objective.measure(model, &batch, &pass, &mut tally).into_scalar::<f32>());
-            weight += objective.weight(&batch);
-            n_targets += batch.n_targets() as u64;
-        }
-        let loss = if weight > 0.0 { sum / weight } else { 0.0 };
-        let measured = Measured { loss, n_targets, bytes_per_target: self.data.bytes_per_target };
-        let metrics = objective.metrics(&measured, &tally);
-        let (metrics, confusion) = (metrics.values, metrics.confusion);
-        Some(Evaluation { loss, metrics, confusion, n_targets, unit: O::UNIT })
+        let of = ValidationData { valid, batches, bytes_per_target: self.data.bytes_per_target };
+        Some(of.evaluate(objective, model, &self.device))
     }
 }
 

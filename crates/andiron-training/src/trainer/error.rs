@@ -45,6 +45,15 @@ pub enum TrainError {
         /// The model's.
         model: usize,
     },
+    /// There is nothing to measure.
+    #[error("there is no validation data: set data.valid")]
+    NoValidation,
+    /// The model has not been trained for the objective.
+    #[error("{model} has no head for this objective: train it first, with `andiron finetune`")]
+    NoHead {
+        /// The model.
+        model: String,
+    },
     /// The training data cannot be cut into sequences.
     #[error("{} cannot be trained on", path.display())]
     Loader {
