@@ -11,6 +11,7 @@
 use andiron_core::{Forward, ids, ops};
 use andiron_data::shard::Dataset;
 use andiron_models::Decoder;
+use andiron_pipelines::Continuation;
 use burn::tensor::{Device, Tensor};
 
 use crate::LossSum;
@@ -139,6 +140,24 @@ fn nats<S: TokenStream + ?Sized>(
     f64::from(nats.into_scalar::<f32>())
 }
 
+/// The windows of one text: its first token is predicted from `prefix`, and each window begins with the last token of the one
+/// before it. The last one is extended to the left.
+///
+/// Source: `get_rolling_token_windows` of lm-evaluation-harness 0.4.13.
+pub(crate) fn rolling(ids: &[u32], prefix: u32, longest: usize) -> Vec<Continuation> {
+    let mut windows = Vec::with_capacity(ids.len().div_ceil(longest));
+    for start in (0..ids.len()).step_by(longest) {
+        let end = ids.len().min(start + longest);
+        let context = match start {
+            0 => vec![prefix],
+            // As many tokens are read as fit.
+            _ => ids[end - longest - 1..start].to_vec(),
+        };
+        windows.push(Continuation { context, continuation: ids[start..end].to_vec() });
+    }
+    windows
+}
+
 /// Why a stream cannot be evaluated.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -236,6 +255,21 @@ mod tests {
             let sum = loss_over_windows(&bundle.model, &ids[..tokens], windows, &device()).unwrap();
             assert!((sum.mean() - mean).abs() < 2e-5, "{tokens}: {} {mean}", sum.mean());
         }
+    }
+
+    /// `get_rolling_token_windows` and `make_disjoint_window` of lm-evaluation-harness 0.4.13.
+    #[test]
+    fn windows_of_a_text_are_those_of_the_harness() {
+        let windows = |len: u32| {
+            let ids: Vec<u32> = (1..=len).collect();
+            let pairs = rolling(&ids, 0, 4).into_iter().map(|window| (window.context, window.continuation));
+            pairs.collect::<Vec<_>>()
+        };
+        assert_eq!(windows(0), []);
+        assert_eq!(windows(3), [(vec![0], vec![1, 2, 3])]);
+        assert_eq!(windows(4), [(vec![0], vec![1, 2, 3, 4])]);
+        assert_eq!(windows(6), [(vec![0], vec![1, 2, 3, 4]), (vec![2, 3, 4], vec![5, 6])]);
+        assert_eq!(windows(8), [(vec![0], vec![1, 2, 3, 4]), (vec![4], vec![5, 6, 7, 8])]);
     }
 
     #[test]
