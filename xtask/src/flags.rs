@@ -36,7 +36,10 @@ pub const VERBS: &[Verb] = &[
     program("tokenizer", "Train, evaluate and inspect tokenizers"),
     program("pretrain", "Train a model from a TOML config, or from --params and data; run again to resume"),
     program("finetune", "Train a model directory further, from a TOML config or from flags"),
-    program("evaluate", "Measure loss and perplexity of a model on held-out text"),
+    program(
+        "evaluate",
+        "Measure a model: loss on a text, tasks of lm-evaluation-harness, or validation on rows",
+    ),
     program("metric", "Compute BLEU, ROUGE, F1, nDCG and other metrics from a JSONL file of predictions"),
     program(
         "predict",

@@ -8,6 +8,7 @@ mod adapter;
 mod bad_input;
 mod common;
 mod configs;
+mod evaluate;
 mod files;
 mod metric;
 mod predict;

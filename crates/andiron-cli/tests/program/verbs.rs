@@ -205,7 +205,9 @@ fn evaluate_measures_a_text_and_a_dataset_alike() {
             "tokens",
             "context",
             "precision",
-            "checkpoint_blake3"
+            "checkpoint_blake3",
+            "model_blake3",
+            "andiron_version"
         ]
     );
     check_positive(&by_data, &["loss", "perplexity", "bits_per_byte"]);

@@ -1,6 +1,5 @@
-//! `andiron evaluate`: loss and perplexity on held-out text.
+//! `andiron evaluate --text`, `--data`: loss and perplexity on held-out text.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use andiron_data::shard::Dataset;
@@ -8,26 +7,20 @@ use andiron_data::source::{self, Documents, OnError, SourceOptions};
 use andiron_data::tokenizer::Special;
 use andiron_eval::LossReport;
 use andiron_eval::task::windows::{TokenStream, Windows, loss_over_windows};
-use andiron_models::{adapter, weights};
 use andiron_pipelines::DecoderPipeline;
 use anyhow::Context as _;
-use clap::{ArgGroup, Args};
+use clap::Args;
 use serde_json::json;
 
+use super::fingerprint::Fingerprint;
 use crate::exit::Ending;
 use crate::flags::Common;
 use crate::lines::out;
 use crate::model::{self, ModelChoice, RunChoice};
 
-/// Measure a decoder's loss and perplexity on a text
-///
-/// The text is split into disjoint windows of the context length; every token but the first counts once. The last window counts
-/// only its new tokens, with a full context before them, as in lm-evaluation-harness.
+/// The text to measure.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("held-out").required(true).args(["text", "data"]))]
-pub struct Evaluate {
-    #[command(flatten)]
-    model: ModelChoice,
+pub struct HeldOut {
     /// Text or JSONL file to measure, tokenized with the model's tokenizer
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -40,14 +33,12 @@ pub struct Evaluate {
     /// Windows per batch
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    #[command(flatten)]
-    run: RunChoice,
 }
 
-impl Evaluate {
+impl HeldOut {
     /// Measures and prints.
-    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let model = model::open_at(&self.model, self.run, common)?.decoder()?;
+    pub fn run(self, choice: &ModelChoice, run: RunChoice, common: &Common) -> anyhow::Result<Ending> {
+        let model = model::open_at(choice, run, common)?.decoder()?;
         let longest = model.bundle.config.max_positions();
         let context = self.context.unwrap_or(longest);
         anyhow::ensure!(
@@ -78,18 +69,13 @@ impl Evaluate {
             }
             (None, None) => unreachable!("clap asks for one of them"),
         };
-        let checkpoint = hash(&model_files(&self.model.path)?)?;
-        let adapter = match &self.model.adapter.path {
-            Some(dir) => Some(hash(&adapter::paths(dir)?)?),
-            None => None,
-        };
+        let fingerprint = Fingerprint::of(choice)?;
         if common.json {
             let mut object = serde_json::to_value(report)?;
             object["context"] = json!(context);
             object["precision"] = json!(model.bundle.precision().to_string());
-            object["checkpoint_blake3"] = json!(checkpoint);
-            if let Some(hash) = &adapter {
-                object["adapter_blake3"] = json!(hash);
+            if let Some(object) = object.as_object_mut() {
+                fingerprint.add_to(object);
             }
             out!("{object}")?;
         } else {
@@ -100,10 +86,11 @@ impl Evaluate {
             }
             out!("context        {context}")?;
             out!("precision      {}", model.bundle.precision())?;
-            out!("checkpoint     blake3 {checkpoint}")?;
-            if let Some(hash) = &adapter {
+            out!("checkpoint     blake3 {}", fingerprint.checkpoint)?;
+            if let Some(hash) = &fingerprint.adapter {
                 out!("adapter        blake3 {hash}")?;
             }
+            out!("model          blake3 {}, Andiron {}", fingerprint.model, env!("CARGO_PKG_VERSION"))?;
         }
         Ok(Ending::Done)
     }
@@ -137,19 +124,4 @@ fn encode_file(model: &DecoderPipeline, path: &Path) -> anyhow::Result<Vec<u32>>
         ids.extend(tokenizer.eos_id());
     }
     Ok(ids)
-}
-
-/// The weight files in the model directory `dir`, in order, or a GGUF file.
-fn model_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(if dir.is_dir() { weights::paths(dir)? } else { vec![dir.to_owned()] })
-}
-
-/// Hash of files one after the other.
-fn hash(files: &[PathBuf]) -> anyhow::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    for path in files {
-        let read = || format!("cannot read {}", path.display());
-        hasher.update_reader(File::open(path).with_context(read)?).with_context(read)?;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
