@@ -152,7 +152,7 @@ fn what_is_not_there_is_named() {
         let mut set = TaskSet::open(std::slice::from_ref(path)).map_err(|error| error.to_string())?;
         Task::open(set.tasks.remove(0), TaskOptions::default()).map_err(|error| error.to_string())
     };
-    write("rows.jsonl", "{\"q\": \"a\", \"n\": 1}\n{\"q\": \"b\", \"n\": 5}\n");
+    write("rows.jsonl", "{\"q\": \"a\", \"n\": 1}\n{\"q\": \"b\", \"n\": 1}\n");
     let base = "dataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\noutput_type: multiple_choice\n";
     for (rest, said) in [
         (

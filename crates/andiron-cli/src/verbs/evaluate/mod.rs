@@ -48,6 +48,9 @@ pub struct Evaluate {
 impl Evaluate {
     /// Measures and prints.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        if !self.tasks.is_given() {
+            self.tasks.ensure_unused()?;
+        }
         if let Some([first, second]) = self.compare.as_deref() {
             return compare::run(first, second, common);
         }

@@ -48,6 +48,20 @@ impl TaskChoice {
         self.tasks.is_some()
     }
 
+    /// Refuses options of tasks where there are none.
+    pub fn ensure_unused(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--num-fewshot", self.num_fewshot.is_some()),
+            ("--limit", self.limit.is_some()),
+            ("--output", self.output.is_some()),
+            ("--log-samples", self.log_samples),
+        ];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => Err(Usage(format!("{option} is an option of --tasks")).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Runs the tasks, prints and writes.
     pub fn run(self, choice: &ModelChoice, run: RunChoice, common: &Common) -> anyhow::Result<Ending> {
         let started = Instant::now();
