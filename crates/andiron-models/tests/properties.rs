@@ -4,7 +4,7 @@
 
 mod common;
 
-use andiron_core::{Forward, KvCache, KvCacheDtype, PaddingMask};
+use andiron_core::{Documents, Forward, KvCache, KvCacheDtype, PaddingMask};
 use andiron_kernels::random::Seed;
 use andiron_models::decoder::gpt2::Gpt2Config;
 use andiron_models::generate::{
@@ -76,6 +76,16 @@ const N_CONFIGS: usize = 9;
 
 fn bundle(which: usize) -> DecoderBundle {
     DecoderBundle::init(configs().swap_remove(which), Seed::new(5), &device())
+}
+
+/// A Llama whose rotary frequencies depend on the length of a text.
+fn with_dynamic_scaling() -> DecoderBundle {
+    let config = json!({
+        "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 20,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 8, "initializer_range": 0.3,
+        "rope_scaling": { "rope_type": "dynamic", "factor": 10.0 },
+    });
+    DecoderBundle::init(serde_json::from_value(config).unwrap(), Seed::new(5), &device())
 }
 
 /// Logits of every position, computed at once.
@@ -177,6 +187,36 @@ proptest! {
         let alone = [&a, &b].map(|row| whole(&bundle, std::slice::from_ref(row)));
         assert_close("padded row", &first[(12 - a.len()) * VOCABULARY..], &alone[0], TOLERANCE);
         assert_close("whole row", second, &alone[1], TOLERANCE);
+    }
+
+    /// Rows may be longer than the model reads: documents are not.
+    #[test]
+    fn documents_of_a_row_are_as_if_alone(
+        which in 0..=N_CONFIGS,
+        first in prop::collection::vec(sequence(1..CONTEXT), 1..5),
+        second in sequence(1..CONTEXT),
+    ) {
+        let bundle = if which < N_CONFIGS { bundle(which) } else { with_dynamic_scaling() };
+        let columns = first.concat().len().max(second.len());
+        let rows = [first.concat(), second.clone()].map(|mut ids| {
+            ids.resize(columns, 1);
+            ids
+        });
+        let starts = |documents: &[Vec<u32>]| {
+            let start = |n: usize| documents[..n].concat().len();
+            (0..=documents.len()).map(start).filter(|&start| start < columns).collect::<Vec<_>>()
+        };
+        let documents = [first, vec![second]];
+        let mut cx = Forward::evaluation()
+            .with_documents(Documents::new(documents.each_ref().map(|documents| starts(documents))));
+        let hidden_btd = bundle.model.hidden(ids(&rows, &device()), &mut cx);
+        let logits = floats(bundle.model.logits(hidden_btd));
+        for (logits, documents) in logits.chunks_exact(columns * VOCABULARY).zip(&documents) {
+            for (start, document) in starts(documents).into_iter().zip(documents) {
+                let ours = &logits[start * VOCABULARY..][..document.len() * VOCABULARY];
+                assert_close("document", ours, &whole(&bundle, std::slice::from_ref(document)), TOLERANCE);
+            }
+        }
     }
 
     /// Two sequences begin in caches of their own and go on together, by different numbers of ids at a time; the first
