@@ -705,8 +705,12 @@ fn an_adapter_of_weights_in_few_bits_is_learnt() {
         let heard = finish(&lengthened(config, 30));
         assert_falls(&heard.losses, 0.9);
         opened(&place, "base", precision.parse().unwrap(), precision);
+        // Others look for the tokenizer beside the adapter.
+        for dir in ["model", "step-000030/model"] {
+            assert!(place.path(&format!("{precision}/{dir}/vocab.txt")).is_file(), "{dir}");
+        }
     }
-    check(&place, &adapter_of(&place, "base", "int8", ""), "kind = \"causal\"", streams);
+    check(&place, &adapter_of(&place, "base", "int8", "dropout = 0.1"), "kind = \"causal\"", streams);
 }
 
 #[test]
