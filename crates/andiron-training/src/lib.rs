@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+// Small runs for tests are shared with tests that see the library from outside.
+#[cfg(test)]
+extern crate self as andiron_training;
+
 mod base;
 pub mod checkpoint;
 mod collective;

@@ -263,3 +263,6 @@ fn identity(
     }
     Ok(tree)
 }
+
+#[cfg(test)]
+mod tests;
