@@ -63,6 +63,7 @@ fn main() -> anyhow::Result<()> {
             epochs: None,
             accumulate: 1,
             log_every: 1,
+            activation_checkpointing: false,
             precision: Precision::fastest(),
         },
         data: DataConfig {

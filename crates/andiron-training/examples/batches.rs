@@ -15,12 +15,12 @@ use andiron_core::DeviceSpec;
 use andiron_data::Seed;
 use andiron_data::batch::{HostBatch, Sequences};
 use andiron_models::Bundle;
+use andiron_training::TrainConfig;
 use andiron_training::objective::{
     Causal, Denoise, FromConfig as _, Masked, Objective, ObjectiveConfig, Seq2Seq, SpanCorruption,
 };
 use andiron_training::plan::{Plan, Setup};
 use andiron_training::step::{StepOptions, compute_shared, with_gradients};
-use andiron_training::{Single, TrainConfig};
 use burn::module::Module as _;
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn show<O: Objective>(setup: &Setup<'_>, plan: Plan<O>, output: &Path) -> Result
         plan.start.model(Seed::new(run.seed).derive("weights"), setup.device)?.bundle;
     bundle.save(&output.join("start"))?;
     let model = bundle.model.clone().train();
-    let options = StepOptions { dropout: None, precision: run.precision, collective: &Single };
+    let options = StepOptions::new(run.precision);
     let first: Vec<HostBatch> = batches(0).collect();
     let computed = compute_shared(&model, &plan.objective, &first, options);
     let gradients = with_gradients(model, computed.gradients).valid();

@@ -324,8 +324,10 @@ impl Setup<'_> {
             ),
             _ => None,
         };
+        // A packed row holds several of the file's.
+        let has_rows = matches!(collator, Collator::Records(_));
         let train = collator.endless(train, self.config, seed).map_err(loader_error(&data.train))?;
-        Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows: true, skipped })
+        Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows, skipped })
     }
 
     /// The directory of the records.
