@@ -191,7 +191,8 @@ impl Setup<'_> {
     pub fn has_rows(&self) -> Result<bool, TrainError> {
         let path = &self.config.data.train;
         if !crate::files::is_there(path)? {
-            return Err(crate::files::failed("read", path)(io::ErrorKind::NotFound.into()).into());
+            let absent = io::Error::new(io::ErrorKind::NotFound, "no such file or directory");
+            return Err(crate::files::failed("read", path)(absent).into());
         }
         let has_rows = !crate::files::is_directory(path)?;
         if let (true, Some(valid)) = (has_rows, &self.config.data.valid)

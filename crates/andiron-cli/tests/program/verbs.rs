@@ -181,13 +181,13 @@ fn rows_with_other_fields_are_read_by_their_names() {
     let row = |n: u32| format!("{{\"document\":\"the first {n}\",\"summary\":\"qqq {n}\"}}\n");
     place.write("rows.jsonl", (0..20).map(row).collect::<String>());
     let train = ["tokenizer", "train", "rows.jsonl", "--kind", "char", "-o", "letters"];
-    place.fails(&train, 1, &["--text-field", "\"document\", \"summary\""]);
+    place.fails(&train, 1, &["--field", "\"document\", \"summary\""]);
     let size = |extra: &[&str]| place.json(&[&train, extra].concat())["vocab_size"].as_u64().unwrap();
-    let one = size(&["--text-field", "document"]);
-    assert!(size(&["--text-field", "document", "--text-field", "summary"]) > one);
+    let one = size(&["--field", "document"]);
+    assert!(size(&["--field", "document", "--field", "summary"]) > one);
     let prepare = ["prepare", "rows.jsonl", "--kind", "char", "-o", "data"];
-    place.fails(&prepare, 1, &["--text-field", "\"document\""]);
-    place.ok(&[&prepare[..], &["--text-field", "summary"]].concat());
+    place.fails(&prepare, 1, &["--field", "\"document\""]);
+    place.ok(&[&prepare[..], &["--field", "summary"]].concat());
 }
 
 #[test]

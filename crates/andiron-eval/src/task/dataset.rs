@@ -83,7 +83,11 @@ fn read_file(config: &TaskConfig, split: &str, file: &Path) -> Result<Vec<Doc>, 
     }
     let separator = (config.dataset_path == "csv").then_some(',');
     let options = RowOptions { separator, ..RowOptions::default() };
-    let failed = |source| TaskError::Rows { task: config.task.clone(), split: split.to_owned(), source };
+    let failed = |source| TaskError::Rows {
+        task: config.task.clone(),
+        split: split.to_owned(),
+        source: Box::new(source),
+    };
     let rows = RowReader::open(file, &options).map_err(failed)?;
     rows.map(|row| row.map(|row| row.into_fields()).map_err(failed)).collect()
 }
@@ -120,30 +124,40 @@ fn align(docs: &mut [Doc], is_table: bool) {
     }
 }
 
+type ReadCell = fn(&str) -> Option<Value>;
+
+fn whole_number(text: &str) -> Option<Value> {
+    text.parse::<i64>().ok().map(Value::from)
+}
+
+fn number(text: &str) -> Option<Value> {
+    text.parse().ok().and_then(Number::from_f64).map(Value::Number)
+}
+
+fn truth_value(text: &str) -> Option<Value> {
+    match text {
+        "True" | "TRUE" | "true" => Some(Value::Bool(true)),
+        "False" | "FALSE" | "false" => Some(Value::Bool(false)),
+        _ => None,
+    }
+}
+
 /// Reads the cells of a column as pandas does: as numbers or truth values if all of them are, else as texts.
 fn type_column(docs: &mut [Doc], name: &str) {
     let cell = |doc: &Doc| doc.get(name).and_then(Value::as_str).map(str::to_owned);
     let cells: Vec<Option<String>> =
         docs.iter().map(|doc| cell(doc).filter(|text| !MISSING.contains(&text.as_str()))).collect();
     let present: Vec<&str> = cells.iter().flatten().map(|text| text.trim()).collect();
-    let whole = |text: &str| text.parse::<i64>().ok().map(Value::from);
-    let float = |text: &str| text.parse::<f64>().ok().and_then(Number::from_f64).map(Value::Number);
-    let truth = |text: &str| match text {
-        "True" | "TRUE" | "true" => Some(Value::Bool(true)),
-        "False" | "FALSE" | "false" => Some(Value::Bool(false)),
-        _ => None,
-    };
     let has_missing = present.len() < cells.len();
-    let read: Box<dyn Fn(&str) -> Option<Value>> = if present.is_empty() {
-        Box::new(|_| None)
-    } else if !has_missing && present.iter().all(|text| whole(text).is_some()) {
-        Box::new(whole)
-    } else if present.iter().all(|text| float(text).is_some()) {
-        Box::new(float)
-    } else if present.iter().all(|text| truth(text).is_some()) {
-        Box::new(truth)
+    let all = |read: ReadCell| !present.is_empty() && present.iter().all(|text| read(text).is_some());
+    let read: ReadCell = if !has_missing && all(whole_number) {
+        whole_number
+    } else if all(number) {
+        number
+    } else if all(truth_value) {
+        truth_value
     } else {
-        Box::new(|_| None)
+        |_| None
     };
     for (doc, cell) in docs.iter_mut().zip(&cells) {
         let value = match cell {

@@ -55,7 +55,7 @@ pub enum TaskError {
         /// The split.
         split: String,
         /// Cause.
-        source: RowsError,
+        source: Box<RowsError>,
     },
     /// A template of a task does not suit it.
     #[error("task {task}, {key}: {source}")]

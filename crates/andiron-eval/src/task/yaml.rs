@@ -44,9 +44,7 @@ fn instead(key: &str) -> &'static str {
         "doc_to_text" | "doc_to_target" | "doc_to_choice" | "description" | "gen_prefix" => {
             "write it as a Jinja template"
         }
-        "filter_fn" => {
-            "use the filters regex, regex_pos, map, lowercase, uppercase, remove_whitespace or majority_vote"
-        }
+        "filter_fn" => "use the filters regex, map, lowercase, uppercase, remove_whitespace or majority_vote",
         _ => "remove it, or run the task with lm-evaluation-harness over `andiron serve`",
     }
 }

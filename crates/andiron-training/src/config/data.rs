@@ -7,6 +7,8 @@ use andiron_data::source::OnError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{ConfigError, check};
+
 /// Longest sequence of a row that is read by default, in tokens.
 const USUAL_LENGTH: usize = 512;
 
@@ -76,6 +78,26 @@ impl DataConfig {
             length_groups: None,
             packing: false,
         }
+    }
+
+    /// Checks what can be checked without the files.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let paths = [("data.train", Some(&self.train)), ("data.valid", self.valid.as_ref())];
+        for (field, path) in paths {
+            let is_empty = path.is_some_and(|path| path.as_os_str().is_empty());
+            check(!is_empty, field, "empty", "a file or a directory")?;
+        }
+        check(self.rows > 0, "data.rows", self.rows, "at least 1")?;
+        let endless = self.order != Order::Sequential;
+        check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
+        check(self.max_length != Some(0), "data.max_length", 0, "at least 1")?;
+        check(self.max_target_length != Some(0), "data.max_target_length", 0, "at least 1")?;
+        check(self.length_groups != Some(0), "data.length_groups", 0, "at least 1")?;
+        if let Some(share) = self.held_out {
+            check(share > 0.0 && share < 1.0, "data.held_out", share, "above 0 and below 1")?;
+            check(self.valid.is_none(), "data.held_out", share, "absent, as data.valid is given")?;
+        }
+        Ok(())
     }
 
     /// Longest sequence of a row, in tokens, of a model that reads `longest`.

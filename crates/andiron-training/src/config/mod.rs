@@ -87,7 +87,6 @@ mod size;
 use std::path::PathBuf;
 
 use andiron_core::Precision;
-use andiron_data::loader::Order;
 use andiron_kernels::random::Seed;
 use andiron_models::{AdapterError, Family, LoraConfig, RunPrecision};
 use serde::{Deserialize, Serialize};
@@ -277,16 +276,7 @@ impl TrainConfig {
         }
         check(run.accumulate > 0, "run.accumulate", run.accumulate, "at least 1")?;
         check(run.log_every > 0, "run.log_every", run.log_every, "at least 1")?;
-        check(data.rows > 0, "data.rows", data.rows, "at least 1")?;
-        let endless = data.order != Order::Sequential;
-        check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
-        check(data.max_length != Some(0), "data.max_length", 0, "at least 1")?;
-        check(data.max_target_length != Some(0), "data.max_target_length", 0, "at least 1")?;
-        check(data.length_groups != Some(0), "data.length_groups", 0, "at least 1")?;
-        if let Some(share) = data.held_out {
-            check(share > 0.0 && share < 1.0, "data.held_out", share, "above 0 and below 1")?;
-            check(data.valid.is_none(), "data.held_out", share, "absent, as data.valid is given")?;
-        }
+        data.validate()?;
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
         check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
@@ -501,6 +491,7 @@ mod tests {
     fn senseless_values_are_named() {
         check_refused("run.steps=0", "run.steps");
         check_refused("run.output=\"\"", "run.output");
+        check_refused("data.valid=\"\"", "data.valid");
         check_refused("run.accumulate=0", "run.accumulate");
         check_refused("data.rows=0", "data.rows");
         check_refused("data.context=0", "data.context");

@@ -219,7 +219,8 @@ fn sanitized(name: &str) -> String {
 fn iso(seconds: f64) -> String {
     let whole = seconds as u64;
     let (mut days, second) = (whole / 86_400, whole % 86_400);
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= 365 + u64::from(is_leap(year)) {
         days -= 365 + u64::from(is_leap(year));
