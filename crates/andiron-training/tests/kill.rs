@@ -159,6 +159,7 @@ fn metrics(output: &Path) -> Vec<Value> {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let fields = line.as_object_mut().unwrap();
         assert!(fields.remove("tokens_per_s").is_some() && fields.remove("elapsed_s").is_some());
+        fields.remove("rows_per_s");
         line
     };
     text.lines().map(strip).collect()

@@ -567,7 +567,7 @@ fn data_that_does_not_fit_the_model_is_refused() {
 
     let (_dir, config) = in_new_directory(&["data.train=nowhere"]);
     let error = train(&config, Causal, &mut ()).unwrap_err();
-    assert!(matches!(error, TrainError::Data { .. }), "{error}");
+    assert!(matches!(error, TrainError::File(_)), "{error}");
 }
 
 /// Saves on request after a step.
