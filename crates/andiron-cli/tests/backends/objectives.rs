@@ -1,4 +1,9 @@
-//! Short runs of every objective, from a configuration to validation.
+//! Short runs of every objective, from a configuration to validation. A software GPU takes many minutes for them all, so that GPU
+//! backends are compared on demand:
+//!
+//! ```text
+//! ANDIRON_WHOLE_MATRIX=1 cargo xtask test --backend wgpu
+//! ```
 
 #[path = "../../../andiron-training/tests/common/mod.rs"]
 mod common;
@@ -9,6 +14,9 @@ use andiron_training::{Evaluation, Observer, Requests, TrainConfig, start_or_res
 
 use crate::{backends, open};
 use common::{Form, NAMES, Place};
+
+/// The variable that asks for GPU backends too.
+const WHOLE: &str = "ANDIRON_WHOLE_MATRIX";
 
 /// How far losses may be apart, in nats.
 const LOSSES: f64 = 1e-3;
@@ -37,7 +45,10 @@ fn losses(config: &TrainConfig, backend: Backend) -> Vec<f64> {
 #[track_caller]
 fn check(names: &[&'static str]) {
     let place = Place::of_all();
-    let (first, others) = backends();
+    let (first, mut others) = backends();
+    if std::env::var_os(WHOLE).is_none() {
+        others.retain(|&backend| matches!(backend, Backend::Ndarray | Backend::Flex));
+    }
     for &name in names {
         let case = place.case(name);
         for form in [Form::Full, Form::Lora] {
