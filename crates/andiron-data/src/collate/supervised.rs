@@ -115,9 +115,11 @@ fn weighted<'a>(record: &'a Record<'_>) -> (&'a [u32], &'a [f32]) {
 }
 
 /// A row for each list of documents, each of which predicts its own next tokens, as in [`next_tokens`]. Rows are padded to the
-/// longest; padding is a document of its own, so that it costs no more attention than it has positions.
+/// longest. Padding is documents of its own, none longer than the longest text, so that it costs little attention and needs no
+/// positions beyond those of texts.
 fn packed(rows: &[Vec<(Vec<u32>, Vec<f32>)>], limit: usize, pad: u32) -> HostBatch {
     let mut starts = Vec::with_capacity(rows.len());
+    let mut longest = 0;
     let (mut inputs, mut targets) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
         let (mut of_row, mut input): (Vec<usize>, Vec<u32>) = Default::default();
@@ -128,6 +130,7 @@ fn packed(rows: &[Vec<(Vec<u32>, Vec<f32>)>], limit: usize, pad: u32) -> HostBat
                 continue;
             }
             of_row.push(input.len());
+            longest = longest.max(kept - 1);
             input.extend_from_slice(&ids[..kept - 1]);
             target.extend_from_slice(&ids[1..kept]);
             weight.extend_from_slice(&weights[1..kept]);
@@ -139,9 +142,7 @@ fn packed(rows: &[Vec<(Vec<u32>, Vec<f32>)>], limit: usize, pad: u32) -> HostBat
     let mut sequences = Sequences { lengths: None, ..Sequences::padded(&inputs, pad) };
     if starts.iter().any(|starts| starts.len() > 1) {
         for (starts, input) in starts.iter_mut().zip(&inputs) {
-            if input.len() < sequences.columns {
-                starts.push(input.len());
-            }
+            starts.extend((input.len()..sequences.columns).step_by(longest));
         }
         sequences.documents = Some(starts);
     }
@@ -195,7 +196,7 @@ mod tests {
         let batch =
             supervised.collate_packed(&[row(&[&[1, 2, 3, 4], &[8], &[5, 6]]), row(&[&[7, 8]]), row(&[])]);
         assert_eq!(batch.inputs.ids, [1, 2, 5, 7, 9, 9, 9, 9, 9]);
-        assert_eq!(batch.inputs.documents, Some(vec![vec![0, 2], vec![0, 1], vec![0]]));
+        assert_eq!(batch.inputs.documents, Some(vec![vec![0, 2], vec![0, 1], vec![0, 2]]));
         let labels = batch.token_labels().unwrap();
         assert_eq!(labels.ids, [2, 3, 6, 8, 9, 9, 9, 9, 9]);
         assert_eq!(labels.weights, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);

@@ -168,16 +168,7 @@ impl Class {
                 eos: token("<|endoftext|>"),
                 ..SpecialTokens::default()
             },
-            Self::Roberta => SpecialTokens {
-                bos: token("<s>"),
-                eos: token("</s>"),
-                unk: token("<unk>"),
-                sep: token("</s>"),
-                pad: token("<pad>"),
-                cls: token("<s>"),
-                mask: token("<mask>"),
-                additional: Vec::new(),
-            },
+            Self::Roberta => SpecialTokens::roberta(),
             Self::Qwen2 => SpecialTokens {
                 unk: token("<|endoftext|>"),
                 eos: token("<|endoftext|>"),

@@ -92,7 +92,7 @@ fn write_json(value: &Value, depth: usize, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Number(number) => out.push_str(&number_text(number)),
-        Value::String(text) => json_text(text, out),
+        Value::String(_) => out.push_str(&value.to_string()),
         Value::Array(items) if items.is_empty() => out.push_str("[]"),
         Value::Object(fields) if fields.is_empty() => out.push_str("{}"),
         Value::Array(items) => {
@@ -110,7 +110,7 @@ fn write_json(value: &Value, depth: usize, out: &mut String) {
             for (index, (key, value)) in fields.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
                 line(depth + 1, out);
-                json_text(key, out);
+                out.push_str(&Value::from(key.as_str()).to_string());
                 out.push_str(": ");
                 write_json(value, depth + 1, out);
             }
@@ -118,26 +118,6 @@ fn write_json(value: &Value, depth: usize, out: &mut String) {
             out.push('}');
         }
     }
-}
-
-fn json_text(text: &str, out: &mut String) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if u32::from(c) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 /// The SHA-256 hash of a text, in hexadecimal.

@@ -20,7 +20,7 @@ use super::head::{
     self, Classes, EncoderHead, Head, HeadActivation, HeadNorm, MaskedLmHead, SequenceHead, TokenHead,
     Transform, classes,
 };
-use super::layers::attend_all;
+use super::layers::{LayerSizes, attend_all};
 use crate::catalog::{Architecture, Sizes};
 use crate::family::Encoder;
 use crate::hf_config::{Activation, ConfigError, entries, first_id, layers, padding_id, probability, width};
@@ -409,20 +409,11 @@ impl DistilBert {
     }
 }
 
-/// What all layers have in common.
-#[derive(Clone, Copy, Debug)]
-struct LayerSizes {
-    n_heads: usize,
-    activation: Activation,
-    dropout: f32,
-    attention_dropout: f32,
-}
-
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, sizes: LayerSizes, cx: &mut Forward<'_>) -> Tensor<3> {
         let projections = &self.attention;
         let maps = [&projections.q_lin, &projections.k_lin, &projections.v_lin];
-        let attended = attend_all(x_btd.clone(), maps, (sizes.n_heads, sizes.attention_dropout), cx);
+        let attended = attend_all(x_btd.clone(), maps, sizes, cx);
         let x_btd = self.sa_layer_norm.of_sum(x_btd, projections.out_lin.forward(attended));
         let maps = [&self.ffn.lin1, &self.ffn.lin2];
         let fed = linear::feed_forward(x_btd.clone(), maps, sizes.activation.function());

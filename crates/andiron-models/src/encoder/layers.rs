@@ -5,6 +5,17 @@ use andiron_core::linear;
 use andiron_core::{Forward, Linear};
 use burn::tensor::Tensor;
 
+use crate::hf_config::Activation;
+
+/// What the layers of a model have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerSizes {
+    pub(super) n_heads: usize,
+    pub(super) activation: Activation,
+    pub(super) dropout: f32,
+    pub(super) attention_dropout: f32,
+}
+
 /// Bidirectional self-attention within each row, from projected queries, keys and values.
 ///
 /// # Shape
@@ -12,9 +23,10 @@ use burn::tensor::Tensor;
 pub(super) fn attend_all(
     x_btd: Tensor<3>,
     maps: [&Linear; 3],
-    (n_heads, dropout): (usize, f32),
+    sizes: LayerSizes,
     cx: &mut Forward<'_>,
 ) -> Tensor<3> {
+    let LayerSizes { n_heads, attention_dropout: dropout, .. } = sizes;
     let [b, t, d] = x_btd.dims();
     let width = d / n_heads;
     let config =

@@ -10,7 +10,7 @@ use crate::encoder::embed::Pooling;
 use crate::encoder::head::{
     EncoderHead, Head, HeadActivation, HeadNorm, MaskedLmHead, SequenceHead, TokenHead, Transform,
 };
-use crate::encoder::layers::attend_all;
+use crate::encoder::layers::{LayerSizes, attend_all};
 use crate::family::Encoder;
 use crate::hf_config::Activation;
 use crate::param_init::ParamInit;
@@ -292,20 +292,11 @@ impl Body {
     }
 }
 
-/// What all layers have in common.
-#[derive(Clone, Copy, Debug)]
-struct LayerSizes {
-    n_heads: usize,
-    activation: Activation,
-    dropout: f32,
-    attention_dropout: f32,
-}
-
 impl Layer {
     fn forward(&self, x_btd: Tensor<3>, sizes: LayerSizes, cx: &mut Forward<'_>) -> Tensor<3> {
         let projections = &self.attention.self_;
         let maps = [&projections.query, &projections.key, &projections.value];
-        let attended = attend_all(x_btd.clone(), maps, (sizes.n_heads, sizes.attention_dropout), cx);
+        let attended = attend_all(x_btd.clone(), maps, sizes, cx);
         let output = &self.attention.output;
         let attended = output.dense.forward(attended);
         let dropped = cx.dropout(attended, sizes.dropout, DropoutSite::AttentionOutput);
