@@ -197,7 +197,8 @@ fn packed_texts_have_the_loss_that_they_have_alone() {
     let row = supervised.collate_packed(std::slice::from_ref(&records));
     assert_eq!((row.inputs.rows, row.inputs.columns), (1, 39));
     let rows = supervised.collate_packed(&[records[..4].to_vec(), records[4..].to_vec()]);
-    assert_eq!(rows.inputs.documents.as_ref().unwrap()[1], [0, 11, 12]);
+    // Padding too is in documents, none longer than the longest text.
+    assert_eq!(rows.inputs.documents.as_ref().unwrap()[1], [0, 11, 12, 23]);
     let alone = supervised.collate(&records);
     for (name, expected) in [("llama", [4.181838, 2.223013]), ("gpt2", [4.203721, 2.008358])] {
         for batch in [&row, &rows, &alone] {
