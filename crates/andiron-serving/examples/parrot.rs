@@ -4,8 +4,8 @@
 //! cargo run --release -p andiron-serving --example parrot [ADDRESS] [API_KEY]
 //! ```
 //!
-//! It shows everything a program does to serve a model of its own: implement [`CausalLm`], start an [`Engine`], make a
-//! [`Server`], follow the signals, serve.
+//! It shows everything a program does to serve a model of its own: implement [`CausalLm`], start an [`Engine`], put it in a
+//! [`Registry`], make a [`Server`], follow the signals, serve.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use andiron_models::generate::{CausalLm, Logits};
 use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ApiKey, Server, ServerConfig, Stopped};
+use andiron_serving::registry::{Registry, Served, ServedModel};
 
 const LETTERS: &str = " !?.,abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZé\n";
 
@@ -63,12 +64,14 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let engine = Engine::start(Parrot { vocab_size: tokenizer.vocab_size() }, EngineConfig::default())?;
 
     // The standard library's hasher is keyed with fresh entropy.
-    let mut config = ServerConfig::new("parrot", RandomState::new().build_hasher().finish());
-    config.model.created = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let mut config = ServerConfig::new(RandomState::new().build_hasher().finish());
     config.access.keys = arguments.next().and_then(ApiKey::new).into_iter().collect();
 
     let end_ids = tokenizer.eos_id().into_iter().collect();
-    let server = Server::new(engine.handle(), TextProcessor::new(Some(tokenizer), end_ids), config);
+    let text = TextProcessor::new(Some(tokenizer), end_ids);
+    let created = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let info = ServedModel { created, ..ServedModel::new("parrot") };
+    let server = Server::new(Registry::of(Served::owning(info, text, engine)), config);
     let listener = server.bind(address).await?;
     println!("http://{}", listener.local_addr()?);
     let signals = tokio::spawn(server.shutdown().follow_signals());

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use andiron_models::generate::WhenFull;
 use andiron_serving::engine::EngineConfig;
+use andiron_serving::registry::ServedModel;
 use serde_json::{Value, json};
 
 use common::{
-    Alphabet, CONTEXT, Copyist, Gate, complete, config, events, get, post, start, start_model, start_with,
-    text, tokenizer,
+    Alphabet, CONTEXT, Copyist, Gate, complete, config, events, get, post, start, start_described,
+    start_model, start_with, text, tokenizer,
 };
 
 #[tokio::test]
@@ -101,9 +102,8 @@ async fn stop_strings_end_the_text_across_pieces() {
 
 #[tokio::test]
 async fn stop_strings_of_the_model_hold_for_requests_without_their_own() {
-    let mut config = config();
-    config.model.stop_strings = vec!["fg".to_owned()];
-    let at = start_with(config, EngineConfig::default(), Some(tokenizer())).await;
+    let info = ServedModel { stop_strings: vec!["fg".to_owned()], ..ServedModel::new("alphabet") };
+    let at = start_described(info).await;
     for (stop, expected) in
         [("", "bcde"), (r#","stop":null"#, "bcde"), (r#","stop":"d""#, "bc"), (r#","stop":[]"#, "bcdefghi")]
     {

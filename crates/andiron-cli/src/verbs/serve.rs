@@ -9,7 +9,8 @@ use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{SamplingParams, WhenFull};
 use andiron_pipelines::Pipeline;
 use andiron_serving::engine::{Engine, EngineConfig};
-use andiron_serving::http::{Access, ApiKey, Phase, ServedModel, Server, ServerConfig, Shutdown, Stopped};
+use andiron_serving::http::{Access, ApiKey, Phase, Server, ServerConfig, Shutdown, Stopped};
+use andiron_serving::registry::{Registry, Served, ServedModel};
 use anyhow::Context as _;
 use clap::Args;
 
@@ -70,15 +71,14 @@ impl Serve {
         warn_of_beams(&bundle.generation);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let sampling = SamplingParams::from(bundle.generation.sampling());
-        let id = self.name();
-        let mut config = ServerConfig::new(id, since_epoch.as_nanos() as u64);
-        config.model = ServedModel {
+        let info = ServedModel {
             created: since_epoch.as_secs(),
             sampling,
             stop_strings: bundle.generation.stop_strings.clone(),
             tokenizer_config: text.tokenizer().map(Tokenizer::config).unwrap_or_default(),
-            ..config.model
+            ..ServedModel::new(self.name())
         };
+        let mut config = ServerConfig::new(since_epoch.as_nanos() as u64);
         config.access = Access { keys, insecure_no_auth: self.insecure_no_auth, ..Access::default() };
         config.drain_timeout = Duration::from_secs(self.drain_timeout);
         config.when_full = if self.no_slide { WhenFull::Stop } else { WhenFull::Slide };
@@ -90,7 +90,7 @@ impl Serve {
         };
         let engine = Engine::start(bundle, engine_config)?;
         let drain_timeout = config.drain_timeout;
-        let server = Server::new(engine.handle(), text, config);
+        let server = Server::new(Registry::of(Served::owning(info, text, engine)), config);
         stop::ensure_files_for_signals().context("cannot start the server")?;
         stop::ensure_threads(WORKERS + OTHER_THREADS).context("cannot start the server's threads")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -111,8 +111,8 @@ impl Serve {
         // Tokenization and a step of the model cannot be interrupted; they must not keep the process alive.
         runtime.shutdown_background();
         match stopped {
-            Stopped::Drained => drop(engine),
-            Stopped::Cut => std::mem::forget(engine),
+            Stopped::Drained => drop(server),
+            Stopped::Cut => std::mem::forget(server),
         }
         match stopped {
             Stopped::Drained => Ok(Ending::Done),

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::engine::{GenerationError, SubmitError};
+use crate::registry::{Incapable, RegistryError};
 
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
@@ -138,12 +139,6 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
     }
 
-    pub(super) fn no_such_model(asked: &str, served: &str) -> Self {
-        let asked: String = asked.chars().take(100).collect();
-        let message = format!("the model `{asked}` does not exist here; this server has `{served}`");
-        Self::new(StatusCode::NOT_FOUND, "not_found_error", message).param("model").code("model_not_found")
-    }
-
     pub(super) fn shutting_down() -> Self {
         let message = "the server is shutting down";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
@@ -185,6 +180,29 @@ impl ApiError {
     /// The body, also sent as the last event of a stream that fails half-way.
     pub(super) fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}})
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RegistryError::Unknown { .. } | RegistryError::Empty => {
+                Self::new(StatusCode::NOT_FOUND, "not_found_error", message).code("model_not_found")
+            }
+            RegistryError::Taken { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("model_exists")
+            }
+        }
+        .param("model")
+    }
+}
+
+impl From<Incapable> for ApiError {
+    fn from(error: Incapable) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", error.to_string())
+            .param("model")
+            .code("unsupported_by_model")
     }
 }
 

@@ -50,6 +50,11 @@ impl<'a> Fields<'a> {
         serde_json::from_str(raw).map(Some).map_err(|_| self.unexpected(name, wanted))
     }
 
+    /// The model that the request names.
+    pub(super) fn model(&self) -> Result<Option<String>, ApiError> {
+        self.optional("model", "a string")
+    }
+
     pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         Ok(self.optional(name, "true or false")?.unwrap_or(false))
     }

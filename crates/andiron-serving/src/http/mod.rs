@@ -26,11 +26,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use andiron_kernels::random::Seed;
 use andiron_models::generate::{Constraint, Grammar};
-use andiron_pipelines::TextProcessor;
 use tokio::sync::watch;
 
 pub use auth::{Access, ApiKey};
-pub use config::{ServedModel, ServerConfig};
+pub use config::ServerConfig;
 pub use error::ApiError;
 pub use limits::Limits;
 pub use routes::{Endpoint, endpoints};
@@ -40,7 +39,7 @@ pub use shutdown::{Phase, Shutdown};
 use text::Reading;
 use work::{BodyMemory, Workplace};
 
-use crate::engine::EngineHandle;
+use crate::registry::{Capability, Registry, Served};
 
 /// Concurrent tokenizations.
 const TOKENIZING_AT_ONCE: usize = 2;
@@ -48,7 +47,7 @@ const TOKENIZING_AT_ONCE: usize = 2;
 /// Concurrent grammar compilations; separate, so that texts do not wait for them.
 const COMPILING_AT_ONCE: usize = 1;
 
-/// A server of one model.
+/// A server of the models of a [`Registry`].
 #[derive(Clone, Debug)]
 pub struct Server {
     app: Arc<App>,
@@ -57,8 +56,7 @@ pub struct Server {
 /// State shared by all routes.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) engine: EngineHandle,
-    pub(crate) text: TextProcessor,
+    pub(crate) registry: Registry,
     pub(crate) config: ServerConfig,
     pub(crate) shutdown: Shutdown,
     tokenizing: Workplace,
@@ -82,12 +80,11 @@ impl Drop for Answering {
 }
 
 impl Server {
-    /// A server for `engine`; `text` tokenizes and decodes. Without a tokenizer, prompts are token ids and texts are empty.
-    pub fn new(engine: EngineHandle, text: TextProcessor, config: ServerConfig) -> Self {
+    /// A server of the models in `registry`, which may come and go while it runs.
+    pub fn new(registry: Registry, config: ServerConfig) -> Self {
         let bodies = BodyMemory::new(config.limits.max_body_bytes_together);
         let app = App {
-            engine,
-            text,
+            registry,
             config,
             shutdown: Shutdown::new(),
             tokenizing: Workplace::new(TOKENIZING_AT_ONCE),
@@ -116,9 +113,29 @@ impl App {
         Answering { app: Arc::clone(self) }
     }
 
-    /// Waits until the engine is idle and every response has been handed to its connection.
+    /// The model that a request names in `model`; without a name, the first.
+    pub(crate) fn served(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        Ok(match name {
+            Some(name) => self.registry.get(name)?,
+            None => self.registry.usual(None)?,
+        })
+    }
+
+    /// The same for a route that needs a model with `wanted`: without a name, the first that has it.
+    pub(crate) fn served_for(&self, name: Option<&str>, wanted: Capability) -> Result<Arc<Served>, ApiError> {
+        let served = match name {
+            Some(name) => self.registry.get(name)?,
+            None => self.registry.usual(Some(wanted))?,
+        };
+        served.ensure(wanted)?;
+        Ok(served)
+    }
+
+    /// Waits until all models are idle and every response has been handed to its connection.
     async fn idle(&self) {
-        self.engine.idle().await;
+        for served in self.registry.list() {
+            served.idle().await;
+        }
         // Fails only if the sender is gone, and `self` holds it.
         drop(self.answering.subscribe().wait_for(|&count| count == 0).await);
     }
@@ -131,30 +148,31 @@ impl App {
 
     /// Compiles `grammar`, given in the field `param`, on a blocking thread.
     async fn constrain(
-        self: &Arc<Self>,
+        &self,
+        served: &Arc<Served>,
         param: &'static str,
         grammar: Grammar,
     ) -> Result<Constraint, ApiError> {
-        let app = Arc::clone(self);
-        let made = self.compiling.run(move || text::constrain(&app.text, param, grammar)).await;
+        let served = Arc::clone(served);
+        let made = self.compiling.run(move || text::constrain(&served.text, param, grammar)).await;
         made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
     }
 
     /// Tokenizes `text` on a blocking thread. A text with too many bytes for the model's context is refused first.
-    async fn encode(self: &Arc<Self>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
-        let app = Arc::clone(self);
+    async fn encode(&self, served: &Arc<Served>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
+        let served = Arc::clone(served);
         let encoded = self.tokenizing.run(move || {
-            text::check_bytes(&app.text, &text, app.engine.sizes().context_len)?;
-            text::encode(&app.text, &text, how)
+            text::check_bytes(&served.text, &text, served.sizes().context_len)?;
+            text::encode(&served.text, &text, how)
         });
         encoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
     }
 
     /// The vocabulary's spelling of each of `ids`.
-    async fn names(self: &Arc<Self>, ids: Vec<u32>) -> Result<Vec<String>, ApiError> {
-        let app = Arc::clone(self);
+    async fn names(&self, served: &Arc<Served>, ids: Vec<u32>) -> Result<Vec<String>, ApiError> {
+        let served = Arc::clone(served);
         let named =
-            self.tokenizing.run(move || ids.into_iter().map(|id| app.text.token_name(id)).collect()).await;
+            self.tokenizing.run(move || ids.into_iter().map(|id| served.text.token_name(id)).collect()).await;
         named.ok_or_else(|| ApiError::internal("the tokenizer failed on this request"))
     }
 }

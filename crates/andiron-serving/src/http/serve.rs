@@ -103,7 +103,9 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener, router: axum::Router) -> Result<Stopped, ServeError> {
         let address = listener.local_addr().map_err(|source| ServeError::Bind { source })?;
         check_protected(address, &self.app.config.access)?;
-        tracing::info!(%address, model = self.app.config.model.id, "serving");
+        let models: Vec<String> =
+            self.app.registry.list().iter().map(|served| served.info.id.clone()).collect();
+        tracing::info!(%address, ?models, "serving");
         let closing = watch::Sender::new(false);
         let hurried = AtomicBool::new(false);
         let mut connections = JoinSet::new();
@@ -127,10 +129,12 @@ impl Server {
 
     /// Waits for the shutdown to start, then for the work to end or the drain timeout.
     async fn end_of_service(&self, hurried: &AtomicBool) -> Stopped {
-        let (shutdown, engine) = (&self.app.shutdown, &self.app.engine);
+        let (shutdown, registry) = (&self.app.shutdown, &self.app.registry);
         shutdown.reached(Phase::Draining).await;
-        engine.drain();
-        tracing::info!(load = ?engine.load(), "draining");
+        for served in registry.list() {
+            served.drain();
+            tracing::info!(model = served.info.id, load = ?served.load(), "draining");
+        }
         let stopped = tokio::select! {
             () = self.app.idle() => Stopped::Drained,
             () = tokio::time::sleep(self.app.config.drain_timeout) => Stopped::Cut,
@@ -141,7 +145,7 @@ impl Server {
         };
         if stopped == Stopped::Cut {
             shutdown.cut();
-            engine.stop();
+            registry.list().iter().for_each(|served| served.stop());
         }
         stopped
     }

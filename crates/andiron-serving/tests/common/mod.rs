@@ -11,6 +11,7 @@ use andiron_models::generate::{CausalLm, Logits};
 use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ServeError, Server, ServerConfig, Stopped};
+use andiron_serving::registry::{Registry, Runner, Served, ServedModel};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -160,7 +161,7 @@ impl Drop for Fixture {
 }
 
 pub fn config() -> ServerConfig {
-    ServerConfig::new("alphabet", 5)
+    ServerConfig::new(5)
 }
 
 pub async fn start() -> Fixture {
@@ -173,6 +174,14 @@ pub async fn start_with(config: ServerConfig, engine: EngineConfig, tokenizer: O
     start_model(model, gate, config, engine, tokenizer).await
 }
 
+/// A server whose model is described by `info`.
+pub async fn start_described(info: ServedModel) -> Fixture {
+    let gate = Gate::default();
+    let model = Alphabet { gate: gate.clone(), context: CONTEXT };
+    let engine = Engine::start(model, EngineConfig::default()).unwrap();
+    start_engine(info, engine, gate, config(), Some(tokenizer())).await
+}
+
 pub async fn start_model<M: CausalLm + 'static>(
     model: M,
     gate: Gate,
@@ -181,8 +190,19 @@ pub async fn start_model<M: CausalLm + 'static>(
     tokenizer: Option<Tokenizer>,
 ) -> Fixture {
     let engine = Engine::start(model, engine).unwrap();
+    start_engine(ServedModel::new("alphabet"), engine, gate, config, tokenizer).await
+}
+
+async fn start_engine(
+    info: ServedModel,
+    engine: Engine,
+    gate: Gate,
+    config: ServerConfig,
+    tokenizer: Option<Tokenizer>,
+) -> Fixture {
     let text = TextProcessor::new(tokenizer, vec![END]);
-    let server = Server::new(engine.handle(), text, config);
+    let served = Served::new(info, text, Runner::Decoder(engine.handle()));
+    let server = Server::new(Registry::of(served), config);
     let listener = server.bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let running = server.clone();

@@ -7,30 +7,30 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use crate::http::{ApiError, App};
+use crate::registry::Served;
 
 pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [card(&app)]}))
+    let cards: Vec<Value> = app.registry.list().iter().map(|served| card(served)).collect();
+    Json(json!({"object": "list", "data": cards}))
 }
 
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    match id == app.config.model.id {
-        true => Ok(Json(card(&app))),
-        false => Err(ApiError::no_such_model(&id, &app.config.model.id)),
-    }
+    Ok(Json(card(&*app.served(Some(&id))?)))
 }
 
-fn card(app: &App) -> Value {
-    let model = &app.config.model;
+fn card(served: &Served) -> Value {
+    let capabilities: Vec<&str> = served.can().iter().map(|capability| capability.name()).collect();
     json!({
-        "id": model.id,
+        "id": served.info.id,
         "object": "model",
-        "created": model.created,
+        "created": served.info.created,
         "owned_by": "andiron",
-        "root": model.id,
+        "root": served.info.id,
         "parent": null,
-        "max_model_len": app.engine.sizes().context_len,
+        "max_model_len": served.sizes().context_len,
+        "capabilities": capabilities,
     })
 }

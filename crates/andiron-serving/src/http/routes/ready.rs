@@ -12,9 +12,15 @@ pub(super) async fn show(State(app): State<Arc<App>>) -> Result<Json<Value>, Api
     if app.shutdown.phase() != Phase::Serving {
         return Err(ApiError::shutting_down());
     }
-    if !app.engine.accepts_work() {
-        return Err(ApiError::unhealthy("the queue is full"));
+    let models = app.registry.list();
+    if !models.iter().any(|served| served.accepts_work()) {
+        return Err(ApiError::unhealthy(match models.is_empty() {
+            true => "there is no model",
+            false => "the queue is full",
+        }));
     }
-    let load = app.engine.load();
-    Ok(Json(json!({"status": "ready", "running": load.running, "queued": load.queued})))
+    let loads = models.iter().map(|served| served.load());
+    let (running, queued) =
+        loads.fold((0, 0), |(running, queued), load| (running + load.running, queued + load.queued));
+    Ok(Json(json!({"status": "ready", "running": running, "queued": queued})))
 }

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use crate::http::{ApiError, App};
 
 pub(super) async fn show(State(app): State<Arc<App>>) -> Result<Json<Map<String, Value>>, ApiError> {
-    let tokenizer = app.text.tokenizer().ok_or_else(|| ApiError::no_tokenizer("tokenizer_info"))?;
+    let served = app.served(None)?;
+    let tokenizer = served.text.tokenizer().ok_or_else(|| ApiError::no_tokenizer("tokenizer_info"))?;
     let special = tokenizer.special_tokens();
-    let mut info = app.config.model.tokenizer_config.clone();
+    let mut info = served.info.tokenizer_config.clone();
     // These as plain strings, whatever their form in the file.
     for (key, token) in [
         ("bos_token", &special.bos),

@@ -17,10 +17,12 @@ use super::plan::Plan;
 use super::request::CompletionRequest;
 use crate::engine::{Event, Generation};
 use crate::http::{Answering, ApiError, App, Phase};
+use crate::registry::Served;
 
 /// A request in progress.
 pub(super) struct Answer {
     app: Arc<App>,
+    served: Arc<Served>,
     pub(super) envelope: Envelope,
     choices: Vec<Choice>,
     /// One per choice, `None` once finished; dropping one cancels its job.
@@ -38,24 +40,27 @@ impl Answer {
     /// Plans and submits all generations of a request.
     pub(super) async fn start(
         app: &Arc<App>,
+        served: &Arc<Served>,
         request: CompletionRequest,
         client: u64,
     ) -> Result<Self, ApiError> {
         let deadline = Instant::now() + app.config.limits.request_timeout;
         let (id, fresh_seed) = app.next_request();
-        let Plan { jobs, mut choices, prompt_tokens } = Plan::new(app, &request, client, fresh_seed).await?;
+        let Plan { jobs, mut choices, prompt_tokens } =
+            Plan::new(app, served, &request, client, fresh_seed).await?;
         let mut ready = VecDeque::new();
         if request.echo && !request.scores_prompt() {
             for (index, choice) in choices.iter_mut().enumerate() {
-                ready.push_back((index, choice.prompt(&app.text, &[])?));
+                ready.push_back((index, choice.prompt(&served.text, &[])?));
             }
         }
         let answering = app.answering();
-        let generations = app.engine.submit(jobs)?.into_iter().map(Some).collect();
+        let generations = served.decoder()?.submit(jobs)?.into_iter().map(Some).collect();
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         Ok(Self {
             app: Arc::clone(app),
-            envelope: Envelope { id, created, model: app.config.model.id.clone() },
+            served: Arc::clone(served),
+            envelope: Envelope { id, created, model: served.info.id.clone() },
             choices,
             generations,
             turn: 0,
@@ -84,10 +89,10 @@ impl Answer {
             let Some((index, event)) = event else {
                 return Ok(None);
             };
-            let choice = &mut self.choices[index];
+            let (choice, text) = (&mut self.choices[index], &self.served.text);
             let delta = match event {
-                Event::Prompt(tokens) => choice.prompt(&app.text, &tokens)?,
-                Event::Token(token) => choice.token(&app.text, &token)?,
+                Event::Prompt(tokens) => choice.prompt(text, &tokens)?,
+                Event::Token(token) => choice.token(text, &token)?,
                 Event::Finished(reason) => choice.finish(reason)?,
                 Event::Failed(error) => return Err(error.into()),
             };

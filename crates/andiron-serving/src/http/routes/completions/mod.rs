@@ -27,6 +27,7 @@ use crate::http::fields::Fields;
 use crate::http::limits::read_json;
 use crate::http::sse::{self, Events, Gone};
 use crate::http::{ApiError, App, Phase};
+use crate::registry::Capability;
 
 use merge::Answer;
 use request::{CompletionRequest, StreamOptions};
@@ -40,10 +41,15 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     }
     let (head, body) = request.into_parts();
     let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let request = CompletionRequest::parse(&Fields::parse(&body)?, &app)?;
+    let (served, request) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        let request = CompletionRequest::parse(&fields, &app, &served)?;
+        (served, request)
+    };
     drop(body);
     let stream = request.stream;
-    let mut answer = Answer::start(&app, request, app.config.access.client(&head)).await?;
+    let mut answer = Answer::start(&app, &served, request, app.config.access.client(&head)).await?;
     drop(reserved);
     match stream {
         None => {

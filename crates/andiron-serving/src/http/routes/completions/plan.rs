@@ -11,6 +11,7 @@ use super::grammar::RequestedGrammar;
 use super::request::{CompletionRequest, Prompts};
 use crate::engine::{Job, SharedPrompt};
 use crate::http::{ApiError, App};
+use crate::registry::Served;
 
 /// Default `max_tokens`, as in OpenAI's API.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -30,14 +31,15 @@ pub(super) struct Plan {
 impl Plan {
     /// Tokenizes and checks the prompts of `request`. `seed` is for requests without one.
     pub(super) async fn new(
-        app: &Arc<App>,
+        app: &App,
+        served: &Arc<Served>,
         request: &CompletionRequest,
         client: u64,
         seed: u64,
     ) -> Result<Self, ApiError> {
-        let prompts = encode(app, request).await?;
+        let prompts = encode(app, served, request).await?;
         let constraint = match request.grammar.clone() {
-            Some(RequestedGrammar { param, grammar }) => Some(app.constrain(param, grammar).await?),
+            Some(RequestedGrammar { param, grammar }) => Some(app.constrain(served, param, grammar).await?),
             None => None,
         };
         let prompt_tokens = prompts.iter().map(|(ids, _)| ids.len()).sum();
@@ -45,11 +47,11 @@ impl Plan {
         let mut entries = 0usize;
         for (at, (ids, text)) in prompts.into_iter().enumerate() {
             let options = GenerateOptions {
-                max_new_tokens: max_new_tokens(app, request, &ids)?,
+                max_new_tokens: max_new_tokens(app, served, request, &ids)?,
                 constraint: constraint.clone(),
                 ..generate_options(app, request)
             };
-            let sizes = app.engine.sizes();
+            let sizes = served.sizes();
             options.check(&ids, sizes.vocab_size, sizes.context_len)?;
             let scored = if request.scores_prompt() { ids.len() } else { 0 };
             let per_token = request.logprobs.map_or(0, |n| n + 1);
@@ -64,11 +66,11 @@ impl Plan {
             // All choices of a prompt share its prefill.
             let shared_prompt = (request.n > 1).then(SharedPrompt::default);
             for copy in 0..request.n {
-                let stream = TextStream::new(&app.text, &ids, &options.stop_ids, &request.stops)?;
+                let stream = TextStream::new(&served.text, &ids, &options.stop_ids, &request.stops)?;
                 let stream = stream.with_min_tokens(request.min_tokens);
                 let mut choice = Choice::new(stream, request.logprobs.is_some());
                 if request.echo {
-                    choice.echo(&app.text, &ids, text.as_deref())?;
+                    choice.echo(&served.text, &ids, text.as_deref())?;
                 }
                 plan.choices.push(choice);
                 let seed = seed_of(request, seed, at, copy);
@@ -107,7 +109,8 @@ fn generate_options(app: &App, request: &CompletionRequest) -> GenerateOptions {
 
 /// The ids of each prompt, with its text if it came as text.
 async fn encode(
-    app: &Arc<App>,
+    app: &App,
+    served: &Arc<Served>,
     request: &CompletionRequest,
 ) -> Result<Vec<(Vec<u32>, Option<String>)>, ApiError> {
     match &request.prompts {
@@ -115,7 +118,7 @@ async fn encode(
         Prompts::Texts(texts) => {
             let mut prompts = Vec::with_capacity(texts.len());
             for text in texts {
-                let ids = app.encode(text.clone(), request.reading).await?;
+                let ids = app.encode(served, text.clone(), request.reading).await?;
                 prompts.push((ids, Some(text.clone())));
             }
             Ok(prompts)
@@ -124,8 +127,13 @@ async fn encode(
 }
 
 /// Maximum number of tokens to generate for a prompt, if it fits the model's context.
-fn max_new_tokens(app: &App, request: &CompletionRequest, ids: &[u32]) -> Result<usize, ApiError> {
-    let sizes = app.engine.sizes();
+fn max_new_tokens(
+    app: &App,
+    served: &Served,
+    request: &CompletionRequest,
+    ids: &[u32],
+) -> Result<usize, ApiError> {
+    let sizes = served.sizes();
     let (prompt, context) = (ids.len(), sizes.context_len);
     let slides = app.config.when_full == WhenFull::Slide;
     let asked = request.max_tokens;

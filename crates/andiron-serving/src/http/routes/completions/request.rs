@@ -10,6 +10,7 @@ use super::known;
 use crate::http::fields::Fields;
 use crate::http::text::Reading;
 use crate::http::{ApiError, App};
+use crate::registry::Served;
 
 const PROMPT: &str =
     "a string, an array of strings, an array of token ids or an array of arrays of token ids";
@@ -58,9 +59,8 @@ pub(super) struct CompletionRequest {
 }
 
 impl CompletionRequest {
-    pub(super) fn parse(fields: &Fields<'_>, app: &App) -> Result<Self, ApiError> {
+    pub(super) fn parse(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Self, ApiError> {
         let limits = &app.config.limits;
-        check_model(fields, &app.config.model.id)?;
         known::check(fields)?;
         let n = fields.count("n", 1, limits.max_n)?.unwrap_or(1);
         let best_of = fields.count("best_of", 1, limits.max_n)?;
@@ -76,7 +76,7 @@ impl CompletionRequest {
             );
             return Err(ApiError::invalid("prompt", message));
         }
-        if matches!(prompts, Prompts::Texts(_)) && app.text.tokenizer().is_none() {
+        if matches!(prompts, Prompts::Texts(_)) && served.text.tokenizer().is_none() {
             return Err(ApiError::no_tokenizer("prompt"));
         }
         let echo = fields.flag("echo")?;
@@ -85,13 +85,13 @@ impl CompletionRequest {
         if min_tokens > max_tokens.unwrap_or(usize::MAX) {
             return Err(ApiError::invalid("min_tokens", "larger than max_tokens"));
         }
-        let stops = parse_stops(fields, app)?;
+        let stops = parse_stops(fields, app, served)?;
         Ok(Self {
             prompts,
             reading: Reading::parse(fields)?,
             max_tokens,
             min_tokens,
-            sampling: parse_sampling(fields, app)?,
+            sampling: parse_sampling(fields, app, served)?,
             // Any 64 bits are a seed; negative ones are as good as others.
             seed: match fields.raw("seed").is_some_and(|raw| !raw.starts_with('-')) {
                 true => fields.optional("seed", "an integer of 64 bits")?,
@@ -103,20 +103,13 @@ impl CompletionRequest {
             echo,
             grammar: grammar::parse(fields)?,
             stops,
-            stop_ids: parse_stop_ids(fields, app)?,
+            stop_ids: parse_stop_ids(fields, app, served)?,
         })
     }
 
     /// Whether the response has log-probabilities of the prompt.
     pub(super) fn scores_prompt(&self) -> bool {
         self.echo && self.logprobs.is_some()
-    }
-}
-
-fn check_model(fields: &Fields<'_>, served: &str) -> Result<(), ApiError> {
-    match fields.optional::<String>("model", "a string")? {
-        Some(asked) if asked != served => Err(ApiError::no_such_model(&asked, served)),
-        _ => Ok(()),
     }
 }
 
@@ -137,8 +130,8 @@ fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
 }
 
 /// Sampling parameters of the request, else the server's defaults.
-fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiError> {
-    let usual = &app.config.model.sampling;
+fn parse_sampling(fields: &Fields<'_>, app: &App, served: &Served) -> Result<SamplingParams, ApiError> {
+    let usual = &served.info.sampling;
     // vLLM and llama.cpp write "off" as -1 or 0.
     let top_k = fields.integer("top_k", -1..=i64::from(i32::MAX))?;
     let top_n_sigma = fields.number("top_n_sigma", -1.0..=100.0)?.map(|sigma| sigma.max(0.0));
@@ -147,12 +140,12 @@ fn parse_sampling(fields: &Fields<'_>, app: &App) -> Result<SamplingParams, ApiE
         fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(usual.frequency_penalty);
     let penalties = presence_penalty != 0.0 || frequency_penalty != 0.0;
     Ok(SamplingParams {
-        logit_bias: parse_logit_bias(fields, app)?,
+        logit_bias: parse_logit_bias(fields, app, served)?,
         repetition_penalty: parse_repetition(fields, penalties)?.unwrap_or(usual.repetition_penalty),
         presence_penalty,
         frequency_penalty,
         no_repeat_ngram_size: fields
-            .count("no_repeat_ngram_size", 0, app.engine.sizes().context_len)?
+            .count("no_repeat_ngram_size", 0, served.sizes().context_len)?
             .unwrap_or(usual.no_repeat_ngram_size),
         top_n_sigma: top_n_sigma.unwrap_or(usual.top_n_sigma),
         temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(usual.temperature),
@@ -192,7 +185,7 @@ fn parse_repetition(fields: &Fields<'_>, other_penalties: bool) -> Result<Option
     }
 }
 
-fn parse_logit_bias(fields: &Fields<'_>, app: &App) -> Result<Vec<(u32, f32)>, ApiError> {
+fn parse_logit_bias(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Vec<(u32, f32)>, ApiError> {
     const WANTED: &str = "an object from token ids to numbers between -100 and 100";
     let bias: BTreeMap<String, f64> = fields.optional("logit_bias", WANTED)?.unwrap_or_default();
     let limit = app.config.limits.max_logit_bias;
@@ -205,21 +198,21 @@ fn parse_logit_bias(fields: &Fields<'_>, app: &App) -> Result<Vec<(u32, f32)>, A
     let entries = bias.into_iter().map(|(key, bias)| {
         let id = key.parse().ok().filter(|_| (-100.0..=100.0).contains(&bias));
         let id = id.ok_or_else(|| fields.unexpected("logit_bias", WANTED))?;
-        check_id("logit_bias", id, app)?;
+        check_id("logit_bias", id, served)?;
         Ok((id, bias as f32))
     });
     entries.collect()
 }
 
 /// The stop strings of the request, else those of the model's files.
-fn parse_stops(fields: &Fields<'_>, app: &App) -> Result<Vec<String>, ApiError> {
+fn parse_stops(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Vec<String>, ApiError> {
     const WANTED: &str = "a string or an array of strings";
     let limits = &app.config.limits;
     let given: Option<Vec<String>> = match fields.raw("stop") {
         Some(raw) if raw.starts_with('"') => fields.optional("stop", WANTED)?.map(|stop| vec![stop]),
         _ => fields.optional("stop", WANTED)?,
     };
-    let Some(stops) = given else { return Ok(app.config.model.stop_strings.clone()) };
+    let Some(stops) = given else { return Ok(served.info.stop_strings.clone()) };
     if stops.len() > limits.max_stops {
         let message = format_args!("{} strings, at most {} are allowed", stops.len(), limits.max_stops);
         return Err(ApiError::invalid("stop", message));
@@ -229,14 +222,14 @@ fn parse_stops(fields: &Fields<'_>, app: &App) -> Result<Vec<String>, ApiError> 
             format_args!("a string of {} bytes, expected 1 to {}", stop.len(), limits.max_stop_bytes);
         return Err(ApiError::invalid("stop", message));
     }
-    match !stops.is_empty() && app.text.tokenizer().is_none() {
+    match !stops.is_empty() && served.text.tokenizer().is_none() {
         true => Err(ApiError::no_tokenizer("stop")),
         false => Ok(stops),
     }
 }
 
 /// The ids that end a generation: the model's own, unless ignored, and the client's.
-fn parse_stop_ids(fields: &Fields<'_>, app: &App) -> Result<Vec<u32>, ApiError> {
+fn parse_stop_ids(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Vec<u32>, ApiError> {
     let limit = app.config.limits.max_stop_ids;
     let mut ids: Vec<u32> = fields.optional("stop_token_ids", "an array of token ids")?.unwrap_or_default();
     if ids.len() > limit {
@@ -245,15 +238,15 @@ fn parse_stop_ids(fields: &Fields<'_>, app: &App) -> Result<Vec<u32>, ApiError> 
             format_args!("{} ids, at most {limit} are allowed", ids.len()),
         ));
     }
-    ids.iter().try_for_each(|&id| check_id("stop_token_ids", id, app))?;
+    ids.iter().try_for_each(|&id| check_id("stop_token_ids", id, served))?;
     if !fields.flag("ignore_eos")? {
-        ids.extend(app.text.end_ids());
+        ids.extend(served.text.end_ids());
     }
     Ok(ids)
 }
 
-fn check_id(param: &str, id: u32, app: &App) -> Result<(), ApiError> {
-    let vocab_size = app.engine.sizes().vocab_size;
+fn check_id(param: &str, id: u32, served: &Served) -> Result<(), ApiError> {
+    let vocab_size = served.sizes().vocab_size;
     match (id as usize) < vocab_size {
         true => Ok(()),
         false => Err(ApiError::outside_vocabulary(param, id, vocab_size)),

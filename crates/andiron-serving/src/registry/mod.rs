@@ -1,0 +1,192 @@
+//! The models of a server, by name.
+
+mod capability;
+mod served;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use capability::{Capability, Incapable};
+pub use served::{Runner, Served, ServedModel};
+
+/// The models of a server, in the order in which they were added.
+///
+/// Clones share the same models. A model that is removed is dropped when the last request that uses it has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    models: Arc<RwLock<Vec<Arc<Served>>>>,
+}
+
+/// Why a model was not found or not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// There is no such model.
+    #[error("the model `{asked}` does not exist here; this server has {}", listed(known))]
+    Unknown {
+        /// The name that was asked for.
+        asked: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// The name is taken.
+    #[error("there is a model `{name}` already; give this one another name")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// There is no model at all.
+    #[error("this server has no model")]
+    Empty,
+}
+
+impl Registry {
+    /// A registry of one model.
+    pub fn of(served: Served) -> Self {
+        let registry = Self::default();
+        registry.write().push(Arc::new(served));
+        registry
+    }
+
+    /// Adds a model.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] if there is one of this name.
+    pub fn insert(&self, served: Served) -> Result<Arc<Served>, RegistryError> {
+        let mut models = self.write();
+        if models.iter().any(|other| other.info.id == served.info.id) {
+            return Err(RegistryError::Taken { name: served.info.id });
+        }
+        let served = Arc::new(served);
+        models.push(Arc::clone(&served));
+        Ok(served)
+    }
+
+    /// Takes a model out: new requests do not find it, running ones go on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn remove(&self, name: &str) -> Result<Arc<Served>, RegistryError> {
+        let mut models = self.write();
+        match models.iter().position(|served| served.info.id == name) {
+            Some(at) => Ok(models.remove(at)),
+            None => Err(unknown(name, &models)),
+        }
+    }
+
+    /// The model called `name`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`], or [`RegistryError::Empty`].
+    pub fn get(&self, name: &str) -> Result<Arc<Served>, RegistryError> {
+        let models = self.read();
+        let found = models.iter().find(|served| served.info.id == name);
+        found.cloned().ok_or_else(|| unknown(name, &models))
+    }
+
+    /// The model of a request that names none: the first one, of those with `wanted` if there is one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Empty`].
+    pub fn usual(&self, wanted: Option<Capability>) -> Result<Arc<Served>, RegistryError> {
+        let models = self.read();
+        let able = wanted.and_then(|wanted| models.iter().find(|served| served.can().contains(&wanted)));
+        able.or(models.first()).cloned().ok_or(RegistryError::Empty)
+    }
+
+    /// All models, in the order in which they were added.
+    pub fn list(&self) -> Vec<Arc<Served>> {
+        self.read().clone()
+    }
+
+    /// Nothing below can panic while the lock is held, so a poisoned lock still guards a whole list.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Served>>> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Arc<Served>>> {
+        self.models.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unknown(asked: &str, models: &[Arc<Served>]) -> RegistryError {
+    if models.is_empty() {
+        return RegistryError::Empty;
+    }
+    let asked = asked.chars().take(100).collect();
+    RegistryError::Unknown { asked, known: models.iter().map(|served| served.info.id.clone()).collect() }
+}
+
+/// Names in an error message.
+const MAX_LISTED: usize = 20;
+
+fn listed(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(MAX_LISTED) {
+        0 => quoted.join(", "),
+        more => format!("{} and {more} more: see /v1/models", quoted.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use andiron_models::generate::{CausalLm, Logits};
+    use andiron_pipelines::TextProcessor;
+
+    use super::*;
+    use crate::engine::{Engine, EngineConfig};
+
+    struct Silent;
+
+    impl CausalLm for Silent {
+        type State = ();
+
+        fn vocab_size(&self) -> usize {
+            2
+        }
+
+        fn context_len(&self) -> usize {
+            4
+        }
+
+        fn begin(&self) {}
+
+        fn forward(&self, _state: &mut (), _ids: &[u32], _wanted: Logits) -> Vec<f32> {
+            vec![0.0; 2]
+        }
+    }
+
+    fn served(name: &str) -> Served {
+        let engine = Engine::start(Silent, EngineConfig::default()).expect("a thread");
+        Served::owning(ServedModel::new(name), TextProcessor::default(), engine)
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_name_until_it_is_removed() {
+        let registry = Registry::of(served("a"));
+        assert!(registry.insert(served("b")).is_ok());
+        let taken = registry.insert(served("a")).expect_err("taken").to_string();
+        assert_eq!(taken, "there is a model `a` already; give this one another name");
+        let names = |registry: &Registry| -> Vec<String> {
+            registry.list().iter().map(|served| served.info.id.clone()).collect()
+        };
+        assert_eq!(names(&registry), ["a", "b"]);
+        assert_eq!(registry.usual(None).expect("one").info.id, "a");
+        assert_eq!(registry.usual(Some(Capability::Generate)).expect("one").info.id, "a");
+        let error = registry.get("c").expect_err("unknown").to_string();
+        assert_eq!(error, "the model `c` does not exist here; this server has `a`, `b`");
+        let removed = registry.remove("a").expect("it was there");
+        assert_eq!(removed.info.id, "a");
+        assert!(removed.decoder().is_ok_and(|engine| engine.accepts_work()), "its requests go on");
+        assert_eq!(names(&registry), ["b"]);
+        assert!(registry.remove("a").is_err());
+        assert!(registry.remove("b").is_ok());
+        assert_eq!(registry.get("a").expect_err("none"), RegistryError::Empty);
+        assert_eq!(registry.usual(None).expect_err("none"), RegistryError::Empty);
+    }
+
+    #[test]
+    fn a_message_lists_a_bounded_number_of_names() {
+        let names: Vec<String> = (0..25).map(|at| at.to_string()).collect();
+        assert!(listed(&names).ends_with("`19` and 5 more: see /v1/models"));
+    }
+}
