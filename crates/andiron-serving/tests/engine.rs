@@ -13,7 +13,7 @@ use andiron_models::generate::{
     CausalLm, FinishReason, GenerateError, GenerateOptions, Logits, SamplingParams,
 };
 use andiron_serving::engine::{
-    Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
+    Counters, Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
 };
 
 use common::{Alphabet, BOMB, CONTEXT, Copyist, Gate, eventually};
@@ -53,6 +53,17 @@ async fn tokens_come_in_order_and_the_reason_is_last() {
 }
 
 #[tokio::test]
+async fn counters_tell_prompt_and_generated_tokens() {
+    let (engine, _gate) = engine(2);
+    let handle = engine.handle();
+    for generation in handle.submit(vec![job(&[1], 3), job(&[1, 2, 3, 4], 5)]).unwrap() {
+        all_events(generation).await;
+    }
+    let wanted = Counters { prompt_tokens: 5, generated_tokens: 8, ..Counters::default() };
+    assert_eq!(handle.counters(), wanted);
+}
+
+#[tokio::test]
 async fn running_jobs_take_turns_while_a_long_prompt_is_read() {
     let (engine, gate) = engine(2);
     gate.set(Some(0));
@@ -84,9 +95,9 @@ async fn jobs_are_taken_together_or_not_at_all() {
     ));
     let too_long = handle.submit(vec![job(&[1; 101], 1)]).err();
     assert!(matches!(too_long, Some(SubmitError::TooLarge { tokens: 101, max_tokens: 100, .. })));
-    assert_eq!(handle.load(), Load { running: 1, queued: 2, queued_tokens: 3 });
+    assert_eq!(handle.load(), Load { running: 1, queued: 2, queued_tokens: 3, ..Load::default() });
     drop(waiting);
-    assert_eq!(handle.load(), Load { running: 1, queued: 0, queued_tokens: 0 });
+    assert_eq!(handle.load(), Load { running: 1, queued: 0, queued_tokens: 0, ..Load::default() });
     drop(running);
     gate.set(None);
     handle.idle().await;
@@ -346,7 +357,10 @@ async fn a_client_with_many_jobs_does_not_keep_another_waiting() {
     assert_eq!(ids(&all_events(first).await), [2]);
     assert_eq!(ids(&all_events(other).await), [2]);
     // The place is counted until the thread looks for more work.
-    eventually("three are left", || handle.load() == Load { running: 1, queued: 2, queued_tokens: 2 }).await;
+    eventually("three are left", || {
+        handle.load() == Load { running: 1, queued: 2, queued_tokens: 2, ..Load::default() }
+    })
+    .await;
     gate.set(None);
     for generation in waiting {
         assert_eq!(ids(&all_events(generation).await), [2]);

@@ -30,7 +30,10 @@ async fn a_full_queue_is_429_with_retry_after_and_holds_exactly_its_bound() {
     let at = start_narrow().await;
     let handle = at.engine.handle();
     let mut waiting = vec![Call::completion(at.address, r#"{"prompt":"a","max_tokens":1}"#).await];
-    eventually("one runs", || handle.load() == Load { running: 1, queued: 0, queued_tokens: 0 }).await;
+    eventually("one runs", || {
+        handle.load() == Load { running: 1, queued: 0, queued_tokens: 0, ..Load::default() }
+    })
+    .await;
     for queued in 1..=3 {
         waiting.push(Call::completion(at.address, r#"{"prompt":"ab","max_tokens":1}"#).await);
         eventually("it waits", || handle.load().queued == queued).await;
@@ -119,7 +122,10 @@ async fn a_client_that_goes_while_it_waits_leaves_the_queue() {
         let waiting = Call::completion(at.address, &body).await;
         eventually("two wait", || handle.load().queued == 2).await;
         drop(waiting);
-        eventually("none waits", || handle.load() == Load { running: 1, queued: 0, queued_tokens: 0 }).await;
+        eventually("none waits", || {
+            handle.load() == Load { running: 1, queued: 0, queued_tokens: 0, ..Load::default() }
+        })
+        .await;
     }
     drop(first);
 }

@@ -22,6 +22,8 @@ pub(super) struct Feed {
 #[derive(Debug)]
 pub(super) struct Backlog {
     unread: AtomicUsize,
+    /// Prompt tokens that were not prefilled.
+    cached: AtomicUsize,
     born: Instant,
     /// Milliseconds from `born` to the client's latest read.
     taken_ms: AtomicU64,
@@ -30,8 +32,12 @@ pub(super) struct Backlog {
 /// Both ends of a channel.
 pub(super) fn feed() -> (Feed, Generation) {
     let (events, receiver) = mpsc::unbounded_channel();
-    let backlog =
-        Arc::new(Backlog { unread: AtomicUsize::new(0), born: Instant::now(), taken_ms: AtomicU64::new(0) });
+    let backlog = Arc::new(Backlog {
+        unread: AtomicUsize::new(0),
+        cached: AtomicUsize::new(0),
+        born: Instant::now(),
+        taken_ms: AtomicU64::new(0),
+    });
     let generation = Generation { events: receiver, backlog: Arc::clone(&backlog), over: false };
     (Feed { events, backlog }, generation)
 }
@@ -41,6 +47,11 @@ impl Feed {
     pub(super) fn tell(&self, event: Event) {
         self.backlog.unread.fetch_add(1, Ordering::Relaxed);
         drop(self.events.send(event));
+    }
+
+    /// Tells how many of the prompt's tokens are not prefilled; before the first event.
+    pub(super) fn tell_cached(&self, tokens: usize) {
+        self.backlog.cached.store(tokens, Ordering::Relaxed);
     }
 
     /// Whether the client has disconnected.
@@ -59,6 +70,10 @@ impl Backlog {
     pub(super) fn taken(&self) {
         self.unread.fetch_sub(1, Ordering::Relaxed);
         self.taken_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn cached(&self) -> usize {
+        self.cached.load(Ordering::Relaxed)
     }
 
     fn idle(&self) -> Duration {

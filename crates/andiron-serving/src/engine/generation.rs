@@ -56,6 +56,11 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Prompt tokens that were not prefilled, because their keys and values were cached; known with the first event.
+    pub fn cached_tokens(&self) -> usize {
+        self.backlog.cached()
+    }
+
     /// The next event; `None` after the last one.
     pub async fn next_event(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await

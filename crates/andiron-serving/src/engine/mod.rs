@@ -16,6 +16,7 @@
 //!
 //! The engine handles token ids only; text, stop strings and HTTP belong to [`http`](crate::http).
 
+mod counters;
 mod feed;
 mod generation;
 mod pace;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use andiron_models::generate::{CausalLm, GenerateOptions};
 
+pub use counters::Counters;
 pub use generation::{Event, Generation, GenerationError};
 pub use queue::{Load, SubmitError};
 
@@ -185,6 +187,11 @@ impl EngineHandle {
     /// The current load.
     pub fn load(&self) -> Load {
         self.shared.load()
+    }
+
+    /// Totals since the engine started.
+    pub fn counters(&self) -> Counters {
+        self.shared.totals.read()
     }
 
     /// Whether one more job with a prompt of one token would be accepted now.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::counters::Totals;
 use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
@@ -32,6 +33,10 @@ pub struct Load {
     pub queued: usize,
     /// Prompt tokens of the queued jobs.
     pub queued_tokens: usize,
+    /// Bytes of the KV cache in use.
+    pub kv_used_bytes: usize,
+    /// Maximum bytes of the KV cache; `None` without a bound.
+    pub kv_total_bytes: Option<usize>,
 }
 
 /// Why jobs were not accepted.
@@ -113,6 +118,7 @@ pub(super) struct Shared {
     born: Instant,
     /// Milliseconds from `born` to the latest heartbeat.
     beat_ms: AtomicU64,
+    pub(super) totals: Totals,
 }
 
 #[derive(Debug)]
@@ -169,7 +175,12 @@ impl State {
     }
 
     fn load(&self) -> Load {
-        Load { running: self.running, queued: self.queue.len(), queued_tokens: self.queued_tokens }
+        Load {
+            running: self.running,
+            queued: self.queue.len(),
+            queued_tokens: self.queued_tokens,
+            ..Load::default()
+        }
     }
 }
 
@@ -190,6 +201,7 @@ impl Shared {
             load: watch::Sender::new(Load::default()),
             born: Instant::now(),
             beat_ms: AtomicU64::new(0),
+            totals: Totals::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use andiron_models::generate::{CausalLm, Decoding, GenerateError, Progress};
 
+use super::counters::Totals;
 use super::feed::Feed;
 use super::generation::{Event, GenerationError};
 use super::pace::Pace;
@@ -56,10 +57,10 @@ pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroU
     loop {
         let clients: Vec<u64> = running.iter().map(|job| job.client).collect();
         let Work::Go(started) = shared.next_work(&clients) else { break };
-        running.extend(started.into_iter().filter_map(|ticket| start(model, ticket, forks)));
-        share_prompts(model, &mut running, &prefills);
+        running.extend(started.into_iter().filter_map(|ticket| start(model, ticket, forks, &shared.totals)));
+        share_prompts(model, &mut running, &prefills, &shared.totals);
         prefills.sweep();
-        let mut turns = together(model, &mut running).into_iter();
+        let mut turns = together(model, &mut running, &shared.totals).into_iter();
         let mut index = 0;
         let readers = running.iter().filter(|job| job.reads_prompt()).count();
         let waiting = running.iter().filter(|job| job.role == Role::Waits).count();
@@ -69,8 +70,8 @@ pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroU
             shared.beat();
             let job = &mut running[index];
             let turn = turns.next().flatten().unwrap_or_else(|| match job.reads_prompt() {
-                true => read(model, job, &mut pace, others_write.then_some(readers)),
-                false => advance(model, job),
+                true => read(model, job, &mut pace, others_write.then_some(readers), &shared.totals),
+                false => advance(model, job, &shared.totals),
             });
             job.leave_prefill(&mut prefills);
             match turn {
@@ -87,7 +88,7 @@ pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroU
 }
 
 /// Decodes a step of all batchable jobs as one batch; `None` for the jobs that still have to take their step.
-fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>]) -> Vec<Option<Turn>> {
+fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>], totals: &Totals) -> Vec<Option<Turn>> {
     let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
     let goes = |job: &Running<M::State>| {
         !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.is_decoding()
@@ -106,26 +107,34 @@ fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>]) -> Vec<Op
         Ok(None) => return Vec::new(),
         Ok(Some(progress)) => {
             let told = |(job, progress): (&&mut Running<M::State>, Result<Progress, GenerateError>)| {
-                job.tell(progress.map_err(GenerationError::from))
+                job.tell(progress.map_err(GenerationError::from), totals)
             };
             jobs.iter().zip(progress).map(told).collect()
         }
         // Nobody knows whose fault it was, and none of them can go on.
-        Err(error) => jobs.iter().map(|job| job.tell(Err(error.clone()))).collect(),
+        Err(error) => jobs.iter().map(|job| job.tell(Err(error.clone()), totals)).collect(),
     };
     turns.reverse();
     chosen.into_iter().map(|chosen| if chosen { turns.pop() } else { None }).collect()
 }
 
 /// Decides which job prefills a shared prompt, and hands finished prefills to the jobs that wait for them.
-fn share_prompts<M: CausalLm>(model: &M, running: &mut [Running<M::State>], prefills: &Prefills<M::State>) {
+fn share_prompts<M: CausalLm>(
+    model: &M,
+    running: &mut [Running<M::State>],
+    prefills: &Prefills<M::State>,
+    totals: &Totals,
+) {
     for at in 0..running.len() {
         let (before, rest) = running.split_at_mut(at);
         let Some((job, after)) = rest.split_first_mut() else { return };
         let Some(prompt) = job.shared_prompt.as_ref().filter(|_| job.role != Role::Leads) else { continue };
         if let Some(prefill) = prefills.find(prompt) {
             // Otherwise it reads its prompt itself.
-            job.decoding.adopt_prefill(model, prefill);
+            let adopted = job.decoding.adopt_prefill(model, prefill);
+            let hits = if adopted { job.prompt_len } else { 0 };
+            totals.looked_up(job.prompt_len, hits);
+            job.feed.tell_cached(hits);
             (job.shared_prompt, job.role) = (None, Role::Own);
             continue;
         }
@@ -142,11 +151,12 @@ fn share_prompts<M: CausalLm>(model: &M, running: &mut [Running<M::State>], pref
     }
 }
 
-fn start<M: CausalLm>(model: &M, ticket: Ticket, forks: bool) -> Option<Running<M::State>> {
+fn start<M: CausalLm>(model: &M, ticket: Ticket, forks: bool, totals: &Totals) -> Option<Running<M::State>> {
     let Ticket { job, feed } = ticket;
     let Job { prompt, options, deterministic, shared_prompt, client, max_behind } = job;
     let (prompt_len, scores_prompt) = (prompt.len(), options.score_prompt);
     let prefill_chunk = options.prefill_chunk;
+    totals.started(prompt_len);
     match guarded(|| Decoding::new(model, &prompt, options).map_err(GenerationError::from)) {
         Ok(decoding) => Some(Running {
             decoding,
@@ -173,6 +183,7 @@ fn read<M: CausalLm>(
     job: &mut Running<M::State>,
     pace: &mut Pace,
     readers: Option<usize>,
+    totals: &Totals,
 ) -> Turn {
     // The chunks decide how numbers are rounded, so they are fixed where an answer is to be the same each time.
     let chunk = match readers {
@@ -181,7 +192,7 @@ fn read<M: CausalLm>(
     };
     job.decoding.set_prefill_chunk(chunk);
     let (before, started) = (job.decoding.unread(), Instant::now());
-    let turn = advance(model, job);
+    let turn = advance(model, job, totals);
     let ids = before.saturating_sub(job.decoding.unread());
     // The last few ids of a prompt say little about many.
     if ids >= 8 {
@@ -191,7 +202,7 @@ fn read<M: CausalLm>(
 }
 
 /// One step of one job.
-fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>) -> Turn {
+fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>, totals: &Totals) -> Turn {
     if job.feed.is_closed() {
         return Turn::Over;
     }
@@ -207,7 +218,7 @@ fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>) -> Turn {
         job.scores_prompt = false;
         job.feed.tell(Event::Prompt(job.decoding.prompt_tokens().to_vec()));
     }
-    job.tell(progress)
+    job.tell(progress, totals)
 }
 
 impl<S> Running<S> {
@@ -227,10 +238,13 @@ impl<S> Running<S> {
     }
 
     /// Sends the outcome of a step to the client.
-    fn tell(&self, progress: Result<Progress, GenerationError>) -> Turn {
+    fn tell(&self, progress: Result<Progress, GenerationError>, totals: &Totals) -> Turn {
         match progress {
             Ok(Progress::Prefill { .. }) => return Turn::Again,
-            Ok(Progress::Token(token)) => self.feed.tell(Event::Token(token)),
+            Ok(Progress::Token(token)) => {
+                totals.generated(1);
+                self.feed.tell(Event::Token(token));
+            }
             Ok(Progress::Finished(_)) => {}
             Err(error) => {
                 self.feed.tell(Event::Failed(error));
