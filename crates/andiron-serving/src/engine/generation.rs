@@ -61,6 +61,12 @@ impl Generation {
         self.backlog.cached()
     }
 
+    /// Ends the generation because its text is complete, for example at a stop string. Metrics count it as one that stopped; one
+    /// that is dropped counts as aborted.
+    pub fn complete(self) {
+        self.backlog.complete();
+    }
+
     /// The next event; `None` after the last one.
     pub async fn next_event(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await

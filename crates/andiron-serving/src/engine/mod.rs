@@ -37,6 +37,8 @@ pub use queue::{Load, SubmitError};
 
 use queue::Shared;
 
+use crate::metrics::ModelMetrics;
+
 /// Bounds of an [`Engine`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -182,6 +184,11 @@ impl EngineHandle {
     /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] if the engine takes no more work.
     pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
         self.shared.submit(jobs)
+    }
+
+    /// What the engine has done since it started.
+    pub fn metrics(&self) -> &Arc<ModelMetrics> {
+        self.shared.metrics()
     }
 
     /// The current load.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -11,6 +11,7 @@ use super::counters::Totals;
 use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
+use crate::metrics::{Meter, ModelMetrics};
 
 /// A client may occupy at most this many times as much of the queue as stays free. So there is always room for one more client: a
 /// single client gets three quarters, a second one three quarters of the rest.
@@ -112,6 +113,7 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) struct Shared {
     config: EngineConfig,
+    metrics: Arc<ModelMetrics>,
     state: Mutex<State>,
     wake: Condvar,
     load: watch::Sender<Load>,
@@ -165,6 +167,7 @@ impl State {
             self.turn += 1;
             self.turns.insert(ticket.job.client, self.turn);
             *places.entry(ticket.job.client).or_default() += 1;
+            ticket.feed.started();
             chosen.push(ticket);
         }
         if self.turns.len() > 2 * self.queue.len() + 64 {
@@ -196,6 +199,7 @@ impl Shared {
         };
         Self {
             config,
+            metrics: Arc::default(),
             state: Mutex::new(state),
             wake: Condvar::new(),
             load: watch::Sender::new(Load::default()),
@@ -238,8 +242,13 @@ impl Shared {
             return Err(SubmitError::ShareFull { waiting, waiting_tokens });
         }
         let mut generations = Vec::with_capacity(jobs.len());
+        let mut before = None;
         for job in jobs {
-            let (feed, generation) = feed();
+            // Choices of one prompt follow each other.
+            let shares = job.shared_prompt.is_some() && job.shared_prompt == before;
+            before.clone_from(&job.shared_prompt);
+            let meter = Meter::new(Arc::clone(&self.metrics), job.prompt.len(), !shares);
+            let (feed, generation) = feed(meter);
             state.queue.push_back(Ticket { job, feed });
             generations.push(generation);
         }
@@ -293,6 +302,10 @@ impl Shared {
 
     pub(super) fn heartbeat_age(&self) -> Duration {
         self.born.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<ModelMetrics> {
+        &self.metrics
     }
 
     pub(super) fn load(&self) -> Load {

@@ -19,6 +19,7 @@ mod shutdown;
 mod silent;
 mod sse;
 mod text;
+mod traffic;
 mod work;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};
 
 use text::Reading;
+use traffic::Traffic;
 use work::{BodyMemory, Workplace};
 
 use crate::registry::{Capability, Registry, Served};
@@ -63,6 +65,7 @@ pub(crate) struct App {
     compiling: Workplace,
     bodies: BodyMemory,
     requests: AtomicU64,
+    traffic: Traffic,
     /// Completions being answered.
     answering: watch::Sender<usize>,
 }
@@ -91,6 +94,7 @@ impl Server {
             compiling: Workplace::new(COMPILING_AT_ONCE),
             bodies,
             requests: AtomicU64::new(0),
+            traffic: Traffic::default(),
             answering: watch::Sender::new(0),
         };
         Self { app: Arc::new(app) }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Capability, Incapable};
 use crate::engine::{Engine, EngineHandle, Load, ModelSizes};
+use crate::metrics::ModelMetrics;
 
 /// A model as the API describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +112,13 @@ impl Served {
     pub fn load(&self) -> Load {
         match &self.runner {
             Runner::Decoder(engine) => engine.load(),
+        }
+    }
+
+    /// What it has done since it was loaded.
+    pub fn metrics(&self) -> &ModelMetrics {
+        match &self.runner {
+            Runner::Decoder(engine) => engine.metrics(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod completions;
 mod health;
+mod metrics;
 mod models;
 mod page;
 mod ready;
@@ -13,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures_util::FutureExt;
@@ -46,6 +47,7 @@ fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
         (open("/health"), get(health::show)),
         (open("/ready"), get(ready::show)),
         (read("/"), get(page::show)),
+        (read("/metrics"), get(metrics::show)),
         (read("/v1/models"), get(models::list)),
         (read("/v1/models/{*id}"), get(models::show)),
         (send("/v1/completions"), post(completions::create)),
@@ -67,22 +69,24 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .fallback(|| async { ApiError::no_such_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&app), auth::guard))
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
 
-/// Turns panics into 500 and logs one line per request. Of what the client sent, the line holds only the method and a known path.
-async fn observe(request: Request, next: Next) -> Response {
+/// Turns panics into 500, counts requests, and logs one line for each. Of what the client sent, the line holds only the method and a known path.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
     let path = path.unwrap_or_else(|| "(none)".to_owned());
+    let passing = app.traffic.passing(&method, path.clone());
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|_| {
         tracing::error!(%method, path, "a handler panicked");
         ApiError::internal("the server failed on this request").into_response()
     });
     let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
+    passing.answered(status);
     tracing::info!(%method, path, status, ms, "request");
     response
 }

@@ -96,8 +96,10 @@ impl Answer {
                 Event::Finished(reason) => choice.finish(reason)?,
                 Event::Failed(error) => return Err(error.into()),
             };
-            if delta.finish.is_some() {
-                self.generations[index] = None;
+            if delta.finish.is_some()
+                && let Some(generation) = self.generations[index].take()
+            {
+                generation.complete();
             }
             if !delta.is_empty() {
                 return Ok(Some((index, delta)));
