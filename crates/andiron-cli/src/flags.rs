@@ -5,10 +5,11 @@ use std::io::IsTerminal as _;
 use andiron_core::{DeviceError, DeviceSpec, Precision};
 use anyhow::Context as _;
 use burn::tensor::Device;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::exit::{Ending, Usage};
-use crate::verbs;
+use crate::lines::out;
+use crate::{settings, verbs};
 
 /// A language-model workshop: from a pile of text to a model behind an API.
 #[derive(Debug, Parser)]
@@ -45,6 +46,26 @@ pub struct Common {
         help_heading = "Common options"
     )]
     log: String,
+    /// Format of log lines: text, or json with one object on each line
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value_t = LogFormat::Text,
+        value_enum,
+        hide_possible_values = true,
+        help_heading = "Common options"
+    )]
+    log_format: LogFormat,
+}
+
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object on each line, with the time.
+    Json,
 }
 
 // A verb's description is that of its own type: one here would take its place, and its long form would not be shown.
@@ -69,9 +90,23 @@ enum Verb {
     Bench(verbs::bench::BenchVerb),
 }
 
+/// Reads the command line, with the settings of `serve` from elsewhere, and runs the verb.
+pub fn run() -> anyhow::Result<Ending> {
+    let args: Vec<_> = std::env::args_os().collect();
+    let read = settings::read(Flags::command(), &args, std::env::vars_os());
+    // Clap ends the process itself: it knows which messages are help.
+    let read =
+        read.map_err(|error| error.downcast::<clap::Error>().map_or_else(|other| other, |own| own.exit()))?;
+    if let Some(settings) = read.printed {
+        out!("{}", settings.trim_end())?;
+        return Ok(Ending::Done);
+    }
+    Flags::from_arg_matches(&read.matches).unwrap_or_else(|error| error.exit()).run()
+}
+
 impl Flags {
     /// Runs the verb.
-    pub fn run(self) -> anyhow::Result<Ending> {
+    fn run(self) -> anyhow::Result<Ending> {
         self.common.set_up()?;
         let common = &self.common;
         match self.verb {
@@ -99,16 +134,18 @@ impl Common {
     fn set_up(&self) -> anyhow::Result<()> {
         let filter = tracing_subscriber::EnvFilter::try_new(&self.log)
             .map_err(|error| Usage(format!("--log {:?} is not a filter: {error}", self.log)))?;
-        tracing_subscriber::fmt()
+        let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
             // It would be logged to standard error, which is what failed.
             .log_internal_errors(false)
-            .with_target(false)
-            .without_time()
-            .compact()
-            .init();
+            .with_target(false);
+        match self.log_format {
+            LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).without_time().compact().init(),
+            LogFormat::Json => {
+                log.json().flatten_event(true).with_current_span(false).with_span_list(false).init()
+            }
+        }
         let threads = match self.threads {
             Some(threads) => threads.get(),
             None => std::thread::available_parallelism().map_or(1, usize::from),

@@ -11,13 +11,13 @@ mod model;
 mod program;
 mod progress;
 mod sampling;
+mod settings;
 mod stop;
 mod verbs;
 
 use std::process::ExitCode;
 
 use andiron_kernels::allocator;
-use clap::Parser as _;
 
 #[global_allocator]
 static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
@@ -25,6 +25,5 @@ static ALLOCATOR: allocator::MiMalloc = allocator::MiMalloc;
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     allocator::on_exhausted(memory::end_exhausted);
-    let flags = flags::Flags::parse();
-    exit::report(flags.run())
+    exit::report(flags::run())
 }

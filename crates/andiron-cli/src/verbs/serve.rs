@@ -1,5 +1,7 @@
 //! `andiron serve`: a model behind an OpenAI-compatible API and a web page.
 
+mod limits;
+
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{SamplingParams, WhenFull};
 use andiron_pipelines::Pipeline;
 use andiron_serving::engine::{Engine, EngineConfig};
-use andiron_serving::http::{Access, ApiKey, Phase, Server, ServerConfig, Shutdown, Stopped};
+use andiron_serving::http::{Access, ApiKey, CorsOrigin, Phase, Server, ServerConfig, Shutdown, Stopped};
 use andiron_serving::registry::{Registry, Served, ServedModel};
 use anyhow::Context as _;
 use clap::Args;
@@ -20,10 +22,15 @@ use crate::lines::{note, out};
 use crate::model::{self, ModelChoice, RunChoice, warn_of_beams};
 use crate::stop;
 
+use limits::LimitFlags;
+
 /// Serve a model over HTTP with an OpenAI-compatible API and a web page
 ///
 /// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options that a
 /// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
+///
+/// Every option can also be set by an environment variable, and by a key of the TOML file --config: --max-queued is
+/// ANDIRON_SERVE_MAX_QUEUED and `max_queued`. Flags come before variables, variables before the file.
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -41,15 +48,31 @@ pub struct Serve {
     /// File with one API key per line. Requests then need a key
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// API key; may be repeated. Other users of this machine can see flags: prefer --api-key-file or the variable
+    #[arg(long, value_name = "KEY")]
+    api_key: Vec<String>,
     /// Allow a non-loopback address without API keys
     #[arg(long)]
     insecure_no_auth: bool,
+    /// Host name that a request without a key may name besides localhost and loopback addresses; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<String>,
+    /// Web origin whose pages may use this server (CORS), such as https://chat.example.org, or * for all; may be repeated
+    /// [default: none]
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     /// Sequences decoded as one batch (continuous batching); further ones wait in the queue
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
     /// Queue length, in requests; beyond it the server answers 429
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
     max_queued: NonZeroUsize,
+    /// Prompt tokens of all requests in the queue; beyond them the server answers 429
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::default().max_queued_tokens)]
+    max_queued_tokens: usize,
+    /// Prompt tokens per prefill step. While other sequences decode, steps are shorter, so that those wait about 200 ms
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
+    prefill_chunk: NonZeroUsize,
     /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
@@ -58,15 +81,20 @@ pub struct Serve {
     no_slide: bool,
     #[command(flatten)]
     run: RunChoice,
+    /// TOML file with settings: the names of these options, with _ in the place of -
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings as a TOML file, with the place that each comes from, and exit
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 impl Serve {
     /// Serves until a signal.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let keys = match &self.api_key_file {
-            Some(path) => read_keys(path)?,
-            None => Vec::new(),
-        };
+        let keys = self.keys()?;
         let Pipeline { bundle, text } = model::open_at(&self.model, self.run, common)?.decoder()?;
         warn_of_beams(&bundle.generation);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -79,14 +107,21 @@ impl Serve {
             ..ServedModel::new(self.name())
         };
         let mut config = ServerConfig::new(since_epoch.as_nanos() as u64);
-        config.access = Access { keys, insecure_no_auth: self.insecure_no_auth, ..Access::default() };
+        config.access = Access {
+            keys,
+            insecure_no_auth: self.insecure_no_auth,
+            allowed_hosts: self.allowed_host.clone(),
+            cors_origins: self.cors_origins()?,
+        };
+        config.limits = self.limits.0.clone();
+        config.prefill_chunk = self.prefill_chunk.get();
         config.drain_timeout = Duration::from_secs(self.drain_timeout);
         config.when_full = if self.no_slide { WhenFull::Stop } else { WhenFull::Slide };
 
         let engine_config = EngineConfig {
             max_running: self.max_running,
             max_queued: self.max_queued.get(),
-            ..EngineConfig::default()
+            max_queued_tokens: self.max_queued_tokens,
         };
         let engine = Engine::start(bundle, engine_config)?;
         let drain_timeout = config.drain_timeout;
@@ -118,6 +153,29 @@ impl Serve {
             Stopped::Drained => Ok(Ending::Done),
             Stopped::Cut => anyhow::bail!("some requests were cut off before they were finished"),
         }
+    }
+
+    /// The keys of --api-key and of the file.
+    fn keys(&self) -> anyhow::Result<Vec<ApiKey>> {
+        let given = self.api_key.iter().map(|key| {
+            ApiKey::new(key).ok_or_else(|| Usage("--api-key is empty, or has spaces at its ends".to_owned()))
+        });
+        let mut keys = given.collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = &self.api_key_file {
+            keys.extend(read_keys(path)?);
+        }
+        Ok(keys)
+    }
+
+    fn cors_origins(&self) -> Result<Vec<CorsOrigin>, Usage> {
+        let read = |origin: &String| {
+            CorsOrigin::parse(origin).ok_or_else(|| {
+                Usage(format!(
+                    "--cors-origin {origin:?} is no origin: write a scheme and a host, as in https://chat.example.org, or *"
+                ))
+            })
+        };
+        self.cors_origin.iter().map(read).collect()
     }
 
     /// `runs/plays/run/model` is better called `plays` than `model`.

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::cors::CorsOrigin;
 use super::routes::is_open;
 use super::serve::Peer;
 use super::{ApiError, App};
@@ -55,6 +56,8 @@ pub struct Access {
     pub insecure_no_auth: bool,
     /// Additional allowed values of `Host` on a server without keys, besides `localhost` and loopback addresses.
     pub allowed_hosts: Vec<String>,
+    /// Web origins whose pages may use the server from a browser (CORS). Empty: none but its own.
+    pub cors_origins: Vec<CorsOrigin>,
 }
 
 impl Access {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod config;
+mod cors;
 mod delivery;
 mod error;
 mod fields;
@@ -31,8 +32,9 @@ use tokio::sync::watch;
 
 pub use auth::{Access, ApiKey};
 pub use config::ServerConfig;
+pub use cors::CorsOrigin;
 pub use error::ApiError;
-pub use limits::Limits;
+pub use limits::{LimitError, LimitSetting, Limits};
 pub use routes::{Endpoint, endpoints};
 pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};

@@ -158,7 +158,7 @@ impl Server {
         connections: &mut JoinSet<()>,
     ) -> Infallible {
         let limits = &self.app.config.limits;
-        let places = Arc::new(Semaphore::new(limits.max_connections));
+        let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)

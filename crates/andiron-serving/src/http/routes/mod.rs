@@ -20,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use futures_util::FutureExt;
 
-use super::{ApiError, App, auth};
+use super::{ApiError, App, auth, cors};
 
 /// A path of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +65,15 @@ pub(super) fn router(app: Arc<App>) -> Router {
     let routes = table()
         .into_iter()
         .fold(Router::new(), |router, (endpoint, method)| router.route(endpoint.path, method));
-    routes
+    let routes = routes
         .fallback(|| async { ApiError::no_such_route() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(from_fn_with_state(Arc::clone(&app), auth::guard))
-        .layer(from_fn_with_state(Arc::clone(&app), observe))
-        .with_state(app)
+        .layer(from_fn_with_state(Arc::clone(&app), observe));
+    match cors::layer(&app.config.access.cors_origins) {
+        Some(cors) => routes.layer(cors).with_state(app),
+        None => routes.with_state(app),
+    }
 }
 
 /// Turns panics into 500, counts requests, and logs one line for each. Of what the client sent, the line holds only the method and a known path.
