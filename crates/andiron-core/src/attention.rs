@@ -62,6 +62,11 @@ pub fn attend(
     };
     let parts = (cx.padding_mask().cloned(), cx.documents().cloned());
     let options = config.options(keys_bshk.dims()[1], parts, DropoutSite::AttentionProbabilities, cx);
+    if cx.records_attention() {
+        let bias_hr = config.bias_hr.clone();
+        let qkv = [q_bthk.clone(), keys_bshk.clone(), values_bshk.clone()];
+        cx.record_attention(false, ops::attention_probabilities(qkv, bias_hr, &options));
+    }
     match config.bias_hr {
         Some(bias_hr) => ops::attention_biased(q_bthk, (keys_bshk, values_bshk), bias_hr, options),
         None => ops::attention(q_bthk, keys_bshk, values_bshk, options),
@@ -83,7 +88,7 @@ pub fn attend_packed(
 ) -> Tensor<3> {
     let [b, t, width] = qkv_bt3d.dims();
     let d = width / 3;
-    if !cx.is_cached() && config.bias_hr.is_none() {
+    if !cx.is_cached() && config.bias_hr.is_none() && !cx.records_attention() {
         let parts = (cx.padding_mask().cloned(), cx.documents().cloned());
         let options = config.options(t, parts, DropoutSite::AttentionProbabilities, cx);
         return ops::attention_packed(qkv_bt3d, heads, options);
@@ -114,5 +119,9 @@ pub fn cross_attend(
     let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
     let parts = (cross_cache.padding_mask().cloned(), None);
     let options = config.options(keys_bshk.dims()[1], parts, DropoutSite::CrossAttentionProbabilities, cx);
+    if cx.records_attention() {
+        let qkv = [q_bthk.clone(), keys_bshk.clone(), values_bshk.clone()];
+        cx.record_attention(true, ops::attention_probabilities(qkv, None, &options));
+    }
     ops::attention(q_bthk, keys_bshk, values_bshk, options)
 }

@@ -6,6 +6,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::adapter_dropout::with_adapter_dropout;
+use crate::attention_record::{AttentionProbabilities, AttentionRecord};
 use crate::cache::{KeysValues, columns_of};
 use crate::dropout_site::{DropoutDraw, DropoutSite, Stack};
 use crate::ops::Dropout;
@@ -26,6 +27,7 @@ use crate::{Documents, KvCache, PaddingMask, ids, ops};
 ///
 /// [`Forward::with_padding_mask`] adds a padding mask for rows of different lengths; without it no column is padding.
 /// [`Forward::with_documents`] divides rows into documents that know nothing of each other.
+/// [`Forward::with_attention_record`] also computes the attention probabilities, which no other pass has.
 #[derive(Debug, Default)]
 pub struct Forward<'a> {
     cache: Option<&'a mut KvCache>,
@@ -36,6 +38,7 @@ pub struct Forward<'a> {
     layer: Option<usize>,
     draws: Vec<DropoutDraw>,
     checkpointing: bool,
+    attention: Option<AttentionRecord>,
 }
 
 impl<'a> Forward<'a> {
@@ -101,7 +104,43 @@ impl<'a> Forward<'a> {
             layer: self.layer,
             draws: Vec::new(),
             checkpointing: false,
+            attention: None,
         }
+    }
+
+    /// The same pass, which also records the attention probabilities of these layers of each stack, in full:
+    /// `heads · queries · keys` elements for each layer and row. They are computed beside the attention itself, from the same
+    /// queries and keys, in f32.
+    ///
+    /// # Panics
+    /// If there is a cache.
+    pub fn with_attention_record(self, layers: Range<usize>) -> Self {
+        assert!(self.cache.is_none(), "attention is recorded over whole sequences, without a cache");
+        Self { attention: Some(AttentionRecord { wanted: layers, ..AttentionRecord::default() }), ..self }
+    }
+
+    /// Whether this pass records the attention of the layer that it is in.
+    pub(crate) fn records_attention(&self) -> bool {
+        let wanted =
+            |record: &AttentionRecord| self.layer.is_some_and(|layer| record.wanted.contains(&layer));
+        self.attention.as_ref().is_some_and(wanted)
+    }
+
+    /// Records probabilities of the layer that this pass is in.
+    pub(crate) fn record_attention(&mut self, cross: bool, probabilities_bhts: Tensor<4>) {
+        if let (Some(record), Some(layer)) = (&mut self.attention, self.layer) {
+            record.layers.push(AttentionProbabilities {
+                stack: self.stack,
+                layer,
+                cross,
+                probabilities_bhts,
+            });
+        }
+    }
+
+    /// The attention recorded in this pass; none without [`Forward::with_attention_record`].
+    pub fn into_attention(self) -> AttentionRecord {
+        self.attention.unwrap_or_default()
     }
 
     /// The columns of each row; `None` without padding.
@@ -205,6 +244,9 @@ impl<'a> Forward<'a> {
     /// Begins the layer with this index. Dropout sites of a layer belong to the one entered last.
     pub fn enter_layer(&mut self, index: usize) {
         self.layer = Some(index);
+        if let Some(record) = &mut self.attention {
+            record.n_layers = record.n_layers.max(index + 1);
+        }
     }
 
     /// Dropout with the given probability while training; otherwise `x`.

@@ -9,6 +9,7 @@
 pub mod activation_checkpointing;
 pub mod adapter_dropout;
 pub mod attention;
+pub mod attention_record;
 pub mod cache;
 pub mod context;
 pub mod device;
@@ -29,6 +30,7 @@ pub mod role;
 pub mod weight;
 
 pub use activation_checkpointing::BlockInputs;
+pub use attention_record::{AttentionProbabilities, AttentionRecord};
 pub use cache::{KvCache, KvCacheDtype};
 pub use context::Forward;
 pub use device::{Backend, DeviceError, DeviceSpec};

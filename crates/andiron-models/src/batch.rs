@@ -34,7 +34,12 @@ pub(crate) fn wanted_columns(hidden_btd: Tensor<3>, wanted: Logits, cx: &Forward
 
 /// Logits as f32 in row-major order.
 pub(crate) fn floats(logits_btv: Tensor<3>) -> Vec<f32> {
-    logits_btv.into_data().try_into_vec::<f32>().expect("logits are f32")
+    floats_of(logits_btv)
+}
+
+/// Elements of a tensor of f32, in row-major order.
+pub(crate) fn floats_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec::<f32>().expect("the tensor is f32")
 }
 
 /// Right-pads sequences to one batch `[sequences, longest]`, each over its row of `cache`.

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod any;
+pub mod attention;
 mod batch;
 pub mod bundle;
 pub mod catalog;

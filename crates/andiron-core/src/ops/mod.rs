@@ -44,7 +44,7 @@ pub use activation::{Activation, ActivationOps, activate, activate_kept, gate, g
 pub(crate) use attention::spread_biases;
 pub use attention::{
     AttentionMask, AttentionOps, AttentionOptions, Qkv, SavedAttention, attention, attention_biased,
-    attention_packed,
+    attention_packed, attention_probabilities,
 };
 pub use dropout::{Dropout, DropoutOps, dropout};
 pub use embedding::{EmbeddingOps, embedding, embedding_quantized};

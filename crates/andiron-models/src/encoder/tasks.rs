@@ -193,6 +193,16 @@ impl EncoderBundle {
         inputs: &[EncoderInput<'_>],
         head: impl FnOnce(Head<'_>, Tensor<3>, &mut Forward<'_>) -> T,
     ) -> T {
+        self.read_with(inputs, |cx| cx, |head_of, hidden_btd, mut cx| head(head_of, hidden_btd, &mut cx))
+    }
+
+    /// [`read`](Self::read) in a context that `context` makes of the usual one.
+    pub(crate) fn read_with<T>(
+        &self,
+        inputs: &[EncoderInput<'_>],
+        context: impl FnOnce(Forward<'static>) -> Forward<'static>,
+        head: impl FnOnce(Head<'_>, Tensor<3>, Forward<'static>) -> T,
+    ) -> T {
         let texts: Vec<&[u32]> = inputs.iter().map(|input| input.ids).collect();
         let (ids_bt, rows) = self.batch(&texts);
         let [b, t] = ids_bt.dims();
@@ -206,10 +216,10 @@ impl EncoderBundle {
             }
             ids::upload(&flat, [b, t], self.device())
         });
-        let mut cx = evaluation_over(rows, t);
+        let mut cx = context(evaluation_over(rows, t));
         self.precision.run(|| {
             let hidden_btd = self.model.hidden(ids_bt, types_bt, &mut cx);
-            head(self.model.head(), hidden_btd, &mut cx)
+            head(self.model.head(), hidden_btd, cx)
         })
     }
 }

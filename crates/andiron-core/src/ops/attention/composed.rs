@@ -128,19 +128,33 @@ fn dropped<B: DropoutOps>(p: FloatTensor<B>, options: &AttentionOptions) -> Floa
     }
 }
 
+/// Probabilities of each query's keys, `[b, h, t, s]`, before dropout.
+pub(super) fn probabilities<B: Backend>(
+    qkv: [FloatTensor<B>; 3],
+    bias: Option<FloatTensor<B>>,
+    options: &AttentionOptions,
+) -> FloatTensor<B> {
+    softmax::<B>(scores::<B>(&heads::<B>(qkv, options.n_keys), bias.as_ref(), options)).0
+}
+
+/// Softmax over the keys, and the log-sum-exp, `[b, h, t]`.
+fn softmax<B: Backend>(scores: FloatTensor<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [b, h, t, _] = scores.shape().dims();
+    let max = B::float_max_dim(scores.clone(), 3);
+    let exp = B::float_exp(B::float_sub(scores, max.clone()));
+    let sum = B::float_sum_dim(exp.clone(), 3);
+    let lse = reshape::<B>(B::float_add(max, B::float_log(sum.clone())), [b, h, t]);
+    (B::float_div(exp, sum), lse)
+}
+
 fn separate<B: DropoutOps>(
     qkv: [FloatTensor<B>; 3],
     bias: Option<FloatTensor<B>>,
     options: &AttentionOptions,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let heads = heads::<B>(qkv, options.n_keys);
-    let scores = scores::<B>(&heads, bias.as_ref(), options);
-    let [b, h, t, _] = scores.shape().dims();
-    let max = B::float_max_dim(scores.clone(), 3);
-    let exp = B::float_exp(B::float_sub(scores, max.clone()));
-    let sum = B::float_sum_dim(exp.clone(), 3);
-    let lse = reshape::<B>(B::float_add(max, B::float_log(sum.clone())), [b, h, t]);
-    let out = B::float_matmul(dropped::<B>(B::float_div(exp, sum), options), heads.v);
+    let (p, lse) = softmax::<B>(scores::<B>(&heads, bias.as_ref(), options));
+    let out = B::float_matmul(dropped::<B>(p, options), heads.v);
     (B::float_permute(out, &[0, 2, 1, 3]), lse)
 }
 

@@ -196,6 +196,25 @@ fn separate(qkv: [Tensor<4>; 3], bias_hr: Option<Tensor<2>>, options: AttentionO
     Tensor::from_dispatch(Dispatch::attend(qkv, bias, options, precision::current()))
 }
 
+/// The probabilities that [`attention`] and [`attention_biased`] multiply the values with, in full and before dropout:
+/// `softmax(q · kᵀ · scale + bias)`. Composed, for looking at a model.
+///
+/// # Shape
+/// As for these, queries, keys and values → `[batch, heads, t, n_keys]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn attention_probabilities(
+    qkv: [Tensor<4>; 3],
+    bias_hr: Option<Tensor<2>>,
+    options: &AttentionOptions,
+) -> Tensor<4> {
+    let [q_bthk, k_bshk, v_bshk] = &qkv;
+    options.assert_fit(q_bthk, k_bshk, v_bshk);
+    let bias = bias_hr.map(Tensor::into_dispatch);
+    Tensor::from_dispatch(composed::probabilities::<Dispatch>(qkv.map(Tensor::into_dispatch), bias, options))
+}
+
 /// The biases of [`attention_biased`] for each query and key, `[1, heads, t, n_keys]`.
 #[cfg(test)]
 pub(crate) fn spread_biases(bias_hr: Tensor<2>, t: usize, n_keys: usize) -> Tensor<4> {
