@@ -12,6 +12,7 @@ pub mod lines;
 pub mod loader;
 pub mod prepare;
 pub mod records;
+pub mod reply;
 pub mod rows;
 pub mod seed;
 pub mod shard;

@@ -56,7 +56,9 @@ use pieces::pieces_at_lines;
 use sentence_piece::Splitter;
 use validate::{Decoding, Facts};
 
-pub use chat::{ChatInputs, Conversation, Message};
+pub use chat::{
+    ChatEnd, ChatInputs, Content, Conversation, Message, MessageError, RESERVED, RenderedChat, ToolCall,
+};
 pub use completions::Completion;
 pub use error::{TokenizerError, TokenizerFault};
 pub use frame::{Framed, Place};

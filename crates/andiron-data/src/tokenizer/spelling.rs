@@ -13,6 +13,22 @@ pub struct Spellings {
 }
 
 impl Tokenizer {
+    /// The bytes of one token, which may be part of a character; those of its name if it is a control token. Empty for an id
+    /// without a token.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.inner.decoded_token(id) else { return Vec::new() };
+        if self.is_special(id) {
+            return token.into_bytes();
+        }
+        match self.inner.decoding() {
+            Decoding::ByteLevel | Decoding::Concatenate => self.inner.bytes_of(&token),
+            decoding => match bytes::fallback(&token).filter(|_| decoding == Decoding::ByteFallback) {
+                Some(byte) => vec![byte],
+                None => self.decode_raw(&[id], Special::Keep).unwrap_or(token).into_bytes(),
+            },
+        }
+    }
+
     /// The bytes that each token adds to a text, for grammars that constrain generation. It covers the model's vocabulary, if
     /// that is known ([`for_model`](Self::for_model)).
     ///

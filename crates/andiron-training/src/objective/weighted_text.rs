@@ -29,7 +29,7 @@ impl WeightedText {
         conversation: Conversation,
     ) -> Result<Self, TokenizerError> {
         let Conversation { messages, learned, tools } = conversation;
-        let inputs = ChatInputs { tools, documents: None, now: SystemTime::UNIX_EPOCH + DATE };
+        let inputs = ChatInputs { tools, now: SystemTime::UNIX_EPOCH + DATE, ..ChatInputs::default() };
         let rendered = tokenizer.encode_conversation(&messages, &inputs)?;
         let of_assistant: Vec<bool> = messages
             .iter()

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use andiron_eval::task::{Report, ReportOptions, Task, TaskOptions, TaskReport, TaskSet};
 use andiron_pipelines::DecoderPipeline;
 use anyhow::Context as _;
+use chrono::DateTime;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -217,24 +218,8 @@ fn sanitized(name: &str) -> String {
 
 /// A time as in `2026-01-31T23-59-59.123456`, in UTC.
 fn iso(seconds: f64) -> String {
-    let whole = seconds as u64;
-    let (mut days, second) = (whole / 86_400, whole % 86_400);
-    let is_leap =
-        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 0;
-    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    while days >= lengths[month] {
-        days -= lengths[month];
-        month += 1;
-    }
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    let micros = ((seconds - whole as f64) * 1e6) as u64;
-    format!("{year}-{:02}-{:02}T{hour:02}-{minute:02}-{:02}.{micros:06}", month + 1, days + 1, second % 60)
+    let time = DateTime::from_timestamp_micros((seconds * 1e6) as i64).unwrap_or_default();
+    time.format("%Y-%m-%dT%H-%M-%S%.6f").to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::quoting::Part;
 use super::render::Marks;
-use super::{ChatInputs, Ending, Message, Tokenizer, TokenizerError};
+use super::{ChatInputs, Message, Rendering, Tokenizer, TokenizerError};
 use crate::tokenizer::{ControlTokens, Offsets};
 
 /// A rendered conversation.
@@ -56,7 +56,8 @@ impl Tokenizer {
         let quoting = self.quoting(messages, inputs);
         let shown = |text: &str| quoting.quote(text);
         let marks = Marks { open: quoting.spare[0], close: quoting.spare[1] };
-        let marked = self.render(messages, inputs, Ending::Marked(marks), &shown)?;
+        let marked =
+            self.render(messages, inputs, Rendering { marks: Some(marks), ..Rendering::CLOSED }, &shown)?;
         let (text, blocks) = marks.taken_out(&marked);
         let has_blocks = !blocks.is_empty();
         let spans = match has_blocks {
@@ -114,11 +115,11 @@ impl Tokenizer {
             };
             let before = match at {
                 0 => String::new(),
-                _ => self.render(&messages[..at], inputs, Ending::Closed, shown)?,
+                _ => self.render(&messages[..at], inputs, Rendering::CLOSED, shown)?,
             };
             let after = match at + 1 == messages.len() {
                 true => text.to_owned(),
-                false => self.render(&messages[..=at], inputs, Ending::Closed, shown)?,
+                false => self.render(&messages[..=at], inputs, Rendering::CLOSED, shown)?,
             };
             if !text.starts_with(&before) || !text.starts_with(&after) || after.len() < before.len() {
                 return Err(differs());
@@ -126,7 +127,7 @@ impl Tokenizer {
             // A generation prompt may say more than a message begins with, such as an empty thought.
             let asked = match at {
                 0 => String::new(),
-                _ => self.render(&messages[..at], inputs, Ending::GenerationPrompt, shown)?,
+                _ => self.render(&messages[..at], inputs, Rendering::GENERATION_PROMPT, shown)?,
             };
             let start = common_prefix(&asked, &after).max(before.len());
             spans.push(start..after.len());

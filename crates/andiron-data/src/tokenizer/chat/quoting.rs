@@ -6,6 +6,7 @@ use serde_json::Value;
 
 /// Breaks up control tokens spelled in messages: inserts, after their first character, a character that occurs nowhere in
 /// the conversation. However a template cuts a text, no part of it is a control token.
+#[derive(Debug)]
 pub(super) struct Quoting<'a> {
     mark: char,
     /// Two more characters that occur nowhere in the conversation.
@@ -58,6 +59,11 @@ impl<'a> Quoting<'a> {
             rest = after;
         }
         quoted
+    }
+
+    /// The text without marks.
+    pub(super) fn unquote(&self, text: &str) -> String {
+        text.replace(self.mark, "")
     }
 
     /// Splits a text at the marks: at each is a token, or what a template has left of one. Each part comes with the byte at

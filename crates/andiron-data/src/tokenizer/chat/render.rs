@@ -29,10 +29,10 @@ const MESSAGE_LIMIT: usize = 600;
 /// A template and what it is given.
 pub(super) struct Work<'a> {
     pub(super) template: &'a str,
-    pub(super) variables: Vec<(&'static str, Value)>,
+    pub(super) variables: Vec<(&'a str, Value)>,
     pub(super) now: SystemTime,
     pub(super) n_messages: usize,
-    /// Of all messages.
+    /// Of all texts that it is given.
     pub(super) bytes: usize,
     /// Marks around what `{% generation %}` renders, if wanted.
     pub(super) marks: Option<Marks>,

@@ -1,3 +1,7 @@
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
 use super::*;
 use crate::tokenizer::SpecialTokens;
 use crate::tokenizer::{BpeOptions, train_bpe};
@@ -90,7 +94,7 @@ fn without_a_template_there_is_no_conversation() {
 /// Templates and what transformers 5.24.0 makes of them; written by `tests/golden/chat_cases.py`.
 #[derive(Deserialize)]
 struct Cases {
-    messages: Vec<Message>,
+    messages: Vec<serde_json::Value>,
     cases: Vec<Case>,
 }
 
@@ -104,13 +108,14 @@ struct Case {
 #[test]
 fn templates_give_what_transformers_makes_of_them() {
     let cases: Cases = serde_json::from_str(include_str!("cases.json")).unwrap();
+    let messages: Vec<Message> = cases.messages.iter().map(|m| Message::from_json(m).unwrap()).collect();
     let dir = saved();
     let mut different = Vec::new();
     for Case { template, tools, text } in cases.cases {
         std::fs::write(dir.path().join("chat_template.jinja"), &template).unwrap();
         let tokenizer = Tokenizer::load(dir.path()).unwrap();
         let inputs = ChatInputs { tools, ..ChatInputs::default() };
-        match tokenizer.chat_text_with(&cases.messages, &inputs) {
+        match tokenizer.chat_text_with(&messages, &inputs) {
             Ok(found) if found == text => {}
             Ok(found) => different.push(format!("{template}\n  is    {found:?}\n  wants {text:?}")),
             Err(error) => different.push(format!("{template}\n  {error}")),
@@ -250,4 +255,106 @@ fn a_list_that_grows_and_values_in_several_places_end_early() {
     check_refused(double, "more than 262144 values");
     let fits = "{% set ns = namespace(x=[]) %}{% for a in range(500) %}{% set ns.x = ns.x + [a] %}{% endfor %}{{ ns.x | length }}";
     assert_eq!(with_template(fits).chat_text(&[]).unwrap(), "500");
+}
+
+/// Conversations with tools, and what transformers 5.24.0 makes of them; written by `tests/golden/chat_tools.py`.
+#[derive(Deserialize)]
+struct ToolCases {
+    tools: Vec<serde_json::Value>,
+    templates: HashMap<String, String>,
+    conversations: HashMap<String, Vec<serde_json::Value>>,
+    cases: Vec<ToolCase>,
+}
+
+#[derive(Deserialize)]
+struct ToolCase {
+    template: String,
+    messages: String,
+    tools: bool,
+    text: String,
+    variables: Map<String, serde_json::Value>,
+    continued: bool,
+}
+
+#[track_caller]
+fn check_tool_cases(cases: &str) {
+    let ToolCases { tools, templates, conversations, cases } = serde_json::from_str(cases).unwrap();
+    let special = SpecialTokens {
+        bos: Some("<s>".to_owned()),
+        eos: Some("<|im_end|>".to_owned()),
+        ..SpecialTokens::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let options = BpeOptions { special_tokens: special, ..BpeOptions::new(300) };
+    train_bpe(["a few words to learn from, a few words more"], &options).unwrap().save(dir.path()).unwrap();
+    let mut different = Vec::new();
+    let n = cases.len();
+    for case in cases {
+        std::fs::write(dir.path().join("chat_template.jinja"), &templates[&case.template]).unwrap();
+        let tokenizer = Tokenizer::load(dir.path()).unwrap();
+        let messages: Vec<Message> =
+            conversations[&case.messages].iter().map(|m| Message::from_json(m).unwrap()).collect();
+        let inputs = ChatInputs {
+            tools: case.tools.then(|| tools.clone()),
+            end: if case.continued { ChatEnd::Continued } else { ChatEnd::GenerationPrompt },
+            variables: case.variables,
+            ..ChatInputs::default()
+        };
+        match tokenizer.chat_text_with(&messages, &inputs) {
+            Ok(found) if found == case.text => {}
+            Ok(found) => different.push(format!(
+                "{} {}\n  is    {found:?}\n  wants {:?}",
+                case.template, case.messages, case.text
+            )),
+            Err(error) => different.push(format!("{} {}\n  {error}", case.template, case.messages)),
+        }
+    }
+    assert!(different.is_empty(), "{} of {n}\n{}", different.len(), different.join("\n"));
+}
+
+#[test]
+fn tools_and_their_calls_are_rendered_as_transformers_does() {
+    check_tool_cases(include_str!("tools.json"));
+}
+
+#[test]
+fn arguments_are_objects_or_strings_as_the_template_wants() {
+    let call = serde_json::json!({"role": "assistant", "content": null,
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]});
+    let call = Message::from_json(&call).unwrap();
+    let text = |template: &str| with_template(template).chat_text(std::slice::from_ref(&call)).unwrap();
+    let arguments = "messages[0].tool_calls[0].function.arguments";
+    assert_eq!(text(&format!("{{{{ {arguments} | tojson }}}}")), "{\"a\": 1}");
+    assert_eq!(text(&format!("{{{{ '<' + {arguments} + '>' }}}}")), "<{\"a\":1}>");
+    // A template that looks into contents fails on none, as DeepSeek's asks for it.
+    assert_eq!(text("{{ messages[0].content is none }}"), "True");
+    assert_eq!(text("{{ '</think>' in messages[0].content }}{{ messages[0].content }}"), "False");
+}
+
+#[test]
+fn a_message_is_continued_where_it_ends() {
+    let tokenizer = with_template(CHATML);
+    let inputs = ChatInputs { end: ChatEnd::Continued, ..ChatInputs::default() };
+    let messages = [Message::new("user", "a"), Message::new("assistant", "so <|im_end|> it ")];
+    // The template strips, so the blank at the end goes.
+    let text = tokenizer.chat_text_with(&messages, &inputs).unwrap();
+    assert_eq!(text, "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nso <|im_end|> it");
+    let ids = tokenizer.encode_chat_with(&messages, &inputs).unwrap();
+    assert_eq!(ids.iter().filter(|&&id| tokenizer.is_special(id)).count(), 3);
+    assert_eq!(tokenizer.decode(&ids, crate::tokenizer::Special::Keep).unwrap(), text);
+    let error = tokenizer.chat_text_with(&[], &inputs).unwrap_err().to_string();
+    assert!(error.contains("no final message"), "{error}");
+    let error = with_template("{{ messages[0].content }}").chat_text_with(&messages, &inputs).unwrap_err();
+    assert!(error.to_string().contains("does not show the final message"), "{error}");
+}
+
+#[test]
+fn variables_cannot_replace_what_a_template_is_given() {
+    let tokenizer = with_template("{{ mood }} {{ messages | length }} {{ eos_token }}");
+    let variables = serde_json::json!({"mood": "<|im_end|>", "messages": [], "eos_token": "x"});
+    let inputs = ChatInputs { variables: variables.as_object().unwrap().clone(), ..ChatInputs::default() };
+    let messages = [Message::new("user", "x")];
+    assert_eq!(tokenizer.chat_text_with(&messages, &inputs).unwrap(), "<|im_end|> 1 <|im_end|>");
+    let ids = tokenizer.encode_chat_with(&messages, &inputs).unwrap();
+    assert_eq!(ids.iter().filter(|&&id| tokenizer.is_special(id)).count(), 1);
 }

@@ -1,167 +1,55 @@
 //! The time in a template: `strftime_now`.
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
+use chrono::format::{Item, StrftimeItems};
+use chrono::{DateTime, NaiveDateTime, Utc};
 
-/// A time of the Gregorian calendar, in UTC.
-struct Time {
-    year: i64,
-    /// From 0.
-    month: usize,
-    /// From 1.
-    day: i64,
-    /// From 0.
-    day_of_year: i64,
-    /// From Sunday, which is 0.
-    weekday: i64,
-    seconds: i64,
-    micros: u32,
-    epoch: i64,
-}
-
-impl Time {
-    fn of(now: SystemTime) -> Self {
-        let (epoch, micros) = match now.duration_since(UNIX_EPOCH) {
-            Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(0), since.subsec_micros()),
-            Err(_) => (0, 0),
-        };
-        let days = epoch.div_euclid(86_400);
-        // Years that begin in March end with the day that leap years add. Day 0 of this count is 1 March 0.
-        let count = days + 719_468;
-        let (era, day_of_era) = (count.div_euclid(146_097), count.rem_euclid(146_097));
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * from_march + 2) / 153;
-        let day = from_march - (153 * month_from_march + 2) / 5 + 1;
-        let month = (month_from_march + 2) % 12;
-        let year = year_of_era + era * 400 + i64::from(month < 2);
-        let is_leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-        let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize];
-        let day_of_year = before + day - 1 + i64::from(is_leap && month >= 2);
-        Self {
-            year,
-            month: month as usize,
-            day,
-            day_of_year,
-            weekday: (days + 4).rem_euclid(7),
-            seconds: epoch.rem_euclid(86_400),
-            micros,
-            epoch,
-        }
-    }
-}
-
-/// `now` as `strftime` writes it, in UTC and in English.
+/// `now` as Python's `datetime.strftime` writes it, in UTC and in English. A directive that is none stays as it is.
 pub(super) fn strftime(now: SystemTime, format: &str) -> String {
-    let time = Time::of(now);
+    let now = DateTime::<Utc>::from(now).naive_utc();
     let mut out = String::new();
-    let mut rest = format.chars();
-    while let Some(character) = rest.next() {
-        if character != '%' {
-            out.push(character);
-            continue;
-        }
-        let mut directive = rest.next();
-        // glibc's: without the zeros in front.
-        let unpadded = directive == Some('-');
-        if unpadded {
-            directive = rest.next();
-        }
-        match directive {
-            Some(directive) => time.write(directive, unpadded, &mut out),
-            None => out.push('%'),
-        }
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let letter =
+            after.find(|c| c != '-').and_then(|at| after[at..].chars().next().map(|c| at + c.len_utf8()));
+        let (directive, after) = after.split_at(letter.unwrap_or(after.len()));
+        write(&now, directive, &mut out);
+        rest = after;
     }
+    out.push_str(rest);
     out
 }
 
-impl Time {
-    fn write(&self, directive: char, unpadded: bool, out: &mut String) {
-        let (hour, minute, second) = (self.seconds / 3600, self.seconds / 60 % 60, self.seconds % 60);
-        let twelve = (hour + 11) % 12 + 1;
-        let from_monday = (self.weekday + 6) % 7;
-        let mut number = |value: i64, width: usize| {
-            let width = if unpadded { 0 } else { width };
-            let _ = write!(out, "{value:0width$}");
-        };
-        match directive {
-            'd' => number(self.day, 2),
-            'm' => number(self.month as i64 + 1, 2),
-            'y' => number(self.year % 100, 2),
-            'Y' => number(self.year, 4),
-            'C' => number(self.year / 100, 2),
-            'H' => number(hour, 2),
-            'I' => number(twelve, 2),
-            'M' => number(minute, 2),
-            'S' => number(second, 2),
-            'f' => number(i64::from(self.micros), 6),
-            'j' => number(self.day_of_year + 1, 3),
-            'w' => number(self.weekday, 1),
-            'u' => number(from_monday + 1, 1),
-            'U' => number((self.day_of_year + 7 - self.weekday) / 7, 2),
-            'W' => number((self.day_of_year + 7 - from_monday) / 7, 2),
-            's' => number(self.epoch, 1),
-            'e' | 'k' | 'l' => {
-                let value = [self.day, hour, twelve]
-                    [usize::from(directive == 'k') + 2 * usize::from(directive == 'l')];
-                let width = if unpadded { 0 } else { 2 };
-                let _ = write!(out, "{value:width$}");
-            }
-            'a' => out.push_str(&DAYS[self.weekday as usize][..3]),
-            'A' => out.push_str(DAYS[self.weekday as usize]),
-            'b' | 'h' => out.push_str(&MONTHS[self.month][..3]),
-            'B' => out.push_str(MONTHS[self.month]),
-            'p' => out.push_str(if hour < 12 { "AM" } else { "PM" }),
-            'P' => out.push_str(if hour < 12 { "am" } else { "pm" }),
-            'n' => out.push('\n'),
-            't' => out.push('\t'),
-            '%' => out.push('%'),
-            // A time without a zone, as Python's now() gives, shows none.
-            'z' | 'Z' => {}
-            'F' => self.write_all("%Y-%m-%d", out),
-            'D' | 'x' => self.write_all("%m/%d/%y", out),
-            'T' | 'X' => self.write_all("%H:%M:%S", out),
-            'R' => self.write_all("%H:%M", out),
-            'r' => self.write_all("%I:%M:%S %p", out),
-            'c' => self.write_all("%a %b %e %H:%M:%S %Y", out),
-            other => out.extend(['%', other]),
-        }
-    }
-
-    fn write_all(&self, format: &str, out: &mut String) {
-        let mut rest = format.chars();
-        while let Some(character) = rest.next() {
-            match (character, rest.clone().next()) {
-                ('%', Some(directive)) => {
-                    rest.next();
-                    self.write(directive, false, out);
-                }
-                (character, _) => out.push(character),
-            }
-        }
+/// One directive without its percent sign.
+fn write(now: &NaiveDateTime, directive: &str, out: &mut String) {
+    let directive = match directive {
+        // Microseconds in Python, nanoseconds here.
+        "f" => "6f",
+        // A time without a zone, as Python's now() gives, shows none.
+        "z" | "Z" => return,
+        "c" => "a %b %e %H:%M:%S %Y",
+        "h" => "b",
+        "x" => "m/%d/%y",
+        "X" => "T",
+        "r" => "I:%M:%S %p",
+        directive => directive,
+    };
+    let spelled = format!("%{directive}");
+    let items: Vec<Item<'_>> = StrftimeItems::new(&spelled).collect();
+    let text = out.len();
+    if items.contains(&Item::Error) || write!(out, "{}", now.format_with_items(items.iter())).is_err() {
+        out.truncate(text);
+        out.push_str(&spelled);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
     fn times_are_written_as_strftime_does() {
@@ -169,6 +57,23 @@ mod tests {
         let format = "%d %b %Y %A %j %U %W %H:%M:%S %I %p %y %-d %e %F %%";
         for (seconds, expected) in EXPECTED {
             assert_eq!(strftime(UNIX_EPOCH + Duration::from_secs(seconds), format), expected);
+        }
+    }
+
+    /// Python 3.11: `datetime.utcfromtimestamp(1709164799.25).strftime(format)`.
+    #[test]
+    fn other_directives_too() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_709_164_799_250);
+        for (format, expected) in [
+            (
+                "%c|%x|%X|%r|%D|%T|%R",
+                "Wed Feb 28 23:59:59 2024|02/28/24|23:59:59|11:59:59 PM|02/28/24|23:59:59|23:59",
+            ),
+            ("%f %C %w %u %s %k %l %P %h%n%t%z%Z", "250000 20 3 3 1709164799 23 11 pm Feb\n\t"),
+            ("%-m %-H %-I %-j %B %a", "2 23 11 59 February Wed"),
+            ("100% é%", "100% é%"),
+        ] {
+            assert_eq!(strftime(now, format), expected, "{format}");
         }
     }
 
