@@ -127,6 +127,11 @@ impl TextProcessor {
         }
     }
 
+    /// The bytes of one id, of which characters may need several; empty without a tokenizer.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.tokenizer.as_ref().map(|tokenizer| tokenizer.token_bytes(id)).unwrap_or_default()
+    }
+
     /// The unique name of an id in the vocabulary; `token_id:` and the id if it has none.
     pub fn token_name(&self, id: u32) -> String {
         let spelled = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.id_to_token(id));

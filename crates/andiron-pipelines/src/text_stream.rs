@@ -14,10 +14,13 @@ pub struct TextStream {
     /// `None` after the end of the text.
     matcher: Option<StopMatcher>,
     end_ids: Vec<u32>,
+    /// Control tokens that are part of the text, and what they are written as.
+    shown: Vec<(u32, String)>,
     /// Stop strings within the first `min_tokens` tokens are ignored.
     min_tokens: usize,
     tokens: usize,
-    stopped: bool,
+    /// The stop string that ended the text.
+    stopped: Option<usize>,
 }
 
 /// Text added by an id.
@@ -66,9 +69,10 @@ impl TextStream {
             decoder: decoder.transpose()?,
             matcher: Some(StopMatcher::new(stops)?),
             end_ids: end_ids.to_vec(),
+            shown: Vec::new(),
             min_tokens: 0,
             tokens: 0,
-            stopped: false,
+            stopped: None,
         })
     }
 
@@ -78,9 +82,25 @@ impl TextStream {
         Self { min_tokens: tokens, ..self }
     }
 
+    /// The same, with the control tokens `markers` written out in the text. Names that are no control tokens need nothing.
+    #[must_use]
+    pub fn showing(self, processor: &TextProcessor, markers: &[&str]) -> Self {
+        let Some(tokenizer) = processor.tokenizer() else { return self };
+        let shown = markers.iter().filter_map(|marker| {
+            let id = tokenizer.token_to_id(marker).filter(|&id| tokenizer.is_special(id))?;
+            Some((id, (*marker).to_owned()))
+        });
+        Self { shown: shown.collect(), ..self }
+    }
+
     /// Ids taken so far.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// Index of the stop string that ended the text, if one has.
+    pub fn stopped_by(&self) -> Option<usize> {
+        self.stopped
     }
 
     /// Takes the next id. After a stop string, all text is dropped.
@@ -90,7 +110,13 @@ impl TextStream {
     pub fn push(&mut self, id: u32) -> Result<TextPiece, TextStreamError> {
         self.tokens += 1;
         let decoded = match &mut self.decoder {
-            Some(decoder) if !self.end_ids.contains(&id) => decoder.push(id)?,
+            Some(decoder) if !self.end_ids.contains(&id) => {
+                let mut decoded = decoder.push(id)?;
+                if let Some((_, marker)) = self.shown.iter().find(|(shown, _)| *shown == id) {
+                    decoded.push_str(marker);
+                }
+                decoded
+            }
             _ => String::new(),
         };
         if self.tokens <= self.min_tokens {
@@ -106,7 +132,7 @@ impl TextStream {
     /// If the tokenizer fails.
     pub fn finish(&mut self) -> Result<TextPiece, TextStreamError> {
         let decoded = match self.decoder.take() {
-            Some(decoder) if !self.stopped => decoder.finish()?,
+            Some(decoder) if self.stopped.is_none() => decoder.finish()?,
             _ => String::new(),
         };
         let mut piece = self.watch(&decoded);
@@ -121,14 +147,18 @@ impl TextStream {
     /// Matches `decoded` against the stop strings.
     fn watch(&mut self, decoded: &str) -> TextPiece {
         let passed = self.matcher.as_mut().map(|matcher| matcher.push(decoded)).unwrap_or_default();
-        self.stopped |= passed.stopped.is_some();
-        TextPiece { text: passed.text, decoded_chars: decoded.chars().count(), stopped: self.stopped }
+        self.stopped = self.stopped.or(passed.stopped);
+        TextPiece {
+            text: passed.text,
+            decoded_chars: decoded.chars().count(),
+            stopped: self.stopped.is_some(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use andiron_data::tokenizer::{BpeOptions, Tokenizer, train_bpe};
+    use andiron_data::tokenizer::{BpeOptions, SpecialTokens, Tokenizer, train_bpe};
 
     use super::*;
 
@@ -183,6 +213,20 @@ mod tests {
         );
         assert_eq!(stream.push(ids[1]).unwrap(), TextPiece::default());
         assert_eq!(stream.tokens(), 2);
+    }
+
+    #[test]
+    fn a_control_token_is_written_out_if_wanted() {
+        let special =
+            SpecialTokens { additional: vec!["[CALL]".into(), "[X]".into()], ..SpecialTokens::default() };
+        let options = BpeOptions { special_tokens: special, ..BpeOptions::new(260) };
+        let tokenizer = train_bpe(["text"], &options).unwrap();
+        let ids = [tokenizer.encode("a").unwrap(), tokenizer.encode_markup("[CALL][X]").unwrap()].concat();
+        let processor = TextProcessor::new(Some(tokenizer), vec![]);
+        let stream = TextStream::new(&processor, &[], &[], &[]).unwrap();
+        let mut stream = stream.showing(&processor, &["[CALL]", "a", "[NONE]"]);
+        let text: String = ids.iter().map(|&id| stream.push(id).unwrap().text).collect();
+        assert_eq!(text + &stream.finish().unwrap().text, "a[CALL]");
     }
 
     #[test]
