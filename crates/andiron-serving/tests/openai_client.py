@@ -3,7 +3,8 @@
     python openai_client.py                         trains a small model, serves it and stops the server by SIGTERM
     python openai_client.py BASE_URL [API_KEY]      takes a running server, e.g. http://127.0.0.1:8080/v1
 
-Exits with 0 and prints `ok` if everything is as the client expects; any model with a tokenizer will do. The program is
+Exits with 0 and prints `ok` if everything is as the client expects; any model with a tokenizer will do, and one with a chat template is
+asked to chat. The program is
 the one that ANDIRON names, or `andiron` in the release folder of the target directory.
 """
 
@@ -15,6 +16,7 @@ import sys
 import tempfile
 
 import openai
+from pydantic import BaseModel
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -118,12 +120,134 @@ def main(base_url: str, api_key: str) -> None:
         else:
             raise AssertionError("a wrong key was accepted")
 
+    try:
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "a"}], max_tokens=1)
+    except openai.BadRequestError as error:
+        # A model without a chat template does not chat; nothing else is wrong with the request.
+        assert error.code == "chat_template_missing", error
+    else:
+        chat(client, model)
+        responses(client, model)
+        decisions(client, model)
+
     # A client that goes in the middle leaves a server that answers.
     stream = complete(max_tokens=40, stream=True)
     next(iter(stream))
     stream.close()
     assert complete(temperature=0).choices[0].text == choice.text
     print("ok")
+
+
+class City(BaseModel):
+    name: str
+    people: int
+
+
+class GetWeather(BaseModel):
+    """The weather of a city."""
+
+    city: str
+    days: int
+
+
+HI = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "Name a city."}]}]
+
+
+def chat(client: openai.OpenAI, model: str) -> None:
+    ask = lambda **fields: client.chat.completions.create(**{"model": model, "messages": HI, "max_completion_tokens": 24, **fields})
+
+    whole = ask(temperature=0)
+    assert whole.object == "chat.completion" and whole.choices[0].message.role == "assistant", whole
+    content, reason = whole.choices[0].message.content, whole.choices[0].finish_reason
+    assert content and reason in ("length", "stop"), whole
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens, whole.usage
+
+    chunks = list(ask(temperature=0, stream=True, stream_options={"include_usage": True}))
+    assert all(c.object == "chat.completion.chunk" and c.id == chunks[0].id for c in chunks), chunks
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == content, chunks
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
+    with client.chat.completions.stream(model=model, messages=HI, max_completion_tokens=24, temperature=0, n=2) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert [c.message.content for c in final.choices] == [content, content], final
+
+    scored = ask(temperature=0, logprobs=True, top_logprobs=2).choices[0]
+    tokens = scored.logprobs.content
+    assert bytes(sum((token.bytes for token in tokens), [])).decode(errors="ignore").strip() == content.strip(), tokens
+    assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in tokens), tokens
+    assert [c.message.content for c in ask(seed=7, temperature=1.5, n=2).choices] == [
+        c.message.content for c in ask(seed=7, temperature=1.5, n=2).choices
+    ]
+
+    parsed = client.chat.completions.parse(model=model, messages=HI, response_format=City, max_completion_tokens=200, temperature=0)
+    assert parsed.choices[0].finish_reason == "stop" and isinstance(parsed.choices[0].message.parsed, City), parsed
+    parsed = client.chat.completions.create(model=model, messages=HI, response_format={"type": "json_object"}, max_completion_tokens=400, temperature=0, seed=1)
+    assert parsed.choices[0].message.content.startswith("{"), parsed
+
+    tools = [openai.pydantic_function_tool(GetWeather)]
+    for choice in ("required", {"type": "function", "function": {"name": "GetWeather"}}):
+        called = client.chat.completions.parse(model=model, messages=HI, tools=tools, tool_choice=choice, max_completion_tokens=200, temperature=0)
+        call = called.choices[0].message.tool_calls[0]
+        assert called.choices[0].finish_reason == "tool_calls" and isinstance(call.function.parsed_arguments, GetWeather), called
+    with client.chat.completions.stream(model=model, messages=HI, tools=tools, tool_choice="required", max_completion_tokens=200, temperature=0) as stream:
+        final = stream.until_done().get_final_completion()
+    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == call.function.parsed_arguments, final
+    again = HI + [called.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+    assert ask(messages=again, tools=tools).choices[0].message.role == "assistant"
+    ask(tools=tools, tool_choice="none")
+
+    for fields, param in (
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"max_completion_tokens": 10_000_000}, "max_completion_tokens"),
+    ):
+        try:
+            ask(**fields)
+        except openai.BadRequestError as error:
+            assert error.param == param, error
+        else:
+            raise AssertionError(f"{fields} was accepted")
+
+
+def responses(client: openai.OpenAI, model: str) -> None:
+    whole = client.responses.create(model=model, instructions="Be brief.", input="Name a city.", max_output_tokens=24, temperature=0)
+    assert whole.object == "response" and whole.status in ("completed", "incomplete") and whole.output_text, whole
+    counted = client.responses.input_tokens.count(model=model, instructions="Be brief.", input="Name a city.")
+    assert counted.input_tokens == whole.usage.input_tokens, (counted, whole.usage)
+    with client.responses.stream(model=model, instructions="Be brief.", input="Name a city.", max_output_tokens=24, temperature=0) as stream:
+        events = list(stream)
+        final = stream.get_final_response() if whole.status == "completed" else events[-1].response
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text, events
+    assert [e.sequence_number for e in events] == list(range(len(events))), events
+    assert final.output_text == whole.output_text, final
+    parsed = client.responses.parse(model=model, input="Name a city.", text_format=City, max_output_tokens=200, temperature=0)
+    assert isinstance(parsed.output_parsed, City), parsed
+    tools = [{"type": "function", "name": "now", "strict": True, "parameters": {"type": "object", "properties": {"zone": {"type": "string", "enum": ["CET", "UTC"]}}, "required": ["zone"], "additionalProperties": False}}]
+    called = client.responses.create(model=model, input="What time is it?", tools=tools, tool_choice="required", max_output_tokens=200, temperature=0)
+    assert called.output[0].type == "function_call" and called.output[0].name == "now", called
+    result = {"type": "function_call_output", "call_id": called.output[0].call_id, "output": "noon"}
+    client.responses.create(model=model, input=[{"role": "user", "content": "What time is it?"}, *called.output, result], tools=tools, max_output_tokens=8)
+    try:
+        client.responses.create(model=model, input="x", previous_response_id="resp_1")
+    except openai.BadRequestError as error:
+        assert error.param == "previous_response_id", error
+    else:
+        raise AssertionError("a response was remembered")
+
+
+def decisions(client: openai.OpenAI, model: str) -> None:
+    questions = [
+        {"type": "predicate", "name": "wet", "instructions": "It is wet outside."},
+        {"type": "choice", "instructions": "What falls?", "choices": [{"value": "rain"}, {"value": "stones"}, {"value": True}]},
+        {"type": "score", "instructions": "How much?", "levels": [{"label": "little"}, {"label": "much"}]},
+    ]
+    decided = client.decisions.create(model=model, input="It rains.", questions=questions)
+    assert [answer.type for answer in decided.answers] == ["predicate", "choice", "score"], decided
+    assert 0 <= decided.answers[0].probability <= 1 and 0 <= decided.answers[2].score <= 1, decided
+    assert abs(sum(p.probability for p in decided.answers[1].probabilities) - 1) < 1e-6, decided
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use andiron_data::reply::ToolFormat;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::{SamplingParams, WhenFull};
 use andiron_pipelines::Pipeline;
@@ -76,6 +77,9 @@ pub struct Serve {
     /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
+    /// How the model writes calls of tools: hermes, llama, mistral, qwen-xml or glm [default: as its chat template shows]
+    #[arg(long, value_name = "FORMAT")]
+    tool_format: Option<ToolFormat>,
     /// Stop a text when the context is full, instead of dropping the oldest tokens and continuing
     #[arg(long)]
     no_slide: bool,
@@ -104,6 +108,7 @@ impl Serve {
             sampling,
             stop_strings: bundle.generation.stop_strings.clone(),
             tokenizer_config: text.tokenizer().map(Tokenizer::config).unwrap_or_default(),
+            tool_format: self.tool_format,
             ..ServedModel::new(self.name())
         };
         let mut config = ServerConfig::new(since_epoch.as_nanos() as u64);

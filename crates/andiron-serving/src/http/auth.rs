@@ -44,8 +44,8 @@ impl std::fmt::Debug for ApiKey {
 
 /// Who may use the server.
 ///
-/// With keys, every path but `/health` and `/ready` wants one, as `Authorization: Bearer KEY`, or as the password of HTTP
-/// Basic, so that a browser can open the web page. Without keys, only local clients are served: the socket must be on a loopback
+/// With keys, every path but `/health` and `/ready` wants one, as `Authorization: Bearer KEY`, as `x-api-key: KEY`, or as the
+/// password of HTTP Basic, so that a browser can open the web page. Without keys, only local clients are served: the socket must be on a loopback
 /// address, and a `Host` header that names another machine is refused, which is what a web site that points its own
 /// name at 127.0.0.1 ("DNS rebinding") would send.
 #[derive(Clone, Debug, Default)]
@@ -120,8 +120,13 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(request).await
 }
 
-/// The key of a request: a Bearer token, or the password of HTTP Basic.
+/// The key of a request: a Bearer token, the password of HTTP Basic, or, without `Authorization`, Anthropic's `x-api-key`.
 fn presented(headers: &HeaderMap) -> Option<Vec<u8>> {
+    if !headers.contains_key(header::AUTHORIZATION) {
+        let mut values = headers.get_all("x-api-key").iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        return Some(value.as_bytes().to_vec());
+    }
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     match value.as_bytes().split_first_chunk::<7>() {
@@ -209,6 +214,16 @@ mod tests {
         check_admitted("Basic OnNlc2FtZQ==", true); // :sesame
         check_admitted("Basic dXNlcjpTZXNhbWU=", false); // user:Sesame
         check_admitted("Basic c2VzYW1l", false); // sesame
+    }
+
+    #[test]
+    fn the_header_of_anthropics_client_counts_without_another() {
+        let name = header::HeaderName::from_static("x-api-key");
+        assert!(access("sesame").admits(&with_header(name.clone(), "sesame")));
+        assert!(!access("sesame").admits(&with_header(name.clone(), "sesam")));
+        let mut headers = with_header(name, "sesame");
+        headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer wrong"));
+        assert!(!access("sesame").admits(&headers));
     }
 
     #[test]

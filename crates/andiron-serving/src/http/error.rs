@@ -49,6 +49,36 @@ impl ApiError {
         self
     }
 
+    /// The same about the field `theirs`, if it is about `ours` or something in it.
+    pub(super) fn renamed(mut self, ours: &str, theirs: &str) -> Self {
+        let Some(rest) = self.param.as_deref().and_then(|param| param.strip_prefix(ours)) else {
+            return self;
+        };
+        if !rest.is_empty() && !rest.starts_with('.') {
+            return self;
+        }
+        self.param = Some(format!("{theirs}{rest}"));
+        if let Some(rest) = self.message.strip_prefix(ours) {
+            self.message = format!("{theirs}{rest}");
+        }
+        self
+    }
+
+    /// The message.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The field that it is about.
+    pub(super) fn about(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The machine-readable code.
+    pub(super) fn code_name(&self) -> Option<&'static str> {
+        self.code
+    }
+
     /// Status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -163,6 +193,12 @@ impl ApiError {
     pub(super) fn of_text(param: &str, error: TextError) -> Self {
         match error {
             TextError::NoTokenizer | TextError::GrammarWithoutTokenizer => Self::no_tokenizer(param),
+            TextError::Tokenizer(
+                error @ (TokenizerError::NoChatTemplate | TokenizerError::NoDefaultTemplate { .. }),
+            ) => Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", format!("{param}: {error}"))
+                .param(param)
+                .code("chat_template_missing"),
+            TextError::Tokenizer(error @ TokenizerError::ChatTemplate { .. }) => Self::invalid(param, error),
             TextError::Tokenizer(error) if error.is_about_text() => Self::invalid(param, error),
             TextError::Tokenizer(error) => Self::tokenizer(&error),
             error => {

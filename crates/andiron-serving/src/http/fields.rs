@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::ApiError;
 
@@ -27,6 +28,15 @@ impl<'a> Fields<'a> {
             parsed.map_err(|error| ApiError::malformed(format!("the body is no JSON object: {error}")))?;
         raw.retain(|_, value| value.get() != "null");
         Ok(Self { raw })
+    }
+
+    /// All fields, parsed.
+    pub(super) fn to_map(&self) -> Result<Map<String, Value>, ApiError> {
+        let parse = |(name, raw): (&String, &&RawValue)| {
+            let value = serde_json::from_str(raw.get());
+            value.map(|value| (name.clone(), value)).map_err(|_| self.unexpected(name, "JSON"))
+        };
+        self.raw.iter().map(parse).collect()
     }
 
     /// The text of a field as it was sent.

@@ -87,6 +87,10 @@ limits! {
     max_logprobs: count from 0 = 20;
     /// Log-probabilities in one response: choices times tokens times alternatives.
     max_logprob_entries: count from 1 = 2 << 20;
+    /// Messages of a conversation.
+    max_messages: count from 1 = 2048;
+    /// Tools of a request.
+    max_tools: count from 0 = 128;
     /// Stop strings.
     max_stops: count from 0 = 4;
     /// Bytes of one stop string.

@@ -8,11 +8,13 @@
 //! [`Server::serve`] runs one on a socket with the limits that a router cannot enforce.
 
 mod auth;
+mod chat;
 mod config;
 mod cors;
 mod delivery;
 mod error;
 mod fields;
+mod generation;
 mod limits;
 mod routes;
 mod serve;
@@ -26,6 +28,7 @@ mod work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use andiron_data::tokenizer::{ChatInputs, Message};
 use andiron_kernels::random::Seed;
 use andiron_models::generate::{Constraint, Grammar};
 use tokio::sync::watch;
@@ -39,11 +42,15 @@ pub use routes::{Endpoint, endpoints};
 pub use serve::{ServeError, Stopped};
 pub use shutdown::{Phase, Shutdown};
 
-use text::Reading;
+use generation::RequestedGrammar;
+use text::{Reading, Rendered};
 use traffic::Traffic;
 use work::{BodyMemory, Workplace};
 
 use crate::registry::{Capability, Registry, Served};
+
+/// Identifies the server program.
+pub(crate) const FINGERPRINT: &str = concat!("andiron-", env!("CARGO_PKG_VERSION"));
 
 /// Concurrent tokenizations.
 const TOKENIZING_AT_ONCE: usize = 2;
@@ -149,7 +156,7 @@ impl App {
     /// A unique number for a request, and its seed if it has none.
     fn next_request(&self) -> (String, u64) {
         let request = Seed::new(self.config.seed).at(self.requests.fetch_add(1, Ordering::Relaxed));
-        (format!("cmpl-{:016x}", request.bits(0)), request.bits(1))
+        (format!("{:016x}", request.bits(0)), request.bits(1))
     }
 
     /// Compiles `grammar`, given in the field `param`, on a blocking thread.
@@ -164,14 +171,49 @@ impl App {
         made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
     }
 
+    /// The same for a request that may have no grammar.
+    async fn constrain_if(
+        &self,
+        served: &Arc<Served>,
+        requested: Option<RequestedGrammar>,
+    ) -> Result<Option<Constraint>, ApiError> {
+        match requested {
+            Some(RequestedGrammar { param, grammar }) => {
+                self.constrain(served, param, grammar).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Tokenizes `text` on a blocking thread. A text with too many bytes for the model's context is refused first.
     async fn encode(&self, served: &Arc<Served>, text: String, how: Reading) -> Result<Vec<u32>, ApiError> {
         let served = Arc::clone(served);
         let encoded = self.tokenizing.run(move || {
-            text::check_bytes(&served.text, &text, served.sizes().context_len)?;
+            text::check_bytes(&served.text, "prompt", &text, served.sizes().context_len)?;
             text::encode(&served.text, &text, how)
         });
         encoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
+    }
+
+    /// Renders a conversation and tokenizes it, on a blocking thread.
+    async fn render_chat(
+        &self,
+        served: &Arc<Served>,
+        messages: Vec<Message>,
+        inputs: ChatInputs,
+    ) -> Result<Rendered, ApiError> {
+        let served = Arc::clone(served);
+        let rendered = self
+            .tokenizing
+            .run(move || text::render_chat(&served.text, &messages, &inputs, served.sizes().context_len));
+        rendered.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
+    }
+
+    /// The text of `ids`, control tokens included, decoded on a blocking thread.
+    async fn decode(&self, served: &Arc<Served>, ids: Vec<u32>) -> Result<String, ApiError> {
+        let served = Arc::clone(served);
+        let decoded = self.tokenizing.run(move || text::decode(&served.text, &ids));
+        decoded.await.unwrap_or_else(|| Err(ApiError::internal("the tokenizer failed on this request")))
     }
 
     /// The vocabulary's spelling of each of `ids`.

@@ -42,13 +42,15 @@ pub(super) fn channel() -> (Events, Response) {
 }
 
 impl Events {
-    pub(super) async fn send(&self, data: &impl Serialize) -> Result<(), Gone> {
+    /// Sends an event, with a name if it has one.
+    pub(super) async fn send(&self, name: Option<&str>, data: &impl Serialize) -> Result<(), Gone> {
         // JSON text has no line breaks, which is what a frame needs.
         let json = serde_json::to_string(data).unwrap_or_else(|error| {
             tracing::error!(%error, "an event could not be written as JSON");
             ApiError::internal("the response could not be written").body().to_string()
         });
-        self.frame(format!("data: {json}\n\n")).await
+        let name = name.map(|name| format!("event: {name}\n")).unwrap_or_default();
+        self.frame(format!("{name}data: {json}\n\n")).await
     }
 
     /// Sends a comment, so that proxies and clients keep the connection.

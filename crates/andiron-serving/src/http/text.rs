@@ -1,6 +1,6 @@
 //! Tokenizing prompts and compiling grammars, within bounds.
 
-use andiron_data::tokenizer::ControlTokens;
+use andiron_data::tokenizer::{ChatInputs, ControlTokens, Message, Special, TokenizerError};
 use andiron_models::generate::{Constraint, Grammar};
 use andiron_pipelines::TextProcessor;
 
@@ -30,8 +30,20 @@ impl Reading {
     }
 }
 
-/// Refuses a text with more bytes than `context_len` tokens can spell.
-pub(super) fn check_bytes(processor: &TextProcessor, text: &str, context_len: usize) -> Result<(), ApiError> {
+/// The prompt of a conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    pub(crate) ids: Vec<u32>,
+}
+
+/// Refuses the text of the field `param` if it has more bytes than `context_len` tokens can spell.
+pub(super) fn check_bytes(
+    processor: &TextProcessor,
+    param: &str,
+    text: &str,
+    context_len: usize,
+) -> Result<(), ApiError> {
     let Some(longest) = processor.longest_token() else { return Ok(()) };
     let most = longest.saturating_mul(context_len).saturating_mul(NORMALIZED_AWAY).max(ALWAYS_ENCODED);
     if text.len() <= most {
@@ -42,7 +54,34 @@ pub(super) fn check_bytes(processor: &TextProcessor, text: &str, context_len: us
          shorten the prompt",
         text.len()
     );
-    Err(ApiError::context_length_exceeded("prompt", message))
+    Err(ApiError::context_length_exceeded(param, message))
+}
+
+/// The prompt of a conversation, by the model's chat template.
+pub(super) fn render_chat(
+    processor: &TextProcessor,
+    messages: &[Message],
+    inputs: &ChatInputs,
+    context_len: usize,
+) -> Result<Rendered, ApiError> {
+    const PARAM: &str = "messages";
+    let tokenizer = processor.tokenizer().ok_or_else(|| ApiError::no_tokenizer(PARAM))?;
+    let invalid = |error: TokenizerError| ApiError::of_text(PARAM, error.into());
+    // What is longer than the context before it is rendered is so afterwards.
+    for message in messages {
+        check_bytes(processor, PARAM, &message.text(), context_len)?;
+    }
+    let rendered = tokenizer.render_chat(messages, inputs).map_err(invalid)?;
+    let text = rendered.text();
+    check_bytes(processor, PARAM, &text, context_len)?;
+    Ok(Rendered { ids: rendered.encode().map_err(invalid)?, text })
+}
+
+/// The last `bytes` bytes of a text, or a few less.
+pub(super) fn tail(text: &str, bytes: usize) -> &str {
+    let from = text.len().saturating_sub(bytes);
+    let from = (from..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    &text[from..]
 }
 
 /// The ids of a prompt.
@@ -55,6 +94,12 @@ pub(super) fn encode(processor: &TextProcessor, text: &str, how: Reading) -> Res
         false => tokenizer.encode_bare_prompt(text),
     };
     ids.map_err(|error| ApiError::of_text("prompt", error.into()))
+}
+
+/// The text of `ids`, control tokens included.
+pub(super) fn decode(processor: &TextProcessor, ids: &[u32]) -> Result<String, ApiError> {
+    let tokenizer = processor.tokenizer().ok_or_else(|| ApiError::no_tokenizer("tokens"))?;
+    tokenizer.decode(ids, Special::Keep).map_err(|error| ApiError::of_text("tokens", error.into()))
 }
 
 /// Compiles `grammar`, given in the field `param`.

@@ -24,7 +24,9 @@ impl Capability {
     /// The routes that do it.
     pub fn routes(self) -> &'static [&'static str] {
         match self {
-            Self::Generate => &["/v1/completions"],
+            Self::Generate => {
+                &["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/decisions"]
+            }
         }
     }
 }

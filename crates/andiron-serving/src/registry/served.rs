@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use andiron_data::reply::ToolFormat;
 use andiron_models::generate::SamplingParams;
 use andiron_pipelines::TextProcessor;
 use serde_json::{Map, Value};
@@ -23,6 +24,8 @@ pub struct ServedModel {
     pub stop_strings: Vec<String>,
     /// The object in `tokenizer_config.json`, served at `/tokenizer_info`.
     pub tokenizer_config: Map<String, Value>,
+    /// How the model writes calls of tools; `None` is as its chat template says.
+    pub tool_format: Option<ToolFormat>,
 }
 
 impl ServedModel {
@@ -34,6 +37,7 @@ impl ServedModel {
             sampling: SamplingParams::default(),
             stop_strings: Vec::new(),
             tokenizer_config: Map::new(),
+            tool_format: None,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A tiny deterministic model, a server around it, and a hand-written HTTP client.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod script;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};

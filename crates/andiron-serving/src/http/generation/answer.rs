@@ -5,25 +5,39 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::Stream;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::choice::{Choice, Delta, Logprobs};
-use super::json::{Envelope, Usage};
-use super::plan::Plan;
-use super::request::CompletionRequest;
+use super::choice::{Choice, Delta};
+use super::plan::{Plan, Work};
 use crate::engine::{Event, Generation};
 use crate::http::{Answering, ApiError, App, Phase};
 use crate::registry::Served;
+
+/// Token usage of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::http) struct Usage {
+    pub(in crate::http) prompt_tokens: usize,
+    pub(in crate::http) completion_tokens: usize,
+}
+
+impl Usage {
+    /// As OpenAI's completions write it.
+    pub(in crate::http) fn to_json(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        })
+    }
+}
 
 /// A request in progress.
 pub(super) struct Answer {
     app: Arc<App>,
     served: Arc<Served>,
-    pub(super) envelope: Envelope,
     choices: Vec<Choice>,
     /// One per choice, `None` once finished; dropping one cancels its job.
     generations: Vec<Option<Generation>>,
@@ -37,30 +51,27 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// Plans and submits all generations of a request.
-    pub(super) async fn start(
+    /// Plans and submits all generations of a request. `seed` is for requests without one.
+    pub(super) fn start(
         app: &Arc<App>,
         served: &Arc<Served>,
-        request: CompletionRequest,
+        work: &Work,
         client: u64,
+        seed: u64,
     ) -> Result<Self, ApiError> {
         let deadline = Instant::now() + app.config.limits.request_timeout;
-        let (id, fresh_seed) = app.next_request();
-        let Plan { jobs, mut choices, prompt_tokens } =
-            Plan::new(app, served, &request, client, fresh_seed).await?;
+        let Plan { jobs, mut choices, prompt_tokens } = Plan::new(app, served, work, client, seed)?;
         let mut ready = VecDeque::new();
-        if request.echo && !request.scores_prompt() {
+        if work.echo && !work.scores_prompt() {
             for (index, choice) in choices.iter_mut().enumerate() {
                 ready.push_back((index, choice.prompt(&served.text, &[])?));
             }
         }
         let answering = app.answering();
         let generations = served.decoder()?.submit(jobs)?.into_iter().map(Some).collect();
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
         Ok(Self {
             app: Arc::clone(app),
             served: Arc::clone(served),
-            envelope: Envelope { id, created, model: served.info.id.clone() },
             choices,
             generations,
             turn: 0,
@@ -89,10 +100,10 @@ impl Answer {
             let Some((index, event)) = event else {
                 return Ok(None);
             };
-            let (choice, text) = (&mut self.choices[index], &self.served.text);
+            let choice = &mut self.choices[index];
             let delta = match event {
-                Event::Prompt(tokens) => choice.prompt(text, &tokens)?,
-                Event::Token(token) => choice.token(text, &token)?,
+                Event::Prompt(tokens) => choice.prompt(&self.served.text, &tokens)?,
+                Event::Token(token) => choice.token(&token)?,
                 Event::Finished(reason) => choice.finish(reason)?,
                 Event::Failed(error) => return Err(error.into()),
             };
@@ -135,25 +146,18 @@ impl Answer {
         self.generations.clear();
     }
 
-    /// The whole response in one object.
-    pub(super) async fn collect(&mut self) -> Result<Value, ApiError> {
+    /// All of every choice.
+    pub(super) async fn collect(&mut self) -> Result<Vec<Delta>, ApiError> {
         let mut whole = vec![Delta::default(); self.choices.len()];
         while let Some((index, delta)) = self.next().await? {
-            let choice = &mut whole[index];
-            choice.text.push_str(&delta.text);
-            if let Some(logprobs) = delta.logprobs {
-                choice.logprobs.get_or_insert_with(Logprobs::default).append(logprobs);
-            }
-            choice.finish = choice.finish.or(delta.finish);
+            whole[index].append(delta);
         }
-        Ok(self.envelope.whole(whole, self.usage()))
+        Ok(whole)
     }
 
-    /// The token usage, when finished.
+    /// The token usage so far.
     pub(super) fn usage(&self) -> Usage {
         let completion_tokens = self.choices.iter().map(Choice::tokens).sum();
-        let usage = Usage { prompt_tokens: self.prompt_tokens, completion_tokens };
-        tracing::info!(id = self.envelope.id, ?usage, "completion");
-        usage
+        Usage { prompt_tokens: self.prompt_tokens, completion_tokens }
     }
 }

@@ -8,9 +8,9 @@ use crate::http::fields::Fields;
 
 /// A grammar, and the field it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct RequestedGrammar {
-    pub(super) param: &'static str,
-    pub(super) grammar: Grammar,
+pub(in crate::http) struct RequestedGrammar {
+    pub(in crate::http) param: &'static str,
+    pub(in crate::http) grammar: Grammar,
 }
 
 /// The grammar of a request.

@@ -11,12 +11,12 @@
 use crate::http::ApiError;
 use crate::http::fields::Fields;
 
-/// Refused by name, unless they have one of these values (JSON text), which change nothing.
-pub(super) const REFUSED: &[(&str, &[&str])] = &[
-    // OpenAI and its other routes.
+/// Fields that are refused by name, unless they have one of these values (JSON text), which change nothing.
+pub(in crate::http) type Refused = [(&'static str, &'static [&'static str])];
+
+/// Those of every route that generates; each has more of its own.
+const REFUSED: &Refused = &[
     ("suffix", &["\"\""]),
-    ("messages", &[]),
-    ("max_completion_tokens", &[]),
     // vLLM.
     ("use_beam_search", &["false"]),
     ("guided_grammar", &[]),
@@ -81,11 +81,16 @@ pub(super) const REFUSED: &[(&str, &[&str])] = &[
     ("input_suffix", &["\"\""]),
 ];
 
-pub(super) fn check(fields: &Fields<'_>) -> Result<(), ApiError> {
-    for (name, harmless) in REFUSED {
+/// Checks the fields of all routes, and those of one, `refused`.
+pub(in crate::http) fn check(fields: &Fields<'_>, refused: &Refused) -> Result<(), ApiError> {
+    for (name, harmless) in REFUSED.iter().chain(refused) {
         if fields.raw(name).is_some_and(|raw| !harmless.iter().any(|harmless| same(raw, harmless))) {
             let hint = match *name {
                 "messages" => " at this path; send `prompt`",
+                "prompt" => " at this path; send `messages`",
+                "functions" => "; send `tools`",
+                "function_call" => "; send `tool_choice`",
+                "enable_thinking" => "; send `chat_template_kwargs`",
                 "max_completion_tokens" | "max_new_tokens" | "n_predict" => "; send `max_tokens`",
                 "prompt_logprobs" => "; send `echo` with `logprobs`",
                 "n_probs" => "; send `logprobs`",

@@ -1,11 +1,17 @@
 //! The routes, one file each, and their common layers.
 
+mod apply_template;
+mod chat;
 mod completions;
+mod decisions;
+mod detokenize;
 mod health;
+mod messages;
 mod metrics;
 mod models;
 mod page;
 mod ready;
+mod responses;
 mod tokenize;
 mod tokenizer_info;
 
@@ -51,7 +57,15 @@ fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
         (read("/v1/models"), get(models::list)),
         (read("/v1/models/{*id}"), get(models::show)),
         (send("/v1/completions"), post(completions::create)),
+        (send("/v1/chat/completions"), post(chat::create)),
+        (send("/v1/responses"), post(responses::create)),
+        (send("/v1/responses/input_tokens"), post(responses::count)),
+        (send("/v1/decisions"), post(decisions::create)),
+        (send("/v1/messages"), post(messages::create)),
+        (send("/v1/messages/count_tokens"), post(messages::count)),
         (send("/tokenize"), post(tokenize::create)),
+        (send("/detokenize"), post(detokenize::create)),
+        (send("/apply-template"), post(apply_template::create)),
         (read("/tokenizer_info"), get(tokenizer_info::show)),
     ]
 }

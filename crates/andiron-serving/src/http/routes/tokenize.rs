@@ -1,4 +1,4 @@
-//! `POST /tokenize`: text to token ids, as vLLM has it and lm-eval asks for it.
+//! `POST /tokenize`: a text or a conversation to token ids, as vLLM has it and lm-eval asks for it.
 
 use std::sync::Arc;
 
@@ -6,25 +6,36 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 
+use crate::http::chat::{ConversationRequest, render};
 use crate::http::fields::Fields;
 use crate::http::limits::read_json;
 use crate::http::text::Reading;
 use crate::http::{ApiError, App};
 
+/// What is to be tokenized.
+enum Text {
+    Prompt(String, Reading),
+    Chat(ConversationRequest),
+}
+
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (head, body) = request.into_parts();
     let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, prompt, how, with_strings) = {
+    let (served, text, with_strings) = {
         let fields = Fields::parse(&body)?;
-        if fields.raw("messages").is_some() {
-            return Err(ApiError::unsupported("messages", "; send `prompt`"));
-        }
-        let how = Reading::parse(&fields)?;
         let served = app.served(fields.model()?.as_deref())?;
-        (served, fields.required::<String>("prompt", "a string")?, how, fields.flag("return_token_strs")?)
+        let text = match (fields.raw("messages"), fields.raw("prompt")) {
+            (Some(_), Some(_)) => return Err(ApiError::invalid("messages", "not together with prompt")),
+            (Some(_), None) => Text::Chat(ConversationRequest::parse(&fields, &app, &served)?),
+            (None, _) => Text::Prompt(fields.required("prompt", "a string")?, Reading::parse(&fields)?),
+        };
+        (served, text, fields.flag("return_token_strs")?)
     };
     drop(body);
-    let ids = app.encode(&served, prompt, how).await?;
+    let ids = match text {
+        Text::Chat(conversation) => render(&app, &served, conversation).await?.ids,
+        Text::Prompt(prompt, how) => app.encode(&served, prompt, how).await?,
+    };
     drop(reserved);
     let strings = match with_strings {
         true => Some(app.names(&served, ids.clone()).await?),

@@ -1,83 +1,68 @@
 //! The response as JSON: whole, or in chunks.
 
+use std::sync::Arc;
+
 use andiron_models::generate::FinishReason;
 use serde_json::{Value, json};
 
-use super::choice::Delta;
+use super::logprobs::Logprobs;
+use crate::http::FINGERPRINT;
+use crate::http::generation::{Delta, Frame, Identity, Renderer, Usage};
+use crate::registry::Served;
 
-/// Identifies the server program.
-const FINGERPRINT: &str = concat!("andiron-", env!("CARGO_PKG_VERSION"));
-
-/// Fields common to all chunks of a response.
-#[derive(Clone, Debug)]
-pub(super) struct Envelope {
-    pub(super) id: String,
-    /// Unix time in seconds.
-    pub(super) created: u64,
-    pub(super) model: String,
+/// Writes text completions.
+pub(super) struct CompletionRenderer {
+    pub(super) served: Arc<Served>,
+    pub(super) identity: Identity,
+    /// The last chunk of a stream has the usage, and others `"usage": null`.
+    pub(super) include_usage: bool,
 }
 
-/// Token usage of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
-    pub(super) prompt_tokens: usize,
-    pub(super) completion_tokens: usize,
-}
+impl CompletionRenderer {
+    fn choice(&self, index: usize, delta: Delta) -> Value {
+        let finish = delta.finish.map(FinishReason::as_str);
+        let logprobs = (!delta.tokens.is_empty()).then(|| Logprobs::of(&self.served.text, &delta.tokens));
+        json!({"index": index, "text": delta.text, "logprobs": logprobs, "finish_reason": finish})
+    }
 
-impl Envelope {
-    /// The whole response in one object.
-    pub(super) fn whole(&self, choices: Vec<Delta>, usage: Usage) -> Value {
-        let choices = choices.into_iter().enumerate().map(|(index, delta)| choice(index, delta));
+    fn envelope(&self, choices: Vec<Value>) -> Value {
         json!({
-            "id": self.id,
+            "id": format!("cmpl-{}", self.identity.id),
             "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices.collect::<Vec<_>>(),
-            "usage": usage.to_json(),
-            "system_fingerprint": FINGERPRINT,
-        })
-    }
-
-    /// A chunk of a stream. `with_usage`: the last chunk will have the usage, so this one has `"usage": null`.
-    pub(super) fn chunk(&self, index: usize, delta: Delta, with_usage: bool) -> Value {
-        let mut chunk = self.with_choices(vec![choice(index, delta)]);
-        if with_usage {
-            chunk["usage"] = Value::Null;
-        }
-        chunk
-    }
-
-    /// The last chunk of a stream with usage.
-    pub(super) fn usage_chunk(&self, usage: Usage) -> Value {
-        let mut chunk = self.with_choices(Vec::new());
-        chunk["usage"] = usage.to_json();
-        chunk
-    }
-
-    fn with_choices(&self, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
+            "created": self.identity.created,
+            "model": self.identity.model,
             "choices": choices,
             "system_fingerprint": FINGERPRINT,
         })
     }
 }
 
-impl Usage {
-    fn to_json(self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        })
+impl Renderer for CompletionRenderer {
+    fn whole(&mut self, choices: Vec<Delta>, usage: Usage) -> Value {
+        let choices = choices.into_iter().enumerate().map(|(index, delta)| self.choice(index, delta));
+        let mut whole = self.envelope(choices.collect());
+        whole["usage"] = usage.to_json();
+        whole
     }
-}
 
-fn choice(index: usize, delta: Delta) -> Value {
-    let finish = delta.finish.map(FinishReason::as_str);
-    json!({"index": index, "text": delta.text, "logprobs": delta.logprobs, "finish_reason": finish})
+    fn begin(&mut self, _usage: Usage) -> Vec<Frame> {
+        Vec::new()
+    }
+
+    fn update(&mut self, index: usize, delta: Delta, _usage: Usage) -> Vec<Frame> {
+        let mut chunk = self.envelope(vec![self.choice(index, delta)]);
+        if self.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        vec![chunk.into()]
+    }
+
+    fn end(&mut self, usage: Usage) -> Vec<Frame> {
+        if !self.include_usage {
+            return Vec::new();
+        }
+        let mut chunk = self.envelope(Vec::new());
+        chunk["usage"] = usage.to_json();
+        vec![chunk.into()]
+    }
 }

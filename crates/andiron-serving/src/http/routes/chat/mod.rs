@@ -1,0 +1,44 @@
+//! `POST /v1/chat/completions`: OpenAI's chat completions, whole or as a stream.
+//!
+//! Follows OpenAI's API reference, with vLLM's additions (`chat_template_kwargs`, `continue_final_message`,
+//! `add_generation_prompt`, `documents`, `reasoning_content`, and those of `/v1/completions`). The prompt is what the model's own
+//! chat template makes of the messages. Without a number of tokens, an answer may fill the rest of the context.
+
+mod json;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use crate::http::chat::{ChatRequest, prepare};
+use crate::http::fields::Fields;
+use crate::http::generation::{Identity, respond};
+use crate::http::limits::read_json;
+use crate::http::{ApiError, App, Phase};
+use crate::registry::Capability;
+
+use json::ChatRenderer;
+
+pub(in crate::http) use json::logprobs;
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    if app.shutdown.phase() != Phase::Serving {
+        return Err(ApiError::shutting_down());
+    }
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
+    let (served, request) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        let request = ChatRequest::parse(&fields, &app, &served)?;
+        (served, request)
+    };
+    drop(body);
+    let prepared = prepare(&app, &served, request).await?;
+    drop(reserved);
+    let identity = Identity::next(&app, &served);
+    let renderer = ChatRenderer::new(Arc::clone(&served), identity.clone(), &prepared);
+    let client = app.config.access.client(&head);
+    respond(&app, &served, prepared.work, (&identity, client), renderer).await
+}

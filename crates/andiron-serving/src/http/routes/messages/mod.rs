@@ -1,0 +1,74 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's messages, whole or as a stream.
+//!
+//! A request becomes one of chat (see [`convert`]) and takes its fields too (`seed`, `min_p`, `chat_template_kwargs` …). A last
+//! message of the assistant is continued. Source: Anthropic, "Messages", <https://docs.anthropic.com/en/api/messages>, and
+//! "Streaming messages".
+
+mod convert;
+mod events;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
+use crate::http::fields::Fields;
+use crate::http::generation::{Identity, respond};
+use crate::http::limits::read_json;
+use crate::http::{ApiError, App, Phase};
+use crate::registry::Capability;
+
+use events::MessagesRenderer;
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Response {
+    answer(&app, request).await.unwrap_or_else(|error| events::refusal(&error))
+}
+
+/// The length of the prompt that a request would have.
+pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Response {
+    counted(&app, request).await.unwrap_or_else(|error| events::refusal(&error))
+}
+
+async fn answer(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
+    if app.shutdown.phase() != Phase::Serving {
+        return Err(ApiError::shutting_down());
+    }
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(app, &head.headers, body).await?;
+    let (served, request) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        if fields.raw("max_tokens").is_none() {
+            return Err(ApiError::invalid("max_tokens", "missing, expected a number of tokens"));
+        }
+        let converted = convert::convert(&fields, &served)?;
+        let request = converted.parse(|fields| ChatRequest::parse(fields, app, &served))?;
+        (served, request)
+    };
+    drop(body);
+    let prepared = prepare(app, &served, request).await?;
+    drop(reserved);
+    let identity = Identity::next(app, &served);
+    let renderer = MessagesRenderer::new(identity.clone(), &prepared);
+    let client = app.config.access.client(&head);
+    respond(app, &served, prepared.work, (&identity, client), renderer).await
+}
+
+async fn counted(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(app, &head.headers, body).await?;
+    let (served, conversation) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        let converted = convert::convert(&fields, &served)?;
+        let conversation = converted.parse(|fields| ConversationRequest::parse(fields, app, &served))?;
+        (served, conversation)
+    };
+    drop(body);
+    let rendered = render(app, &served, conversation).await?;
+    drop(reserved);
+    Ok(Json(json!({"input_tokens": rendered.ids.len()})).into_response())
+}

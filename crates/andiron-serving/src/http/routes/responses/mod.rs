@@ -1,0 +1,66 @@
+//! `POST /v1/responses` and `POST /v1/responses/input_tokens`: OpenAI's responses, whole or as a stream.
+//!
+//! Nothing is stored: every request brings its whole conversation, and `previous_response_id` is refused by name. A request becomes
+//! one of chat (see [`convert`]) and takes its fields too (`seed`, `top_k`, `stop`, `chat_template_kwargs` …). Events come in
+//! OpenAI's order and numbered.
+
+mod convert;
+mod events;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
+use crate::http::fields::Fields;
+use crate::http::generation::{Identity, respond};
+use crate::http::limits::read_json;
+use crate::http::{ApiError, App, Phase};
+use crate::registry::Capability;
+
+use events::ResponsesRenderer;
+
+pub(in crate::http) use convert::conversation;
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    if app.shutdown.phase() != Phase::Serving {
+        return Err(ApiError::shutting_down());
+    }
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
+    let (served, request, said) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        let said = fields.to_map()?;
+        let converted = convert::convert(&fields)?;
+        let request = converted.parse(|fields| ChatRequest::parse(fields, &app, &served))?;
+        (served, request, said)
+    };
+    drop(body);
+    let prepared = prepare(&app, &served, request).await?;
+    drop(reserved);
+    let identity = Identity::next(&app, &served);
+    let renderer = ResponsesRenderer::new(Arc::clone(&served), identity.clone(), &prepared, said);
+    let client = app.config.access.client(&head);
+    respond(&app, &served, prepared.work, (&identity, client), renderer).await
+}
+
+/// The length of the prompt that a request would have.
+pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
+    let (served, conversation) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+        let converted = convert::convert(&fields)?;
+        let conversation = converted.parse(|fields| ConversationRequest::parse(fields, &app, &served))?;
+        (served, conversation)
+    };
+    drop(body);
+    let rendered = render(&app, &served, conversation).await?;
+    drop(reserved);
+    Ok(Json(json!({"object": "response.input_tokens", "input_tokens": rendered.ids.len()})))
+}
