@@ -141,6 +141,22 @@ pub enum Bf16Dot {
     Widened,
 }
 
+/// Which kernel multiplies, and attends, where one is for few rows and another for many.
+///
+/// Kernels for few rows are bound by reading the weights, those for many by arithmetic. They sum in different orders, and
+/// round differently at [`Precision::Mixed`]. Fixing the choice makes a row's result independent of the number of rows
+/// ("batch invariance"), bit for bit: of the sequences that are decoded with it, and of the chunks that its prompt is read in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum KernelChoice {
+    /// The faster one for the number of rows: training and evaluation.
+    #[default]
+    Fastest,
+    /// Those for many rows: prompts.
+    Prefill,
+    /// Those for few rows: generated tokens.
+    Decode,
+}
+
 /// What a kernel call may use: instructions, threads, and precision.
 ///
 /// Results never depend on `threads`. They may differ between instruction sets: in the last bits, because sums are taken
@@ -165,6 +181,8 @@ pub struct Cpu {
     pub precision: Precision,
     /// Which instructions multiply at [`Precision::Mixed`].
     pub bf16_dot: Bf16Dot,
+    /// Which kernel multiplies where it could depend on the number of rows.
+    pub kernels: KernelChoice,
 }
 
 impl Cpu {
@@ -175,7 +193,13 @@ impl Cpu {
 
     /// These instructions, or what the machine has of them, on at most `threads` threads, in f32.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        Self { isa, threads, precision: Precision::F32, bf16_dot: Bf16Dot::Fastest }
+        Self {
+            isa,
+            threads,
+            precision: Precision::F32,
+            bf16_dot: Bf16Dot::Fastest,
+            kernels: KernelChoice::Fastest,
+        }
     }
 
     /// The same at this precision.
@@ -186,6 +210,11 @@ impl Cpu {
     /// The same with these instructions for [`Precision::Mixed`].
     pub fn with_bf16_dot(self, bf16_dot: Bf16Dot) -> Self {
         Self { bf16_dot, ..self }
+    }
+
+    /// The same with this choice of kernels.
+    pub fn with_kernels(self, kernels: KernelChoice) -> Self {
+        Self { kernels, ..self }
     }
 
     /// The precision that matmuls have with this: mixed if it was asked for and bf16 instructions are used, so that operands

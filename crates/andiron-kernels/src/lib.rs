@@ -43,4 +43,4 @@ mod softmax;
 mod testing;
 
 pub use bf16_rate::Bf16Rate;
-pub use cpu::{Bf16Dot, Cpu, Isa, Precision};
+pub use cpu::{Bf16Dot, Cpu, Isa, KernelChoice, Precision};

@@ -12,10 +12,12 @@ use super::{from, head_forward, matmul_path, split};
 use crate::bf16::Bf16;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision};
+use crate::{Cpu, Isa, KernelChoice, Precision};
 
 /// Query heads per task where keys are gathered first.
 const TOGETHER: usize = 4;
+/// Gathered keys begin at multiples of it, where tiles of keys do, so that a query's sums do not depend on the queries before it.
+const ALIGNED: usize = 32;
 
 /// Attention over blocks: sizes, mask, bias, and the scale of the scores.
 #[derive(Clone, Copy, Debug)]
@@ -134,9 +136,13 @@ pub fn forward_blocks(cpu: Cpu, attention: BlockAttention, q: &[f32], out: &mut 
     for (row, out) in rows.iter().zip(out.chunks_exact_mut((columns * width).max(1))) {
         out[row.queries * width..].fill(0.0);
     }
-    let (few, many): (Vec<_>, Vec<_>) = (0..rows.len())
-        .filter(|&row| rows[row].queries > 0)
-        .partition(|&row| rows[row].queries <= split::FEW && cpu.isa.available() != Isa::Scalar);
+    let most = match (cpu.isa.available(), cpu.kernels) {
+        (Isa::Scalar, _) | (_, KernelChoice::Prefill) => 0,
+        (_, KernelChoice::Fastest) => split::FEW,
+        (_, KernelChoice::Decode) => usize::MAX,
+    };
+    let (few, many): (Vec<_>, Vec<_>) =
+        (0..rows.len()).filter(|&row| rows[row].queries > 0).partition(|&row| rows[row].queries <= most);
     let (out, how) = (Shared::new(out), matmul_path(cpu));
     split::forward(cpu, &attention, &few, q, &out);
     match long::is_available(how) {
@@ -269,7 +275,7 @@ impl BlockAttention<'_> {
                 let first = index % parts * TOGETHER;
                 let BlockRow { blocks, keys, queries } = self.rows[row];
                 let view = self.view(row, kv_head, q);
-                let seen = view.keys_of(0).start..keys;
+                let seen = view.keys_of(0).start / ALIGNED * ALIGNED..keys;
                 let mut scratch = Scratch::take(2 * seen.len() * dim + queries);
                 let k = scratch.pointer();
                 let (v, lse) = (k.wrapping_add(seen.len() * dim), k.wrapping_add(2 * seen.len() * dim));

@@ -29,7 +29,7 @@ use std::ops::Range;
 pub use crate::bf16::Bf16;
 use crate::dropout::{Dropout, Rule};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision, bf16, reduce};
+use crate::{Cpu, Isa, KernelChoice, Precision, bf16, reduce};
 pub use blocks::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
 use decode::QuerySum;
 use dropout::HeadDropout;
@@ -188,9 +188,19 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     let (places, how) = (shape.places(matches!(qkv, Qkv::Packed(_))), matmul_path(cpu));
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let drops = attention.dropout_rule().is_some();
+    let has_vectors = cpu.isa.available() != Isa::Scalar;
+    let one_by_one = |queries: usize| {
+        let few = match cpu.kernels {
+            KernelChoice::Fastest => queries == 1,
+            KernelChoice::Prefill => false,
+            KernelChoice::Decode => true,
+        };
+        few && !drops && has_vectors
+    };
     // Whether a document takes the online softmax, which is chosen by its own length.
-    let is_long =
-        |document: &Document| document.queries.len() > 1 && !drops && long::pays(how, document.keys.len());
+    let is_long = |document: &Document| {
+        !one_by_one(document.queries.len()) && !drops && long::pays(how, document.keys.len())
+    };
     let long: Vec<_> = attention.all_documents().filter(is_long).collect();
     if !long.is_empty() {
         long::forward_contiguous(cpu, how, (attention, qkv), &long, (&out, &lse));
@@ -198,7 +208,6 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     if attention.documents.is_empty() && !long.is_empty() {
         return;
     }
-    let has_vectors = cpu.isa.available() != Isa::Scalar;
     parallel::rows(cpu, shape.batch * shape.heads, attention.work(), 1, |part| {
         for index in part {
             let (batch, head) = (index / shape.heads, index % shape.heads);
@@ -208,11 +217,14 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
                 unsafe {
                     let out = out.pointer(shape.out_start(&document, head));
                     let lse = lse.pointer(shape.lse_start(&document, head));
-                    if document.queries.len() == 1 && !drops && has_vectors {
-                        let mut sum = QuerySum::default();
+                    if one_by_one(view.queries) {
                         let block = [(view.k, view.v)];
-                        decode::Cached::one_query(cpu.isa, &view.first_query(&block), out, &mut sum);
-                        *lse = sum.max + sum.sum.ln();
+                        for i in 0..view.queries {
+                            let (query, mut sum) = (view.query(i, &block), QuerySum::default());
+                            let out = out.wrapping_add(i * view.out_stride);
+                            decode::Cached::one_query(cpu.isa, &query, out, &mut sum);
+                            *lse.add(i) = sum.max + sum.sum.ln();
+                        }
                     } else {
                         head_forward(how, view, out, lse);
                     }

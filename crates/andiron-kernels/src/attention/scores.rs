@@ -118,24 +118,29 @@ pub(super) unsafe fn exponentials<S: Simd, const NR: usize, const ROUNDED: bool>
             let row = load(s, scores.add(j * NR));
             max = row!(H => s.max(s.mul(row[H], scale), max[H]));
         }
+        let visible = |j: usize, row: Row<S>| match j < block.keys {
+            true => row!(H => mask(s, row[H], lanes[H], block.mask.relative_to_key(j))),
+            false => [hidden; 2],
+        };
         for j in (0..free.start.min(keys)).chain(free.end..keys) {
-            let mut row: Row<S> = [hidden; 2];
-            if j < block.keys {
-                let score = load(s, scores.add(j * NR));
-                row = row!(H => mask(s, s.mul(score[H], scale), lanes[H], block.mask.relative_to_key(j)));
-            }
-            store(s, scores.add(j * NR), row);
+            let row = load(s, scores.add(j * NR));
+            let row = visible(j, row!(H => s.mul(row[H], scale)));
             max = row!(H => s.max(row[H], max[H]));
         }
         let base = s.splat(base(ROUNDED));
         let base_below = row!(H => s.mul(below(s, max[H]), base));
         let scale = s.mul(scale, base);
-        for (keys, scale) in [(0..free.start.min(keys), base), (free.clone(), scale), (free.end..keys, base)]
+        for (keys, masked) in [(0..free.start.min(keys), true), (free.clone(), false), (free.end..keys, true)]
         {
             for j in keys.step_by(2) {
                 let (even, odd) = (load(s, scores.add(j * NR)), load(s, scores.add((j + 1) * NR)));
-                let even = row!(H => exponential::<S, ROUNDED>(s, s.fma(even[H], scale, base_below[H])));
-                let odd = row!(H => exponential::<S, ROUNDED>(s, s.fma(odd[H], scale, base_below[H])));
+                let mut even = row!(H => s.fma(even[H], scale, base_below[H]));
+                let mut odd = row!(H => s.fma(odd[H], scale, base_below[H]));
+                if masked {
+                    (even, odd) = (visible(j, even), visible(j + 1, odd));
+                }
+                let even = row!(H => exponential::<S, ROUNDED>(s, even[H]));
+                let odd = row!(H => exponential::<S, ROUNDED>(s, odd[H]));
                 sum = row!(H => s.add(sum[H], s.add(even[H], odd[H])));
                 take(j, [dropout.apply(s, j, even), dropout.apply(s, j + 1, odd)]);
             }

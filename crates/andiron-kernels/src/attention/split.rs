@@ -12,7 +12,7 @@ use crate::Cpu;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
 
-/// Up to this many queries are computed one by one, each for the heads that share a KV head.
+/// Up to this many queries are computed one by one, each for the heads that share a KV head, unless the caller chooses.
 pub(super) const FEW: usize = 4;
 
 /// Keys per part. Parts begin at multiples of it whatever the batch, so that a sequence's result does not depend on others.

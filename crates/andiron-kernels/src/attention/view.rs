@@ -35,18 +35,18 @@ impl HeadView {
         self.mask.later(i).among(self.keys)
     }
 
-    /// The first query and the keys that it attends to, as one block.
-    pub(super) fn first_query<'a>(&self, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a, f32> {
+    /// Query `i` and the keys that it attends to, as one block.
+    pub(super) fn query<'a>(&self, i: usize, block: &'a [(*const f32, *const f32); 1]) -> QueryView<'a, f32> {
         QueryView {
-            q: self.q,
+            q: self.q.wrapping_add(i * self.q_stride),
             heads: 1,
             blocks: block,
             block_len: usize::MAX,
             kv_stride: self.kv_stride,
-            seen: self.keys_of(0),
+            seen: self.keys_of(i),
             dim: self.dim,
             scale: self.scale,
-            bias: self.bias,
+            bias: if self.bias.is_null() { self.bias } else { self.bias.wrapping_add(i) },
             bias_stride: 0,
         }
     }

@@ -13,7 +13,7 @@ mod words;
 use crate::activation::{self, Activation};
 use crate::gemm::{Epilogue, MatRef, gemv, matmul};
 use crate::memory::unspecified;
-use crate::{Cpu, Precision, bf16, reduce};
+use crate::{Cpu, bf16, reduce};
 
 /// A feed-forward layer without its biases. Each weight is a whole slice, row-major or transposed.
 #[derive(Clone, Copy, Debug)]
@@ -76,9 +76,8 @@ impl FeedForward<'_> {
 
     /// How rows pass through both projections. Few rows are not packed: that would take as long as the matmuls.
     fn path(&self, cpu: Cpu, rows: usize) -> Path {
-        let rounds = cfg!(target_arch = "x86_64")
-            && bf16::rounds(cpu)
-            && !gemv::suits(Precision::Mixed, rows, self.up);
+        let rounds =
+            cfg!(target_arch = "x86_64") && bf16::rounds(cpu) && !gemv::is_chosen(cpu, rows, self.up);
         match (rounds, cpu.uses_tiles()) {
             #[cfg(target_arch = "x86_64")]
             (true, true) if self.up.cols > 0 && self.down.cols > 0 => Path::Tiles,

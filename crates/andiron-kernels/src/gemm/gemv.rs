@@ -3,17 +3,22 @@
 use super::{Epilogue, MatRef};
 use crate::parallel::{self, Shared};
 use crate::simd::{Simd, dispatch};
-use crate::{Cpu, Precision};
+use crate::{Cpu, KernelChoice, Precision};
 
 /// Rows whose accumulators stay in registers.
 pub(crate) const GROUP: usize = 4;
 
-/// Whether a matmul of this many rows is fastest here: up to as many rows as read `b` faster than it could be packed. Where
-/// the columns of `b` are contiguous those are several groups of rows, for which a few columns stay in the L1 cache; where
-/// its rows are, one group.
-pub(crate) fn suits(precision: Precision, rows: usize, b: MatRef) -> bool {
-    let most = if along_depth(b) { most_rows(precision) } else { GROUP };
-    rows <= most && (b.col_stride == 1 || b.row_stride == 1)
+/// Whether a matmul of this many rows is computed here. Any number can be; up to as many rows as read `b` faster than it
+/// could be packed, that is fastest. Where the columns of `b` are contiguous those are several groups of rows, for which a few
+/// columns stay in the L1 cache; where its rows are, one group.
+pub(crate) fn is_chosen(cpu: Cpu, rows: usize, b: MatRef) -> bool {
+    let readable = b.col_stride == 1 || b.row_stride == 1;
+    match cpu.kernels {
+        KernelChoice::Fastest if along_depth(b) => readable && rows <= most_rows(cpu.matmul_precision()),
+        KernelChoice::Fastest => readable && rows <= GROUP,
+        KernelChoice::Prefill => false,
+        KernelChoice::Decode => readable,
+    }
 }
 
 /// The most rows that are fastest here if the columns of `b` are contiguous.
@@ -24,7 +29,7 @@ pub(crate) fn most_rows(precision: Precision) -> usize {
     }
 }
 
-/// Columns whose accumulators stay in the L1 cache while rows of `b` stream by.
+/// Columns whose accumulators stay in the L1 cache, those of a group of rows, while rows of `b` stream by.
 const STRIP: usize = 512;
 
 /// The columns `start..start + count` of a matmul with few rows; `a` is row-major.
@@ -39,7 +44,7 @@ struct Columns<'a> {
     count: usize,
 }
 
-/// `c = a b` where it [`suits`].
+/// `c = a b` where this [is chosen](is_chosen). The order of an element's sum does not depend on the number of rows.
 pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32]) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let copied: Vec<f32>;
@@ -52,7 +57,7 @@ pub(super) fn few_rows(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &m
     let c = Shared::new(c);
     let step = if along_depth(b) { 64 } else { width(cpu, n) };
     // Reading is slower than multiplying: an element of `b` counts as two multiply-adds.
-    parallel::rows(cpu, n, 2 * k, step, |cols| {
+    parallel::rows(cpu, n, m.max(2) * k, step, |cols| {
         let columns = Columns {
             a: rows,
             k,
@@ -121,13 +126,7 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
         }
         return;
     }
-    match c {
-        [p] => sums::<S, 1>(s, &columns, [p]),
-        [p, q] => sums::<S, 2>(s, &columns, [p, q]),
-        [p, q, r] => sums::<S, 3>(s, &columns, [p, q, r]),
-        [p, q, r, t] => sums::<S, 4>(s, &columns, [p, q, r, t]),
-        _ => unreachable!("so few rows are passed where those of `b` are contiguous"),
-    }
+    sums(s, &columns, c);
 }
 
 /// Columns of `b` are contiguous: dot products of a few columns with each row.
@@ -205,22 +204,42 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
 
 /// Rows of `b` are contiguous: adds multiples of several rows at a time.
 #[inline(always)]
-fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
+fn sums<S: Simd>(s: S, columns: &Columns, c: &mut [&mut [f32]]) {
     let Columns { k, count, .. } = *columns;
-    let mut c = c;
     let mut j = 0;
     while j < count {
         let width = STRIP.min(count - j);
         let mut l = 0;
         while l + 8 <= k {
-            some_sums::<S, M, 8>(s, columns, &mut c, (j, width), l);
+            sums_with::<S, 8>(s, columns, c, (j, width), l);
             l += 8;
         }
         while l < k {
-            some_sums::<S, M, 1>(s, columns, &mut c, (j, width), l);
+            sums_with::<S, 1>(s, columns, c, (j, width), l);
             l += 1;
         }
         j += width;
+    }
+}
+
+/// `K` rows of `b` with every row of `a`; after the first group of rows they are in the L1 cache.
+#[inline(always)]
+fn sums_with<S: Simd, const K: usize>(
+    s: S,
+    columns: &Columns,
+    c: &mut [&mut [f32]],
+    strip: (usize, usize),
+    l: usize,
+) {
+    for (group, c) in c.chunks_mut(GROUP).enumerate() {
+        let at = (group * GROUP, l);
+        match c {
+            [p] => some_sums::<S, 1, K>(s, columns, [p], strip, at),
+            [p, q] => some_sums::<S, 2, K>(s, columns, [p, q], strip, at),
+            [p, q, r] => some_sums::<S, 3, K>(s, columns, [p, q, r], strip, at),
+            [p, q, r, t] => some_sums::<S, 4, K>(s, columns, [p, q, r, t], strip, at),
+            _ => unreachable!("groups have one to four rows"),
+        }
     }
 }
 
@@ -228,15 +247,16 @@ fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
 fn some_sums<S: Simd, const M: usize, const K: usize>(
     s: S,
     columns: &Columns,
-    c: &mut [&mut [f32]; M],
+    c: [&mut [f32]; M],
     (j, width): (usize, usize),
-    l: usize,
+    (first, l): (usize, usize),
 ) {
+    let mut c = c;
     let Columns { a, k, b, start, .. } = *columns;
     let mut factors = [[s.splat(0.0); K]; M];
     for (i, factors) in factors.iter_mut().enumerate() {
         for (d, factor) in factors.iter_mut().enumerate() {
-            *factor = s.splat(a[i * k + l + d]);
+            *factor = s.splat(a[(first + i) * k + l + d]);
         }
     }
     let mut rows = [a; K];

@@ -118,7 +118,7 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
         return;
     }
     let precision = cpu.matmul_precision();
-    let few_rows = gemv::suits(precision, m, b);
+    let few_rows = gemv::is_chosen(cpu, m, b);
     let one_column = n == 1 && epilogue.bias.is_none() && (a.col_stride == 1 || a.row_stride == 1);
     if k == 0 || cpu.isa.available() == Isa::Scalar {
         let c = Shared::new(c);

@@ -6,7 +6,7 @@
 //! the format defines, and at [`Precision::F32`](crate::Precision::F32) activations (`x`) are not rounded.
 //!
 //! At [`Precision::Mixed`](crate::Precision::Mixed) and with few rows, activations are quantized to int8 if the weights
-//! are block-quantized: values -127..=127 with an f32 scale per group of 32, from the group's largest magnitude.
+//! are block-quantized, each row by itself: values -127..=127 with an f32 scale per group of 32, from the group's largest magnitude.
 //! Integer sums are exact, so the result is that of the quantized activations. Their error is at most 1/254 of the
 //! group's maximum; for normally distributed activations its root mean square is 0.5 % of theirs, three times that of
 //! rounding to bf16. Groups whose maximum is below about 1e-37 are treated as zero; a NaN or infinity in a row makes
@@ -15,7 +15,7 @@
 //! With more rows at mixed precision, activations and weights are rounded to bf16 where bf16 instructions are used (see
 //! [`Bf16Dot`](crate::Bf16Dot)); elsewhere both are f32.
 //!
-//! Few rows are up to four. For f16 and bf16 weights without AMX tiles they are up to eight if more would be rounded to
+//! Few rows are up to four, unless the caller [chooses](crate::KernelChoice). For f16 and bf16 weights without AMX tiles they are up to eight if more would be rounded to
 //! bf16, else up to sixteen, as for f32 weights. For [`Format::Q8_0`] at mixed precision with AMX they are up to
 //! sixteen, with int8 tiles from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 tiles
 //! with weights in the caches and 0.75 with weights in memory. With 32 rows they gained nothing, because the cost of
@@ -42,7 +42,7 @@ pub use gradient::input_gradient;
 
 use crate::gemm::{Epilogue, MatRef, gemv, matmul as matmul_f32};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, memory};
+use crate::{Cpu, Isa, KernelChoice, memory};
 
 /// A quantized matrix in borrowed memory, `[rows, cols]`, row-major: rows are outputs and columns inputs, as in PyTorch's
 /// `Linear`.
@@ -242,14 +242,16 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     if m == 0 {
         return;
     }
-    if w.cols == 0 || m <= few(cpu, w.format) || cpu.isa.available() == Isa::Scalar {
+    if w.cols == 0 || has_few_rows(cpu, m, w.format) {
         dot::few_rows(cpu, x, w, bias, y);
+    } else if cpu.isa.available() == Isa::Scalar {
+        dot::exact(cpu, x, w, bias, y);
     } else if cfg!(target_arch = "x86_64") && cpu.uses_tiles() {
         // SAFETY: `available` never names a set that this machine lacks; no size is 0, and lengths agree.
         #[cfg(target_arch = "x86_64")]
         unsafe {
             let few = m <= dot::amx::MAX_ROWS && w.cols <= dot::amx::MAX_COLS;
-            if w.format == Format::Q8_0 && few {
+            if w.format == Format::Q8_0 && few && cpu.kernels == KernelChoice::Fastest {
                 dot::amx::matmul(cpu, x, w, bias, y);
             } else {
                 tiles::matmul(cpu, x, w, bias, y);
@@ -260,14 +262,18 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     }
 }
 
-/// The most rows for which vectors are faster than AMX tiles, if there are any, or a blocked matmul.
-fn few(cpu: Cpu, format: Format) -> usize {
-    match (format, cpu.uses_tiles()) {
-        (Format::Q8_0, true) => 2,
+/// Whether `m` rows are few: so few, unless that is chosen by the caller, that vectors are faster than AMX tiles, if there are
+/// any, or a blocked matmul.
+fn has_few_rows(cpu: Cpu, m: usize, format: Format) -> bool {
+    let most = match (cpu.kernels, format, cpu.uses_tiles()) {
+        (KernelChoice::Prefill, ..) => 0,
+        (KernelChoice::Decode, ..) => usize::MAX,
+        (_, Format::Q8_0, true) => 2,
         // As many as with weights in f32.
-        (Format::F16 | Format::Bf16, false) => gemv::most_rows(cpu.matmul_precision()),
+        (_, Format::F16 | Format::Bf16, false) => gemv::most_rows(cpu.matmul_precision()),
         _ => dot::MAX_ROWS,
-    }
+    };
+    m <= most
 }
 
 /// Weights dequantized at a time by [`many_rows`] and [`input_gradient`]: 4 MiB of f32.

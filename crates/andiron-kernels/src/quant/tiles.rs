@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use super::dot::{self, UNIT};
 use super::{Format, QuantRef};
-use crate::Cpu;
 use crate::gemm::amx::{
     Columns, Lanes, Operand, Rows, SQUARE, STEPS, STRIP, TILE, TILE_WORDS, Tiles, TransposedProduct,
     in_parts, room, transpose_words,
@@ -18,6 +17,7 @@ use crate::gemm::pack::Scratch;
 use crate::gemm::panel_format::halves;
 use crate::gemm::{Epilogue, MatRef};
 use crate::parallel;
+use crate::{Cpu, KernelChoice};
 
 /// Weights dequantized at a time: 512 KiB of bf16.
 const WEIGHTS: usize = 1 << 18;
@@ -31,7 +31,7 @@ const MANY: usize = 512;
 pub(super) unsafe fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
     let m = y.len() / w.rows;
     let tiles = tiles(w);
-    if m >= MANY {
+    if m >= MANY && cpu.kernels == KernelChoice::Fastest {
         let sizes = [m, tiles, w.rows];
         let epilogue = Epilogue { bias, accumulate: false };
         // SAFETY: the rows exist, and there is room for them.

@@ -324,32 +324,34 @@ pub(crate) unsafe fn store_transposed(
 /// stay in registers.
 ///
 /// # Safety
-/// The machine has AVX-512F.
-#[inline]
-#[target_feature(enable = "avx512bf16,avx512vl,avx512bw,avx512f,avx2,fma")]
+/// The caller is compiled for AVX-512F.
+#[inline(always)]
 #[allow(clippy::needless_range_loop)] // Constant indices keep the arrays in registers.
 pub(crate) unsafe fn transpose_words(row: impl Fn(usize) -> __m512i, store: impl Fn(usize, __m512i)) {
     // Each quarter of `fours[i][j]` is column `j` of that quarter, of rows `4 i..4 i + 4`. (`array::map` is not always
     // inlined, and then passes vectors through memory.)
-    let mut fours = [[_mm512_setzero_si512(); 4]; 4];
-    for i in 0..4 {
-        let (a, b, c, d) = (row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3));
-        let (ab, ab_) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (cd, cd_) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        fours[i] = [
-            _mm512_unpacklo_epi64(ab, cd),
-            _mm512_unpackhi_epi64(ab, cd),
-            _mm512_unpacklo_epi64(ab_, cd_),
-            _mm512_unpackhi_epi64(ab_, cd_),
-        ];
-    }
-    for j in 0..4 {
-        let (a, b, c, d) = (fours[0][j], fours[1][j], fours[2][j], fours[3][j]);
-        let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-        let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-        store(j, _mm512_shuffle_i32x4::<0x88>(even, even_));
-        store(4 + j, _mm512_shuffle_i32x4::<0x88>(odd, odd_));
-        store(8 + j, _mm512_shuffle_i32x4::<0xdd>(even, even_));
-        store(12 + j, _mm512_shuffle_i32x4::<0xdd>(odd, odd_));
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+        for i in 0..4 {
+            let (a, b, c, d) = (row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3));
+            let (ab, ab_) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd, cd_) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            fours[i] = [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab_, cd_),
+                _mm512_unpackhi_epi64(ab_, cd_),
+            ];
+        }
+        for j in 0..4 {
+            let (a, b, c, d) = (fours[0][j], fours[1][j], fours[2][j], fours[3][j]);
+            let (even, odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+            let (even_, odd_) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+            store(j, _mm512_shuffle_i32x4::<0x88>(even, even_));
+            store(4 + j, _mm512_shuffle_i32x4::<0x88>(odd, odd_));
+            store(8 + j, _mm512_shuffle_i32x4::<0xdd>(even, even_));
+            store(12 + j, _mm512_shuffle_i32x4::<0xdd>(odd, odd_));
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use super::MAX_ROWS;
 use super::bytes::{Bytes, Kernel, with_bytes};
 use super::factors::{self, Exact, Factors, Rounded};
 use crate::quant::{Format, QuantRef};
@@ -35,7 +34,7 @@ impl<'a> Activations<'a> {
     pub(super) fn new(cpu: Cpu, x: &'a [f32], w: QuantRef) -> Self {
         let cols = w.cols();
         let has_blocks = !matches!(w.format(), Format::F16 | Format::Bf16);
-        let rounded = has_blocks && cpu.precision == Precision::Mixed && x.len() <= MAX_ROWS * cols;
+        let rounded = has_blocks && cpu.precision == Precision::Mixed;
         match (cpu.isa.available(), has_blocks, rounded) {
             (Isa::Scalar, _, true) => {
                 let mut words = x.to_vec();

@@ -1,10 +1,10 @@
-//! Matmul with few rows: decoding. Up to four rows, or sixteen with `q8_0` and int8 tiles (`amx`).
+//! Matmul with few rows: decoding. Sixteen of `q8_0` can use int8 tiles (`amx`).
 //!
 //! Weights are read once and only results are written, so the loops have as few instructions as possible between a byte of
 //! memory and an accumulator. A vector of bytes holds as many groups of 32 weights as fit ([`bytes`]); a format unpacks its
 //! blocks to unsigned integers, scales and minima ([`blocks`]); activations are stored in the order in which those are
 //! multiplied ([`activations`]), as f32 or as int8 ([`factors`]). f16 and bf16 have no blocks and are
-//! simpler ([`sixteen_bit`]). For more rows, AMX dequantizes blocks to bf16 `rows`.
+//! simpler ([`sixteen_bit`]). With AVX-512-VNNI and int8, a lane is an output (`panels`). For more rows, AMX dequantizes blocks to bf16 `rows`.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -16,6 +16,8 @@ mod bytes;
 mod factors;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 mod sixteen_bit;
@@ -29,7 +31,7 @@ use super::expand::plain;
 use super::{Format, QuantRef};
 use crate::parallel::{self, Shared};
 use crate::simd::Simd;
-use crate::{Cpu, Isa};
+use crate::{Cpu, Isa, Precision};
 use activations::{Activations, Order};
 use blocks::{Blocks, EightRuns, Group, OneRun, SixBits};
 use bytes::{Bytes, Kernel, each, with_bytes};
@@ -38,13 +40,17 @@ use factors::{Exact, Factors, Rounded};
 #[cfg(target_arch = "x86_64")]
 pub(super) use rows::{UNIT, expand, order};
 
-/// Rows whose accumulators stay in registers. More are left to the blocked matmul, except with f16 and bf16 weights, which
-/// take several groups of rows.
+/// Rows whose accumulators stay in registers. More are several groups of rows, for which the weights of an output stay in the
+/// L1 cache.
 pub(super) const MAX_ROWS: usize = 4;
 
-/// `y = x wᵀ + bias` with up to [`MAX_ROWS`] rows. f16 and bf16 weights and the plain version take any number; the latter
-/// quantizes no more than that.
+/// `y = x wᵀ + bias`; the order of an element's sum does not depend on the number of rows. At mixed precision, activations are
+/// quantized for weights in blocks.
 pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if panels::suits(cpu, w) {
+        return panels::matmul(cpu, x, w, bias, y);
+    }
     let m = y.len() / w.rows;
     let activations = Activations::new(cpu, x, w);
     let y = Shared::new(y);
@@ -57,6 +63,11 @@ pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y
             Order::Rounded => by_format::<Rounded>(cpu.isa, product),
         }
     });
+}
+
+/// `y = x wᵀ + bias` of any number of rows, by plain Rust, without quantized activations.
+pub(super) fn exact(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f32]) {
+    few_rows(cpu.at(Precision::F32), x, w, bias, y);
 }
 
 /// Work per output, in f32 multiply-adds. A weight costs the time of reading and of multiplying it.
@@ -122,23 +133,31 @@ impl Product<'_> {
         let Range { start, end } = self.outputs;
         let whole = start + (end - start) / N * N;
         for output in (start..whole).step_by(N) {
-            self.some::<F, X, B, M, N>(b, output);
+            for row in (0..self.m).step_by(M) {
+                self.some::<F, X, B, M, N>(b, (row, output));
+            }
         }
         for output in whole..end {
-            self.some::<F, X, B, M, 1>(b, output);
+            for row in (0..self.m).step_by(M) {
+                self.some::<F, X, B, M, 1>(b, (row, output));
+            }
         }
     }
 
-    /// `N` outputs of `M` rows.
+    /// `N` outputs of `M` rows from these on.
     #[inline(always)]
-    fn some<F: Blocks, X: Factors, B: Bytes, const M: usize, const N: usize>(&self, b: B, output: usize) {
+    fn some<F: Blocks, X: Factors, B: Bytes, const M: usize, const N: usize>(
+        &self,
+        b: B,
+        (row, output): (usize, usize),
+    ) {
         let s = b.simd();
         let runs = self.w.cols / 32;
         // One block, or one for each group of 32 in a vector, of which the last may be missing.
         let group_runs = B::RUNS.max(F::RUNS);
         let group_bytes = group_runs / F::RUNS * F::BYTES;
         let weights: [_; N] = each(|n| self.weights(output + n).as_ptr());
-        let rows: [_; M] = each(|i| self.x(i).as_ptr());
+        let rows: [_; M] = each(|i| self.x(row + i).as_ptr());
         let ahead = N * runs / F::RUNS * F::BYTES;
         let mut sums = [[s.splat(0.0); N]; M];
         for first in (0..runs).step_by(group_runs) {
@@ -173,9 +192,9 @@ impl Product<'_> {
         }
         // As in a tile of `gemm`: indexing accumulators in a loop would put them in memory, in the loop above too.
         let in_memory = sums;
-        for (i, sums) in in_memory.iter().enumerate().take(self.m) {
+        for (i, sums) in in_memory.iter().enumerate().take(self.m - row) {
             for (n, sum) in sums.iter().enumerate() {
-                self.store(i, output + n, s.sum(*sum));
+                self.store(row + i, output + n, s.sum(*sum));
             }
         }
     }
