@@ -327,6 +327,35 @@ impl CrossAttentionCache {
         self
     }
 
+    /// The sources of several caches as one batch, padded to the longest.
+    ///
+    /// # Panics
+    /// If there is no cache, or one has padding before a source or is of another model.
+    pub fn join(caches: &[&Self]) -> Self {
+        let first = caches.first().expect("caches to join");
+        let columns = |cache: &Self| cache.layers.first().map_or(0, |(keys_bshk, _)| keys_bshk.dims()[1]);
+        let longest = caches.iter().map(|cache| columns(cache)).max().unwrap_or(0);
+        let lengths: Vec<usize> = caches
+            .iter()
+            .flat_map(|cache| match &cache.rows {
+                None => vec![columns(cache); cache.len()],
+                Some(rows) => {
+                    let spans = rows.spans();
+                    assert!(spans.iter().all(|span| span.start == 0), "sources begin in the first column");
+                    spans.iter().map(|span| span.end.min(columns(cache))).collect()
+                }
+            })
+            .collect();
+        let joined = |part: fn(&(Tensor<4>, Tensor<4>)) -> &Tensor<4>, layer: usize| {
+            let padded = caches.iter().map(|cache| pad_columns(part(&cache.layers[layer]).clone(), longest));
+            Tensor::cat(padded.collect(), 0)
+        };
+        let layers = (0..first.layers.len()).map(|layer| (joined(|x| &x.0, layer), joined(|x| &x.1, layer)));
+        let is_padded = lengths.iter().any(|&length| length < longest);
+        let rows = is_padded.then(|| PaddingMask::padded_right(lengths));
+        Self { layers: layers.collect(), first: first.first, rows }
+    }
+
     /// Number of sources.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |(keys_bshk, _)| keys_bshk.dims()[0])
@@ -358,6 +387,16 @@ impl CrossAttentionCache {
     pub(crate) fn layer(&self, layer: usize) -> (Tensor<4>, Tensor<4>) {
         self.layers[layer - self.first].clone()
     }
+}
+
+/// Zeros after the columns of the second axis, up to `columns` of them.
+fn pad_columns(x_bshk: Tensor<4>, columns: usize) -> Tensor<4> {
+    let [b, s, h, k] = x_bshk.dims();
+    if s == columns {
+        return x_bshk;
+    }
+    let padding_bshk = Tensor::zeros([b, columns - s, h, k], &x_bshk.device());
+    Tensor::cat(vec![x_bshk, padding_bshk], 1)
 }
 
 fn select_rows(x_bshk: Tensor<4>, rows: &[usize]) -> Tensor<4> {

@@ -8,6 +8,7 @@ pub mod marian;
 mod seq2seq_batch;
 mod seq2seq_generator;
 pub mod t5;
+mod targets;
 
 use andiron_core::cache::CrossAttentionCache;
 use andiron_core::{Forward, KvCache, PaddingMask, Weight};
@@ -18,6 +19,7 @@ pub use bart_like::BartModel;
 pub use bundle::Seq2SeqBundle;
 pub use seq2seq_batch::Seq2SeqBatch;
 pub use seq2seq_generator::Seq2SeqGenerator;
+pub use targets::{TargetState, Targets};
 
 use crate::catalog::{Architecture, architectures};
 use crate::family::EncoderDecoder;

@@ -28,6 +28,14 @@ pub trait CausalLm: Send {
     /// The state of an empty sequence.
     fn begin(&self) -> Self::State;
 
+    /// The state of an empty target of `source`, of an encoder-decoder that generates targets of many sources.
+    ///
+    /// # Panics
+    /// If the model reads no source, or not this one.
+    fn begin_target(&self, _source: &[u32]) -> Self::State {
+        unimplemented!("a decoder has no source")
+    }
+
     /// Runs the model over `ids`, appends them to the sequence, and returns logits: of the last position only, or of
     /// each.
     ///

@@ -4,6 +4,7 @@ pub(super) mod batch;
 pub(super) mod prefix;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use self::prefix::Shared;
 use super::constraint::Guide;
@@ -58,6 +59,8 @@ pub struct GenerateOptions {
     pub prompt_lookup: usize,
     /// The grammar that the generated text is constrained to; `None` allows any text.
     pub constraint: Option<Constraint>,
+    /// The source of the target to generate, for a model that generates targets of many: see [`CausalLm::begin_target`].
+    pub source: Option<Arc<[u32]>>,
 }
 
 impl Default for GenerateOptions {
@@ -75,6 +78,7 @@ impl Default for GenerateOptions {
             when_full: WhenFull::Stop,
             prompt_lookup: 0,
             constraint: None,
+            source: None,
         }
     }
 }
@@ -249,13 +253,16 @@ impl<S> Decoding<S> {
         prompt: &[u32],
         options: GenerateOptions,
     ) -> Result<Self, GenerateError> {
+        let source = options.source.clone();
         let ground = Ground {
             vocab_size: model.vocab_size(),
             context: model.context_len(),
             files: model.generation_config(),
-            source: model.source(),
+            source: source.as_deref().or(model.source()),
         };
-        Self::with_state(model.begin(), ground, prompt, options)
+        // Before the source is encoded.
+        options.check(prompt, ground.vocab_size, ground.context)?;
+        Self::with_state(begin(model, source.as_deref()), ground, prompt, options)
     }
 
     fn with_state(
@@ -554,7 +561,7 @@ impl<S> Decoding<S> {
         if self.finish_reason.is_none() && in_window > model.context_len() {
             self.window_start = self.ids.len() - (model.context_len() / 2).max(1);
             self.fed = self.window_start;
-            self.state = model.begin();
+            self.state = begin(model, self.options.source.as_deref());
         }
     }
 
@@ -573,6 +580,14 @@ impl<S> Decoding<S> {
     fn finish(&mut self, reason: FinishReason) -> Progress {
         self.finish_reason = Some(reason);
         Progress::Finished(reason)
+    }
+}
+
+/// The state of an empty sequence.
+fn begin<M: CausalLm>(model: &M, source: Option<&[u32]>) -> M::State {
+    match source {
+        Some(source) => model.begin_target(source),
+        None => model.begin(),
     }
 }
 
