@@ -1,5 +1,6 @@
 //! Task `answer`: extractive question answering over a context of any length.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use andiron_models::encoder::Span;
@@ -80,9 +81,13 @@ impl EncoderPipeline {
     ///
     /// # Panics
     /// If the model has no question answering head.
-    pub fn answer(&self, questions: &[Question], max_tokens: usize) -> Vec<Result<FoundAnswer, AnswerError>> {
+    pub fn answer<Q: Borrow<Question>>(
+        &self,
+        questions: &[Q],
+        max_tokens: usize,
+    ) -> Vec<Result<FoundAnswer, AnswerError>> {
         let read: Vec<Result<Windows, AnswerError>> =
-            questions.iter().map(|question| self.windows(question)).collect();
+            questions.iter().map(|question| self.windows(question.borrow())).collect();
         let all: Vec<&Window> = read.iter().flatten().flatten().collect();
         let spans = in_batches(
             &all,
@@ -105,7 +110,10 @@ impl EncoderPipeline {
             }
             found_answer(question, best)
         };
-        read.into_iter().zip(questions).map(|(windows, question)| found((&windows?, question))).collect()
+        read.into_iter()
+            .zip(questions)
+            .map(|(windows, question)| found((&windows?, question.borrow())))
+            .collect()
     }
 
     fn windows(&self, question: &Question) -> Result<Windows, AnswerError> {

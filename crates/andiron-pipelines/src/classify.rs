@@ -1,5 +1,7 @@
 //! Task `classify`: text classification.
 
+use std::borrow::Borrow;
+
 use andiron_models::encoder::EncoderInput;
 use andiron_models::{ClassifierBundle, EncoderBundle};
 
@@ -45,6 +47,8 @@ impl ClassifyTexts for ClassifierBundle {
 pub struct Classification<'a> {
     /// All labels, best first; ties in the model's order.
     pub labels: Vec<LabelScore<'a>>,
+    /// Tokens that were read, special tokens included.
+    pub tokens: usize,
     /// Whether the text was truncated.
     pub truncated: bool,
 }
@@ -63,9 +67,13 @@ impl<B: ClassifyTexts> Pipeline<B> {
     ///
     /// # Panics
     /// If the model has no text classification head.
-    pub fn classify(&self, inputs: &[TextInput]) -> Vec<Result<Classification<'_>, InputError>> {
+    pub fn classify<T: Borrow<TextInput>>(
+        &self,
+        inputs: &[T],
+    ) -> Vec<Result<Classification<'_>, InputError>> {
         let (reader, limit) = (self.reader(), self.bundle.max_positions());
-        let encoded = inputs.iter().map(|input| reader.read(input, limit, Types::ForModel)).collect();
+        let read = |input: &T| reader.read(input.borrow(), limit, Types::ForModel);
+        let encoded = inputs.iter().map(read).collect();
         for_good(encoded, |good: &[Encoded]| {
             let scores = in_batches(good, Encoded::len, BATCH_TOKENS, |batch| {
                 let views: Vec<_> = batch.iter().map(|input| input.view()).collect();
@@ -73,6 +81,7 @@ impl<B: ClassifyTexts> Pipeline<B> {
             });
             let classification = |(scores, input): (Vec<f32>, &Encoded)| Classification {
                 labels: best_first(self.bundle.labels(), scores),
+                tokens: input.len(),
                 truncated: input.framed.truncated,
             };
             scores.into_iter().zip(good).map(classification).collect()

@@ -1,6 +1,6 @@
 //! Task `embed`: text embeddings.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::EncoderBundle;
@@ -14,8 +14,29 @@ use crate::input::{Encoded, InputError, Reader, TextInput, Types};
 pub struct Embedding {
     /// The vector.
     pub vector: Vec<f32>,
+    /// Tokens that were read, special tokens included.
+    pub tokens: usize,
     /// Whether the text was truncated.
     pub truncated: bool,
+}
+
+/// Minimum norm when a vector is scaled to length 1, as in PyTorch.
+const MIN_NORM: f32 = 1e-12;
+
+impl Embedding {
+    /// The first `dimensions` of the vector, scaled to length 1 if `normalize`: a shorter embedding of a model that was trained
+    /// for it.
+    ///
+    /// Source: Kusupati et al. 2022, "Matryoshka Representation Learning", <https://arxiv.org/abs/2205.13147>.
+    #[must_use]
+    pub fn shortened(mut self, dimensions: usize, normalize: bool) -> Self {
+        self.vector.truncate(dimensions);
+        if normalize {
+            let norm = self.vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_NORM);
+            self.vector.iter_mut().for_each(|x| *x /= norm);
+        }
+        self
+    }
 }
 
 /// Ids, and how many of the first belong to a prompt that pooling leaves out.
@@ -27,14 +48,15 @@ pub(crate) struct ToEmbed {
 impl EncoderPipeline {
     /// An embedding of each input, by the bundle's [`EmbedPipeline`](andiron_models::encoder::EmbedPipeline). The model's default
     /// prompt, if it has one, is put before each text.
-    pub fn embed(&self, inputs: &[TextInput]) -> Vec<Result<Embedding, InputError>> {
+    pub fn embed<T: Borrow<TextInput>>(&self, inputs: &[T]) -> Vec<Result<Embedding, InputError>> {
         let prompt = self.bundle.embedding.as_ref().map_or("", |pipeline| pipeline.prompts.usual());
         let reader = EmbedReader::new(self, prompt);
-        let encoded = inputs.iter().map(|input| reader.read(input)).collect();
+        let encoded = inputs.iter().map(|input| reader.read(input.borrow())).collect();
         for_good(encoded, |good: &[ToEmbed]| {
             let vectors = self.vectors(good).into_iter();
             let embedding = |(vector, to): (Vec<f32>, &ToEmbed)| Embedding {
                 vector,
+                tokens: to.input.len(),
                 truncated: to.input.framed.truncated,
             };
             vectors.zip(good).map(embedding).collect()
@@ -43,7 +65,7 @@ impl EncoderPipeline {
 
     /// Maximum length in tokens of a text to embed, or of a pair for a cross-encoder: from the files of the embedding pipeline,
     /// else from the tokenizer's, and at most the model's.
-    pub(crate) fn embed_limit(&self) -> usize {
+    pub fn embed_limit(&self) -> usize {
         let own = self.bundle.embedding.as_ref().and_then(|pipeline| pipeline.max_tokens);
         let tokenizer = || self.text.tokenizer().and_then(Tokenizer::model_max_length);
         own.or_else(tokenizer).unwrap_or(usize::MAX).min(self.bundle.config.max_positions())

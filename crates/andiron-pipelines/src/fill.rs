@@ -1,5 +1,7 @@
 //! Task `fill`: predict masked tokens.
 
+use std::borrow::Borrow;
+
 use andiron_data::tokenizer::Special;
 
 use crate::EncoderPipeline;
@@ -69,8 +71,12 @@ impl EncoderPipeline {
     ///
     /// # Panics
     /// If the model has no head for masked tokens.
-    pub fn fill(&self, texts: &[MaskedText], top: usize) -> Vec<Result<Vec<FilledMask>, FillError>> {
-        let encoded = texts.iter().map(|text| self.masked(text)).collect();
+    pub fn fill<T: Borrow<MaskedText>>(
+        &self,
+        texts: &[T],
+        top: usize,
+    ) -> Vec<Result<Vec<FilledMask>, FillError>> {
+        let encoded = texts.iter().map(|text| self.masked(text.borrow())).collect();
         for_good(encoded, |good: &[(Encoded, Vec<usize>)]| {
             in_batches(
                 good,

@@ -1,5 +1,6 @@
 //! Task `label`: token classification, such as named entities.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use crate::EncoderPipeline;
@@ -11,6 +12,8 @@ use crate::input::{Encoded, InputError, TextInput, Types, characters};
 pub struct LabelledText<'a> {
     /// Spans with a label other than `O`, in order.
     pub entities: Vec<LabelledEntity<'a>>,
+    /// Tokens that were read, special tokens included.
+    pub tokens: usize,
     /// Whether the text was truncated.
     pub truncated: bool,
 }
@@ -33,9 +36,10 @@ impl EncoderPipeline {
     ///
     /// # Panics
     /// If the model has no token classification head.
-    pub fn label(&self, inputs: &[TextInput]) -> Vec<Result<LabelledText<'_>, InputError>> {
+    pub fn label<T: Borrow<TextInput>>(&self, inputs: &[T]) -> Vec<Result<LabelledText<'_>, InputError>> {
         let (reader, limit) = (self.reader(), self.bundle.config.max_positions());
         let encoded = inputs.iter().map(|input| {
+            let input = input.borrow();
             let encoded = reader.read(input, limit, Types::ForModel)?;
             let text = match input {
                 TextInput::Text { text, .. } => Some(text.as_str()),
@@ -81,6 +85,6 @@ impl EncoderPipeline {
             LabelledEntity { label, span, text, score: entity.score }
         };
         let entities = entities.into_iter().map(entity).collect();
-        LabelledText { entities, truncated: input.framed.truncated }
+        LabelledText { entities, tokens: input.len(), truncated: input.framed.truncated }
     }
 }

@@ -21,6 +21,8 @@ pub struct RerankRequest {
 pub struct Ranking {
     /// The documents; ties in the order of the request.
     pub results: Vec<RankedDocument>,
+    /// Tokens that were read, special tokens included.
+    pub tokens: usize,
     /// Whether a text was truncated.
     pub truncated: bool,
 }
@@ -32,14 +34,42 @@ pub struct RankedDocument {
     pub index: usize,
     /// Higher is better: a cross-encoder's output, or the similarity of two embeddings.
     pub score: f32,
+    /// A cross-encoder's output before its activation.
+    pub logit: Option<f32>,
 }
 
 impl Ranking {
-    fn new(scores: &[f32], truncated: bool) -> Self {
-        let mut results: Vec<RankedDocument> =
-            scores.iter().enumerate().map(|(index, &score)| RankedDocument { index, score }).collect();
-        results.sort_by(|a, b| b.score.total_cmp(&a.score));
-        Self { results, truncated }
+    fn new<'a>(
+        scores: impl Iterator<Item = (f32, Option<f32>)>,
+        read: impl Iterator<Item = &'a Encoded>,
+    ) -> Self {
+        let mut ranking = Self { results: Vec::new(), tokens: 0, truncated: false };
+        for input in read {
+            ranking.tokens += input.len();
+            ranking.truncated |= input.framed.truncated;
+        }
+        let ranked = |(index, (score, logit))| RankedDocument { index, score, logit };
+        ranking.results = scores.enumerate().map(ranked).collect();
+        ranking.sort();
+        ranking
+    }
+
+    /// The ranking of all documents of a request, from those of its parts: each has its share of the documents, in order.
+    pub fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self { results: Vec::new(), tokens: 0, truncated: false };
+        for part in parts {
+            let before = whole.results.len();
+            let moved = |found: RankedDocument| RankedDocument { index: before + found.index, ..found };
+            whole.results.extend(part.results.into_iter().map(moved));
+            whole.tokens += part.tokens;
+            whole.truncated |= part.truncated;
+        }
+        whole.sort();
+        whole
+    }
+
+    fn sort(&mut self) {
+        self.results.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
     }
 }
 
@@ -66,11 +96,12 @@ impl EncoderPipeline {
             reader.framed(reader.tokenizer()?.frame(&query, Some(&document), limit)?, limit)
         };
         let pairs: Vec<Encoded> = request.documents.iter().map(pair).collect::<Result<_, InputError>>()?;
-        let scores = in_batches(&pairs, Encoded::len, BATCH_TOKENS, |batch| {
+        let logits = in_batches(&pairs, Encoded::len, BATCH_TOKENS, |batch| {
             let views: Vec<_> = batch.iter().map(|pair| pair.view()).collect();
-            self.bundle.relevances(&views)
+            self.bundle.relevance_logits(&views)
         });
-        Ok(Ranking::new(&scores, pairs.iter().any(|pair| pair.framed.truncated)))
+        let scores = logits.into_iter().map(|logit| (self.bundle.relevance.of(logit), Some(logit)));
+        Ok(Ranking::new(scores, pairs.iter()))
     }
 
     fn rerank_vectors(&self, request: &RerankRequest) -> Result<Ranking, InputError> {
@@ -82,8 +113,7 @@ impl EncoderPipeline {
         let texts: Vec<ToEmbed> = std::iter::once(query).chain(documents).collect::<Result<_, _>>()?;
         let vectors = self.vectors(&texts);
         let (query, documents) = vectors.split_first().expect("the query is the first");
-        let scores: Vec<f32> =
-            documents.iter().map(|document| pipeline.similarity.of(query, document)).collect();
-        Ok(Ranking::new(&scores, texts.iter().any(|text| text.input.framed.truncated)))
+        let scores = documents.iter().map(|document| (pipeline.similarity.of(query, document), None));
+        Ok(Ranking::new(scores, texts.iter().map(|text| &text.input)))
     }
 }

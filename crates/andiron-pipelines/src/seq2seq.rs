@@ -3,7 +3,8 @@
 use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{
-    BeamOptions, Decoding, GenerateError, GenerateOptions, SamplingParams, beam_search,
+    BeamOptions, Decoding, GenerateError, GenerateOptions, GenerationConfig, Hypothesis, SamplingParams,
+    beam_search,
 };
 
 use crate::Seq2SeqPipeline;
@@ -20,6 +21,30 @@ pub struct RewriteOptions {
     pub sampling: SamplingParams,
     /// Text to put before each source, for multi-task models, such as `summarize: ` for T5.
     pub prefix: String,
+}
+
+/// Maximum number of new tokens if the model's files set none.
+const MAX_NEW_TOKENS: usize = 256;
+
+impl RewriteOptions {
+    /// What the model's files say: their beams, or one with their sampling if they draw, else greedy; at most 256 new tokens unless
+    /// they say so.
+    pub fn of_files(files: &GenerationConfig) -> Self {
+        let mut beams = BeamOptions { num_return_sequences: 1, ..files.beam_options() };
+        if files.length_limit().is_none() {
+            beams.max_new_tokens = MAX_NEW_TOKENS;
+        }
+        let params = match files.do_sample == Some(true) && beams.num_beams == 1 {
+            true => SamplingParams::from(files.sampling()),
+            false => SamplingParams::greedy(),
+        };
+        let sampling = SamplingParams {
+            repetition_penalty: beams.repetition_penalty,
+            no_repeat_ngram_size: beams.no_repeat_ngram_size,
+            ..params
+        };
+        Self { beams, sampling, prefix: String::new() }
+    }
 }
 
 /// A generated target.
@@ -91,26 +116,52 @@ impl Seq2SeqPipeline {
         let mut beams = options.beams.clone();
         beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
         let model = self.generator(&ids, beams.max_new_tokens);
-        let (text, ids, score) = if beams.num_beams > 1 {
-            self.ensure_no_stop_strings()?;
-            let found = beam_search(&model, &[model.start()], &beams)?;
-            let (ids, score) =
-                found.into_iter().next().map(|found| (found.ids, found.score)).unwrap_or_default();
-            let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip);
-            (self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?, ids, score)
-        } else {
-            let length_penalty = beams.length_penalty;
-            let options = GenerateOptions {
-                sampling: options.sampling.clone(),
-                max_new_tokens: beams.max_new_tokens,
-                stop_ids: beams.stop_ids,
-                ..GenerateOptions::default()
-            };
-            let Completion { text, ids, sum_logprob, .. } = self.draw(&model, options, None)?;
-            let score = sum_logprob as f32 / (ids.len() as f32).powf(length_penalty);
-            (self.text.tokenizer().map(|_| text), ids, score)
+        if beams.num_beams > 1 {
+            return Ok(self.found(&model, &beams, truncated)?.swap_remove(0));
+        }
+        let length_penalty = beams.length_penalty;
+        let options = GenerateOptions {
+            sampling: options.sampling.clone(),
+            max_new_tokens: beams.max_new_tokens,
+            stop_ids: beams.stop_ids,
+            ..GenerateOptions::default()
         };
-        Ok(Rewritten { text, ids, score, truncated })
+        let Completion { text, ids, sum_logprob, .. } = self.draw(&model, options, None)?;
+        let score = sum_logprob as f32 / (ids.len() as f32).powf(length_penalty);
+        Ok(Rewritten { text: self.text.tokenizer().map(|_| text), ids, score, truncated })
+    }
+
+    /// The `num_return_sequences` best targets of a source by beam search, best first; at least one. `prefix` is put before a text.
+    ///
+    /// # Errors
+    /// If the source or the options do not fit the model, if its files set stop strings, or if nothing was found.
+    pub fn alternatives(
+        &self,
+        source: &PromptInput,
+        prefix: &str,
+        beams: &BeamOptions,
+    ) -> Result<Vec<Rewritten>, SourceError> {
+        let Source { ids, truncated } = self.source(source, prefix)?;
+        self.found(&self.generator(&ids, beams.max_new_tokens), beams, truncated)
+    }
+
+    fn found(
+        &self,
+        model: &Seq2SeqGenerator,
+        beams: &BeamOptions,
+        truncated: bool,
+    ) -> Result<Vec<Rewritten>, SourceError> {
+        self.ensure_no_stop_strings()?;
+        let found = beam_search(model, &[model.start()], beams)?;
+        if found.is_empty() {
+            return Err(CompletionError::NothingFound.into());
+        }
+        let rewritten = |Hypothesis { ids, score }: Hypothesis| {
+            let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip);
+            let text = self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
+            Ok(Rewritten { text, ids, score, truncated })
+        };
+        found.into_iter().map(rewritten).collect()
     }
 
     /// A sampled target of a source; `stops` as in [`GenerateRequest`](crate::GenerateRequest).

@@ -51,7 +51,8 @@ impl Relevance {
         fields.insert(KEY.to_owned(), json!({ ACTIVATION: path }));
     }
 
-    pub(super) fn of(self, output: f32) -> f32 {
+    /// The score of an output.
+    pub fn of(self, output: f32) -> f32 {
         match self {
             Self::Probability => 1.0 / (1.0 + (-output).exp()),
             Self::LogOdds => output,

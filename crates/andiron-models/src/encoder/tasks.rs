@@ -126,12 +126,20 @@ impl EncoderBundle {
     /// # Panics
     /// As [`classify`](Self::classify).
     pub fn relevances(&self, inputs: &[EncoderInput<'_>]) -> Vec<f32> {
+        self.relevance_logits(inputs).into_iter().map(|logit| self.relevance.of(logit)).collect()
+    }
+
+    /// The same before the activation.
+    ///
+    /// # Panics
+    /// As [`classify`](Self::classify).
+    pub fn relevance_logits(&self, inputs: &[EncoderInput<'_>]) -> Vec<f32> {
         if inputs.is_empty() {
             return Vec::new();
         }
         let logits_bl = self.read(inputs, sequence_logits);
         let n_labels = logits_bl.dims()[1];
-        values(logits_bl).chunks_exact(n_labels).map(|row| self.relevance.of(row[0])).collect()
+        values(logits_bl).chunks_exact(n_labels).map(|row| row[0]).collect()
     }
 
     /// Entities of each text: runs of tokens that share a label other than `O`.
