@@ -2,7 +2,9 @@
 
 use andiron_data::tokenizer::TokenizerError;
 use andiron_models::generate::{GenerateError, SamplingError};
-use andiron_pipelines::{TextError, TextStreamError};
+use andiron_pipelines::{
+    AnswerError, CompletionError, FillError, InputError, SourceError, TextError, TextStreamError,
+};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::engine::{GenerationError, SubmitError};
 use crate::registry::{Incapable, RegistryError};
+use crate::runner::TaskError;
 
 /// Characters of what is wrong with a grammar: such messages repeat the grammar.
 const MAX_GRAMMAR_MESSAGE: usize = 400;
@@ -124,6 +127,12 @@ impl ApiError {
             .code("context_length_exceeded")
     }
 
+    /// The text in the field `param` has more than the `limit` tokens that the model reads.
+    pub(super) fn too_long(param: &str, limit: usize) -> Self {
+        let message = format!("{param}: longer than the {limit} tokens that this model reads; shorten it");
+        Self::context_length_exceeded(param, message)
+    }
+
     pub(super) fn body_too_large(limit: usize) -> Self {
         let message = format!("the request body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).code("body_too_large")
@@ -169,6 +178,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
     }
 
+    /// Models are not loaded or unloaded here.
+    pub(super) fn models_are_fixed() -> Self {
+        let message = "this server does not load or unload models: it was started without a folder of them (--models-dir)";
+        Self::new(StatusCode::FORBIDDEN, "permission_error", message).code("models_fixed")
+    }
+
     pub(super) fn shutting_down() -> Self {
         let message = "the server is shutting down";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
@@ -208,6 +223,39 @@ impl ApiError {
         }
     }
 
+    /// A task whose text is in the field `param` has no output.
+    pub(super) fn of_task(param: &str, error: TaskError) -> Self {
+        match error {
+            TaskError::Input(error)
+            | TaskError::Answer(AnswerError::Input(error))
+            | TaskError::Fill(FillError::Input(error))
+            | TaskError::Source(SourceError::Input(error)) => Self::of_input(param, error),
+            TaskError::Source(SourceError::Text(error)) => Self::of_text(param, error),
+            TaskError::Source(SourceError::Completion(CompletionError::Generate(error))) => Self::from(error),
+            TaskError::Answer(error) => Self::invalid(param, error),
+            TaskError::Fill(error) => Self::invalid(param, error),
+            TaskError::Source(error) => Self::invalid(param, error),
+            TaskError::Stopped => Self::shutting_down(),
+            error @ (TaskError::Panicked | TaskError::Unable) => Self::internal(error.to_string()),
+        }
+    }
+
+    fn of_input(param: &str, error: InputError) -> Self {
+        match error {
+            InputError::NoTokenizer => Self::no_tokenizer(param),
+            InputError::Tokenizer(error) if error.is_about_text() => Self::invalid(param, error),
+            InputError::Tokenizer(error) => Self::tokenizer(&error),
+            InputError::TooLong { limit } | InputError::TooManyIds { limit, .. } => {
+                Self::too_long(param, limit)
+            }
+            InputError::TokenizerType { .. } => {
+                tracing::error!(%error, "the tokenizer does not fit the model");
+                Self::internal("the tokenizer does not fit the model")
+            }
+            error => Self::invalid(param, error),
+        }
+    }
+
     fn tokenizer(error: &TokenizerError) -> Self {
         tracing::error!(%error, "the tokenizer failed");
         Self::internal("the tokenizer failed on this request")
@@ -228,6 +276,14 @@ impl From<RegistryError> for ApiError {
             }
             RegistryError::Taken { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("model_exists")
+            }
+            RegistryError::Full { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("too_many_models")
+            }
+            RegistryError::Loading { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message)
+                    .code("model_loading")
+                    .retry_after_s(2)
             }
         }
         .param("model")
@@ -308,12 +364,19 @@ impl From<TextStreamError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
+impl ApiError {
+    /// The response with another body, for a route in another server's shape.
+    pub(super) fn with_body(&self, body: impl FnOnce(&Self) -> Value) -> Response {
+        let mut response = (self.status, Json(body(self))).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.with_body(Self::body)
     }
 }

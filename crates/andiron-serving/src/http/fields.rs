@@ -93,6 +93,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Refuses fields that would change the answer and are not supported, unless they have one of the values (JSON text) that
+    /// change nothing.
+    pub(super) fn refuse(&self, refused: &[(&str, &[&str])]) -> Result<(), ApiError> {
+        let changes =
+            |(name, harmless): &&(&str, &[&str])| self.raw(name).is_some_and(|raw| !harmless.contains(&raw));
+        match refused.iter().find(changes) {
+            Some((name, _)) => Err(ApiError::unsupported(name, "")),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn unexpected(&self, name: &str, wanted: &str) -> ApiError {
         let raw = self.raw(name).unwrap_or("nothing");
         let mut found: String = raw.chars().take(40).collect();

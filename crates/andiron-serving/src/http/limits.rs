@@ -99,6 +99,18 @@ limits! {
     max_stop_ids: count from 0 = 128;
     /// Entries of `logit_bias`.
     max_logit_bias: count from 0 = 1024;
+    /// Texts of one request to embed or to label.
+    max_inputs: count from 1 = 2048;
+    /// Documents of one request to rank.
+    max_documents: count from 1 = 1000;
+    /// Bytes of the context of a question.
+    max_context_bytes: count from 1 = 256 << 10;
+    /// Sources of one request to translate or to summarize.
+    max_sources: count from 1 = 64;
+    /// Alternatives to a translation.
+    max_alternatives: count from 0 = 7;
+    /// Candidates for a mask.
+    max_candidates: count from 1 = 100;
     /// Age of the engine's heartbeat from which `/health` reports it dead.
     max_heartbeat_age: seconds = 10;
 }
@@ -173,13 +185,26 @@ pub(super) async fn read_json(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Reserved), ApiError> {
-    let limits = &app.config.limits;
+    match is_of_type(headers, "application/json") {
+        true => read_whole(app, headers, body).await,
+        false => Err(ApiError::not_json()),
+    }
+}
+
+/// Whether a body has the media type `wanted`.
+pub(super) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::not_json());
-    }
+    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+/// The whole body of a request, of whatever type.
+pub(super) async fn read_whole(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Reserved), ApiError> {
+    let limits = &app.config.limits;
     tokio::select! {
         biased;
         read = read(limits.max_body_bytes, &app.bodies, headers, body) => read,

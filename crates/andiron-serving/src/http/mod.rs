@@ -15,6 +15,7 @@ mod delivery;
 mod error;
 mod fields;
 mod generation;
+mod inputs;
 mod limits;
 mod routes;
 mod serve;
@@ -47,7 +48,7 @@ use text::{Reading, Rendered};
 use traffic::Traffic;
 use work::{BodyMemory, Workplace};
 
-use crate::registry::{Capability, Registry, Served};
+use crate::registry::{Capability, Loader, Registry, Served};
 
 /// Identifies the server program.
 pub(crate) const FINGERPRINT: &str = concat!("andiron-", env!("CARGO_PKG_VERSION"));
@@ -57,6 +58,9 @@ const TOKENIZING_AT_ONCE: usize = 2;
 
 /// Concurrent grammar compilations; separate, so that texts do not wait for them.
 const COMPILING_AT_ONCE: usize = 1;
+
+/// Concurrent loads of models: a second one would only slow the first.
+const LOADING_AT_ONCE: usize = 1;
 
 /// A server of the models of a [`Registry`].
 #[derive(Clone, Debug)]
@@ -68,10 +72,12 @@ pub struct Server {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) registry: Registry,
+    loader: Option<Arc<dyn Loader>>,
     pub(crate) config: ServerConfig,
     pub(crate) shutdown: Shutdown,
     tokenizing: Workplace,
     compiling: Workplace,
+    loading: Workplace,
     bodies: BodyMemory,
     requests: AtomicU64,
     traffic: Traffic,
@@ -97,10 +103,12 @@ impl Server {
         let bodies = BodyMemory::new(config.limits.max_body_bytes_together);
         let app = App {
             registry,
+            loader: None,
             config,
             shutdown: Shutdown::new(),
             tokenizing: Workplace::new(TOKENIZING_AT_ONCE),
             compiling: Workplace::new(COMPILING_AT_ONCE),
+            loading: Workplace::new(LOADING_AT_ONCE),
             bodies,
             requests: AtomicU64::new(0),
             traffic: Traffic::default(),
@@ -109,9 +117,25 @@ impl Server {
         Self { app: Arc::new(app) }
     }
 
+    /// The same server, which loads models with `loader` and unloads them, as its clients ask.
+    ///
+    /// # Panics
+    /// If the server is shared already.
+    #[must_use]
+    pub fn with_loader(mut self, loader: Arc<dyn Loader>) -> Self {
+        let app = Arc::get_mut(&mut self.app).expect("a loader is set before the server is shared");
+        app.loader = Some(loader);
+        self
+    }
+
     /// All routes with keys, host check, panic isolation and error bodies.
     pub fn router(&self) -> axum::Router {
         routes::router(Arc::clone(&self.app))
+    }
+
+    /// The models.
+    pub fn registry(&self) -> &Registry {
+        &self.app.registry
     }
 
     /// The handle to shut the service down, for example from a signal handler.

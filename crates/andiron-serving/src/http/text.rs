@@ -37,6 +37,37 @@ pub(crate) struct Rendered {
     pub(crate) ids: Vec<u32>,
 }
 
+/// What is done with a text that is longer than a model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overlong {
+    /// It is refused.
+    Refused,
+    /// Its end is left out.
+    Cut,
+}
+
+/// Most bytes of a text that `context_len` tokens can spell; `None` if the vocabulary does not tell.
+fn most_bytes(processor: &TextProcessor, context_len: usize) -> Option<usize> {
+    let longest = processor.longest_token()?;
+    Some(longest.saturating_mul(context_len).saturating_mul(NORMALIZED_AWAY).max(ALWAYS_ENCODED))
+}
+
+/// The text of the field `param`, of no more bytes than `context_len` tokens can spell: the rest is left out, or it is refused.
+pub(super) fn bounded(
+    param: &str,
+    processor: &TextProcessor,
+    mut text: String,
+    context_len: usize,
+    overlong: Overlong,
+) -> Result<String, ApiError> {
+    match (overlong, most_bytes(processor, context_len)) {
+        (Overlong::Refused, _) => check_bytes(processor, param, &text, context_len)?,
+        (Overlong::Cut, Some(most)) if text.len() > most => text.truncate(text.floor_char_boundary(most)),
+        (Overlong::Cut, _) => {}
+    }
+    Ok(text)
+}
+
 /// Refuses the text of the field `param` if it has more bytes than `context_len` tokens can spell.
 pub(super) fn check_bytes(
     processor: &TextProcessor,
@@ -44,14 +75,13 @@ pub(super) fn check_bytes(
     text: &str,
     context_len: usize,
 ) -> Result<(), ApiError> {
-    let Some(longest) = processor.longest_token() else { return Ok(()) };
-    let most = longest.saturating_mul(context_len).saturating_mul(NORMALIZED_AWAY).max(ALWAYS_ENCODED);
-    if text.len() <= most {
+    if most_bytes(processor, context_len).is_none_or(|most| text.len() <= most) {
         return Ok(());
     }
+    let longest = processor.longest_token().unwrap_or_default();
     let message = format!(
         "this model's context is {context_len} tokens of at most {longest} bytes, which a text of {} bytes cannot fit; \
-         shorten the prompt",
+         shorten the {param}",
         text.len()
     );
     Err(ApiError::context_length_exceeded(param, message))

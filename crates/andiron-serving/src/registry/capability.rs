@@ -8,16 +8,50 @@ use std::fmt;
 pub enum Capability {
     /// Continue a text.
     Generate,
+    /// Embed texts.
+    Embed,
+    /// Rank documents by relevance to a query.
+    Rerank,
+    /// Label texts.
+    Classify,
+    /// Label the tokens of texts.
+    TokenClassify,
+    /// Answer questions from a context.
+    Answer,
+    /// Predict masked tokens.
+    FillMask,
+    /// Translate texts.
+    Translate,
+    /// Summarize texts.
+    Summarize,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Generate];
+    pub const ALL: [Self; 9] = [
+        Self::Generate,
+        Self::Embed,
+        Self::Rerank,
+        Self::Classify,
+        Self::TokenClassify,
+        Self::Answer,
+        Self::FillMask,
+        Self::Translate,
+        Self::Summarize,
+    ];
 
     /// Its name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Generate => "generate",
+            Self::Embed => "embed",
+            Self::Rerank => "rerank",
+            Self::Classify => "classify",
+            Self::TokenClassify => "token-classify",
+            Self::Answer => "answer",
+            Self::FillMask => "fill-mask",
+            Self::Translate => "translate",
+            Self::Summarize => "summarize",
         }
     }
 
@@ -27,6 +61,14 @@ impl Capability {
             Self::Generate => {
                 &["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/decisions"]
             }
+            Self::Embed => &["/v1/embeddings", "/embed"],
+            Self::Rerank => &["/v1/rerank", "/rerank"],
+            Self::Classify => &["/classify", "/predict"],
+            Self::TokenClassify => &["/token-classify"],
+            Self::Answer => &["/answer"],
+            Self::FillMask => &["/fill-mask"],
+            Self::Translate => &["/translate"],
+            Self::Summarize => &["/summarize"],
         }
     }
 }

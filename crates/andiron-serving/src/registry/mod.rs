@@ -1,19 +1,30 @@
 //! The models of a server, by name.
 
 mod capability;
+mod loader;
 mod served;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use capability::{Capability, Incapable};
-pub use served::{Runner, Served, ServedModel};
+pub use loader::{LoadFailure, Loader, Loading, ModelStatus};
+pub use served::{LanguagePair, Runner, Served, ServedModel};
 
 /// The models of a server, in the order in which they were added.
 ///
 /// Clones share the same models. A model that is removed is dropped when the last request that uses it has ended.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    models: Arc<RwLock<Vec<Arc<Served>>>>,
+    models: Arc<RwLock<Models>>,
+}
+
+#[derive(Debug, Default)]
+struct Models {
+    served: Vec<Arc<Served>>,
+    /// Names of models that are being loaded.
+    loading: Vec<String>,
+    /// Models that could not be loaded, and why.
+    failed: Vec<(String, String)>,
 }
 
 /// Why a model was not found or not added.
@@ -34,6 +45,18 @@ pub enum RegistryError {
         /// The name.
         name: String,
     },
+    /// The model is being loaded.
+    #[error("the model `{name}` is being loaded; try again in a moment")]
+    Loading {
+        /// Its name.
+        name: String,
+    },
+    /// There are as many models as there may be.
+    #[error("this server holds {most} models at most; unload one first")]
+    Full {
+        /// How many.
+        most: usize,
+    },
     /// There is no model at all.
     #[error("this server has no model")]
     Empty,
@@ -43,7 +66,7 @@ impl Registry {
     /// A registry of one model.
     pub fn of(served: Served) -> Self {
         let registry = Self::default();
-        registry.write().push(Arc::new(served));
+        registry.write().served.push(Arc::new(served));
         registry
     }
 
@@ -53,11 +76,11 @@ impl Registry {
     /// [`RegistryError::Taken`] if there is one of this name.
     pub fn insert(&self, served: Served) -> Result<Arc<Served>, RegistryError> {
         let mut models = self.write();
-        if models.iter().any(|other| other.info.id == served.info.id) {
+        if models.served.iter().any(|other| other.info.id == served.info.id) {
             return Err(RegistryError::Taken { name: served.info.id });
         }
         let served = Arc::new(served);
-        models.push(Arc::clone(&served));
+        models.served.push(Arc::clone(&served));
         Ok(served)
     }
 
@@ -67,8 +90,8 @@ impl Registry {
     /// [`RegistryError::Unknown`].
     pub fn remove(&self, name: &str) -> Result<Arc<Served>, RegistryError> {
         let mut models = self.write();
-        match models.iter().position(|served| served.info.id == name) {
-            Some(at) => Ok(models.remove(at)),
+        match models.served.iter().position(|served| served.info.id == name) {
+            Some(at) => Ok(models.served.remove(at)),
             None => Err(unknown(name, &models)),
         }
     }
@@ -79,7 +102,7 @@ impl Registry {
     /// [`RegistryError::Unknown`], or [`RegistryError::Empty`].
     pub fn get(&self, name: &str) -> Result<Arc<Served>, RegistryError> {
         let models = self.read();
-        let found = models.iter().find(|served| served.info.id == name);
+        let found = models.served.iter().find(|served| served.info.id == name);
         found.cloned().ok_or_else(|| unknown(name, &models))
     }
 
@@ -89,31 +112,40 @@ impl Registry {
     /// [`RegistryError::Empty`].
     pub fn usual(&self, wanted: Option<Capability>) -> Result<Arc<Served>, RegistryError> {
         let models = self.read();
-        let able = wanted.and_then(|wanted| models.iter().find(|served| served.can().contains(&wanted)));
-        able.or(models.first()).cloned().ok_or(RegistryError::Empty)
+        let able =
+            wanted.and_then(|wanted| models.served.iter().find(|served| served.can().contains(&wanted)));
+        able.or(models.served.first()).cloned().ok_or(RegistryError::Empty)
     }
 
     /// All models, in the order in which they were added.
     pub fn list(&self) -> Vec<Arc<Served>> {
-        self.read().clone()
+        self.read().served.clone()
     }
 
     /// Nothing below can panic while the lock is held, so a poisoned lock still guards a whole list.
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Served>>> {
+    fn read(&self) -> RwLockReadGuard<'_, Models> {
         self.models.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Arc<Served>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Models> {
         self.models.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn unknown(asked: &str, models: &[Arc<Served>]) -> RegistryError {
-    if models.is_empty() {
+fn unknown(asked: &str, models: &Models) -> RegistryError {
+    if models.loading.iter().any(|name| name == asked) {
+        return RegistryError::Loading { name: asked.to_owned() };
+    }
+    if models.served.is_empty() {
         return RegistryError::Empty;
     }
-    let asked = asked.chars().take(100).collect();
-    RegistryError::Unknown { asked, known: models.iter().map(|served| served.info.id.clone()).collect() }
+    let known = models.served.iter().map(|served| served.info.id.clone()).collect();
+    RegistryError::Unknown { asked: short(asked), known }
+}
+
+/// A name that a client sent, for an error message.
+fn short(name: &str) -> String {
+    name.chars().take(100).collect()
 }
 
 /// Names in an error message.

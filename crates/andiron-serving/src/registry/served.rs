@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{Capability, Incapable};
 use crate::engine::{Engine, EngineHandle, Load, ModelSizes};
 use crate::metrics::ModelMetrics;
+use crate::runner::{ModelShape, OneShot, Rewriter};
 
 /// A model as the API describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +27,19 @@ pub struct ServedModel {
     pub tokenizer_config: Map<String, Value>,
     /// How the model writes calls of tools; `None` is as its chat template says.
     pub tool_format: Option<ToolFormat>,
+    /// What it translates; empty if nothing is known about that.
+    pub languages: Vec<LanguagePair>,
+    /// The model that it is an adapter of.
+    pub parent: Option<String>,
+}
+
+/// A direction of translation, as language codes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanguagePair {
+    /// Language of the source, such as `en`.
+    pub source: String,
+    /// Language of the target.
+    pub target: String,
 }
 
 impl ServedModel {
@@ -38,6 +52,8 @@ impl ServedModel {
             stop_strings: Vec::new(),
             tokenizer_config: Map::new(),
             tool_format: None,
+            languages: Vec::new(),
+            parent: None,
         }
     }
 }
@@ -48,6 +64,10 @@ impl ServedModel {
 pub enum Runner {
     /// An engine decodes step by step.
     Decoder(EngineHandle),
+    /// An engine and a beam search write targets of sources.
+    EncoderDecoder(Rewriter),
+    /// A whole text is answered at once.
+    OneShot(OneShot),
 }
 
 /// A model of a server: its description, its text side, and what runs it.
@@ -63,22 +83,40 @@ pub struct Served {
     _engine: Option<Engine>,
 }
 
+/// Applies one expression to the engine or the one-shot model.
+macro_rules! each {
+    ($served:expr, $runner:ident => $do:expr) => {
+        match &$served.runner {
+            Runner::Decoder($runner) => $do,
+            Runner::EncoderDecoder($runner) => $do,
+            Runner::OneShot($runner) => $do,
+        }
+    };
+}
+
 impl Served {
     /// A model that `runner` runs for as long as its owner likes.
     pub fn new(info: ServedModel, text: TextProcessor, runner: Runner) -> Self {
         let can = match &runner {
             Runner::Decoder(_) => vec![Capability::Generate],
+            Runner::EncoderDecoder(rewriter) => rewriter.can().to_vec(),
+            Runner::OneShot(model) => model.can().to_vec(),
         };
         Self { info, text, runner, can, _engine: None }
     }
 
     /// A decoder whose engine ends when this is dropped.
     pub fn owning(info: ServedModel, text: TextProcessor, engine: Engine) -> Self {
-        let served = Self::new(info, text, Runner::Decoder(engine.handle()));
-        Self { _engine: Some(engine), ..served }
+        Self::new(info, text, Runner::Decoder(engine.handle())).with_engine(engine)
     }
 
-    /// What it can do.
+    /// The same model, which ends `engine` when it is dropped.
+    #[must_use]
+    pub fn with_engine(self, engine: Engine) -> Self {
+        Self { _engine: Some(engine), ..self }
+    }
+
+    /// What it can do, its main task first.
     pub fn can(&self) -> &[Capability] {
         &self.can
     }
@@ -90,8 +128,12 @@ impl Served {
     pub fn ensure(&self, wanted: Capability) -> Result<(), Incapable> {
         match self.can.contains(&wanted) {
             true => Ok(()),
-            false => Err(Incapable { model: self.info.id.clone(), wanted, can: self.can.clone() }),
+            false => Err(self.incapable(wanted)),
         }
+    }
+
+    fn incapable(&self, wanted: Capability) -> Incapable {
+        Incapable { model: self.info.id.clone(), wanted, can: self.can.clone() }
     }
 
     /// The engine of a decoder.
@@ -99,65 +141,80 @@ impl Served {
     /// # Errors
     /// [`Incapable`] if it is none.
     pub fn decoder(&self) -> Result<&EngineHandle, Incapable> {
-        self.ensure(Capability::Generate)?;
         match &self.runner {
             Runner::Decoder(engine) => Ok(engine),
+            Runner::EncoderDecoder(_) | Runner::OneShot(_) => Err(self.incapable(Capability::Generate)),
+        }
+    }
+
+    /// What writes targets of sources, for a model with `wanted`.
+    ///
+    /// # Errors
+    /// [`Incapable`] if this does not.
+    pub fn rewriter(&self, wanted: Capability) -> Result<&Rewriter, Incapable> {
+        match &self.runner {
+            Runner::EncoderDecoder(rewriter) if self.can.contains(&wanted) => Ok(rewriter),
+            _ => Err(self.incapable(wanted)),
+        }
+    }
+
+    /// The one-shot model that does `wanted`.
+    ///
+    /// # Errors
+    /// [`Incapable`] if this does not.
+    pub fn one_shot(&self, wanted: Capability) -> Result<&OneShot, Incapable> {
+        match &self.runner {
+            Runner::OneShot(model) if self.can.contains(&wanted) => Ok(model),
+            Runner::EncoderDecoder(rewriter) if self.can.contains(&wanted) => Ok(rewriter.search()),
+            _ => Err(self.incapable(wanted)),
+        }
+    }
+
+    /// What the API tells of a model that answers at once.
+    pub fn shape(&self) -> Option<&ModelShape> {
+        match &self.runner {
+            Runner::OneShot(model) => Some(model.shape()),
+            Runner::Decoder(_) | Runner::EncoderDecoder(_) => None,
         }
     }
 
     /// Sizes of the model.
     pub fn sizes(&self) -> ModelSizes {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.sizes(),
-        }
+        each!(self, runner => runner.sizes())
     }
 
     /// The current load.
     pub fn load(&self) -> Load {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.load(),
-        }
+        each!(self, runner => runner.load())
     }
 
     /// What it has done since it was loaded.
     pub fn metrics(&self) -> &ModelMetrics {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.metrics(),
-        }
+        each!(self, runner => runner.metrics())
     }
 
     /// Whether one more small request would be accepted now.
     pub fn accepts_work(&self) -> bool {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.accepts_work(),
-        }
+        each!(self, runner => runner.accepts_work())
     }
 
     /// Time since the runner's last sign of life.
     pub fn heartbeat_age(&self) -> Duration {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.heartbeat_age(),
-        }
+        each!(self, runner => runner.heartbeat_age())
     }
 
     /// Stops accepting work; running and queued requests are finished.
     pub fn drain(&self) {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.drain(),
-        }
+        each!(self, runner => runner.drain());
     }
 
     /// Waits until nothing is running or queued.
     pub async fn idle(&self) {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.idle().await,
-        }
+        each!(self, runner => runner.idle().await);
     }
 
-    /// Stops after the current step.
+    /// Stops after the current step or batch.
     pub fn stop(&self) {
-        match &self.runner {
-            Runner::Decoder(engine) => engine.stop(),
-        }
+        each!(self, runner => runner.stop());
     }
 }

@@ -6,12 +6,14 @@ mod completions;
 mod decisions;
 mod detokenize;
 mod health;
+mod load;
 mod messages;
 mod metrics;
 mod models;
 mod page;
 mod ready;
 mod responses;
+mod tasks;
 mod tokenize;
 mod tokenizer_info;
 
@@ -56,6 +58,9 @@ fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
         (read("/metrics"), get(metrics::show)),
         (read("/v1/models"), get(models::list)),
         (read("/v1/models/{*id}"), get(models::show)),
+        (read("/models"), get(load::statuses)),
+        (send("/models/load"), post(load::load)),
+        (send("/models/unload"), post(load::unload)),
         (send("/v1/completions"), post(completions::create)),
         (send("/v1/chat/completions"), post(chat::create)),
         (send("/v1/responses"), post(responses::create)),
@@ -63,6 +68,20 @@ fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
         (send("/v1/decisions"), post(decisions::create)),
         (send("/v1/messages"), post(messages::create)),
         (send("/v1/messages/count_tokens"), post(messages::count)),
+        (send("/v1/embeddings"), post(tasks::embeddings::create)),
+        (send("/v1/rerank"), post(tasks::rerank::create)),
+        (send("/v2/rerank"), post(tasks::rerank::create)),
+        (send("/rerank"), post(tasks::rerank::create_either)),
+        (send("/embed"), post(tasks::tei::embed)),
+        (send("/predict"), post(tasks::tei::predict)),
+        (read("/info"), get(tasks::tei::info)),
+        (send("/classify"), post(tasks::classify::create)),
+        (send("/token-classify"), post(tasks::token_classify::create)),
+        (send("/answer"), post(tasks::answer::create)),
+        (send("/fill-mask"), post(tasks::fill_mask::create)),
+        (send("/summarize"), post(tasks::summarize::create)),
+        (send("/translate"), post(tasks::translate::create)),
+        (read("/languages"), get(tasks::translate::languages)),
         (send("/tokenize"), post(tokenize::create)),
         (send("/detokenize"), post(detokenize::create)),
         (send("/apply-template"), post(apply_template::create)),

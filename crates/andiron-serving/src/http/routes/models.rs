@@ -29,7 +29,7 @@ fn card(served: &Served) -> Value {
         "created": served.info.created,
         "owned_by": "andiron",
         "root": served.info.id,
-        "parent": null,
+        "parent": served.info.parent,
         "max_model_len": served.sizes().context_len,
         "capabilities": capabilities,
     })

@@ -1,0 +1,61 @@
+//! `POST /summarize`: summaries of texts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use serde::Serialize;
+
+use super::rewrite::Rewriting;
+use crate::http::fields::Fields;
+use crate::http::inputs::{check_count, texts};
+use crate::http::limits::read_json;
+use crate::http::{ApiError, App, Phase};
+use crate::registry::Capability;
+
+#[derive(Serialize)]
+pub(in crate::http::routes) struct Summarized {
+    model: String,
+    results: Vec<Summary>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    index: usize,
+    summary: String,
+    finish_reason: &'static str,
+}
+
+pub(in crate::http::routes) async fn create(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<Summarized>, ApiError> {
+    if app.shutdown.phase() != Phase::Serving {
+        return Err(ApiError::shutting_down());
+    }
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
+    let (served, rewriting) = {
+        let fields = Fields::parse(&body)?;
+        let served = app.served_for(fields.model()?.as_deref(), Capability::Summarize)?;
+        let sources = texts(&fields, "input")?.texts;
+        check_count("input", sources.len(), app.config.limits.max_sources)?;
+        let rewriting = Rewriting {
+            wanted: Capability::Summarize,
+            param: "input",
+            sources,
+            max_tokens: fields.count("max_tokens", 1, app.config.limits.max_tokens)?,
+            alternatives: 0,
+        };
+        (served, rewriting)
+    };
+    drop(body);
+    let written = rewriting.write(&app, &served, app.config.access.client(&head)).await?;
+    drop(reserved);
+    let summaries = written.into_iter().enumerate().map(|(index, mut written)| Summary {
+        index,
+        summary: written.texts.swap_remove(0),
+        finish_reason: if written.cut { "length" } else { "stop" },
+    });
+    Ok(Json(Summarized { model: served.info.id.clone(), results: summaries.collect() }))
+}
