@@ -22,7 +22,7 @@ pub struct Flags {
 }
 
 /// Options of every verb.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Common {
     /// Backend to run on, with a device number if it has several devices, as in `wgpu:1`. `andiron doctor` lists the
     /// backends of this build [default: the first of them]

@@ -1,31 +1,33 @@
 //! `andiron serve`: a model behind an OpenAI-compatible API and a web page.
 
 mod limits;
+mod models;
 
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use andiron_data::reply::ToolFormat;
-use andiron_data::tokenizer::Tokenizer;
-use andiron_models::generate::{SamplingParams, WhenFull};
-use andiron_pipelines::Pipeline;
-use andiron_serving::engine::{Engine, EngineConfig};
+use andiron_models::generate::WhenFull;
+use andiron_serving::engine::EngineConfig;
 use andiron_serving::http::{Access, ApiKey, CorsOrigin, Phase, Server, ServerConfig, Shutdown, Stopped};
-use andiron_serving::registry::{Registry, Served, ServedModel};
+use andiron_serving::runner::OneShotConfig;
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
-use crate::model::{self, ModelChoice, RunChoice, warn_of_beams};
+use crate::model::RunChoice;
 use crate::stop;
 
 use limits::LimitFlags;
+use models::ServedChoice;
 
-/// Serve a model over HTTP with an OpenAI-compatible API and a web page
+/// Serve models over HTTP with an OpenAI-compatible API and a web page
+///
+/// A decoder continues texts and chats; an encoder embeds, ranks, labels, answers or fills masks, by its head; an encoder-decoder translates
+/// and summarizes. GET /v1/models lists what each can do.
 ///
 /// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options that a
 /// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
@@ -35,10 +37,7 @@ use limits::LimitFlags;
 #[derive(Debug, Args)]
 pub struct Serve {
     #[command(flatten)]
-    model: ModelChoice,
-    /// Model name in the API [default: the name of its directory, or of its run for RUN/run/model]
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    models: ServedChoice,
     /// Address to listen on. Other machines can reach any but a loopback address, so any other needs
     /// --api-key-file or --insecure-no-auth
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -71,15 +70,21 @@ pub struct Serve {
     /// Prompt tokens of all requests in the queue; beyond them the server answers 429
     #[arg(long, value_name = "N", default_value_t = EngineConfig::default().max_queued_tokens)]
     max_queued_tokens: usize,
+    /// Encoders: texts in the queue, of all requests; beyond it the server answers 429
+    #[arg(long, value_name = "N", default_value_t = OneShotConfig::default().max_queued)]
+    max_queued_texts: usize,
+    /// Encoders: tokens of texts that are read as one batch, unless one text is longer
+    #[arg(long, value_name = "N", default_value_t = OneShotConfig::default().max_batch_tokens)]
+    max_batch_tokens: usize,
+    /// Encoders: milliseconds that an idle model waits for more texts to read as one batch
+    #[arg(long, value_name = "MS", default_value_t = OneShotConfig::default().window.as_millis() as u64)]
+    batch_window: u64,
     /// Prompt tokens per prefill step. While other sequences decode, steps are shorter, so that those wait about 200 ms
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
     prefill_chunk: NonZeroUsize,
     /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
-    /// How the model writes calls of tools: hermes, llama, mistral, qwen-xml or glm [default: as its chat template shows]
-    #[arg(long, value_name = "FORMAT")]
-    tool_format: Option<ToolFormat>,
     /// Stop a text when the context is full, instead of dropping the oldest tokens and continuing
     #[arg(long)]
     no_slide: bool,
@@ -99,18 +104,7 @@ impl Serve {
     /// Serves until a signal.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
         let keys = self.keys()?;
-        let Pipeline { bundle, text } = model::open_at(&self.model, self.run, common)?.decoder()?;
-        warn_of_beams(&bundle.generation);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let sampling = SamplingParams::from(bundle.generation.sampling());
-        let info = ServedModel {
-            created: since_epoch.as_secs(),
-            sampling,
-            stop_strings: bundle.generation.stop_strings.clone(),
-            tokenizer_config: text.tokenizer().map(Tokenizer::config).unwrap_or_default(),
-            tool_format: self.tool_format,
-            ..ServedModel::new(self.name())
-        };
         let mut config = ServerConfig::new(since_epoch.as_nanos() as u64);
         config.access = Access {
             keys,
@@ -128,9 +122,24 @@ impl Serve {
             max_queued: self.max_queued.get(),
             max_queued_tokens: self.max_queued_tokens,
         };
-        let engine = Engine::start(bundle, engine_config)?;
+        let one_shot_config = OneShotConfig {
+            max_queued: self.max_queued_texts,
+            max_batch_tokens: self.max_batch_tokens,
+            window: Duration::from_millis(self.batch_window),
+            ..OneShotConfig::default()
+        };
+        let settings = self.models.settings(self.run, engine_config, one_shot_config, common);
+        let loader = self.models.loader(&settings)?;
+        // A device that does not exist is told before a model that does not.
+        self.run.checked(common)?;
+        common.open_device()?;
+        let registry = self.models.start(&settings)?;
         let drain_timeout = config.drain_timeout;
-        let server = Server::new(Registry::of(Served::owning(info, text, engine)), config);
+        let server = Server::new(registry, config);
+        let server = match loader {
+            Some(loader) => server.with_loader(loader),
+            None => server,
+        };
         stop::ensure_files_for_signals().context("cannot start the server")?;
         stop::ensure_threads(WORKERS + OTHER_THREADS).context("cannot start the server's threads")?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,17 +190,6 @@ impl Serve {
             })
         };
         self.cors_origin.iter().map(read).collect()
-    }
-
-    /// `runs/plays/run/model` is better called `plays` than `model`.
-    fn name(&self) -> String {
-        if let Some(name) = &self.name {
-            return name.clone();
-        }
-        let path = &self.model.path;
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        let names = path.iter().rev().map(|name| name.to_string_lossy().into_owned());
-        names.into_iter().find(|name| name != "model" && name != "run").unwrap_or_else(|| "model".to_owned())
     }
 }
 
