@@ -339,7 +339,13 @@ async fn the_page_is_whole_and_runs_nothing_from_elsewhere() {
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
-    assert!(page.body.contains("/v1/completions"));
+    let scripts = page.body.split("src=\"").skip(1).filter_map(|part| part.split('"').next());
+    for path in scripts.chain(["/web/write.js", "/web/style.css"]) {
+        let file = get(at.address, path).await;
+        assert_eq!((file.status, file.header("cache-control")), (200, Some("no-cache")), "{path}");
+        assert_eq!(file.header("content-security-policy"), page.header("content-security-policy"), "{path}");
+    }
+    assert!(get(at.address, "/web/write.js").await.body.contains("/v1/completions"));
     for outside in ["src=\"http", "href=\"http", "@import", "url(http"] {
         assert!(!page.body.contains(outside), "{outside}");
     }

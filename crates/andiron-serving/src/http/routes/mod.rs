@@ -48,13 +48,18 @@ pub fn endpoints() -> Vec<Endpoint> {
 
 /// One row per endpoint; [`router`], the key check and the tests are made from it.
 fn table() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
+    let read = |path| Endpoint { method: "GET", path, open: false };
+    api().into_iter().chain(page::routes().map(|(path, method)| (read(path), method))).collect()
+}
+
+/// The endpoints of the API.
+fn api() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
     let open = |path| Endpoint { method: "GET", path, open: true };
     let read = |path| Endpoint { method: "GET", path, open: false };
     let send = |path| Endpoint { method: "POST", path, open: false };
     vec![
         (open("/health"), get(health::show)),
         (open("/ready"), get(ready::show)),
-        (read("/"), get(page::show)),
         (read("/metrics"), get(metrics::show)),
         (read("/v1/models"), get(models::list)),
         (read("/v1/models/{*id}"), get(models::show)),
