@@ -36,7 +36,11 @@ async function send(path, body, signal) {
   let response;
   try {
     response = await fetch(path, {
-      method: body === undefined ? "GET" : "POST", headers, signal, cache: "no-store", redirect: "error",
+      method: body === undefined ? "GET" : "POST",
+      headers,
+      signal,
+      cache: "no-store",
+      redirect: "error",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (error) {
@@ -51,8 +55,10 @@ async function refusal(response) {
   let told = {};
   try {
     const { error, message } = await response.json();
-    told = typeof error === "string" ? { message: error } : error ?? { message };
-  } catch { /* Not JSON: the status says enough. */ }
+    told = typeof error === "string" ? { message: error } : (error ?? { message });
+  } catch {
+    /* Not JSON: the status says enough. */
+  }
   const seconds = Number.parseInt(response.headers.get("retry-after"), 10);
   return new ApiError(response.status, told, Number.isNaN(seconds) ? null : seconds);
 }

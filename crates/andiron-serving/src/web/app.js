@@ -52,7 +52,10 @@ async function connect() {
 }
 
 function build(models) {
-  const able = TABS.map(tab => ({ ...tab, models: models.filter(model => tab.needs.some(need => tasksOf(model).includes(need))) }));
+  const able = TABS.map(tab => ({
+    ...tab,
+    models: models.filter(model => tab.needs.some(need => tasksOf(model).includes(need))),
+  }));
   const tabs = able.filter(tab => tab.models.length > 0);
   if (tabs.length === 0) {
     main.replaceChildren(h("section", { class: "panel" }, emptyState("warn", "noModels", "noModelsHint")));
@@ -61,10 +64,24 @@ function build(models) {
   }
   const panels = tabs.map(panelOf);
   main.replaceChildren(...panels);
-  tabList.replaceChildren(...tabs.map(({ id }) => h("button", {
-    type: "button", class: "tab", role: "tab", id: `tab-${id}`, "aria-controls": `panel-${id}`, "aria-selected": "false",
-    onclick: () => open(id),
-  }, icon(id), h("span", { t: `tab_${id}` }))));
+  tabList.replaceChildren(
+    ...tabs.map(({ id }) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "tab",
+          role: "tab",
+          id: `tab-${id}`,
+          "aria-controls": `panel-${id}`,
+          "aria-selected": "false",
+          onclick: () => open(id),
+        },
+        icon(id),
+        h("span", { t: `tab_${id}` }),
+      ),
+    ),
+  );
   roving(tabList, ".tab", tab => open(tab.id.slice("tab-".length)));
   const asked = location.hash.slice(1);
   open(tabs.some(({ id }) => id === asked) ? asked : tabs[0].id);
@@ -72,9 +89,16 @@ function build(models) {
 
 function panelOf({ id, models, mount }) {
   const listeners = [];
-  const chooser = h("select", { tLabel: "model" }, models.map(model => h("option", { value: model.id }, model.id)));
+  const chooser = h(
+    "select",
+    { tLabel: "model" },
+    models.map(model => h("option", { value: model.id }, model.id)),
+  );
   const chosen = () => models.find(model => model.id === chooser.value) ?? models[0];
-  chooser.addEventListener("change", () => { about(); listeners.forEach(listener => listener()); });
+  chooser.addEventListener("change", () => {
+    about();
+    listeners.forEach(listener => listener());
+  });
   const facts = h("small", { class: "hint" });
   const about = () => bind(facts, "t", { key: "contextLength", count: chosen().max_model_len ?? "?" });
   about();
@@ -84,8 +108,12 @@ function panelOf({ id, models, mount }) {
     onmodel: listener => listeners.push(listener),
   };
   const body = h("div", { class: "body" });
-  const panel = h("section", { class: "panel", role: "tabpanel", id: `panel-${id}`, "aria-labelledby": `tab-${id}`, hidden: true },
-    h("div", { class: "panel-head" }, h("h2", { t: `tab_${id}` }), h("div", { class: "model" }, facts, chooser)), body);
+  const panel = h(
+    "section",
+    { class: "panel", role: "tabpanel", id: `panel-${id}`, "aria-labelledby": `tab-${id}`, hidden: true },
+    h("div", { class: "panel-head" }, h("h2", { t: `tab_${id}` }), h("div", { class: "model" }, facts, chooser)),
+    body,
+  );
   let mounted = false;
   panel.addEventListener("shown", () => {
     if (!mounted) mount(body, context);
@@ -109,11 +137,23 @@ function open(id) {
 }
 
 function preferences() {
-  const languages = h("select", { tLabel: "language", onchange: () => setLanguage(languages.value) },
-    Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code }, name)));
+  const languages = h(
+    "select",
+    { tLabel: "language", onchange: () => setLanguage(languages.value) },
+    Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code }, name)),
+  );
   languages.value = language();
-  const themes = h("select", { tLabel: "theme", onchange: () => { localStorage.setItem("andiron.theme", themes.value); applyTheme(); } },
-    THEMES.map(theme => h("option", { value: theme, t: `theme_${theme}` })));
+  const themes = h(
+    "select",
+    {
+      tLabel: "theme",
+      onchange: () => {
+        localStorage.setItem("andiron.theme", themes.value);
+        applyTheme();
+      },
+    },
+    THEMES.map(theme => h("option", { value: theme, t: `theme_${theme}` })),
+  );
   const stored = localStorage.getItem("andiron.theme");
   themes.value = THEMES.includes(stored) ? stored : "auto";
   function applyTheme() {
@@ -123,19 +163,53 @@ function preferences() {
   applyTheme();
   const key = keyDialog();
   document.body.append(key);
-  document.addEventListener("key-wanted", () => { if (!key.open) key.showModal(); });
-  document.getElementById("prefs").append(languages, themes, iconButton("key", "key", () => key.showModal()));
+  document.addEventListener("key-wanted", () => {
+    if (!key.open) key.showModal();
+  });
+  document.getElementById("prefs").append(
+    languages,
+    themes,
+    iconButton("key", "key", () => key.showModal()),
+  );
 }
 
 function keyDialog() {
   const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false" });
-  const dialog = h("dialog", { class: "sheet small", tLabel: "key" }, h("form", { method: "dialog" },
-    h("div", { class: "sheet-head" }, h("h2", { t: "key" }), iconButton("close", "close", () => dialog.close())),
-    field("keyLabel", input, "keyHint"),
-    h("div", { class: "row end" },
-      h("button", { type: "button", class: "plain", t: "keyForget", onclick: () => { input.value = ""; apiKey.write(""); dialog.close(); } }),
-      h("button", { type: "submit", class: "main", t: "keyUse" }))));
-  dialog.querySelector("form").addEventListener("submit", () => { apiKey.write(input.value.trim()); input.value = ""; connect(); });
+  const dialog = h(
+    "dialog",
+    { class: "sheet small", tLabel: "key" },
+    h(
+      "form",
+      { method: "dialog" },
+      h(
+        "div",
+        { class: "sheet-head" },
+        h("h2", { t: "key" }),
+        iconButton("close", "close", () => dialog.close()),
+      ),
+      field("keyLabel", input, "keyHint"),
+      h(
+        "div",
+        { class: "row end" },
+        h("button", {
+          type: "button",
+          class: "plain",
+          t: "keyForget",
+          onclick: () => {
+            input.value = "";
+            apiKey.write("");
+            dialog.close();
+          },
+        }),
+        h("button", { type: "submit", class: "main", t: "keyUse" }),
+      ),
+    ),
+  );
+  dialog.querySelector("form").addEventListener("submit", () => {
+    apiKey.write(input.value.trim());
+    input.value = "";
+    connect();
+  });
   return dialog;
 }
 

@@ -20,13 +20,28 @@ export function mount(panel, context) {
   const form = taskForm({
     fields: [field("text", text), targetField],
     action: "attentionAction",
-    empty: emptyState("attention", "attentionTitle", "attentionHint", [{ label: "attentionExample", use: example => { fill(text, example); form.start(); } }]),
+    empty: emptyState("attention", "attentionTitle", "attentionHint", [
+      {
+        label: "attentionExample",
+        use: example => {
+          fill(text, example);
+          form.start();
+        },
+      },
+    ]),
     run: async signal => {
-      if (!text.value.trim()) { text.focus(); return null; }
+      if (!text.value.trim()) {
+        text.focus();
+        return null;
+      }
       const layers = new Map();
       const load = async (layer, stop) => {
         if (!layers.has(layer)) {
-          const body = { input: text.value, ...(layer !== null && { layer }), ...(target.value.trim() && !targetField.hidden && { target: target.value }) };
+          const body = {
+            input: text.value,
+            ...(layer !== null && { layer }),
+            ...(target.value.trim() && !targetField.hidden && { target: target.value }),
+          };
           const found = await ask(context, "/attention", body, stop);
           layers.set(found.attention[0].layer, found);
           return found;
@@ -38,7 +53,9 @@ export function mount(panel, context) {
   });
   panel.append(form.node);
   // An encoder-decoder has a target as well.
-  const fit = () => { targetField.hidden = !context.can("translate") && !context.can("summarize"); };
+  const fit = () => {
+    targetField.hidden = !context.can("translate") && !context.can("summarize");
+  };
   context.onmodel(fit);
   fit();
 }
@@ -47,7 +64,13 @@ export function mount(panel, context) {
 function view(found, load) {
   const state = { found, kind: kinds(found)[0], head: null, query: firstWord(found) };
   const layers = found.n_layers;
-  const slider = h("input", { type: "range", min: "0", max: String(layers - 1), step: "1", value: String(found.attention[0].layer) });
+  const slider = h("input", {
+    type: "range",
+    min: "0",
+    max: String(layers - 1),
+    step: "1",
+    value: String(found.attention[0].layer),
+  });
   const layerName = h("output");
   const tabs = h("div", { class: "segments", role: "group", tLabel: "attentionKind" });
   const heads = h("div", { class: "heads", role: "group", tLabel: "heads" });
@@ -57,7 +80,9 @@ function view(found, load) {
   const picture = h("div", { class: "picture", tabindex: "0", tLabel: "attentionPicture" }, canvas);
   const failed = h("p", { class: "field-error", role: "alert", hidden: true });
 
-  slider.addEventListener("input", () => { layerName.textContent = layerText(); });
+  slider.addEventListener("input", () => {
+    layerName.textContent = layerText();
+  });
   slider.addEventListener("change", async () => {
     try {
       state.found = await load(Number(slider.value));
@@ -70,10 +95,16 @@ function view(found, load) {
   });
   canvas.addEventListener("pointermove", event => {
     const query = state.rowAt?.(event.offsetY);
-    if (query !== undefined && query !== state.query) { state.query = query; drawWords(false); drawPicture(); }
+    if (query !== undefined && query !== state.query) {
+      state.query = query;
+      drawWords(false);
+      drawPicture();
+    }
   });
   // The picture has the colours of the page and so is drawn anew when these change.
-  const recolour = () => { if (canvas.isConnected) draw(); };
+  const recolour = () => {
+    if (canvas.isConnected) draw();
+  };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
   document.addEventListener("theme", recolour);
 
@@ -86,7 +117,12 @@ function view(found, load) {
     const all = map().probabilities;
     if (state.head !== null) return all[state.head];
     const sum = all[0].map(row => row.map(() => 0));
-    for (const head of all) head.forEach((row, i) => row.forEach((p, j) => { sum[i][j] += p / all.length; }));
+    for (const head of all)
+      head.forEach((row, i) =>
+        row.forEach((p, j) => {
+          sum[i][j] += p / all.length;
+        }),
+      );
     return sum;
   }
 
@@ -95,8 +131,21 @@ function view(found, load) {
     state.query = Math.min(state.query, queries().length - 1);
     const names = kinds(state.found);
     tabs.hidden = names.length < 2;
-    tabs.replaceChildren(...names.map(kind => h("button", { type: "button", class: "segment", "aria-pressed": String(kind === state.kind),
-      t: `kind_${kind}`, onclick: () => { state.kind = kind; state.query = firstWord(state.found, kind); draw(); } })));
+    tabs.replaceChildren(
+      ...names.map(kind =>
+        h("button", {
+          type: "button",
+          class: "segment",
+          "aria-pressed": String(kind === state.kind),
+          t: `kind_${kind}`,
+          onclick: () => {
+            state.kind = kind;
+            state.query = firstWord(state.found, kind);
+            draw();
+          },
+        }),
+      ),
+    );
     drawHeads();
     drawWords(true);
     drawPicture();
@@ -110,8 +159,21 @@ function view(found, load) {
       drawWords(false);
       drawPicture();
     };
-    const button = (head, label, picture) => h("button", { type: "button", class: "head", "data-head": String(head),
-      "aria-pressed": String(state.head === head), title: label, "aria-label": label, onclick: choose(head) }, picture, h("span", {}, head === null ? "∅" : String(head + 1)));
+    const button = (head, label, picture) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "head",
+          "data-head": String(head),
+          "aria-pressed": String(state.head === head),
+          title: label,
+          "aria-label": label,
+          onclick: choose(head),
+        },
+        picture,
+        h("span", {}, head === null ? "∅" : String(head + 1)),
+      );
     const all = map().probabilities;
     const small = rows => {
       const canvas = h("canvas", { width: String(SMALL), height: String(SMALL) });
@@ -122,8 +184,10 @@ function view(found, load) {
     state.head = null;
     const mean = weights();
     state.head = kept;
-    heads.replaceChildren(button(null, translate("meanOfHeads"), small(mean)),
-      ...all.map((rows, head) => button(head, translate("headNumber", { number: head + 1 }), small(rows))));
+    heads.replaceChildren(
+      button(null, translate("meanOfHeads"), small(mean)),
+      ...all.map((rows, head) => button(head, translate("headNumber", { number: head + 1 }), small(rows))),
+    );
     roving(heads, ".head");
   }
 
@@ -131,8 +195,17 @@ function view(found, load) {
     const row = weights()[state.query];
     if (anew) {
       const line = (tokens, name, selectable) => {
-        const spans = tokens.map(({ text, special }, at) => h(selectable ? "button" : "span", {
-          type: selectable ? "button" : null, class: special ? "word special" : "word", "data-at": at }, visible(text.trim() || text)));
+        const spans = tokens.map(({ text, special }, at) =>
+          h(
+            selectable ? "button" : "span",
+            {
+              type: selectable ? "button" : null,
+              class: special ? "word special" : "word",
+              "data-at": at,
+            },
+            visible(text.trim() || text),
+          ),
+        );
         const group = h("div", { class: `line ${name}`, role: "group", "aria-label": translate(name) }, spans);
         if (selectable) {
           const choose = span => {
@@ -147,7 +220,11 @@ function view(found, load) {
         return group;
       };
       const two = state.kind === "cross";
-      words.replaceChildren(...(two ? [line(queries(), "lineQueries", true), line(keys(), "lineKeys", false)] : [line(queries(), "lineWords", true)]));
+      words.replaceChildren(
+        ...(two
+          ? [line(queries(), "lineQueries", true), line(keys(), "lineKeys", false)]
+          : [line(queries(), "lineWords", true)]),
+      );
     }
     const [first] = words.children;
     const last = words.lastElementChild;
@@ -163,7 +240,10 @@ function view(found, load) {
       span.setAttribute("aria-pressed", String(chosen));
       span.tabIndex = chosen ? 0 : -1;
     }
-    const order = row.map((p, at) => [p, at]).sort((a, b) => b[0] - a[0]).slice(0, SHOWN);
+    const order = row
+      .map((p, at) => [p, at])
+      .sort((a, b) => b[0] - a[0])
+      .slice(0, SHOWN);
     list.replaceChildren(...order.map(([p, at]) => bar(visible(keys()[at].text.trim() || keys()[at].text), p)));
     canvas.setAttribute("aria-label", translate("attentionPictureOf", { word: visible(queries()[state.query].text.trim()) }));
   }
@@ -210,11 +290,20 @@ function view(found, load) {
     };
   }
 
-  const node = h("div", { class: "attention" },
-    h("div", { class: "row" }, h("label", { class: "layer" }, h("span", { t: "layer" }), slider, layerName), tabs), failed,
-    h("h3", { t: "heads" }), heads,
-    h("h3", { t: "lineTitle" }), h("p", { class: "hint", t: "lineHint" }), words, list,
-    h("h3", { t: "pictureTitle" }), picture);
+  const node = h(
+    "div",
+    { class: "attention" },
+    h("div", { class: "row" }, h("label", { class: "layer" }, h("span", { t: "layer" }), slider, layerName), tabs),
+    failed,
+    h("h3", { t: "heads" }),
+    heads,
+    h("h3", { t: "lineTitle" }),
+    h("p", { class: "hint", t: "lineHint" }),
+    words,
+    list,
+    h("h3", { t: "pictureTitle" }),
+    picture,
+  );
   // The picture needs to know its width.
   requestAnimationFrame(draw);
   return node;
@@ -249,9 +338,16 @@ function colours() {
 function paint(pen, rows, { left, top, cell }, ink) {
   const highest = Math.max(...rows.map(row => Math.max(...row)), 1e-9);
   pen.fillStyle = ink;
-  rows.forEach((row, i) => row.forEach((p, j) => {
-    pen.globalAlpha = Math.sqrt(p / highest);
-    pen.fillRect(left + j * cell, top + i * cell, Math.max(1, cell - (cell > 6 ? 1 : 0)), Math.max(1, cell - (cell > 6 ? 1 : 0)));
-  }));
+  rows.forEach((row, i) =>
+    row.forEach((p, j) => {
+      pen.globalAlpha = Math.sqrt(p / highest);
+      pen.fillRect(
+        left + j * cell,
+        top + i * cell,
+        Math.max(1, cell - (cell > 6 ? 1 : 0)),
+        Math.max(1, cell - (cell > 6 ? 1 : 0)),
+      );
+    }),
+  );
   pen.globalAlpha = 1;
 }

@@ -22,29 +22,73 @@ export function mount(panel, context) {
     if (current.messages.length > 0) keep();
   });
   const list = conversationList({
-    open: conversation => { stop(); show(conversation); },
+    open: conversation => {
+      stop();
+      show(conversation);
+    },
     isOpen: id => current.id === id,
-    begin: () => { stop(); show(newConversation()); input.focus(); },
-    discard: () => { current.discarded = true; stop(); show(newConversation()); input.focus(); },
+    begin: () => {
+      stop();
+      show(newConversation());
+      input.focus();
+    },
+    discard: () => {
+      current.discarded = true;
+      stop();
+      show(newConversation());
+      input.focus();
+    },
   });
   const errors = errorBox();
   const log = h("div", { class: "log", role: "log", "aria-live": "off", tLabel: "conversation" });
   const scroller = h("div", { class: "scroller", tabindex: "-1" }, log, errors.node);
-  const input = textArea({ rows: "1", spellcheck: "true", tLabel: "message", tPlaceholder: "messageHint", enterkeyhint: "send" });
+  const input = textArea({
+    rows: "1",
+    spellcheck: "true",
+    tLabel: "message",
+    tPlaceholder: "messageHint",
+    enterkeyhint: "send",
+  });
   const sendButton = h("button", { type: "submit", class: "main round", tLabel: "send" }, icon("send"));
-  const stopButton = h("button", { type: "button", class: "main round", tLabel: "stop", hidden: true, onclick: stop }, icon("stop"));
-  const composer = h("form", { class: "composer" }, h("div", { class: "composer-box" },
-    input, h("div", { class: "row tight" },
-      settings.button, iconButton("list", "conversations", () => list.toggle(), { class: "quiet narrow" }),
-      h("span", { class: "grow" }), sendButton, stopButton)),
-  h("small", { class: "hint wide", t: "keysChat" }));
+  const stopButton = h(
+    "button",
+    { type: "button", class: "main round", tLabel: "stop", hidden: true, onclick: stop },
+    icon("stop"),
+  );
+  const composer = h(
+    "form",
+    { class: "composer" },
+    h(
+      "div",
+      { class: "composer-box" },
+      input,
+      h(
+        "div",
+        { class: "row tight" },
+        settings.button,
+        iconButton("list", "conversations", () => list.toggle(), { class: "quiet narrow" }),
+        h("span", { class: "grow" }),
+        sendButton,
+        stopButton,
+      ),
+    ),
+    h("small", { class: "hint wide", t: "keysChat" }),
+  );
 
-  composer.addEventListener("submit", event => { event.preventDefault(); submit(); });
+  composer.addEventListener("submit", event => {
+    event.preventDefault();
+    submit();
+  });
   input.addEventListener("keydown", event => {
     // While a Korean syllable is being composed, Enter belongs to the input method.
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) { event.preventDefault(); submit(); }
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
+      event.preventDefault();
+      submit();
+    }
   });
-  panel.addEventListener("keydown", event => { if (event.key === "Escape") stop(); });
+  panel.addEventListener("keydown", event => {
+    if (event.key === "Escape") stop();
+  });
   panel.classList.add("chat");
   panel.append(list.node, h("div", { class: "thread" }, scroller, composer), settings.dialog);
   show(current);
@@ -64,7 +108,8 @@ export function mount(panel, context) {
 
   function add(message) {
     current.messages.push(message);
-    if (!current.title && message.role === "user") current.title = [...message.content].slice(0, TITLE_LENGTH).join("").replace(/\s+/g, " ");
+    if (!current.title && message.role === "user")
+      current.title = [...message.content].slice(0, TITLE_LENGTH).join("").replace(/\s+/g, " ");
     keep();
     draw();
   }
@@ -93,7 +138,11 @@ export function mount(panel, context) {
 
   function draw() {
     if (current.messages.length === 0) {
-      const use = text => { input.value = text; input.fit(); input.focus(); };
+      const use = text => {
+        input.value = text;
+        input.fit();
+        input.focus();
+      };
       const examples = ["chatExample1", "chatExample2", "chatExample3"].map(label => ({ label, use }));
       log.replaceChildren(emptyState("chat", "chatTitle", "chatHint", examples));
       return;
@@ -104,14 +153,17 @@ export function mount(panel, context) {
 
   function body() {
     const messages = current.messages.map(({ role, content, tool_calls, tool_call_id }) => ({
-      role, content, ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }),
+      role,
+      content,
+      ...(tool_calls && { tool_calls }),
+      ...(tool_call_id && { tool_call_id }),
     }));
     if (current.system) messages.unshift({ role: "system", content: current.system });
     return { model: context.model(), messages, stream: true, stream_options: { include_usage: true }, ...settings.request() };
   }
 
   async function answer() {
-    const abort = running = new AbortController();
+    const abort = (running = new AbortController());
     const owner = current;
     errors.hide();
     sendButton.hidden = true;
@@ -173,15 +225,23 @@ export function mount(panel, context) {
     const actions = h("div", { class: "actions" });
     const node = h("article", { class: `message ${message.role}`, tLabel: `role_${message.role}` }, content);
     if (message.role !== "tool") {
-      actions.append(copyButton(() => message.content), iconButton("edit", "edit", () => edit(message, index, node)));
+      actions.append(
+        copyButton(() => message.content),
+        iconButton("edit", "edit", () => edit(message, index, node)),
+      );
     }
     if (message.role === "assistant") {
       if (message.tokens?.length) {
-        const button = iconButton("tokens", "showTokens", () => {
-          const shown = button.getAttribute("aria-pressed") !== "true";
-          button.setAttribute("aria-pressed", String(shown));
-          content.replaceChildren(...(shown ? [tokenView(message.tokens)] : contentOf(message)));
-        }, { "aria-pressed": "false" });
+        const button = iconButton(
+          "tokens",
+          "showTokens",
+          () => {
+            const shown = button.getAttribute("aria-pressed") !== "true";
+            button.setAttribute("aria-pressed", String(shown));
+            content.replaceChildren(...(shown ? [tokenView(message.tokens)] : contentOf(message)));
+          },
+          { "aria-pressed": "false" },
+        );
         actions.append(button);
       }
       if (last) actions.append(iconButton("redo", "regenerate", () => answerFrom(index)));
@@ -196,17 +256,33 @@ export function mount(panel, context) {
     const area = textArea({ tLabel: "message" });
     area.value = message.content;
     const done = () => draw();
-    const form = h("form", { class: "editing" }, area, h("div", { class: "row tight" },
-      h("button", { type: "submit", class: "main", t: message.role === "user" ? "saveSend" : "save" }),
-      h("button", { type: "button", class: "plain", t: "cancel", onclick: done })));
+    const form = h(
+      "form",
+      { class: "editing" },
+      area,
+      h(
+        "div",
+        { class: "row tight" },
+        h("button", { type: "submit", class: "main", t: message.role === "user" ? "saveSend" : "save" }),
+        h("button", { type: "button", class: "plain", t: "cancel", onclick: done }),
+      ),
+    );
     form.addEventListener("submit", event => {
       event.preventDefault();
       message.content = area.value;
       delete message.tokens;
       if (message.role === "user") answerFrom(index + 1);
-      else { keep(); done(); }
+      else {
+        keep();
+        done();
+      }
     });
-    form.addEventListener("keydown", event => { if (event.key === "Escape") { event.stopPropagation(); done(); } });
+    form.addEventListener("keydown", event => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        done();
+      }
+    });
     node.replaceChildren(form);
     area.fit();
     area.focus();
@@ -214,10 +290,23 @@ export function mount(panel, context) {
 
   /** Fields for what the called tools returned. */
   function toolResults(message) {
-    const areas = message.tool_calls.map(call => [call, textArea({ rows: "2", "aria-label": `${call.function.name}: ${translate("toolResult")}` })]);
-    const form = h("form", { class: "tool-results" }, areas.map(([call, area]) =>
-      h("div", { class: "field" }, h("span", {}, h("code", {}, call.function.name), " ", h("span", { t: "toolResult" })), area)),
-    h("button", { type: "submit", class: "main", t: "sendResults" }));
+    const areas = message.tool_calls.map(call => [
+      call,
+      textArea({ rows: "2", "aria-label": `${call.function.name}: ${translate("toolResult")}` }),
+    ]);
+    const form = h(
+      "form",
+      { class: "tool-results" },
+      areas.map(([call, area]) =>
+        h(
+          "div",
+          { class: "field" },
+          h("span", {}, h("code", {}, call.function.name), " ", h("span", { t: "toolResult" })),
+          area,
+        ),
+      ),
+      h("button", { type: "submit", class: "main", t: "sendResults" }),
+    );
     form.addEventListener("submit", event => {
       event.preventDefault();
       if (running) return;
@@ -235,8 +324,8 @@ function take(message, { delta = {}, logprobs, finish_reason: finish }) {
   message.content += delta.content ?? "";
   if (delta.reasoning_content) message.reasoning = (message.reasoning ?? "") + delta.reasoning_content;
   for (const part of delta.tool_calls ?? []) {
-    const calls = message.tool_calls ??= [];
-    const call = calls[part.index ?? 0] ??= { id: "", type: "function", function: { name: "", arguments: "" } };
+    const calls = (message.tool_calls ??= []);
+    const call = (calls[part.index ?? 0] ??= { id: "", type: "function", function: { name: "", arguments: "" } });
     call.id ||= part.id ?? "";
     call.function.name += part.function?.name ?? "";
     call.function.arguments += part.function?.arguments ?? "";
@@ -247,10 +336,26 @@ function take(message, { delta = {}, logprobs, finish_reason: finish }) {
 
 function contentOf({ role, content, reasoning, tool_calls: calls, tool_call_id: id }) {
   if (role === "user") return [h("p", { class: "plain-text" }, content)];
-  if (role === "tool") return [h("div", { class: "tool" }, h("strong", { t: "toolResult" }), " ", h("small", {}, id ?? ""), h("pre", { tabindex: "0" }, content))];
+  if (role === "tool")
+    return [
+      h(
+        "div",
+        { class: "tool" },
+        h("strong", { t: "toolResult" }),
+        " ",
+        h("small", {}, id ?? ""),
+        h("pre", { tabindex: "0" }, content),
+      ),
+    ];
   // Reasoning is open as long as there is nothing else to read.
-  const thought = reasoning && h("details", { class: "fold reasoning", open: !content && !calls },
-    h("summary", { t: "reasoning" }), h("div", { class: "content" }, render(reasoning)));
+  const thought =
+    reasoning &&
+    h(
+      "details",
+      { class: "fold reasoning", open: !content && !calls },
+      h("summary", { t: "reasoning" }),
+      h("div", { class: "content" }, render(reasoning)),
+    );
   return [thought, ...render(content), ...(calls ?? []).map(toolCall)].filter(Boolean);
 }
 
@@ -258,8 +363,17 @@ function toolCall({ function: { name, arguments: given } }) {
   let shown = given;
   try {
     shown = JSON.stringify(JSON.parse(given), null, 2);
-  } catch { /* Not whole yet, or not JSON: shown as it is. */ }
-  return h("div", { class: "tool" }, h("strong", { t: "toolCall" }), " ", h("code", {}, name), h("pre", { tabindex: "0" }, shown));
+  } catch {
+    /* Not whole yet, or not JSON: shown as it is. */
+  }
+  return h(
+    "div",
+    { class: "tool" },
+    h("strong", { t: "toolCall" }),
+    " ",
+    h("code", {}, name),
+    h("pre", { tabindex: "0" }, shown),
+  );
 }
 
 function statsNode({ stats, finish }) {
@@ -275,8 +389,14 @@ function statsNode({ stats, finish }) {
 export function pace() {
   let [tokens, counted, first, last] = [0, null, 0, 0];
   return {
-    seen: () => { tokens++; last = performance.now(); first ||= last; },
-    counted: count => { counted = count; },
+    seen: () => {
+      tokens++;
+      last = performance.now();
+      first ||= last;
+    },
+    counted: count => {
+      counted = count;
+    },
     stats: () => {
       const count = counted ?? tokens;
       const seconds = (last - first) / 1000;

@@ -28,7 +28,8 @@ const PATHS = {
   translate: "M3 6h10M8 4v2M11 6c-1 4-4 7-8 8M5 9c1 3 4 5 7 6M12 20l4-10 4 10M13.500 17h5",
   summarize: "M5 5h14M5 10h14M5 15h9M5 20h5",
   classify: "M5 20V11M12 20V4M19 20v-6M3 20h18",
-  answer: "M12 20a8 8 0 1 0-8-8c0 2 .6 3.500 1.500 5L4 21l4-1.500c1 .4 2.500.5 4 .5zM10 9.500a2 2 0 1 1 2.600 2c-.6.3-.6.8-.6 1.500M12 16v.5",
+  answer:
+    "M12 20a8 8 0 1 0-8-8c0 2 .6 3.500 1.500 5L4 21l4-1.500c1 .4 2.500.5 4 .5zM10 9.500a2 2 0 1 1 2.600 2c-.6.3-.6.8-.6 1.500M12 16v.5",
   search: "M11 17a6 6 0 1 0 0-12 6 6 0 0 0 0 12zM20 20l-4.700-4.700",
   entities: "M4 7V5h7l9 9-6 6-9-9V7zM8.500 8.500v.1",
   fill: "M3 16v3h18v-3M6 15V6h4M6 10h3M14 15h5",
@@ -102,8 +103,14 @@ export function roving(group, selector, onmove = null) {
     const all = items();
     const at = all.indexOf(event.target);
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    const to = event.key === "Home" ? 0 : event.key === "End" ? all.length - 1
-      : event.key in steps ? (at + steps[event.key] + all.length) % all.length : -1;
+    const to =
+      event.key === "Home"
+        ? 0
+        : event.key === "End"
+          ? all.length - 1
+          : event.key in steps
+            ? (at + steps[event.key] + all.length) % all.length
+            : -1;
     if (at < 0 || to < 0) return;
     event.preventDefault();
     all[to].focus();
@@ -114,7 +121,9 @@ export function roving(group, selector, onmove = null) {
     onmove?.(event.target);
   });
   const all = items();
-  all.forEach((item, at) => { item.tabIndex = at === 0 ? 0 : -1; });
+  all.forEach((item, at) => {
+    item.tabIndex = at === 0 ? 0 : -1;
+  });
 }
 
 /** Calls `work` at most once per frame, with the newest state. */
@@ -123,6 +132,9 @@ export function eachFrame(work) {
   return () => {
     if (asked) return;
     asked = true;
-    requestAnimationFrame(() => { asked = false; work(); });
+    requestAnimationFrame(() => {
+      asked = false;
+      work();
+    });
   };
 }

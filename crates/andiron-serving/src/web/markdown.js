@@ -36,7 +36,16 @@ function blocks(lines, depth) {
     } else if (depth < MAX_DEPTH && QUOTE.test(line)) {
       const start = at;
       while (at < lines.length && (QUOTE.test(lines[at]) || (at > start && isPlain(lines[at])))) at++;
-      nodes.push(h("blockquote", {}, blocks(lines.slice(start, at).map(text => text.replace(QUOTE, "")), depth + 1)));
+      nodes.push(
+        h(
+          "blockquote",
+          {},
+          blocks(
+            lines.slice(start, at).map(text => text.replace(QUOTE, "")),
+            depth + 1,
+          ),
+        ),
+      );
     } else if (depth < MAX_DEPTH && ITEM.test(line)) at = list(lines, at, nodes, depth);
     else if (line.includes("|") && DIVIDER.test(lines[at + 1] ?? "") && cells(line).length === cells(lines[at + 1]).length) {
       at = table(lines, at, nodes);
@@ -115,32 +124,59 @@ function list(lines, start, nodes, depth) {
     while (at < lines.length && !lines[at].trim() && sameKind(lines[at + 1] ?? "")) at++;
   }
   const number = Number.parseInt(first, 10);
-  nodes.push(h(ordered ? "ol" : "ul", { start: ordered && number !== 1 ? number : null }, items.map(own => {
-    const inner = blocks(own, depth + 1);
-    return h("li", {}, inner.flatMap(node => (node.tagName === "P" && inner.filter(other => other.tagName === "P").length === 1
-      ? [...node.childNodes] : [node])));
-  })));
+  nodes.push(
+    h(
+      ordered ? "ol" : "ul",
+      { start: ordered && number !== 1 ? number : null },
+      items.map(own => {
+        const inner = blocks(own, depth + 1);
+        return h(
+          "li",
+          {},
+          inner.flatMap(node =>
+            node.tagName === "P" && inner.filter(other => other.tagName === "P").length === 1 ? [...node.childNodes] : [node],
+          ),
+        );
+      }),
+    ),
+  );
   return at;
 }
 
 function cells(line) {
-  const inner = line.trim().replace(/^\|/, "").replace(/(^|[^\\])\|$/, "$1");
+  const inner = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(^|[^\\])\|$/, "$1");
   return inner.split(/(?<!\\)\|/).map(cell => cell.trim().replaceAll("\\|", "|"));
 }
 
 function table(lines, start, nodes) {
   const align = cells(lines[start + 1]).map(cell => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : ""));
-  const row = (tag, line) => h("tr", {}, align.map((side, at) =>
-    h(tag, { class: side && `to-${side}`, scope: tag === "th" ? "col" : null }, inline(cells(line)[at] ?? ""))));
+  const row = (tag, line) =>
+    h(
+      "tr",
+      {},
+      align.map((side, at) =>
+        h(tag, { class: side && `to-${side}`, scope: tag === "th" ? "col" : null }, inline(cells(line)[at] ?? "")),
+      ),
+    );
   let end = start + 2;
   while (end < lines.length && lines[end].includes("|") && lines[end].trim()) end++;
   const body = lines.slice(start + 2, end).map(line => row("td", line));
-  nodes.push(h("div", { class: "table", tabindex: "0" },
-    h("table", {}, h("thead", {}, row("th", lines[start])), h("tbody", {}, body))));
+  nodes.push(
+    h("div", { class: "table", tabindex: "0" }, h("table", {}, h("thead", {}, row("th", lines[start])), h("tbody", {}, body))),
+  );
   return end;
 }
 
-const EMPHASIS = [["**", "strong"], ["__", "strong"], ["~~", "del"], ["*", "em"], ["_", "em"]];
+const EMPHASIS = [
+  ["**", "strong"],
+  ["__", "strong"],
+  ["~~", "del"],
+  ["*", "em"],
+  ["_", "em"],
+];
 
 /** Emphasis, code, links and line breaks of one stretch of text. */
 function inline(text, depth = 0) {
@@ -225,7 +261,11 @@ function link(text, at, find) {
   if (middle < 0 || middle - at > 1000) return null;
   const end = closing(text, middle + 2);
   if (end < 0) return null;
-  const [address] = text.slice(middle + 2, end).trim().replace(/^<(.*)>$/, "$1").split(/\s/);
+  const [address] = text
+    .slice(middle + 2, end)
+    .trim()
+    .replace(/^<(.*)>$/, "$1")
+    .split(/\s/);
   const label = text.slice(at + 1, middle);
   return label.includes("[") ? null : { label, address, length: end + 1 - at };
 }
@@ -250,7 +290,9 @@ function anchor(address, label) {
   let url = null;
   try {
     url = new URL(address);
-  } catch { /* Not an address of its own: shown, not linked. */ }
+  } catch {
+    /* Not an address of its own: shown, not linked. */
+  }
   if (!url || !["http:", "https:"].includes(url.protocol)) return h("span", {}, label);
   return h("a", { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" }, label);
 }

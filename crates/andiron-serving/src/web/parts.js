@@ -9,13 +9,28 @@ export function errorBox() {
   const box = h("div", { class: "error", role: "alert", hidden: true });
   return {
     node: box,
-    hide: () => { box.hidden = true; },
+    hide: () => {
+      box.hidden = true;
+    },
     show: (error, retry = null) => {
       const told = error instanceof ApiError ? error : null;
       const known = told ? { t: told.explanation } : { t: "errorPage" };
       const wait = told?.retryAfter ? h("span", { t: { key: "errorWait", seconds: told.retryAfter } }) : null;
-      box.replaceChildren(icon("warn"), h("div", {}, h("strong", known), " ", wait, h("p", {}, error.message)),
-        retry && h("button", { type: "button", class: "plain", t: "again", onclick: () => { box.hidden = true; retry(); } }) || "");
+      box.replaceChildren(
+        icon("warn"),
+        h("div", {}, h("strong", known), " ", wait, h("p", {}, error.message)),
+        (retry &&
+          h("button", {
+            type: "button",
+            class: "plain",
+            t: "again",
+            onclick: () => {
+              box.hidden = true;
+              retry();
+            },
+          })) ||
+          "",
+      );
       box.hidden = false;
       if (told?.status === 401) document.dispatchEvent(new CustomEvent("key-wanted"));
     },
@@ -24,9 +39,21 @@ export function errorBox() {
 
 /** What a tab shows before anything was asked: what it is for, and examples to begin with. */
 export function emptyState(name, title, hint, examples = []) {
-  return h("div", { class: "empty" }, icon(name), h("h3", { t: title }), h("p", { t: hint }),
-    examples.length > 0 && h("div", { class: "row" }, examples.map(({ label, use }) =>
-      h("button", { type: "button", class: "chip", t: label, onclick: () => use(translate(label)) }))));
+  return h(
+    "div",
+    { class: "empty" },
+    icon(name),
+    h("h3", { t: title }),
+    h("p", { t: hint }),
+    examples.length > 0 &&
+      h(
+        "div",
+        { class: "row" },
+        examples.map(({ label, use }) =>
+          h("button", { type: "button", class: "chip", t: label, onclick: () => use(translate(label)) }),
+        ),
+      ),
+  );
 }
 
 export function textArea(props = {}) {
@@ -74,22 +101,44 @@ export function taskForm({ fields, action, empty, run }) {
     }
   };
   stop.addEventListener("click", () => running?.abort());
-  const form = h("form", { class: "task", novalidate: true }, fields,
-    h("div", { class: "row" }, go, stop, h("small", { class: "hint wide", t: "keysTask" })));
-  form.addEventListener("submit", event => { event.preventDefault(); start(); });
+  const form = h(
+    "form",
+    { class: "task", novalidate: true },
+    fields,
+    h("div", { class: "row" }, go, stop, h("small", { class: "hint wide", t: "keysTask" })),
+  );
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    start();
+  });
   form.addEventListener("keydown", event => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(); }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      start();
+    }
     if (event.key === "Escape") running?.abort();
   });
-  return { node: h("div", { class: "columns" }, form, h("section", { class: "output" }, errors.node, result)), start, result, form };
+  return {
+    node: h("div", { class: "columns" }, form, h("section", { class: "output" }, errors.node, result)),
+    start,
+    result,
+    form,
+  };
 }
 
 /** A bar from 0 to 1 with its label and its value in words. */
 export function bar(label, value, shown = percent(value)) {
-  return h("li", { class: "bar" }, h("span", { class: "bar-label" }, label),
-    h("span", { class: "bar-track", "aria-hidden": "true" },
-      h("span", { class: "bar-fill", style: { "--share": String(Math.max(0, Math.min(1, value))) } })),
-    h("span", { class: "bar-value" }, shown));
+  return h(
+    "li",
+    { class: "bar" },
+    h("span", { class: "bar-label" }, label),
+    h(
+      "span",
+      { class: "bar-track", "aria-hidden": "true" },
+      h("span", { class: "bar-fill", style: { "--share": String(Math.max(0, Math.min(1, value))) } }),
+    ),
+    h("span", { class: "bar-value" }, shown),
+  );
 }
 
 export function percent(value) {
@@ -123,7 +172,8 @@ export function copyButton(text) {
 
 /** Settings of sampling. An empty field leaves the choice to the model's own settings. */
 export function samplingFields({ max = 512 } = {}) {
-  const number = (props, value = "") => h("input", { type: "number", inputmode: "decimal", step: "any", value, tPlaceholder: "default", ...props });
+  const number = (props, value = "") =>
+    h("input", { type: "number", inputmode: "decimal", step: "any", value, tPlaceholder: "default", ...props });
   const controls = {
     temperature: number({ min: "0", max: "2" }),
     top_p: number({ min: "0", max: "1" }),
@@ -131,13 +181,23 @@ export function samplingFields({ max = 512 } = {}) {
     seed: number({ step: "1", tPlaceholder: "random" }),
   };
   const stops = h("input", { type: "text", tPlaceholder: "none" });
-  const node = h("div", { class: "grid" },
-    field("temperature", controls.temperature), field("topP", controls.top_p),
-    field("maxTokens", controls.max_tokens), field("seed", controls.seed), field("stops", stops, "stopsHint"));
+  const node = h(
+    "div",
+    { class: "grid" },
+    field("temperature", controls.temperature),
+    field("topP", controls.top_p),
+    field("maxTokens", controls.max_tokens),
+    field("seed", controls.seed),
+    field("stops", stops, "stopsHint"),
+  );
   const read = () => {
     const values = {};
-    for (const [name, control] of Object.entries(controls)) if (control.value.trim() !== "") values[name] = Number(control.value);
-    const ends = stops.value.split("|").map(end => end.replaceAll("\\n", "\n")).filter(Boolean);
+    for (const [name, control] of Object.entries(controls))
+      if (control.value.trim() !== "") values[name] = Number(control.value);
+    const ends = stops.value
+      .split("|")
+      .map(end => end.replaceAll("\\n", "\n"))
+      .filter(Boolean);
     if (ends.length > 0) values.stop = ends;
     return values;
   };

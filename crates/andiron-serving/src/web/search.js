@@ -24,15 +24,41 @@ export function mount(panel, context) {
     action: "searchAction",
     empty: emptyState("search", "searchTitle", "searchHint", [{ label: "searchExample", use: example }]),
     run: async signal => {
-      const texts = documents.value.split(/\n\s*\n|\n(?=[-•*] )/).map(text => text.trim()).filter(Boolean);
-      const lines = texts.length > 1 ? texts : documents.value.split("\n").map(text => text.trim()).filter(Boolean);
-      if (lines.length === 0) { documents.focus(); return null; }
-      if (!query.value.trim()) { query.focus(); return null; }
+      const texts = documents.value
+        .split(/\n\s*\n|\n(?=[-•*] )/)
+        .map(text => text.trim())
+        .filter(Boolean);
+      const lines =
+        texts.length > 1
+          ? texts
+          : documents.value
+              .split("\n")
+              .map(text => text.trim())
+              .filter(Boolean);
+      if (lines.length === 0) {
+        documents.focus();
+        return null;
+      }
+      if (!query.value.trim()) {
+        query.focus();
+        return null;
+      }
       const found = context.can("rerank") ? await reranked(lines, signal) : await compared(lines, signal);
       const highest = Math.max(...found.map(({ score }) => Math.abs(score)), 1e-9);
-      return h("ol", { class: "hits" }, found.slice(0, SHOWN).map(({ text, score }) => h("li", { class: "card" },
-        h("p", { class: "plain-text" }, text),
-        h("ul", { class: "bars" }, bar("", Math.max(0, score) / Math.max(1, highest), score.toFixed(3))))));
+      return h(
+        "ol",
+        { class: "hits" },
+        found
+          .slice(0, SHOWN)
+          .map(({ text, score }) =>
+            h(
+              "li",
+              { class: "card" },
+              h("p", { class: "plain-text" }, text),
+              h("ul", { class: "bars" }, bar("", Math.max(0, score) / Math.max(1, highest), score.toFixed(3))),
+            ),
+          ),
+      );
     },
   });
   panel.append(form.node);
@@ -40,7 +66,9 @@ export function mount(panel, context) {
   async function reranked(texts, signal) {
     const body = { model: context.model(), query: query.value, documents: texts };
     const { results } = await request("/v1/rerank", body, signal);
-    return results.map(({ index, relevance_score: score }) => ({ text: texts[index], score })).sort((a, b) => b.score - a.score);
+    return results
+      .map(({ index, relevance_score: score }) => ({ text: texts[index], score }))
+      .sort((a, b) => b.score - a.score);
   }
 
   async function compared(texts, signal) {

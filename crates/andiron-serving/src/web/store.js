@@ -34,22 +34,42 @@ async function inStore(mode, work, instead) {
 
 /** All conversations, the latest first. */
 export async function conversations() {
-  const all = await inStore("readonly", store => store.getAll(), () => [...memory.values()]);
+  const all = await inStore(
+    "readonly",
+    store => store.getAll(),
+    () => [...memory.values()],
+  );
   return all.sort((a, b) => b.updated - a.updated);
 }
 
 export async function save(conversation) {
   const copy = structuredClone(conversation);
-  await inStore("readwrite", store => store.put(copy), () => memory.set(copy.id, copy));
+  await inStore(
+    "readwrite",
+    store => store.put(copy),
+    () => memory.set(copy.id, copy),
+  );
 }
 
 export async function remove(id) {
-  await inStore("readwrite", store => store.delete(id), () => memory.delete(id));
+  await inStore(
+    "readwrite",
+    store => store.delete(id),
+    () => memory.delete(id),
+  );
 }
 
 export function newConversation() {
   const now = Date.now();
-  return { id: crypto.randomUUID?.() ?? `${now}-${Math.random()}`, title: "", created: now, updated: now, system: "", tools: "", messages: [] };
+  return {
+    id: crypto.randomUUID?.() ?? `${now}-${Math.random()}`,
+    title: "",
+    created: now,
+    updated: now,
+    system: "",
+    tools: "",
+    messages: [],
+  };
 }
 
 /** All conversations as the text of a JSON file. */
@@ -76,8 +96,12 @@ function checked({ id, title, created, updated, system, tools, messages }) {
   const time = value => (Number.isFinite(value) ? value : Date.now());
   const fresh = newConversation();
   return {
-    id: text(id) || fresh.id, title: text(title), created: time(created), updated: time(updated),
-    system: text(system), tools: text(tools),
+    id: text(id) || fresh.id,
+    title: text(title),
+    created: time(created),
+    updated: time(updated),
+    system: text(system),
+    tools: text(tools),
     messages: messages.map(message => {
       if (!ROLES.includes(message.role)) throw new Error("role");
       const kept = { role: message.role, content: text(message.content) };
@@ -85,7 +109,9 @@ function checked({ id, title, created, updated, system, tools, messages }) {
       if (message.tool_call_id) kept.tool_call_id = text(message.tool_call_id);
       if (Array.isArray(message.tool_calls)) {
         kept.tool_calls = message.tool_calls.map(call => ({
-          id: text(call.id), type: "function", function: { name: text(call.function?.name), arguments: text(call.function?.arguments) },
+          id: text(call.id),
+          type: "function",
+          function: { name: text(call.function?.name), arguments: text(call.function?.arguments) },
         }));
       }
       return kept;

@@ -7,7 +7,9 @@ import { translate } from "./texts.js";
 /** Tokens of a chat choice's `logprobs`. */
 export function chatTokens(logprobs) {
   return (logprobs?.content ?? []).map(({ token, logprob, top_logprobs: top }) => ({
-    text: token, logprob, top: (top ?? []).map(other => ({ text: other.token, logprob: other.logprob })),
+    text: token,
+    logprob,
+    top: (top ?? []).map(other => ({ text: other.token, logprob: other.logprob })),
   }));
 }
 
@@ -29,8 +31,18 @@ export function tokenView(tokens) {
   const tip = h("div", { class: "tip", role: "tooltip", hidden: true });
   const spans = tokens.map(({ text, logprob }, at) => {
     const p = Math.exp(logprob);
-    return h("span", { class: "tok", "data-at": at, role: "button", tabindex: "-1", style: { "--p": p.toFixed(3) },
-      "aria-label": `${visible(text)}, ${percent(p)}` }, text);
+    return h(
+      "span",
+      {
+        class: "tok",
+        "data-at": at,
+        role: "button",
+        tabindex: "-1",
+        style: { "--p": p.toFixed(3) },
+        "aria-label": `${visible(text)}, ${percent(p)}`,
+      },
+      text,
+    );
   });
   const line = h("div", { class: "toks", role: "group", "aria-label": translate("tokensLabel") }, spans);
   const view = h("div", { class: "tokview" }, line, tip);
@@ -38,11 +50,17 @@ export function tokenView(tokens) {
     const { text, logprob, top } = tokens[Number(span.dataset.at)];
     const others = top.length > 0 ? top : [{ text, logprob }];
     const surprise = others.some(other => other.text === text) ? [] : [{ text, logprob }];
-    tip.replaceChildren(h("ul", { class: "bars" }, [...others, ...surprise].map(other => {
-      const row = bar(visible(other.text), Math.exp(other.logprob));
-      if (other.text === text) row.classList.add("chosen");
-      return row;
-    })));
+    tip.replaceChildren(
+      h(
+        "ul",
+        { class: "bars" },
+        [...others, ...surprise].map(other => {
+          const row = bar(visible(other.text), Math.exp(other.logprob));
+          if (other.text === text) row.classList.add("chosen");
+          return row;
+        }),
+      ),
+    );
     tip.hidden = false;
     const [outer, inner] = [view.getBoundingClientRect(), span.getBoundingClientRect()];
     tip.style.top = `${inner.bottom - outer.top + 4}px`;
@@ -51,10 +69,16 @@ export function tokenView(tokens) {
   const over = event => event.target.closest?.(".tok") && show(event.target.closest(".tok"));
   line.addEventListener("pointerover", over);
   line.addEventListener("focusin", over);
-  const leave = () => { if (!line.contains(document.activeElement)) tip.hidden = true; };
+  const leave = () => {
+    if (!line.contains(document.activeElement)) tip.hidden = true;
+  };
   line.addEventListener("pointerleave", leave);
-  line.addEventListener("focusout", () => { tip.hidden = true; });
-  line.addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
+  line.addEventListener("focusout", () => {
+    tip.hidden = true;
+  });
+  line.addEventListener("keydown", event => {
+    if (event.key === "Escape") tip.hidden = true;
+  });
   roving(line, ".tok");
   return view;
 }
