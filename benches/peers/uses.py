@@ -1,11 +1,13 @@
 """The baselines of examples/uses: other programs on the same rows.
 
     uses.py tfidf TRAIN [TEST] [--held-out SHARE] [--analyzer word|char_wb]
+    uses.py cosine TRAIN TEST
     uses.py classify MODEL TRAIN --steps N [--precision f32|bf16]
     uses.py answer MODEL TRAIN TEST [--epochs N]
     uses.py search MODEL TRAIN TEST [--epochs N]
 
-`tfidf` is TF-IDF with logistic regression (scikit-learn) and prints accuracy and macro F1. `classify` prints the speed of
+`tfidf` is TF-IDF with logistic regression (scikit-learn) and prints accuracy and macro F1. `cosine` is Spearman's correlation of the
+scores of pairs and the cosines of TF-IDF of 1 to 5 letters. `classify` prints the speed of
 `transformers`' Trainer, without the first five steps, at the settings of examples/configs/intent.toml. `answer` and `search` train with
 `transformers` and sentence-transformers at the settings of answer.toml and search.toml and print exact match and F1, and Spearman's
 correlation before and after. Rows are JSONL, CSV or TSV, or a file in SQuAD's layout for `answer`.
@@ -75,6 +77,19 @@ def tfidf(options: argparse.Namespace) -> None:
         found = model.predict(tests)
         macro = f1_score(expected, found, average="macro")
         print(f"C {c}: {len(test)} rows, accuracy {accuracy_score(expected, found):.4f}, macro F1 {macro:.4f}")
+
+
+def cosine(options: argparse.Namespace) -> None:
+    from scipy.stats import spearmanr
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    train, test = rows_of(options.train), rows_of(options.test)
+    names = ("sentence1", "sentence2")
+    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 5), sublinear_tf=True)
+    vectors.fit(row[name] for row in train for name in names)
+    first, second = (vectors.transform(row[name] for row in test) for name in names)
+    cosines = first.multiply(second).sum(1).A1
+    print(f"{len(test)} pairs, Spearman {spearmanr(cosines, [float(row['score']) for row in test]).statistic:.4f}")
 
 
 def trained(model, features, tokenizer, callbacks=(), **settings):
@@ -209,6 +224,10 @@ def main() -> None:
     work.add_argument("--held-out", type=float)
     work.add_argument("--analyzer", choices=["word", "char_wb"], default="word")
     work.set_defaults(run=tfidf)
+    work = works.add_parser("cosine")
+    work.add_argument("train", type=Path)
+    work.add_argument("test", type=Path)
+    work.set_defaults(run=cosine)
     for name, run in (("classify", classify), ("answer", answer), ("search", search)):
         work = works.add_parser(name)
         work.add_argument("model", type=Path)
