@@ -341,6 +341,7 @@ mod tests {
             one_shot: OneShotConfig::default(),
             languages: Vec::new(),
             prefix: String::new(),
+            tool_format: None,
             common: Flags::parse_from(["serve"]).common,
         };
         let folder = Folder { folder: folder.path().to_owned(), most: 1, settings };
