@@ -53,7 +53,7 @@ impl Tokenizer {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> Result<Conversation, TokenizerError> {
-        let quoting = self.quoting(messages, inputs);
+        let quoting = self.quoting(messages, inputs)?;
         let shown = |text: &str| quoting.quote(text);
         let marks = Marks { open: quoting.spare[0], close: quoting.spare[1] };
         let marked =

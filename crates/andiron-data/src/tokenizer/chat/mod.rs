@@ -155,7 +155,7 @@ impl Tokenizer {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> Result<String, TokenizerError> {
-        let quoting = self.quoting(messages, inputs);
+        let quoting = self.quoting(messages, inputs)?;
         self.render_to_end(messages, inputs, quoting.spare[0], &|text| text.to_owned())
     }
 
@@ -168,7 +168,7 @@ impl Tokenizer {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> Result<RenderedChat<'_>, TokenizerError> {
-        let quoting = self.quoting(messages, inputs);
+        let quoting = self.quoting(messages, inputs)?;
         let text = self.render_to_end(messages, inputs, quoting.spare[0], &|text| quoting.quote(text))?;
         Ok(RenderedChat { tokenizer: self, quoting, text })
     }
@@ -203,8 +203,11 @@ impl Tokenizer {
     }
 
     /// Marks for the control tokens that a conversation spells.
-    fn quoting(&self, messages: &[Message], inputs: &ChatInputs) -> Quoting<'_> {
-        Quoting::avoiding(&strings_of(messages, inputs), self.inner.control_tokens())
+    fn quoting(&self, messages: &[Message], inputs: &ChatInputs) -> Result<Quoting<'_>, TokenizerError> {
+        Quoting::avoiding(&strings_of(messages, inputs), self.inner.control_tokens()).ok_or_else(|| {
+            let message = "the conversation uses every character of a private plane of Unicode, of which it needs three";
+            TokenizerError::ChatTemplate { message: message.to_owned() }
+        })
     }
 
     /// Renders with the end that `inputs` wants; `mark` is a character that occurs nowhere in them.

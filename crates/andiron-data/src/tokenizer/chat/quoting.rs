@@ -1,6 +1,7 @@
 //! Marks in message contents, which tell their control tokens from those of the template.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
@@ -25,14 +26,14 @@ pub(super) enum Part<'t> {
 }
 
 impl<'a> Quoting<'a> {
-    /// A mark for `tokens` that does not occur in `given`.
-    pub(super) fn avoiding(given: &[&str], tokens: impl Iterator<Item = &'a str>) -> Self {
-        // Private use: no tokenizer's template writes these, and there are more than any text uses up.
-        let mut free =
-            ('\u{F0000}'..='\u{FFFFD}').filter(|mark| !given.iter().any(|text| text.contains(*mark)));
-        let mut next =
-            || free.next().expect("a text that uses every private character is not a conversation");
-        let (mark, spare) = (next(), [next(), next()]);
+    /// A mark for `tokens` that does not occur in `given`; `None` if they use every character that could be one.
+    pub(super) fn avoiding(given: &[&str], tokens: impl Iterator<Item = &'a str>) -> Option<Self> {
+        // Private use: no tokenizer's template writes these.
+        const PRIVATE: RangeInclusive<char> = '\u{F0000}'..='\u{FFFFD}';
+        let characters = given.iter().flat_map(|text| text.chars());
+        let used: HashSet<char> = characters.filter(|character| PRIVATE.contains(character)).collect();
+        let mut free = PRIVATE.filter(|mark| !used.contains(mark));
+        let (mark, spare) = (free.next()?, [free.next()?, free.next()?]);
         let mut by_first: HashMap<char, Vec<&str>> = HashMap::new();
         for token in tokens {
             if let Some(first) = token.chars().next() {
@@ -40,7 +41,7 @@ impl<'a> Quoting<'a> {
             }
         }
         by_first.values_mut().for_each(|tokens| tokens.sort_by_key(|token| std::cmp::Reverse(token.len())));
-        Self { mark, spare, tokens: by_first }
+        Some(Self { mark, spare, tokens: by_first })
     }
 
     /// Marks each control token in `text`.

@@ -358,3 +358,15 @@ fn variables_cannot_replace_what_a_template_is_given() {
     let ids = tokenizer.encode_chat_with(&messages, &inputs).unwrap();
     assert_eq!(ids.iter().filter(|&&id| tokenizer.is_special(id)).count(), 1);
 }
+
+#[test]
+fn a_conversation_of_private_characters_is_read_or_refused_in_time() {
+    let tokenizer = with_template(CHATML);
+    let all: String = ('\u{F0000}'..='\u{FFFFD}').collect();
+    let started = std::time::Instant::now();
+    let error = tokenizer.chat_text(&[Message::new("user", all.as_str())]).unwrap_err().to_string();
+    assert!(error.contains("every character"), "{error}");
+    let most: String = all.chars().skip(3).collect();
+    assert!(tokenizer.chat_text(&[Message::new("user", most.as_str())]).unwrap().contains(&most));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5));
+}
