@@ -28,7 +28,7 @@ def main(base_url: str, api_key: str) -> None:
     assert whole.type == "message" and whole.content[0].type == "text" and whole.content[0].text, whole
     assert whole.stop_reason in ("end_turn", "max_tokens"), whole
     counted = client.messages.count_tokens(model=model, messages=hi, system="Be brief.")
-    assert counted.input_tokens == whole.usage.input_tokens, (counted, whole.usage)
+    assert counted.input_tokens == whole.usage.input_tokens + whole.usage.cache_read_input_tokens, (counted, whole.usage)
 
     with client.messages.stream(model=model, messages=hi, max_tokens=24, system="Be brief.", temperature=0) as stream:
         text = "".join(stream.text_stream)

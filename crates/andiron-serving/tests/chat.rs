@@ -21,8 +21,8 @@ fn with(mut request: Value, more: Value) -> Value {
 }
 
 fn weather() -> Value {
-    let parameters = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"$ref": "#/$defs/Days"}},
-        "required": ["city"], "additionalProperties": false, "$defs": {"Days": {"type": "integer"}}});
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 9}, "days": {"$ref": "#/$defs/Days"}},
+        "required": ["city"], "additionalProperties": false, "$defs": {"Days": {"type": "integer", "minimum": 0, "maximum": 9}}});
     json!([
         {"type": "function", "function": {"name": "weather", "description": "d", "strict": true, "parameters": parameters}},
         {"type": "function", "function": {"name": "now"}},
@@ -73,7 +73,10 @@ async fn a_chat_has_the_shape_of_openai() {
     );
     let prompt = prompt(&at, &hi()).await;
     assert_eq!(prompt, "user: Hi\n<|go|>");
-    assert_eq!(json["usage"], json!({"prompt_tokens": 10, "completion_tokens": 13, "total_tokens": 23}));
+    assert_eq!(
+        json["usage"],
+        json!({"prompt_tokens": 10, "completion_tokens": 13, "total_tokens": 23, "prompt_tokens_details": {"cached_tokens": 0}})
+    );
 }
 
 #[tokio::test]
@@ -256,9 +259,9 @@ async fn what_is_no_call_is_content() {
 
 #[tokio::test]
 async fn a_call_can_be_required_or_named() {
-    // The model says something else: the grammar makes it a call all the same.
-    let at = start("{\"name\": \"now\", \"arguments\": {\"city\": \"Rome\"}}").await;
-    let request = with(hi(), json!({"tools": weather(), "max_tokens": 200}));
+    // Where the model would say something else, the grammar makes it a call all the same.
+    let at = start("<tool_call>\n{\"name\": \"now\", \"arguments\": {\"city\": \"Rome\"}}").await;
+    let request = with(hi(), json!({"tools": weather(), "max_tokens": 200, "temperature": 0}));
     let named = |name: &str| json!({"tool_choice": {"type": "function", "function": {"name": name}}});
     for (choice, name) in
         [(json!({"tool_choice": "required"}), "now"), (named("weather"), "weather"), (named("now"), "now")]
@@ -438,17 +441,20 @@ async fn many_tools_messages_and_hostile_schemas_are_refused_early() {
     let tool = |at: usize| json!({"type": "function", "function": {"name": format!("f{at}")}});
     let tools: Vec<Value> = (0..129).map(tool).collect();
     assert_eq!(refused(&at, &with(hi(), json!({"tools": tools}))).await.0, "tools");
+    let wide =
+        json!([{"type": "function", "function": {"name": "f", "parameters": {"enum": vec![1; 131_073]}}}]);
+    let (param, message) = refused(&at, &with(hi(), json!({"tools": wide}))).await;
+    assert_eq!(param, "tools");
+    assert!(message.ends_with("at most 262144 are allowed"), "{message}");
+    let wide = json!({"chat_template_kwargs": {"a": "x".repeat(16 << 10)}});
+    assert_eq!(refused(&at, &with(hi(), wide)).await.0, "chat_template_kwargs");
     let messages = vec![json!({"role": "user", "content": "x"}); 2049];
     assert_eq!(refused(&at, &json!({"messages": messages})).await.0, "messages");
-    // References that double twenty times: bounded before anything is compiled.
-    let mut definitions = serde_json::Map::new();
-    for level in 0..20 {
-        let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
-        definitions
-            .insert(format!("d{level}"), json!({"type": "object", "properties": {"a": next, "b": next}}));
-    }
-    definitions.insert("d20".to_owned(), json!({"type": "string"}));
-    let parameters = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+    // Alternatives that multiply: counted before anything is compiled.
+    let alternative =
+        |at: usize| json!({"type": "object", "properties": {format!("p{at}"): {"type": "string"}}});
+    let either = json!({"anyOf": (0..8).map(alternative).collect::<Vec<_>>()});
+    let parameters = json!({"type": "object", "allOf": vec![either; 8]});
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
     let started = std::time::Instant::now();
     let (param, message) =

@@ -10,7 +10,7 @@ use common::script::start;
 use common::{Fixture, post};
 
 fn hi() -> Value {
-    json!({"model": "script", "max_tokens": 300, "messages": [{"role": "user", "content": "Hi"}]})
+    json!({"model": "script", "max_tokens": 300, "temperature": 0, "messages": [{"role": "user", "content": "Hi"}]})
 }
 
 fn with(mut request: Value, more: Value) -> Value {
@@ -98,7 +98,7 @@ async fn events_come_in_the_order_of_anthropic() {
 
 #[tokio::test]
 async fn calls_and_their_results_go_there_and_back() {
-    let at = start("<tool_call>{\"name\": \"now\", \"arguments\": {\"zone\": \"CET\"}}</tool_call>").await;
+    let at = start("<tool_call>\n{\"name\": \"now\", \"arguments\": {\"zone\": \"CET\"}}</tool_call>").await;
     let call =
         message(&at, &with(hi(), json!({"tools": tools(), "tool_choice": {"type": "any"}}))).await["content"]
             [0]
@@ -122,7 +122,7 @@ async fn calls_and_their_results_go_there_and_back() {
 
 #[tokio::test]
 async fn errors_have_the_form_of_anthropic() {
-    let at = start("ok").await;
+    let at = start("<think>\nhm</think>ok").await;
     for (more, param) in [
         (json!({"max_tokens": null}), "max_tokens"),
         (json!({"messages": "x"}), "messages"),

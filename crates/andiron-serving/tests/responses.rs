@@ -107,7 +107,7 @@ async fn events_come_in_order_and_numbered() {
 
 #[tokio::test]
 async fn calls_are_items_and_so_are_their_results() {
-    let at = start("<tool_call>{\"name\": \"now\", \"arguments\": {\"zone\": \"CET\"}}</tool_call>").await;
+    let at = start("<tool_call>\n{\"name\": \"now\", \"arguments\": {\"zone\": \"CET\"}}</tool_call>").await;
     let request = json!({"input": "x", "tools": tools()});
     let response = respond(&at, &request).await;
     let call = &response["output"][0];
@@ -174,7 +174,8 @@ async fn what_would_need_a_store_is_refused_by_name() {
         ("input", json!([{"role": "user", "content": [{"type": "input_image"}]}]), "input.0.content.0"),
         ("text", json!({"format": {"type": "xml"}}), "text.format"),
     ] {
-        let mut request = json!({"input": "x"});
+        // A message before those of the input does not shift their numbers.
+        let mut request = json!({"input": "x", "instructions": "y"});
         request[field] = value;
         let reply = post(at.address, "/v1/responses", &request.to_string()).await;
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{}", reply.body);

@@ -65,6 +65,16 @@ impl<'a> Fields<'a> {
         self.optional("model", "a string")
     }
 
+    /// Refuses a field of more than `limit` bytes, before it is parsed: values take a multiple of their text.
+    pub(super) fn check_bytes(&self, name: &str, limit: usize) -> Result<(), ApiError> {
+        match self.raw(name).map(str::len) {
+            Some(bytes) if bytes > limit => {
+                Err(ApiError::invalid(name, format_args!("{bytes} bytes, at most {limit} are allowed")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         Ok(self.optional(name, "true or false")?.unwrap_or(false))
     }

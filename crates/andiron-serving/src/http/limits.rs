@@ -91,6 +91,8 @@ limits! {
     max_messages: count from 1 = 2048;
     /// Tools of a request.
     max_tools: count from 0 = 128;
+    /// Bytes of the tools of a request.
+    max_tools_bytes: count from 1 = 256 << 10;
     /// Stop strings.
     max_stops: count from 0 = 4;
     /// Bytes of one stop string.

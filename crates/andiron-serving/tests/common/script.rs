@@ -14,11 +14,11 @@ use super::{Fixture, Gate, config};
 pub const CONTEXT: usize = 4000;
 
 /// It shows tools, calls and results, and may open the reasoning. After `<|go|>` the answer begins.
-pub const TEMPLATE: &str = "{% if tools %}<tools>{{ tools | tojson }}</tools>\n<tool_call> calls one\n{% endif %}\
+pub const TEMPLATE: &str = "{% if tools %}{{ '<tools>' + (tools | tojson) + '</tools>\\n<tool_call> calls one\\n' }}{% endif %}\
     {% for m in messages %}{{ m.role }}: {{ m.content if m.content is not none else '' }}\
     {% for call in m.tool_calls or [] %}{{ call.function.name }}({{ call.function.arguments | tojson }}){% endfor %}\
-    {% if m.reasoning_content %} ({{ m.reasoning_content }}){% endif %}\n{% endfor %}\
-    {% if add_generation_prompt %}<|go|>{% if enable_thinking %}<think>\n{% endif %}{% endif %}{# </think> #}";
+    {% if m.reasoning_content %} ({{ m.reasoning_content }}){% endif %}{{ '\\n' }}{% endfor %}\
+    {% if add_generation_prompt %}<|go|>{% if enable_thinking %}{{ '<think>\\n' }}{% endif %}{% endif %}{# </think> #}";
 
 /// Knows no tools.
 pub const BARE: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}<|go|>";

@@ -5,12 +5,17 @@ use serde_json::{Map, Value, json};
 use crate::http::ApiError;
 use crate::http::fields::Fields;
 
+/// Most bytes of `metadata`: OpenAI allows 16 pairs of 64 and 512 characters.
+const MAX_METADATA_BYTES: usize = 64 << 10;
+
 /// The fields of a foreign request, some of which are taken out and written differently. What is left stays as it is, so that the
 /// checks of chat see it.
 pub(in crate::http) struct Foreign {
     fields: Map<String, Value>,
     /// Names of ours, and of theirs, for errors.
     names: &'static [(&'static str, &'static str)],
+    /// Which of the client's items each message was made of.
+    origins: Vec<Option<usize>>,
 }
 
 impl Foreign {
@@ -18,7 +23,9 @@ impl Foreign {
         fields: &Fields<'_>,
         names: &'static [(&'static str, &'static str)],
     ) -> Result<Self, ApiError> {
-        Ok(Self { fields: fields.to_map()?, names })
+        // A response repeats it.
+        fields.check_bytes("metadata", MAX_METADATA_BYTES)?;
+        Ok(Self { fields: fields.to_map()?, names, origins: Vec::new() })
     }
 
     /// Takes a field out.
@@ -34,6 +41,12 @@ impl Foreign {
     /// Sets a field of ours.
     pub(in crate::http) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.fields.insert(name.to_owned(), value.into());
+    }
+
+    /// Sets the messages.
+    pub(in crate::http) fn set_messages(&mut self, messages: Messages) {
+        self.origins = messages.origins;
+        self.set("messages", messages.messages);
     }
 
     /// Gives a field our name.
@@ -64,6 +77,14 @@ impl Foreign {
         let body = Value::Object(self.fields).to_string();
         let parsed = Fields::parse(body.as_bytes()).and_then(|fields| parse(&fields));
         parsed.map_err(|error| {
+            let place: Option<usize> = error
+                .about()
+                .and_then(|param| param.strip_prefix("messages.")?.split('.').next()?.parse().ok());
+            let origin = place.and_then(|at: usize| Some((at, (*self.origins.get(at)?)?)));
+            let error = match origin {
+                Some((at, origin)) => error.renamed(&format!("messages.{at}"), &format!("messages.{origin}")),
+                None => error,
+            };
             self.names.iter().fold(error, |error, (ours, theirs)| error.renamed(ours, theirs))
         })
     }
@@ -73,11 +94,19 @@ impl Foreign {
 #[derive(Default)]
 pub(in crate::http) struct Messages {
     messages: Vec<Value>,
+    origins: Vec<Option<usize>>,
+    /// The client's item that is being converted.
+    item: Option<usize>,
     /// Reasoning of the assistant's next message.
     reasoning: Option<String>,
 }
 
 impl Messages {
+    /// What follows is made of the client's item `at`.
+    pub(in crate::http) fn of_item(&mut self, at: usize) {
+        self.item = Some(at);
+    }
+
     /// A message of `role`.
     pub(in crate::http) fn say(&mut self, role: &str, content: Value) {
         let mut message = json!({"role": role, "content": content});
@@ -85,7 +114,12 @@ impl Messages {
         if let Some(reasoning) = reasoning.filter(|_| role == "assistant") {
             message["reasoning_content"] = reasoning.into();
         }
+        self.push(message);
+    }
+
+    fn push(&mut self, message: Value) {
         self.messages.push(message);
+        self.origins.push(self.item);
     }
 
     /// What the assistant thought.
@@ -108,17 +142,12 @@ impl Messages {
 
     /// The result of a call.
     pub(in crate::http) fn result(&mut self, id: Value, content: Value) {
-        self.messages.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
+        self.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
     }
 
     /// The role of the last message.
     pub(in crate::http) fn last_role(&self) -> Option<&str> {
         self.messages.last().and_then(|last| last["role"].as_str())
-    }
-
-    /// All of them.
-    pub(in crate::http) fn into_value(self) -> Value {
-        self.messages.into()
     }
 }
 

@@ -97,7 +97,7 @@ impl ConversationRequest {
     pub(in crate::http) fn parse(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Self, ApiError> {
         let limits = &app.config.limits;
         let tokenizer = served.text.tokenizer().ok_or_else(|| ApiError::no_tokenizer("messages"))?;
-        let tools = tools::parse(fields, limits.max_tools)?;
+        let tools = tools::parse(fields, limits)?;
         let tool_choice = tools::parse_choice(fields, tools.as_deref())?;
         let tools = tools.filter(|_| tool_choice != ToolChoice::None);
         let template = tokenizer
@@ -161,8 +161,12 @@ fn parse_end(fields: &Fields<'_>) -> Result<ChatEnd, ApiError> {
 /// Most variables for a template.
 const MAX_VARIABLES: usize = 64;
 
+/// Most bytes of them.
+const MAX_VARIABLES_BYTES: usize = 16 << 10;
+
 fn parse_variables(fields: &Fields<'_>, template: &str) -> Result<Map<String, Value>, ApiError> {
     const NAME: &str = "chat_template_kwargs";
+    fields.check_bytes(NAME, MAX_VARIABLES_BYTES)?;
     let mut variables: Map<String, Value> = fields.optional(NAME, "an object")?.unwrap_or_default();
     if variables.len() > MAX_VARIABLES {
         return Err(ApiError::invalid(

@@ -4,11 +4,13 @@ use andiron_data::reply::check_tools;
 use serde_json::Value;
 
 use super::request::ToolChoice;
-use crate::http::ApiError;
 use crate::http::fields::Fields;
+use crate::http::{ApiError, Limits};
 
 /// The tools, if there are any.
-pub(super) fn parse(fields: &Fields<'_>, limit: usize) -> Result<Option<Vec<Value>>, ApiError> {
+pub(super) fn parse(fields: &Fields<'_>, limits: &Limits) -> Result<Option<Vec<Value>>, ApiError> {
+    let limit = limits.max_tools;
+    fields.check_bytes("tools", limits.max_tools_bytes)?;
     let Some(tools) = fields.optional::<Vec<Value>>("tools", "an array of tools")? else { return Ok(None) };
     if tools.len() > limit {
         return Err(ApiError::invalid(

@@ -21,6 +21,8 @@ use crate::registry::Served;
 pub(in crate::http) struct Usage {
     pub(in crate::http) prompt_tokens: usize,
     pub(in crate::http) completion_tokens: usize,
+    /// Tokens of the prompts that were not prefilled, because their keys and values were cached.
+    pub(in crate::http) cached_tokens: usize,
 }
 
 impl Usage {
@@ -46,6 +48,10 @@ pub(super) struct Answer {
     /// Updates that need no engine, such as an echoed prompt.
     ready: VecDeque<(usize, Delta)>,
     prompt_tokens: usize,
+    /// Choices of each prompt.
+    n: usize,
+    /// Cached tokens of each choice's prompt.
+    cached: Vec<usize>,
     deadline: Instant,
     _answering: Answering,
 }
@@ -68,6 +74,7 @@ impl Answer {
             }
         }
         let answering = app.answering();
+        let cached = vec![0; choices.len()];
         let generations = served.decoder()?.submit(jobs)?.into_iter().map(Some).collect();
         Ok(Self {
             app: Arc::clone(app),
@@ -77,6 +84,8 @@ impl Answer {
             turn: 0,
             ready,
             prompt_tokens,
+            n: work.options.n,
+            cached,
             deadline,
             _answering: answering,
         })
@@ -100,6 +109,9 @@ impl Answer {
             let Some((index, event)) = event else {
                 return Ok(None);
             };
+            if let Some(generation) = &self.generations[index] {
+                self.cached[index] = generation.cached_tokens();
+            }
             let choice = &mut self.choices[index];
             let delta = match event {
                 Event::Prompt(tokens) => choice.prompt(&self.served.text, &tokens)?,
@@ -158,6 +170,8 @@ impl Answer {
     /// The token usage so far.
     pub(super) fn usage(&self) -> Usage {
         let completion_tokens = self.choices.iter().map(Choice::tokens).sum();
-        Usage { prompt_tokens: self.prompt_tokens, completion_tokens }
+        // The choices of a prompt share one prefill.
+        let cached_tokens = self.cached.iter().step_by(self.n.max(1)).sum();
+        Usage { prompt_tokens: self.prompt_tokens, completion_tokens, cached_tokens }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct ChatRenderer {
     served: Arc<Served>,
     identity: Identity,
     turns: Vec<Turn>,
+    /// Whether each choice has said its role.
+    begun: Vec<bool>,
     /// Tokens of each choice whose text is held back.
     held: Vec<Vec<ScoredToken>>,
     logprobs: bool,
@@ -30,6 +32,7 @@ impl ChatRenderer {
         Self {
             served,
             identity,
+            begun: vec![false; turns.len()],
             held: vec![Vec::new(); turns.len()],
             turns,
             logprobs: options.logprobs.is_some(),
@@ -54,6 +57,13 @@ impl ChatRenderer {
             chunk["usage"] = Value::Null;
         }
         chunk
+    }
+
+    /// The chunk of one choice that says its role.
+    fn role(&self, index: usize) -> Frame {
+        let delta = json!({"role": "assistant", "content": ""});
+        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+        self.chunk(vec![choice]).into()
     }
 
     /// A chunk of one choice. The tokens held for it go with it.
@@ -105,13 +115,12 @@ impl Renderer for ChatRenderer {
         let choices: Vec<Value> =
             choices.into_iter().enumerate().map(|(index, delta)| self.choice(index, delta)).collect();
         let mut whole = self.envelope("chat.completion", choices);
-        whole["usage"] = usage.to_json();
+        whole["usage"] = used(usage);
         whole
     }
 
     fn begin(&mut self, _usage: Usage) -> Vec<Frame> {
-        let role = || json!({"role": "assistant", "content": ""});
-        (0..self.turns.len()).map(|index| self.delta(index, role(), None)).collect()
+        Vec::new()
     }
 
     fn update(&mut self, index: usize, delta: Delta, _usage: Usage) -> Vec<Frame> {
@@ -120,6 +129,10 @@ impl Renderer for ChatRenderer {
             self.held[index].append(&mut tokens);
         }
         let mut frames = Vec::new();
+        // With the first token, so that its time is the time to the first token.
+        if !std::mem::replace(&mut self.begun[index], true) {
+            frames.push(self.role(index));
+        }
         for part in parts {
             match part {
                 Part::Content(text) => frames.push(self.delta(index, json!({"content": text}), None)),
@@ -146,9 +159,15 @@ impl Renderer for ChatRenderer {
             return Vec::new();
         }
         let mut chunk = self.chunk(Vec::new());
-        chunk["usage"] = usage.to_json();
+        chunk["usage"] = used(usage);
         vec![chunk.into()]
     }
+}
+
+fn used(usage: Usage) -> Value {
+    let mut used = usage.to_json();
+    used["prompt_tokens_details"] = json!({"cached_tokens": usage.cached_tokens});
+    used
 }
 
 fn reason(finish: Finish) -> &'static str {

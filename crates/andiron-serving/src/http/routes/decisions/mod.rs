@@ -83,7 +83,7 @@ fn parse(fields: &Fields<'_>, app: &App, served: &Served) -> Result<(Vec<Message
     const NAMES: &[(&str, &str)] = &[("messages", "input")];
     let mut request = Foreign::new(fields, NAMES)?;
     let messages = conversation(&mut request)?;
-    request.set("messages", messages.into_value());
+    request.set_messages(messages);
     let conversation = request.parse(|fields| ConversationRequest::parse(fields, app, served))?;
     Ok((conversation.messages, questions))
 }

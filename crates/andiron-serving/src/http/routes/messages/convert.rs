@@ -76,12 +76,13 @@ pub(super) fn convert(fields: &Fields<'_>, served: &Served) -> Result<Foreign, A
         _ => return Err(ApiError::invalid("messages", "expected an array of messages")),
     };
     for (at, message) in given.into_iter().enumerate() {
+        messages.of_item(at);
         add(&mut messages, at, message)?;
     }
     if messages.last_role() == Some("assistant") {
         request.set("continue_final_message", true);
     }
-    request.set("messages", messages.into_value());
+    request.set_messages(messages);
     Ok(request)
 }
 

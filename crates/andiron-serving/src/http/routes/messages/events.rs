@@ -170,10 +170,11 @@ fn block(kind: Kind, text: &str) -> Value {
 
 fn used(usage: Usage) -> Value {
     json!({
-        "input_tokens": usage.prompt_tokens,
+        // Those that were read anew.
+        "input_tokens": usage.prompt_tokens.saturating_sub(usage.cached_tokens),
         "output_tokens": usage.completion_tokens,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached_tokens,
     })
 }
 

@@ -78,7 +78,7 @@ pub(super) fn convert(fields: &Fields<'_>) -> Result<Foreign, ApiError> {
     let stream_options = request.take("stream_options");
     drop(stream_options);
     let messages = conversation(&mut request)?;
-    request.set("messages", messages.into_value());
+    request.set_messages(messages);
     Ok(request)
 }
 
@@ -95,6 +95,7 @@ pub(in crate::http) fn conversation(request: &mut Foreign) -> Result<Messages, A
         Some(text @ Value::String(_)) => messages.say("user", text),
         Some(Value::Array(items)) => {
             for (at, item) in items.into_iter().enumerate() {
+                messages.of_item(at);
                 add(&mut messages, at, item)?;
             }
         }

@@ -34,9 +34,9 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     let (served, request, said) = {
         let fields = Fields::parse(&body)?;
         let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let said = fields.to_map()?;
         let converted = convert::convert(&fields)?;
         let request = converted.parse(|fields| ChatRequest::parse(fields, &app, &served))?;
+        let said = fields.to_map()?;
         (served, request, said)
     };
     drop(body);
