@@ -21,7 +21,7 @@ fn decode_model(c: &mut Criterion, name: &str, config: Gpt2Config) {
             || read.clone(),
             |cache| {
                 for id in 0..TOKENS {
-                    bundle.forward(cache, &[id], Logits::Last);
+                    bundle.decode(cache, &[id], Logits::Last);
                 }
             },
             BatchSize::PerIteration,

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 
 use crate::device::is_cpu;
 use crate::ops::with_elements;
-use crate::{PaddingMask, ids};
+use crate::{KernelChoice, PaddingMask, ids, kernel_choice};
 pub use block::KvCacheDtype;
 pub(crate) use block::{Block, HostColumns};
 
@@ -224,7 +224,9 @@ impl KvCache {
                 rows.push(BlockedRow { blocks: blocks.clone(), keys: len + new, new });
             }
         }
-        match begins {
+        // The first chunk of a prompt must be attended to as the others are, unless its kernels are free.
+        let is_free = on_host.is_none() || kernel_choice::current() == KernelChoice::Fastest;
+        match begins && is_free {
             true => KeysValues::Whole { keys_bshk, values_bshk },
             false => KeysValues::Blocks(Blocks { rows }),
         }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use andiron_core::kernel_choice::with_kernels;
 use andiron_core::precision::with_precision;
 use andiron_core::quant::Format;
-use andiron_core::{KvCacheDtype, Precision};
+use andiron_core::{KernelChoice, KvCacheDtype, Precision};
 use burn::module::Module;
 
 /// Storage and precision of weights when a model is run. Fewer bits are faster, because reading weights takes the time.
@@ -14,10 +15,10 @@ use burn::module::Module;
 /// would cost time and gain nothing. Norms, biases and position embeddings are always f32. A matrix whose row length
 /// is not a multiple of the block size is stored in bf16.
 ///
-/// With more than a few rows, both operands of a matmul are rounded to bf16, on processors whose bf16 instructions are faster
-/// than f32. With few rows (four, up to sixteen for some formats, see [`andiron_kernels::quant`]) nothing is rounded, except
-/// that activations are quantized to int8 if the weights are block-quantized. Outside f32, prefill and single-token decoding
-/// can therefore give slightly different logits.
+/// In prefill, both operands of a matmul are rounded to bf16, on processors whose bf16 instructions are faster than f32. In
+/// decode steps nothing is rounded, except that activations are quantized to int8 if the weights are block-quantized; with
+/// AVX-512-VNNI and without AMX they are in prefill, too. So the logits of a token as part of a prompt differ slightly from those of the same token when it was generated. On CPU backends
+/// they do not depend on anything else: not on how a prompt is divided into chunks, not on the sequences of a decode step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RunPrecision {
     /// Weights in f32, nothing rounded: the reference.
@@ -56,6 +57,11 @@ impl RunPrecision {
     /// Runs `work` at this precision; see [`with_precision`].
     pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
         with_precision(self.matmul_precision(), work)
+    }
+
+    /// Runs `work` at this precision by these kernels; see [`with_kernels`].
+    pub(crate) fn run_with<T>(self, kernels: KernelChoice, work: impl FnOnce() -> T) -> T {
+        self.run(|| with_kernels(kernels, work))
     }
 
     /// Whether weights are quantized; CPU backends multiply by them as they are stored.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use andiron_core::{Forward, KvCache, Weight};
+use andiron_core::{Forward, KernelChoice, KvCache, Weight};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value, json};
@@ -111,9 +111,15 @@ impl DecoderBundle {
         Ok(gguf::write(path, &model, &tensors)?)
     }
 
-    /// Hidden states and logits in the bundle's precision.
-    fn logits(&self, ids_bt: Tensor<2, Int>, wanted: Logits, mut cx: Forward<'_>) -> Vec<f32> {
-        self.precision.run(|| {
+    /// Hidden states and logits in the bundle's precision, by these kernels.
+    fn logits(
+        &self,
+        kernels: KernelChoice,
+        ids_bt: Tensor<2, Int>,
+        wanted: Logits,
+        mut cx: Forward<'_>,
+    ) -> Vec<f32> {
+        self.precision.run_with(kernels, || {
             let hidden_btd = self.model.hidden(ids_bt, &mut cx);
             floats(self.model.logits(wanted_columns(hidden_btd, wanted, &cx)))
         })
@@ -136,7 +142,11 @@ impl CausalLm for DecoderBundle {
     }
 
     fn forward(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        self.logits(one_row(ids, &self.device), wanted, Forward::cached(cache))
+        self.logits(KernelChoice::Prefill, one_row(ids, &self.device), wanted, Forward::cached(cache))
+    }
+
+    fn decode(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.logits(KernelChoice::Decode, one_row(ids, &self.device), wanted, Forward::cached(cache))
     }
 
     fn decode_batch(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
@@ -144,7 +154,8 @@ impl CausalLm for DecoderBundle {
         let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
         let mut joined = KvCache::join(own);
         let cx = Forward::cached(&mut joined);
-        let logits = self.logits(one_column(ids, &self.device), Logits::Last, cx);
+        let ids_bt = one_column(ids, &self.device);
+        let logits = self.logits(KernelChoice::Decode, ids_bt, Logits::Last, cx);
         for (cache, row) in caches.iter_mut().zip(joined.split()) {
             **cache = row;
         }
@@ -179,13 +190,14 @@ impl BatchedLm for DecoderBundle {
     fn prefill(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
         let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
-        let logits = self.logits(ids_bt, Logits::Last, cx);
+        let logits = self.logits(KernelChoice::Prefill, ids_bt, Logits::Last, cx);
         (cache, logits)
     }
 
     fn decode_step(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        self.logits(one_column(ids, &self.device), Logits::Last, Forward::cached(cache))
+        let ids_bt = one_column(ids, &self.device);
+        self.logits(KernelChoice::Decode, ids_bt, Logits::Last, Forward::cached(cache))
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use andiron_core::PaddingMask;
 use andiron_core::cache::CrossAttentionCache;
+use andiron_core::{KernelChoice, PaddingMask};
 use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
@@ -95,6 +95,6 @@ impl Seq2SeqBundle {
     pub fn encode<R: AsRef<[u32]>>(&self, sources: &[R]) -> CrossAttentionCache {
         let (ids_bs, rows) = self.batch(sources);
         let mut cx = evaluation_over(rows, ids_bs.dims()[1]);
-        self.precision.run(|| self.model.encode(ids_bs, &mut cx))
+        self.precision.run_with(KernelChoice::Prefill, || self.model.encode(ids_bs, &mut cx))
     }
 }

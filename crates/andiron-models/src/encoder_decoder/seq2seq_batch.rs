@@ -1,7 +1,7 @@
 //! Several encoded sources of an encoder-decoder, whose targets are generated as one batch.
 
 use andiron_core::cache::CrossAttentionCache;
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KernelChoice, KvCache};
 
 use super::Seq2SeqBundle;
 use super::seq2seq_generator::{longest_target, target_logits};
@@ -50,7 +50,8 @@ impl BatchedLm for Seq2SeqBatch<'_> {
         let mut cache = model.new_cache().with_dtype(self.bundle.kv_cache_dtype());
         let (ids_bt, cx) = batch_over(prompts, &mut cache, self.bundle.device());
         let cross_cache = self.cross_cache.clone();
-        let logits = target_logits(model, self.bundle.precision(), ids_bt, &cross_cache, Logits::Last, cx);
+        let how = (self.bundle.precision(), KernelChoice::Prefill);
+        let logits = target_logits(model, how, ids_bt, &cross_cache, Logits::Last, cx);
         ((cache, cross_cache), logits)
     }
 
@@ -59,9 +60,9 @@ impl BatchedLm for Seq2SeqBatch<'_> {
             cross_cache.select(rows);
         }
         cache.select(rows);
-        let (model, precision) = (&self.bundle.model, self.bundle.precision());
+        let (model, how) = (&self.bundle.model, (self.bundle.precision(), KernelChoice::Decode));
         let ids_bt = one_column(ids, self.bundle.device());
-        target_logits(model, precision, ids_bt, cross_cache, Logits::Last, Forward::cached(cache))
+        target_logits(model, how, ids_bt, cross_cache, Logits::Last, Forward::cached(cache))
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {

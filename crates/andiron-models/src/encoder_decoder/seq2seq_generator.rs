@@ -1,7 +1,7 @@
 //! An encoder-decoder with an encoded source, as a language model of the target.
 
 use andiron_core::cache::CrossAttentionCache;
-use andiron_core::{Forward, KvCache, KvCacheDtype};
+use andiron_core::{Forward, KernelChoice, KvCache, KvCacheDtype};
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{Seq2SeqBundle, Seq2SeqModel};
@@ -75,15 +75,16 @@ impl Seq2SeqGenerator {
         cross_cache
     }
 
-    /// Logits of the ids after `ids_bt`, in the bundle's precision.
+    /// Logits of the ids after `ids_bt`, in the bundle's precision, by these kernels.
     fn logits(
         &self,
+        kernels: KernelChoice,
         ids_bt: Tensor<2, Int>,
         cross_cache: &CrossAttentionCache,
         wanted: Logits,
         cx: Forward<'_>,
     ) -> Vec<f32> {
-        target_logits(&self.model, self.precision, ids_bt, cross_cache, wanted, cx)
+        target_logits(&self.model, (self.precision, kernels), ids_bt, cross_cache, wanted, cx)
     }
 
     /// Decoder start token id.
@@ -105,13 +106,13 @@ pub(super) fn longest_target(bundle: &Seq2SeqBundle) -> usize {
 /// Logits of the ids after `ids_bt`, row-major.
 pub(super) fn target_logits(
     model: &Seq2SeqModel,
-    precision: RunPrecision,
+    (precision, kernels): (RunPrecision, KernelChoice),
     ids_bt: Tensor<2, Int>,
     cross_cache: &CrossAttentionCache,
     wanted: Logits,
     mut cx: Forward<'_>,
 ) -> Vec<f32> {
-    precision.run(|| {
+    precision.run_with(kernels, || {
         let hidden_btd = model.hidden(ids_bt, cross_cache, &mut cx);
         floats(model.logits(wanted_columns(hidden_btd, wanted, &cx)))
     })
@@ -133,8 +134,13 @@ impl CausalLm for Seq2SeqGenerator {
     }
 
     fn forward(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        let cx = Forward::cached(cache);
-        self.logits(one_row(ids, &self.device), &self.cross_cache, wanted, cx)
+        let (ids_bt, cx) = (one_row(ids, &self.device), Forward::cached(cache));
+        self.logits(KernelChoice::Prefill, ids_bt, &self.cross_cache, wanted, cx)
+    }
+
+    fn decode(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        let (ids_bt, cx) = (one_row(ids, &self.device), Forward::cached(cache));
+        self.logits(KernelChoice::Decode, ids_bt, &self.cross_cache, wanted, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {
@@ -171,7 +177,7 @@ impl BatchedLm for Seq2SeqGenerator {
         let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
         let cross_cache = self.cross_cache_for(prompts.len());
-        let logits = self.logits(ids_bt, &cross_cache, Logits::Last, cx);
+        let logits = self.logits(KernelChoice::Prefill, ids_bt, &cross_cache, Logits::Last, cx);
         ((cache, cross_cache), logits)
     }
 
@@ -180,7 +186,8 @@ impl BatchedLm for Seq2SeqGenerator {
         if cross_cache.len() != rows.len() {
             *cross_cache = self.cross_cache_for(rows.len());
         }
-        self.logits(one_column(ids, &self.device), cross_cache, Logits::Last, Forward::cached(cache))
+        let (ids_bt, cx) = (one_column(ids, &self.device), Forward::cached(cache));
+        self.logits(KernelChoice::Decode, ids_bt, cross_cache, Logits::Last, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {

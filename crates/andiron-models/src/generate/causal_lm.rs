@@ -36,8 +36,8 @@ pub trait CausalLm: Send {
         unimplemented!("a decoder has no source")
     }
 
-    /// Runs the model over `ids`, appends them to the sequence, and returns logits: of the last position only, or of
-    /// each.
+    /// Prefill: runs the model over `ids` of a prompt, appends them to the sequence, and returns logits: of the last position
+    /// only, or of each. How a prompt is divided over calls should not change them.
     ///
     /// # Shape
     /// `ids`: `[t]` → `[1, vocab_size]` for [`Logits::Last`], `[t, vocab_size]` for [`Logits::All`], row-major. Minus
@@ -48,10 +48,19 @@ pub trait CausalLm: Send {
     /// [`context_len`](Self::context_len).
     fn forward(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
 
+    /// The same for ids that were generated: a decode step of one sequence, or the verification of several draft ids. Logits
+    /// should not depend on the number of ids, and be those of [`decode_batch`](Self::decode_batch).
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    fn decode(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.forward(state, ids, wanted)
+    }
+
     /// A decode step of several sequences, none of them empty: appends one id to each and returns one row of logits
     /// per sequence, in order. `None`, without any effect, if the model does not support batches.
     ///
-    /// A batch reads the weights once. Its logits may differ by rounding from those of single sequences.
+    /// A batch reads the weights once. Its logits should be those of [`decode`](Self::decode), to the last bit.
     ///
     /// # Panics
     /// As [`forward`](Self::forward), or if the numbers of ids and states differ. The states are invalid after a

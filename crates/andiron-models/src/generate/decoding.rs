@@ -227,6 +227,8 @@ pub struct Decoding<S> {
     /// Prompt and generated ids.
     ids: Vec<u32>,
     prompt_len: usize,
+    /// Ids before this one are prefilled, later ones are decoded, also where several are read in one step.
+    prefill_end: usize,
     /// Ids before this one are no longer in `state`.
     window_start: usize,
     /// Ids before this one are in `state`, or were.
@@ -291,6 +293,7 @@ impl<S> Decoding<S> {
             state,
             ids: prompt.to_vec(),
             prompt_len: prompt.len(),
+            prefill_end: prompt.len(),
             window_start: 0,
             fed: 0,
             prompt_tokens: Vec::new(),
@@ -322,8 +325,8 @@ impl<S> Decoding<S> {
         self.ids.len() - self.fed
     }
 
-    /// Sets the size of the remaining prefill chunks, in place of [`GenerateOptions::prefill_chunk`]. It changes
-    /// results by rounding only.
+    /// Sets the size of the remaining prefill chunks, in place of [`GenerateOptions::prefill_chunk`]. It changes no results,
+    /// except by rounding on backends that are not batch-invariant.
     pub fn set_prefill_chunk(&mut self, ids: usize) {
         self.options.prefill_chunk = ids;
     }
@@ -352,7 +355,7 @@ impl<S> Decoding<S> {
         if self.options.max_new_tokens == 0 && !scoring {
             return Ok(self.finish(FinishReason::Length));
         }
-        let reads_one = !scoring && !self.shared.is_wanted() && self.fed + 1 == self.ids.len();
+        let reads_one = !scoring && !self.shared.is_wanted() && self.decodes_one();
         if reads_one && self.try_ahead(model)? {
             let token = self.ready.pop_front().expect("one was chosen");
             return Ok(self.push(model, token));
@@ -367,14 +370,20 @@ impl<S> Decoding<S> {
     /// Whether the next step is a plain decode step of one id, so that it can be part of a
     /// [batch](Self::decode_step_batch).
     pub fn is_decoding(&self) -> bool {
-        let reads_one = self.fed > self.window_start && self.fed + 1 == self.ids.len() && !self.is_scoring();
+        let reads_one = self.fed > self.window_start && self.decodes_one() && !self.is_scoring();
         let chooses_one =
             self.ready.is_empty() && self.options.prompt_lookup == 0 && self.options.max_new_tokens > 0;
         self.finish_reason.is_none() && reads_one && chooses_one
     }
 
+    /// Whether the model must read one id, which was generated, before the next token.
+    fn decodes_one(&self) -> bool {
+        self.fed >= self.prefill_end && self.fed + 1 == self.ids.len()
+    }
+
     /// A batched decode step: several generations in one forward pass; `None` if the model does not support batches.
-    /// Each must be [decoding](Self::is_decoding). Batching changes results by rounding only.
+    /// Each must be [decoding](Self::is_decoding). Batching changes no results, except by rounding on backends that are not
+    /// batch-invariant.
     ///
     /// # Panics
     /// As [`step`](Self::step), or if a generation is not decoding. None of them can continue after a panic of the
@@ -446,7 +455,7 @@ impl<S> Decoding<S> {
             return Ok(false);
         }
         let given = [&self.ids[self.fed..], &guess].concat();
-        let mut logits = model.forward(&mut self.state, &given, Logits::All);
+        let mut logits = model.decode(&mut self.state, &given, Logits::All);
         let known = self.ids.len();
         let mut came = 0;
         for (row, logits) in logits.chunks_exact_mut(model.vocab_size()).enumerate() {
@@ -501,10 +510,15 @@ impl<S> Decoding<S> {
             true => self.options.prefill_chunk.min(MAX_SCORED_LOGITS / vocab_size.max(1)),
             false => self.options.prefill_chunk,
         };
-        let end = self.ids.len().min(self.fed + limit.max(1));
+        let is_prefill = self.fed < self.prefill_end;
+        let known = if is_prefill { self.prefill_end } else { self.ids.len() };
+        let end = known.min(self.fed + limit.max(1));
         let chunk = &self.ids[self.fed..end];
         let (wanted, rows) = if scoring { (Logits::All, chunk.len()) } else { (Logits::Last, 1) };
-        let logits = model.forward(&mut self.state, chunk, wanted);
+        let logits = match is_prefill {
+            true => model.forward(&mut self.state, chunk, wanted),
+            false => model.decode(&mut self.state, chunk, wanted),
+        };
         assert_eq!(
             logits.len(),
             rows * vocab_size,
@@ -560,7 +574,7 @@ impl<S> Decoding<S> {
         let in_window = self.ids.len() - self.window_start;
         if self.finish_reason.is_none() && in_window > model.context_len() {
             self.window_start = self.ids.len() - (model.context_len() / 2).max(1);
-            self.fed = self.window_start;
+            (self.fed, self.prefill_end) = (self.window_start, self.ids.len());
             self.state = begin(model, self.options.source.as_deref());
         }
     }

@@ -43,6 +43,29 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
+/// Writes a `config.json` like a fixture's, eight times as wide: rows of 24 numbers are no whole blocks.
+pub fn widen(name: &str, dir: &Path) {
+    const WIDTHS: &[&str] = &[
+        "hidden_size",
+        "intermediate_size",
+        "dim",
+        "hidden_dim",
+        "d_model",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "d_ff",
+        "d_kv",
+    ];
+    let text = std::fs::read(fixture(name).join("config.json")).expect("a fixture");
+    let mut config: Value = serde_json::from_slice(&text).expect("an object");
+    for width in WIDTHS {
+        if let Some(value) = config.get_mut(width) {
+            *value = (value.as_u64().expect("a width") * 8).into();
+        }
+    }
+    std::fs::write(dir.join("config.json"), config.to_string()).expect("writable");
+}
+
 /// The configuration of a fixture with a rate of its own for every dropout key, and those keys with their rates.
 pub fn with_dropout(name: &str) -> (AnyConfig, Vec<(String, f32)>) {
     let text = std::fs::read_to_string(fixture(name).join("config.json")).expect("a fixture");

@@ -19,6 +19,8 @@ use burn::tensor::DType;
 
 pub(crate) use elements::with_elements;
 
+use crate::kernel_choice;
+
 /// A backend whose tensors are in host memory.
 pub(super) trait HostTensors: Backend {
     /// The elements in row-major order: borrowed if the tensor is contiguous, else copied.
@@ -43,9 +45,9 @@ pub(super) trait HostTensors: Backend {
     fn into_vec(tensor: FloatTensor<Self>) -> Vec<f32>;
 }
 
-/// The processor, with as many threads as the pool this call runs in.
+/// The processor, with as many threads as the pool this call runs in and the current choice of kernels.
 pub(super) fn cpu() -> Cpu {
-    Cpu::detect(rayon::current_num_threads())
+    Cpu::detect(rayon::current_num_threads()).with_kernels(kernel_choice::current())
 }
 
 pub(super) fn are_f32<'a, B: HostTensors>(tensors: impl IntoIterator<Item = &'a FloatTensor<B>>) -> bool {

@@ -55,8 +55,8 @@ pub struct Generated {
 /// Generates for several prompts as one batch, each with its own options. A step costs little more for many rows than
 /// for one; finished rows leave the batch.
 ///
-/// Each row gets the result that it would get alone, up to rounding: matmuls of another size may round differently,
-/// which can swap nearly equal logits. `show` is called with each token and the index of its prompt, and ends that
+/// Each row gets the result that it would get alone; on backends that are not batch-invariant up to rounding, which can swap
+/// nearly equal logits. `show` is called with each token and the index of its prompt, and ends that
 /// row by [`ControlFlow::Break`]. An error of one row does not affect the others.
 ///
 /// [`GenerateOptions::score_prompt`] and [`WhenFull::Slide`] are not supported, since they need a state per sequence.
