@@ -3,8 +3,9 @@
 
     python3 examples/data/make_code.py data/code
 
-Writes `code.jsonl`, a module a line (`path`, `text`), and `code-test.jsonl`: lines cut out of five modules that `code.jsonl`
-does not hold, as prompts to fill in the middle (`prompt`), each with the line that was there (`reference`).
+Writes `code.jsonl`, pieces of modules of up to a thousand characters (`path`, `text`), and `code-test.jsonl`: lines cut out of five
+modules that `code.jsonl` does not hold, as prompts to fill in the middle (`prompt`, `stop`), each with the line that was there
+(`reference`).
 """
 
 import json
@@ -15,8 +16,19 @@ from pathlib import Path
 
 HELD_OUT = ["argparse", "json/decoder", "shelve", "textwrap", "zipapp"]
 MOST_BYTES = 1_500_000
+PIECE = 1000  # characters
 CONTEXT = 400  # characters before and after a line
 LINES = 40  # of each held-out module
+
+
+def pieces(text: str) -> list[str]:
+    """Whole lines, of `PIECE` characters or a little less together."""
+    found = [""]
+    for line in text.splitlines(keepends=True):
+        if found[-1] and len(found[-1]) + len(line) > PIECE:
+            found.append("")
+        found[-1] += line
+    return [piece for piece in found if piece.strip()]
 
 
 def main() -> None:
@@ -33,18 +45,20 @@ def main() -> None:
             if module in HELD_OUT or len(text) > 60_000 or size + len(text) > MOST_BYTES:
                 continue
             size += len(text)
-            file.write(json.dumps({"path": f"{module}.py", "text": text}) + "\n")
+            for piece in pieces(text):
+                file.write(json.dumps({"path": f"{module}.py", "text": piece}) + "\n")
     chance = random.Random(1)
     with open(output / "code-test.jsonl", "w", encoding="utf-8") as file:
         for module in HELD_OUT:
             lines = (library / f"{module}.py").read_text(encoding="utf-8").splitlines(keepends=True)
             code = [at for at, line in enumerate(lines) if 8 <= len(line.strip()) <= 60 and not line.lstrip().startswith("#")]
             for at in sorted(chance.sample(code, min(LINES, len(code)))):
-                indent = len(lines[at]) - len(lines[at].lstrip())
+                # Byte-pair vocabularies join a word and the space before it: the last space is left to the model.
+                indent = max(len(lines[at]) - len(lines[at].lstrip()) - 1, 0)
                 before = "".join(lines[:at])[-CONTEXT:] + lines[at][:indent]
                 after = "\n" + "".join(lines[at + 1 :])[:CONTEXT]
                 prompt = f"<fim_prefix>{before}<fim_suffix>{after}<fim_middle>"
-                file.write(json.dumps({"prompt": prompt, "reference": lines[at].strip()}) + "\n")
+                file.write(json.dumps({"prompt": prompt, "stop": ["\n"], "reference": lines[at].strip()}) + "\n")
     print(f"{output}: {size} characters of {library}")
 
 
