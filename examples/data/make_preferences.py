@@ -4,8 +4,8 @@
     python3 examples/data/make_preferences.py DIALOGUES.jsonl.gz OUTPUT.jsonl
 
 A dialogue's first answer is the chosen one. The rejected one is the first answer of another dialogue, the nearest in length
-of the next fifty with other words, so that a model cannot tell them apart by their length. The output is the same bytes on
-every machine.
+of the next fifty with other words, so that a model cannot tell them apart by their length. All three are lists of messages, to
+which the model's chat template applies. The output is the same bytes on every machine.
 """
 
 import gzip
@@ -23,7 +23,9 @@ def main() -> None:
         for at, (prompt, chosen) in enumerate(pairs):
             others = [pairs[(at + step) % len(pairs)][1] for step in range(1, 51)]
             rejected = min((other for other in others if other != chosen), key=lambda text: abs(len(text) - len(chosen)))
-            file.write(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}, ensure_ascii=False) + "\n")
+            said = [("prompt", "user", prompt), ("chosen", "assistant", chosen), ("rejected", "assistant", rejected)]
+            row = {name: [{"role": role, "content": text}] for name, role, text in said}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
     print(f"{sys.argv[2]}: {len(pairs)} pairs")
 
 
