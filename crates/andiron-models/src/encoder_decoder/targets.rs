@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use andiron_core::cache::CrossAttentionCache;
-use andiron_core::{Forward, KvCache};
+use andiron_core::{Forward, KernelChoice, KvCache};
 
 use super::Seq2SeqBundle;
 use super::seq2seq_generator::target_logits;
@@ -70,6 +70,20 @@ impl Targets {
         *joined = Some(Joined { numbers, cross_cache: cross_cache.clone() });
         cross_cache
     }
+
+    /// Logits of the ids after `ids`, row-major.
+    fn logits(
+        &self,
+        kernels: KernelChoice,
+        state: &mut TargetState,
+        ids: &[u32],
+        wanted: Logits,
+    ) -> Vec<f32> {
+        let run = (self.bundle.precision(), kernels);
+        let cross_cache = state.source().cross_cache.clone();
+        let (ids_bt, cx) = (one_row(ids, self.bundle.device()), Forward::cached(&mut state.cache));
+        target_logits(&self.bundle.model, run, ids_bt, &cross_cache, wanted, cx)
+    }
 }
 
 impl TargetState {
@@ -101,10 +115,11 @@ impl CausalLm for Targets {
     }
 
     fn forward(&self, state: &mut TargetState, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        let Seq2SeqBundle { model, .. } = &self.bundle;
-        let cross_cache = state.source().cross_cache.clone();
-        let (ids_bt, cx) = (one_row(ids, self.bundle.device()), Forward::cached(&mut state.cache));
-        target_logits(model, self.bundle.precision(), ids_bt, &cross_cache, wanted, cx)
+        self.logits(KernelChoice::Prefill, state, ids, wanted)
+    }
+
+    fn decode(&self, state: &mut TargetState, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.logits(KernelChoice::Decode, state, ids, wanted)
     }
 
     fn decode_batch(&self, states: &mut [&mut TargetState], ids: &[u32]) -> Option<Vec<f32>> {
@@ -113,10 +128,10 @@ impl CausalLm for Targets {
         let cross_cache = self.join(&sources);
         let own = states.iter_mut().map(|state| std::mem::replace(&mut state.cache, self.new_cache()));
         let mut cache = KvCache::join(own);
-        let (model, precision) = (&self.bundle.model, self.bundle.precision());
+        let run = (self.bundle.precision(), KernelChoice::Decode);
         let ids_bt = one_column(ids, self.bundle.device());
         let cx = Forward::cached(&mut cache);
-        let logits = target_logits(model, precision, ids_bt, &cross_cache, Logits::Last, cx);
+        let logits = target_logits(&self.bundle.model, run, ids_bt, &cross_cache, Logits::Last, cx);
         for (state, row) in states.iter_mut().zip(cache.split()) {
             state.cache = row;
         }
