@@ -1,27 +1,38 @@
 """Drives the web page in headless Chromium.
 
-    python check_page.py [--screenshots FOLDER]                 against a server with fixed answers (page_server.py)
-    python check_page.py BASE_URL [--screenshots FOLDER]        takes a running server and its models, e.g. http://127.0.0.1:8080
+    python check_page.py                   a server with fixed answers (page/fixed_server.py), then `andiron serve` with small models
+    python check_page.py --fixed           the former alone, which needs neither `andiron` nor `transformers`
+    python check_page.py BASE_URL          takes a running server and its models, e.g. http://127.0.0.1:8080
 
-Needs `playwright` (PyPI); the browser is the one that CHROMIUM names, or /usr/bin/chromium. Exits with 0 and prints `ok` if
-everything works by keyboard, wide and narrow, light and dark, in both languages: no error on the console, no request to
-another place, nothing wider than the window, every control with a name, every text with contrast.
+`--screenshots FOLDER` keeps a picture of every state. Needs `playwright` (PyPI); the browser is the one that CHROMIUM names, or
+/usr/bin/chromium. The program is the one that ANDIRON names, or `andiron` in the release folder of the target directory. Exits with 0
+and prints `ok` if everything works by keyboard, wide and narrow, light and dark, in both languages: no error on the console, no request
+to another place, nothing wider than the window, every control with a name, every text with contrast.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import re
+import signal
+import subprocess
+import sys
+import tempfile
 
 from playwright.sync_api import expect, sync_playwright
 
-import page_server
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "page"))
+
+import fixed_server
 
 SIZES = {"wide": (1280, 800), "narrow": (360, 740)}
 LOOKS = [("wide", "light", "en-US"), ("narrow", "dark", "en-US"), ("wide", "dark", "ko-KR"), ("narrow", "light", "ko-KR")]
 # What a real model may take.
 PATIENCE_MS = 60_000
+expect.set_options(timeout=20_000)
 
 # Names of controls, widths, and contrast of all texts that can be seen (WCAG 2.2, 1.4.3: 4.5, large texts 3).
 AUDIT = r"""() => {
@@ -189,7 +200,7 @@ def chat_is_safe_and_can_be_edited(look):
     expect(page.locator(".reasoning .content")).to_contain_text("They ask for tea.")
     send(page, "!short")
     answered(page, 2)
-    assert "They ask" not in json.dumps(page_server.Handler.requests[-1][1])
+    assert "They ask" not in json.dumps(fixed_server.Handler.requests[-1][1])
     page.get_by_role("button", name=re.compile("^Delete:")).first.click()
     page.locator(".item-open").first.click()
 
@@ -199,6 +210,24 @@ def chat_is_safe_and_can_be_edited(look):
     page.keyboard.press("Escape")
     answered(page, 2)
     expect(page.locator(".message.assistant .stats").nth(1)).to_contain_text("stopped")
+    assert page.locator(".redo").count() == 1
+    # An edit while it answers: the answer to the old question is dropped.
+    send(page, "!slow again")
+    expect(page.locator(".message.assistant .content").nth(2)).to_contain_text("word")
+    page.locator(".message.user").nth(2).get_by_label("Edit").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("!short")
+    page.locator(".editing").get_by_role("button", name="Save and send").click()
+    answered(page, 3)
+    expect(page.locator(".message.assistant .content").nth(2)).to_contain_text("briefly")
+    page.locator(".message.user").nth(2).get_by_label("Edit").click()
+    page.keyboard.press("Escape")
+    assert page.locator(".message").count() == 6
+    page.locator(".message.user").nth(1).get_by_label("Edit").click()
+    page.locator(".editing").get_by_role("button", name="Save and send").click()
+    expect(page.locator(".message.assistant .content").nth(1)).to_contain_text("word word word")
+    page.keyboard.press("Escape")
+    answered(page, 2)
     # Again, and an edit of the first question, which drops what came after it.
     page.locator(".message.assistant").nth(1).get_by_label("Answer again").click()
     expect(page.locator(".message.assistant .content").nth(1)).to_contain_text("word")
@@ -211,7 +240,7 @@ def chat_is_safe_and_can_be_edited(look):
     page.keyboard.press("Enter")
     answered(page, 1)
     expect(page.locator(".message.assistant .content")).to_contain_text("네, 그렇습니다.")
-    asked = page_server.Handler.requests[-1][1]
+    asked = fixed_server.Handler.requests[-1][1]
     assert [message["role"] for message in asked["messages"]] == ["user"], asked
 
     # It is there after a reload, and it can be exported, deleted and imported.
@@ -244,7 +273,7 @@ def settings_tools_and_probabilities(look):
     page.keyboard.press("Escape")
     send(page, "!short")
     answered(page, 1)
-    asked = page_server.Handler.requests[-1][1]
+    asked = fixed_server.Handler.requests[-1][1]
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (asked["temperature"], asked["stop"], asked["logprobs"], asked["top_logprobs"]) == (0.5, ["END", "\n\n"], True, 5), asked
     assert "top_p" not in asked and "seed" not in asked
@@ -270,7 +299,7 @@ def settings_tools_and_probabilities(look):
     page.locator(".tool-results textarea").fill("18 degrees !short")
     page.get_by_role("button", name="Send results").click()
     answered(page, 3)
-    asked = page_server.Handler.requests[-1][1]["messages"]
+    asked = fixed_server.Handler.requests[-1][1]["messages"]
     assert asked[-2]["tool_calls"][0]["function"]["name"] == "get_weather"
     assert asked[-1] == {"role": "tool", "tool_call_id": "call_1", "content": "18 degrees !short"}, asked[-1]
 
@@ -306,6 +335,7 @@ def languages_and_colours(look):
     page.locator("#tab-classify").click()
     page.get_by_label("Language").select_option("ko")
     expect(page.locator("#panel-classify h2")).to_have_text("분류")
+    assert page.title() == "분류 · Andiron"
     assert page.evaluate("document.documentElement.lang") == "ko"
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_label("화면 색").select_option("dark")
@@ -338,7 +368,7 @@ def attention_follows_layer_head_and_word(look):
     page.keyboard.press("ArrowLeft")
     expect(panel.locator("output")).to_have_text("3 of 4")
     expect(panel.locator("canvas[role=img]")).to_be_visible()
-    assert page_server.Handler.requests[-1][1]["layer"] == 2
+    assert fixed_server.Handler.requests[-1][1]["layer"] == 2
     before = panel.locator(".bars").inner_text()
     panel.locator(".head").nth(2).click()
     assert panel.locator(".bars").inner_text() != before
@@ -349,33 +379,85 @@ def attention_follows_layer_head_and_word(look):
     panel.get_by_label("Target text").fill("The cat sat")
     page.keyboard.press("Control+Enter")
     expect(panel.locator(".segments .segment")).to_have_count(3)
-    assert page_server.Handler.requests[-1][1]["target"] == "The cat sat"
+    assert fixed_server.Handler.requests[-1][1]["target"] == "The cat sat"
     look.audit("attention-pair")
     panel.get_by_role("button", name="Source", exact=True).click()
     expect(panel.locator(".line")).to_have_count(1)
 
 
+def probabilities_are_those_of_the_model(look):
+    page = look.page
+    look.open("/#write")
+    panel = page.locator("#panel-write")
+    panel.locator("textarea").first.fill("The cat")
+    panel.get_by_role("switch").check()
+    panel.locator("textarea").first.press("Control+Enter")
+    expect(panel.locator(".tok").nth(2)).to_be_visible(timeout=PATIENCE_MS)
+    expect(panel.locator(".result")).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
+    panel.locator(".tok").nth(2).focus()
+    assert panel.locator(".tip .bar").count() >= 5
+    look.audit("probabilities-of-the-model")
+
+
+ROOT = HERE.parents[2]
+
+
+@contextlib.contextmanager
+def own_server():
+    """`andiron serve` with a small model for each tab."""
+    import small_models
+
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    program = os.environ.get("ANDIRON") or str(target / "release" / "andiron")
+    with tempfile.TemporaryDirectory() as folder:
+        models = small_models.make(folder)
+        serve = [program, "--log", "warn", "serve", "--port", "0", *(flag for name in models for flag in ("--model", f"{folder}/{name}"))]
+        with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
+            try:
+                line = server.stdout.readline()
+                assert line.startswith("listening on http://127.0.0.1:"), line
+                yield line.split()[-1]
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(timeout=60) == 0, server.returncode
+            finally:
+                server.kill()
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("base", nargs="?")
+    arguments.add_argument("--fixed", action="store_true")
     arguments.add_argument("--screenshots", type=pathlib.Path)
     given = arguments.parse_args()
+    chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    if not pathlib.Path(chromium).is_file():
+        print(f"skipped: there is no Chromium at {chromium}")
+        return
     if given.screenshots:
         given.screenshots.mkdir(parents=True, exist_ok=True)
-    base = (given.base or page_server.start()[0]).rstrip("/")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
-        for look in LOOKS:
-            look = Look(browser, base, *look, given.screenshots)
-            look.open()
-            by_keyboard(look)
-            look.close()
-        if not given.base:
-            for check in (chat_is_safe_and_can_be_edited, settings_tools_and_probabilities, failures_are_told, languages_and_colours,
-                          enter_belongs_to_the_input_method_while_it_composes, attention_follows_layer_head_and_word):
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+        def run(base, looks, checks=()):
+            for look in looks:
+                look = Look(browser, base, *look, given.screenshots)
+                look.open()
+                by_keyboard(look)
+                look.close()
+            for check in checks:
                 look = Look(browser, base, "wide", "light", "en-US", given.screenshots)
                 check(look)
                 look.close()
+
+        if given.base:
+            run(given.base.rstrip("/"), LOOKS)
+        else:
+            run(fixed_server.start()[0], LOOKS, (
+                chat_is_safe_and_can_be_edited, settings_tools_and_probabilities, failures_are_told, languages_and_colours,
+                enter_belongs_to_the_input_method_while_it_composes, attention_follows_layer_head_and_word))
+            if not given.fixed:
+                with own_server() as base:
+                    run(base, LOOKS[:2], (probabilities_are_those_of_the_model,))
         browser.close()
     print("ok")
 

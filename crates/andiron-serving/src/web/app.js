@@ -8,7 +8,7 @@ import * as write from "./write.js";
 import { ApiError, apiKey, request } from "./api.js";
 import { field, h, icon, iconButton, roving } from "./dom.js";
 import { emptyState, errorBox } from "./parts.js";
-import { LANGUAGES, applyTexts, bind, language, setLanguage } from "./texts.js";
+import { LANGUAGES, applyTexts, bind, language, setLanguage, translate } from "./texts.js";
 
 /** The tabs, with what a model must be able to do for one: any of these. */
 const TABS = [
@@ -134,6 +134,11 @@ function open(id) {
     if (chosen) tab.scrollIntoView({ block: "nearest", inline: "center" });
   }
   if (location.hash.slice(1) !== id) history.replaceState(null, "", `#${id}`);
+  entitle(id);
+}
+
+function entitle(id) {
+  document.title = `${translate(`tab_${id}`)} · Andiron`;
 }
 
 function preferences() {
@@ -217,6 +222,13 @@ window.addEventListener("hashchange", () => {
   const id = location.hash.slice(1);
   if (document.getElementById(`panel-${id}`)) open(id);
 });
+document.addEventListener("language", () => {
+  if (tabList.children.length > 0) entitle(location.hash.slice(1));
+});
+const narrow = matchMedia("(max-width: 46rem)");
+const orient = () => tabList.setAttribute("aria-orientation", narrow.matches ? "horizontal" : "vertical");
+narrow.addEventListener("change", orient);
+orient();
 applyTexts(document);
 preferences();
 connect();

@@ -172,12 +172,12 @@ function view(found, load) {
           onclick: choose(head),
         },
         picture,
-        h("span", {}, head === null ? "∅" : String(head + 1)),
+        head === null ? h("span", { t: "mean" }) : h("span", {}, String(head + 1)),
       );
     const all = map().probabilities;
     const small = rows => {
       const canvas = h("canvas", { width: String(SMALL), height: String(SMALL) });
-      paint(canvas.getContext("2d"), rows, { left: 0, top: 0, cell: SMALL / Math.max(rows.length, rows[0].length) }, ink);
+      paint(canvas.getContext("2d"), rows, { left: 0, top: 0, wide: SMALL / rows[0].length, high: SMALL / rows.length }, ink);
       return canvas;
     };
     const kept = state.head;
@@ -266,7 +266,7 @@ function view(found, load) {
     pen.font = LABELS;
     pen.fillStyle = paper;
     pen.fillRect(0, 0, width, height);
-    paint(pen, rows, { left, top, cell }, ink);
+    paint(pen, rows, { left, top, wide: cell, high: cell }, ink);
     pen.textBaseline = "middle";
     pen.textAlign = "right";
     queries().forEach((token, at) => {
@@ -335,18 +335,14 @@ function colours() {
 }
 
 /** Fills a cell for each probability; the strongest of the picture is opaque. */
-function paint(pen, rows, { left, top, cell }, ink) {
+function paint(pen, rows, { left, top, wide, high }, ink) {
   const highest = Math.max(...rows.map(row => Math.max(...row)), 1e-9);
+  const gap = Math.min(wide, high) > 6 ? 1 : 0;
   pen.fillStyle = ink;
   rows.forEach((row, i) =>
     row.forEach((p, j) => {
       pen.globalAlpha = Math.sqrt(p / highest);
-      pen.fillRect(
-        left + j * cell,
-        top + i * cell,
-        Math.max(1, cell - (cell > 6 ? 1 : 0)),
-        Math.max(1, cell - (cell > 6 ? 1 : 0)),
-      );
+      pen.fillRect(left + j * wide, top + i * high, wide - gap, high - gap);
     }),
   );
   pen.globalAlpha = 1;

@@ -133,6 +133,8 @@ export function mount(panel, context) {
     current.messages.length = index;
     keep();
     draw();
+    // What was pressed is gone; Escape has to find somebody.
+    input.focus();
     answer();
   }
 
@@ -168,6 +170,7 @@ export function mount(panel, context) {
     errors.hide();
     sendButton.hidden = true;
     stopButton.hidden = false;
+    log.classList.add("busy");
     const message = { role: "assistant", content: "", model: context.model() };
     const rate = pace();
     const content = h("div", { class: "content", "aria-busy": "true" }, h("span", { class: "waiting", tLabel: "waiting" }));
@@ -195,10 +198,13 @@ export function mount(panel, context) {
       else failed = error;
     }
     abort.abort();
+    // Another answer has taken the place of this one.
+    if (running !== abort && owner === current) return;
     if (running === abort) {
       running = null;
       sendButton.hidden = false;
       stopButton.hidden = true;
+      log.classList.remove("busy");
     }
     message.stats = rate.stats();
     const empty = !message.content && !message.reasoning && !message.tool_calls;
@@ -230,6 +236,10 @@ export function mount(panel, context) {
         iconButton("edit", "edit", () => edit(message, index, node)),
       );
     }
+    if (last) {
+      const from = message.role === "assistant" ? index : index + 1;
+      actions.append(iconButton("redo", "regenerate", () => answerFrom(from), { class: "quiet redo" }));
+    }
     if (message.role === "assistant") {
       if (message.tokens?.length) {
         const button = iconButton(
@@ -244,7 +254,6 @@ export function mount(panel, context) {
         );
         actions.append(button);
       }
-      if (last) actions.append(iconButton("redo", "regenerate", () => answerFrom(index)));
       actions.append(statsNode(message));
       if (last && message.tool_calls) node.append(toolResults(message));
     }
@@ -255,7 +264,10 @@ export function mount(panel, context) {
   function edit(message, index, node) {
     const area = textArea({ tLabel: "message" });
     area.value = message.content;
-    const done = () => draw();
+    const done = () => {
+      draw();
+      input.focus();
+    };
     const form = h(
       "form",
       { class: "editing" },

@@ -15,7 +15,7 @@ const TOOL_EXAMPLE = `[{"type": "function", "function": {
 
 export function chatSettings(onchange) {
   const system = textArea({ rows: "3", spellcheck: "true", tPlaceholder: "systemHint" });
-  const sampling = samplingFields({ max: 1024 });
+  const sampling = samplingFields();
   const probabilities = h("input", { type: "checkbox", role: "switch" });
   const tools = textArea({ rows: "4", class: "mono", placeholder: TOOL_EXAMPLE });
   const wrong = h("p", { class: "field-error", role: "alert", hidden: true });

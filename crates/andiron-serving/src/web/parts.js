@@ -171,7 +171,7 @@ export function copyButton(text) {
 }
 
 /** Settings of sampling. An empty field leaves the choice to the model's own settings. */
-export function samplingFields({ max = 512 } = {}) {
+export function samplingFields({ max = "" } = {}) {
   const number = (props, value = "") =>
     h("input", { type: "number", inputmode: "decimal", step: "any", value, tPlaceholder: "default", ...props });
   const controls = {

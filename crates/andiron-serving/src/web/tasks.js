@@ -249,12 +249,14 @@ export function mountFill(panel, context) {
       ];
     },
   });
-  request(`/tokenizer_info?model=${encodeURIComponent(context.model() ?? "")}`)
-    .then(info => {
-      const named = info.mask_token?.content ?? info.mask_token;
-      if (typeof named === "string" && named) mask = named;
-    })
-    .catch(() => {});
+  const askForMask = () =>
+    request(`/tokenizer_info?model=${encodeURIComponent(context.model())}`)
+      .then(info => {
+        if (info.mask_token) mask = info.mask_token;
+      })
+      .catch(() => {});
+  context.onmodel(askForMask);
+  askForMask();
 }
 
 function plainToken({ token }) {

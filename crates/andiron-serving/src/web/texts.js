@@ -201,6 +201,7 @@ const TEXTS = {
     layer: "Layer",
     layerOf: "{layer} of {layers}",
     heads: "Heads",
+    mean: "mean",
     meanOfHeads: "Mean of all heads",
     headNumber: "Head {number}",
     lineTitle: "Words",
@@ -399,6 +400,7 @@ const TEXTS = {
     layer: "층",
     layerOf: "{layers}개 중 {layer}번째",
     heads: "헤드",
+    mean: "평균",
     meanOfHeads: "모든 헤드의 평균",
     headNumber: "헤드 {number}",
     lineTitle: "단어",
@@ -425,6 +427,7 @@ export function setLanguage(code) {
   localStorage.setItem(STORED, code);
   document.documentElement.lang = code;
   applyTexts(document);
+  document.dispatchEvent(new Event("language"));
 }
 
 /** A text in the chosen language, with `{name}` replaced by values. */

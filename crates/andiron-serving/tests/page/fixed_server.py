@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-WEB = pathlib.Path(__file__).resolve().parents[1] / "src" / "web"
+WEB = pathlib.Path(__file__).resolve().parents[2] / "src" / "web"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
          ".svg": "image/svg+xml"}
 POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
