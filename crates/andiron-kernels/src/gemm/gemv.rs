@@ -29,8 +29,10 @@ pub(crate) fn most_rows(precision: Precision) -> usize {
     }
 }
 
-/// Columns whose accumulators stay in the L1 cache, those of a group of rows, while rows of `b` stream by.
+/// Columns whose accumulators stay in the L1 cache while rows of `b` stream by: at most so many, and fewer for many rows.
 const STRIP: usize = 512;
+/// Accumulators of all rows of a strip: half of the L1 cache.
+const ACCUMULATORS: usize = 1 << 12;
 
 /// The columns `start..start + count` of a matmul with few rows; `a` is row-major.
 #[derive(Clone, Copy)]
@@ -206,9 +208,10 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
 #[inline(always)]
 fn sums<S: Simd>(s: S, columns: &Columns, c: &mut [&mut [f32]]) {
     let Columns { k, count, .. } = *columns;
+    let strip = (ACCUMULATORS / c.len().max(1) / 64 * 64).clamp(64, STRIP);
     let mut j = 0;
     while j < count {
-        let width = STRIP.min(count - j);
+        let width = strip.min(count - j);
         let mut l = 0;
         while l + 8 <= k {
             sums_with::<S, 8>(s, columns, c, (j, width), l);

@@ -15,7 +15,10 @@
 //! With more rows at mixed precision, activations and weights are rounded to bf16 where bf16 instructions are used (see
 //! [`Bf16Dot`](crate::Bf16Dot)); elsewhere both are f32.
 //!
-//! Few rows are up to four, unless the caller [chooses](crate::KernelChoice). For f16 and bf16 weights without AMX tiles they are up to eight if more would be rounded to
+//! If the caller [chooses](crate::KernelChoice), the rows of a decode step are few and those of a prompt many; but with
+//! AVX-512-VNNI and without AMX tiles those of a prompt are few, too, because int8 is faster than bf16 for any number of them.
+//!
+//! Else few rows are up to four. For f16 and bf16 weights without AMX tiles they are up to eight if more would be rounded to
 //! bf16, else up to sixteen, as for f32 weights. For [`Format::Q8_0`] at mixed precision with AMX they are up to
 //! sixteen, with int8 tiles from the third row on. On a fifth-generation Xeon these took 0.6 of the time of bf16 tiles
 //! with weights in the caches and 0.75 with weights in memory. With 32 rows they gained nothing, because the cost of
@@ -242,7 +245,7 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
     if m == 0 {
         return;
     }
-    if w.cols == 0 || has_few_rows(cpu, m, w.format) {
+    if w.cols == 0 || has_few_rows(cpu, m, w) {
         dot::few_rows(cpu, x, w, bias, y);
     } else if cpu.isa.available() == Isa::Scalar {
         dot::exact(cpu, x, w, bias, y);
@@ -264,10 +267,11 @@ pub fn matmul(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y: &mut [f
 
 /// Whether `m` rows are few: so few, unless that is chosen by the caller, that vectors are faster than AMX tiles, if there are
 /// any, or a blocked matmul.
-fn has_few_rows(cpu: Cpu, m: usize, format: Format) -> bool {
-    let most = match (cpu.kernels, format, cpu.uses_tiles()) {
-        (KernelChoice::Prefill, ..) => 0,
+fn has_few_rows(cpu: Cpu, m: usize, w: QuantRef) -> bool {
+    let most = match (cpu.kernels, w.format, cpu.uses_tiles()) {
         (KernelChoice::Decode, ..) => usize::MAX,
+        (KernelChoice::Prefill, _, false) if dot::has_panels(cpu, w) => usize::MAX,
+        (KernelChoice::Prefill, ..) => 0,
         (_, Format::Q8_0, true) => 2,
         // As many as with weights in f32.
         (_, Format::F16 | Format::Bf16, false) => gemv::most_rows(cpu.matmul_precision()),

@@ -123,7 +123,7 @@ fn check(case: Case) {
     for cpu in every_cpu() {
         // A few rows of `x` are rounded to int8 whatever multiplies them.
         let in_bytes = cpu.precision == Precision::Mixed && format.block_len() > 1 && m <= dot::MAX_ROWS;
-        let in_bf16 = cpu.matmul_precision() == Precision::Mixed && !has_few_rows(cpu, m, format);
+        let in_bf16 = cpu.matmul_precision() == Precision::Mixed && !has_few_rows(cpu, m, matrix);
         let rounds = in_bytes || in_bf16;
         let tolerance = if rounds { MIXED } else { SUMS };
         let mut first: Option<Vec<f32>> = None;

@@ -38,6 +38,8 @@ use bytes::{Bytes, Kernel, each, with_bytes};
 use factors::{Exact, Factors, Rounded};
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use panels::suits as has_panels;
+#[cfg(target_arch = "x86_64")]
 pub(super) use rows::{UNIT, expand, order};
 
 /// Rows whose accumulators stay in registers. More are several groups of rows, for which the weights of an output stay in the
@@ -63,6 +65,12 @@ pub(super) fn few_rows(cpu: Cpu, x: &[f32], w: QuantRef, bias: Option<&[f32]>, y
             Order::Rounded => by_format::<Rounded>(cpu.isa, product),
         }
     });
+}
+
+/// Whether [`few_rows`] unpacks the weights once for all rows, so that it is fast with many.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn has_panels(_: Cpu, _: QuantRef) -> bool {
+    false
 }
 
 /// `y = x wᵀ + bias` of any number of rows, by plain Rust, without quantized activations.

@@ -166,8 +166,9 @@ impl Scaled for SixBits {
     }
 }
 
-/// Whether such a matmul is computed here: with activations in int8, on a machine that has the instructions.
-pub(super) fn suits(cpu: Cpu, w: QuantRef) -> bool {
+/// Whether such a matmul is computed here, which is fast with any number of rows: with activations in int8, on a machine that
+/// has the instructions.
+pub(in crate::quant) fn suits(cpu: Cpu, w: QuantRef) -> bool {
     let has_blocks = w.format().block_len() > 1 && (1..=MAX_COLS).contains(&w.cols());
     has_blocks && cpu.precision == Precision::Mixed && cpu.isa.available() >= Isa::Avx512Bf16
 }
@@ -376,7 +377,8 @@ impl<F: Scaled> Product<'_, F> {
     ///
     /// # Safety
     /// As for [`outputs`](Self::outputs); `to` has room for the units.
-    #[inline(always)]
+    #[inline(never)]
+    #[target_feature(enable = "avx512bf16,avx512vnni,avx512vl,avx512bw,avx512f,avx2,fma")]
     unsafe fn unpack(&self, panel: &Panel, first: usize, to: *mut Unit) {
         let runs = self.w.cols() / 32;
         let group_bytes = 2 * F::UNITS / F::RUNS * F::BYTES;
@@ -391,14 +393,25 @@ impl<F: Scaled> Product<'_, F> {
                 b.simd().prefetch(ahead.wrapping_add(line));
             }
             F::scales_of_all(Group { start: panel.starts[0].add(at), step }, panel.offsets, to);
-            for unit in 0..F::UNITS {
-                let group = |output: usize| Group { start: panel.starts[output].add(at), step };
-                let to = (*to.add(unit)).numbers.as_mut_ptr();
-                transpose_words(
-                    |output| F::numbers(b, group(output), unit),
-                    |word, numbers| *to.add(word) = numbers,
-                );
+            // Neither a loop nor a closure: they would not be unrolled, or not inlined.
+            macro_rules! numbers {
+                ($unit:literal: $($output:literal)*) => {
+                    [$(F::numbers(b, Group { start: panel.starts[$output].add(at), step }, $unit)),*]
+                };
             }
+            macro_rules! unit {
+                ($unit:literal) => {
+                    if $unit < F::UNITS {
+                        let rows = numbers!($unit: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+                        let to = (*to.add($unit)).numbers.as_mut_ptr();
+                        transpose_words(|output| rows[output], |word, numbers| *to.add(word) = numbers);
+                    }
+                };
+            }
+            unit!(0);
+            unit!(1);
+            unit!(2);
+            unit!(3);
         }
     }
 
