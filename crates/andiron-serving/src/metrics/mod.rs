@@ -11,6 +11,7 @@ mod histogram;
 mod meter;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(crate) use exposition::{Exposition, Kind};
 pub(crate) use meter::Meter;
@@ -107,8 +108,18 @@ impl Default for ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// Counts tokens that a model read outside of generation: texts to embed, label or rank.
-    pub fn add_prompt_tokens(&self, tokens: usize) {
+    /// Counts a text that was read whole, to embed, label or rank: its tokens, `None` if that failed, and the time since it was
+    /// submitted.
+    pub fn add_answer(&self, tokens: Option<usize>, time: Duration) {
+        let Some(tokens) = tokens else { return self.add_finished(Outcome::Error) };
+        self.add_prompt_tokens(tokens);
+        self.add_finished(Outcome::Stop);
+        self.latency.observe(time.as_secs_f64());
+        self.prompt_len.observe(tokens as f64);
+    }
+
+    /// Counts prompt tokens.
+    pub(crate) fn add_prompt_tokens(&self, tokens: usize) {
         self.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
     }
 
@@ -223,7 +234,7 @@ mod tests {
     #[test]
     fn models_share_families_and_differ_in_a_label() {
         let (first, second) = (ModelMetrics::default(), ModelMetrics::default());
-        first.add_prompt_tokens(7);
+        first.add_answer(Some(7), Duration::from_millis(5));
         first.add_finished(Outcome::Abort);
         second.add_prefix_query(10, 4);
         second.set_kv_cache_usage(0.25);

@@ -28,6 +28,11 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// Time since it was submitted.
+    pub(super) fn age(&self) -> Duration {
+        self.queued_at.elapsed()
+    }
+
     /// Answers the client, unless it has gone.
     pub(super) fn answer(self, result: Result<Output, TaskError>) {
         drop(self.reply.send(result));

@@ -51,8 +51,8 @@ fn answer<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMetrics, b
             tasks.iter().map(alone).collect()
         }
     };
-    metrics.add_prompt_tokens(results.iter().flatten().map(Output::tokens).sum());
     for (ticket, result) in batch.into_iter().zip(results) {
+        metrics.add_answer(result.as_ref().ok().map(Output::tokens), ticket.age());
         ticket.answer(result);
     }
 }
