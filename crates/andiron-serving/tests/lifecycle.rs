@@ -230,6 +230,23 @@ async fn an_engine_that_hangs_is_unhealthy() {
 }
 
 #[tokio::test]
+async fn a_server_that_loads_its_models_is_alive_and_not_ready() {
+    let at = start().await;
+    let starting = at.server.starting();
+    assert_eq!(get(at.address, "/health").await.status, 200);
+    let ready = get(at.address, "/ready").await;
+    assert_eq!((ready.status, &ready.json()["error"]["code"]), (503, &json!("loading")));
+    assert!(ready.header("retry-after").is_some());
+    let other = complete(at.address, r#"{"prompt":"a","model":"next"}"#).await;
+    assert_eq!((other.status, &other.json()["error"]["code"]), (503, &json!("loading")));
+    // One that is there already works.
+    assert_eq!(text(at.address, r#"{"prompt":"a","max_tokens":2,"temperature":0}"#).await, "bc");
+    drop(starting);
+    assert_eq!(get(at.address, "/ready").await.status, 200);
+    assert_eq!(complete(at.address, r#"{"prompt":"a","model":"next"}"#).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_drain_lets_running_streams_finish_and_refuses_new_work() {
     let at = start().await;
     at.gate.set(Some(0));

@@ -6,11 +6,13 @@ mod models;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_models::generate::WhenFull;
 use andiron_serving::engine::EngineConfig;
 use andiron_serving::http::{Access, ApiKey, CorsOrigin, Phase, Server, ServerConfig, Shutdown, Stopped};
+use andiron_serving::registry::Registry;
 use andiron_serving::runner::OneShotConfig;
 use anyhow::Context as _;
 use clap::Args;
@@ -28,6 +30,9 @@ use models::ServedChoice;
 ///
 /// A decoder continues texts and chats; an encoder embeds, ranks, labels, answers or fills masks, by its head; an encoder-decoder translates
 /// and summarizes. GET /v1/models lists what each can do.
+///
+/// GET /health, /ready and /metrics are for operators, /docs shows the API. While models are loaded, and while the server shuts down, /ready
+/// and requests get 503.
 ///
 /// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options that a
 /// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
@@ -133,9 +138,9 @@ impl Serve {
         // A device that does not exist is told before a model that does not.
         self.run.checked(common)?;
         common.open_device()?;
-        let registry = self.models.start(&settings)?;
         let drain_timeout = config.drain_timeout;
-        let server = Server::new(registry, config);
+        let registry = Registry::default();
+        let server = Server::new(registry.clone(), config);
         let server = match loader {
             Some(loader) => server.with_loader(loader),
             None => server,
@@ -147,16 +152,28 @@ impl Serve {
             .enable_all()
             .build()
             .context("cannot start the server's threads")?;
-        let stopped = runtime.block_on(async {
-            let address = format!("{}:{}", self.host, self.port);
-            let listener =
-                server.bind(&address).await.with_context(|| format!("cannot serve on {address}"))?;
-            let address = listener.local_addr()?;
-            // Before the line is printed, because its reader may send a signal.
-            follow_signals(server.shutdown(), drain_timeout)?;
-            out!("listening on http://{address}")?;
-            Ok::<_, anyhow::Error>(server.serve(listener, server.router()).await?)
-        })?;
+        let address = format!("{}:{}", self.host, self.port);
+        let listener =
+            runtime.block_on(server.bind(&address)).with_context(|| format!("cannot serve on {address}"))?;
+        let address = listener.local_addr()?;
+        // Before the line is printed, because its reader may send a signal.
+        follow_signals(server.shutdown(), drain_timeout)?;
+        // While models are being opened, `/ready` and requests get 503.
+        let starting = Arc::new(server.starting());
+        let (served, begun) = (server.clone(), Arc::downgrade(&starting));
+        let serving = runtime.spawn(async move {
+            let stopped = served.serve(listener, served.router()).await;
+            // Opening a model cannot be interrupted.
+            if begun.strong_count() > 0 && stopped.is_ok() {
+                std::process::exit(0);
+            }
+            stopped
+        });
+        // On this thread, which is one of those that compute.
+        self.models.start(&settings, &registry)?;
+        drop(starting);
+        out!("listening on http://{address}")?;
+        let stopped = runtime.block_on(serving).context("the server failed")??;
         // Tokenization and a step of the model cannot be interrupted; they must not keep the process alive.
         runtime.shutdown_background();
         match stopped {

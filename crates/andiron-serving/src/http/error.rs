@@ -191,6 +191,11 @@ impl ApiError {
             .retry_after_s(5)
     }
 
+    pub(super) fn loading() -> Self {
+        let message = "the server is loading its models; try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("loading").retry_after_s(2)
+    }
+
     pub(super) fn unhealthy(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).code("not_ready").retry_after_s(1)
     }

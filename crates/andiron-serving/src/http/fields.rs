@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::ApiError;
+use super::openapi::{Notes, schema_of};
 
 /// Maximum nesting of arrays and objects in a body.
 const MAX_DEPTH: usize = 64;
 
 /// An object whose values are not parsed yet. `null` is the same as an absent field, as in OpenAI's API.
+///
+/// A parser is also its own description: one that runs on [`Fields::noting`] leaves a note of each field that it reads.
 pub(super) struct Fields<'a> {
     raw: BTreeMap<String, &'a RawValue>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl<'a> Fields<'a> {
@@ -27,7 +32,25 @@ impl<'a> Fields<'a> {
         let mut raw =
             parsed.map_err(|error| ApiError::malformed(format!("the body is no JSON object: {error}")))?;
         raw.retain(|_, value| value.get() != "null");
-        Ok(Self { raw })
+        Ok(Self { raw, notes: None })
+    }
+
+    /// The fields of an example, with notes of how each is read.
+    pub(super) fn noting(body: &'a [u8]) -> Result<Self, ApiError> {
+        Ok(Self { notes: Some(Arc::default()), ..Self::parse(body)? })
+    }
+
+    /// The notes of [`Fields::noting`].
+    pub(super) fn notes(&self) -> Option<&Arc<Notes>> {
+        self.notes.as_ref()
+    }
+
+    /// Notes that a field, which is read by [`Fields::raw`], may be any of several types.
+    pub(super) fn one_of(&self, name: &str, wanted: &str, types: &[fn() -> Value]) {
+        if let Some(notes) = &self.notes {
+            let types: Vec<Value> = types.iter().map(|schema| schema()).collect();
+            notes.add(name, wanted, json!({ "anyOf": types }));
+        }
     }
 
     /// All fields, parsed.
@@ -46,6 +69,9 @@ impl<'a> Fields<'a> {
 
     pub(super) fn required<T: DeserializeOwned>(&self, name: &str, wanted: &str) -> Result<T, ApiError> {
         let missing = || ApiError::invalid(name, format_args!("missing, expected {wanted}"));
+        if let Some(notes) = &self.notes {
+            notes.require(name);
+        }
         self.optional(name, wanted)?.ok_or_else(missing)
     }
 
@@ -54,6 +80,9 @@ impl<'a> Fields<'a> {
         name: &str,
         wanted: &str,
     ) -> Result<Option<T>, ApiError> {
+        if let Some(notes) = &self.notes {
+            notes.add(name, wanted, schema_of::<T>());
+        }
         let Some(raw) = self.raw(name) else {
             return Ok(None);
         };
@@ -82,6 +111,9 @@ impl<'a> Fields<'a> {
     pub(super) fn integer(&self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         let wanted = format!("an integer {}", between(&range));
         let value: Option<i64> = self.optional(name, &wanted)?;
+        if let Some(notes) = &self.notes {
+            notes.bound(name, json!(range.start()), json!(range.end()));
+        }
         match value.is_none_or(|value| range.contains(&value)) {
             true => Ok(value),
             false => Err(self.unexpected(name, &wanted)),
@@ -97,6 +129,9 @@ impl<'a> Fields<'a> {
     pub(super) fn number(&self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f32>, ApiError> {
         let wanted = format!("a number {}", between(&range));
         let value: Option<f64> = self.optional(name, &wanted)?;
+        if let Some(notes) = &self.notes {
+            notes.bound(name, json!(range.start()), json!(range.end()));
+        }
         match value.is_none_or(|value| range.contains(&value)) {
             true => Ok(value.map(|value| value as f32)),
             false => Err(self.unexpected(name, &wanted)),
@@ -171,6 +206,30 @@ mod tests {
         let number = fields.number("big", 0.0..=2.0).expect_err("refused").to_string();
         assert_eq!(number, "big: expected a number between 0 and 2, got 1e400");
         assert_eq!(fields.flag("none"), Ok(false));
+    }
+
+    #[test]
+    fn a_parser_that_runs_on_notes_describes_its_fields() {
+        let fields =
+            Fields::noting(br#"{"n": 1, "text": "x", "ids": [1]}"#).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(fields.count("n", 1, 8), Ok(Some(1)));
+        assert_eq!(fields.required::<String>("text", "a string"), Ok("x".to_owned()));
+        fields.one_of("ids", "a list", &[schema_of::<Vec<bool>>, schema_of::<String>]);
+        assert_eq!(fields.flag("on"), Ok(false));
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 8, "description": "an integer between 1 and 8"},
+                "text": {"type": "string", "description": "a string"},
+                "ids": {
+                    "anyOf": [{"type": "array", "items": {"type": "boolean"}}, {"type": "string"}, {"type": "null"}],
+                    "description": "a list",
+                },
+                "on": {"type": ["boolean", "null"], "description": "true or false"},
+            },
+            "required": ["text"],
+        });
+        assert_eq!(fields.notes().map(|notes| notes.schema()), Some(expected));
     }
 
     #[test]

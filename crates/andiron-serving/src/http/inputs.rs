@@ -3,6 +3,7 @@
 use andiron_pipelines::TextInput;
 
 use super::fields::Fields;
+use super::openapi::schema_of;
 use super::text::{self, Overlong};
 use super::{ApiError, App};
 use crate::registry::Served;
@@ -29,6 +30,16 @@ impl Inputs {
         served: &Served,
     ) -> Result<Self, ApiError> {
         let refuse = || fields.unexpected(name, WANTED);
+        fields.one_of(
+            name,
+            WANTED,
+            &[
+                schema_of::<String>,
+                schema_of::<Vec<String>>,
+                schema_of::<Vec<u32>>,
+                schema_of::<Vec<Vec<u32>>>,
+            ],
+        );
         let raw = fields
             .raw(name)
             .ok_or_else(|| ApiError::invalid(name, format_args!("missing, expected {WANTED}")))?;
@@ -59,6 +70,7 @@ pub(super) struct Texts {
 /// The texts in the field `name`: at least one.
 pub(super) fn texts(fields: &Fields<'_>, name: &str) -> Result<Texts, ApiError> {
     const WANTED: &str = "a string or an array of strings";
+    fields.one_of(name, WANTED, &[schema_of::<String>, schema_of::<Vec<String>>]);
     let single = fields.raw(name).is_some_and(|raw| raw.starts_with('"'));
     let texts: Vec<String> = match single {
         true => vec![fields.required(name, WANTED)?],

@@ -17,6 +17,7 @@ mod fields;
 mod generation;
 mod inputs;
 mod limits;
+mod openapi;
 mod routes;
 mod serve;
 mod shutdown;
@@ -27,7 +28,7 @@ mod traffic;
 mod work;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use andiron_data::tokenizer::{ChatInputs, Message};
 use andiron_kernels::random::Seed;
@@ -80,6 +81,8 @@ pub(crate) struct App {
     loading: Workplace,
     bodies: BodyMemory,
     requests: AtomicU64,
+    /// Guards of [`Server::starting`].
+    starting: AtomicUsize,
     traffic: Traffic,
     /// Completions being answered.
     answering: watch::Sender<usize>,
@@ -97,6 +100,18 @@ impl Drop for Answering {
     }
 }
 
+/// While it lives, the first models of a server are being loaded.
+#[derive(Debug)]
+pub struct Starting {
+    app: Arc<App>,
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.app.starting.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Server {
     /// A server of the models in `registry`, which may come and go while it runs.
     pub fn new(registry: Registry, config: ServerConfig) -> Self {
@@ -111,6 +126,7 @@ impl Server {
             loading: Workplace::new(LOADING_AT_ONCE),
             bodies,
             requests: AtomicU64::new(0),
+            starting: AtomicUsize::new(0),
             traffic: Traffic::default(),
             answering: watch::Sender::new(0),
         };
@@ -138,6 +154,13 @@ impl Server {
         &self.app.registry
     }
 
+    /// Tells clients that models are being loaded, until the result is dropped: `/ready` gives 503, and so does a request for a model
+    /// that is not there yet; `/health` gives 200.
+    pub fn starting(&self) -> Starting {
+        self.app.starting.fetch_add(1, Ordering::Acquire);
+        Starting { app: Arc::clone(&self.app) }
+    }
+
     /// The handle to shut the service down, for example from a signal handler.
     pub fn shutdown(&self) -> Shutdown {
         self.app.shutdown.clone()
@@ -150,22 +173,39 @@ impl App {
         Answering { app: Arc::clone(self) }
     }
 
+    /// Whether the first models are being loaded.
+    fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Acquire) > 0
+    }
+
     /// The model that a request names in `model`; without a name, the first.
     pub(crate) fn served(&self, name: Option<&str>) -> Result<Arc<Served>, ApiError> {
-        Ok(match name {
-            Some(name) => self.registry.get(name)?,
-            None => self.registry.usual(None)?,
-        })
+        self.find(name, None)
+    }
+
+    fn find(&self, name: Option<&str>, wanted: Option<Capability>) -> Result<Arc<Served>, ApiError> {
+        let found = match name {
+            Some(name) => self.registry.get(name),
+            None => self.registry.usual(wanted),
+        };
+        match found {
+            // It may be the next one to be loaded.
+            Err(_) if self.is_starting() => Err(ApiError::loading()),
+            found => Ok(found?),
+        }
     }
 
     /// The same for a route that needs a model with `wanted`: without a name, the first that has it.
     pub(crate) fn served_for(&self, name: Option<&str>, wanted: Capability) -> Result<Arc<Served>, ApiError> {
-        let served = match name {
-            Some(name) => self.registry.get(name)?,
-            None => self.registry.usual(Some(wanted))?,
-        };
-        served.ensure(wanted)?;
-        Ok(served)
+        let served = self.find(name, Some(wanted))?;
+        match served.ensure(wanted) {
+            // A later model may be able to.
+            Err(_) if name.is_none() && self.is_starting() => Err(ApiError::loading()),
+            able => {
+                able?;
+                Ok(served)
+            }
+        }
     }
 
     /// Waits until all models are idle and every response has been handed to its connection.

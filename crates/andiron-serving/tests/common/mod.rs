@@ -3,6 +3,7 @@
 
 pub mod script;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -327,4 +328,21 @@ pub async fn text(address: SocketAddr, body: &str) -> String {
 /// The data of each event.
 pub fn events(body: &str) -> Vec<String> {
     body.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")).map(str::to_owned).collect()
+}
+
+/// The samples of `/metrics`, by name with labels.
+pub async fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
+    let reply = get(address, "/metrics").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let samples = reply.body.lines().filter(|line| !line.starts_with('#'));
+    samples
+        .map(|line| {
+            line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap())).unwrap()
+        })
+        .collect()
+}
+
+/// The sum of a metric over its labels.
+pub fn total(page: &BTreeMap<String, f64>, name: &str) -> f64 {
+    page.iter().filter(|(sample, _)| sample.split('{').next() == Some(name)).map(|(_, value)| value).sum()
 }

@@ -94,8 +94,8 @@ impl ServedChoice {
         }
     }
 
-    /// Opens and starts all models.
-    pub fn start(&self, settings: &Settings) -> anyhow::Result<Registry> {
+    /// Opens and starts all models, and puts each into `registry` when it is ready.
+    pub fn start(&self, settings: &Settings, registry: &Registry) -> anyhow::Result<()> {
         if self.name.is_some() && self.models.len() != 1 {
             return Err(Usage("--name names one model: write --model NAME=DIR for each".to_owned()).into());
         }
@@ -109,7 +109,6 @@ impl ServedChoice {
             return Err(Usage(message.to_owned()).into());
         }
         let mut added = AdapterChoice { path: added.into_iter().next().map(|named| named.path) };
-        let registry = Registry::default();
         let mut bases = Vec::new();
         for text in &self.models {
             let Named { name, path } = Named::parse(text);
@@ -128,7 +127,7 @@ impl ServedChoice {
             let (base, pipeline) = adapted(&bases, &path)?;
             registry.insert(settings.serve(name, pipeline, Some(base))?)?;
         }
-        Ok(registry)
+        Ok(())
     }
 
     /// What loads models of the folder, if there is one.

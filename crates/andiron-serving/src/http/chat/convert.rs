@@ -1,9 +1,12 @@
 //! For routes that write requests differently: a request in OpenAI's chat form, made of another.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use crate::http::ApiError;
 use crate::http::fields::Fields;
+use crate::http::openapi::Notes;
 
 /// Most bytes of `metadata`: OpenAI allows 16 pairs of 64 and 512 characters.
 const MAX_METADATA_BYTES: usize = 64 << 10;
@@ -16,6 +19,8 @@ pub(in crate::http) struct Foreign {
     names: &'static [(&'static str, &'static str)],
     /// Which of the client's items each message was made of.
     origins: Vec<Option<usize>>,
+    /// Where the fields are described, if that is wanted.
+    notes: Option<Arc<Notes>>,
 }
 
 impl Foreign {
@@ -25,7 +30,7 @@ impl Foreign {
     ) -> Result<Self, ApiError> {
         // A response repeats it.
         fields.check_bytes("metadata", MAX_METADATA_BYTES)?;
-        Ok(Self { fields: fields.to_map()?, names, origins: Vec::new() })
+        Ok(Self { fields: fields.to_map()?, names, origins: Vec::new(), notes: fields.notes().cloned() })
     }
 
     /// Takes a field out.
@@ -75,7 +80,14 @@ impl Foreign {
         parse: impl FnOnce(&Fields<'_>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
         let body = Value::Object(self.fields).to_string();
-        let parsed = Fields::parse(body.as_bytes()).and_then(|fields| parse(&fields));
+        let parsed = match &self.notes {
+            None => Fields::parse(body.as_bytes()).and_then(|fields| parse(&fields)),
+            Some(notes) => Fields::noting(body.as_bytes()).and_then(|fields| {
+                let parsed = parse(&fields);
+                fields.notes().into_iter().for_each(|inner| notes.absorb(inner, self.names));
+                parsed
+            }),
+        };
         parsed.map_err(|error| {
             let place: Option<usize> = error
                 .about()

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::grammar::{self, RequestedGrammar};
 use crate::http::fields::Fields;
+use crate::http::openapi::schema_of;
 use crate::http::{ApiError, App};
 use crate::registry::Served;
 
@@ -163,6 +164,7 @@ fn parse_logit_bias(fields: &Fields<'_>, app: &App, served: &Served) -> Result<V
 fn parse_stops(fields: &Fields<'_>, app: &App, served: &Served) -> Result<Vec<String>, ApiError> {
     const WANTED: &str = "a string or an array of strings";
     let limits = &app.config.limits;
+    fields.one_of("stop", WANTED, &[schema_of::<String>, schema_of::<Vec<String>>]);
     let given: Option<Vec<String>> = match fields.raw("stop") {
         Some(raw) if raw.starts_with('"') => fields.optional("stop", WANTED)?.map(|stop| vec![stop]),
         _ => fields.optional("stop", WANTED)?,

@@ -11,6 +11,12 @@ use crate::http::fields::Fields;
 use crate::http::limits::read_json;
 use crate::http::{ApiError, App};
 
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    let served = app.served(fields.model()?.as_deref())?;
+    ConversationRequest::parse(fields, app, &served).map(drop)
+}
+
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
     let (head, body) = request.into_parts();
     let (body, reserved) = read_json(&app, &head.headers, body).await?;

@@ -56,6 +56,18 @@ pub(super) async fn unload(State(app): State<Arc<App>>, request: Request) -> Res
     Ok(Json(json!({"success": true})))
 }
 
+/// What the field `model` holds.
+const MODEL: &str = "the name of a model";
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    fields.required::<String>("model", MODEL)?;
+    match app.loader {
+        Some(_) => Ok(()),
+        None => Err(ApiError::models_are_fixed()),
+    }
+}
+
 /// The loader, and the model that a request names.
 async fn named(app: &Arc<App>, request: Request) -> Result<(Arc<dyn Loader>, String), ApiError> {
     let Some(loader) = app.loader.clone() else { return Err(ApiError::models_are_fixed()) };
@@ -64,6 +76,6 @@ async fn named(app: &Arc<App>, request: Request) -> Result<(Arc<dyn Loader>, Str
     }
     let (head, body) = request.into_parts();
     let (body, _reserved) = read_json(app, &head.headers, body).await?;
-    let name = Fields::parse(&body)?.required("model", "the name of a model")?;
+    let name = Fields::parse(&body)?.required("model", MODEL)?;
     Ok((loader, name))
 }

@@ -1,5 +1,6 @@
 //! The routes, one file each, and their common layers.
 
+mod about;
 mod apply_template;
 mod chat;
 mod completions;
@@ -10,6 +11,7 @@ mod load;
 mod messages;
 mod metrics;
 mod models;
+mod openapi;
 mod page;
 mod ready;
 mod responses;
@@ -60,6 +62,7 @@ fn api() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
     vec![
         (open("/health"), get(health::show)),
         (open("/ready"), get(ready::show)),
+        (read("/openapi.json"), get(openapi::show)),
         (read("/metrics"), get(metrics::show)),
         (read("/v1/models"), get(models::list)),
         (read("/v1/models/{*id}"), get(models::show)),
@@ -135,6 +138,15 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_endpoint_is_described() {
+        for endpoint in endpoints().into_iter().filter(|endpoint| !endpoint.path.starts_with("/web/")) {
+            let about = about::about(endpoint.path)
+                .unwrap_or_else(|| panic!("{} has no entry in about.rs", endpoint.path));
+            assert_eq!(about.body.is_some(), endpoint.method == "POST", "{endpoint:?}");
+        }
+    }
 
     #[test]
     fn exactly_the_open_endpoints_need_no_key() {

@@ -1,4 +1,4 @@
-//! `GET /` and `GET /web/…`: the web page, whose files are part of the program.
+//! `GET /`, `GET /docs` and `GET /web/…`: the web page and the page of the API, whose files are part of the program.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -42,6 +42,9 @@ macro_rules! assets {
 /// All files of the page.
 const ASSETS: &[Asset] = assets! {
     "/" "index.html" HTML
+    "/docs" "docs.html" HTML
+    "/web/docs.css" "docs.css" CSS
+    "/web/docs.js" "docs.js" SCRIPT
     "/web/style.css" "style.css" CSS
     "/web/icon.svg" "icon.svg" SVG
     "/web/app.js" "app.js" SCRIPT
@@ -116,7 +119,11 @@ mod tests {
         let files: BTreeSet<String> = std::fs::read_dir(folder)
             .expect("the folder")
             .map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned())
-            .map(|name| if name == "index.html" { "/".to_owned() } else { format!("/web/{name}") })
+            .map(|name| match name.as_str() {
+                "index.html" => "/".to_owned(),
+                "docs.html" => "/docs".to_owned(),
+                _ => format!("/web/{name}"),
+            })
             .collect();
         assert_eq!(ASSETS.iter().map(|asset| asset.path.to_owned()).collect::<BTreeSet<_>>(), files);
     }

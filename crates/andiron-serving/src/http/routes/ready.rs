@@ -12,6 +12,9 @@ pub(super) async fn show(State(app): State<Arc<App>>) -> Result<Json<Value>, Api
     if app.shutdown.phase() != Phase::Serving {
         return Err(ApiError::shutting_down());
     }
+    if app.is_starting() {
+        return Err(ApiError::loading());
+    }
     let models = app.registry.list();
     if !models.iter().any(|served| served.accepts_work()) {
         return Err(ApiError::unhealthy(match models.is_empty() {

@@ -11,6 +11,7 @@ use crate::http::fields::Fields;
 use crate::http::limits::read_json;
 use crate::http::text::Reading;
 use crate::http::{ApiError, App};
+use crate::registry::Served;
 
 /// What is to be tokenized.
 enum Text {
@@ -18,19 +19,35 @@ enum Text {
     Chat(ConversationRequest),
 }
 
-pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, text, with_strings) = {
-        let fields = Fields::parse(&body)?;
+/// A checked request.
+struct TokenizeRequest {
+    served: Arc<Served>,
+    text: Text,
+    with_strings: bool,
+}
+
+impl TokenizeRequest {
+    fn parse(fields: &Fields<'_>, app: &App) -> Result<Self, ApiError> {
         let served = app.served(fields.model()?.as_deref())?;
         let text = match (fields.raw("messages"), fields.raw("prompt")) {
             (Some(_), Some(_)) => return Err(ApiError::invalid("messages", "not together with prompt")),
-            (Some(_), None) => Text::Chat(ConversationRequest::parse(&fields, &app, &served)?),
-            (None, _) => Text::Prompt(fields.required("prompt", "a string")?, Reading::parse(&fields)?),
+            (Some(_), None) => Text::Chat(ConversationRequest::parse(fields, app, &served)?),
+            (None, _) => Text::Prompt(fields.required("prompt", "a string")?, Reading::parse(fields)?),
         };
-        (served, text, fields.flag("return_token_strs")?)
-    };
+        Ok(Self { served, text, with_strings: fields.flag("return_token_strs")? })
+    }
+}
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    TokenizeRequest::parse(fields, app).map(drop)
+}
+
+pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
+    let (head, body) = request.into_parts();
+    let (body, reserved) = read_json(&app, &head.headers, body).await?;
+    let TokenizeRequest { served, text, with_strings } =
+        TokenizeRequest::parse(&Fields::parse(&body)?, &app)?;
     drop(body);
     let ids = match text {
         Text::Chat(conversation) => render(&app, &served, conversation).await?.ids,

@@ -15,12 +15,22 @@ use crate::http::chat::{ChatRequest, prepare};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
 use crate::http::limits::read_json;
+use crate::http::openapi::schema_of;
 use crate::http::{ApiError, App, Phase};
 use crate::registry::Capability;
 
 use json::ChatRenderer;
 
 pub(in crate::http) use json::logprobs;
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    const NUMBER: &str = "a number of tokens";
+    fields.one_of("max_tokens", NUMBER, &[schema_of::<u32>]);
+    fields.one_of("max_completion_tokens", NUMBER, &[schema_of::<u32>]);
+    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    ChatRequest::parse(fields, app, &served).map(drop)
+}
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     if app.shutdown.phase() != Phase::Serving {

@@ -26,6 +26,12 @@ use request::{CompletionRequest, Prompts};
 /// Fields of other routes.
 const REFUSED: &Refused = &[("messages", &[]), ("max_completion_tokens", &[])];
 
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    CompletionRequest::parse(fields, app, &served).map(drop)
+}
+
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     if app.shutdown.phase() != Phase::Serving {
         return Err(ApiError::shutting_down());

@@ -3,6 +3,7 @@
 use super::REFUSED;
 use crate::http::fields::Fields;
 use crate::http::generation::{Bounds, GenerationOptions, check_known};
+use crate::http::openapi::schema_of;
 use crate::http::text::Reading;
 use crate::http::{ApiError, App};
 use crate::registry::Served;
@@ -74,6 +75,11 @@ impl CompletionRequest {
 
 fn parse_prompts(fields: &Fields<'_>) -> Result<Prompts, ApiError> {
     let refuse = || fields.unexpected("prompt", PROMPT);
+    fields.one_of(
+        "prompt",
+        PROMPT,
+        &[schema_of::<String>, schema_of::<Vec<String>>, schema_of::<Vec<u32>>, schema_of::<Vec<Vec<u32>>>],
+    );
     let raw = fields
         .raw("prompt")
         .ok_or_else(|| ApiError::invalid("prompt", format_args!("missing, expected {PROMPT}")))?;

@@ -18,12 +18,21 @@ use crate::http::chat::{ConversationRequest, Foreign};
 use crate::http::fields::Fields;
 use crate::http::generation::{Bounds, GenerationOptions, Identity, Prompt, Work, respond};
 use crate::http::limits::read_json;
+use crate::http::openapi::schema_of;
 use crate::http::routes::responses::conversation;
 use crate::http::{ApiError, App, Phase};
 use crate::registry::{Capability, Served};
 
 use question::Question;
 use score::{Candidate, DecisionsRenderer};
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    fields.one_of("input", "a string or an array of items", &[schema_of::<String>, schema_of::<Vec<Value>>]);
+    fields.one_of("instructions", "a string", &[schema_of::<String>]);
+    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    parse(fields, app, &served).map(drop)
+}
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     if app.shutdown.phase() != Phase::Serving {

@@ -12,16 +12,28 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
 use crate::http::limits::read_json;
+use crate::http::openapi::schema_of;
 use crate::http::{ApiError, App, Phase};
 use crate::registry::Capability;
 
 use events::MessagesRenderer;
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    fields.one_of(
+        "system",
+        "a string or an array of blocks",
+        &[schema_of::<String>, schema_of::<Vec<Value>>],
+    );
+    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    convert::convert(fields, &served)?.parse(|fields| ChatRequest::parse(fields, app, &served)).map(drop)
+}
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Response {
     answer(&app, request).await.unwrap_or_else(|error| events::refusal(&error))

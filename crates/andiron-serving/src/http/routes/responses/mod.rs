@@ -12,18 +12,30 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
 use crate::http::limits::read_json;
+use crate::http::openapi::schema_of;
 use crate::http::{ApiError, App, Phase};
 use crate::registry::Capability;
 
 use events::ResponsesRenderer;
 
 pub(in crate::http) use convert::conversation;
+
+/// Reads a request, for the description of the API.
+pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    fields.one_of("input", "a string or an array of items", &[schema_of::<String>, schema_of::<Vec<Value>>]);
+    fields.one_of("instructions", "a string", &[schema_of::<String>]);
+    fields.one_of("max_output_tokens", "a number of tokens", &[schema_of::<u32>]);
+    fields.one_of("reasoning", "an object with `effort`", &[schema_of::<Map<String, Value>>]);
+    fields.one_of("text", "an object with `format`", &[schema_of::<Map<String, Value>>]);
+    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    convert::convert(fields)?.parse(|fields| ChatRequest::parse(fields, app, &served)).map(drop)
+}
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     if app.shutdown.phase() != Phase::Serving {

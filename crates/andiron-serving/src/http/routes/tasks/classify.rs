@@ -35,6 +35,11 @@ struct Label {
     score: f32,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Classify, parse)
+}
+
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,

@@ -80,6 +80,11 @@ impl Serialize for Vector {
     }
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Embed, parse)
+}
+
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,

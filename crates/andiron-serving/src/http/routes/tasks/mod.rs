@@ -57,6 +57,17 @@ pub(super) async fn answer<P>(
     Ok(Answered { served, plan, outputs })
 }
 
+/// Reads a request for a model with `wanted`, for the description of the API.
+pub(super) fn describe<P>(
+    fields: &Fields<'_>,
+    app: &App,
+    wanted: Capability,
+    parse: impl FnOnce(&Fields<'_>, &App, &Served) -> Result<P, ApiError>,
+) -> Result<(), ApiError> {
+    let served = app.served_for(fields.model()?.as_deref(), wanted)?;
+    parse(fields, app, &served).map(drop)
+}
+
 /// Runs the tasks of a request, all or none.
 pub(super) async fn run(
     app: &Arc<App>,

@@ -78,6 +78,11 @@ struct Usage {
     prompt_tokens: usize,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Rerank, documents)
+}
+
 /// `/v1/rerank` and `/v2/rerank`.
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,

@@ -26,6 +26,11 @@ struct Summary {
     finish_reason: &'static str,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Summarize, |fields, app, _| parse(fields, app))
+}
+
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,
@@ -38,15 +43,7 @@ pub(in crate::http::routes) async fn create(
     let (served, rewriting) = {
         let fields = Fields::parse(&body)?;
         let served = app.served_for(fields.model()?.as_deref(), Capability::Summarize)?;
-        let sources = texts(&fields, "input")?.texts;
-        check_count("input", sources.len(), app.config.limits.max_sources)?;
-        let rewriting = Rewriting {
-            wanted: Capability::Summarize,
-            param: "input",
-            sources,
-            max_tokens: fields.count("max_tokens", 1, app.config.limits.max_tokens)?,
-            alternatives: 0,
-        };
+        let rewriting = parse(&fields, &app)?;
         (served, rewriting)
     };
     drop(body);
@@ -58,4 +55,16 @@ pub(in crate::http::routes) async fn create(
         finish_reason: if written.cut { "length" } else { "stop" },
     });
     Ok(Json(Summarized { model: served.info.id.clone(), results: summaries.collect() }))
+}
+
+fn parse(fields: &Fields<'_>, app: &App) -> Result<Rewriting, ApiError> {
+    let sources = texts(fields, "input")?.texts;
+    check_count("input", sources.len(), app.config.limits.max_sources)?;
+    Ok(Rewriting {
+        wanted: Capability::Summarize,
+        param: "input",
+        sources,
+        max_tokens: fields.count("max_tokens", 1, app.config.limits.max_tokens)?,
+        alternatives: 0,
+    })
 }

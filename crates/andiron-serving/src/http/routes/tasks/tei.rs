@@ -68,6 +68,11 @@ struct EmbedPlan {
     dimensions: Option<usize>,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe_embed(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Embed, parse_embed)
+}
+
 /// `POST /embed`.
 pub(in crate::http::routes) async fn embed(
     State(app): State<Arc<App>>,
@@ -123,6 +128,11 @@ pub(in crate::http::routes) enum Predictions {
 struct PredictPlan {
     overlong: Overlong,
     single: bool,
+}
+
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe_predict(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::Classify, parse_predict)
 }
 
 /// `POST /predict`.

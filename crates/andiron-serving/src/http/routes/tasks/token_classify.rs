@@ -37,6 +37,11 @@ struct Entity {
     text: Option<String>,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    super::describe(fields, app, Capability::TokenClassify, parse)
+}
+
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,

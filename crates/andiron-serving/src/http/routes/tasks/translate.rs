@@ -82,6 +82,11 @@ struct Plan {
     detected: Option<String>,
 }
 
+/// Reads a request, for the description of the API.
+pub(in crate::http::routes) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
+    parse(fields, app).map(drop)
+}
+
 pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,
