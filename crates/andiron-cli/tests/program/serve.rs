@@ -144,3 +144,123 @@ fn a_signal_ends_it_within_the_drain_timeout_and_a_second_one_at_once() {
     let (code, took) = ended_by(2, "60");
     assert!(code == Some(1) && took < Duration::from_secs(2), "{code:?} after {took:?}");
 }
+
+/// A stream that has begun. Its reader waits for the end on a thread of its own.
+fn open_stream(address: &str, request: &Value) -> std::thread::JoinHandle<String> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let (body, head) =
+        (request.to_string(), "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        .unwrap();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    })
+}
+
+#[test]
+fn a_signal_cuts_none_of_many_open_streams() {
+    let place = Place::with_model();
+    let mut server = Server::start(&place, &["--drain-timeout", "60"]);
+    let request = json!({ "prompt": "Ham", "max_tokens": 300, "ignore_eos": true, "stream": true });
+    let streams: Vec<_> = (0..64).map(|_| open_stream(&server.address, &request)).collect();
+    let busy = |text: &str| text.split("\"queued\":").nth(1).is_some_and(|rest| !rest.starts_with('0'));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !busy(&server.request("GET", "/ready", "", "").1) {
+        assert!(Instant::now() < deadline, "the streams never queued");
+    }
+    let child = server.child.take().unwrap();
+    terminate(&child);
+    for stream in streams {
+        let answer = stream.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.contains("\"finish_reason\":\"length\"") && answer.contains("data: [DONE]"),
+            "{answer}"
+        );
+    }
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
+
+#[test]
+fn logs_are_lines_of_json_without_prompts_or_keys() {
+    let place = Place::with_model();
+    place.write("keys", "canary-key\n");
+    let more = ["--api-key-file", "keys", "--log-format", "json", "--log", "andiron_serving=trace"];
+    let mut server = Server::start(&place, &more);
+    let headers = "Content-Type: application/json\r\nAuthorization: Bearer canary-key\r\n";
+    for body in [
+        json!({ "prompt": "canary-prompt", "max_tokens": 3 }),
+        json!({ "prompt": "canary-prompt", "stop": "canary-stop", "stream": true, "max_tokens": 3 }),
+        json!({ "prompt": "canary-prompt", "temperature": "canary-value" }),
+        json!({ "prompt": "canary-prompt", "guided_regex": "canary-grammar(" }),
+        json!({ "prompt": "canary-prompt", "model": "canary-model" }),
+    ] {
+        server.request("POST", "/v1/completions", headers, &body.to_string());
+    }
+    server.request("GET", "/canary-path?canary-query", "Authorization: Bearer canary-wrong\r\n", "");
+    let child = server.child.take().unwrap();
+    terminate(&child);
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!ran.err.contains("canary"), "{}", ran.err);
+    let lines: Vec<Value> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let requests = lines.iter().filter(|line| line["message"] == "request");
+    let statuses: Vec<u64> = requests.filter_map(|line| line["status"].as_u64()).collect();
+    assert_eq!(statuses, [200, 200, 400, 400, 404, 401], "{}", ran.err);
+    assert!(
+        lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn settings_come_from_flags_before_the_environment_before_a_file() {
+    let place = Place::with_model();
+    place.write(
+        "serve.toml",
+        "model = \"run/model\"\nport = 0\nmax_n = 3\nname = \"filed\"\nlog_format = \"json\"\n",
+    );
+    let mut command = place.command(&["serve", "--config", "serve.toml", "--max-n", "2", "--print-config"]);
+    let child = command.env("ANDIRON_SERVE_MAX_N", "5").env("ANDIRON_SERVE_NAME", "varied").spawn().unwrap();
+    let ran = finish(child);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let settings: toml::Table = ran.out.parse().unwrap();
+    assert_eq!((settings["max_n"].as_integer(), settings["name"].as_str()), (Some(2), Some("varied")));
+    assert_eq!(
+        (settings["log_format"].as_str(), settings["max_queued"].as_integer()),
+        (Some("json"), Some(256))
+    );
+    for (line, source) in [
+        ("max_n = 2", "flag"),
+        ("name = \"varied\"", "environment"),
+        ("port = 0", "file"),
+        ("max_queued = 256", "default"),
+    ] {
+        assert!(
+            ran.out.lines().any(|found| found.starts_with(line) && found.ends_with(source)),
+            "{line}\n{}",
+            ran.out
+        );
+    }
+    // The settings hold in the server, too.
+    let mut child = place.command(&["serve", "--config", "serve.toml"]).spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::with_capacity(1, child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    child.stdout = Some(stdout.into_inner());
+    let address =
+        line.trim_end().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+    let server = Server { child: Some(child), address };
+    let headers = "Content-Type: application/json\r\n";
+    let (status, body) = server.request("POST", "/v1/completions", headers, r#"{"prompt":"Ham","n":4}"#);
+    assert!(status == 400 && body.contains("between 1 and 3"), "{body}");
+    server.stop();
+    place.write("serve.toml", "model = \"run/model\"\n\nmax_qeued = 3\n");
+    place.fails(&["serve", "--config", "serve.toml"], 2, &["serve.toml:3", "max_qeued", "max_queued"]);
+    let ran = place.run(&["serve", "--model", "run/model", "--max-body-bytes", "0"]);
+    assert!(ran.code == Some(2) && ran.err.contains("from 1"), "{ran:?}");
+}
