@@ -119,7 +119,9 @@ async fn many_streaming_clients_see_200_or_429_and_metrics_agree_with_them() {
         all.completion_tokens += seen.completion_tokens;
     }
     assert!(all.statuses[&200] > CLIENTS, "{:?}", all.statuses);
-    assert!(late < early * 1.05 + f64::from(4 << 20), "{early} bytes became {late}");
+    // In a short run, buffers are still growing to their size.
+    let slack = if seconds() < 30.0 { 16 << 20 } else { 1 << 20 };
+    assert!(late < early * 1.05 + f64::from(slack), "{early} bytes became {late}");
     let page = metrics(at.address).await;
     for (status, count) in &all.statuses {
         let name = format!(
@@ -149,7 +151,9 @@ async fn hasty(address: SocketAddr, number: u64) {
     let mut call = Call::completion(address, &body.to_string()).await;
     match random.bits(3) % 3 {
         0 => {}
-        1 if stream => drop(tokio::time::timeout(Duration::from_millis(20), call.read_until("data: ")).await),
+        1 if stream => {
+            drop(tokio::time::timeout(Duration::from_millis(20), call.read_until("\r\n\r\n")).await)
+        }
         _ => tokio::time::sleep(Duration::from_micros(random.bits(4) % 5000)).await,
     }
 }
@@ -166,8 +170,8 @@ async fn a_thousand_clients_that_go_at_random_free_everything() {
     }
     let left = Instant::now();
     eventually("all is free", || is_idle(handle.load())).await;
-    // Half a second is for the machine, which runs other tests.
-    assert!(left.elapsed() < Duration::from_millis(750), "{:?}", left.elapsed());
+    // A quarter of a second is for the server, the rest for a machine that runs other tests.
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
     let page = metrics(at.address).await;
     for gauge in ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"] {
         assert_eq!(total(&page, &format!("andiron:{gauge}")), 0.0, "{gauge}");
