@@ -162,8 +162,8 @@ fn open_stream(address: &str, request: &Value) -> std::thread::JoinHandle<String
 #[test]
 fn a_signal_cuts_none_of_many_open_streams() {
     let place = Place::with_model();
-    let mut server = Server::start(&place, &["--drain-timeout", "60"]);
-    let request = json!({ "prompt": "Ham", "max_tokens": 1000, "ignore_eos": true, "stream": true });
+    let mut server = Server::start(&place, &["--drain-timeout", "120"]);
+    let request = json!({ "prompt": "Ham", "max_tokens": 400, "ignore_eos": true, "stream": true });
     let streams: Vec<_> = (0..64).map(|_| open_stream(&server.address, &request)).collect();
     let there = |text: &str| -> u64 {
         let load: Value = serde_json::from_str(text).unwrap();
