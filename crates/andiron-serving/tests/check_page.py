@@ -21,7 +21,10 @@ import subprocess
 import sys
 import tempfile
 
-from playwright.sync_api import expect, sync_playwright
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:
+    sys.exit(print("skip: playwright is not installed"))
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "page"))

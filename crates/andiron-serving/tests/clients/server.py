@@ -55,8 +55,10 @@ def routes(address: str) -> dict:
 
 
 def small_decoder(folder: pathlib.Path) -> pathlib.Path:
-    """A copy of a small decoder with a chat template."""
+    """A copy of a small decoder with a chat template, and with a context that has room for tools."""
     model = folder / "small"
     shutil.copytree(ROOT / "crates/andiron-eval/tests/lm_eval/model", model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
     (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:")
     return model
