@@ -431,6 +431,18 @@ async fn every_path_but_two_wants_the_key() {
             "\r\nAuthorization: Bearer wrong",
             "\r\nAuthorization: sesame",
             "\r\nAuthorization: Token sesame",
+            "\r\nAuthorization: Bearer",
+            "\r\nAuthorization: Bearer sesam",
+            "\r\nAuthorization: Bearer sesame!",
+            "\r\nAuthorization: Bearer  sesame",
+            "\r\nAuthorization: Bearer sesame, other",
+            // A user `sesame` with the password `wrong`.
+            "\r\nAuthorization: Basic c2VzYW1lOndyb25n",
+            "\r\nAuthorization: Basic =",
+            "\r\nAuthorization: Bearer sesame\r\nAuthorization: Bearer sesame",
+            "\r\nAuthorization: Bearer wrong\r\nX-Api-Key: sesame",
+            "\r\nX-Api-Key: wrong",
+            "\r\nCookie: key=sesame",
         ] {
             let reply = send(method, path, wrong).await;
             if *open {
