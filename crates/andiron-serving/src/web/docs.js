@@ -7,7 +7,7 @@ const make = (name, text, attributes = {}) => {
 };
 
 const kind = (schema) => {
-  if (schema.anyOf) return schema.anyOf.map(kind).filter((one) => one !== "null").join(" or ");
+  if (schema.anyOf) return schema.anyOf.map(kind).filter(Boolean).join(" or ");
   if (schema.enum) return schema.enum.filter((one) => one !== null).map((one) => JSON.stringify(one)).join(", ");
   const types = [].concat(schema.type ?? "any").filter((one) => one !== "null");
   return types.map((one) => (one === "array" ? `array of ${kind(schema.items ?? {})}` : one)).join(" or ");
