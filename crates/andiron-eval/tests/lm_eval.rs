@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use andiron_core::{Backend, DeviceSpec};
-use andiron_eval::task::{Report, ReportOptions, Task, TaskOptions, TaskReport, TaskSet};
+use andiron_eval::task::{Chat, Report, ReportOptions, Task, TaskOptions, TaskReport, TaskSet};
 use andiron_models::RunPrecision;
 use andiron_pipelines::{DecoderPipeline, Pipeline};
 use serde_json::Value;
@@ -121,6 +121,59 @@ fn samples_are_those_of_the_harness() {
             }
         }
     }
+}
+
+/// A copy of the model with a chat template.
+fn chat_model() -> (tempfile::TempDir, DecoderPipeline) {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder().join("model")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let template = "chat_template.jinja";
+    std::fs::copy(folder().join(template), dir.path().join(template)).unwrap();
+    let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
+    let model = Pipeline::open(dir.path(), RunPrecision::F32, &device).unwrap().decoder().unwrap();
+    (dir, model)
+}
+
+#[test]
+fn conversations_are_those_of_the_harness() {
+    let text = std::fs::read_to_string(folder().join("expected_chat.json")).unwrap();
+    let expected: Value = serde_json::from_str(&text).unwrap();
+    let (_dir, model) = chat_model();
+    let names = ["choice", "mood", "sums", "blank", "words", "tail"];
+    let files = names.map(|name| folder().join("tasks").join(format!("{name}.yaml")));
+    for multiturn in [true, false] {
+        let chat = Chat { tokenizer: model.text.tokenizer().unwrap(), multiturn };
+        let expected = &expected[format!("multiturn {multiturn}")];
+        for config in TaskSet::open(&files).unwrap().tasks {
+            let name = config.task.clone();
+            let options = TaskOptions { limit: Some(2), ..TaskOptions::default() };
+            let task = Task::open_chat(config, options, chat).unwrap();
+            let report = TaskReport::run(task, &model, ReportOptions { bootstrap: 0, seed: 1234 }).unwrap();
+            let wanted = expected["samples"][&name].as_array().unwrap();
+            let found: Vec<Value> = report.samples().collect();
+            assert_eq!(found.len(), wanted.len(), "{name}");
+            for (found, wanted) in found.iter().zip(wanted) {
+                for (key, wanted) in
+                    wanted.as_object().unwrap().iter().filter(|(key, _)| *key != "brier_score")
+                {
+                    let found = &found[key];
+                    assert!(is_close(found, wanted, TOLERANCE), "{multiturn} {name} {key}: {found} {wanted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conversation_needs_a_chat_template() {
+    let config = TaskSet::open(&[folder().join("tasks/mood.yaml")]).unwrap().tasks.remove(0);
+    let model = model();
+    let chat = Chat { tokenizer: model.text.tokenizer().unwrap(), multiturn: true };
+    let error = Task::open_chat(config, TaskOptions::default(), chat).unwrap_err();
+    assert!(error.to_string().contains("chat template"), "{error}");
 }
 
 #[test]

@@ -5,11 +5,14 @@
 //! [`TaskReport`] what a model reaches on it. [`TaskSet`] reads several files, and groups. [`compare`](mod@compare) tells whether
 //! two models differ.
 //!
+//! With a [`Chat`], prompts are conversations by the model's chat template.
+//!
 //! Prompts, tokens, few-shot draws, filters, metrics and standard errors are those of the harness with its `hf` model. What
 //! needs Python in a file is refused by the name of its key.
 //!
 //! [harness]: https://github.com/EleutherAI/lm-evaluation-harness
 
+mod chat;
 pub mod compare;
 mod config;
 mod dataset;
@@ -26,6 +29,7 @@ pub mod windows;
 mod yaml;
 
 pub use andiron_pipelines::score;
+pub use chat::Chat;
 pub use config::{FewshotConfig, GenerationConfig, OutputType, TaskConfig};
 pub use error::TaskError;
 pub use filter::Filters;

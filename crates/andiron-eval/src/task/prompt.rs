@@ -3,6 +3,7 @@
 use andiron_data::jinja::{self, TemplateError, is_space};
 use serde_json::Value;
 
+use super::chat::{Chat, Role, Turn, plain};
 use super::config::{FewshotConfig, OutputType, TaskConfig};
 use super::dataset::{Doc, Splits};
 use super::error::TaskError;
@@ -26,6 +27,8 @@ pub struct Task {
     pub(crate) multiple_input: bool,
     /// Whether there are several right answers.
     pub(crate) multiple_target: bool,
+    /// What stands between a context and a choice.
+    pub(crate) target_delimiter: String,
 }
 
 /// The prompt of a row.
@@ -65,6 +68,18 @@ impl Task {
     /// # Errors
     /// If the rows cannot be read, or do not suit the task.
     pub fn open(config: TaskConfig, options: TaskOptions) -> Result<Self, TaskError> {
+        Self::open_as(config, options, None)
+    }
+
+    /// The same with prompts that are conversations.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and if the chat template is absent or refuses a conversation.
+    pub fn open_chat(config: TaskConfig, options: TaskOptions, chat: Chat<'_>) -> Result<Self, TaskError> {
+        Self::open_as(config, options, Some(chat))
+    }
+
+    fn open_as(config: TaskConfig, options: TaskOptions, chat: Option<Chat<'_>>) -> Result<Self, TaskError> {
         let num_fewshot = match (options.num_fewshot, config.num_fewshot) {
             (Some(given), own) if own != Some(0) => given,
             (_, own) => own.unwrap_or(0),
@@ -106,6 +121,7 @@ impl Task {
         let contexts = Contexts {
             fields: &fields,
             multiple_input,
+            chat,
             examples: match num_fewshot {
                 0 => Vec::new(),
                 _ => fields.examples(fewshot, pool, multiple_input)?,
@@ -122,7 +138,20 @@ impl Task {
             choices: choices_of(row),
         });
         let (prompts, n_rows) = (prompts.collect(), rows.len());
-        Ok(Self { num_fewshot, n_rows, docs, prompts, multiple_input, multiple_target, config })
+        let begun =
+            config.gen_prefix.as_deref().is_some_and(|prefix| !prefix.is_empty() && !ends_with_space(prefix));
+        let target_delimiter =
+            if chat.is_none() || begun { config.target_delimiter.clone() } else { String::new() };
+        Ok(Self {
+            num_fewshot,
+            n_rows,
+            docs,
+            prompts,
+            multiple_input,
+            multiple_target,
+            target_delimiter,
+            config,
+        })
     }
 
     /// Number of rows that are evaluated.
@@ -259,7 +288,7 @@ impl Fields<'_> {
         how: &FewshotConfig,
         pool: &[Doc],
         multiple_input: bool,
-    ) -> Result<Vec<String>, TaskError> {
+    ) -> Result<Vec<Vec<Turn>>, TaskError> {
         let texts = self.values("fewshot_config.doc_to_text", &how.doc_to_text, pool)?;
         let targets = self.values("fewshot_config.doc_to_target", &how.doc_to_target, pool)?;
         let choices = match &how.doc_to_choice {
@@ -297,7 +326,7 @@ impl Fields<'_> {
                 )));
             }
             let prefix = prefixes.as_ref().map(|all| all[row].as_str()).unwrap_or_default();
-            Ok(turn(&question, answer.as_deref().unwrap_or_default(), prefix, how))
+            Ok(turns(question, answer.as_deref().unwrap_or_default(), prefix, how))
         };
         (0..pool.len()).map(example).collect()
     }
@@ -309,24 +338,30 @@ fn pick<T>(items: &[T], at: i64) -> Option<&T> {
     usize::try_from(at).ok().and_then(|at| items.get(at))
 }
 
-/// A question and its answer, as one text.
-fn turn(question: &str, answer: &str, prefix: &str, how: &FewshotConfig) -> String {
-    let mut out = question.to_owned();
+/// A question and its answer.
+fn turns(question: String, answer: &str, prefix: &str, how: &FewshotConfig) -> Vec<Turn> {
     if answer.is_empty() {
-        if !prefix.is_empty() {
-            out.push_str(if needs_space(question, prefix) { &how.target_delimiter } else { "" });
-            out.push_str(prefix);
-        }
-        return out;
+        return asked(question, prefix, &how.target_delimiter);
     }
-    if prefix.is_empty() || needs_space(question, prefix) {
-        out.push_str(&how.target_delimiter);
+    let is_delimited = prefix.is_empty() || needs_space(&question, prefix);
+    let between = if is_delimited { how.target_delimiter.as_str() } else { "" };
+    let space = if !prefix.is_empty() && needs_space(prefix, answer) { " " } else { "" };
+    let answer = Turn::new(Role::Assistant, format!("{prefix}{space}{answer}"), &*how.fewshot_delimiter);
+    vec![Turn::new(Role::User, question, between), answer]
+}
+
+/// A question, and how its answer begins.
+fn asked(question: String, prefix: &str, delimiter: &str) -> Vec<Turn> {
+    if prefix.is_empty() {
+        return vec![Turn::new(Role::User, question, "")];
     }
-    out.push_str(prefix);
-    out.push_str(if !prefix.is_empty() && needs_space(prefix, answer) { " " } else { "" });
-    out.push_str(answer);
-    out.push_str(&how.fewshot_delimiter);
-    out
+    let between = if needs_space(&question, prefix) { delimiter } else { "" };
+    vec![Turn::new(Role::User, question, between), Turn::new(Role::Assistant, prefix, "")]
+}
+
+/// Whether a text ends with white space.
+fn ends_with_space(text: &str) -> bool {
+    text.chars().next_back().is_some_and(is_space)
 }
 
 /// Whether there is white space neither at the end of the one nor at the beginning of the other.
@@ -339,8 +374,9 @@ fn needs_space(before: &str, after: &str) -> bool {
 struct Contexts<'a> {
     fields: &'a Fields<'a>,
     multiple_input: bool,
+    chat: Option<Chat<'a>>,
     /// Each row of the pool as an example.
-    examples: Vec<String>,
+    examples: Vec<Vec<Turn>>,
 }
 
 impl Contexts<'_> {
@@ -400,22 +436,26 @@ impl Contexts<'_> {
             None => None,
         };
         let one = |row: usize| -> Result<Vec<String>, TaskError> {
-            let mut before = descriptions[row].clone();
-            drawn[row].iter().for_each(|&at| before.push_str(&self.examples[at]));
             let prefix = prefixes.as_ref().map_or("", |all: &Vec<String>| all[row].as_str());
-            let asked = |question: &str, delimiter: &str| {
-                let between =
-                    if !prefix.is_empty() && needs_space(question, prefix) { delimiter } else { "" };
-                format!("{before}{question}{between}{prefix}")
+            let described = Some(&descriptions[row]).filter(|text| !text.is_empty());
+            let described = described.map(|text| Turn::new(Role::System, text.as_str(), ""));
+            let examples = drawn[row].iter().flat_map(|&at| self.examples[at].iter().cloned());
+            let before: Vec<Turn> = described.into_iter().chain(examples).collect();
+            let prompt = |question: &String, delimiter: &str| {
+                let turns = [&before[..], &asked(question.clone(), prefix, delimiter)].concat();
+                match &self.chat {
+                    Some(chat) => chat.text(&turns).map_err(TaskError::from),
+                    None => Ok(plain(&turns)),
+                }
             };
             if self.multiple_input {
                 let choices = choices.map_or(&[][..], |all| all[row].as_slice());
-                return Ok(choices.iter().map(|choice| asked(choice, "")).collect());
+                return choices.iter().map(|choice| prompt(choice, "")).collect();
             }
             match &texts[row] {
-                Value::String(question) => Ok(vec![asked(question, &config.target_delimiter)]),
                 // A rolling task reads the target only.
                 _ if config.output_type == OutputType::LoglikelihoodRolling => Ok(vec![String::new()]),
+                Value::String(question) => Ok(vec![prompt(question, &config.target_delimiter)?]),
                 other => Err(TaskError::Row {
                     task: config.task.clone(),
                     row,

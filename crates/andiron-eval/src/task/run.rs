@@ -162,7 +162,7 @@ fn pairs_of(task: &Task, row: usize, prompt: &Prompt) -> Result<Vec<(String, Str
         return Ok(vec![(context(), target()?)]);
     }
     let choices = prompt.choices.as_deref().unwrap_or_default();
-    let behind = |text: &str| format!("{}{text}", config.target_delimiter);
+    let behind = |text: &str| format!("{}{text}", task.target_delimiter);
     let mut pairs: Vec<(String, String)> = match task.multiple_input {
         true => {
             let target = python::text(&prompt.target);

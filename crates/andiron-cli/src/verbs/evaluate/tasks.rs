@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use andiron_eval::task::{Report, ReportOptions, Task, TaskOptions, TaskReport, TaskSet};
+use andiron_eval::task::{Chat, Report, ReportOptions, Task, TaskOptions, TaskReport, TaskSet};
 use andiron_pipelines::DecoderPipeline;
 use anyhow::Context as _;
 use chrono::DateTime;
-use clap::Args;
+use clap::{ArgAction, Args};
 use serde_json::{Map, Value, json};
 
 use super::fingerprint::Fingerprint;
@@ -26,6 +26,12 @@ pub struct TaskChoice {
     /// Few-shot examples of each row [default: as the task says]
     #[arg(long, value_name = "N", requires = "tasks")]
     num_fewshot: Option<usize>,
+    /// Give prompts to the model as conversations, by its chat template
+    #[arg(long, requires = "tasks")]
+    apply_chat_template: bool,
+    /// Whether few-shot examples are messages of their own, or one message of the user with the question
+    #[arg(long, value_name = "true|false", requires = "apply_chat_template", default_value_t = true, action = ArgAction::Set)]
+    fewshot_as_multiturn: bool,
     /// Only the first rows of each task: a number, or a part below 1
     #[arg(long, value_name = "N", requires = "tasks")]
     limit: Option<f64>,
@@ -53,6 +59,7 @@ impl TaskChoice {
     pub fn ensure_unused(&self) -> anyhow::Result<()> {
         let given = [
             ("--num-fewshot", self.num_fewshot.is_some()),
+            ("--apply-chat-template", self.apply_chat_template),
             ("--limit", self.limit.is_some()),
             ("--output", self.output.is_some()),
             ("--log-samples", self.log_samples),
@@ -75,6 +82,18 @@ impl TaskChoice {
             );
         }
         let set = TaskSet::open(self.tasks.as_deref().unwrap_or_default())?;
+        let model = model::open_at(choice, run, common)?.decoder()?;
+        let chat = match self.apply_chat_template {
+            true => {
+                let tokenizer = model.text.require_tokenizer()?;
+                Some(Chat { tokenizer, multiturn: self.fewshot_as_multiturn })
+            }
+            false => None,
+        };
+        let open = |config, options| match chat {
+            Some(chat) => Task::open_chat(config, options, chat),
+            None => Task::open(config, options),
+        };
         let mut tasks = Vec::new();
         for config in set.tasks {
             // A part is of all rows, which are only known when they are read.
@@ -84,13 +103,12 @@ impl TaskChoice {
                 Some(part) => {
                     let n_rows = Task::open(config.clone(), options)?.n_rows;
                     let limit = Some((n_rows as f64 * part).ceil() as usize);
-                    Task::open(config, TaskOptions { limit, ..options })?
+                    open(config, TaskOptions { limit, ..options })?
                 }
-                None => Task::open(config, options)?,
+                None => open(config, options)?,
             };
             tasks.push(task);
         }
-        let model = model::open_at(choice, run, common)?.decoder()?;
         let options = ReportOptions { bootstrap: self.bootstrap_iters, seed: self.seed };
         let mut reports = Vec::new();
         for task in tasks {
@@ -151,8 +169,11 @@ impl TaskChoice {
             "model_name": name,
             "model_name_sanitized": sanitized(&name),
             "system_instruction": null,
-            "fewshot_as_multiturn": false,
-            "chat_template": null,
+            "fewshot_as_multiturn": self.apply_chat_template && self.fewshot_as_multiturn,
+            "chat_template": match self.apply_chat_template {
+                true => Some(tokenizer.chat_template_for(false)?),
+                false => None,
+            },
             "total_evaluation_time_seconds": facts.seconds.to_string(),
         });
         let Value::Object(mut object) = object else { return Ok(Map::new()) };
