@@ -83,7 +83,7 @@ fn main() -> anyhow::Result<()> {
             warmup_steps: 20,
             ..OptimizerConfig::constant(3e-3)
         },
-        checkpoint: CheckpointConfig { every: 100, keep_last: 2 },
+        checkpoint: CheckpointConfig { every: 100, keep_last: 2, keep_best: false },
         evaluate: EvaluateConfig::default(),
     };
 

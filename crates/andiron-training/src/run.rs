@@ -89,6 +89,13 @@ impl<C: FamilyConfig> Run<C> {
             .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
     }
 
+    /// The state of the checkpoint of a step; `None` if there is none, or it is damaged.
+    pub(crate) fn load_step(&self, step: u64) -> Result<Option<TrainState<C>>, TrainError> {
+        let base = || self.adapted();
+        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device, &base);
+        self.checkpoints.load_step(step, read)
+    }
+
     /// Writes the resolved configuration. Call it after [`load`](Self::load), which checks that the run may use it.
     pub(crate) fn write_config(&self) -> Result<(), TrainError> {
         let path = self.config.run.output.join(CONFIG);
@@ -184,10 +191,11 @@ impl<C: FamilyConfig> Run<C> {
         RunFacts { name, facts, config: self.config.to_toml(), log_every: *log_every }
     }
 
-    /// Saves a checkpoint and returns its path.
-    pub(crate) fn save(&self, state: &TrainState<C>) -> Result<PathBuf, SaveError> {
+    /// Saves a checkpoint and returns its path. That of the step `best` is kept as well.
+    pub(crate) fn save(&self, state: &TrainState<C>, best: Option<u64>) -> Result<PathBuf, SaveError> {
         let tokenizer = self.tokenizer.as_ref();
-        self.checkpoints.save(state.progress.step, |dir| state.save(dir, tokenizer, &self.identity))
+        let write = |dir: &Path| state.save(dir, tokenizer, &self.identity);
+        self.checkpoints.save_beside(best, state.progress.step, write)
     }
 
     /// Writes the final model directory, or that of the adapter, replacing an earlier one.

@@ -132,7 +132,7 @@ impl<O: Objective> Trainer<O> {
             unit: O::UNIT,
         });
         if self.run.config.evaluate.at_start && state.progress.step == 0 {
-            self.measure(&state, record);
+            self.measure(&state, false, record);
         }
         let mut valid = None;
         while state.progress.step < steps {
@@ -149,11 +149,39 @@ impl<O: Objective> Trainer<O> {
         // A run that had already finished is measured again.
         let valid = match valid {
             Some(valid) => Some(valid),
-            None => self.measure(&state, record),
+            None => self.measure(&state, true, record),
         };
-        let model = self.run.export(&state).map_err(|source| TrainError::Export { source })?;
+        let chosen = self.best(&state, record)?;
+        let valid = match &chosen {
+            Some(best) => self.measure(best, true, record),
+            None => valid,
+        };
+        let exported = chosen.as_ref().unwrap_or(&state);
+        let model = self.run.export(exported).map_err(|source| TrainError::Export { source })?;
         let outcome = self.outcome(&state, resumed_from, Status::Finished);
-        Ok(Outcome { valid, best: record.best(), model: Some(model), ..outcome })
+        let model_step = Some(exported.progress.step);
+        Ok(Outcome { valid, best: record.best(), model: Some(model), model_step, ..outcome })
+    }
+
+    /// The state of the best validation, if that is to be kept and is not the last one, `state`.
+    fn best(
+        &self,
+        state: &TrainState<O::Family>,
+        record: &mut RunRecord<'_>,
+    ) -> Result<Option<TrainState<O::Family>>, TrainError> {
+        let Some(step) = self.best_step(record).filter(|&step| step != state.progress.step) else {
+            return Ok(None);
+        };
+        let best = self.run.load_step(step)?;
+        if best.is_none() {
+            record.on_warning(&Warning::NoBest { step });
+        }
+        Ok(best)
+    }
+
+    /// The step of the best validation so far, if its checkpoint is to be kept.
+    fn best_step(&self, record: &RunRecord<'_>) -> Option<u64> {
+        record.best_step().filter(|_| self.run.config.checkpoint.keep_best)
     }
 
     /// The state before the first step.
@@ -193,7 +221,8 @@ impl<O: Objective> Trainer<O> {
         }
         state.progress.step = step;
         let seconds = started.elapsed().as_secs_f64();
-        let valid = if self.measures_after(step) { self.measure(&state, record) } else { None };
+        let is_last = step == self.run.steps;
+        let valid = if self.measures_after(step) { self.measure(&state, is_last, record) } else { None };
         state.progress.elapsed_s += started.elapsed().as_secs_f64();
         record.on_step(&StepRecord {
             step,
@@ -208,7 +237,8 @@ impl<O: Objective> Trainer<O> {
             rows_per_s: self.run.rows_per_step().map(|rows| rows as f64 / seconds),
             elapsed_s: state.progress.elapsed_s,
         });
-        if step.is_multiple_of(self.run.config.checkpoint.every) || step == self.run.steps {
+        let is_best = valid.is_some() && self.best_step(record) == Some(step);
+        if step.is_multiple_of(self.run.config.checkpoint.every) || is_last || is_best {
             self.save(&state, record);
         }
         Ok((state, valid))
@@ -244,11 +274,15 @@ impl<O: Objective> Trainer<O> {
         step == self.run.steps || (every > 0 && step.is_multiple_of(every))
     }
 
-    /// Validates: at the end on all rows, before that on the configured number.
-    fn measure(&self, state: &TrainState<O::Family>, observer: &mut dyn Observer) -> Option<Evaluation> {
+    /// Validates: on all rows, or on the number that is configured for during the run.
+    fn measure(
+        &self,
+        state: &TrainState<O::Family>,
+        on_all: bool,
+        observer: &mut dyn Observer,
+    ) -> Option<Evaluation> {
         let step = state.progress.step;
-        let ended = step == self.run.steps;
-        let limit = if ended { None } else { self.run.config.evaluate.max_windows };
+        let limit = if on_all { None } else { self.run.config.evaluate.max_windows };
         let evaluation = self.run.evaluate(&self.objective, &state.plain_model(), limit)?;
         observer.on_eval(step, &evaluation);
         if let Some(confusion) = &evaluation.confusion {
@@ -264,7 +298,8 @@ impl<O: Objective> Trainer<O> {
             return;
         }
         // The lines before a checkpoint must outlive it: a resumed run does not write them again.
-        let saved = record.sync().map_err(SaveError::from).and_then(|()| self.run.save(state));
+        let best = self.best_step(record);
+        let saved = record.sync().map_err(SaveError::from).and_then(|()| self.run.save(state, best));
         match saved {
             Ok(path) => {
                 self.saved_step = Some(step);
@@ -292,6 +327,7 @@ impl<O: Objective> Trainer<O> {
             valid: None,
             best: Vec::new(),
             model: None,
+            model_step: None,
             saved: self.saved_step == Some(state.progress.step),
             saved_step: self.saved_step,
             failed_saves: self.failed_saves,

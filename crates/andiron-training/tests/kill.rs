@@ -234,7 +234,7 @@ fn check(place: &Place, name: &'static str, form: Form, accumulate: u64, kills: 
         let config = place.run(&case, form, output);
         TrainConfig {
             run: RunConfig { accumulate, steps: Some(8), ..config.run },
-            checkpoint: CheckpointConfig { every: 1, keep_last: 2 },
+            checkpoint: CheckpointConfig { every: 1, keep_last: 2, keep_best: false },
             ..config
         }
     };

@@ -242,7 +242,7 @@ impl Quickstart {
                 ..DataConfig::new(data.join("train"), rows)
             },
             optimizer: OptimizerConfig { warmup_steps: 100.min(steps / 2), ..optimizer },
-            checkpoint: CheckpointConfig { every: 500, keep_last: 2 },
+            checkpoint: CheckpointConfig { every: 500, keep_last: 2, keep_best: false },
             evaluate: EvaluateConfig {
                 every: 500,
                 rows: 64,

@@ -62,6 +62,22 @@ impl Checkpoints {
     where
         E: From<CheckpointError>,
     {
+        self.save_beside(None, step, write)
+    }
+
+    /// The same, keeping the checkpoint of the step `best` as well, if there is one.
+    ///
+    /// # Errors
+    /// As for [`save`](Self::save).
+    pub fn save_beside<E>(
+        &self,
+        best: Option<u64>,
+        step: u64,
+        write: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E>
+    where
+        E: From<CheckpointError>,
+    {
         let target = self.path(step);
         let partial = files::sibling(&target, "partial");
         let written = self.fill(step, &partial, write);
@@ -73,7 +89,7 @@ impl Checkpoints {
         files::replace_directory(&partial, &target).map_err(CheckpointError::from)?;
         let latest = format!("{}\n", name_of(step));
         files::replace(&self.root.join(LATEST), latest.as_bytes()).map_err(CheckpointError::from)?;
-        self.prune()?;
+        self.prune(best)?;
         Ok(target)
     }
 
@@ -92,10 +108,10 @@ impl Checkpoints {
         seal().map_err(|error: FileError| CheckpointError::from(error).into())
     }
 
-    /// Removes all but the newest checkpoints.
-    fn prune(&self) -> Result<(), CheckpointError> {
+    /// Removes all but the newest checkpoints, and that of the step `best`.
+    fn prune(&self, best: Option<u64>) -> Result<(), CheckpointError> {
         let steps = self.steps()?;
-        for &step in steps.iter().rev().skip(self.keep_last) {
+        for &step in steps.iter().rev().skip(self.keep_last).filter(|&&step| Some(step) != best) {
             // Under a hidden name first: a removal that is cut short leaves no half checkpoint.
             let hidden = files::sibling(&self.path(step), "removed");
             files::rename(&self.path(step), &hidden)?;
@@ -152,6 +168,25 @@ impl Checkpoints {
             return Err(CheckpointError::AllDamaged { root: self.root.clone() }.into());
         }
         Ok(None)
+    }
+
+    /// Loads the checkpoint of a step with `read`; `None` if there is none, or it is damaged.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or `read` fails.
+    pub fn load_step<T, E>(&self, step: u64, read: impl FnOnce(&Path) -> Result<T, E>) -> Result<Option<T>, E>
+    where
+        E: From<CheckpointError>,
+    {
+        let path = self.path(step);
+        if !files::is_there(&path).map_err(CheckpointError::from)? {
+            return Ok(None);
+        }
+        match Manifest::verify(&path, step) {
+            Ok(()) => read(&path).map(Some),
+            Err(Unverified::Damaged(_)) => Ok(None),
+            Err(Unverified::Unreadable(source)) => Err(CheckpointError::Unreadable { path, source }.into()),
+        }
     }
 
     fn set_aside(&self, step: u64) -> Result<PathBuf, CheckpointError> {

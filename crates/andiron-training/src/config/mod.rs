@@ -209,6 +209,11 @@ pub struct CheckpointConfig {
     /// Number of newest checkpoints that are kept; at least 2.
     #[serde(default = "three")]
     pub keep_last: usize,
+    /// Whether the model at the end is that of the best validation, not of the last one; its checkpoint is kept until then. The
+    /// first of these that the validation has says which is the best: F1, accuracy, micro-averaged F1, chrF, Spearman's
+    /// correlation, accuracy within a batch or of rewards; else the loss.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub keep_best: bool,
 }
 
 /// When the model is validated.
@@ -279,6 +284,9 @@ impl TrainConfig {
         data.validate()?;
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, "at least 1")?;
         check(checkpoint.keep_last >= 2, "checkpoint.keep_last", checkpoint.keep_last, "at least 2")?;
+        let measures = data.valid.is_some() || data.held_out.is_some();
+        let wanted = "false: there is no data.valid and no data.held_out to measure on";
+        check(measures || !checkpoint.keep_best, "checkpoint.keep_best", true, wanted)?;
         check(evaluate.rows > 0, "evaluate.rows", evaluate.rows, "at least 1")?;
         check(evaluate.max_windows != Some(0), "evaluate.max_windows", 0, "at least 1, or absent")?;
         // Where it is known only once the data is open, the length is checked again then.
@@ -353,6 +361,7 @@ impl TrainConfig {
             "data.tokenizer",
             "checkpoint.every",
             "checkpoint.keep_last",
+            "checkpoint.keep_best",
             "evaluate.every",
             "evaluate.at_start",
             "evaluate.rows",

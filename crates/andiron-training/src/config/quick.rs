@@ -1,6 +1,6 @@
 //! A whole configuration from a model, an objective and data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use andiron_core::Precision;
 use andiron_data::loader::Order;
@@ -37,6 +37,7 @@ const CONTEXT: usize = 512;
 /// | `adapter` | alpha twice the rank, for all linear projections |
 /// | `data.length_groups` | 50 for rows: those of similar length come together |
 /// | `evaluate`, `checkpoint` | once an epoch; embeddings are measured before the first step, too |
+/// | `checkpoint.keep_best` | true, if there is validation data: two classes are soon learnt by heart |
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuickRun {
     /// The model directory to begin with.
@@ -77,6 +78,7 @@ impl QuickRun {
             (false, Family::Decoder) => (8, EPOCHS, 1.0),
             (false, _) => (ROWS, EPOCHS, 1.0),
         };
+        let measures = self.valid.is_some() || self.held_out.is_some();
         let (n_rows, context) = self.size(&model)?;
         let per_epoch = n_rows.div_ceil(rows as u64).max(1);
         let width = model.sizes().d_model as f64;
@@ -113,7 +115,7 @@ impl QuickRun {
                 // Two digits: this is read by people.
                 ..OptimizerConfig::constant(format!("{lr:.1e}").parse().unwrap_or(lr))
             },
-            checkpoint: CheckpointConfig { every: per_epoch, keep_last: 2 },
+            checkpoint: CheckpointConfig { every: per_epoch, keep_last: 2, keep_best: measures },
             evaluate: EvaluateConfig {
                 every: per_epoch,
                 at_start: is_contrastive,
@@ -135,5 +137,24 @@ impl QuickRun {
             Dataset::open(&self.train).map_err(|source| TrainError::Data { source: Box::new(source) })?;
         let context = CONTEXT.min(model.sizes().max_positions);
         Ok((dataset.tokens() / context as u64, Some(context)))
+    }
+}
+
+impl TrainConfig {
+    /// The same objective and the same reading of rows for the validation ([`validate`](crate::validate)) of the model in the
+    /// directory `model` on the file `rows`. Encoded rows go to `output`.
+    #[must_use]
+    pub fn to_measure(self, model: &Path, rows: &Path, output: &Path) -> Self {
+        let Self { mut run, mut data, .. } = self;
+        run.output = output.to_owned();
+        data.train = rows.to_owned();
+        data.valid = Some(rows.to_owned());
+        (data.held_out, data.tokenizer) = (None, None);
+        if !data.packing {
+            // Of a token stream.
+            data.context = None;
+        }
+        let init = Some(InitConfig { from: model.to_owned(), precision: RunPrecision::F32 });
+        Self { run, init, model: None, adapter: None, data, ..self }
     }
 }

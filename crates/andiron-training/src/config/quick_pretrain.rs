@@ -127,7 +127,7 @@ impl QuickPretrain {
                 beta2: Some(0.95),
                 ..OptimizerConfig::constant(lr)
             },
-            checkpoint: CheckpointConfig { every, keep_last: 2 },
+            checkpoint: CheckpointConfig { every, keep_last: 2, keep_best: false },
             evaluate: EvaluateConfig {
                 every,
                 at_start: false,

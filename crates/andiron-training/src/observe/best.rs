@@ -13,6 +13,10 @@ pub struct BestValue {
     pub step: u64,
 }
 
+/// Metrics that say which of the models of a run is the best: the first that the validation has, else the loss.
+const DECISIVE: [&str; 7] =
+    ["f1", "accuracy", "micro_f1", "chrf", "spearman", "batch_accuracy", "reward_accuracy"];
+
 /// The best value of each metric so far. Metrics that are good neither high nor low have none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BestValues(Vec<BestValue>);
@@ -32,6 +36,12 @@ impl BestValues {
                 None => self.0.push(BestValue { name: name.to_owned(), value, step: record.step }),
             }
         }
+    }
+
+    /// Steps after which the model was the best.
+    pub(crate) fn step(&self) -> Option<u64> {
+        let named = |name: &str| self.0.iter().find(|best| best.name == name);
+        DECISIVE.into_iter().chain(["loss"]).find_map(named).map(|best| best.step)
     }
 
     /// The values, the loss first.
@@ -99,5 +109,11 @@ mod tests {
             values,
             [named("loss", 0.3, 20), named("accuracy", 0.8, 10), named("perplexity", 1.3, 20)]
         );
+        assert_eq!(best.step(), Some(10));
+        let mut losses = BestValues::default();
+        assert_eq!(losses.step(), None);
+        losses.push(&record(10, 0.5, &[("reward_margin", 0.1)]));
+        losses.push(&record(20, 0.3, &[("reward_margin", 0.0)]));
+        assert_eq!(losses.step(), Some(20));
     }
 }

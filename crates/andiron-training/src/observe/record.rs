@@ -177,6 +177,11 @@ impl<'a> RunRecord<'a> {
         self.best.values()
     }
 
+    /// Steps after which the model was the best so far: see [`CheckpointConfig::keep_best`](crate::config::CheckpointConfig).
+    pub fn best_step(&self) -> Option<u64> {
+        self.best.step()
+    }
+
     /// The run ends: the last report.
     pub fn end(&mut self, status: ReportStatus) {
         self.data.status = status;

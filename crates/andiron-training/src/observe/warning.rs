@@ -19,6 +19,14 @@ pub enum Warning {
         /// The cause.
         source: SaveError,
     },
+    /// The checkpoint of the best validation is gone or damaged.
+    #[error(
+        "the checkpoint of step {step}, the best, is gone or damaged: the model at the end is the last one"
+    )]
+    NoBest {
+        /// Its step.
+        step: u64,
+    },
     /// Metrics, a warning or the report could not be written to a file of the run. There is one such warning for each file
     /// until it can be written again.
     #[error("step {step} could not be recorded")]
@@ -74,7 +82,10 @@ impl Warning {
     pub fn step(&self) -> u64 {
         match self {
             Self::DamagedCheckpoint(aside) => aside.step,
-            Self::NotSaved { step, .. } | Self::NotLogged { step, .. } | Self::Skipped { step, .. } => *step,
+            Self::NotSaved { step, .. }
+            | Self::NoBest { step }
+            | Self::NotLogged { step, .. }
+            | Self::Skipped { step, .. } => *step,
             Self::RolledBack { to, .. } => *to,
             Self::NewHead { .. } | Self::SkippedRows { .. } => 0,
         }

@@ -67,8 +67,8 @@ impl PlanUser for Faults<'_> {
         new.progress.step = 2;
         new.bundle.model = new.bundle.model.map(&mut AddOne);
 
-        run.save(&old).unwrap();
-        let (saved, seen) = with_fault(Fault::none(), || run.save(&new));
+        run.save(&old, None).unwrap();
+        let (saved, seen) = with_fault(Fault::none(), || run.save(&new, None));
         saved.unwrap();
         let whole = [1, 2].map(|step| content(&run, step));
         assert_ne!(whole[0], whole[1], "{what}");
@@ -77,7 +77,7 @@ impl PlanUser for Faults<'_> {
         let mut n_faults = 0;
         for (at, operation) in seen.iter().enumerate() {
             for fault in [Fault::once(at, EIO), Fault::killed_at(at)] {
-                let (saved, _) = with_fault(fault, || run.save(&new));
+                let (saved, _) = with_fault(fault, || run.save(&new, None));
                 let context = format!("{what}: {fault:?}, {operation:?}");
                 let error = saved.expect_err("a file cannot be written");
                 assert_named(&with_causes(&error), operation, &context);
@@ -93,7 +93,7 @@ impl PlanUser for Faults<'_> {
             }
         }
 
-        run.save(&new).unwrap();
+        run.save(&new, None).unwrap();
         let (loaded, seen) = with_fault(Fault::none(), || run.load(&mut ()));
         assert_eq!(loaded?.unwrap().progress.step, 2);
         for (at, operation) in seen.iter().enumerate() {

@@ -84,6 +84,14 @@ pub enum TrainError {
         /// The cause; names the key.
         source: Box<AdapterError>,
     },
+    /// The adapter to measure cannot be opened, or is not one of the model.
+    #[error("cannot use the adapter {}", path.display())]
+    AdapterFiles {
+        /// Its directory.
+        path: PathBuf,
+        /// The cause.
+        source: Box<AdapterError>,
+    },
     /// The objective trains models of other families.
     #[error("the objective {kind} does not train {model}, which is of the family {family}: choose {fitting}")]
     Family {

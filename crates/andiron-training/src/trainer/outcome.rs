@@ -28,6 +28,8 @@ pub struct Outcome {
     pub best: Vec<BestValue>,
     /// The final model's directory, if the run finished.
     pub model: Option<PathBuf>,
+    /// Steps after which the model was what that directory holds: fewer than [`step`](Self::step) if the best one is kept.
+    pub model_step: Option<u64>,
     /// Whether a checkpoint of the last step was saved.
     pub saved: bool,
     /// Step of the newest checkpoint that was saved or resumed from.

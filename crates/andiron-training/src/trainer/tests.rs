@@ -324,6 +324,90 @@ fn a_finished_run_is_only_measured_again() {
     assert!(result(&config) == before);
 }
 
+/// The causal loss, but for the validations, whose losses are multiplied: the last factor is that of all that follow.
+#[derive(Debug)]
+struct Overfits {
+    validations: Cell<usize>,
+    factors: &'static [f32],
+}
+
+impl Objective for Overfits {
+    type Family = DecoderConfig;
+    type Tally = ();
+    const UNIT: &'static str = "tokens";
+
+    fn loss(&self, model: &DecoderModel, batch: &HostBatch, pass: &Pass<'_>) -> Tensor<1> {
+        Causal.loss(model, batch, pass)
+    }
+
+    /// Called once a validation: its data fit a batch.
+    fn measure(&self, model: &DecoderModel, batch: &HostBatch, pass: &Pass<'_>, _: &mut ()) -> Tensor<1> {
+        let at = self.validations.replace(self.validations.get() + 1);
+        let factor = self.factors.get(at).or(self.factors.last()).copied().unwrap();
+        Causal.loss(model, batch, pass).mul_scalar(factor)
+    }
+
+    fn metrics(&self, measured: &Measured, tally: &()) -> Metrics {
+        Causal.metrics(measured, tally)
+    }
+}
+
+fn overfits(factors: &'static [f32]) -> Overfits {
+    Overfits { validations: Cell::new(0), factors }
+}
+
+#[test]
+fn the_best_model_is_kept_and_is_that_of_the_end() {
+    let set = ["run.steps=12", "evaluate.every=3", "checkpoint.every=3", "checkpoint.keep_last=2"];
+    let weights = |config: &TrainConfig, of: &str| {
+        fs::read(config.run.output.join(of).join("model.safetensors")).unwrap()
+    };
+    let (_dir, last) = in_new_directory(&set);
+    let outcome = train(&last, overfits(&[9.0, 1.0, 9.0]), &mut ()).unwrap();
+    assert_eq!(outcome.model_step, Some(12));
+    assert!(weights(&last, "model") == weights(&last, "step-000012/model"));
+
+    let (_dir, config) = in_new_directory(&[&set[..], &["checkpoint.keep_best=true"]].concat());
+    let outcome = train(&config, overfits(&[9.0, 1.0, 9.0, 9.0, 1.0]), &mut ()).unwrap();
+    assert_eq!((outcome.step, outcome.model_step), (12, Some(6)));
+    assert_eq!(outcome.valid.as_ref().unwrap().loss, outcome.best[0].value);
+    let kept = || crate::checkpoint::steps_in(&config.run.output).unwrap();
+    assert_eq!(kept(), [6, 9, 12]);
+    let best = weights(&config, "model");
+    assert!(best == weights(&config, "step-000006/model") && best != weights(&config, "step-000012/model"));
+    // The training itself is the same.
+    assert!(weights(&config, "step-000012/model") == weights(&last, "step-000012/model"));
+
+    // Measured again, it is the same model; without its checkpoint, the last one.
+    let again = train(&config, overfits(&[9.0, 1.0]), &mut ()).unwrap();
+    assert_eq!((again.model_step, again.valid), (Some(6), outcome.valid));
+    assert!(best == weights(&config, "model"));
+    fs::remove_dir_all(config.run.output.join("step-000006")).unwrap();
+    let mut heard = Heard::default();
+    let without = train(&config, overfits(&[9.0]), &mut heard).unwrap();
+    assert_eq!(without.model_step, Some(12));
+    assert!(heard.warnings.len() == 1 && heard.warnings[0].contains("step 6"), "{:?}", heard.warnings);
+    assert!(weights(&config, "model") == weights(&config, "step-000012/model"));
+}
+
+#[test]
+fn a_best_model_between_two_checkpoints_gets_one_and_survives_a_stop() {
+    let set = ["run.steps=12", "evaluate.every=3", "checkpoint.every=100", "checkpoint.keep_best=true"];
+    let (_dir, config) = in_new_directory(&set);
+    let requests = Requests::default();
+    let trainer = open(&config, overfits(&[9.0, 1.0, 9.0])).unwrap();
+    trainer.run(&mut StopAfter { step: 8, requests: &requests }, &requests).unwrap();
+    assert_eq!(crate::checkpoint::steps_in(&config.run.output).unwrap(), [3, 6, 8]);
+    let outcome = train(&config, overfits(&[9.0, 9.0, 1.0]), &mut ()).unwrap();
+    assert_eq!((outcome.resumed_from, outcome.model_step), (Some(8), Some(6)));
+}
+
+#[test]
+fn a_best_model_needs_something_to_measure_on() {
+    let error = TrainConfig::parse(crate::testing::CONFIG, &["checkpoint.keep_best=true".to_owned()]);
+    assert!(error.unwrap_err().to_string().contains("data.held_out"));
+}
+
 #[test]
 fn another_seed_is_another_run() {
     let (_one_dir, one) = in_new_directory(&["run.steps=3"]);
@@ -679,7 +763,7 @@ fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
     let save = |step: u64| {
         let mut state = state.clone();
         state.progress.step = step;
-        run.save(&state).map(drop)
+        run.save(&state, None).map(drop)
     };
     let (saved, seen) = with_fault(Fault::none(), || save(5));
     saved.unwrap();
@@ -693,7 +777,7 @@ fn a_save_that_is_killed_anywhere_leaves_a_checkpoint_to_go_on_from() {
         for step in [newest + 1, newest + 1] {
             let mut state = state.clone();
             state.progress.step = step;
-            let (saved, _) = with_fault(Fault::killed_at(at), || run.save(&state));
+            let (saved, _) = with_fault(Fault::killed_at(at), || run.save(&state, None));
             let after = Checkpoints::open(&config.run.output, 3).unwrap();
             assert!(after.steps().unwrap().last() >= Some(&newest), "{:?}", operation);
             drop(saved);

@@ -31,6 +31,9 @@ pub fn report(outcome: &Outcome, config: &TrainConfig, common: &Common) -> anyho
             Some(_) => out!("The adapter is in {}, in peft's layout.", model.display())?,
             None => out!("The model is in {}, in the Hugging Face layout.", model.display())?,
         }
+        if let Some(step) = outcome.model_step.filter(|&step| step < outcome.step) {
+            out!("It is that of step {step}, whose validation was the best.")?;
+        }
     }
     out!("The report is {}.", config.run.output.join("report.html").display())?;
     if let Some(model) = &outcome.model {
@@ -54,7 +57,7 @@ fn as_json(outcome: &Outcome) -> Value {
         .collect();
     json!({
         "step": outcome.step, "tokens": outcome.tokens, "rows": outcome.rows, "elapsed_s": outcome.elapsed_s,
-        "model": outcome.model, "validation": outcome.valid, "best": best,
+        "model": outcome.model, "model_step": outcome.model_step, "validation": outcome.valid, "best": best,
         "interrupted": outcome.status == Status::Interrupted
     })
 }
@@ -177,6 +180,7 @@ mod tests {
             valid: None,
             best: vec![BestValue { name: "accuracy".to_owned(), value: 0.9271, step: 939 }],
             model: None,
+            model_step: None,
             saved: true,
             saved_step: Some(1252),
             failed_saves: 0,
