@@ -7,20 +7,23 @@ use super::rows::{Answer, Row, RowError, answer_parsed, object, take_pair, tell_
 
 pub(super) struct Classify<B> {
     pub(super) model: Pipeline<B>,
+    /// Number of labels at most, the best ones.
+    pub(super) top: usize,
 }
 
 impl<B: ClassifyTexts> Answer for Classify<B> {
     fn answer(&self, rows: Vec<Row>) -> Vec<Result<Row, RowError>> {
         answer_parsed(rows, take_pair, |inputs| {
             let found = self.model.classify(&inputs);
-            found.into_iter().map(|found| Ok(row(&found?))).collect()
+            found.into_iter().map(|found| Ok(row(&found?, self.top))).collect()
         })
     }
 }
 
-fn row(found: &Classification<'_>) -> Row {
+fn row(found: &Classification<'_>, top: usize) -> Row {
+    let best = found.labels.iter().take(top);
     let labels: Vec<Value> =
-        found.labels.iter().map(|found| json!({ "label": found.label, "score": found.score })).collect();
+        best.map(|found| json!({ "label": found.label, "score": found.score })).collect();
     let mut row = object(json!({ "labels": labels }));
     tell_truncation(&mut row, found.truncated);
     row

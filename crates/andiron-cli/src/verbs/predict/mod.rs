@@ -187,7 +187,7 @@ impl Predict {
             Task::FillMask => {
                 let model = opened.encoder()?;
                 ensure_head(&model, task, |head| head == EncoderHead::MaskedLm)?;
-                Box::new(fill_mask::FillMask { model, top: self.reading.top })
+                Box::new(fill_mask::FillMask { model, top: self.reading.candidates() })
             }
             Task::Embed => {
                 let model = self.reading.embedder(opened.encoder()?)?;
@@ -196,12 +196,12 @@ impl Predict {
             Task::Classify => match opened.bundle {
                 AnyBundle::Classifier(bundle) => {
                     let model = Pipeline { bundle, text: opened.text };
-                    Box::new(classify::Classify { model })
+                    Box::new(classify::Classify { model, top: self.reading.labels() })
                 }
                 _ => {
                     let model = opened.encoder()?;
                     ensure_head(&model, task, |head| matches!(head, EncoderHead::Classify { .. }))?;
-                    Box::new(classify::Classify { model })
+                    Box::new(classify::Classify { model, top: self.reading.labels() })
                 }
             },
             Task::TokenClassify => {

@@ -1,5 +1,7 @@
 //! Options of `predict`'s tasks.
 
+use std::num::NonZeroUsize;
+
 use andiron_models::encoder::Pooling;
 use andiron_models::generate::{BeamOptions, EarlyStopping};
 use andiron_pipelines::EncoderPipeline;
@@ -12,9 +14,9 @@ use crate::exit::Usage;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Encoder tasks")]
 pub(super) struct Reading {
-    /// fill-mask: number of candidates per mask
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(super) top: usize,
+    /// fill-mask: number of candidates per mask [default: 5]; classify: number of labels, the best ones [default: all]
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<NonZeroUsize>,
     /// answer: maximum length of an answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(super) max_answer_tokens: usize,
@@ -89,7 +91,20 @@ enum PoolingName {
     Max,
 }
 
+/// Candidates per mask.
+const CANDIDATES: usize = 5;
+
 impl Reading {
+    /// Number of candidates per mask.
+    pub(super) fn candidates(&self) -> usize {
+        self.top.map_or(CANDIDATES, NonZeroUsize::get)
+    }
+
+    /// Number of labels of a text at most.
+    pub(super) fn labels(&self) -> usize {
+        self.top.map_or(usize::MAX, NonZeroUsize::get)
+    }
+
     /// The model with these pooling and prompt options.
     ///
     /// # Errors
