@@ -1,7 +1,7 @@
 //! Memory estimate of a run, computed from its configuration before anything is allocated.
 
 use andiron_core::{ParamRole, Precision};
-use andiron_data::rows::{RowOptions, RowReader};
+use andiron_data::rows::RowReader;
 use andiron_models::adapter::Targets;
 use andiron_models::weights::ParamInfo;
 use andiron_models::{Family, RunPrecision};
@@ -98,7 +98,7 @@ impl TrainConfig {
         if let Some(columns) = self.data.packed_length(longest).or(self.data.context) {
             return columns as u64;
         }
-        let Ok(mut rows) = RowReader::open(&self.data.train, &RowOptions::default()) else { return 1 };
+        let Ok(mut rows) = RowReader::open(&self.data.train, &self.data.row_options()) else { return 1 };
         let n_rows = rows.by_ref().take(SAMPLED_ROWS).filter(Result::is_ok).count() as u64;
         let mean = rows.bytes_read() / n_rows.max(1);
         (mean / BYTES_PER_TOKEN).clamp(1, self.data.text_length(longest) as u64)

@@ -153,6 +153,8 @@ pub struct Setup<'a> {
     /// The device of the run, without autodiff.
     pub device: &'a Device,
     tokenizer: Option<TokenizerSource>,
+    /// Whether the model is measured as it is, so that rows cannot give it other labels.
+    pub(crate) is_measured: bool,
     /// Who is told of the encoding of rows, and can stop it.
     watch: Option<Watch<'a>>,
 }
@@ -179,7 +181,7 @@ impl<'a> Setup<'a> {
         let longest = base.config.sizes().max_positions;
         config.check_length(longest)?;
         let tokenizer = TokenizerSource::of(config.data.tokenizer.as_deref(), &base)?;
-        Ok(Self { config, base, device, tokenizer, watch: None })
+        Ok(Self { config, base, device, tokenizer, is_measured: false, watch: None })
     }
 
     /// The same, telling `observer` how far rows are encoded; a request to stop ends that.

@@ -11,8 +11,8 @@ use andiron_data::records::{
     RecordLoader, RecordLoaderOptions, RecordOrder, RecordWriter, columns,
 };
 use andiron_data::rows::{
-    Examples, LabelCollector, LabelVocabulary, Origin, Part, RowError, RowFault, RowOptions, RowReader,
-    RowsError, Shape, Skipped,
+    Examples, LabelCollector, LabelVocabulary, Origin, Part, RowError, RowFault, RowReader, RowsError, Shape,
+    Skipped,
 };
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
@@ -218,7 +218,7 @@ impl Setup<'_> {
             let fields = serde_json::from_value(Value::Object(fields.clone()));
             return fields.map_err(|source| ConfigError::Fields { source }.into());
         }
-        let first = RowReader::open(path, &RowOptions::default())?.next().transpose()?;
+        let first = RowReader::open(path, &self.config.data.row_options())?.next().transpose()?;
         let first = first.ok_or_else(|| TrainError::NoRows { path: path.clone() })?;
         S::guess(&first).ok_or_else(|| TrainError::Shape {
             path: path.clone(),
@@ -227,7 +227,8 @@ impl Setup<'_> {
         })
     }
 
-    /// The labels that were collected from the training rows; those of the model, in its order, if they are the same.
+    /// The labels that were collected from the training rows; those of the model, in its order, if they are the same, or if
+    /// nothing is trained.
     ///
     /// # Errors
     /// If there are none.
@@ -237,6 +238,9 @@ impl Setup<'_> {
             return Err(TrainError::NoRows { path: self.config.data.train.clone() });
         }
         let of_model = self.base.labels();
+        if self.is_measured && !of_model.is_empty() {
+            return Ok(LabelVocabulary::of_model(of_model.to_vec()));
+        }
         let same =
             of_model.len() == found.names().len() && found.names().iter().all(|name| of_model.contains(name));
         Ok(if same { LabelVocabulary::of_model(of_model.to_vec()) } else { found })
@@ -244,7 +248,8 @@ impl Setup<'_> {
 
     /// The examples of a file.
     pub fn examples<S: Shape>(&self, path: &Path, shape: S) -> Examples<S> {
-        Examples::new(vec![path.to_owned()], shape, RowOptions::default(), self.config.data.bad_rows)
+        let data = &self.config.data;
+        Examples::new(vec![path.to_owned()], shape, data.row_options(), data.bad_rows)
     }
 
     /// The validation rows, if there are any: of a file of their own, or held out.
@@ -355,6 +360,9 @@ impl Setup<'_> {
             "max_target_length": data.max_target_length,
             "objective": encoding.settings,
         });
+        if !data.quotes {
+            settings["quotes"] = json!(false);
+        }
         if part != Part::All {
             settings["held_out"] = json!(data.held_out);
         }

@@ -171,6 +171,17 @@ fn a_gguf_file_is_trained_further_with_the_tokenizer_in_it() {
     let predict = ["predict", "--task", "classify", "--model", "tuned/model"];
     let ran = place.run_with_input(&predict, "{\"text\":\"thou art\"}\n");
     assert!(ran.code == Some(0) && ran.out.contains("\"old\""), "{ran:?}");
+    assert_eq!(ran.out.matches("\"label\"").count(), 2, "{ran:?}");
+    let best = place.run_with_input(&[&predict[..], &["--top", "1"]].concat(), "{\"text\":\"thou art\"}\n");
+    let first = |line: &str| serde_json::from_str::<Value>(line).unwrap()["labels"][0]["label"].clone();
+    assert_eq!((first(&best.out), best.out.matches("\"label\"").count()), (first(&ran.out), 1));
+    // A table whose cells have single quotes.
+    place.write("rows.txt", "id\ttext\tlabel\n1\t\"thou art\told\n2\tok\tnew\n");
+    let table =
+        ["finetune", "--model", "base.gguf", "--objective", "classify", "--train", "rows.txt", "-o", "table"];
+    let steps = ["--set", "run.steps=2"];
+    place.fails(&[&table[..], &steps].concat(), 1, &["rows.txt:2", "quote"]);
+    place.ok(&[&table[..], &steps, &["--set", "data.quotes=false"]].concat());
     // Resumed, the file has the same tokenizer.
     place.ok(&[&["finetune", "--model", "base.gguf", "-o", "tuned"], &rows[..]].concat());
 }

@@ -50,7 +50,7 @@ pub enum RowsError {
         source: std::io::Error,
     },
     /// The file format is not supported.
-    #[error("{}: rows are read from .jsonl, .json, .csv and .tsv, also compressed (.gz); convert it to JSON Lines", path.display())]
+    #[error("{}: rows are read from .jsonl, .json, .csv, .tsv and tables in .txt, also compressed (.gz); convert it to JSON Lines", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,

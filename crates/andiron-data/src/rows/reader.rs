@@ -16,8 +16,8 @@ use crate::source::extension;
 pub struct RowOptions {
     /// The longest row read, in bytes.
     pub max_row_bytes: u64,
-    /// The separator of tables. Without it, that of `.tsv` files is a tab, that of `.csv` files the first of comma, semicolon
-    /// and tab that the header has.
+    /// The separator of tables. Without it, that of `.csv` files is the first of comma, semicolon and tab that the header has,
+    /// that of others a tab.
     pub separator: Option<char>,
     /// Whether quotes around a cell of a table are part of the syntax. They are not in GLUE's `.tsv` files.
     pub quotes: bool,
@@ -62,6 +62,7 @@ impl RowReader {
     /// | `.jsonl`, `.ndjson` | a JSON object per line |
     /// | `.json` | a list of objects, `{"data": […]}` with objects or with SQuAD's articles, or an object per line |
     /// | `.csv`, `.tsv`, `.tab` | a table with a header |
+    /// | `.txt` | a table with a header and tabs |
     ///
     /// Byte order marks and blank lines are skipped. `NaN` and `Infinity`, which Python writes into JSON, are read as `null`.
     ///
@@ -72,7 +73,7 @@ impl RowReader {
         let rows: Box<dyn Rows> = match extension.as_str() {
             "jsonl" | "ndjson" => Box::new(LineRows::open(path, options.max_row_bytes)?),
             "json" => json::open(path, options.max_row_bytes)?,
-            "csv" | "tsv" | "tab" => Box::new(TableRows::open(path, &extension, options)?),
+            "csv" | "tsv" | "tab" | "txt" => Box::new(TableRows::open(path, &extension, options)?),
             _ => return Err(RowsError::Unsupported { path: path.to_owned() }),
         };
         Ok(Self { path: path.to_owned(), rows })

@@ -66,6 +66,11 @@ impl TableRows {
                 return Err(RowsError::Content { path: path.to_owned(), problem });
             }
             None if extension == "csv" => separator_of(input.fill_buf().map_err(read)?),
+            None if extension == "txt" && !header(input.fill_buf().map_err(read)?).contains(&b'\t') => {
+                let problem =
+                    "rows of a .txt file are a table with tabs, and its first line has none".to_owned();
+                return Err(RowsError::Content { path: path.to_owned(), problem });
+            }
             None => b'\t',
         };
         let limit = options.max_row_bytes;
@@ -178,6 +183,10 @@ impl Rows for TableRows {
 
 /// The separator of a `.csv` file: where a comma is the decimal separator, spreadsheets write semicolons.
 fn separator_of(start: &[u8]) -> u8 {
-    let header = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    [b',', b';', b'\t'].into_iter().find(|separator| header.contains(separator)).unwrap_or(b',')
+    [b',', b';', b'\t'].into_iter().find(|separator| header(start).contains(separator)).unwrap_or(b',')
+}
+
+/// The first line of the start of a table.
+fn header(start: &[u8]) -> &[u8] {
+    start.split(|&byte| byte == b'\n').next().unwrap_or_default()
 }

@@ -172,7 +172,7 @@ fn tables() {
         "r.parquet",
         "PAR1",
         &[
-            "r.parquet: rows are read from .jsonl, .json, .csv and .tsv, also compressed (.gz); convert it to JSON Lines",
+            "r.parquet: rows are read from .jsonl, .json, .csv, .tsv and tables in .txt, also compressed (.gz); convert it to JSON Lines",
         ],
     );
 }
@@ -182,6 +182,12 @@ fn a_table_without_quotes_has_them_in_its_cells() {
     let file = file("r.tsv", "a\tb\n\"x\ty\n");
     let options = RowOptions { quotes: false, ..RowOptions::default() };
     assert_eq!(shown(&file, &options), ["2: a=\"\\\"x\" b=\"y\""]);
+    // As NSMC is written.
+    let reviews = self::file("r.txt", "id\tdocument\tlabel\n1\t\"x\t0\n");
+    assert_eq!(shown(&reviews, &options), ["2: id=\"1\" document=\"\\\"x\" label=\"0\""]);
+    let text = self::file("r.txt", "To be, or not to be\n");
+    let expected = "r.txt: rows of a .txt file are a table with tabs, and its first line has none";
+    assert_eq!(shown(&text, &options), [expected]);
     let options = RowOptions { separator: Some('é'), ..RowOptions::default() };
     assert_eq!(shown(&file, &options), ["r.tsv: the separator 'é' is not one byte"]);
 }

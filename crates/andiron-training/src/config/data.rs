@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use andiron_data::loader::Order;
+use andiron_data::rows::RowOptions;
 use andiron_data::source::OnError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -47,6 +48,9 @@ pub struct DataConfig {
     /// Names of the fields of a row; by default the usual names that the first row has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Map<String, Value>>,
+    /// Whether quotes around a cell of a table are part of its syntax; `false` for tables whose cells have single quotes.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub quotes: bool,
     /// Whether a row that does not fit is an error, or skipped and counted.
     #[serde(default, skip_serializing_if = "is_fail")]
     pub bad_rows: OnError,
@@ -74,6 +78,7 @@ impl DataConfig {
             max_length: None,
             max_target_length: None,
             fields: None,
+            quotes: true,
             bad_rows: OnError::Fail,
             length_groups: None,
             packing: false,
@@ -100,6 +105,11 @@ impl DataConfig {
         Ok(())
     }
 
+    /// How rows are read.
+    pub(crate) fn row_options(&self) -> RowOptions {
+        RowOptions { quotes: self.quotes, ..RowOptions::default() }
+    }
+
     /// Longest sequence of a row, in tokens, of a model that reads `longest`.
     pub(crate) fn text_length(&self, longest: usize) -> usize {
         self.max_length.unwrap_or(USUAL_LENGTH).min(longest)
@@ -109,6 +119,14 @@ impl DataConfig {
     pub(crate) fn packed_length(&self, longest: usize) -> Option<usize> {
         self.packing.then(|| self.context.unwrap_or_else(|| self.text_length(longest)))
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 fn is_false(value: &bool) -> bool {
