@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::RunPrecision;
 use crate::adapter::{AdapterNames, Tie};
+use crate::any::AnyBundle;
 use crate::encoder::{EmbedPipeline, Relevance};
 use crate::generate::GenerationConfig;
 use crate::hf_config::ConfigError;
@@ -40,6 +41,9 @@ pub trait FamilyConfig: Clone + fmt::Debug + Sized {
     /// # Errors
     /// If it does not describe a model of this family that can be built here.
     fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError>;
+
+    /// The bundle of this family that `any` is.
+    fn of_any(any: AnyBundle) -> Option<Bundle<Self>>;
 
     /// The object to write as `config.json` of a bundle.
     fn config_json(bundle: &Bundle<Self>) -> Value;

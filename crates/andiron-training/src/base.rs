@@ -1,13 +1,13 @@
 //! The model that a run begins with: random weights, or those of a model directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use andiron_kernels::random::Seed;
 use andiron_models::encoder::EmbedPipeline;
 use andiron_models::weights::{ParamInfo, names};
 use andiron_models::{
-    AnyConfig, Bundle, ClassifierBundle, ClassifierConfig, ConfigFile, DecoderConfig, EncoderConfig,
-    EncoderHead, Family, FamilyConfig, ModelFiles, RunPrecision, Seq2SeqConfig,
+    AdapterError, AdapterFiles, AnyBundle, AnyConfig, Bundle, ClassifierBundle, ClassifierConfig, ConfigFile,
+    DecoderConfig, EncoderConfig, EncoderHead, Family, FamilyConfig, ModelFiles, RunPrecision, Seq2SeqConfig,
 };
 use burn::tensor::Device;
 
@@ -25,6 +25,8 @@ pub struct Base {
     pub config: AnyConfig,
     /// How its weights are stored.
     pub precision: RunPrecision,
+    /// The directory of an adapter, which is added to the model.
+    adapter: Option<PathBuf>,
 }
 
 impl Base {
@@ -39,13 +41,27 @@ impl Base {
                 let failed = |source| TrainError::Init { path: path.clone(), source: Box::new(source) };
                 let files = ModelFiles::open(path).map_err(failed)?;
                 let ConfigFile { config, .. } = files.config().map_err(failed)?.clone();
-                Ok(Self { directory: Some(path.clone()), config, precision: init.precision })
+                Ok(Self { directory: Some(path.clone()), config, precision: init.precision, adapter: None })
             }
             (None, Some(model)) => {
-                Ok(Self { directory: None, config: model.clone().into(), precision: RunPrecision::F32 })
+                let (config, precision) = (model.clone().into(), RunPrecision::F32);
+                Ok(Self { directory: None, config, precision, adapter: None })
             }
             (None, None) => Err(ConfigError::NoModel.into()),
         }
+    }
+
+    /// The same with the adapter in the directory `dir`, and the head that it was trained with.
+    ///
+    /// # Errors
+    /// If the directory is no adapter.
+    pub(crate) fn with_adapter(mut self, dir: &Path) -> Result<Self, TrainError> {
+        let files = AdapterFiles::open(dir).map_err(|source| adapter_error(dir, source))?;
+        if let Some(config) = files.model_config() {
+            self.config = config.clone();
+        }
+        self.adapter = Some(dir.to_owned());
+        Ok(self)
     }
 
     /// The family of the model.
@@ -245,13 +261,23 @@ impl Base {
     /// The model of the directory; `None` if there is no directory.
     fn open_weights<C: FamilyConfig>(&self, device: &Device) -> Result<Option<Bundle<C>>, TrainError> {
         let Some(path) = &self.directory else { return Ok(None) };
-        let opened = Bundle::open_at(path, self.precision, device);
-        opened.map(Some).map_err(|source| TrainError::Init { path: path.clone(), source: Box::new(source) })
+        let failed = |source| TrainError::Init { path: path.clone(), source: Box::new(source) };
+        let Some(adapter) = &self.adapter else {
+            return Bundle::open_at(path, self.precision, device).map(Some).map_err(failed);
+        };
+        let plain = AnyBundle::open_at(path, self.precision, device).map_err(failed)?;
+        let adapted = plain.with_adapter(adapter).map_err(|source| adapter_error(adapter, source))?;
+        C::of_any(adapted).map(Some).ok_or_else(|| self.unfit("a model of another kind"))
     }
 
     fn unfit(&self, wanted: &'static str) -> TrainError {
         TrainError::Unfit { model: self.name(), class: self.config.class_name(), wanted }
     }
+}
+
+/// An adapter that cannot be used.
+fn adapter_error(path: &Path, source: AdapterError) -> TrainError {
+    TrainError::AdapterFiles { path: path.to_owned(), source: Box::new(source) }
 }
 
 /// A head that its family refuses.

@@ -1,5 +1,7 @@
 //! The validation of an objective: in a run, or of a model as it is.
 
+use std::path::Path;
+
 use andiron_data::loader::BatchSource;
 use burn::tensor::Device;
 
@@ -10,14 +12,18 @@ use crate::plan::{Plan, PlanUser, Setup};
 use crate::trainer::TrainError;
 
 /// Loss and metrics of a model on the validation data of `config`, with the model as `[init] from` has it: nothing is trained.
-/// Encoded rows are kept in the run's directory.
+/// Encoded rows are kept in the run's directory. `adapter` is the directory of an adapter of the model, to measure with it.
 ///
 /// `device` is a plain one (no autodiff).
 ///
 /// # Errors
-/// If the configuration, the model or the data cannot be used, there is no validation data, or the model has no head for the
-/// objective.
-pub fn validate(config: &TrainConfig, device: &Device) -> Result<Evaluation, TrainError> {
+/// If the configuration, the model, the adapter or the data cannot be used, there is no validation data, or the model has no
+/// head for the objective.
+pub fn validate(
+    config: &TrainConfig,
+    adapter: Option<&Path>,
+    device: &Device,
+) -> Result<Evaluation, TrainError> {
     struct Validate<'a> {
         setup: &'a Setup<'a>,
         device: &'a Device,
@@ -42,7 +48,11 @@ pub fn validate(config: &TrainConfig, device: &Device) -> Result<Evaluation, Tra
         }
     }
 
-    let setup = Setup::open(config, device)?;
+    let mut setup = Setup::open(config, device)?;
+    setup.is_measured = true;
+    if let Some(dir) = adapter {
+        setup.base = setup.base.with_adapter(dir)?;
+    }
     with_plan(&setup, Validate { setup: &setup, device })
 }
 

@@ -1,5 +1,7 @@
 //! `andiron evaluate` on tasks and on rows, and the comparison of results.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::common::Place;
@@ -19,7 +21,7 @@ fn tasks_give_results_and_samples_that_can_be_compared() {
     assert_eq!(report["andiron_version"], env!("CARGO_PKG_VERSION"));
     let folder = place.path("a").join(report["model_name_sanitized"].as_str().unwrap());
     let names = |start: &str| {
-        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with(start)).count()
     };
     assert_eq!((names("results_"), names("samples_choice_"), names("samples_sums_")), (1, 1, 1));
@@ -69,5 +71,36 @@ fn rows_are_measured_as_a_run_validates() {
     assert!(text.contains("accuracy"), "{text}");
     let untrained = ["evaluate", "--model", "run/model", "--rows", "rows.jsonl", "--objective", "classify"];
     place.fails(&untrained, 1, &["run/model", "finetune"]);
-    place.fails(&["evaluate", "--model", "run/model", "--rows", "rows.jsonl"], 2, &["--objective"]);
+
+    // The run tells its objective.
+    let told = ["evaluate", "--model", "labels/model", "--rows", "rows.jsonl"];
+    assert_eq!(place.json(&told)["accuracy"], measured["accuracy"]);
+    // Rows need not have all labels of the model, but no others.
+    place.write("some.jsonl", "{\"text\": \"the word aa\", \"label\": \"a\"}\n".repeat(2));
+    let some = ["evaluate", "--model", "labels/model", "--rows", "some.jsonl"];
+    assert_eq!(place.json(&some)["rows"], 2);
+    place.write("other.jsonl", "{\"text\": \"the word aa\", \"label\": \"c\"}\n");
+    let other = ["evaluate", "--model", "labels/model", "--rows", "other.jsonl"];
+    place.fails(&other, 1, &["other.jsonl:1", "\"c\""]);
+    fs::rename(place.path("labels/model"), place.path("alone")).unwrap();
+    let alone = ["evaluate", "--model", "alone", "--rows", "rows.jsonl"];
+    place.fails(&alone, 2, &["--objective", "alone"]);
+
+    // And so does that of an adapter, which brings its head.
+    let lora = ["--lora", "--valid", "rows.jsonl", "--output", "adapter", "--set", "run.precision=\"f32\""];
+    let report = place.json(&[&train, &lora as &[_]].concat());
+    let adapted = ["evaluate", "--model", "run/model", "--adapter", "adapter/model", "--rows", "rows.jsonl"];
+    let measured = place.json(&adapted);
+    let loss = |of: &Value| of["loss"].as_f64().unwrap();
+    assert!((loss(&measured) - loss(&report["validation"])).abs() < 1e-5, "{measured} {report}");
+    assert_eq!(measured["adapter_blake3"].as_str().map(str::len), Some(64));
+    let step = report["model_step"].as_u64().unwrap();
+    let checkpoint = format!("adapter/step-{step:06}/model");
+    let adapted = ["evaluate", "--model", "run/model", "--adapter", &checkpoint, "--rows", "rows.jsonl"];
+    assert_eq!(place.json(&adapted)["loss"], measured["loss"]);
+    place.fails(
+        &["evaluate", "--model", "run/model", "--adapter", "alone", "--rows", "rows.jsonl"],
+        2,
+        &["--objective"],
+    );
 }

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::AdapterNames;
+use crate::any::AnyBundle;
 use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::catalog::{DecoderConfig, DecoderModel};
@@ -28,6 +29,13 @@ impl FamilyConfig for DecoderConfig {
 
     fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         Self::from_object(fields, path)
+    }
+
+    fn of_any(any: AnyBundle) -> Option<Bundle<Self>> {
+        match any {
+            AnyBundle::Decoder(bundle) => Some(bundle),
+            _ => None,
+        }
     }
 
     fn config_json(bundle: &DecoderBundle) -> Value {

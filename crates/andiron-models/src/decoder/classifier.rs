@@ -15,6 +15,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::{Map, Value};
 
 use crate::adapter::AdapterNames;
+use crate::any::AnyBundle;
 use crate::batch::pad_right;
 use crate::bundle::{Bundle, FamilyConfig};
 use crate::catalog::{self, DecoderConfig, DecoderModel, ReadError, Sizes};
@@ -211,6 +212,13 @@ impl FamilyConfig for ClassifierConfig {
 
     fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         catalog::from_object(fields, path, DecoderConfig::MODEL_TYPES, Self::from_fields)
+    }
+
+    fn of_any(any: AnyBundle) -> Option<Bundle<Self>> {
+        match any {
+            AnyBundle::Classifier(bundle) => Some(bundle),
+            _ => None,
+        }
     }
 
     fn config_json(bundle: &ClassifierBundle) -> Value {

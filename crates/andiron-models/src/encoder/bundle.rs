@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{EmbedPipeline, EncoderConfig, EncoderHead, EncoderModel, Relevance};
 use crate::adapter::AdapterNames;
+use crate::any::AnyBundle;
 use crate::batch::{evaluation_over, pad_right};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::Encoder;
@@ -29,6 +30,13 @@ impl FamilyConfig for EncoderConfig {
 
     fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         Self::from_object(fields, path)
+    }
+
+    fn of_any(any: AnyBundle) -> Option<Bundle<Self>> {
+        match any {
+            AnyBundle::Encoder(bundle) => Some(bundle),
+            _ => None,
+        }
     }
 
     fn config_json(bundle: &EncoderBundle) -> Value {

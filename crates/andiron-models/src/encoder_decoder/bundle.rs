@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Seq2SeqConfig, Seq2SeqModel, generation};
 use crate::adapter::AdapterNames;
+use crate::any::AnyBundle;
 use crate::batch::{evaluation_over, pad_right};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::family::EncoderDecoder;
@@ -27,6 +28,13 @@ impl FamilyConfig for Seq2SeqConfig {
 
     fn from_object(fields: Map<String, Value>, path: &Path) -> Result<ConfigFile<Self>, ConfigError> {
         Self::from_object(fields, path)
+    }
+
+    fn of_any(any: AnyBundle) -> Option<Bundle<Self>> {
+        match any {
+            AnyBundle::EncoderDecoder(bundle) => Some(bundle),
+            _ => None,
+        }
     }
 
     fn config_json(bundle: &Seq2SeqBundle) -> Value {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use andiron_core::Precision;
-use andiron_training::config::QuickRun;
+use andiron_training::config::{QuickRun, TrainConfig};
 use andiron_training::validate;
 use clap::Args;
 use serde_json::{Map, Value};
@@ -20,9 +20,10 @@ use crate::model::ModelChoice;
 #[command(next_help_heading = "Rows")]
 pub struct RowsChoice {
     /// File of rows (JSONL, JSON, CSV, TSV, also .gz) to measure a fine-tuned model on, as `finetune --valid` does
-    #[arg(long, value_name = "FILE", requires = "objective")]
+    #[arg(long, value_name = "FILE")]
     rows: Option<PathBuf>,
-    /// The objective that the model was fine-tuned for, such as classify
+    /// The objective that the model was fine-tuned for, such as classify [default: that of the run whose directory the model, or
+    /// the adapter, is in]
     #[arg(long, value_name = "KIND", requires = "rows")]
     objective: Option<String>,
 }
@@ -35,26 +36,26 @@ impl RowsChoice {
 
     /// Measures and prints.
     pub fn run(self, choice: &ModelChoice, common: &Common) -> anyhow::Result<Ending> {
-        let (Some(rows), Some(objective)) = (self.rows, self.objective) else {
-            return Err(Usage("--rows needs --objective".to_owned()).into());
+        let Some(rows) = self.rows else {
+            return Err(Usage("--rows is missing: name the file of rows".to_owned()).into());
         };
-        if choice.adapter.path.is_some() {
-            let merge =
-                "--rows measures whole models: merge the adapter first, with `andiron export --merge`";
-            return Err(Usage(merge.to_owned()).into());
-        }
         let folder = Scratch::new()?;
-        let quick = QuickRun {
-            held_out: None,
-            model: choice.path.clone(),
-            objective,
-            train: rows.clone(),
-            valid: Some(rows),
-            output: folder.0.clone(),
-            lora_rank: None,
+        let config = match self.objective {
+            Some(objective) => {
+                let quick = QuickRun {
+                    held_out: None,
+                    model: choice.path.clone(),
+                    objective,
+                    train: rows.clone(),
+                    valid: Some(rows),
+                    output: folder.0.clone(),
+                    lora_rank: None,
+                };
+                quick.config(Precision::F32)?
+            }
+            None => of_run(choice)?.to_measure(&choice.path, &rows, &folder.0),
         };
-        let config = quick.config(Precision::F32)?;
-        let evaluation = validate(&config, &common.open_device()?)?;
+        let evaluation = validate(&config, choice.adapter.path.as_deref(), &common.open_device()?)?;
         let fingerprint = Fingerprint::of(choice)?;
         let object = serde_json::to_value(&evaluation)?;
         if common.json {
@@ -69,6 +70,27 @@ impl RowsChoice {
         }
         out!("model       blake3 {}, Andiron {}", fingerprint.model, env!("CARGO_PKG_VERSION"))?;
         Ok(Ending::Done)
+    }
+}
+
+/// The configuration of the run that trained the model, or its adapter: of the directory that it is in, or that its checkpoint
+/// is in.
+fn of_run(choice: &ModelChoice) -> anyhow::Result<TrainConfig> {
+    let trained = choice.adapter.path.as_ref().unwrap_or(&choice.path);
+    let above = trained.canonicalize().ok().and_then(|dir| Some(dir.parent()?.to_owned()));
+    let run = above.map(|dir| match (dir.join("manifest.json").is_file(), dir.parent()) {
+        (true, Some(run)) => run.join("config.toml"),
+        _ => dir.join("config.toml"),
+    });
+    match run.filter(|path| path.is_file()) {
+        Some(path) => Ok(TrainConfig::load(&path, &[])?),
+        None => {
+            let trained = trained.display();
+            let text = format!(
+                "--objective is missing: {trained} is not in the directory of a run, which would tell it"
+            );
+            Err(Usage(text).into())
+        }
     }
 }
 
