@@ -68,6 +68,9 @@ impl RowsChoice {
         for (name, value) in &evaluation.metrics {
             out!("{name:<11} {value:.4}")?;
         }
+        if let Some(hash) = &fingerprint.adapter {
+            out!("adapter     blake3 {hash}")?;
+        }
         out!("model       blake3 {}, Andiron {}", fingerprint.model, env!("CARGO_PKG_VERSION"))?;
         Ok(Ending::Done)
     }
