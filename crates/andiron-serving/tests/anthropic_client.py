@@ -1,4 +1,4 @@
-"""Drives a server with the official `anthropic` client (2.14).
+"""Drives a server with the official `anthropic` client (2.14, which has no argument `temperature`).
 
     python anthropic_client.py                         serves a small model with random weights
     python anthropic_client.py BASE_URL [API_KEY]      takes a running server, e.g. http://127.0.0.1:8080
