@@ -130,7 +130,7 @@ fn keys(command: &Command, path: &Path) -> anyhow::Result<BTreeMap<String, Vec<O
         .map_err(|error| Usage(format!("{shown} is no TOML: {}", error.to_string().trim_end())))?;
     let mut found = BTreeMap::new();
     for (name, value) in table {
-        let line = text[..name.span().start].lines().count().max(1);
+        let line = 1 + text[..name.span().start].matches('\n').count();
         let at = format!("{shown}:{line}");
         let name = name.into_inner();
         if name == FILE {
