@@ -6,7 +6,7 @@ mod common;
 
 use andiron_models::bundle::Ids;
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
-use andiron_models::generate::{BeamOptions, Hypothesis, beam_search};
+use andiron_models::generate::{BeamOptions, Hypothesis, beam_search, beam_search_while};
 use andiron_models::{DecoderBundle, Seq2SeqBundle};
 use common::{device, fixture};
 use serde::Deserialize;
@@ -146,4 +146,17 @@ fn check_continuations(file: &str, at_least: usize) {
         let what = format!("{:?} after {:?}", beams.settings, beams.prompt);
         check(&found, &beams.prompt, &beams.beam_ids[0], &beams.beam_score[0], &what);
     }
+}
+
+#[test]
+fn a_search_ends_when_it_is_told_to() {
+    let bundle = Seq2SeqBundle::open(&fixture("bart"), &device()).unwrap();
+    let model = Seq2SeqGenerator::new(&bundle, &[3, 4, 5]);
+    let options = BeamOptions { num_beams: 3, max_new_tokens: 8, ..BeamOptions::default() };
+    let mut asked = 0;
+    let found = beam_search_while(&model, &[model.start()], &options, || {
+        asked += 1;
+        asked < 3
+    });
+    assert_eq!((found.unwrap(), asked), (Vec::new(), 3));
 }

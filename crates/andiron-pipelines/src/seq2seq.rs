@@ -4,7 +4,7 @@ use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_models::encoder_decoder::Seq2SeqGenerator;
 use andiron_models::generate::{
     BeamOptions, Decoding, GenerateError, GenerateOptions, GenerationConfig, Hypothesis, SamplingParams,
-    beam_search,
+    beam_search_while,
 };
 
 use crate::Seq2SeqPipeline;
@@ -117,7 +117,7 @@ impl Seq2SeqPipeline {
         beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
         let model = self.generator(&ids, beams.max_new_tokens);
         if beams.num_beams > 1 {
-            return Ok(self.found(&model, &beams, truncated)?.swap_remove(0));
+            return Ok(self.found(&model, &beams, truncated, || true)?.swap_remove(0));
         }
         let length_penalty = beams.length_penalty;
         let options = GenerateOptions {
@@ -132,17 +132,20 @@ impl Seq2SeqPipeline {
     }
 
     /// The `num_return_sequences` best targets of a source by beam search, best first; at least one. `prefix` is put before a text.
+    /// The search ends early if `goes_on`, which it asks before each step, says no.
     ///
     /// # Errors
-    /// If the source or the options do not fit the model, if its files set stop strings, or if nothing was found.
+    /// If the source or the options do not fit the model, if its files set stop strings, or if nothing was found, such as by a search
+    /// that ended early.
     pub fn alternatives(
         &self,
         source: &PromptInput,
         prefix: &str,
         beams: &BeamOptions,
+        goes_on: impl FnMut() -> bool,
     ) -> Result<Vec<Rewritten>, SourceError> {
         let Source { ids, truncated } = self.source(source, prefix)?;
-        self.found(&self.generator(&ids, beams.max_new_tokens), beams, truncated)
+        self.found(&self.generator(&ids, beams.max_new_tokens), beams, truncated, goes_on)
     }
 
     fn found(
@@ -150,9 +153,10 @@ impl Seq2SeqPipeline {
         model: &Seq2SeqGenerator,
         beams: &BeamOptions,
         truncated: bool,
+        goes_on: impl FnMut() -> bool,
     ) -> Result<Vec<Rewritten>, SourceError> {
         self.ensure_no_stop_strings()?;
-        let found = beam_search(model, &[model.start()], beams)?;
+        let found = beam_search_while(model, &[model.start()], beams, goes_on)?;
         if found.is_empty() {
             return Err(CompletionError::NothingFound.into());
         }

@@ -13,7 +13,7 @@ use andiron_serving::registry::Capability;
 use andiron_serving::runner::{OneShotConfig, Output, Task, TaskError};
 
 use common::eventually;
-use toy::{BOMB, Toy};
+use toy::{BOMB, ENDLESS, Toy};
 
 fn embed(text: &str) -> Task {
     Task::Embed(TextInput::from(text))
@@ -117,6 +117,24 @@ async fn a_client_that_goes_takes_its_tasks_along() {
         reply.output().await.unwrap();
     }
     assert_eq!(toy.batches(), [1, 1]);
+}
+
+#[tokio::test]
+async fn long_work_ends_when_nobody_waits_for_it_any_more() {
+    let toy = Toy::new(&[Capability::Embed]);
+    let model = toy.start(config());
+    let endless = model.submit(0, vec![embed(ENDLESS)]).unwrap();
+    eventually("it runs", || model.load().running == 1).await;
+    let gone = std::time::Instant::now();
+    drop(endless);
+    let next = model.submit(1, vec![embed("a")]).unwrap().pop().unwrap();
+    assert_eq!(first(next.output().await), 0.1);
+    assert!(gone.elapsed() < Duration::from_millis(250));
+    let stopped = model.submit(0, vec![embed(ENDLESS)]).unwrap();
+    eventually("it runs", || model.load().running == 1).await;
+    model.stop();
+    model.idle().await;
+    drop(stopped);
 }
 
 #[tokio::test]

@@ -153,6 +153,19 @@ pub fn beam_search<M: BatchedLm>(
     prompt: &[u32],
     options: &BeamOptions,
 ) -> Result<Vec<Hypothesis>, GenerateError> {
+    beam_search_while(model, prompt, options, || true)
+}
+
+/// The same while `goes_on`, which is asked before each step; nothing if it says no.
+///
+/// # Errors
+/// As [`beam_search`].
+pub fn beam_search_while<M: BatchedLm>(
+    model: &M,
+    prompt: &[u32],
+    options: &BeamOptions,
+    mut goes_on: impl FnMut() -> bool,
+) -> Result<Vec<Hypothesis>, GenerateError> {
     options.validate()?;
     let (vocab_size, context) = (model.vocab_size(), model.context_len());
     for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids)] {
@@ -190,6 +203,9 @@ pub fn beam_search<M: BatchedLm>(
     let (mut state, first) = model.prefill(&[prompt]);
     let mut logits = first.repeat(options.num_beams);
     for len in prompt.len()..longest {
+        if !goes_on() {
+            return Ok(Vec::new());
+        }
         let search =
             Search { options, processors: &processors, vocab_size, prompt_len: prompt.len(), longest, len };
         let mut chosen = Vec::new();

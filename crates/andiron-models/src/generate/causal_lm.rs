@@ -33,7 +33,7 @@ pub trait CausalLm: Send {
     /// # Panics
     /// If the model reads no source, or not this one.
     fn begin_target(&self, _source: &[u32]) -> Self::State {
-        unimplemented!("a decoder has no source")
+        panic!("a decoder has no source")
     }
 
     /// Prefill: runs the model over `ids` of a prompt, appends them to the sequence, and returns logits: of the last position

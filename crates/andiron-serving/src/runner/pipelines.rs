@@ -4,7 +4,7 @@ use andiron_models::RunPrecision;
 use andiron_models::encoder::{EmbedPipeline, EmbedStage, EncoderHead, Pooling};
 use andiron_pipelines::{
     Classification, ClassifierPipeline, ClassifyTexts, EncoderPipeline, InputError, LabelledText, MaskedText,
-    Pipeline, Question, Seq2SeqPipeline, TextInput,
+    Pipeline, Question, RewriteOptions, Seq2SeqPipeline, TextInput,
 };
 
 use super::task::{Output, Task, TaskError, TextEntities, TextEntity, TextLabels};
@@ -59,7 +59,7 @@ impl OneShotModel for EncoderPipeline {
         }
     }
 
-    fn run(&self, tasks: &[&Task]) -> Results {
+    fn run(&self, tasks: &[&Task], _waits: &dyn Fn(usize) -> bool) -> Results {
         match tasks.first() {
             Some(Task::Embed(_)) => {
                 let inputs: Vec<&TextInput> = all(tasks, |task| match task {
@@ -117,7 +117,7 @@ impl OneShotModel for ClassifierPipeline {
         ModelShape { labels, dtype: dtype(self.bundle.precision()), ..ModelShape::default() }
     }
 
-    fn run(&self, tasks: &[&Task]) -> Results {
+    fn run(&self, tasks: &[&Task], _waits: &dyn Fn(usize) -> bool) -> Results {
         match tasks.first() {
             Some(Task::Classify(_)) => classify(self, tasks),
             _ => each(tasks, |_| Err(TaskError::Unable)),
@@ -144,13 +144,15 @@ impl OneShotModel for Seq2SeqPipeline {
         ModelShape { dtype: dtype(self.bundle.precision()), ..ModelShape::default() }
     }
 
-    fn run(&self, tasks: &[&Task]) -> Results {
-        each(tasks, |task| match task {
+    fn run(&self, tasks: &[&Task], waits: &dyn Fn(usize) -> bool) -> Results {
+        let search = |(index, task): (usize, &&Task)| match task {
             Task::Search(source, options) => {
-                Ok(Output::Targets(self.alternatives(source, &options.prefix, &options.beams)?))
+                let RewriteOptions { beams, prefix, .. } = options;
+                Ok(Output::Targets(self.alternatives(source, prefix, beams, || waits(index))?))
             }
             _ => Err(TaskError::Unable),
-        })
+        };
+        tasks.iter().enumerate().map(search).collect()
     }
 }
 

@@ -33,6 +33,11 @@ impl Ticket {
         self.queued_at.elapsed()
     }
 
+    /// Whether the client still waits.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
     /// Answers the client, unless it has gone.
     pub(super) fn answer(self, result: Result<Output, TaskError>) {
         drop(self.reply.send(result));
@@ -225,6 +230,10 @@ impl Shared {
         let left = state.queue.drain(..).collect();
         self.publish(&state);
         left
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().phase == Phase::Stopped
     }
 
     /// Records a heartbeat.

@@ -39,16 +39,23 @@ pub(super) fn run<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMe
 /// Runs a batch. If the model panics, its tasks run one by one, so that it costs the one whose fault it is.
 fn answer<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMetrics, batch: Vec<Ticket>) {
     let tasks: Vec<&Task> = batch.iter().map(|ticket| &ticket.task).collect();
-    let results = match guarded(model, &tasks) {
+    let waits = |index: usize| {
+        shared.beat();
+        batch[index].is_awaited() && !shared.is_stopped()
+    };
+    let results = match guarded(model, &tasks, &waits) {
         Some(results) => results,
         None if batch.len() == 1 => vec![Err(TaskError::Panicked)],
         None => {
-            let alone = |task: &&Task| {
-                shared.beat();
-                let result = guarded(model, std::slice::from_ref(task)).and_then(|mut results| results.pop());
-                result.unwrap_or(Err(TaskError::Panicked))
+            // Nobody computes for a client that has gone.
+            let alone = |(index, task): (usize, &&Task)| match waits(index) {
+                false => Err(TaskError::Stopped),
+                true => {
+                    let results = guarded(model, std::slice::from_ref(task), &|_| waits(index));
+                    results.and_then(|mut results| results.pop()).unwrap_or(Err(TaskError::Panicked))
+                }
             };
-            tasks.iter().map(alone).collect()
+            tasks.iter().enumerate().map(alone).collect()
         }
     };
     for (ticket, result) in batch.into_iter().zip(results) {
@@ -60,8 +67,12 @@ fn answer<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMetrics, b
 /// One result per task; `None` if the model panicked.
 ///
 /// The model is only ever borrowed shared, so a panic leaves it as it was.
-fn guarded<M: OneShotModel>(model: &M, tasks: &[&Task]) -> Option<Vec<Result<Output, TaskError>>> {
-    let results = catch_unwind(AssertUnwindSafe(|| model.run(tasks))).ok();
+fn guarded<M: OneShotModel>(
+    model: &M,
+    tasks: &[&Task],
+    waits: &dyn Fn(usize) -> bool,
+) -> Option<Vec<Result<Output, TaskError>>> {
+    let results = catch_unwind(AssertUnwindSafe(|| model.run(tasks, waits))).ok();
     match results {
         Some(results) if results.len() == tasks.len() => Some(results),
         Some(_) => {
