@@ -76,9 +76,10 @@ pub(super) fn texts(fields: &Fields<'_>, name: &str) -> Result<Texts, ApiError> 
         true => vec![fields.required(name, WANTED)?],
         false => fields.required(name, WANTED)?,
     };
-    match texts.is_empty() {
-        true => Err(ApiError::invalid(name, format_args!("empty, expected {WANTED}"))),
-        false => Ok(Texts { texts, single }),
+    match texts.first() {
+        None => Err(ApiError::invalid(name, format_args!("empty, expected {WANTED}"))),
+        Some(text) if single && text.is_empty() => Err(ApiError::invalid(name, "empty, send a text")),
+        Some(_) => Ok(Texts { texts, single }),
     }
 }
 

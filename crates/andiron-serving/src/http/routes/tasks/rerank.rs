@@ -20,8 +20,9 @@ use crate::http::{ApiError, App};
 use crate::registry::{Capability, Served};
 use crate::runner::{Output, Task};
 
-/// Documents of one task, so that a long list holds up nobody else for long.
+/// Documents of one task, and bytes of all of them unless one is longer: a long list holds up nobody else for long.
 const DOCUMENTS_TOGETHER: usize = 16;
+const BYTES_TOGETHER: usize = 8 << 10;
 
 /// Fields of other servers that would change the answer, unless they have one of these values.
 const REFUSED: &[(&str, &[&str])] = &[
@@ -140,7 +141,7 @@ async fn rank(
     });
     let (id, _) = app.next_request();
     let reranked = Reranked {
-        id: id.replace("cmpl-", "rerank-"),
+        id: format!("rerank-{id}"),
         object: "list",
         model: served.info.id.clone(),
         results: ranked.collect(),
@@ -184,8 +185,18 @@ pub(super) fn tasks(
         .into_iter()
         .map(|document| bounded(name, document, Overlong::Cut, served))
         .collect::<Result<_, _>>()?;
-    let tasks = documents
-        .chunks(DOCUMENTS_TOGETHER)
-        .map(|part| Task::Rerank(RerankRequest { query: query.clone(), documents: part.to_vec() }));
-    Ok(tasks.collect())
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for document in documents {
+        bytes += document.len();
+        match parts.last_mut() {
+            Some(part) if part.len() < DOCUMENTS_TOGETHER && bytes <= BYTES_TOGETHER => part.push(document),
+            _ => {
+                bytes = document.len();
+                parts.push(vec![document]);
+            }
+        }
+    }
+    let task = |documents| Task::Rerank(RerankRequest { query: query.clone(), documents });
+    Ok(parts.into_iter().map(task).collect())
 }
