@@ -213,8 +213,8 @@ impl Serve {
 /// Threads that read requests and write answers.
 const WORKERS: usize = 2;
 
-/// The other threads of a server: one that follows signals, two that tokenize, one that compiles grammars.
-const OTHER_THREADS: usize = 4;
+/// The other threads of a server: one that follows signals, two that tokenize, one that compiles grammars, one that loads models.
+const OTHER_THREADS: usize = 5;
 
 /// How long after the drain timeout the process may still run.
 const GRACE: Duration = Duration::from_millis(1500);

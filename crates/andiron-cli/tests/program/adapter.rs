@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::common::{Place, rows};
 
 /// Factors that are zero at first get values, so that the adapter matters.
-fn train(place: &Place, name: &str) {
+pub fn train(place: &Place, name: &str) {
     let path = place.path(name).join("adapter_model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();

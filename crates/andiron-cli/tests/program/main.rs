@@ -24,6 +24,8 @@ mod same_text;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]
+mod serve_families;
+#[cfg(unix)]
 mod signals;
 mod tokenizer;
 mod verbs;

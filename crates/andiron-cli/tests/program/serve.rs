@@ -19,7 +19,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(place: &Place, more: &[&str]) -> Self {
-        let args = [&["serve", "--model", "run/model", "--port", "0"], more].concat();
+        Self::start_with(place, &[&["--model", "run/model"], more].concat())
+    }
+
+    pub fn start_with(place: &Place, more: &[&str]) -> Self {
+        let args = [&["serve", "--port", "0"], more].concat();
         let mut child = place.command(&args).spawn().unwrap();
         let mut line = String::new();
         // One byte at a time: what follows the line stays for whoever collects the output.
@@ -33,7 +37,7 @@ impl Server {
     }
 
     /// Status and body of the answer to a request.
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let (host, len) = (&self.address, body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}");
@@ -47,6 +51,21 @@ impl Server {
     pub fn complete(&self, request: &Value) -> Value {
         let headers = "Content-Type: application/json\r\n";
         let (status, body) = self.request("POST", "/v1/completions", headers, &request.to_string());
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, request: &Value) -> Value {
+        let headers = "Content-Type: application/json\r\n";
+        let (status, body) = self.request("POST", path, headers, &request.to_string());
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Value {
+        let (status, body) = self.request("GET", path, "", "");
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
