@@ -261,7 +261,7 @@ async fn what_is_no_call_is_content() {
 async fn a_call_can_be_required_or_named() {
     // Where the model would say something else, the grammar makes it a call all the same.
     let at = start("<tool_call>\n{\"name\": \"now\", \"arguments\": {\"city\": \"Rome\"}}").await;
-    let request = with(hi(), json!({"tools": weather(), "max_tokens": 200, "temperature": 0}));
+    let request = with(hi(), json!({"tools": weather(), "max_tokens": 900, "temperature": 0}));
     let named = |name: &str| json!({"tool_choice": {"type": "function", "function": {"name": name}}});
     for (choice, name) in
         [(json!({"tool_choice": "required"}), "now"), (named("weather"), "weather"), (named("now"), "now")]
