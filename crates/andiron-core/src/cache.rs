@@ -4,7 +4,7 @@ mod block;
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::device::is_cpu;
 use crate::ops::with_elements;
@@ -125,10 +125,63 @@ impl KvCache {
         joined.expect("caches to join")
     }
 
+    /// The same with one row, which is empty if there was none: a sequence that has not begun, to [join](Self::join) others.
+    #[must_use]
+    pub fn into_row(mut self) -> Self {
+        if self.rows.is_empty() {
+            self.rows = vec![Row { len: 0, layers: vec![Vec::new(); self.n_layers] }];
+        }
+        self
+    }
+
     /// One cache per row.
     pub fn split(self) -> Vec<Self> {
         let Self { n_layers, max_len, dtype, rows } = self;
         rows.into_iter().map(|row| Self { n_layers, max_len, dtype, rows: vec![row] }).collect()
+    }
+
+    /// Positions per block of a cache on `device`.
+    pub fn block_len(device: &Device) -> usize {
+        if is_cpu(device) { HOST_BLOCK } else { DEVICE_BLOCK }
+    }
+
+    /// Block `index` of the only row, of all layers, as a cache of its own. The elements are shared.
+    ///
+    /// # Panics
+    /// If there is not one row, or the block is not full.
+    #[must_use]
+    pub fn block(&self, index: usize) -> Self {
+        let [row] = self.rows.as_slice() else { panic!("a block of one row, not of {}", self.rows.len()) };
+        let layers: Vec<Vec<Block>> = row.layers.iter().map(|blocks| vec![blocks[index].clone()]).collect();
+        let len = layers.first().map_or(0, |blocks| blocks[0].dims()[0]);
+        assert!((index + 1) * len <= row.len, "block {index} of {} positions is not full", row.len);
+        Self { rows: vec![Row { len, layers }], ..*self }
+    }
+
+    /// Appends a [`block`](Self::block) to the only row, or to an empty cache. The elements are shared.
+    ///
+    /// # Panics
+    /// If there are several rows, the row does not end with a full block, or the positions do not fit.
+    pub fn append_block(&mut self, block: &Self) {
+        let [added] = block.rows.as_slice() else {
+            panic!("a block of one row, not of {}", block.rows.len())
+        };
+        if self.is_empty() {
+            self.rows = vec![Row { len: 0, layers: vec![Vec::new(); self.n_layers] }];
+        }
+        let [row] = self.rows.as_mut_slice() else { panic!("a block is appended to one row") };
+        assert_eq!(row.len % added.len, 0, "a block begins behind full ones");
+        assert!(
+            row.len + added.len <= self.max_len,
+            "{} positions do not fit: {} are used",
+            added.len,
+            row.len
+        );
+        for (blocks, added_blocks) in row.layers.iter_mut().zip(&added.layers) {
+            blocks.truncate(row.len / added.len);
+            blocks.extend_from_slice(added_blocks);
+        }
+        row.len += added.len;
     }
 
     /// Length of the longest row, in positions.
@@ -201,7 +254,7 @@ impl KvCache {
         });
         if on_host.is_none() {
             let device = keys_bshk.device();
-            let block_len = if is_cpu(&device) { HOST_BLOCK } else { DEVICE_BLOCK };
+            let block_len = Self::block_len(&device);
             for (r, row) in self.rows.iter_mut().enumerate() {
                 let len = row.len;
                 let new = columns_of(new, r, columns);
@@ -358,6 +411,12 @@ impl CrossAttentionCache {
         Self { layers: layers.collect(), first: first.first, rows }
     }
 
+    /// Bytes of the keys and values.
+    pub fn n_bytes(&self) -> usize {
+        let bytes = |x: &Tensor<4>| x.dims().iter().product::<usize>() * x.dtype().size();
+        self.layers.iter().map(|(keys, values)| bytes(keys) + bytes(values)).sum()
+    }
+
     /// Number of sources.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, |(keys_bshk, _)| keys_bshk.dims()[0])
@@ -469,6 +528,34 @@ mod tests {
             let wanted = if dtype == KvCacheDtype::F32 { wanted } else { rounded(wanted) };
             assert_eq!(held(&first, 0)[0], wanted, "{dtype}");
         }
+    }
+
+    #[test]
+    fn a_row_made_of_anothers_blocks_goes_on_from_there() {
+        for dtype in KvCacheDtype::ALL {
+            let mut cache = KvCache::new(1, 300).with_dtype(dtype);
+            extended(&mut cache, [1, 150], 0.0);
+            let mut other = KvCache::new(1, 300).with_dtype(dtype);
+            other.append_block(&cache.block(0));
+            other.append_block(&cache.block(1));
+            assert_eq!(other.len(), 128);
+            extended(&mut other, [1, 70], 7.0);
+            let wanted = [counted(128, 0.0), counted(70, 7.0)].concat();
+            let wanted = if dtype == KvCacheDtype::F32 { wanted } else { rounded(wanted) };
+            assert_eq!(held(&other, 0)[0], wanted, "{dtype}");
+            // What was read before stays.
+            let wanted =
+                if dtype == KvCacheDtype::F32 { counted(150, 0.0) } else { rounded(counted(150, 0.0)) };
+            assert_eq!(held(&cache, 0)[0], wanted, "{dtype}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "block 1 of 100 positions is not full")]
+    fn a_block_that_is_not_full_is_not_shared() {
+        let mut cache = KvCache::new(1, 100);
+        extended(&mut cache, [1, 100], 0.0);
+        drop(cache.block(1));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::batch::{batch_over, floats, one_column, one_row, wanted_columns};
 use crate::bundle::{Bundle, FamilyConfig, Settings};
 use crate::catalog::{DecoderConfig, DecoderModel};
 use crate::family::Decoder;
-use crate::generate::{BatchedLm, CausalLm, GenerationConfig, Logits};
+use crate::generate::{BatchedLm, CausalLm, GenerationConfig, Logits, StateBlocks};
 use crate::hf_config::{ConfigError, Ids};
 use crate::json_file::write_json;
 use crate::key_rules::ConfigFile;
@@ -157,6 +157,18 @@ impl CausalLm for DecoderBundle {
         self.logits(KernelChoice::Decode, one_row(ids, &self.device), wanted, Forward::cached(cache))
     }
 
+    fn forward_batch(&self, caches: &mut [&mut KvCache], ids: &[&[u32]]) -> Option<Vec<f32>> {
+        assert_eq!(caches.len(), ids.len(), "ids for each sequence");
+        let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
+        let mut joined = KvCache::join(own.map(KvCache::into_row));
+        let (ids_bt, cx) = batch_over(ids, &mut joined, &self.device);
+        let logits = self.logits(KernelChoice::Prefill, ids_bt, Logits::Last, cx);
+        for (cache, row) in caches.iter_mut().zip(joined.split()) {
+            **cache = row;
+        }
+        Some(logits)
+    }
+
     fn decode_batch(&self, caches: &mut [&mut KvCache], ids: &[u32]) -> Option<Vec<f32>> {
         assert_eq!(caches.len(), ids.len(), "an id for each sequence");
         let own = caches.iter_mut().map(|cache| std::mem::replace(*cache, self.begin()));
@@ -176,6 +188,21 @@ impl CausalLm for DecoderBundle {
 
     fn fork(&self, cache: &KvCache) -> Option<KvCache> {
         Some(cache.clone())
+    }
+
+    fn state_blocks(&self) -> Option<StateBlocks> {
+        // A pass of one id makes one block for each layer, whatever their shapes.
+        let mut cache = self.begin();
+        self.forward(&mut cache, &[0], Logits::Last);
+        Some(StateBlocks { len: KvCache::block_len(&self.device), bytes: cache.n_bytes(), source_bytes: 0 })
+    }
+
+    fn block(&self, cache: &KvCache, index: usize) -> KvCache {
+        cache.block(index)
+    }
+
+    fn append_block(&self, cache: &mut KvCache, block: &KvCache) {
+        cache.append_block(block);
     }
 
     fn rewind(&self, cache: &mut KvCache, len: usize) -> bool {

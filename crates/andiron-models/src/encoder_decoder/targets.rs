@@ -10,7 +10,7 @@ use super::Seq2SeqBundle;
 use super::seq2seq_generator::target_logits;
 use crate::batch::{one_column, one_row};
 use crate::family::EncoderDecoder as _;
-use crate::generate::{CausalLm, GenerationConfig, Logits};
+use crate::generate::{CausalLm, GenerationConfig, Logits, StateBlocks};
 
 /// Longest target if the model sets none, start id included.
 const UNSAID_LIMIT: usize = 4096;
@@ -136,6 +136,17 @@ impl CausalLm for Targets {
             state.cache = row;
         }
         Some(logits)
+    }
+
+    fn state_blocks(&self) -> Option<StateBlocks> {
+        let mut state = self.begin_target(&[0]);
+        self.forward(&mut state, &[self.bundle.start_id()], Logits::Last);
+        Some(StateBlocks {
+            len: KvCache::block_len(self.bundle.device()),
+            bytes: state.cache.n_bytes(),
+            // Its own, and as part of a batch.
+            source_bytes: 2 * state.source().cross_cache.n_bytes(),
+        })
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {

@@ -11,6 +11,24 @@ pub enum Logits {
     All,
 }
 
+/// How the states of a model take memory: in blocks of positions, which states can share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateBlocks {
+    /// Positions per block.
+    pub len: usize,
+    /// Bytes per block, of all layers.
+    pub bytes: usize,
+    /// Bytes per id of a [source](CausalLm::begin_target), besides.
+    pub source_bytes: usize,
+}
+
+impl StateBlocks {
+    /// Number of blocks of a state of `positions`.
+    pub fn count(self, positions: usize) -> usize {
+        positions.div_ceil(self.len)
+    }
+}
+
 /// A causal language model: token ids in, next-token logits out.
 ///
 /// Implemented by every decoder, and by test doubles. `&self` is shared by all sequences; each sequence has its own
@@ -48,8 +66,20 @@ pub trait CausalLm: Send {
     /// [`context_len`](Self::context_len).
     fn forward(&self, state: &mut Self::State, ids: &[u32], wanted: Logits) -> Vec<f32>;
 
-    /// The same for ids that were generated: a decode step of one sequence, or the verification of several draft ids. Logits
-    /// should not depend on the number of ids, and be those of [`decode_batch`](Self::decode_batch).
+    /// Prefill steps of several sequences in one pass: as [`forward`](Self::forward) of each with its own ids, with
+    /// [`Logits::Last`]. `None`, without any effect, if the model does not support it.
+    ///
+    /// # Shape
+    /// `[n]` lists of ids → `[n, vocab_size]`, row-major.
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward), or if the numbers of lists and states differ. The states are invalid after a panic.
+    fn forward_batch(&self, _states: &mut [&mut Self::State], _ids: &[&[u32]]) -> Option<Vec<f32>> {
+        None
+    }
+
+    /// As [`forward`](Self::forward), for ids that were generated: a decode step of one sequence, or the verification of several
+    /// draft ids. Logits should not depend on the number of ids, and be those of [`decode_batch`](Self::decode_batch).
     ///
     /// # Panics
     /// As [`forward`](Self::forward).
@@ -82,6 +112,28 @@ pub trait CausalLm: Send {
     /// A copy of the state, to continue the sequence in another way; `None` if the model cannot copy states.
     fn fork(&self, _state: &Self::State) -> Option<Self::State> {
         None
+    }
+
+    /// The blocks of a state; `None` if states share nothing. May run the model.
+    fn state_blocks(&self) -> Option<StateBlocks> {
+        None
+    }
+
+    /// Block `index` of a state, as a state that holds its ids only, for [`append_block`](Self::append_block). Cheap: the memory is
+    /// shared until one of the states changes it.
+    ///
+    /// # Panics
+    /// If the block is not full, or there are no [`state_blocks`](Self::state_blocks).
+    fn block(&self, _state: &Self::State, _index: usize) -> Self::State {
+        unimplemented!("a model without blocks has none to share")
+    }
+
+    /// Continues a state with a block of another one that began with the same ids.
+    ///
+    /// # Panics
+    /// If the state does not end with a full block, or there are no [`state_blocks`](Self::state_blocks).
+    fn append_block(&self, _state: &mut Self::State, _block: &Self::State) {
+        unimplemented!("a model without blocks has none to share")
     }
 
     /// Truncates the sequence to its first `len` ids. Returns false if the model cannot.

@@ -1,25 +1,25 @@
 //! One running generation, advanced one step at a time.
 
+mod ahead;
 pub(super) mod batch;
 pub(super) mod prefix;
+mod state;
+mod together;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::ahead::Pause;
 use self::prefix::Shared;
 use super::constraint::Guide;
 use super::likelihood::{log_sum_exp, top_given};
 use super::processors::{Place, Rules};
-use super::repeats::lookup;
 use super::{
     CausalLm, Constraint, ConstraintError, GenerationConfig, Logits, Sampler, SamplingError, SamplingParams,
 };
 
 /// Maximum logits per call when a prompt is scored (16 MiB of f32), whatever the chunk and the vocabulary.
 const MAX_SCORED_LOGITS: usize = 4 << 20;
-
-/// Maximum n-gram length of prompt lookup.
-const LONGEST_LOOKUP: usize = 3;
 
 /// Behaviour when the context is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -227,15 +227,21 @@ pub struct Decoding<S> {
     /// Prompt and generated ids.
     ids: Vec<u32>,
     prompt_len: usize,
-    /// Ids before this one are prefilled, later ones are decoded, also where several are read in one step.
+    /// Ids before this one are prefilled, later ones are decoded, also where several are read in one step: the end of the prompt,
+    /// or of what was there when the window slid.
     prefill_end: usize,
     /// Ids before this one are no longer in `state`.
     window_start: usize,
     /// Ids before this one are in `state`, or were.
     fed: usize,
     prompt_tokens: Vec<Token>,
+    /// Whether the prompt was scored before the state was released.
+    scored: bool,
+    /// Whether the state was released, and has to begin again.
+    released: bool,
     /// Verified draft tokens, returned by the next steps.
     ready: VecDeque<Token>,
+    pause: Pause,
     /// Logits after the prompt, if its prefill was adopted.
     logits: Option<Vec<f32>>,
     shared: Shared<S>,
@@ -297,7 +303,10 @@ impl<S> Decoding<S> {
             window_start: 0,
             fed: 0,
             prompt_tokens: Vec::new(),
+            scored: false,
+            released: false,
             ready: VecDeque::new(),
+            pause: Pause::default(),
             logits: None,
             shared: Shared::default(),
             finish_reason: None,
@@ -322,7 +331,8 @@ impl<S> Decoding<S> {
 
     /// Number of ids that the model must process before the next token; more than one during prefill.
     pub fn unread(&self) -> usize {
-        self.ids.len() - self.fed
+        // Verified drafts are in the state and not yet in the sequence.
+        self.ids.len().saturating_sub(self.fed)
     }
 
     /// Sets the size of the remaining prefill chunks, in place of [`GenerateOptions::prefill_chunk`]. It changes no results,
@@ -355,7 +365,7 @@ impl<S> Decoding<S> {
         if self.options.max_new_tokens == 0 && !scoring {
             return Ok(self.finish(FinishReason::Length));
         }
-        let reads_one = !scoring && !self.shared.is_wanted() && self.decodes_one();
+        let reads_one = !scoring && self.fed >= self.prefill_end && self.fed + 1 == self.ids.len();
         if reads_one && self.try_ahead(model)? {
             let token = self.ready.pop_front().expect("one was chosen");
             return Ok(self.push(model, token));
@@ -367,49 +377,10 @@ impl<S> Decoding<S> {
         self.go_on(model, &mut logits)
     }
 
-    /// Whether the next step is a plain decode step of one id, so that it can be part of a
-    /// [batch](Self::decode_step_batch).
-    pub fn is_decoding(&self) -> bool {
-        let reads_one = self.fed > self.window_start && self.decodes_one() && !self.is_scoring();
-        let chooses_one =
-            self.ready.is_empty() && self.options.prompt_lookup == 0 && self.options.max_new_tokens > 0;
-        self.finish_reason.is_none() && reads_one && chooses_one
-    }
-
-    /// Whether the model must read one id, which was generated, before the next token.
-    fn decodes_one(&self) -> bool {
-        self.fed >= self.prefill_end && self.fed + 1 == self.ids.len()
-    }
-
-    /// A batched decode step: several generations in one forward pass; `None` if the model does not support batches.
-    /// Each must be [decoding](Self::is_decoding). Batching changes no results, except by rounding on backends that are not
-    /// batch-invariant.
-    ///
-    /// # Panics
-    /// As [`step`](Self::step), or if a generation is not decoding. None of them can continue after a panic of the
-    /// model.
-    pub fn decode_step_batch<M: CausalLm<State = S>>(
-        model: &M,
-        decodings: &mut [&mut Self],
-    ) -> Option<Vec<Result<Progress, GenerateError>>> {
-        assert!(decodings.iter().all(|decoding| decoding.is_decoding()), "each has one id to give");
-        let ids: Vec<u32> = decodings.iter().map(|decoding| decoding.ids[decoding.fed]).collect();
-        let mut states: Vec<&mut S> = decodings.iter_mut().map(|decoding| &mut decoding.state).collect();
-        let mut logits = model.decode_batch(&mut states, &ids)?;
-        let vocab_size = model.vocab_size();
-        assert_eq!(logits.len(), ids.len() * vocab_size, "a row of {vocab_size} logits for each sequence");
-        let rows = decodings.iter_mut().zip(logits.chunks_exact_mut(vocab_size));
-        let step = |(decoding, logits): (&mut &mut Self, &mut [f32])| {
-            decoding.fed += 1;
-            decoding.go_on(model, logits)
-        };
-        Some(rows.map(step).collect())
-    }
-
     /// Whether the next ids belong to a prompt that is to be scored. A window that slid back into the prompt feeds it
     /// again, but it has been scored.
     fn is_scoring(&self) -> bool {
-        self.options.score_prompt && self.window_start == 0 && self.fed < self.prompt_len
+        self.options.score_prompt && !self.scored && self.window_start == 0 && self.fed < self.prompt_len
     }
 
     /// Processes the logits of the latest ids.
@@ -442,50 +413,6 @@ impl<S> Decoding<S> {
         Progress::Token(token)
     }
 
-    /// A speculative step: verifies draft ids in one forward pass and queues the accepted ones. False if there is no
-    /// draft, or the model cannot rewind.
-    fn try_ahead<M: CausalLm<State = S>>(&mut self, model: &M) -> Result<bool, GenerateError> {
-        let held = self.fed - self.window_start;
-        let room = model.context_len().saturating_sub(held + 1);
-        let left = self.options.max_new_tokens - self.generated().len();
-        // The last token needs no draft.
-        let n = self.options.prompt_lookup.min(room).min(left.saturating_sub(1));
-        let guess = lookup(&self.ids, LONGEST_LOOKUP, n).to_vec();
-        if guess.is_empty() || !model.rewind(&mut self.state, held) {
-            return Ok(false);
-        }
-        let given = [&self.ids[self.fed..], &guess].concat();
-        let mut logits = model.decode(&mut self.state, &given, Logits::All);
-        let known = self.ids.len();
-        let mut came = 0;
-        for (row, logits) in logits.chunks_exact_mut(model.vocab_size()).enumerate() {
-            let chosen = self.choose(logits);
-            let token = match chosen {
-                Ok(token) => token,
-                // The step that reaches it reports the error.
-                Err(_) if row > 0 => break,
-                Err(error) => {
-                    self.ids.truncate(known);
-                    model.rewind(&mut self.state, held);
-                    return Err(error);
-                }
-            };
-            self.ids.push(token.id);
-            let as_guessed = guess.get(row) == Some(&token.id);
-            let ends = self.ends_at(token.id) || self.text_is_over();
-            self.ready.push_back(token);
-            came = row;
-            if !as_guessed || ends {
-                break;
-            }
-        }
-        self.ids.truncate(known);
-        // All accepted tokens but the last are in the model's state.
-        self.fed += 1 + came;
-        model.rewind(&mut self.state, self.fed - self.window_start);
-        Ok(true)
-    }
-
     /// Steps until the next token; `None` after the last.
     ///
     /// # Errors
@@ -505,17 +432,18 @@ impl<S> Decoding<S> {
 
     /// Feeds the next chunk, scores it if requested, and returns its logits.
     fn feed<M: CausalLm<State = S>>(&mut self, model: &M, scoring: bool) -> Vec<f32> {
+        self.begin_again(model);
         let vocab_size = model.vocab_size();
         let limit = match scoring {
             true => self.options.prefill_chunk.min(MAX_SCORED_LOGITS / vocab_size.max(1)),
             false => self.options.prefill_chunk,
         };
-        let is_prefill = self.fed < self.prefill_end;
-        let known = if is_prefill { self.prefill_end } else { self.ids.len() };
-        let end = known.min(self.fed + limit.max(1));
+        let prefills = self.fed < self.prefill_end;
+        let end = if prefills { self.prefill_end } else { self.ids.len() };
+        let end = end.min(self.fed + limit.max(1));
         let chunk = &self.ids[self.fed..end];
         let (wanted, rows) = if scoring { (Logits::All, chunk.len()) } else { (Logits::Last, 1) };
-        let logits = match is_prefill {
+        let logits = match prefills {
             true => model.forward(&mut self.state, chunk, wanted),
             false => model.decode(&mut self.state, chunk, wanted),
         };

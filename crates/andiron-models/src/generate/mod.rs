@@ -49,7 +49,7 @@ mod sampling_choice;
 mod sampling_params;
 
 pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search, beam_search_while};
-pub use causal_lm::{CausalLm, Logits};
+pub use causal_lm::{CausalLm, Logits, StateBlocks};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use decoding::batch::{BatchedLm, Generated, generate_batch};
 pub use decoding::prefix::{Prefill, Prefix};

@@ -27,7 +27,33 @@ pub struct Prefill<S> {
     prompt: Vec<u32>,
     state: S,
     logits: Vec<f32>,
+    /// The scored prompt, if it was scored, with so many alternatives.
     prompt_tokens: Vec<Token>,
+    top_logprobs: usize,
+}
+
+impl<S> Prefill<S> {
+    /// The ids of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// Bytes besides the state.
+    pub fn n_bytes(&self) -> usize {
+        let alternatives: usize =
+            self.prompt_tokens.iter().map(|token| size_of_val(token.top.as_slice())).sum();
+        size_of_val(self.prompt.as_slice())
+            + size_of_val(self.logits.as_slice())
+            + size_of_val(self.prompt_tokens.as_slice())
+            + alternatives
+    }
+
+    /// Whether `options` can continue it: a prompt that is to be scored must have been scored in the same way.
+    pub fn suits(&self, options: &GenerateOptions) -> bool {
+        let scored =
+            self.prompt_tokens.len() + 1 == self.prompt.len() && self.top_logprobs == options.top_logprobs;
+        !options.score_prompt || scored
+    }
 }
 
 /// Whether a decoding shares its prefill.
@@ -101,12 +127,12 @@ impl<S> Decoding<S> {
     ///
     /// Bit-identical to prefilling the prompt in chunks of the same sizes.
     pub fn adopt_prefill<M: CausalLm<State = S>>(&mut self, model: &M, prefill: &Prefill<S>) -> bool {
-        let scored = !self.options.score_prompt || prefill.prompt_tokens.len() + 1 == self.prompt_len;
-        if self.fed > 0 || self.ids != prefill.prompt || !scored {
+        if self.fed > 0 || self.ids != prefill.prompt || !prefill.suits(&self.options) {
             return false;
         }
         let Some(state) = model.fork(&prefill.state) else { return false };
         self.state = state;
+        self.released = false;
         self.fed = self.ids.len();
         self.logits = Some(prefill.logits.clone());
         if self.options.score_prompt {
@@ -117,7 +143,7 @@ impl<S> Decoding<S> {
 
     /// Stores the prefill if the prompt has just been completed; `logits` are those after it.
     pub(super) fn keep_prefill<M: CausalLm<State = S>>(&mut self, model: &M, logits: &[f32]) {
-        if !self.shared.is_wanted() {
+        if !self.shared.is_wanted() || self.fed != self.prompt_len || self.window_start > 0 {
             return;
         }
         self.shared = match model.fork(&self.state) {
@@ -126,6 +152,7 @@ impl<S> Decoding<S> {
                 state,
                 logits: logits.to_vec(),
                 prompt_tokens: self.prompt_tokens.clone(),
+                top_logprobs: self.options.top_logprobs,
             }),
             None => Shared::No,
         };

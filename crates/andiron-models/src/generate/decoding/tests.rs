@@ -247,6 +247,17 @@ fn a_text_that_repeats_itself_takes_fewer_calls_with_lookup() {
     assert!(found_calls < 50, "{found_calls} calls");
 }
 
+#[test]
+fn drafts_that_are_wrong_become_rare() {
+    let model = Rolling::new(600);
+    let options = GenerateOptions { prompt_lookup: 4, ..greedy(500) };
+    run(&model, &[1, 2, 3], options);
+    // With eleven ids, every step but the first finds some earlier occurrence of the last one.
+    let calls = model.calls.lock().unwrap();
+    let drafts = calls.iter().skip(1).filter(|&&ids| ids > 1).count();
+    assert!((10..80).contains(&drafts), "{drafts} of {}", calls.len());
+}
+
 proptest! {
     #[test]
     fn lookup_changes_nothing(
@@ -371,4 +382,90 @@ fn a_prompt_that_was_read_is_not_read_again() {
         // Nobody asked it to keep its own.
         assert!(stranger.take_prefill().is_none());
     }
+}
+
+#[test]
+fn a_released_state_is_computed_again_and_the_text_goes_on() {
+    for (prompt_lookup, when_full) in [(0, WhenFull::Stop), (3, WhenFull::Stop), (0, WhenFull::Slide)] {
+        let options = GenerateOptions {
+            prefill_chunk: 3,
+            score_prompt: true,
+            top_logprobs: 1,
+            prompt_lookup,
+            when_full,
+            ..greedy(20)
+        };
+        let run = |released_before: Option<usize>| {
+            let model = Rolling::forgetful(16, 2);
+            let mut decoding = Decoding::new(&model, &[1, 2, 3, 4, 5, 6, 7], options.clone()).unwrap();
+            let mut tokens = Vec::new();
+            for step in 0.. {
+                if released_before == Some(step) {
+                    decoding.release(&model);
+                    assert_eq!(decoding.held(), 0);
+                }
+                match decoding.step(&model).unwrap() {
+                    Progress::Prefill { .. } => {}
+                    Progress::Token(token) => tokens.push(token),
+                    Progress::Finished(reason) => return (tokens, decoding.prompt_tokens().to_vec(), reason),
+                }
+            }
+            unreachable!("it ends")
+        };
+        let wanted = run(None);
+        for step in 0..25 {
+            assert_eq!(run(Some(step)), wanted, "before step {step}");
+        }
+    }
+}
+
+/// Counts the ids it is given, by what they are said to be.
+struct Counting {
+    inner: Rolling,
+    decoded: Mutex<Vec<usize>>,
+}
+
+impl CausalLm for Counting {
+    type State = Vec<u32>;
+
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+
+    fn context_len(&self) -> usize {
+        self.inner.context_len()
+    }
+
+    fn begin(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.inner.forward(state, ids, wanted)
+    }
+
+    fn decode(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.decoded.lock().unwrap().push(ids.len());
+        Rolling::new(self.inner.context).forward(state, ids, wanted)
+    }
+}
+
+#[test]
+fn prompts_are_prefilled_and_generated_ids_decoded_whatever_their_number() {
+    let model = Counting { inner: Rolling::new(64), decoded: Mutex::default() };
+    let options = GenerateOptions { prefill_chunk: 4, ..greedy(9) };
+    // The last chunk of the prompt has one id.
+    let mut decoding = Decoding::new(&model, &[1; 5], options).unwrap();
+    for _ in 0..7 {
+        assert!(!decoding.is_decoding() || decoding.held() >= 5);
+        decoding.step(&model).unwrap();
+    }
+    assert_eq!(*model.inner.calls.lock().unwrap(), [4, 1]);
+    assert_eq!(*model.decoded.lock().unwrap(), [1; 5]);
+    decoding.release(&model);
+    decoding.step(&model).unwrap();
+    decoding.step(&model).unwrap();
+    decoding.step(&model).unwrap();
+    assert_eq!(*model.inner.calls.lock().unwrap(), [4, 1, 4, 1]);
+    assert_eq!(model.decoded.lock().unwrap()[5..], [4]);
 }
