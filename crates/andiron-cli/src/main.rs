@@ -1,5 +1,6 @@
 //! The program `andiron`: flags become library calls, errors become one paragraph and an exit code.
 
+mod byte_size;
 mod exit;
 mod flags;
 mod grammar;

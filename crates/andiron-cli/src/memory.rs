@@ -46,6 +46,11 @@ fn bounds() -> Vec<Bound> {
     [machine, group, process].into_iter().flatten().collect()
 }
 
+/// The smallest limit that the system reports, in bytes.
+pub fn free_bytes() -> Option<u64> {
+    bounds().into_iter().map(|bound| bound.bytes).min()
+}
+
 /// Whether the verb has `--precision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {

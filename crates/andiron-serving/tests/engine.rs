@@ -13,15 +13,18 @@ use andiron_models::generate::{
     CausalLm, FinishReason, GenerateError, GenerateOptions, Logits, SamplingParams,
 };
 use andiron_serving::engine::{
-    Counters, Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SharedPrompt, SubmitError,
+    Engine, EngineConfig, Event, Generation, GenerationError, Job, Load, SubmitError,
 };
+
+use andiron_serving::metrics::Counters;
 
 use common::{Alphabet, BOMB, CONTEXT, Copyist, Gate, eventually};
 
 fn engine(max_running: usize) -> (Engine, Gate) {
     let gate = Gate::default();
     let max_running = NonZeroUsize::new(max_running).unwrap();
-    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
+    let config =
+        EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, ..EngineConfig::default() };
     (Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap(), gate)
 }
 
@@ -60,7 +63,7 @@ async fn counters_tell_prompt_and_generated_tokens() {
         all_events(generation).await;
     }
     let wanted = Counters { prompt_tokens: 5, generated_tokens: 8, ..Counters::default() };
-    assert_eq!(handle.counters(), wanted);
+    assert_eq!(handle.metrics().counters(), wanted);
 }
 
 #[tokio::test]
@@ -107,8 +110,12 @@ async fn jobs_are_taken_together_or_not_at_all() {
 async fn one_client_cannot_fill_the_queue_and_each_new_one_finds_room() {
     let gate = Gate::default();
     gate.set(Some(0));
-    let config =
-        EngineConfig { max_running: NonZeroUsize::new(1).unwrap(), max_queued: 64, max_queued_tokens: 1000 };
+    let config = EngineConfig {
+        max_running: NonZeroUsize::new(1).unwrap(),
+        max_queued: 64,
+        max_queued_tokens: 1000,
+        ..EngineConfig::default()
+    };
     let engine = Engine::start(Alphabet { gate: gate.clone(), context: CONTEXT }, config).unwrap();
     let handle = engine.handle();
     let of = |client: u64, prompt: &[u32]| vec![Job { client, ..job(prompt, 1) }];
@@ -292,33 +299,32 @@ impl CausalLm for Chorus {
 fn chorus() -> (Engine, Gate) {
     let gate = Gate::default();
     let max_running = NonZeroUsize::new(3).unwrap();
-    let config = EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100 };
+    let config =
+        EngineConfig { max_running, max_queued: 4, max_queued_tokens: 100, ..EngineConfig::default() };
     (Engine::start(Chorus(Alphabet { gate: gate.clone(), context: CONTEXT }), config).unwrap(), gate)
 }
 
 #[tokio::test]
 async fn sequences_that_write_go_through_the_model_together() {
     // Two prompts of one call each, one of three; then seven rounds, in which the third sequence writes from the third on.
-    for (alone, calls) in [(false, 2 + 3 + 7), (true, 2 + 3 + 14 + 4)] {
-        let (together, gate) = chorus();
-        gate.set(Some(0));
-        let mut long = job(&[5; 12], 5);
-        long.options.prefill_chunk = 4;
-        let mut drawn = job(&[3], 8);
-        drawn.options.sampling = SamplingParams { seed: 9, ..SamplingParams::default() };
-        let jobs = [job(&[1], 8), drawn, long].map(|job| Job { deterministic: alone, ..job }).to_vec();
-        let (single, _gate) = engine(1);
-        let mut wanted = Vec::new();
-        for job in &jobs {
-            wanted.push(all_events(single.handle().submit(vec![job.clone()]).unwrap().remove(0)).await);
-        }
-        let generations = together.handle().submit(jobs).unwrap();
-        gate.set(None);
-        for (generation, wanted) in generations.into_iter().zip(wanted) {
-            assert_eq!(all_events(generation).await, wanted, "alone: {alone}");
-        }
-        assert_eq!(gate.steps(), calls, "alone: {alone}");
+    let (together, gate) = chorus();
+    gate.set(Some(0));
+    let mut long = job(&[5; 12], 5);
+    long.options.prefill_chunk = 4;
+    let mut drawn = job(&[3], 8);
+    drawn.options.sampling = SamplingParams { seed: 9, ..SamplingParams::default() };
+    let jobs = vec![job(&[1], 8), drawn, long];
+    let (single, _gate) = engine(1);
+    let mut wanted = Vec::new();
+    for job in &jobs {
+        wanted.push(all_events(single.handle().submit(vec![job.clone()]).unwrap().remove(0)).await);
     }
+    let generations = together.handle().submit(jobs).unwrap();
+    gate.set(None);
+    for (generation, wanted) in generations.into_iter().zip(wanted) {
+        assert_eq!(all_events(generation).await, wanted);
+    }
+    assert_eq!(gate.steps(), 2 + 3 + 7);
 }
 
 #[tokio::test]
@@ -393,36 +399,36 @@ fn copyist(max_running: usize) -> (Engine, Gate, Arc<AtomicUsize>) {
         max_running: NonZeroUsize::new(max_running).unwrap(),
         max_queued: 16,
         max_queued_tokens: 400,
+        ..EngineConfig::default()
     };
     let model = Copyist { inner, prefilled: Arc::clone(&prefilled) };
     (Engine::start(model, config).unwrap(), gate, prefilled)
 }
 
 /// Choices of one prompt, with seeds of their own.
-fn choices(n: u64, deterministic: bool, shared_prompt: Option<&SharedPrompt>) -> Vec<Job> {
+fn choices(n: u64, cache_scope: u64) -> Vec<Job> {
     let choice = |seed| {
         let mut job = job(&[7; 12], 5);
         job.options.sampling = SamplingParams { seed, temperature: 1.5, ..SamplingParams::default() };
         job.options.prefill_chunk = 4;
         job.options.score_prompt = true;
-        Job { deterministic, shared_prompt: shared_prompt.cloned(), ..job }
+        Job { cache_scope, ..job }
     };
     (0..n).map(choice).collect()
 }
 
 #[tokio::test]
 async fn choices_of_one_prompt_read_it_once_and_say_what_each_says_alone() {
-    for (max_running, deterministic) in [(1, false), (2, true), (3, false), (8, true)] {
+    for max_running in [1, 2, 3, 8] {
         let (engine, _gate, prefilled) = copyist(max_running);
         let mut wanted = Vec::new();
-        for job in choices(5, deterministic, None) {
+        for (scope, mut job) in (10..).zip(choices(5, 0)) {
+            job.cache_scope = scope;
             wanted.push(all_events(engine.handle().submit(vec![job]).unwrap().remove(0)).await);
         }
         assert_eq!(prefilled.swap(0, Ordering::SeqCst), 5 * 12);
-        let [one, other] = [SharedPrompt::default(), SharedPrompt::default()];
-        let mut jobs = choices(5, deterministic, Some(&one));
-        jobs.extend(choices(2, deterministic, Some(&other)));
-        drop((one, other));
+        let mut jobs = choices(5, 1);
+        jobs.extend(choices(2, 2));
         let generations = engine.handle().submit(jobs).unwrap();
         for (generation, wanted) in generations.into_iter().zip(wanted.iter().chain(&wanted[..2])) {
             assert_eq!(&all_events(generation).await, wanted, "{max_running} running");
@@ -434,12 +440,11 @@ async fn choices_of_one_prompt_read_it_once_and_say_what_each_says_alone() {
 #[tokio::test]
 async fn a_prompt_is_read_by_another_choice_when_its_reader_leaves() {
     let (engine, gate, prefilled) = copyist(3);
-    let wanted = all_events(engine.handle().submit(choices(2, false, None)).unwrap().remove(1)).await;
+    let wanted = all_events(engine.handle().submit(choices(2, 1)).unwrap().remove(1)).await;
     eventually("both are over", || engine.handle().load().running == 0).await;
     prefilled.store(0, Ordering::SeqCst);
     gate.set(Some(0));
-    let shared = SharedPrompt::default();
-    let mut generations = engine.handle().submit(choices(3, false, Some(&shared))).unwrap();
+    let mut generations = engine.handle().submit(choices(3, 2)).unwrap();
     eventually("a chunk is being read", || prefilled.load(Ordering::SeqCst) == 4).await;
     // The reader goes after a part of the prompt; one of those that wait goes, too.
     drop(generations.remove(0));

@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 use common::{Call, Fixture, complete, config, events, eventually, get, start, start_with, text};
 
 fn narrow() -> EngineConfig {
-    EngineConfig { max_running: NonZeroUsize::new(1).unwrap(), max_queued: 3, max_queued_tokens: 20 }
+    EngineConfig {
+        max_running: NonZeroUsize::new(1).unwrap(),
+        max_queued: 3,
+        max_queued_tokens: 20,
+        ..EngineConfig::default()
+    }
 }
 
 async fn start_narrow() -> Fixture {

@@ -17,9 +17,11 @@ use andiron_serving::runner::OneShotConfig;
 use anyhow::Context as _;
 use clap::Args;
 
+use crate::byte_size::ByteSize;
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
+use crate::memory;
 use crate::model::RunChoice;
 use crate::stop;
 
@@ -87,6 +89,18 @@ pub struct Serve {
     /// Prompt tokens per prefill step. While other sequences decode, steps are shorter, so that those wait about 200 ms
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
     prefill_chunk: NonZeroUsize,
+    /// Memory for the KV cache of each model, such as 512MiB or 4GB: of running requests, and of prompts that are kept for later ones
+    /// that begin in the same way. If it is used up, the latest requests wait and are computed again; one that could never fit is
+    /// refused [default: a quarter of the memory that is free when the server starts]
+    #[arg(long, value_name = "SIZE")]
+    kv_cache_bytes: Option<ByteSize>,
+    /// Prefill each prompt whole, instead of keeping prompts for later ones that begin in the same way
+    #[arg(long)]
+    no_prefix_cache: bool,
+    /// Speculative (prompt-lookup) decoding while a single request decodes: number of draft tokens to verify per step. Texts that
+    /// repeat their prompt come faster; no text changes; 0 is off
+    #[arg(long, value_name = "N", default_value_t = EngineConfig::default().prompt_lookup)]
+    prompt_lookup: usize,
     /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     drain_timeout: u64,
@@ -126,6 +140,9 @@ impl Serve {
             max_running: self.max_running,
             max_queued: self.max_queued.get(),
             max_queued_tokens: self.max_queued_tokens,
+            kv_cache_bytes: self.kv_cache_bytes.map_or_else(default_kv_cache_bytes, |ByteSize(bytes)| bytes),
+            prefix_cache: !self.no_prefix_cache,
+            prompt_lookup: self.prompt_lookup,
         };
         let one_shot_config = OneShotConfig {
             max_queued: self.max_queued_texts,
@@ -208,6 +225,14 @@ impl Serve {
         };
         self.cors_origin.iter().map(read).collect()
     }
+}
+
+/// The budget if the system does not say how much memory is free.
+const UNKNOWN_KV_CACHE_BYTES: usize = 1 << 30;
+
+/// A quarter of the free memory: the rest is for requests and their answers, for the memory of each step, and for other models.
+fn default_kv_cache_bytes() -> usize {
+    memory::free_bytes().map_or(UNKNOWN_KV_CACHE_BYTES, |bytes| (bytes / 4) as usize)
 }
 
 /// Threads that read requests and write answers.

@@ -7,6 +7,8 @@
 mod adapter;
 mod bad_input;
 mod common;
+#[cfg(unix)]
+mod company;
 mod configs;
 mod evaluate;
 mod files;

@@ -35,7 +35,7 @@ fn vocabulary<S: Into<String>>(tokens: impl IntoIterator<Item = S>) -> Value {
 }
 
 /// GPT-2's kind: bytes that cannot be shown have letters from U+0100 on.
-fn byte_level() -> Value {
+pub fn byte_level() -> Value {
     let shown = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
     let letters = (0..256).filter(shown).chain(256..256 + 68).filter_map(char::from_u32).map(String::from);
     let vocab = vocabulary(letters.chain(["Ġa", "Ġb"].map(str::to_owned)));

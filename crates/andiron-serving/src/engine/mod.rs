@@ -7,21 +7,28 @@
 //! ```
 //!
 //! Sequences join and leave the batch at any step. Prompts are prefilled in chunks, one sequence at a time; running sequences are
-//! decoded as one batch, if the model supports it, which is much faster than one by one. Each has its own state and seed.
-//! Batching can change logits by rounding; [`Job::deterministic`] jobs are never batched.
+//! decoded as one batch, if the model supports it, which is much faster than one by one. Each has its own state and seed. With a
+//! batch-invariant model, which those of `andiron-models` are on CPUs, a sequence's text does not depend on what else runs.
 //!
-//! Jobs of one [`SharedPrompt`] share one prefill: the first to run prefills the prompt, the others continue from it.
+//! The KV cache has a budget in bytes ([`EngineConfig::kv_cache_bytes`]). Sequences take blocks of it as they grow. Queued jobs are
+//! admitted when their prompts fit. If the budget is used up, the sequence that was admitted last is preempted: it gives its blocks
+//! back, and is computed again later; its client notices a pause.
+//!
+//! What no sequence needs of the budget is the prefix cache: a prompt that begins like an earlier one of the same
+//! [`Job::cache_scope`] is prefilled only from where it differs, and a prompt that was prefilled whole, such as that of the `n`
+//! choices of a request, is not prefilled again. A prompt that begins like one that is being prefilled waits for it.
 //! Source: Yu et al. 2022, "Orca: A Distributed Serving System for Transformer-Based Generative Models",
 //! <https://www.usenix.org/conference/osdi22/presentation/yu>.
 //!
 //! The engine handles token ids only; text, stop strings and HTTP belong to [`http`](crate::http).
 
-mod counters;
 mod feed;
 mod generation;
+mod kv_memory;
 mod pace;
-mod prefills;
+mod prefix_cache;
 mod queue;
+mod running;
 mod worker;
 
 use std::num::NonZeroUsize;
@@ -31,7 +38,6 @@ use std::time::{Duration, Instant};
 
 use andiron_models::generate::{CausalLm, GenerateOptions};
 
-pub use counters::Counters;
 pub use generation::{Event, Generation, GenerationError};
 pub use queue::{Load, SubmitError};
 
@@ -48,15 +54,26 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Maximum prompt tokens of all queued jobs together.
     pub max_queued_tokens: usize,
+    /// Bytes of KV cache, of running sequences and of the prefix cache together. Jobs that could need more are refused.
+    pub kv_cache_bytes: usize,
+    /// Whether prompts are kept for other prompts that begin in the same way. Results do not change, except by rounding if the
+    /// model is not batch-invariant.
+    pub prefix_cache: bool,
+    /// Speculative (prompt-lookup) decoding while a single sequence decodes: number of draft ids to verify in one step; 0 is off. Texts
+    /// that repeat their prompt come faster; results do not change, except by rounding if the model is not batch-invariant.
+    pub prompt_lookup: usize,
 }
 
 impl Default for EngineConfig {
-    /// 8 running; 256 queued, with a million prompt tokens.
+    /// 8 running; 256 queued, with a million prompt tokens; 1 GiB of KV cache with a prefix cache; no drafts.
     fn default() -> Self {
         Self {
             max_running: NonZeroUsize::new(8).expect("not zero"),
             max_queued: 256,
             max_queued_tokens: 1 << 20,
+            kv_cache_bytes: 1 << 30,
+            prefix_cache: true,
+            prompt_lookup: 0,
         }
     }
 }
@@ -68,26 +85,16 @@ pub struct Job {
     pub prompt: Vec<u32>,
     /// How to continue them.
     pub options: GenerateOptions,
-    /// Never batch it with others, so that its logits do not depend on what else runs, to the last bit. Its steps then cost as
-    /// much as a whole batch's.
-    pub deterministic: bool,
-    /// Set if other jobs have the same prompt and differ in their seeds only: the prompt is prefilled once for all of them.
-    pub shared_prompt: Option<SharedPrompt>,
+    /// Its index among the choices of one prompt, whose tokens are counted once.
+    pub choice: usize,
+    /// Prompts of one scope share the prefix cache. How long a prefill takes tells whether a prompt is cached, so clients that must not
+    /// learn about each other need scopes of their own.
+    pub cache_scope: u64,
     /// The client, for fairness: a free slot goes to the client with the fewest running jobs, and no client may fill the queue.
     pub client: u64,
     /// Ends the job when more than this many tokens are unread and the client has read none for a second. `None` for a client
     /// that reads at the end.
     pub max_behind: Option<usize>,
-}
-
-/// Identity of a prompt that several jobs share. Clones are the same prompt.
-#[derive(Clone, Debug, Default)]
-pub struct SharedPrompt(Arc<()>);
-
-impl PartialEq for SharedPrompt {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 /// Why an engine did not start.
@@ -120,12 +127,15 @@ impl Engine {
     /// [`EngineError::Spawn`].
     pub fn start<M: CausalLm + 'static>(model: M, config: EngineConfig) -> Result<Self, EngineError> {
         let sizes = ModelSizes { vocab_size: model.vocab_size(), context_len: model.context_len() };
-        let max_running = config.max_running;
-        let shared = Arc::new(Shared::new(config));
+        let blocks = model.state_blocks();
+        // States that cannot be copied cannot be kept.
+        let forks = blocks.is_some() && model.fork(&model.begin()).is_some();
+        let config = EngineConfig { prefix_cache: config.prefix_cache && forks, ..config };
+        let shared = Arc::new(Shared::new(config.clone(), sizes.context_len, blocks));
         let handle = EngineHandle { shared: Arc::clone(&shared), sizes };
         let thread = std::thread::Builder::new()
             .name("andiron-engine".to_owned())
-            .spawn(move || worker::run(&model, &shared, max_running))
+            .spawn(move || worker::run(&model, &shared, &config, blocks))
             .map_err(|source| EngineError::Spawn { source })?;
         Ok(Self { handle, thread: Some(thread) })
     }
@@ -180,7 +190,7 @@ impl EngineHandle {
     ///
     /// # Errors
     /// [`SubmitError::Full`] if they do not fit the queue now, [`SubmitError::ShareFull`] if they exceed the client's share of it,
-    /// [`SubmitError::TooLarge`] if they never will fit,
+    /// [`SubmitError::TooLarge`] or [`SubmitError::NeverFits`] if they never will fit,
     /// [`SubmitError::Draining`] or [`SubmitError::Stopped`] if the engine takes no more work.
     pub fn submit(&self, jobs: Vec<Job>) -> Result<Vec<Generation>, SubmitError> {
         self.shared.submit(jobs)
@@ -194,11 +204,6 @@ impl EngineHandle {
     /// The current load.
     pub fn load(&self) -> Load {
         self.shared.load()
-    }
-
-    /// Totals since the engine started.
-    pub fn counters(&self) -> Counters {
-        self.shared.totals.read()
     }
 
     /// Whether one more job with a prompt of one token would be accepted now.

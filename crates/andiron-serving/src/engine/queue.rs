@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use andiron_models::generate::StateBlocks;
 use tokio::sync::watch;
 
-use super::counters::Totals;
 use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
@@ -30,13 +30,15 @@ const IDLE_BEAT: Duration = Duration::from_secs(1);
 pub struct Load {
     /// Running jobs.
     pub running: usize,
-    /// Queued jobs.
+    /// Queued jobs, preempted ones included.
     pub queued: usize,
     /// Prompt tokens of the queued jobs.
     pub queued_tokens: usize,
-    /// Bytes of the KV cache in use.
+    /// Bytes of the KV cache that running jobs hold.
     pub kv_used_bytes: usize,
-    /// Maximum bytes of the KV cache; `None` without a bound.
+    /// Bytes of the KV cache that are kept for later prompts, until running jobs need them.
+    pub kv_idle_bytes: usize,
+    /// Maximum bytes of the KV cache; `None` if the model does not tell what it takes.
     pub kv_total_bytes: Option<usize>,
 }
 
@@ -80,6 +82,19 @@ pub enum SubmitError {
         /// Bound on prompt tokens.
         max_tokens: usize,
     },
+    /// A job may take more of the KV cache than there is.
+    #[error(
+        "{tokens} tokens of prompt and answer take up to {bytes} bytes of KV cache, and this server has {total_bytes}; send a shorter \
+         prompt or ask for fewer tokens"
+    )]
+    NeverFits {
+        /// Tokens of the prompt and the longest answer.
+        tokens: usize,
+        /// Their bytes.
+        bytes: usize,
+        /// Bytes of the KV cache.
+        total_bytes: usize,
+    },
     /// The engine is draining and accepts no more work.
     #[error("the server is shutting down and takes no new work")]
     Draining,
@@ -102,6 +117,16 @@ enum Phase {
     Stopped,
 }
 
+/// What the worker has in hand.
+pub(super) struct Now<'a> {
+    /// Clients of the running jobs.
+    pub(super) clients: &'a [u64],
+    /// Jobs that wait to be resumed.
+    pub(super) preempted: usize,
+    pub(super) kv_used_bytes: usize,
+    pub(super) kv_idle_bytes: usize,
+}
+
 /// What the worker is to do next.
 pub(super) enum Work {
     /// Start these jobs, then run a step.
@@ -114,13 +139,14 @@ pub(super) enum Work {
 pub(super) struct Shared {
     config: EngineConfig,
     metrics: Arc<ModelMetrics>,
+    context_len: usize,
+    blocks: Option<StateBlocks>,
     state: Mutex<State>,
     wake: Condvar,
     load: watch::Sender<Load>,
     born: Instant,
     /// Milliseconds from `born` to the latest heartbeat.
     beat_ms: AtomicU64,
-    pub(super) totals: Totals,
 }
 
 #[derive(Debug)]
@@ -128,6 +154,9 @@ struct State {
     queue: VecDeque<Ticket>,
     queued_tokens: usize,
     running: usize,
+    preempted: usize,
+    kv_used_bytes: usize,
+    kv_idle_bytes: usize,
     phase: Phase,
     /// Slots given out so far.
     turn: u64,
@@ -149,9 +178,9 @@ impl State {
         own.fold((0, 0), |(count, tokens), ticket| (count + 1, tokens + ticket.job.prompt.len()))
     }
 
-    /// Takes `count` queued jobs: each time the oldest job of the client with the fewest slots; of several such clients, the one
-    /// whose latest slot was longest ago.
-    fn choose(&mut self, count: usize, clients: &[u64]) -> Vec<Ticket> {
+    /// Takes at most `count` queued jobs: each time the oldest job of the client with the fewest slots; of several such clients, the
+    /// one whose latest slot was longest ago. One that does not fit is waited for.
+    fn choose(&mut self, count: usize, clients: &[u64], fits: &mut impl FnMut(&Job) -> bool) -> Vec<Ticket> {
         let mut places: HashMap<u64, usize> = HashMap::new();
         for &client in clients {
             *places.entry(client).or_default() += 1;
@@ -163,7 +192,8 @@ impl State {
                 (places.get(&client).copied().unwrap_or(0), self.turns.get(&client).copied().unwrap_or(0))
             };
             let next = self.queue.iter().enumerate().min_by_key(|(at, ticket)| (rank(ticket), *at));
-            let Some(ticket) = next.map(|(at, _)| at).and_then(|at| self.queue.remove(at)) else { break };
+            let next = next.filter(|(_, ticket)| fits(&ticket.job)).map(|(at, _)| at);
+            let Some(ticket) = next.and_then(|at| self.queue.remove(at)) else { break };
             self.turn += 1;
             self.turns.insert(ticket.job.client, self.turn);
             *places.entry(ticket.job.client).or_default() += 1;
@@ -180,19 +210,24 @@ impl State {
     fn load(&self) -> Load {
         Load {
             running: self.running,
-            queued: self.queue.len(),
+            queued: self.queue.len() + self.preempted,
             queued_tokens: self.queued_tokens,
-            ..Load::default()
+            kv_used_bytes: self.kv_used_bytes,
+            kv_idle_bytes: self.kv_idle_bytes,
+            kv_total_bytes: None,
         }
     }
 }
 
 impl Shared {
-    pub(super) fn new(config: EngineConfig) -> Self {
+    pub(super) fn new(config: EngineConfig, context_len: usize, blocks: Option<StateBlocks>) -> Self {
         let state = State {
             queue: VecDeque::new(),
             queued_tokens: 0,
             running: 0,
+            preempted: 0,
+            kv_used_bytes: 0,
+            kv_idle_bytes: 0,
             phase: Phase::Open,
             turn: 0,
             turns: HashMap::new(),
@@ -200,12 +235,13 @@ impl Shared {
         Self {
             config,
             metrics: Arc::default(),
+            context_len,
+            blocks,
             state: Mutex::new(state),
             wake: Condvar::new(),
             load: watch::Sender::new(Load::default()),
             born: Instant::now(),
             beat_ms: AtomicU64::new(0),
-            totals: Totals::default(),
         }
     }
 
@@ -219,6 +255,9 @@ impl Shared {
         let (max_jobs, max_tokens) = (self.config.max_queued, self.config.max_queued_tokens);
         if jobs.len() > max_jobs || tokens > max_tokens {
             return Err(SubmitError::TooLarge { jobs: jobs.len(), tokens, max_jobs, max_tokens });
+        }
+        if let Some(refused) = jobs.iter().find_map(|job| self.never_fits(job)) {
+            return Err(refused);
         }
         let mut state = self.lock();
         match state.phase {
@@ -242,12 +281,8 @@ impl Shared {
             return Err(SubmitError::ShareFull { waiting, waiting_tokens });
         }
         let mut generations = Vec::with_capacity(jobs.len());
-        let mut before = None;
         for job in jobs {
-            // Choices of one prompt follow each other.
-            let shares = job.shared_prompt.is_some() && job.shared_prompt == before;
-            before.clone_from(&job.shared_prompt);
-            let meter = Meter::new(Arc::clone(&self.metrics), job.prompt.len(), !shares);
+            let meter = Meter::new(Arc::clone(&self.metrics), job.prompt.len(), job.choice == 0);
             let (feed, generation) = feed(meter);
             state.queue.push_back(Ticket { job, feed });
             generations.push(generation);
@@ -259,23 +294,42 @@ impl Shared {
         Ok(generations)
     }
 
-    /// The worker's call between two rounds: reports the running jobs, waits while there is nothing to do, and takes as many queued
-    /// jobs as there are free slots. `clients` are those of the running jobs.
-    pub(super) fn next_work(&self, clients: &[u64]) -> Work {
-        let running = clients.len();
+    /// The error for a job that the whole KV cache could not hold.
+    fn never_fits(&self, job: &Job) -> Option<SubmitError> {
+        let blocks = self.blocks?;
+        let tokens = job.prompt.len().saturating_add(job.options.max_new_tokens).min(self.context_len);
+        let source = job.options.source.as_ref().map_or(0, |source| source.len() * blocks.source_bytes);
+        let bytes = blocks.count(tokens).saturating_mul(blocks.bytes).saturating_add(source);
+        let total_bytes = self.config.kv_cache_bytes;
+        (bytes > total_bytes).then_some(SubmitError::NeverFits { tokens, bytes, total_bytes })
+    }
+
+    /// The worker's call between two rounds: reports what it has in hand, waits while there is nothing to do, and takes queued jobs
+    /// for the free slots as long as they fit. Preempted jobs come first.
+    pub(super) fn next_work(&self, now: Now<'_>, mut fits: impl FnMut(&Job) -> bool) -> Work {
+        let running = now.clients.len();
         let mut state = self.lock();
         loop {
             self.beat();
             state.sweep();
             state.running = running;
+            state.preempted = now.preempted;
+            (state.kv_used_bytes, state.kv_idle_bytes) = (now.kv_used_bytes, now.kv_idle_bytes);
+            if self.blocks.is_some() {
+                let total = self.config.kv_cache_bytes.max(1) as f64;
+                self.metrics.set_kv_cache_usage(now.kv_used_bytes as f64 / total);
+            }
             if state.phase == Phase::Stopped {
                 return Work::Stop;
             }
-            let free = self.config.max_running.get().saturating_sub(running).min(state.queue.len());
+            let free = match now.preempted {
+                0 => self.config.max_running.get().saturating_sub(running).min(state.queue.len()),
+                _ => 0,
+            };
             if running + free > 0 {
-                let started = state.choose(free, clients);
+                let started = state.choose(free, now.clients, &mut fits);
                 state.queued_tokens -= started.iter().map(|ticket| ticket.job.prompt.len()).sum::<usize>();
-                state.running = running + free;
+                state.running = running + started.len();
                 self.publish(&state);
                 return Work::Go(started);
             }
@@ -288,8 +342,8 @@ impl Shared {
     pub(super) fn close(&self) -> Vec<Ticket> {
         let mut state = self.lock();
         state.phase = Phase::Stopped;
-        state.running = 0;
-        state.queued_tokens = 0;
+        (state.running, state.preempted, state.queued_tokens) = (0, 0, 0);
+        (state.kv_used_bytes, state.kv_idle_bytes) = (0, 0);
         let left = state.queue.drain(..).collect();
         self.publish(&state);
         left
@@ -311,7 +365,8 @@ impl Shared {
     pub(super) fn load(&self) -> Load {
         let mut state = self.lock();
         state.sweep();
-        state.load()
+        let kv_total_bytes = self.blocks.map(|_| self.config.kv_cache_bytes);
+        Load { kv_total_bytes, ..state.load() }
     }
 
     pub(super) fn accepts_work(&self) -> bool {

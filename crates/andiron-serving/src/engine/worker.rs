@@ -1,282 +1,370 @@
 //! The engine's thread.
 
-use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cmp::Reverse;
 use std::time::Instant;
 
-use andiron_models::generate::{CausalLm, Decoding, GenerateError, Progress};
+use andiron_models::generate::{CausalLm, Decoding, GenerateError, Progress, StateBlocks};
 
-use super::counters::Totals;
-use super::feed::Feed;
 use super::generation::{Event, GenerationError};
-use super::pace::Pace;
-use super::prefills::Prefills;
-use super::queue::{Shared, Ticket, Work};
-use super::{Job, SharedPrompt};
-
-/// One running job.
-struct Running<S> {
-    decoding: Decoding<S>,
-    feed: Feed,
-    prompt_len: usize,
-    scores_prompt: bool,
-    deterministic: bool,
-    client: u64,
-    max_behind: Option<usize>,
-    /// Maximum prompt tokens per prefill step.
-    prefill_chunk: usize,
-    /// The prompt it shares with other jobs, until it is prefilled.
-    shared_prompt: Option<SharedPrompt>,
-    role: Role,
-}
-
-/// How a job gets its prompt prefilled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// By itself, or it is done.
-    Own,
-    /// By itself, and for the jobs that share it.
-    Leads,
-    /// It waits for another job to do it.
-    Waits,
-}
-
-/// Whether a job continues.
-enum Turn {
-    Again,
-    Over,
-}
+use super::kv_memory::KvMemory;
+use super::pace::{FEWEST, Pace, ROUND};
+use super::queue::{Now, Shared, Work};
+use super::running::{Running, Stage, Turn, guarded};
+use super::{EngineConfig, Job};
 
 /// Serves until stopped.
-pub(super) fn run<M: CausalLm>(model: &M, shared: &Shared, max_running: NonZeroUsize) {
-    let mut running: Vec<Running<M::State>> = Vec::with_capacity(max_running.get());
-    let mut pace = Pace::default();
-    let mut prefills = Prefills::new(max_running.get());
-    // A state that cannot be copied is not worth waiting for.
-    let forks = model.fork(&model.begin()).is_some();
-    loop {
-        let clients: Vec<u64> = running.iter().map(|job| job.client).collect();
-        let Work::Go(started) = shared.next_work(&clients) else { break };
-        running.extend(started.into_iter().filter_map(|ticket| start(model, ticket, forks, &shared.totals)));
-        share_prompts(model, &mut running, &prefills, &shared.totals);
-        prefills.sweep();
-        let mut turns = together(model, &mut running, &shared.totals).into_iter();
-        let mut index = 0;
-        let readers = running.iter().filter(|job| job.reads_prompt()).count();
-        let waiting = running.iter().filter(|job| job.role == Role::Waits).count();
-        let others_write = readers + waiting < running.len();
-        // Each job waits for every other one once a round.
-        while index < running.len() {
-            shared.beat();
-            let job = &mut running[index];
-            let turn = turns.next().flatten().unwrap_or_else(|| match job.reads_prompt() {
-                true => read(model, job, &mut pace, others_write.then_some(readers), &shared.totals),
-                false => advance(model, job, &shared.totals),
-            });
-            job.leave_prefill(&mut prefills);
-            match turn {
-                Turn::Again => index += 1,
-                Turn::Over => discard(running.remove(index)),
-            }
-        }
+pub(super) fn run<M: CausalLm>(
+    model: &M,
+    shared: &Shared,
+    config: &EngineConfig,
+    blocks: Option<StateBlocks>,
+) {
+    let mut worker = Worker {
+        model,
+        shared,
+        max_running: config.max_running.get(),
+        prompt_lookup: config.prompt_lookup,
+        memory: KvMemory::new(blocks, config.kv_cache_bytes, config.prefix_cache),
+        pace: Pace::default(),
+        running: Vec::new(),
+        preempted: Vec::new(),
+        admitted: 0,
+        next_reader: 0,
+    };
+    while worker.admit() {
+        worker.begin();
+        worker.reserve();
+        worker.round();
     }
     let waiting = shared.close();
-    let feeds = running.into_iter().map(|job| job.feed).chain(waiting.into_iter().map(|ticket| ticket.feed));
-    for feed in feeds {
+    let jobs = worker.running.into_iter().chain(worker.preempted).map(|job| job.feed);
+    for feed in jobs.chain(waiting.into_iter().map(|ticket| ticket.feed)) {
         feed.tell(Event::Failed(GenerationError::Stopped));
     }
 }
 
-/// Decodes a step of all batchable jobs as one batch; `None` for the jobs that still have to take their step.
-fn together<M: CausalLm>(model: &M, running: &mut [Running<M::State>], totals: &Totals) -> Vec<Option<Turn>> {
-    let stuck = |job: &Running<M::State>| job.max_behind.is_some_and(|most| job.feed.is_stuck(most));
-    let goes = |job: &Running<M::State>| {
-        !job.deterministic && !stuck(job) && !job.feed.is_closed() && job.decoding.is_decoding()
-    };
-    let chosen: Vec<bool> = running.iter().map(goes).collect();
-    let mut jobs: Vec<_> =
-        running.iter_mut().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(job, _)| job).collect();
-    if jobs.len() < 2 {
-        return Vec::new();
-    }
-    let progress = {
-        let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
-        guarded(|| Ok(Decoding::decode_step_batch(model, &mut decodings)))
-    };
-    let mut turns: Vec<Turn> = match progress {
-        Ok(None) => return Vec::new(),
-        Ok(Some(progress)) => {
-            let told = |(job, progress): (&&mut Running<M::State>, Result<Progress, GenerateError>)| {
-                job.tell(progress.map_err(GenerationError::from), totals)
-            };
-            jobs.iter().zip(progress).map(told).collect()
-        }
-        // Nobody knows whose fault it was, and none of them can go on.
-        Err(error) => jobs.iter().map(|job| job.tell(Err(error.clone()), totals)).collect(),
-    };
-    turns.reverse();
-    chosen.into_iter().map(|chosen| if chosen { turns.pop() } else { None }).collect()
+struct Worker<'a, M: CausalLm> {
+    model: &'a M,
+    shared: &'a Shared,
+    max_running: usize,
+    prompt_lookup: usize,
+    memory: KvMemory<M::State>,
+    pace: Pace,
+    /// In the order of admission.
+    running: Vec<Running<M::State>>,
+    /// Jobs that gave their memory to older ones, in the order of admission.
+    preempted: Vec<Running<M::State>>,
+    /// Jobs admitted so far.
+    admitted: u64,
+    /// Number of the job whose prompt is read first in the next round.
+    next_reader: u64,
 }
 
-/// Decides which job prefills a shared prompt, and hands finished prefills to the jobs that wait for them.
-fn share_prompts<M: CausalLm>(
-    model: &M,
-    running: &mut [Running<M::State>],
-    prefills: &Prefills<M::State>,
-    totals: &Totals,
-) {
-    for at in 0..running.len() {
-        let (before, rest) = running.split_at_mut(at);
-        let Some((job, after)) = rest.split_first_mut() else { return };
-        let Some(prompt) = job.shared_prompt.as_ref().filter(|_| job.role != Role::Leads) else { continue };
-        if let Some(prefill) = prefills.find(prompt) {
-            // Otherwise it reads its prompt itself.
-            let adopted = job.decoding.adopt_prefill(model, prefill);
-            let hits = if adopted { job.prompt_len } else { 0 };
-            totals.looked_up(job.prompt_len, hits);
-            job.feed.tell_cached(hits);
-            (job.shared_prompt, job.role) = (None, Role::Own);
-            continue;
+impl<M: CausalLm> Worker<'_, M> {
+    /// Frees what gone clients held, resumes preempted jobs and takes queued ones as far as they fit. Waits while there is nothing
+    /// to do; false if the engine is to stop.
+    fn admit(&mut self) -> bool {
+        let Self { running, preempted, memory, .. } = self;
+        for jobs in [&mut *running, &mut *preempted] {
+            for mut job in jobs.extract_if(.., |job| job.feed.is_closed()) {
+                memory.release(&mut job.held);
+                job.discard();
+            }
         }
-        let leads = |other: &Running<M::State>| {
-            other.role == Role::Leads && other.shared_prompt.as_ref() == Some(prompt)
+        let mut promised: usize = running.iter().map(|job| memory.promised(&job.held, &job.decoding)).sum();
+        // Each running job may need one more block soon.
+        let fits = |needed: usize, running: usize, promised: usize| {
+            running == 0 || promised + needed + running <= memory.free_blocks()
         };
-        job.role = match before.iter().chain(&*after).any(leads) {
-            true => Role::Waits,
-            false => Role::Leads,
-        };
-        if job.role == Role::Leads {
-            job.decoding.share_prefill();
-        }
-    }
-}
-
-fn start<M: CausalLm>(model: &M, ticket: Ticket, forks: bool, totals: &Totals) -> Option<Running<M::State>> {
-    let Ticket { job, feed } = ticket;
-    let Job { prompt, options, deterministic, shared_prompt, client, max_behind } = job;
-    let (prompt_len, scores_prompt) = (prompt.len(), options.score_prompt);
-    let prefill_chunk = options.prefill_chunk;
-    totals.started(prompt_len);
-    match guarded(|| Decoding::new(model, &prompt, options).map_err(GenerationError::from)) {
-        Ok(decoding) => Some(Running {
-            decoding,
-            feed,
-            prompt_len,
-            scores_prompt,
-            deterministic,
-            client,
-            max_behind,
-            prefill_chunk,
-            shared_prompt: shared_prompt.filter(|_| forks),
-            role: Role::Own,
-        }),
-        Err(error) => {
-            feed.tell(Event::Failed(error));
-            None
-        }
-    }
-}
-
-/// One prefill step. With `readers`, that many jobs are prefilling while others decode, so chunks are short.
-fn read<M: CausalLm>(
-    model: &M,
-    job: &mut Running<M::State>,
-    pace: &mut Pace,
-    readers: Option<usize>,
-    totals: &Totals,
-) -> Turn {
-    // The chunks decide how numbers are rounded, so they are fixed where an answer is to be the same each time.
-    let chunk = match readers {
-        Some(readers) if !job.deterministic => pace.chunk(job.prefill_chunk, readers),
-        _ => job.prefill_chunk,
-    };
-    job.decoding.set_prefill_chunk(chunk);
-    let (before, started) = (job.decoding.unread(), Instant::now());
-    let turn = advance(model, job, totals);
-    let ids = before.saturating_sub(job.decoding.unread());
-    // The last few ids of a prompt say little about many.
-    if ids >= 8 {
-        pace.measured(ids, started.elapsed());
-    }
-    turn
-}
-
-/// One step of one job.
-fn advance<M: CausalLm>(model: &M, job: &mut Running<M::State>, totals: &Totals) -> Turn {
-    if job.feed.is_closed() {
-        return Turn::Over;
-    }
-    if let Some(behind) = job.max_behind.filter(|&most| job.feed.is_stuck(most)) {
-        job.feed.tell(Event::Failed(GenerationError::Behind { behind }));
-        return Turn::Over;
-    }
-    if job.role == Role::Waits {
-        return Turn::Again;
-    }
-    let progress = guarded(|| job.decoding.step(model).map_err(GenerationError::from));
-    if job.scores_prompt && job.decoding.prompt_tokens().len() + 1 == job.prompt_len {
-        job.scores_prompt = false;
-        job.feed.tell(Event::Prompt(job.decoding.prompt_tokens().to_vec()));
-    }
-    job.tell(progress, totals)
-}
-
-impl<S> Running<S> {
-    /// Whether its next step is a prefill step.
-    fn reads_prompt(&self) -> bool {
-        self.role != Role::Waits && self.decoding.unread() > 1
-    }
-
-    /// Hands the prompt it has just prefilled to the jobs that share it.
-    fn leave_prefill(&mut self, prefills: &mut Prefills<S>) {
-        if let Some(prefill) = self.decoding.take_prefill()
-            && let Some(prompt) = self.shared_prompt.take()
+        while running.len() < self.max_running
+            && let Some(job) = preempted.first()
         {
-            self.role = Role::Own;
-            prefills.keep(&prompt, prefill);
+            let needed = memory.needs(job.held.scope(), job.decoding.window(), job.held.source_len());
+            if !fits(needed, running.len(), promised) {
+                break;
+            }
+            promised += needed;
+            let job = preempted.remove(0);
+            let at = running.partition_point(|other| other.admitted < job.admitted);
+            running.insert(at, job);
+        }
+        let clients: Vec<u64> = running.iter().map(|job| job.client).collect();
+        let now = Now {
+            clients: &clients,
+            preempted: preempted.len(),
+            kv_used_bytes: memory.used_bytes(),
+            kv_idle_bytes: memory.idle_bytes(),
+        };
+        let mut together = running.len();
+        let work = self.shared.next_work(now, |job: &Job| {
+            let source_len = job.options.source.as_ref().map_or(0, |source| source.len());
+            let needed = memory.needs(job.cache_scope, &job.prompt, source_len);
+            let fits = fits(needed, together, promised);
+            if fits {
+                (together, promised) = (together + 1, promised + needed);
+            }
+            fits
+        });
+        let Work::Go(tickets) = work else { return false };
+        for ticket in tickets {
+            self.admitted += 1;
+            running.extend(Running::start(self.model, ticket, self.admitted, self.prompt_lookup));
+        }
+        true
+    }
+
+    /// Looks up the prompts of new jobs in the prefix cache. A job whose prompt begins like one that is being prefilled waits for
+    /// it.
+    fn begin(&mut self) {
+        for at in 0..self.running.len() {
+            if self.still_waits(at) {
+                continue;
+            }
+            if let Some(stage) = self.reader_for(at) {
+                self.running[at].stage = stage;
+                continue;
+            }
+            let (model, memory) = (self.model, &mut self.memory);
+            let job = &mut self.running[at];
+            job.stage = Stage::Begun;
+            if !memory.keeps() {
+                continue;
+            }
+            let adopted = guarded(|| Ok(memory.adopt(model, &mut job.held, &mut job.decoding, &job.options)));
+            job.tell_cached(adopted.unwrap_or(0), self.shared.metrics());
+            if job.decoding.generated().is_empty() {
+                job.decoding.share_prefill();
+            }
         }
     }
 
-    /// Sends the outcome of a step to the client.
-    fn tell(&self, progress: Result<Progress, GenerationError>, totals: &Totals) -> Turn {
-        match progress {
-            Ok(Progress::Prefill { .. }) => return Turn::Again,
-            Ok(Progress::Token(token)) => {
-                totals.generated(1);
-                self.feed.tell(Event::Token(token));
+    /// Whether a job has begun, or waits for a reader that goes on.
+    fn still_waits(&self, at: usize) -> bool {
+        match self.running[at].stage {
+            Stage::Begun => true,
+            Stage::New => false,
+            Stage::Waits { reader, until } => {
+                self.running.iter().find(|job| job.admitted == reader).is_some_and(|job| {
+                    job.stage == Stage::Begun && job.reads() && job.decoding.held() < until
+                })
             }
-            Ok(Progress::Finished(_)) => {}
+        }
+    }
+
+    /// The running job that prefills more of this job's prompt than is cached, if there is one.
+    fn reader_for(&mut self, at: usize) -> Option<Stage> {
+        if !self.memory.keeps() {
+            return None;
+        }
+        let job = &self.running[at];
+        let known = self.memory.known(&job.held, &job.decoding, &job.options);
+        let block_len = self.memory.block_len();
+        let ids = job.decoding.window();
+        let scores = job.options.score_prompt && job.decoding.generated().is_empty();
+        let useful = |other: &Running<M::State>| {
+            if other.stage != Stage::Begun
+                || other.held.scope() != job.held.scope()
+                || other.decoding.held() >= other.decoding.prefill_len()
+            {
+                return 0;
+            }
+            let theirs = &other.decoding.window()[..other.decoding.prefill_len()];
+            let common = ids.iter().zip(theirs).take_while(|(one, other)| one == other).count();
+            let as_scored = !scores
+                || (other.options.score_prompt && other.options.top_logprobs == job.options.top_logprobs);
+            match common == ids.len() && common == other.decoding.window().len() && as_scored {
+                true => common,
+                false if scores => 0,
+                false => common.min(ids.len() - 1) / block_len * block_len,
+            }
+        };
+        let (until, reader) = self.running.iter().map(|other| (useful(other), other.admitted)).max()?;
+        (until > known).then_some(Stage::Waits { reader, until })
+    }
+
+    /// Takes the memory of the next step for each job. If there is none left, jobs are preempted, the latest first.
+    fn reserve(&mut self) {
+        let mut at = 0;
+        while at < self.running.len() {
+            let alone = self.running.len() == 1;
+            let job = &mut self.running[at];
+            let positions = job.next_positions();
+            if job.stage != Stage::Begun || self.memory.grow(&mut job.held, positions) {
+                at += 1;
+            } else if alone {
+                // Jobs that do not fit the budget are not accepted, so this is one of a model whose sizes were misjudged.
+                self.memory.grow_beyond(&mut job.held, positions);
+            } else {
+                let holds = |job: &Running<M::State>| job.held.blocks() > 0;
+                let latest = self.running[at..].iter().rposition(holds).unwrap_or(0);
+                self.preempt(at + latest);
+            }
+        }
+    }
+
+    /// Sends a job back to wait: its memory is freed, and computed again when it is resumed.
+    fn preempt(&mut self, at: usize) {
+        let mut job = self.running.remove(at);
+        job.decoding.release(self.model);
+        self.memory.release(&mut job.held);
+        job.stage = Stage::New;
+        self.shared.metrics().add_preemption();
+        let at = self.preempted.partition_point(|other| other.admitted < job.admitted);
+        self.preempted.insert(at, job);
+    }
+
+    /// Advances each job by a step: those that decode as one batch, then prompts, then the others one by one.
+    fn round(&mut self) {
+        let mut turns = self.decode_batch();
+        turns.resize(self.running.len(), None);
+        self.read_prompts(&mut turns);
+        for (job, turn) in self.running.iter_mut().zip(&mut turns).filter(|(_, turn)| turn.is_none()) {
+            self.shared.beat();
+            *turn = Some(if job.reads() { Turn::Again } else { job.advance(self.model) });
+        }
+        let mut turns = turns.into_iter();
+        let mut at = 0;
+        while at < self.running.len() {
+            let goes_on = turns.next().flatten() != Some(Turn::Over);
+            // Nothing is kept of a job that failed: its state may be broken.
+            let is_whole = goes_on || self.running[at].decoding.finish_reason().is_some();
+            if is_whole && self.settle(at) && goes_on {
+                at += 1;
+            } else {
+                let mut job = self.running.remove(at);
+                self.memory.release(&mut job.held);
+                job.discard();
+            }
+        }
+    }
+
+    /// Keeps what a job has prefilled, and frees what it dropped. False if the model failed.
+    fn settle(&mut self, at: usize) -> bool {
+        let (model, memory, job) = (self.model, &mut self.memory, &mut self.running[at]);
+        if job.has_slid() {
+            memory.release(&mut job.held);
+            job.stage = Stage::New;
+            return true;
+        }
+        if job.stage != Stage::Begun {
+            return true;
+        }
+        match guarded(|| Ok(memory.keep(model, &mut job.held, &mut job.decoding))) {
+            Ok(()) => true,
             Err(error) => {
-                self.feed.tell(Event::Failed(error));
-                return Turn::Over;
+                job.feed.tell(Event::Failed(error));
+                false
             }
-        }
-        match self.decoding.finish_reason() {
-            Some(reason) => {
-                self.feed.tell(Event::Finished(reason));
-                Turn::Over
-            }
-            None => Turn::Again,
         }
     }
-}
 
-/// Runs a step of one job or of a batch; a panic fails only these jobs.
-///
-/// The model is only ever borrowed shared, so a panic leaves it as it was unless it has interior mutability; the job's
-/// state may be broken and is thrown away by the caller.
-fn guarded<T>(work: impl FnOnce() -> Result<T, GenerationError>) -> Result<T, GenerationError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
-        let message = payload.downcast_ref::<&str>().copied().map(str::to_owned);
-        let message = message.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-        tracing::error!(message, "the model panicked; the request fails, the engine goes on");
-        Err(GenerationError::Panicked)
-    })
-}
+    /// Decodes a step of all batchable jobs as one batch; `None` for the jobs that still have to take their step.
+    fn decode_batch(&mut self) -> Vec<Option<Turn>> {
+        let chosen: Vec<bool> = self.running.iter().map(Running::decodes).collect();
+        let mut jobs: Vec<_> =
+            self.running.iter_mut().zip(&chosen).filter(|(_, chosen)| **chosen).map(|(job, _)| job).collect();
+        if jobs.len() < 2 {
+            return Vec::new();
+        }
+        self.shared.beat();
+        let progress = {
+            let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
+            guarded(|| Ok(Decoding::decode_step_batch(self.model, &mut decodings)))
+        };
+        let mut turns = match progress {
+            Ok(None) => return Vec::new(),
+            Ok(Some(progress)) => {
+                let told = |(job, progress): (&&mut Running<M::State>, Result<Progress, GenerateError>)| {
+                    job.tell(progress.map_err(GenerationError::from))
+                };
+                jobs.iter().zip(progress).map(told).collect()
+            }
+            // Nobody knows whose fault it was, and none of them can go on.
+            Err(error) => jobs.iter().map(|job| job.tell(Err(error.clone()))).collect::<Vec<_>>(),
+        }
+        .into_iter();
+        chosen.into_iter().map(|chosen| if chosen { turns.next() } else { None }).collect()
+    }
 
-/// Drops a job; after a failure, the destructor of its state may panic.
-fn discard<S>(job: Running<S>) {
-    if catch_unwind(AssertUnwindSafe(|| drop(job))).is_err() {
-        tracing::error!("a decoding state panicked when it was freed");
+    /// Prefills as much as a round has time for: chunks of several prompts together, if the model can and they have about the same
+    /// length. The next round begins with the prompt whose turn it is.
+    fn read_prompts(&mut self, turns: &mut [Option<Turn>]) {
+        let first = self.running.partition_point(|job| job.admitted < self.next_reader);
+        let mut left = self.pace.tokens();
+        let mut chunks: Vec<(usize, usize)> = Vec::new();
+        for at in (first..self.running.len()).chain(0..first) {
+            let job = &mut self.running[at];
+            if turns[at].is_some() || !job.reads() {
+                continue;
+            }
+            // A long prompt is not read in small pieces because others came first.
+            let ids = job.next_chunk();
+            if !chunks.is_empty() && ids > left && left < FEWEST {
+                break;
+            }
+            let ids = ids.min(left);
+            job.decoding.set_prefill_chunk(ids);
+            left -= ids;
+            chunks.push((at, ids));
+            self.next_reader = job.admitted + 1;
+        }
+        let (mut together, alone): (Vec<_>, Vec<_>) =
+            chunks.into_iter().partition(|&(at, _)| self.running[at].prefills_with_others());
+        together.sort_by_key(|&(at, ids)| (Reverse(ids), at));
+        // Less than half of a group is padding.
+        let size = |&(_, ids): &(usize, usize)| ids.next_power_of_two();
+        let groups = together.chunk_by(|one, other| size(one) == size(other));
+        let started = Instant::now();
+        for group in groups.chain(alone.chunks(1)) {
+            if started.elapsed() > ROUND {
+                return;
+            }
+            self.shared.beat();
+            let begun = Instant::now();
+            self.read_group(group, turns);
+            // The last few ids of a prompt say little about many.
+            let ids: usize = group.iter().map(|&(_, ids)| ids).sum();
+            if ids >= 8 {
+                self.pace.measured(ids, begun.elapsed());
+            }
+        }
+    }
+
+    /// Prefills a chunk of each of these prompts.
+    fn read_group(&mut self, group: &[(usize, usize)], turns: &mut [Option<Turn>]) {
+        let read = match group.len() {
+            1 => None,
+            _ => {
+                let is_in = |at: usize| group.iter().any(|&(other, _)| other == at);
+                let jobs = self.running.iter_mut().enumerate().filter(|&(at, _)| is_in(at));
+                let (places, mut jobs): (Vec<usize>, Vec<&mut Running<M::State>>) = jobs.unzip();
+                let progress = {
+                    let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
+                    guarded(|| Ok(Decoding::prefill_step_batch(self.model, &mut decodings)))
+                };
+                match progress {
+                    Ok(progress) => progress.map(|progress| {
+                        let told = jobs.iter().zip(progress);
+                        let told =
+                            told.map(|(job, progress)| job.tell(progress.map_err(GenerationError::from)));
+                        places.into_iter().zip(told.collect::<Vec<_>>()).collect::<Vec<_>>()
+                    }),
+                    // Nobody knows whose fault it was. Each begins again, by itself.
+                    Err(_) => {
+                        for job in jobs {
+                            // The destructor of a broken state may panic, too.
+                            drop(guarded(|| Ok(job.decoding.release(self.model))));
+                            self.memory.release(&mut job.held);
+                            job.restart_alone();
+                        }
+                        Some(places.into_iter().map(|at| (at, Turn::Again)).collect())
+                    }
+                }
+            }
+        };
+        match read {
+            Some(read) => read.into_iter().for_each(|(at, turn)| turns[at] = Some(turn)),
+            None => group.iter().for_each(|&(at, _)| turns[at] = Some(self.running[at].advance(self.model))),
+        }
     }
 }

@@ -21,8 +21,8 @@ pub struct ServerConfig {
     /// What a generation does when the model's context is full. With [`WhenFull::Slide`], `max_tokens` is bounded by
     /// [`Limits::max_tokens`] alone.
     pub when_full: WhenFull,
-    /// Maximum prompt tokens per prefill step. While other sequences decode, chunks are shorter, so that those wait about 200 ms at
-    /// most; requests with a seed always use this size, because it affects rounding.
+    /// Maximum prompt tokens of a sequence per prefill step. Steps are shorter where these take more than about 180 ms, so that
+    /// sequences that decode wait no longer, and those of clients that go away end soon.
     pub prefill_chunk: usize,
 }
 

@@ -312,7 +312,7 @@ impl From<SubmitError> for ApiError {
                     .code("server_overloaded")
                     .retry_after_s(1)
             }
-            SubmitError::TooLarge { .. } => {
+            SubmitError::TooLarge { .. } | SubmitError::NeverFits { .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
                     .param("prompt")
                     .code("request_too_large")

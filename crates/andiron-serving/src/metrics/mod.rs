@@ -107,7 +107,34 @@ impl Default for ModelMetrics {
     }
 }
 
+/// The totals of a model since it was loaded. They only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Prompt tokens read.
+    pub prompt_tokens: u64,
+    /// Generated tokens.
+    pub generated_tokens: u64,
+    /// Prompt tokens that were looked up in the prefix cache.
+    pub prefix_queries: u64,
+    /// Prompt tokens that the prefix cache held, so that they were not computed.
+    pub prefix_hits: u64,
+    /// Sequences that gave up their KV cache and were computed again.
+    pub preemptions: u64,
+}
+
 impl ModelMetrics {
+    /// The totals.
+    pub fn counters(&self) -> Counters {
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        Counters {
+            prompt_tokens: read(&self.prompt_tokens),
+            generated_tokens: read(&self.generation_tokens),
+            prefix_queries: read(&self.prefix_queries),
+            prefix_hits: read(&self.prefix_hits),
+            preemptions: read(&self.preemptions),
+        }
+    }
+
     /// Counts a text that was read whole, to embed, label or rank: its tokens, `None` if that failed, and the time since it was
     /// submitted.
     pub fn add_answer(&self, tokens: Option<usize>, time: Duration) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use andiron_data::tokenizer::{SpecialTokens, Tokenizer, train_chars};
-use andiron_models::generate::{CausalLm, Logits};
+use andiron_models::generate::{CausalLm, Logits, StateBlocks};
 use andiron_pipelines::TextProcessor;
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::http::{ServeError, Server, ServerConfig, Stopped};
@@ -114,7 +114,7 @@ impl CausalLm for Alphabet {
     }
 }
 
-/// An [`Alphabet`] whose states can be copied, and that counts the ids it reads in prompts.
+/// An [`Alphabet`] whose states can be copied and share blocks of four ids, and that counts the ids it reads in prompts.
 pub struct Copyist {
     pub inner: Alphabet,
     pub prefilled: Arc<AtomicUsize>,
@@ -139,10 +139,24 @@ impl CausalLm for Copyist {
         Some(state.clone())
     }
 
+    fn state_blocks(&self) -> Option<StateBlocks> {
+        Some(StateBlocks { len: 4, bytes: 16, source_bytes: 0 })
+    }
+
+    fn block(&self, state: &Vec<u32>, index: usize) -> Vec<u32> {
+        state[4 * index..4 * (index + 1)].to_vec()
+    }
+
+    fn append_block(&self, state: &mut Vec<u32>, block: &Vec<u32>) {
+        state.extend(block);
+    }
+
+    fn decode(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
+        self.inner.forward(state, ids, wanted)
+    }
+
     fn forward(&self, state: &mut Vec<u32>, ids: &[u32], wanted: Logits) -> Vec<f32> {
-        if state.is_empty() || ids.len() > 1 {
-            self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
-        }
+        self.prefilled.fetch_add(ids.len(), Ordering::SeqCst);
         self.inner.forward(state, ids, wanted)
     }
 }

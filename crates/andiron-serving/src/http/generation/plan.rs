@@ -6,7 +6,7 @@ use andiron_pipelines::TextStream;
 
 use super::choice::Choice;
 use super::options::GenerationOptions;
-use crate::engine::{Job, SharedPrompt};
+use crate::engine::Job;
 use crate::http::{ApiError, App};
 use crate::registry::Served;
 
@@ -81,8 +81,6 @@ impl Plan {
                 );
                 return Err(ApiError::invalid("logprobs", message));
             }
-            // All choices of a prompt share its prefill.
-            let shared_prompt = (request.n > 1).then(SharedPrompt::default);
             for copy in 0..request.n {
                 let stream = TextStream::new(&served.text, ids, &options.stop_ids, &request.stops)?;
                 let stream = stream.with_min_tokens(request.min_tokens).showing(&served.text, &work.markers);
@@ -99,9 +97,9 @@ impl Plan {
                         sampling: SamplingParams { seed, ..options.sampling.clone() },
                         ..options.clone()
                     },
-                    // Who names a seed wants the same answer again.
-                    deterministic: request.seed.is_some(),
-                    shared_prompt: shared_prompt.clone(),
+                    choice: copy,
+                    // A client has a key or an address of its own.
+                    cache_scope: client,
                     client,
                     max_behind: request.stream.map(|_| MAX_BEHIND),
                 });
