@@ -2,6 +2,7 @@
 
 mod decode;
 mod embed;
+mod serve;
 mod train;
 
 use std::fmt;
@@ -30,13 +31,14 @@ use crate::lines::out;
 use crate::machine;
 use crate::model::{AdapterChoice, RunChoice, refuse_unknown_keys};
 
-/// Measure the speed of this build on this machine
+/// Measure the speed of this build on this machine, or of a running server
 #[derive(Debug, Subcommand)]
 pub enum BenchVerb {
     Train(train::TrainBench),
     Decode(decode::DecodeBench),
     Prefill(decode::PrefillBench),
     Embed(embed::EmbedBench),
+    Serve(serve::ServeBench),
 }
 
 impl BenchVerb {
@@ -47,6 +49,7 @@ impl BenchVerb {
             Self::Decode(bench) => bench.run(common),
             Self::Prefill(bench) => bench.run(common),
             Self::Embed(bench) => bench.run(common),
+            Self::Serve(bench) => bench.run(common),
         }
     }
 }
