@@ -1,6 +1,5 @@
 //! Sizes in bytes, as people write them.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// A number of bytes: `1500000`, `512MiB`, `2GB`, `1.5g`.
@@ -38,15 +37,6 @@ impl FromStr for ByteSize {
         match bytes >= 1.0 && bytes < 9e15 {
             true => Ok(Self(bytes as usize)),
             false => Err(refused()),
-        }
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 as f64 {
-            bytes if bytes < 1e9 => write!(f, "{:.0} MB", bytes / 1e6),
-            bytes => write!(f, "{:.1} GB", bytes / 1e9),
         }
     }
 }

@@ -249,7 +249,11 @@ impl<M: CausalLm> Worker<'_, M> {
         if job.stage != Stage::Begun {
             return true;
         }
-        match guarded(|| Ok(memory.keep(model, &mut job.held, &mut job.decoding))) {
+        let kept = guarded(|| {
+            memory.keep(model, &mut job.held, &mut job.decoding);
+            Ok(())
+        });
+        match kept {
             Ok(()) => true,
             Err(error) => {
                 job.feed.tell(Event::Failed(error));
@@ -353,7 +357,10 @@ impl<M: CausalLm> Worker<'_, M> {
                     Err(_) => {
                         for job in jobs {
                             // The destructor of a broken state may panic, too.
-                            drop(guarded(|| Ok(job.decoding.release(self.model))));
+                            let _ = guarded(|| {
+                                job.decoding.release(self.model);
+                                Ok(())
+                            });
                             self.memory.release(&mut job.held);
                             job.restart_alone();
                         }
