@@ -141,9 +141,9 @@ fn an_adapter_with_a_name_is_a_model_with_its_own_head() {
     let config = EncoderConfig::Bert(small).with_head(EncoderHead::None, Vec::new()).unwrap();
     let base = EncoderBundle::init(config, Seed::new(3), &device);
     base.save(&place.path("base")).unwrap();
-    let labels = vec!["ham".to_owned(), "spam".to_owned()];
+    let classes = vec!["ham".to_owned(), "spam".to_owned()];
     let head = EncoderHead::Classify { problem: Problem::SingleLabel };
-    let adapted = base.with_head(head, labels, Seed::new(4)).unwrap();
+    let adapted = base.with_head(head, classes, Seed::new(4)).unwrap();
     let lora = LoraConfig { modules_to_save: adapted.head_modules(), ..LoraConfig::new(2, 2.0) };
     let adapted = adapted.with_lora(&lora, Seed::new(5)).unwrap();
     adapted.save_adapter(&lora, &place.path("lora")).unwrap();
