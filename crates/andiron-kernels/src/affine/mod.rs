@@ -32,7 +32,7 @@ impl Input<'_> {
 /// Whether a projection of `rows` rows rounds its input to bf16, so that no more need be kept of it.
 pub fn rounds_input(cpu: Cpu, rows: usize, w: MatRef) -> bool {
     bf16::rounds(cpu)
-        && !gemv::is_chosen(cpu, rows, w)
+        && !gemv::stays_f32(cpu, rows, w)
         && w.rows > 0
         && w.rows.is_multiple_of(2)
         && w.cols > 1

@@ -77,7 +77,7 @@ impl FeedForward<'_> {
     /// How rows pass through both projections. Few rows are not packed: that would take as long as the matmuls.
     fn path(&self, cpu: Cpu, rows: usize) -> Path {
         let rounds =
-            cfg!(target_arch = "x86_64") && bf16::rounds(cpu) && !gemv::is_chosen(cpu, rows, self.up);
+            cfg!(target_arch = "x86_64") && bf16::rounds(cpu) && !gemv::stays_f32(cpu, rows, self.up);
         match (rounds, cpu.uses_tiles()) {
             #[cfg(target_arch = "x86_64")]
             (true, true) if self.up.cols > 0 && self.down.cols > 0 => Path::Tiles,

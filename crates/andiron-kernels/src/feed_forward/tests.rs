@@ -96,7 +96,7 @@ fn exact(
     // The slope of some activations jumps, so that what goes into it must be rounded as the kernel does.
     let cpu = every_cpu().find(|cpu| cpu.matmul_precision() == precision);
     let rounds =
-        precision == Precision::Mixed && cpu.is_some_and(|cpu| !gemv::is_chosen(cpu, rows, layer.up));
+        precision == Precision::Mixed && cpu.is_some_and(|cpu| !gemv::stays_f32(cpu, rows, layer.up));
     let factors = |of: &Exact| {
         let round = |x: f64| if rounds { f64::from(bf16(x as f32)) } else { x };
         Exact::from_fn(of.rows, of.cols, |i, j| round(of.at(i, j)))

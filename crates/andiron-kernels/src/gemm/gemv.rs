@@ -8,17 +8,22 @@ use crate::{Cpu, KernelChoice, Precision};
 /// Rows whose accumulators stay in registers.
 pub(crate) const GROUP: usize = 4;
 
-/// Whether a matmul of this many rows is computed here. Any number can be; up to as many rows as read `b` faster than it
-/// could be packed, that is fastest. Where the columns of `b` are contiguous those are several groups of rows, for which a few
-/// columns stay in the L1 cache; where its rows are, one group.
+/// Whether a matmul of this many rows is computed here. Up to as many rows as read `b` faster than it could be packed, that is
+/// fastest. Where the columns of `b` are contiguous those are several groups of rows, for which a few columns stay in the L1
+/// cache, and decode steps have all their rows here; where its rows are, it is one group.
 pub(crate) fn is_chosen(cpu: Cpu, rows: usize, b: MatRef) -> bool {
     let readable = b.col_stride == 1 || b.row_stride == 1;
-    match cpu.kernels {
-        KernelChoice::Fastest if along_depth(b) => readable && rows <= most_rows(cpu.matmul_precision()),
-        KernelChoice::Fastest => readable && rows <= GROUP,
-        KernelChoice::Prefill => false,
-        KernelChoice::Decode => readable,
+    match (cpu.kernels, along_depth(b)) {
+        (KernelChoice::Fastest, true) => readable && rows <= most_rows(cpu.matmul_precision()),
+        (KernelChoice::Fastest, false) => readable && rows <= GROUP,
+        (KernelChoice::Decode, true) => readable,
+        _ => false,
     }
+}
+
+/// Whether a matmul of this many rows leaves its operands unrounded, at mixed precision too.
+pub(crate) fn stays_f32(cpu: Cpu, rows: usize, b: MatRef) -> bool {
+    cpu.kernels == KernelChoice::Decode || is_chosen(cpu, rows, b)
 }
 
 /// The most rows that are fastest here if the columns of `b` are contiguous.
@@ -29,10 +34,8 @@ pub(crate) fn most_rows(precision: Precision) -> usize {
     }
 }
 
-/// Columns whose accumulators stay in the L1 cache while rows of `b` stream by: at most so many, and fewer for many rows.
+/// Columns whose accumulators stay in the L1 cache while rows of `b` stream by.
 const STRIP: usize = 512;
-/// Accumulators of all rows of a strip: half of the L1 cache.
-const ACCUMULATORS: usize = 1 << 12;
 
 /// The columns `start..start + count` of a matmul with few rows; `a` is row-major.
 #[derive(Clone, Copy)]
@@ -128,7 +131,13 @@ fn strip_vector<S: Simd>(s: S, columns: Columns, c: &mut [&mut [f32]]) {
         }
         return;
     }
-    sums(s, &columns, c);
+    match c {
+        [p] => sums::<S, 1>(s, &columns, [p]),
+        [p, q] => sums::<S, 2>(s, &columns, [p, q]),
+        [p, q, r] => sums::<S, 3>(s, &columns, [p, q, r]),
+        [p, q, r, t] => sums::<S, 4>(s, &columns, [p, q, r, t]),
+        _ => unreachable!("so few rows are passed where those of `b` are contiguous"),
+    }
 }
 
 /// Columns of `b` are contiguous: dot products of a few columns with each row.
@@ -206,43 +215,22 @@ fn some_dots<S: Simd, const M: usize, const N: usize>(
 
 /// Rows of `b` are contiguous: adds multiples of several rows at a time.
 #[inline(always)]
-fn sums<S: Simd>(s: S, columns: &Columns, c: &mut [&mut [f32]]) {
+fn sums<S: Simd, const M: usize>(s: S, columns: &Columns, c: [&mut [f32]; M]) {
     let Columns { k, count, .. } = *columns;
-    let strip = (ACCUMULATORS / c.len().max(1) / 64 * 64).clamp(64, STRIP);
+    let mut c = c;
     let mut j = 0;
     while j < count {
-        let width = strip.min(count - j);
+        let width = STRIP.min(count - j);
         let mut l = 0;
         while l + 8 <= k {
-            sums_with::<S, 8>(s, columns, c, (j, width), l);
+            some_sums::<S, M, 8>(s, columns, &mut c, (j, width), l);
             l += 8;
         }
         while l < k {
-            sums_with::<S, 1>(s, columns, c, (j, width), l);
+            some_sums::<S, M, 1>(s, columns, &mut c, (j, width), l);
             l += 1;
         }
         j += width;
-    }
-}
-
-/// `K` rows of `b` with every row of `a`; after the first group of rows they are in the L1 cache.
-#[inline(always)]
-fn sums_with<S: Simd, const K: usize>(
-    s: S,
-    columns: &Columns,
-    c: &mut [&mut [f32]],
-    strip: (usize, usize),
-    l: usize,
-) {
-    for (group, c) in c.chunks_mut(GROUP).enumerate() {
-        let at = (group * GROUP, l);
-        match c {
-            [p] => some_sums::<S, 1, K>(s, columns, [p], strip, at),
-            [p, q] => some_sums::<S, 2, K>(s, columns, [p, q], strip, at),
-            [p, q, r] => some_sums::<S, 3, K>(s, columns, [p, q, r], strip, at),
-            [p, q, r, t] => some_sums::<S, 4, K>(s, columns, [p, q, r, t], strip, at),
-            _ => unreachable!("groups have one to four rows"),
-        }
     }
 }
 
@@ -250,16 +238,15 @@ fn sums_with<S: Simd, const K: usize>(
 fn some_sums<S: Simd, const M: usize, const K: usize>(
     s: S,
     columns: &Columns,
-    c: [&mut [f32]; M],
+    c: &mut [&mut [f32]; M],
     (j, width): (usize, usize),
-    (first, l): (usize, usize),
+    l: usize,
 ) {
-    let mut c = c;
     let Columns { a, k, b, start, .. } = *columns;
     let mut factors = [[s.splat(0.0); K]; M];
     for (i, factors) in factors.iter_mut().enumerate() {
         for (d, factor) in factors.iter_mut().enumerate() {
-            *factor = s.splat(a[(first + i) * k + l + d]);
+            *factor = s.splat(a[i * k + l + d]);
         }
     }
     let mut rows = [a; K];

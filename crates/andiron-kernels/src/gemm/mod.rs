@@ -18,7 +18,7 @@ pub(crate) mod tile;
 pub(crate) mod words;
 
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, Precision};
+use crate::{Cpu, Isa, KernelChoice, Precision};
 use block::{Block, Strided};
 
 /// A matrix in borrowed memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -133,6 +133,9 @@ pub fn matmul(cpu: Cpu, a: MatRef, b: MatRef, epilogue: Epilogue, c: &mut [f32])
         gemv::few_rows(cpu, a, b, epilogue, c);
     } else if one_column {
         gemv::few_rows(cpu, b.t(), a.t(), epilogue, c);
+    } else if cpu.kernels == KernelChoice::Decode {
+        // The rows of `b` are contiguous, so that it need not be packed for a few rows, and any number has the same sums.
+        blocked((cpu, Precision::F32), a, b, epilogue, c);
     } else if cfg!(target_arch = "x86_64") && cpu.uses_tiles() {
         // SAFETY: `available` never names a set that this machine lacks; all operands lie in their slices.
         #[cfg(target_arch = "x86_64")]
