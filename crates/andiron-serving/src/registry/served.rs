@@ -61,6 +61,7 @@ impl ServedModel {
 /// What runs a model's requests.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant)] // There is one for each model.
 pub enum Runner {
     /// An engine decodes step by step.
     Decoder(EngineHandle),
