@@ -157,7 +157,8 @@ mod tests {
                 "document.write",
                 "eval(",
                 "src=\"http",
-                "url(",
+                " url(",
+                ":url(",
                 "@import",
                 " onclick=\"",
             ] {
