@@ -6,7 +6,7 @@ use andiron_kernels::random::Seed;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::adapter_dropout::with_adapter_dropout;
-use crate::attention_record::{AttentionProbabilities, AttentionRecord};
+use crate::attention_record::{AttentionLayers, AttentionProbabilities, AttentionRecord};
 use crate::cache::{KeysValues, columns_of};
 use crate::dropout_site::{DropoutDraw, DropoutSite, Stack};
 use crate::ops::Dropout;
@@ -114,27 +114,21 @@ impl<'a> Forward<'a> {
     ///
     /// # Panics
     /// If there is a cache.
-    pub fn with_attention_record(self, layers: Range<usize>) -> Self {
+    pub fn with_attention_record(self, layers: AttentionLayers) -> Self {
         assert!(self.cache.is_none(), "attention is recorded over whole sequences, without a cache");
         Self { attention: Some(AttentionRecord { wanted: layers, ..AttentionRecord::default() }), ..self }
     }
 
     /// Whether this pass records the attention of the layer that it is in.
     pub(crate) fn records_attention(&self) -> bool {
-        let wanted =
-            |record: &AttentionRecord| self.layer.is_some_and(|layer| record.wanted.contains(&layer));
+        let wanted = |record: &AttentionRecord| self.layer.is_some_and(|layer| record.wants(layer));
         self.attention.as_ref().is_some_and(wanted)
     }
 
     /// Records probabilities of the layer that this pass is in.
     pub(crate) fn record_attention(&mut self, cross: bool, probabilities_bhts: Tensor<4>) {
         if let (Some(record), Some(layer)) = (&mut self.attention, self.layer) {
-            record.layers.push(AttentionProbabilities {
-                stack: self.stack,
-                layer,
-                cross,
-                probabilities_bhts,
-            });
+            record.add(AttentionProbabilities { stack: self.stack, layer, cross, probabilities_bhts });
         }
     }
 

@@ -31,7 +31,7 @@ pub mod role;
 pub mod weight;
 
 pub use activation_checkpointing::BlockInputs;
-pub use attention_record::{AttentionProbabilities, AttentionRecord};
+pub use attention_record::{AttentionLayers, AttentionProbabilities, AttentionRecord};
 pub use cache::{KvCache, KvCacheDtype};
 pub use context::Forward;
 pub use device::{Backend, DeviceError, DeviceSpec};

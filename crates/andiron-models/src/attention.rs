@@ -2,8 +2,7 @@
 //!
 //! For looking at a model: they are computed in full, beside the attention of an ordinary pass.
 
-use std::ops::Range;
-
+pub use andiron_core::AttentionLayers;
 use andiron_core::dropout_site::Stack;
 use andiron_core::{AttentionProbabilities, AttentionRecord, Forward};
 
@@ -93,7 +92,7 @@ impl DecoderBundle {
     ///
     /// # Panics
     /// If the text is empty or too long, or an id is outside the vocabulary.
-    pub fn attention(&self, ids: &[u32], wanted: Range<usize>) -> Attention {
+    pub fn attention(&self, ids: &[u32], wanted: AttentionLayers) -> Attention {
         let mut cx = Forward::evaluation().with_attention_record(wanted);
         self.precision().run(|| self.model.hidden(one_row(ids, self.device()), &mut cx));
         Attention::new([cx.into_attention()])
@@ -105,7 +104,7 @@ impl ClassifierBundle {
     ///
     /// # Panics
     /// As [`DecoderBundle::attention`].
-    pub fn attention(&self, ids: &[u32], wanted: Range<usize>) -> Attention {
+    pub fn attention(&self, ids: &[u32], wanted: AttentionLayers) -> Attention {
         let mut cx = Forward::evaluation().with_attention_record(wanted);
         let ids_bt = one_row(ids, self.device());
         self.precision().run(|| self.model.sequence_logits(ids_bt, &[ids.len() - 1], &mut cx));
@@ -118,7 +117,7 @@ impl EncoderBundle {
     ///
     /// # Panics
     /// As [`DecoderBundle::attention`]; and if a token type is out of range.
-    pub fn attention(&self, input: EncoderInput<'_>, wanted: Range<usize>) -> Attention {
+    pub fn attention(&self, input: EncoderInput<'_>, wanted: AttentionLayers) -> Attention {
         self.read_with(
             &[input],
             |cx| cx.with_attention_record(wanted),
@@ -135,8 +134,8 @@ impl Seq2SeqBundle {
     ///
     /// # Panics
     /// If a text is empty or too long, or an id is outside the vocabulary.
-    pub fn attention(&self, source: &[u32], target: &[u32], wanted: Range<usize>) -> Attention {
-        let mut reading = Forward::evaluation().with_attention_record(wanted.clone());
+    pub fn attention(&self, source: &[u32], target: &[u32], wanted: AttentionLayers) -> Attention {
+        let mut reading = Forward::evaluation().with_attention_record(wanted);
         let mut writing = Forward::evaluation().with_attention_record(wanted);
         self.precision().run(|| {
             let cross_cache = self.model.encode(one_row(source, self.device()), &mut reading);

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use andiron_models::AnyBundle;
-use andiron_models::attention::{Attention, LayerAttention};
+use andiron_models::attention::{Attention, AttentionLayers, LayerAttention};
 use common::{assert_close, device, fixture};
 use serde::Deserialize;
 
@@ -33,7 +33,7 @@ fn golden() -> Golden {
     serde_json::from_slice(&std::fs::read(fixture("attention.json")).unwrap()).unwrap()
 }
 
-fn attention(name: &str, golden: &Golden, layers: std::ops::Range<usize>) -> Attention {
+fn attention(name: &str, golden: &Golden, layers: AttentionLayers) -> Attention {
     match AnyBundle::open(&fixture(name), &device()).unwrap() {
         AnyBundle::Decoder(bundle) => bundle.attention(&golden.text, layers),
         AnyBundle::Classifier(bundle) => bundle.attention(&golden.text, layers),
@@ -47,7 +47,7 @@ fn probabilities_equal_those_of_transformers() {
     let golden = golden();
     assert!(golden.fixtures.len() > 10);
     for (name, theirs) in &golden.fixtures {
-        let Attention { n_layers, layers: ours } = attention(name, &golden, 0..usize::MAX);
+        let Attention { n_layers, layers: ours } = attention(name, &golden, AttentionLayers::All);
         assert_eq!(Some(n_layers), theirs.iter().map(|layer| layer.layer + 1).max(), "{name}");
         assert_eq!(ours.len(), theirs.len(), "{name}");
         for theirs in theirs {
@@ -66,10 +66,17 @@ fn probabilities_equal_those_of_transformers() {
 fn only_the_layers_asked_for_are_recorded() {
     let golden = golden();
     for name in golden.fixtures.keys() {
-        let second = attention(name, &golden, 1..2);
+        let second = attention(name, &golden, AttentionLayers::One(1));
         assert!(!second.layers.is_empty() && second.layers.iter().all(|layer| layer.layer == 1), "{name}");
-        let none = attention(name, &golden, 99..100);
+        let none = attention(name, &golden, AttentionLayers::One(99));
         assert_eq!((none.n_layers, none.layers), (second.n_layers, Vec::new()), "{name}");
+        let last = attention(name, &golden, AttentionLayers::Last);
+        let all = attention(name, &golden, AttentionLayers::All).layers;
+        for layer in &last.layers {
+            let of_kind = all.iter().filter(|other| other.kind == layer.kind);
+            assert_eq!(of_kind.max_by_key(|other| other.layer), Some(layer), "{name}");
+        }
+        assert_eq!(last.layers.len(), second.layers.len(), "{name}");
     }
 }
 
@@ -80,7 +87,7 @@ fn a_decoder_with_a_head_for_labels_attends_as_without() {
     else {
         panic!("a classifier")
     };
-    for layer in bundle.attention(&golden.text, 0..usize::MAX).layers {
+    for layer in bundle.attention(&golden.text, AttentionLayers::All).layers {
         for query in 0..layer.n_queries {
             let row = layer.row(0, query);
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod attention;
 mod batching;
 mod chat;
 mod classify;
@@ -20,6 +21,7 @@ mod text_processor;
 mod text_stream;
 
 pub use answer::{AnswerError, AnswerText, FoundAnswer, Question};
+pub use attention::{AttentionError, AttentionRequest, ShownToken, TextAttention};
 pub use chat::Conversation;
 pub use classify::{Classification, ClassifyTexts, LabelScore};
 pub use continuation::{Continuation, ContinuationScore};

@@ -1,10 +1,13 @@
-//! `andiron inspect`: summary of a model.
+//! `andiron inspect`: summary of a model, and the attention of a text.
+
+mod attention;
 
 use std::path::{Path, PathBuf};
 
 use andiron_models::summary::Summary;
 use andiron_models::{AdapterError, AdapterFiles, AnyConfig, ConfigFile};
 use anyhow::Context as _;
+use attention::AttentionChoice;
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::{Value, json};
@@ -20,7 +23,7 @@ const PRECISIONS: &[(&str, f64)] =
 
 /// Show a model's parameters by module, weight memory at each precision, and FLOPs per token
 ///
-/// Loads no weights.
+/// Loads no weights, except to show the attention of a text.
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// Model directory in the Hugging Face layout, a GGUF file, or a `config.json`
@@ -31,11 +34,16 @@ pub struct Inspect {
     /// Fail on unknown keys in the model's configuration files, instead of warning
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    attention: AttentionChoice,
 }
 
 impl Inspect {
     /// Reads the configuration and prints the summary.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        if let Some(ending) = self.attention.show(&self.model, &self.adapter, self.strict, common)? {
+            return Ok(ending);
+        }
         let ConfigFile { config, unknown_keys } =
             match self.model.extension().is_some_and(|extension| extension == "json") {
                 true => AnyConfig::read_file(&self.model)?,

@@ -364,3 +364,24 @@ fn inspect_shows_an_encoder() {
     assert_eq!((&shown["family"], &shown["class"]), (&"encoder".into(), &"BertForMaskedLM".into()));
     assert!(shown["parameters"].as_u64().unwrap() > 1000);
 }
+
+#[test]
+fn inspect_shows_the_attention_of_a_text() {
+    let place = Place::with_model();
+    let args = ["inspect", "--model", "run/model", "--attention", "Ham"];
+    let shown = place.json(&args);
+    let texts: Vec<&str> =
+        shown["tokens"].as_array().unwrap().iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert_eq!(texts.concat(), "Ham");
+    let layers = shown["attention"].as_array().unwrap();
+    assert_eq!(layers.len() as u64, shown["n_layers"].as_u64().unwrap());
+    assert_eq!(layers[0]["probabilities"][0][0][0], 1.0);
+    let one = place.json(&[&args[..], &["--layer", "0", "--head", "1"]].concat());
+    assert_eq!(one["attention"].as_array().unwrap().len(), 1);
+    assert_eq!(one["attention"][0]["probabilities"][0], layers[0]["probabilities"][1]);
+    assert!(place.ok(&args).contains("mean of all heads, text to text"));
+    place.fails(&[&args[..], &["--layer", "99"]].concat(), 1, &["no layer 99"]);
+    place.fails(&[&args[..], &["--head", "99"]].concat(), 2, &["no head 99"]);
+    place.fails(&[&args[..], &["--target", "x"]].concat(), 1, &["no encoder-decoder"]);
+    place.fails(&["inspect", "--model", "run/model", "--layer", "0"], 2, &["--attention"]);
+}

@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 import adapters
+import attention
 import beams
 import classifiers
 import decoders
@@ -23,7 +24,7 @@ import t5
 
 HERE = pathlib.Path(__file__).parent
 MAKERS = (decoders.MAKERS | classifiers.MAKERS | beams.MAKERS | generation.MAKERS | encoders.MAKERS | seq2seq.MAKERS
-          | t5.MAKERS | keys.MAKERS | adapters.MAKERS)
+          | t5.MAKERS | keys.MAKERS | adapters.MAKERS | attention.MAKERS)
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(MAKERS)
