@@ -326,6 +326,8 @@ async fn models_tokenize_and_tokenizer_info_answer() {
     let tokens = post(at.address, "/tokenize", r#"{"prompt":"ab<|end|>"}"#).await.json();
     assert_eq!((tokens["count"].as_u64(), tokens["tokens"][0].as_u64()), (Some(3), Some(1)));
     let info = get(at.address, "/tokenizer_info").await.json();
+    assert_eq!(get(at.address, "/tokenizer_info?x=1&model=alphabet").await.json(), info);
+    assert_eq!(get(at.address, "/tokenizer_info?model=other").await.status, 404);
     assert_eq!(info["eos_token"], "<|end|>");
     for key in ["bos_token", "pad_token", "chat_template"] {
         assert_eq!(info.get(key), Some(&Value::Null), "{key}");

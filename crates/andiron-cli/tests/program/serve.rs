@@ -108,6 +108,43 @@ fn it_answers_like_generate_and_stops_when_asked() {
 }
 
 #[test]
+fn it_shows_the_attention_that_inspect_shows() {
+    let place = Place::with_model();
+    let server = Server::start(&place, &["--name", "small", "--max-attention-tokens", "8"]);
+    let send = |body: Value| {
+        let (status, answer) = server.request("POST", "/attention", "", &body.to_string());
+        (status, serde_json::from_str::<Value>(&answer).unwrap())
+    };
+    let (_, models) = server.request("GET", "/v1/models", "", "");
+    assert!(models.contains(r#""capabilities":["generate","attention"]"#), "{models}");
+    let (status, served) = send(json!({ "model": "small", "input": "Ham", "layer": 0 }));
+    assert_eq!(status, 200, "{served}");
+    let shown = place.json(&["inspect", "--model", "run/model", "--attention", "Ham", "--layer", "0"]);
+    assert_eq!((&served["n_layers"], &served["tokens"]), (&shown["n_layers"], &shown["tokens"]));
+    let rows = |found: &Value| -> Vec<f32> {
+        let heads: Vec<Vec<Vec<f32>>> =
+            serde_json::from_value(found["attention"][0]["probabilities"].clone()).unwrap();
+        heads.into_iter().flatten().flatten().collect()
+    };
+    let (served, shown) = (rows(&served), rows(&shown));
+    assert_eq!(served.len(), shown.len());
+    assert!(served.iter().zip(&shown).all(|(a, b)| (a - b).abs() <= 5.1e-6), "{served:?} {shown:?}");
+    // Without a layer: the last one.
+    assert_eq!(send(json!({ "input": "Ham" })).1["attention"].as_array().unwrap().len(), 1);
+    for (body, param) in [
+        (json!({ "input": "Ham", "layer": 99 }), "layer"),
+        (json!({ "input": "Ham", "target": "let" }), "target"),
+        (json!({ "input": "Ham", "layer": -1 }), "layer"),
+        (json!({ "input": "To be, or not" }), "input"),
+        (json!({}), "input"),
+    ] {
+        let (status, answer) = send(body.clone());
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{body} {answer}");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_key_file_closes_the_door_to_others() {
     let place = Place::with_model();
     place.write("keys", "first-key\nsecond-key\n");

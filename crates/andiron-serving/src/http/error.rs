@@ -3,7 +3,8 @@
 use andiron_data::tokenizer::TokenizerError;
 use andiron_models::generate::{GenerateError, SamplingError};
 use andiron_pipelines::{
-    AnswerError, CompletionError, FillError, InputError, SourceError, TextError, TextStreamError,
+    AnswerError, AttentionError, CompletionError, FillError, InputError, SourceError, TextError,
+    TextStreamError,
 };
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -238,10 +239,24 @@ impl ApiError {
             TaskError::Source(SourceError::Text(error)) => Self::of_text(param, error),
             TaskError::Source(SourceError::Completion(CompletionError::Generate(error))) => Self::from(error),
             TaskError::Answer(error) => Self::invalid(param, error),
+            TaskError::Attention(error) => Self::of_attention(param, error),
             TaskError::Fill(error) => Self::invalid(param, error),
             TaskError::Source(error) => Self::invalid(param, error),
             TaskError::Stopped => Self::shutting_down(),
             error @ (TaskError::Panicked | TaskError::Unable) => Self::internal(error.to_string()),
+        }
+    }
+
+    fn of_attention(param: &str, error: AttentionError) -> Self {
+        let message = error.to_string();
+        match error {
+            AttentionError::Input(error) => Self::of_input(param, error),
+            AttentionError::Text(error) => Self::of_text(param, error),
+            AttentionError::Target(error) => Self::of_task(param, TaskError::Source(error)),
+            AttentionError::TooLong { .. } => Self::context_length_exceeded(param, message),
+            AttentionError::NoLayer { .. } => Self::invalid("layer", message),
+            AttentionError::NoTarget => Self::invalid("target", message),
+            error => Self::invalid(param, error),
         }
     }
 

@@ -113,6 +113,8 @@ limits! {
     max_alternatives: count from 0 = 7;
     /// Candidates for a mask.
     max_candidates: count from 1 = 100;
+    /// Tokens of a text whose attention is shown: a layer has their square for each head.
+    max_attention_tokens: count from 1 = 128;
     /// Age of the engine's heartbeat from which `/health` reports it dead.
     max_heartbeat_age: seconds = 10;
 }

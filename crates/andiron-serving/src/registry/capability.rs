@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Capability {
     /// Continue a text.
     Generate,
+    /// Answer messages, by a chat template.
+    Chat,
     /// Embed texts.
     Embed,
     /// Rank documents by relevance to a query.
@@ -24,12 +26,15 @@ pub enum Capability {
     Translate,
     /// Summarize texts.
     Summarize,
+    /// Show which token attends to which.
+    Attention,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Generate,
+        Self::Chat,
         Self::Embed,
         Self::Rerank,
         Self::Classify,
@@ -38,12 +43,14 @@ impl Capability {
         Self::FillMask,
         Self::Translate,
         Self::Summarize,
+        Self::Attention,
     ];
 
     /// Its name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Generate => "generate",
+            Self::Chat => "chat",
             Self::Embed => "embed",
             Self::Rerank => "rerank",
             Self::Classify => "classify",
@@ -52,15 +59,15 @@ impl Capability {
             Self::FillMask => "fill-mask",
             Self::Translate => "translate",
             Self::Summarize => "summarize",
+            Self::Attention => "attention",
         }
     }
 
     /// The routes that do it.
     pub fn routes(self) -> &'static [&'static str] {
         match self {
-            Self::Generate => {
-                &["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/decisions"]
-            }
+            Self::Generate => &["/v1/completions", "/v1/decisions"],
+            Self::Chat => &["/v1/chat/completions", "/v1/responses", "/v1/messages"],
             Self::Embed => &["/v1/embeddings", "/embed"],
             Self::Rerank => &["/v1/rerank", "/rerank"],
             Self::Classify => &["/classify", "/predict"],
@@ -69,6 +76,7 @@ impl Capability {
             Self::FillMask => &["/fill-mask"],
             Self::Translate => &["/translate"],
             Self::Summarize => &["/summarize"],
+            Self::Attention => &["/attention"],
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct Served {
     pub text: TextProcessor,
     runner: Runner,
     can: Vec<Capability>,
+    /// Shows its attention.
+    view: Option<OneShot>,
     /// The engine, if it ends with this model.
     _engine: Option<Engine>,
 }
@@ -99,11 +101,14 @@ impl Served {
     /// A model that `runner` runs for as long as its owner likes.
     pub fn new(info: ServedModel, text: TextProcessor, runner: Runner) -> Self {
         let can = match &runner {
+            Runner::Decoder(_) if text.tokenizer().is_some_and(|text| text.chat_template().is_some()) => {
+                vec![Capability::Generate, Capability::Chat]
+            }
             Runner::Decoder(_) => vec![Capability::Generate],
             Runner::EncoderDecoder(rewriter) => rewriter.can().to_vec(),
             Runner::OneShot(model) => model.can().to_vec(),
         };
-        Self { info, text, runner, can, _engine: None }
+        Self { info, text, runner, can, view: None, _engine: None }
     }
 
     /// A decoder whose engine ends when this is dropped.
@@ -115,6 +120,13 @@ impl Served {
     #[must_use]
     pub fn with_engine(self, engine: Engine) -> Self {
         Self { _engine: Some(engine), ..self }
+    }
+
+    /// The same model, whose attention `view` shows: an [`AttentionView`](crate::runner::AttentionView) of the same weights.
+    #[must_use]
+    pub fn with_view(mut self, view: OneShot) -> Self {
+        self.can.extend(view.can());
+        Self { view: Some(view), ..self }
     }
 
     /// What it can do, its main task first.
@@ -164,9 +176,10 @@ impl Served {
     /// # Errors
     /// [`Incapable`] if this does not.
     pub fn one_shot(&self, wanted: Capability) -> Result<&OneShot, Incapable> {
-        match &self.runner {
-            Runner::OneShot(model) if self.can.contains(&wanted) => Ok(model),
-            Runner::EncoderDecoder(rewriter) if self.can.contains(&wanted) => Ok(rewriter.search()),
+        match (&self.runner, &self.view) {
+            (_, Some(view)) if view.can().contains(&wanted) => Ok(view),
+            (Runner::OneShot(model), _) if self.can.contains(&wanted) => Ok(model),
+            (Runner::EncoderDecoder(rewriter), _) if self.can.contains(&wanted) => Ok(rewriter.search()),
             _ => Err(self.incapable(wanted)),
         }
     }
@@ -207,15 +220,20 @@ impl Served {
     /// Stops accepting work; running and queued requests are finished.
     pub fn drain(&self) {
         each!(self, runner => runner.drain());
+        self.view.iter().for_each(OneShot::drain);
     }
 
     /// Waits until nothing is running or queued.
     pub async fn idle(&self) {
         each!(self, runner => runner.idle().await);
+        if let Some(view) = &self.view {
+            view.idle().await;
+        }
     }
 
     /// Stops after the current step or batch.
     pub fn stop(&self) {
         each!(self, runner => runner.stop());
+        self.view.iter().for_each(OneShot::stop);
     }
 }

@@ -11,6 +11,7 @@
 //! pipelines run texts of equal length together and never pad, so an answer does not depend on its company but for the rounding of
 //! matmuls of few rows: in f32, vectors of MiniLM in company were those of each text alone, byte by byte.
 
+mod attention;
 mod pipelines;
 mod queue;
 mod rewriter;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+pub use attention::AttentionView;
 pub use rewriter::Rewriter;
 pub use task::{Output, Task, TaskError, TextEntities, TextEntity, TextLabels};
 

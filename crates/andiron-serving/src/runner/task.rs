@@ -1,8 +1,9 @@
 //! What a one-shot model is asked for, and what it answers.
 
 use andiron_pipelines::{
-    AnswerError, Embedding, FillError, FilledMask, FoundAnswer, InputError, MaskedText, PromptInput,
-    Question, Ranking, RerankRequest, RewriteOptions, Rewritten, SourceError, TextInput,
+    AnswerError, AttentionError, AttentionRequest, Embedding, FillError, FilledMask, FoundAnswer, InputError,
+    MaskedText, PromptInput, Question, Ranking, RerankRequest, RewriteOptions, Rewritten, SourceError,
+    TextAttention, TextInput,
 };
 
 /// One piece of work: a text, or what belongs together.
@@ -23,6 +24,8 @@ pub enum Task {
     FillMask(MaskedText, usize),
     /// Generate targets of a source by beam search.
     Search(PromptInput, RewriteOptions),
+    /// Show the attention of a text.
+    Attention(AttentionRequest),
 }
 
 /// The answer to a [`Task`], of the same name.
@@ -43,6 +46,8 @@ pub enum Output {
     Masks(Vec<FilledMask>),
     /// The targets, best first.
     Targets(Vec<Rewritten>),
+    /// The attention.
+    Attention(TextAttention),
 }
 
 impl Output {
@@ -53,6 +58,7 @@ impl Output {
             Self::Ranking(ranking) => ranking.tokens,
             Self::Labels(labels) => labels.tokens,
             Self::Entities(entities) => entities.tokens,
+            Self::Attention(found) => found.tokens.len(),
             Self::Answer(_) | Self::Masks(_) | Self::Targets(_) => 0,
         }
     }
@@ -109,6 +115,9 @@ pub enum TaskError {
     /// The source has no target.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no attention to show.
+    #[error(transparent)]
+    Attention(#[from] AttentionError),
     /// The model does not do this.
     #[error("the model does not do this")]
     Unable,
@@ -152,6 +161,7 @@ impl Task {
                 };
                 source + options.beams.num_beams.saturating_mul(options.beams.max_new_tokens)
             }
+            Self::Attention(request) => text(&request.text) + request.target.as_deref().map_or(0, text),
         }
     }
 

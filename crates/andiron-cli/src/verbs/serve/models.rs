@@ -13,7 +13,7 @@ use andiron_models::{AnyBundle, ModelFiles};
 use andiron_pipelines::{Pipeline, RewriteOptions};
 use andiron_serving::engine::{Engine, EngineConfig};
 use andiron_serving::registry::{LanguagePair, LoadFailure, Loader, Registry, Runner, Served, ServedModel};
-use andiron_serving::runner::{OneShot, OneShotConfig, Rewriter};
+use andiron_serving::runner::{AttentionView, OneShot, OneShotConfig, Rewriter};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
@@ -189,11 +189,12 @@ fn language_pair(text: &str) -> Result<LanguagePair, String> {
 impl Settings {
     /// Starts what runs a model of any family.
     fn serve(&self, name: String, pipeline: Pipeline, parent: Option<String>) -> anyhow::Result<Served> {
+        let view = OneShot::start(AttentionView::new(pipeline.clone()), self.one_shot.clone())?;
         let Pipeline { bundle, text } = pipeline;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let tokenizer_config = text.tokenizer().map(Tokenizer::config).unwrap_or_default();
         let info = ServedModel { created, tokenizer_config, parent, ..ServedModel::new(name) };
-        Ok(match bundle {
+        let served = match bundle {
             AnyBundle::Decoder(bundle) => {
                 warn_of_beams(&bundle.generation);
                 let info = ServedModel {
@@ -228,7 +229,8 @@ impl Settings {
                 let pipeline = Pipeline { bundle, text: text.clone() };
                 Served::new(info, text, Runner::OneShot(OneShot::start(pipeline, self.one_shot.clone())?))
             }
-        })
+        };
+        Ok(served.with_view(view))
     }
 }
 

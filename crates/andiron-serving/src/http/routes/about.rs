@@ -122,6 +122,13 @@ pub(super) fn about(path: &str) -> Option<About> {
             tasks::summarize::describe,
             Answer::Object(&["model", "results"]),
         ),
+        "/attention" => post(
+            TASKS,
+            "Show which token of a text attends to which, in the heads of a layer.",
+            r#"{"input": "a"}"#,
+            tasks::attention::describe,
+            Answer::Object(&["model", "n_layers", "tokens", "target_tokens", "attention"]),
+        ),
         "/translate" => post(
             TASKS,
             "Translate texts, as LibreTranslate.",

@@ -88,6 +88,7 @@ fn api() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
         (send("/answer"), post(tasks::answer::create)),
         (send("/fill-mask"), post(tasks::fill_mask::create)),
         (send("/summarize"), post(tasks::summarize::create)),
+        (send("/attention"), post(tasks::attention::create)),
         (send("/translate"), post(tasks::translate::create)),
         (read("/languages"), get(tasks::translate::languages)),
         (send("/tokenize"), post(tokenize::create)),

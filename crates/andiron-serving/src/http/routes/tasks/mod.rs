@@ -1,6 +1,7 @@
 //! Routes of models that answer a request at once.
 
 pub(super) mod answer;
+pub(super) mod attention;
 pub(super) mod classify;
 pub(super) mod embeddings;
 pub(super) mod fill_mask;
