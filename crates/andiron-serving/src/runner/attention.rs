@@ -35,7 +35,7 @@ impl OneShotModel for AttentionView {
         ModelShape::default()
     }
 
-    fn run(&self, tasks: &[&Task]) -> Vec<Result<Output, TaskError>> {
+    fn run(&self, tasks: &[&Task], _waits: &dyn Fn(usize) -> bool) -> Vec<Result<Output, TaskError>> {
         let show = |task: &&Task| match task {
             Task::Attention(request) => Ok(Output::Attention(self.pipeline.attention(request)?)),
             _ => Err(TaskError::Unable),
