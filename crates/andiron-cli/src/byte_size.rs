@@ -34,7 +34,7 @@ impl FromStr for ByteSize {
         };
         let bytes = number * scale;
         // 2⁵³: every whole number below it is exact.
-        match bytes >= 1.0 && bytes < 9e15 {
+        match (1.0..9e15).contains(&bytes) {
             true => Ok(Self(bytes as usize)),
             false => Err(refused()),
         }

@@ -82,7 +82,7 @@ enum Verb {
     Predict(verbs::predict::Predict),
     Generate(verbs::generate::Generate),
     Chat(verbs::chat::Chat),
-    Serve(verbs::serve::Serve),
+    Serve(Box<verbs::serve::Serve>),
     Inspect(verbs::inspect::Inspect),
     Export(verbs::export::Export),
     Doctor(verbs::doctor::Doctor),

@@ -127,7 +127,10 @@ fn in_company(bundle: &DecoderBundle, prompts: &[Vec<u32>], most: usize) -> Vec<
     found
 }
 
-fn bits(tokens: &[Token]) -> Vec<(u32, u32, Vec<(u32, u32)>)> {
+/// A token with its log-probability and its alternatives, bit for bit.
+type TokenBits = (u32, u32, Vec<(u32, u32)>);
+
+fn bits(tokens: &[Token]) -> Vec<TokenBits> {
     let top = |token: &Token| token.top.iter().map(|(id, logprob)| (*id, logprob.to_bits())).collect();
     tokens.iter().map(|token| (token.id, token.logprob.to_bits(), top(token))).collect()
 }

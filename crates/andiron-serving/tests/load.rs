@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use andiron_kernels::random::Seed;
-use andiron_serving::engine::Load;
+use andiron_serving::engine::{EngineConfig, Load};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
-use common::{Call, complete, events, eventually, metrics, start, total};
+use common::{Call, complete, config, events, eventually, metrics, start, start_with, tokenizer, total};
 
 /// Streaming clients at once.
 const CLIENTS: u64 = 256;
@@ -100,7 +100,10 @@ async fn client(address: SocketAddr, number: u64, end: Instant) -> Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streaming_clients_see_200_or_429_and_metrics_agree_with_them() {
-    let at = start().await;
+    // All of them connect at once, from one address.
+    let mut config = config();
+    config.limits.max_silent_connections = CLIENTS as usize;
+    let at = start_with(config, EngineConfig::default(), Some(tokenizer())).await;
     let files_before = open_files();
     let (begun, time) = (Instant::now(), Duration::from_secs_f64(seconds()));
     let clients: Vec<_> =

@@ -112,7 +112,8 @@ fn it_shows_the_attention_that_inspect_shows() {
     let place = Place::with_model();
     let server = Server::start(&place, &["--name", "small", "--max-attention-tokens", "8"]);
     let send = |body: Value| {
-        let (status, answer) = server.request("POST", "/attention", "", &body.to_string());
+        let headers = "Content-Type: application/json\r\n";
+        let (status, answer) = server.request("POST", "/attention", headers, &body.to_string());
         (status, serde_json::from_str::<Value>(&answer).unwrap())
     };
     let (_, models) = server.request("GET", "/v1/models", "", "");

@@ -151,7 +151,10 @@ fn an_adapter_with_a_name_is_a_model_with_its_own_head() {
     let server = Server::start_with(&place, &["--model", "base", "--adapter", "spam=lora"]);
     let models = server.get("/v1/models");
     let cards = models["data"].as_array().unwrap();
-    assert_eq!((&cards[0]["id"], &cards[0]["capabilities"]), (&json!("base"), &json!(["embed", "rerank"])));
+    assert_eq!(
+        (&cards[0]["id"], &cards[0]["capabilities"]),
+        (&json!("base"), &json!(["embed", "rerank", "attention"]))
+    );
     assert_eq!((&cards[1]["id"], &cards[1]["parent"]), (&json!("spam"), &json!("base")));
     let found = server.post("/classify", &json!({ "input": [[3, 14, 15, 9]], "model": "spam" }));
     let row = r#"{"ids": [3, 14, 15, 9]}"#;

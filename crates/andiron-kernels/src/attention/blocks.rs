@@ -7,8 +7,9 @@
 
 use super::element::Element;
 use super::long::{self, Group, Keys};
+use super::view::from;
 use super::view::{AttentionMask, HeadView};
-use super::{from, head_forward, matmul_path, split};
+use super::{head_forward, matmul_path, split};
 use crate::bf16::Bf16;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};

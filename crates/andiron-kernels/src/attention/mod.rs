@@ -29,11 +29,11 @@ use std::ops::Range;
 pub use crate::bf16::Bf16;
 use crate::dropout::{Dropout, Rule};
 use crate::parallel::{self, Shared};
-use crate::{Cpu, Isa, KernelChoice, Precision, bf16, reduce};
+use crate::{Cpu, Isa, Precision, bf16, reduce};
 pub use blocks::{BlockAttention, BlockRow, KvBlocks, forward_blocks};
 use decode::QuerySum;
 use dropout::HeadDropout;
-use view::{AttentionMask, BackwardView, HeadView};
+use view::{AttentionMask, BackwardView, HeadView, from};
 use widened::Widened;
 
 /// Sizes of an attention.
@@ -189,14 +189,7 @@ pub fn forward(cpu: Cpu, attention: Attention, qkv: Qkv, out: &mut [f32], lse: &
     let (out, lse) = (Shared::new(out), Shared::new(lse));
     let drops = attention.dropout_rule().is_some();
     let has_vectors = cpu.isa.available() != Isa::Scalar;
-    let one_by_one = |queries: usize| {
-        let few = match cpu.kernels {
-            KernelChoice::Fastest => queries == 1,
-            KernelChoice::Prefill => false,
-            KernelChoice::Decode => true,
-        };
-        few && !drops && has_vectors
-    };
+    let one_by_one = |queries| !drops && has_vectors && split::one_by_one(cpu.kernels, queries);
     // Whether a document takes the online softmax, which is chosen by its own length.
     let is_long = |document: &Document| {
         !one_by_one(document.queries.len()) && !drops && long::pays(how, document.keys.len())
@@ -596,11 +589,6 @@ unsafe fn head_forward(how: (Isa, Precision), view: HeadView, out: *mut f32, lse
 /// Instruction set and precision of the matmuls.
 fn matmul_path(cpu: Cpu) -> (Isa, Precision) {
     (cpu.isa.available(), cpu.matmul_precision())
-}
-
-/// Pointer to element `index`, or to the end if there is none: without keys there is no first one.
-fn from<T>(slice: &[T], index: usize) -> *const T {
-    slice[index.min(slice.len())..].as_ptr()
 }
 
 #[cfg(test)]

@@ -8,12 +8,21 @@ use std::ops::Range;
 use super::blocks::{BlockAttention, BlockRow, KvBlocks};
 use super::decode::{Cached, MOST_HEADS, QuerySum, QueryView};
 use super::from;
-use crate::Cpu;
 use crate::gemm::pack::Scratch;
 use crate::parallel::{self, Shared};
+use crate::{Cpu, KernelChoice};
 
 /// Up to this many queries are computed one by one, each for the heads that share a KV head, unless the caller chooses.
 pub(super) const FEW: usize = 4;
+
+/// Whether this many queries of contiguous keys are computed one by one.
+pub(super) fn one_by_one(kernels: KernelChoice, queries: usize) -> bool {
+    match kernels {
+        KernelChoice::Fastest => queries == 1,
+        KernelChoice::Prefill => false,
+        KernelChoice::Decode => true,
+    }
+}
 
 /// Keys per part. Parts begin at multiples of it whatever the batch, so that a sequence's result does not depend on others.
 const KEYS: usize = 512;

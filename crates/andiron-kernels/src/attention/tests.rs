@@ -129,7 +129,9 @@ fn check_all(attention: Attention) {
         // Gradients of scores are computed from rounded operands and rounded again: a few of many normal values are outliers.
         let of_queries = 4e-2;
         let of_biases = 1e-2 * ((shape.batch * shape.queries) as f64).sqrt().max(4.0);
-        let tolerances = [2e-2, 2e-2, of_queries, of_keys, of_keys, of_biases];
+        // Scores of a narrow head have far outliers, and rounded operands change a score by up to 2⁻⁸ of it.
+        let of_outputs = if shape.head_dim < 8 { 5e-2 } else { 2e-2 };
+        let tolerances = [of_outputs, of_outputs, of_queries, of_keys, of_keys, of_biases];
         for (((name, found), wanted), tolerance) in NAMES.iter().zip(&mixed).zip(&plain).zip(tolerances) {
             let tolerance = tolerance * scaled_by;
             assert_close(&format!("{isa} mixed {name} of {attention:?}"), found, &wide(wanted), tolerance);

@@ -5,6 +5,11 @@ use std::ops::Range;
 use super::decode::QueryView;
 use super::dropout::HeadDropout;
 
+/// Pointer to element `index`, or to the end if there is none: without keys there is no first one.
+pub(super) fn from<T>(slice: &[T], index: usize) -> *const T {
+    slice[index.min(slice.len())..].as_ptr()
+}
+
 /// One head of one sequence. Strides are from one position to the next: `q_stride` of `q`, `out_stride` of `out` and its
 /// gradient, `kv_stride` of `k` and `v`.
 #[derive(Clone, Copy)]

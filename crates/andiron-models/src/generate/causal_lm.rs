@@ -125,7 +125,7 @@ pub trait CausalLm: Send {
     /// # Panics
     /// If the block is not full, or there are no [`state_blocks`](Self::state_blocks).
     fn block(&self, _state: &Self::State, _index: usize) -> Self::State {
-        unimplemented!("a model without blocks has none to share")
+        unreachable!("a model without blocks has none to share")
     }
 
     /// Continues a state with a block of another one that began with the same ids.
@@ -133,7 +133,7 @@ pub trait CausalLm: Send {
     /// # Panics
     /// If the state does not end with a full block, or there are no [`state_blocks`](Self::state_blocks).
     fn append_block(&self, _state: &mut Self::State, _block: &Self::State) {
-        unimplemented!("a model without blocks has none to share")
+        unreachable!("a model without blocks has none to share")
     }
 
     /// Truncates the sequence to its first `len` ids. Returns false if the model cannot.
