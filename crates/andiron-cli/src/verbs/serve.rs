@@ -64,7 +64,7 @@ pub struct Serve {
     /// Host name that a request without a key may name besides localhost and loopback addresses; may be repeated
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
-    /// Web origin whose pages may use this server (CORS), such as https://chat.example.org, or * for all; may be repeated
+    /// Web origin whose pages may use this server (CORS), such as `https://chat.example.org`, or * for all; may be repeated
     /// [default: none]
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,

@@ -36,7 +36,9 @@ fn requests() -> Vec<Value> {
         let bits = draw.at(number as u64);
         let len = 1 + bits.below(0, 150);
         let prompt: Vec<u64> = (0..len)
-            .map(|at| if number.is_multiple_of(3) && at < 100 { 65 + at % 7 } else { bits.below(9 + at, 250) })
+            .map(
+                |at| if number.is_multiple_of(3) && at < 100 { 65 + at % 7 } else { bits.below(9 + at, 250) },
+            )
             .collect();
         let mut request = json!({
             "prompt": prompt, "max_tokens": 1 + bits.below(1, 24), "temperature": (number % 2) as f64, "seed": number,

@@ -5,7 +5,7 @@
 //!  text, messages ─► prompts ──┴─► Work ─► jobs ─► engine ─► Delta (text and tokens) ─► Renderer ─► JSON or events
 //! ```
 //!
-//! A route makes the [`Work`] and a [`Renderer`]; [`respond`] does the rest.
+//! A route makes the [`Work`] and a [`Renderer`]; [`respond`](fn@respond) does the rest.
 
 mod answer;
 mod choice;
