@@ -144,7 +144,11 @@ fn content(answer: &Answer) -> Value {
     match answer {
         Answer::Object(keys) => json!({ "application/json": object(keys) }),
         Answer::Stream(keys) => {
-            json!({ "application/json": object(keys), "text/event-stream": { "schema": { "type": "string" } } })
+            // Of each event, as tools that read the description take it.
+            let text = json!({ "type": "string" });
+            let properties = json!({ "event": text, "data": text });
+            let event = json!({ "type": "object", "properties": properties, "required": ["data"] });
+            json!({ "application/json": object(keys), "text/event-stream": { "schema": event } })
         }
         Answer::Array => json!({ "application/json": { "schema": { "type": "array" } } }),
         Answer::Either => json!({ "application/json": { "schema": { "type": ["object", "array"] } } }),
