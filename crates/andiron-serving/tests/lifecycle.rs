@@ -11,7 +11,7 @@ use andiron_serving::engine::{EngineConfig, Load};
 use andiron_serving::http::Stopped;
 use serde_json::{Value, json};
 
-use common::{Call, Fixture, complete, config, events, eventually, get, start, start_with, text};
+use common::{Call, Fixture, complete, config, events, eventually, get, start, start_with, step_until, text};
 
 fn narrow() -> EngineConfig {
     EngineConfig {
@@ -99,16 +99,7 @@ async fn a_client_that_goes_frees_its_work_within_two_steps() {
         let steps = at.gate.steps();
         drop(call);
         // The engine hangs in a step, so it can see that the client has gone only after it.
-        let freed = async {
-            loop {
-                at.gate.set(Some(1));
-                if handle.load().running == 0 {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), freed).await.expect("the work ends");
+        step_until(&at.gate, "the work ends", || handle.load().running == 0).await;
         // The server learns of it in its own time; what counts is that the work was not done.
         assert!(at.gate.steps() - steps < 10 * n, "{} steps", at.gate.steps() - steps);
     }

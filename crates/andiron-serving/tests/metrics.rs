@@ -10,7 +10,7 @@ use andiron_serving::engine::EngineConfig;
 use andiron_serving::http::{CorsOrigin, endpoints};
 use serde_json::{Value, json};
 
-use common::{Call, complete, config, eventually, get, metrics, post, start, start_with, total};
+use common::{Call, complete, config, eventually, get, metrics, post, start, start_with, step_until, total};
 
 #[tokio::test]
 async fn metrics_count_what_clients_saw() {
@@ -73,8 +73,7 @@ async fn a_client_that_goes_counts_as_aborted() {
     let handle = at.engine.handle();
     eventually("it runs", || handle.load().running == 1).await;
     drop(call);
-    at.gate.set(None);
-    eventually("it ends", || handle.load().running == 0).await;
+    step_until(&at.gate, "it ends", || handle.load().running == 0).await;
     let page = metrics(at.address).await;
     let aborted = "andiron:request_success_total{model_name=\"alphabet\",finished_reason=\"abort\"}";
     assert_eq!(page[aborted], 1.0);

@@ -238,6 +238,19 @@ pub async fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
+/// Lets the model take one step at a time until `fact` is true: a model that may run on is done before the server learns that its client
+/// has gone.
+pub async fn step_until(gate: &Gate, what: &str, mut fact: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if fact() {
+            return;
+        }
+        gate.set(Some(1));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("never happened: {what}");
+}
+
 pub struct Reply {
     pub status: u16,
     pub head: String,
