@@ -12,8 +12,8 @@ use std::path::Path;
 
 use andiron_core::DeviceSpec;
 use andiron_core::Precision;
+use andiron_corpus::prepare::{PrepareOptions, TokenizerChoice, prepare};
 use andiron_data::loader::Order;
-use andiron_data::prepare::{PrepareOptions, TokenizerChoice, prepare};
 use andiron_data::tokenizer::SpecialTokens;
 use andiron_models::DecoderConfig;
 use andiron_models::decoder::gpt2::Gpt2Config;

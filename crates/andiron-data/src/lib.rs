@@ -1,16 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 pub mod batch;
-pub mod clean;
 pub mod collate;
-pub mod dedup;
 pub mod document;
 mod files;
 mod input;
 pub mod jinja;
 pub mod lines;
 pub mod loader;
-pub mod prepare;
 pub mod records;
 pub mod reply;
 pub mod rows;

@@ -9,10 +9,11 @@ use super::tree::read;
 /// For each crate, those of our crates that it may use. The arrows point strictly downward.
 ///
 /// A new arrow is a design decision: draw it in `crates/ARCHITECTURE.md` too.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("andiron-kernels", &[]),
     ("andiron-files", &[]),
     ("andiron-data", &["andiron-files", "andiron-kernels"]),
+    ("andiron-corpus", &["andiron-data", "andiron-files"]),
     ("andiron-core", &["andiron-kernels"]),
     ("andiron-models", &["andiron-core", "andiron-files", "andiron-kernels"]),
     ("andiron-pipelines", &["andiron-core", "andiron-data", "andiron-kernels", "andiron-models"]),
@@ -40,6 +41,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
         "andiron-cli",
         &[
             "andiron-core",
+            "andiron-corpus",
             "andiron-data",
             "andiron-eval",
             "andiron-files",
@@ -109,11 +111,11 @@ fn arrows_between_crates_point_downward() {
 #[test]
 fn crates_below_burn_never_reach_it() {
     let mut report = Report::new(
-        "andiron-kernels, andiron-files and andiron-data have no Burn in their dependency tree, so that they build and test in seconds",
+        "andiron-kernels, andiron-files, andiron-data and andiron-corpus have no Burn in their dependency tree, so that they build and test in seconds",
         "drop the dependency that brings Burn along",
     );
     let lock = Lock::read();
-    for name in ["andiron-kernels", "andiron-files", "andiron-data"] {
+    for name in ["andiron-kernels", "andiron-files", "andiron-data", "andiron-corpus"] {
         for package in lock.reachable(name) {
             if ["burn", "cubecl", "cubek"].iter().any(|family| package.starts_with(family)) {
                 report.add(format!("crates/{name}/Cargo.toml"), format!("reaches {package}"));

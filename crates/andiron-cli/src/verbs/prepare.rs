@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use andiron_data::clean::LineEndings;
-use andiron_data::prepare::{
+use andiron_corpus::clean::LineEndings;
+use andiron_corpus::prepare::{
     Duplicates, Existing, PrepareError, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy,
     Stage, TokenizerChoice, prepare,
 };

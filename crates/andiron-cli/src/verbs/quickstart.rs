@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use andiron_core::Precision;
-use andiron_data::loader::Order;
-use andiron_data::prepare::{
+use andiron_corpus::prepare::{
     Existing, PrepareError, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice,
 };
+use andiron_data::loader::Order;
 use andiron_data::source::{self, SourceOptions};
 use andiron_data::tokenizer::SpecialTokens;
 use andiron_models::DecoderConfig;

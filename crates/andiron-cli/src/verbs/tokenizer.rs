@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use andiron_data::prepare::PrepareError;
+use andiron_corpus::prepare::PrepareError;
 use andiron_data::source::{self, Documents, OnError, RecordError, RecordFault, SourceError, SourceOptions};
 use andiron_data::tokenizer::{BpeOptions, SpecialTokens, Tokenizer, train_bpe, train_chars};
 use andiron_files::PartialDirectory;

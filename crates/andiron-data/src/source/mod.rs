@@ -165,6 +165,13 @@ pub struct RecordError {
     pub fault: RecordFault,
 }
 
+impl RecordError {
+    /// The name of the file without its folders: the same on every machine.
+    pub fn file_name(&self) -> String {
+        file_name(&self.path)
+    }
+}
+
 /// What can be wrong with a record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

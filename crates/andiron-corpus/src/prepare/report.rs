@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::Stats;
-use crate::source::InputFile;
+use andiron_data::shard::Stats;
+use andiron_data::source::InputFile;
 
 /// The inputs, settings and results of a run of [`prepare`](super::prepare). Repeating the run gives the same report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

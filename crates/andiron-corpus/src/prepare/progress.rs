@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::pipeline::failed_to_read;
 use super::{PrepareError, PrepareProgress, Stage};
-use crate::source::SourceError;
+use andiron_data::source::SourceError;
 
 /// Counts bytes and documents, and reports them.
 pub(super) struct Tracker<'a> {

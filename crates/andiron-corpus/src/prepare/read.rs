@@ -9,8 +9,8 @@ use super::progress::Tracker;
 use super::report::DocumentCounts;
 use super::{Duplicates, PrepareError, PrepareOptions, Stage};
 use crate::dedup::ExactDuplicates;
-use crate::document::Document;
-use crate::source::{self, OnError, Source, SourceError};
+use andiron_data::Document;
+use andiron_data::source::{self, OnError, Source, SourceError};
 
 /// A document that is kept, or the reason why one is dropped.
 pub(super) enum Outcome {
@@ -87,7 +87,7 @@ impl Iterator for Reader<'_> {
         let read = match self.next_record()? {
             Ok(document) => self.clean(document),
             Err(SourceError::Record(error)) if self.options.on_error == OnError::Skip => {
-                let (reason, file) = (error.fault.reason(), source::file_name(&error.path));
+                let (reason, file) = (error.fault.reason(), error.file_name());
                 let detail = error.fault.to_string();
                 let record = json!({ "file": file, "line": error.line, "reason": reason, "detail": detail });
                 Outcome::Dropped(Dropped { reason, record })

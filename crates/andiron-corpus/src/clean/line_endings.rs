@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use andiron_data::Document;
 use serde::{Deserialize, Serialize};
+
+use super::{Filter, Verdict};
 
 /// How line endings are normalized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +28,22 @@ impl LineEndings {
     }
 }
 
+impl Filter for LineEndings {
+    fn apply(&self, document: &mut Document) -> Verdict {
+        if let Cow::Owned(text) = LineEndings::apply(*self, &document.text) {
+            document.text = text;
+        }
+        Verdict::Keep
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn unix_lines_end_in_one_byte() {
-        assert_eq!(LineEndings::Unix.apply("a\r\nb\rc\n\r\n"), "a\nb\nc\n\n");
-        assert_eq!(LineEndings::Keep.apply("a\r\n"), "a\r\n");
+        assert_eq!(LineEndings::apply(LineEndings::Unix, "a\r\nb\rc\n\r\n"), "a\nb\nc\n\n");
+        assert_eq!(LineEndings::apply(LineEndings::Keep, "a\r\n"), "a\r\n");
     }
 }

@@ -6,7 +6,7 @@ use super::progress::Tracker;
 use super::read::{Outcome, Reader};
 use super::split::Plan;
 use super::{PrepareError, PrepareOptions, Stage, TokenizerChoice};
-use crate::tokenizer::{Tokenizer, train_bpe, train_chars};
+use andiron_data::tokenizer::{Tokenizer, train_bpe, train_chars};
 
 pub(super) fn make_tokenizer(
     options: &PrepareOptions,

@@ -3,7 +3,7 @@
 //! ```text
 //! OUT/
 //! ├── tokenizer/       tokenizer.json and its settings
-//! ├── train/           a dataset (see crate::shard)
+//! ├── train/           a dataset (see andiron_data::shard)
 //! ├── valid/           the held-out part, likewise
 //! ├── removed.jsonl    each document left out, with the reason
 //! └── prepare.json     a PrepareReport: inputs with hashes, counts, settings
@@ -28,11 +28,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::clean::LineEndings;
-use crate::shard::DatasetError;
-use crate::source::{OnError, SourceError, SourceOptions};
-use crate::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
+use andiron_data::shard::DatasetError;
+use andiron_data::source::{OnError, SourceError, SourceOptions};
+use andiron_data::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
 
-pub use crate::source::InputFile;
+pub use andiron_data::source::InputFile;
 pub use pipeline::prepare;
 pub use report::{DocumentCounts, PrepareReport, SplitReport};
 
@@ -63,7 +63,7 @@ pub struct PrepareOptions {
     pub seed: u64,
     /// Number of threads for encoding.
     pub threads: NonZeroUsize,
-    /// See [`WriterOptions`](crate::shard::WriterOptions).
+    /// See [`WriterOptions`](andiron_data::shard::WriterOptions).
     pub tokens_per_shard: u64,
 }
 

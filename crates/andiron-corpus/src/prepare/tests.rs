@@ -1,6 +1,6 @@
 use super::*;
-use crate::shard::Dataset;
-use crate::tokenizer::{Special, Tokenizer};
+use andiron_data::shard::Dataset;
+use andiron_data::tokenizer::{Special, Tokenizer};
 use andiron_files::fault::{Fault, with_fault};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -8,10 +8,10 @@ use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::{PrepareReport, SplitReport};
 use super::{Existing, PrepareError, PrepareOptions, Stage, TokenizerChoice};
-use crate::files::read_bounded;
-use crate::shard::Dataset;
-use crate::source::InputFile;
-use crate::tokenizer::Tokenizer;
+use andiron_data::shard::Dataset;
+use andiron_data::source::InputFile;
+use andiron_data::tokenizer::Tokenizer;
+use andiron_files::read_bounded;
 
 /// Version of the pipeline: within one, the same inputs and settings give the same bytes.
 pub(super) const VERSION: u32 = 1;

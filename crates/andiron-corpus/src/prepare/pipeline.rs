@@ -12,9 +12,9 @@ use super::reuse::{REPORT, VERSION, hash_inputs, reuse, settings};
 use super::split::plan;
 use super::train::make_tokenizer;
 use super::{PrepareError, PrepareOptions, PrepareProgress, TokenizerChoice};
-use crate::files::{PartialDirectory, write_synced};
-use crate::source::{self, SourceError};
-use crate::tokenizer::Tokenizer;
+use andiron_data::source::{self, SourceError};
+use andiron_data::tokenizer::Tokenizer;
+use andiron_files::{PartialDirectory, write_synced};
 
 /// Writes the output directory, unless it exists and was made from the same inputs and settings.
 ///

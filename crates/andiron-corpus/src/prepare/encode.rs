@@ -10,10 +10,9 @@ use super::read::{Outcome, Reader};
 use super::report::{DocumentCounts, SplitReport};
 use super::split::{Parts, Plan};
 use super::{PrepareError, PrepareOptions, Separator, Stage};
-use crate::document::Document;
-use crate::files;
-use crate::shard::{DatasetWriter, Manifest, WriterOptions};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use andiron_data::Document;
+use andiron_data::shard::{DatasetWriter, Manifest, WriterOptions};
+use andiron_data::tokenizer::{Tokenizer, TokenizerError};
 
 /// Texts are encoded together up to this many bytes, by all threads.
 const ROUND_BYTES: usize = 8 << 20;
@@ -60,7 +59,7 @@ pub(super) fn encode(
         bytes: 0,
     };
     let removed_path = dir.join("removed.jsonl");
-    let removed = files::create(&removed_path).map_err(failed_to_write(&removed_path))?;
+    let removed = andiron_files::create(&removed_path).map_err(failed_to_write(&removed_path))?;
     let mut removed = BufWriter::new(removed);
 
     let mut reader = Reader::new(options, files);

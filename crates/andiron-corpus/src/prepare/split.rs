@@ -2,7 +2,7 @@
 
 use super::report::DocumentCounts;
 use super::{PrepareError, PrepareOptions, SplitBy};
-use crate::seed::{SPLIT, Seed};
+use andiron_data::seed::{SPLIT, Seed};
 
 /// How documents are divided between training and validation.
 pub(super) enum Plan {

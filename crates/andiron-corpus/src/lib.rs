@@ -1,0 +1,5 @@
+#![doc = include_str!("../README.md")]
+
+pub mod clean;
+pub mod dedup;
+pub mod prepare;

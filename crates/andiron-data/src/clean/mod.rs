@@ -1,5 +1,0 @@
-//! Cleaning of texts before tokenization: one file per step.
-
-mod line_endings;
-
-pub use line_endings::LineEndings;
