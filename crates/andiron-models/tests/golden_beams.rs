@@ -5,8 +5,8 @@
 mod common;
 
 use andiron_models::bundle::Ids;
-use andiron_models::encoder_decoder::Seq2SeqGenerator;
-use andiron_models::generate::{BeamOptions, Hypothesis, beam_search, beam_search_while};
+use andiron_models::encoder_decoder::{Seq2SeqBatch, Seq2SeqGenerator};
+use andiron_models::generate::{BeamOptions, Hypothesis, beam_search, beam_search_batch, beam_search_while};
 use andiron_models::{DecoderBundle, Seq2SeqBundle};
 use common::{device, fixture};
 use serde::Deserialize;
@@ -107,8 +107,14 @@ fn targets_are_those_of_transformers() {
             let limit = beams.settings["max_length"].as_u64().unwrap() as usize;
             let mut options = BeamOptions { max_new_tokens: limit - 1, ..bundle.generation.beam_options() };
             apply(&beams.settings, &mut options);
+            let rows = beams.beam_ids.len();
+            let sources: Vec<&[u32]> =
+                (0..rows).map(|row| &expected.ids[row][..expected.lengths[row]]).collect();
+            let batch = Seq2SeqBatch::new(&bundle, &sources).with_length_limit(limit);
+            let start = [bundle.start_id()];
+            let together = beam_search_batch(&batch, &vec![&start[..]; rows], &options, || true).unwrap();
             for (row, (ids, scores)) in beams.beam_ids.iter().zip(&beams.beam_score).enumerate() {
-                let source = &expected.ids[row][..expected.lengths[row]];
+                let source = sources[row];
                 let model = Seq2SeqGenerator::new(&bundle, source).with_length_limit(limit);
                 let found = beam_search(&model, &[model.start()], &options).unwrap();
                 check(
@@ -118,6 +124,7 @@ fn targets_are_those_of_transformers() {
                     scores,
                     &format!("{name} {:?}, row {row}", beams.settings),
                 );
+                assert_eq!(together[row].as_ref().unwrap(), &found, "{name}: row {row} in a batch");
             }
         }
     }

@@ -9,14 +9,25 @@ use crate::batch::{batch_over, one_column};
 use crate::family::EncoderDecoder as _;
 use crate::generate::{BatchedLm, GenerationConfig, Logits};
 
-/// Generates one target for each of several sources, by [`generate_batch`](crate::generate::generate_batch) from one prompt
-/// for each source, which is the [start](Seq2SeqBundle::start_id).
-///
-/// The rules of the bundle's [`GenerationConfig`] apply to each target, but for those that depend on its source.
+/// Generates targets of several sources, by [`generate_batch`](crate::generate::generate_batch) or
+/// [`beam_search_batch`](crate::generate::beam_search_batch) from one prompt for each source, which is the
+/// [start](Seq2SeqBundle::start_id). The rules of the bundle's [`GenerationConfig`] apply to each target.
 #[derive(Debug)]
 pub struct Seq2SeqBatch<'a> {
     bundle: &'a Seq2SeqBundle,
+    sources: Vec<Vec<u32>>,
     cross_cache: CrossAttentionCache,
+    longest: usize,
+}
+
+/// The targets of a [`Seq2SeqBatch`] in progress.
+#[derive(Debug)]
+pub struct BatchState {
+    cache: KvCache,
+    /// Of the source of each row.
+    cross_cache: CrossAttentionCache,
+    /// Number of the source of each row.
+    sources: Vec<usize>,
 }
 
 impl<'a> Seq2SeqBatch<'a> {
@@ -28,44 +39,60 @@ impl<'a> Seq2SeqBatch<'a> {
     pub fn new<R: AsRef<[u32]>>(bundle: &'a Seq2SeqBundle, sources: &[R]) -> Self {
         let are_there = sources.iter().all(|source| !source.as_ref().is_empty());
         assert!(are_there, "a source has at least one id");
-        Self { bundle, cross_cache: bundle.encode(sources) }
+        let cross_cache = bundle.encode(sources);
+        let sources = sources.iter().map(|source| source.as_ref().to_vec()).collect();
+        Self { bundle, sources, cross_cache, longest: longest_target(bundle) }
+    }
+
+    /// Limits targets to `len` ids, the start id included, at most the model's maximum.
+    #[must_use]
+    pub fn with_length_limit(self, len: usize) -> Self {
+        let possible = self.bundle.model.new_cache().room();
+        Self { longest: len.clamp(1, possible), ..self }
     }
 }
 
 impl BatchedLm for Seq2SeqBatch<'_> {
-    /// KV cache of the targets, and the cross-attention cache of their sources.
-    type State = (KvCache, CrossAttentionCache);
+    type State = BatchState;
 
     fn vocab_size(&self) -> usize {
         self.bundle.config.target_vocab_size()
     }
 
     fn context_len(&self) -> usize {
-        longest_target(self.bundle)
+        self.longest
     }
 
-    fn prefill(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
-        assert_eq!(prompts.len(), self.cross_cache.len(), "a prompt for each source");
+    fn prefill(&self, prompts: &[&[u32]]) -> (BatchState, Vec<f32>) {
+        assert_eq!(prompts.len(), self.sources.len(), "a prompt for each source");
         let Seq2SeqBundle { model, .. } = self.bundle;
         let mut cache = model.new_cache().with_dtype(self.bundle.kv_cache_dtype());
         let (ids_bt, cx) = batch_over(prompts, &mut cache, self.bundle.device());
-        let cross_cache = self.cross_cache.clone();
         let how = (self.bundle.precision(), KernelChoice::Prefill);
-        let logits = target_logits(model, how, ids_bt, &cross_cache, Logits::Last, cx);
-        ((cache, cross_cache), logits)
+        let logits = target_logits(model, how, ids_bt, &self.cross_cache, Logits::Last, cx);
+        let sources = (0..prompts.len()).collect();
+        (BatchState { cache, cross_cache: self.cross_cache.clone(), sources }, logits)
     }
 
-    fn decode_step(&self, (cache, cross_cache): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
-        if rows.len() != cross_cache.len() {
-            cross_cache.select(rows);
+    fn decode_step(&self, state: &mut BatchState, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+        let sources: Vec<usize> = rows.iter().map(|&row| state.sources[row]).collect();
+        if sources != state.sources {
+            state.cross_cache = self.cross_cache.clone();
+            state.cross_cache.select(&sources);
+            state.sources = sources;
         }
-        cache.select(rows);
+        state.cache.select(rows);
         let (model, how) = (&self.bundle.model, (self.bundle.precision(), KernelChoice::Decode));
         let ids_bt = one_column(ids, self.bundle.device());
-        target_logits(model, how, ids_bt, cross_cache, Logits::Last, Forward::cached(cache))
+        let cx = Forward::cached(&mut state.cache);
+        target_logits(model, how, ids_bt, &state.cross_cache, Logits::Last, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {
         Some(&self.bundle.generation)
+    }
+
+    fn source(&self, prompt: usize) -> Option<&[u32]> {
+        Some(&self.sources[prompt])
     }
 }

@@ -194,7 +194,7 @@ impl BatchedLm for Seq2SeqGenerator {
         self.rules.as_ref()
     }
 
-    fn source(&self) -> Option<&[u32]> {
+    fn source(&self, _prompt: usize) -> Option<&[u32]> {
         Some(&self.source)
     }
 }

@@ -164,78 +164,168 @@ pub fn beam_search_while<M: BatchedLm>(
     model: &M,
     prompt: &[u32],
     options: &BeamOptions,
-    mut goes_on: impl FnMut() -> bool,
+    goes_on: impl FnMut() -> bool,
 ) -> Result<Vec<Hypothesis>, GenerateError> {
+    let mut found = beam_search_batch(model, &[prompt], options, goes_on)?;
+    Ok(found.remove(0)?)
+}
+
+/// [`beam_search_while`] for several prompts, whose beams are one batch: the result of each, in their order. Each gets what it would
+/// get alone; on backends that are not batch-invariant up to rounding. Logits that are not finite are an error of their prompt only.
+///
+/// # Errors
+/// As [`beam_search`], if the options or any of the prompts do not fit the model.
+pub fn beam_search_batch<M: BatchedLm>(
+    model: &M,
+    prompts: &[&[u32]],
+    options: &BeamOptions,
+    mut goes_on: impl FnMut() -> bool,
+) -> Result<Vec<Result<Vec<Hypothesis>, SamplingError>>, GenerateError> {
+    let vocab_size = model.vocab_size();
     options.validate()?;
-    let (vocab_size, context) = (model.vocab_size(), model.context_len());
-    for (what, ids) in [("prompt", prompt), ("stop_ids", &options.stop_ids)] {
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
-            return Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size });
-        }
-    }
-    if prompt.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
-    }
-    let wanted = options.max_new_tokens.min(1);
-    if prompt.len() + wanted > context {
-        return Err(GenerateError::PromptTooLong { prompt: prompt.len(), wanted, context });
+    check_ids("stop_ids", &options.stop_ids, vocab_size)?;
+    for prompt in prompts {
+        check_prompt(prompt, options, (vocab_size, model.context_len()))?;
     }
     if options.max_new_tokens == 0 {
-        return Ok(vec![Hypothesis { ids: Vec::new(), score: 0.0 }; options.num_return_sequences]);
+        let nothing = vec![Hypothesis { ids: Vec::new(), score: 0.0 }; options.num_return_sequences];
+        return Ok(vec![Ok(nothing); prompts.len()]);
     }
-    let longest = context.min(prompt.len().saturating_add(options.max_new_tokens));
-    let params = SamplingParams {
-        repetition_penalty: options.repetition_penalty,
-        no_repeat_ngram_size: options.no_repeat_ngram_size,
-        ..SamplingParams::default()
-    };
-    let rules = Rules {
-        files: model.generation_config(),
-        source: model.source().unwrap_or(prompt),
-        prompt_len: prompt.len(),
-        stop_ids: &options.stop_ids,
-        min_new_tokens: options.min_new_tokens,
-        longest,
-    };
-    let processors = Processors::new(&params, rules);
-    let width = options.num_beams / options.num_beam_groups;
-    let mut groups = vec![Group::new(prompt, width); options.num_beam_groups];
-    let (mut state, first) = model.prefill(&[prompt]);
-    let mut logits = first.repeat(options.num_beams);
-    for len in prompt.len()..longest {
+    if prompts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let number = |(number, &prompt): (usize, &&[u32])| Search::new(model, number, prompt, options);
+    let mut searches: Vec<Search<'_>> = prompts.iter().enumerate().map(number).collect();
+    let (mut state, mut logits) = model.prefill(prompts);
+    // A prompt was prefilled once for all its beams.
+    let mut rows_each = 1;
+    // Numbers of the searches whose beams the model holds.
+    let mut running: Vec<usize> = (0..searches.len()).collect();
+    while !running.is_empty() {
         if !goes_on() {
-            return Ok(Vec::new());
+            return Ok(vec![Ok(Vec::new()); prompts.len()]);
         }
-        let search =
-            Search { options, processors: &processors, vocab_size, prompt_len: prompt.len(), longest, len };
-        let mut chosen = Vec::new();
-        for (group, logits) in groups.iter_mut().zip(logits.chunks_exact_mut(width * vocab_size)) {
-            if !group.done {
-                search.advance(group, logits, &chosen)?;
-                chosen.extend(group.running.iter().map(Beam::last));
+        let (mut kept, mut rows, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, logits_v) in logits.chunks_exact_mut(rows_each * vocab_size).enumerate() {
+            let search = &mut searches[running[at]];
+            match rows_each {
+                1 => search.advance(&mut logits_v.repeat(options.num_beams)),
+                _ => search.advance(logits_v),
             }
+            if search.is_over() {
+                continue;
+            }
+            kept.push(running[at]);
+            rows.extend(search.parents().map(|parent| at * rows_each + parent.min(rows_each - 1)));
+            ids.extend(search.groups.iter().flat_map(|group| &group.running).map(Beam::last));
         }
-        if groups.iter().all(|group| group.done) {
-            break;
+        running = kept;
+        if !running.is_empty() {
+            logits = model.decode_step(&mut state, &rows, &ids);
+            rows_each = options.num_beams;
         }
-        let offset = |(number, group): (usize, &Group)| {
-            group.running.iter().map(move |beam| number * width + beam.parent).collect::<Vec<_>>()
+    }
+    Ok(searches.into_iter().map(Search::finish).collect())
+}
+
+fn check_ids(what: &'static str, ids: &[u32], vocab_size: usize) -> Result<(), GenerateError> {
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(&id) => Err(GenerateError::IdOutsideVocabulary { what, id, vocab_size }),
+        None => Ok(()),
+    }
+}
+
+fn check_prompt(
+    prompt: &[u32],
+    options: &BeamOptions,
+    (vocab_size, context): (usize, usize),
+) -> Result<(), GenerateError> {
+    check_ids("prompt", prompt, vocab_size)?;
+    let wanted = options.max_new_tokens.min(1);
+    match prompt.len() {
+        0 => Err(GenerateError::EmptyPrompt),
+        len if len + wanted > context => Err(GenerateError::PromptTooLong { prompt: len, wanted, context }),
+        _ => Ok(()),
+    }
+}
+
+/// The search for the continuations of one prompt.
+struct Search<'a> {
+    step: Step<'a>,
+    groups: Vec<Group>,
+    failure: Option<SamplingError>,
+}
+
+impl<'a> Search<'a> {
+    fn new<M: BatchedLm>(model: &M, number: usize, prompt: &[u32], options: &'a BeamOptions) -> Self {
+        let longest = model.context_len().min(prompt.len().saturating_add(options.max_new_tokens));
+        let params = SamplingParams {
+            repetition_penalty: options.repetition_penalty,
+            no_repeat_ngram_size: options.no_repeat_ngram_size,
+            ..SamplingParams::default()
         };
-        let mut rows: Vec<usize> = groups.iter().enumerate().flat_map(offset).collect();
-        if len == prompt.len() {
-            // The prompt was prefilled once for all beams.
-            rows.fill(0);
+        let rules = Rules {
+            files: model.generation_config(),
+            source: model.source(number).unwrap_or(prompt),
+            prompt_len: prompt.len(),
+            stop_ids: &options.stop_ids,
+            min_new_tokens: options.min_new_tokens,
+            longest,
+        };
+        let step = Step {
+            options,
+            processors: Processors::new(&params, rules),
+            vocab_size: model.vocab_size(),
+            prompt_len: prompt.len(),
+            longest,
+            len: prompt.len(),
+        };
+        let width = options.num_beams / options.num_beam_groups;
+        Self { step, groups: vec![Group::new(prompt, width); options.num_beam_groups], failure: None }
+    }
+
+    /// Extends the beams by an id, given the logits of each.
+    fn advance(&mut self, logits: &mut [f32]) {
+        let Self { step, groups, failure } = self;
+        let mut chosen = Vec::new();
+        let rows = logits.len() / groups.len();
+        for (group, logits) in groups.iter_mut().zip(logits.chunks_exact_mut(rows)) {
+            if group.done {
+                continue;
+            }
+            if let Err(error) = step.advance(group, logits, &chosen) {
+                *failure = Some(error);
+                return;
+            }
+            chosen.extend(group.running.iter().map(Beam::last));
         }
-        let ids: Vec<u32> = groups.iter().flat_map(|group| group.running.iter().map(Beam::last)).collect();
-        logits = model.decode_step(&mut state, &rows, &ids);
+        step.len += 1;
     }
-    let mut found: Vec<Hypothesis> = groups.into_iter().flat_map(|group| group.finished).collect();
-    found.sort_by(|a, b| b.score.total_cmp(&a.score));
-    found.truncate(options.num_return_sequences);
-    for hypothesis in &mut found {
-        hypothesis.ids.drain(..prompt.len());
+
+    fn is_over(&self) -> bool {
+        self.failure.is_some() || self.step.len >= self.step.longest || self.groups.iter().all(|group| group.done)
     }
-    Ok(found)
+
+    /// The beam that each beam continues, counted over all groups.
+    fn parents(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().enumerate().flat_map(|(number, group)| {
+            let width = group.running.len();
+            group.running.iter().map(move |beam| number * width + beam.parent)
+        })
+    }
+
+    fn finish(self) -> Result<Vec<Hypothesis>, SamplingError> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        let mut found: Vec<Hypothesis> = self.groups.into_iter().flat_map(|group| group.finished).collect();
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(self.step.options.num_return_sequences);
+        for hypothesis in &mut found {
+            hypothesis.ids.drain(..self.step.prompt_len);
+        }
+        Ok(found)
+    }
 }
 
 /// A group of competing beams.
@@ -277,16 +367,16 @@ impl Group {
 }
 
 /// One step of a search that extends sequences of `len` ids.
-struct Search<'a> {
+struct Step<'a> {
     options: &'a BeamOptions,
-    processors: &'a Processors,
+    processors: Processors,
     vocab_size: usize,
     prompt_len: usize,
     longest: usize,
     len: usize,
 }
 
-impl Search<'_> {
+impl Step<'_> {
     /// Extends the beams of a group, given the logits of each and the ids chosen by earlier groups.
     fn advance(&self, group: &mut Group, logits: &mut [f32], chosen: &[u32]) -> Result<(), SamplingError> {
         let options = self.options;

@@ -48,7 +48,7 @@ mod sampler;
 mod sampling_choice;
 mod sampling_params;
 
-pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search, beam_search_while};
+pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search, beam_search_batch, beam_search_while};
 pub use causal_lm::{CausalLm, Logits, StateBlocks};
 pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use decoding::batch::{BatchedLm, Generated, generate_batch};

@@ -37,8 +37,9 @@ pub trait BatchedLm {
         None
     }
 
-    /// Source token ids of an encoder-decoder; `None` if the model reads the prompt only.
-    fn source(&self) -> Option<&[u32]> {
+    /// Source token ids of an encoder-decoder for the prompt of this number; `None` if the model reads prompts only.
+    fn source(&self, prompt: usize) -> Option<&[u32]> {
+        let _ = prompt;
         None
     }
 }
@@ -70,9 +71,11 @@ pub fn generate_batch<M: BatchedLm>(
     mut show: impl FnMut(usize, &Token) -> ControlFlow<()>,
 ) -> Vec<Result<Generated, GenerateError>> {
     let (vocab_size, context) = (model.vocab_size(), model.context_len());
-    let ground = Ground { vocab_size, context, files: model.generation_config(), source: model.source() };
-    let mut rows: Vec<Result<Row, GenerateError>> =
-        requests.into_iter().map(|(prompt, options)| Row::new(ground, &prompt, options)).collect();
+    let files = model.generation_config();
+    let row = |(number, (prompt, options)): (usize, (Vec<u32>, GenerateOptions))| {
+        Row::new(Ground { vocab_size, context, files, source: model.source(number) }, &prompt, options)
+    };
+    let mut rows: Vec<Result<Row, GenerateError>> = requests.into_iter().enumerate().map(row).collect();
     // Numbers of the requests whose sequences the model holds.
     let mut running: Vec<usize> = (0..rows.len()).filter(|&number| goes_on(&rows[number])).collect();
     let prompts: Vec<&[u32]> = rows.iter().filter(|row| goes_on(row)).flatten().map(Row::prompt).collect();
