@@ -1,20 +1,60 @@
 //! Batches of equal length: without padding, a result does not depend on the rest of its batch.
 
-use std::cmp::Reverse;
-
 /// Maximum tokens per batch, unless one text is longer. Larger batches are not faster on a CPU.
 pub(crate) const BATCH_TOKENS: usize = 1 << 11;
 
-/// Indices of `items` in batches of equal length, the longest first, with at most `max_tokens` tokens each.
-fn by_length<T>(items: &[T], len: impl Fn(&T) -> usize, max_tokens: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|&at| Reverse(len(&items[at])));
-    let same = |&a: &usize, &b: &usize| len(&items[a]) == len(&items[b]);
-    let batches = order.chunk_by(same).flat_map(|equal| {
-        let rows = max_tokens / len(&items[equal[0]]).max(1);
-        equal.chunks(rows.max(1))
-    });
-    batches.map(<[usize]>::to_vec).collect()
+/// What of items decides their batches: a batch is of one `kind`, and padded to its greatest length.
+#[derive(Clone, Copy)]
+pub(crate) struct Size<K> {
+    pub(crate) kind: K,
+    pub(crate) len: usize,
+}
+
+/// How much a batch holds, at least one item.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) rows: usize,
+    /// With the padding.
+    pub(crate) tokens: usize,
+}
+
+/// Indices of items in batches, the longest items of each kind first.
+pub(crate) fn batches<K: Ord>(sizes: &[Size<K>], bounds: Bounds) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|&a, &b| (&sizes[b].kind, sizes[b].len).cmp(&(&sizes[a].kind, sizes[a].len)));
+    let mut batches = Vec::new();
+    for mut rest in order.chunk_by(|&a, &b| sizes[a].kind == sizes[b].kind) {
+        while let Some(&longest) = rest.first() {
+            let rows = bounds.rows.min(bounds.tokens / sizes[longest].len.max(1));
+            let (batch, others) = rest.split_at(rows.clamp(1, rest.len()));
+            batches.push(batch.to_vec());
+            rest = others;
+        }
+    }
+    batches
+}
+
+/// Runs `items` in batches; results are in the order of `items`.
+///
+/// # Panics
+/// If `run` does not return one result per item.
+pub(crate) fn in_similar_batches<T, K: Ord, R>(
+    items: &[T],
+    size: impl Fn(&T) -> Size<K>,
+    bounds: Bounds,
+    mut run: impl FnMut(&[&T]) -> Vec<R>,
+) -> Vec<R> {
+    let sizes: Vec<Size<K>> = items.iter().map(size).collect();
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    for batch in batches(&sizes, bounds) {
+        let together: Vec<&T> = batch.iter().map(|&at| &items[at]).collect();
+        let done = run(&together);
+        assert_eq!(done.len(), batch.len(), "a result for each item");
+        for (at, result) in batch.into_iter().zip(done) {
+            results[at] = Some(result);
+        }
+    }
+    results.into_iter().map(|result| result.expect("every item is in a batch")).collect()
 }
 
 /// Runs `items` in batches of equal length; results are in the order of `items`.
@@ -25,18 +65,10 @@ pub(crate) fn in_batches<T, R>(
     items: &[T],
     len: impl Fn(&T) -> usize,
     max_tokens: usize,
-    mut run: impl FnMut(&[&T]) -> Vec<R>,
+    run: impl FnMut(&[&T]) -> Vec<R>,
 ) -> Vec<R> {
-    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
-    for batch in by_length(items, len, max_tokens) {
-        let together: Vec<&T> = batch.iter().map(|&at| &items[at]).collect();
-        let done = run(&together);
-        assert_eq!(done.len(), batch.len(), "a result for each item");
-        for (at, result) in batch.into_iter().zip(done) {
-            results[at] = Some(result);
-        }
-    }
-    results.into_iter().map(|result| result.expect("every item is in a batch")).collect()
+    let size = |item: &T| Size { kind: len(item), len: len(item) };
+    in_similar_batches(items, size, Bounds { rows: usize::MAX, tokens: max_tokens }, run)
 }
 
 /// Runs the items that are `Ok`; the errors of the others stay in their positions.
@@ -57,10 +89,25 @@ mod tests {
 
     #[test]
     fn batches_hold_texts_of_one_length_up_to_a_bound() {
-        let lens = [3, 90, 40, 40, 0, 3, 40];
-        assert_eq!(by_length(&lens, |&len| len, 80), [vec![1], vec![2, 3], vec![6], vec![0, 5], vec![4]]);
-        assert_eq!(by_length(&[0usize; 0], |&len| len, 80), Vec::<Vec<usize>>::new());
-        assert_eq!(by_length(&[5, 5], |&len| len, 0), [[0], [1]]);
+        let by_length = |lens: &[usize], tokens| {
+            let sizes: Vec<Size<usize>> = lens.iter().map(|&len| Size { kind: len, len }).collect();
+            batches(&sizes, Bounds { rows: usize::MAX, tokens })
+        };
+        assert_eq!(
+            by_length(&[3, 90, 40, 40, 0, 3, 40], 80),
+            [vec![1], vec![2, 3], vec![6], vec![0, 5], vec![4]]
+        );
+        assert_eq!(by_length(&[], 80), Vec::<Vec<usize>>::new());
+        assert_eq!(by_length(&[5, 5], 0), [[0], [1]]);
+    }
+
+    #[test]
+    fn batches_of_a_kind_hold_similar_lengths_up_to_both_bounds() {
+        let sizes = [(0, 3), (1, 5), (0, 9), (1, 2), (0, 4), (0, 1)].map(|(kind, len)| Size { kind, len });
+        let of = |rows, tokens| batches(&sizes, Bounds { rows, tokens });
+        assert_eq!(of(3, 100), [vec![1, 3], vec![2, 4, 0], vec![5]]);
+        assert_eq!(of(3, 9), [vec![1], vec![3], vec![2], vec![4, 0], vec![5]]);
+        assert_eq!(of(0, 0).len(), 6);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Task `generate`: continue a prompt.
 
-use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use andiron_models::generate::{
@@ -8,6 +7,7 @@ use andiron_models::generate::{
     Hypothesis, Token, beam_search, generate_batch,
 };
 
+use crate::batching::{Bounds, Size, batches};
 use crate::input::PromptInput;
 use crate::text_processor::TextError;
 use crate::text_stream::{TextStream, TextStreamError};
@@ -109,20 +109,15 @@ impl DecoderPipeline {
         requests: Vec<GenerateRequest>,
         max_rows: usize,
     ) -> Vec<Result<Completion, CompletionError>> {
-        let lens: Vec<usize> = requests.iter().map(|request| request.prompt.len()).collect();
-        let mut order: Vec<usize> = (0..requests.len()).collect();
-        order.sort_by_key(|&row| Reverse(lens[row]));
+        let sizes: Vec<Size<()>> =
+            requests.iter().map(|request| Size { kind: (), len: request.prompt.len() }).collect();
         let mut requests: Vec<Option<GenerateRequest>> = requests.into_iter().map(Some).collect();
         let mut done: Vec<Option<Result<Completion, CompletionError>>> =
             requests.iter().map(|_| None).collect();
-        let mut rest = &order[..];
-        while let Some(&longest) = rest.first() {
-            let rows = max_rows.min(BATCH_PROMPT_TOKENS / lens[longest].max(1));
-            let (batch, others) = rest.split_at(rows.clamp(1, rest.len()));
-            rest = others;
+        for batch in batches(&sizes, Bounds { rows: max_rows, tokens: BATCH_PROMPT_TOKENS }) {
             let together: Vec<GenerateRequest> =
                 batch.iter().filter_map(|&row| requests[row].take()).collect();
-            for (&row, result) in batch.iter().zip(self.generate_together(together)) {
+            for (row, result) in batch.into_iter().zip(self.generate_together(together)) {
                 done[row] = Some(result);
             }
         }
@@ -136,29 +131,13 @@ impl DecoderPipeline {
         if requests.len() < 2 {
             return requests.drain(..).map(|request| self.generate(request, |_| ())).collect();
         }
-        // A failing tokenizer is the error of its request only.
         let (mut texts, mut prompts) = (Vec::new(), Vec::new());
         for GenerateRequest { prompt, mut options, stops } in requests {
             options.stop_ids.extend(self.end_ids());
-            texts.push(self.text_stream(&prompt, &options.stop_ids, stops.as_deref()).map(Writing::new));
+            texts.push(self.text_stream(&prompt, &options.stop_ids, stops.as_deref()));
             prompts.push((prompt, options));
         }
-        let done = generate_batch(&self.bundle, prompts, |row, token| {
-            match texts[row].as_mut().map(|text| text.push(token, |_| ())) {
-                Ok(Ok(flow)) => flow,
-                Ok(Err(error)) => {
-                    texts[row] = Err(error);
-                    ControlFlow::Break(())
-                }
-                Err(_) => ControlFlow::Break(()),
-            }
-        });
-        let finish = |(text, done): (Result<Writing, TextStreamError>, Result<Generated, GenerateError>)| {
-            let Generated { tokens, finish_reason } = done?;
-            let ids = tokens.iter().map(|token| token.id).collect();
-            Ok(text?.finish(ids, Some(finish_reason), |_| ())?)
-        };
-        texts.into_iter().zip(done).map(finish).collect()
+        complete_batch(&self.bundle, prompts, texts)
     }
 
     /// The best continuation that a beam search finds.
@@ -234,6 +213,31 @@ pub(crate) fn complete<M: CausalLm>(
         }
     }
     Ok(text.finish(decoding.generated().to_vec(), decoding.finish_reason(), show)?)
+}
+
+/// Continues several prompts as one batch. A text that fails is the error of its prompt only.
+pub(crate) fn complete_batch<M: BatchedLm>(
+    model: &M,
+    prompts: Vec<(Vec<u32>, GenerateOptions)>,
+    texts: Vec<Result<TextStream, TextStreamError>>,
+) -> Vec<Result<Completion, CompletionError>> {
+    let mut texts: Vec<_> = texts.into_iter().map(|text| text.map(Writing::new)).collect();
+    let done = generate_batch(model, prompts, |row, token| {
+        match texts[row].as_mut().map(|text| text.push(token, |_| ())) {
+            Ok(Ok(flow)) => flow,
+            Ok(Err(error)) => {
+                texts[row] = Err(error);
+                ControlFlow::Break(())
+            }
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    let finish = |(text, done): (Result<Writing, TextStreamError>, Result<Generated, GenerateError>)| {
+        let Generated { tokens, finish_reason } = done?;
+        let ids = tokens.iter().map(|token| token.id).collect();
+        Ok(text?.finish(ids, Some(finish_reason), |_| ())?)
+    };
+    texts.into_iter().zip(done).map(finish).collect()
 }
 
 /// A completion in progress.

@@ -1,14 +1,15 @@
 //! Tasks of encoder-decoders: `translate`, `summarize`, and `generate` from a source.
 
 use andiron_data::tokenizer::{Special, Tokenizer};
-use andiron_models::encoder_decoder::Seq2SeqGenerator;
+use andiron_models::encoder_decoder::{Seq2SeqBatch, Seq2SeqGenerator};
 use andiron_models::generate::{
-    BeamOptions, Decoding, GenerateError, GenerateOptions, GenerationConfig, Hypothesis, SamplingParams,
-    beam_search_while,
+    BeamOptions, Decoding, GenerateError, GenerateOptions, GenerationConfig, Hypothesis, SamplingError,
+    SamplingParams, beam_search_batch, beam_search_while,
 };
 
 use crate::Seq2SeqPipeline;
-use crate::generate::{Completion, CompletionError, best, complete, found_completion};
+use crate::batching::{BATCH_TOKENS, Bounds, Size, for_good, in_similar_batches};
+use crate::generate::{Completion, CompletionError, best, complete, complete_batch, found_completion};
 use crate::input::{InputError, PromptInput};
 use crate::text_processor::TextError;
 
@@ -87,48 +88,99 @@ struct Source {
     truncated: bool,
 }
 
+/// A source and how long its target may be.
+struct Asked {
+    source: Source,
+    max_tokens: usize,
+}
+
 impl Seq2SeqPipeline {
-    /// A translation of each source, of at most the given number of tokens.
+    /// A translation of each source, of at most the given number of tokens, `max_rows` sources at a time as one batch. A source gets
+    /// what it gets alone; on backends that are not batch-invariant up to rounding.
     pub fn translate(
         &self,
         sources: &[(PromptInput, Option<usize>)],
         options: &RewriteOptions,
+        max_rows: usize,
     ) -> Vec<Result<Rewritten, SourceError>> {
-        sources.iter().map(|(source, max_tokens)| self.rewrite(source, *max_tokens, options)).collect()
+        let read = |(source, max_tokens): &(PromptInput, Option<usize>)| {
+            let source = self.source(source, &options.prefix)?;
+            Ok(Asked { source, max_tokens: max_tokens.unwrap_or(options.beams.max_new_tokens) })
+        };
+        let asked = sources.iter().map(read).collect();
+        let done = for_good(asked, |asked: &[Asked]| {
+            let size = |asked: &Asked| Size { kind: asked.max_tokens, len: asked.source.ids.len() };
+            let bounds = Bounds { rows: max_rows, tokens: BATCH_TOKENS };
+            in_similar_batches(asked, size, bounds, |batch| self.rewrite(batch, options))
+        });
+        done.into_iter().map(|done| done.and_then(|done| done)).collect()
     }
 
-    /// A summary of each source, of at most the given number of tokens.
+    /// A summary of each source, as [`translate`](Self::translate) gives its translation.
     pub fn summarize(
         &self,
         sources: &[(PromptInput, Option<usize>)],
         options: &RewriteOptions,
+        max_rows: usize,
     ) -> Vec<Result<Rewritten, SourceError>> {
-        self.translate(sources, options)
+        self.translate(sources, options, max_rows)
     }
 
-    fn rewrite(
-        &self,
-        source: &PromptInput,
-        max_tokens: Option<usize>,
-        options: &RewriteOptions,
-    ) -> Result<Rewritten, SourceError> {
-        let Source { ids, truncated } = self.source(source, &options.prefix)?;
-        let mut beams = options.beams.clone();
-        beams.max_new_tokens = max_tokens.unwrap_or(beams.max_new_tokens);
-        let model = self.generator(&ids, beams.max_new_tokens);
+    /// Targets of sources, all of at most the same length.
+    fn rewrite(&self, batch: &[&Asked], options: &RewriteOptions) -> Vec<Result<Rewritten, SourceError>> {
+        let sources: Vec<&[u32]> = batch.iter().map(|asked| asked.source.ids.as_slice()).collect();
+        let max_new_tokens = batch[0].max_tokens;
+        let model =
+            Seq2SeqBatch::new(&self.bundle, &sources).with_length_limit(max_new_tokens.saturating_add(1));
+        let start = [self.bundle.start_id()];
+        let beams = BeamOptions { max_new_tokens, ..options.beams.clone() };
         if beams.num_beams > 1 {
-            return Ok(self.found(&model, &beams, truncated, || true)?.swap_remove(0));
+            return match self.ensure_no_stop_strings() {
+                Ok(()) => self.search_together(&model, batch, &beams),
+                Err(_) => batch.iter().map(|_| Err(CompletionError::StopStringsWithBeams.into())).collect(),
+            };
         }
-        let length_penalty = beams.length_penalty;
         let options = GenerateOptions {
             sampling: options.sampling.clone(),
-            max_new_tokens: beams.max_new_tokens,
+            max_new_tokens,
             stop_ids: beams.stop_ids,
             ..GenerateOptions::default()
         };
-        let Completion { text, ids, sum_logprob, .. } = self.draw(&model, options, None)?;
-        let score = sum_logprob as f32 / (ids.len() as f32).powf(length_penalty);
-        Ok(Rewritten { text: self.text.tokenizer().map(|_| text), ids, score, truncated })
+        // The target is a text of its own, so no prompt comes before it.
+        let texts = batch.iter().map(|_| self.text_stream(&[], &options.stop_ids, None)).collect();
+        let prompts = vec![(start.to_vec(), options); batch.len()];
+        let rewritten = |(done, asked): (Result<Completion, CompletionError>, &&Asked)| {
+            let Completion { text, ids, sum_logprob, .. } = done?;
+            let score = sum_logprob as f32 / (ids.len() as f32).powf(beams.length_penalty);
+            let truncated = asked.source.truncated;
+            Ok(Rewritten { text: self.text.tokenizer().map(|_| text), ids, score, truncated })
+        };
+        complete_batch(&model, prompts, texts).into_iter().zip(batch).map(rewritten).collect()
+    }
+
+    fn search_together(
+        &self,
+        model: &Seq2SeqBatch<'_>,
+        batch: &[&Asked],
+        beams: &BeamOptions,
+    ) -> Vec<Result<Rewritten, SourceError>> {
+        let start = [self.bundle.start_id()];
+        let prompts = vec![&start[..]; batch.len()];
+        let best = |(found, asked): (Result<Vec<Hypothesis>, SamplingError>, &&Asked)| {
+            let found = found.map_err(GenerateError::from)?.into_iter().next();
+            self.rewritten(found.ok_or(CompletionError::NothingFound)?, asked.source.truncated)
+        };
+        match beam_search_batch(model, &prompts, beams, || true) {
+            Ok(found) => found.into_iter().zip(batch).map(best).collect(),
+            Err(error) => batch.iter().map(|_| Err(error.clone().into())).collect(),
+        }
+    }
+
+    fn rewritten(&self, found: Hypothesis, truncated: bool) -> Result<Rewritten, SourceError> {
+        let Hypothesis { ids, score } = found;
+        let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip);
+        let text = self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
+        Ok(Rewritten { text, ids, score, truncated })
     }
 
     /// The `num_return_sequences` best targets of a source by beam search, best first; at least one. `prefix` is put before a text.
@@ -160,12 +212,7 @@ impl Seq2SeqPipeline {
         if found.is_empty() {
             return Err(CompletionError::NothingFound.into());
         }
-        let rewritten = |Hypothesis { ids, score }: Hypothesis| {
-            let decode = |tokenizer: &Tokenizer| tokenizer.decode(&ids, Special::Skip);
-            let text = self.text.tokenizer().map(decode).transpose().map_err(TextError::from)?;
-            Ok(Rewritten { text, ids, score, truncated })
-        };
-        found.into_iter().map(rewritten).collect()
+        found.into_iter().map(|found| self.rewritten(found, truncated)).collect()
     }
 
     /// A sampled target of a source; `stops` as in [`GenerateRequest`](crate::GenerateRequest).

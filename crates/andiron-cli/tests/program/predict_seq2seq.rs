@@ -191,6 +191,29 @@ fn a_decoder_searches_with_beams() {
 }
 
 #[test]
+fn rows_get_together_what_each_gets_alone() {
+    let place = Place::new();
+    model(&place, true);
+    let row = |(number, max_tokens): (usize, i32)| {
+        let text = "a king in a wood".repeat(number + 1);
+        json!({ "id": number, "text": text, "max_tokens": max_tokens })
+    };
+    let mut input: Vec<Value> = [6, 3, 9, 3, 0].into_iter().enumerate().map(row).collect();
+    input.push(json!({ "text": 7 }));
+    let text: String = input.iter().map(|row| format!("{row}\n")).collect();
+    for beams in ["1", "3"] {
+        let run = |batch: &str| {
+            let options = ["--num-beams", beams, "--batch-size", batch];
+            let ran = place.run_with_input(&[&["predict"], TRANSLATE, &options].concat(), &text);
+            assert_eq!(rows(&ran.out).len(), input.len(), "{ran:?}");
+            ran.out
+        };
+        assert_eq!(run("1"), run("4"), "{beams} beams");
+        assert_eq!(run("1"), run("64"), "{beams} beams");
+    }
+}
+
+#[test]
 fn a_reader_that_writes_searches_when_told_to() {
     let place = Place::new();
     model(&place, true);

@@ -303,7 +303,9 @@ impl<'a> Search<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.failure.is_some() || self.step.len >= self.step.longest || self.groups.iter().all(|group| group.done)
+        self.failure.is_some()
+            || self.step.len >= self.step.longest
+            || self.groups.iter().all(|group| group.done)
     }
 
     /// The beam that each beam continues, counted over all groups.

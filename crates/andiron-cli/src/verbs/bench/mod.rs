@@ -4,6 +4,7 @@ mod decode;
 mod embed;
 mod serve;
 mod train;
+mod translate;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub enum BenchVerb {
     Train(train::TrainBench),
     Decode(decode::DecodeBench),
     Prefill(decode::PrefillBench),
+    Translate(translate::TranslateBench),
     Embed(embed::EmbedBench),
     Serve(serve::ServeBench),
 }
@@ -48,6 +50,7 @@ impl BenchVerb {
             Self::Train(bench) => bench.run(common),
             Self::Decode(bench) => bench.run(common),
             Self::Prefill(bench) => bench.run(common),
+            Self::Translate(bench) => bench.run(common),
             Self::Embed(bench) => bench.run(common),
             Self::Serve(bench) => bench.run(common),
         }

@@ -58,9 +58,8 @@ pub struct Predict {
     /// Maximum number of new tokens for a row without `max_tokens` [default: generation_config.json, else 256]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
-    /// generate, with a decoder and without beams: rows decoded as one batch. More is faster and takes more memory; results change
-    /// by rounding at most. Encoders and score batch rows of equal length by themselves; encoder-decoders and beam search run
-    /// row by row
+    /// translate and summarize; generate with a decoder and without beams: rows decoded as one batch. More is faster and takes more
+    /// memory. Encoders and score batch rows of equal length by themselves; the other tasks run row by row
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     batch_size: NonZeroUsize,
     #[command(flatten)]
@@ -159,7 +158,8 @@ impl Predict {
                 let sampling = write::drawn(&model.bundle.generation, &self.sampling, &options)?;
                 let prefix = self.searching.prefix.clone();
                 let options = RewriteOptions { beams: options, sampling, prefix };
-                Box::new(write::Write { model, options, summarizes: task == Task::Summarize })
+                let (summarizes, batch_size) = (task == Task::Summarize, self.batch_size);
+                Box::new(write::Write { model, options, summarizes, batch_size })
             }
             Task::Generate if opened.bundle.family() == Family::EncoderDecoder => {
                 let model = opened.encoder_decoder()?;

@@ -1,5 +1,7 @@
 //! Tasks of encoder-decoders: `translate`, `summarize` and `generate`.
 
+use std::num::NonZeroUsize;
+
 use andiron_models::generate::{BeamOptions, GenerateOptions, GenerationConfig, SamplingParams};
 use andiron_pipelines::{PromptInput, RewriteOptions, Rewritten, Seq2SeqPipeline, SourceError};
 use serde_json::json;
@@ -15,6 +17,7 @@ pub(super) struct Write {
     pub(super) model: Seq2SeqPipeline,
     pub(super) options: RewriteOptions,
     pub(super) summarizes: bool,
+    pub(super) batch_size: NonZeroUsize,
 }
 
 /// Sampling parameters without beams: greedy, unless `do_sample` of the model's files is true.
@@ -49,8 +52,8 @@ impl Answer for Write {
         let source = |row: &mut Row| Ok((take_prompt(row, "text", "ids")?, take_max_tokens(row)?));
         answer_parsed(rows, source, |sources| {
             let written = match self.summarizes {
-                true => self.model.summarize(&sources, &self.options),
-                false => self.model.translate(&sources, &self.options),
+                true => self.model.summarize(&sources, &self.options, self.batch_size.get()),
+                false => self.model.translate(&sources, &self.options, self.batch_size.get()),
             };
             let row = |written: Result<Rewritten, SourceError>| {
                 let Rewritten { text, ids, score, truncated } = written?;
@@ -63,7 +66,7 @@ impl Answer for Write {
     }
 
     fn rows_together(&self) -> usize {
-        1
+        self.batch_size.get()
     }
 }
 
