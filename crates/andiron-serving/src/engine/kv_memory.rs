@@ -2,7 +2,7 @@
 
 use andiron_models::generate::{CausalLm, Decoding, GenerateOptions, StateBlocks};
 
-use super::prefix_cache::{Place, PrefixCache};
+use super::prefix_cache::{KeptPrompt, Place, PrefixCache};
 
 /// The KV cache of an engine.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl<S> KvMemory<S> {
             true => self.cache.find_prompt(held.scope, decoding.prompt(), options),
             false => None,
         };
-        if let Some(prefill) = whole
+        if let Some(KeptPrompt { prefill, shared }) = whole
             && decoding.adopt_prefill(model, prefill)
         {
             let ids = decoding.window();
@@ -215,6 +215,7 @@ impl<S> KvMemory<S> {
         }
         self.share(held, found.end, found.blocks.len());
         positions
+            let shared = *shared;
     }
 
     fn share(&mut self, held: &mut Held, place: Place, blocks: usize) {
@@ -223,6 +224,8 @@ impl<S> KvMemory<S> {
     }
 
     /// Keeps what `decoding` has prefilled since the last call: the full blocks, and the whole prompt when it is complete.
+            // Its own blocks outlive it in this job, so the job has to have room for them.
+            held.shared = shared;
     pub(super) fn keep<M: CausalLm<State = S>>(
         &mut self,
         model: &M,
@@ -252,10 +255,11 @@ impl<S> KvMemory<S> {
         }
         let Some(prefill) = decoding.take_prefill() else { return };
         // Of its blocks, those that are not the cache's are its own: the last, partial one, and those that another job also read.
-        let own = self.blocks.count(prefill.prompt().len()) - held.shared;
+        let shared = held.shared;
+        let own = self.blocks.count(prefill.prompt().len()) - shared;
         let bytes = prefill.n_bytes() + own * self.blocks.bytes;
         if self.make_room(bytes) {
-            self.cache.insert_prompt(held.scope, prefill, bytes);
+            self.cache.insert_prompt(held.scope, KeptPrompt { prefill, shared }, bytes);
         }
     }
 }

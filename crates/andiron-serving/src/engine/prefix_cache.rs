@@ -64,7 +64,16 @@ struct Node<S> {
 #[derive(Debug)]
 enum Content<S> {
     Block(S),
-    Prompt(Prefill<S>),
+    Prompt(KeptPrompt<S>),
+}
+
+/// A whole prompt, prefilled.
+#[derive(Debug)]
+pub(super) struct KeptPrompt<S> {
+    pub(super) prefill: Prefill<S>,
+    /// How many of its full blocks are those of the nodes above it. The others are copies of them, because another job read the
+    /// same at the same time, and are its own.
+    pub(super) shared: usize,
 }
 
 impl<S> PrefixCache<S> {
@@ -109,12 +118,12 @@ impl<S> PrefixCache<S> {
         scope: u64,
         ids: &[u32],
         options: &GenerateOptions,
-    ) -> Option<&Prefill<S>> {
+    ) -> Option<&KeptPrompt<S>> {
         let (place, rest) = self.place_before_prompt(scope, ids)?;
         let &node = self.children.get(&(place, rest.into()))?;
         self.touch(node);
         match &self.nodes[&node].content {
-            Content::Prompt(prefill) if prefill.suits(options) => Some(prefill),
+            Content::Prompt(kept) if kept.prefill.suits(options) => Some(kept),
             _ => None,
         }
     }
@@ -143,13 +152,13 @@ impl<S> PrefixCache<S> {
     }
 
     /// Adds a whole prompt of `bytes`, if all its full blocks are there. It takes the place of one that was scored in another way.
-    pub(super) fn insert_prompt(&mut self, scope: u64, prefill: Prefill<S>, bytes: usize) {
-        let Some((place, rest)) = self.place_before_prompt(scope, prefill.prompt()) else { return };
+    pub(super) fn insert_prompt(&mut self, scope: u64, kept: KeptPrompt<S>, bytes: usize) {
+        let Some((place, rest)) = self.place_before_prompt(scope, kept.prefill.prompt()) else { return };
         let rest: Box<[u32]> = rest.into();
         if let Some(&before) = self.children.get(&(place, rest.clone())) {
             self.remove(before);
         }
-        self.add(place, rest, Content::Prompt(prefill), bytes);
+        self.add(place, rest, Content::Prompt(kept), bytes);
     }
 
     /// Where the last, partial block of a prompt begins, with its ids.
