@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use andiron_kernels::random::Seed;
 use andiron_models::generate::{CausalLm, GenerateOptions, Logits, SamplingParams, StateBlocks, WhenFull};
 use andiron_serving::engine::{
-    Engine, EngineConfig, EngineHandle, Event, Generation, GenerationError, Job, SubmitError,
+    Engine, EngineConfig, EngineHandle, Event, Generation, GenerationError, Job, KvBudget, SubmitError,
 };
 
 use andiron_serving::metrics::Counters;
@@ -159,7 +159,7 @@ fn slow_engine(config: EngineConfig, pause: Duration, context: usize) -> (Engine
 fn config(max_running: usize, pages: usize) -> EngineConfig {
     EngineConfig {
         max_running: NonZeroUsize::new(max_running).unwrap(),
-        kv_cache_bytes: pages * PAGE.bytes,
+        kv_cache: KvBudget::new(pages * PAGE.bytes),
         ..EngineConfig::default()
     }
 }
@@ -420,6 +420,53 @@ async fn a_client_that_goes_away_frees_its_place_within_a_quarter_of_a_second() 
     assert!(matches!(writing.next_event().await, Some(Event::Token(_))));
     freed(writing, 0, 0).await;
     assert_eq!(handle.load().kv_used_bytes, 0);
+}
+
+#[tokio::test]
+async fn engines_share_a_budget_and_none_exceeds_its_share() {
+    let shared = config(8, 40);
+    let (first, tally) = engine(shared.clone());
+    let handle = first.handle();
+    let jobs = various(60);
+    let wanted = alone(&jobs).await;
+    assert_eq!(run_all(&handle, jobs.clone()).await, wanted);
+    assert!(tally.pages.load(Ordering::SeqCst) > 20, "prompts are kept: {tally:?}");
+    assert_eq!(handle.load().kv_total_bytes, Some(40 * PAGE.bytes));
+    // Another model is loaded while the first one runs, and again while it is idle.
+    let running = handle.submit(jobs.clone()).unwrap();
+    for beside in 0..2 {
+        let (second, others) = engine(shared.clone());
+        eventually("what is beyond the share is free", || {
+            tally.pages.load(Ordering::SeqCst) <= 20 && handle.load().kv_total_bytes == Some(20 * PAGE.bytes)
+        })
+        .await;
+        tally.most_pages.store(0, Ordering::SeqCst);
+        assert_eq!(run_all(&second.handle(), jobs.clone()).await, wanted, "beside {beside}");
+        assert!(others.most_pages.load(Ordering::SeqCst) <= 20, "{others:?}");
+        assert!(tally.most_pages.load(Ordering::SeqCst) <= 20, "{tally:?}");
+    }
+    for (generation, wanted) in running.into_iter().zip(&wanted) {
+        assert_eq!(&all_events(generation).await, wanted);
+    }
+    eventually("the others have gone", || handle.load().kv_total_bytes == Some(40 * PAGE.bytes)).await;
+}
+
+#[tokio::test]
+async fn a_job_that_began_in_a_larger_share_goes_on_alone() {
+    let shared = config(4, 12);
+    let (first, tally) = slow_engine(shared.clone(), Duration::from_millis(2), CONTEXT);
+    let handle = first.handle();
+    let large = job(&[3; 40], 6, 0);
+    let wanted = alone(std::slice::from_ref(&large)).await;
+    let generation = handle.submit(vec![large.clone()]).unwrap().remove(0);
+    eventually("it is being read", || tally.pages.load(Ordering::SeqCst) > 0).await;
+    let (second, _) = engine(shared);
+    assert_eq!(all_events(generation).await, wanted[0]);
+    // Now it would not be accepted.
+    let refused = handle.submit(vec![large.clone()]).unwrap_err();
+    assert_eq!(refused, SubmitError::NeverFits { tokens: 46, bytes: 12_000, total_bytes: 6000 });
+    drop(second);
+    assert_eq!(run_all(&handle, vec![large]).await, wanted);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use andiron_models::generate::WhenFull;
-use andiron_serving::engine::EngineConfig;
+use andiron_serving::engine::{EngineConfig, KvBudget};
 use andiron_serving::http::{Access, ApiKey, CorsOrigin, Phase, Server, ServerConfig, Shutdown, Stopped};
 use andiron_serving::registry::Registry;
 use andiron_serving::runner::OneShotConfig;
@@ -89,8 +89,8 @@ pub struct Serve {
     /// Prompt tokens per prefill step. While other sequences decode, steps are shorter, so that those wait about 200 ms
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(256).expect("256 is not 0"))]
     prefill_chunk: NonZeroUsize,
-    /// Memory for the KV cache of each model, such as 512MiB or 4GB: of running requests, and of prompts that are kept for later ones
-    /// that begin in the same way. If it is used up, the latest requests wait and are computed again; one that could never fit is
+    /// Memory for the KV caches of all models, in equal shares, such as 512MiB or 4GB: of running requests, and of prompts that are
+    /// kept for later ones that begin in the same way. If it is used up, the latest requests wait and are computed again; one that could never fit is
     /// refused [default: a quarter of the memory that is free when the server starts]
     #[arg(long, value_name = "SIZE")]
     kv_cache_bytes: Option<ByteSize>,
@@ -140,7 +140,9 @@ impl Serve {
             max_running: self.max_running,
             max_queued: self.max_queued.get(),
             max_queued_tokens: self.max_queued_tokens,
-            kv_cache_bytes: self.kv_cache_bytes.map_or_else(default_kv_cache_bytes, |ByteSize(bytes)| bytes),
+            kv_cache: KvBudget::new(
+                self.kv_cache_bytes.map_or_else(default_kv_cache_bytes, |ByteSize(bytes)| bytes),
+            ),
             prefix_cache: !self.no_prefix_cache,
             prompt_lookup: self.prompt_lookup,
         };

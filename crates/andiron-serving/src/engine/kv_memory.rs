@@ -71,6 +71,27 @@ impl<S> KvMemory<S> {
         }
     }
 
+    /// The budget, in bytes.
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Changes the budget to `total` bytes, and drops idle parts of the prefix cache that exceed it.
+    pub(super) fn set_total(&mut self, total: usize) {
+        self.total = total;
+        while self.held_bytes() > total && self.cache.evict() {}
+    }
+
+    /// Whether running jobs hold more than the budget.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.used_bytes() > self.total
+    }
+
+    /// Bytes of all that is in memory.
+    fn held_bytes(&self) -> usize {
+        self.own * self.blocks.bytes + self.sources + self.cache.bytes()
+    }
+
     /// Whether prompts are kept for others.
     pub(super) fn keeps(&self) -> bool {
         self.keeps
@@ -144,7 +165,7 @@ impl<S> KvMemory<S> {
     /// Drops idle parts of the prefix cache until `bytes` are free.
     fn make_room(&mut self, bytes: usize) -> bool {
         let most = self.total.saturating_sub(bytes);
-        while self.own * self.blocks.bytes + self.sources + self.cache.bytes() > most {
+        while self.held_bytes() > most {
             if bytes == 0 || !self.cache.evict() {
                 return bytes == 0;
             }
@@ -194,6 +215,7 @@ impl<S> KvMemory<S> {
         if let Some(KeptPrompt { prefill, shared }) = whole
             && decoding.adopt_prefill(model, prefill)
         {
+            let shared = *shared;
             let ids = decoding.window();
             let full = ids.len() / self.blocks.len;
             let mut place = Place::Start { scope: held.scope };
@@ -202,6 +224,8 @@ impl<S> KvMemory<S> {
                 place = Place::Block(node);
             }
             self.share(held, place, full);
+            // Its own blocks outlive it in this job, so the job has to have room for them.
+            held.shared = shared;
             return ids.len();
         }
         let found = self.cache.find(held.scope, decoding.window());
@@ -215,7 +239,6 @@ impl<S> KvMemory<S> {
         }
         self.share(held, found.end, found.blocks.len());
         positions
-            let shared = *shared;
     }
 
     fn share(&mut self, held: &mut Held, place: Place, blocks: usize) {
@@ -224,8 +247,6 @@ impl<S> KvMemory<S> {
     }
 
     /// Keeps what `decoding` has prefilled since the last call: the full blocks, and the whole prompt when it is complete.
-            // Its own blocks outlive it in this job, so the job has to have room for them.
-            held.shared = shared;
     pub(super) fn keep<M: CausalLm<State = S>>(
         &mut self,
         model: &M,

@@ -10,7 +10,7 @@
 //! decoded as one batch, if the model supports it, which is much faster than one by one. Each has its own state and seed. With a
 //! batch-invariant model, which those of `andiron-models` are on CPUs, a sequence's text does not depend on what else runs.
 //!
-//! The KV cache has a budget in bytes ([`EngineConfig::kv_cache_bytes`]). Sequences take blocks of it as they grow. Queued jobs are
+//! The KV cache has a budget in bytes ([`EngineConfig::kv_cache`]), which engines may share. Sequences take blocks of it as they grow. Queued jobs are
 //! admitted when their prompts fit. If the budget is used up, the sequence that was admitted last is preempted: it gives its blocks
 //! back, and is computed again later; its client notices a pause.
 //!
@@ -24,6 +24,7 @@
 
 mod feed;
 mod generation;
+mod kv_budget;
 mod kv_memory;
 mod pace;
 mod prefix_cache;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 use andiron_models::generate::{CausalLm, GenerateOptions};
 
 pub use generation::{Event, Generation, GenerationError};
+pub use kv_budget::KvBudget;
 pub use queue::{Load, SubmitError};
 
 use queue::Shared;
@@ -54,8 +56,9 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Maximum prompt tokens of all queued jobs together.
     pub max_queued_tokens: usize,
-    /// Bytes of KV cache, of running sequences and of the prefix cache together. Jobs that could need more are refused.
-    pub kv_cache_bytes: usize,
+    /// Memory for the KV cache, of running sequences and of the prefix cache together. Jobs that could need more than the engine's
+    /// share are refused.
+    pub kv_cache: KvBudget,
     /// Whether prompts are kept for other prompts that begin in the same way. Results do not change, except by rounding if the
     /// model is not batch-invariant.
     pub prefix_cache: bool,
@@ -71,7 +74,7 @@ impl Default for EngineConfig {
             max_running: NonZeroUsize::new(8).expect("not zero"),
             max_queued: 256,
             max_queued_tokens: 1 << 20,
-            kv_cache_bytes: 1 << 30,
+            kv_cache: KvBudget::new(1 << 30),
             prefix_cache: true,
             prompt_lookup: 0,
         }
@@ -131,11 +134,15 @@ impl Engine {
         // States that cannot be copied cannot be kept.
         let forks = blocks.is_some() && model.fork(&model.begin()).is_some();
         let config = EngineConfig { prefix_cache: config.prefix_cache && forks, ..config };
+        let share = blocks.map(|_| config.kv_cache.join());
         let shared = Arc::new(Shared::new(config.clone(), sizes.context_len, blocks));
         let handle = EngineHandle { shared: Arc::clone(&shared), sizes };
         let thread = std::thread::Builder::new()
             .name("andiron-engine".to_owned())
-            .spawn(move || worker::run(&model, &shared, &config, blocks))
+            .spawn(move || {
+                worker::run(&model, &shared, &config, blocks);
+                drop(share);
+            })
             .map_err(|source| EngineError::Spawn { source })?;
         Ok(Self { handle, thread: Some(thread) })
     }

@@ -38,7 +38,7 @@ pub struct Load {
     pub kv_used_bytes: usize,
     /// Bytes of the KV cache that are kept for later prompts, until running jobs need them.
     pub kv_idle_bytes: usize,
-    /// Maximum bytes of the KV cache; `None` if the model does not tell what it takes.
+    /// The engine's share of the [`KvBudget`](super::KvBudget), in bytes; `None` if the model does not tell what it takes.
     pub kv_total_bytes: Option<usize>,
 }
 
@@ -125,6 +125,8 @@ pub(super) struct Now<'a> {
     pub(super) preempted: usize,
     pub(super) kv_used_bytes: usize,
     pub(super) kv_idle_bytes: usize,
+    /// The share of the budget that it keeps to.
+    pub(super) kv_total_bytes: usize,
 }
 
 /// What the worker is to do next.
@@ -157,6 +159,8 @@ struct State {
     preempted: usize,
     kv_used_bytes: usize,
     kv_idle_bytes: usize,
+    /// `None` if the model does not tell what its cache takes.
+    kv_total_bytes: Option<usize>,
     phase: Phase,
     /// Slots given out so far.
     turn: u64,
@@ -214,7 +218,7 @@ impl State {
             queued_tokens: self.queued_tokens,
             kv_used_bytes: self.kv_used_bytes,
             kv_idle_bytes: self.kv_idle_bytes,
-            kv_total_bytes: None,
+            kv_total_bytes: self.kv_total_bytes,
         }
     }
 }
@@ -228,6 +232,7 @@ impl Shared {
             preempted: 0,
             kv_used_bytes: 0,
             kv_idle_bytes: 0,
+            kv_total_bytes: blocks.map(|_| config.kv_cache.share()),
             phase: Phase::Open,
             turn: 0,
             turns: HashMap::new(),
@@ -300,12 +305,12 @@ impl Shared {
         let tokens = job.prompt.len().saturating_add(job.options.max_new_tokens).min(self.context_len);
         let source = job.options.source.as_ref().map_or(0, |source| source.len() * blocks.source_bytes);
         let bytes = blocks.count(tokens).saturating_mul(blocks.bytes).saturating_add(source);
-        let total_bytes = self.config.kv_cache_bytes;
+        let total_bytes = self.config.kv_cache.share();
         (bytes > total_bytes).then_some(SubmitError::NeverFits { tokens, bytes, total_bytes })
     }
 
-    /// The worker's call between two rounds: reports what it has in hand, waits while there is nothing to do, and takes queued jobs
-    /// for the free slots as long as they fit. Preempted jobs come first.
+    /// The worker's call between two rounds: reports what it has in hand, waits while there is nothing to do and its share of the
+    /// budget stays, and takes queued jobs for the free slots as long as they fit. Preempted jobs come first.
     pub(super) fn next_work(&self, now: Now<'_>, mut fits: impl FnMut(&Job) -> bool) -> Work {
         let running = now.clients.len();
         let mut state = self.lock();
@@ -316,7 +321,8 @@ impl Shared {
             state.preempted = now.preempted;
             (state.kv_used_bytes, state.kv_idle_bytes) = (now.kv_used_bytes, now.kv_idle_bytes);
             if self.blocks.is_some() {
-                let total = self.config.kv_cache_bytes.max(1) as f64;
+                state.kv_total_bytes = Some(now.kv_total_bytes);
+                let total = now.kv_total_bytes.max(1) as f64;
                 self.metrics.set_kv_cache_usage(now.kv_used_bytes as f64 / total);
             }
             if state.phase == Phase::Stopped {
@@ -334,6 +340,9 @@ impl Shared {
                 return Work::Go(started);
             }
             self.publish(&state);
+            if self.config.kv_cache.share() != now.kv_total_bytes {
+                return Work::Go(Vec::new());
+            }
             state = self.wake.wait_timeout(state, IDLE_BEAT).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -365,8 +374,7 @@ impl Shared {
     pub(super) fn load(&self) -> Load {
         let mut state = self.lock();
         state.sweep();
-        let kv_total_bytes = self.blocks.map(|_| self.config.kv_cache_bytes);
-        Load { kv_total_bytes, ..state.load() }
+        state.load()
     }
 
     pub(super) fn accepts_work(&self) -> bool {

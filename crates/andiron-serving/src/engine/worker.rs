@@ -10,7 +10,7 @@ use super::kv_memory::KvMemory;
 use super::pace::{FEWEST, Pace, ROUND};
 use super::queue::{Now, Shared, Work};
 use super::running::{Running, Stage, Turn, guarded};
-use super::{EngineConfig, Job};
+use super::{EngineConfig, Job, KvBudget};
 
 /// Serves until stopped.
 pub(super) fn run<M: CausalLm>(
@@ -24,7 +24,8 @@ pub(super) fn run<M: CausalLm>(
         shared,
         max_running: config.max_running.get(),
         prompt_lookup: config.prompt_lookup,
-        memory: KvMemory::new(blocks, config.kv_cache_bytes, config.prefix_cache),
+        budget: &config.kv_cache,
+        memory: KvMemory::new(blocks, config.kv_cache.share(), config.prefix_cache),
         pace: Pace::default(),
         running: Vec::new(),
         preempted: Vec::new(),
@@ -48,6 +49,7 @@ struct Worker<'a, M: CausalLm> {
     shared: &'a Shared,
     max_running: usize,
     prompt_lookup: usize,
+    budget: &'a KvBudget,
     memory: KvMemory<M::State>,
     pace: Pace,
     /// In the order of admission.
@@ -71,6 +73,7 @@ impl<M: CausalLm> Worker<'_, M> {
                 job.discard();
             }
         }
+        memory.set_total(self.budget.share());
         let mut promised: usize = running.iter().map(|job| memory.promised(&job.held, &job.decoding)).sum();
         // Each running job may need one more block soon.
         let fits = |needed: usize, running: usize, promised: usize| {
@@ -94,6 +97,7 @@ impl<M: CausalLm> Worker<'_, M> {
             preempted: preempted.len(),
             kv_used_bytes: memory.used_bytes(),
             kv_idle_bytes: memory.idle_bytes(),
+            kv_total_bytes: memory.total(),
         };
         let mut together = running.len();
         let work = self.shared.next_work(now, |job: &Job| {
@@ -184,6 +188,13 @@ impl<M: CausalLm> Worker<'_, M> {
 
     /// Takes the memory of the next step for each job. If there is none left, jobs are preempted, the latest first.
     fn reserve(&mut self) {
+        let holds = |job: &Running<M::State>| job.held.blocks() > 0;
+        // The share of the budget has become smaller.
+        while self.memory.is_exceeded()
+            && let Some(latest) = self.running.iter().skip(1).rposition(holds)
+        {
+            self.preempt(1 + latest);
+        }
         let mut at = 0;
         while at < self.running.len() {
             let alone = self.running.len() == 1;
@@ -195,7 +206,6 @@ impl<M: CausalLm> Worker<'_, M> {
                 // Jobs that do not fit the budget are not accepted, so this is one of a model whose sizes were misjudged.
                 self.memory.grow_beyond(&mut job.held, positions);
             } else {
-                let holds = |job: &Running<M::State>| job.held.blocks() > 0;
                 let latest = self.running[at..].iter().rposition(holds).unwrap_or(0);
                 self.preempt(at + latest);
             }
