@@ -7,6 +7,7 @@
 //! [`Server`] holds what the routes share. [`Server::router`] is a plain [`axum::Router`] that can be merged into another program;
 //! [`Server::serve`] runs one on a socket with the limits that a router cannot enforce.
 
+mod asked;
 mod auth;
 mod chat;
 mod config;

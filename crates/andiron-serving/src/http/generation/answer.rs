@@ -26,12 +26,13 @@ pub(in crate::http) struct Usage {
 }
 
 impl Usage {
-    /// As OpenAI's completions write it.
+    /// As OpenAI's completions and chat write it.
     pub(in crate::http) fn to_json(self) -> Value {
         json!({
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         })
     }
 }

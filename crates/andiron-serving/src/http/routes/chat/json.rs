@@ -115,7 +115,7 @@ impl Renderer for ChatRenderer {
         let choices: Vec<Value> =
             choices.into_iter().enumerate().map(|(index, delta)| self.choice(index, delta)).collect();
         let mut whole = self.envelope("chat.completion", choices);
-        whole["usage"] = used(usage);
+        whole["usage"] = usage.to_json();
         whole
     }
 
@@ -159,15 +159,9 @@ impl Renderer for ChatRenderer {
             return Vec::new();
         }
         let mut chunk = self.chunk(Vec::new());
-        chunk["usage"] = used(usage);
+        chunk["usage"] = usage.to_json();
         vec![chunk.into()]
     }
-}
-
-fn used(usage: Usage) -> Value {
-    let mut used = usage.to_json();
-    used["prompt_tokens_details"] = json!({"cached_tokens": usage.cached_tokens});
-    used
 }
 
 fn reason(finish: Finish) -> &'static str {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use crate::http::asked::{self, Asked};
 use crate::http::chat::{ChatRequest, prepare};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
-use crate::http::limits::read_json;
 use crate::http::openapi::schema_of;
-use crate::http::{ApiError, App, Phase};
-use crate::registry::Capability;
+use crate::http::{ApiError, App};
+use crate::registry::{Capability, Served};
 
 use json::ChatRenderer;
 
@@ -33,22 +33,12 @@ pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, request) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let request = ChatRequest::parse(&fields, &app, &served)?;
-        (served, request)
-    };
-    drop(body);
-    let prepared = prepare(&app, &served, request).await?;
+    let parse = |fields: &Fields<'_>, served: &Served| ChatRequest::parse(fields, &app, served);
+    let Asked { served, parsed, client, reserved } =
+        asked::read(&app, request, Capability::Generate, parse).await?;
+    let prepared = prepare(&app, &served, parsed).await?;
     drop(reserved);
     let identity = Identity::next(&app, &served);
     let renderer = ChatRenderer::new(Arc::clone(&served), identity.clone(), &prepared);
-    let client = app.config.access.client(&head);
     respond(&app, &served, prepared.work, (&identity, client), renderer).await
 }

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
+use crate::http::asked::{self, Asked};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, Prompt, Refused, Work, respond};
-use crate::http::limits::read_json;
-use crate::http::{ApiError, App, Phase};
-use crate::registry::Capability;
+use crate::http::{ApiError, App};
+use crate::registry::{Capability, Served};
 
 use json::CompletionRenderer;
 use request::{CompletionRequest, Prompts};
@@ -33,19 +33,10 @@ pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, request) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let request = CompletionRequest::parse(&fields, &app, &served)?;
-        (served, request)
-    };
-    drop(body);
-    let CompletionRequest { prompts, reading, echo, options } = request;
+    let parse = |fields: &Fields<'_>, served: &Served| CompletionRequest::parse(fields, &app, served);
+    let Asked { served, parsed, client, reserved } =
+        asked::read(&app, request, Capability::Generate, parse).await?;
+    let CompletionRequest { prompts, reading, echo, options } = parsed;
     let prompts = match prompts {
         Prompts::Ids(lists) => lists.into_iter().map(|ids| Prompt { ids, text: None }).collect(),
         Prompts::Texts(texts) => {
@@ -65,7 +56,6 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         include_usage: options.stream.is_some_and(|stream| stream.include_usage),
     };
     let work = Work { prompts, options, constraint, echo, markers: Vec::new() };
-    let client = app.config.access.client(&head);
     drop(reserved);
     respond(&app, &served, work, (&identity, client), renderer).await
 }

@@ -14,13 +14,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::http::asked::{self, Asked};
 use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
-use crate::http::limits::read_json;
 use crate::http::openapi::schema_of;
-use crate::http::{ApiError, App, Phase};
-use crate::registry::Capability;
+use crate::http::{ApiError, App};
+use crate::registry::{Capability, Served};
 
 use events::MessagesRenderer;
 
@@ -45,42 +45,28 @@ pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Resp
 }
 
 async fn answer(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(app, &head.headers, body).await?;
-    let (served, request) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
+    let parse = |fields: &Fields<'_>, served: &Served| {
         if fields.raw("max_tokens").is_none() {
             return Err(ApiError::invalid("max_tokens", "missing, expected a number of tokens"));
         }
-        let converted = convert::convert(&fields, &served)?;
-        let request = converted.parse(|fields| ChatRequest::parse(fields, app, &served))?;
-        (served, request)
+        convert::convert(fields, served)?.parse(|fields| ChatRequest::parse(fields, app, served))
     };
-    drop(body);
-    let prepared = prepare(app, &served, request).await?;
+    let Asked { served, parsed, client, reserved } =
+        asked::read(app, request, Capability::Generate, parse).await?;
+    let prepared = prepare(app, &served, parsed).await?;
     drop(reserved);
     let identity = Identity::next(app, &served);
     let renderer = MessagesRenderer::new(identity.clone(), &prepared);
-    let client = app.config.access.client(&head);
     respond(app, &served, prepared.work, (&identity, client), renderer).await
 }
 
 async fn counted(app: &Arc<App>, request: Request) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(app, &head.headers, body).await?;
-    let (served, conversation) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let converted = convert::convert(&fields, &served)?;
-        let conversation = converted.parse(|fields| ConversationRequest::parse(fields, app, &served))?;
-        (served, conversation)
+    let parse = |fields: &Fields<'_>, served: &Served| {
+        convert::convert(fields, served)?.parse(|fields| ConversationRequest::parse(fields, app, served))
     };
-    drop(body);
-    let rendered = render(app, &served, conversation).await?;
+    let Asked { served, parsed, reserved, .. } =
+        asked::read(app, request, Capability::Generate, parse).await?;
+    let rendered = render(app, &served, parsed).await?;
     drop(reserved);
     Ok(Json(json!({"input_tokens": rendered.ids.len()})).into_response())
 }

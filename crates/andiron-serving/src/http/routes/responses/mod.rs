@@ -14,13 +14,13 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use crate::http::asked::{self, Asked};
 use crate::http::chat::{ChatRequest, ConversationRequest, prepare, render};
 use crate::http::fields::Fields;
 use crate::http::generation::{Identity, respond};
-use crate::http::limits::read_json;
 use crate::http::openapi::schema_of;
-use crate::http::{ApiError, App, Phase};
-use crate::registry::Capability;
+use crate::http::{ApiError, App};
+use crate::registry::{Capability, Served};
 
 use events::ResponsesRenderer;
 
@@ -38,41 +38,27 @@ pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, request, said) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let converted = convert::convert(&fields)?;
-        let request = converted.parse(|fields| ChatRequest::parse(fields, &app, &served))?;
-        let said = fields.to_map()?;
-        (served, request, said)
+    let parse = |fields: &Fields<'_>, served: &Served| {
+        let request = convert::convert(fields)?.parse(|fields| ChatRequest::parse(fields, &app, served))?;
+        Ok((request, fields.to_map()?))
     };
-    drop(body);
+    let Asked { served, parsed: (request, said), client, reserved } =
+        asked::read(&app, request, Capability::Generate, parse).await?;
     let prepared = prepare(&app, &served, request).await?;
     drop(reserved);
     let identity = Identity::next(&app, &served);
     let renderer = ResponsesRenderer::new(Arc::clone(&served), identity.clone(), &prepared, said);
-    let client = app.config.access.client(&head);
     respond(&app, &served, prepared.work, (&identity, client), renderer).await
 }
 
 /// The length of the prompt that a request would have.
 pub(super) async fn count(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, ApiError> {
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, conversation) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let converted = convert::convert(&fields)?;
-        let conversation = converted.parse(|fields| ConversationRequest::parse(fields, &app, &served))?;
-        (served, conversation)
+    let parse = |fields: &Fields<'_>, served: &Served| {
+        convert::convert(fields)?.parse(|fields| ConversationRequest::parse(fields, &app, served))
     };
-    drop(body);
-    let rendered = render(&app, &served, conversation).await?;
+    let Asked { served, parsed, reserved, .. } =
+        asked::read(&app, request, Capability::Generate, parse).await?;
+    let rendered = render(&app, &served, parsed).await?;
     drop(reserved);
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": rendered.ids.len()})))
 }

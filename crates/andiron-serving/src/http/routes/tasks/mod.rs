@@ -17,8 +17,8 @@ use std::sync::Arc;
 use axum::extract::Request;
 use tokio::time::sleep;
 
+use crate::http::asked::{self, Asked};
 use crate::http::fields::Fields;
-use crate::http::limits::read_json;
 use crate::http::{ApiError, App, Phase};
 use crate::registry::{Capability, Served};
 use crate::runner::{Output, Reply, Task, TaskError};
@@ -40,19 +40,9 @@ pub(super) async fn answer<P>(
     param: &'static str,
     parse: impl FnOnce(&Fields<'_>, &App, &Served) -> Result<(P, Vec<Task>), ApiError>,
 ) -> Result<Answered<P>, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(app, &head.headers, body).await?;
-    let (served, plan, tasks) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), wanted)?;
-        let (plan, tasks) = parse(&fields, app, &served)?;
-        (served, plan, tasks)
-    };
-    drop(body);
-    let client = app.config.access.client(&head);
+    let parse = |fields: &Fields<'_>, served: &Served| parse(fields, app, served);
+    let Asked { served, parsed: (plan, tasks), client, reserved } =
+        asked::read(app, request, wanted, parse).await?;
     let outputs = run(app, &served, wanted, (client, param), tasks).await?;
     drop(reserved);
     Ok(Answered { served, plan, outputs })

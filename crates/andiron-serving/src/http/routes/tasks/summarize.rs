@@ -7,11 +7,11 @@ use axum::extract::{Request, State};
 use serde::Serialize;
 
 use super::rewrite::Rewriting;
+use crate::http::asked::{self, Asked};
 use crate::http::fields::Fields;
 use crate::http::inputs::{check_count, texts};
-use crate::http::limits::read_json;
-use crate::http::{ApiError, App, Phase};
-use crate::registry::Capability;
+use crate::http::{ApiError, App};
+use crate::registry::{Capability, Served};
 
 #[derive(Serialize)]
 pub(in crate::http::routes) struct Summarized {
@@ -35,19 +35,10 @@ pub(in crate::http::routes) async fn create(
     State(app): State<Arc<App>>,
     request: Request,
 ) -> Result<Json<Summarized>, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, rewriting) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Summarize)?;
-        let rewriting = parse(&fields, &app)?;
-        (served, rewriting)
-    };
-    drop(body);
-    let written = rewriting.write(&app, &served, app.config.access.client(&head)).await?;
+    let parse = |fields: &Fields<'_>, _: &Served| parse(fields, &app);
+    let Asked { served, parsed: rewriting, client, reserved } =
+        asked::read(&app, request, Capability::Summarize, parse).await?;
+    let written = rewriting.write(&app, &served, client).await?;
     drop(reserved);
     let summaries = written.into_iter().enumerate().map(|(index, mut written)| Summary {
         index,
