@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use super::axis::Axis;
+use andiron_page::axis::Axis;
+use andiron_page::text::{self, Escaped};
+
 use super::curve::{Bucket, Curve};
-use super::text::{self, Escaped};
 
 /// A chart of curves over steps.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::text::{self, Escaped};
+use andiron_page::text::{self, Escaped};
 
 /// Labels up to which the matrix is a table of numbers.
 const MAX_TABLE: usize = 20;

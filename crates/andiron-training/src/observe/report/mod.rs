@@ -2,21 +2,19 @@
 //!
 //! [`ReportData`] holds what is shown, in bounded memory whatever the length of the run; [`render`] turns it into the page.
 
-mod axis;
 mod chart;
 mod confusion;
 mod curve;
 mod page;
-mod text;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+pub(super) use andiron_page::text::count;
+pub use andiron_page::text::duration;
 pub use confusion::ConfusionMatrix;
 pub use curve::Curve;
 pub use page::render;
-pub(super) use text::count;
-pub use text::duration;
 
 use super::StepRecord;
 

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use andiron_page::document;
+use andiron_page::text::{self, Escaped};
+
 use super::chart::{Chart, Kind, Range, Series, Size};
-use super::text::{self, Escaped};
 use super::{ReportData, ReportStatus, Sample};
 
 const STYLE: &str = include_str!("style.css");
@@ -31,29 +33,18 @@ pub fn render(data: &ReportData) -> String {
     samples(data, &mut out);
     warnings(data, &mut out);
     facts(data, &mut out);
-    out.push_str("</body>\n</html>\n");
+    document::end(&mut out);
     out
 }
 
 fn head(data: &ReportData, out: &mut String) {
-    out.push_str(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-    );
-    let share = match data.status {
+    match data.status {
         ReportStatus::Running => {
-            let seconds = data.refresh.as_secs().max(1);
-            let _ = writeln!(out, "<meta http-equiv=\"refresh\" content=\"{seconds}\">");
-            format!("{} % – ", percent(data))
+            let title = format!("{} % – {}", percent(data), data.name);
+            document::begin_refreshing(&title, STYLE, data.refresh.as_secs(), out);
         }
-        _ => String::new(),
-    };
-    let _ = write!(
-        out,
-        "<title>{share}{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        Escaped(&data.name)
-    );
+        _ => document::begin(&data.name, STYLE, out),
+    }
 }
 
 /// Share of the steps that are done; 100 only at the end.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 /// Text for an element's content or a quoted attribute.
 ///
 /// Control characters, which HTML does not allow, become visible symbols.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,7 +31,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// The beginning of `text`, of at most `limit` characters.
-pub(super) fn shortened(text: &str, limit: usize) -> String {
+pub fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
 }
 
 /// A measured value with four significant digits: `3.214`, `0.0512`, `1.2e-5`, `12 340`.
-pub(super) fn value(value: f64) -> String {
+pub fn value(value: f64) -> String {
     if !value.is_finite() {
         return "not finite".to_owned();
     }
@@ -67,7 +67,7 @@ fn scientific(value: f64, digits: usize) -> String {
 }
 
 /// A count with its thousands apart: `1 234 567`, by narrow spaces that do not break.
-pub(crate) fn count(count: u64) -> String {
+pub fn count(count: u64) -> String {
     grouped(count, false)
 }
 
@@ -84,7 +84,7 @@ fn grouped(number: u64, negative: bool) -> String {
 }
 
 /// A large number with three digits and a unit: `12.3k`, `1.50M`; for tick labels and sizes.
-pub(super) fn short(number: f64) -> String {
+pub fn short(number: f64) -> String {
     const UNITS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
     match UNITS.iter().find(|(size, _)| number.abs() >= size * 0.9995) {
         Some((size, unit)) => {
@@ -106,7 +106,7 @@ pub(super) fn short(number: f64) -> String {
 }
 
 /// The label of a tick on an axis whose ticks are `step` apart.
-pub(super) fn tick(number: f64, step: f64) -> String {
+pub fn tick(number: f64, step: f64) -> String {
     if number.abs() < step * 1e-6 {
         return "0".to_owned();
     }
@@ -122,7 +122,7 @@ pub(super) fn tick(number: f64, step: f64) -> String {
 }
 
 /// `0.1`, `1`, `1000`, `1e5`.
-pub(super) fn power_of_ten(number: f64) -> String {
+pub fn power_of_ten(number: f64) -> String {
     if (1e-3..=1e3).contains(&number) { format!("{number}") } else { scientific(number, 0) }
 }
 
@@ -143,7 +143,7 @@ pub fn duration(seconds: f64) -> String {
 /// `2026-11-30 03:36:13 UTC`.
 ///
 /// Source: Hinnant 2013, "chrono-Compatible Low-Level Date Algorithms", <https://howardhinnant.github.io/date_algorithms.html>.
-pub(super) fn utc(time: SystemTime) -> String {
+pub fn utc(time: SystemTime) -> String {
     let s = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let days = s / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

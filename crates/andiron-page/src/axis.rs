@@ -1,15 +1,15 @@
 //! Axes: the range of a chart and the round numbers on it.
 
-use super::text;
+use crate::text;
 
 /// One axis of a chart.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub struct Axis {
     low: f64,
     high: f64,
     logarithmic: bool,
     /// Values and labels of the ticks, in order.
-    pub(super) ticks: Vec<(f64, String)>,
+    pub ticks: Vec<(f64, String)>,
 }
 
 /// A linear axis is used for values that differ by less than this factor.
@@ -20,7 +20,7 @@ const MAX: f64 = 1e300;
 
 impl Axis {
     /// An axis of steps from `first` to `last`, with about `n` ticks at whole numbers.
-    pub(super) fn steps(first: u64, last: u64, n: usize) -> Self {
+    pub fn steps(first: u64, last: u64, n: usize) -> Self {
         // Step 1 beside an axis that begins at 0 reads better than an axis that begins at 1.
         let low = if first <= last / 20 + 1 { 0.0 } else { first as f64 };
         let high = (last as f64).max(low + 1.0);
@@ -29,7 +29,7 @@ impl Axis {
     }
 
     /// A linear axis that begins and ends at a tick, with about `n` of them. It holds `low` and `high`.
-    pub(super) fn linear(low: f64, high: f64, n: usize) -> Self {
+    pub fn linear(low: f64, high: f64, n: usize) -> Self {
         let (low, high) = (low.clamp(-MAX, MAX), high.clamp(-MAX, MAX));
         let size = low.abs().max(high.abs());
         // One value, or several that a label cannot tell apart, are in the middle.
@@ -44,7 +44,7 @@ impl Axis {
     }
 
     /// A logarithmic axis with ticks at powers of ten if the values are positive and differ by orders of magnitude; else a linear one.
-    pub(super) fn fitting(low: f64, high: f64, n: usize) -> Self {
+    pub fn fitting(low: f64, high: f64, n: usize) -> Self {
         let (low, high) = (if low > 0.0 { low.max(1.0 / MAX) } else { low }, high.min(MAX));
         if low <= 0.0 || high / low < LOGARITHMIC_FROM {
             return Self::linear(low, high, n);
@@ -57,7 +57,7 @@ impl Axis {
     }
 
     /// Where a value is, from 0 at the beginning of the axis to 1 at its end. Values outside of it are at its nearest end.
-    pub(super) fn position(&self, value: f64) -> f64 {
+    pub fn position(&self, value: f64) -> f64 {
         let position = if self.logarithmic {
             (value.max(self.low).ln() - self.low.ln()) / (self.high.ln() - self.low.ln())
         } else {
@@ -67,7 +67,7 @@ impl Axis {
     }
 
     /// Whether the axis holds the value.
-    pub(super) fn holds(&self, value: f64) -> bool {
+    pub fn holds(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 }
