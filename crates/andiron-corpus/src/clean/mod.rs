@@ -2,11 +2,13 @@
 //!
 //! A filter's settings are a struct with the published defaults; [`FilterSettings`] names each of them, as a file of settings does.
 
+mod decontaminate;
 mod line_endings;
 
 use andiron_data::Document;
 use serde::{Deserialize, Serialize};
 
+pub use decontaminate::{Decontaminate, RemoveContaminated};
 pub use line_endings::LineEndings;
 
 /// A step that sees one document at a time.
@@ -40,6 +42,8 @@ pub struct Removal {
 pub enum FilterSettings {
     /// `\r\n` and a lone `\r` become `\n`.
     UnixLineEndings,
+    /// Documents that are in an evaluation go.
+    Decontaminate(Decontaminate),
 }
 
 impl FilterSettings {
@@ -47,6 +51,7 @@ impl FilterSettings {
     pub fn name(&self) -> &'static str {
         match self {
             Self::UnixLineEndings => "unix-line-endings",
+            Self::Decontaminate(_) => "decontaminate",
         }
     }
 
@@ -57,6 +62,7 @@ impl FilterSettings {
     pub fn build(&self) -> Result<Box<dyn Filter>, FilterError> {
         Ok(match self {
             Self::UnixLineEndings => Box::new(LineEndings::Unix),
+            Self::Decontaminate(settings) => Box::new(settings.build()?),
         })
     }
 }
