@@ -3,3 +3,4 @@
 pub mod clean;
 pub mod dedup;
 pub mod prepare;
+pub mod report;
