@@ -12,7 +12,7 @@ use std::path::Path;
 
 use andiron_core::DeviceSpec;
 use andiron_core::Precision;
-use andiron_corpus::prepare::{PrepareOptions, TokenizerChoice, prepare};
+use andiron_corpus::prepare::{PrepareConfig, PrepareOptions, TokenizerChoice, prepare};
 use andiron_data::loader::Order;
 use andiron_data::tokenizer::SpecialTokens;
 use andiron_models::DecoderConfig;
@@ -49,8 +49,8 @@ fn main() -> anyhow::Result<()> {
     //    reuses the output.
     let data = home.join("data");
     let vocabulary = TokenizerChoice::Characters(SpecialTokens::default());
-    let options = PrepareOptions::new(vec![home.join("pages.txt")], data.clone(), vocabulary);
-    let report = prepare(&options, &mut |_| ())?;
+    let pipeline = PrepareConfig::new(vec![home.join("pages.txt")], data.clone(), vocabulary);
+    let report = prepare(&pipeline, &PrepareOptions::default(), &mut |_| ())?;
     println!("{} characters, {} tokens to learn from", report.vocab_size, report.train.stats.tokens);
 
     // 3. The configuration of model and training. A run is a function of these values, the seed and the data.

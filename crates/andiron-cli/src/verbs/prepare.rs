@@ -3,47 +3,57 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use andiron_corpus::clean::LineEndings;
+use andiron_corpus::clean::FilterSettings;
 use andiron_corpus::prepare::{
-    Duplicates, Existing, PrepareError, PrepareOptions, PrepareProgress, PrepareReport, Split, SplitBy,
-    Stage, TokenizerChoice, prepare,
+    DedupConfig, Duplicates, Existing, PrepareConfig, PrepareConfigError, PrepareError, PrepareOptions,
+    PrepareProgress, PrepareReport, Split, SplitBy, Stage, TokenizerChoice, prepare,
 };
 use andiron_data::source::{OnError, SourceOptions};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::tokenizer::{Vocabulary, VocabularyArgs, advising_field};
-use crate::exit::Ending;
+use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
 use crate::progress::Progress;
 
 /// Tokenize text into datasets for training and validation
 ///
-/// Writes a tokenizer and two datasets of token ids to the output directory. If the output of the same command over the same files is
-/// already there, it is kept.
+/// Writes a tokenizer and two datasets of token ids to the output directory. If the output of the same settings over the same files is
+/// already there, it is kept. The settings come from flags, or from a TOML file: several sources, filters and deduplication besides.
 #[derive(Debug, Args)]
 pub struct Prepare {
-    /// Text and JSONL files, plain or gzip, or directories of them
+    /// Text and JSONL files, plain or gzip, or directories of them; or one TOML file of settings
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Output directory: tokenizer/, train/, valid/, removed.jsonl, prepare.json
+    /// Output directory: tokenizer/, train/, valid/, removed.jsonl, pipeline.toml, prepare.json [required, unless the TOML file has it]
     #[arg(long, short, value_name = "DIR")]
-    output: PathBuf,
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    /// Replace an output directory made from other inputs or settings
+    #[arg(long)]
+    replace: bool,
+}
+
+/// The settings of a pipeline as flags.
+#[derive(Debug, Args)]
+struct Settings {
     /// Directory of an existing tokenizer to use, instead of training one
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "model", "vocab_size"])]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     vocabulary: VocabularyArgs,
-    /// Field of JSONL records that holds the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    field: String,
-    /// Fraction of the text held out for validation
-    #[arg(long, default_value_t = 0.1, value_name = "0..1")]
-    held_out: f64,
-    /// Hold out whole documents, or the last characters of the text; auto is characters for a single document, else documents
-    #[arg(long, value_enum, default_value = "auto")]
-    split_by: By,
+    /// Field of JSONL records that holds the text [default: text]
+    #[arg(long, value_name = "NAME")]
+    field: Option<String>,
+    /// Fraction of the text held out for validation [default: 0.1]
+    #[arg(long, value_name = "0..1")]
+    held_out: Option<f64>,
+    /// Hold out whole documents, or the last characters of the text; auto is characters for a single document, else documents [default: auto]
+    #[arg(long, value_enum)]
+    split_by: Option<By>,
     /// Convert line endings (`\r\n`, `\r`) to `\n`
     #[arg(long)]
     unix_line_endings: bool,
@@ -53,12 +63,9 @@ pub struct Prepare {
     /// Skip unreadable records, and unreadable files in an input directory, instead of failing
     #[arg(long)]
     skip_errors: bool,
-    /// Replace an output directory made from other inputs or options
-    #[arg(long)]
-    replace: bool,
-    /// Random seed of the choice of held-out documents
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Random seed of the choice of held-out documents [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -68,34 +75,100 @@ enum By {
     Characters,
 }
 
-impl Prepare {
-    /// Prepares and reports.
-    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+impl Settings {
+    /// The settings that the flags make.
+    fn config(self, input: Vec<PathBuf>, output: PathBuf) -> anyhow::Result<PrepareConfig> {
         let tokenizer = match self.tokenizer {
-            Some(path) => TokenizerChoice::Load(path),
+            Some(path) => TokenizerChoice::Load { path },
             None => match self.vocabulary.vocabulary()? {
                 Vocabulary::Bpe(options) => TokenizerChoice::Bpe(options),
                 Vocabulary::Characters(special) => TokenizerChoice::Characters(special),
             },
         };
-        let by = match self.split_by {
+        let by = match self.split_by.unwrap_or(By::Auto) {
             By::Auto => SplitBy::Auto,
             By::Documents => SplitBy::Documents,
             By::Characters => SplitBy::Characters,
         };
-        let options = PrepareOptions {
-            existing: if self.replace { Existing::Replace } else { Existing::Refuse },
+        let fraction = self.held_out.unwrap_or(Split::default().fraction);
+        let exact = if self.keep_duplicates { Duplicates::Keep } else { Duplicates::Remove };
+        let mut config = PrepareConfig {
+            seed: self.seed.unwrap_or(0),
             on_error: if self.skip_errors { OnError::Skip } else { OnError::Fail },
-            line_endings: if self.unix_line_endings { LineEndings::Unix } else { LineEndings::Keep },
-            duplicates: if self.keep_duplicates { Duplicates::Keep } else { Duplicates::Remove },
-            split: Split { fraction: self.held_out, by },
-            seed: self.seed,
-            sources: SourceOptions::of_field(&self.field),
-            ..PrepareOptions::new(self.input, self.output.clone(), tokenizer)
+            filters: self
+                .unix_line_endings
+                .then_some(FilterSettings::UnixLineEndings {})
+                .into_iter()
+                .collect(),
+            dedup: DedupConfig { exact },
+            split: Split { fraction, by },
+            ..PrepareConfig::new(input, output, tokenizer)
         };
-        let report = run(options, common).map_err(|error| match error.downcast_ref() {
+        if let Some(field) = &self.field {
+            config.sources[0].read = SourceOptions::of_field(field);
+        }
+        Ok(config)
+    }
+
+    /// The first setting that was given as a flag.
+    fn first(&self) -> Option<&'static str> {
+        let given = [
+            ("--tokenizer", self.tokenizer.is_some()),
+            ("--kind, --for or --vocab-size", self.vocabulary.is_given()),
+            ("--field", self.field.is_some()),
+            ("--held-out", self.held_out.is_some()),
+            ("--split-by", self.split_by.is_some()),
+            ("--unix-line-endings", self.unix_line_endings),
+            ("--keep-duplicates", self.keep_duplicates),
+            ("--skip-errors", self.skip_errors),
+            ("--seed", self.seed.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+    }
+}
+
+impl Prepare {
+    /// The settings, from the flags or from the file that is the only input.
+    fn config(
+        input: Vec<PathBuf>,
+        output: Option<PathBuf>,
+        settings: Settings,
+    ) -> anyhow::Result<PrepareConfig> {
+        let is_toml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+        match (input.as_slice(), output) {
+            ([file], output) if is_toml(file) => {
+                if let Some(flag) = settings.first() {
+                    let file = file.display();
+                    return Err(
+                        Usage(format!("{flag} does not go with {file}, which holds the settings")).into()
+                    );
+                }
+                let config = PrepareConfig::load(file).map_err(|error| match error {
+                    PrepareConfigError::Value { .. } | PrepareConfigError::Filter { .. } => {
+                        anyhow::Error::new(error).context(file.display().to_string())
+                    }
+                    error => error.into(),
+                })?;
+                let output = output.or(config.output.clone());
+                let Some(output) = output else {
+                    let file = file.display();
+                    return Err(Usage(format!("{file} has no `output`; add it, or give --output")).into());
+                };
+                Ok(PrepareConfig { output: Some(output), ..config })
+            }
+            (_, Some(output)) => settings.config(input, output),
+            (_, None) => Err(Usage("give the output directory, --output".to_owned()).into()),
+        }
+    }
+
+    /// Prepares and reports.
+    pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let config = Self::config(self.input, self.output, self.settings)?;
+        let existing = if self.replace { Existing::Replace } else { Existing::Refuse };
+        let output = config.output.clone().unwrap_or_default();
+        let report = run(&config, existing, common).map_err(|error| match error.downcast_ref() {
             Some(PrepareError::Exists { .. }) => {
-                error.context(format!("{} is taken; --replace makes it anew", self.output.display()))
+                error.context(format!("{} is taken; --replace makes it anew", output.display()))
             }
             _ => advising_field(error),
         })?;
@@ -107,15 +180,16 @@ impl Prepare {
             out!("{object}")?;
         } else {
             print(&report)?;
-            out!("in {}", self.output.display())?;
+            out!("in {}", output.display())?;
         }
         Ok(Ending::Done)
     }
 }
 
 /// Prepares with all threads, showing progress.
-pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<PrepareReport> {
-    options.threads = NonZeroUsize::new(common.threads()).unwrap_or(NonZeroUsize::MIN);
+pub fn run(config: &PrepareConfig, existing: Existing, common: &Common) -> anyhow::Result<PrepareReport> {
+    let threads = NonZeroUsize::new(common.threads()).unwrap_or(NonZeroUsize::MIN);
+    let options = PrepareOptions { existing, threads };
     let mut shown: Option<(Stage, Progress)> = None;
     let mut show = |at: PrepareProgress| {
         if shown.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
@@ -135,7 +209,7 @@ pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<Prepa
                 .set(at.bytes_done, || format!("bytes, {} documents, {} tokens", at.documents, at.tokens));
         }
     };
-    let report = prepare(&options, &mut show);
+    let report = prepare(config, &options, &mut show);
     if let Some((_, progress)) = &shown {
         progress.finish();
     }
@@ -149,7 +223,8 @@ pub fn run(mut options: PrepareOptions, common: &Common) -> anyhow::Result<Prepa
         if !nameless {
             return error;
         }
-        let names: Vec<String> = options.inputs.iter().map(|path| path.display().to_string()).collect();
+        let paths = config.sources.iter().flat_map(|source| &source.paths);
+        let names: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         error.context(names.join(", "))
     })
 }
@@ -171,8 +246,11 @@ pub fn tell_passed_over(passed_over: &[(PathBuf, String)]) {
 fn print(report: &PrepareReport) -> anyhow::Result<()> {
     let counts = &report.documents;
     out!("documents  {} read, {} kept", counts.read, counts.kept)?;
-    for (reason, count) in &counts.dropped {
-        out!("           {count} left out: {reason}")?;
+    for step in &report.steps {
+        for (reason, count) in &step.removed {
+            let by = if *reason == step.step { String::new() } else { format!(" ({})", step.step) };
+            out!("           {count} left out: {reason}{by}")?;
+        }
     }
     tell_passed_over(&report.passed_over);
     out!("vocabulary {}", report.vocab_size)?;

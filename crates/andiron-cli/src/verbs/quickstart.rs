@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use andiron_core::Precision;
 use andiron_corpus::prepare::{
-    Existing, PrepareError, PrepareOptions, PrepareReport, Split, SplitBy, TokenizerChoice,
+    Existing, PrepareConfig, PrepareError, PrepareReport, Split, SplitBy, TokenizerChoice,
 };
 use andiron_data::loader::Order;
 use andiron_data::source::{self, SourceOptions};
@@ -102,7 +102,7 @@ impl Quickstart {
         let corpus = self.corpus(&output)?;
 
         note!("1. a character tokenizer and two datasets from {}", corpus.display());
-        let report = prepare::run(prepare_options(corpus.clone(), &data), common)
+        let report = prepare::run(&prepare_config(corpus.clone(), &data), Existing::Refuse, common)
             .map_err(|error| self.other_quickstart(error, &output))?;
         let train = report.train.stats.tokens;
         let valid = report.valid.as_ref().map_or(0, |valid| valid.stats.tokens);
@@ -332,15 +332,11 @@ fn ensure_long_enough(corpus: &Path, shorter: u64, context: usize) -> anyhow::Re
     Ok(())
 }
 
-fn prepare_options(corpus: PathBuf, data: &Path) -> PrepareOptions {
-    PrepareOptions {
-        existing: Existing::Refuse,
+fn prepare_config(corpus: PathBuf, data: &Path) -> PrepareConfig {
+    let characters = TokenizerChoice::Characters(SpecialTokens::default());
+    PrepareConfig {
         split: Split { fraction: 0.1, by: SplitBy::Characters },
-        ..PrepareOptions::new(
-            vec![corpus],
-            data.to_owned(),
-            TokenizerChoice::Characters(SpecialTokens::default()),
-        )
+        ..PrepareConfig::new(vec![corpus], data.to_owned(), characters)
     }
 }
 

@@ -55,12 +55,12 @@ pub enum For {
 /// The tokenizer to train.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct VocabularyArgs {
-    /// Type of tokenizer
-    #[arg(long, value_enum, default_value = "bpe")]
-    kind: Kind,
-    /// The model it is for, which decides the control tokens
-    #[arg(long = "for", value_name = "MODEL", value_enum, default_value_t)]
-    model: For,
+    /// Type of tokenizer [default: bpe]
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// The model it is for, which decides the control tokens [default: decoder]
+    #[arg(long = "for", value_name = "MODEL", value_enum)]
+    model: Option<For>,
     /// Vocabulary size of a BPE tokenizer, in tokens [default: 8192]
     #[arg(long, value_name = "N")]
     vocab_size: Option<usize>,
@@ -75,13 +75,18 @@ pub enum Vocabulary {
 }
 
 impl VocabularyArgs {
+    /// Whether any of the flags was given.
+    pub fn is_given(self) -> bool {
+        self.kind.is_some() || self.model.is_some() || self.vocab_size.is_some()
+    }
+
     /// How to train it.
     ///
     /// # Errors
     /// If an option is given that a character vocabulary does not have.
     pub fn vocabulary(self) -> anyhow::Result<Vocabulary> {
         let usage = |message: &str| Err(Usage(message.to_owned()).into());
-        match (self.kind, self.model, self.vocab_size) {
+        match (self.kind.unwrap_or(Kind::Bpe), self.model.unwrap_or_default(), self.vocab_size) {
             (Kind::Bpe, model, size) => {
                 let size = size.unwrap_or(DEFAULT_SIZE);
                 Ok(Vocabulary::Bpe(match model {

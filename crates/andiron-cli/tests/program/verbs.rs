@@ -37,6 +37,33 @@ fn prepare_counts_documents_and_tokens_and_does_nothing_twice() {
 }
 
 #[test]
+fn a_file_of_settings_is_the_same_as_flags() {
+    let place = Place::new();
+    place.write("rows.jsonl", "{\"text\":\"a\\r\\n\"}\n{\"text\":\"b\"}\n{\"text\":\"a\\n\"}\n");
+    place.write("play.txt", crate::common::text(3000));
+    let settings = "[[source]]\nname = \"play\"\npaths = [\"play.txt\"]\n[[source]]\nname = \"rows\"\npaths = [\"rows.jsonl\"]\n\
+                    [[filter]]\nkind = \"unix-line-endings\"\n[tokenizer]\nkind = \"char\"\n";
+    place.write("pipeline.toml", format!("output = \"data\"\n{settings}"));
+    let first = place.json(&["prepare", "pipeline.toml"]);
+    assert_eq!((&first["documents"]["read"], &first["documents"]["kept"]), (&4.into(), &3.into()));
+    let names: Vec<_> = first["steps"].as_array().unwrap().iter().map(|step| &step["step"]).collect();
+    assert_eq!(names, ["read", "unix-line-endings", "empty", "exact-duplicates"]);
+    // What was written beside the output does the same again.
+    assert_eq!(place.json(&["prepare", "data/pipeline.toml", "-o", "data"])["reused"], true);
+    let flags = ["prepare", "rows.jsonl", "--unix-line-endings", "--kind", "char"];
+    place.ok(&[&flags as &[_], &["-o", "flags"]].concat());
+    assert_eq!(place.json(&["prepare", "flags/pipeline.toml", "-o", "flags"])["reused"], true);
+
+    place.fails(&["prepare", "pipeline.toml", "--seed", "1"], 2, &["--seed", "pipeline.toml"]);
+    place.fails(&["prepare", "data/pipeline.toml"], 2, &["data/pipeline.toml", "--output"]);
+    place.fails(&["prepare", "play.txt"], 2, &["--output"]);
+    place.write("pipeline.toml", format!("{settings}vocabulary = 3\n"));
+    place.fails(&["prepare", "pipeline.toml", "-o", "x"], 1, &["pipeline.toml:", "`vocabulary`", "`unk`"]);
+    place.write("pipeline.toml", format!("{settings}[split]\nfraction = 2.0\n"));
+    place.fails(&["prepare", "pipeline.toml", "-o", "x"], 1, &["pipeline.toml", "split.fraction", "below 1"]);
+}
+
+#[test]
 fn a_tokenizer_is_trained_measured_and_looked_into() {
     let place = Place::new();
     let train = ["tokenizer", "train", "corpus.txt", "--kind", "char", "-o", "characters"];

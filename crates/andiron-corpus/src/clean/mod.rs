@@ -41,7 +41,7 @@ pub struct Removal {
 #[non_exhaustive]
 pub enum FilterSettings {
     /// `\r\n` and a lone `\r` become `\n`.
-    UnixLineEndings,
+    UnixLineEndings {},
     /// Documents that are in an evaluation go.
     Decontaminate(Decontaminate),
 }
@@ -50,7 +50,7 @@ impl FilterSettings {
     /// The name of the filter: its `kind`.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::UnixLineEndings => "unix-line-endings",
+            Self::UnixLineEndings {} => "unix-line-endings",
             Self::Decontaminate(_) => "decontaminate",
         }
     }
@@ -61,7 +61,7 @@ impl FilterSettings {
     /// If a setting is out of its range, or a file that it names cannot be read.
     pub fn build(&self) -> Result<Box<dyn Filter>, FilterError> {
         Ok(match self {
-            Self::UnixLineEndings => Box::new(LineEndings::Unix),
+            Self::UnixLineEndings {} => Box::new(LineEndings::Unix),
             Self::Decontaminate(settings) => Box::new(settings.build()?),
         })
     }

@@ -1,15 +1,16 @@
 //! Last stage: documents become token ids in the training and the validation dataset.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use super::inputs::Inputs;
 use super::pipeline::failed_to_write;
 use super::progress::Tracker;
 use super::read::{Outcome, Reader};
-use super::report::{DocumentCounts, SplitReport};
+use super::report::{SplitReport, StepCounts};
 use super::split::{Parts, Plan};
-use super::{PrepareError, PrepareOptions, Separator, Stage};
+use super::{PrepareConfig, PrepareError, Separator, Stage};
 use andiron_data::Document;
 use andiron_data::shard::{DatasetWriter, Manifest, WriterOptions};
 use andiron_data::tokenizer::{Tokenizer, TokenizerError};
@@ -27,14 +28,14 @@ struct Job {
 }
 
 pub(super) struct Encoded {
-    pub(super) counts: DocumentCounts,
+    pub(super) steps: Vec<StepCounts>,
     pub(super) train: SplitReport,
     pub(super) valid: Option<SplitReport>,
 }
 
 pub(super) fn encode(
-    options: &PrepareOptions,
-    files: &[PathBuf],
+    (config, threads): (&PrepareConfig, usize),
+    inputs: &Inputs,
     plan: &Plan,
     tokenizer: &Tokenizer,
     (dir, tracker): (&Path, &mut Tracker<'_>),
@@ -43,16 +44,16 @@ pub(super) fn encode(
     let create = |name: &str| {
         // Ids are below 2^31.
         let vocab_size = tokenizer.vocab_size() as u32;
-        let tokens_per_shard = options.tokens_per_shard;
+        let tokens_per_shard = config.shards.tokens_per_shard;
         let writer =
             WriterOptions { tokens_per_shard, ..WriterOptions::new(vocab_size, tokenizer.fingerprint()) };
         DatasetWriter::create(&dir.join(name), writer)
     };
-    let separator = tokenizer.eos_id().filter(|_| options.separator == Separator::EndOfText);
+    let separator = tokenizer.eos_id().filter(|_| config.shards.separator == Separator::EndOfText);
     let mut sink = Sink {
         tokenizer,
         separator,
-        threads: options.threads.get(),
+        threads,
         train: create("train")?,
         valid: if matches!(plan, Plan::Nothing) { None } else { Some(create("valid")?) },
         jobs: Vec::new(),
@@ -62,32 +63,32 @@ pub(super) fn encode(
     let removed = andiron_files::create(&removed_path).map_err(failed_to_write(&removed_path))?;
     let mut removed = BufWriter::new(removed);
 
-    let mut reader = Reader::new(options, files);
+    let mut reader = Reader::new(config, inputs)?;
     loop {
-        let index = reader.counts.kept;
+        let index = reader.n_kept();
         let Some(read) = reader.next() else { break };
         match read? {
             Outcome::Kept(document) => {
                 sink.push(&document, plan.parts(index, &document.text))?;
                 tracker.now.tokens = sink.tokens();
             }
-            Outcome::Dropped(dropped) => {
-                writeln!(removed, "{}", dropped.record).map_err(failed_to_write(&removed_path))?;
+            Outcome::Dropped(record) => {
+                writeln!(removed, "{record}").map_err(failed_to_write(&removed_path))?;
             }
         }
-        tracker.at(reader.bytes_done(), reader.counts.read);
+        tracker.at(reader.bytes_done(), reader.n_read());
     }
     sink.flush()?;
     tracker.now.tokens = sink.tokens();
-    tracker.at(reader.bytes_done(), reader.counts.read);
+    tracker.at(reader.bytes_done(), reader.n_read());
     removed
         .into_inner()
         .map_err(|error| error.into_error())
         .and_then(|file| file.sync())
         .map_err(failed_to_write(&removed_path))?;
-    let train = finish(sink.train, "training", reader.counts.kept)?;
-    let valid = sink.valid.map(|writer| finish(writer, "validation", reader.counts.kept)).transpose()?;
-    Ok(Encoded { counts: reader.counts, train, valid })
+    let train = finish(sink.train, "training", reader.n_kept())?;
+    let valid = sink.valid.map(|writer| finish(writer, "validation", reader.n_kept())).transpose()?;
+    Ok(Encoded { steps: reader.steps(), train, valid })
 }
 
 fn finish(writer: DatasetWriter, part: &'static str, documents: u64) -> Result<SplitReport, PrepareError> {

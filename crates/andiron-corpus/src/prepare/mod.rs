@@ -5,7 +5,8 @@
 //! ├── tokenizer/       tokenizer.json and its settings
 //! ├── train/           a dataset (see andiron_data::shard)
 //! ├── valid/           the held-out part, likewise
-//! ├── removed.jsonl    each document left out, with the reason
+//! ├── removed.jsonl    each document left out: id, filter, reason, score
+//! ├── pipeline.toml    the settings, defaults included
 //! └── prepare.json     a PrepareReport: inputs with hashes, counts, settings
 //! ```
 //!
@@ -13,7 +14,10 @@
 //! of threads; if the output is up to date, nothing is done. After an interruption the next run starts from the beginning.
 //! `removed.jsonl` is not compressed.
 
+mod chain;
+mod config;
 mod encode;
+mod inputs;
 mod pipeline;
 mod progress;
 mod read;
@@ -25,66 +29,31 @@ mod train;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use crate::clean::LineEndings;
 use andiron_data::shard::DatasetError;
-use andiron_data::source::{OnError, SourceError, SourceOptions};
-use andiron_data::tokenizer::{BpeOptions, SpecialTokens, TokenizerError, TrainError};
+use andiron_data::source::SourceError;
+use andiron_data::tokenizer::{TokenizerError, TrainError};
 
 pub use andiron_data::source::InputFile;
+pub use config::{
+    DedupConfig, Duplicates, PrepareConfig, PrepareConfigError, Separator, ShardsConfig, SourceConfig, Split,
+    SplitBy, TokenizerChoice,
+};
 pub use pipeline::prepare;
-pub use report::{DocumentCounts, PrepareReport, SplitReport};
+pub use report::{DocumentCounts, PrepareReport, SplitReport, StepCounts};
 
-/// Settings of [`prepare`].
+/// How [`prepare`] does its work: nothing here changes a byte of the output.
 #[derive(Clone, Debug)]
 pub struct PrepareOptions {
-    /// Files and directories; the files of a directory are read in the order of their names.
-    pub inputs: Vec<PathBuf>,
-    /// The output directory.
-    pub output: PathBuf,
     /// What to do if the output exists and was made from other inputs or settings.
     pub existing: Existing,
-    /// How each kind of file is read.
-    pub sources: SourceOptions,
-    /// Whether an unreadable record is an error or skipped.
-    pub on_error: OnError,
-    /// How line endings are normalized.
-    pub line_endings: LineEndings,
-    /// Whether exact duplicates are removed.
-    pub duplicates: Duplicates,
-    /// The tokenizer to load or train.
-    pub tokenizer: TokenizerChoice,
-    /// The validation split.
-    pub split: Split,
-    /// The separator between documents.
-    pub separator: Separator,
-    /// The seed of the run, which decides the documents of the validation split.
-    pub seed: u64,
-    /// Number of threads for encoding.
+    /// Number of threads.
     pub threads: NonZeroUsize,
-    /// See [`WriterOptions`](andiron_data::shard::WriterOptions).
-    pub tokens_per_shard: u64,
 }
 
-impl PrepareOptions {
-    /// Defaults for language-model training: no cleaning, exact duplicates removed, a tenth held out, one thread.
-    pub fn new(inputs: Vec<PathBuf>, output: PathBuf, tokenizer: TokenizerChoice) -> Self {
-        Self {
-            inputs,
-            output,
-            existing: Existing::Refuse,
-            sources: SourceOptions::default(),
-            on_error: OnError::Fail,
-            line_endings: LineEndings::Keep,
-            duplicates: Duplicates::Remove,
-            tokenizer,
-            split: Split::default(),
-            separator: Separator::EndOfText,
-            seed: 0,
-            threads: NonZeroUsize::MIN,
-            tokens_per_shard: 1 << 28,
-        }
+impl Default for PrepareOptions {
+    /// An output made from something else is left alone; one thread.
+    fn default() -> Self {
+        Self { existing: Existing::Refuse, threads: NonZeroUsize::MIN }
     }
 }
 
@@ -95,67 +64,6 @@ pub enum Existing {
     Refuse,
     /// Replace it, once the new one is complete.
     Replace,
-}
-
-/// What is done with documents that equal an earlier one byte for byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Duplicates {
-    /// They are kept.
-    Keep,
-    /// They are removed.
-    Remove,
-}
-
-/// The tokenizer to load or train.
-#[derive(Clone, Debug)]
-pub enum TokenizerChoice {
-    /// Load an existing one: a directory or a `tokenizer.json`.
-    Load(PathBuf),
-    /// Train byte-level BPE on the training split.
-    Bpe(BpeOptions),
-    /// A vocabulary of the characters of the whole text, including the validation split, which could not be encoded
-    /// otherwise.
-    Characters(SpecialTokens),
-}
-
-/// The validation split.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Split {
-    /// The fraction held out, in `0..1`; with 0 there is no `valid` dataset.
-    pub fraction: f64,
-    /// The unit of the split.
-    pub by: SplitBy,
-}
-
-impl Default for Split {
-    /// A tenth: of the characters if there is one document, else of the documents.
-    fn default() -> Self {
-        Self { fraction: 0.1, by: SplitBy::Auto }
-    }
-}
-
-/// The unit of a [`Split`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SplitBy {
-    /// Characters if there is one document, else documents.
-    Auto,
-    /// Whole documents, chosen by the seed: exactly the fraction, rounded, and at least one.
-    Documents,
-    /// The last characters of each document, as nanoGPT does.
-    Characters,
-}
-
-/// The separator between documents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Separator {
-    /// The tokenizer's end-of-sequence token after each document, if it has one.
-    EndOfText,
-    /// Nothing.
-    None,
 }
 
 /// Progress of [`prepare`].
@@ -234,12 +142,12 @@ pub enum PrepareError {
         /// Documents left out.
         dropped: u64,
     },
-    /// The fraction is not in `0..1`.
-    #[error("the held-out fraction is {fraction}; it must be at least 0 and below 1")]
-    Fraction {
-        /// The fraction.
-        fraction: f64,
-    },
+    /// A setting is invalid.
+    #[error(transparent)]
+    Config(#[from] PrepareConfigError),
+    /// Nothing says where the output goes.
+    #[error("there is no output directory; set `output`")]
+    NoOutput,
     /// One split would be empty.
     #[error(
         "the {part} part would be empty: {documents} documents cannot be split so; give more text or another fraction"

@@ -1,7 +1,6 @@
 //! Progress reports while the stages run.
 
-use std::path::PathBuf;
-
+use super::inputs::Inputs;
 use super::pipeline::failed_to_read;
 use super::{PrepareError, PrepareProgress, Stage};
 use andiron_data::source::SourceError;
@@ -14,11 +13,11 @@ pub(super) struct Tracker<'a> {
 
 impl<'a> Tracker<'a> {
     pub(super) fn new(
-        files: &[PathBuf],
+        inputs: &Inputs,
         progress: &'a mut (dyn FnMut(PrepareProgress) + Send),
     ) -> Result<Self, PrepareError> {
         let mut bytes_total = 0;
-        for path in files {
+        for (_, path) in &inputs.files {
             let found = std::fs::metadata(path).map_err(failed_to_read(path))?;
             if !found.is_file() {
                 return Err(SourceError::NotAFile { path: path.clone() }.into());

@@ -1,13 +1,14 @@
 //! Documents read and cleaned; second stage: how many there are.
 
-use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::json;
 
+use super::chain::Chain;
+use super::inputs::Inputs;
 use super::progress::Tracker;
-use super::report::DocumentCounts;
-use super::{Duplicates, PrepareError, PrepareOptions, Stage};
+use super::report::{DocumentCounts, StepCounts};
+use super::{Duplicates, PrepareConfig, PrepareError, Stage};
 use crate::dedup::ExactDuplicates;
 use andiron_data::Document;
 use andiron_data::source::{self, OnError, Source, SourceError};
@@ -15,34 +16,58 @@ use andiron_data::source::{self, OnError, Source, SourceError};
 /// A document that is kept, or the reason why one is dropped.
 pub(super) enum Outcome {
     Kept(Document),
-    Dropped(Dropped),
-}
-
-pub(super) struct Dropped {
-    reason: &'static str,
     /// A line of `removed.jsonl`.
-    pub(super) record: serde_json::Value,
+    Dropped(serde_json::Value),
 }
 
 /// Reads and cleans all documents in order.
 pub(super) struct Reader<'a> {
-    options: &'a PrepareOptions,
-    waiting: std::slice::Iter<'a, PathBuf>,
+    config: &'a PrepareConfig,
+    waiting: std::slice::Iter<'a, (usize, std::path::PathBuf)>,
     current: Option<Box<dyn Source>>,
     bytes_before: u64,
+    chain: Chain,
     seen: Option<ExactDuplicates>,
-    pub(super) counts: DocumentCounts,
+    read: StepCounts,
+    filtered: Vec<StepCounts>,
+    unique: StepCounts,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(options: &'a PrepareOptions, files: &'a [PathBuf]) -> Self {
-        let seen = (options.duplicates == Duplicates::Remove).then(ExactDuplicates::new);
-        let counts = DocumentCounts::default();
-        Self { options, waiting: files.iter(), current: None, bytes_before: 0, seen, counts }
+    pub(super) fn new(config: &'a PrepareConfig, inputs: &'a Inputs) -> Result<Self, PrepareError> {
+        let seen = (config.dedup.exact == Duplicates::Remove).then(ExactDuplicates::new);
+        let chain = Chain::new(&config.filters)?;
+        Ok(Self {
+            config,
+            waiting: inputs.files.iter(),
+            current: None,
+            bytes_before: 0,
+            filtered: chain.counts(),
+            chain,
+            seen,
+            read: StepCounts::new("read"),
+            unique: StepCounts::new("exact-duplicates"),
+        })
     }
 
     pub(super) fn bytes_done(&self) -> u64 {
         self.bytes_before + self.current.as_ref().map_or(0, |source| source.bytes_read())
+    }
+
+    /// Records read so far.
+    pub(super) fn n_read(&self) -> u64 {
+        self.read.documents
+    }
+
+    /// Documents kept so far.
+    pub(super) fn n_kept(&self) -> u64 {
+        self.unique.kept
+    }
+
+    /// The counts of each step so far, in order.
+    pub(super) fn steps(&self) -> Vec<StepCounts> {
+        let unique = self.seen.is_some().then_some(&self.unique);
+        std::iter::once(&self.read).chain(&self.filtered).chain(unique).cloned().collect()
     }
 
     fn next_record(&mut self) -> Option<Result<Document, SourceError>> {
@@ -54,7 +79,9 @@ impl<'a> Reader<'a> {
                 self.bytes_before += source.bytes_read();
                 self.current = None;
             }
-            match source::open(self.waiting.next()?, &self.options.sources) {
+            let (source, path) = self.waiting.next()?;
+            let path: &Path = path;
+            match source::open(path, &self.config.sources[*source].read) {
                 Ok(source) => self.current = Some(source),
                 Err(error) => return Some(Err(error)),
             }
@@ -62,20 +89,20 @@ impl<'a> Reader<'a> {
     }
 
     fn clean(&mut self, mut document: Document) -> Outcome {
-        if let Cow::Owned(text) = self.options.line_endings.apply(&document.text) {
-            document.text = text;
+        if let Err(removed) = self.chain.apply(&mut document) {
+            self.filtered[..removed.step].iter_mut().for_each(StepCounts::keep);
+            self.filtered[removed.step].remove(removed.reason);
+            return Outcome::Dropped(removed.record);
         }
+        self.filtered.iter_mut().for_each(StepCounts::keep);
         let id = &document.id;
-        if document.text.is_empty() {
-            return Outcome::Dropped(Dropped {
-                reason: "empty",
-                record: json!({ "id": id, "reason": "empty" }),
-            });
-        }
         if let Some(first) = self.seen.as_mut().and_then(|seen| seen.check(id, &document.text)) {
-            let record = json!({ "id": id, "reason": "duplicate", "duplicate_of": first });
-            return Outcome::Dropped(Dropped { reason: "duplicate", record });
+            let filter = &self.unique.step;
+            let record = json!({ "id": id, "filter": filter, "reason": "duplicate", "duplicate_of": first });
+            self.unique.remove("duplicate");
+            return Outcome::Dropped(record);
         }
+        self.unique.keep();
         Outcome::Kept(document)
     }
 }
@@ -84,39 +111,39 @@ impl Iterator for Reader<'_> {
     type Item = Result<Outcome, PrepareError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let read = match self.next_record()? {
-            Ok(document) => self.clean(document),
-            Err(SourceError::Record(error)) if self.options.on_error == OnError::Skip => {
+        match self.next_record()? {
+            Ok(document) => {
+                self.read.keep();
+                Some(Ok(self.clean(document)))
+            }
+            Err(SourceError::Record(error)) if self.config.on_error == OnError::Skip => {
                 let (reason, file) = (error.fault.reason(), error.file_name());
                 let detail = error.fault.to_string();
-                let record = json!({ "file": file, "line": error.line, "reason": reason, "detail": detail });
-                Outcome::Dropped(Dropped { reason, record })
+                self.read.remove(reason);
+                Some(Ok(Outcome::Dropped(json!({
+                    "file": file, "line": error.line, "filter": "read", "reason": reason, "detail": detail,
+                }))))
             }
-            Err(error) => return Some(Err(error.into())),
-        };
-        self.counts.read += 1;
-        match &read {
-            Outcome::Kept(_) => self.counts.kept += 1,
-            Outcome::Dropped(dropped) => *self.counts.dropped.entry(dropped.reason.into()).or_default() += 1,
+            Err(error) => Some(Err(error.into())),
         }
-        Some(Ok(read))
     }
 }
 
 pub(super) fn survey(
-    options: &PrepareOptions,
-    files: &[PathBuf],
+    config: &PrepareConfig,
+    inputs: &Inputs,
     tracker: &mut Tracker<'_>,
-) -> Result<DocumentCounts, PrepareError> {
+) -> Result<Vec<StepCounts>, PrepareError> {
     tracker.begin(Stage::Survey);
-    let mut reader = Reader::new(options, files);
+    let mut reader = Reader::new(config, inputs)?;
     while let Some(read) = reader.next() {
         read?;
-        tracker.at(reader.bytes_done(), reader.counts.read);
+        tracker.at(reader.bytes_done(), reader.n_read());
     }
-    let counts = reader.counts;
+    let steps = reader.steps();
+    let counts = DocumentCounts::of(&steps);
     if counts.kept == 0 {
         return Err(PrepareError::NoText { read: counts.read, dropped: counts.dropped_total() });
     }
-    Ok(counts)
+    Ok(steps)
 }

@@ -12,7 +12,7 @@ use andiron_data::source::InputFile;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareReport {
-    /// The version of the pipeline, 1: the same inputs and settings give the same bytes within a version.
+    /// The version of the pipeline, 2: the same inputs and settings give the same bytes within a version.
     pub version: u32,
     /// The BLAKE3 hash of the settings.
     pub settings_blake3: String,
@@ -22,6 +22,8 @@ pub struct PrepareReport {
     pub inputs: Vec<InputFile>,
     /// How many documents were kept and left out.
     pub documents: DocumentCounts,
+    /// The same for each step, in order: reading, each filter, and deduplication.
+    pub steps: Vec<StepCounts>,
     /// The hash of the tokenizer.
     pub tokenizer_blake3: String,
     /// Ids are below this.
@@ -51,10 +53,35 @@ pub struct DocumentCounts {
 }
 
 impl DocumentCounts {
+    /// The sum over steps.
+    pub(super) fn of(steps: &[StepCounts]) -> Self {
+        let mut dropped = BTreeMap::new();
+        for (reason, count) in steps.iter().flat_map(|step| &step.removed) {
+            *dropped.entry(reason.clone()).or_default() += count;
+        }
+        let ends = (steps.first().map_or(0, |step| step.documents), steps.last().map_or(0, |step| step.kept));
+        Self { read: ends.0, kept: ends.1, dropped }
+    }
+
     /// How many were left out.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.values().sum()
     }
+}
+
+/// Counts of documents at one step: `documents` is `kept` plus all of `removed`, and the next step has as many documents as
+/// this one kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepCounts {
+    /// The name of the step: `read`, the `kind` of a filter, `empty`, or `exact-duplicates`.
+    pub step: String,
+    /// Documents that came to it.
+    pub documents: u64,
+    /// Those that went on.
+    pub kept: u64,
+    /// Those removed, by reason.
+    pub removed: BTreeMap<String, u64>,
 }
 
 /// One of the two datasets.

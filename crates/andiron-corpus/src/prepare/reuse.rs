@@ -1,31 +1,30 @@
 //! First stage: hashes of inputs and settings, which tell whether an earlier output is still valid.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
+use super::inputs::Inputs;
 use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::{PrepareReport, SplitReport};
-use super::{Existing, PrepareError, PrepareOptions, Stage, TokenizerChoice};
+use super::{Existing, PrepareConfig, PrepareError, Stage};
 use andiron_data::shard::Dataset;
 use andiron_data::source::InputFile;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::read_bounded;
 
 /// Version of the pipeline: within one, the same inputs and settings give the same bytes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 pub(super) const REPORT: &str = "prepare.json";
+pub(super) const SETTINGS: &str = "pipeline.toml";
 const REPORT_LIMIT: u64 = 64 << 20;
 
-pub(super) fn hash_inputs(
-    files: &[PathBuf],
-    tracker: &mut Tracker<'_>,
-) -> Result<Vec<InputFile>, PrepareError> {
+pub(super) fn hash_inputs(found: &Inputs, tracker: &mut Tracker<'_>) -> Result<Vec<InputFile>, PrepareError> {
     tracker.begin(Stage::Hash);
     let mut inputs = Vec::new();
     let mut done = 0;
-    for path in files {
+    for (_, path) in &found.files {
         let mut progress = |bytes| {
             done += bytes;
             tracker.at(done, 0);
@@ -36,37 +35,31 @@ pub(super) fn hash_inputs(
 }
 
 /// Everything besides the inputs that the output depends on.
-pub(super) fn settings(options: &PrepareOptions, loaded: Option<&Tokenizer>) -> serde_json::Value {
-    let tokenizer = match &options.tokenizer {
-        TokenizerChoice::Load(_) => json!({ "load": loaded.map(Tokenizer::fingerprint) }),
-        TokenizerChoice::Bpe(bpe) => json!({ "bpe": bpe }),
-        TokenizerChoice::Characters(special) => json!({ "characters": special }),
-    };
-    json!({
-        "sources": options.sources,
-        "on_error": options.on_error,
-        "line_endings": options.line_endings,
-        "duplicates": options.duplicates,
-        "tokenizer": tokenizer,
-        "split": options.split,
-        "separator": options.separator,
-        "seed": options.seed,
-        "tokens_per_shard": options.tokens_per_shard,
-    })
+pub(super) fn settings(config: &PrepareConfig, loaded: Option<&Tokenizer>) -> serde_json::Value {
+    let sources: Vec<_> =
+        config.sources.iter().map(|source| json!({ "name": source.name, "read": source.read })).collect();
+    let mut settings = json!(config);
+    settings["source"] = json!(sources);
+    if let Some(loaded) = loaded {
+        settings["tokenizer"] = json!({ "kind": "load", "blake3": loaded.fingerprint() });
+    }
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("output");
+    }
+    settings
 }
 
 /// The report of the existing output, if that is up to date.
 pub(super) fn reuse(
-    options: &PrepareOptions,
+    (output, existing): (&Path, Existing),
     settings_blake3: &str,
     inputs: &[InputFile],
 ) -> Result<Option<PrepareReport>, PrepareError> {
-    let output = &options.output;
     let empty = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
     if !output.exists() || empty(output) {
         return Ok(None);
     }
-    let exists = |differs| Err(PrepareError::Exists { path: output.clone(), differs });
+    let exists = |differs| Err(PrepareError::Exists { path: output.to_owned(), differs });
     let report = read_bounded(&output.join(REPORT), REPORT_LIMIT).ok();
     let Some(report) = report.and_then(|json| serde_json::from_slice::<PrepareReport>(&json).ok()) else {
         // Never replaced, even with `Existing::Replace`: it may be anything.
@@ -83,7 +76,7 @@ pub(super) fn reuse(
     } else {
         return Ok(Some(PrepareReport { reused: true, ..report }));
     };
-    match options.existing {
+    match existing {
         Existing::Replace => Ok(None),
         Existing::Refuse => exists(differs),
     }

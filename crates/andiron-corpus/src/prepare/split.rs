@@ -1,7 +1,6 @@
 //! The held-out part: which documents or characters go to the validation dataset.
 
-use super::report::DocumentCounts;
-use super::{PrepareError, PrepareOptions, SplitBy};
+use super::{PrepareConfig, PrepareError, SplitBy};
 use andiron_data::seed::{SPLIT, Seed};
 
 /// How documents are divided between training and validation.
@@ -19,12 +18,12 @@ pub(super) struct Parts<'a> {
     pub(super) cut: Option<usize>,
 }
 
-pub(super) fn plan(options: &PrepareOptions, documents: &DocumentCounts) -> Result<Plan, PrepareError> {
-    let (fraction, of) = (options.split.fraction, documents.kept);
+pub(super) fn plan(config: &PrepareConfig, of: u64) -> Result<Plan, PrepareError> {
+    let fraction = config.split.fraction;
     if fraction == 0.0 {
         return Ok(Plan::Nothing);
     }
-    let by_documents = match options.split.by {
+    let by_documents = match config.split.by {
         SplitBy::Auto => of > 1,
         SplitBy::Documents => true,
         SplitBy::Characters => false,
@@ -36,7 +35,7 @@ pub(super) fn plan(options: &PrepareOptions, documents: &DocumentCounts) -> Resu
     if held_out >= of {
         return Err(PrepareError::EmptyPart { part: "training", documents: of });
     }
-    Ok(Plan::Documents { order: Seed::new(options.seed).derive(SPLIT), of, held_out })
+    Ok(Plan::Documents { order: Seed::new(config.seed).derive(SPLIT), of, held_out })
 }
 
 impl Plan {

@@ -1,6 +1,8 @@
 use super::*;
+use crate::clean::FilterSettings;
 use andiron_data::shard::Dataset;
-use andiron_data::tokenizer::{Special, Tokenizer};
+use andiron_data::source::OnError;
+use andiron_data::tokenizer::{BpeOptions, Special, SpecialTokens, Tokenizer};
 use andiron_files::fault::{Fault, with_fault};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -24,13 +26,32 @@ impl Place {
         self.0.path().join("out")
     }
 
-    fn options(&self, inputs: Vec<PathBuf>) -> PrepareOptions {
-        PrepareOptions::new(inputs, self.out(), TokenizerChoice::Characters(SpecialTokens::default()))
+    fn job(&self, inputs: Vec<PathBuf>) -> Job {
+        let characters = TokenizerChoice::Characters(SpecialTokens::default());
+        let config = PrepareConfig::new(inputs, self.out(), characters);
+        Job { config, options: PrepareOptions::default() }
     }
 }
 
-fn run(options: &PrepareOptions) -> Result<PrepareReport, PrepareError> {
-    prepare(options, &mut |_| {})
+#[derive(Clone)]
+struct Job {
+    config: PrepareConfig,
+    options: PrepareOptions,
+}
+
+impl Job {
+    fn output(&self) -> PathBuf {
+        self.config.output.clone().unwrap()
+    }
+
+    fn replacing(&self) -> Self {
+        let options = PrepareOptions { existing: Existing::Replace, ..self.options.clone() };
+        Self { options, ..self.clone() }
+    }
+}
+
+fn run(job: &Job) -> Result<PrepareReport, PrepareError> {
+    prepare(&job.config, &job.options, &mut |_| {})
 }
 
 fn text_of(out: &Path, part: &str) -> Vec<(String, String)> {
@@ -66,7 +87,7 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn one_text_is_cut_as_nano_gpt_cuts_it() {
     let place = Place::new();
     let text: String = ('a'..='z').chain('é'..='ø').collect::<String>().repeat(7) + "xyz";
-    let report = run(&place.options(vec![place.file("c.txt", &text)])).unwrap();
+    let report = run(&place.job(vec![place.file("c.txt", &text)])).unwrap();
     let n = text.chars().count();
     let cut = (n as f64 * 0.9) as usize;
     let (train, valid): (String, String) =
@@ -82,9 +103,9 @@ fn documents_are_held_out_whole() {
     let place = Place::new();
     let rows: String = (0..50).map(|i| format!("{{\"text\":\"row {i}\",\"id\":{i}}}\n")).collect();
     let bpe = BpeOptions::new(280);
-    let mut options = place.options(vec![place.file("r.jsonl", &rows)]);
-    options.tokenizer = TokenizerChoice::Bpe(bpe);
-    let report = run(&options).unwrap();
+    let mut job = place.job(vec![place.file("r.jsonl", &rows)]);
+    job.config.tokenizer = TokenizerChoice::Bpe(bpe);
+    let report = run(&job).unwrap();
     let (train, valid) = (text_of(&place.out(), "train"), text_of(&place.out(), "valid"));
     assert_eq!((train.len(), valid.len()), (45, 5));
     let mut ids: Vec<usize> = train.iter().chain(&valid).map(|(id, _)| id.parse().unwrap()).collect();
@@ -93,10 +114,10 @@ fn documents_are_held_out_whole() {
     assert!(train.iter().all(|(id, text)| text == &format!("row {id}<|endoftext|>")));
     assert_eq!(report.valid.unwrap().stats.documents, 5);
 
-    options.seed = 1;
-    options.output = place.0.path().join("other");
-    run(&options).unwrap();
-    assert_ne!(text_of(&options.output, "valid"), valid);
+    job.config.seed = 1;
+    job.config.output = Some(place.0.path().join("other"));
+    run(&job).unwrap();
+    assert_ne!(text_of(&job.output(), "valid"), valid);
 }
 
 #[test]
@@ -104,15 +125,15 @@ fn counts_add_up_and_removed_documents_are_written_down() {
     let place = Place::new();
     let rows =
         "{\"text\":\"a\"}\n{\"text\":\"a\"}\nbad\n{\"text\":\"\"}\n{\"txt\":\"\"}\n{\"text\":\"b\\r\\nc\"}\n";
-    let mut options = place.options(vec![place.file("r.jsonl", rows)]);
-    options.split.fraction = 0.0;
-    let failed = run(&options).unwrap_err();
+    let mut job = place.job(vec![place.file("r.jsonl", rows)]);
+    job.config.split.fraction = 0.0;
+    let failed = run(&job).unwrap_err();
     assert!(failed.to_string().ends_with("r.jsonl:3: invalid JSON: expected value at column 1"), "{failed}");
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 1, "nothing is left behind");
 
-    options.on_error = OnError::Skip;
-    options.line_endings = LineEndings::Unix;
-    let counts = run(&options).unwrap().documents;
+    job.config.on_error = OnError::Skip;
+    job.config.filters = vec![FilterSettings::UnixLineEndings {}];
+    let counts = run(&job).unwrap().documents;
     assert_eq!((counts.read, counts.kept, counts.dropped_total()), (6, 2, 4));
     let removed = fs::read_to_string(place.out().join("removed.jsonl")).unwrap();
     let removed: Vec<serde_json::Value> =
@@ -130,42 +151,42 @@ fn counts_add_up_and_removed_documents_are_written_down() {
 fn doing_it_again_does_nothing_and_something_else_is_refused() {
     let place = Place::new();
     let input = place.file("c.txt", "some text, some more text\n");
-    let mut options = place.options(vec![input.clone()]);
-    let first = run(&options).unwrap();
+    let mut job = place.job(vec![input.clone()]);
+    let first = run(&job).unwrap();
     let before = content(&place.out());
     let mut stages = Vec::new();
-    let second = prepare(&options, &mut |progress| stages.push(progress.stage)).unwrap();
+    let second = prepare(&job.config, &job.options, &mut |progress| stages.push(progress.stage)).unwrap();
     assert!(second.reused && stages.iter().all(|&stage| stage == Stage::Hash));
     assert_eq!(PrepareReport { reused: false, ..second }, first);
 
-    options.seed = 5;
-    let refused = run(&options).unwrap_err();
+    job.config.seed = 5;
+    let refused = run(&job).unwrap_err();
     assert!(matches!(refused, PrepareError::Exists { differs: "settings differ", .. }));
-    options.seed = 0;
+    job.config.seed = 0;
     fs::write(&input, "other text, other text\n").unwrap();
-    assert!(matches!(run(&options), Err(PrepareError::Exists { differs: "input files differ", .. })));
+    assert!(matches!(run(&job), Err(PrepareError::Exists { differs: "input files differ", .. })));
     assert_eq!(content(&place.out()), before);
-    options.existing = Existing::Replace;
-    assert!(!run(&options).unwrap().reused);
+    job.options.existing = Existing::Replace;
+    assert!(!run(&job).unwrap().reused);
     assert_ne!(content(&place.out()), before);
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 2);
 
     let ids = place.out().join("train/shard-00000.ids");
     fs::write(&ids, b"x").unwrap();
-    options.existing = Existing::Refuse;
-    assert!(matches!(run(&options), Err(PrepareError::Exists { differs: "it is damaged", .. })));
+    job.options.existing = Existing::Refuse;
+    assert!(matches!(run(&job), Err(PrepareError::Exists { differs: "it is damaged", .. })));
 }
 
 #[test]
 fn a_directory_of_someone_else_is_never_replaced() {
     let place = Place::new();
-    let mut options = place.options(vec![place.file("c.txt", "some text")]);
-    options.existing = Existing::Replace;
+    let mut job = place.job(vec![place.file("c.txt", "some text")]);
+    job.options.existing = Existing::Replace;
     fs::create_dir(place.out()).unwrap();
     fs::write(place.out().join("precious"), "x").unwrap();
-    assert!(matches!(run(&options), Err(PrepareError::Exists { .. })));
+    assert!(matches!(run(&job), Err(PrepareError::Exists { .. })));
     fs::remove_file(place.out().join("precious")).unwrap();
-    run(&options).unwrap();
+    run(&job).unwrap();
 }
 
 #[test]
@@ -173,38 +194,38 @@ fn the_output_does_not_depend_on_threads_or_on_an_interruption() {
     let place = Place::new();
     let rows: String = (0..300).map(|i| format!("{{\"text\":\"row {} and {i}\"}}\n", i % 7)).collect();
     let inputs = vec![place.file("r.jsonl", &rows), place.file("s.txt", &rows)];
-    let mut options = place.options(inputs);
-    options.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(300));
-    options.tokens_per_shard = 500;
-    run(&options).unwrap();
+    let mut job = place.job(inputs);
+    job.config.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(300));
+    job.config.shards.tokens_per_shard = 500;
+    run(&job).unwrap();
     let expected = content(&place.out());
 
-    options.output = place.0.path().join("again");
-    options.threads = NonZeroUsize::new(3).unwrap();
+    job.config.output = Some(place.0.path().join("again"));
+    job.options.threads = NonZeroUsize::new(3).unwrap();
     let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        prepare(&options, &mut |p| {
+        prepare(&job.config, &job.options, &mut |p| {
             assert!(p.stage != Stage::Encode || p.documents < 100, "stopped by the test")
         })
     }));
-    assert!(stopped.is_err() && !options.output.exists());
-    run(&options).unwrap();
-    assert!(content(&options.output) == expected);
-    assert!(Dataset::open(&options.output.join("train")).unwrap().manifest().shards.len() > 3);
+    assert!(stopped.is_err() && !job.output().exists());
+    run(&job).unwrap();
+    assert!(content(&job.output()) == expected);
+    assert!(Dataset::open(&job.output().join("train")).unwrap().manifest().shards.len() > 3);
 }
 
 #[test]
 fn a_tokenizer_that_is_there_is_used() {
     let place = Place::new();
     let input = place.file("c.txt", "abcabcabc abc");
-    run(&place.options(vec![input.clone()])).unwrap();
-    let mut options = place.options(vec![input.clone()]);
-    options.tokenizer = TokenizerChoice::Load(place.out().join("tokenizer"));
-    options.output = place.0.path().join("second");
-    let second = run(&options).unwrap();
+    run(&place.job(vec![input.clone()])).unwrap();
+    let mut job = place.job(vec![input.clone()]);
+    job.config.tokenizer = TokenizerChoice::Load { path: place.out().join("tokenizer") };
+    job.config.output = Some(place.0.path().join("second"));
+    let second = run(&job).unwrap();
     assert_eq!(second.vocab_size, 4);
     fs::write(input, "abcd and more").unwrap();
-    options.output = place.0.path().join("third");
-    let error = run(&options).unwrap_err();
+    job.config.output = Some(place.0.path().join("third"));
+    let error = run(&job).unwrap_err();
     assert_eq!(error.to_string(), "document c.txt#chars=0-11 cannot be encoded");
     assert!(std::error::Error::source(&error).unwrap().to_string().starts_with("character 'd' at byte 3"));
 }
@@ -213,25 +234,25 @@ fn a_tokenizer_that_is_there_is_used() {
 fn impossible_work_is_refused() {
     let place = Place::new();
     let empty = place.file("e.txt", "");
-    assert!(matches!(run(&place.options(vec![empty])), Err(PrepareError::NoText { read: 1, dropped: 1 })));
-    let mut options = place.options(vec![place.file("c.txt", "abc")]);
-    options.split.by = SplitBy::Documents;
-    assert!(matches!(run(&options), Err(PrepareError::EmptyPart { part: "training", .. })));
+    assert!(matches!(run(&place.job(vec![empty])), Err(PrepareError::NoText { read: 1, dropped: 1 })));
+    let mut job = place.job(vec![place.file("c.txt", "abc")]);
+    job.config.split.by = SplitBy::Documents;
+    assert!(matches!(run(&job), Err(PrepareError::EmptyPart { part: "training", .. })));
     for fraction in [1.0, -0.1, f64::NAN] {
-        options.split.fraction = fraction;
-        assert!(matches!(run(&options), Err(PrepareError::Fraction { .. })));
+        job.config.split.fraction = fraction;
+        assert!(matches!(run(&job), Err(PrepareError::Config(PrepareConfigError::Value { .. }))));
     }
-    options.split = Split { fraction: 0.1, by: SplitBy::Auto };
-    options.inputs.push(place.0.path().join("missing.txt"));
-    assert!(matches!(run(&options), Err(PrepareError::Source(SourceError::Read { .. }))));
+    job.config.split = Split { fraction: 0.1, by: SplitBy::Auto };
+    job.config.sources[0].paths.push(place.0.path().join("missing.txt"));
+    assert!(matches!(run(&job), Err(PrepareError::Source(SourceError::Read { .. }))));
 }
 
 #[test]
 fn progress_reaches_the_end_of_every_stage() {
     let place = Place::new();
-    let options = place.options(vec![place.file("c.txt", "abc abc"), place.file("d.txt", "abcd")]);
+    let job = place.job(vec![place.file("c.txt", "abc abc"), place.file("d.txt", "abcd")]);
     let mut last = BTreeMap::new();
-    prepare(&options, &mut |progress| {
+    prepare(&job.config, &job.options, &mut |progress| {
         last.insert(progress.stage, progress);
     })
     .unwrap();
@@ -250,10 +271,10 @@ proptest! {
     ) {
         let place = Place::new();
         let rows: String = texts.iter().map(|t| format!("{}\n", serde_json::json!({ "text": t }))).collect();
-        let mut options = place.options(vec![place.file("r.jsonl", &rows)]);
-        options.duplicates = Duplicates::Keep;
-        options.split = Split { fraction, by };
-        match run(&options) {
+        let mut job = place.job(vec![place.file("r.jsonl", &rows)]);
+        job.config.dedup.exact = Duplicates::Keep;
+        job.config.split = Split { fraction, by };
+        match run(&job) {
             Ok(report) => {
                 let counts = &report.documents;
                 prop_assert_eq!(counts.read, texts.len() as u64);
@@ -275,14 +296,14 @@ proptest! {
 #[test]
 fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
     let place = Place::new();
-    let options = place.options(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
-    let (whole, seen) = with_fault(Fault::none(), || run(&options));
+    let job = place.job(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
+    let (whole, seen) = with_fault(Fault::none(), || run(&job));
     whole.unwrap();
     let expected = content(&place.out());
     assert!(seen.len() > 40, "{seen:?}");
     for (at, seen) in seen.iter().enumerate() {
         fs::remove_dir_all(place.out()).unwrap();
-        let (_, _) = with_fault(Fault::killed_at(at), || run(&options));
+        let (_, _) = with_fault(Fault::killed_at(at), || run(&job));
         if place.out().exists() {
             let mut found = content(&place.out());
             // A lock that nobody holds.
@@ -290,7 +311,7 @@ fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
             assert_eq!(found, expected, "{seen:?}");
         }
         // What was left is in nobody's way.
-        run(&PrepareOptions { existing: Existing::Replace, ..options.clone() }).unwrap();
+        run(&job.replacing()).unwrap();
         assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 2, "{seen:?}");
     }
 }
@@ -298,12 +319,12 @@ fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
 #[test]
 fn a_preparation_names_the_file_that_it_cannot_read_or_write() {
     let place = Place::new();
-    let options = place.options(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
-    let (whole, seen) = with_fault(Fault::none(), || run(&options));
+    let job = place.job(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
+    let (whole, seen) = with_fault(Fault::none(), || run(&job));
     whole.unwrap();
     for (at, seen) in seen.iter().enumerate() {
         fs::remove_dir_all(place.out()).unwrap();
-        let (result, _) = with_fault(Fault::once(at, 5), || run(&options));
+        let (result, _) = with_fault(Fault::once(at, 5), || run(&job));
         if let Err(error) = result {
             let text = error.to_string();
             let named = [seen.path.as_path(), &place.out(), &place.0.path().join(".out.partial")]
@@ -311,6 +332,6 @@ fn a_preparation_names_the_file_that_it_cannot_read_or_write() {
                 .any(|path| text.contains(&path.display().to_string()));
             assert!(named, "{seen:?}: {text}");
         }
-        run(&PrepareOptions { existing: Existing::Replace, ..options.clone() }).unwrap();
+        run(&job.replacing()).unwrap();
     }
 }

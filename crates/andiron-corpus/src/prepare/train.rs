@@ -1,26 +1,25 @@
 //! Third stage: the tokenizer, trained if none is given.
 
-use std::path::PathBuf;
-
+use super::inputs::Inputs;
 use super::progress::Tracker;
 use super::read::{Outcome, Reader};
 use super::split::Plan;
-use super::{PrepareError, PrepareOptions, Stage, TokenizerChoice};
+use super::{PrepareConfig, PrepareError, Stage, TokenizerChoice};
 use andiron_data::tokenizer::{Tokenizer, train_bpe, train_chars};
 
 pub(super) fn make_tokenizer(
-    options: &PrepareOptions,
-    files: &[PathBuf],
+    config: &PrepareConfig,
+    inputs: &Inputs,
     plan: &Plan,
     tracker: &mut Tracker<'_>,
 ) -> Result<Tokenizer, PrepareError> {
     tracker.begin(Stage::Train);
-    let mut reader = Reader::new(options, files);
+    let mut reader = Reader::new(config, inputs)?;
     let mut failure = None;
-    let whole = matches!(options.tokenizer, TokenizerChoice::Characters(_));
+    let whole = matches!(config.tokenizer, TokenizerChoice::Characters(_));
     let texts = std::iter::from_fn(|| {
         loop {
-            let index = reader.counts.kept;
+            let index = reader.n_kept();
             let read = match reader.next()? {
                 Ok(read) => read,
                 Err(error) => {
@@ -28,7 +27,7 @@ pub(super) fn make_tokenizer(
                     return None;
                 }
             };
-            tracker.at(reader.bytes_done(), reader.counts.read);
+            tracker.at(reader.bytes_done(), reader.n_read());
             match read {
                 Outcome::Kept(document) if whole => return Some(document.text),
                 Outcome::Kept(document) => {
@@ -41,10 +40,10 @@ pub(super) fn make_tokenizer(
             }
         }
     });
-    let made = match &options.tokenizer {
+    let made = match &config.tokenizer {
         TokenizerChoice::Bpe(bpe) => train_bpe(texts, bpe).map_err(PrepareError::from),
         TokenizerChoice::Characters(special) => train_chars(texts, special).map_err(PrepareError::from),
-        TokenizerChoice::Load(path) => Ok(Tokenizer::load(path)?),
+        TokenizerChoice::Load { path } => Ok(Tokenizer::load(path)?),
     };
     // A read error comes first: it may be the cause of too little text.
     failure.map_or(made, Err)

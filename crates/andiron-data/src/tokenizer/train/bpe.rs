@@ -26,7 +26,7 @@ pub struct BpeOptions {
     #[serde(default = "two")]
     pub min_frequency: u64,
     /// Control tokens; they get the first ids.
-    #[serde(default)]
+    #[serde(default = "end_of_text")]
     pub special_tokens: SpecialTokens,
     /// The control tokens around a text.
     #[serde(default)]
@@ -82,15 +82,14 @@ fn two() -> u64 {
     2
 }
 
+fn end_of_text() -> SpecialTokens {
+    SpecialTokens::end_of_text("<|endoftext|>")
+}
+
 impl BpeOptions {
     /// A vocabulary of this size, a minimum frequency of 2, and `<|endoftext|>` as the only control token.
     pub fn new(vocab_size: usize) -> Self {
-        Self {
-            vocab_size,
-            min_frequency: two(),
-            special_tokens: SpecialTokens::end_of_text("<|endoftext|>"),
-            framing: Framing::None,
-        }
+        Self { vocab_size, min_frequency: two(), special_tokens: end_of_text(), framing: Framing::None }
     }
 
     /// The same with the control tokens of StarCoder for filling in the middle.
