@@ -11,12 +11,8 @@ use andiron_serving::http::{Server, Stopped};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::RwLock;
 
 use common::{Call, complete, config, get, post, start, start_with};
-
-/// A test that measures the memory of the process is alone in it, where others would run on other threads.
-static PROCESS: RwLock<()> = RwLock::const_new(());
 
 /// Bytes that this process has had at most.
 #[cfg(target_os = "linux")]
@@ -84,7 +80,6 @@ fn large_schemas() -> Vec<(&'static str, Value)> {
 
 #[tokio::test]
 async fn a_grammar_that_stands_for_too_much_is_a_400_by_name_in_time_and_memory() {
-    let _alone = PROCESS.write().await;
     let at = start().await;
     // Whatever is made once is made.
     assert_eq!(complete(at.address, r#"{"prompt":"a","guided_regex":"a"}"#).await.status, 200);
@@ -120,7 +115,6 @@ async fn a_grammar_that_stands_for_too_much_is_a_400_by_name_in_time_and_memory(
 
 #[tokio::test]
 async fn a_text_that_cannot_fit_is_refused_by_its_bytes() {
-    let _alone = PROCESS.write().await;
     let at = start().await;
     assert_eq!(post(at.address, "/tokenize", r#"{"prompt":"abc"}"#).await.status, 200);
     let before = peak_memory();
@@ -151,7 +145,6 @@ async fn abandoned_texts_leave_no_work_behind() {
     let grown = peak_memory() - before;
     assert!(grown < 160 << 20, "{} MB", grown >> 20);
 }
-    let _alone = PROCESS.write().await;
 
 #[tokio::test]
 async fn large_bodies_share_a_bounded_memory_and_small_ones_pass() {
@@ -168,7 +161,6 @@ async fn large_bodies_share_a_bounded_memory_and_small_ones_pass() {
         status = post(at.address, "/tokenize", &large).await.status;
         if status == 429 {
             break;
-    let _shared = PROCESS.read().await;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -200,7 +192,6 @@ async fn silent_connections_of_an_address_make_room_for_those_that_ask() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     // The first one was closed, the last one was not.
     let closed = tokio::time::timeout(Duration::from_secs(5), silent[0].read(&mut [0; 1])).await;
-    let _shared = PROCESS.read().await;
     assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
     let mut last = silent.pop().unwrap();
     last.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -248,7 +239,6 @@ async fn a_drain_delivers_an_answer_to_its_last_byte() {
         }
         if read < 12 << 20 && read + n >= 12 << 20 {
             while begun.elapsed() < Duration::from_millis(1800) {
-    let _shared = PROCESS.read().await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -267,4 +257,3 @@ async fn an_answer_that_is_cut_is_no_clean_end() {
     assert!(begun.elapsed() < Duration::from_millis(2300), "{:?}", begun.elapsed());
     drop(stream);
 }
-    let _shared = PROCESS.read().await;
