@@ -249,7 +249,8 @@ fn a_signal_cuts_none_of_many_open_streams() {
 fn logs_are_lines_of_json_without_prompts_or_keys() {
     let place = Place::with_model();
     place.write("keys", "canary-key\n");
-    let more = ["--api-key-file", "keys", "--log-format", "json", "--log", "andiron_serving=trace"];
+    let log = ["--log-format", "json", "--log", "andiron_serving=trace"];
+    let more = [&["--name", "small", "--api-key-file", "keys"], log.as_slice()].concat();
     let mut server = Server::start(&place, &more);
     let headers = "Content-Type: application/json\r\nAuthorization: Bearer canary-key\r\n";
     for body in [
@@ -276,6 +277,42 @@ fn logs_are_lines_of_json_without_prompts_or_keys() {
         "{}",
         ran.err
     );
+    let [loaded] = lines.iter().filter(|line| line["message"] == "loaded").collect::<Vec<_>>()[..] else {
+        panic!("{}", ran.err);
+    };
+    assert_eq!((&loaded["model"], &loaded["family"]), (&json!("small"), &json!("decoder")));
+    assert!(loaded["bytes"].as_u64() > Some(0) && loaded["seconds"].as_f64() > Some(0.0), "{loaded}");
+}
+
+#[test]
+fn a_model_of_the_folder_comes_and_goes_and_the_log_says_so() {
+    let place = Place::with_model();
+    let mut server = Server::start_with(&place, &["--models-dir", "run", "--log-format", "json"]);
+    let change = |what: &str| {
+        let headers = "Content-Type: application/json\r\n";
+        server.request("POST", &format!("/models/{what}"), headers, r#"{"model":"model"}"#)
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    assert_eq!(change("load").0, 200);
+    let is_loaded = || {
+        let models = server.get("/models");
+        let found = models["data"].as_array().unwrap().iter().find(|model| model["id"] == "model").cloned();
+        found.is_some_and(|model| model["status"]["value"] == "loaded")
+    };
+    while !is_loaded() {
+        assert!(Instant::now() < deadline, "it never was loaded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(server.complete(&json!({ "prompt": "Ham", "max_tokens": 2 }))["model"], "model");
+    assert_eq!(change("unload").0, 200);
+    let log = BufReader::new(server.child.as_mut().unwrap().stderr.take().unwrap()).lines();
+    let mut about_it = log
+        .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
+        .filter(|line| line["model"] == "model" && line["seconds"].is_f64());
+    for message in ["loaded", "unloaded"] {
+        let line = about_it.next().unwrap();
+        assert_eq!((&line["message"], &line["family"]), (&json!(message), &json!("decoder")), "{line}");
+    }
 }
 
 #[test]

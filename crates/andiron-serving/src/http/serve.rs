@@ -103,9 +103,7 @@ impl Server {
     pub async fn serve(&self, listener: TcpListener, router: axum::Router) -> Result<Stopped, ServeError> {
         let address = listener.local_addr().map_err(|source| ServeError::Bind { source })?;
         check_protected(address, &self.app.config.access)?;
-        let models: Vec<String> =
-            self.app.registry.list().iter().map(|served| served.info.id.clone()).collect();
-        tracing::info!(%address, ?models, "serving");
+        tracing::info!(%address, "serving");
         let closing = watch::Sender::new(false);
         let hurried = AtomicBool::new(false);
         let mut connections = JoinSet::new();

@@ -113,11 +113,9 @@ impl Loading {
         self.done = true;
         match loaded {
             Ok(served) => {
-                let served = Arc::new(served);
                 let mut models = self.registry.write();
                 models.loading.retain(|loading| *loading != self.name);
-                models.served.push(Arc::clone(&served));
-                Some(served)
+                Some(models.add(served))
             }
             Err(LoadFailure { message }) => {
                 tracing::warn!(model = self.name, message, "a model could not be loaded");

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use capability::{Capability, Incapable};
 pub use loader::{LoadFailure, Loader, Loading, ModelStatus};
-pub use served::{LanguagePair, Runner, Served, ServedModel};
+pub use served::{LanguagePair, LoadCost, Runner, Served, ServedModel};
 
 /// The models of a server, in the order in which they were added.
 ///
@@ -25,6 +25,16 @@ struct Models {
     loading: Vec<String>,
     /// Models that could not be loaded, and why.
     failed: Vec<(String, String)>,
+}
+
+impl Models {
+    fn add(&mut self, served: Served) -> Arc<Served> {
+        let (model, LoadCost { family, weight_bytes, time }) = (&served.info.id, &served.info.cost);
+        tracing::info!(model, family, seconds = time.as_secs_f64(), bytes = weight_bytes, "loaded");
+        let served = Arc::new(served);
+        self.served.push(Arc::clone(&served));
+        served
+    }
 }
 
 /// Why a model was not found or not added.
@@ -79,9 +89,7 @@ impl Registry {
         if models.served.iter().any(|other| other.info.id == served.info.id) {
             return Err(RegistryError::Taken { name: served.info.id });
         }
-        let served = Arc::new(served);
-        models.served.push(Arc::clone(&served));
-        Ok(served)
+        Ok(models.add(served))
     }
 
     /// Takes a model out: new requests do not find it, running ones go on.

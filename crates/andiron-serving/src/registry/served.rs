@@ -31,6 +31,19 @@ pub struct ServedModel {
     pub languages: Vec<LanguagePair>,
     /// The model that it is an adapter of.
     pub parent: Option<String>,
+    /// What opening it took.
+    pub cost: LoadCost,
+}
+
+/// What opening a model took, for the log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadCost {
+    /// The family of the model.
+    pub family: String,
+    /// Bytes of memory for its weights, estimated from its files; 0 if it shares those of another model.
+    pub weight_bytes: u64,
+    /// Time from its files to where it answers.
+    pub time: Duration,
 }
 
 /// A direction of translation, as language codes.
@@ -54,6 +67,7 @@ impl ServedModel {
             tool_format: None,
             languages: Vec::new(),
             parent: None,
+            cost: LoadCost::default(),
         }
     }
 }

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use andiron_data::reply::ToolFormat;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_models::generate::SamplingParams;
-use andiron_models::{AnyBundle, ModelFiles};
+use andiron_models::{AnyBundle, ModelFiles, ModelMemory};
 use andiron_pipelines::{Pipeline, RewriteOptions};
 use andiron_serving::engine::{Engine, EngineConfig};
-use andiron_serving::registry::{LanguagePair, LoadFailure, Loader, Registry, Runner, Served, ServedModel};
+use andiron_serving::registry::{
+    LanguagePair, LoadCost, LoadFailure, Loader, Registry, Runner, Served, ServedModel,
+};
 use andiron_serving::runner::{AttentionView, OneShot, OneShotConfig, Rewriter};
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -113,19 +115,19 @@ impl ServedChoice {
         for text in &self.models {
             let Named { name, path } = Named::parse(text);
             let name = name.or_else(|| self.name.clone()).unwrap_or_else(|| usual_name(&path));
-            let files = ModelFiles::open(&path)?;
             // Only the first model gets it.
-            let adapter = std::mem::take(&mut added);
-            let pipeline = model::open_files(files, &adapter, settings.run, &settings.common)?;
+            let opening = settings.open(&path, &std::mem::take(&mut added))?;
             if !beside.is_empty() {
-                bases.push((name.clone(), pipeline.clone()));
+                bases.push((name.clone(), opening.pipeline.clone()));
             }
-            registry.insert(settings.serve(name, pipeline, None)?)?;
+            registry.insert(settings.serve(name, opening, None)?)?;
         }
         for Named { name, path } in beside {
             let name = name.unwrap_or_else(|| usual_name(&path));
+            let begun = Instant::now();
             let (base, pipeline) = adapted(&bases, &path)?;
-            registry.insert(settings.serve(name, pipeline, Some(base))?)?;
+            let opening = Opening { pipeline, weight_bytes: 0, begun };
+            registry.insert(settings.serve(name, opening, Some(base))?)?;
         }
         Ok(())
     }
@@ -186,9 +188,30 @@ fn language_pair(text: &str) -> Result<LanguagePair, String> {
     }
 }
 
+/// A model that is open and runs nothing yet.
+struct Opening {
+    pipeline: Pipeline,
+    /// Bytes of its weights; 0 if it shares those of another.
+    weight_bytes: u64,
+    begun: Instant,
+}
+
 impl Settings {
+    /// Opens a model and its adapter.
+    fn open(&self, path: &Path, adapter: &AdapterChoice) -> anyhow::Result<Opening> {
+        let begun = Instant::now();
+        let files = ModelFiles::open(path)?;
+        let memory = ModelMemory::of_files(&files, self.run.precision);
+        let pipeline = model::open_files(files, adapter, self.run, &self.common)?;
+        // What cannot be estimated is told as 0.
+        let weight_bytes = memory.map_or(0, |memory| memory.weights);
+        Ok(Opening { pipeline, weight_bytes, begun })
+    }
+
     /// Starts what runs a model of any family.
-    fn serve(&self, name: String, pipeline: Pipeline, parent: Option<String>) -> anyhow::Result<Served> {
+    fn serve(&self, name: String, opening: Opening, parent: Option<String>) -> anyhow::Result<Served> {
+        let Opening { pipeline, weight_bytes, begun } = opening;
+        let family = pipeline.bundle.family().to_string();
         let view = OneShot::start(AttentionView::new(pipeline.clone()), self.one_shot.clone())?;
         let Pipeline { bundle, text } = pipeline;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -230,7 +253,9 @@ impl Settings {
                 Served::new(info, text, Runner::OneShot(OneShot::start(pipeline, self.one_shot.clone())?))
             }
         };
-        Ok(served.with_view(view))
+        let mut served = served.with_view(view);
+        served.info.cost = LoadCost { family, weight_bytes, time: begun.elapsed() };
+        Ok(served)
     }
 }
 
@@ -281,10 +306,8 @@ impl Loader for Folder {
     fn load(&self, name: &str) -> Result<Served, LoadFailure> {
         let open = || {
             let path = self.paths().remove(name).context("it is no longer in the folder")?;
-            let Settings { run, common, .. } = &self.settings;
-            let files = ModelFiles::open(&path)?;
-            let pipeline = model::open_files(files, &AdapterChoice::default(), *run, common)?;
-            self.settings.serve(name.to_owned(), pipeline, None)
+            let opening = self.settings.open(&path, &AdapterChoice::default())?;
+            self.settings.serve(name.to_owned(), opening, None)
         };
         open().map_err(|error: anyhow::Error| LoadFailure { message: format!("{error:#}") })
     }

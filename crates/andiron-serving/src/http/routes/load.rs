@@ -4,6 +4,7 @@
 //! how far it is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -48,10 +49,13 @@ pub(super) async fn unload(State(app): State<Arc<App>>, request: Request) -> Res
     let (_, name) = named(&app, request).await?;
     let served = app.registry.remove(&name)?;
     served.drain();
+    let (begun, id, cost) = (Instant::now(), served.info.id.clone(), served.info.cost.clone());
     tokio::spawn(async move {
         served.idle().await;
         // Ending its thread may take a moment.
         drop(tokio::task::spawn_blocking(move || drop(served)).await);
+        let (seconds, bytes) = (begun.elapsed().as_secs_f64(), cost.weight_bytes);
+        tracing::info!(model = id, family = cost.family, seconds, bytes, "unloaded");
     });
     Ok(Json(json!({"success": true})))
 }
