@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
 mod common;
+mod toy;
 
+use andiron_serving::registry::Capability;
 use serde_json::{Value, json};
 
 use common::post;
 use common::script::start;
+use toy::Toy;
 
 #[tokio::test]
 async fn questions_are_answered_with_probabilities() {
@@ -39,6 +42,58 @@ async fn questions_are_answered_with_probabilities() {
     assert!(json["usage"]["input_tokens"].as_u64().unwrap() > 0);
     let again = post(at.address, "/v1/decisions", &request.to_string()).await.json();
     assert_eq!(again["answers"], json["answers"]);
+}
+
+#[tokio::test]
+async fn a_classifier_answers_what_its_labels_name_and_others_are_scored() {
+    let at = start("yes").await;
+    let registry = at.server.registry();
+    registry.insert(toy::served("head", &Toy::new(&[Capability::Classify]))).unwrap();
+    let ask = async |model: Value, question: Value| {
+        let request = json!({"model": model, "input": "aab!", "instructions": "a", "questions": [question]});
+        post(at.address, "/v1/decisions", &request.to_string()).await
+    };
+    let choice = |values: &[&str]| {
+        let choices: Vec<Value> = values.iter().map(|value| json!({"value": value})).collect();
+        json!({"type": "choice", "instructions": "x", "choices": choices})
+    };
+    // Of the six characters of the text, three are `a`: the toy's probability of yes.
+    for (model, question, wanted) in [
+        (Value::Null, json!({"type": "predicate", "instructions": "x"}), json!({"probability": 0.5})),
+        (json!("head"), choice(&["No", "YES"]), json!({"choice": "No", "confidence": 0.5})),
+        (
+            json!("head"),
+            json!({"type": "score", "instructions": "x", "levels": [{"label": "no"}, {"label": "yes"}]}),
+            json!({"score": 0.5}),
+        ),
+    ] {
+        let reply = ask(model, question).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let json = reply.json();
+        assert_eq!((&json["model"], &json["usage"]["input_tokens"]), (&json!("head"), &json!(6)), "{json}");
+        for (key, value) in wanted.as_object().unwrap() {
+            assert_eq!(&json["answers"][0][key], value, "{json}");
+        }
+    }
+    // What no label names is scored, if no model is named, or one that generates.
+    for (model, question) in
+        [(Value::Null, choice(&["yes", "perhaps"])), (json!("script"), choice(&["yes", "no"]))]
+    {
+        let json = ask(model, question).await.json();
+        assert_eq!(
+            (&json["model"], &json["answers"][0]["choice"]),
+            (&json!("script"), &json!("yes")),
+            "{json}"
+        );
+    }
+    let reply = ask(json!("head"), choice(&["yes", "perhaps"])).await;
+    let error = &reply.json()["error"];
+    assert_eq!((reply.status, &error["param"]), (400, &json!("questions.0")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("`yes`, `no`"), "{error}");
+    let long =
+        json!({"model": "head", "input": "a".repeat(toy::LIMIT + 1), "questions": [choice(&["yes", "no"])]});
+    let reply = post(at.address, "/v1/decisions", &long.to_string()).await;
+    assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("input")), "{}", reply.body);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Capability {
             Self::Chat => &["/v1/chat/completions", "/v1/responses", "/v1/messages"],
             Self::Embed => &["/v1/embeddings", "/embed"],
             Self::Rerank => &["/v1/rerank", "/rerank"],
-            Self::Classify => &["/classify", "/predict"],
+            Self::Classify => &["/classify", "/predict", "/v1/decisions"],
             Self::TokenClassify => &["/token-classify"],
             Self::Answer => &["/answer"],
             Self::FillMask => &["/fill-mask"],

@@ -1,26 +1,30 @@
 //! `POST /v1/decisions`: typed questions about an input, answered with probabilities, as OpenAI has it.
 //!
-//! A language model answers by scoring: each possible answer's log-probability as the assistant's whole message, normalised over the
+//! A classifier answers with the probabilities of its head, if all possible answers are among its labels; what the questions say
+//! besides, it does not read. A language model answers by scoring: each possible answer's log-probability as the assistant's whole message, normalised over the
 //! answers of its question. So nothing is sampled, and the same request gets the same answer. Levels of a score count from zero,
 //! and the score is their mean. Source: OpenAI, "Decisions", `decision.py` and `decision_create_params.py` in openai-python 3.57.
 
+mod head;
 mod question;
 mod score;
 
 use std::sync::Arc;
 
 use andiron_data::tokenizer::{ChatInputs, Message};
+use andiron_pipelines::TextInput;
+use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use crate::http::asked::{self, Asked};
 use crate::http::chat::{ConversationRequest, Foreign};
 use crate::http::fields::Fields;
 use crate::http::generation::{Bounds, GenerationOptions, Identity, Prompt, Work, respond};
-use crate::http::limits::read_json;
 use crate::http::openapi::schema_of;
 use crate::http::routes::responses::conversation;
-use crate::http::{ApiError, App, Phase};
+use crate::http::{ApiError, App};
 use crate::registry::{Capability, Served};
 
 use question::Question;
@@ -30,23 +34,27 @@ use score::{Candidate, DecisionsRenderer};
 pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
     fields.one_of("input", "a string or an array of items", &[schema_of::<String>, schema_of::<Vec<Value>>]);
     fields.one_of("instructions", "a string", &[schema_of::<String>]);
-    let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-    parse(fields, app, &served).map(drop)
+    parse(fields, app).map(drop)
+}
+
+/// What the questions are about.
+enum About {
+    /// A text for a classifier.
+    Text(TextInput),
+    /// A conversation for a language model.
+    Conversation(Vec<Message>),
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    if app.shutdown.phase() != Phase::Serving {
-        return Err(ApiError::shutting_down());
-    }
-    let (head, body) = request.into_parts();
-    let (body, reserved) = read_json(&app, &head.headers, body).await?;
-    let (served, messages, questions, options) = {
-        let fields = Fields::parse(&body)?;
-        let served = app.served_for(fields.model()?.as_deref(), Capability::Generate)?;
-        let (messages, questions) = parse(&fields, &app, &served)?;
-        (Arc::clone(&served), messages, questions, options(&app, &served)?)
+    let Asked { served, parsed: (about, questions), client, reserved } =
+        asked::read_with(&app, request, |fields| parse(fields, &app)).await?;
+    let messages = match about {
+        About::Conversation(messages) => messages,
+        About::Text(text) => {
+            return Ok(Json(head::answer(&app, &served, client, text, &questions).await?).into_response());
+        }
     };
-    drop(body);
+    let options = options(&app, &served)?;
     let (mut prompts, mut candidates) = (Vec::new(), Vec::new());
     let tokenizer = served.text.tokenizer().ok_or_else(|| ApiError::no_tokenizer("input"))?;
     let end = served.text.end_ids().first().copied();
@@ -68,12 +76,11 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     let identity = Identity::next(&app, &served);
     let renderer = DecisionsRenderer { model: identity.model.clone(), questions, candidates };
     let work = Work { prompts, options, constraint: None, echo: true, markers: Vec::new() };
-    let client = app.config.access.client(&head);
     respond(&app, &served, work, (&identity, client), renderer).await
 }
 
-/// The conversation and the questions about it.
-fn parse(fields: &Fields<'_>, app: &App, served: &Served) -> Result<(Vec<Message>, Vec<Question>), ApiError> {
+/// The model, what the questions are about, and the questions.
+fn parse(fields: &Fields<'_>, app: &App) -> Result<(Arc<Served>, (About, Vec<Question>)), ApiError> {
     let limits = &app.config.limits;
     let questions: Vec<Value> = fields.required("questions", "an array of questions")?;
     let parsed = questions.iter().enumerate().map(|(at, question)| Question::parse(at, question));
@@ -93,8 +100,35 @@ fn parse(fields: &Fields<'_>, app: &App, served: &Served) -> Result<(Vec<Message
     let mut request = Foreign::new(fields, NAMES)?;
     let messages = conversation(&mut request)?;
     request.set_messages(messages);
-    let conversation = request.parse(|fields| ConversationRequest::parse(fields, app, served))?;
-    Ok((conversation.messages, questions))
+    let served = model_for(app, fields.model()?.as_deref(), &questions)?;
+    let about = match served.can().contains(&Capability::Classify) {
+        true => About::Text(request.parse(|fields| head::text(fields, &served))?),
+        false => {
+            let conversation = request.parse(|fields| ConversationRequest::parse(fields, app, &served))?;
+            About::Conversation(conversation.messages)
+        }
+    };
+    Ok((served, (about, questions)))
+}
+
+/// The model of a request: without a name, the first classifier that has all the answers as labels, else the first that generates.
+fn model_for(app: &App, name: Option<&str>, questions: &[Question]) -> Result<Arc<Served>, ApiError> {
+    let is_classifier = |served: &Served| served.can().contains(&Capability::Classify);
+    let classifiers: Vec<Arc<Served>> = match name {
+        Some(name) => vec![app.served(Some(name))?],
+        None => app.registry.list(),
+    };
+    let mut unfit = None;
+    for served in classifiers.into_iter().filter(|served| is_classifier(served)) {
+        match head::check(&served, questions) {
+            Ok(()) => return Ok(served),
+            Err(error) => unfit = unfit.or(Some(error)),
+        }
+    }
+    match (app.served_for(name, Capability::Generate), unfit) {
+        (Err(_), Some(unfit)) => Err(unfit),
+        (found, _) => found,
+    }
 }
 
 /// Nothing is generated; the log-probabilities of the prompts are wanted.

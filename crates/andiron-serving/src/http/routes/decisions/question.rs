@@ -99,6 +99,27 @@ impl Question {
     }
 }
 
+/// What classifiers call a true and a false statement.
+const VERDICTS: [[&str; 2]; 2] = [["yes", "no"], ["true", "false"]];
+
+impl Question {
+    /// The place of each possible answer among `labels`, if all are there. Case does not count.
+    pub(super) fn places_in(&self, labels: &[String]) -> Option<Vec<usize>> {
+        let place = |answer: &str| {
+            let answer = answer.to_lowercase();
+            labels.iter().position(|label| label.to_lowercase() == answer)
+        };
+        let places = |answers: &[&str]| answers.iter().map(|answer| place(answer)).collect();
+        match &self.kind {
+            Kind::Predicate => VERDICTS.iter().find_map(|verdicts| places(verdicts)),
+            Kind::Choice(_) | Kind::Score(_) => {
+                let answers = self.answers();
+                places(&answers.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
 fn instructions(value: &Value) -> Option<String> {
     let part = |part: &Value| match part["type"].as_str() {
         Some("input_text") => part["text"].as_str().map(str::to_owned),

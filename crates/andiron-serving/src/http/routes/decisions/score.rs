@@ -33,17 +33,7 @@ impl Renderer for DecisionsRenderer {
             .zip(&scores)
             .map(|(question, scores)| answer(question, &softmax(scores)))
             .collect();
-        json!({
-            "model": self.model,
-            "answers": answers,
-            "usage": {
-                "input_tokens": usage.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
-                "output_tokens": usage.completion_tokens,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            },
-        })
+        response(&self.model, answers, usage)
     }
 
     /// Decisions are not streamed.
@@ -60,6 +50,21 @@ impl Renderer for DecisionsRenderer {
     }
 }
 
+/// The whole response.
+pub(super) fn response(model: &str, answers: Vec<Value>, usage: Usage) -> Value {
+    json!({
+        "model": model,
+        "answers": answers,
+        "usage": {
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    })
+}
+
 fn softmax(scores: &[f64]) -> Vec<f64> {
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
@@ -67,7 +72,8 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-fn answer(question: &Question, probabilities: &[f64]) -> Value {
+/// The answer to a question with these probabilities of its possible answers.
+pub(super) fn answer(question: &Question, probabilities: &[f64]) -> Value {
     let name = &question.name;
     // Of equal ones, the first.
     let best = (0..probabilities.len()).rev().max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]));
