@@ -6,7 +6,7 @@ use andiron_data::tokenizer::Tokenizer;
 use andiron_models::EncoderBundle;
 
 use crate::EncoderPipeline;
-use crate::batching::{BATCH_TOKENS, for_good, in_batches};
+use crate::batching::for_good;
 use crate::input::{Encoded, InputError, Reader, TextInput, Types};
 
 /// The embedding of a text.
@@ -80,29 +80,20 @@ impl EncoderPipeline {
         }
     }
 
-    /// Embeds in batches of equal length.
+    /// Embeds in batches of about equal length, padded: a vector is that of its text alone up to rounding.
     pub(crate) fn vectors(&self, texts: &[ToEmbed]) -> Vec<Vec<f32>> {
-        in_batches(
-            texts,
-            |text| text.input.len(),
-            BATCH_TOKENS,
-            |batch| {
-                let mut vectors = vec![Vec::new(); batch.len()];
-                let mut lens: Vec<usize> = batch.iter().map(|text| text.n_prompt).collect();
-                lens.sort_unstable();
-                lens.dedup();
-                // One length, or two where ids are among the texts: they have no prompt.
-                for n_prompt in lens {
-                    let rows: Vec<usize> =
-                        (0..batch.len()).filter(|&row| batch[row].n_prompt == n_prompt).collect();
-                    let ids: Vec<&[u32]> =
-                        rows.iter().map(|&row| batch[row].input.framed.ids.as_slice()).collect();
-                    let embedded = self.bundle.embed_after(&ids, n_prompt);
-                    rows.into_iter().zip(embedded).for_each(|(row, vector)| vectors[row] = vector);
-                }
-                vectors
-            },
-        )
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut lens: Vec<usize> = texts.iter().map(|text| text.n_prompt).collect();
+        lens.sort_unstable();
+        lens.dedup();
+        // Prompts of one length, or two where ids are among the texts: they have no prompt.
+        for n_prompt in lens {
+            let rows: Vec<usize> = (0..texts.len()).filter(|&row| texts[row].n_prompt == n_prompt).collect();
+            let ids: Vec<&[u32]> = rows.iter().map(|&row| texts[row].input.framed.ids.as_slice()).collect();
+            let embedded = self.bundle.embed_after(&ids, n_prompt);
+            rows.into_iter().zip(embedded).for_each(|(row, vector)| vectors[row] = vector);
+        }
+        vectors
     }
 }
 

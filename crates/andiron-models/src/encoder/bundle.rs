@@ -22,6 +22,12 @@ use crate::weights::{FileError, LoadError, NameRules, SaveError, StoredTensors};
 /// Maximum tokens of an embedding batch, padding included, unless one text is longer.
 const TOKENS_TOGETHER: usize = 1 << 13;
 
+/// Padding of a text in a batch: at most one in so many positions, or [`MIN_PADDING`]. Texts of other lengths are other batches.
+const PADDING_PART: usize = 5;
+
+/// So few padded positions always pay, because a batch of few tokens takes about as long as one of fewer.
+const MIN_PADDING: usize = 4;
+
 /// An encoder with its configuration and settings, without the tokenizer.
 pub type EncoderBundle = Bundle<EncoderConfig>;
 
@@ -148,8 +154,11 @@ impl EncoderBundle {
         let mut vectors = vec![Vec::new(); texts.len()];
         let mut rest = &order[..];
         while let Some(&longest) = rest.first() {
-            let rows = TOKENS_TOGETHER / texts[longest].as_ref().len().max(1);
-            let (group, others) = rest.split_at(rows.clamp(1, rest.len()));
+            let len = |text: usize| texts[text].as_ref().len();
+            let rows = TOKENS_TOGETHER / len(longest).max(1);
+            let least = len(longest).saturating_sub((len(longest) / PADDING_PART).max(MIN_PADDING));
+            let alike = rest.partition_point(|&text| len(text) >= least);
+            let (group, others) = rest.split_at(rows.clamp(1, alike));
             rest = others;
             let together: Vec<&[u32]> = group.iter().map(|&text| texts[text].as_ref()).collect();
             group

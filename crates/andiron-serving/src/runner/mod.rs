@@ -8,8 +8,8 @@
 //!
 //! One thread owns the model. While it runs a batch, tasks of all clients gather; an idle model waits a few milliseconds for more than
 //! the first. A batch has as many tokens as the model reads in about 100 ms, so that nobody waits long for another's texts. The
-//! pipelines run texts of equal length together and never pad, so an answer does not depend on its company but for the rounding of
-//! matmuls of few rows: in f32, vectors of MiniLM in company were those of each text alone, byte by byte.
+//! pipelines run texts of equal length together, and pad those to embed by little, so an answer does not depend on its company but for
+//! rounding.
 
 mod attention;
 mod pipelines;
