@@ -2,11 +2,28 @@
 
 use serde_json::{Value, json};
 
-use crate::tokenizer::Message;
+use crate::tokenizer::{ChatInputs, Message};
 
 /// Whether a chat template shows tools to the model.
 pub fn knows_tools(template: &str) -> bool {
     template.contains("tools")
+}
+
+/// A conversation as a chat template can show it: with its tools in words if it has any and the template knows none.
+pub fn for_template(
+    template: &str,
+    conversation: Vec<Message>,
+    inputs: ChatInputs,
+) -> (Vec<Message>, ChatInputs) {
+    let uses_tools =
+        inputs.tools.is_some() || conversation.iter().any(|message| !message.tool_calls.is_empty());
+    match uses_tools && !knows_tools(template) {
+        true => {
+            let told = messages(conversation, inputs.tools.as_deref().unwrap_or_default());
+            (told, ChatInputs { tools: None, ..inputs })
+        }
+        false => (conversation, inputs),
+    }
 }
 
 /// The conversation with `tools`, calls and their results as texts of the roles that every template knows.

@@ -297,9 +297,53 @@ fn conversations_have_roles_and_texts() {
         json!([{ "role": "user", "content": 3 }]),
         "field \"messages.0\" is an object of 2 fields, not a message with a text `content` (or `value`)",
     );
+}
+
+#[test]
+fn the_assistant_calls_tools() {
+    let call = |name: &str| json!({ "type": "function", "id": "c1", "function": { "name": name, "arguments": "{\"a\": 1}" } });
+    let row = json!({ "messages": [
+        { "role": "user", "content": "a" },
+        { "role": "assistant", "content": null, "tool_calls": [call("f"), call("g")] },
+        { "role": "tool", "content": "b", "tool_call_id": "c1", "name": "f" },
+        { "role": "assistant", "content": "c", "tool_calls": [] },
+    ], "tools": [{ "type": "function" }] });
+    let conversation = read(&ChatFields::default(), row);
+    assert_eq!(conversation.learned, [false, true, false, true]);
+    let [_, calls, result, answer] = conversation.messages.as_slice() else { panic!("{conversation:?}") };
+    let names: Vec<&str> = calls.tool_calls.iter().map(|call| call.name.as_str()).collect();
+    assert_eq!((names, &calls.content), (vec!["f", "g"], &None));
+    assert_eq!(calls.tool_calls[0].arguments, json!({ "a": 1 }));
+    assert_eq!((result.tool_call_id.as_deref(), result.name.as_deref()), (Some("c1"), Some("f")));
+    assert_eq!(*answer, Message::new("assistant", "c"));
+    // ShareGPT, as LLaMA-Factory has it.
+    let row = json!({ "conversations": [{ "from": "human", "value": "a" },
+        { "from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"a\": 1}}" },
+        { "from": "observation", "value": "b" }, { "from": "gpt", "value": "c" }] });
+    let fields = ChatFields { messages: "conversations".into(), ..ChatFields::default() };
+    let conversation = read(&fields, row);
+    assert_eq!(conversation.learned, [false, true, false, true]);
+    let called = &conversation.messages[1].tool_calls[0];
+    assert_eq!((called.name.as_str(), &called.arguments), ("f", &json!({ "a": 1 })));
+    assert_eq!(conversation.messages[2], Message::new("tool", "b"));
+    let check = |message: Value, wanted: &str| {
+        check_fault(&ChatFields::default(), json!({ "messages": [message] }), wanted);
+    };
     check(
-        json!([{ "role": "assistant", "content": "", "tool_calls": [{}] }]),
-        "field \"messages.0\" is an object of 3 fields, not a message of text: calls of tools cannot be learned",
+        json!({ "role": "assistant", "content": "", "tool_calls": [{}] }),
+        "field \"messages.0.tool_calls.0\" is a list of 1 items, not a list of calls, each with a `function` of `name` and `arguments`",
+    );
+    check(
+        json!({ "role": "user", "content": "", "tool_calls": [call("f")] }),
+        "field \"messages.0\" is an object of 3 fields, not a message of the assistant, which alone calls tools",
+    );
+    check(
+        json!({ "from": "function_call", "value": "f()" }),
+        "field \"messages.0\" is the text \"f()\", not a call as JSON, with `name` and `arguments`",
+    );
+    check(
+        json!({ "role": "tool", "content": "", "tool_call_id": 7 }),
+        "field \"messages.0.tool_call_id\" is the number 7, not a text",
     );
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use andiron_data::records::{Record, columns};
+use andiron_data::reply::described;
 use andiron_data::rows::{Conversation, Turns};
 use andiron_data::tokenizer::{ChatInputs, Message, Tokenizer, TokenizerError};
 
@@ -28,8 +29,13 @@ impl WeightedText {
         tokenizer: &Tokenizer,
         conversation: Conversation,
     ) -> Result<Self, TokenizerError> {
-        let Conversation { messages, learned, tools } = conversation;
+        let Conversation { messages, mut learned, tools } = conversation;
         let inputs = ChatInputs { tools, now: SystemTime::UNIX_EPOCH + DATE, ..ChatInputs::default() };
+        let template = tokenizer.chat_template_for(inputs.tools.is_some())?;
+        // As the server tells them.
+        let (messages, inputs) = described::for_template(template, messages, inputs);
+        // Tools that are told in words may need a message of the system before the others.
+        learned.splice(0..0, vec![false; messages.len() - learned.len()]);
         let rendered = tokenizer.encode_conversation(&messages, &inputs)?;
         let of_assistant: Vec<bool> = messages
             .iter()

@@ -1,13 +1,15 @@
 //! Conversations: lists of messages, or an instruction and its answer.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Shape, first_of, first_text};
 use crate::rows::{Row, RowError, RowFault};
-use crate::tokenizer::Message;
+use crate::tokenizer::{Content, Message, ToolCall};
 
-/// Rows with a conversation: `messages` of `{role, content}`, or `conversations` of `{from, value}` (ShareGPT).
+/// Rows with a conversation: `messages` of `{role, content}`, or `conversations` of `{from, value}` (ShareGPT). The assistant's
+/// messages may call tools, in `tool_calls` as in OpenAI's chat API, or as messages from `function_call`; those of a tool may tell
+/// the call that they answer in `tool_call_id`, and its `name`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatFields {
@@ -164,19 +166,61 @@ fn message_in(row: &Row, field: &str, item: &Value) -> Result<Message, RowError>
     let fields = item.as_object().ok_or_else(|| wrong("a message with a role and a content"))?;
     let role = fields.get("role").or_else(|| fields.get("from")).and_then(Value::as_str);
     let role = role.ok_or_else(|| wrong("a message with a text `role` (or `from`)"))?;
-    if fields.get("tool_calls").is_some_and(|calls| calls.as_array().is_none_or(|calls| !calls.is_empty())) {
-        return Err(wrong("a message of text: calls of tools cannot be learned"));
+    let said = fields.get("content").or_else(|| fields.get("value")).filter(|said| !said.is_null());
+    let content = said.and_then(text_of);
+    let no_content = || wrong("a message with a text `content` (or `value`)");
+    if role == "function_call" {
+        let tool_calls = calls_in_text(row, field, &content.ok_or_else(no_content)?)?;
+        return Ok(Message { role: "assistant".to_owned(), tool_calls, ..Message::default() });
     }
-    let content = fields.get("content").or_else(|| fields.get("value")).and_then(text_of);
-    let content = content.ok_or_else(|| wrong("a message with a text `content` (or `value`)"))?;
     let role = match role {
         "human" => "user",
         "gpt" | "chatgpt" | "bing" | "bard" | "model" => "assistant",
         "observation" | "function_response" => "tool",
-        "function_call" => return Err(wrong("a message of text: calls of tools cannot be learned")),
         role => role,
     };
-    Ok(Message::new(role, content))
+    let tool_calls = match fields.get("tool_calls") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(calls) => calls_in(row, field, calls)?,
+    };
+    if !tool_calls.is_empty() && role != "assistant" {
+        return Err(wrong("a message of the assistant, which alone calls tools"));
+    }
+    if content.is_none() && (said.is_some() || tool_calls.is_empty()) {
+        return Err(no_content());
+    }
+    let text = |name: &str| match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(row.wrong(&format!("{field}.{name}"), other, "a text")),
+    };
+    // Of other messages, names are not told to the model, as before there were tools.
+    let (name, tool_call_id) = match role {
+        "tool" => (text("name")?, text("tool_call_id")?),
+        _ => (None, None),
+    };
+    let content = content.map(Content::Text);
+    Ok(Message { role: role.to_owned(), content, tool_calls, name, tool_call_id, ..Message::default() })
+}
+
+/// The calls of a message, as OpenAI's chat API writes them.
+fn calls_in(row: &Row, field: &str, calls: &Value) -> Result<Vec<ToolCall>, RowError> {
+    let message = Message::from_json(&json!({"role": "assistant", "tool_calls": calls}));
+    message.map(|message| message.tool_calls).map_err(|error| {
+        let wanted = "a list of calls, each with a `function` of `name` and `arguments`";
+        row.wrong(&format!("{field}.{}", error.field), calls, wanted)
+    })
+}
+
+/// The calls in a text of ShareGPT: a JSON object with `name` and `arguments`, or a list of those.
+fn calls_in_text(row: &Row, field: &str, text: &str) -> Result<Vec<ToolCall>, RowError> {
+    let wrong = || row.wrong(field, &text.into(), "a call as JSON, with `name` and `arguments`");
+    let calls: Value = serde_json::from_str(text).map_err(|_| wrong())?;
+    let calls: Vec<Value> = items(&calls).iter().map(|call| json!({"function": call})).collect();
+    match calls_in(row, field, &calls.into()) {
+        Ok(calls) if !calls.is_empty() => Ok(calls),
+        _ => Err(wrong()),
+    }
 }
 
 /// The text of a content: a string, or a list of parts that are all text.

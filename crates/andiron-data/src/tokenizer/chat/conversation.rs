@@ -217,6 +217,39 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_tools_are_the_assistants_and_their_results_are_not() {
+        let template = |begin: &str, end: &str| {
+            format!(
+                "{{% for tool in tools %}}{{{{ tool | tojson }}}}\n{{% endfor %}}\
+                 {{% for m in messages %}}{{{{ '<|im_start|>' + m.role + '\n' }}}}{begin}{{{{ m.content or '' }}}}\
+                 {{% for call in m.tool_calls or [] %}}<tool_call>{{{{ call.function | tojson }}}}</tool_call>\
+                 {{% endfor %}}<|im_end|>{end}{{{{ '\n' }}}}{{% endfor %}}\
+                 {{% if add_generation_prompt %}}{{{{ '<|im_start|>assistant\n' }}}}{{% endif %}}"
+            )
+        };
+        let begin = "{% if m.role == 'assistant' %}{% generation %}";
+        let repeated = "{{ m.content or '' }}{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}\
+                        </tool_call>{% endfor %}<|im_end|>{% endgeneration %}{% else %}";
+        let call = serde_json::json!({"function": {"name": "f", "arguments": "{\"a\": 1}"}});
+        let messages = [
+            Message::new("user", "go"),
+            Message::from_json(&serde_json::json!({"role": "assistant", "tool_calls": [call]})).unwrap(),
+            Message::new("tool", "done"),
+            Message::new("assistant", "well"),
+        ];
+        let tools = Some(vec![serde_json::json!({"name": "f"})]);
+        let inputs = ChatInputs { tools, ..ChatInputs::default() };
+        for template in [template("", ""), template(&format!("{begin}{repeated}"), "{% endif %}")] {
+            let tokenizer = with_template(&template);
+            let conversation = tokenizer.encode_conversation(&messages, &inputs).unwrap();
+            let called = "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call><|im_end|>";
+            assert_eq!(spoken(&tokenizer, &conversation), [called, "well<|im_end|>"], "{template}");
+            let text = tokenizer.decode(&conversation.ids, Special::Keep).unwrap();
+            assert!(text.starts_with("{\"name\": \"f\"}\n<|im_start|>user\ngo<|im_end|>"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_ids_are_those_of_a_chat_before_the_generation_prompt() {
         let tokenizer = with_template(CHATML);
         let ids = tokenizer.encode_conversation(&messages(), &ChatInputs::default()).unwrap().ids;
