@@ -17,7 +17,7 @@ const BOTTOM: f64 = HEIGHT - 26.0;
 /// Appends the figure. `id` is unique in the page.
 pub(super) fn render(id: &str, title: &str, histogram: &Histogram, out: &mut String) {
     let Some((least, most)) = histogram.range() else { return };
-    let bins: Vec<_> = histogram.bins().collect();
+    let bins = histogram.bins();
     let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return };
     let highest = bins.iter().map(|(_, _, count)| *count).max().unwrap_or_default();
     let x = match histogram.scale() {

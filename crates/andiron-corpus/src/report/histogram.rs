@@ -34,6 +34,8 @@ pub struct Histogram {
     bins: BTreeMap<i64, u64>,
     n: u64,
     not_finite: u64,
+    /// Whether all values are whole numbers, of which a bin then holds one at least.
+    whole: bool,
     least: f64,
     most: f64,
 }
@@ -41,7 +43,16 @@ pub struct Histogram {
 impl Histogram {
     /// No values.
     pub fn new(scale: Scale) -> Self {
-        Self { scale, exponent: FINEST, bins: BTreeMap::new(), n: 0, not_finite: 0, least: 0.0, most: 0.0 }
+        Self {
+            scale,
+            exponent: FINEST,
+            bins: BTreeMap::new(),
+            n: 0,
+            not_finite: 0,
+            whole: true,
+            least: 0.0,
+            most: 0.0,
+        }
     }
 
     /// Counts a value. Those that are not finite are only counted apart.
@@ -51,6 +62,7 @@ impl Histogram {
             return;
         }
         self.include(value, value, 1);
+        self.whole &= value.fract() == 0.0;
         let at = self.position(value);
         // Beyond this, an index of the finest bins would not be exact: then the bins are made wider first.
         while (at / self.width()).abs() > 2f64.powi(52) {
@@ -71,6 +83,7 @@ impl Histogram {
             return;
         }
         self.include(other.least, other.most, other.n);
+        self.whole &= other.whole;
         let mut other = other.clone();
         while self.exponent < other.exponent {
             self.widen();
@@ -105,12 +118,25 @@ impl Histogram {
     }
 
     /// From where to where each bin goes, and its count; empty ones are left out.
-    pub fn bins(&self) -> impl Iterator<Item = (f64, f64, u64)> {
-        let (width, scale) = (self.width(), self.scale);
-        let value = move |at: f64| if scale == Scale::Logarithmic { at.exp2() } else { at };
-        self.bins
-            .iter()
-            .map(move |(bin, count)| (value(*bin as f64 * width), value((*bin + 1) as f64 * width), *count))
+    pub fn bins(&self) -> Vec<(f64, f64, u64)> {
+        let wider = match self.scale {
+            Scale::Linear if self.whole => -self.exponent.min(0),
+            _ => 0,
+        };
+        let width = f64::from(self.exponent + wider).exp2();
+        let value = |at: i64| match self.scale {
+            Scale::Linear => at as f64 * width,
+            Scale::Logarithmic => (at as f64 * width).exp2(),
+        };
+        let mut bins: Vec<(i64, u64)> = Vec::new();
+        for (bin, count) in &self.bins {
+            let bin = bin >> wider;
+            match bins.last_mut().filter(|last| last.0 == bin) {
+                Some(last) => last.1 += count,
+                None => bins.push((bin, *count)),
+            }
+        }
+        bins.into_iter().map(|(bin, count)| (value(bin), value(bin + 1), count)).collect()
     }
 
     /// The value below which about this share of all values is; within the bin it is estimated.
@@ -179,7 +205,7 @@ mod tests {
     #[test]
     fn bins_are_as_fine_as_their_number_allows() {
         let histogram = of(Scale::Linear, &[0.0, 0.25, 0.25, 1.0, f64::NAN]);
-        let bins: Vec<_> = histogram.bins().collect();
+        let bins = histogram.bins();
         let width = 1.0 / 64.0;
         assert_eq!(bins, [(0.0, width, 1), (0.25, 0.25 + width, 2), (1.0, 1.0 + width, 1)]);
         assert_eq!((histogram.n(), histogram.not_finite(), histogram.range()), (4, 1, Some((0.0, 1.0))));
@@ -187,10 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_have_bins_of_one_at_least() {
+        assert_eq!(of(Scale::Linear, &[3.0, 4.0, 4.0]).bins(), [(3.0, 4.0, 1), (4.0, 5.0, 2)]);
+        assert_eq!(of(Scale::Linear, &[3.0, 3.5]).bins().len(), 2);
+    }
+
+    #[test]
     fn lengths_are_in_bins_of_equal_ratio() {
         let lengths: Vec<f64> = (0..=1_000_000).step_by(10).map(f64::from).collect();
         let histogram = of(Scale::Logarithmic, &lengths);
-        assert!(histogram.bins().all(|(from, to, _)| (to / from - 2f64.powf(0.5)).abs() < 1e-9));
+        assert!(histogram.bins().iter().all(|(from, to, _)| (to / from - 2f64.powf(0.5)).abs() < 1e-9));
         let median = histogram.quantile(0.5).unwrap();
         assert!((median / 500_000.0 - 1.0).abs() < 0.02, "{median}");
     }
@@ -210,7 +242,7 @@ mod tests {
         fn order_and_merging_do_not_count(mut values in proptest::collection::vec(-1e9..1e9f64, 1..60), at in 0..60usize) {
             for scale in [Scale::Linear, Scale::Logarithmic] {
                 let one = of(scale, &values);
-                prop_assert_eq!(one.bins().map(|(_, _, count)| count).sum::<u64>(), values.len() as u64);
+                prop_assert_eq!(one.bins().iter().map(|(_, _, count)| count).sum::<u64>(), values.len() as u64);
                 let (a, b) = values.split_at(at.min(values.len()));
                 let mut merged = of(scale, b);
                 merged.merge(&of(scale, a));

@@ -1,10 +1,11 @@
 //! `report.html`: what became of a pile of text, on one page, without scripts and without other files.
 //!
 //! [`CorpusReport`] holds what is shown, in bounded memory whatever the size of the corpus; [`render`] turns it into the page.
-//! [`Histogram`] and [`Samples`] are filled while documents pass. Their results do not depend on the order in which they are
+//! [`GatheredFilters`] and [`GatheredKept`] are filled while documents pass. Their results do not depend on the order in which they are
 //! filled, and those of several tasks can be merged, so that any number of threads and tasks gives the same page.
 
 mod bars;
+mod gather;
 mod histogram;
 mod page;
 mod sample;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use gather::{GatheredFilters, GatheredKept};
 pub use histogram::{Histogram, Scale};
 pub use page::render;
 pub use sample::{Example, Samples};

@@ -72,7 +72,11 @@ fn figures(report: &CorpusReport, out: &mut String) {
     figure("Kept", &text::count(kept), &format!("documents, {}", percent(kept, read)));
     figure("Removed", &text::count(read.saturating_sub(kept)), &percent(read.saturating_sub(kept), read));
     if let Some(DuplicateReport { summary, .. }) = &report.duplicates {
-        let note = format!("in {} clusters", text::count(summary.clusters));
+        let note = format!(
+            "in {} cluster{}",
+            text::count(summary.clusters),
+            if summary.clusters == 1 { "" } else { "s" }
+        );
         figure("Near-duplicates", &text::count(summary.duplicates), &note);
     }
     if let Some(vocabulary) = &report.vocabulary {
@@ -90,11 +94,11 @@ fn figures(report: &CorpusReport, out: &mut String) {
 fn percent(part: u64, of: u64) -> String {
     let share = 100.0 * part as f64 / of.max(1) as f64;
     match share {
-        _ if part == 0 => "0 %".to_owned(),
-        _ if part == of => "100 %".to_owned(),
-        share if share < 0.1 => "< 0.1 %".to_owned(),
-        share if share > 99.9 => "> 99.9 %".to_owned(),
-        share => format!("{share:.1} %"),
+        _ if part == 0 => "0\u{202f}%".to_owned(),
+        _ if part == of => "100\u{202f}%".to_owned(),
+        share if share < 0.1 => "<\u{202f}0.1\u{202f}%".to_owned(),
+        share if share > 99.9 => ">\u{202f}99.9\u{202f}%".to_owned(),
+        share => format!("{share:.1}\u{202f}%"),
     }
 }
 
@@ -164,8 +168,9 @@ fn sources(report: &CorpusReport, out: &mut String) {
          <th scope=\"col\" class=\"number\">wanted</th><th scope=\"col\" class=\"number\">repeated</th></tr></thead>\n<tbody>\n",
     );
     for source in &report.sources {
-        let wanted = source.weight.map_or("–".to_owned(), |weight| format!("{:.1} %", 100.0 * weight));
-        let repeats = source.repeats.map_or("–".to_owned(), |repeats| format!("{repeats:.2} ×"));
+        let wanted =
+            source.weight.map_or("–".to_owned(), |weight| format!("{:.1}\u{202f}%", 100.0 * weight));
+        let repeats = source.repeats.map_or("–".to_owned(), |repeats| format!("{repeats:.2}\u{202f}×"));
         let _ = writeln!(
             out,
             "<tr><th scope=\"row\">{}</th><td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\

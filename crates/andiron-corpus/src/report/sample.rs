@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Characters of a text that are kept.
-const MAX_TEXT: usize = 800;
+pub(super) const MAX_TEXT: usize = 800;
 
 /// A document that was removed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
