@@ -99,12 +99,16 @@ impl Default for GatheredKept {
 }
 
 impl GatheredKept {
-    /// Gathers a text that became so many tokens. Its words are what white space divides.
-    pub fn add(&mut self, text: &str, tokens: u64) {
+    /// Gathers a text. Its words are what white space divides.
+    pub fn add(&mut self, text: &str) {
         self.bytes.add(text.len() as f64);
         self.words.add(text.split_whitespace().count() as f64);
-        self.tokens.add(tokens as f64);
         self.total_bytes += text.len() as u64;
+    }
+
+    /// Gathers a document that became so many tokens.
+    pub fn add_tokens(&mut self, tokens: u64) {
+        self.tokens.add(tokens as f64);
     }
 
     /// Adds what another part gathered.
@@ -159,7 +163,8 @@ mod tests {
                 let document = document(number, ["en", "ko", "<b>"][number as usize % 3]);
                 if number.is_multiple_of(2) {
                     filters.keep(&document);
-                    kept.add(&document.text, number.into());
+                    kept.add(&document.text);
+                    kept.add_tokens(number.into());
                 } else {
                     filters.remove(Example::new(&document, "length", "odd", Some(number.into())));
                 }

@@ -5,6 +5,7 @@
 //! filled, and those of several tasks can be merged, so that any number of threads and tasks gives the same page.
 
 mod bars;
+mod collect;
 mod gather;
 mod histogram;
 mod page;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use collect::CollectError;
 pub use gather::{GatheredFilters, GatheredKept};
 pub use histogram::{Histogram, Scale};
 pub use page::render;
