@@ -3,7 +3,7 @@
 # Guessed: a file of several frames, which the format allows, is read to its end, as gzip's several members are.
 # Seen: decompress, decompressobj and read_to_iter give the first frame, without an error; copy_stream and, asked to,
 #   stream_reader read all of it.
-# Andiron: refuses .zst by name instead of reading a part of it.
+# Andiron: reads all frames, and skips those that are to be skipped.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

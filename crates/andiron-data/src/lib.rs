@@ -4,6 +4,7 @@ pub mod batch;
 pub mod collate;
 pub mod document;
 mod files;
+mod guard;
 mod input;
 pub mod jinja;
 pub mod lines;

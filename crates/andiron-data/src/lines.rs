@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use crate::input::Input;
+use crate::input::{DEFAULT_EXPANSION, Input};
 
-/// The lines of a file that are not blank. A file may be compressed by gzip, and a byte order mark is skipped. A line that is
+/// The lines of a file that are not blank. A file may be compressed by gzip or Zstandard, and a byte order mark is skipped. A line that is
 /// longer than the limit is passed over without being held in memory.
 ///
 /// # Example
@@ -49,7 +49,12 @@ impl Lines {
     /// # Errors
     /// If it cannot be read.
     pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        Ok(Self { input: Input::open(path)?, limit, number: 0 })
+        Self::open_within(path, limit, DEFAULT_EXPANSION)
+    }
+
+    /// The same of a file that expands at most `max_expansion` times.
+    pub(crate) fn open_within(path: &Path, limit: u64, max_expansion: u64) -> io::Result<Self> {
+        Ok(Self { input: Input::open(path, max_expansion)?, limit, number: 0 })
     }
 
     /// The lines of what `file` reads, such as standard input.
@@ -57,7 +62,7 @@ impl Lines {
     /// # Errors
     /// If it cannot be read.
     pub fn of(file: Box<dyn Read + Send>, limit: u64) -> io::Result<Self> {
-        Ok(Self { input: Input::of(file)?, limit, number: 0 })
+        Ok(Self { input: Input::of(file, DEFAULT_EXPANSION)?, limit, number: 0 })
     }
 
     /// Number of the last line, from 1, blank ones included.

@@ -176,9 +176,9 @@ impl FieldArgs {
             passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
         tell_passed_over(&passed_over);
         for path in files {
-            let is_jsonl = source::is_jsonl(&path);
+            let has_fields = source::has_fields(&path);
             // A plain text is read once, whatever the fields.
-            let fields = if is_jsonl { self.fields.as_slice() } else { &self.fields[..1] };
+            let fields = if has_fields { self.fields.as_slice() } else { &self.fields[..1] };
             for field in fields {
                 let options = SourceOptions::of_field(field);
                 for document in Documents::new(source::open(&path, &options)?, OnError::Fail) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::input::is_damage;
 use crate::source::RecordFault;
 
 /// Where a row comes from. It is displayed as `file:line`.
@@ -50,8 +51,14 @@ pub enum RowsError {
         source: std::io::Error,
     },
     /// The file format is not supported.
-    #[error("{}: rows are read from .jsonl, .json, .csv, .tsv and tables in .txt, also compressed (.gz); convert it to JSON Lines", path.display())]
+    #[error("{}: rows are read from .jsonl, .json, .csv, .tsv, .parquet and tables in .txt, also compressed (.gz, .zst); convert it to JSON Lines", path.display())]
     Unsupported {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file format is supported, but not by this build.
+    #[error("{}: this program was built without Parquet; build it with `--features parquet`", path.display())]
+    NoParquet {
         /// The file.
         path: PathBuf,
     },
@@ -74,6 +81,17 @@ pub enum RowsError {
     /// One row is bad; the reader continues after it.
     #[error(transparent)]
     Row(#[from] RowError),
+}
+
+impl RowsError {
+    /// The error that a file cannot be read from a line on: that of a bad row if its content is why.
+    pub(super) fn reading(file: &Arc<Path>, line: u64, source: std::io::Error) -> Self {
+        if !is_damage(&source) {
+            return Self::Read { path: file.to_path_buf(), source };
+        }
+        let origin = Origin { file: file.clone(), place: Place::Line(line.max(1)) };
+        RowError { origin, fault: RecordFault::Damaged { cause: source }.into() }.into()
+    }
 }
 
 /// One row that cannot be used.

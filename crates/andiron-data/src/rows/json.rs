@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::error::{Origin, Place, RowError, RowsError};
-use super::reader::Rows;
+use super::reader::{RowOptions, Rows};
 use super::row::{Cells, Row};
 use crate::input::Input;
 use crate::lines::{Line, Lines};
@@ -18,21 +18,22 @@ use crate::source::{RecordFault, utf8};
 const DOCUMENT_LIMIT: u64 = 256 << 20;
 
 /// Opens a file that is an array of objects, an object `{"data": […]}`, or, although it is named `.json`, an object per line.
-pub(super) fn open(path: &Path, max_row_bytes: u64) -> Result<Box<dyn Rows>, RowsError> {
-    let read = |source| RowsError::Read { path: path.to_owned(), source };
-    let mut input = Input::open(path).map_err(read)?;
+pub(super) fn open(path: &Path, options: &RowOptions) -> Result<Box<dyn Rows>, RowsError> {
+    let read = |source| RowsError::reading(&path.into(), 1, source);
+    let mut input = Input::open(path, options.max_expansion).map_err(read)?;
     if skip_space(&mut input, &mut 0).map_err(read)? == Some(b'[') {
-        return Ok(Box::new(ArrayRows::open(path, max_row_bytes)?));
+        return Ok(Box::new(ArrayRows::open(path, options)?));
     }
     let mut line = Vec::new();
-    let first = Lines::open(path, max_row_bytes).and_then(|mut lines| lines.next(&mut line)).map_err(read)?;
+    let lines = Lines::open_within(path, options.max_row_bytes, options.max_expansion);
+    let first = lines.and_then(|mut lines| lines.next(&mut line)).map_err(read)?;
     if first == Some(Line::Whole)
         && let Ok(row) = parse(&line)
         && !row.get("data").is_some_and(Value::is_array)
     {
-        return Ok(Box::new(LineRows::open(path, max_row_bytes)?));
+        return Ok(Box::new(LineRows::open(path, options)?));
     }
-    document(path)
+    document(path, options)
 }
 
 /// The rows of a JSON Lines file. Blank lines are skipped.
@@ -43,9 +44,9 @@ pub(super) struct LineRows {
 }
 
 impl LineRows {
-    pub(super) fn open(path: &Path, max_row_bytes: u64) -> Result<Self, RowsError> {
-        let lines = Lines::open(path, max_row_bytes)
-            .map_err(|source| RowsError::Read { path: path.to_owned(), source })?;
+    pub(super) fn open(path: &Path, options: &RowOptions) -> Result<Self, RowsError> {
+        let lines = Lines::open_within(path, options.max_row_bytes, options.max_expansion)
+            .map_err(|source| RowsError::reading(&path.into(), 1, source))?;
         Ok(Self { file: path.into(), lines, ended: false })
     }
 }
@@ -64,7 +65,7 @@ impl Iterator for LineRows {
             Ok(None) => return None,
             Err(source) => {
                 self.ended = true;
-                return Some(Err(RowsError::Read { path: self.file.to_path_buf(), source }));
+                return Some(Err(RowsError::reading(&self.file, self.lines.number(), source)));
             }
         };
         Some(row(parsed, &self.file, self.lines.number()))
@@ -87,12 +88,12 @@ struct ArrayRows {
 }
 
 impl ArrayRows {
-    fn open(path: &Path, max_row_bytes: u64) -> Result<Self, RowsError> {
-        let read = |source| RowsError::Read { path: path.to_owned(), source };
+    fn open(path: &Path, options: &RowOptions) -> Result<Self, RowsError> {
+        let read = |source| RowsError::reading(&path.into(), 1, source);
         let mut rows = Self {
             file: path.into(),
-            input: Input::open(path).map_err(read)?,
-            max_row_bytes,
+            input: Input::open(path, options.max_expansion).map_err(read)?,
+            max_row_bytes: options.max_row_bytes,
             line: 1,
             ended: false,
         };
@@ -170,7 +171,7 @@ impl Iterator for ArrayRows {
             Ok(Err(problem)) => Err(RowsError::Content { path: path(), problem: problem.to_owned() }),
             Err(source) => {
                 self.ended = true;
-                Err(RowsError::Read { path: path(), source })
+                Err(RowsError::reading(&self.file, self.line, source))
             }
         })
     }
@@ -203,9 +204,9 @@ impl<I: Iterator<Item = Row> + Send> Rows for DocumentRows<I> {
 }
 
 /// The rows of `{"data": […]}`: each item of the list, or, if it is an article of SQuAD's, each of its questions.
-fn document(path: &Path) -> Result<Box<dyn Rows>, RowsError> {
-    let read = |source| RowsError::Read { path: path.to_owned(), source };
-    let mut input = Input::open(path).map_err(read)?;
+fn document(path: &Path, options: &RowOptions) -> Result<Box<dyn Rows>, RowsError> {
+    let read = |source| RowsError::reading(&path.into(), 1, source);
+    let mut input = Input::open(path, options.max_expansion).map_err(read)?;
     let mut content = Vec::new();
     input.by_ref().take(DOCUMENT_LIMIT + 1).read_to_end(&mut content).map_err(read)?;
     let problem = |problem: String| RowsError::Content { path: path.to_owned(), problem };

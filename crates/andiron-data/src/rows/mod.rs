@@ -21,6 +21,8 @@ mod error;
 mod examples;
 mod json;
 mod labels;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod reader;
 mod row;
 mod shape;

@@ -8,6 +8,7 @@ use super::error::RowsError;
 use super::json::{self, LineRows};
 use super::row::Row;
 use super::table::TableRows;
+use crate::input::DEFAULT_EXPANSION;
 use crate::source::extension;
 
 /// How rows are read.
@@ -16,6 +17,8 @@ use crate::source::extension;
 pub struct RowOptions {
     /// The longest row read, in bytes.
     pub max_row_bytes: u64,
+    /// How many times its size a compressed file may expand to. The first 64 MiB are read of any file.
+    pub max_expansion: u64,
     /// The separator of tables. Without it, that of `.csv` files is the first of comma, semicolon and tab that the header has,
     /// that of others a tab.
     pub separator: Option<char>,
@@ -24,9 +27,9 @@ pub struct RowOptions {
 }
 
 impl Default for RowOptions {
-    /// Rows of at most 64 MiB, tables with quotes.
+    /// Rows of at most 64 MiB, files that expand at most [`DEFAULT_EXPANSION`] times, tables with quotes.
     fn default() -> Self {
-        Self { max_row_bytes: 64 << 20, separator: None, quotes: true }
+        Self { max_row_bytes: 64 << 20, max_expansion: DEFAULT_EXPANSION, separator: None, quotes: true }
     }
 }
 
@@ -55,7 +58,7 @@ pub struct RowReader {
 }
 
 impl RowReader {
-    /// Opens a file by its extension, behind which `.gz` may stand:
+    /// Opens a file by its extension, behind which `.gz` or `.zst` may stand:
     ///
     /// | extension | content |
     /// |---|---|
@@ -63,6 +66,7 @@ impl RowReader {
     /// | `.json` | a list of objects, `{"data": […]}` with objects or with SQuAD's articles, or an object per line |
     /// | `.csv`, `.tsv`, `.tab` | a table with a header |
     /// | `.txt` | a table with a header and tabs |
+    /// | `.parquet` | columns, nested ones too; needs the feature `parquet` |
     ///
     /// Byte order marks and blank lines are skipped. `NaN` and `Infinity`, which Python writes into JSON, are read as `null`.
     ///
@@ -71,9 +75,10 @@ impl RowReader {
     pub fn open(path: &Path, options: &RowOptions) -> Result<Self, RowsError> {
         let extension = extension(path);
         let rows: Box<dyn Rows> = match extension.as_str() {
-            "jsonl" | "ndjson" => Box::new(LineRows::open(path, options.max_row_bytes)?),
-            "json" => json::open(path, options.max_row_bytes)?,
+            "jsonl" | "ndjson" => Box::new(LineRows::open(path, options)?),
+            "json" => json::open(path, options)?,
             "csv" | "tsv" | "tab" | "txt" => Box::new(TableRows::open(path, &extension, options)?),
+            "parquet" => open_parquet(path, options)?,
             _ => return Err(RowsError::Unsupported { path: path.to_owned() }),
         };
         Ok(Self { path: path.to_owned(), rows })
@@ -88,6 +93,16 @@ impl RowReader {
     pub fn bytes_read(&self) -> u64 {
         self.rows.bytes_read()
     }
+}
+
+#[cfg(feature = "parquet")]
+fn open_parquet(path: &Path, options: &RowOptions) -> Result<Box<dyn Rows>, RowsError> {
+    Ok(Box::new(super::parquet::ParquetRows::open(path, options)?))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn open_parquet(path: &Path, _: &RowOptions) -> Result<Box<dyn Rows>, RowsError> {
+    Err(RowsError::NoParquet { path: path.to_owned() })
 }
 
 impl Iterator for RowReader {

@@ -57,8 +57,8 @@ impl Read for Bounded {
 
 impl TableRows {
     pub(super) fn open(path: &Path, extension: &str, options: &RowOptions) -> Result<Self, RowsError> {
-        let read = |source| RowsError::Read { path: path.to_owned(), source };
-        let mut input = Input::open(path).map_err(read)?;
+        let read = |source| RowsError::reading(&path.into(), 1, source);
+        let mut input = Input::open(path, options.max_expansion).map_err(read)?;
         let separator = match options.separator {
             Some(separator) if separator.is_ascii() => separator as u8,
             Some(separator) => {
@@ -141,7 +141,7 @@ impl TableRows {
         if source.get_ref().is_some_and(|inner| inner.is::<TooLong>()) {
             return self.fail(line, RecordFault::TooLong { limit: self.limit }.into());
         }
-        RowsError::Read { path: self.file.to_path_buf(), source }
+        RowsError::reading(&self.file, line, source)
     }
 
     fn fail(&self, line: u64, fault: RowFault) -> RowsError {

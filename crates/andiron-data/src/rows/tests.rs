@@ -169,10 +169,10 @@ fn tables() {
     check("r.csv", "", &[]);
     check("r.csv", gzip(b"a\n1\n"), &["2: a=\"1\""]);
     check(
-        "r.parquet",
-        "PAR1",
+        "r.arrow",
+        "ARROW1",
         &[
-            "r.parquet: rows are read from .jsonl, .json, .csv, .tsv and tables in .txt, also compressed (.gz); convert it to JSON Lines",
+            "r.arrow: rows are read from .jsonl, .json, .csv, .tsv, .parquet and tables in .txt, also compressed (.gz, .zst); convert it to JSON Lines",
         ],
     );
 }
@@ -196,7 +196,9 @@ fn a_table_without_quotes_has_them_in_its_cells() {
 fn a_damaged_gzip_file_ends_the_rows_with_an_error() {
     let whole = gzip("{\"a\": 1}\n".repeat(10_000).as_bytes());
     let rows: Vec<_> = open(&file("r.jsonl.gz", &whole[..whole.len() - 9])).collect();
-    assert!(matches!(rows.last(), Some(Err(RowsError::Read { .. }))));
+    let Some(Err(RowsError::Row(error))) = rows.last() else { panic!("no bad row at the end") };
+    assert_eq!(error.fault.reason(), "damaged-file");
+    assert!(error.to_string().ends_with("; the rest of the file is not read"), "{error}");
     assert_eq!(rows.iter().filter(|row| row.is_err()).count(), 1);
 }
 

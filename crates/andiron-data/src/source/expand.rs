@@ -1,4 +1,4 @@
-//! Expansion of files and directories to a list of files.
+//! Expansion of files, directories and patterns to a list of files.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +11,8 @@ use super::{OnError, SourceError};
 /// The result of [`expand`].
 #[derive(Debug, Default)]
 pub struct Expanded {
-    /// The files, in the order given; directories are replaced by the files below them, sorted by name.
+    /// The files, in the order given; directories are replaced by the files below them and patterns by what they match, sorted
+    /// by name.
     pub files: Vec<PathBuf>,
     /// Directory entries that were left out. Names that begin with a dot are left out silently.
     pub passed_over: Vec<PassedOver>,
@@ -53,22 +54,77 @@ impl fmt::Display for WhyPassedOver {
 
 /// Expands `paths` to files, in a fixed order. Links are followed; each directory is read once, so that cycles of links end.
 ///
+/// A path that does not exist is a pattern if it has `*`, `?` or `[`: `*` matches within a name, `**` any folders. Directories
+/// that match are expanded too.
+///
 /// # Errors
-/// If a path does not exist, or, unless `on_error` says to skip, something in a directory cannot be read.
+/// If a path does not exist, a pattern matches nothing, or, unless `on_error` says to skip, something in a directory cannot be read.
 pub fn expand(paths: &[PathBuf], on_error: OnError) -> Result<Expanded, SourceError> {
     let mut expanded = Expanded::default();
     for path in paths {
-        let metadata = fs::metadata(path).map_err(reading(path))?;
-        if metadata.is_dir() {
-            let mut seen = HashSet::new();
-            // What was asked for by name is an error in any case.
-            let entries = enter(path, &mut seen).map_err(reading(path))?;
-            walk(entries.unwrap_or_default(), on_error, &mut seen, &mut expanded)?;
-        } else {
-            expanded.files.push(path.clone());
-        }
+        let metadata = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_pattern(path) => {
+                for path in matches(path, on_error, &mut expanded)? {
+                    let metadata = fs::metadata(&path).map_err(reading(&path))?;
+                    expand_one(path, &metadata, on_error, &mut expanded)?;
+                }
+                continue;
+            }
+            metadata => metadata.map_err(reading(path))?,
+        };
+        expand_one(path.clone(), &metadata, on_error, &mut expanded)?;
     }
     Ok(expanded)
+}
+
+/// Expands a path that was asked for by name or matches a pattern.
+fn expand_one(
+    path: PathBuf,
+    metadata: &fs::Metadata,
+    on_error: OnError,
+    expanded: &mut Expanded,
+) -> Result<(), SourceError> {
+    if !metadata.is_dir() {
+        expanded.files.push(path);
+        return Ok(());
+    }
+    let mut seen = HashSet::new();
+    // What was asked for by name is an error in any case.
+    let entries = enter(&path, &mut seen).map_err(reading(&path))?;
+    walk(entries.unwrap_or_default(), on_error, &mut seen, expanded)
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '['])
+}
+
+/// What matches a pattern, sorted by name. Names that begin with a dot match only if the pattern has the dot.
+fn matches(pattern: &Path, on_error: OnError, expanded: &mut Expanded) -> Result<Vec<PathBuf>, SourceError> {
+    let pattern = pattern.to_string_lossy().into_owned();
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
+    let problem = |problem: String| SourceError::Pattern { pattern: pattern.clone(), problem };
+    let mut found = Vec::new();
+    for entry in glob::glob_with(&pattern, options).map_err(|error| problem(error.to_string()))? {
+        match entry {
+            Ok(path) if fs::metadata(&path).is_err() => {
+                expanded.passed_over.push(PassedOver { path, why: WhyPassedOver::LeadsNowhere });
+            }
+            Ok(path) => found.push(path),
+            Err(error) if on_error == OnError::Fail => {
+                let path = error.path().to_owned();
+                return Err(SourceError::Read { path, source: error.into() });
+            }
+            Err(error) => {
+                let path = error.path().to_owned();
+                let why = WhyPassedOver::Unreadable(error.into());
+                expanded.passed_over.push(PassedOver { path, why });
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(problem("no file matches it".to_owned()));
+    }
+    Ok(found)
 }
 
 fn reading(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
@@ -154,6 +210,24 @@ mod tests {
         let expanded = expand(&[dir.path().join("z.txt"), dir.path().to_owned()], OnError::Fail).unwrap();
         assert_eq!(names(&expanded), ["z.txt", "a.txt", "b.txt", "z.txt"]);
         assert!(expanded.passed_over.is_empty());
+    }
+
+    #[test]
+    fn patterns_are_expanded() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("m/n")).unwrap();
+        for name in ["b.txt", "a.txt", "c.md", ".hidden.txt", "m/d.txt", "m/n/e.txt", "[x].txt"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let of = |pattern: &str| expand(&[dir.path().join(pattern)], OnError::Fail);
+        assert_eq!(names(&of("?.txt").unwrap()), ["a.txt", "b.txt"]);
+        assert_eq!(names(&of("**/[de].*").unwrap()), ["d.txt", "e.txt"]);
+        assert_eq!(names(&of("m*").unwrap()), ["d.txt", "e.txt"]);
+        // A file with this very name is no pattern.
+        assert_eq!(names(&of("[x].txt").unwrap()), ["[x].txt"]);
+        let error = of("*.csv").unwrap_err().to_string();
+        assert!(error.ends_with("*.csv: no file matches it"), "{error}");
+        assert!(of("a[").is_err() && of("missing.txt").is_err());
     }
 
     #[cfg(unix)]

@@ -2,37 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-use super::{RecordError, RecordFault, Source, SourceError, file_name, utf8};
+use super::fields::document;
+use super::{RecordError, RecordFault, Source, SourceError, SourceOptions, utf8};
 use crate::document::{Document, Metadata};
 use crate::lines::{Line, Lines};
-
-/// How a file with one JSON object per line is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JsonlOptions {
-    /// The field that holds the text.
-    pub text_key: String,
-    /// The field that holds the id, a string or a number; without it the id is `file:line`.
-    pub id_key: String,
-    /// The longest line read, in bytes.
-    pub max_line_bytes: u64,
-}
-
-impl Default for JsonlOptions {
-    /// Fields `text` and `id`, lines of at most 64 MiB.
-    fn default() -> Self {
-        Self { text_key: "text".into(), id_key: "id".into(), max_line_bytes: 64 << 20 }
-    }
-}
 
 /// The documents of a JSON Lines file. Blank lines are skipped.
 pub struct JsonlSource {
     path: PathBuf,
     lines: Lines,
-    options: JsonlOptions,
+    options: SourceOptions,
     failed: bool,
 }
 
@@ -41,30 +20,16 @@ impl JsonlSource {
     ///
     /// # Errors
     /// If the file cannot be opened.
-    pub fn open(path: &Path, options: JsonlOptions) -> Result<Self, SourceError> {
-        let lines = Lines::open(path, options.max_line_bytes)
-            .map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), lines, options, failed: false })
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        let lines = Lines::open_within(path, options.max_record_bytes, options.max_expansion)
+            .map_err(|source| SourceError::reading(path, source))?;
+        Ok(Self { path: path.to_owned(), lines, options: options.clone(), failed: false })
     }
 
     fn parse(&self, line: &[u8]) -> Result<Document, RecordFault> {
         let text = utf8(line)?;
-        let mut fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
-        let key = &self.options.text_key;
-        let text = match fields.remove(key) {
-            Some(Value::String(text)) => text,
-            Some(_) => return Err(RecordFault::NotText { key: key.clone() }),
-            None => {
-                let has = fields.keys().cloned().collect();
-                return Err(RecordFault::MissingText { key: key.clone(), has });
-            }
-        };
-        let id = match fields.remove(&self.options.id_key) {
-            Some(Value::String(id)) => id,
-            Some(Value::Number(id)) => id.to_string(),
-            _ => format!("{}:{}", file_name(&self.path), self.lines.number()),
-        };
-        Ok(Document { id, text, metadata: fields })
+        let fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
+        document(fields, &self.options, &self.path, self.lines.number())
     }
 }
 
@@ -82,12 +47,12 @@ impl Iterator for JsonlSource {
             Ok(Some(Line::TooLong)) => Err(RecordFault::TooLong { limit: self.lines.limit() }),
             Err(source) => {
                 self.failed = true;
-                return Some(Err(SourceError::Read { path: self.path.clone(), source }));
+                return Some(Err(SourceError::reading(&self.path, source)));
             }
         };
         Some(parsed.map_err(|fault| {
             let line = Some(self.lines.number());
-            RecordError { path: self.path.clone(), line, fault }.into()
+            RecordError { path: self.path.clone(), line, row: None, fault }.into()
         }))
     }
 }
@@ -108,7 +73,11 @@ mod tests {
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, content).unwrap();
         // The open file outlives its folder on the systems that tests run on.
-        JsonlSource::open(&path, JsonlOptions { max_line_bytes, ..JsonlOptions::default() }).unwrap()
+        JsonlSource::open(
+            &path,
+            &SourceOptions { max_record_bytes: max_line_bytes, ..SourceOptions::default() },
+        )
+        .unwrap()
     }
 
     #[test]

@@ -1,66 +1,75 @@
-//! Plain text: each file is a document.
+//! Text, Markdown and HTML: each file is a document.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
-use super::{RecordError, RecordFault, Source, SourceError, file_name};
+use super::{CONTENT_TYPE, RecordError, RecordFault, Source, SourceError, SourceOptions, file_name, web};
 use crate::document::Document;
 use crate::input::Input;
 
-/// How a plain text file is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextOptions {
-    /// The longest file read, in bytes. A file is held in memory as a whole.
-    pub max_bytes: u64,
+/// What a file is that is one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Plain text.
+    Text,
+    /// Markdown, whose marks are part of the text.
+    Markdown,
+    /// A web page, whose tags are part of the text.
+    Html,
 }
 
-impl Default for TextOptions {
-    /// One gibibyte.
-    fn default() -> Self {
-        Self { max_bytes: 1 << 30 }
-    }
-}
-
-/// A UTF-8 file as one document whose id is the file's name. A byte order mark at its start is dropped.
-pub struct TextSource {
+/// A file as one document whose id is the file's name. A byte order mark at its start is dropped.
+///
+/// Text and Markdown are UTF-8. HTML is in the character set that it declares, else UTF-8.
+pub struct FileSource {
     path: PathBuf,
     input: Input,
-    options: TextOptions,
+    kind: FileKind,
+    max_bytes: u64,
     is_read: bool,
 }
 
-impl TextSource {
+impl FileSource {
     /// Opens a file; its content is read with the first call of `next`.
     ///
     /// # Errors
     /// If the file cannot be opened.
-    pub fn open(path: &Path, options: TextOptions) -> Result<Self, SourceError> {
+    pub fn open(path: &Path, kind: FileKind, options: &SourceOptions) -> Result<Self, SourceError> {
         let input =
-            Input::open(path).map_err(|source| SourceError::Read { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), input, options, is_read: false })
+            Input::open(path, options.max_expansion).map_err(|source| SourceError::reading(path, source))?;
+        Ok(Self { path: path.to_owned(), input, kind, max_bytes: options.max_file_bytes, is_read: false })
     }
 
     fn read(&mut self) -> Result<Document, SourceError> {
         let mut bytes = Vec::new();
-        let limit = self.options.max_bytes;
+        let limit = self.max_bytes;
         (&mut self.input)
             .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
-            .map_err(|source| SourceError::Read { path: self.path.clone(), source })?;
-        let fail = |fault| RecordError { path: self.path.clone(), line: None, fault };
+            .map_err(|source| SourceError::reading(&self.path, source))?;
+        let fail = |fault| RecordError::of_file(&self.path, fault);
         if bytes.len() as u64 > limit {
             return Err(fail(RecordFault::TooLong { limit }).into());
         }
-        let text = String::from_utf8(bytes)
-            .map_err(|e| fail(RecordFault::Utf8 { offset: e.utf8_error().valid_up_to() }))?;
-        Ok(Document::new(file_name(&self.path), text))
+        let text = match self.kind {
+            FileKind::Html => web::decode(bytes, None, web::Declared::InMeta).map_err(fail)?,
+            FileKind::Text | FileKind::Markdown => String::from_utf8(bytes)
+                .map_err(|e| fail(RecordFault::Utf8 { offset: e.utf8_error().valid_up_to() }))?,
+        };
+        let mut document = Document::new(file_name(&self.path), text);
+        let content_type = match self.kind {
+            FileKind::Text => None,
+            FileKind::Markdown => Some("text/markdown"),
+            FileKind::Html => Some(web::HTML),
+        };
+        if let Some(content_type) = content_type {
+            document.metadata.insert(CONTENT_TYPE.into(), content_type.into());
+        }
+        Ok(document)
     }
 }
 
-impl Iterator for TextSource {
+impl Iterator for FileSource {
     type Item = Result<Document, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -69,7 +78,7 @@ impl Iterator for TextSource {
     }
 }
 
-impl Source for TextSource {
+impl Source for FileSource {
     fn bytes_read(&self) -> u64 {
         self.input.bytes_read()
     }
@@ -79,33 +88,48 @@ impl Source for TextSource {
 mod tests {
     use super::*;
 
-    fn read(content: &[u8], max_bytes: u64) -> Vec<Result<Document, SourceError>> {
+    fn read(content: &[u8], kind: FileKind, max_file_bytes: u64) -> Vec<Result<Document, SourceError>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("play.txt");
         std::fs::write(&path, content).unwrap();
-        TextSource::open(&path, TextOptions { max_bytes }).unwrap().collect()
+        let options = SourceOptions { max_file_bytes, ..SourceOptions::default() };
+        FileSource::open(&path, kind, &options).unwrap().collect()
     }
 
     #[test]
     fn a_file_is_one_document() {
-        let documents = read("a\r\n\n é".as_bytes(), 100);
+        let documents = read("a\r\n\n é".as_bytes(), FileKind::Text, 100);
         assert_eq!(documents.len(), 1);
         assert_eq!(documents[0].as_ref().unwrap(), &Document::new("play.txt", "a\r\n\n é"));
     }
 
     #[test]
     fn a_byte_order_mark_is_not_text() {
-        assert_eq!(read("\u{feff}a".as_bytes(), 100)[0].as_ref().unwrap().text, "a");
+        assert_eq!(read("\u{feff}a".as_bytes(), FileKind::Text, 100)[0].as_ref().unwrap().text, "a");
+    }
+
+    #[test]
+    fn what_is_no_plain_text_says_so() {
+        for (kind, content_type) in [(FileKind::Markdown, "text/markdown"), (FileKind::Html, "text/html")] {
+            let documents = read(b"# <b>a</b>", kind, 100);
+            let document = documents[0].as_ref().unwrap();
+            assert_eq!(
+                (document.text.as_str(), &document.metadata[CONTENT_TYPE]),
+                ("# <b>a</b>", &content_type.into())
+            );
+        }
     }
 
     #[test]
     fn bad_bytes_and_long_files_are_errors_of_the_record() {
         let message = |item: &Result<Document, SourceError>| item.as_ref().unwrap_err().to_string();
-        assert!(
-            message(&read(b"ab\xff", 100)[0])
-                .ends_with("play.txt: invalid UTF-8 at byte 2 of the record; convert the file to UTF-8")
-        );
-        assert!(message(&read(b"abcd", 3)[0]).contains("longer than 3 bytes"));
-        assert!(read(b"abc", 3)[0].is_ok());
+        for kind in [FileKind::Text, FileKind::Markdown, FileKind::Html] {
+            assert!(
+                message(&read(b"ab\xff", kind, 100)[0])
+                    .ends_with("play.txt: invalid UTF-8 at byte 2 of the record; convert the file to UTF-8")
+            );
+            assert!(message(&read(b"abcd", kind, 3)[0]).contains("longer than 3 bytes"));
+            assert!(read(b"abc", kind, 3)[0].is_ok());
+        }
     }
 }
