@@ -1,6 +1,6 @@
 //! Atomic writes and bounded reads.
 
 pub(crate) use andiron_files::{
-    Operation, PartialDirectory, WriteFile, allow, create, open, read_bounded, replace, without_mark,
-    write_synced,
+    Operation, PartialDirectory, WriteFile, allow, create, link_or_copy, open, read_bounded, replace,
+    without_mark, write_synced,
 };

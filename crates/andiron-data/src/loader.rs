@@ -29,6 +29,14 @@ pub trait BatchSource: Debug + Send + Sync {
 
     /// Number of rows after which every example was read once; `None` if they are drawn with replacement.
     fn rows_per_epoch(&self) -> Option<u64>;
+
+    /// The documents of which the batch with an index contains a part, row by row; `None` if the source does not hold documents.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    fn documents_of(&self, _index: u64) -> Option<Vec<SeenDocument>> {
+        None
+    }
 }
 
 /// Sampling order. A window is as many consecutive tokens as the collator reads for a row.
@@ -246,6 +254,10 @@ impl BatchSource for Loader {
 
     fn rows_per_epoch(&self) -> Option<u64> {
         (self.options.order != Order::Windows).then(|| self.n_windows())
+    }
+
+    fn documents_of(&self, index: u64) -> Option<Vec<SeenDocument>> {
+        Some(Loader::documents_of(self, index))
     }
 }
 

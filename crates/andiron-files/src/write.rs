@@ -112,6 +112,20 @@ pub fn sync_tree(root: &Path) -> Result<(), (PathBuf, io::Error)> {
     sync(root).map_err(at(root))
 }
 
+/// Gives a file a second name, or copies it where the file system has no hard links. What was at `to` is replaced.
+///
+/// # Errors
+/// If it can be neither linked nor copied.
+pub fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    remove_file(to)?;
+    allow(Operation::Create, to)?;
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        Err(_) => fs::copy(from, to).map(drop),
+    }
+}
+
 /// Creates a directory and its parents.
 ///
 /// # Errors
@@ -164,6 +178,17 @@ pub fn parent(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::fault::{Fault, with_fault};
+
+    #[test]
+    fn a_linked_file_has_the_content_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        link_or_copy(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert!(link_or_copy(&dir.path().join("missing"), &to).is_err());
+    }
 
     #[test]
     fn a_replaced_file_leaves_nothing_beside_it() {

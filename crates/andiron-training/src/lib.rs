@@ -22,6 +22,7 @@ pub mod step;
 #[cfg(test)]
 mod testing;
 mod tokenizer;
+mod trace;
 pub mod trainer;
 mod validation;
 mod verify;
@@ -34,6 +35,7 @@ pub use files::FileError;
 pub use objective::{Objective, ObjectiveConfig};
 pub use observe::Observer;
 pub use tokenizer::TokenizerSource;
+pub use trace::{SeenInBatch, documents_of_step};
 pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};
 pub use validation::validate;
 pub use verify::{ResumeCheck, ResumeDifference};

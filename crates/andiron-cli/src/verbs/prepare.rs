@@ -1,15 +1,18 @@
 //! `andiron prepare`: tokenize text into datasets.
 
+mod tasks;
+mod trace;
+
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use andiron_corpus::clean::FilterSettings;
 use andiron_corpus::prepare::{
     DedupConfig, Duplicates, Existing, PrepareConfig, PrepareConfigError, PrepareError, PrepareOptions,
-    PrepareProgress, PrepareReport, Split, SplitBy, Stage, TokenizerChoice, prepare,
+    PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, Task, TokenizerChoice, prepare,
 };
 use andiron_data::source::{OnError, SourceOptions};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::tokenizer::{Vocabulary, VocabularyArgs, advising_field};
@@ -22,8 +25,14 @@ use crate::progress::Progress;
 ///
 /// Writes a tokenizer and two datasets of token ids to the output directory. If the output of the same settings over the same files is
 /// already there, it is kept. The settings come from flags, or from a TOML file: several sources, filters and deduplication besides.
+///
+/// A run that was killed goes on where it was. `--task` splits the work over processes or machines that share a file system; `prepare
+/// merge` completes it.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Prepare {
+    #[command(subcommand)]
+    verb: Option<PrepareVerb>,
     /// Text and JSONL files, plain or gzip, or directories of them; or one TOML file of settings
     #[arg(required = true)]
     input: Vec<PathBuf>,
@@ -35,6 +44,20 @@ pub struct Prepare {
     /// Replace an output directory made from other inputs or settings
     #[arg(long)]
     replace: bool,
+    /// Only read and filter the share of task R of `--of`, from 1; `andiron prepare merge` does the rest when all are done
+    #[arg(long, value_name = "R", requires = "of", conflicts_with = "replace")]
+    task: Option<u64>,
+    /// Number of tasks
+    #[arg(long, value_name = "N", requires = "task")]
+    of: Option<u64>,
+}
+
+/// What can be asked about a pipeline, or done to it.
+#[derive(Debug, Subcommand)]
+enum PrepareVerb {
+    Status(tasks::Status),
+    Merge(tasks::Merge),
+    Trace(trace::Trace),
 }
 
 /// The settings of a pipeline as flags.
@@ -51,7 +74,7 @@ struct Settings {
     /// Fraction of the text held out for validation [default: 0.1]
     #[arg(long, value_name = "0..1")]
     held_out: Option<f64>,
-    /// Hold out whole documents, or the last characters of the text; auto is characters for a single document, else documents [default: auto]
+    /// How to choose what is held out [default: auto]
     #[arg(long, value_enum)]
     split_by: Option<By>,
     /// Convert line endings (`\r\n`, `\r`) to `\n`
@@ -70,8 +93,13 @@ struct Settings {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum By {
+    /// Characters if there is one document, else documents
     Auto,
+    /// Whole documents: exactly the fraction
     Documents,
+    /// Whole documents by the hash of their text: where one goes does not depend on the others
+    Hash,
+    /// The last characters of each document
     Characters,
 }
 
@@ -88,6 +116,7 @@ impl Settings {
         let by = match self.split_by.unwrap_or(By::Auto) {
             By::Auto => SplitBy::Auto,
             By::Documents => SplitBy::Documents,
+            By::Hash => SplitBy::Hash,
             By::Characters => SplitBy::Characters,
         };
         let fraction = self.held_out.unwrap_or(Split::default().fraction);
@@ -163,7 +192,16 @@ impl Prepare {
 
     /// Prepares and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        match self.verb {
+            Some(PrepareVerb::Status(status)) => return status.run(common),
+            Some(PrepareVerb::Merge(merge)) => return merge.run(common),
+            Some(PrepareVerb::Trace(trace)) => return trace.run(common),
+            None => {}
+        }
         let config = Self::config(self.input, self.output, self.settings)?;
+        if let (Some(number), Some(of)) = (self.task, self.of) {
+            return tasks::run_task(&config, Task { number, of }, common);
+        }
         let existing = if self.replace { Existing::Replace } else { Existing::Refuse };
         let output = config.output.clone().unwrap_or_default();
         let report = run(&config, existing, common).map_err(|error| match error.downcast_ref() {
@@ -172,48 +210,28 @@ impl Prepare {
             }
             _ => advising_field(error),
         })?;
-        if common.json {
-            let mut object = serde_json::to_value(&report)?;
-            object["reused"] = json!(report.reused);
-            let passed_over = |(path, why): &(PathBuf, String)| json!({ "path": path, "reason": why });
-            object["passed_over"] = report.passed_over.iter().map(passed_over).collect();
-            out!("{object}")?;
-        } else {
-            print(&report)?;
-            out!("in {}", output.display())?;
-        }
-        Ok(Ending::Done)
+        tell(&report, &output, common)
     }
+}
+
+/// Shows what came out.
+fn tell(report: &PrepareReport, output: &Path, common: &Common) -> anyhow::Result<Ending> {
+    if common.json {
+        let mut object = serde_json::to_value(report)?;
+        object["reused"] = json!(report.reused);
+        let passed_over = |(path, why): &(PathBuf, String)| json!({ "path": path, "reason": why });
+        object["passed_over"] = report.passed_over.iter().map(passed_over).collect();
+        out!("{object}")?;
+    } else {
+        print(report)?;
+        out!("in {}", output.display())?;
+    }
+    Ok(Ending::Done)
 }
 
 /// Prepares with all threads, showing progress.
 pub fn run(config: &PrepareConfig, existing: Existing, common: &Common) -> anyhow::Result<PrepareReport> {
-    let threads = NonZeroUsize::new(common.threads()).unwrap_or(NonZeroUsize::MIN);
-    let options = PrepareOptions { existing, threads };
-    let mut shown: Option<(Stage, Progress)> = None;
-    let mut show = |at: PrepareProgress| {
-        if shown.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
-            let title = match at.stage {
-                Stage::Hash => "checking",
-                Stage::Survey => "reading",
-                Stage::Train => "vocabulary",
-                Stage::Encode => "encoding",
-            };
-            if let Some((_, progress)) = &shown {
-                progress.finish();
-            }
-            shown = Some((at.stage, Progress::new(title, at.bytes_total)));
-        }
-        if let Some((_, progress)) = &mut shown {
-            progress
-                .set(at.bytes_done, || format!("bytes, {} documents, {} tokens", at.documents, at.tokens));
-        }
-    };
-    let report = prepare(config, &options, &mut show);
-    if let Some((_, progress)) = &shown {
-        progress.finish();
-    }
-    report.map_err(|error| {
+    shown(existing, common, |options, show| prepare(config, options, show)).map_err(|error| {
         // These speak of the text as a whole; say which text it was.
         let nameless = matches!(
             error,
@@ -227,6 +245,40 @@ pub fn run(config: &PrepareConfig, existing: Existing, common: &Common) -> anyho
         let names: Vec<String> = paths.map(|path| path.display().to_string()).collect();
         error.context(names.join(", "))
     })
+}
+
+/// Does a part of the work with all threads, showing progress.
+fn shown<T>(
+    existing: Existing,
+    common: &Common,
+    work: impl FnOnce(&PrepareOptions, &mut (dyn FnMut(PrepareProgress) + Send)) -> Result<T, PrepareError>,
+) -> Result<T, PrepareError> {
+    let threads = NonZeroUsize::new(common.threads()).unwrap_or(NonZeroUsize::MIN);
+    let options = PrepareOptions { existing, threads };
+    let mut shown: Option<(Stage, Progress)> = None;
+    let mut show = |at: PrepareProgress| {
+        if shown.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
+            let title = match at.stage {
+                Stage::Hash => "checking",
+                Stage::Clean => "reading",
+                Stage::Train => "vocabulary",
+                Stage::Encode => "encoding",
+            };
+            if let Some((_, progress)) = &shown {
+                progress.finish();
+            }
+            shown = Some((at.stage, Progress::new(title, at.bytes_total)));
+        }
+        if let Some((_, progress)) = &mut shown {
+            progress
+                .set(at.bytes_done, || format!("bytes, {} documents, {} tokens", at.documents, at.tokens));
+        }
+    };
+    let done = work(&options, &mut show);
+    if let Some((_, progress)) = &shown {
+        progress.finish();
+    }
+    done
 }
 
 /// At most so many paths are named; the rest is counted.
@@ -255,6 +307,15 @@ fn print(report: &PrepareReport) -> anyhow::Result<()> {
     tell_passed_over(&report.passed_over);
     out!("vocabulary {}", report.vocab_size)?;
     out!("train      {} tokens", report.train.stats.tokens)?;
+    if report.sources.len() > 1 {
+        for source in &report.sources {
+            let SourceReport { name, wanted, share, tokens, taken, epochs } = source;
+            let wanted =
+                wanted.map(|wanted| format!(" of {:.1} % wanted", 100.0 * wanted)).unwrap_or_default();
+            let share = 100.0 * share;
+            out!("           {taken} of {name}: {share:.1} %{wanted}, {epochs:.3} times its {tokens}")?;
+        }
+    }
     if let Some(valid) = &report.valid {
         out!("valid      {} tokens", valid.stats.tokens)?;
     }

@@ -64,6 +64,55 @@ fn a_file_of_settings_is_the_same_as_flags() {
 }
 
 #[test]
+fn tasks_are_followed_and_merged_into_the_same_output() {
+    let place = Place::new();
+    for name in ["a", "b", "c"] {
+        let rows: String = (0..30).map(|n| format!("{{\"text\":\"{name} {n}\"}}\n")).collect();
+        place.write(&format!("{name}.jsonl"), rows);
+    }
+    let source =
+        |name: &str| format!("[[source]]\nname = \"{name}\"\npaths = [\"{name}.jsonl\"]\nweight = 1\n");
+    let sources: String = ["a", "b", "c"].map(source).concat();
+    place.write("pipeline.toml", format!("{sources}[tokenizer]\nkind = \"char\"\n").replace("= 1", "= 1.0"));
+    let whole = place.json(&["prepare", "pipeline.toml", "-o", "whole"]);
+    assert_eq!(whole["sources"][2]["name"], "c");
+    place.fails(&["prepare", "status", "parts"], 1, &["parts", "no task has begun"]);
+    for (task, done) in [("2", "1"), ("1", "3")] {
+        let args = ["prepare", "pipeline.toml", "-o", "parts", "--task", task, "--of", "2"];
+        place.ok(&args);
+        let status = place.ok(&["prepare", "status", "parts"]);
+        assert!(status.contains(&format!("filter     {done} of 3 parts")), "{status}");
+        if task == "2" {
+            place.fails(&["prepare", "merge", "parts"], 1, &["2 of 3 parts"]);
+        }
+    }
+    let merged = place.json(&["prepare", "merge", "parts"]);
+    for part in ["train", "valid"] {
+        assert_eq!(merged[part]["fingerprint"], whole[part]["fingerprint"]);
+    }
+    assert_eq!(place.ok(&["prepare", "status", "parts"]), "parts is complete\n");
+    place.fails(&["prepare", "pipeline.toml", "-o", "parts", "--task", "1"], 2, &["--of"]);
+    place.fails(&["prepare", "pipeline.toml", "-o", "x", "--task", "3", "--of", "2"], 1, &["task 3 of 2"]);
+}
+
+#[test]
+fn the_documents_behind_a_step_are_named() {
+    let place = Place::with_model();
+    let seen = place.json(&["prepare", "trace", "--run", "run", "--step", "2"]);
+    let documents = seen["documents"].as_array().unwrap();
+    assert!(!documents.is_empty());
+    let data = andiron_data::shard::Dataset::open(&place.path("data/train")).unwrap();
+    for document in documents {
+        assert_eq!(document["id"], data.document(document["index"].as_u64().unwrap()).id);
+        assert!(document["tokens"][1].as_u64() <= Some(data.tokens()), "{document}");
+    }
+    let text = place.ok(&["prepare", "trace", "--run", "run", "--step", "1"]);
+    assert!(text.starts_with("step 1 of run, from ") && text.contains("corpus.txt#chars="), "{text}");
+    place.fails(&["prepare", "trace", "--run", "run", "--step", "0"], 2, &["--step"]);
+    place.fails(&["prepare", "trace", "--run", "data", "--step", "1"], 1, &["config.toml"]);
+}
+
+#[test]
 fn a_tokenizer_is_trained_measured_and_looked_into() {
     let place = Place::new();
     let train = ["tokenizer", "train", "corpus.txt", "--kind", "char", "-o", "characters"];

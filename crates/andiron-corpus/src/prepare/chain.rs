@@ -78,4 +78,22 @@ impl StepCounts {
             None => drop(self.removed.insert(reason.to_owned(), 1)),
         }
     }
+
+    /// Adds the counts of the same steps over other documents.
+    pub(super) fn add_all(sums: &mut Vec<Self>, steps: &[Self]) {
+        if sums.is_empty() {
+            *sums = steps.to_vec();
+        } else {
+            sums.iter_mut().zip(steps).for_each(|(sum, step)| sum.add(step));
+        }
+    }
+
+    /// Adds the counts of the same step over other documents.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.documents += other.documents;
+        self.kept += other.kept;
+        for (reason, count) in &other.removed {
+            *self.removed.entry(reason.clone()).or_default() += count;
+        }
+    }
 }

@@ -2,29 +2,49 @@
 //!
 //! ```text
 //! OUT/
+//! ├── documents/       the cleaned documents, JSON Lines
+//! ├── removed.jsonl    each document left out: id, filter, reason, score
 //! ├── tokenizer/       tokenizer.json and its settings
 //! ├── train/           a dataset (see andiron_data::shard)
 //! ├── valid/           the held-out part, likewise
-//! ├── removed.jsonl    each document left out: id, filter, reason, score
 //! ├── pipeline.toml    the settings, defaults included
+//! ├── stages.json      what documents/ and tokenizer/ were made from
 //! └── prepare.json     a PrepareReport: inputs with hashes, counts, settings
 //! ```
 //!
-//! The directory is published atomically at the end. The same inputs and settings give the same bytes, whatever the number
-//! of threads; if the output is up to date, nothing is done. After an interruption the next run starts from the beginning.
-//! `removed.jsonl` is not compressed.
+//! | stage | of | memory |
+//! |---|---|---|
+//! | filter: read, pass the filters, sign | each part: a file, or several small ones | a few MiB for each thread |
+//! | documents: find duplicates by signatures, keep the others | all signatures; then each part | 200 MiB at most |
+//! | tokenizer: train, unless one is given | all documents in order | what the vocabulary needs |
+//! | shards: encode | each part | 8 MiB of text for each thread |
+//!
+//! Each stage is one pass over bounded memory, by all threads. Its result is kept beside the output, in `.OUT.stages`, with the hash
+//! of what it was made from, until the output is complete; so a run that was killed goes on where it was. The cleaned documents
+//! and the tokenizer of an earlier output are used again if what they were made from is unchanged.
+//!
+//! The output directory is published atomically at the end. The same inputs and settings give the same bytes, whatever the number
+//! of threads and however often the run was killed; if the output is up to date, nothing is done. Nothing is compressed.
 
 mod chain;
 mod config;
+mod crew;
+mod documents;
+mod duplicates;
 mod encode;
+mod filter;
 mod inputs;
+mod mixture;
+mod parts;
 mod pipeline;
 mod progress;
-mod read;
 mod report;
 mod reuse;
 mod split;
+mod stored;
+mod tasks;
 mod train;
+mod work;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -35,11 +55,15 @@ use andiron_data::tokenizer::{TokenizerError, TrainError};
 
 pub use andiron_data::source::InputFile;
 pub use config::{
-    DedupConfig, Duplicates, PrepareConfig, PrepareConfigError, Separator, ShardsConfig, SourceConfig, Split,
-    SplitBy, TokenizerChoice,
+    DedupConfig, Duplicates, MixtureConfig, PrepareConfig, PrepareConfigError, Separator, ShardsConfig,
+    SourceConfig, Split, SplitBy, TokenizerChoice,
 };
 pub use pipeline::prepare;
-pub use report::{DocumentCounts, PrepareReport, SplitReport, StepCounts};
+pub use report::{DocumentCounts, PrepareReport, SourceReport, SplitReport, StepCounts};
+pub use tasks::{PrepareStatus, Task, TaskReport, merge, prepare_task, status};
+
+/// Version of the pipeline: within one, the same inputs and settings give the same bytes.
+const VERSION: u32 = 2;
 
 /// How [`prepare`] does its work: nothing here changes a byte of the output.
 #[derive(Clone, Debug)]
@@ -86,8 +110,8 @@ pub struct PrepareProgress {
 pub enum Stage {
     /// The inputs are hashed, to detect an output that is up to date.
     Hash,
-    /// Documents are read, cleaned and counted.
-    Survey,
+    /// Documents are read and filtered.
+    Clean,
     /// A tokenizer is trained.
     Train,
     /// Documents are encoded and written.
@@ -157,6 +181,38 @@ pub enum PrepareError {
         part: &'static str,
         /// Documents that there are.
         documents: u64,
+    },
+    /// There is no such task.
+    #[error("task {number} of {of} does not exist: tasks are counted from 1")]
+    Task {
+        /// The number of the task.
+        number: u64,
+        /// How many there are.
+        of: u64,
+    },
+    /// Parts are missing that tasks should have made.
+    #[error(
+        "{missing} of {parts} parts are not there, or were made from other inputs or settings; run the tasks that are missing"
+    )]
+    Unfinished {
+        /// Parts that are missing.
+        missing: usize,
+        /// All parts.
+        parts: usize,
+    },
+    /// There is nothing to merge or to report.
+    #[error("{} is no output, and no task has begun one", path.display())]
+    NotBegun {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// A file of an earlier stage cannot be read again.
+    #[error("{} is damaged; remove its directory and start again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
     },
     /// An input was changed while it was read.
     #[error("the inputs changed while they were being read; start again")]

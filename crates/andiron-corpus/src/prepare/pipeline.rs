@@ -4,28 +4,52 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::encode::encode;
+use super::chain::Chain;
+use super::crew::Crew;
+use super::documents::{self, Documents};
+use super::encode::{Encoding, Published};
+use super::filter::{self, Filtering};
 use super::inputs::Inputs;
+use super::parts::{Part, parts};
 use super::progress::Tracker;
-use super::read::survey;
 use super::report::{DocumentCounts, PrepareReport};
-use super::reuse::{REPORT, SETTINGS, VERSION, hash_inputs, reuse, settings};
+use super::reuse::{REPORT, SETTINGS, STAGES, hash_inputs, reuse, settings};
 use super::split::plan;
-use super::train::make_tokenizer;
-use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, TokenizerChoice};
-use andiron_data::source::SourceError;
+use super::train::{self, make_tokenizer};
+use super::work::{Sharing, Work, key};
+use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, TokenizerChoice, VERSION};
+use andiron_data::source::{InputFile, SourceError};
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::{PartialDirectory, write_synced};
 
 /// Writes the output directory, unless it exists and was made from the same inputs and settings.
 ///
-/// `progress` is called after each document.
+/// `progress` is called while files are read and after some documents, from any thread.
 ///
 /// # Errors
 /// If an input cannot be read, a setting is invalid, or writing fails. The output directory is then unchanged.
 pub fn prepare(
     config: &PrepareConfig,
     options: &PrepareOptions,
+    progress: &mut (dyn FnMut(PrepareProgress) + Send),
+) -> Result<PrepareReport, PrepareError> {
+    run(config, options, Who::Here, progress)
+}
+
+/// Who filters the parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// This run.
+    Here,
+    /// Tasks have done it.
+    Tasks,
+}
+
+/// Does all stages, or those that tasks have left.
+pub(super) fn run(
+    config: &PrepareConfig,
+    options: &PrepareOptions,
+    who: Who,
     progress: &mut (dyn FnMut(PrepareProgress) + Send),
 ) -> Result<PrepareReport, PrepareError> {
     config.validate()?;
@@ -35,51 +59,120 @@ pub fn prepare(
         TokenizerChoice::Load { path } => Some(Tokenizer::load(path)?),
         TokenizerChoice::Bpe(_) | TokenizerChoice::Characters(_) => None,
     };
-    let mut tracker = Tracker::new(&found, progress)?;
-    let inputs = hash_inputs(&found, &mut tracker)?;
+    let tracker = Tracker::new(found.bytes.iter().sum(), progress);
+    let crew = Crew::new(options.threads.get());
+    let inputs = hash_inputs(&found, |_| true, (&crew, &tracker))?;
     let settings = settings(config, loaded.as_ref());
     let settings_blake3 = blake3::hash(settings.to_string().as_bytes()).to_hex().to_string();
     if let Some(report) = reuse((output, options.existing), &settings_blake3, &inputs)? {
+        Work::sweep(output);
         return Ok(PrepareReport { passed_over: found.passed_over, ..report });
     }
 
-    let directory = PartialDirectory::begin(output).map_err(failed_to_write(output))?;
-    let steps = survey(config, &found, &mut tracker)?;
-    let documents = DocumentCounts::of(&steps);
-    let plan = plan(config, documents.kept)?;
-    let tokenizer = match loaded {
-        Some(tokenizer) => tokenizer,
-        None => make_tokenizer(config, &found, &plan, &mut tracker)?,
-    };
-    tokenizer.save(&directory.path().join("tokenizer"))?;
-    let how = (config, options.threads.get());
-    let encoded = encode(how, &found, &plan, &tokenizer, (directory.path(), &mut tracker))?;
-    if encoded.steps != steps {
-        return Err(PrepareError::InputChanged);
+    let work = Work::open(output, Sharing::Alone)?;
+    let run = Run { config, output, found: &found, inputs: &inputs, who, crew: &crew, work: &work };
+    match run.stages((settings_blake3, settings), loaded, &tracker) {
+        Ok(report) => {
+            work.remove()?;
+            Ok(PrepareReport { passed_over: found.passed_over, ..report })
+        }
+        Err(error) => {
+            work.give_up();
+            Err(error)
+        }
     }
-    let report = PrepareReport {
-        version: VERSION,
-        settings_blake3,
-        settings,
-        inputs,
-        documents,
-        steps,
-        tokenizer_blake3: tokenizer.fingerprint().to_owned(),
-        vocab_size: tokenizer.vocab_size(),
-        train: encoded.train,
-        valid: encoded.valid,
-        reused: false,
-        passed_over: found.passed_over,
-    };
-    let write = |name: &str, content: String| {
-        let path = directory.path().join(name);
-        write_synced(&path, content.as_bytes()).map_err(failed_to_write(&path))
-    };
-    // Without the output: the directory may be moved, and is the same wherever it was made.
-    write(SETTINGS, PrepareConfig { output: None, ..config.clone() }.to_toml())?;
-    write(REPORT, format!("{:#}\n", json!(report)))?;
-    directory.publish().map_err(failed_to_write(output))?;
-    Ok(report)
+}
+
+/// What every stage has at hand.
+struct Run<'a> {
+    config: &'a PrepareConfig,
+    output: &'a Path,
+    found: &'a Inputs,
+    inputs: &'a [InputFile],
+    who: Who,
+    crew: &'a Crew,
+    work: &'a Work,
+}
+
+impl Run<'_> {
+    fn stages(
+        &self,
+        (settings_blake3, settings): (String, serde_json::Value),
+        loaded: Option<Tokenizer>,
+        tracker: &Tracker<'_>,
+    ) -> Result<PrepareReport, PrepareError> {
+        let &Self { config, output, crew, work, .. } = self;
+        let documents = self.documents(tracker)?;
+        let counts = DocumentCounts::of(&documents.steps);
+        if counts.kept == 0 {
+            return Err(PrepareError::NoText { read: counts.read, dropped: counts.dropped_total() });
+        }
+        let plan = plan(config, counts.kept)?;
+        let tokenizer_key = train::stage_key(config, &documents);
+        if loaded.is_none() && work.done::<String>(train::STAGE, &tokenizer_key).is_none() {
+            work.adopt::<String>((output, STAGES), train::STAGE, &tokenizer_key)?;
+        }
+        let tokenizer = make_tokenizer(config, (&documents, &plan), loaded, (work, tracker))?;
+        let encoding =
+            Encoding { config, documents: &documents, plan: &plan, tokenizer: &tokenizer, crew, work };
+        encoding.run(tracker)?;
+
+        let directory = PartialDirectory::begin(output).map_err(failed_to_write(output))?;
+        documents::publish(&documents, work, directory.path())?;
+        tokenizer.save(&directory.path().join(train::STAGE))?;
+        let Published { train, valid, sources } = encoding.publish(directory.path())?;
+        let report = PrepareReport {
+            version: VERSION,
+            settings_blake3,
+            settings,
+            inputs: self.inputs.to_vec(),
+            documents: counts,
+            steps: documents.steps.clone(),
+            sources,
+            tokenizer_blake3: tokenizer.fingerprint().to_owned(),
+            vocab_size: tokenizer.vocab_size(),
+            train,
+            valid,
+            reused: false,
+            passed_over: Vec::new(),
+        };
+        let write = |name: &str, content: String| {
+            let path = directory.path().join(name);
+            write_synced(&path, content.as_bytes()).map_err(failed_to_write(&path))
+        };
+        // Without the output: the directory may be moved, and is the same wherever it was made.
+        write(SETTINGS, PrepareConfig { output: None, ..config.clone() }.to_toml())?;
+        write(STAGES, work.markers(&[documents::STAGE, train::STAGE])?.to_string())?;
+        write(REPORT, format!("{:#}\n", json!(report)))?;
+        directory.publish().map_err(failed_to_write(output))?;
+        Ok(report)
+    }
+
+    /// The cleaned documents: as they are, as an earlier output has them, or made.
+    fn documents(&self, tracker: &Tracker<'_>) -> Result<Documents, PrepareError> {
+        let &Self { config, output, found, inputs, who, crew, work } = self;
+        let chain = Chain::new(&config.filters)?;
+        let filtering = Filtering { config, found, inputs, chain, crew, work };
+        let parts = parts(found);
+        let keys: Vec<String> = parts.iter().map(|part| filtering.key(part)).collect();
+        let key = key(&json!({ "parts": keys, "dedup": config.dedup }));
+        if let Some(documents) = work.done(documents::STAGE, &key) {
+            return Ok(documents);
+        }
+        if let Some(documents) = work.adopt((output, STAGES), documents::STAGE, &key)? {
+            return Ok(documents);
+        }
+        if who == Who::Tasks {
+            let is_done = |number: &usize| filtering.is_done(*number, &parts[*number]);
+            let missing = (0..parts.len()).filter(|number| !is_done(number)).count();
+            if missing > 0 {
+                return Err(PrepareError::Unfinished { missing, parts: parts.len() });
+            }
+        }
+        let numbered: Vec<(usize, &Part)> = parts.iter().enumerate().collect();
+        let filtered = filter::filter(&filtering, &numbered, tracker)?;
+        documents::settle((config, &key), (&parts, &filtered), (work, crew))
+    }
 }
 
 pub(super) fn failed_to_read(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError + use<> {

@@ -9,7 +9,7 @@ use andiron_data::shard::Stats;
 use andiron_data::source::InputFile;
 
 /// The inputs, settings and results of a run of [`prepare`](super::prepare). Repeating the run gives the same report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareReport {
     /// The version of the pipeline, 2: the same inputs and settings give the same bytes within a version.
@@ -24,6 +24,8 @@ pub struct PrepareReport {
     pub documents: DocumentCounts,
     /// The same for each step, in order: reading, each filter, and deduplication.
     pub steps: Vec<StepCounts>,
+    /// What of each source is in the training data.
+    pub sources: Vec<SourceReport>,
     /// The hash of the tokenizer.
     pub tokenizer_blake3: String,
     /// Ids are below this.
@@ -82,6 +84,24 @@ pub struct StepCounts {
     pub kept: u64,
     /// Those removed, by reason.
     pub removed: BTreeMap<String, u64>,
+}
+
+/// A source in the training data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// The share that its weight asks for, in `0..=1`; `None` without weights.
+    pub wanted: Option<f64>,
+    /// The share that it has.
+    pub share: f64,
+    /// Tokens that it has for training, each counted once.
+    pub tokens: u64,
+    /// Tokens of it in the training data.
+    pub taken: u64,
+    /// How often it was taken: `taken` over `tokens`.
+    pub epochs: f64,
 }
 
 /// One of the two datasets.

@@ -1,43 +1,49 @@
-//! First stage: hashes of inputs and settings, which tell whether an earlier output is still valid.
+//! Before the stages: hashes of inputs and settings, which tell whether an earlier output is still valid.
 
 use std::path::Path;
 
 use serde_json::json;
 
+use super::crew::Crew;
 use super::inputs::Inputs;
 use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::{PrepareReport, SplitReport};
-use super::{Existing, PrepareConfig, PrepareError, Stage};
+use super::{Existing, PrepareConfig, PrepareError, Stage, VERSION};
 use andiron_data::shard::Dataset;
 use andiron_data::source::InputFile;
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::read_bounded;
 
-/// Version of the pipeline: within one, the same inputs and settings give the same bytes.
-pub(super) const VERSION: u32 = 2;
 pub(super) const REPORT: &str = "prepare.json";
+/// The keys of stages whose results lie in the output.
+pub(super) const STAGES: &str = "stages.json";
 pub(super) const SETTINGS: &str = "pipeline.toml";
 const REPORT_LIMIT: u64 = 64 << 20;
 
-pub(super) fn hash_inputs(found: &Inputs, tracker: &mut Tracker<'_>) -> Result<Vec<InputFile>, PrepareError> {
+/// The hashes of all files, or, for a task, of those of its parts: then the others have an empty one.
+pub(super) fn hash_inputs(
+    found: &Inputs,
+    is_wanted: impl Fn(usize) -> bool + Sync,
+    (crew, tracker): (&Crew, &Tracker<'_>),
+) -> Result<Vec<InputFile>, PrepareError> {
     tracker.begin(Stage::Hash);
-    let mut inputs = Vec::new();
-    let mut done = 0;
-    for (_, path) in &found.files {
-        let mut progress = |bytes| {
-            done += bytes;
-            tracker.at(done, 0);
-        };
-        inputs.push(InputFile::of(path, &mut progress).map_err(failed_to_read(path))?);
-    }
-    Ok(inputs)
+    crew.each(found.files.len(), |index| {
+        let (_, path) = &found.files[index];
+        if !is_wanted(index) {
+            return Ok(InputFile { name: String::new(), bytes: 0, blake3: String::new() });
+        }
+        InputFile::of(path, &mut |bytes| tracker.add(bytes, 0, 0)).map_err(failed_to_read(path))
+    })
 }
 
 /// Everything besides the inputs that the output depends on.
 pub(super) fn settings(config: &PrepareConfig, loaded: Option<&Tokenizer>) -> serde_json::Value {
-    let sources: Vec<_> =
-        config.sources.iter().map(|source| json!({ "name": source.name, "read": source.read })).collect();
+    let sources: Vec<_> = config
+        .sources
+        .iter()
+        .map(|source| json!({ "name": source.name, "weight": source.weight, "read": source.read }))
+        .collect();
     let mut settings = json!(config);
     settings["source"] = json!(sources);
     if let Some(loaded) = loaded {

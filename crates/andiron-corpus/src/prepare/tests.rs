@@ -213,6 +213,190 @@ fn the_output_does_not_depend_on_threads_or_on_an_interruption() {
     assert!(Dataset::open(&job.output().join("train")).unwrap().manifest().shards.len() > 3);
 }
 
+/// A job over two sources, of which each is a part, with duplicates within and across them.
+fn two_parts(place: &Place) -> Job {
+    let rows = |from: usize, to: usize| -> String {
+        (from..to).map(|i| format!("{{\"id\":\"{from}-{i}\",\"text\":\"row {}\"}}\n", i % 40)).collect()
+    };
+    let mut job = place.job(vec![place.file("a.jsonl", &rows(0, 50))]);
+    let paths = vec![place.file("b.jsonl", &format!("bad\n{}", rows(30, 80)))];
+    job.config.sources.push(SourceConfig { name: "second".into(), paths, ..SourceConfig::default() });
+    job.config.on_error = OnError::Skip;
+    job
+}
+
+#[test]
+fn a_duplicate_in_another_part_names_the_first_and_the_list_is_in_order() {
+    let place = Place::new();
+    let job = two_parts(&place);
+    let report = run(&job).unwrap();
+    assert_eq!((report.documents.read, report.documents.kept), (101, 40));
+    let mut before = None;
+    for step in &report.steps {
+        let StepCounts { step: name, documents, kept, removed } = step;
+        assert_eq!(*documents, kept + removed.values().sum::<u64>(), "{name}");
+        assert!(before.is_none_or(|before| before == *documents), "{name}");
+        before = Some(*kept);
+    }
+    let removed = fs::read_to_string(place.out().join("removed.jsonl")).unwrap();
+    let removed: Vec<serde_json::Value> =
+        removed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let field = |at: usize, name: &str| removed[at][name].as_str().unwrap_or_default().to_owned();
+    assert_eq!((field(0, "id"), field(0, "duplicate_of")), ("0-40".into(), "0-0".into()));
+    assert_eq!((field(10, "file"), field(10, "reason")), ("b.jsonl".into(), "invalid-json".into()));
+    assert_eq!((field(11, "id"), field(11, "duplicate_of")), ("30-30".into(), "0-30".into()));
+    assert_eq!(removed.len(), 61);
+    let stored = fs::read_to_string(place.out().join("documents/part-00000.jsonl")).unwrap();
+    assert!(
+        stored.starts_with("{\"id\":\"0-0\",\"source\":\"text\",\"file\":\"a.jsonl\",\"text\":\"row 0\"}\n")
+    );
+    assert_eq!(stored.lines().count(), 40);
+    assert_eq!(fs::read_to_string(place.out().join("documents/part-00001.jsonl")).unwrap(), "");
+}
+
+#[test]
+fn stages_whose_settings_are_unchanged_are_not_done_again() {
+    let place = Place::new();
+    let mut job = two_parts(&place);
+    job.config.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(270));
+    run(&job).unwrap();
+    let stages = |job: &Job| {
+        let mut stages = Vec::new();
+        prepare(&job.config, &job.options, &mut |now| stages.push(now.stage)).unwrap();
+        stages.dedup();
+        stages
+    };
+    job.options.existing = Existing::Replace;
+    job.config.shards.tokens_per_shard = 50;
+    assert_eq!(stages(&job), [Stage::Hash, Stage::Encode]);
+    job.config.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(280));
+    assert_eq!(stages(&job), [Stage::Hash, Stage::Train, Stage::Encode]);
+    let reused = content(&place.out());
+    fs::write(place.out().join("documents/part-00000.jsonl"), "damaged").unwrap();
+    job.config.seed = 1;
+    assert_eq!(stages(&job), [Stage::Hash, Stage::Clean, Stage::Train, Stage::Encode]);
+    // What was used again is what would have been made.
+    job.config.seed = 0;
+    job.config.output = Some(place.0.path().join("other"));
+    run(&job).unwrap();
+    assert!(content(&job.output()) == reused);
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_and_gives_the_same_bytes() {
+    let place = Place::new();
+    let mut job = two_parts(&place);
+    job.config.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(270));
+    let (whole, seen) = with_fault(Fault::none(), || run(&job));
+    whole.unwrap();
+    let expected = content(&place.out());
+    let work = place.0.path().join(".out.stages");
+    let mut went_on = 0;
+    for at in (0..seen.len()).step_by(7) {
+        fs::remove_dir_all(place.out()).unwrap();
+        let (killed, _) = with_fault(Fault::killed_at(at), || run(&job));
+        assert!(killed.is_err(), "{:?}", seen[at]);
+        // A part that is done is not done again, unless its file is not what it was.
+        let part = work.join("filtered/part-00000.jsonl");
+        if part.exists() && at % 2 == 0 {
+            fs::write(part, "cut").unwrap();
+        }
+        let mut cleaned = false;
+        if !place.out().exists() {
+            prepare(&job.config, &job.options, &mut |now| cleaned |= now.stage == Stage::Clean).unwrap();
+            went_on += usize::from(!cleaned);
+        }
+        let mut found = content(&place.out());
+        found.remove(Path::new(".lock"));
+        assert!(found == expected, "{:?}", seen[at]);
+        run(&job.replacing()).unwrap();
+        fs::remove_dir_all(&work).unwrap_or_default();
+    }
+    assert!(went_on > 3, "{went_on}");
+}
+
+#[test]
+fn any_number_of_tasks_gives_the_same_output() {
+    let place = Place::new();
+    let mut job = two_parts(&place);
+    for n in 0..7 {
+        let rows: String = (0..20).map(|i| format!("{{\"text\":\"row {}\"}}\n", (n * 9 + i) % 70)).collect();
+        let paths = vec![place.file(&format!("{n}.jsonl"), &rows)];
+        job.config.sources.push(SourceConfig { name: n.to_string(), paths, ..SourceConfig::default() });
+    }
+    job.config.tokenizer = TokenizerChoice::Bpe(BpeOptions::new(270));
+    run(&job).unwrap();
+    let expected = content(&place.out());
+    for of in [1, 3, 8] {
+        let output = place.0.path().join(format!("by-{of}"));
+        job.config.output = Some(output.clone());
+        assert!(matches!(status(&output), Err(PrepareError::NotBegun { .. })));
+        assert!(matches!(merge(&output, &job.options, &mut |_| ()), Err(PrepareError::NotBegun { .. })));
+        let task = |number| prepare_task(&job.config, &job.options, Task { number, of }, &mut |_| ());
+        assert!(matches!(task(0), Err(PrepareError::Task { .. })));
+        assert!(matches!(task(of + 1), Err(PrepareError::Task { .. })));
+        let mut filtered = 0;
+        for number in (1..=of).rev() {
+            assert!(matches!(status(&output), Err(PrepareError::NotBegun { .. })) || filtered > 0);
+            let report = task(number).unwrap();
+            assert_eq!((report.of_parts, task(number).unwrap()), (9, report.clone()));
+            filtered += report.parts;
+            let now = status(&output).unwrap();
+            let tasks = (of + 1 - number) as usize;
+            assert_eq!((now.complete, now.parts, now.filtered, now.tasks.len()), (false, 9, filtered, tasks));
+            if number > 1 {
+                let early = merge(&output, &job.options, &mut |_| ()).unwrap_err();
+                assert!(matches!(early, PrepareError::Unfinished { parts: 9, .. }), "{early}");
+            }
+        }
+        merge(&output, &job.options, &mut |_| ()).unwrap();
+        assert!(status(&output).unwrap().complete);
+        assert!(content(&output) == expected, "{of} tasks");
+    }
+}
+
+#[test]
+fn a_mixture_has_the_shares_that_its_weights_ask_for() {
+    let place = Place::new();
+    let rows = |n: usize, word: &str| -> String {
+        (0..n).map(|i| format!("{{\"text\":\"{word} {i:04}\"}}\n")).collect()
+    };
+    let mut job = place.job(vec![place.file("a.jsonl", &rows(600, "many"))]);
+    let paths = vec![place.file("b.jsonl", &rows(100, "some"))];
+    job.config.sources.push(SourceConfig { name: "b".into(), paths, ..SourceConfig::default() });
+    let paths = vec![place.file("c.jsonl", &rows(10, "rare"))];
+    job.config.sources.push(SourceConfig { name: "c".into(), paths, ..SourceConfig::default() });
+    job.config.split = Split { fraction: 0.1, by: SplitBy::Hash };
+    let natural = run(&job).unwrap();
+    assert!(natural.sources.iter().all(|source| source.epochs == 1.0 && source.wanted.is_none()));
+
+    for (source, weight) in job.config.sources.iter_mut().zip([2.0, 1.0, 1.0]) {
+        source.weight = Some(weight);
+    }
+    let job = job.replacing();
+    let report = run(&job).unwrap();
+    let [many, some, rare] = &report.sources[..] else { panic!("{report:?}") };
+    assert_eq!((many.epochs, rare.epochs), (1.0, 4.0));
+    // Half of the tokens of `many`, in whole documents chosen by hash.
+    let epochs = many.tokens as f64 / 2.0 / some.tokens as f64;
+    assert!((some.epochs - epochs).abs() < 0.15, "{some:?}, {epochs}");
+    assert_eq!(report.train.stats.tokens, many.taken + some.taken + rare.taken);
+    assert_eq!(report.valid, natural.valid);
+    // Each document of `some` is there two or three times more or less than another one.
+    let mut times = BTreeMap::new();
+    for (_, text) in text_of(&place.out(), "train") {
+        *times.entry(text).or_insert(0u64) += 1;
+    }
+    let of = |word: &str| -> Vec<u64> {
+        times.iter().filter(|(text, _)| text.starts_with(word)).map(|(_, times)| *times).collect()
+    };
+    assert!(of("rare").iter().all(|&times| times == 4) && of("many").iter().all(|&times| times == 1));
+    let floor = epochs.floor() as u64;
+    assert!(of("some").iter().all(|&times| times == floor || times == floor + 1), "{:?}", of("some"));
+    let letters: u64 = times.iter().map(|(text, times)| text.chars().count() as u64 * times).sum();
+    assert_eq!(report.train.stats.characters, letters);
+}
+
 #[test]
 fn a_tokenizer_that_is_there_is_used() {
     let place = Place::new();
@@ -327,7 +511,8 @@ fn a_preparation_names_the_file_that_it_cannot_read_or_write() {
         let (result, _) = with_fault(Fault::once(at, 5), || run(&job));
         if let Err(error) = result {
             let text = error.to_string();
-            let named = [seen.path.as_path(), &place.out(), &place.0.path().join(".out.partial")]
+            let hidden = [".out.partial", ".out.stages"].map(|name| place.0.path().join(name));
+            let named = [seen.path.as_path(), &place.out(), &hidden[0], &hidden[1]]
                 .iter()
                 .any(|path| text.contains(&path.display().to_string()));
             assert!(named, "{seen:?}: {text}");

@@ -123,6 +123,22 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds other documents.
+    pub(super) fn join(&mut self, other: &Self) {
+        if other.documents == 0 {
+            return;
+        }
+        self.min_document_tokens = match self.documents {
+            0 => other.min_document_tokens,
+            _ => self.min_document_tokens.min(other.min_document_tokens),
+        };
+        self.max_document_tokens = self.max_document_tokens.max(other.max_document_tokens);
+        self.documents += other.documents;
+        self.tokens += other.tokens;
+        self.characters += other.characters;
+        self.bytes += other.bytes;
+    }
+
     pub(super) fn add(&mut self, tokens: u64, text: &str) {
         self.min_document_tokens =
             if self.documents == 0 { tokens } else { self.min_document_tokens.min(tokens) };

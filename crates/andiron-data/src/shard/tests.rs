@@ -23,6 +23,26 @@ fn open(dir: &tempfile::TempDir) -> Result<Dataset, DatasetError> {
 }
 
 #[test]
+fn datasets_put_together_are_as_if_written_at_once() {
+    let document = |i: u32| (format!("doc {i}"), (0..i * 3).collect());
+    let documents: Vec<(String, Vec<u32>)> = (0..8).map(document).collect();
+    // A shard that is full ends where the second dataset begins.
+    let (first, second) = (write(&documents[..5], 100, 20), write(&documents[5..], 100, 20));
+    let nothing = write(&[], 100, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let options = WriterOptions { tokens_per_shard: 20, ..WriterOptions::new(100, "t".repeat(64)) };
+    let mut writer = DatasetWriter::create(&dir.path().join("d"), options).unwrap();
+    for part in [&nothing, &first, &nothing, &second] {
+        writer.append(&open(part).unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    let (joined, whole) = (open(&dir).unwrap(), open(&write(&documents, 100, 20)).unwrap());
+    joined.verify().unwrap();
+    assert_eq!(joined.stats(), whole.stats());
+    assert_eq!(joined.documents().collect::<Vec<_>>(), whole.documents().collect::<Vec<_>>());
+}
+
+#[test]
 fn the_files_are_as_documented() {
     let dir = write(&[("a".into(), vec![1, 258]), ("bc".into(), vec![3])], 300, 100);
     let read = |name: &str| fs::read(dir.path().join("d").join(name)).unwrap();

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DatasetError;
 use super::documents::IndexBuilder;
 use super::file::HashedFile;
 use super::manifest::{FORMAT, Manifest, ShardEntry, Stats, TokenType, VERSION, docs_file, ids_file};
-use crate::files::{PartialDirectory, write_synced};
+use super::{Dataset, DatasetError};
+use crate::files::{PartialDirectory, link_or_copy, write_synced};
 
 const NAME_LIMIT: usize = 64 << 10;
 
@@ -109,6 +109,33 @@ impl DatasetWriter {
         shard.ids.write(&self.buffer)?;
         shard.index.push(name, ids.len() as u64);
         self.stats.add(ids.len() as u64, text);
+        Ok(())
+    }
+
+    /// Appends the shards of a finished dataset of the same tokenizer. Its files get a second name, or are copied where the file
+    /// system has no hard links; they are not read.
+    ///
+    /// # Errors
+    /// If a file cannot be linked or copied.
+    ///
+    /// # Panics
+    /// If the tokenizers differ.
+    pub fn append(&mut self, dataset: &Dataset) -> Result<(), DatasetError> {
+        let manifest = dataset.manifest();
+        let same = manifest.tokenizer_blake3 == self.options.tokenizer_blake3
+            && manifest.vocab_size == self.options.vocab_size;
+        assert!(same, "{} has another tokenizer", dataset.path().display());
+        self.close_shard()?;
+        for (number, entry) in manifest.shards.iter().enumerate() {
+            let to = self.shards.len();
+            for (from, to) in [(ids_file(number), ids_file(to)), (docs_file(number), docs_file(to))] {
+                let to = self.directory.path().join(to);
+                link_or_copy(&dataset.path().join(from), &to)
+                    .map_err(|source| DatasetError::Write { path: to, source })?;
+            }
+            self.shards.push(entry.clone());
+        }
+        self.stats.join(dataset.stats());
         Ok(())
     }
 

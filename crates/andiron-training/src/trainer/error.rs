@@ -48,6 +48,12 @@ pub enum TrainError {
     /// There is nothing to measure.
     #[error("there is no validation data: set data.valid")]
     NoValidation,
+    /// The data of a run are rows, which are no documents.
+    #[error("{} holds rows; the documents behind a step are known where the data are shards of `prepare`", path.display())]
+    NoDocuments {
+        /// The data.
+        path: PathBuf,
+    },
     /// The model has not been trained for the objective.
     #[error("{model} has no head for this objective: train it first, with `andiron finetune`")]
     NoHead {

@@ -98,6 +98,24 @@ impl PrepareConfig {
         if !(0.0..1.0).contains(&fraction) {
             return value("split.fraction", format!("{fraction} is not at least 0 and below 1"));
         }
+        let weighted = self.sources.iter().filter(|source| source.weight.is_some()).count();
+        if weighted > 0 && weighted < self.sources.len() {
+            let without = self.sources.iter().find(|source| source.weight.is_none());
+            let name = without.map_or("", |source| &source.name);
+            return value("source.weight", format!("source {name:?} has none, but others have one"));
+        }
+        for source in &self.sources {
+            if source.weight.is_some_and(|weight| !(weight.is_finite() && weight > 0.0)) {
+                return value("source.weight", format!("that of {:?} is not above 0", source.name));
+            }
+        }
+        let max_repeat = self.mixture.max_repeat;
+        if !(max_repeat.is_finite() && max_repeat > 0.0) {
+            return value("mixture.max_repeat", format!("{max_repeat} is not above 0"));
+        }
+        if weighted == 0 && self.mixture.tokens.is_some() {
+            return value("mixture.tokens", "it goes with a `weight` for each source".to_owned());
+        }
         if self.shards.tokens_per_shard == 0 {
             return value("shards.tokens_per_shard", "it must be at least 1".to_owned());
         }
@@ -176,6 +194,20 @@ mod tests {
         check_error(
             &format!("{LEAST}[split]\nfraction = 1.5\n"),
             "split.fraction: 1.5 is not at least 0 and below 1",
+        );
+        let second = "[[source]]\nname = \"b\"\npaths = [\"b\"]\nweight = 1.0\n";
+        let weighted = |weight: &str| format!("{second}weight = {weight}\n").replace("weight = 1.0\n", "");
+        check_error(
+            &format!("{LEAST}{second}"),
+            "source.weight: source \"text\" has none, but others have one",
+        );
+        check_error(
+            &format!("{}[tokenizer]\nkind = \"char\"\n", weighted("-1.0")),
+            "source.weight: that of \"b\" is not above 0",
+        );
+        check_error(
+            &format!("{LEAST}[mixture]\ntokens = 5\n"),
+            "mixture.tokens: it goes with a `weight` for each source",
         );
     }
 }

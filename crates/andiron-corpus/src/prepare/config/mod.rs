@@ -62,6 +62,9 @@ pub struct PrepareConfig {
     /// The validation split.
     #[serde(default)]
     pub split: Split,
+    /// How sources with weights are mixed.
+    #[serde(default)]
+    pub mixture: MixtureConfig,
     /// The datasets.
     #[serde(default)]
     pub shards: ShardsConfig,
@@ -79,6 +82,7 @@ impl PrepareConfig {
             dedup: DedupConfig::default(),
             tokenizer,
             split: Split::default(),
+            mixture: MixtureConfig::default(),
             shards: ShardsConfig::default(),
         }
     }
@@ -93,6 +97,10 @@ pub struct SourceConfig {
     pub name: String,
     /// Files and directories; the files of a directory are read in the order of their names.
     pub paths: Vec<PathBuf>,
+    /// Its share of the training tokens, relative to the weights of the others. Either all sources have one, or none: then each is
+    /// taken once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// How each kind of file is read.
     #[serde(default)]
     pub read: SourceOptions,
@@ -105,7 +113,7 @@ fn text() -> String {
 impl Default for SourceConfig {
     /// Nothing to read, under the name `text`.
     fn default() -> Self {
-        Self { name: text(), paths: Vec::new(), read: SourceOptions::default() }
+        Self { name: text(), paths: Vec::new(), weight: None, read: SourceOptions::default() }
     }
 }
 
@@ -132,6 +140,31 @@ pub enum Duplicates {
     Keep,
     /// They are removed.
     Remove,
+}
+
+/// How the training data are mixed from sources with weights.
+///
+/// A source is taken as often as its share of all tokens asks for: whole documents, some of them once more than others, which is
+/// decided by the hash of their texts. A source that would be taken more often than the cap has a smaller share, and the others
+/// stay as they are. What came out is in the report ([`SourceReport`](super::SourceReport)).
+///
+/// Source of the cap: Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", <https://arxiv.org/abs/2305.16264>: four
+/// epochs are nearly as good as new text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MixtureConfig {
+    /// How often a document is taken at most.
+    pub max_repeat: f64,
+    /// Tokens of the training data. Without it, so many that each source is taken at least once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+}
+
+impl Default for MixtureConfig {
+    /// At most four times.
+    fn default() -> Self {
+        Self { max_repeat: 4.0, tokens: None }
+    }
 }
 
 /// The tokenizer to load or train.
@@ -178,6 +211,9 @@ pub enum SplitBy {
     Auto,
     /// Whole documents, chosen by the seed: exactly the fraction, rounded, and at least one.
     Documents,
+    /// Whole documents, each by the hash of its text and the seed: about the fraction, and a document's place does not depend on
+    /// the others, so that it stays where it is when more text is added.
+    Hash,
     /// The last characters of each document, as nanoGPT does.
     Characters,
 }

@@ -1,0 +1,226 @@
+//! Second stage, second half: the documents that stay, on disk, and what was left out.
+
+use std::io::{BufRead as _, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::config::Duplicates;
+use super::crew::Crew;
+use super::duplicates::{self, Duplicate};
+use super::filter::{self, Filtered};
+use super::parts::{Part, name};
+use super::pipeline::{failed_to_read, failed_to_write};
+use super::report::StepCounts;
+use super::stored::{StoredLines, id_of};
+use super::work::{StageFile, Work, open};
+use super::{PrepareConfig, PrepareError};
+
+pub(super) const STAGE: &str = "documents";
+const REMOVED: &str = "removed.jsonl";
+const EXACT: &str = "exact-duplicates";
+
+/// The cleaned documents of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Documents {
+    /// The counts of each step, over all parts.
+    pub(super) steps: Vec<StepCounts>,
+    /// The parts, in order.
+    pub(super) parts: Vec<DocumentsPart>,
+}
+
+/// The cleaned documents of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DocumentsPart {
+    /// The index of its source.
+    pub(super) source: usize,
+    /// Bytes of its inputs.
+    pub(super) input_bytes: u64,
+    /// Documents that are left.
+    pub(super) documents: u64,
+    /// The file that holds them.
+    pub(super) file: StageFile,
+}
+
+impl Documents {
+    /// Documents that are left.
+    pub(super) fn kept(&self) -> u64 {
+        self.parts.iter().map(|part| part.documents).sum()
+    }
+}
+
+/// Removes duplicates, and puts the documents that stay in place.
+pub(super) fn settle(
+    (config, key): (&PrepareConfig, &str),
+    (parts, filtered): (&[Part], &[Filtered]),
+    (work, crew): (&Work, &Crew),
+) -> Result<Documents, PrepareError> {
+    let exact = config.dedup.exact == Duplicates::Remove;
+    let passes = if exact { duplicates::find(filtered, (work, crew))? } else { 0 };
+    work.directory(STAGE)?;
+    let settled = crew.each(parts.len(), |number| {
+        let found = duplicates::of_part(number, passes, work)?;
+        let removed = found.len() as u64;
+        let part = DocumentsPart {
+            source: parts[number].source,
+            input_bytes: parts[number].bytes,
+            documents: filtered[number].documents - removed,
+            file: settle_part(number, (&filtered[number], &found), work)?,
+        };
+        Ok((part, removed))
+    })?;
+    let mut steps: Vec<StepCounts> = Vec::new();
+    filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));
+    if exact {
+        let mut step = StepCounts::new(EXACT);
+        for (part, removed) in &settled {
+            step.add(&StepCounts {
+                documents: part.documents + removed,
+                kept: part.documents,
+                removed: [("duplicate".to_owned(), *removed)].into_iter().filter(|(_, n)| *n > 0).collect(),
+                ..StepCounts::default()
+            });
+        }
+        steps.push(step);
+    }
+    let parts: Vec<DocumentsPart> = settled.into_iter().map(|(part, _)| part).collect();
+    let mut removed = work.create(REMOVED.to_owned())?;
+    for number in 0..parts.len() {
+        let path = work.path(&format!("{}.removed", name(STAGE, number)));
+        let mut lines = open(&path)?;
+        loop {
+            let bytes = lines.fill_buf().map_err(failed_to_read(&path))?;
+            if bytes.is_empty() {
+                break;
+            }
+            removed.write(bytes)?;
+            let n = bytes.len();
+            lines.consume(n);
+        }
+        andiron_files::remove_file(&path).map_err(failed_to_write(&path))?;
+    }
+    let mut files: Vec<StageFile> = parts.iter().map(|part| part.file.clone()).collect();
+    files.push(removed.finish()?);
+    let documents = work.finish(STAGE, key, files, Documents { steps, parts })?;
+    // What it was made from is no longer needed.
+    work.clear(filter::STAGE)?;
+    work.clear("duplicates")?;
+    Ok(documents)
+}
+
+/// Writes the documents of a part that stay, and the list of the others in the order in which they were read.
+fn settle_part(
+    number: usize,
+    (filtered, found): (&Filtered, &[Duplicate]),
+    work: &Work,
+) -> Result<StageFile, PrepareError> {
+    let (from, to) = (name(filter::STAGE, number), name(STAGE, number));
+    let mut removed = work.create(format!("{to}.removed"))?;
+    let mut left_out = RemovedLines::open(&work.path(&format!("{from}.removed")))?;
+    let (source, target) = (work.path(&filtered.file.name), format!("{to}.jsonl"));
+    if found.is_empty() {
+        while let Some(line) = left_out.next()? {
+            removed.write(line.as_bytes())?;
+        }
+        removed.finish()?;
+        let path = work.path(&target);
+        andiron_files::link_or_copy(&source, &path).map_err(failed_to_write(&path))?;
+        return Ok(StageFile { name: target, ..filtered.file.clone() });
+    }
+    let mut documents = work.create(target)?;
+    let mut lines = StoredLines::open(&source)?;
+    let mut duplicates = found.iter().peekable();
+    let mut record = 0u64;
+    for index in 0.. {
+        // Records that were left out before this one.
+        while let Some(line) = left_out.at(record)? {
+            removed.write(line.as_bytes())?;
+            record += 1;
+        }
+        let Some(line) = lines.next_line()? else { break };
+        match duplicates.next_if(|duplicate| duplicate.number == index) {
+            None => documents.write(line)?,
+            Some(duplicate) => {
+                let first = first_id(duplicate, work)?;
+                let record = json!({
+                    "id": id_of(line), "filter": EXACT, "reason": "duplicate", "duplicate_of": first,
+                });
+                removed.write(format!("{record}\n").as_bytes())?;
+            }
+        }
+        record += 1;
+    }
+    removed.finish()?;
+    documents.finish()
+}
+
+/// The id of the first document with a text.
+fn first_id(duplicate: &Duplicate, work: &Work) -> Result<Option<String>, PrepareError> {
+    let path = work.path(&format!("{}.jsonl", name(filter::STAGE, duplicate.first_part as usize)));
+    let mut file = andiron_files::open(&path).map_err(failed_to_read(&path))?;
+    // Most ids are short; the longest that a dataset takes has 64 KiB.
+    for limit in [512, 1 << 20] {
+        let mut beginning = Vec::new();
+        file.seek(SeekFrom::Start(duplicate.first_at)).map_err(failed_to_read(&path))?;
+        (&mut file).take(limit).read_to_end(&mut beginning).map_err(failed_to_read(&path))?;
+        if let Some(id) = id_of(&beginning) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// The records of a part that the filters left out, with the places at which they were read.
+struct RemovedLines {
+    path: std::path::PathBuf,
+    file: std::io::BufReader<andiron_files::ReadFile>,
+    /// The next one.
+    waiting: Option<(u64, String)>,
+}
+
+impl RemovedLines {
+    fn open(path: &Path) -> Result<Self, PrepareError> {
+        let mut lines = Self { path: path.to_owned(), file: open(path)?, waiting: None };
+        lines.advance()?;
+        Ok(lines)
+    }
+
+    fn advance(&mut self) -> Result<(), PrepareError> {
+        let mut line = String::new();
+        self.file.read_line(&mut line).map_err(failed_to_read(&self.path))?;
+        self.waiting = line.split_once('\t').and_then(|(at, line)| Some((at.parse().ok()?, line.to_owned())));
+        Ok(())
+    }
+
+    /// The line of the record that was read at a place, if it was left out.
+    fn at(&mut self, record: u64) -> Result<Option<String>, PrepareError> {
+        if self.waiting.as_ref().is_none_or(|(at, _)| *at != record) {
+            return Ok(None);
+        }
+        self.next()
+    }
+
+    /// The next line.
+    fn next(&mut self) -> Result<Option<String>, PrepareError> {
+        let line = self.waiting.take().map(|(_, line)| line);
+        if line.is_some() {
+            self.advance()?;
+        }
+        Ok(line)
+    }
+}
+
+/// Copies the documents and the list of what was left out to the output.
+pub(super) fn publish(documents: &Documents, work: &Work, output: &Path) -> Result<(), PrepareError> {
+    let directory = output.join(STAGE);
+    andiron_files::make_directory(&directory).map_err(failed_to_write(&directory))?;
+    for part in &documents.parts {
+        let to = output.join(&part.file.name);
+        andiron_files::link_or_copy(&work.path(&part.file.name), &to).map_err(failed_to_write(&to))?;
+    }
+    let to = output.join(REMOVED);
+    andiron_files::link_or_copy(&work.path(REMOVED), &to).map_err(failed_to_write(&to))
+}

@@ -1,0 +1,247 @@
+//! First stage: the files of a part are read, and its documents pass the filters and are written down.
+//!
+//! Each part has three files: the documents, a line for each record that was left out with its place among all records, and the
+//! signatures by which exact duplicates are found.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::chain::Chain;
+use super::config::Duplicates;
+use super::crew::Crew;
+use super::inputs::Inputs;
+use super::parts::{Part, name};
+use super::progress::Tracker;
+use super::report::StepCounts;
+use super::stored;
+use super::work::{StageFile, Work, key};
+use super::{PrepareConfig, PrepareError, Stage, VERSION};
+use andiron_data::Document;
+use andiron_data::source::{self, InputFile, OnError, Source, SourceError};
+
+pub(super) const STAGE: &str = "filtered";
+
+/// Documents are filtered together up to this many bytes, by all threads.
+const BATCH_BYTES: usize = 4 << 20;
+const BATCH_DOCUMENTS: usize = 4096;
+
+/// Bytes of a signature, and of the entry of a document: its signature, and where its line begins.
+pub(super) const SIGNATURE: usize = 16;
+pub(super) const ENTRY: usize = SIGNATURE + 8;
+
+/// What became of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filtered {
+    /// Reading and each filter.
+    pub(super) steps: Vec<StepCounts>,
+    /// Documents that are left.
+    pub(super) documents: u64,
+    /// The file that holds them.
+    pub(super) file: StageFile,
+}
+
+/// What all parts are filtered with.
+pub(super) struct Filtering<'a> {
+    pub(super) config: &'a PrepareConfig,
+    pub(super) found: &'a Inputs,
+    pub(super) inputs: &'a [InputFile],
+    pub(super) chain: Chain,
+    pub(super) crew: &'a Crew,
+    pub(super) work: &'a Work,
+}
+
+/// A record as it was read.
+enum Record {
+    Document { document: Document, file: usize },
+    Unreadable { reason: &'static str, line: String },
+}
+
+/// A record after the filters.
+enum Outcome {
+    Kept { line: Vec<u8>, signature: [u8; SIGNATURE] },
+    Removed { step: usize, reason: &'static str, line: String },
+    Unreadable { reason: &'static str, line: String },
+}
+
+impl Filtering<'_> {
+    /// What a part is made from.
+    pub(super) fn key(&self, part: &Part) -> String {
+        let source = &self.config.sources[part.source];
+        key(&json!({
+            "version": VERSION, "source": source.name, "read": source.read, "on_error": self.config.on_error,
+            "filters": self.config.filters, "inputs": self.inputs[part.files.clone()],
+        }))
+    }
+
+    /// Whether a part is filtered.
+    pub(super) fn is_done(&self, number: usize, part: &Part) -> bool {
+        self.work.done::<Filtered>(&name(STAGE, number), &self.key(part)).is_some()
+    }
+
+    /// Filters a part, unless that was done before.
+    pub(super) fn part(
+        &self,
+        number: usize,
+        part: &Part,
+        tracker: &Tracker<'_>,
+    ) -> Result<Filtered, PrepareError> {
+        let (name, key) = (name(STAGE, number), self.key(part));
+        if let Some(filtered) = self.work.done::<Filtered>(&name, &key) {
+            tracker.add(part.bytes, filtered.steps[0].documents, 0);
+            return Ok(filtered);
+        }
+        let mut documents = self.work.create(format!("{name}.jsonl"))?;
+        let mut removed = self.work.create(format!("{name}.removed"))?;
+        let mut signatures = self.work.create(format!("{name}.signatures"))?;
+        let mut read = StepCounts::new("read");
+        let mut steps = self.chain.counts();
+        let mut records = 0u64;
+
+        let mut reader =
+            Reader { filtering: self, part, next: part.files.start, current: None, tracker, told: 0 };
+        let mut batch = reader.batch()?;
+        while !batch.is_empty() {
+            let n = batch.len() as u64;
+            let (outcomes, next) =
+                self.crew.map_while(batch, |record| self.filter(part, record), || reader.batch());
+            for outcome in outcomes {
+                match outcome {
+                    Outcome::Kept { line, signature } => {
+                        read.keep();
+                        steps.iter_mut().for_each(StepCounts::keep);
+                        signatures.write(&signature)?;
+                        signatures.write(&documents.bytes().to_le_bytes())?;
+                        documents.write(&line)?;
+                    }
+                    Outcome::Removed { step, reason, line } => {
+                        read.keep();
+                        steps[..step].iter_mut().for_each(StepCounts::keep);
+                        steps[step].remove(reason);
+                        removed.write(format!("{records}\t{line}\n").as_bytes())?;
+                    }
+                    Outcome::Unreadable { reason, line } => {
+                        read.remove(reason);
+                        removed.write(format!("{records}\t{line}\n").as_bytes())?;
+                    }
+                }
+                records += 1;
+            }
+            tracker.add(0, n, 0);
+            batch = next?;
+        }
+        let left = steps.last().map_or(0, |step| step.kept);
+        steps.insert(0, read);
+        let file = documents.finish()?;
+        let files = vec![file.clone(), removed.finish()?, signatures.finish()?];
+        self.work.finish(&name, &key, files, Filtered { steps, documents: left, file })
+    }
+
+    fn filter(&self, part: &Part, record: Record) -> Outcome {
+        match record {
+            Record::Unreadable { reason, line } => Outcome::Unreadable { reason, line },
+            Record::Document { mut document, file } => match self.chain.apply(&mut document) {
+                Ok(()) => {
+                    let mut signature = [0; SIGNATURE];
+                    if self.config.dedup.exact == Duplicates::Remove {
+                        let hash = blake3::hash(document.text.as_bytes());
+                        signature.copy_from_slice(&hash.as_bytes()[..SIGNATURE]);
+                    }
+                    let source = &self.config.sources[part.source].name;
+                    let line = stored::line(&document, source, &self.inputs[file].name);
+                    Outcome::Kept { line, signature }
+                }
+                Err(removed) => Outcome::Removed {
+                    step: removed.step,
+                    reason: removed.reason,
+                    line: removed.record.to_string(),
+                },
+            },
+        }
+    }
+}
+
+/// Reads the records of a part in order.
+struct Reader<'a, 't> {
+    filtering: &'a Filtering<'a>,
+    part: &'a Part,
+    next: usize,
+    current: Option<(usize, Box<dyn Source>)>,
+    tracker: &'a Tracker<'t>,
+    /// Bytes of the current file that the tracker knows.
+    told: u64,
+}
+
+impl Reader<'_, '_> {
+    /// The next records; none at the end.
+    fn batch(&mut self) -> Result<Vec<Record>, PrepareError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES && batch.len() < BATCH_DOCUMENTS {
+            let Some(record) = self.record()? else { break };
+            bytes += match &record {
+                Record::Document { document, .. } => document.text.len(),
+                Record::Unreadable { line, .. } => line.len(),
+            };
+            batch.push(record);
+        }
+        self.tell();
+        Ok(batch)
+    }
+
+    fn record(&mut self) -> Result<Option<Record>, PrepareError> {
+        loop {
+            if let Some((file, source)) = &mut self.current {
+                let file = *file;
+                match source.next() {
+                    Some(Ok(document)) => return Ok(Some(Record::Document { document, file })),
+                    Some(Err(SourceError::Record(error)))
+                        if self.filtering.config.on_error == OnError::Skip =>
+                    {
+                        let (reason, name) = (error.fault.reason(), error.file_name());
+                        let line = json!({
+                            "file": name, "line": error.line, "filter": "read", "reason": reason,
+                            "detail": error.fault.to_string(),
+                        });
+                        return Ok(Some(Record::Unreadable { reason, line: line.to_string() }));
+                    }
+                    Some(Err(error)) => return Err(error.into()),
+                    None => {
+                        if source.bytes_read() != self.filtering.inputs[file].bytes {
+                            return Err(PrepareError::InputChanged);
+                        }
+                        self.tell();
+                        (self.current, self.told) = (None, 0);
+                    }
+                }
+            }
+            if self.next == self.part.files.end {
+                return Ok(None);
+            }
+            let (source, path): &(usize, PathBuf) = &self.filtering.found.files[self.next];
+            let opened = source::open(path, &self.filtering.config.sources[*source].read)?;
+            self.current = Some((self.next, opened));
+            self.next += 1;
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some((_, source)) = &self.current {
+            let read = source.bytes_read();
+            self.tracker.add(read.saturating_sub(self.told), 0, 0);
+            self.told = read;
+        }
+    }
+}
+
+/// Filters some parts.
+pub(super) fn filter(
+    filtering: &Filtering<'_>,
+    parts: &[(usize, &Part)],
+    tracker: &Tracker<'_>,
+) -> Result<Vec<Filtered>, PrepareError> {
+    tracker.begin(Stage::Clean);
+    filtering.work.directory(STAGE)?;
+    filtering.crew.each(parts.len(), |at| filtering.part(parts[at].0, parts[at].1, tracker))
+}
