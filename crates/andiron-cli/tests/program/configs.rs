@@ -1,4 +1,5 @@
-//! Every configuration in `examples/configs`, run with a tiny model and a few rows: the keys, the objective and the data fit together.
+//! Every configuration in `examples/configs`, run with a tiny model and a few rows: the keys, the objective and the data fit together. A
+//! pipeline of `prepare` runs over a few rows.
 
 use std::fs;
 use std::path::Path;
@@ -192,6 +193,25 @@ fn rows(kind: &str, objective: Option<&Table>, data: &Table) -> String {
     (0..40).map(|at| format!("{}\n", Value::Object(named(row(at))))).collect()
 }
 
+/// Runs a pipeline over a few rows in the place of each of its sources.
+fn prepare(place: &Place, pipeline: &Table, name: &str) {
+    let mut pipeline = pipeline.clone();
+    let sources = pipeline["source"].as_array_mut().unwrap();
+    for (at, source) in sources.iter_mut().enumerate() {
+        let file = format!("{name}-{at}.jsonl");
+        let row = |n: usize| json!({ "text": format!("row {n} of source {at}") }).to_string() + "\n";
+        place.write(&file, (0..20 * (at + 1)).map(row).collect::<String>());
+        source.as_table_mut().unwrap().insert("paths".to_owned(), vec![file].into());
+    }
+    let n_sources = sources.len();
+    if let Some(size) = pipeline["tokenizer"].as_table_mut().unwrap().get_mut("vocab_size") {
+        *size = 300.into();
+    }
+    place.write(&format!("{name}.toml"), pipeline.to_string());
+    let report = place.json(&["prepare", &format!("{name}.toml"), "-o", name]);
+    assert_eq!(report["sources"].as_array().unwrap().len(), n_sources, "{name}: {report}");
+}
+
 #[test]
 fn each_trains_a_tiny_model() {
     let place = place();
@@ -201,7 +221,11 @@ fn each_trains_a_tiny_model() {
     for path in paths {
         let text = fs::read_to_string(&path).unwrap();
         let name = path.file_stem().unwrap().to_string_lossy();
-        train(&place, &path, &toml::from_str(&text).unwrap(), &name);
+        let table: Table = toml::from_str(&text).unwrap();
+        match table.contains_key("source") {
+            true => prepare(&place, &table, &name),
+            false => train(&place, &path, &table, &name),
+        }
         assert!(text.contains(&format!("examples/configs/{name}.toml")), "{name} does not say how it is run");
     }
 }

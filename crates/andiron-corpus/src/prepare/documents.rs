@@ -19,7 +19,7 @@ use super::{PrepareConfig, PrepareError};
 
 pub(super) const STAGE: &str = "documents";
 const REMOVED: &str = "removed.jsonl";
-const EXACT: &str = "exact-duplicates";
+pub(super) const EXACT: &str = "exact-duplicates";
 
 /// The cleaned documents of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,14 +63,14 @@ pub(super) fn settle(
     work.directory(STAGE)?;
     let settled = crew.each(parts.len(), |number| {
         let found = duplicates::of_part(number, passes, work)?;
-        let removed = found.len() as u64;
+        let (removed, repeated) = (found.len() as u64, filtered[number].repeated);
         let part = DocumentsPart {
             source: parts[number].source,
             input_bytes: parts[number].bytes,
             documents: filtered[number].documents - removed,
             file: settle_part(number, (&filtered[number], &found), work)?,
         };
-        Ok((part, removed))
+        Ok((part, removed + repeated))
     })?;
     let mut steps: Vec<StepCounts> = Vec::new();
     filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));

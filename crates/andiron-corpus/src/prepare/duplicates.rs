@@ -149,7 +149,7 @@ mod tests {
                 file.write(&(10 * at as u64).to_le_bytes()).unwrap();
             }
             let file = file.finish().unwrap();
-            parts.push(Filtered { steps: Vec::new(), documents: texts.len() as u64, file });
+            parts.push(Filtered { steps: Vec::new(), documents: texts.len() as u64, repeated: 0, file });
         }
         let crew = Crew::new(2);
         let duplicate = |number, first_part, first_at| Duplicate { number, first_part, first_at };

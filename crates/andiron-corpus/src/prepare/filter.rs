@@ -3,6 +3,8 @@
 //! Each part has three files: the documents, a line for each record that was left out with its place among all records, and the
 //! signatures by which exact duplicates are found.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use serde_json::json;
 use super::chain::Chain;
 use super::config::Duplicates;
 use super::crew::Crew;
+use super::documents::EXACT;
 use super::inputs::Inputs;
 use super::parts::{Part, name};
 use super::progress::Tracker;
@@ -27,6 +30,10 @@ pub(super) const STAGE: &str = "filtered";
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_DOCUMENTS: usize = 4096;
 
+/// Texts of a part that are remembered while it is read, of documents whose ids have fewer bytes than that: 16 MiB at most.
+const SEEN: usize = 1 << 16;
+const SEEN_ID: usize = 128;
+
 /// Bytes of a signature, and of the entry of a document: its signature, and where its line begins.
 pub(super) const SIGNATURE: usize = 16;
 pub(super) const ENTRY: usize = SIGNATURE + 8;
@@ -39,6 +46,9 @@ pub(super) struct Filtered {
     pub(super) steps: Vec<StepCounts>,
     /// Documents that are left.
     pub(super) documents: u64,
+    /// Documents that equal an earlier one of the part, as far as they were noticed: they are among those left out, with their
+    /// lines, but are counted where all duplicates are.
+    pub(super) repeated: u64,
     /// The file that holds them.
     pub(super) file: StageFile,
 }
@@ -61,7 +71,8 @@ enum Record {
 
 /// A record after the filters.
 enum Outcome {
-    Kept { line: Vec<u8>, signature: [u8; SIGNATURE] },
+    Kept { id: String, line: Vec<u8>, signature: [u8; SIGNATURE] },
+    Repeated { id: String, signature: [u8; SIGNATURE] },
     Removed { step: usize, reason: &'static str, line: String },
     Unreadable { reason: &'static str, line: String },
 }
@@ -72,7 +83,7 @@ impl Filtering<'_> {
         let source = &self.config.sources[part.source];
         key(&json!({
             "version": VERSION, "source": source.name, "read": source.read, "on_error": self.config.on_error,
-            "filters": self.config.filters, "inputs": self.inputs[part.files.clone()],
+            "filters": self.config.filters, "exact": self.config.dedup.exact, "inputs": self.inputs[part.files.clone()],
         }))
     }
 
@@ -96,9 +107,11 @@ impl Filtering<'_> {
         let mut documents = self.work.create(format!("{name}.jsonl"))?;
         let mut removed = self.work.create(format!("{name}.removed"))?;
         let mut signatures = self.work.create(format!("{name}.signatures"))?;
+        let is_exact = self.config.dedup.exact == Duplicates::Remove;
         let mut read = StepCounts::new("read");
         let mut steps = self.chain.counts();
-        let mut records = 0u64;
+        let (mut records, mut repeated) = (0u64, 0);
+        let mut seen = Seen::default();
 
         let mut reader =
             Reader { filtering: self, part, next: part.files.start, current: None, tracker, told: 0 };
@@ -106,15 +119,28 @@ impl Filtering<'_> {
         while !batch.is_empty() {
             let n = batch.len() as u64;
             let (outcomes, next) =
-                self.crew.map_while(batch, |record| self.filter(part, record), || reader.batch());
+                self.crew.map_while(batch, |record| self.filter(part, record, &seen), || reader.batch());
             for outcome in outcomes {
                 match outcome {
-                    Outcome::Kept { line, signature } => {
+                    Outcome::Kept { id, line, signature } => {
                         read.keep();
                         steps.iter_mut().for_each(StepCounts::keep);
+                        if let Some(first) = is_exact.then(|| seen.check(signature, &id)).flatten() {
+                            removed.write(repetition(records, &id, first).as_bytes())?;
+                            repeated += 1;
+                            records += 1;
+                            continue;
+                        }
                         signatures.write(&signature)?;
                         signatures.write(&documents.bytes().to_le_bytes())?;
                         documents.write(&line)?;
+                    }
+                    Outcome::Repeated { id, signature } => {
+                        read.keep();
+                        steps.iter_mut().for_each(StepCounts::keep);
+                        let first = seen.first(&signature).unwrap_or_default();
+                        removed.write(repetition(records, &id, first).as_bytes())?;
+                        repeated += 1;
                     }
                     Outcome::Removed { step, reason, line } => {
                         read.keep();
@@ -132,14 +158,14 @@ impl Filtering<'_> {
             tracker.add(0, n, 0);
             batch = next?;
         }
-        let left = steps.last().map_or(0, |step| step.kept);
+        let left = steps.last().map_or(0, |step| step.kept) - repeated;
         steps.insert(0, read);
         let file = documents.finish()?;
         let files = vec![file.clone(), removed.finish()?, signatures.finish()?];
-        self.work.finish(&name, &key, files, Filtered { steps, documents: left, file })
+        self.work.finish(&name, &key, files, Filtered { steps, documents: left, repeated, file })
     }
 
-    fn filter(&self, part: &Part, record: Record) -> Outcome {
+    fn filter(&self, part: &Part, record: Record, seen: &Seen) -> Outcome {
         match record {
             Record::Unreadable { reason, line } => Outcome::Unreadable { reason, line },
             Record::Document { mut document, file } => match self.chain.apply(&mut document) {
@@ -148,10 +174,13 @@ impl Filtering<'_> {
                     if self.config.dedup.exact == Duplicates::Remove {
                         let hash = blake3::hash(document.text.as_bytes());
                         signature.copy_from_slice(&hash.as_bytes()[..SIGNATURE]);
+                        if seen.first(&signature).is_some() {
+                            return Outcome::Repeated { id: document.id, signature };
+                        }
                     }
                     let source = &self.config.sources[part.source].name;
                     let line = stored::line(&document, source, &self.inputs[file].name);
-                    Outcome::Kept { line, signature }
+                    Outcome::Kept { id: document.id, line, signature }
                 }
                 Err(removed) => Outcome::Removed {
                     step: removed.step,
@@ -161,6 +190,39 @@ impl Filtering<'_> {
             },
         }
     }
+}
+
+/// Some texts of a part, and the ids of the first documents with them. What repeats one of these is not written; what repeats
+/// another is found among all signatures.
+#[derive(Default)]
+struct Seen {
+    first: HashMap<[u8; SIGNATURE], Box<str>>,
+}
+
+impl Seen {
+    fn first(&self, signature: &[u8; SIGNATURE]) -> Option<&str> {
+        self.first.get(signature).map(|id| &**id)
+    }
+
+    /// The id of the first document with a text; if it is this one, it is noted while there is room.
+    fn check(&mut self, signature: [u8; SIGNATURE], id: &str) -> Option<&str> {
+        let has_room = self.first.len() < SEEN;
+        match self.first.entry(signature) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                if has_room && id.len() < SEEN_ID {
+                    entry.insert(id.into());
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The line about a document that repeats an earlier one, after its place.
+fn repetition(record: u64, id: &str, first: &str) -> String {
+    let line = json!({ "id": id, "filter": EXACT, "reason": "duplicate", "duplicate_of": first });
+    format!("{record}\t{line}\n")
 }
 
 /// Reads the records of a part in order.
