@@ -36,7 +36,7 @@ pub struct Prepare {
     /// Text and JSONL files, plain or gzip, or directories of them; or one TOML file of settings
     #[arg(required = true)]
     input: Vec<PathBuf>,
-    /// Output directory: tokenizer/, train/, valid/, removed.jsonl, pipeline.toml, prepare.json [required, unless the TOML file has it]
+    /// Output directory: tokenizer/, train/, valid/, removed.jsonl, report.html, prepare.json [required, unless the TOML file has it]
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -129,7 +129,7 @@ impl Settings {
                 .then_some(FilterSettings::UnixLineEndings {})
                 .into_iter()
                 .collect(),
-            dedup: DedupConfig { exact },
+            dedup: DedupConfig { exact, ..DedupConfig::default() },
             split: Split { fraction, by },
             ..PrepareConfig::new(input, output, tokenizer)
         };

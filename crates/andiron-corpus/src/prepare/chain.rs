@@ -1,11 +1,15 @@
 //! What each document passes: the filters in their order, and the counts of each.
 
 use andiron_data::Document;
+use andiron_page::text::shortened;
 use serde_json::{Value, json};
 
 use super::report::StepCounts;
 use super::{PrepareConfigError, PrepareError};
 use crate::clean::{Filter, FilterSettings, Verdict};
+
+/// Characters of a text that are kept with the reason why it was removed.
+pub(super) const EXCERPT: usize = 400;
 
 /// The step that removes documents without text.
 const EMPTY: &str = "empty";
@@ -42,6 +46,7 @@ impl Chain {
                 if let Some(score) = removal.score {
                     record["score"] = json!(score);
                 }
+                record["text"] = shortened(&document.text, EXCERPT).into();
                 return Err(Removed { step, reason: removal.reason, record });
             }
         }
@@ -62,6 +67,12 @@ impl Chain {
 impl StepCounts {
     pub(super) fn new(step: &str) -> Self {
         Self { step: step.to_owned(), ..Self::default() }
+    }
+
+    /// A step that has one reason: how many documents it kept, and removed.
+    pub(super) fn of(step: &str, reason: &str, (kept, removed): (u64, u64)) -> Self {
+        let reasons = (removed > 0).then(|| (reason.to_owned(), removed)).into_iter().collect();
+        Self { step: step.to_owned(), documents: kept + removed, kept, removed: reasons }
     }
 
     /// Counts a document that goes on.

@@ -84,6 +84,14 @@ impl Crew {
         (mapped, done)
     }
 
+    /// Does a work that uses the threads of the pool it runs in.
+    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
     /// Sorts.
     pub(super) fn sort<T: Ord + Send>(&self, items: &mut [T]) {
         use rayon::slice::ParallelSliceMut as _;

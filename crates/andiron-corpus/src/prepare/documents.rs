@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::chain::EXCERPT;
 use super::config::Duplicates;
 use super::crew::Crew;
 use super::duplicates::{self, Duplicate};
@@ -13,12 +14,18 @@ use super::filter::{self, Filtered};
 use super::parts::{Part, name};
 use super::pipeline::{failed_to_read, failed_to_write};
 use super::report::StepCounts;
-use super::stored::{StoredLines, id_of};
+use super::stored::{Stored, StoredLines, id_of, parse};
 use super::work::{StageFile, Work, open};
 use super::{PrepareConfig, PrepareError};
+use crate::dedup::{DecideOptions, Decisions, decide};
+use crate::report::NEAR_DUPLICATES;
+use andiron_page::text::shortened;
 
 pub(super) const STAGE: &str = "documents";
 const REMOVED: &str = "removed.jsonl";
+const NEAR: &str = "near-duplicates";
+/// What was decided about near-duplicates, while the documents are put in place.
+const DECISIONS: &str = "near-duplicates";
 pub(super) const EXACT: &str = "exact-duplicates";
 
 /// The cleaned documents of a pipeline.
@@ -60,33 +67,39 @@ pub(super) fn settle(
 ) -> Result<Documents, PrepareError> {
     let exact = config.dedup.exact == Duplicates::Remove;
     let passes = if exact { duplicates::find(filtered, (work, crew))? } else { 0 };
+    let mut summary = None;
+    if config.dedup.minhash.is_some() {
+        let signatures: Vec<_> =
+            (0..parts.len()).map(|number| work.path(&filter::near_file(number))).collect();
+        let decisions = work.path(DECISIONS);
+        summary = Some(crew.install(|| decide(&signatures, &decisions, &DecideOptions::default()))?);
+    }
+    let is_near = summary.is_some();
     work.directory(STAGE)?;
     let settled = crew.each(parts.len(), |number| {
         let found = duplicates::of_part(number, passes, work)?;
-        let (removed, repeated) = (found.len() as u64, filtered[number].repeated);
+        let (exact, repeated) = (found.len() as u64, filtered[number].repeated);
+        let (file, near) = settle_part(number, (&filtered[number], &found, is_near), work)?;
         let part = DocumentsPart {
             source: parts[number].source,
             input_bytes: parts[number].bytes,
-            documents: filtered[number].documents - removed,
-            file: settle_part(number, (&filtered[number], &found), work)?,
+            documents: filtered[number].documents - exact - near,
+            file,
         };
-        Ok((part, removed + repeated))
+        Ok((part, exact + repeated, near))
     })?;
     let mut steps: Vec<StepCounts> = Vec::new();
     filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));
+    let kept: u64 = settled.iter().map(|(part, _, _)| part.documents).sum();
+    let exactly: u64 = settled.iter().map(|(_, exactly, _)| exactly).sum();
+    let nearly: u64 = settled.iter().map(|(_, _, nearly)| nearly).sum();
     if exact {
-        let mut step = StepCounts::new(EXACT);
-        for (part, removed) in &settled {
-            step.add(&StepCounts {
-                documents: part.documents + removed,
-                kept: part.documents,
-                removed: [("duplicate".to_owned(), *removed)].into_iter().filter(|(_, n)| *n > 0).collect(),
-                ..StepCounts::default()
-            });
-        }
-        steps.push(step);
+        steps.push(StepCounts::of(EXACT, "duplicate", (kept + nearly, exactly)));
     }
-    let parts: Vec<DocumentsPart> = settled.into_iter().map(|(part, _)| part).collect();
+    if is_near {
+        steps.push(StepCounts::of(NEAR, "near-duplicate", (kept, nearly)));
+    }
+    let parts: Vec<DocumentsPart> = settled.into_iter().map(|(part, _, _)| part).collect();
     let mut removed = work.create(REMOVED.to_owned())?;
     for number in 0..parts.len() {
         let path = work.path(&format!("{}.removed", name(STAGE, number)));
@@ -104,35 +117,45 @@ pub(super) fn settle(
     }
     let mut files: Vec<StageFile> = parts.iter().map(|part| part.file.clone()).collect();
     files.push(removed.finish()?);
+    if let Some(summary) = summary {
+        let mut file = work.create(NEAR_DUPLICATES.to_owned())?;
+        file.write(format!("{:#}\n", json!(summary)).as_bytes())?;
+        files.push(file.finish()?);
+    }
     let documents = work.finish(STAGE, key, files, Documents { steps, parts })?;
     // What it was made from is no longer needed.
     work.clear(filter::STAGE)?;
     work.clear("duplicates")?;
+    work.clear(DECISIONS)?;
     Ok(documents)
 }
 
-/// Writes the documents of a part that stay, and the list of the others in the order in which they were read.
+/// Writes the documents of a part that stay, and the list of the others in the order in which they were read. Also says how many of
+/// these are near-duplicates.
 fn settle_part(
     number: usize,
-    (filtered, found): (&Filtered, &[Duplicate]),
+    (filtered, found, is_near): (&Filtered, &[Duplicate], bool),
     work: &Work,
-) -> Result<StageFile, PrepareError> {
+) -> Result<(StageFile, u64), PrepareError> {
     let (from, to) = (name(filter::STAGE, number), name(STAGE, number));
     let mut removed = work.create(format!("{to}.removed"))?;
     let mut left_out = RemovedLines::open(&work.path(&format!("{from}.removed")))?;
     let (source, target) = (work.path(&filtered.file.name), format!("{to}.jsonl"));
-    if found.is_empty() {
+    if found.is_empty() && !is_near {
         while let Some(line) = left_out.next()? {
             removed.write(line.as_bytes())?;
         }
         removed.finish()?;
         let path = work.path(&target);
         andiron_files::link_or_copy(&source, &path).map_err(failed_to_write(&path))?;
-        return Ok(StageFile { name: target, ..filtered.file.clone() });
+        return Ok((StageFile { name: target, ..filtered.file.clone() }, 0));
     }
     let mut documents = work.create(target)?;
     let mut lines = StoredLines::open(&source)?;
     let mut duplicates = found.iter().peekable();
+    let decisions = || Decisions::open(&work.path(DECISIONS), number);
+    let mut decisions = if is_near { Some(decisions()?) } else { None };
+    let mut nearly = 0;
     let mut record = 0u64;
     for index in 0.. {
         // Records that were left out before this one.
@@ -141,20 +164,42 @@ fn settle_part(
             record += 1;
         }
         let Some(line) = lines.next_line()? else { break };
-        match duplicates.next_if(|duplicate| duplicate.number == index) {
-            None => documents.write(line)?,
-            Some(duplicate) => {
-                let first = first_id(duplicate, work)?;
-                let record = json!({
-                    "id": id_of(line), "filter": EXACT, "reason": "duplicate", "duplicate_of": first,
-                });
-                removed.write(format!("{record}\n").as_bytes())?;
+        let clustered = match &mut decisions {
+            Some(decisions) => decisions.next_document()?,
+            None => None,
+        };
+        let gone = match (duplicates.next_if(|duplicate| duplicate.number == index), clustered) {
+            (Some(duplicate), _) => Some(json!({
+                "id": id_of(line), "filter": EXACT, "reason": "duplicate",
+                "duplicate_of": first_id(duplicate, work)?,
+            })),
+            (None, Some(near)) if near.is_duplicate() => {
+                nearly += 1;
+                let Stored { id, text } = parse(line, &source)?;
+                Some(json!({
+                    "id": id, "filter": NEAR, "reason": "near-duplicate", "duplicate_of": near.duplicate_of,
+                    "cluster": near.cluster, "score": near.similarity, "text": shortened(&text, EXCERPT),
+                }))
             }
+            (None, Some(first)) => {
+                // The other documents of its cluster name it, and it names the cluster.
+                let open = line.strip_suffix(b"}\n").unwrap_or(line);
+                documents.write(open)?;
+                documents.write(format!(",\"cluster\":{}}}\n", first.cluster).as_bytes())?;
+                None
+            }
+            (None, None) => {
+                documents.write(line)?;
+                None
+            }
+        };
+        if let Some(gone) = gone {
+            removed.write(format!("{gone}\n").as_bytes())?;
         }
         record += 1;
     }
     removed.finish()?;
-    documents.finish()
+    Ok((documents.finish()?, nearly))
 }
 
 /// The id of the first document with a text.
@@ -221,6 +266,11 @@ pub(super) fn publish(documents: &Documents, work: &Work, output: &Path) -> Resu
         let to = output.join(&part.file.name);
         andiron_files::link_or_copy(&work.path(&part.file.name), &to).map_err(failed_to_write(&to))?;
     }
-    let to = output.join(REMOVED);
-    andiron_files::link_or_copy(&work.path(REMOVED), &to).map_err(failed_to_write(&to))
+    for name in [REMOVED, NEAR_DUPLICATES] {
+        let (from, to) = (work.path(name), output.join(name));
+        if andiron_files::is_there(&from).map_err(failed_to_read(&from))? {
+            andiron_files::link_or_copy(&from, &to).map_err(failed_to_write(&to))?;
+        }
+    }
+    Ok(())
 }

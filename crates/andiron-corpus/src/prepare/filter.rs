@@ -16,11 +16,13 @@ use super::crew::Crew;
 use super::documents::EXACT;
 use super::inputs::Inputs;
 use super::parts::{Part, name};
+use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::StepCounts;
 use super::stored;
-use super::work::{StageFile, Work, key};
-use super::{PrepareConfig, PrepareError, Stage, VERSION};
+use super::work::{StageFile, Work, file_of, key};
+use super::{PrepareConfig, PrepareConfigError, PrepareError, Stage, VERSION};
+use crate::dedup::{Signature, SignatureWriter, Signer, SignerScratch};
 use andiron_data::Document;
 use andiron_data::source::{self, InputFile, OnError, Source, SourceError};
 
@@ -59,6 +61,8 @@ pub(super) struct Filtering<'a> {
     pub(super) found: &'a Inputs,
     pub(super) inputs: &'a [InputFile],
     pub(super) chain: Chain,
+    /// Signs documents, if near-duplicates are removed.
+    pub(super) signer: Option<Signer>,
     pub(super) crew: &'a Crew,
     pub(super) work: &'a Work,
 }
@@ -71,19 +75,35 @@ enum Record {
 
 /// A record after the filters.
 enum Outcome {
-    Kept { id: String, line: Vec<u8>, signature: [u8; SIGNATURE] },
+    Kept { id: String, line: Vec<u8>, signature: [u8; SIGNATURE], near: Option<Signature> },
     Repeated { id: String, signature: [u8; SIGNATURE] },
     Removed { step: usize, reason: &'static str, line: String },
     Unreadable { reason: &'static str, line: String },
 }
 
-impl Filtering<'_> {
+impl<'a> Filtering<'a> {
+    /// Makes the filters.
+    pub(super) fn new(
+        config: &'a PrepareConfig,
+        (found, inputs): (&'a Inputs, &'a [InputFile]),
+        crew: &'a Crew,
+        work: &'a Work,
+    ) -> Result<Self, PrepareError> {
+        let signer = config.dedup.minhash.as_ref().map(Signer::new).transpose();
+        let signer = signer.map_err(|error| PrepareConfigError::Value {
+            key: "dedup.minhash".to_owned(),
+            problem: error.to_string(),
+        })?;
+        let chain = Chain::new(&config.filters)?;
+        Ok(Self { config, found, inputs, chain, signer, crew, work })
+    }
+
     /// What a part is made from.
     pub(super) fn key(&self, part: &Part) -> String {
         let source = &self.config.sources[part.source];
         key(&json!({
             "version": VERSION, "source": source.name, "read": source.read, "on_error": self.config.on_error,
-            "filters": self.config.filters, "exact": self.config.dedup.exact, "inputs": self.inputs[part.files.clone()],
+            "filters": self.config.filters, "dedup": self.config.dedup, "inputs": self.inputs[part.files.clone()],
         }))
     }
 
@@ -110,6 +130,9 @@ impl Filtering<'_> {
         let is_exact = self.config.dedup.exact == Duplicates::Remove;
         let mut read = StepCounts::new("read");
         let mut steps = self.chain.counts();
+        let near_path = self.work.path(&near_file(number));
+        let signing = |signer: &Signer| SignatureWriter::begin(&near_path, signer.config());
+        let mut near_signatures = self.signer.as_ref().map(signing).transpose()?;
         let (mut records, mut repeated) = (0u64, 0);
         let mut seen = Seen::default();
 
@@ -122,7 +145,7 @@ impl Filtering<'_> {
                 self.crew.map_while(batch, |record| self.filter(part, record, &seen), || reader.batch());
             for outcome in outcomes {
                 match outcome {
-                    Outcome::Kept { id, line, signature } => {
+                    Outcome::Kept { id, line, signature, near } => {
                         read.keep();
                         steps.iter_mut().for_each(StepCounts::keep);
                         if let Some(first) = is_exact.then(|| seen.check(signature, &id)).flatten() {
@@ -130,6 +153,9 @@ impl Filtering<'_> {
                             repeated += 1;
                             records += 1;
                             continue;
+                        }
+                        if let Some(signatures) = &mut near_signatures {
+                            signatures.push(&id, near.as_ref())?;
                         }
                         signatures.write(&signature)?;
                         signatures.write(&documents.bytes().to_le_bytes())?;
@@ -161,7 +187,16 @@ impl Filtering<'_> {
         let left = steps.last().map_or(0, |step| step.kept) - repeated;
         steps.insert(0, read);
         let file = documents.finish()?;
-        let files = vec![file.clone(), removed.finish()?, signatures.finish()?];
+        let mut files = vec![file.clone(), removed.finish()?, signatures.finish()?];
+        if let Some(signatures) = near_signatures {
+            signatures.finish()?;
+            let directory = self.work.path(STAGE);
+            let names = andiron_files::list(&directory).map_err(failed_to_read(&directory))?;
+            let own = format!("part-{number:05}.minhash");
+            for name in names.into_iter().filter(|name| name.starts_with(&own)) {
+                files.push(file_of(&directory.join(&name), format!("{STAGE}/{name}"))?);
+            }
+        }
         self.work.finish(&name, &key, files, Filtered { steps, documents: left, repeated, file })
     }
 
@@ -180,7 +215,10 @@ impl Filtering<'_> {
                     }
                     let source = &self.config.sources[part.source].name;
                     let line = stored::line(&document, source, &self.inputs[file].name);
-                    Outcome::Kept { id: document.id, line, signature }
+                    let near = self.signer.as_ref();
+                    let near =
+                        near.and_then(|signer| signer.sign(&document.text, &mut SignerScratch::default()));
+                    Outcome::Kept { id: document.id, line, signature, near }
                 }
                 Err(removed) => Outcome::Removed {
                     step: removed.step,
@@ -295,6 +333,11 @@ impl Reader<'_, '_> {
             self.told = read;
         }
     }
+}
+
+/// The file with the signatures of a part by which near-duplicates are found.
+pub(super) fn near_file(number: usize) -> String {
+    format!("{}.minhash", name(STAGE, number))
 }
 
 /// Filters some parts.

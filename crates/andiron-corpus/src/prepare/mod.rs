@@ -3,19 +3,20 @@
 //! ```text
 //! OUT/
 //! ├── documents/       the cleaned documents, JSON Lines
-//! ├── removed.jsonl    each document left out: id, filter, reason, score
+//! ├── removed.jsonl    each document left out: id, filter, reason, score, the beginning of its text
 //! ├── tokenizer/       tokenizer.json and its settings
 //! ├── train/           a dataset (see andiron_data::shard)
 //! ├── valid/           the held-out part, likewise
 //! ├── pipeline.toml    the settings, defaults included
 //! ├── stages.json      what documents/ and tokenizer/ were made from
+//! ├── report.html      all of it on one page
 //! └── prepare.json     a PrepareReport: inputs with hashes, counts, settings
 //! ```
 //!
 //! | stage | of | memory |
 //! |---|---|---|
 //! | filter: read, pass the filters, sign | each part: a file, or several small ones | a few MiB for each thread |
-//! | documents: find duplicates by signatures, keep the others | all signatures; then each part | 200 MiB at most |
+//! | documents: find duplicates and near-duplicates by signatures, keep the others | all signatures; then each part | 256 MiB at most |
 //! | tokenizer: train, unless one is given | all documents in order | what the vocabulary needs |
 //! | shards: encode | each part | 8 MiB of text for each thread |
 //!
@@ -49,6 +50,8 @@ mod work;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::dedup::SignatureError;
+use crate::report::CollectError;
 use andiron_data::shard::DatasetError;
 use andiron_data::source::SourceError;
 use andiron_data::tokenizer::{TokenizerError, TrainError};
@@ -134,6 +137,12 @@ pub enum PrepareError {
     /// A dataset cannot be written or read.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// Signatures of near-duplicates cannot be written or read.
+    #[error(transparent)]
+    Signatures(#[from] SignatureError),
+    /// The report cannot be made.
+    #[error(transparent)]
+    Report(#[from] CollectError),
     /// One document cannot be encoded.
     #[error("document {id} cannot be encoded")]
     Encode {

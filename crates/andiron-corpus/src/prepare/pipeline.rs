@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::chain::Chain;
 use super::crew::Crew;
 use super::documents::{self, Documents};
 use super::encode::{Encoding, Published};
@@ -13,11 +12,12 @@ use super::inputs::Inputs;
 use super::parts::{Part, parts};
 use super::progress::Tracker;
 use super::report::{DocumentCounts, PrepareReport};
-use super::reuse::{REPORT, SETTINGS, STAGES, hash_inputs, reuse, settings};
+use super::reuse::{PAGE, REPORT, SETTINGS, STAGES, hash_inputs, reuse, settings};
 use super::split::plan;
 use super::train::{self, make_tokenizer};
 use super::work::{Sharing, Work, key};
 use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, TokenizerChoice, VERSION};
+use crate::report::{CorpusReport, render};
 use andiron_data::source::{InputFile, SourceError};
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::{PartialDirectory, write_synced};
@@ -144,6 +144,8 @@ impl Run<'_> {
         write(SETTINGS, PrepareConfig { output: None, ..config.clone() }.to_toml())?;
         write(STAGES, work.markers(&[documents::STAGE, train::STAGE])?.to_string())?;
         write(REPORT, format!("{:#}\n", json!(report)))?;
+        let page = crew.install(|| CorpusReport::collect(directory.path()))?;
+        write(PAGE, render(&page))?;
         directory.publish().map_err(failed_to_write(output))?;
         Ok(report)
     }
@@ -151,8 +153,7 @@ impl Run<'_> {
     /// The cleaned documents: as they are, as an earlier output has them, or made.
     fn documents(&self, tracker: &Tracker<'_>) -> Result<Documents, PrepareError> {
         let &Self { config, output, found, inputs, who, crew, work } = self;
-        let chain = Chain::new(&config.filters)?;
-        let filtering = Filtering { config, found, inputs, chain, crew, work };
+        let filtering = Filtering::new(config, (found, inputs), crew, work)?;
         let parts = parts(found);
         let keys: Vec<String> = parts.iter().map(|part| filtering.key(part)).collect();
         let key = key(&json!({ "parts": keys, "dedup": config.dedup }));

@@ -16,6 +16,7 @@ use andiron_data::tokenizer::Tokenizer;
 use andiron_files::read_bounded;
 
 pub(super) const REPORT: &str = "prepare.json";
+pub(super) const PAGE: &str = "report.html";
 /// The keys of stages whose results lie in the output.
 pub(super) const STAGES: &str = "stages.json";
 pub(super) const SETTINGS: &str = "pipeline.toml";

@@ -46,6 +46,11 @@ pub(super) fn id_of(line: &[u8]) -> Option<String> {
     serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()
 }
 
+/// The document in a line of a file.
+pub(super) fn parse(line: &[u8], path: &Path) -> Result<Stored, PrepareError> {
+    serde_json::from_slice(line).map_err(|source| PrepareError::Damaged { path: path.to_owned(), source })
+}
+
 /// The lines of a file of documents.
 pub(super) struct StoredLines {
     path: PathBuf,
@@ -69,8 +74,7 @@ impl StoredLines {
     pub(super) fn next_document(&mut self) -> Result<Option<Stored>, PrepareError> {
         let path = self.path.clone();
         let Some(line) = self.next_line()? else { return Ok(None) };
-        let parsed = serde_json::from_slice(line);
-        parsed.map(Some).map_err(|source| PrepareError::Damaged { path, source })
+        parse(line, &path).map(Some)
     }
 }
 

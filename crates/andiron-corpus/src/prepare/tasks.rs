@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::Chain;
 use super::crew::Crew;
 use super::documents;
 use super::filter::{self, Filtering};
@@ -103,8 +102,7 @@ pub fn prepare_task(
     let settings = work.path(SETTINGS);
     // Every task writes the same.
     replace(&settings, config.to_toml().as_bytes()).map_err(failed_to_write(&settings))?;
-    let chain = Chain::new(&config.filters)?;
-    let filtering = Filtering { config, found: &found, inputs: &inputs, chain, crew: &crew, work: &work };
+    let filtering = Filtering::new(config, (&found, &inputs), &crew, &work)?;
     let filtered = filter::filter(&filtering, &own, &tracker)?;
     let mut steps: Vec<StepCounts> = Vec::new();
     filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::clean::FilterSettings;
+use crate::dedup::MinHashConfig;
 use andiron_data::shard::Dataset;
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{BpeOptions, Special, SpecialTokens, Tokenizer};
@@ -395,6 +396,43 @@ fn a_mixture_has_the_shares_that_its_weights_ask_for() {
     assert!(of("some").iter().all(|&times| times == floor || times == floor + 1), "{:?}", of("some"));
     let letters: u64 = times.iter().map(|(text, times)| text.chars().count() as u64 * times).sum();
     assert_eq!(report.train.stats.characters, letters);
+}
+
+#[test]
+fn near_duplicates_go_whatever_the_parts_and_threads() {
+    let place = Place::new();
+    let words = |n: usize, of: &str| -> String { (0..60).map(|i| format!("{of}{} ", i * n)).collect() };
+    let row = |id: &str, text: &str| format!("{}\n", serde_json::json!({ "id": id, "text": text }));
+    let nearly = words(1, "a").replace("a7 ", "other ");
+    let first = row("first", &words(1, "a")) + &row("short", "too short") + &row("alone", &words(3, "b"));
+    let second = row("again", &words(1, "a")) + &row("nearly", &nearly) + &row("more", &words(7, "c"));
+    let mut job = place.job(vec![place.file("a.jsonl", &first)]);
+    let paths = vec![place.file("b.jsonl", &second)];
+    job.config.sources.push(SourceConfig { name: "second".into(), paths, ..SourceConfig::default() });
+    job.config.dedup.minhash = Some(MinHashConfig::default());
+    job.config.split.fraction = 0.0;
+    let report = run(&job).unwrap();
+    let [.., exact, near] = &report.steps[..] else { panic!("{report:?}") };
+    assert_eq!((exact.documents, exact.removed["duplicate"], exact.kept), (6, 1, 5));
+    assert_eq!((near.documents, near.removed["near-duplicate"], near.kept), (5, 1, 4));
+    assert_eq!(report.documents.kept, 4);
+    let removed = fs::read_to_string(place.out().join("removed.jsonl")).unwrap();
+    let removed: Vec<serde_json::Value> =
+        removed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&removed[0]["id"], &removed[0]["duplicate_of"]), (&"again".into(), &"first".into()));
+    assert_eq!((&removed[1]["id"], &removed[1]["duplicate_of"]), (&"nearly".into(), &"first".into()));
+    assert!(removed[1]["score"].as_f64().unwrap() > 0.7 && removed[1]["cluster"] == 0, "{removed:?}");
+    let stored = fs::read_to_string(place.out().join("documents/part-00000.jsonl")).unwrap();
+    let clusters: Vec<_> = stored.lines().map(|line| line.ends_with(",\"cluster\":0}")).collect();
+    assert_eq!(clusters, [true, false, false]);
+    assert!(place.out().join("near-duplicates.json").exists());
+    let page = fs::read_to_string(place.out().join("report.html")).unwrap();
+    assert!(page.contains("near-duplicate") && page.contains("nearly"), "{page}");
+    let expected = content(&place.out());
+    job.config.output = Some(place.0.path().join("again"));
+    job.options.threads = NonZeroUsize::new(3).unwrap();
+    run(&job).unwrap();
+    assert!(content(&job.output()) == expected);
 }
 
 #[test]

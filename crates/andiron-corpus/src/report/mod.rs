@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use collect::CollectError;
+pub(crate) use collect::NEAR_DUPLICATES;
 pub use gather::{GatheredFilters, GatheredKept};
 pub use histogram::{Histogram, Scale};
 pub use page::render;

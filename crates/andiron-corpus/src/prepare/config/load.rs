@@ -116,6 +116,9 @@ impl PrepareConfig {
         if weighted == 0 && self.mixture.tokens.is_some() {
             return value("mixture.tokens", "it goes with a `weight` for each source".to_owned());
         }
+        if let Some(minhash) = &self.dedup.minhash {
+            minhash.validate().or_else(|error| value("dedup", error.to_string()))?;
+        }
         if self.shards.tokens_per_shard == 0 {
             return value("shards.tokens_per_shard", "it must be at least 1".to_owned());
         }

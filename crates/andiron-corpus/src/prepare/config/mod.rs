@@ -9,6 +9,7 @@ use andiron_data::tokenizer::{BpeOptions, SpecialTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::clean::FilterSettings;
+use crate::dedup::MinHashConfig;
 
 pub use load::PrepareConfigError;
 
@@ -123,12 +124,15 @@ impl Default for SourceConfig {
 pub struct DedupConfig {
     /// Documents whose text equals that of an earlier one, byte for byte.
     pub exact: Duplicates,
+    /// Documents that are nearly the same as an earlier one, as MinHash tells; without these settings they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minhash: Option<MinHashConfig>,
 }
 
 impl Default for DedupConfig {
-    /// Exact duplicates are removed.
+    /// Exact duplicates are removed, near-duplicates kept.
     fn default() -> Self {
-        Self { exact: Duplicates::Remove }
+        Self { exact: Duplicates::Remove, minhash: None }
     }
 }
 
