@@ -8,6 +8,8 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use andiron_kernels::random::Seed;
@@ -15,6 +17,7 @@ use andiron_serving::engine::{EngineConfig, Load};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 
 use common::{Call, complete, config, events, eventually, metrics, start, start_with, tokenizer, total};
 
@@ -53,6 +56,17 @@ fn is_idle(load: Load) -> bool {
     (load.running, load.queued, load.queued_tokens) == (0, 0, 0)
 }
 
+/// A test that measures the memory of the process is alone in it, where others would run on other threads.
+static PROCESS: RwLock<()> = RwLock::const_new(());
+
+/// How far the clients are.
+#[derive(Default)]
+struct Progress {
+    /// Clients that have had an answer.
+    begun: AtomicU64,
+    over: AtomicBool,
+}
+
 /// What a client has seen.
 #[derive(Default)]
 struct Seen {
@@ -61,11 +75,11 @@ struct Seen {
     completion_tokens: u64,
 }
 
-/// Sends one request after the other until `end`.
-async fn client(address: SocketAddr, number: u64, end: Instant) -> Seen {
+/// Sends one request after the other, until all is over.
+async fn client(address: SocketAddr, number: u64, progress: Arc<Progress>) -> Seen {
     let mut seen = Seen::default();
     let mut round = 0;
-    while Instant::now() < end {
+    while !progress.over.load(Ordering::Relaxed) {
         let random = Seed::new(number).at(round);
         round += 1;
         let body = json!({
@@ -77,6 +91,7 @@ async fn client(address: SocketAddr, number: u64, end: Instant) -> Seen {
         });
         let reply = complete(address, &body.to_string()).await;
         *seen.statuses.entry(reply.status).or_default() += 1;
+        progress.begun.fetch_add(u64::from(round == 1), Ordering::Relaxed);
         match reply.status {
             200 => {
                 let frames = events(&reply.body);
@@ -100,18 +115,22 @@ async fn client(address: SocketAddr, number: u64, end: Instant) -> Seen {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streaming_clients_see_200_or_429_and_metrics_agree_with_them() {
+    let _alone = PROCESS.write().await;
     // All of them connect at once, from one address.
     let mut config = config();
     config.limits.max_silent_connections = CLIENTS as usize;
     let at = start_with(config, EngineConfig::default(), Some(tokenizer())).await;
     let files_before = open_files();
-    let (begun, time) = (Instant::now(), Duration::from_secs_f64(seconds()));
+    let (progress, time) = (Arc::<Progress>::default(), Duration::from_secs_f64(seconds()));
     let clients: Vec<_> =
-        (0..CLIENTS).map(|number| tokio::spawn(client(at.address, number, begun + time))).collect();
+        (0..CLIENTS).map(|number| tokio::spawn(client(at.address, number, Arc::clone(&progress)))).collect();
+    // However slow the machine is, each has its memory by then.
+    eventually("every client has had an answer", || progress.begun.load(Ordering::Relaxed) == CLIENTS).await;
     tokio::time::sleep(time / 4).await;
     let early = resident();
-    tokio::time::sleep_until((begun + time).into()).await;
+    tokio::time::sleep(time * 3 / 4).await;
     let late = resident();
+    progress.over.store(true, Ordering::Relaxed);
     let mut all = Seen::default();
     for client in clients {
         let seen = client.await.unwrap();
@@ -163,6 +182,7 @@ async fn hasty(address: SocketAddr, number: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_clients_that_go_at_random_free_everything() {
+    let _shared = PROCESS.read().await;
     let at = start().await;
     let handle = at.engine.handle();
     for batch in 0..20 {
@@ -191,6 +211,7 @@ async fn a_thousand_clients_that_go_at_random_free_everything() {
 
 #[tokio::test]
 async fn a_hundred_panics_cost_a_hundred_requests() {
+    let _shared = PROCESS.read().await;
     let at = start().await;
     for _ in 0..100 {
         assert_eq!(complete(at.address, r#"{"prompt":"!"}"#).await.status, 500);

@@ -279,26 +279,18 @@ async fn a_full_queue_is_429_in_the_shape_of_the_route() {
     )))
     .await;
     let head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    let load = || at.server.registry().get("toy").unwrap().load();
     let running = Call::send(at.address, head, r#"{"inputs":"a"}"#).await;
-    eventually("one runs", || toy.gate.steps() == 0 && toy.batches().is_empty()).await;
-    let mut waiting = Vec::new();
-    let mut refused = None;
-    while refused.is_none() {
-        let mut call = Call::send(at.address, head, r#"{"inputs":"a"}"#).await;
-        let answer = tokio::time::timeout(std::time::Duration::from_millis(300), call.read_until("\r\n\r\n"));
-        match answer.await {
-            Ok(_) => refused = Some(call.reply().await),
-            Err(_) => waiting.push(call),
-        }
-    }
-    let refused = refused.unwrap();
+    eventually("one runs", || load().running == 1).await;
+    let waiting = Call::send(at.address, head, r#"{"inputs":"a"}"#).await;
+    eventually("one waits", || load().queued == 1).await;
+    let refused = Call::send(at.address, head, r#"{"inputs":"a"}"#).await.reply().await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{}", refused.body);
     assert_eq!(refused.json()["error_type"], "Overloaded");
     let reply = send(&at, "/v1/embeddings", json!({"input": "a"})).await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (429, &json!("server_overloaded")));
     toy.gate.set(None);
-    assert_eq!(running.reply().await.status, 200);
-    for call in waiting {
+    for call in [running, waiting] {
         assert_eq!(call.reply().await.status, 200);
     }
 }
