@@ -5,3 +5,4 @@ pub mod http;
 pub mod metrics;
 pub mod registry;
 pub mod runner;
+mod status;

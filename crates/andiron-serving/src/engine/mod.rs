@@ -220,7 +220,7 @@ impl EngineHandle {
 
     /// Time since the thread's last heartbeat, which comes between steps, and every second when idle.
     pub fn heartbeat_age(&self) -> Duration {
-        self.shared.heartbeat_age()
+        self.shared.status().heartbeat_age()
     }
 
     /// Stops accepting work; running and queued jobs are finished.
@@ -230,7 +230,7 @@ impl EngineHandle {
 
     /// Waits until no job is running or queued.
     pub async fn idle(&self) {
-        self.shared.idle().await;
+        self.shared.status().idle().await;
     }
 
     /// Stops after the current step: running and queued jobs get [`GenerationError::Stopped`].

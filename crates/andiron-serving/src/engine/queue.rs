@@ -1,29 +1,18 @@
 //! State shared by the engine's thread and its clients: the bounded queue, the load, the heartbeat.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use andiron_models::generate::StateBlocks;
-use tokio::sync::watch;
 
 use super::feed::{Feed, feed};
 use super::generation::Generation;
 use super::{EngineConfig, Job};
 use crate::metrics::{Meter, ModelMetrics};
-
-/// A client may occupy at most this many times as much of the queue as stays free. So there is always room for one more client: a
-/// single client gets three quarters, a second one three quarters of the rest.
-///
-/// Source: Choudhury & Hahne 1998, "Dynamic queue length thresholds for shared-memory packet switches".
-const SHARE: usize = 3;
+use crate::status::{IDLE_BEAT, Phase, Status, exceeds_share};
 
 /// Shorter queues have no shares: a share would be a few places, and the wait is short.
 const SHARED_FROM: usize = 16;
-
-/// Heartbeat interval of an idle thread.
-const IDLE_BEAT: Duration = Duration::from_secs(1);
 
 /// The load of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,13 +99,6 @@ pub(super) struct Ticket {
     pub(super) feed: Feed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Open,
-    Draining,
-    Stopped,
-}
-
 /// What the worker has in hand.
 pub(super) struct Now<'a> {
     /// Clients of the running jobs.
@@ -145,10 +127,7 @@ pub(super) struct Shared {
     blocks: Option<StateBlocks>,
     state: Mutex<State>,
     wake: Condvar,
-    load: watch::Sender<Load>,
-    born: Instant,
-    /// Milliseconds from `born` to the latest heartbeat.
-    beat_ms: AtomicU64,
+    status: Status,
 }
 
 #[derive(Debug)]
@@ -244,9 +223,7 @@ impl Shared {
             blocks,
             state: Mutex::new(state),
             wake: Condvar::new(),
-            load: watch::Sender::new(Load::default()),
-            born: Instant::now(),
-            beat_ms: AtomicU64::new(0),
+            status: Status::default(),
         }
     }
 
@@ -265,11 +242,7 @@ impl Shared {
             return Err(refused);
         }
         let mut state = self.lock();
-        match state.phase {
-            Phase::Open => {}
-            Phase::Draining => return Err(SubmitError::Draining),
-            Phase::Stopped => return Err(SubmitError::Stopped),
-        }
+        state.phase.check()?;
         state.sweep();
         if state.queue.len() + jobs.len() > max_jobs || state.queued_tokens + tokens > max_tokens {
             return Err(SubmitError::Full { queued: state.queue.len(), queued_tokens: state.queued_tokens });
@@ -278,10 +251,10 @@ impl Shared {
         let (waiting, waiting_tokens) = state.waiting_of(&jobs);
         let free = max_jobs - state.queue.len() - jobs.len();
         let free_tokens = max_tokens - state.queued_tokens - tokens;
-        let exceeds = |own: usize, free: usize| own > free.saturating_mul(SHARE);
         if max_jobs >= SHARED_FROM
             && waiting > 0
-            && (exceeds(waiting + jobs.len(), free) || exceeds(waiting_tokens + tokens, free_tokens))
+            && (exceeds_share(waiting + jobs.len(), free)
+                || exceeds_share(waiting_tokens + tokens, free_tokens))
         {
             return Err(SubmitError::ShareFull { waiting, waiting_tokens });
         }
@@ -315,7 +288,7 @@ impl Shared {
         let running = now.clients.len();
         let mut state = self.lock();
         loop {
-            self.beat();
+            self.status.beat();
             state.sweep();
             state.running = running;
             state.preempted = now.preempted;
@@ -358,13 +331,8 @@ impl Shared {
         left
     }
 
-    /// Records a heartbeat.
-    pub(super) fn beat(&self) {
-        self.beat_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn heartbeat_age(&self) -> Duration {
-        self.born.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    pub(super) fn status(&self) -> &Status {
+        &self.status
     }
 
     pub(super) fn metrics(&self) -> &Arc<ModelMetrics> {
@@ -395,15 +363,8 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub(super) async fn idle(&self) {
-        let mut load = self.load.subscribe();
-        // Fails only if the sender is gone, and `self` holds it.
-        drop(load.wait_for(|load| load.running == 0 && load.queued == 0).await);
-    }
-
-    /// Under the lock, so that watchers see the states in order.
+    /// Under the lock.
     fn publish(&self, state: &State) {
-        let load = state.load();
-        self.load.send_if_modified(|seen| std::mem::replace(seen, load) != load);
+        self.status.publish(state.load());
     }
 }

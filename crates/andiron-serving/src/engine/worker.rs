@@ -229,7 +229,7 @@ impl<M: CausalLm> Worker<'_, M> {
         turns.resize(self.running.len(), None);
         self.read_prompts(&mut turns);
         for (job, turn) in self.running.iter_mut().zip(&mut turns).filter(|(_, turn)| turn.is_none()) {
-            self.shared.beat();
+            self.shared.status().beat();
             *turn = Some(if job.reads() { Turn::Again } else { job.advance(self.model) });
         }
         let mut turns = turns.into_iter();
@@ -280,7 +280,7 @@ impl<M: CausalLm> Worker<'_, M> {
         if jobs.len() < 2 {
             return Vec::new();
         }
-        self.shared.beat();
+        self.shared.status().beat();
         let progress = {
             let mut decodings: Vec<_> = jobs.iter_mut().map(|job| &mut job.decoding).collect();
             guarded(|| Ok(Decoding::decode_step_batch(self.model, &mut decodings)))
@@ -333,7 +333,7 @@ impl<M: CausalLm> Worker<'_, M> {
             if started.elapsed() > ROUND {
                 return;
             }
-            self.shared.beat();
+            self.shared.status().beat();
             let begun = Instant::now();
             self.read_group(group, turns);
             // The last few ids of a prompt say little about many.

@@ -171,7 +171,7 @@ impl OneShot {
 
     /// Time since the thread's last heartbeat, which comes between batches, and every second when idle.
     pub fn heartbeat_age(&self) -> Duration {
-        self.inner.shared.heartbeat_age()
+        self.inner.shared.status().heartbeat_age()
     }
 
     /// Stops accepting work; running and queued tasks are finished.
@@ -181,7 +181,7 @@ impl OneShot {
 
     /// Waits until no task is running or queued.
     pub async fn idle(&self) {
-        self.inner.shared.idle().await;
+        self.inner.shared.status().idle().await;
     }
 
     /// Stops after the current batch: queued tasks get [`TaskError::Stopped`].

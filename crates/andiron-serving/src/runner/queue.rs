@@ -1,21 +1,15 @@
 //! The bounded queue between clients and the thread of a one-shot model.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::task::{Output, Task, TaskError};
 use super::{OneShotConfig, Reply};
 use crate::engine::{Load, SubmitError};
-
-/// A client may occupy at most this many times as much of the queue as stays free, as in the engine's queue.
-const SHARE: usize = 3;
-
-/// Heartbeat interval of an idle thread.
-const IDLE_BEAT: Duration = Duration::from_secs(1);
+use crate::status::{IDLE_BEAT, Phase, Status, exceeds_share};
 
 /// A task with the channel to its client.
 #[derive(Debug)]
@@ -42,13 +36,6 @@ impl Ticket {
     pub(super) fn answer(self, result: Result<Output, TaskError>) {
         drop(self.reply.send(result));
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Open,
-    Draining,
-    Stopped,
 }
 
 #[derive(Debug)]
@@ -121,24 +108,13 @@ pub(super) struct Shared {
     limit: usize,
     state: Mutex<State>,
     wake: Condvar,
-    load: watch::Sender<Load>,
-    born: Instant,
-    /// Milliseconds from `born` to the latest heartbeat.
-    beat_ms: AtomicU64,
+    status: Status,
 }
 
 impl Shared {
     pub(super) fn new(config: OneShotConfig, limit: usize) -> Self {
         let state = State { queue: VecDeque::new(), queued_tokens: 0, running: 0, phase: Phase::Open };
-        Self {
-            config,
-            limit,
-            state: Mutex::new(state),
-            wake: Condvar::new(),
-            load: watch::Sender::new(Load::default()),
-            born: Instant::now(),
-            beat_ms: AtomicU64::new(0),
-        }
+        Self { config, limit, state: Mutex::new(state), wake: Condvar::new(), status: Status::default() }
     }
 
     /// Nothing below can panic while the lock is held, so a poisoned lock still guards a whole state.
@@ -155,11 +131,7 @@ impl Shared {
             return Err(SubmitError::TooLarge { jobs, tokens, max_jobs, max_tokens });
         }
         let mut state = self.lock();
-        match state.phase {
-            Phase::Open => {}
-            Phase::Draining => return Err(SubmitError::Draining),
-            Phase::Stopped => return Err(SubmitError::Stopped),
-        }
+        state.phase.check()?;
         state.sweep();
         let (queued, queued_tokens) = (state.queue.len(), state.queued_tokens);
         if queued + jobs > max_jobs || queued_tokens + tokens > max_tokens {
@@ -168,10 +140,9 @@ impl Shared {
         // Whoever has nothing waiting gets in as long as there is room at all.
         let own = || state.queue.iter().filter(|ticket| ticket.client == client);
         let (waiting, waiting_tokens) = (own().count(), own().map(|ticket| ticket.tokens).sum::<usize>());
-        let exceeds = |own: usize, free: usize| own > free.saturating_mul(SHARE);
         if waiting > 0
-            && (exceeds(waiting + jobs, max_jobs - queued - jobs)
-                || exceeds(waiting_tokens + tokens, max_tokens - queued_tokens - tokens))
+            && (exceeds_share(waiting + jobs, max_jobs - queued - jobs)
+                || exceeds_share(waiting_tokens + tokens, max_tokens - queued_tokens - tokens))
         {
             return Err(SubmitError::ShareFull { waiting, waiting_tokens });
         }
@@ -195,7 +166,7 @@ impl Shared {
         let mut state = self.lock();
         state.running = 0;
         loop {
-            self.beat();
+            self.status.beat();
             state.sweep();
             self.publish(&state);
             if state.phase == Phase::Stopped {
@@ -236,13 +207,8 @@ impl Shared {
         self.lock().phase == Phase::Stopped
     }
 
-    /// Records a heartbeat.
-    pub(super) fn beat(&self) {
-        self.beat_ms.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    pub(super) fn heartbeat_age(&self) -> Duration {
-        self.born.elapsed().saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    pub(super) fn status(&self) -> &Status {
+        &self.status
     }
 
     pub(super) fn max_batch_tokens(&self) -> usize {
@@ -275,15 +241,8 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub(super) async fn idle(&self) {
-        let mut load = self.load.subscribe();
-        // Fails only if the sender is gone, and `self` holds it.
-        drop(load.wait_for(|load| load.running == 0 && load.queued == 0).await);
-    }
-
-    /// Under the lock, so that watchers see the states in order.
+    /// Under the lock.
     fn publish(&self, state: &State) {
-        let load = state.load();
-        self.load.send_if_modified(|seen| std::mem::replace(seen, load) != load);
+        self.status.publish(state.load());
     }
 }

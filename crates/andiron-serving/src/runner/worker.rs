@@ -40,7 +40,7 @@ pub(super) fn run<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMe
 fn answer<M: OneShotModel>(model: &M, shared: &Shared, metrics: &ModelMetrics, batch: Vec<Ticket>) {
     let tasks: Vec<&Task> = batch.iter().map(|ticket| &ticket.task).collect();
     let waits = |index: usize| {
-        shared.beat();
+        shared.status().beat();
         batch[index].is_awaited() && !shared.is_stopped()
     };
     let results = match guarded(model, &tasks, &waits) {
