@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use andiron_data::tokenizer::{ControlTokens, Special, Tokenizer, TokenizerError};
-use andiron_models::generate::{Constraint, ConstraintError, Grammar, Vocabulary};
+use andiron_data::tokenizer::{ControlTokens, Special, Spellings, Tokenizer, TokenizerError};
+use andiron_models::generate::{Constraint, ConstraintError, Grammar, Interrupt, Vocabulary};
 
 use crate::text_stream::{TextStream, TextStreamError};
 
@@ -92,16 +92,29 @@ impl TextProcessor {
     /// # Errors
     /// If there is no tokenizer, or the grammar is invalid or exceeds a bound.
     pub fn constraint(&self, grammar: Grammar) -> Result<Constraint, TextError> {
+        self.constraint_unless(grammar, &Interrupt::default())
+    }
+
+    /// The same, which `interrupt` may end early.
+    ///
+    /// # Errors
+    /// As [`constraint`](Self::constraint), and if it was ended.
+    pub fn constraint_unless(
+        &self,
+        grammar: Grammar,
+        interrupt: &Interrupt,
+    ) -> Result<Constraint, TextError> {
         let tokenizer = self.tokenizer.as_ref().ok_or(TextError::GrammarWithoutTokenizer)?;
         let vocabulary = match self.vocabulary.get() {
             Some(vocabulary) => vocabulary,
             None => {
                 let spellings = tokenizer.spellings()?;
-                let vocabulary = Vocabulary::new(&spellings.tokens, spellings.drops_first_space)?;
+                let Spellings { tokens, control, drops_first_space } = spellings;
+                let vocabulary = Vocabulary::with_control_tokens(&tokens, &control, drops_first_space)?;
                 self.vocabulary.get_or_init(|| vocabulary)
             }
         };
-        Ok(Constraint::new(vocabulary, grammar)?)
+        Ok(Constraint::new_unless(vocabulary, grammar, interrupt)?)
     }
 
     /// The text of `ids` after `prompt`; empty without a tokenizer.

@@ -138,7 +138,21 @@ async fn a_text_that_cannot_fit_is_refused_by_its_bytes() {
 }
 
 #[tokio::test]
+async fn a_grammar_is_compiled_no_longer_than_a_request_may_take() {
+    let _shared = PROCESS.read().await;
+    let mut config = config();
+    config.limits.request_timeout = Duration::from_millis(1);
+    let at = start_with(config, EngineConfig::default(), Some(common::tokenizer())).await;
+    let fields: serde_json::Map<String, Value> =
+        (0..900).map(|at| (format!("field {at}"), json!({ "type": "string" }))).collect();
+    let body = json!({ "prompt": "a", "guided_json": { "type": "object", "properties": fields } });
+    let reply = complete(at.address, &body.to_string()).await;
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (504, &json!("request_timeout")));
+}
+
+#[tokio::test]
 async fn abandoned_texts_leave_no_work_behind() {
+    let _alone = PROCESS.write().await;
     let at = start().await;
     let before = peak_memory();
     let body = json!({ "prompt": "ab".repeat(500_000) }).to_string();
@@ -155,6 +169,7 @@ async fn abandoned_texts_leave_no_work_behind() {
 
 #[tokio::test]
 async fn large_bodies_share_a_bounded_memory_and_small_ones_pass() {
+    let _shared = PROCESS.read().await;
     let mut config = config();
     config.limits.max_body_bytes_together = 256 << 10;
     let at = start_with(config, EngineConfig::default(), Some(common::tokenizer())).await;
@@ -186,6 +201,7 @@ async fn large_bodies_share_a_bounded_memory_and_small_ones_pass() {
 
 #[tokio::test]
 async fn silent_connections_of_an_address_make_room_for_those_that_ask() {
+    let _shared = PROCESS.read().await;
     let mut config = config();
     config.limits.max_connections = 40;
     config.limits.max_silent_connections = 8;
@@ -233,6 +249,7 @@ async fn large_answer(drain_timeout: Duration) -> (TcpStream, Server, tokio::tas
 
 #[tokio::test]
 async fn a_drain_delivers_an_answer_to_its_last_byte() {
+    let _shared = PROCESS.read().await;
     let (mut stream, server, serving) = large_answer(Duration::from_secs(30)).await;
     server.shutdown().drain();
     // Slower than the moment that connections have to close.
@@ -257,6 +274,7 @@ async fn a_drain_delivers_an_answer_to_its_last_byte() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_is_no_clean_end() {
+    let _shared = PROCESS.read().await;
     let (stream, server, serving) = large_answer(Duration::from_millis(300)).await;
     let begun = Instant::now();
     server.shutdown().drain();

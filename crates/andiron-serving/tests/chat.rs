@@ -24,7 +24,7 @@ fn weather() -> Value {
     let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 9}, "days": {"$ref": "#/$defs/Days"}},
         "required": ["city"], "additionalProperties": false, "$defs": {"Days": {"type": "integer", "minimum": 0, "maximum": 9}}});
     json!([
-        {"type": "function", "function": {"name": "weather", "description": "d", "strict": true, "parameters": parameters}},
+        {"type": "function", "function": {"name": "weather", "description": "d", "parameters": parameters}},
         {"type": "function", "function": {"name": "now"}},
     ])
 }
@@ -282,8 +282,76 @@ async fn a_call_can_be_required_or_named() {
         ("tool_choice", "tool_choice: no tool has the name \"none\"")
     );
     assert_eq!(refused(&at, &with(hi(), json!({"tool_choice": "required"}))).await.0, "tool_choice");
-    let held = json!({"response_format": {"type": "json_object"}});
-    assert_eq!(refused(&at, &with(request, held)).await.0, "response_format");
+    let held = json!({"response_format": {"type": "json_object"}, "tool_choice": "required"});
+    assert_eq!(refused(&at, &with(request.clone(), held)).await.0, "response_format");
+    assert_eq!(refused(&at, &with(request, json!({"guided_regex": "a"}))).await.0, "guided_regex");
+}
+
+/// A tool with an integer for an argument.
+fn counting(strict: bool) -> Value {
+    let parameters = json!({"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": false});
+    json!([{"type": "function", "function": {"name": "count", "parameters": parameters, "strict": strict}}])
+}
+
+#[tokio::test]
+async fn an_answer_of_a_schema_may_be_a_call_instead() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "s", "schema": schema}});
+    let more =
+        json!({"tools": counting(true), "response_format": format, "max_tokens": 200, "temperature": 0});
+    for (answer, content, call) in [
+        ("{\"a\": true} and so on", json!("{\"a\": true}"), None),
+        (
+            "<tool_call>\n{\"name\": \"count\", \"arguments\": {\"x\": 7}}\n</tool_call>",
+            Value::Null,
+            Some("{\"x\": 7}"),
+        ),
+    ] {
+        let at = start(answer).await;
+        let choice = &chat(&at, &with(hi(), more.clone())).await["choices"][0];
+        assert_eq!(choice["message"]["content"], content, "{choice}");
+        assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"].as_str(), call, "{choice}");
+        assert_eq!(choice["finish_reason"], if call.is_some() { "tool_calls" } else { "stop" });
+    }
+    // The model would say something else.
+    let at = start("{\"a\": 7}").await;
+    let choice = &chat(&at, &with(hi(), more)).await["choices"][0];
+    let content: Value = serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+    assert!(content["a"].is_boolean(), "{choice}");
+}
+
+#[tokio::test]
+async fn a_strict_tool_is_called_with_arguments_of_its_schema() {
+    let answer = "Hm <b>\n<tool_call>\n{\"name\": \"count\", \"arguments\": {\"x\": \"no\"}}\n</tool_call>";
+    let at = start(answer).await;
+    let request =
+        |strict: bool| with(hi(), json!({"tools": counting(strict), "max_tokens": 300, "temperature": 0}));
+    let arguments = async |strict: bool| {
+        let message = chat(&at, &request(strict)).await["choices"][0]["message"].clone();
+        assert_eq!(
+            (&message["content"], &message["tool_calls"][0]["function"]["name"]),
+            (&json!("Hm <b>"), &json!("count"))
+        );
+        let arguments = message["tool_calls"][0]["function"]["arguments"].as_str().unwrap().to_owned();
+        serde_json::from_str::<Value>(&arguments).unwrap()
+    };
+    assert_eq!(arguments(false).await, json!({"x": "no"}));
+    // `-0` is an integer in JSON schema, and a float here.
+    let is_integer = |value: &Value| value.as_f64().is_some_and(|x| x.fract() == 0.0);
+    assert!(is_integer(&arguments(true).await["x"]));
+    let at = start("No call <tool> at all.").await;
+    let choice = &chat(&at, &request(true)).await["choices"][0];
+    assert_eq!(
+        (&choice["message"]["content"], &choice["finish_reason"]),
+        (&json!("No call <tool> at all."), &json!("stop"))
+    );
+    // The marker is a control token.
+    let options = Options { tool_format: Some(ToolFormat::Mistral), ..Options::default() };
+    let at =
+        start_with("So: [TOOL_CALLS][{\"name\": \"count\", \"arguments\": {\"x\": \"no\"}}]", options).await;
+    let message = &chat(&at, &request(true)).await["choices"][0]["message"];
+    let arguments = message["tool_calls"][0]["function"]["arguments"].as_str().unwrap();
+    assert!(is_integer(&serde_json::from_str::<Value>(arguments).unwrap()["x"]), "{message}");
 }
 
 #[tokio::test]

@@ -11,6 +11,22 @@ pub struct ForcedCall {
     pub opening: &'static str,
     /// Schema of what follows.
     pub schema: Value,
+    /// What ends one of several calls that are not written as one list.
+    pub closing: Option<&'static str>,
+}
+
+/// Whose arguments are held to the schema of their tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldTools {
+    /// Those of all tools.
+    All,
+    /// Those of the tools that say `strict: true`; others take any object.
+    Strict,
+}
+
+/// Whether any of `tools` says `strict: true`.
+pub fn any_strict(tools: &[Value]) -> bool {
+    tools.iter().any(|tool| tool["function"]["strict"] == true)
 }
 
 /// What is wrong with a list of tools.
@@ -29,7 +45,7 @@ impl ToolsError {
 }
 
 impl ForcedCall {
-    /// A call of one of the functions in `tools`, of `named` if given. Where a model writes all calls at once and `several`
+    /// A call of one of the functions in `tools`, of `named` if given, with arguments as `held` says. Where a model writes all calls at once and `several`
     /// is set, there may be more than one.
     ///
     /// # Errors
@@ -39,6 +55,7 @@ impl ForcedCall {
         tools: &[Value],
         named: Option<&str>,
         several: bool,
+        held: HeldTools,
     ) -> Result<Self, ToolsError> {
         let functions = check_tools(tools)?;
         let wanted = |name: &str| named.is_none_or(|named| named == name);
@@ -63,7 +80,9 @@ impl ForcedCall {
                     "required": ["name", arguments],
                     "additionalProperties": false,
                 });
-                definitions.insert(place.clone(), moved(&function.parameters(), &format!("#/$defs/{place}")));
+                let is_held = held == HeldTools::All || function.strict;
+                let parameters = if is_held { function.parameters() } else { json!({"type": "object"}) };
+                definitions.insert(place.clone(), moved(&parameters, &format!("#/$defs/{place}")));
                 call
             })
             .collect();
@@ -84,7 +103,8 @@ impl ForcedCall {
             Some(ToolFormat::Llama) => "",
             _ => "<tool_call>\n",
         };
-        Ok(Self { opening, schema })
+        let closing = opening.starts_with('<').then_some("</tool_call>");
+        Ok(Self { opening, schema, closing })
     }
 }
 
@@ -93,6 +113,7 @@ impl ForcedCall {
 struct Function<'a> {
     name: &'a str,
     parameters: Option<&'a Value>,
+    strict: bool,
 }
 
 impl Function<'_> {
@@ -138,7 +159,8 @@ fn check_tools(tools: &[Value]) -> Result<Vec<Function<'_>>, ToolsError> {
                 format!("{name:?} is the name of an earlier tool"),
             ));
         }
-        functions.push(Function { name, parameters });
+        let strict = function.get("strict").is_some_and(|strict| *strict == true);
+        functions.push(Function { name, parameters, strict });
     }
     Ok(functions)
 }

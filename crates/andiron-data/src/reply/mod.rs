@@ -10,7 +10,7 @@ mod format;
 mod parser;
 mod scan;
 
-pub use forced::{ForcedCall, ToolsError, check as check_tools};
+pub use forced::{ForcedCall, HeldTools, ToolsError, any_strict, check as check_tools};
 pub use format::{ReplyFormat, ToolFormat, UnknownToolFormat};
 pub use parser::{ReplyParser, ReplyPiece};
 

@@ -198,7 +198,7 @@ fn a_forced_call_is_a_schema_whose_references_hold() {
     let nested = json!({"type": "object", "properties": {"next": {"$ref": "#"}, "x": {"$ref": "#/$defs/X"}},
         "$defs": {"X": {"type": "string"}}});
     let tools = [tool("f", nested), tool("g", Value::Null)];
-    let forced = ForcedCall::new(Some(ToolFormat::Hermes), &tools, Some("f"), true).unwrap();
+    let forced = ForcedCall::new(Some(ToolFormat::Hermes), &tools, Some("f"), true, HeldTools::All).unwrap();
     assert_eq!(forced.opening, "<tool_call>\n");
     assert_eq!(
         forced.schema,
@@ -208,19 +208,19 @@ fn a_forced_call_is_a_schema_whose_references_hold() {
                 "properties": {"next": {"$ref": "#/$defs/tool0"}, "x": {"$ref": "#/$defs/tool0/$defs/X"}},
                 "$defs": {"X": {"type": "string"}}}}})
     );
-    let any = ForcedCall::new(Some(ToolFormat::Mistral), &tools, None, false).unwrap();
+    let any = ForcedCall::new(Some(ToolFormat::Mistral), &tools, None, false, HeldTools::All).unwrap();
     assert_eq!(
         (any.opening, &any.schema["maxItems"], any.schema["items"]["anyOf"].as_array().map(Vec::len)),
         ("[TOOL_CALLS]", &json!(1), Some(2))
     );
-    let llama = ForcedCall::new(Some(ToolFormat::Llama), &tools, Some("g"), true).unwrap();
+    let llama = ForcedCall::new(Some(ToolFormat::Llama), &tools, Some("g"), true, HeldTools::All).unwrap();
     assert_eq!(llama.schema["required"], json!(["name", "parameters"]));
     assert_eq!(llama.schema["$defs"], json!({"tool1": {"type": "object", "properties": {}}}));
 }
 
 #[track_caller]
 fn check_refused(tools: &[Value], expected: &str) {
-    assert_eq!(ForcedCall::new(None, tools, None, true).unwrap_err().to_string(), expected);
+    assert_eq!(ForcedCall::new(None, tools, None, true, HeldTools::All).unwrap_err().to_string(), expected);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use super::{Special, Tokenizer, TokenizerError, bytes};
 pub struct Spellings {
     /// The bytes that each id adds within a text; empty for control tokens, the unknown token, and ids without a token.
     pub tokens: Vec<Vec<u8>>,
+    /// Control tokens by id.
+    pub control: Vec<(u32, String)>,
     /// Whether a space at the beginning of a text is dropped, as by SentencePiece and WordPiece.
     pub drops_first_space: bool,
 }
@@ -45,10 +47,12 @@ impl Tokenizer {
             let says_nothing = self.is_special(*id) || self.inner.facts.unknown.as_ref() == Some(&token);
             (!says_nothing).then_some(token)
         };
+        let named = |id: u32| Some((id, self.inner.decoded_token(id).filter(|_| self.is_special(id))?));
+        let control: Vec<(u32, String)> = ids().filter_map(named).collect();
         if let Decoding::ByteLevel | Decoding::Concatenate = self.inner.decoding() {
             let tokens =
                 ids().map(|id| spells(&id).map(|token| self.inner.bytes_of(&token)).unwrap_or_default());
-            return Ok(Spellings { tokens: tokens.collect(), drops_first_space: false });
+            return Ok(Spellings { tokens: tokens.collect(), control, drops_first_space: false });
         }
         // Other decoders look at whole texts, so each token is seen after one that is a plain letter.
         let text = |ids: &[u32]| self.decode_raw(ids, Special::Keep);
@@ -76,6 +80,6 @@ impl Tokenizer {
                 }
             });
         }
-        Ok(Spellings { tokens, drops_first_space })
+        Ok(Spellings { tokens, control, drops_first_space })
     }
 }

@@ -1,13 +1,16 @@
 //! Constrained generation: text that matches a grammar.
 
 mod bounds;
+mod calls;
 mod expansion;
+mod interrupt;
 mod messages;
 mod multiples;
 mod pattern;
 mod shape;
 mod width;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,6 +19,9 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
+
+pub use calls::TextOrCalls;
+pub use interrupt::Interrupt;
 
 /// Largest grammar, in bytes of its own notation.
 const MAX_GRAMMAR: usize = 256 << 10;
@@ -55,6 +61,8 @@ pub enum Grammar {
     /// A JSON text that matches the schema, with properties in the schema's order. Unsupported keywords of the
     /// schema's dialect are errors.
     JsonSchema(Value),
+    /// A text, or calls of tools.
+    TextOrCalls(Box<TextOrCalls>),
 }
 
 impl Grammar {
@@ -68,6 +76,7 @@ impl Grammar {
             Self::Choice(texts) => texts.iter().map(String::len).sum(),
             Self::Regex(pattern) => pattern.len(),
             Self::JsonSchema(schema) => schema.to_string().len(),
+            Self::TextOrCalls(calls) => calls.bytes(),
         }
     }
 
@@ -76,11 +85,21 @@ impl Grammar {
             Self::Choice(_) => "choice",
             Self::Regex(_) => "regex",
             Self::JsonSchema(_) => "JSON schema",
+            Self::TextOrCalls(_) => "JSON schema of the answer or of a tool",
         }
     }
 
-    /// In the notation of llguidance; `space` allows a leading space.
-    fn top_level(&self, space: bool) -> TopLevelGrammar {
+    /// In the notation of llguidance.
+    fn top_level(&self, vocabulary: &Vocabulary) -> TopLevelGrammar {
+        // Allows a leading space.
+        let space = vocabulary.drops_first_space;
+        let json = |schema: &Value| {
+            let mut schema = schema.clone();
+            if let Some(fields) = schema.as_object_mut() {
+                fields.entry("x-guidance").or_insert(json!({ "whitespace_pattern": JSON_SPACE }));
+            }
+            schema
+        };
         let pattern = |pattern: &str| match space {
             true => TopLevelGrammar::from_regex(&format!(" ?(?:{pattern})")),
             false => TopLevelGrammar::from_regex(pattern),
@@ -92,16 +111,17 @@ impl Grammar {
             }
             Self::Regex(wanted) => pattern(wanted),
             Self::JsonSchema(schema) => {
-                let mut schema = schema.clone();
-                if let Some(fields) = schema.as_object_mut() {
-                    fields.entry("x-guidance").or_insert(json!({ "whitespace_pattern": JSON_SPACE }));
-                }
+                let schema = json(schema);
                 match space {
                     true => TopLevelGrammar::from_lark(format!(
                         "start: SPACE? json\nSPACE: \" \"\njson: %json {schema}"
                     )),
                     false => TopLevelGrammar::from_json_schema(schema),
                 }
+            }
+            Self::TextOrCalls(calls) => {
+                let id_of = |name: &str| vocabulary.control.get(name).copied();
+                TopLevelGrammar::from_lark(calls.to_lark(id_of, json))
             }
         }
     }
@@ -142,6 +162,9 @@ pub enum ConstraintError {
         /// What is wrong with it.
         message: String,
     },
+    /// Its compilation was ended by an [`Interrupt`].
+    #[error("nobody waits for this grammar any more")]
+    Interrupted,
     /// The vocabulary is empty, or too large.
     #[error("a vocabulary of {0} tokens cannot be held to a grammar")]
     Vocabulary(usize),
@@ -166,28 +189,51 @@ pub enum ConstraintError {
 #[derive(Clone)]
 pub struct Vocabulary {
     factory: Arc<ParserFactory>,
+    /// Control tokens by name.
+    control: Arc<HashMap<String, u32>>,
     drops_first_space: bool,
     tokens: usize,
 }
 
 impl Vocabulary {
-    /// The vocabulary in which token `id` has the bytes `tokens[id]`. A token without bytes, such as a control token,
-    /// is never part of a constrained text. `drops_first_space`: the tokenizer drops a leading space when decoding,
+    /// The vocabulary in which token `id` has the bytes `tokens[id]`. A token without bytes is never part of a constrained text.
+    /// `drops_first_space`: the tokenizer drops a leading space when decoding,
     /// as SentencePiece does.
     ///
     /// # Errors
     /// [`ConstraintError::Vocabulary`].
     pub fn new(tokens: &[Vec<u8>], drops_first_space: bool) -> Result<Self, ConstraintError> {
+        Self::with_control_tokens(tokens, &[], drops_first_space)
+    }
+
+    /// The same with control tokens: ids without bytes, and their names. They are part of a text only where a grammar names them, as
+    /// [`TextOrCalls`] does.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_control_tokens(
+        tokens: &[Vec<u8>],
+        control: &[(u32, String)],
+        drops_first_space: bool,
+    ) -> Result<Self, ConstraintError> {
         let refuse = || ConstraintError::Vocabulary(tokens.len());
         // One additional id stands for the end of the text, whatever the model's own ids for it are.
         let end =
             u32::try_from(tokens.len()).ok().filter(|&end| end > 0 && end < 1 << 24).ok_or_else(refuse)?;
-        let words = [tokens, &[Vec::new()]].concat();
+        let mut words = [tokens, &[Vec::new()]].concat();
+        for (id, name) in control {
+            if let Some(word) = words.get_mut(*id as usize).filter(|word| word.is_empty()) {
+                // No text holds this byte, which is how the library tells control tokens from texts.
+                *word = [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat();
+            }
+        }
         let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&env).map_err(|_| refuse())?;
         *factory.quiet().limits_mut() = parser_limits();
-        Ok(Self { factory: Arc::new(factory), drops_first_space, tokens: tokens.len() })
+        let control = control.iter().map(|(id, name)| (name.clone(), *id)).collect();
+        let (factory, control) = (Arc::new(factory), Arc::new(control));
+        Ok(Self { factory, control, drops_first_space, tokens: tokens.len() })
     }
 }
 
@@ -218,13 +264,33 @@ impl Constraint {
     /// [`ConstraintError::NoChoice`], [`ConstraintError::TooLarge`], and [`ConstraintError::Grammar`] if it is
     /// invalid, unsupported, or exceeds the bounds on time and memory.
     pub fn new(vocabulary: &Vocabulary, grammar: Grammar) -> Result<Self, ConstraintError> {
+        Self::new_unless(vocabulary, grammar, &Interrupt::default())
+    }
+
+    /// The same, which `interrupt` may end early.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`ConstraintError::Interrupted`].
+    pub fn new_unless(
+        vocabulary: &Vocabulary,
+        grammar: Grammar,
+        interrupt: &Interrupt,
+    ) -> Result<Self, ConstraintError> {
         let wrong = |message: String| ConstraintError::Grammar {
             grammar: grammar.name(),
             message: messages::plain(&message),
         };
         let compiled = with_stack(|| {
+            interrupt.check()?;
             bounds::check(&grammar)?;
-            compile(vocabulary, &grammar).map_err(wrong)
+            interrupt.check()?;
+            let parser = vocabulary.factory.create_parser(grammar.top_level(vocabulary));
+            let matcher = Matcher::new(parser).into_cancellable();
+            interrupt.follow(&matcher)?;
+            let started = start(matcher);
+            // What was ended says so before it says what went wrong.
+            interrupt.finish()?;
+            started.map_err(wrong)
         });
         let mut start = compiled.map_err(|message| wrong(message.to_owned()))??;
         let unheard = start.grammar_warnings();
@@ -281,9 +347,8 @@ fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, &'static st
     })
 }
 
-fn compile(vocabulary: &Vocabulary, grammar: &Grammar) -> Result<Matcher, String> {
-    let parser = vocabulary.factory.create_parser(grammar.top_level(vocabulary.drops_first_space));
-    let mut start = Matcher::new(parser);
+/// Takes a matcher to the beginning of a text.
+fn start(mut start: Matcher) -> Result<Matcher, String> {
     // Detects grammars that allow the empty text only; an error is kept in the matcher.
     let _ = start.consume_tokens(&[]);
     if let Some(message) = start.get_error() {

@@ -50,7 +50,7 @@ mod sampling_params;
 
 pub use beam::{BeamOptions, EarlyStopping, Hypothesis, beam_search, beam_search_batch, beam_search_while};
 pub use causal_lm::{CausalLm, Logits, StateBlocks};
-pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
+pub use constraint::{Constraint, ConstraintError, Grammar, Interrupt, TextOrCalls, Vocabulary};
 pub use decoding::batch::{BatchedLm, Generated, generate_batch};
 pub use decoding::prefix::{Prefill, Prefix};
 pub use decoding::{Decoding, FinishReason, GenerateError, GenerateOptions, Progress, Token, WhenFull};

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use andiron_data::tokenizer::{ChatInputs, Message};
 use andiron_kernels::random::Seed;
-use andiron_models::generate::{Constraint, Grammar};
+use andiron_models::generate::{Constraint, Grammar, Interrupt};
 use tokio::sync::watch;
 
 pub use auth::{Access, ApiKey};
@@ -110,6 +110,15 @@ pub struct Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         self.app.starting.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Ends the compilation of a grammar when it is dropped.
+struct Unwanted(Interrupt);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -224,7 +233,7 @@ impl App {
         (format!("{:016x}", request.bits(0)), request.bits(1))
     }
 
-    /// Compiles `grammar`, given in the field `param`, on a blocking thread.
+    /// Compiles `grammar`, given in the field `param`, on a blocking thread, for as long as the client waits and the request may take.
     async fn constrain(
         &self,
         served: &Arc<Served>,
@@ -232,8 +241,18 @@ impl App {
         grammar: Grammar,
     ) -> Result<Constraint, ApiError> {
         let served = Arc::clone(served);
-        let made = self.compiling.run(move || text::constrain(&served.text, param, grammar)).await;
-        made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
+        let interrupt = Interrupt::default();
+        // Dropped with this future, when the client goes.
+        let _unwanted = Unwanted(interrupt.clone());
+        let timeout = self.config.limits.request_timeout;
+        tokio::select! {
+            biased;
+            made = self.compiling.run(move || text::constrain(&served.text, param, grammar, &interrupt)) => {
+                made.unwrap_or_else(|| Err(ApiError::internal("the grammar could not be read")))
+            }
+            () = tokio::time::sleep(timeout) => Err(ApiError::deadline_exceeded(timeout.as_secs())),
+            () = self.shutdown.reached(Phase::Cut) => Err(ApiError::shutting_down()),
+        }
     }
 
     /// The same for a request that may have no grammar.

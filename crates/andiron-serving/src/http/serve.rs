@@ -95,7 +95,7 @@ impl Server {
     /// While it drains, `/ready` and new requests get 503 and running ones go on, to the last byte of their answers, for at
     /// most the drain timeout; then what still runs ends with an error event and `[DONE]`. Returns within the drain timeout and about a
     /// second, whatever the clients do, and within half a second of [`Shutdown::cut`](super::Shutdown::cut). A text that is being
-    /// tokenized or a grammar that is being compiled cannot be interrupted and outlasts this call: end a program that must not wait
+    /// tokenized cannot be interrupted and outlasts this call: end a program that must not wait
     /// for it with [`Runtime::shutdown_background`](tokio::runtime::Runtime::shutdown_background).
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Tokenizing prompts and compiling grammars, within bounds.
 
 use andiron_data::tokenizer::{ChatInputs, ControlTokens, Message, Special, TokenizerError};
-use andiron_models::generate::{Constraint, Grammar};
+use andiron_models::generate::{Constraint, Grammar, Interrupt};
 use andiron_pipelines::TextProcessor;
 
 use super::ApiError;
@@ -132,11 +132,12 @@ pub(super) fn decode(processor: &TextProcessor, ids: &[u32]) -> Result<String, A
     tokenizer.decode(ids, Special::Keep).map_err(|error| ApiError::of_text("tokens", error.into()))
 }
 
-/// Compiles `grammar`, given in the field `param`.
+/// Compiles `grammar`, given in the field `param`, unless it is interrupted.
 pub(super) fn constrain(
     processor: &TextProcessor,
     param: &str,
     grammar: Grammar,
+    interrupt: &Interrupt,
 ) -> Result<Constraint, ApiError> {
-    processor.constraint(grammar).map_err(|error| ApiError::of_text(param, error))
+    processor.constraint_unless(grammar, interrupt).map_err(|error| ApiError::of_text(param, error))
 }

@@ -1,8 +1,10 @@
 //! Bounds on the size of a grammar, checked before it is compiled.
 //!
-//! The compiler can be neither interrupted nor limited in memory, so everything costly is counted first. The bounds
+//! The compiler can hardly be interrupted, and not be limited in memory, so everything costly is counted first. The bounds
 //! are well above what people and their tools write, and low enough that a grammar within them compiles in half a
 //! second and 64 MB.
+
+use serde_json::Value;
 
 use super::expansion::{self, Refused};
 use super::pattern::{self, Classes};
@@ -36,16 +38,20 @@ pub(super) fn check(grammar: &Grammar) -> Result<(), ConstraintError> {
             Bound::PatternExpanded.check(size.expanded).map_err(of)?;
             Bound::PatternWidth.check(size.width).map_err(of)
         }
-        Grammar::JsonSchema(schema) => {
-            if schema.get("x-guidance").is_some() {
-                return Err(wrong("`x-guidance` is not supported".to_owned()));
-            }
-            expansion::measure(schema).map_err(|refused| match refused {
-                Refused::Exceeded(exceeded) => exceeded.of(name),
-                Refused::Pattern(message) => wrong(message),
-            })
-        }
+        Grammar::JsonSchema(schema) => check_schema(name, schema),
+        Grammar::TextOrCalls(calls) => calls.schemas().try_for_each(|schema| check_schema(name, schema)),
     }
+}
+
+fn check_schema(name: &'static str, schema: &Value) -> Result<(), ConstraintError> {
+    let wrong = |message: String| ConstraintError::Grammar { grammar: name, message };
+    if schema.get("x-guidance").is_some() {
+        return Err(wrong("`x-guidance` is not supported".to_owned()));
+    }
+    expansion::measure(schema).map_err(|refused| match refused {
+        Refused::Exceeded(exceeded) => exceeded.of(name),
+        Refused::Pattern(message) => wrong(message),
+    })
 }
 
 /// A bounded quantity.

@@ -433,3 +433,102 @@ proptest! {
         prop_assert_eq!(ids, so_far);
     }
 }
+
+#[test]
+fn an_answer_is_a_text_or_calls_whose_marks_are_control_tokens_or_spelled() {
+    let words = [tokens(), vec![Vec::new(), Vec::new()]].concat();
+    let (open, close) = (words.len() as u32 - 2, words.len() as u32 - 1);
+    let control = [(open, "<call>".to_owned()), (close, "</call>".to_owned())];
+    let vocabulary = Vocabulary::with_control_tokens(&words, &control, false).expect("a vocabulary");
+    let object = |name: &str, kind: &str| json!({ "type": "object", "properties": { name: { "type": kind } }, "required": [name], "additionalProperties": false });
+    let held = |text: Option<Value>, closing: Option<&str>, control: &[&str]| {
+        let calls = TextOrCalls {
+            text,
+            marker: "<call>".to_owned(),
+            gap: "\n".to_owned(),
+            call: object("x", "integer"),
+            closing: closing.map(str::to_owned),
+            control: control.iter().map(|&name| name.to_owned()).collect(),
+        };
+        Constraint::new(&vocabulary, Grammar::TextOrCalls(Box::new(calls))).expect("a grammar")
+    };
+    // `+` and `-` stand for the control tokens.
+    let takes = |constraint: &Constraint, text: &str| {
+        let mut guide = constraint.begin(words.len()).expect("its vocabulary");
+        text.bytes().all(|byte| {
+            let id = match byte {
+                b'+' => open,
+                b'-' => close,
+                byte => u32::from(byte),
+            };
+            let is_allowed = !guide.is_over() && !guide.banned(&[]).expect("a mask").contains(&id);
+            is_allowed && guide.push(id).is_ok()
+        })
+    };
+    let free = held(None, Some("</call>"), &[]);
+    for text in [
+        "",
+        "h\u{e9} <b> {\"x\"",
+        "+\n{\"x\": 1}",
+        "hi +\n{\"x\": 1}\n-",
+        "hi <call>\n{\"x\": 1}",
+        "<call>\n{\"x\": 1}\n</call>\n<call>\n{\"x\": 2}\n</call>",
+        "+\n{\"x\": 1}\n-\n+\n{\"x\": 2}\n-",
+    ] {
+        assert!(takes(&free, text), "{text}");
+    }
+    for text in ["+x", "+\n{\"y\"", "<call>x", "-", "hi -", "+\n{\"x\": \"", "+\n{\"x\": 1}\n-x"] {
+        assert!(!takes(&free, text), "{text}");
+    }
+    let once = held(None, None, &["</call>"]);
+    assert!(takes(&once, "+\n{\"x\": 1}") && !takes(&once, "+\n{\"x\": 1}\n"));
+    assert!(
+        takes(&once, "so - and -+\n{\"x\": 1}") && takes(&once, "-<call>\n{\"x\": 1}") && takes(&once, "a-b")
+    );
+    let schema = held(Some(object("a", "boolean")), None, &[]);
+    for text in ["{\"a\": true}", "+\n{\"x\": 1}", "<call>\n{\"x\": 1}"] {
+        assert!(takes(&schema, text), "{text}");
+    }
+    assert!(!takes(&schema, "hi") && !takes(&schema, "{\"x\"") && !takes(&schema, "{\"a\": true}x"));
+    // Without a marker, a call is the whole answer.
+    let bare = TextOrCalls { call: object("x", "integer"), ..TextOrCalls::default() };
+    let bare = Constraint::new(&vocabulary, Grammar::TextOrCalls(Box::new(bare))).expect("a grammar");
+    assert!(takes(&bare, "{\"x\": 1}") && takes(&bare, "so {\"y\"") && !takes(&bare, "{\"y\""));
+    // Other grammars never take control tokens.
+    let any = Constraint::new(&vocabulary, regex("(.|\\n)*")).expect("a pattern");
+    assert!(takes(&any, "a<call>") && !takes(&any, "+") && !takes(&any, "a-"));
+    let wrong = TextOrCalls { call: json!({ "x-guidance": {} }), ..TextOrCalls::default() };
+    let error = Constraint::new(&vocabulary, Grammar::TextOrCalls(Box::new(wrong))).expect_err("refused");
+    assert!(error.to_string().contains("of a tool: `x-guidance`"), "{error}");
+}
+
+#[test]
+fn a_compilation_that_nobody_waits_for_ends_and_a_complete_one_stays() {
+    let vocabulary = Vocabulary::new(&tokens(), false).expect("a vocabulary");
+    let unwanted = Interrupt::default();
+    unwanted.stop();
+    let ended = Constraint::new_unless(&vocabulary, regex("(ab)+"), &unwanted);
+    assert_eq!(ended.expect_err("ended"), ConstraintError::Interrupted);
+    let late = Interrupt::default();
+    let complete = Constraint::new_unless(&vocabulary, regex("(ab)+"), &late).expect("a pattern");
+    late.stop();
+    assert_eq!(babble(&complete, drawn(1)).expect("an answer").1, FinishReason::Stop);
+    // At any moment of the work.
+    let fields: serde_json::Map<String, Value> =
+        (0..300).map(|at| (format!("field {at}"), json!({ "type": "string" }))).collect();
+    let grammar = Grammar::JsonSchema(json!({ "type": "object", "properties": fields }));
+    for wait in [0, 1, 3, 9, 27, 81] {
+        let interrupt = Interrupt::default();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(wait));
+                interrupt.stop();
+            });
+            Constraint::new_unless(&vocabulary, grammar.clone(), &interrupt)
+        });
+        match result {
+            Ok(constraint) => drop(babble(&constraint, drawn(1)).expect("an answer")),
+            Err(error) => assert_eq!(error, ConstraintError::Interrupted),
+        }
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use andiron_data::reply::{ForcedCall, ReplyFormat, ReplyParser, ToolFormat, described};
+use andiron_data::reply::{
+    ForcedCall, HeldTools, ReplyFormat, ReplyParser, ToolFormat, any_strict, described,
+};
 use andiron_data::tokenizer::{ChatInputs, Message};
-use andiron_models::generate::Grammar;
+use andiron_models::generate::{Grammar, TextOrCalls};
 use serde_json::Value;
 
 use super::request::{ChatRequest, ConversationRequest, ToolChoice};
@@ -71,12 +73,35 @@ pub(in crate::http) async fn prepare(
         _ => None,
     };
     let mut opening = "";
-    if !tools.is_empty() && matches!(tool_choice, ToolChoice::Required | ToolChoice::Named(_)) {
-        let forced = ForcedCall::new(format.tools, &tools, named, parallel_tool_calls)
-            .map_err(|error| ApiError::invalid("tool_choice", error))?;
-        opening = forced.opening;
-        options.grammar =
-            Some(RequestedGrammar { param: "tools", grammar: Grammar::JsonSchema(forced.schema) });
+    let call = |held| {
+        ForcedCall::new(format.tools, &tools, named, parallel_tool_calls, held)
+            .map_err(|error| ApiError::invalid("tool_choice", error))
+    };
+    // Whether the answer may be any text.
+    let mut is_free = options.grammar.is_none();
+    if !tools.is_empty() {
+        match (&tool_choice, &mut options.grammar) {
+            (ToolChoice::Required | ToolChoice::Named(_), grammar) => {
+                let forced = call(HeldTools::All)?;
+                (opening, is_free) = (forced.opening, false);
+                let schema = Grammar::JsonSchema(forced.schema);
+                *grammar = Some(RequestedGrammar { param: "tools", grammar: schema });
+            }
+            (_, Some(RequestedGrammar { grammar, .. })) => {
+                if let Grammar::JsonSchema(text) = grammar {
+                    let held = text_or_calls(call(HeldTools::Strict)?, parallel_tool_calls);
+                    let held = TextOrCalls { text: Some(text.take()), ..held };
+                    *grammar = Grammar::TextOrCalls(Box::new(held));
+                }
+            }
+            (_, grammar @ None) if any_strict(&tools) => {
+                let held = text_or_calls(call(HeldTools::Strict)?, parallel_tool_calls);
+                let control = format.markers().into_iter().map(str::to_owned).collect();
+                let held = Grammar::TextOrCalls(Box::new(TextOrCalls { control, ..held }));
+                *grammar = Some(RequestedGrammar { param: "tools", grammar: held });
+            }
+            _ => {}
+        }
     }
     // Bounded before the template runs.
     let constraint = app.constrain_if(served, options.grammar.take()).await?;
@@ -91,7 +116,7 @@ pub(in crate::http) async fn prepare(
         rendered.ids.extend(more);
         Ok::<_, ApiError>(())
     };
-    if constraint.is_some() {
+    if constraint.is_some() && !is_free {
         // What is held to a grammar is the answer and not a thought.
         if format.reasoning && prompt_end.trim_end().ends_with("<think>") {
             extend("\n</think>\n\n")?;
@@ -110,6 +135,18 @@ pub(in crate::http) async fn prepare(
     };
     let reading = ReplyReading { format, tools, prompt_end, opening, parallel: parallel_tool_calls };
     Ok(Prepared { work, reading })
+}
+
+/// Calls as `call` describes them, beside a text.
+fn text_or_calls(call: ForcedCall, several: bool) -> TextOrCalls {
+    let marker = call.opening.trim_end();
+    TextOrCalls {
+        marker: marker.to_owned(),
+        gap: call.opening[marker.len()..].to_owned(),
+        call: call.schema,
+        closing: call.closing.filter(|_| several).map(str::to_owned),
+        ..TextOrCalls::default()
+    }
 }
 
 /// Bytes of the end of a prompt that tell whether the reasoning is open.
@@ -133,12 +170,8 @@ fn reply_format(served: &Served, inputs: &ChatInputs) -> ReplyFormat {
 fn shaped(served: &Served, messages: Vec<Message>, inputs: ChatInputs) -> (Vec<Message>, ChatInputs) {
     let tokenizer = served.text.tokenizer();
     let template = tokenizer.and_then(|tokenizer| tokenizer.chat_template_for(inputs.tools.is_some()).ok());
-    let uses_tools = inputs.tools.is_some() || messages.iter().any(|message| !message.tool_calls.is_empty());
     match template {
-        Some(template) if uses_tools && !described::knows_tools(template) => {
-            let messages = described::messages(messages, inputs.tools.as_deref().unwrap_or_default());
-            (messages, ChatInputs { tools: None, ..inputs })
-        }
-        _ => (messages, inputs),
+        Some(template) => described::for_template(template, messages, inputs),
+        None => (messages, inputs),
     }
 }

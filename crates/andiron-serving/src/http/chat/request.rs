@@ -1,11 +1,12 @@
 //! A request to chat, checked field by field.
 
 use andiron_data::tokenizer::{ChatEnd, ChatInputs, Content, Message, RESERVED};
+use andiron_models::generate::Grammar;
 use serde_json::{Map, Value};
 
 use super::tools;
 use crate::http::fields::Fields;
-use crate::http::generation::{Bounds, GenerationOptions, Refused, check_known};
+use crate::http::generation::{Bounds, GenerationOptions, Refused, RequestedGrammar, check_known};
 use crate::http::{ApiError, App};
 use crate::registry::Served;
 
@@ -75,10 +76,23 @@ impl ChatRequest {
         let ConversationRequest { messages, inputs, tool_choice } =
             ConversationRequest::parse(fields, app, served)?;
         if inputs.tools.is_some()
-            && let Some(grammar) = &options.grammar
+            && let Some(RequestedGrammar { param, grammar }) = &options.grammar
         {
-            let message = "not together with tools: a constrained answer cannot call them; send `tool_choice: \"none\"`";
-            return Err(ApiError::invalid(grammar.param, message));
+            match (grammar, &tool_choice) {
+                (_, ToolChoice::Required | ToolChoice::Named(_)) => {
+                    return Err(ApiError::invalid(
+                        param,
+                        "not together with a `tool_choice` that forces a call",
+                    ));
+                }
+                // An answer of the schema, or a call.
+                (Grammar::JsonSchema(_), _) => {}
+                _ => {
+                    let message =
+                        "not together with tools, but for a JSON schema; send `tool_choice: \"none\"`";
+                    return Err(ApiError::invalid(param, message));
+                }
+            }
         }
         let parallel_tool_calls = fields.optional("parallel_tool_calls", "true or false")?.unwrap_or(true);
         Ok(Self { messages, inputs, tool_choice, parallel_tool_calls, options })

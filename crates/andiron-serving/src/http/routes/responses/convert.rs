@@ -143,7 +143,11 @@ fn tool(mut tool: Value) -> Value {
                 && !fields.contains_key("function") =>
         {
             let name = fields.remove("name").unwrap_or_default();
-            function(name, fields.remove("description"), fields.remove("parameters"))
+            let mut tool = function(name, fields.remove("description"), fields.remove("parameters"));
+            if let Some(strict) = fields.remove("strict") {
+                tool["function"]["strict"] = strict;
+            }
+            tool
         }
         _ => tool,
     }
