@@ -69,7 +69,10 @@ def main(base_url: str, api_key: str) -> None:
     chunks = list(complete(temperature=0, stream=True, stream_options={"include_usage": True}))
     assert "".join(c.choices[0].text for c in chunks if c.choices) == choice.text, chunks
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == choice.finish_reason, chunks
-    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage, chunks[-1]
+    usage = chunks[-1].usage
+    assert chunks[-1].choices == [] and usage.total_tokens == whole.usage.total_tokens, chunks[-1]
+    # The same prompt is known by then.
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens == whole.usage.prompt_tokens, usage
     assert len({c.id for c in chunks}) == 1, chunks
 
     seeded = [complete(temperature=1.5, seed=7, n=2) for _ in range(2)]
