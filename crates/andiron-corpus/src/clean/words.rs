@@ -16,6 +16,10 @@ use super::english;
 /// | Chinese | `unicode`: each character | jieba: words of a dictionary |
 /// | Japanese | `unicode`: each kanji and hiragana, runs of katakana | SudachiPy: morphemes |
 ///
+/// On 400 Korean articles, Kiwi finds 208,000 words where 91,000 stand between spaces. By its words, all of the articles are
+/// `words-too-short` for Gopher quality; by Unicode's, 117 are. Of the others' decisions, C4's are the same for 398, FineWeb's for
+/// all, Gopher repetition's for 352: morphemes repeat more often.
+///
 /// The published thresholds (such as a mean word length of at least 3) are made for English; other languages need their own,
 /// whichever splitter is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
