@@ -5,8 +5,8 @@
 //! name, at most; of a repeated one it is always right.
 //!
 //! Source: Bloom 1970, "Space/time trade-offs in hash coding with allowable errors", <https://doi.org/10.1145/362686.362692>; Soldaini
-//! et al. 2024, "Dolma", <https://arxiv.org/abs/2402.00159>, which removes paragraphs in this way. In dolma 1.2.1 a minimum of words turns the
-//! removal off for all longer paragraphs, and its minimum of characters counts from the start of the document; here both mean the paragraph.
+//! et al. 2024, "Dolma", <https://arxiv.org/abs/2402.00159>, which removes paragraphs in this way. In dolma
+//! 1.2.1 a minimum of words turns the removal off for paragraphs that have them, too; here it does not.
 
 use std::ops::Range;
 
