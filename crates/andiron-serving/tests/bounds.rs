@@ -11,8 +11,12 @@ use andiron_serving::http::{Server, Stopped};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::RwLock;
 
 use common::{Call, complete, config, get, post, start, start_with};
+
+/// A test that measures the memory of the process is alone in it, where others would run on other threads.
+static PROCESS: RwLock<()> = RwLock::const_new(());
 
 /// Bytes that this process has had at most.
 #[cfg(target_os = "linux")]
@@ -80,6 +84,7 @@ fn large_schemas() -> Vec<(&'static str, Value)> {
 
 #[tokio::test]
 async fn a_grammar_that_stands_for_too_much_is_a_400_by_name_in_time_and_memory() {
+    let _alone = PROCESS.write().await;
     let at = start().await;
     // Whatever is made once is made.
     assert_eq!(complete(at.address, r#"{"prompt":"a","guided_regex":"a"}"#).await.status, 200);
@@ -122,6 +127,7 @@ async fn a_grammar_that_stands_for_too_much_is_a_400_by_name_in_time_and_memory(
 
 #[tokio::test]
 async fn a_text_that_cannot_fit_is_refused_by_its_bytes() {
+    let _alone = PROCESS.write().await;
     let at = start().await;
     assert_eq!(post(at.address, "/tokenize", r#"{"prompt":"abc"}"#).await.status, 200);
     let before = peak_memory();
