@@ -37,6 +37,12 @@ pub(super) fn describe(fields: &Fields<'_>, app: &App) -> Result<(), ApiError> {
     parse(fields, app).map(drop)
 }
 
+/// A checked request.
+struct DecisionsRequest {
+    about: About,
+    questions: Vec<Question>,
+}
+
 /// What the questions are about.
 enum About {
     /// A text for a classifier.
@@ -46,8 +52,9 @@ enum About {
 }
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let Asked { served, parsed: (about, questions), client, reserved } =
+    let Asked { served, parsed, client, reserved } =
         asked::read_with(&app, request, |fields| parse(fields, &app)).await?;
+    let DecisionsRequest { about, questions } = parsed;
     let messages = match about {
         About::Conversation(messages) => messages,
         About::Text(text) => {
@@ -79,8 +86,8 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     respond(&app, &served, work, (&identity, client), renderer).await
 }
 
-/// The model, what the questions are about, and the questions.
-fn parse(fields: &Fields<'_>, app: &App) -> Result<(Arc<Served>, (About, Vec<Question>)), ApiError> {
+/// The model, and what it is asked.
+fn parse(fields: &Fields<'_>, app: &App) -> Result<(Arc<Served>, DecisionsRequest), ApiError> {
     let limits = &app.config.limits;
     let questions: Vec<Value> = fields.required("questions", "an array of questions")?;
     let parsed = questions.iter().enumerate().map(|(at, question)| Question::parse(at, question));
@@ -108,7 +115,7 @@ fn parse(fields: &Fields<'_>, app: &App) -> Result<(Arc<Served>, (About, Vec<Que
             About::Conversation(conversation.messages)
         }
     };
-    Ok((served, (about, questions)))
+    Ok((served, DecisionsRequest { about, questions }))
 }
 
 /// The model of a request: without a name, the first classifier that has all the answers as labels, else the first that generates.
