@@ -55,7 +55,8 @@ pub struct DuplicateSummary {
     pub clusters: u64,
     /// How many clusters there are of each size.
     pub sizes: BTreeMap<u32, u64>,
-    /// Bytes for which memory was not enough.
+    /// Bytes for which memory was not enough; not in the file, which depends neither on memory nor on threads.
+    #[serde(skip)]
     pub spilled_bytes: u64,
 }
 

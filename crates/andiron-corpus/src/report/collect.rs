@@ -315,3 +315,82 @@ pub enum CollectError {
     #[error(transparent)]
     Dataset(#[from] DatasetError),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn lines(values: &[Value]) -> String {
+        values.iter().map(|value| format!("{value}\n")).collect()
+    }
+
+    /// A directory as `prepare` writes it, before it has datasets.
+    fn directory() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: String| fs::write(dir.path().join(name), content).unwrap();
+        let step = |step: &str, documents: u64, kept: u64, removed: Value| json!({ "step": step, "documents": documents, "kept": kept, "removed": removed });
+        let prepared = json!({
+            "version": 2, "inputs": [], "settings_blake3": "s", "tokenizer_blake3": "t", "vocab_size": 10,
+            "steps": [step("read", 6, 5, json!({ "invalid-json": 1 })), step("near-duplicates", 5, 2, json!({ "near-duplicate": 3 }))],
+            "sources": [{ "name": "web", "wanted": 0.5, "share": 1.0, "tokens": 4, "taken": 8, "epochs": 2.0 }],
+        });
+        write("prepare.json", prepared.to_string());
+        let near = |id: &str, of: &str, cluster: u32| json!({ "id": id, "filter": "near-duplicates", "reason": "near-duplicate", "duplicate_of": of, "cluster": cluster, "score": 0.9, "text": "Like it." });
+        let unreadable = json!({ "file": "a.jsonl", "line": 3, "filter": "read", "reason": "invalid-json", "detail": "no" });
+        write("removed.jsonl", lines(&[unreadable, near("c", "b", 1), near("d", "a", 0), near("e", "b", 1)]));
+        fs::create_dir(dir.path().join("documents")).unwrap();
+        let document = |id: &str, language: &str| json!({ "id": id, "source": "web", "file": "a.jsonl", "text": format!("The text of {id}."), "metadata": { "language": language } });
+        write("documents/part-00000.jsonl", lines(&[document("a", "en")]));
+        write("documents/part-00001.jsonl", lines(&[document("b", "ko")]));
+        let summary =
+            DuplicateSummary { documents: 5, duplicates: 3, clusters: 2, ..DuplicateSummary::default() };
+        write(NEAR_DUPLICATES, serde_json::to_string(&summary).unwrap());
+        dir
+    }
+
+    #[test]
+    fn a_report_is_made_of_what_is_in_the_directory() {
+        let dir = directory();
+        let report = CorpusReport::collect(dir.path()).unwrap();
+        assert_eq!((report.imbalance(), report.name.as_str()), (None, "web"));
+        assert_eq!(report.languages, BTreeMap::from([("en".to_owned(), 1), ("ko".to_owned(), 1)]));
+        let share = SourceShare {
+            name: "web".to_owned(),
+            documents: 2,
+            bytes: 28,
+            tokens: 8,
+            weight: Some(0.5),
+            repeats: Some(2.0),
+        };
+        assert_eq!(report.sources, [share]);
+        let reasons: Vec<_> = report.removed.iter().map(|example| example.reason.as_str()).collect();
+        assert_eq!(reasons, ["near-duplicate", "near-duplicate", "near-duplicate", "invalid-json"]);
+        assert_eq!(
+            (report.removed[3].id.as_str(), report.removed[3].note.as_deref()),
+            ("a.jsonl:3", Some("no"))
+        );
+        let clusters = report.duplicates.unwrap().examples;
+        let sizes: Vec<_> = clusters.iter().map(|cluster| (cluster.cluster, cluster.size)).collect();
+        assert_eq!(sizes, [(1, 3), (0, 2)]);
+        assert_eq!((clusters[0].text.as_str(), clusters[0].others[1].id.as_str()), ("The text of b.", "e"));
+        assert_eq!(report.scores[0].histogram.n(), 3);
+    }
+
+    #[test]
+    fn a_line_that_is_not_what_was_written_is_named() {
+        let dir = directory();
+        fs::write(dir.path().join("documents/part-00001.jsonl"), "{\"id\":1}\n").unwrap();
+        let error = CorpusReport::collect(dir.path()).unwrap_err().to_string();
+        assert!(
+            error.ends_with("part-00001.jsonl:1 is not what was written; prepare the corpus again"),
+            "{error}"
+        );
+        fs::remove_file(dir.path().join("prepare.json")).unwrap();
+        let error = CorpusReport::collect(dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read ") && error.ends_with("prepare.json"), "{error}");
+    }
+}

@@ -280,7 +280,7 @@ fn clusters(report: &DuplicateReport, out: &mut String) {
     let summary = &report.summary;
     let _ = writeln!(
         out,
-        "<section>\n<h2>Near-duplicates</h2>\n<p>{} of {} documents are like an earlier one; {} were too short to be compared.</p>",
+        "<section>\n<h2>Near-duplicates</h2>\n<p>{} of {} documents are like an earlier one, exact duplicates included; {} were too short to be compared.</p>",
         text::count(summary.duplicates),
         text::count(summary.documents),
         text::count(summary.too_short)
