@@ -25,7 +25,7 @@ mod url_blocklist;
 mod word_blocklist;
 mod words;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use andiron_data::Document;
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,17 @@ impl FilterSettings {
             Self::PersonalData(_) => "personal-data",
             Self::TranslationPair(_) => "translation-pair",
         }
+    }
+
+    /// The files that the filter reads: what it does depends on their content too.
+    pub fn files(&self) -> Vec<&Path> {
+        let lists: &[&[PathBuf]] = match self {
+            Self::Decontaminate(settings) => &[&settings.files],
+            Self::WordBlocklist(settings) => &[&settings.files],
+            Self::UrlBlocklist(settings) => &[&settings.host_files, &settings.url_files],
+            _ => &[],
+        };
+        lists.iter().flat_map(|list| list.iter().map(PathBuf::as_path)).collect()
     }
 
     /// The filter with these settings.

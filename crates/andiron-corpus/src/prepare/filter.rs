@@ -19,6 +19,7 @@ use super::parts::{Part, name};
 use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::StepCounts;
+use super::reuse::hash_lists;
 use super::stored;
 use super::work::{StageFile, Work, file_of, key};
 use super::{PrepareConfig, PrepareConfigError, PrepareError, Stage, VERSION};
@@ -61,6 +62,8 @@ pub(super) struct Filtering<'a> {
     pub(super) found: &'a Inputs,
     pub(super) inputs: &'a [InputFile],
     pub(super) chain: Chain,
+    /// The hashes of the files that filters read.
+    pub(super) lists: Vec<String>,
     /// Signs documents, if near-duplicates are removed.
     pub(super) signer: Option<Signer>,
     pub(super) crew: &'a Crew,
@@ -94,8 +97,8 @@ impl<'a> Filtering<'a> {
             key: "dedup.minhash".to_owned(),
             problem: error.to_string(),
         })?;
-        let chain = Chain::new(&config.filters)?;
-        Ok(Self { config, found, inputs, chain, signer, crew, work })
+        let (chain, lists) = (Chain::new(&config.filters)?, hash_lists(config)?);
+        Ok(Self { config, found, inputs, chain, lists, signer, crew, work })
     }
 
     /// What a part is made from.
@@ -103,7 +106,7 @@ impl<'a> Filtering<'a> {
         let source = &self.config.sources[part.source];
         key(&json!({
             "version": VERSION, "source": source.name, "read": source.read, "on_error": self.config.on_error,
-            "filters": self.config.filters, "dedup": self.config.dedup, "inputs": self.inputs[part.files.clone()],
+            "filters": self.config.filters, "lists": self.lists, "dedup": self.config.dedup, "inputs": self.inputs[part.files.clone()],
         }))
     }
 

@@ -12,7 +12,7 @@ use super::inputs::Inputs;
 use super::parts::{Part, parts};
 use super::progress::Tracker;
 use super::report::{DocumentCounts, PrepareReport};
-use super::reuse::{PAGE, REPORT, SETTINGS, STAGES, hash_inputs, reuse, settings};
+use super::reuse::{PAGE, REPORT, SETTINGS, STAGES, hash_inputs, hash_lists, reuse, settings};
 use super::split::plan;
 use super::train::{self, make_tokenizer};
 use super::work::{Sharing, Work, key};
@@ -62,7 +62,8 @@ pub(super) fn run(
     let tracker = Tracker::new(found.bytes.iter().sum(), progress);
     let crew = Crew::new(options.threads.get());
     let inputs = hash_inputs(&found, |_| true, (&crew, &tracker))?;
-    let settings = settings(config, loaded.as_ref());
+    let lists = hash_lists(config)?;
+    let settings = settings(config, &lists, loaded.as_ref());
     let settings_blake3 = blake3::hash(settings.to_string().as_bytes()).to_hex().to_string();
     if let Some(report) = reuse((output, options.existing), &settings_blake3, &inputs)? {
         Work::sweep(output);

@@ -10,6 +10,7 @@ use super::pipeline::failed_to_read;
 use super::progress::Tracker;
 use super::report::{PrepareReport, SplitReport};
 use super::{Existing, PrepareConfig, PrepareError, Stage, VERSION};
+use crate::clean::FilterSettings;
 use andiron_data::shard::Dataset;
 use andiron_data::source::InputFile;
 use andiron_data::tokenizer::Tokenizer;
@@ -38,8 +39,19 @@ pub(super) fn hash_inputs(
     })
 }
 
+/// The hashes of the files that filters read, such as lists of words.
+pub(super) fn hash_lists(config: &PrepareConfig) -> Result<Vec<String>, PrepareError> {
+    let files = config.filters.iter().flat_map(FilterSettings::files);
+    let hash = |path: &Path| InputFile::of(path, &mut |_| ()).map_err(failed_to_read(path));
+    files.map(|path| Ok(hash(path)?.blake3)).collect()
+}
+
 /// Everything besides the inputs that the output depends on.
-pub(super) fn settings(config: &PrepareConfig, loaded: Option<&Tokenizer>) -> serde_json::Value {
+pub(super) fn settings(
+    config: &PrepareConfig,
+    lists: &[String],
+    loaded: Option<&Tokenizer>,
+) -> serde_json::Value {
     let sources: Vec<_> = config
         .sources
         .iter()
@@ -49,6 +61,9 @@ pub(super) fn settings(config: &PrepareConfig, loaded: Option<&Tokenizer>) -> se
     settings["source"] = json!(sources);
     if let Some(loaded) = loaded {
         settings["tokenizer"] = json!({ "kind": "load", "blake3": loaded.fingerprint() });
+    }
+    if !lists.is_empty() {
+        settings["filter_files"] = json!(lists);
     }
     if let Some(settings) = settings.as_object_mut() {
         settings.remove("output");
