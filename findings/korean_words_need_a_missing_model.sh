@@ -8,7 +8,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet datatrove==0.10.1 kiwipiepy==0.24.1 spacy==3.8.18 regex
+"$place/venv/bin/pip" install --quiet datatrove==0.10.1 kiwipiepy==0.24.1 spacy==3.8.18 regex==2026.11.19
 
 cd "$place"
 venv/bin/python - 2> messages <<'PYTHON' || { cat messages >&2; exit 1; }

@@ -34,5 +34,5 @@ pub const PACKING: &str = "packing";
 /// The streams of rows, for collators that draw.
 pub const COLLATE: &str = "data.collate";
 
-/// The stream that chooses the documents held out by [`prepare`](crate::prepare::prepare).
+/// The stream that chooses the documents held out by `andiron_corpus::prepare`.
 pub const SPLIT: &str = "data.split";

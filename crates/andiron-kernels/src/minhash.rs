@@ -2,9 +2,7 @@
 
 use crate::Isa;
 
-/// Permutations at a time: with AVX-512 all of the usual 112 stay in registers.
-const WIDEST: usize = 112;
-const WIDE: usize = 32;
+/// Permutations at a time.
 const NARROW: usize = 16;
 
 /// Lowers each `minima[i]` to the smallest `hash * multipliers[i] + addends[i]`, modulo 2^32, over all `hashes`.
@@ -42,13 +40,14 @@ pub fn lower_minima(isa: Isa, minima: &mut [u32], multipliers: &[u32], addends: 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn avx2(minima: &mut [u32], multipliers: &[u32], addends: &[u32], hashes: &[u32]) {
-    by_width::<WIDE, NARROW>(minima, multipliers, addends, hashes);
+    by_width::<32, NARROW>(minima, multipliers, addends, hashes);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2")]
 fn avx512(minima: &mut [u32], multipliers: &[u32], addends: &[u32], hashes: &[u32]) {
-    by_width::<WIDEST, NARROW>(minima, multipliers, addends, hashes);
+    // All of the usual 112 stay in registers.
+    by_width::<112, NARROW>(minima, multipliers, addends, hashes);
 }
 
 /// Permutations in groups of `N`, then of `M`, then singly.
