@@ -75,6 +75,7 @@ FILTERS = [
         filters.GopherQualityFilter(min_doc_words=None, min_avg_word_length=None, max_avg_word_length=None),
         QUALITY,
     ),
+    ("gopher-quality", "max_words = 60", filters.GopherQualityFilter(max_doc_words=60), QUALITY),
     ("gopher-repetition", "", filters.GopherRepetitionFilter(), REPETITION),
     (
         "gopher-repetition",

@@ -212,8 +212,9 @@ struct Words {
 
 #[derive(Clone, Copy, Default)]
 struct Before {
-    bytes: usize,
-    characters: usize,
+    // Modulo 2³²: only differences over a few words are used.
+    bytes: u32,
+    characters: u32,
     hash: Polynomial,
 }
 
@@ -222,8 +223,8 @@ impl Words {
         let mut words = Self { before: vec![Before::default()], hashes: Vec::new(), shifts: Shifts::new() };
         let mut sum = Before::default();
         split.for_each(text, |word| {
-            sum.bytes += word.len();
-            sum.characters += count_characters(word.as_bytes());
+            sum.bytes = sum.bytes.wrapping_add(word.len() as u32);
+            sum.characters = sum.characters.wrapping_add(count_characters(word.as_bytes()) as u32);
             let hash = Polynomial::of(word.as_bytes());
             sum.hash = sum.hash.then(hash, words.shifts.of(word.len()));
             words.before.push(sum);
@@ -234,7 +235,7 @@ impl Words {
 
     /// Characters of the words from `first` on, `n` of them.
     fn characters(&self, first: usize, n: usize) -> usize {
-        self.before[first + n].characters - self.before[first].characters
+        self.before[first + n].characters.wrapping_sub(self.before[first].characters) as usize
     }
 
     /// Characters in the most frequent n-gram, spaces between its words included, times its count; of equally frequent ones
@@ -261,11 +262,13 @@ impl Words {
         let (mut characters, mut index) = (0, 0);
         while index < n_grams {
             let (begin, end) = (self.before[index], self.before[index + n]);
-            let hash = end.hash.without_prefix(begin.hash, self.shifts.of(end.bytes - begin.bytes));
+            let hash = end
+                .hash
+                .without_prefix(begin.hash, self.shifts.of(end.bytes.wrapping_sub(begin.bytes) as usize));
             if counter.is_new(hash) {
                 index += 1;
             } else {
-                characters += end.characters - begin.characters;
+                characters += end.characters.wrapping_sub(begin.characters) as usize;
                 index += n;
             }
         }

@@ -111,7 +111,8 @@ struct Slot {
 impl Counter {
     /// Forgets everything; there is room for `capacity` different hashes.
     pub(super) fn reset(&mut self, capacity: usize) {
-        let wanted = (capacity * 2).next_power_of_two().max(16);
+        // At most four fifths are used.
+        let wanted = (capacity + capacity / 4 + 1).next_power_of_two().max(16);
         if self.slots.len() < wanted {
             self.slots = vec![Slot::default(); wanted];
         } else {

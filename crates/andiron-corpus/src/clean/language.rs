@@ -50,7 +50,8 @@ pub enum Detector {
     /// whatlang: 70 languages, fast; weak on texts below a hundred characters.
     #[default]
     Whatlang,
-    /// lingua: better on short texts, slower, with large tables. Needs the cargo feature `lingua`.
+    /// lingua, for English, French, German, Spanish, Chinese, Japanese and Korean: better on short texts, slower, with large
+    /// tables. Its score is the probability among these languages. Needs the cargo feature `lingua`.
     Lingua,
 }
 
@@ -232,5 +233,26 @@ mod tests {
         let sample = sample(&text, 100);
         assert!(sample.len() <= 101 && sample.len() > 90, "{}", sample.len());
         assert_eq!(super::sample("ab", 2), "ab");
+    }
+
+    #[test]
+    #[cfg(not(feature = "lingua"))]
+    fn lingua_is_an_error_without_its_feature() {
+        let message = LanguageFilter::new(Language { detector: Detector::Lingua, ..Language::default() })
+            .err()
+            .unwrap();
+        assert!(message.to_string().contains("cargo feature `lingua`"), "{message}");
+    }
+
+    #[test]
+    #[cfg(feature = "lingua")]
+    fn lingua_knows_short_texts() {
+        for (text, language) in
+            [("A short day.", "en"), ("Un día muy corto.", "es"), ("짧은 하루", "ko"), ("短い一日です", "ja")]
+        {
+            let (removed, document) =
+                verdict(Language { detector: Detector::Lingua, ..Language::default() }, text);
+            assert_eq!((removed, &document.metadata["language"]), (None, &language.into()), "{text}");
+        }
     }
 }

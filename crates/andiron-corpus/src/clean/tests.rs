@@ -41,6 +41,13 @@ fn settings_have_names_and_defaults() {
         let written = serde_json::to_value(&parsed).unwrap();
         assert_eq!(serde_json::from_value::<FilterSettings>(written).unwrap(), parsed);
     }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct File {
+        filter: Vec<FilterSettings>,
+    }
+    let filter = all().into_iter().map(|settings| serde_json::from_value(settings).unwrap()).collect();
+    let file = File { filter };
+    assert_eq!(toml::from_str::<File>(&toml::to_string(&file).unwrap()).unwrap(), file);
     let message = build(json!({ "kind": "gopher-quality", "min_word": 3 })).err().unwrap();
     assert!(message.contains("min_word") && message.contains("min_words"), "{message}");
     let message = build(json!({ "kind": "gopher" })).err().unwrap();

@@ -9,9 +9,10 @@ use super::{Filter, FilterError, Removal, Verdict};
 /// Removes pairs of translations whose sides cannot belong together: too different in length, equal, empty, or in another script
 /// than their language has.
 ///
-/// A pair is a document whose two sides are fields of its metadata, as rows of parallel corpora (OPUS and the like) are read:
-/// `{"en": "…", "ko": "…"}`, with the names of the fields in `source` and `target`. A document without one of them goes as
-/// `missing-side`. The rules are checked in the order of the fields.
+/// A pair is a document whose two sides are fields of its record, as in rows of parallel corpora (OPUS and the like):
+/// `{"en": "…", "ko": "…"}`, with the names of the fields in `source` and `target`. The field that was read as the text of the
+/// document is named `text`. A document without one of them goes as `missing-side`. The rules are checked in the order of the
+/// fields.
 ///
 /// Source: the rules are those of Moses' `clean-corpus-n` (Koehn et al. 2007, <https://aclanthology.org/P07-2045>) and of
 /// OpusFilter's length, length ratio and character score filters (Aulamo et al. 2020,
@@ -19,7 +20,7 @@ use super::{Filter, FilterError, Removal, Verdict};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TranslationPair {
-    /// The field of the source text.
+    /// The field of the source.
     pub source: String,
     /// The field of its translation.
     pub target: String,
@@ -222,7 +223,10 @@ impl TranslationPair {
 
 impl Filter for TranslationPair {
     fn apply(&self, document: &mut Document) -> Verdict {
-        let side = |name: &str| document.metadata.get(name).and_then(|side| side.as_str());
+        let side = |name: &str| match document.metadata.get(name) {
+            Some(side) => side.as_str(),
+            None => (name == "text").then_some(document.text.as_str()),
+        };
         let (Some(source), Some(target)) = (side(&self.source), side(&self.target)) else {
             return Verdict::Remove(Removal { reason: "missing-side", score: None });
         };
@@ -266,6 +270,8 @@ mod tests {
         assert_eq!(missing, Verdict::Remove(Removal { reason: "missing-side", score: None }));
         document.metadata.insert("ko".into(), "저장".into());
         assert_eq!(TranslationPair::new("en", "ko").apply(&mut document), Verdict::Keep);
+        document.text = "Speichern".into();
+        assert_eq!(TranslationPair::new("text", "ko").apply(&mut document), Verdict::Keep);
         assert!(TranslationPair::new("en", "en").validate().is_err());
         assert!(TranslationPair { max_ratio: 0.5, ..TranslationPair::new("en", "ko") }.validate().is_err());
     }
