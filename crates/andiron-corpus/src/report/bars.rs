@@ -10,7 +10,7 @@ use super::{Histogram, Scale};
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 190.0;
 const LEFT: f64 = 40.0;
-const RIGHT: f64 = WIDTH - 12.0;
+const RIGHT: f64 = WIDTH - 20.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = HEIGHT - 26.0;
 
@@ -21,7 +21,8 @@ pub(super) fn render(id: &str, title: &str, histogram: &Histogram, out: &mut Str
     let (Some(first), Some(last)) = (bins.first(), bins.last()) else { return };
     let highest = bins.iter().map(|(_, _, count)| *count).max().unwrap_or_default();
     let x = match histogram.scale() {
-        Scale::Logarithmic => Axis::fitting(first.0, last.1, 5),
+        // Two orders of magnitude at least, because bins of equal ratio need an axis that is logarithmic.
+        Scale::Logarithmic => Axis::fitting(first.0.min(last.1 / 101.0), last.1, 5),
         Scale::Linear => Axis::linear(first.0, last.1, 5),
     };
     let y = Axis::linear(0.0, highest as f64, 4);
