@@ -12,6 +12,8 @@ fn tokenizer(c: &mut Criterion) {
     let tokenizer = train_bpe([SHAKESPEARE], &options).expect("the text is fit for a vocabulary");
     let ids = tokenizer.encode(SHAKESPEARE).expect("every byte is a token");
     group.bench_function("encode_bpe_4096", |b| b.iter(|| tokenizer.encode(SHAKESPEARE)));
+    let speeches: Vec<&str> = SHAKESPEARE.split_inclusive("\n\n").collect();
+    group.bench_function("encode_batch_bpe_4096", |b| b.iter(|| tokenizer.encode_batch(&speeches)));
     group.bench_function("decode_bpe_4096", |b| b.iter(|| tokenizer.decode(&ids, Special::Keep)));
     group.bench_function("train_bpe_4096", |b| b.iter(|| train_bpe([SHAKESPEARE], &options)));
     group.finish();

@@ -172,6 +172,11 @@ impl Files {
     }
 
     /// The default template.
+    /// Replaces the chat template that has no name.
+    pub(super) fn set_chat_template(&mut self, template: String) {
+        self.templates.insert(DEFAULT_TEMPLATE.to_owned(), template);
+    }
+
     pub(super) fn chat_template(&self) -> Option<&str> {
         self.chat_templates().get(DEFAULT_TEMPLATE).copied()
     }

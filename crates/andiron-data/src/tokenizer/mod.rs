@@ -14,12 +14,14 @@
 //! | a raw prompt of the operator | [`Tokenizer::encode_prompt`] | as configured | those of the post-processor |
 
 mod answers;
+mod byte_bpe;
 mod bytes;
 mod charsmap;
 pub(crate) mod chat;
 mod class;
 mod clean_up;
 mod completions;
+mod compression;
 mod encoded;
 mod error;
 mod files;
@@ -39,10 +41,8 @@ mod validate;
 mod vocab_files;
 mod words;
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -60,6 +60,7 @@ pub use chat::{
     ChatEnd, ChatInputs, Content, Conversation, Message, MessageError, RESERVED, RenderedChat, ToolCall,
 };
 pub use completions::Completion;
+pub use compression::Compression;
 pub use error::{TokenizerError, TokenizerFault};
 pub use frame::{Framed, Place};
 pub use settings::Side;
@@ -67,7 +68,10 @@ pub use special::SpecialTokens;
 pub use spelling::Spellings;
 pub use stop::{StopError, StopMatcher, StopOutput};
 pub use stream::StreamDecoder;
-pub use train::{BpeOptions, Framing, TrainError, train_bpe, train_chars};
+pub use train::{
+    BpeOptions, Framing, TrainError, UnigramOptions, WordPieceOptions, train_bpe, train_chars, train_unigram,
+    train_word_piece,
+};
 pub use words::{FramedWords, LabelledTokens};
 
 /// What decoding does with control tokens.
@@ -234,6 +238,8 @@ impl Tokenizer {
             }
         }
         literal.set_encode_special_tokens(true);
+        // Only the library tells where in a text a control token is that its model gives.
+        facts.byte_bpe = facts.byte_bpe.filter(|encoder| !encoder.gives_any(reserved.keys().copied()));
         let unknown = facts.unknown.as_ref().and_then(|token| literal.token_to_id(token));
         let fingerprint = files.fingerprint();
         let markup = OnceLock::new();
@@ -268,7 +274,9 @@ impl Tokenizer {
             return self.known(encode_characters(characters, text)?);
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
-        if inner.facts.cuts_at_lines {
+        if let Some(encoder) = inner.facts.byte_bpe.as_ref().filter(|encoder| encoder.reads(text)) {
+            encoder.encode(text, &mut ids);
+        } else if inner.facts.cuts_at_lines {
             for piece in pieces_at_lines(text, PIECE_BYTES) {
                 inner.encode_literal(piece, &mut ids)?;
             }
@@ -583,17 +591,7 @@ fn guard<T>(
     operation: &'static str,
     run: impl FnOnce() -> tokenizers::Result<T>,
 ) -> Result<T, TokenizerError> {
-    let message = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => error.to_string(),
-        Err(payload) => panic_message(&*payload),
-    };
-    Err(TokenizerError::Failed { operation, message })
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("it panicked").to_owned()
+    crate::guard::guard(run).map_err(|message| TokenizerError::Failed { operation, message })
 }
 
 #[cfg(test)]

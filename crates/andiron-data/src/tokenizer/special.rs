@@ -46,6 +46,19 @@ impl SpecialTokens {
         }
     }
 
+    /// The control tokens of BERT: `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`.
+    pub fn bert() -> Self {
+        let token = |token: &str| Some(token.to_owned());
+        Self {
+            unk: token("[UNK]"),
+            sep: token("[SEP]"),
+            pad: token("[PAD]"),
+            cls: token("[CLS]"),
+            mask: token("[MASK]"),
+            ..Self::default()
+        }
+    }
+
     /// The control tokens of T5, with its 100 sentinels. Their ids descend, as in T5's vocabulary.
     pub fn t5() -> Self {
         let token = |token: &str| Some(token.to_owned());
@@ -76,10 +89,10 @@ impl SpecialTokens {
         ]
     }
 
-    /// Every token once, in the order of the ids of RoBERTa and T5.
+    /// Every token once, in the order of the ids of RoBERTa, BERT and T5.
     pub fn all(&self) -> Vec<&str> {
         let mut tokens: Vec<&str> = Vec::new();
-        let named = [&self.bos, &self.pad, &self.eos, &self.unk, &self.sep, &self.cls, &self.mask];
+        let named = [&self.bos, &self.pad, &self.eos, &self.unk, &self.cls, &self.sep, &self.mask];
         let named = named.into_iter().filter_map(|token| token.as_deref());
         for token in named.chain(self.additional.iter().map(String::as_str)) {
             if !tokens.contains(&token) {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const TEXT: &str = "the cat sat on the mat, and the other cat sat there.\nThe end?  No: the beginning!\n";
+pub(super) const TEXT: &str =
+    "the cat sat on the mat, and the other cat sat there.\nThe end?  No: the beginning!\n";
 
 fn byte_level() -> Tokenizer {
     train_bpe([TEXT.repeat(4)], &BpeOptions { vocab_size: 320, ..BpeOptions::new(0) }).unwrap()
@@ -31,7 +32,7 @@ fn load(json: &Value) -> Result<Tokenizer, TokenizerError> {
     Tokenizer::from_json(json.to_string().as_bytes())
 }
 
-fn added(id: u64, content: &str) -> Value {
+pub(super) fn added(id: u64, content: &str) -> Value {
     json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true })
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::byte_bpe::{ByteBpe, Parts};
 use super::error::{TokenizerError, TokenizerFault};
 use super::settings::Side;
 
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     pub(super) characters: Option<HashMap<char, u32>>,
     /// Whether a text may be cut between lines without changing its ids.
     pub(super) cuts_at_lines: bool,
+    /// The encoder of a byte-level BPE vocabulary with usual steps.
+    pub(super) byte_bpe: Option<ByteBpe>,
     /// How tokens are decoded.
     pub(super) decoding: Decoding,
     /// Added tokens and the ids they must have.
@@ -81,7 +84,9 @@ struct RawModel {
     /// The id of the unknown token in a Unigram model, which does not name the token.
     unk_id: Option<usize>,
     continuing_subword_prefix: Option<String>,
+    end_of_word_suffix: Option<String>,
     byte_fallback: Option<bool>,
+    ignore_merges: Option<bool>,
     max_input_chars_per_word: Option<u64>,
     dropout: Option<f64>,
 }
@@ -194,8 +199,10 @@ fn check(raw: RawTokenizer) -> Result<Facts, TokenizerFault> {
     {
         check_bytes(&ids, &added)?;
     }
+    let byte_bpe = byte_bpe(&model, &ids, raw.normalizer.as_ref(), raw.pre_tokenizer.as_ref(), &added);
     Ok(Facts {
         n_ids,
+        byte_bpe,
         characters: characters(&model, &raw.normalizer, &raw.pre_tokenizer, &added),
         cuts_at_lines: cuts_at_lines(&raw.normalizer, &raw.pre_tokenizer, &added),
         decoding: decoding(raw.decoder.as_ref()),
@@ -205,6 +212,38 @@ fn check(raw: RawTokenizer) -> Result<Facts, TokenizerFault> {
         truncation_side: raw
             .truncation
             .and_then(|truncation| Side::named(text_of(&truncation, "direction")?)),
+    })
+}
+
+/// The encoder of a byte-level BPE vocabulary, if all steps are usual ones.
+fn byte_bpe(
+    model: &RawModel,
+    ids: &HashMap<&str, u64>,
+    normalizer: Option<&Value>,
+    pre_tokenizer: Option<&Value>,
+    added: &[AddedEntry],
+) -> Option<ByteBpe> {
+    let is_empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+    let is_plain = matches!(model.kind.as_deref(), None | Some("BPE"))
+        && is_empty(&model.continuing_subword_prefix)
+        && is_empty(&model.end_of_word_suffix)
+        && model.byte_fallback != Some(true);
+    let merges = model.merges.as_ref().filter(|_| is_plain)?.iter().map(|merge| {
+        let (a, b) = merge.0.as_ref()?;
+        Some((a.as_str(), b.as_str()))
+    });
+    ByteBpe::new(&Parts {
+        vocabulary: ids,
+        merges: merges.collect::<Option<_>>()?,
+        has_unknown: model.unk_token.is_some(),
+        ignores_merges: model.ignore_merges == Some(true),
+        normalizer,
+        pre_tokenizer,
+        found_in_text: added
+            .iter()
+            .filter(|added| !added.special)
+            .map(|added| added.content.as_str())
+            .collect(),
     })
 }
 

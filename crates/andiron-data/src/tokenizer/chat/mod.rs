@@ -137,6 +137,18 @@ impl Rendering {
 }
 
 impl Tokenizer {
+    /// The same tokenizer with another chat template, which has been tried on a short conversation.
+    ///
+    /// # Errors
+    /// [`TokenizerError::ChatTemplate`] if it cannot be rendered.
+    pub fn with_chat_template(&self, template: impl Into<String>) -> Result<Self, TokenizerError> {
+        let mut files = self.inner.files.clone();
+        files.set_chat_template(template.into());
+        let tokenizer = Self { inner: Self::from_files(files)?.inner, ..self.clone() };
+        tokenizer.chat_text(&[Message::new("user", "Hi")])?;
+        Ok(tokenizer)
+    }
+
     /// A conversation rendered by the model's chat template, with the generation prompt of the assistant at the end.
     ///
     /// # Errors

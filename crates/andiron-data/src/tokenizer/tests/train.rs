@@ -51,6 +51,93 @@ fn the_fast_path_for_characters_gives_what_the_library_gives() {
     assert!(tokenizer.inner.literal.encode("#", false).is_err());
 }
 
+/// Text with repeated and rare words, of several scripts.
+fn corpus() -> Vec<String> {
+    let words =
+        ["low", "lower", "newest", "widest", "aaaa", "한국어", "한국은", "été", "naïve", "x1", "...", "(a)"];
+    let mut state = 1u32;
+    let mut line = || {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as usize
+        };
+        let n = 3 + next() % 9;
+        (0..n).map(|_| words[next() % words.len().min(1 + next() % 12)]).collect::<Vec<_>>().join(" ")
+    };
+    (0..400).map(|_| line()).collect()
+}
+
+#[test]
+fn bpe_is_that_of_the_library() {
+    use tokenizers::decoders::byte_level::ByteLevel as Decoder;
+    use tokenizers::models::{TrainerWrapper, bpe::BPE, bpe::BpeTrainer};
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    for (texts, size) in [(corpus(), 330), (vec![TEXT.repeat(20), "aaaaaaaa aaaa".repeat(9)], 400)] {
+        let mut trainer: TrainerWrapper = BpeTrainer::builder()
+            .vocab_size(size)
+            .min_frequency(2)
+            .special_tokens(vec![AddedToken::from("<|endoftext|>", true)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build()
+            .into();
+        let mut library = tokenizers::Tokenizer::new(BPE::default());
+        library.with_pre_tokenizer(Some(ByteLevel::new(false, false, true)));
+        library.with_decoder(Some(Decoder::new(false, false, true)));
+        library.train(&mut trainer, texts.iter()).unwrap();
+        let ours = train_bpe(&texts, &BpeOptions::new(size)).unwrap();
+        assert_eq!(std::str::from_utf8(ours.json()).unwrap(), library.to_string(true).unwrap());
+    }
+}
+
+// The vocabulary is that of `BertWordPieceTokenizer.train_from_iterator` of Python's tokenizers 0.23.3, whose ids of `##`
+// letters differ from run to run.
+#[test]
+fn word_piece_merges_pairs() {
+    let options = WordPieceOptions::new(60);
+    let tokenizer = train_word_piece(corpus(), &options).unwrap();
+    for _ in 0..3 {
+        assert_eq!(train_word_piece(corpus(), &options).unwrap().json(), tokenizer.json());
+    }
+    let first: Vec<_> = (0..6).map(|id| tokenizer.id_to_token(id).unwrap()).collect();
+    assert_eq!(first, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "("]);
+    assert!(tokenizer.vocab_size() <= 60);
+    // Without case and accents.
+    assert_eq!(tokenizer.encode("LOWER Été").unwrap(), tokenizer.encode("lower ete").unwrap());
+    assert_eq!(tokenizer.frame("low", Some("low"), 99).unwrap().ids.len(), 5);
+    let few = WordPieceOptions { limit_alphabet: 3, ..options };
+    let tokenizer = train_word_piece(["bbb ddd ccc aaa"], &few).unwrap();
+    assert_eq!(
+        tokenizer.encode("aaa ddd").unwrap().last(),
+        Some(&1),
+        "of equally frequent letters the first are kept"
+    );
+    assert!(matches!(
+        train_word_piece(corpus(), &WordPieceOptions::new(20)),
+        Err(TrainError::VocabularyTooSmall { asked: 20, .. })
+    ));
+    assert!(matches!(train_word_piece([""], &WordPieceOptions::new(20)), Err(TrainError::NoText)));
+}
+
+#[test]
+fn unigram_training_repeats_itself() {
+    let options = UnigramOptions::new(170);
+    let tokenizer = train_unigram(corpus(), &options).unwrap();
+    for _ in 0..5 {
+        assert_eq!(train_unigram(corpus(), &options).unwrap().json(), tokenizer.json());
+    }
+    let text = "lower 한국어 newest";
+    let ids = tokenizer.encode(text).unwrap();
+    assert_eq!(tokenizer.decode(&ids, Special::Skip).unwrap(), text);
+    assert!(ids.len() < 12, "{ids:?}");
+    assert_eq!(tokenizer.encode_framed("low").unwrap().last().copied(), tokenizer.eos_id());
+    assert!(matches!(
+        train_unigram(corpus(), &UnigramOptions::new(110)),
+        Err(TrainError::VocabularyTooSmall { asked: 110, .. })
+    ));
+    assert!(matches!(train_unigram([""], &options), Err(TrainError::NoText)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

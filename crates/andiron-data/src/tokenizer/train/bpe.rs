@@ -1,19 +1,20 @@
 //! Byte-level byte-pair encoding, as in GPT-2.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
-use tokenizers::models::TrainerWrapper;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper};
+use tokenizers::{AddedToken, PostProcessorWrapper};
 
+use super::pairs::{Bounds, Trained, merge_pairs};
+use super::words::WordCounts;
 use super::{SpecialTokens, TrainError, check_special};
+use crate::tokenizer::byte_bpe::gpt2_words;
+use crate::tokenizer::bytes::{byte_to_char, char_to_byte};
 use crate::tokenizer::files::Files;
-use crate::tokenizer::{PIECE_BYTES, Tokenizer, guard, pieces_at_lines};
+use crate::tokenizer::{Tokenizer, guard};
 
 /// Options of [`train_bpe`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +49,10 @@ pub enum Framing {
 
 impl Framing {
     /// What puts the tokens there. `special` get the first ids.
-    fn processor(self, special: &SpecialTokens) -> Result<Option<PostProcessorWrapper>, TrainError> {
+    pub(super) fn processor(
+        self,
+        special: &SpecialTokens,
+    ) -> Result<Option<PostProcessorWrapper>, TrainError> {
         let all = special.all();
         let of_role = |role: &'static str, token: &Option<String>| {
             let token = token.clone().ok_or(TrainError::MissingRole { role })?;
@@ -111,7 +115,9 @@ impl BpeOptions {
 
 /// Trains byte-level BPE: GPT-2's pattern splits the texts into words, then the most frequent pair of adjacent tokens is
 /// merged repeatedly. All 256 bytes are tokens, so every text can be encoded, and decoding gives exactly the text back. The
-/// same texts give the same bytes in `tokenizer.json`.
+/// same texts give the same bytes in `tokenizer.json`, which are those of the `tokenizers` library.
+///
+/// At most four million different words are counted; if there are more, rare ones are forgotten. So memory is bounded.
 ///
 /// Source: Sennrich, Haddow, Birch 2016, "Neural Machine Translation of Rare Words with Subword Units",
 /// <https://arxiv.org/abs/1508.07909>; over bytes as in Radford et al. 2019.
@@ -121,46 +127,52 @@ impl BpeOptions {
 pub fn train_bpe<I, S>(texts: I, options: &BpeOptions) -> Result<Tokenizer, TrainError>
 where
     I: IntoIterator<Item = S>,
-    I::IntoIter: Send,
-    S: AsRef<str> + Send,
+    S: AsRef<str>,
 {
     let special = &options.special_tokens;
     check_special(special, |token| {
         let mut chars = token.chars();
-        chars.next().is_some_and(|c| chars.next().is_none() && ByteLevel::alphabet().contains(&c))
+        chars.next().is_some_and(|c| chars.next().is_none() && char_to_byte(c).is_some())
     })?;
     let processor = options.framing.processor(special)?;
     // As in RoBERTa: a mask stands for a word with the space before it.
     let added = |token: &str| AddedToken::from(token, true).lstrip(special.mask.as_deref() == Some(token));
-    let least = 256 + special.all().len();
+    let all = special.all();
+    let least = 256 + all.len();
     if options.vocab_size < least {
         return Err(TrainError::VocabularyTooSmall { asked: options.vocab_size, least });
     }
-    let mut any_text = false;
-    // In pieces, because the library copies a long text several times.
-    let pieces = texts.into_iter().flat_map(|text| {
-        any_text |= !text.as_ref().is_empty();
-        pieces_at_lines(text.as_ref(), PIECE_BYTES).map(str::to_owned).collect::<Vec<_>>()
-    });
+    let counts = WordCounts::of(texts, |piece: &str, each: &mut dyn FnMut(&str)| {
+        gpt2_words(piece, each);
+        Ok(())
+    })?;
+    if !counts.any_text() {
+        return Err(TrainError::NoText);
+    }
+    // The bytes in the order of their characters.
+    let mut alphabet: Vec<(char, u8)> = (0..=255).map(|byte| (byte_to_char(byte), byte)).collect();
+    alphabet.sort_unstable();
+    let mut id_of = [0; 256];
+    for (&(_, byte), id) in alphabet.iter().zip(all.len() as u32..) {
+        id_of[usize::from(byte)] = id;
+    }
+    let symbols = |word: &str| word.bytes().map(|byte| id_of[usize::from(byte)]).collect();
+    let words = counts.sorted().iter().map(|(word, count)| (symbols(word), *count)).collect();
+    let mut tokens: Vec<String> = all.iter().map(|&token| token.to_owned()).collect();
+    tokens.extend(alphabet.iter().map(|(character, _)| character.to_string()));
+    let bounds = Bounds { vocab_size: options.vocab_size, min_frequency: options.min_frequency };
+    let Trained { tokens, merges } = merge_pairs(words, tokens, "", bounds);
     let json = guard("train", || {
-        let mut trainer: TrainerWrapper = BpeTrainer::builder()
-            .vocab_size(options.vocab_size)
-            .min_frequency(options.min_frequency)
-            .special_tokens(special.all().into_iter().map(added).collect())
-            .initial_alphabet(ByteLevel::alphabet().into_iter().collect::<HashSet<char>>())
-            .show_progress(false)
-            .build()
-            .into();
-        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
-        tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
+        let spelled = |id: u32| tokens[id as usize].clone();
+        let merges = merges.iter().map(|&(a, b)| (spelled(a), spelled(b))).collect();
+        let vocabulary: Vocab = tokens.iter().cloned().zip(0..).collect();
+        let model = BPE::builder().vocab_and_merges(vocabulary, merges).build()?;
+        let mut tokenizer = tokenizers::Tokenizer::new(model);
         tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, false, true)));
         tokenizer.with_decoder(Some(ByteLevelDecoder::new(false, false, true)));
         tokenizer.with_post_processor(processor);
-        tokenizer.train(&mut trainer, pieces)?;
+        tokenizer.add_special_tokens(all.iter().map(|&token| added(token)))?;
         tokenizer.to_string(true)
     })?;
-    if !any_text {
-        return Err(TrainError::NoText);
-    }
     Ok(Tokenizer::from_files(Files::made(json.into_bytes(), special.clone()))?)
 }

@@ -2,12 +2,18 @@
 
 mod bpe;
 mod chars;
+mod pairs;
+mod unigram;
+mod word_piece;
+mod words;
 
 use super::error::TokenizerError;
 use super::special::SpecialTokens;
 
 pub use bpe::{BpeOptions, Framing, train_bpe};
 pub use chars::train_chars;
+pub use unigram::{UnigramOptions, train_unigram};
+pub use word_piece::{WordPieceOptions, train_word_piece};
 
 /// Why a tokenizer could not be trained.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +23,7 @@ pub enum TrainError {
     #[error("there is no text to make a vocabulary from")]
     NoText,
     /// The requested size is smaller than the initial vocabulary.
-    #[error("a vocabulary of {asked} is too small: bytes and control tokens alone take {least}")]
+    #[error("a vocabulary of {asked} is too small: letters or bytes and control tokens alone take {least}")]
     VocabularyTooSmall {
         /// The size asked for.
         asked: usize,
