@@ -111,6 +111,10 @@ impl Settings {
             None => match self.vocabulary.vocabulary()? {
                 Vocabulary::Bpe(options) => TokenizerChoice::Bpe(options),
                 Vocabulary::Characters(special) => TokenizerChoice::Characters(special),
+                Vocabulary::WordPiece(_) | Vocabulary::Unigram(_) => {
+                    let message = "prepare trains --kind bpe and char; train others with `andiron tokenizer train`, and give them with --tokenizer";
+                    return Err(Usage(message.to_owned()).into());
+                }
             },
         };
         let by = match self.split_by.unwrap_or(By::Auto) {

@@ -38,6 +38,45 @@ fn a_vocabulary_is_trained_on_several_fields_with_the_tokens_of_its_model() {
 }
 
 #[test]
+fn tokenizers_of_other_kinds_are_compared_by_parts_of_the_text() {
+    let place = Place::new();
+    let row = |n: usize, lang: &str, text: &str| {
+        format!("{{\"id\": {n}, \"lang\": \"{lang}\", \"text\": \"{text} {n}\"}}\n")
+    };
+    let rows: String = (0..60)
+        .map(|n| if n % 3 == 0 { row(n, "ko", "빨간 집") } else { row(n, "en", "the red house") })
+        .collect();
+    place.write("rows.jsonl", &rows);
+    place.write("template.jinja", "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}");
+    place.write("bad.jinja", "{% for m in %}");
+    let train = |kind: &'static str, size: &'static str, extra: &[&'static str]| {
+        let command = ["tokenizer", "train", "rows.jsonl", "--kind", kind, "--vocab-size", size, "-o", kind];
+        [&command[..], extra].concat()
+    };
+    place.ok(&train("wordpiece", "90", &["--chat-template", "template.jinja"]));
+    place.ok(&train("unigram", "150", &[]));
+    place.ok(&train("bpe", "300", &[]));
+    let template = String::from_utf8(place.read("wordpiece/chat_template.jinja")).unwrap();
+    assert!(template.contains("m.role"), "{template}");
+    place.fails(&train("bpe", "300", &["--chat-template", "bad.jinja"]), 1, &["bad.jinja"]);
+    place.fails(&train("wordpiece", "90", &["--for", "t5"]), 2, &["--for"]);
+
+    // A pattern, as the shell would leave it in quotes.
+    let eval =
+        ["tokenizer", "eval", "--tokenizer", "bpe", "--against", "wordpiece", "--by", "lang", "*.jsonl"];
+    let json = place.json(&eval);
+    assert_eq!((&json["documents"], &json["exact"], &json["unknown"]), (&60.into(), &60.into(), &0.into()));
+    let [en, ko] = ["en", "ko"].map(|lang| json["by"][lang]["documents"].as_u64().unwrap());
+    assert_eq!((en, ko), (40, 20));
+    assert_eq!(json["against"]["wordpiece"]["documents"], 60);
+    let tokens = |value: &Value| value["tokens"].as_u64().unwrap();
+    assert_eq!(tokens(&json), tokens(&json["by"]["en"]) + tokens(&json["by"]["ko"]));
+    let table = place.ok(&eval);
+    assert!(table.contains("bytes/token") && table.contains("unknown"), "{table}");
+    place.fails(&["tokenizer", "eval", "--tokenizer", "bpe", "*.csv"], 1, &["*.csv: no file matches it"]);
+}
+
+#[test]
 fn a_dataset_is_made_of_a_field_with_the_tokens_of_its_model() {
     let place = Place::new();
     let rows: String = (0..40).map(|i| format!("{{\"code\": \"let x{i} = {i};\"}}\n")).collect();

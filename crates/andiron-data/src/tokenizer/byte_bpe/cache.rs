@@ -1,14 +1,22 @@
-//! The ids of short words.
+//! The ids of words.
 
-/// The longest word that is kept, in bytes: with its length it is 16 bytes.
+use std::collections::HashMap;
+
+/// The longest word in a slot, in bytes: with its length it is 16 bytes.
 const LONGEST: usize = 15;
-/// The most ids of a word that is kept.
+/// The most ids of a word in a slot.
 const MOST_IDS: usize = 7;
 const SLOTS: usize = 1 << 16;
+/// The longest word that is kept at all, in bytes.
+const LONGEST_OTHER: usize = 64;
+/// The most words besides those in slots: about 20 MB.
+const MOST_OTHERS: usize = 1 << 17;
 
-/// Ids by word, of a fixed size: a word takes the place of another one with the same hash.
+/// Ids by word. Frequent words are mostly in slots, of which a word takes that of another one with the same hash. All others
+/// are in a map, which is emptied when it is full.
 pub(super) struct Cache {
     slots: Box<[Slot]>,
+    others: HashMap<Box<[u8]>, Box<[u32]>>,
 }
 
 #[derive(Clone, Copy)]
@@ -23,15 +31,6 @@ pub(super) struct Word<'a> {
     text: &'a str,
     start: usize,
     end: usize,
-}
-
-pub(super) enum Found<'a> {
-    /// The ids of the word.
-    Ids(&'a [u32]),
-    /// Where its ids could be kept.
-    Room(usize),
-    /// It is not kept.
-    TooLong,
 }
 
 impl<'a> Word<'a> {
@@ -73,22 +72,53 @@ impl Cache {
     pub(super) fn new() -> Self {
         // No word has this key, whose length is 0.
         let empty = Slot { key: 0, count: 0, ids: [0; MOST_IDS] };
-        Self { slots: vec![empty; SLOTS].into() }
+        Self { slots: vec![empty; SLOTS].into(), others: HashMap::new() }
     }
 
+    /// Appends the ids of a word, which `merge` appends if they are not known.
     #[inline]
-    pub(super) fn find(&self, word: &Word<'_>) -> Found<'_> {
-        let Some(key) = word.key() else { return Found::TooLong };
-        let at = place(key);
-        let slot = &self.slots[at];
-        if slot.key == key { Found::Ids(&slot.ids[..slot.count as usize]) } else { Found::Room(at) }
+    pub(super) fn ids(
+        &mut self,
+        word: &Word<'_>,
+        ids: &mut Vec<u32>,
+        merge: impl FnOnce(&[u8], &mut Vec<u32>),
+    ) {
+        let key = word.key();
+        if let Some(key) = key {
+            let slot = &self.slots[place(key)];
+            if slot.key == key {
+                ids.extend_from_slice(&slot.ids[..slot.count as usize]);
+                return;
+            }
+        }
+        self.other_ids(key, word.bytes(), ids, merge);
     }
 
-    pub(super) fn keep(&mut self, at: usize, word: &Word<'_>, ids: &[u32]) {
-        if let (Some(key), true) = (word.key(), ids.len() <= MOST_IDS) {
-            let slot = &mut self.slots[at];
-            (slot.key, slot.count) = (key, ids.len() as u32);
-            slot.ids[..ids.len()].copy_from_slice(ids);
+    #[inline(never)]
+    fn other_ids(
+        &mut self,
+        key: Option<u128>,
+        word: &[u8],
+        ids: &mut Vec<u32>,
+        merge: impl FnOnce(&[u8], &mut Vec<u32>),
+    ) {
+        let before = ids.len();
+        if let Some(known) = self.others.get(word) {
+            ids.extend_from_slice(known);
+        } else {
+            merge(word, ids);
+            if word.len() <= LONGEST_OTHER {
+                if self.others.len() >= MOST_OTHERS {
+                    self.others.clear();
+                }
+                self.others.insert(word.into(), ids[before..].into());
+            }
+        }
+        let found = &ids[before..];
+        if let (Some(key), true) = (key, found.len() <= MOST_IDS) {
+            let slot = &mut self.slots[place(key)];
+            (slot.key, slot.count) = (key, found.len() as u32);
+            slot.ids[..found.len()].copy_from_slice(found);
         }
     }
 }

@@ -75,7 +75,7 @@ impl ByteBpe {
         let words = Words::new(parts.pre_tokenizer?)?;
         let id = |token: &str| parts.vocabulary.get(token).and_then(|&id| u32::try_from(id).ok());
         let mut bytes = [NONE; 256];
-        for (token, _) in parts.vocabulary {
+        for token in parts.vocabulary.keys() {
             let mut chars = token.chars();
             if let (Some(char), None) = (chars.next(), chars.next())
                 && let Some(byte) = char_to_byte(char)
@@ -142,25 +142,11 @@ impl ByteBpe {
         let state = idle().pop();
         let mut state =
             state.unwrap_or_else(|| Box::new(State { cache: Cache::new(), scratch: Scratch::default() }));
-        self.words.of(text, |word| self.word(word, &mut state, ids));
+        let State { cache, scratch } = &mut *state;
+        self.words.of(text, |word| cache.ids(&word, ids, |word, ids| self.merge(word, scratch, ids)));
         idle().push(state);
     }
 
-    #[inline]
-    fn word(&self, word: cache::Word<'_>, state: &mut State, ids: &mut Vec<u32>) {
-        let State { cache, scratch } = state;
-        match cache.find(&word) {
-            cache::Found::Ids(found) => ids.extend_from_slice(found),
-            cache::Found::Room(slot) => {
-                let before = ids.len();
-                self.merge(word.bytes(), scratch, ids);
-                cache.keep(slot, &word, &ids[before..]);
-            }
-            cache::Found::TooLong => self.merge(word.bytes(), scratch, ids),
-        }
-    }
-
-    #[inline(never)]
     fn merge(&self, word: &[u8], scratch: &mut Scratch, ids: &mut Vec<u32>) {
         if let Some(&id) = self.whole.as_ref().and_then(|whole| whole.get(word)) {
             ids.push(id);

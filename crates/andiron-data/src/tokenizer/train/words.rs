@@ -84,10 +84,12 @@ impl WordCounts {
         for (word, count) in parts?.into_iter().flatten() {
             *self.counts.entry(word).or_default() += count;
         }
-        let mut rarest = 0;
-        while self.counts.len() > if rarest == 0 { self.most } else { self.most / 2 } {
-            rarest += 1;
-            self.counts.retain(|_, count| *count > rarest);
+        if self.counts.len() > self.most {
+            let mut rarest = 0;
+            while self.counts.len() > self.most / 2 {
+                rarest += 1;
+                self.counts.retain(|_, count| *count > rarest);
+            }
         }
         Ok(())
     }
