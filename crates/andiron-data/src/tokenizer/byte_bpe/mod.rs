@@ -52,7 +52,7 @@ pub(super) struct ByteBpe {
     composes: bool,
     found_in_text: Option<AhoCorasick>,
     /// What calls use and give back, so that words stay known between texts: one for each thread at most.
-    idle: Mutex<Vec<Box<State>>>,
+    idle: Mutex<Vec<State>>,
 }
 
 struct State {
@@ -140,9 +140,8 @@ impl ByteBpe {
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let state = idle().pop();
-        let mut state =
-            state.unwrap_or_else(|| Box::new(State { cache: Cache::new(), scratch: Scratch::default() }));
-        let State { cache, scratch } = &mut *state;
+        let mut state = state.unwrap_or_else(|| State { cache: Cache::new(), scratch: Scratch::default() });
+        let State { cache, scratch } = &mut state;
         self.words.of(text, |word| cache.ids(&word, ids, |word, ids| self.merge(word, scratch, ids)));
         idle().push(state);
     }
