@@ -33,7 +33,8 @@ use crate::progress::Progress;
 pub struct Prepare {
     #[command(subcommand)]
     verb: Option<PrepareVerb>,
-    /// Text and JSONL files, plain or gzip, or directories of them; or one TOML file of settings
+    /// Text, Markdown, HTML, JSONL, JSON, CSV, TSV, Parquet and WARC files, plain, gzip or zstd, globs or directories of them; or one
+    /// TOML file of settings
     #[arg(required = true)]
     input: Vec<PathBuf>,
     /// Output directory: tokenizer/, train/, valid/, removed.jsonl, report.html, prepare.json [required, unless the TOML file has it]
@@ -68,7 +69,7 @@ struct Settings {
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     vocabulary: VocabularyArgs,
-    /// Field of JSONL records that holds the text [default: text]
+    /// Field of records, or column of tables, that holds the text [default: text]
     #[arg(long, value_name = "NAME")]
     field: Option<String>,
     /// Fraction of the text held out for validation [default: 0.1]

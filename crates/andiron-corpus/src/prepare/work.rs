@@ -63,7 +63,8 @@ impl Work {
     /// Opens or creates the directory of an output.
     pub(super) fn open(output: &Path, sharing: Sharing) -> Result<Self, PrepareError> {
         let path = Self::of(output);
-        andiron_files::make_directory(&path).map_err(failed_to_write(&path))?;
+        // What cannot be created beside the output is the output's place, by the name that the user gave it.
+        andiron_files::make_directory(&path).map_err(failed_to_write(output))?;
         let lock_path = path.join(LOCK);
         let locking = || failed_to_write(&lock_path);
         andiron_files::allow(andiron_files::Operation::Create, &lock_path).map_err(locking())?;

@@ -23,7 +23,12 @@ pub(super) fn render(id: &str, title: &str, histogram: &Histogram, out: &mut Str
     let x = match histogram.scale() {
         // Two orders of magnitude at least, because bins of equal ratio need an axis that is logarithmic.
         Scale::Logarithmic => Axis::fitting(first.0.min(last.1 / 101.0), last.1, 5),
-        Scale::Linear => Axis::linear(first.0, last.1, 5),
+        // Values that are nearly equal would need labels of many digits.
+        Scale::Linear => {
+            let middle = (first.0 + last.1) / 2.0;
+            let least = if middle == 0.0 { 0.5 } else { middle.abs() / 20.0 };
+            Axis::linear(first.0.min(middle - least), last.1.max(middle + least), 5)
+        }
     };
     let y = Axis::linear(0.0, highest as f64, 4);
     let at_x = |value: f64| LEFT + x.position(value) * (RIGHT - LEFT);
@@ -75,4 +80,26 @@ pub(super) fn render(id: &str, title: &str, histogram: &Histogram, out: &mut Str
             writeln!(out, "<p class=\"quiet\">{} are not finite.</p>", text::count(histogram.not_finite()));
     }
     out.push_str("</figure>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_has_labels_that_can_be_read() {
+        for value in [0.857, 0.0, -3.0, 1e9] {
+            let mut histogram = Histogram::new(Scale::Linear);
+            histogram.add(value);
+            let mut page = String::new();
+            render("id", "score", &histogram, &mut page);
+            let ticks = page.split("<g class=\"x ticks\">").nth(1).expect("ticks");
+            let labels: Vec<&str> = ticks
+                .split("</text>")
+                .filter_map(|text| text.rsplit_once('>'))
+                .map(|(_, label)| label)
+                .collect();
+            assert!(labels.len() >= 2 && labels.iter().all(|label| label.len() <= 8), "{value}: {labels:?}");
+        }
+    }
 }
