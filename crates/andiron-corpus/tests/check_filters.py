@@ -17,6 +17,7 @@ Known differences, which the documents avoid or the script counts:
   our encodings, once or twice, at most one in a hundred may come out differently, and of good lines none.
 """
 
+import functools
 import gzip
 import json
 import os
@@ -172,14 +173,23 @@ def documents(corpora, random):
     return made
 
 
+@functools.cache
+def program():
+    if "ANDIRON_FILTER" in os.environ:
+        return os.environ["ANDIRON_FILTER"]
+    # The program is selected for its features alone: with them, everything below the example is built already.
+    features = ["-p", "andiron-cli", "--features", "andiron-cli/ndarray"]
+    build = ["cargo", "build", "--quiet", "--release", *features, "-p", "andiron-corpus", "--example", "filter"]
+    subprocess.run(build, cwd=ROOT, check=True)
+    return str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/filter")
+
+
 def ours(settings, texts, *flags):
-    program = os.environ.get("ANDIRON_FILTER")
-    command = [program] if program else ["cargo", "run", "--quiet", "--release", "-p", "andiron-corpus", "--example", "filter", "--"]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "filters.toml"
         path.write_text(settings, encoding="utf-8")
         rows = "".join(json.dumps({"text": text} if isinstance(text, str) else text) + "\n" for text in texts)
-        ran = subprocess.run([*command, *flags, str(path)], input=rows.encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT)
+        ran = subprocess.run([program(), *flags, str(path)], input=rows.encode(), stdout=subprocess.PIPE, check=True, cwd=ROOT)
     return [json.loads(line) for line in ran.stdout.decode().split("\n") if line]
 
 
