@@ -69,9 +69,23 @@ impl<'a> Client<'a> {
         }
         let request =
             request.body(Full::new(Bytes::from(body.to_owned()))).context("the API key is no header")?;
-        let sent = Instant::now();
-        let mut connection = self.connect().await?;
-        let response = connection.send_request(request).await.context("the server did not answer")?;
+        let (mut connection, mut sent) = (self.connection.take(), Instant::now());
+        let mut response = None;
+        if let Some(kept) = &mut connection
+            && kept.ready().await.is_ok()
+        {
+            // A server may close a connection that waits just when the next request comes, so a failure is asked again below.
+            response = kept.send_request(request.clone()).await.ok();
+        }
+        let (connection, response) = match (connection, response) {
+            (Some(kept), Some(response)) => (kept, response),
+            _ => {
+                sent = Instant::now();
+                let mut fresh = self.connect().await?;
+                let response = fresh.send_request(request).await.context("the server did not answer")?;
+                (fresh, response)
+            }
+        };
         let outcome = match response.status() {
             StatusCode::OK => Outcome::Answered(read_events(response, sent).await?),
             status => Outcome::Refused(format!("{status}: {}", read_refusal(response).await)),
@@ -80,12 +94,7 @@ impl<'a> Client<'a> {
         Ok(outcome)
     }
 
-    async fn connect(&mut self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        if let Some(mut connection) = self.connection.take()
-            && connection.ready().await.is_ok()
-        {
-            return Ok(connection);
-        }
+    async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
         let address = &self.server.authority;
         let stream =
             TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
@@ -160,6 +169,35 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_kept_connection_that_closes_is_replaced() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let answering = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut request = [0; 4096];
+                assert!(stream.read(&mut request).await.expect("a request") > 0);
+                stream
+                    .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno")
+                    .await
+                    .expect("sent");
+                // The next request on this connection gets no answer.
+                let _ = stream.read(&mut request).await;
+            }
+        });
+        let server = Server::new(&format!("http://{address}"), None).expect("an address");
+        let mut client = Client::new(&server);
+        for _ in 0..2 {
+            let outcome = client.complete("{}").await.expect("an answer");
+            assert!(matches!(outcome, Outcome::Refused(told) if told.contains("no")));
+        }
+        drop(client);
+        answering.await.expect("both connections were used");
+    }
 
     #[test]
     fn addresses_are_plain_http_with_or_without_v1() {
