@@ -13,6 +13,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// mimalloc, which calls the hook of [`on_exhausted`] when the system is out of memory.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,10 +68,27 @@ unsafe impl GlobalAlloc for MiMalloc {
     }
 }
 
-/// Keeps freed pages for the rest of the process. By default mimalloc returns them after 10 ms, less than a training step.
+/// `mi_option_purge_delay`, which the bindings leave out, in milliseconds; -1 is never.
+const PURGE_DELAY: std::ffi::c_int = 15;
+
+/// Keeps pages that are freed from now on, for the rest of the process. By default mimalloc returns them after a second, which
+/// may be less than a training step.
 pub fn keep_freed_memory() {
-    /// `mi_option_purge_delay`, which the bindings leave out, in milliseconds; -1 is never.
-    const PURGE_DELAY: std::ffi::c_int = 15;
     // SAFETY: it sets an option that the allocator reads atomically.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}
+
+/// Keeps pages that are freed from now on for about `kept`, at most an hour: for programs that run on after a model is gone.
+///
+/// Later allocations and [`return_freed_memory`] then return them to the system.
+pub fn keep_freed_memory_for(kept: Duration) {
+    let kept = kept.min(Duration::from_secs(3600)).as_millis();
+    // SAFETY: as in `keep_freed_memory`.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, kept as std::ffi::c_long) };
+}
+
+/// Returns the pages whose time after [`keep_freed_memory_for`] is over. Where nothing allocates, nothing else does.
+pub fn return_freed_memory() {
+    // SAFETY: it may be called by any thread at any time.
+    unsafe { libmimalloc_sys::mi_collect(false) };
 }

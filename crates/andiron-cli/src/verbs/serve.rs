@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use andiron_kernels::allocator;
 use andiron_models::generate::WhenFull;
 use andiron_serving::engine::{EngineConfig, KvBudget};
 use andiron_serving::http::{Access, ApiKey, CorsOrigin, Phase, Server, ServerConfig, Shutdown, Stopped};
@@ -177,6 +178,7 @@ impl Serve {
         let address = listener.local_addr()?;
         // Before the line is printed, because its reader may send a signal.
         follow_signals(server.shutdown(), drain_timeout)?;
+        runtime.spawn(return_freed_memory());
         // While models are being opened, `/ready` and requests get 503.
         let starting = Arc::new(server.starting());
         let (served, begun) = (server.clone(), Arc::downgrade(&starting));
@@ -245,6 +247,18 @@ const OTHER_THREADS: usize = 5;
 
 /// How long after the drain timeout the process may still run.
 const GRACE: Duration = Duration::from_millis(1500);
+
+/// How long freed memory is kept for the next step: that of an unloaded model goes back to the system.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// Returns freed memory now and then, for ever.
+async fn return_freed_memory() {
+    allocator::keep_freed_memory_for(KEPT);
+    loop {
+        tokio::time::sleep(KEPT).await;
+        allocator::return_freed_memory();
+    }
+}
 
 /// Handles signals on a thread of its own, which no other work can block, and ends the process if the service does not end in
 /// time. When it returns, the handlers are set.
