@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use andiron_serving::engine::{EngineConfig, Load};
 use andiron_serving::http::Stopped;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use common::{Call, Fixture, complete, config, events, eventually, get, start, start_with, step_until, text};
 
@@ -268,6 +270,39 @@ async fn a_drain_lets_running_streams_finish_and_refuses_new_work() {
     assert_eq!(stopped(at).await, Stopped::Drained);
 }
 
+#[tokio::test]
+async fn a_drain_closes_kept_connections_after_their_next_answer() {
+    let at = start().await;
+    let mut kept = TcpStream::connect(at.address).await.unwrap();
+    // A client that would keep its connection.
+    let mut ask = async |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        kept.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"}}") && !head.ends_with(b"\"}") {
+            let mut chunk = [0; 1024];
+            let n = kept.read(&mut chunk).await.unwrap();
+            assert!(n > 0, "the connection ended");
+            head.extend_from_slice(&chunk[..n]);
+        }
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
+    };
+    let before = ask("/health").await;
+    assert!(before.starts_with("http/1.1 200") && !before.contains("connection: close"), "{before}");
+    at.gate.set(Some(0));
+    let call = Call::completion(at.address, LONG).await;
+    let handle = at.engine.handle();
+    eventually("it runs", || handle.load().running == 1).await;
+    at.server.shutdown().drain();
+    let refused = ask("/ready").await;
+    assert!(refused.starts_with("http/1.1 503"), "{refused}");
+    assert!(refused.contains("connection: close") && refused.contains("retry-after"), "{refused}");
+    assert_eq!(kept.read(&mut [0; 16]).await.unwrap(), 0, "the server closes it");
+    at.gate.set(None);
+    assert!(call.reply().await.body.ends_with("data: [DONE]\n\n"));
+    assert_eq!(stopped(at).await, Stopped::Drained);
+}
+
 async fn stopped(mut at: Fixture) -> Stopped {
     let serving = &mut at.serving;
     tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it ends").unwrap().unwrap()
@@ -276,7 +311,7 @@ async fn stopped(mut at: Fixture) -> Stopped {
 #[tokio::test]
 async fn an_idle_server_stops_at_once_although_connections_are_open() {
     let at = start().await;
-    let _idle = tokio::net::TcpStream::connect(at.address).await.unwrap();
+    let _idle = TcpStream::connect(at.address).await.unwrap();
     assert_eq!(get(at.address, "/health").await.status, 200);
     let begun = Instant::now();
     at.server.shutdown().drain();

@@ -5,12 +5,16 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use andiron_serving::engine::EngineConfig;
-use andiron_serving::http::{CorsOrigin, endpoints};
+use andiron_serving::engine::{EngineConfig, KvBudget};
+use andiron_serving::http::{ApiKey, CorsOrigin, endpoints};
 use serde_json::{Value, json};
 
-use common::{Call, complete, config, eventually, get, metrics, post, start, start_with, step_until, total};
+use common::{
+    Alphabet, Call, Copyist, Gate, complete, config, eventually, get, metrics, post, start, start_with,
+    step_until, total,
+};
 
 #[tokio::test]
 async fn metrics_count_what_clients_saw() {
@@ -61,6 +65,60 @@ async fn metrics_count_what_clients_saw() {
         8.0,
         "this request is not answered yet, the one before is"
     );
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_that_routers_read_if_asked_for() {
+    let gate = Gate::default();
+    let inner = Alphabet { gate: gate.clone(), context: common::CONTEXT };
+    let model = Copyist { inner, prefilled: Arc::default() };
+    let mut config = config();
+    config.vllm_metrics = true;
+    // Blocks of 4 ids and 16 bytes.
+    let engine = EngineConfig { kv_cache: KvBudget::new(1600), ..EngineConfig::default() };
+    let at = common::start_model(model, gate, config, engine, Some(common::tokenizer())).await;
+    at.gate.set(Some(0));
+    let body = r#"{"prompt":"abcdefg","max_tokens":4,"temperature":0}"#;
+    let call = Call::completion(at.address, body).await;
+    let handle = at.engine.handle();
+    eventually("it runs", || handle.load().running == 1).await;
+    let page = metrics(at.address).await;
+    let model = "model_name=\"alphabet\"";
+    for name in ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"] {
+        assert_eq!(
+            page[&format!("vllm:{name}{{{model}}}")],
+            page[&format!("andiron:{name}{{{model}}}")],
+            "{name}"
+        );
+    }
+    assert_eq!(page[&format!("vllm:num_requests_running{{{model}}}")], 1.0);
+    assert_eq!(
+        page[&format!("vllm:cache_config_info{{{model},block_size=\"4\",num_gpu_blocks=\"100\"}}")],
+        1.0
+    );
+    at.gate.set(None);
+    assert_eq!(call.reply().await.status, 200);
+    let page = metrics(at.address).await;
+    assert_eq!(page[&format!("vllm:prompt_tokens_total{{{model}}}")], 7.0);
+    assert_eq!(page[&format!("vllm:request_success_total{{{model},finished_reason=\"length\"}}")], 1.0);
+
+    let plain = start().await;
+    let text = get(plain.address, "/metrics").await.body;
+    assert!(text.contains("andiron:num_requests_running") && !text.contains("vllm:"));
+}
+
+#[tokio::test]
+async fn open_metrics_need_no_key_and_nothing_else_does_without() {
+    for open in [false, true] {
+        let mut config = config();
+        config.access.keys = ApiKey::new("sesame").into_iter().collect();
+        config.access.open_metrics = open;
+        let at = start_with(config, EngineConfig::default(), Some(common::tokenizer())).await;
+        assert_eq!(get(at.address, "/metrics").await.status, if open { 200 } else { 401 });
+        for path in ["/v1/models", "/metrics/", "/models", "/openapi.json"] {
+            assert_eq!(get(at.address, path).await.status, 401, "{path}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -137,7 +195,7 @@ async fn the_description_is_made_from_the_routes_and_their_parsers() {
 async fn a_page_of_an_allowed_origin_may_ask() {
     let mut config = config();
     config.access.cors_origins = CorsOrigin::parse("https://chat.example.org").into_iter().collect();
-    config.access.keys = andiron_serving::http::ApiKey::new("sesame").into_iter().collect();
+    config.access.keys = ApiKey::new("sesame").into_iter().collect();
     let at = start_with(config, EngineConfig::default(), Some(common::tokenizer())).await;
     let preflight = async |address, origin: &str| {
         let head = format!(

@@ -293,10 +293,12 @@ impl Shared {
             state.running = running;
             state.preempted = now.preempted;
             (state.kv_used_bytes, state.kv_idle_bytes) = (now.kv_used_bytes, now.kv_idle_bytes);
-            if self.blocks.is_some() {
+            if let Some(blocks) = self.blocks {
                 state.kv_total_bytes = Some(now.kv_total_bytes);
                 let total = now.kv_total_bytes.max(1) as f64;
                 self.metrics.set_kv_cache_usage(now.kv_used_bytes as f64 / total);
+                let count = now.kv_total_bytes.checked_div(blocks.bytes).unwrap_or(0);
+                self.metrics.set_kv_blocks(count, blocks.len);
             }
             if state.phase == Phase::Stopped {
                 return Work::Stop;

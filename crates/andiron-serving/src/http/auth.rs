@@ -44,7 +44,7 @@ impl std::fmt::Debug for ApiKey {
 
 /// Who may use the server.
 ///
-/// With keys, every path but `/health` and `/ready` wants one, as `Authorization: Bearer KEY`, as `x-api-key: KEY`, or as the
+/// With keys, every path but `/health`, `/ready` and, if it is open, `/metrics` wants one, as `Authorization: Bearer KEY`, as `x-api-key: KEY`, or as the
 /// password of HTTP Basic, so that a browser can open the web page. Without keys, only local clients are served: the socket must be on a loopback
 /// address, and a `Host` header that names another machine is refused, which is what a web site that points its own
 /// name at 127.0.0.1 ("DNS rebinding") would send.
@@ -58,9 +58,17 @@ pub struct Access {
     pub allowed_hosts: Vec<String>,
     /// Web origins whose pages may use the server from a browser (CORS). Empty: none but its own.
     pub cors_origins: Vec<CorsOrigin>,
+    /// Serve `/metrics` without a key and whatever the `Host` header, for programs that read metrics and have no key. It tells the names
+    /// of the models, counts of requests and tokens, and nothing of what they were.
+    pub open_metrics: bool,
 }
 
 impl Access {
+    /// Whether a path is served without a key.
+    fn opens(&self, path: &str) -> bool {
+        is_open(path) || (self.open_metrics && path == "/metrics")
+    }
+
     fn admits(&self, headers: &HeaderMap) -> bool {
         if self.keys.is_empty() {
             return true;
@@ -102,7 +110,7 @@ impl Access {
 /// Refuses unauthorized requests before their body is read.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let access = &app.config.access;
-    if is_open(request.uri().path()) {
+    if access.opens(request.uri().path()) {
         return next.run(request).await;
     }
     if !access.admits(request.headers()) {

@@ -24,6 +24,9 @@ pub struct ServerConfig {
     /// Maximum prompt tokens of a sequence per prefill step. Steps are shorter where these take more than about 180 ms, so that
     /// sequences that decode wait no longer, and those of clients that go away end soon.
     pub prefill_chunk: usize,
+    /// Whether `/metrics` has vLLM's names besides its own, for programs that read only those. Gauges under vLLM's names are one sample
+    /// for all models together.
+    pub vllm_metrics: bool,
 }
 
 impl ServerConfig {
@@ -36,6 +39,7 @@ impl ServerConfig {
             seed,
             when_full: WhenFull::Stop,
             prefill_chunk: 256,
+            vllm_metrics: false,
         }
     }
 }

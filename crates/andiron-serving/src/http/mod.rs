@@ -171,6 +171,14 @@ impl Server {
         Starting { app: Arc::clone(&self.app) }
     }
 
+    /// What `/health` tells: whether every model's thread gives signs of life.
+    ///
+    /// # Errors
+    /// Names the model whose thread has given none for `Limits::max_heartbeat_age`.
+    pub fn check_health(&self) -> Result<(), ApiError> {
+        self.app.check_health()
+    }
+
     /// The handle to shut the service down, for example from a signal handler.
     pub fn shutdown(&self) -> Shutdown {
         self.app.shutdown.clone()
@@ -181,6 +189,20 @@ impl App {
     fn answering(self: &Arc<Self>) -> Answering {
         self.answering.send_modify(|count| *count += 1);
         Answering { app: Arc::clone(self) }
+    }
+
+    /// Finds a model whose thread hangs.
+    fn check_health(&self) -> Result<(), ApiError> {
+        for served in self.registry.list() {
+            let age = served.heartbeat_age();
+            if age >= self.config.limits.max_heartbeat_age {
+                let (model, seconds) = (&served.info.id, age.as_secs());
+                let message =
+                    format!("the engine of `{model}` has given no sign of life for {seconds} seconds");
+                return Err(ApiError::unhealthy(message));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the first models are being loaded.

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -92,7 +93,7 @@ impl Server {
 
     /// Serves `router` (usually [`Server::router`]) until [`Shutdown`](super::Shutdown) is triggered.
     ///
-    /// While it drains, `/ready` and new requests get 503 and running ones go on, to the last byte of their answers, for at
+    /// While it drains, `/ready` and new requests get 503, connections close after their answer, and running requests go on, to the last byte of their answers, for at
     /// most the drain timeout; then what still runs ends with an error event and `[DONE]`. Returns within the drain timeout and about a
     /// second, whatever the clients do, and within half a second of [`Shutdown::cut`](super::Shutdown::cut). A text that is being
     /// tokenized cannot be interrupted and outlasts this call: end a program that must not wait
@@ -187,9 +188,13 @@ impl Server {
                 request.extensions_mut().insert(Peer(peer.ip()));
                 // What comes during the drain is refused, and nobody waits for that.
                 let answering = (app.shutdown.phase() == Phase::Serving).then(|| app.answering());
-                let (answer, outbox) = (router.call(request), outbox.clone());
+                let (answer, outbox, shutdown) = (router.call(request), outbox.clone(), app.shutdown.clone());
                 async move {
-                    let response = answer.await?;
+                    let mut response = answer.await?;
+                    // The client's next request should find another server.
+                    if shutdown.phase() != Phase::Serving {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     Ok::<_, Infallible>(match answering {
                         Some(answering) => delivery::track(response, answering, outbox),
                         None => response,

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-/// Before every name.
+/// Before every name, unless [`Exposition::rename`] sets another one.
 const PREFIX: &str = "andiron:";
 
 /// Type of a family of samples.
@@ -19,14 +19,26 @@ pub(crate) enum Kind {
 }
 
 /// A page in the making. All samples of a family follow its [`Exposition::family`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Exposition {
+    prefix: &'static str,
     text: String,
+}
+
+impl Default for Exposition {
+    fn default() -> Self {
+        Self { prefix: PREFIX, text: String::new() }
+    }
 }
 
 impl Exposition {
     /// The media type of a page.
     pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+    /// Sets what stands before the names of the families that follow.
+    pub(crate) fn rename(&mut self, prefix: &'static str) {
+        self.prefix = prefix;
+    }
 
     /// Begins a family.
     pub(crate) fn family(&mut self, kind: Kind, name: &str, help: &str) {
@@ -36,7 +48,8 @@ impl Exposition {
             Kind::Histogram => "histogram",
         };
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
-        self.line(format_args!("# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}"));
+        let prefix = self.prefix;
+        self.line(format_args!("# HELP {prefix}{name} {help}\n# TYPE {prefix}{name} {kind}"));
     }
 
     /// Writes a sample.
@@ -48,10 +61,11 @@ impl Exposition {
                 format!("{label}=\"{value}\"")
             })
             .collect();
+        let prefix = self.prefix;
         // Rust and Prometheus write finite numbers alike, and these are finite.
         match labels.is_empty() {
-            true => self.line(format_args!("{PREFIX}{name} {value}")),
-            false => self.line(format_args!("{PREFIX}{name}{{{}}} {value}", labels.join(","))),
+            true => self.line(format_args!("{prefix}{name} {value}")),
+            false => self.line(format_args!("{prefix}{name}{{{}}} {value}", labels.join(","))),
         }
     }
 

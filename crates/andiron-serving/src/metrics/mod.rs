@@ -1,7 +1,7 @@
 //! What a model has done since it was loaded: counters and histograms, for Prometheus.
 //!
 //! Names, units and buckets are those of vLLM with the prefix `andiron:` in the place of `vllm:`, so that a dashboard made for vLLM works
-//! after that one replacement. There is no global registry: each model has its [`ModelMetrics`], and the page is written from those
+//! after that one replacement. [`vllm`] also writes them under vLLM's own names. There is no global registry: each model has its [`ModelMetrics`], and the page is written from those
 //! of the models that are loaded.
 //!
 //! Source: vLLM, `vllm/v1/metrics/loggers.py`.
@@ -9,12 +9,14 @@
 mod exposition;
 mod histogram;
 mod meter;
+mod vllm;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use exposition::{Exposition, Kind};
 pub(crate) use meter::Meter;
+pub(crate) use vllm::write as write_as_vllm;
 
 use histogram::Histogram;
 
@@ -79,6 +81,10 @@ pub struct ModelMetrics {
     prefix_hits: AtomicU64,
     /// Bits of an `f64`.
     kv_cache_usage: AtomicU64,
+    /// Positions per block of the KV cache; 0 if that is not known.
+    kv_block_len: AtomicU64,
+    /// Blocks of the KV cache.
+    kv_blocks: AtomicU64,
     first_token: Histogram,
     between_tokens: Histogram,
     latency: Histogram,
@@ -97,6 +103,8 @@ impl Default for ModelMetrics {
             prefix_queries: AtomicU64::default(),
             prefix_hits: AtomicU64::default(),
             kv_cache_usage: AtomicU64::default(),
+            kv_block_len: AtomicU64::default(),
+            kv_blocks: AtomicU64::default(),
             first_token: Histogram::new(FIRST_TOKEN),
             between_tokens: Histogram::new(BETWEEN_TOKENS),
             latency: Histogram::new(LATENCY),
@@ -166,6 +174,17 @@ impl ModelMetrics {
         self.kv_cache_usage.store(part.to_bits(), Ordering::Relaxed);
     }
 
+    /// Sets the size of the KV cache: so many blocks of `block_len` positions.
+    pub fn set_kv_blocks(&self, blocks: usize, block_len: usize) {
+        self.kv_blocks.store(blocks as u64, Ordering::Relaxed);
+        self.kv_block_len.store(block_len as u64, Ordering::Relaxed);
+    }
+
+    /// The part of the KV cache that is in use.
+    fn kv_cache_usage(&self) -> f64 {
+        f64::from_bits(self.kv_cache_usage.load(Ordering::Relaxed))
+    }
+
     fn add_finished(&self, outcome: Outcome) {
         self.finished[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -186,13 +205,15 @@ type Read<T> = fn(&Shown<'_>) -> T;
 /// Reads a histogram of a model.
 type ReadHistogram = fn(&ModelMetrics) -> &Histogram;
 
+const RUNNING_HELP: &str = "Sequences being computed.";
+const WAITING_HELP: &str = "Sequences waiting in the queue.";
+const USAGE_HELP: &str = "Part of the KV cache in use; 1 is all of it.";
+
 /// Gauges and counters: name, help, value.
 const NUMBERS: &[(Kind, &str, &str, Read<f64>)] = &[
-    (Kind::Gauge, "num_requests_running", "Sequences being computed.", |model| model.running as f64),
-    (Kind::Gauge, "num_requests_waiting", "Sequences waiting in the queue.", |model| model.queued as f64),
-    (Kind::Gauge, "kv_cache_usage_perc", "Part of the KV cache in use; 1 is all of it.", |model| {
-        f64::from_bits(model.metrics.kv_cache_usage.load(Ordering::Relaxed))
-    }),
+    (Kind::Gauge, "num_requests_running", RUNNING_HELP, |model| model.running as f64),
+    (Kind::Gauge, "num_requests_waiting", WAITING_HELP, |model| model.queued as f64),
+    (Kind::Gauge, "kv_cache_usage_perc", USAGE_HELP, |model| model.metrics.kv_cache_usage()),
     (Kind::Counter, "prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", |model| {
         count(&model.metrics.prefix_queries)
     }),
@@ -232,12 +253,21 @@ fn count(counter: &AtomicU64) -> f64 {
 
 /// Writes the metrics of `models`.
 pub(crate) fn write(models: &[Shown<'_>], page: &mut Exposition) {
-    for (kind, name, help, read) in NUMBERS {
+    write_numbers(models, NUMBERS, page);
+    write_totals(models, page);
+}
+
+fn write_numbers(models: &[Shown<'_>], numbers: &[(Kind, &str, &str, Read<f64>)], page: &mut Exposition) {
+    for (kind, name, help, read) in numbers {
         page.family(*kind, name, help);
         for model in models {
             page.sample(name, &[("model_name", model.name)], read(model));
         }
     }
+}
+
+/// Writes how sequences ended, and the histograms.
+fn write_totals(models: &[Shown<'_>], page: &mut Exposition) {
     let name = "request_success_total";
     page.family(Kind::Counter, name, "Sequences that ended, by reason.");
     for model in models {

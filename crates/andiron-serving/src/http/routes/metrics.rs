@@ -19,5 +19,8 @@ pub(super) async fn show(State(app): State<Arc<App>>) -> impl IntoResponse {
     let mut page = Exposition::default();
     app.traffic.write(&mut page);
     metrics::write(&shown, &mut page);
+    if app.config.vllm_metrics {
+        metrics::write_as_vllm(&shown, &mut page);
+    }
     ([(header::CONTENT_TYPE, Exposition::MEDIA_TYPE)], page.into_text())
 }

@@ -98,7 +98,7 @@ fn api() -> Vec<(Endpoint, MethodRouter<Arc<App>>)> {
     ]
 }
 
-/// Whether a path is served without a key.
+/// Whether a path is always served without a key.
 pub(super) fn is_open(path: &str) -> bool {
     matches!(path, "/health" | "/ready")
 }
