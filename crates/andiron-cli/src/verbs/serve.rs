@@ -2,6 +2,7 @@
 
 mod limits;
 mod models;
+mod notify;
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -28,6 +29,7 @@ use crate::stop;
 
 use limits::LimitFlags;
 use models::ServedChoice;
+use notify::Notifier;
 
 /// Serve models over HTTP with an OpenAI-compatible API and a web page
 ///
@@ -37,7 +39,8 @@ use models::ServedChoice;
 /// GET /health, /ready and /metrics are for operators, /docs shows the API. While models are loaded, and while the server shuts down, /ready
 /// and requests get 503.
 ///
-/// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Sampling options that a
+/// On SIGTERM or Ctrl-C, running requests finish first; a second signal ends the server at once. Under systemd, the server tells when it is
+/// ready (Type=notify) and that it is alive (WatchdogSec=). Sampling options that a
 /// request does not set come from the model's `generation_config.json`, else from OpenAI's defaults.
 ///
 /// Every option can also be set by an environment variable, and by a key of the TOML file --config: --max-queued is
@@ -69,6 +72,13 @@ pub struct Serve {
     /// [default: none]
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    /// Serve GET /metrics without a key, for programs that read metrics and have none
+    #[arg(long)]
+    open_metrics: bool,
+    /// Give /metrics under vLLM's names (vllm:num_requests_waiting …), too: llm-d's router, recipes for KEDA and dashboards read these. The
+    /// numbers of requests and the use of the KV cache are then one sample for all models together
+    #[arg(long)]
+    vllm_metrics: bool,
     /// Sequences decoded as one batch (continuous batching); further ones wait in the queue
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(8).expect("8 is not 0"))]
     max_running: NonZeroUsize,
@@ -131,8 +141,10 @@ impl Serve {
             insecure_no_auth: self.insecure_no_auth,
             allowed_hosts: self.allowed_host.clone(),
             cors_origins: self.cors_origins()?,
+            open_metrics: self.open_metrics,
         };
         config.limits = self.limits.0.clone();
+        config.vllm_metrics = self.vllm_metrics;
         config.prefill_chunk = self.prefill_chunk.get();
         config.drain_timeout = Duration::from_secs(self.drain_timeout);
         config.when_full = if self.no_slide { WhenFull::Stop } else { WhenFull::Slide };
@@ -194,6 +206,9 @@ impl Serve {
         self.models.start(&settings, &registry)?;
         drop(starting);
         out!("listening on http://{address}")?;
+        if let Some(notifier) = Notifier::from_environment() {
+            runtime.spawn(notifier.follow(server.clone()));
+        }
         let stopped = runtime.block_on(serving).context("the server failed")??;
         // Tokenization and a step of the model cannot be interrupted; they must not keep the process alive.
         runtime.shutdown_background();

@@ -107,6 +107,30 @@ fn it_answers_like_generate_and_stops_when_asked() {
     server.stop();
 }
 
+#[cfg(unix)]
+#[test]
+fn it_tells_the_service_manager_when_it_is_ready_alive_and_stopping() {
+    let place = Place::with_model();
+    let manager = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut message = [0; 64];
+        let n = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..n].to_vec()).unwrap()
+    };
+    let mut command = place.command(&["serve", "--model", "run/model", "--port", "0"]);
+    command
+        .env("NOTIFY_SOCKET", place.path("notify"))
+        .env("WATCHDOG_USEC", "200000")
+        .env_remove("WATCHDOG_PID");
+    let child = command.spawn().unwrap();
+    assert_eq!([hear(), hear(), hear()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    terminate(&child);
+    let last = (0..100).map(|_| hear()).find(|message| message != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    assert_eq!(finish(child).code, Some(0));
+}
+
 #[test]
 fn it_shows_the_attention_that_inspect_shows() {
     let place = Place::with_model();
