@@ -1,5 +1,6 @@
 //! `andiron prepare`: tokenize text into datasets.
 
+mod scheduler;
 mod tasks;
 mod trace;
 
@@ -9,11 +10,13 @@ use std::path::{Path, PathBuf};
 use andiron_corpus::clean::FilterSettings;
 use andiron_corpus::prepare::{
     DedupConfig, Duplicates, Existing, PrepareConfig, PrepareConfigError, PrepareError, PrepareOptions,
-    PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, Task, TokenizerChoice, prepare,
+    PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, TokenizerChoice, prepare,
 };
 use andiron_data::source::{OnError, SourceOptions};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+
+use scheduler::TaskChoice;
 
 use super::tokenizer::{Vocabulary, VocabularyArgs, advising_field};
 use crate::exit::{Ending, Usage};
@@ -45,10 +48,11 @@ pub struct Prepare {
     /// Replace an output directory made from other inputs or settings
     #[arg(long)]
     replace: bool,
-    /// Only read and filter the share of task R of `--of`, from 1; `andiron prepare merge` does the rest when all are done
-    #[arg(long, value_name = "R", requires = "of", conflicts_with = "replace")]
-    task: Option<u64>,
-    /// Number of tasks
+    /// Only read and filter the share of task R of `--of`, from 1; `andiron prepare merge` does the rest when all are done. `auto`: the
+    /// number that a scheduler gave this process: a Slurm array (--array=1-N), an Indexed Job of Kubernetes (with --of), or a rank of MPI
+    #[arg(long, value_name = "R|auto", conflicts_with = "replace")]
+    task: Option<TaskChoice>,
+    /// Number of tasks; with `--task auto`, a Slurm array and MPI tell it
     #[arg(long, value_name = "N", requires = "task")]
     of: Option<u64>,
 }
@@ -204,8 +208,9 @@ impl Prepare {
             None => {}
         }
         let config = Self::config(self.input, self.output, self.settings)?;
-        if let (Some(number), Some(of)) = (self.task, self.of) {
-            return tasks::run_task(&config, Task { number, of }, common);
+        if let Some(task) = self.task {
+            let task = task.task(self.of, |name| std::env::var(name).ok())?;
+            return tasks::run_task(&config, task, common);
         }
         let existing = if self.replace { Existing::Replace } else { Existing::Refuse };
         let output = config.output.clone().unwrap_or_default();

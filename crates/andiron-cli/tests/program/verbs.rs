@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::{Place, keys, metrics};
+use crate::common::{Place, finish, keys, metrics};
 
 #[track_caller]
 fn check_positive(object: &Value, names: &[&str]) {
@@ -92,6 +92,22 @@ fn tasks_are_followed_and_merged_into_the_same_output() {
     }
     assert_eq!(place.ok(&["prepare", "status", "parts"]), "parts is complete\n");
     place.fails(&["prepare", "pipeline.toml", "-o", "parts", "--task", "1"], 2, &["--of"]);
+    let auto = |variables: &[(&str, &str)]| {
+        let args = ["prepare", "pipeline.toml", "-o", "numbered", "--task", "auto", "--of", "2"];
+        let mut command = place.command(&args);
+        for name in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "OMPI_COMM_WORLD_RANK", "PMI_RANK"] {
+            command.env_remove(name);
+        }
+        finish(command.envs(variables.iter().copied()).spawn().unwrap())
+    };
+    let ran = auto(&[]);
+    assert!(ran.code == Some(2) && ran.err.contains("no scheduler has numbered this process"), "{ran:?}");
+    for (name, value) in [("JOB_COMPLETION_INDEX", "0"), ("SLURM_ARRAY_TASK_ID", "2")] {
+        let ran = auto(&[(name, value)]);
+        assert!(ran.code == Some(0) && ran.out.contains(" of 2: "), "{ran:?}");
+    }
+    let numbered = place.json(&["prepare", "merge", "numbered"]);
+    assert_eq!(numbered["train"]["fingerprint"], whole["train"]["fingerprint"]);
     place.fails(&["prepare", "pipeline.toml", "-o", "x", "--task", "3", "--of", "2"], 1, &["task 3 of 2"]);
 }
 
