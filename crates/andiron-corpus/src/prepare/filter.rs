@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::chain::Chain;
+use super::chain::{Chain, Removed};
 use super::config::Duplicates;
 use super::crew::Crew;
 use super::documents::EXACT;
@@ -25,7 +25,9 @@ use super::work::{StageFile, Work, file_of, key};
 use super::{PrepareConfig, PrepareConfigError, PrepareError, Stage, VERSION};
 use crate::dedup::{Signature, SignatureWriter, Signer, SignerScratch};
 use andiron_data::Document;
-use andiron_data::source::{self, InputFile, OnError, Source, SourceError};
+use andiron_data::source::{
+    self, InputFile, JsonlBlock, JsonlBlocks, OnError, RecordError, Source, SourceError,
+};
 
 pub(super) const STAGE: &str = "filtered";
 
@@ -70,10 +72,18 @@ pub(super) struct Filtering<'a> {
     pub(super) work: &'a Work,
 }
 
-/// A record as it was read.
+/// What was read.
 enum Record {
-    Document { document: Document, file: usize },
-    Unreadable { reason: &'static str, line: String },
+    Document {
+        document: Document,
+        file: usize,
+    },
+    Unreadable(Outcome),
+    /// Lines of JSON, which are parsed where they are filtered.
+    Lines {
+        block: JsonlBlock,
+        file: usize,
+    },
 }
 
 /// A record after the filters.
@@ -143,11 +153,11 @@ impl<'a> Filtering<'a> {
             Reader { filtering: self, part, next: part.files.start, current: None, tracker, told: 0 };
         let mut batch = reader.batch()?;
         while !batch.is_empty() {
-            let n = batch.len() as u64;
+            let before = records;
             let (outcomes, next) =
                 self.crew.map_while(batch, |record| self.filter(part, record, &seen), || reader.batch());
-            for outcome in outcomes {
-                match outcome {
+            for outcome in outcomes.into_iter().flatten() {
+                match outcome? {
                     Outcome::Kept { id, line, signature, near } => {
                         read.keep();
                         steps.iter_mut().for_each(StepCounts::keep);
@@ -184,7 +194,7 @@ impl<'a> Filtering<'a> {
                 }
                 records += 1;
             }
-            tracker.add(0, n, 0);
+            tracker.add(0, records - before, 0);
             batch = next?;
         }
         let left = steps.last().map_or(0, |step| step.kept) - repeated;
@@ -203,33 +213,61 @@ impl<'a> Filtering<'a> {
         self.work.finish(&name, &key, files, Filtered { steps, documents: left, repeated, file })
     }
 
-    fn filter(&self, part: &Part, record: Record, seen: &Seen) -> Outcome {
+    /// What becomes of each document, up to one that cannot be read and must be.
+    fn filter(&self, part: &Part, record: Record, seen: &Seen) -> Vec<Result<Outcome, SourceError>> {
+        let mut scratch = SignerScratch::default();
         match record {
-            Record::Unreadable { reason, line } => Outcome::Unreadable { reason, line },
-            Record::Document { mut document, file } => match self.chain.apply(&mut document) {
-                Ok(()) => {
-                    let mut signature = [0; SIGNATURE];
-                    if self.config.dedup.exact == Duplicates::Remove {
-                        let hash = blake3::hash(document.text.as_bytes());
-                        signature.copy_from_slice(&hash.as_bytes()[..SIGNATURE]);
-                        if seen.first(&signature).is_some() {
-                            return Outcome::Repeated { id: document.id, signature };
-                        }
-                    }
-                    let source = &self.config.sources[part.source].name;
-                    let line = stored::line(&document, source, &self.inputs[file].name);
-                    let near = self.signer.as_ref();
-                    let near =
-                        near.and_then(|signer| signer.sign(&document.text, &mut SignerScratch::default()));
-                    Outcome::Kept { id: document.id, line, signature, near }
-                }
-                Err(removed) => Outcome::Removed {
-                    step: removed.step,
-                    reason: removed.reason,
-                    line: removed.record.to_string(),
-                },
-            },
+            Record::Unreadable(outcome) => vec![Ok(outcome)],
+            Record::Document { document, file } => {
+                vec![Ok(self.filter_one((part, file), document, seen, &mut scratch))]
+            }
+            Record::Lines { block, file } => {
+                let documents = block.into_documents();
+                let outcomes = documents.map(|document| match document {
+                    Ok(document) => Ok(self.filter_one((part, file), document, seen, &mut scratch)),
+                    Err(error) => self.unreadable(error),
+                });
+                outcomes.collect()
+            }
         }
+    }
+
+    fn filter_one(
+        &self,
+        (part, file): (&Part, usize),
+        mut document: Document,
+        seen: &Seen,
+        scratch: &mut SignerScratch,
+    ) -> Outcome {
+        if let Err(removed) = self.chain.apply(&mut document) {
+            let Removed { step, reason, record } = removed;
+            return Outcome::Removed { step, reason, line: record.to_string() };
+        }
+        let mut signature = [0; SIGNATURE];
+        if self.config.dedup.exact == Duplicates::Remove {
+            let hash = blake3::hash(document.text.as_bytes());
+            signature.copy_from_slice(&hash.as_bytes()[..SIGNATURE]);
+            if seen.first(&signature).is_some() {
+                return Outcome::Repeated { id: document.id, signature };
+            }
+        }
+        let source = &self.config.sources[part.source].name;
+        let line = stored::line(&document, source, &self.inputs[file].name);
+        let near = self.signer.as_ref().and_then(|signer| signer.sign(&document.text, scratch));
+        Outcome::Kept { id: document.id, line, signature, near }
+    }
+
+    /// A record that cannot be read: an error, or something to count.
+    fn unreadable(&self, error: RecordError) -> Result<Outcome, SourceError> {
+        if self.config.on_error == OnError::Fail {
+            return Err(error.into());
+        }
+        let reason = error.fault.reason();
+        let line = json!({
+            "file": error.file_name(), "line": error.line, "filter": "read", "reason": reason,
+            "detail": error.fault.to_string(),
+        });
+        Ok(Outcome::Unreadable { reason, line: line.to_string() })
     }
 }
 
@@ -266,12 +304,35 @@ fn repetition(record: u64, id: &str, first: &str) -> String {
     format!("{record}\t{line}\n")
 }
 
+/// A file that is read.
+enum Opened {
+    Lines(JsonlBlocks),
+    Documents(Box<dyn Source>),
+}
+
+impl Opened {
+    fn bytes_read(&self) -> u64 {
+        match self {
+            Self::Lines(blocks) => blocks.bytes_read(),
+            Self::Documents(source) => source.bytes_read(),
+        }
+    }
+
+    /// What comes next in the file with an index.
+    fn next(&mut self, file: usize) -> Option<Result<Record, SourceError>> {
+        Some(match self {
+            Self::Lines(blocks) => blocks.next()?.map(|block| Record::Lines { block, file }),
+            Self::Documents(source) => source.next()?.map(|document| Record::Document { document, file }),
+        })
+    }
+}
+
 /// Reads the records of a part in order.
 struct Reader<'a, 't> {
     filtering: &'a Filtering<'a>,
     part: &'a Part,
     next: usize,
-    current: Option<(usize, Box<dyn Source>)>,
+    current: Option<(usize, Opened)>,
     tracker: &'a Tracker<'t>,
     /// Bytes of the current file that the tracker knows.
     told: u64,
@@ -285,7 +346,8 @@ impl Reader<'_, '_> {
             let Some(record) = self.record()? else { break };
             bytes += match &record {
                 Record::Document { document, .. } => document.text.len(),
-                Record::Unreadable { line, .. } => line.len(),
+                Record::Lines { block, .. } => block.bytes(),
+                Record::Unreadable(_) => 0,
             };
             batch.push(record);
         }
@@ -295,23 +357,15 @@ impl Reader<'_, '_> {
 
     fn record(&mut self) -> Result<Option<Record>, PrepareError> {
         loop {
-            if let Some((file, source)) = &mut self.current {
-                let file = *file;
-                match source.next() {
-                    Some(Ok(document)) => return Ok(Some(Record::Document { document, file })),
-                    Some(Err(SourceError::Record(error)))
-                        if self.filtering.config.on_error == OnError::Skip =>
-                    {
-                        let (reason, name) = (error.fault.reason(), error.file_name());
-                        let line = json!({
-                            "file": name, "line": error.line, "filter": "read", "reason": reason,
-                            "detail": error.fault.to_string(),
-                        });
-                        return Ok(Some(Record::Unreadable { reason, line: line.to_string() }));
+            if let Some((file, opened)) = &mut self.current {
+                match opened.next(*file) {
+                    Some(Ok(record)) => return Ok(Some(record)),
+                    Some(Err(SourceError::Record(error))) => {
+                        return Ok(Some(Record::Unreadable(self.filtering.unreadable(error)?)));
                     }
                     Some(Err(error)) => return Err(error.into()),
                     None => {
-                        if source.bytes_read() != self.filtering.inputs[file].bytes {
+                        if opened.bytes_read() != self.filtering.inputs[*file].bytes {
                             return Err(PrepareError::InputChanged);
                         }
                         self.tell();
@@ -323,15 +377,19 @@ impl Reader<'_, '_> {
                 return Ok(None);
             }
             let (source, path): &(usize, PathBuf) = &self.filtering.found.files[self.next];
-            let opened = source::open(path, &self.filtering.config.sources[*source].read)?;
+            let options = &self.filtering.config.sources[*source].read;
+            let opened = match JsonlBlocks::reads(path) {
+                true => Opened::Lines(JsonlBlocks::open(path, options)?),
+                false => Opened::Documents(source::open(path, options)?),
+            };
             self.current = Some((self.next, opened));
             self.next += 1;
         }
     }
 
     fn tell(&mut self) {
-        if let Some((_, source)) = &self.current {
-            let read = source.bytes_read();
+        if let Some((_, opened)) = &self.current {
+            let read = opened.bytes_read();
             self.tracker.add(read.saturating_sub(self.told), 0, 0);
             self.told = read;
         }

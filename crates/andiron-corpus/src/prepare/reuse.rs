@@ -12,7 +12,7 @@ use super::report::{PrepareReport, SplitReport};
 use super::{Existing, PrepareConfig, PrepareError, Stage, VERSION};
 use crate::clean::FilterSettings;
 use andiron_data::shard::Dataset;
-use andiron_data::source::InputFile;
+use andiron_data::source::{FilePiece, InputFile};
 use andiron_data::tokenizer::Tokenizer;
 use andiron_files::read_bounded;
 
@@ -30,13 +30,29 @@ pub(super) fn hash_inputs(
     (crew, tracker): (&Crew, &Tracker<'_>),
 ) -> Result<Vec<InputFile>, PrepareError> {
     tracker.begin(Stage::Hash);
-    crew.each(found.files.len(), |index| {
+    // Large files are read by several threads.
+    let pieces: Vec<(usize, u64, u64)> = (0..found.files.len())
+        .filter(|&index| is_wanted(index))
+        .flat_map(|index| {
+            let of = InputFile::n_pieces(found.bytes[index]);
+            (0..of).map(move |number| (index, number, of))
+        })
+        .collect();
+    let hashed = crew.each(pieces.len(), |at| {
+        let (index, number, of) = pieces[at];
         let (_, path) = &found.files[index];
-        if !is_wanted(index) {
-            return Ok(InputFile { name: String::new(), bytes: 0, blake3: String::new() });
-        }
-        InputFile::of(path, &mut |bytes| tracker.add(bytes, 0, 0)).map_err(failed_to_read(path))
-    })
+        let progress = &mut |bytes| tracker.add(bytes, 0, 0);
+        FilePiece::read(path, (number, of), progress).map_err(failed_to_read(path))
+    })?;
+    let nothing = InputFile { name: String::new(), bytes: 0, blake3: String::new() };
+    let mut inputs = vec![nothing; found.files.len()];
+    let mut done = 0;
+    for file in pieces.chunk_by(|a, b| a.0 == b.0) {
+        let index = file[0].0;
+        inputs[index] = InputFile::of_pieces(&found.files[index].1, &hashed[done..done + file.len()]);
+        done += file.len();
+    }
+    Ok(inputs)
 }
 
 /// The hashes of the files that filters read, such as lists of words.

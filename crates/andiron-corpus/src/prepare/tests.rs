@@ -459,6 +459,38 @@ fn near_duplicates_go_whatever_the_parts_and_threads() {
 }
 
 #[test]
+fn a_file_is_read_the_same_in_one_block_or_in_many() {
+    let place = Place::new();
+    // Of several hundred kilobytes, with lines longer than a block, and without a line feed at its end.
+    let row = |n: usize| match n % 50 {
+        0 => format!("{{\"text\":\"long {n} {}\"}}\n", "x ".repeat(50_000)),
+        7 => "not a row\n".to_owned(),
+        9 => "\n".to_owned(),
+        _ => format!("{{\"text\":\"row {n} {}\"}}\n", "y".repeat(n % 900)),
+    };
+    let rows: String = (0..800).map(row).collect();
+    let mut job = place.job(vec![place.file("r.jsonl", rows.trim_end())]);
+    let failed = run(&job).unwrap_err().to_string();
+    assert!(failed.ends_with("r.jsonl:8: invalid JSON: expected ident at column 2"), "{failed}");
+    job.config.on_error = OnError::Skip;
+    job.config.split.fraction = 0.0;
+    for threads in [1, 3] {
+        job.config.output = Some(place.0.path().join(format!("by-{threads}")));
+        job.options.threads = NonZeroUsize::new(threads).unwrap();
+        let report = run(&job).unwrap();
+        assert_eq!((report.documents.read, report.documents.kept), (784, 768));
+        let texts = text_of(&job.output(), "train");
+        let ids: Vec<String> = texts.into_iter().map(|(id, _)| id).collect();
+        let expected: Vec<String> =
+            (0..800).filter(|n| !matches!(n % 50, 7 | 9)).map(|n| format!("r.jsonl:{}", n + 1)).collect();
+        assert_eq!(ids, expected);
+        let removed = fs::read_to_string(job.output().join("removed.jsonl")).unwrap();
+        let last: serde_json::Value = serde_json::from_str(removed.lines().last().unwrap()).unwrap();
+        assert_eq!((&last["line"], &last["reason"]), (&758.into(), &"invalid-json".into()));
+    }
+}
+
+#[test]
 fn a_tokenizer_that_is_there_is_used() {
     let place = Place::new();
     let input = place.file("c.txt", "abcabcabc abc");

@@ -1,18 +1,21 @@
 //! JSON Lines: each line is an object and a document.
 
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead as _, Read as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fields::document;
 use super::{RecordError, RecordFault, Source, SourceError, SourceOptions, utf8};
 use crate::document::{Document, Metadata};
-use crate::lines::{Line, Lines};
+use crate::input::Input;
+
+/// Bytes of a block: so few that it stays in a processor's cache while it is parsed.
+const BLOCK: usize = 64 << 10;
 
 /// The documents of a JSON Lines file. Blank lines are skipped.
 pub struct JsonlSource {
-    path: PathBuf,
-    lines: Lines,
-    options: SourceOptions,
-    failed: bool,
+    blocks: JsonlBlocks,
+    current: Option<JsonlDocuments>,
 }
 
 impl JsonlSource {
@@ -21,15 +24,7 @@ impl JsonlSource {
     /// # Errors
     /// If the file cannot be opened.
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
-        let lines = Lines::open_within(path, options.max_record_bytes, options.max_expansion)
-            .map_err(|source| SourceError::reading(path, source))?;
-        Ok(Self { path: path.to_owned(), lines, options: options.clone(), failed: false })
-    }
-
-    fn parse(&self, line: &[u8]) -> Result<Document, RecordFault> {
-        let text = utf8(line)?;
-        let fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
-        document(fields, &self.options, &self.path, self.lines.number())
+        Ok(Self { blocks: JsonlBlocks::open(path, options)?, current: None })
     }
 }
 
@@ -37,29 +32,259 @@ impl Iterator for JsonlSource {
     type Item = Result<Document, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let mut line = Vec::new();
-        let parsed = match self.lines.next(&mut line) {
-            Ok(None) => return None,
-            Ok(Some(Line::Whole)) => self.parse(&line),
-            Ok(Some(Line::TooLong)) => Err(RecordFault::TooLong { limit: self.lines.limit() }),
-            Err(source) => {
-                self.failed = true;
-                return Some(Err(SourceError::reading(&self.path, source)));
+        loop {
+            if let Some(found) = self.current.as_mut().and_then(Iterator::next) {
+                return Some(found.map_err(SourceError::from));
             }
-        };
-        Some(parsed.map_err(|fault| {
-            let line = Some(self.lines.number());
-            RecordError { path: self.path.clone(), line, row: None, fault }.into()
-        }))
+            match self.blocks.next()? {
+                Ok(block) => self.current = Some(block.into_documents()),
+                Err(error) => {
+                    self.current = None;
+                    return Some(Err(error));
+                }
+            }
+        }
     }
 }
 
 impl Source for JsonlSource {
     fn bytes_read(&self) -> u64 {
-        self.lines.bytes_read()
+        self.blocks.bytes_read()
+    }
+}
+
+/// A JSON Lines file in blocks of whole lines, in order: one thread reads it, and others parse the blocks.
+///
+/// # Example
+/// ```
+/// use andiron_data::source::{JsonlBlocks, SourceOptions};
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("rows.jsonl");
+/// std::fs::write(&path, "{\"text\": \"one\"}\n{\"text\": \"two\"}\n")?;
+/// for block in JsonlBlocks::open(&path, &SourceOptions::default())? {
+///     let texts: Vec<_> = block?.into_documents().map(|document| document.map(|it| it.text)).collect::<Result<_, _>>()?;
+///     assert_eq!(texts, ["one", "two"]);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct JsonlBlocks {
+    input: Input,
+    path: Arc<Path>,
+    options: Arc<SourceOptions>,
+    /// The beginning of a line, which the next block goes on with.
+    rest: Vec<u8>,
+    buffers: Buffers,
+    /// Lines before that.
+    lines: u64,
+    failure: Option<io::Error>,
+    ended: bool,
+}
+
+/// Some whole lines of a JSON Lines file.
+pub struct JsonlBlock {
+    path: Arc<Path>,
+    options: Arc<SourceOptions>,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that are lines.
+    bytes: usize,
+    /// Lines before it.
+    lines: u64,
+    buffers: Buffers,
+}
+
+/// Buffers of blocks that were parsed, for other blocks: so that they are neither allocated nor filled with zeros again.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    const MOST: usize = 128;
+
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// Keeps a buffer, unless a long line made it large.
+    fn give(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < Self::MOST && buffer.len() <= 4 * BLOCK {
+            kept.push(buffer);
+        }
+    }
+}
+
+impl JsonlBlocks {
+    /// Whether a file is JSON Lines, by its extension.
+    pub fn reads(path: &Path) -> bool {
+        matches!(super::extension(path).as_str(), "jsonl" | "ndjson")
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        let input =
+            Input::open(path, options.max_expansion).map_err(|source| SourceError::reading(path, source))?;
+        Ok(Self {
+            input,
+            path: path.into(),
+            options: Arc::new(options.clone()),
+            rest: Vec::new(),
+            buffers: Buffers::default(),
+            lines: 0,
+            failure: None,
+            ended: false,
+        })
+    }
+
+    /// Bytes of the file consumed so far, for progress.
+    pub fn bytes_read(&self) -> u64 {
+        self.input.bytes_read()
+    }
+
+    /// Reads whole lines into a buffer, and notes why there are no more; says how many bytes they have. Of a line that is longer than
+    /// the limit only the beginning is kept.
+    fn read(&mut self, buffer: &mut Vec<u8>) -> usize {
+        let limit = self.options.max_record_bytes;
+        let mut len = self.rest.len();
+        buffer.resize(buffer.len().max(len), 0);
+        buffer[..len].copy_from_slice(&self.rest);
+        self.rest.clear();
+        loop {
+            // No line ends before this.
+            let searched = len;
+            let end = fill(&mut self.input, buffer, &mut len);
+            if let Some(last) = memchr::memrchr(b'\n', &buffer[searched..len]) {
+                let whole = searched + last + 1;
+                self.rest.extend_from_slice(&buffer[whole..len]);
+                len = whole;
+            } else if len as u64 > limit {
+                // As much as tells that it is too long.
+                len = limit as usize + 1;
+                if end.as_ref().is_ok_and(|ended| !ended) {
+                    self.failure = self.input.skip_until(b'\n').err();
+                }
+                buffer.resize(buffer.len().max(len + 1), 0);
+                buffer[len] = b'\n';
+                len += 1;
+            } else {
+                match end {
+                    Ok(false) => continue,
+                    // Part of a line: what follows is not known.
+                    Err(_) => len = 0,
+                    Ok(true) => {}
+                }
+            }
+            match end {
+                Ok(ended) => self.ended = ended && self.rest.is_empty(),
+                Err(error) => self.failure = Some(error),
+            }
+            return len;
+        }
+    }
+}
+
+/// Reads another block of bytes behind the first `len`; says whether the file ended.
+fn fill(input: &mut Input, buffer: &mut Vec<u8>, len: &mut usize) -> io::Result<bool> {
+    let end = *len + BLOCK;
+    buffer.resize(buffer.len().max(end), 0);
+    while *len < end {
+        match input.read(&mut buffer[*len..end]) {
+            Ok(0) => return Ok(true),
+            Ok(n) => *len += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+impl Iterator for JsonlBlocks {
+    type Item = Result<JsonlBlock, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failure.is_none() && !self.ended {
+            let lines = self.lines;
+            let mut buffer = self.buffers.take();
+            let bytes = self.read(&mut buffer);
+            if bytes > 0 {
+                self.lines += memchr::memchr_iter(b'\n', &buffer[..bytes]).count() as u64;
+                let (path, options) = (Arc::clone(&self.path), Arc::clone(&self.options));
+                return Some(Ok(JsonlBlock {
+                    path,
+                    options,
+                    buffer,
+                    bytes,
+                    lines,
+                    buffers: self.buffers.clone(),
+                }));
+            }
+        }
+        let failure = self.failure.take()?;
+        self.ended = true;
+        Some(Err(SourceError::reading(&self.path, failure)))
+    }
+}
+
+impl JsonlBlock {
+    /// Bytes of its lines.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Parses the lines. Blank ones are skipped.
+    pub fn into_documents(self) -> JsonlDocuments {
+        JsonlDocuments { block: self, at: 0, line: 0 }
+    }
+
+    fn parse(&self, line: &[u8], number: u64) -> Result<Document, RecordFault> {
+        let limit = self.options.max_record_bytes;
+        if line.len() as u64 > limit {
+            return Err(RecordFault::TooLong { limit });
+        }
+        let text = utf8(line)?;
+        let fields: Metadata = serde_json::from_str(text).map_err(|cause| RecordFault::Json { cause })?;
+        document(fields, &self.options, &self.path, number)
+    }
+}
+
+impl Drop for JsonlBlock {
+    fn drop(&mut self) {
+        self.buffers.give(std::mem::take(&mut self.buffer));
+    }
+}
+
+/// The documents of a [`JsonlBlock`].
+pub struct JsonlDocuments {
+    block: JsonlBlock,
+    /// Where the next line begins.
+    at: usize,
+    /// Lines of the block that were parsed.
+    line: u64,
+}
+
+impl Iterator for JsonlDocuments {
+    type Item = Result<Document, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.block.buffer.get(self.at..self.block.bytes).filter(|rest| !rest.is_empty())?;
+            let line = &rest[..memchr::memchr(b'\n', rest).unwrap_or(rest.len())];
+            self.at += line.len() + 1;
+            self.line += 1;
+            let is_long = line.len() as u64 > self.block.options.max_record_bytes;
+            if !is_long && line.trim_ascii().is_empty() {
+                continue;
+            }
+            let number = self.block.lines + self.line;
+            let fail = |fault| RecordError {
+                path: self.block.path.to_path_buf(),
+                line: Some(number),
+                row: None,
+                fault,
+            };
+            return Some(self.block.parse(line, number).map_err(fail));
+        }
     }
 }
 

@@ -39,8 +39,8 @@ use crate::document::Document;
 pub use crate::input::{DEFAULT_EXPANSION, Damage};
 pub use error::{RecordError, RecordFault, SourceError};
 pub use expand::{Expanded, PassedOver, WhyPassedOver, expand};
-pub use input_file::InputFile;
-pub use jsonl::JsonlSource;
+pub use input_file::{FilePiece, InputFile};
+pub use jsonl::{JsonlBlock, JsonlBlocks, JsonlDocuments, JsonlSource};
 pub use options::SourceOptions;
 pub use rows::RowsSource;
 pub use text::{FileKind, FileSource};
@@ -78,7 +78,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     let whole =
         |kind| FileSource::open(path, kind, options).map(|source| Box::new(source) as Box<dyn Source>);
     match extension.as_str() {
-        "jsonl" | "ndjson" => Ok(Box::new(JsonlSource::open(path, options)?)),
+        _ if JsonlBlocks::reads(path) => Ok(Box::new(JsonlSource::open(path, options)?)),
         _ if has_fields(path) => Ok(Box::new(RowsSource::open(path, options)?)),
         "warc" | "wet" => Ok(Box::new(WarcSource::open(path, options)?)),
         "html" | "htm" | "xhtml" => whole(FileKind::Html),

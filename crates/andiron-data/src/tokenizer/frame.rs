@@ -146,7 +146,7 @@ impl Inner {
             return Ok(tokens_of(&encoding.map_err(|error| self.say_character(text, error))?, 0));
         }
         if let Some(characters) = &self.facts.characters {
-            let ids = super::encode_characters(characters, text)?;
+            let ids = characters.encode(text)?;
             let places = text.char_indices().map(|(at, c)| (at, at + c.len_utf8()));
             return Ok(ids.iter().zip(places).map(|(&id, place)| self.token(id, place)).collect());
         }

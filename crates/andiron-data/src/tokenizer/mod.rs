@@ -16,6 +16,7 @@
 mod answers;
 mod byte_bpe;
 mod bytes;
+mod characters;
 mod charsmap;
 pub(crate) mod chat;
 mod class;
@@ -271,7 +272,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let inner = &*self.inner;
         if let Some(characters) = &inner.facts.characters {
-            return self.known(encode_characters(characters, text)?);
+            return self.known(characters.encode(text)?);
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
         if let Some(encoder) = inner.facts.byte_bpe.as_ref().filter(|encoder| encoder.reads(text)) {
@@ -494,7 +495,7 @@ impl Inner {
     fn say_character(&self, text: &str, error: TokenizerError) -> TokenizerError {
         let Some(characters) = &self.facts.characters else { return error };
         let plain = self.reserved.values().fold(text.to_owned(), |t, token| t.replace(token, ""));
-        encode_characters(characters, &plain).err().unwrap_or(error)
+        characters.encode(&plain).err().unwrap_or(error)
     }
 
     fn encode_literal(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
@@ -573,17 +574,6 @@ impl Inner {
     fn decoding(&self) -> Decoding {
         self.facts.decoding
     }
-}
-
-fn encode_characters(vocabulary: &HashMap<char, u32>, text: &str) -> Result<Vec<u32>, TokenizerError> {
-    let mut ids = Vec::with_capacity(text.len());
-    for (offset, character) in text.char_indices() {
-        match vocabulary.get(&character) {
-            Some(&id) => ids.push(id),
-            None => return Err(TokenizerError::UnknownCharacter { character, offset }),
-        }
-    }
-    Ok(ids)
 }
 
 /// Runs the library, turning its errors and its panics into ours.

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::byte_bpe::{ByteBpe, Parts};
+use super::characters::Characters;
 use super::error::{TokenizerError, TokenizerFault};
 use super::settings::Side;
 
@@ -26,7 +27,7 @@ pub(super) struct Facts {
     /// One more than the largest id.
     pub(super) n_ids: u32,
     /// The vocabulary, if each token is a character and a text is simply split into characters.
-    pub(super) characters: Option<HashMap<char, u32>>,
+    pub(super) characters: Option<Characters>,
     /// Whether a text may be cut between lines without changing its ids.
     pub(super) cuts_at_lines: bool,
     /// The encoder of a byte-level BPE vocabulary with usual steps.
@@ -404,7 +405,7 @@ fn characters(
     normalizer: &Option<Value>,
     pre_tokenizer: &Option<Value>,
     added: &[AddedEntry],
-) -> Option<HashMap<char, u32>> {
+) -> Option<Characters> {
     let split = pre_tokenizer.as_ref()?;
     let each_character = text_of(split, "type") == Some("Split")
         && split.get("pattern").and_then(|p| text_of(p, "Regex")) == Some(EACH_CHARACTER)

@@ -34,10 +34,15 @@ where
     I: IntoIterator<Item = S>,
     S: AsRef<str>,
 {
-    let mut characters = BTreeSet::new();
+    // A bit for each.
+    let mut seen = vec![0u64; (char::MAX as usize + 1) / 64];
     for text in texts {
-        characters.extend(text.as_ref().chars());
+        for character in text.as_ref().chars() {
+            seen[character as usize / 64] |= 1 << (character as usize % 64);
+        }
     }
+    let is_seen = |c: &char| seen[*c as usize / 64] >> (*c as usize % 64) & 1 == 1;
+    let characters: BTreeSet<char> = ('\0'..=char::MAX).filter(is_seen).collect();
     if characters.is_empty() {
         return Err(TrainError::NoText);
     }
