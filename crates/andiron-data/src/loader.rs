@@ -24,6 +24,12 @@ pub trait BatchSource: Debug + Send + Sync {
     /// If there is no such batch.
     fn batch_at(&self, index: u64) -> HostBatch;
 
+    /// Some rows of the batch with an index, so that several processes can share one batch.
+    ///
+    /// # Panics
+    /// If there is no such batch or row.
+    fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch;
+
     /// Number of batches, if they are read once; `None` if they have no end.
     fn n_batches(&self) -> Option<u64>;
 
@@ -246,6 +252,10 @@ impl Loader {
 impl BatchSource for Loader {
     fn batch_at(&self, index: u64) -> HostBatch {
         self.rows_at(index, 0..self.options.rows)
+    }
+
+    fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
+        Loader::rows_at(self, index, rows)
     }
 
     fn n_batches(&self) -> Option<u64> {

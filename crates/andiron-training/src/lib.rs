@@ -28,7 +28,7 @@ mod validation;
 mod verify;
 
 pub use base::Base;
-pub use collective::{Collective, Single};
+pub use collective::{Collective, Single, agree};
 pub use config::TrainConfig;
 pub use evaluation::Evaluation;
 pub use files::FileError;
@@ -36,6 +36,6 @@ pub use objective::{Objective, ObjectiveConfig};
 pub use observe::Observer;
 pub use tokenizer::TokenizerSource;
 pub use trace::{SeenInBatch, documents_of_step};
-pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume};
+pub use trainer::{Outcome, Requests, Status, TrainError, Trainer, start_or_resume, start_or_resume_shared};
 pub use validation::validate;
 pub use verify::{ResumeCheck, ResumeDifference};

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use andiron_data::collate::CollateWindows;
@@ -16,6 +17,7 @@ use burn::tensor::Device;
 use serde_json::json;
 
 use crate::base::Base;
+use crate::collective::{Collective, Single};
 use crate::config::{ConfigError, TrainConfig, check};
 use crate::files;
 use crate::objective::{CausalConfig, Objective, ObjectiveConfig};
@@ -153,6 +155,8 @@ pub struct Setup<'a> {
     /// The device of the run, without autodiff.
     pub device: &'a Device,
     tokenizer: Option<TokenizerSource>,
+    /// The processes that share the run.
+    pub(crate) collective: Rc<dyn Collective>,
     /// Whether the model is measured as it is, so that rows cannot give it other labels.
     pub(crate) is_measured: bool,
     /// Who is told of the encoding of rows, and can stop it.
@@ -181,7 +185,14 @@ impl<'a> Setup<'a> {
         let longest = base.config.sizes().max_positions;
         config.check_length(longest)?;
         let tokenizer = TokenizerSource::of(config.data.tokenizer.as_deref(), &base)?;
-        Ok(Self { config, base, device, tokenizer, is_measured: false, watch: None })
+        let collective = Rc::new(Single);
+        Ok(Self { config, base, device, tokenizer, collective, is_measured: false, watch: None })
+    }
+
+    /// The same for one of the processes that share a run.
+    #[must_use]
+    pub fn shared(self, collective: Rc<dyn Collective>) -> Self {
+        Self { collective, ..self }
     }
 
     /// The same, telling `observer` how far rows are encoded; a request to stop ends that.

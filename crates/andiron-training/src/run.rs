@@ -1,6 +1,7 @@
 //! The directory and the data of a run, open until the run ends.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use andiron_data::batch::HostBatch;
 use andiron_data::loader::BatchSource;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::checkpoint::Checkpoints;
+use crate::collective::{Collective, CollectiveExt as _, Part, Unit, agree, part_of};
 use crate::config::{ConfigError, RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
@@ -18,6 +20,7 @@ use crate::objective::{CausalConfig, ModelOf, Objective, ObjectiveConfig};
 use crate::observe::{Observer, RunFacts, Warning};
 use crate::plan::{Beginning, Setup, Start, TrainingData};
 use crate::state::{Adapted, Progress, TrainState};
+use crate::step::FirstRow;
 use crate::tokenizer::TokenizerSource;
 use crate::trainer::{SaveError, TrainError};
 use crate::validation::ValidationData;
@@ -46,25 +49,36 @@ pub(crate) struct Run<C: FamilyConfig> {
     checkpoints: Checkpoints,
     /// The configuration and the checksums of the data, which a checkpoint must match.
     identity: Value,
-    _lock: DirectoryLock,
+    pub(crate) collective: Rc<dyn Collective>,
+    /// The rows of a step that this process takes.
+    parts: Vec<Part>,
+    /// That of the first process.
+    _lock: Option<DirectoryLock>,
 }
 
 impl<C: FamilyConfig> Run<C> {
-    /// Locks the run's directory.
+    /// Locks the run's directory, if this is the first of the processes that share the run. `unit` is what they do not divide.
     pub(crate) fn open(
         setup: &Setup<'_>,
         start: Start<C>,
         data: TrainingData,
+        unit: Unit,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let config = setup.config.clone();
         let steps = steps(&config, &*data.train)?;
         let tokenizer = setup.tokenizer().cloned();
         let identity = identity(&config, &setup.base, &data, tokenizer.as_ref())?;
-        let root = &config.run.output;
-        files::make_directory(root)?;
-        let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
-        let checkpoints = Checkpoints::open(root, config.checkpoint.keep_last)?;
+        let collective = Rc::clone(&setup.collective);
+        let parts = part_of(&*collective, config.run.accumulate, config.data.rows, unit)?;
+        let (root, keep_last) = (&config.run.output, config.checkpoint.keep_last);
+        let (checkpoints, lock) = if collective.is_first() {
+            files::make_directory(root)?;
+            let lock = DirectoryLock::take(root)?.ok_or_else(|| TrainError::Busy { path: root.clone() })?;
+            (Checkpoints::open(root, keep_last)?, Some(lock))
+        } else {
+            (Checkpoints::of_another_process(root, keep_last), None)
+        };
         let (model, objective, device) = (setup.base.name(), setup.objective()?.kind(), device.clone());
         Ok(Self {
             config,
@@ -77,12 +91,37 @@ impl<C: FamilyConfig> Run<C> {
             device,
             checkpoints,
             identity,
+            collective,
+            parts,
             _lock: lock,
         })
     }
 
-    /// The state of the newest intact checkpoint; `None` if the run has none.
+    /// The state of the newest intact checkpoint; `None` if the run has none. The first process chooses it, and the others read the
+    /// same one.
     pub(crate) fn load(&self, observer: &mut dyn Observer) -> Result<Option<TrainState<C>>, TrainError> {
+        let collective = &*self.collective;
+        let mut newest = Ok(None);
+        if collective.is_first() {
+            newest = self.load_newest(observer);
+        }
+        let newest = agree(collective, newest)?;
+        let step = newest.as_ref().map_or(-1.0, |state| state.progress.step as f64);
+        let step = collective.from_first(step);
+        if step < 0.0 {
+            return Ok(None);
+        }
+        let loaded = match newest {
+            Some(state) => Ok(state),
+            None => self.load_step(step as u64).and_then(|state| {
+                let (rank, path) = (collective.rank(), self.config.run.output.clone());
+                state.ok_or(TrainError::NotShared { rank, step: step as u64, path })
+            }),
+        };
+        agree(collective, loaded).map(Some)
+    }
+
+    fn load_newest(&self, observer: &mut dyn Observer) -> Result<Option<TrainState<C>>, TrainError> {
         let base = || self.adapted();
         let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device, &base);
         self.checkpoints
@@ -102,11 +141,14 @@ impl<C: FamilyConfig> Run<C> {
         Ok(files::replace(&path, self.config.to_toml().as_bytes())?)
     }
 
-    /// The micro-batches of the next step.
-    pub(crate) fn next_batches(&self, progress: &mut Progress) -> Vec<HostBatch> {
+    /// The rows of the next step that this process takes, and the first of them.
+    pub(crate) fn next_batches(&self, progress: &mut Progress) -> (Vec<HostBatch>, FirstRow) {
         let first = progress.next_batch;
         progress.next_batch += self.config.run.accumulate;
-        (first..progress.next_batch).map(|index| self.data.train.batch_at(index)).collect()
+        let rows_of = |Part { batch, rows }: &Part| self.data.train.rows_at(first + batch, rows.clone());
+        let Part { batch, rows } = &self.parts[0];
+        let first_row = FirstRow { batch: *batch, row: rows.start as u64 };
+        (self.parts.iter().map(rows_of).collect(), first_row)
     }
 
     /// How often every example was read, after that many batches; `None` if examples are drawn with replacement.

@@ -9,7 +9,7 @@ use andiron_kernels::random::Seed;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::collective::{Collective, Single};
+use crate::collective::{Collective, Single, sum_gradients};
 use crate::objective::{ModelOf, Objective, Pass};
 use crate::optimizer::{global_norm, is_trainable};
 
@@ -49,12 +49,29 @@ pub struct StepOptions<'a> {
     pub checkpointing: bool,
     /// The processes that share the step.
     pub collective: &'a dyn Collective,
+    /// Where the rows of this process begin among those of the step.
+    pub first: FirstRow,
+}
+
+/// A row of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstRow {
+    /// The micro-batch, counted from the first of the step.
+    pub batch: u64,
+    /// The row in that micro-batch.
+    pub row: u64,
 }
 
 impl StepOptions<'_> {
     /// A step of one process, without dropout.
     pub fn new(precision: Precision) -> Self {
-        Self { dropout: None, precision, checkpointing: false, collective: &Single }
+        Self {
+            dropout: None,
+            precision,
+            checkpointing: false,
+            collective: &Single,
+            first: FirstRow::default(),
+        }
     }
 }
 
@@ -74,7 +91,7 @@ pub fn compute<O: Objective>(
 }
 
 /// Loss and gradients of `model`, which has autodiff on: accumulated over the micro-batches `batches`, then added up over
-/// all processes.
+/// all processes. `batches` are the rows of this process: consecutive rows of the step, from [`StepOptions::first`] on.
 ///
 /// The weight of each target is normalized by the weight of *all* micro-batches of all processes, so the result does not
 /// depend on how rows are divided into them. Values are read from the device once.
@@ -102,6 +119,8 @@ pub fn compute_shared<O: Objective>(
 struct Accumulated {
     loss: Tensor<1>,
     gradients: Vec<Option<Tensor<1>>>,
+    /// Elements of each gradient.
+    lengths: Vec<usize>,
     forward_time: Duration,
     backward_time: Duration,
 }
@@ -119,7 +138,11 @@ fn accumulate<O: Objective>(
     let mut sum = GradientSum::default();
     let (mut forward_time, mut backward_time) = (Duration::ZERO, Duration::ZERO);
     for (number, batch) in batches.iter().enumerate() {
-        let dropout = options.dropout.map(|seed| micro_batch_stream(seed, options.collective, number));
+        let place = match number {
+            0 => options.first,
+            _ => FirstRow { batch: options.first.batch + number as u64, row: 0 },
+        };
+        let dropout = options.dropout.map(|seed| micro_batch_stream(seed, place));
         let start = Instant::now();
         let pass = Pass { device: &device, dropout, scale, checkpointing: options.checkpointing };
         let part = with_precision(options.precision, || objective.loss(model, batch, &pass));
@@ -134,38 +157,30 @@ fn accumulate<O: Objective>(
         });
     }
     let loss = loss.expect("a step has at least one batch");
-    Accumulated { loss, gradients: sum.gradients, forward_time, backward_time }
+    Accumulated { loss, gradients: sum.gradients, lengths: sum.lengths, forward_time, backward_time }
 }
 
-/// Dropout's stream of a micro-batch of a step: each has its own, over all processes.
-fn micro_batch_stream(step: Seed, collective: &dyn Collective, number: usize) -> Seed {
-    match collective.rank() {
-        0 => step.at(number as u64),
-        rank => step.derive("rank").at(rank as u64).at(number as u64),
+/// Dropout's stream of a micro-batch of a step: that of the batch, whichever process has it, or of the part of a batch that begins
+/// with a later row.
+fn micro_batch_stream(step: Seed, FirstRow { batch, row }: FirstRow) -> Seed {
+    match row {
+        0 => step.at(batch),
+        row => step.at(batch).derive("row").at(row),
     }
 }
 
 /// Sums of loss and gradients over all processes.
-fn reduce(accumulated: Accumulated, collective: &dyn Collective) -> Accumulated {
-    if collective.size() == 1 {
-        return accumulated;
+fn reduce(mut accumulated: Accumulated, collective: &dyn Collective) -> Accumulated {
+    if collective.size() > 1 {
+        let Accumulated { loss, gradients, lengths, .. } = &mut accumulated;
+        *loss = sum_gradients(collective, loss.clone(), gradients, lengths);
     }
-    let Accumulated { loss, mut gradients, forward_time, backward_time } = accumulated;
-    let places: Vec<usize> = (0..gradients.len()).filter(|&place| gradients[place].is_some()).collect();
-    let mut tensors = vec![loss];
-    tensors.extend(gradients.iter_mut().filter_map(Option::take));
-    collective.all_reduce(&mut tensors);
-    let mut tensors = tensors.into_iter();
-    let loss = tensors.next().expect("as many tensors as were given");
-    for (place, gradient) in places.into_iter().zip(tensors) {
-        gradients[place] = Some(gradient);
-    }
-    Accumulated { loss, gradients, forward_time, backward_time }
+    accumulated
 }
 
 /// Loss and gradient norm, read from the device.
 fn measured(accumulated: Accumulated, tokens: u64) -> Computed {
-    let Accumulated { loss, gradients, forward_time, backward_time } = accumulated;
+    let Accumulated { loss, gradients, forward_time, backward_time, .. } = accumulated;
     let mut numbers = vec![loss];
     numbers.extend(gradients.iter().flatten().map(|gradient| ops::square_sum(gradient.clone())));
     let numbers = Tensor::cat(numbers, 0).into_data().convert::<f32>();
@@ -232,14 +247,17 @@ pub fn with_gradients<M: Module>(model: M, gradients: Vec<Option<Tensor<1>>>) ->
 #[derive(Default)]
 struct GradientSum {
     gradients: Vec<Option<Tensor<1>>>,
+    /// Elements of each.
+    lengths: Vec<usize>,
 }
 
 impl GradientSum {
     fn add<M: Module>(&mut self, model: &M, gradients: Gradients) {
-        let mut taken = Taken { from: gradients, gradients: Vec::with_capacity(self.gradients.len()) };
+        let gradients_of = Vec::with_capacity(self.gradients.len());
+        let mut taken = Taken { from: gradients, gradients: gradients_of, lengths: Vec::new() };
         model.visit(&mut taken);
         if self.gradients.is_empty() {
-            self.gradients = taken.gradients;
+            (self.gradients, self.lengths) = (taken.gradients, taken.lengths);
             return;
         }
         for (sum, new) in self.gradients.iter_mut().zip(taken.gradients) {
@@ -254,6 +272,7 @@ impl GradientSum {
 struct Taken {
     from: Gradients,
     gradients: Vec<Option<Tensor<1>>>,
+    lengths: Vec<usize>,
 }
 
 impl ModuleVisitor for Taken {
@@ -263,18 +282,18 @@ impl ModuleVisitor for Taken {
         }
         let value = param.val();
         let n = value.shape().num_elements();
+        self.lengths.push(n);
         self.gradients.push(value.grad_remove(&mut self.from).map(|gradient| gradient.reshape([n])));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use andiron_data::batch::{Labels, Sequences, TokenLabels};
     use andiron_models::DecoderModel;
 
     use super::*;
+    use crate::collective::threads::on_threads;
     use crate::config::TrainConfig;
     use crate::objective::Causal;
     use crate::testing::{CONFIG, decoder, device};
@@ -322,56 +341,43 @@ mod tests {
         }
     }
 
-    /// A process whose sums with the others are known beforehand.
-    #[derive(Debug)]
-    struct Rank {
-        rank: usize,
-        totals: [f64; 2],
-        others: Arc<Mutex<Vec<Tensor<1>>>>,
-    }
-
-    impl Collective for Rank {
-        fn rank(&self) -> usize {
-            self.rank
-        }
-
-        fn size(&self) -> usize {
-            2
-        }
-
-        fn sum(&self, numbers: &mut [f64]) {
-            numbers.copy_from_slice(&self.totals);
-        }
-
-        fn all_reduce(&self, tensors: &mut [Tensor<1>]) {
-            let mut others = self.others.lock().unwrap();
-            if others.is_empty() {
-                others.extend(tensors.iter().cloned());
-            } else {
-                assert_eq!(others.len(), tensors.len());
-                tensors
-                    .iter_mut()
-                    .zip(others.drain(..))
-                    .for_each(|(mine, other)| *mine = mine.clone() + other);
+    #[test]
+    fn processes_that_share_a_step_get_the_result_of_one() {
+        let model = model();
+        let together = compute(&model, &Causal, &[rows(0..4)], Seed::new(0), Precision::F32);
+        for parts in [vec![0..1, 1..4], vec![0..1, 1..2, 2..3, 3..4]] {
+            let shared = on_threads(parts.len(), |ranks| {
+                let options = StepOptions { collective: ranks, ..StepOptions::new(Precision::F32) };
+                compute_shared(&model, &Causal, &[rows(parts[ranks.rank()].clone())], options)
+            });
+            let first = &shared[0];
+            for shared in &shared {
+                assert_eq!(shared.tokens, together.tokens);
+                assert!((shared.loss - together.loss).abs() < 1e-5, "{} {}", shared.loss, together.loss);
+                assert!((shared.grad_norm - together.grad_norm).abs() < 1e-5);
+                assert_eq!(bits(&shared.gradients), bits(&first.gradients));
             }
         }
     }
 
     #[test]
-    fn processes_that_share_a_step_get_the_result_of_one() {
-        let model = model();
-        let together = compute(&model, &Causal, &[rows(0..4)], Seed::new(0), Precision::F32);
-        let others = Arc::default();
-        let process = |rank| Rank { rank, totals: [20.0, 20.0], others: Arc::clone(&others) };
-        let compute = |process: Rank, rows: HostBatch| {
-            let options = StepOptions { collective: &process, ..StepOptions::new(Precision::F32) };
-            compute_shared(&model, &Causal, &[rows], options)
-        };
-        compute(process(0), rows(0..1));
-        let shared = compute(process(1), rows(1..4));
-        assert_eq!(shared.tokens, together.tokens);
-        assert!((shared.loss - together.loss).abs() < 1e-5, "{} {}", shared.loss, together.loss);
-        assert!((shared.grad_norm - together.grad_norm).abs() < 1e-5);
+    fn whole_micro_batches_have_the_dropout_of_one_process() {
+        let model = decoder(&TrainConfig::parse(CONFIG, &[]).unwrap()).init(Seed::new(3), &device()).train();
+        let batches = [rows(0..2), rows(2..4)];
+        let together = compute(&model, &Causal, &batches, Seed::new(5), Precision::F32);
+        let shared = on_threads(2, |ranks| {
+            let first = FirstRow { batch: ranks.rank() as u64, row: 0 };
+            let options = StepOptions {
+                dropout: Some(Seed::new(5)),
+                collective: ranks,
+                first,
+                ..StepOptions::new(Precision::F32)
+            };
+            compute_shared(&model, &Causal, &batches[ranks.rank()..=ranks.rank()], options)
+        });
+        // Of two terms the order does not matter.
+        assert_eq!(shared[0].loss.to_bits(), together.loss.to_bits());
+        assert_eq!(bits(&shared[1].gradients), bits(&together.gradients));
     }
 
     #[test]

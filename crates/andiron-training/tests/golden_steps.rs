@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use andiron_core::{Backend, DeviceSpec, Precision};
@@ -102,7 +103,11 @@ struct Batches {
 
 impl BatchSource for Batches {
     fn batch_at(&self, index: u64) -> HostBatch {
-        let rows: Vec<usize> = (index * ROWS..(index + 1) * ROWS).map(|row| row as usize).collect();
+        self.rows_at(index, 0..ROWS as usize)
+    }
+
+    fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
+        let rows: Vec<usize> = rows.map(|row| (index * ROWS) as usize + row).collect();
         let sources: Vec<Vec<u32>> = rows.iter().map(|&row| self.text.source(row)).collect();
         let padded = |rows: Vec<Vec<u32>>| Sequences::padded(&rows, 0).ids;
         let weights = |of: &dyn Fn(usize, usize) -> bool| {

@@ -191,6 +191,10 @@ impl BatchSource for RecordLoader {
         self.rows_at(index, 0..(samples.end - samples.start) as usize)
     }
 
+    fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
+        RecordLoader::rows_at(self, index, rows)
+    }
+
     fn n_batches(&self) -> Option<u64> {
         let n = self.dataset.n_records().div_ceil(self.options.rows as u64);
         (self.options.order == RecordOrder::Sequential).then_some(n)

@@ -159,6 +159,10 @@ impl BatchSource for PackedLoader {
         self.rows_at(index, 0..(rows.end - rows.start) as usize)
     }
 
+    fn rows_at(&self, index: u64, rows: Range<usize>) -> HostBatch {
+        PackedLoader::rows_at(self, index, rows)
+    }
+
     fn n_batches(&self) -> Option<u64> {
         let n = self.packing.n_rows().div_ceil(self.options.rows as u64);
         (self.options.order == PackedOrder::Sequential).then_some(n)

@@ -54,6 +54,11 @@ impl Checkpoints {
         Ok(Self { root: root.to_owned(), keep_last })
     }
 
+    /// The checkpoints in `root`, which another process writes: nothing is removed.
+    pub(crate) fn of_another_process(root: &Path, keep_last: usize) -> Self {
+        Self { root: root.to_owned(), keep_last }
+    }
+
     /// Saves step `step`: `write` fills a directory, which then becomes the newest checkpoint.
     ///
     /// # Errors

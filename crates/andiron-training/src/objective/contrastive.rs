@@ -121,6 +121,10 @@ impl Objective for Contrastive {
         }
     }
 
+    fn compares_rows(&self) -> bool {
+        true
+    }
+
     fn measure(
         &self,
         model: &ModelOf<Self>,

@@ -75,6 +75,12 @@ pub trait Objective: Debug {
         batch.weight()
     }
 
+    /// Whether the loss of a row depends on the other rows of its batch, so that processes that share a step must not divide
+    /// one.
+    fn compares_rows(&self) -> bool {
+        false
+    }
+
     /// The loss of a batch of the validation data; what [`metrics`](Self::metrics) needs is added to `tally`.
     ///
     /// # Shape

@@ -48,6 +48,8 @@ pub struct RunRecord<'a> {
     best: BestValues,
     /// The step from which the time left is estimated, and when it was.
     began_at: (u64, Instant),
+    /// Whether there are files: another process writes them otherwise.
+    is_kept: bool,
     /// `None` before the run begins.
     files: Option<Files>,
     /// When the newest report was written, and how long that took.
@@ -99,10 +101,17 @@ impl<'a> RunRecord<'a> {
             data,
             best: BestValues::default(),
             began_at: (0, Instant::now()),
+            is_kept: true,
             files: None,
             reported: None,
             failing: Failing::default(),
         }
+    }
+
+    /// The same without files, for a process of a run whose first one keeps the record.
+    #[must_use]
+    pub fn unkept(self) -> Self {
+        Self { is_kept: false, ..self }
     }
 
     /// Opens the files of a run that goes on after step `after`, 0 for a new one. What they say of later steps is removed.
@@ -110,6 +119,9 @@ impl<'a> RunRecord<'a> {
     /// # Errors
     /// If `metrics.jsonl` cannot be read or written.
     pub fn open(&mut self, after: u64) -> Result<(), FileError> {
+        if !self.is_kept {
+            return Ok(());
+        }
         let metrics = self.open_metrics(after)?;
         self.began_at = (after, Instant::now());
         let log_path = self.directory.join(LOG);
@@ -142,6 +154,9 @@ impl<'a> RunRecord<'a> {
     /// # Panics
     /// If the record is not open.
     pub fn roll_back(&mut self, to: u64) -> Result<(), FileError> {
+        if !self.is_kept {
+            return Ok(());
+        }
         let metrics = self.open_metrics(to)?;
         self.began_at = (to, Instant::now());
         let files = self.files.as_mut().expect("the record is open");

@@ -59,7 +59,7 @@ impl PlanUser for Faults<'_> {
     type Output = usize;
 
     fn with<O: Objective>(self, Plan { objective: _, start, data }: Plan<O>) -> Result<usize, TrainError> {
-        let run = Run::open(self.setup, start, data, &device())?;
+        let run = Run::open(self.setup, start, data, Unit::Row, &device())?;
         let what = self.what;
         let mut old = run.fresh_state()?;
         old.progress.step = 1;

@@ -261,6 +261,46 @@ pub enum TrainError {
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Another process of the run failed, which says why.
+    #[error("process {rank} of the run failed")]
+    Elsewhere {
+        /// Its rank.
+        rank: usize,
+    },
+    /// A step has fewer rows than there are processes.
+    #[error(
+        "a step has {rows} rows, which {size} processes cannot share: start fewer, or raise data.rows or run.accumulate"
+    )]
+    FewRows {
+        /// Rows of a step.
+        rows: u64,
+        /// Number of processes.
+        size: usize,
+    },
+    /// A step has fewer batches than there are processes, and the objective compares the rows of a batch.
+    #[error(
+        "this objective compares the rows of a batch with each other, so that {size} processes need a batch each, and a step \
+         has {batches}: start fewer, or set run.accumulate to a multiple of {size}"
+    )]
+    FewBatches {
+        /// Batches of a step.
+        batches: u64,
+        /// Number of processes.
+        size: usize,
+    },
+    /// A checkpoint that the first process has loaded is not there for another one.
+    #[error(
+        "process {rank} has no intact checkpoint of step {step} in {}: all processes need the same files, as on a shared file system",
+        path.display()
+    )]
+    NotShared {
+        /// The process.
+        rank: usize,
+        /// The step.
+        step: u64,
+        /// The run.
+        path: PathBuf,
+    },
     /// The loss stays non-finite after the maximum number of rollbacks.
     #[error(
         "training diverged at step {step} after {rollbacks} rollbacks: lower optimizer.lr, lengthen \

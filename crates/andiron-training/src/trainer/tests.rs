@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
+use crate::collective::threads::{Thread, on_threads};
 use crate::objective::{Causal, CausalConfig, FromConfig as _, Measured, Metrics, Pass};
 use crate::observe::tensorboard;
 use crate::testing::{config_in, device, open, train, write_data};
@@ -101,7 +102,7 @@ fn open_run(config: &TrainConfig) -> Result<Run<DecoderConfig>, TrainError> {
     let device = device();
     let setup = Setup::open(config, &device)?;
     let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup)?;
-    Run::open(&setup, start, data, &device)
+    Run::open(&setup, start, data, Unit::Row, &device)
 }
 
 /// The lines of `metrics.jsonl` without what depends on the machine.
@@ -801,4 +802,207 @@ fn the_files_of_a_run_are_as_readable_as_those_of_any_program() {
     for name in crate::files::list_files(&config.run.output).unwrap() {
         assert_eq!(mode(&config.run.output.join(&name)), mode(&plain), "{name}");
     }
+}
+
+/// A run of `size` processes, which are threads: what each ended with.
+fn share(config: &TrainConfig, size: usize) -> Vec<Result<Outcome, String>> {
+    share_with(config, size, |_| Requests::default())
+}
+
+fn share_with(
+    config: &TrainConfig,
+    size: usize,
+    requests: impl Fn(usize) -> Requests + Sync,
+) -> Vec<Result<Outcome, String>> {
+    on_threads(size, |ranks| {
+        let requests = requests(ranks.rank());
+        let ranks = Rc::new(ranks.handle());
+        start_or_resume_shared(config, &device(), &mut (), &requests, ranks)
+            .map_err(|error| error.to_string())
+    })
+}
+
+/// Checks that two runs have the same losses and gradient norms but for the order of sums.
+#[track_caller]
+fn assert_alike(found: &TrainConfig, expected: &TrainConfig) {
+    let [found, expected] = [found, expected].map(metrics);
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!((&found["step"], &found["tokens"]), (&expected["step"], &expected["tokens"]));
+        for key in ["loss", "grad_norm", "valid_loss"] {
+            let [found_value, expected_value] = [found, expected].map(|line| line[key].as_f64());
+            let (Some(a), Some(b)) = (found_value, expected_value) else {
+                assert_eq!(found_value, expected_value);
+                continue;
+            };
+            assert!((a - b).abs() <= 1e-5, "{key}: {found} {expected}");
+        }
+    }
+}
+
+/// Settings with which the order of sums shows in the last digits only. Rounding to bf16 would turn one into another number, and so
+/// do AdamW's first steps, which are as long for gradients that are rounding errors.
+const COMPARABLE: [&str; 3] = ["run.precision=f32", "optimizer.lr=3e-3", "optimizer.min_lr=3e-4"];
+
+/// Losses of 1, 2 and 4 processes over 200 steps. The model is in training without dropout, which follows how micro-batches are divided.
+#[track_caller]
+fn check_sharing(settings: &[&str]) {
+    let all = [
+        &COMPARABLE[..],
+        &[
+            "run.steps=200",
+            "model.resid_pdrop=0.0",
+            "model.embd_pdrop=0.0",
+            "data.order=epochs",
+            "checkpoint.every=100",
+        ],
+        settings,
+    ]
+    .concat();
+    let (_dir, alone) = in_new_directory(&all);
+    finish(&alone);
+    for size in [2, 4] {
+        let (_dir, config) = in_new_directory(&all);
+        for (rank, outcome) in share(&config, size).into_iter().enumerate() {
+            let outcome = outcome.unwrap();
+            assert_eq!((outcome.status, outcome.step, outcome.saved), (Status::Finished, 200, true));
+            assert_eq!(outcome.model.is_some(), rank == 0);
+        }
+        assert_alike(&config, &alone);
+    }
+}
+
+#[test]
+fn processes_train_as_one_with_adamw() {
+    check_sharing(&["run.accumulate=3", "optimizer.clip_norm=0.5", "evaluate.every=50"]);
+}
+
+#[test]
+fn processes_train_as_one_with_muon() {
+    check_sharing(&[
+        "data.rows=5",
+        "optimizer.kind=muon",
+        "optimizer.clip_norm=0.5",
+        "optimizer.ema_decay=0.9",
+    ]);
+}
+
+#[test]
+fn processes_that_take_whole_micro_batches_train_as_one_with_dropout() {
+    let all = [&COMPARABLE[..], &["run.steps=30", "run.accumulate=4", "data.rows=2"]].concat();
+    let (_dir, alone) = in_new_directory(&all);
+    finish(&alone);
+    for size in [2, 4] {
+        let (_dir, config) = in_new_directory(&all);
+        share(&config, size);
+        assert_alike(&config, &alone);
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_any_number_of_processes() {
+    let all = ["run.accumulate=4", "run.steps=16", "data.order=epochs", "optimizer.ema_decay=0.9"];
+    let all = [&COMPARABLE[..], &all].concat();
+    let (_dir, alone) = in_new_directory(&all);
+    finish(&alone);
+    let (_dir, config) = in_new_directory(&all);
+    for (size, stop) in [(1, 3), (2, 7), (4, 11), (1, 0)] {
+        let ends = share_with(&config, size, |rank| {
+            let requests = Requests::default();
+            // A request to the last process is one to all.
+            if stop > 0 && rank + 1 == size {
+                requests.stop_after(stop);
+            }
+            requests
+        });
+        for outcome in ends {
+            let outcome = outcome.unwrap();
+            let expected = if stop > 0 { (Status::Interrupted, stop) } else { (Status::Finished, 16) };
+            assert_eq!((outcome.status, outcome.step), expected);
+        }
+    }
+    assert_alike(&config, &alone);
+}
+
+#[test]
+fn processes_that_stop_and_go_on_end_like_those_that_do_not() {
+    let all = ["run.accumulate=2", "run.steps=12", "data.order=epochs", "evaluate.every=4"];
+    let (_dir, whole) = in_new_directory(&all);
+    share(&whole, 2);
+    for step in [1, 6, 11] {
+        let (_dir, config) = in_new_directory(&all);
+        share_with(&config, 2, |_| {
+            let requests = Requests::default();
+            requests.stop_after(step);
+            requests
+        });
+        share(&config, 2);
+        assert_eq!(metrics(&config), metrics(&whole), "stopped after step {step}");
+        assert!(result(&config) == result(&whole), "stopped after step {step}");
+    }
+}
+
+/// A trainer of one of several processes.
+fn open_shared<O>(config: &TrainConfig, objective: O, ranks: &Thread) -> Trainer<O>
+where
+    O: Objective<Family = DecoderConfig>,
+{
+    let device = device();
+    let setup = Setup::open(config, &device).unwrap().shared(Rc::new(ranks.handle()));
+    let Plan { start, data, .. } = Causal::plan(&CausalConfig::default(), &setup).unwrap();
+    Trainer::open(&setup, Plan { objective, start, data }, &device).unwrap()
+}
+
+#[test]
+fn a_loss_that_is_not_finite_on_one_process_skips_the_step_of_all() {
+    let (_dir, config) = in_new_directory(&["run.steps=8", "run.accumulate=2"]);
+    let skipped = on_threads(2, |ranks| {
+        // The second process is wrong in its fifth step.
+        let is_wrong = ranks.rank() == 1;
+        let faulty = Faulty::new(move |call| if is_wrong && call == 5 { f32::NAN } else { 1.0 });
+        let mut heard = Heard::default();
+        open_shared(&config, faulty, ranks).run(&mut heard, &Requests::default()).unwrap();
+        heard.skipped
+    });
+    assert_eq!(skipped, [[5], [5]]);
+    assert_eq!(metrics(&config)[4]["loss"], Value::Null);
+}
+
+#[test]
+fn processes_go_back_together_when_too_many_steps_are_bad() {
+    let (_dir, config) = in_new_directory(&["run.steps=14", "run.accumulate=2"]);
+    let rollbacks = on_threads(2, |ranks| {
+        let is_wrong = ranks.rank() == 1;
+        let is_bad = move |call| is_wrong && (7..=10).contains(&call);
+        let faulty = Faulty::new(move |call| if is_bad(call) { f32::NAN } else { 1.0 });
+        open_shared(&config, faulty, ranks).run(&mut (), &Requests::default()).unwrap().rollbacks
+    });
+    assert_eq!(rollbacks, [1, 1]);
+    assert_eq!(steps(&config), (1..=14).collect::<Vec<_>>());
+}
+
+#[test]
+fn processes_whose_first_cannot_save_go_on_and_end_together() {
+    let (_dir, config) = in_new_directory(&["run.steps=12", "run.accumulate=2"]);
+    let ends = on_threads(2, |ranks| {
+        let trainer = open_shared(&config, Causal, ranks);
+        if ranks.rank() == 0 {
+            // A file where a checkpoint would be written.
+            fs::write(config.run.output.join(".step-000012.partial"), "").unwrap();
+        }
+        trainer.run(&mut (), &Requests::default()).unwrap()
+    });
+    for end in ends {
+        assert_eq!((end.saved, end.failed_saves, end.saved_step), (false, 1, Some(10)));
+    }
+}
+
+#[test]
+fn a_process_too_many_and_a_directory_in_use_end_all() {
+    let (_dir, config) = in_new_directory(&["run.steps=2"]);
+    let errors: Vec<String> = share(&config, 4).into_iter().map(Result::unwrap_err).collect();
+    assert!(errors[0].contains("3 rows") && errors[1].contains("process 0"), "{errors:?}");
+    let _busy = open_run(&config).unwrap();
+    let errors: Vec<String> = share(&config, 2).into_iter().map(Result::unwrap_err).collect();
+    assert!(errors[0].contains("in use") && errors[1].contains("process 0"), "{errors:?}");
 }
