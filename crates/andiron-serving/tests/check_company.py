@@ -59,7 +59,7 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(600):
             try:
-                urllib.request.urlopen(self.url + "/health", timeout=1).read()
+                urllib.request.urlopen(self.url + "/ready", timeout=1).read()
                 return
             except OSError:
                 if self.process.poll() is not None:
