@@ -8,9 +8,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use andiron_corpus::clean::FilterSettings;
+use andiron_corpus::dedup::ParagraphConfig;
 use andiron_corpus::prepare::{
-    DedupConfig, Duplicates, Existing, PrepareConfig, PrepareConfigError, PrepareError, PrepareOptions,
-    PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, TokenizerChoice, prepare,
+    DedupConfig, Duplicates, Existing, ParagraphReport, PrepareConfig, PrepareConfigError, PrepareError,
+    PrepareOptions, PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, TokenizerChoice,
+    prepare,
 };
 use andiron_data::source::{OnError, SourceOptions};
 use clap::{Args, Subcommand, ValueEnum};
@@ -48,8 +50,9 @@ pub struct Prepare {
     /// Replace an output directory made from other inputs or settings
     #[arg(long)]
     replace: bool,
-    /// Only read and filter the share of task R of `--of`, from 1; `andiron prepare merge` does the rest when all are done. `auto`: the
-    /// number that a scheduler gave this process: a Slurm array (--array=1-N), an Indexed Job of Kubernetes (with --of), or a rank of MPI
+    /// Only read and filter the share of task R of `--of`, from 1; `andiron prepare merge` does the rest when all are done. After `merge
+    /// --leave-encoding`, encode that share. `auto`: the number that a scheduler gave this process: a Slurm array (--array=1-N), an
+    /// Indexed Job of Kubernetes (with --of), or a rank of MPI
     #[arg(long, value_name = "R|auto", conflicts_with = "replace")]
     task: Option<TaskChoice>,
     /// Number of tasks; with `--task auto`, a Slurm array and MPI tell it
@@ -88,6 +91,9 @@ struct Settings {
     /// Keep exact duplicates of documents, instead of removing them
     #[arg(long)]
     keep_duplicates: bool,
+    /// Remove lines of at least eight words that stood in an earlier document, or earlier in the same one
+    #[arg(long)]
+    remove_repeated_paragraphs: bool,
     /// Skip unreadable records, and unreadable files in an input directory, instead of failing
     #[arg(long)]
     skip_errors: bool,
@@ -138,7 +144,11 @@ impl Settings {
                 .then_some(FilterSettings::UnixLineEndings {})
                 .into_iter()
                 .collect(),
-            dedup: DedupConfig { exact, ..DedupConfig::default() },
+            dedup: DedupConfig {
+                exact,
+                paragraphs: self.remove_repeated_paragraphs.then(ParagraphConfig::default),
+                ..DedupConfig::default()
+            },
             split: Split { fraction, by },
             ..PrepareConfig::new(input, output, tokenizer)
         };
@@ -158,6 +168,7 @@ impl Settings {
             ("--split-by", self.split_by.is_some()),
             ("--unix-line-endings", self.unix_line_endings),
             ("--keep-duplicates", self.keep_duplicates),
+            ("--remove-repeated-paragraphs", self.remove_repeated_paragraphs),
             ("--skip-errors", self.skip_errors),
             ("--seed", self.seed.is_some()),
         ];
@@ -291,6 +302,9 @@ fn shown<T>(
     done
 }
 
+/// The share of new paragraphs that may be left out without a warning.
+const MOST_FALSE: f64 = 0.01;
+
 /// At most so many paths are named; the rest is counted.
 const NAMED: usize = 20;
 
@@ -312,6 +326,16 @@ fn print(report: &PrepareReport) -> anyhow::Result<()> {
         for (reason, count) in &step.removed {
             let by = if *reason == step.step { String::new() } else { format!(" ({})", step.step) };
             out!("           {count} left out: {reason}{by}")?;
+        }
+    }
+    if let Some(paragraphs) = &report.paragraphs {
+        let ParagraphReport { counts, false_positive_rate } = paragraphs;
+        out!("paragraphs {} of {} left out as repeated", counts.removed, counts.paragraphs)?;
+        if *false_positive_rate > MOST_FALSE {
+            let rate = 100.0 * false_positive_rate;
+            note!(
+                "warning: {rate:.1} % of new paragraphs were left out at the end; raise dedup.paragraphs.expected_paragraphs"
+            );
         }
     }
     tell_passed_over(&report.passed_over);

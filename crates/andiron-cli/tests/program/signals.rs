@@ -61,6 +61,72 @@ fn check_same(whole: &Path, broken: &Path) {
     }
 }
 
+/// Bytes of all files below a directory, which is being written.
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_below(&entry.path()),
+        _ => entry.metadata().map_or(0, |found| found.len()),
+    });
+    bytes.sum()
+}
+
+/// The files below a directory with their content.
+fn files_below(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        let name = name.to_string_lossy().into_owned();
+        if path.is_dir() {
+            files.extend(
+                files_below(&path).into_iter().map(|(below, content)| (format!("{name}/{below}"), content)),
+            );
+        } else if name != ".lock" {
+            files.push((name, fs::read(path).unwrap()));
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn a_killed_preparation_goes_on_to_the_same_bytes() {
+    let place = Place::new();
+    fs::create_dir(place.path("texts")).unwrap();
+    for file in 0..3 {
+        let row = |n: u64| {
+            let words =
+                (0..60).map(|at| format!("w{} ", (n * 31 + at * at + file) % 900)).collect::<String>();
+            format!("{{\"text\":\"{} {words}\"}}\n", n % 1500)
+        };
+        place.write(&format!("texts/{file}.jsonl"), (0..2000).map(row).collect::<String>());
+    }
+    let args =
+        |output| ["prepare", "texts", "--vocab-size", "400", "--remove-repeated-paragraphs", "-o", output];
+    place.ok(&args("whole"));
+    let seed = Seed::new(2026);
+    let mut killed = 0;
+    for moment in 0..5 {
+        // Documents are written twice, and ids: 5 MB.
+        let bytes = seed.below(moment, 4_000_000);
+        let mut child = place.command(&args("broken")).spawn().unwrap();
+        while bytes_below(&place.path(".broken.stages")) < bytes && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        killed += u64::from(finish(child).code.is_none());
+    }
+    assert!(killed > 1, "{killed}");
+    place.ok(&args("broken"));
+    let [whole, broken] = ["whole", "broken"].map(|name| files_below(&place.path(name)));
+    let names = |files: &[(String, Vec<u8>)]| files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&whole), names(&broken));
+    for ((name, whole), (_, broken)) in whole.iter().zip(&broken) {
+        assert!(whole == broken, "{name} differs");
+    }
+    assert!(!place.path(".broken.stages").exists());
+}
+
 #[test]
 fn a_killed_pretraining_goes_on_to_the_same_bytes() {
     let [whole, broken] = [(); 2].map(|()| Place::new());

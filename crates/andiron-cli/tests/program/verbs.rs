@@ -86,6 +86,12 @@ fn tasks_are_followed_and_merged_into_the_same_output() {
             place.fails(&["prepare", "merge", "parts"], 1, &["2 of 3 parts"]);
         }
     }
+    let settled = place.ok(&["prepare", "merge", "parts", "--leave-encoding"]);
+    assert!(settled.contains("tokenizer  done\nshards     0 of 3 parts\n"), "{settled}");
+    let encoded = place.ok(&["prepare", "pipeline.toml", "-o", "parts", "--task", "1", "--of", "2"]);
+    assert!(encoded.starts_with("task 1 of 2: encoded 2 of 3 parts\n"), "{encoded}");
+    let status = place.ok(&["prepare", "status", "parts"]);
+    assert!(status.ends_with("shards     2 of 3 parts\ntasks      1 of 2 complete: 1\n"), "{status}");
     let merged = place.json(&["prepare", "merge", "parts"]);
     for part in ["train", "valid"] {
         assert_eq!(merged[part]["fingerprint"], whole[part]["fingerprint"]);

@@ -38,6 +38,7 @@ pub use decide::{DecideOptions, DuplicateSummary, decide};
 pub use decisions::{Clustered, Decisions};
 pub use exact::ExactDuplicates;
 pub use minhash::{MinHashConfig, MinHashError, Signature, Signer, SignerScratch};
+pub(crate) use paragraphs::cut;
 pub use paragraphs::{Paragraph, ParagraphConfig, ParagraphCounts, ParagraphError, RepeatedParagraphs};
 pub use signatures::{SignatureError, SignatureWriter};
 

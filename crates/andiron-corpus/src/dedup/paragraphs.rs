@@ -230,7 +230,7 @@ impl RepeatedParagraphs {
 }
 
 /// Removes parts of a text, given in order.
-fn cut(text: &mut String, parts: &[Range<usize>]) {
+pub(crate) fn cut(text: &mut String, parts: &[Range<usize>]) {
     if parts.is_empty() {
         return;
     }

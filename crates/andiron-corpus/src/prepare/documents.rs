@@ -11,12 +11,13 @@ use super::config::Duplicates;
 use super::crew::Crew;
 use super::duplicates::{self, Duplicate};
 use super::filter::{self, Filtered};
+use super::paragraphs::{NOTHING_LEFT, PARAGRAPHS, ParagraphReport, Paragraphs, Settled};
 use super::parts::{Part, name};
 use super::pipeline::{failed_to_read, failed_to_write};
 use super::report::StepCounts;
 use super::stored::{Stored, StoredLines, id_of, parse};
-use super::work::{StageFile, Work, open};
-use super::{PrepareConfig, PrepareError};
+use super::work::{StageFile, Work, key, open};
+use super::{PrepareConfig, PrepareError, tasks};
 use crate::dedup::{DecideOptions, Decisions, decide};
 use crate::report::NEAR_DUPLICATES;
 use andiron_page::text::shortened;
@@ -29,11 +30,13 @@ const DECISIONS: &str = "near-duplicates";
 pub(super) const EXACT: &str = "exact-duplicates";
 
 /// The cleaned documents of a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Documents {
     /// The counts of each step, over all parts.
     pub(super) steps: Vec<StepCounts>,
+    /// What became of their paragraphs, if repeated ones are removed.
+    pub(super) paragraphs: Option<ParagraphReport>,
     /// The parts, in order.
     pub(super) parts: Vec<DocumentsPart>,
 }
@@ -44,6 +47,8 @@ pub(super) struct Documents {
 pub(super) struct DocumentsPart {
     /// The index of its source.
     pub(super) source: usize,
+    /// What it was filtered from.
+    pub(super) key: String,
     /// Bytes of its inputs.
     pub(super) input_bytes: u64,
     /// Documents that are left.
@@ -59,9 +64,14 @@ impl Documents {
     }
 }
 
+/// What the documents are made from: the parts, of which these are the keys, and how duplicates are removed.
+pub(super) fn stage_key(config: &PrepareConfig, keys: &[String]) -> String {
+    key(&json!({ "parts": keys, "dedup": config.dedup }))
+}
+
 /// Removes duplicates, and puts the documents that stay in place.
 pub(super) fn settle(
-    (config, key): (&PrepareConfig, &str),
+    (config, keys): (&PrepareConfig, &[String]),
     (parts, filtered): (&[Part], &[Filtered]),
     (work, crew): (&Work, &Crew),
 ) -> Result<Documents, PrepareError> {
@@ -76,30 +86,45 @@ pub(super) fn settle(
     }
     let is_near = summary.is_some();
     work.directory(STAGE)?;
-    let settled = crew.each(parts.len(), |number| {
+    let mut paragraphs =
+        config.dedup.paragraphs.as_ref().map(|settings| Paragraphs::new(settings, crew)).transpose()?;
+    let settle = |number: usize, paragraphs: Option<&mut Paragraphs<'_>>| {
         let found = duplicates::of_part(number, passes, work)?;
         let (exact, repeated) = (found.len() as u64, filtered[number].repeated);
-        let (file, near) = settle_part(number, (&filtered[number], &found, is_near), work)?;
+        let (file, near, emptied) =
+            settle_part(number, (&filtered[number], &found, is_near), paragraphs, work)?;
         let part = DocumentsPart {
             source: parts[number].source,
+            key: keys[number].clone(),
             input_bytes: parts[number].bytes,
-            documents: filtered[number].documents - exact - near,
+            documents: filtered[number].documents - exact - near - emptied,
             file,
         };
-        Ok((part, exact + repeated, near))
-    })?;
+        Ok((part, [exact + repeated, near, emptied]))
+    };
+    let settled = match &mut paragraphs {
+        None => crew.each(parts.len(), |number| settle(number, None))?,
+        // One after the other, as each remembers those before.
+        Some(paragraphs) => (0..parts.len())
+            .map(|number| settle(number, Some(&mut *paragraphs)))
+            .collect::<Result<_, PrepareError>>()?,
+    };
     let mut steps: Vec<StepCounts> = Vec::new();
     filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));
-    let kept: u64 = settled.iter().map(|(part, _, _)| part.documents).sum();
-    let exactly: u64 = settled.iter().map(|(_, exactly, _)| exactly).sum();
-    let nearly: u64 = settled.iter().map(|(_, _, nearly)| nearly).sum();
+    let kept: u64 = settled.iter().map(|(part, _)| part.documents).sum();
+    let [exactly, nearly, emptied] =
+        settled.iter().fold([0; 3], |sums, (_, counts)| std::array::from_fn(|at| sums[at] + counts[at]));
     if exact {
-        steps.push(StepCounts::of(EXACT, "duplicate", (kept + nearly, exactly)));
+        steps.push(StepCounts::of(EXACT, "duplicate", (kept + emptied + nearly, exactly)));
     }
     if is_near {
-        steps.push(StepCounts::of(NEAR, "near-duplicate", (kept, nearly)));
+        steps.push(StepCounts::of(NEAR, "near-duplicate", (kept + emptied, nearly)));
     }
-    let parts: Vec<DocumentsPart> = settled.into_iter().map(|(part, _, _)| part).collect();
+    if paragraphs.is_some() {
+        steps.push(StepCounts::of(PARAGRAPHS, NOTHING_LEFT, (kept, emptied)));
+    }
+    let paragraphs = paragraphs.map(|paragraphs| paragraphs.report());
+    let parts: Vec<DocumentsPart> = settled.into_iter().map(|(part, _)| part).collect();
     let mut removed = work.create(REMOVED.to_owned())?;
     for number in 0..parts.len() {
         let path = work.path(&format!("{}.removed", name(STAGE, number)));
@@ -122,33 +147,37 @@ pub(super) fn settle(
         file.write(format!("{:#}\n", json!(summary)).as_bytes())?;
         files.push(file.finish()?);
     }
-    let documents = work.finish(STAGE, key, files, Documents { steps, parts })?;
+    let made = Documents { steps, paragraphs, parts };
+    let documents = work.finish(STAGE, &stage_key(config, keys), files, made)?;
     // What it was made from is no longer needed.
     work.clear(filter::STAGE)?;
+    // These encoded other documents.
+    work.clear(tasks::ENCODED)?;
     work.clear("duplicates")?;
     work.clear(DECISIONS)?;
     Ok(documents)
 }
 
 /// Writes the documents of a part that stay, and the list of the others in the order in which they were read. Also says how many of
-/// these are near-duplicates.
+/// these are near-duplicates, and of how many nothing was left.
 fn settle_part(
     number: usize,
     (filtered, found, is_near): (&Filtered, &[Duplicate], bool),
+    mut paragraphs: Option<&mut Paragraphs<'_>>,
     work: &Work,
-) -> Result<(StageFile, u64), PrepareError> {
+) -> Result<(StageFile, u64, u64), PrepareError> {
     let (from, to) = (name(filter::STAGE, number), name(STAGE, number));
     let mut removed = work.create(format!("{to}.removed"))?;
     let mut left_out = RemovedLines::open(&work.path(&format!("{from}.removed")))?;
     let (source, target) = (work.path(&filtered.file.name), format!("{to}.jsonl"));
-    if found.is_empty() && !is_near {
+    if found.is_empty() && !is_near && paragraphs.is_none() {
         while let Some(line) = left_out.next()? {
             removed.write(line.as_bytes())?;
         }
         removed.finish()?;
         let path = work.path(&target);
         andiron_files::link_or_copy(&source, &path).map_err(failed_to_write(&path))?;
-        return Ok((StageFile { name: target, ..filtered.file.clone() }, 0));
+        return Ok((StageFile { name: target, ..filtered.file.clone() }, 0, 0));
     }
     let mut documents = work.create(target)?;
     let mut lines = StoredLines::open(&source)?;
@@ -157,10 +186,15 @@ fn settle_part(
     let mut decisions = if is_near { Some(decisions()?) } else { None };
     let mut nearly = 0;
     let mut record = 0u64;
+    let mut put = |settled: Settled<'_>| match (&mut paragraphs, settled) {
+        (Some(paragraphs), settled) => paragraphs.push(settled, (&mut documents, &mut removed)),
+        (None, Settled::Kept(line)) => documents.write(&line),
+        (None, Settled::Gone(line)) => removed.write(line.as_bytes()),
+    };
     for index in 0.. {
         // Records that were left out before this one.
         while let Some(line) = left_out.at(record)? {
-            removed.write(line.as_bytes())?;
+            put(Settled::Gone(line))?;
             record += 1;
         }
         let Some(line) = lines.next_line()? else { break };
@@ -168,38 +202,40 @@ fn settle_part(
             Some(decisions) => decisions.next_document()?,
             None => None,
         };
-        let gone = match (duplicates.next_if(|duplicate| duplicate.number == index), clustered) {
-            (Some(duplicate), _) => Some(json!({
+        let settled = match (duplicates.next_if(|duplicate| duplicate.number == index), clustered) {
+            (Some(duplicate), _) => gone(&json!({
                 "id": id_of(line), "filter": EXACT, "reason": "duplicate",
                 "duplicate_of": first_id(duplicate, work)?,
             })),
             (None, Some(near)) if near.is_duplicate() => {
                 nearly += 1;
                 let Stored { id, text } = parse(line, &source)?;
-                Some(json!({
+                gone(&json!({
                     "id": id, "filter": NEAR, "reason": "near-duplicate", "duplicate_of": near.duplicate_of,
                     "cluster": near.cluster, "score": near.similarity, "text": shortened(&text, EXCERPT),
                 }))
             }
             (None, Some(first)) => {
                 // The other documents of its cluster name it, and it names the cluster.
-                let open = line.strip_suffix(b"}\n").unwrap_or(line);
-                documents.write(open)?;
-                documents.write(format!(",\"cluster\":{}}}\n", first.cluster).as_bytes())?;
-                None
+                let mut line = line.strip_suffix(b"}\n").unwrap_or(line).to_vec();
+                line.extend(format!(",\"cluster\":{}}}\n", first.cluster).as_bytes());
+                Settled::Kept(line.into())
             }
-            (None, None) => {
-                documents.write(line)?;
-                None
-            }
+            (None, None) => Settled::Kept(line.into()),
         };
-        if let Some(gone) = gone {
-            removed.write(format!("{gone}\n").as_bytes())?;
-        }
+        put(settled)?;
         record += 1;
     }
+    let emptied = match paragraphs {
+        Some(paragraphs) => paragraphs.finish((&mut documents, &mut removed))?,
+        None => 0,
+    };
     removed.finish()?;
-    Ok((documents.finish()?, nearly))
+    Ok((documents.finish()?, nearly, emptied))
+}
+
+fn gone(about: &serde_json::Value) -> Settled<'static> {
+    Settled::Gone(format!("{about}\n"))
 }
 
 /// The id of the first document with a text.

@@ -173,12 +173,12 @@ impl Encoding<'_> {
         self.documents.parts.iter().map(first).collect()
     }
 
-    /// Encodes all parts.
-    pub(super) fn run(&self, tracker: &Tracker<'_>) -> Result<(), PrepareError> {
+    /// Encodes some parts.
+    pub(super) fn run(&self, parts: &[usize], tracker: &Tracker<'_>) -> Result<(), PrepareError> {
         tracker.begin(Stage::Encode);
         self.work.directory(STAGE)?;
         let firsts = self.firsts();
-        self.crew.each(firsts.len(), |number| self.part(number, firsts[number], tracker))?;
+        self.crew.each(parts.len(), |at| self.part(parts[at], firsts[parts[at]], tracker))?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::chain::{Chain, Removed};
-use super::config::Duplicates;
+use super::config::{DedupConfig, Duplicates};
 use super::crew::Crew;
 use super::documents::EXACT;
 use super::inputs::Inputs;
@@ -114,9 +114,11 @@ impl<'a> Filtering<'a> {
     /// What a part is made from.
     pub(super) fn key(&self, part: &Part) -> String {
         let source = &self.config.sources[part.source];
+        // Paragraphs are looked at later.
+        let dedup = DedupConfig { paragraphs: None, ..self.config.dedup.clone() };
         key(&json!({
             "version": VERSION, "source": source.name, "read": source.read, "on_error": self.config.on_error,
-            "filters": self.config.filters, "lists": self.lists, "dedup": self.config.dedup, "inputs": self.inputs[part.files.clone()],
+            "filters": self.config.filters, "lists": self.lists, "dedup": dedup, "inputs": self.inputs[part.files.clone()],
         }))
     }
 

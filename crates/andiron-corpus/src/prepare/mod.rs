@@ -16,7 +16,7 @@
 //! | stage | of | memory |
 //! |---|---|---|
 //! | filter: read, pass the filters, sign | each part: a file, or several small ones | a few MiB for each thread |
-//! | documents: find duplicates and near-duplicates by signatures, keep the others | all signatures; then each part | 256 MiB at most |
+//! | documents: find duplicates and near-duplicates by signatures, keep the others; remove repeated paragraphs | all signatures; then each part | 256 MiB at most, and the Bloom filter of paragraphs |
 //! | tokenizer: train, unless one is given | all documents in order | what the vocabulary needs |
 //! | shards: encode | each part | 8 MiB of text for each thread |
 //!
@@ -36,6 +36,7 @@ mod encode;
 mod filter;
 mod inputs;
 mod mixture;
+mod paragraphs;
 mod parts;
 mod pipeline;
 mod progress;
@@ -61,9 +62,10 @@ pub use config::{
     DedupConfig, Duplicates, MixtureConfig, PrepareConfig, PrepareConfigError, Separator, ShardsConfig,
     SourceConfig, Split, SplitBy, TokenizerChoice,
 };
+pub use paragraphs::ParagraphReport;
 pub use pipeline::prepare;
 pub use report::{DocumentCounts, PrepareReport, SourceReport, SplitReport, StepCounts};
-pub use tasks::{PrepareStatus, Task, TaskReport, merge, prepare_task, status};
+pub use tasks::{PrepareStatus, Task, TaskReport, TaskWork, merge, merge_documents, prepare_task, status};
 
 /// Version of the pipeline: within one, the same inputs and settings give the same bytes.
 const VERSION: u32 = 2;
@@ -198,6 +200,12 @@ pub enum PrepareError {
         number: u64,
         /// How many there are.
         of: u64,
+    },
+    /// The documents are in place, but not the tokenizer that encodes them.
+    #[error("{}: the documents are in place and the tokenizer is not; merge first", path.display())]
+    NoTokenizer {
+        /// The output directory.
+        path: PathBuf,
     },
     /// Parts are missing that tasks should have made.
     #[error(

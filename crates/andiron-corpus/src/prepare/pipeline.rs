@@ -13,9 +13,9 @@ use super::parts::{Part, parts};
 use super::progress::Tracker;
 use super::report::{DocumentCounts, PrepareReport};
 use super::reuse::{PAGE, REPORT, SETTINGS, STAGES, hash_inputs, hash_lists, reuse, settings};
-use super::split::plan;
+use super::split::{Plan, plan};
 use super::train::{self, make_tokenizer};
-use super::work::{Sharing, Work, key};
+use super::work::{Sharing, Work};
 use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, TokenizerChoice, VERSION};
 use crate::report::{CorpusReport, render};
 use andiron_data::source::{InputFile, SourceError};
@@ -33,7 +33,10 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &mut (dyn FnMut(PrepareProgress) + Send),
 ) -> Result<PrepareReport, PrepareError> {
-    run(config, options, Who::Here, progress)
+    match run(config, options, (Who::Here, Until::Complete), progress)? {
+        Reached::Complete(report) => Ok(*report),
+        Reached::Tokenizer => unreachable!("it was to be complete"),
+    }
 }
 
 /// Who filters the parts.
@@ -45,13 +48,30 @@ pub(super) enum Who {
     Tasks,
 }
 
+/// Where to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// When the documents and the tokenizer are there, from which the shards are made.
+    Tokenizer,
+    /// At the end.
+    Complete,
+}
+
+/// How far it came.
+pub(super) enum Reached {
+    /// The documents and the tokenizer are there.
+    Tokenizer,
+    /// The output is complete.
+    Complete(Box<PrepareReport>),
+}
+
 /// Does all stages, or those that tasks have left.
 pub(super) fn run(
     config: &PrepareConfig,
     options: &PrepareOptions,
-    who: Who,
+    (who, until): (Who, Until),
     progress: &mut (dyn FnMut(PrepareProgress) + Send),
-) -> Result<PrepareReport, PrepareError> {
+) -> Result<Reached, PrepareError> {
     config.validate()?;
     let output = config.output.as_deref().ok_or(PrepareError::NoOutput)?;
     let found = Inputs::find(config)?;
@@ -67,15 +87,20 @@ pub(super) fn run(
     let settings_blake3 = blake3::hash(settings.to_string().as_bytes()).to_hex().to_string();
     if let Some(report) = reuse((output, options.existing), &settings_blake3, &inputs)? {
         Work::sweep(output);
-        return Ok(PrepareReport { passed_over: found.passed_over, ..report });
+        return Ok(Reached::Complete(Box::new(PrepareReport { passed_over: found.passed_over, ..report })));
     }
 
     let work = Work::open(output, Sharing::Alone)?;
     let run = Run { config, output, found: &found, inputs: &inputs, who, crew: &crew, work: &work };
-    match run.stages((settings_blake3, settings), loaded, &tracker) {
-        Ok(report) => {
+    let done = run.tokenizer(loaded, &tracker).and_then(|made| match until {
+        Until::Tokenizer => Ok(None),
+        Until::Complete => run.shards((settings_blake3, settings), made, &tracker).map(Some),
+    });
+    match done {
+        Ok(None) => Ok(Reached::Tokenizer),
+        Ok(Some(report)) => {
             work.remove()?;
-            Ok(PrepareReport { passed_over: found.passed_over, ..report })
+            Ok(Reached::Complete(Box::new(PrepareReport { passed_over: found.passed_over, ..report })))
         }
         Err(error) => {
             work.give_up();
@@ -95,14 +120,17 @@ struct Run<'a> {
     work: &'a Work,
 }
 
+/// What the shards are made from.
+struct Made {
+    documents: Documents,
+    plan: Plan,
+    tokenizer: Tokenizer,
+}
+
 impl Run<'_> {
-    fn stages(
-        &self,
-        (settings_blake3, settings): (String, serde_json::Value),
-        loaded: Option<Tokenizer>,
-        tracker: &Tracker<'_>,
-    ) -> Result<PrepareReport, PrepareError> {
-        let &Self { config, output, crew, work, .. } = self;
+    /// The stages up to the tokenizer.
+    fn tokenizer(&self, loaded: Option<Tokenizer>, tracker: &Tracker<'_>) -> Result<Made, PrepareError> {
+        let &Self { config, output, work, .. } = self;
         let documents = self.documents(tracker)?;
         let counts = DocumentCounts::of(&documents.steps);
         if counts.kept == 0 {
@@ -114,9 +142,21 @@ impl Run<'_> {
             work.adopt::<String>((output, STAGES), train::STAGE, &tokenizer_key)?;
         }
         let tokenizer = make_tokenizer(config, (&documents, &plan), loaded, (work, tracker))?;
+        Ok(Made { documents, plan, tokenizer })
+    }
+
+    /// The last stage, and the output.
+    fn shards(
+        &self,
+        (settings_blake3, settings): (String, serde_json::Value),
+        Made { documents, plan, tokenizer }: Made,
+        tracker: &Tracker<'_>,
+    ) -> Result<PrepareReport, PrepareError> {
+        let &Self { config, output, crew, work, .. } = self;
         let encoding =
             Encoding { config, documents: &documents, plan: &plan, tokenizer: &tokenizer, crew, work };
-        encoding.run(tracker)?;
+        let all: Vec<usize> = (0..documents.parts.len()).collect();
+        encoding.run(&all, tracker)?;
 
         let directory = PartialDirectory::begin(output).map_err(failed_to_write(output))?;
         documents::publish(&documents, work, directory.path())?;
@@ -127,8 +167,9 @@ impl Run<'_> {
             settings_blake3,
             settings,
             inputs: self.inputs.to_vec(),
-            documents: counts,
+            documents: DocumentCounts::of(&documents.steps),
             steps: documents.steps.clone(),
+            paragraphs: documents.paragraphs.clone(),
             sources,
             tokenizer_blake3: tokenizer.fingerprint().to_owned(),
             vocab_size: tokenizer.vocab_size(),
@@ -157,7 +198,7 @@ impl Run<'_> {
         let filtering = Filtering::new(config, (found, inputs), crew, work)?;
         let parts = parts(found);
         let keys: Vec<String> = parts.iter().map(|part| filtering.key(part)).collect();
-        let key = key(&json!({ "parts": keys, "dedup": config.dedup }));
+        let key = documents::stage_key(config, &keys);
         if let Some(documents) = work.done(documents::STAGE, &key) {
             return Ok(documents);
         }
@@ -173,7 +214,7 @@ impl Run<'_> {
         }
         let numbered: Vec<(usize, &Part)> = parts.iter().enumerate().collect();
         let filtered = filter::filter(&filtering, &numbered, tracker)?;
-        documents::settle((config, &key), (&parts, &filtered), (work, crew))
+        documents::settle((config, &keys), (&parts, &filtered), (work, crew))
     }
 }
 

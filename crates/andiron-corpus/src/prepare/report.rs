@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::paragraphs::ParagraphReport;
 use andiron_data::shard::Stats;
 use andiron_data::source::InputFile;
 
@@ -24,6 +25,9 @@ pub struct PrepareReport {
     pub documents: DocumentCounts,
     /// The same for each step, in order: reading, each filter, and deduplication.
     pub steps: Vec<StepCounts>,
+    /// What became of paragraphs, if repeated ones are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paragraphs: Option<ParagraphReport>,
     /// What of each source is in the training data.
     pub sources: Vec<SourceReport>,
     /// The hash of the tokenizer.
@@ -76,7 +80,8 @@ impl DocumentCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepCounts {
-    /// The name of the step: `read`, the `kind` of a filter, `empty`, or `exact-duplicates`.
+    /// The name of the step: `read`, the `kind` of a filter, `empty`, `exact-duplicates`, `near-duplicates`, or
+    /// `repeated-paragraphs`.
     pub step: String,
     /// Documents that came to it.
     pub documents: u64,

@@ -51,6 +51,18 @@ pub(super) fn parse(line: &[u8], path: &Path) -> Result<Stored, PrepareError> {
     serde_json::from_slice(line).map_err(|source| PrepareError::Damaged { path: path.to_owned(), source })
 }
 
+/// All fields of a line, in order.
+pub(super) fn fields_of(line: &[u8], path: &Path) -> Result<Metadata, PrepareError> {
+    serde_json::from_slice(line).map_err(|source| PrepareError::Damaged { path: path.to_owned(), source })
+}
+
+/// The line of some fields, with its line feed.
+pub(super) fn line_of(fields: &Metadata) -> Vec<u8> {
+    let mut line = serde_json::to_vec(fields).expect("fields are plain data");
+    line.push(b'\n');
+    line
+}
+
 /// The lines of a file of documents.
 pub(super) struct StoredLines {
     path: PathBuf,

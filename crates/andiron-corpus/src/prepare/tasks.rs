@@ -3,22 +3,27 @@
 //! The parts that [`prepare`](super::prepare()) works on follow from the files alone. A task reads and filters each `of`-th part and
 //! leaves the results in `.OUT.stages`. When all are done, [`merge`] removes duplicates, trains the tokenizer, encodes and
 //! publishes; its output has the same bytes as that of one run.
+//!
+//! Encoding may be split as well: [`merge_documents`] stops before it, and then the same tasks, run again, encode the same parts.
+//! What they leave [`merge`] does itself.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::crew::Crew;
-use super::documents;
+use super::documents::{self, Documents};
+use super::encode::{self, Encoding};
 use super::filter::{self, Filtering};
 use super::inputs::Inputs;
 use super::parts::{Part, parts};
-use super::pipeline::{Who, failed_to_write, run};
+use super::pipeline::{Reached, Until, Who, failed_to_write, run};
 use super::progress::Tracker;
 use super::report::{DocumentCounts, PrepareReport, StepCounts};
 use super::reuse::{REPORT, SETTINGS, hash_inputs};
+use super::split::plan;
 use super::work::{Sharing, Work};
-use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, encode, train};
+use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, train};
 use andiron_files::replace;
 
 /// One of several tasks.
@@ -36,10 +41,42 @@ impl Task {
         part as u64 % self.of == self.number - 1
     }
 
-    fn marker(self) -> String {
-        format!("tasks/task-{:05}-of-{:05}", self.number, self.of)
+    fn marker(self, work: TaskWork) -> String {
+        format!("{}/task-{:05}-of-{:05}", work.directory(), self.number, self.of)
+    }
+
+    /// The tasks that are complete, by the names of their markers.
+    fn of_markers(names: &[String]) -> Vec<Self> {
+        let task = |name: &String| {
+            let (number, of) = name.strip_prefix("task-")?.split_once("-of-")?;
+            Some(Self { number: number.parse().ok()?, of: of.parse().ok()? })
+        };
+        names.iter().filter_map(task).collect()
     }
 }
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskWork {
+    /// It reads and filters its parts.
+    Filter,
+    /// It encodes its parts: the documents and the tokenizer are there.
+    Encode,
+}
+
+impl TaskWork {
+    /// Where the tasks are noted that have done it.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Filter => "tasks",
+            Self::Encode => ENCODED,
+        }
+    }
+}
+
+/// Tasks that have encoded their parts.
+pub(super) const ENCODED: &str = "tasks-encoded";
 
 /// What a task did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,11 +84,13 @@ impl Task {
 pub struct TaskReport {
     /// The task.
     pub task: Task,
+    /// What it did.
+    pub work: TaskWork,
     /// Parts of this task.
     pub parts: usize,
     /// Parts of all tasks.
     pub of_parts: usize,
-    /// How many documents were kept and left out; duplicates are not known yet.
+    /// How many documents were kept and left out; duplicates are not known yet. A task that encodes keeps all.
     pub documents: DocumentCounts,
 }
 
@@ -66,7 +105,7 @@ pub struct PrepareStatus {
     pub parts: usize,
     /// Parts that are read and filtered.
     pub filtered: usize,
-    /// Tasks that are complete.
+    /// Tasks that have filtered their parts.
     pub tasks: Vec<Task>,
     /// Whether duplicates are removed and the documents in place.
     pub documents: bool,
@@ -74,12 +113,15 @@ pub struct PrepareStatus {
     pub tokenizer: bool,
     /// Parts that are encoded.
     pub encoded: usize,
+    /// Tasks that have encoded their parts.
+    pub encoding_tasks: Vec<Task>,
 }
 
-/// Reads and filters the parts of a task, unless that was done before.
+/// Reads and filters the parts of a task; or encodes them, if [`merge_documents`] has made the documents and the tokenizer of the same
+/// inputs and settings. What was done before is not done again.
 ///
 /// # Errors
-/// If the task is not one of `1..=of`, and as [`prepare`](super::prepare()).
+/// If the task is not one of `1..=of`, if there are documents without a tokenizer, and as [`prepare`](super::prepare()).
 pub fn prepare_task(
     config: &PrepareConfig,
     options: &PrepareOptions,
@@ -103,12 +145,48 @@ pub fn prepare_task(
     // Every task writes the same.
     replace(&settings, config.to_toml().as_bytes()).map_err(failed_to_write(&settings))?;
     let filtering = Filtering::new(config, (&found, &inputs), &crew, &work)?;
-    let filtered = filter::filter(&filtering, &own, &tracker)?;
-    let mut steps: Vec<StepCounts> = Vec::new();
-    filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));
-    work.directory("tasks")?;
-    work.finish(&task.marker(), "", Vec::new(), task)?;
-    Ok(TaskReport { task, parts: own.len(), of_parts: all.len(), documents: DocumentCounts::of(&steps) })
+    let (did, documents) = match settled(&filtering, &own, all.len()) {
+        Some(documents) => {
+            (TaskWork::Encode, encode_own((config, output), &documents, &own, (&crew, &work, &tracker))?)
+        }
+        None => {
+            let filtered = filter::filter(&filtering, &own, &tracker)?;
+            let mut steps: Vec<StepCounts> = Vec::new();
+            filtered.iter().for_each(|part| StepCounts::add_all(&mut steps, &part.steps));
+            (TaskWork::Filter, DocumentCounts::of(&steps))
+        }
+    };
+    work.directory(did.directory())?;
+    work.finish(&task.marker(did), "", Vec::new(), task)?;
+    Ok(TaskReport { task, work: did, parts: own.len(), of_parts: all.len(), documents })
+}
+
+/// The documents of all tasks, if they are in place and the files of this task are what they were made from.
+fn settled(filtering: &Filtering<'_>, own: &[(usize, &Part)], n_parts: usize) -> Option<Documents> {
+    let (config, work) = (filtering.config, filtering.work);
+    let found = work.peek::<Documents>(documents::STAGE).filter(|found| found.parts.len() == n_parts)?;
+    let mut keys: Vec<String> = found.parts.iter().map(|part| part.key.clone()).collect();
+    own.iter().for_each(|(number, part)| keys[*number] = filtering.key(part));
+    let is_own = |name: &str| own.iter().any(|(number, _)| found.parts[*number].file.name == name);
+    work.done_in_part((documents::STAGE, &documents::stage_key(config, &keys)), is_own)
+}
+
+/// Encodes the parts of a task.
+fn encode_own(
+    (config, output): (&PrepareConfig, &Path),
+    documents: &Documents,
+    own: &[(usize, &Part)],
+    (crew, work, tracker): (&Crew, &Work, &Tracker<'_>),
+) -> Result<DocumentCounts, PrepareError> {
+    let Some(tokenizer) = train::made(config, documents, work) else {
+        return Err(PrepareError::NoTokenizer { path: output.to_owned() });
+    };
+    let plan = plan(config, documents.kept())?;
+    let encoding = Encoding { config, documents, plan: &plan, tokenizer: &tokenizer, crew, work };
+    let own: Vec<usize> = own.iter().map(|(number, _)| *number).collect();
+    encoding.run(&own, tracker)?;
+    let kept = own.iter().map(|&number| documents.parts[number].documents).sum();
+    Ok(DocumentCounts { read: kept, kept, ..DocumentCounts::default() })
 }
 
 /// Completes an output whose parts were filtered by tasks.
@@ -121,7 +199,23 @@ pub fn merge(
     options: &PrepareOptions,
     progress: &mut (dyn FnMut(PrepareProgress) + Send),
 ) -> Result<PrepareReport, PrepareError> {
-    run(&begun(output)?, options, Who::Tasks, progress)
+    match run(&begun(output)?, options, (Who::Tasks, Until::Complete), progress)? {
+        Reached::Complete(report) => Ok(*report),
+        Reached::Tokenizer => unreachable!("it was to be complete"),
+    }
+}
+
+/// The same, but stops before encoding, which is left to the tasks: each is run again, and then [`merge`] completes the output.
+///
+/// # Errors
+/// As [`merge`].
+pub fn merge_documents(
+    output: &Path,
+    options: &PrepareOptions,
+    progress: &mut (dyn FnMut(PrepareProgress) + Send),
+) -> Result<PrepareStatus, PrepareError> {
+    run(&begun(output)?, options, (Who::Tasks, Until::Tokenizer), progress)?;
+    status(output)
 }
 
 /// The settings of a pipeline that tasks have begun.
@@ -149,6 +243,7 @@ pub fn status(output: &Path) -> Result<PrepareStatus, PrepareError> {
         documents: false,
         tokenizer: false,
         encoded: 0,
+        encoding_tasks: Vec::new(),
     };
     let work = Work::of(output);
     if !work.exists() {
@@ -170,11 +265,8 @@ pub fn status(output: &Path) -> Result<PrepareStatus, PrepareError> {
     if let Ok(config) = begun(output) {
         status.parts = parts(&Inputs::find(&config)?).len();
     }
-    let task = |name: &String| {
-        let (number, of) = name.strip_prefix("task-")?.split_once("-of-")?;
-        Some(Task { number: number.parse().ok()?, of: of.parse().ok()? })
-    };
-    status.tasks = marked("tasks").iter().filter_map(task).collect();
+    status.tasks = Task::of_markers(&marked(TaskWork::Filter.directory()));
+    status.encoding_tasks = Task::of_markers(&marked(TaskWork::Encode.directory()));
     let done: Vec<String> = marked("");
     status.documents = done.iter().any(|name| name == documents::STAGE);
     status.tokenizer = done.iter().any(|name| name == train::STAGE);

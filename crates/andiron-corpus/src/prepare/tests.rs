@@ -1,6 +1,6 @@
 use super::*;
 use crate::clean::FilterSettings;
-use crate::dedup::MinHashConfig;
+use crate::dedup::{MinHashConfig, ParagraphConfig};
 use andiron_data::shard::Dataset;
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{BpeOptions, Special, SpecialTokens, Tokenizer};
@@ -350,6 +350,17 @@ fn any_number_of_tasks_gives_the_same_output() {
                 assert!(matches!(early, PrepareError::Unfinished { parts: 9, .. }), "{early}");
             }
         }
+        // The tasks encode as well, but the last one, of which the parts are left to the merge.
+        let settled = merge_documents(&output, &job.options, &mut |_| ()).unwrap();
+        assert!(settled.documents && settled.tokenizer && settled.encoded == 0);
+        let mut encoded = 0;
+        for number in 1..of.max(2) {
+            let report = task(number).unwrap();
+            assert_eq!((report.work, task(number).unwrap()), (TaskWork::Encode, report.clone()));
+            encoded += report.parts;
+            let now = status(&output).unwrap();
+            assert_eq!((now.encoded, now.encoding_tasks.len() as u64), (encoded, number));
+        }
         merge(&output, &job.options, &mut |_| ()).unwrap();
         assert!(status(&output).unwrap().complete);
         assert!(content(&output) == expected, "{of} tasks");
@@ -456,6 +467,80 @@ fn near_duplicates_go_whatever_the_parts_and_threads() {
     job.options.threads = NonZeroUsize::new(3).unwrap();
     run(&job).unwrap();
     assert!(content(&job.output()) == expected);
+}
+
+/// Two sources: documents of a title, a line that all share, and one that some share.
+fn with_notices(place: &Place) -> Job {
+    let row = |id: String, text: String| format!("{}\n", serde_json::json!({ "id": id, "text": text }));
+    let rows = |from: usize, to: usize| -> String {
+        let text = |n: usize| {
+            let number = n % 5;
+            format!(
+                "title {n}\nall rights of this site are reserved by its owners\nthe note of {number}, which some other pages have as well\n"
+            )
+        };
+        (from..to).map(|n| row(format!("{from}-{n}"), text(n))).collect()
+    };
+    let only = row("only".into(), "all rights of this site are reserved by its owners\n".into());
+    let mut job = place.job(vec![place.file("a.jsonl", &rows(0, 20))]);
+    let paths = vec![place.file("b.jsonl", &(only + &rows(20, 40) + &rows(0, 1)))];
+    job.config.sources.push(SourceConfig { name: "second".into(), paths, ..SourceConfig::default() });
+    job.config.dedup.paragraphs =
+        Some(ParagraphConfig { expected_paragraphs: 1000, ..ParagraphConfig::default() });
+    job.config.split.fraction = 0.0;
+    job
+}
+
+#[test]
+fn repeated_paragraphs_go_whatever_the_threads_and_tasks() {
+    let place = Place::new();
+    let mut job = with_notices(&place);
+    let report = run(&job).unwrap();
+    let [.., exact, paragraphs] = &report.steps[..] else { panic!("{report:?}") };
+    assert_eq!((exact.documents, exact.kept), (42, 41));
+    let (step, left) = (paragraphs.step.as_str(), paragraphs.removed["nothing-left"]);
+    assert_eq!((step, paragraphs.documents, left, paragraphs.kept), ("repeated-paragraphs", 41, 1, 40));
+    assert_eq!(report.documents.kept, 40);
+    // One of those that all share and five of the others stay; the duplicate of another document has no part in it.
+    let ParagraphReport { counts, false_positive_rate } = report.paragraphs.unwrap();
+    assert_eq!((counts.paragraphs, counts.removed), (81, 81 - 6));
+    assert!((0.0..1e-3).contains(&false_positive_rate));
+    let texts = text_of(&place.out(), "train");
+    assert_eq!(texts[0].1.lines().count(), 3);
+    assert_eq!(texts[1].1, "title 1\nthe note of 1, which some other pages have as well\n");
+    assert!(texts[5..].iter().all(|(_, text)| text.lines().count() == 1), "{texts:?}");
+    let stored = fs::read_to_string(place.out().join("documents/part-00000.jsonl")).unwrap();
+    let counts: Vec<_> = stored
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["repeated_paragraphs"].as_u64())
+        .collect();
+    assert_eq!(counts[..6], [None, Some(1), Some(1), Some(1), Some(1), Some(2)]);
+    let removed = fs::read_to_string(place.out().join("removed.jsonl")).unwrap();
+    let removed: Vec<serde_json::Value> =
+        removed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(removed.len(), 2);
+    assert_eq!((&removed[0]["id"], &removed[0]["reason"]), (&"only".into(), &"nothing-left".into()));
+    assert_eq!((&removed[1]["id"], &removed[1]["filter"]), (&"0-0".into(), &"exact-duplicates".into()));
+    let page = fs::read_to_string(place.out().join("report.html")).unwrap();
+    assert!(page.contains("75 of 81 removed as repeated"), "{page}");
+
+    let expected = content(&place.out());
+    job.config.output = Some(place.0.path().join("threads"));
+    job.options.threads = NonZeroUsize::new(3).unwrap();
+    run(&job).unwrap();
+    assert!(content(&job.output()) == expected);
+    job.config.output = Some(place.0.path().join("tasks"));
+    for number in [2, 1] {
+        prepare_task(&job.config, &job.options, Task { number, of: 2 }, &mut |_| ()).unwrap();
+    }
+    merge(&job.output(), &job.options, &mut |_| ()).unwrap();
+    assert!(content(&job.output()) == expected);
+
+    // What was filtered before is of use with other settings.
+    job.config.dedup.paragraphs =
+        Some(ParagraphConfig { expected_paragraphs: u64::MAX, ..Default::default() });
+    let error = run(&job).unwrap_err().to_string();
+    assert!(error.starts_with("dedup.paragraphs: the filter of paragraphs needs"), "{error}");
 }
 
 #[test]

@@ -21,6 +21,12 @@ pub(super) fn stage_key(config: &PrepareConfig, documents: &Documents) -> String
     }))
 }
 
+/// The tokenizer that is in the directory of work, if it was made from these documents.
+pub(super) fn made(config: &PrepareConfig, documents: &Documents, work: &Work) -> Option<Tokenizer> {
+    let fingerprint = work.done::<String>(STAGE, &stage_key(config, documents))?;
+    Tokenizer::load(&work.path(STAGE)).ok().filter(|tokenizer| tokenizer.fingerprint() == fingerprint)
+}
+
 /// The tokenizer, in the directory of work too.
 pub(super) fn make_tokenizer(
     config: &PrepareConfig,
@@ -33,11 +39,8 @@ pub(super) fn make_tokenizer(
     let made = match loaded {
         Some(tokenizer) => tokenizer,
         None => {
-            if let Some(fingerprint) = work.done::<String>(STAGE, &key) {
-                let tokenizer = Tokenizer::load(&path)?;
-                if tokenizer.fingerprint() == fingerprint {
-                    return Ok(tokenizer);
-                }
+            if let Some(tokenizer) = made(config, documents, work) {
+                return Ok(tokenizer);
             }
             train(config, documents, plan, (work, tracker))?
         }

@@ -99,11 +99,29 @@ impl Work {
         StageWriter::create(self.path(&name), name)
     }
 
+    fn marked<T: DeserializeOwned>(&self, name: &str) -> Option<Marker<T>> {
+        let bytes = andiron_files::read_bounded(&self.path(&marker(name)), MARKER_LIMIT).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The result of a stage, whatever it was made from.
+    pub(super) fn peek<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        Some(self.marked(name)?.result)
+    }
+
     /// The result of a stage, if it is there and was made from what `key` says.
     pub(super) fn done<T: DeserializeOwned>(&self, name: &str, key: &str) -> Option<T> {
-        let bytes = andiron_files::read_bounded(&self.path(&marker(name)), MARKER_LIMIT).ok()?;
-        let found: Marker<T> = serde_json::from_slice(&bytes).ok()?;
-        let intact = |file: &StageFile| is_intact(&self.path(&file.name), file);
+        self.done_in_part((name, key), |_| true)
+    }
+
+    /// The same, if only the files of these names are read.
+    pub(super) fn done_in_part<T: DeserializeOwned>(
+        &self,
+        (name, key): (&str, &str),
+        is_read: impl Fn(&str) -> bool,
+    ) -> Option<T> {
+        let found: Marker<T> = self.marked(name)?;
+        let intact = |file: &StageFile| !is_read(&file.name) || is_intact(&self.path(&file.name), file);
         let is_done = found.key == key && found.files.iter().all(intact);
         self.is_of_use.fetch_or(is_done, Ordering::Relaxed);
         is_done.then_some(found.result)
@@ -245,6 +263,11 @@ impl StageWriter {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), PrepareError> {
         self.hasher.update(bytes);
         self.file.write_all(bytes).map_err(failed_to_write(&self.path))
+    }
+
+    /// Where it is written.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes written so far.

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::dedup::ParagraphCounts;
+use crate::prepare::ParagraphReport;
 use andiron_data::Document;
 use andiron_data::document::Metadata;
 use andiron_data::shard::{Dataset, DatasetError};
@@ -109,6 +111,14 @@ impl CorpusReport {
         report.name = if names.is_empty() { "corpus".to_owned() } else { names.join(", ") };
         let bytes: u64 = prepared.inputs.iter().map(|input| input.bytes).sum();
         report.facts.push(("inputs".to_owned(), format!("{} files, {bytes} bytes", prepared.inputs.len())));
+        if let Some(ParagraphReport { counts, false_positive_rate }) = prepared.paragraphs {
+            let ParagraphCounts { paragraphs, removed, removed_bytes } = counts;
+            let told = format!(
+                "{removed} of {paragraphs} removed as repeated ({removed_bytes} bytes); a new one is taken for a repeated one with \
+                 probability {false_positive_rate:.1e} at the end"
+            );
+            report.facts.push(("paragraphs".to_owned(), told));
+        }
         report.facts.push(("settings".to_owned(), format!("BLAKE3 {}", prepared.settings_blake3)));
         report.facts.push(("tokenizer".to_owned(), format!("BLAKE3 {}", prepared.tokenizer_blake3)));
         let settings = directory.join("pipeline.toml");
@@ -125,6 +135,8 @@ impl CorpusReport {
 struct Prepared {
     inputs: Vec<InputFile>,
     steps: Vec<Step>,
+    #[serde(default)]
+    paragraphs: Option<ParagraphReport>,
     #[serde(default)]
     sources: Vec<Source>,
     settings_blake3: String,

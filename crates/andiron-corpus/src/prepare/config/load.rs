@@ -119,6 +119,9 @@ impl PrepareConfig {
         if let Some(minhash) = &self.dedup.minhash {
             minhash.validate().or_else(|error| value("dedup", error.to_string()))?;
         }
+        if let Some(paragraphs) = &self.dedup.paragraphs {
+            paragraphs.validate().or_else(|error| value("dedup.paragraphs", error.to_string()))?;
+        }
         if self.shards.tokens_per_shard == 0 {
             return value("shards.tokens_per_shard", "it must be at least 1".to_owned());
         }

@@ -9,7 +9,7 @@ use andiron_data::tokenizer::{BpeOptions, SpecialTokens};
 use serde::{Deserialize, Serialize};
 
 use crate::clean::FilterSettings;
-use crate::dedup::MinHashConfig;
+use crate::dedup::{MinHashConfig, ParagraphConfig};
 
 pub use load::PrepareConfigError;
 
@@ -127,12 +127,17 @@ pub struct DedupConfig {
     /// Documents that are nearly the same as an earlier one, as MinHash tells; without these settings they are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minhash: Option<MinHashConfig>,
+    /// Paragraphs that stood in an earlier document that stays, or earlier in the same one; without these settings they are kept.
+    /// They are removed after duplicates and near-duplicates, in the order of the inputs. A document of which only white space is
+    /// left goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paragraphs: Option<ParagraphConfig>,
 }
 
 impl Default for DedupConfig {
-    /// Exact duplicates are removed, near-duplicates kept.
+    /// Exact duplicates are removed, near-duplicates and repeated paragraphs kept.
     fn default() -> Self {
-        Self { exact: Duplicates::Remove, minhash: None }
+        Self { exact: Duplicates::Remove, minhash: None, paragraphs: None }
     }
 }
 
