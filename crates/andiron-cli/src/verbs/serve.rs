@@ -109,7 +109,7 @@ pub struct Serve {
     #[arg(long)]
     no_prefix_cache: bool,
     /// Speculative (prompt-lookup) decoding while a single request decodes: number of draft tokens to verify per step. Texts that
-    /// repeat their prompt come faster; no text changes; 0 is off
+    /// repeat their prompt come two to three times as fast with 8, sampled prose a little slower; no text changes; 0 is off
     #[arg(long, value_name = "N", default_value_t = EngineConfig::default().prompt_lookup)]
     prompt_lookup: usize,
     /// Seconds that running requests have to finish after SIGTERM. The process exits at most two seconds later
