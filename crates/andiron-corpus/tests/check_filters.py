@@ -92,6 +92,12 @@ FILTERS = [
         filters.C4QualityFilter(min_num_sentences=1, min_words_per_line=1, filter_no_terminal_punct=False),
         C4,
     ),
+    (
+        "c4-quality",
+        'by = "sentences"\nmin_words_per_line = 2',
+        filters.C4QualityFilter(split_paragraph=False, min_words_per_line=2),
+        C4,
+    ),
     ("c4-paragraphs", "", filters.c4_filters.C4ParagraphFilter(), {"< 3 paragraphs": "too-few-paragraphs"}),
     ("fineweb-quality", "", filters.FineWebQualityFilter(), FINEWEB),
     (

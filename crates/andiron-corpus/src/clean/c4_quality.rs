@@ -17,7 +17,7 @@ use super::{Filter, FilterError, Removal, Verdict};
 /// A line goes if a word is too long, if it does not end in `.`, `?`, `!`, `"` or `'` or ends in `...`, if it has too few words,
 /// or if it speaks of JavaScript, cookies or terms of use. A document goes if a line that is left has `lorem ipsum` or `{`,
 /// reasons `lorem-ipsum` and `curly-bracket`, or if too few sentences are left, reason `too-few-sentences`. The lines that stay
-/// are joined by `\n`.
+/// are joined by `\n`. By [`sentences`](C4Unit::Sentences), all of this holds of sentences instead, which are joined by a space.
 ///
 /// Source: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", section
 /// 2.2, <https://jmlr.org/papers/v21/20-074.html>; decisions as in datatrove 0.10.1, `filters/c4_filters.py`.
@@ -44,6 +44,19 @@ pub struct C4Quality {
     pub remove_policies: bool,
     /// How sentences are found.
     pub words: WordSplit,
+    /// What is kept or goes: lines, as in C4, or sentences.
+    pub by: C4Unit,
+}
+
+/// What [`C4Quality`] looks at one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum C4Unit {
+    /// Lines.
+    #[default]
+    Lines,
+    /// Sentences, also those that go over several lines: datatrove's `split_paragraph=False`.
+    Sentences,
 }
 
 impl Default for C4Quality {
@@ -59,6 +72,7 @@ impl Default for C4Quality {
             remove_curly_brackets: true,
             remove_policies: true,
             words: WordSplit::English,
+            by: C4Unit::Lines,
         }
     }
 }
@@ -95,25 +109,24 @@ impl C4QualityFilter {
 
 impl Filter for C4QualityFilter {
     fn apply(&self, document: &mut Document) -> Verdict {
-        let mut kept = String::with_capacity(document.text.len());
-        let mut first = true;
-        let mut sentences = 0;
-        for line in split_lines(&document.text) {
-            match self.judge(line) {
-                Line::Keep(line) => {
-                    if self.settings.min_sentences > 0 {
-                        sentences += self.settings.words.count_sentences(&line);
+        let mut left = Left { text: String::with_capacity(document.text.len()), lines: 0, sentences: 0 };
+        let text = &document.text;
+        let removed = match self.settings.by {
+            C4Unit::Lines => split_lines(text).find_map(|line| self.take(line, &mut left)),
+            C4Unit::Sentences => {
+                let mut removed = None;
+                self.settings.words.for_each_sentence(text, |sentence| {
+                    if removed.is_none() && !strip(sentence).is_empty() {
+                        removed = self.take(sentence, &mut left);
                     }
-                    if !first {
-                        kept.push('\n');
-                    }
-                    first = false;
-                    kept.push_str(&line);
-                }
-                Line::Remove => {}
-                Line::RemoveDocument(reason) => return Verdict::Remove(Removal { reason, score: None }),
+                });
+                removed
             }
+        };
+        if let Some(reason) = removed {
+            return Verdict::Remove(Removal { reason, score: None });
         }
+        let Left { text: kept, sentences, .. } = left;
         if sentences < self.settings.min_sentences {
             return Verdict::Remove(Removal { reason: "too-few-sentences", score: Some(sentences as f64) });
         }
@@ -129,7 +142,36 @@ enum Line<'t> {
     RemoveDocument(&'static str),
 }
 
+/// What is left of a document.
+struct Left {
+    text: String,
+    lines: usize,
+    sentences: usize,
+}
+
 impl C4QualityFilter {
+    /// Takes a line or sentence into what is left, unless it goes. Says why the document goes, if it does.
+    fn take(&self, line: &str, left: &mut Left) -> Option<&'static str> {
+        match self.judge(line) {
+            Line::Keep(line) => {
+                let (between, sentences) = match self.settings.by {
+                    C4Unit::Lines if self.settings.min_sentences == 0 => ('\n', 0),
+                    C4Unit::Lines => ('\n', self.settings.words.count_sentences(&line)),
+                    C4Unit::Sentences => (' ', 1),
+                };
+                if left.lines > 0 {
+                    left.text.push(between);
+                }
+                left.lines += 1;
+                left.sentences += sentences;
+                left.text.push_str(&line);
+                None
+            }
+            Line::Remove => None,
+            Line::RemoveDocument(reason) => Some(reason),
+        }
+    }
+
     fn judge<'t>(&self, line: &'t str) -> Line<'t> {
         let settings = &self.settings;
         let line = strip(line);
@@ -269,6 +311,21 @@ mod tests {
         assert_eq!(apply(&(lines.clone() + &others.join("\n"))), Ok(lines.clone() + "See  this now."));
         assert_eq!(apply(&(lines.clone() + "This has Lorem Ipsum in it.")), Err("lorem-ipsum"));
         assert_eq!(apply(&(lines.clone() + "This has a { in it.")), Err("curly-bracket"));
+    }
+
+    // The text that is left was seen in datatrove 0.10.1 with `split_paragraph=False`.
+    #[test]
+    fn sentences_are_looked_at_instead_of_lines() {
+        let settings = C4Quality { by: C4Unit::Sentences, min_sentences: 2, ..C4Quality::default() };
+        let mut document = Document::new(
+            "a",
+            "This goes over\ntwo lines.  Short one. We use JavaScript here. The last one stays! No mark here",
+        );
+        let verdict = C4QualityFilter::new(settings).unwrap().apply(&mut document);
+        assert_eq!(
+            (verdict, &*document.text),
+            (Verdict::Keep, "This goes over\ntwo lines. The last one stays!")
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ use url_blocklist::UrlBlocklistFilter;
 use word_blocklist::WordBlocklistFilter;
 
 pub use c4_paragraphs::C4Paragraphs;
-pub use c4_quality::C4Quality;
+pub use c4_quality::{C4Quality, C4Unit};
 pub use fineweb_quality::FineWebQuality;
 pub use gopher_quality::GopherQuality;
 pub use gopher_repetition::{GopherRepetition, NGramLimit};

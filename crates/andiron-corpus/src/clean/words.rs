@@ -43,11 +43,18 @@ impl WordSplit {
         }
     }
 
+    /// Calls `each` with the sentences of a text, in order, perhaps with white space around them.
+    pub fn for_each_sentence<'t>(self, text: &'t str, mut each: impl FnMut(&'t str)) {
+        match self {
+            Self::English => english::for_each_sentence(text, each),
+            Self::Unicode => text.unicode_sentences().for_each(&mut each),
+        }
+    }
+
     /// The number of sentences, at least one.
     pub fn count_sentences(self, text: &str) -> usize {
-        match self {
-            Self::English => english::count_sentences(text),
-            Self::Unicode => text.unicode_sentences().count().max(1),
-        }
+        let mut count = 0;
+        self.for_each_sentence(text, |_| count += 1);
+        count.max(1)
     }
 }

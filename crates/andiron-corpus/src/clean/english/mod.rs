@@ -63,11 +63,13 @@ pub(super) fn for_each_token<'t>(text: &'t str, mut each: impl FnMut(Token<'t>))
     }
 }
 
-/// The number of sentences that spaCy's sentencizer finds: one more begins at the first word after a final mark that is no
-/// punctuation. At least one.
-pub(super) fn count_sentences(text: &str) -> usize {
+/// Calls `each` with the sentences that spaCy's sentencizer finds, with the white space before them: one more begins at the first word
+/// after a final mark that is no punctuation. There is one at least.
+pub(super) fn for_each_sentence<'t>(text: &'t str, mut each: impl FnMut(&'t str)) {
     let characters: &Characters = &CHARACTERS;
-    let (mut sentences, mut ended) = (1, false);
+    // Where the sentence began, and where the last word ended.
+    let (mut start, mut end) = (0, 0);
+    let mut ended = false;
     for_each_token(text, |token| {
         let is_end = match token {
             Token::Word(word) => {
@@ -85,12 +87,16 @@ pub(super) fn count_sentences(text: &str) -> usize {
                 Token::Space => false,
             };
             if !punctuation {
-                sentences += 1;
-                ended = false;
+                each(&text[start..end]);
+                (start, ended) = (end, false);
             }
         }
+        if let Token::Word(word) = token {
+            // A word is a part of the text.
+            end = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
+        }
     });
-    sentences
+    each(&text[start..]);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -40,6 +40,13 @@ fn addresses_are_one_word() {
 
 #[test]
 fn sentences_are_those_of_the_sentencizer() {
+    let sentences = |text| {
+        let mut found: Vec<&str> = Vec::new();
+        for_each_sentence(text, |sentence| found.push(sentence));
+        found
+    };
+    let count_sentences = |text| sentences(text).len();
+    assert_eq!(sentences("One. Two?! \"Three.\"  Four\n"), ["One.", " Two?! \"", "Three.\"", "  Four\n"]);
     assert_eq!(count_sentences("One. Two! Three? \"Four.\" Five"), 5);
     assert_eq!(count_sentences("Mr. Smith went home."), 1);
     assert_eq!(count_sentences(""), 1);
