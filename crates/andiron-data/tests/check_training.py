@@ -11,7 +11,8 @@ example `tokenizer_peer`; PEER names it if it is built already.
 - WordPiece: the same set of tokens, as far as Python gives one: its choice among equally frequent pairs depends on ids that
   change from run to run, so tokens that are not in all of three Python vocabularies are set aside.
 - Unigram: the same, and scores within 1e-6: Python's changes from run to run as well.
-- Ids of 100,000 lines (20,000 without DATA), for the three vocabularies and for each TOKENIZER_DIR.
+- Ids of 100,000 lines (20,000 without DATA), for the three vocabularies and for each TOKENIZER_DIR. Python reads some scores of
+  Unigram as the next float, so that segmentations with the same sum of scores may be others: these lines are counted.
 - Seconds to encode all lines, both programs by turns, with the same number of threads.
 """
 
@@ -40,8 +41,7 @@ def texts(data: Path | None) -> list[str]:
         for pattern in ("examples/data/shakespeare.txt", "examples/uses/*.md", "crates/andiron-kernels/src/**/*.rs"):
             for path in sorted(ROOT.glob(pattern)):
                 lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                # A line break at the end is a word to Python's Unigram, and none to ours.
-                found += ["".join(lines[at : at + 40]).rstrip() for at in range(0, len(lines), 40)]
+                found += ["".join(lines[at : at + 40]) for at in range(0, len(lines), 40)]
         return found
     for path in sorted(data.glob("*-train.jsonl")):
         if path.name.split("-")[0] not in ("corpus", "korean", "code"):
@@ -185,9 +185,17 @@ def check_ids(directory: Path, lines: list[str], file: Path, out: Path) -> None:
     # Special tokens in a text are text.
     tokenizer.encode_special_tokens = True
     theirs = tokenizer.encode_batch_fast(lines, add_special_tokens=False)
+    read = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    scores = [score for _, score in read["vocab"]] if read.get("type") == "Unigram" else None
+    ties = 0
     for line, found, encoding in zip(lines, ours, theirs, strict=True):
-        assert found == encoding.ids, (directory.name, line, found[:30], encoding.ids[:30])
-    print(f"{directory.name}: the ids of {len(lines)} lines are the same", flush=True)
+        if found == encoding.ids:
+            continue
+        sums = [sum(scores[id] for id in ids) for ids in (found, encoding.ids)] if scores else [0, 1]
+        assert abs(sums[0] - sums[1]) < 1e-9, (directory.name, line, found[:30], encoding.ids[:30])
+        ties += 1
+    assert ties <= len(lines) // 100, ties
+    print(f"{directory.name}: the ids of {len(lines)} lines are the same, but for {ties} ties", flush=True)
 
 
 def compare_speed(directory: Path, lines: list[str], file: Path) -> None:

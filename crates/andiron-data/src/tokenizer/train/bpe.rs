@@ -9,7 +9,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
 use super::pairs::{Bounds, Trained, merge_pairs};
-use super::words::WordCounts;
+use super::words::{Cuts, WordCounts};
 use super::{SpecialTokens, TrainError, check_special};
 use crate::tokenizer::byte_bpe::gpt2_words;
 use crate::tokenizer::bytes::{byte_to_char, char_to_byte};
@@ -142,7 +142,7 @@ where
     if options.vocab_size < least {
         return Err(TrainError::VocabularyTooSmall { asked: options.vocab_size, least });
     }
-    let counts = WordCounts::of(texts, |piece: &str, each: &mut dyn FnMut(&str)| {
+    let counts = WordCounts::of(texts, Cuts::Text, |piece: &str, each: &mut dyn FnMut(&str)| {
         gpt2_words(piece, each);
         Ok(())
     })?;

@@ -8,7 +8,7 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::{AddedToken, NormalizerWrapper, OffsetReferential, OffsetType};
 use tokenizers::{NormalizedString, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
-use super::words::WordCounts;
+use super::words::{Cuts, WordCounts};
 use super::{Framing, SpecialTokens, TrainError, check_special};
 use crate::tokenizer::files::Files;
 use crate::tokenizer::{Tokenizer, guard};
@@ -67,10 +67,9 @@ where
         Ok(Sequence::new(vec![Nmt.into(), NFKC.into(), NormalizerWrapper::from(spaces)]))
     })?;
     let pre_tokenizer = Metaspace::new('▁', PrependScheme::Always, true);
-    let counts = WordCounts::of(texts, |piece: &str, each: &mut dyn FnMut(&str)| {
+    let counts = WordCounts::of(texts, Cuts::BetweenWords, |piece: &str, each: &mut dyn FnMut(&str)| {
         Ok(guard("train", || {
-            // A line break at the end of a piece is between two words of its text.
-            let mut normalized = NormalizedString::from(piece.strip_suffix('\n').unwrap_or(piece));
+            let mut normalized = NormalizedString::from(piece);
             normalizer.normalize(&mut normalized)?;
             let mut words = PreTokenizedString::from(normalized);
             pre_tokenizer.pre_tokenize(&mut words)?;

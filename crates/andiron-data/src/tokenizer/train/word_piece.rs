@@ -13,7 +13,7 @@ use tokenizers::{AddedToken, OffsetReferential, OffsetType};
 use tokenizers::{NormalizedString, Normalizer as _, PreTokenizedString, PreTokenizer as _};
 
 use super::pairs::{Bounds, merge_pairs};
-use super::words::WordCounts;
+use super::words::{Cuts, WordCounts};
 use super::{SpecialTokens, TrainError, check_special};
 use crate::tokenizer::files::Files;
 use crate::tokenizer::{Tokenizer, guard};
@@ -100,7 +100,7 @@ where
     let (unknown, _) = of_role("unk", &special.unk)?;
     let processor = BertProcessing::new(of_role("sep", &special.sep)?, of_role("cls", &special.cls)?);
     let normalizer = BertNormalizer::new(true, true, None, options.lowercase);
-    let counts = WordCounts::of(texts, |piece: &str, each: &mut dyn FnMut(&str)| {
+    let counts = WordCounts::of(texts, Cuts::Text, |piece: &str, each: &mut dyn FnMut(&str)| {
         Ok(guard("train", || {
             let mut normalized = NormalizedString::from(piece);
             normalizer.normalize(&mut normalized)?;

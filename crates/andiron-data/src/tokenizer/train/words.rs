@@ -26,15 +26,15 @@ pub(super) struct WordCounts {
 impl WordCounts {
     /// Counts the words of all texts. `split` calls its argument with each word of a piece of text, which ends where a line
     /// does if its text is long.
-    pub(super) fn of<I, S>(texts: I, split: impl Split) -> Result<Self, TrainError>
+    pub(super) fn of<I, S>(texts: I, cuts: Cuts, split: impl Split) -> Result<Self, TrainError>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
     {
-        Self::of_at_most(MAX_WORDS, texts, split)
+        Self::of_at_most(MAX_WORDS, (texts, cuts), split)
     }
 
-    fn of_at_most<I, S>(most: usize, texts: I, split: impl Split) -> Result<Self, TrainError>
+    fn of_at_most<I, S>(most: usize, (texts, cuts): (I, Cuts), split: impl Split) -> Result<Self, TrainError>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<str>,
@@ -42,8 +42,14 @@ impl WordCounts {
         let mut words = Self { counts: HashMap::new(), most, any_text: false };
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for text in texts {
-            words.any_text |= !text.as_ref().is_empty();
+            let mut left = text.as_ref().len();
+            words.any_text |= left > 0;
             for piece in pieces_at_lines(text.as_ref(), PIECE_BYTES) {
+                left -= piece.len();
+                let piece = match cuts {
+                    Cuts::BetweenWords if left > 0 => piece.strip_suffix('\n').unwrap_or(piece),
+                    _ => piece,
+                };
                 bytes += piece.len();
                 batch.push(piece.to_owned());
                 if bytes >= BATCH_BYTES {
@@ -95,6 +101,15 @@ impl WordCounts {
     }
 }
 
+/// What becomes of a line break at which a long text is cut.
+#[derive(Clone, Copy)]
+pub(super) enum Cuts {
+    /// It is text.
+    Text,
+    /// It is between two words, as a space is.
+    BetweenWords,
+}
+
 /// What splits a piece of text into words.
 pub(super) trait Split: Sync {
     fn words(&self, piece: &str, each: &mut dyn FnMut(&str)) -> Result<(), TrainError>;
@@ -124,19 +139,31 @@ mod tests {
 
     #[test]
     fn words_are_counted() {
-        let counts = WordCounts::of(["b a b", "", "c b"], by_space).unwrap();
+        let counts = WordCounts::of(["b a b", "", "c b"], Cuts::Text, by_space).unwrap();
         assert!(counts.any_text());
         assert_eq!(counts.sorted(), [("a".into(), 1), ("b".into(), 3), ("c".into(), 1)]);
-        assert!(!WordCounts::of([""], by_space).unwrap().any_text());
+        assert!(!WordCounts::of([""], Cuts::Text, by_space).unwrap().any_text());
+    }
+
+    #[test]
+    fn a_line_break_is_part_of_a_piece_unless_the_text_goes_on_behind_it() {
+        let whole = |piece: &str, each: &mut dyn FnMut(&str)| {
+            each(&piece[piece.trim_end().len()..]);
+            Ok(())
+        };
+        let text = "a".repeat(PIECE_BYTES) + "\nb\n";
+        let ends = |cuts| WordCounts::of([&text], cuts, whole).unwrap().sorted();
+        assert_eq!(ends(Cuts::Text), [("\n".into(), 2)]);
+        assert_eq!(ends(Cuts::BetweenWords), [("".into(), 1), ("\n".into(), 1)]);
     }
 
     #[test]
     fn rare_words_are_forgotten() {
         let text = "a a a b b c d e";
-        assert_eq!(WordCounts::of_at_most(5, [text], by_space).unwrap().sorted().len(), 5);
-        let kept = WordCounts::of_at_most(4, [text], by_space).unwrap().sorted();
+        assert_eq!(WordCounts::of_at_most(5, ([text], Cuts::Text), by_space).unwrap().sorted().len(), 5);
+        let kept = WordCounts::of_at_most(4, ([text], Cuts::Text), by_space).unwrap().sorted();
         assert_eq!(kept, [("a".into(), 3), ("b".into(), 2)]);
-        let kept = WordCounts::of_at_most(2, [text], by_space).unwrap().sorted();
+        let kept = WordCounts::of_at_most(2, ([text], Cuts::Text), by_space).unwrap().sorted();
         assert_eq!(kept, [("a".into(), 3)]);
     }
 }
