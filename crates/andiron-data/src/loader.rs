@@ -33,8 +33,14 @@ pub trait BatchSource: Debug + Send + Sync {
     /// Number of batches, if they are read once; `None` if they have no end.
     fn n_batches(&self) -> Option<u64>;
 
-    /// Number of rows after which every example was read once; `None` if they are drawn with replacement.
-    fn rows_per_epoch(&self) -> Option<u64>;
+    /// Number of rows of the batch with an index: windows, records, or rows that records are packed into.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    fn n_rows_at(&self, index: u64) -> u64;
+
+    /// When every example was read once; `None` if they are drawn with replacement.
+    fn epoch(&self) -> Option<EpochLength>;
 
     /// The documents of which the batch with an index contains a part, row by row; `None` if the source does not hold documents.
     ///
@@ -42,6 +48,28 @@ pub trait BatchSource: Debug + Send + Sync {
     /// If there is no such batch.
     fn documents_of(&self, _index: u64) -> Option<Vec<SeenDocument>> {
         None
+    }
+}
+
+/// The length of an epoch: `rows / rows_per_batch` batches, which need not be a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochLength {
+    /// Rows of an epoch, or its batches if those differ in their number of rows.
+    pub rows: u64,
+    /// How many of them a batch has; 1 if batches are counted.
+    pub rows_per_batch: u64,
+}
+
+impl EpochLength {
+    /// Epochs in a number of batches.
+    pub fn epochs(self, batches: u64) -> f64 {
+        batches as f64 * self.rows_per_batch as f64 / self.rows as f64
+    }
+
+    /// Steps of `accumulate` batches in a number of epochs, rounded up; at least 1.
+    pub fn steps(self, epochs: f64, accumulate: u64) -> u64 {
+        let rows_per_step = self.rows_per_batch as f64 * accumulate as f64;
+        (epochs * self.rows as f64 / rows_per_step).ceil().max(1.0) as u64
     }
 }
 
@@ -110,6 +138,10 @@ pub struct SeenDocument {
     pub id: String,
     /// Its tokens in the row, as positions in the dataset.
     pub tokens: Range<u64>,
+    /// How many of its tokens come before those.
+    pub offset: u64,
+    /// The tokens.
+    pub ids: Vec<u32>,
 }
 
 /// Why a loader cannot be created.
@@ -132,6 +164,22 @@ pub enum LoaderError {
     NoRecords {
         /// The dataset.
         path: PathBuf,
+    },
+    /// A record takes more tokens than a batch has.
+    #[error(
+        "record {record} of {} takes {needed} tokens and a batch has {tokens}; raise the tokens of a batch, or truncate \
+         the records",
+        path.display()
+    )]
+    RecordTooLong {
+        /// The dataset.
+        path: PathBuf,
+        /// The record, from 0.
+        record: u64,
+        /// Tokens that it takes, those of all its texts with padding.
+        needed: u64,
+        /// Tokens of a batch.
+        tokens: u64,
     },
     /// The dataset is shorter than one window.
     #[error("{tokens} tokens are too few for one window of {needed}; use more text or a shorter context")]
@@ -204,7 +252,11 @@ impl Loader {
             let window = self.window(index, row);
             for document in self.dataset.documents_in(window.clone()) {
                 let tokens = document.tokens.start.max(window.start)..document.tokens.end.min(window.end);
-                seen.push(SeenDocument { row, index: document.index, id: document.id.to_owned(), tokens });
+                let offset = tokens.start - document.tokens.start;
+                let mut ids = vec![0; (tokens.end - tokens.start) as usize];
+                self.dataset.read(tokens.start, &mut ids);
+                let (index, id) = (document.index, document.id.to_owned());
+                seen.push(SeenDocument { row, index, id, tokens, offset, ids });
             }
         }
         seen
@@ -262,8 +314,13 @@ impl BatchSource for Loader {
         (self.options.order == Order::Sequential).then(|| self.n_windows().div_ceil(self.options.rows as u64))
     }
 
-    fn rows_per_epoch(&self) -> Option<u64> {
-        (self.options.order != Order::Windows).then(|| self.n_windows())
+    fn n_rows_at(&self, _index: u64) -> u64 {
+        self.options.rows as u64
+    }
+
+    fn epoch(&self) -> Option<EpochLength> {
+        let of = |rows| EpochLength { rows, rows_per_batch: self.options.rows as u64 };
+        (self.options.order != Order::Windows).then(|| of(self.n_windows()))
     }
 
     fn documents_of(&self, index: u64) -> Option<Vec<SeenDocument>> {
@@ -339,12 +396,14 @@ mod tests {
     fn a_batch_leads_back_to_its_documents() {
         let (_dir, dataset) = counting(&[3, 0, 9, 5]);
         let loader = loader(&dataset, 2, 4, Order::Sequential);
-        let seen = |row, index, id: &str, tokens| SeenDocument { row, index, id: id.into(), tokens };
-        assert_eq!(
-            loader.documents_of(0),
-            [seen(0, 0, "doc0", 0..3), seen(0, 2, "doc2", 3..5), seen(1, 2, "doc2", 4..9),]
-        );
-        assert_eq!(loader.documents_of(1)[1], seen(0, 3, "doc3", 12..13));
+        let seen = |row, (index, id): (u64, &str), tokens: Range<u64>, offset| {
+            let ids = tokens.clone().map(|id| id as u32).collect();
+            SeenDocument { row, index, id: id.into(), tokens, offset, ids }
+        };
+        let [first, third, fourth] = [(0, "doc0"), (2, "doc2"), (3, "doc3")];
+        let expected = [seen(0, first, 0..3, 0), seen(0, third, 3..5, 0), seen(1, third, 4..9, 1)];
+        assert_eq!(loader.documents_of(0), expected);
+        assert_eq!(loader.documents_of(1)[1], seen(0, fourth, 12..13, 0));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! | [`LOADER`], then `.at(epoch)` | window ([`Order::Epochs`](crate::loader::Order::Epochs)) | the order of the windows |
 //! | [`LOADER`], then `.at(epoch)` | record ([`RecordOrder`](crate::records::RecordOrder)) | the order of the records |
 //! | the same, then [`LENGTHS`] and `.at(row)` | group | the order of groups of similar length |
+//! | [`LOADER`], then `.at(epoch)` | batch ([`TokenLoader`](crate::records::TokenLoader)) | the order of the batches |
+//! | the same, then [`LENGTHS`] and `.at(longer records)` | record of one bucket | the records of a batch |
 //! | the same, then [`PACKING`] and `.at(longer records)` | record of one length | the records that are packed together |
 //! | [`COLLATE`] | rows before | what a collator draws for a row, such as masked positions |
 //! | [`SPLIT`] | document | which documents are held out |

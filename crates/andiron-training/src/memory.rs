@@ -71,8 +71,13 @@ impl TrainConfig {
                 (base as u64).saturating_add(trained.saturating_mul(2 + moments).saturating_mul(F32))
             }
         };
-        let tokens =
-            (self.data.rows as u64).saturating_mul(self.tokens_per_row(base.config.sizes().max_positions));
+        let tokens = match self.data.batch_tokens {
+            Some(tokens) => tokens as u64,
+            None => {
+                let per_row = self.tokens_per_row(base.config.sizes().max_positions);
+                (self.data.rows as u64).saturating_mul(per_row)
+            }
+        };
         // An encoder-decoder reads a part of the tokens on each of its sides.
         let sides = if base.family() == Family::EncoderDecoder { 2 } else { 1 };
         let widths = tensors

@@ -132,14 +132,14 @@ impl<C: FamilyConfig> fmt::Debug for Start<C> {
 #[derive(Debug)]
 pub struct TrainingData {
     /// Batches without end.
-    pub train: Box<dyn BatchSource>,
+    pub train: Arc<dyn BatchSource>,
     /// Batches of the validation data, each example once.
     pub valid: Option<Box<dyn BatchSource>>,
     /// Checksums by key: a checkpoint is only resumed with the same data.
     pub fingerprints: Vec<(&'static str, String)>,
     /// Bytes of text that a target of the validation data stands for, if known.
     pub bytes_per_target: Option<f64>,
-    /// Whether a batch is made of as many rows as the configuration says, not of parts of a token stream.
+    /// Whether a batch is made of rows of a file, not of parts of a token stream.
     pub has_rows: bool,
     /// Rows that were skipped, by file.
     pub skipped: Vec<(PathBuf, Skipped)>,
@@ -282,11 +282,11 @@ impl<'a> Setup<'a> {
             }
             _ => None,
         };
-        let options = LoaderOptions { rows: data.rows, order: data.order };
+        let options = LoaderOptions { rows: data.rows_of(self.context()?)?, order: data.order };
         let loader = Loader::new(train, collator, options, seed)
             .map_err(|source| TrainError::Loader { path: data.train.clone(), source })?;
         Ok(TrainingData {
-            train: Box::new(loader),
+            train: Arc::new(loader),
             valid,
             fingerprints,
             bytes_per_target,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use andiron_data::collate::{CollatePacked, CollateRecords};
 use andiron_data::loader::{BatchSource, LoaderError};
 use andiron_data::records::{
-    ColumnType, LengthGroups, PackedLoader, PackedLoaderOptions, PackedOrder, Record, RecordDataset,
-    RecordLoader, RecordLoaderOptions, RecordOrder, RecordWriter, columns,
+    BatchBudget, ColumnType, LengthGroups, PackedLoader, PackedLoaderOptions, PackedOrder, Record,
+    RecordDataset, RecordLoader, RecordLoaderOptions, RecordOrder, RecordWriter, TokenLoader, columns,
 };
 use andiron_data::rows::{
     Examples, LabelCollector, LabelVocabulary, Origin, Part, RowError, RowFault, RowReader, RowsError, Shape,
@@ -130,11 +130,18 @@ impl Collator {
         dataset: Arc<RecordDataset>,
         config: &TrainConfig,
         seed: Seed,
-    ) -> Result<Box<dyn BatchSource>, LoaderError> {
-        let rows = config.data.rows;
+    ) -> Result<Arc<dyn BatchSource>, TrainError> {
+        let data = &config.data;
+        let failed = loader_error(&data.train);
         Ok(match self {
             Self::Records(collator) => {
-                let order = match config.data.length_groups {
+                let rows = data.rows;
+                if let Some(tokens) = data.batch_tokens {
+                    let budget = BatchBudget { tokens: tokens as u64, records: data.max_rows() };
+                    let loader = TokenLoader::new(dataset, collator.clone(), budget, seed);
+                    return Ok(Arc::new(loader.map_err(failed)?));
+                }
+                let order = match data.length_groups {
                     Some(groups) => {
                         let rows = rows * config.run.accumulate as usize;
                         RecordOrder::EpochsByLength(LengthGroups { rows, groups })
@@ -142,11 +149,12 @@ impl Collator {
                     None => RecordOrder::Epochs,
                 };
                 let options = RecordLoaderOptions { rows, order };
-                Box::new(RecordLoader::new(dataset, collator.clone(), options, seed)?)
+                Arc::new(RecordLoader::new(dataset, collator.clone(), options, seed).map_err(failed)?)
             }
-            Self::Packed(collator, columns) => {
-                let options = PackedLoaderOptions { rows, columns: *columns, order: PackedOrder::Epochs };
-                Box::new(PackedLoader::new(dataset, collator.clone(), options, seed)?)
+            &Self::Packed(ref collator, columns) => {
+                let rows = data.rows_of(columns)?;
+                let options = PackedLoaderOptions { rows, columns, order: PackedOrder::Epochs };
+                Arc::new(PackedLoader::new(dataset, collator.clone(), options, seed).map_err(failed)?)
             }
         })
     }
@@ -332,7 +340,7 @@ impl Setup<'_> {
         };
         // A packed row holds several of the file's.
         let has_rows = matches!(collator, Collator::Records(_));
-        let train = collator.endless(train, self.config, seed).map_err(loader_error(&data.train))?;
+        let train = collator.endless(train, self.config, seed)?;
         Ok(TrainingData { train, valid, fingerprints, bytes_per_target: None, has_rows, skipped })
     }
 

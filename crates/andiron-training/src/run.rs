@@ -1,8 +1,11 @@
 //! The directory and the data of a run, open until the run ends.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use andiron_data::Prefetch;
 use andiron_data::batch::HostBatch;
 use andiron_data::loader::BatchSource;
 use andiron_kernels::random::Seed;
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::checkpoint::Checkpoints;
-use crate::collective::{Collective, CollectiveExt as _, Part, Unit, agree, part_of};
+use crate::collective::{Collective, CollectiveExt as _, Part, Share, Unit, agree, part_of};
 use crate::config::{ConfigError, RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
@@ -41,6 +44,7 @@ pub(crate) struct Run<C: FamilyConfig> {
     pub(crate) steps: u64,
     start: Start<C>,
     data: TrainingData,
+    batches: Prefetch,
     tokenizer: Option<TokenizerSource>,
     /// What the model is called, and the objective.
     model: String,
@@ -50,10 +54,23 @@ pub(crate) struct Run<C: FamilyConfig> {
     /// The configuration and the checksums of the data, which a checkpoint must match.
     identity: Value,
     pub(crate) collective: Rc<dyn Collective>,
-    /// The rows of a step that this process takes.
-    parts: Vec<Part>,
+    /// The rows of each step that this process takes.
+    share: Arc<Share>,
     /// That of the first process.
     _lock: Option<DirectoryLock>,
+}
+
+/// The part of each step that this process takes. Batches of a number of tokens differ in their rows, and are not divided.
+fn share(
+    collective: &dyn Collective,
+    config: &TrainConfig,
+    data: &TrainingData,
+    unit: Unit,
+) -> Result<Arc<Share>, TrainError> {
+    let unit = if config.data.batch_tokens.is_some() { Unit::Batch } else { unit };
+    let (per_step, rows) = (config.run.accumulate, config.data.rows);
+    let parts = part_of(collective, per_step, rows, unit)?;
+    Ok(Arc::new(Share::new(data.train.clone(), parts, per_step, rows)))
 }
 
 impl<C: FamilyConfig> Run<C> {
@@ -70,7 +87,8 @@ impl<C: FamilyConfig> Run<C> {
         let tokenizer = setup.tokenizer().cloned();
         let identity = identity(&config, &setup.base, &data, tokenizer.as_ref())?;
         let collective = Rc::clone(&setup.collective);
-        let parts = part_of(&*collective, config.run.accumulate, config.data.rows, unit)?;
+        let share = share(&*collective, &config, &data, unit)?;
+        let batches = Prefetch::new(Arc::clone(&share) as Arc<dyn BatchSource>, config.data.workers);
         let (root, keep_last) = (&config.run.output, config.checkpoint.keep_last);
         let (checkpoints, lock) = if collective.is_first() {
             files::make_directory(root)?;
@@ -85,6 +103,7 @@ impl<C: FamilyConfig> Run<C> {
             steps,
             start,
             data,
+            batches,
             tokenizer,
             model,
             objective,
@@ -92,7 +111,7 @@ impl<C: FamilyConfig> Run<C> {
             checkpoints,
             identity,
             collective,
-            parts,
+            share,
             _lock: lock,
         })
     }
@@ -142,30 +161,41 @@ impl<C: FamilyConfig> Run<C> {
     }
 
     /// The rows of the next step that this process takes, and the first of them.
-    pub(crate) fn next_batches(&self, progress: &mut Progress) -> (Vec<HostBatch>, FirstRow) {
-        let first = progress.next_batch;
-        progress.next_batch += self.config.run.accumulate;
-        let rows_of = |Part { batch, rows }: &Part| self.data.train.rows_at(first + batch, rows.clone());
-        let Part { batch, rows } = &self.parts[0];
+    pub(crate) fn next_batches(
+        &mut self,
+        progress: &mut Progress,
+    ) -> Result<(Vec<HostBatch>, FirstRow), TrainError> {
+        let per_step = self.config.run.accumulate;
+        let indices = self.share.of_step(progress.next_batch / per_step);
+        progress.next_batch += per_step;
+        let batches = indices.map(|index| self.batches.take(index)).collect::<Result<_, _>>();
+        let Part { batch, rows } = self.share.first();
         let first_row = FirstRow { batch: *batch, row: rows.start as u64 };
-        (self.parts.iter().map(rows_of).collect(), first_row)
+        Ok((batches.map_err(|source| TrainError::Workers { source })?, first_row))
     }
 
     /// How often every example was read, after that many batches; `None` if examples are drawn with replacement.
     pub(crate) fn epochs(&self, batches: u64) -> Option<f64> {
-        let rows = self.data.train.rows_per_epoch()?;
-        Some(batches as f64 * self.config.data.rows as f64 / rows as f64)
+        Some(self.data.train.epoch()?.epochs(batches))
     }
 
-    /// Rows of a step, if the data are rows.
+    /// Rows of each step, if the data are rows and steps have the same number of them.
     pub(crate) fn rows_per_step(&self) -> Option<u64> {
-        let rows = self.config.data.rows as u64 * self.config.run.accumulate;
-        self.data.has_rows.then_some(rows)
+        let data = &self.config.data;
+        let has_number = self.data.has_rows && data.batch_tokens.is_none();
+        has_number.then_some(data.rows as u64 * self.config.run.accumulate)
     }
 
-    /// Tokens that the model reads in the first step.
+    /// Rows of these batches, if the data are rows.
+    pub(crate) fn rows_in(&self, batches: Range<u64>) -> Option<u64> {
+        let rows = || batches.map(|index| self.data.train.n_rows_at(index)).sum();
+        self.data.has_rows.then(rows)
+    }
+
+    /// Tokens that the model reads in the first step, or in a step at most if the configuration says that.
     pub(crate) fn tokens_per_step(&self) -> u64 {
-        self.data.train.batch_at(0).inputs.n_tokens() as u64 * self.config.run.accumulate
+        let of_batch = || self.data.train.batch_at(0).inputs.n_tokens();
+        self.config.data.batch_tokens.unwrap_or_else(of_batch) as u64 * self.config.run.accumulate
     }
 
     pub(crate) fn fresh_state(&self) -> Result<TrainState<C>, TrainError> {
@@ -265,15 +295,13 @@ impl<C: FamilyConfig> Run<C> {
 }
 
 /// Length of the run: `run.steps`, or as many steps as `run.epochs` take.
-fn steps(config: &TrainConfig, train: &dyn BatchSource) -> Result<u64, TrainError> {
+pub(crate) fn steps(config: &TrainConfig, train: &dyn BatchSource) -> Result<u64, TrainError> {
     let steps = match (config.run.steps, config.run.epochs) {
         (Some(steps), _) => steps,
         (None, Some(epochs)) => {
             let why = "examples are drawn with replacement, so that there are no epochs: or set data.order = \"epochs\"";
             let missing = ConfigError::Missing { field: "run.steps", why };
-            let rows = train.rows_per_epoch().ok_or(missing)? as f64;
-            let per_step = config.data.rows as f64 * config.run.accumulate as f64;
-            (epochs * rows / per_step).ceil().max(1.0) as u64
+            train.epoch().ok_or(missing)?.steps(epochs, config.run.accumulate)
         }
         (None, None) => return Err(ConfigError::NoLength.into()),
     };

@@ -116,6 +116,9 @@ pub struct Trainer<O: Objective> {
     collective: Rc<dyn Collective>,
     failed_saves: u32,
     saved_step: Option<u64>,
+    /// Seconds of the steps of this process, and of those the ones spent waiting for data.
+    step_s: f64,
+    data_wait_s: f64,
 }
 
 impl<O: Objective> Trainer<O> {
@@ -130,7 +133,17 @@ impl<O: Objective> Trainer<O> {
         let schedule = run.config.optimizer.schedule(run.steps);
         let dropout = Seed::new(run.config.run.seed).derive("dropout");
         let collective = Rc::clone(&run.collective);
-        Ok(Self { run, objective, schedule, dropout, collective, failed_saves: 0, saved_step: None })
+        Ok(Self {
+            run,
+            objective,
+            schedule,
+            dropout,
+            collective,
+            failed_saves: 0,
+            saved_step: None,
+            step_s: 0.0,
+            data_wait_s: 0.0,
+        })
     }
 
     /// Trains to the end, or until a request to stop; see [`start_or_resume`].
@@ -273,7 +286,9 @@ impl<O: Objective> Trainer<O> {
     ) -> Result<(TrainState<O::Family>, Option<Evaluation>), TrainError> {
         let started = Instant::now();
         let before = state.progress.step;
-        let (batches, first) = self.run.next_batches(&mut state.progress);
+        let first_batch = state.progress.next_batch;
+        let (batches, first) = self.run.next_batches(&mut state.progress)?;
+        let data_wait_s = started.elapsed().as_secs_f64();
         let lr = self.schedule.at(before);
         let RunConfig { precision, activation_checkpointing: checkpointing, .. } = self.run.config.run;
         let dropout = Some(self.dropout.at(before));
@@ -294,11 +309,14 @@ impl<O: Objective> Trainer<O> {
         }
         state.progress.step = step;
         let seconds = started.elapsed().as_secs_f64();
+        self.step_s += seconds;
+        self.data_wait_s += data_wait_s;
         let is_last = step == self.run.steps;
         let valid = if self.measures_after(step) { self.measure_once(&state, is_last, record) } else { None };
         state.progress.elapsed_s += started.elapsed().as_secs_f64();
         record.on_step(&StepRecord {
             step,
+            first_batch,
             loss,
             lr,
             grad_norm,
@@ -307,7 +325,12 @@ impl<O: Objective> Trainer<O> {
             valid_loss: valid.as_ref().map(|evaluation| evaluation.loss),
             valid_metrics: valid.iter().flat_map(|evaluation| evaluation.metrics.iter().cloned()).collect(),
             tokens_per_s: tokens as f64 / seconds,
-            rows_per_s: self.run.rows_per_step().map(|rows| rows as f64 / seconds),
+            rows_per_s: self
+                .run
+                .rows_in(first_batch..state.progress.next_batch)
+                .map(|rows| rows as f64 / seconds),
+            step_s: seconds,
+            data_wait_s,
             elapsed_s: state.progress.elapsed_s,
         });
         let is_best = valid.is_some() && self.best_step(record) == Some(step);
@@ -410,11 +433,9 @@ impl<O: Objective> Trainer<O> {
             tokens: state.progress.tokens,
             epochs: self.run.epochs(state.progress.next_batch),
             resumed_from,
-            rows: self
-                .run
-                .rows_per_step()
-                .map(|_| self.run.config.data.rows as u64 * state.progress.next_batch),
+            rows: self.run.rows_in(0..state.progress.next_batch),
             elapsed_s: state.progress.elapsed_s,
+            data_wait: Some(self.data_wait_s / self.step_s).filter(|share| share.is_finite()),
             valid: None,
             best: Vec::new(),
             model: None,

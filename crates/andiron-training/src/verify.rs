@@ -15,7 +15,7 @@ use crate::files::{self, DirectoryLock, FileError};
 use crate::trainer::TrainError;
 
 /// The fields of `metrics.jsonl` that depend on the machine.
-const MEASURED: [&str; 3] = ["tokens_per_s", "rows_per_s", "elapsed_s"];
+const MEASURED: [&str; 5] = ["tokens_per_s", "rows_per_s", "step_s", "data_wait_s", "elapsed_s"];
 
 const MAX_METRICS: u64 = 1 << 30;
 const MAX_STATE: u64 = 16 << 20;

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use andiron_core::{Backend, DeviceSpec, Precision};
 use andiron_data::Seed;
 use andiron_data::batch::{HostBatch, Sequences};
 use andiron_data::collate::{self, CollateRecords as _, Sample};
-use andiron_data::loader::BatchSource;
+use andiron_data::loader::{BatchSource, EpochLength};
 use andiron_data::records::{Record, columns};
 use andiron_models::{Bundle, EncoderHead};
 use andiron_training::observe::StepRecord;
@@ -147,7 +148,11 @@ impl BatchSource for Batches {
         None
     }
 
-    fn rows_per_epoch(&self) -> Option<u64> {
+    fn n_rows_at(&self, _index: u64) -> u64 {
+        ROWS
+    }
+
+    fn epoch(&self) -> Option<EpochLength> {
         None
     }
 }
@@ -220,7 +225,7 @@ fn check<O: Objective>(
 
     let data = TrainingData {
         has_rows: false,
-        train: Box::new(batches),
+        train: Arc::new(batches),
         valid: None,
         fingerprints: Vec::new(),
         bytes_per_target: None,

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use andiron_core::{Backend, DeviceSpec};
 use andiron_data::shard::{DatasetWriter, WriterOptions};
 use andiron_kernels::random::Seed;
-use andiron_training::config::{CheckpointConfig, RunConfig};
+use andiron_training::config::{CheckpointConfig, DataConfig, RunConfig};
 use andiron_training::observe::{RunStart, StepRecord};
 use andiron_training::{Observer, Outcome, Requests, Status, TrainConfig, start_or_resume};
 use serde_json::Value;
@@ -159,6 +159,7 @@ fn metrics(output: &Path) -> Vec<Value> {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let fields = line.as_object_mut().unwrap();
         assert!(fields.remove("tokens_per_s").is_some() && fields.remove("elapsed_s").is_some());
+        assert!(fields.remove("step_s").is_some() && fields.remove("data_wait_s").is_some());
         fields.remove("rows_per_s");
         line
     };
@@ -251,6 +252,36 @@ fn check(place: &Place, name: &'static str, form: Form, accumulate: u64, kills: 
     }
     assert_eq!(train(&broken, &mut ()).status, Status::Finished);
     assert_same(&whole, &broken, &what);
+}
+
+/// Each process of a run may have another number of workers, and batches of a number of tokens.
+#[test]
+fn killed_runs_with_other_numbers_of_workers_end_like_those_left_alone() {
+    for (name, batch_tokens) in
+        [("masked", None), ("chat", None), ("seq2seq", Some(60)), ("contrastive", Some(96))]
+    {
+        let place = Place::of_all();
+        let case = place.case(name);
+        let of = |output: &str, workers| {
+            let config = place.run(&case, Form::Full, output);
+            let rows = if batch_tokens.is_some() { 0 } else { config.data.rows };
+            TrainConfig {
+                run: RunConfig { steps: Some(12), ..config.run },
+                data: DataConfig { rows, batch_tokens, workers, ..config.data },
+                checkpoint: CheckpointConfig { every: 1, keep_last: 2, keep_best: false },
+                ..config
+            }
+        };
+        let whole = of("whole", 0);
+        train(&whole, &mut ());
+        let seed = Seed::new(7).derive(name);
+        for (kill, workers) in (0..).zip([1, 4, 0, 4]) {
+            run_and_kill(&of("broken", workers), Some(seed.below(kill, 3)), Duration::ZERO);
+        }
+        let broken = of("broken", 1);
+        assert_eq!(train(&broken, &mut ()).status, Status::Finished);
+        assert_same(&whole, &broken, &format!("{name} with 0, 1 and 4 workers"));
+    }
 }
 
 /// Every case of `names`: in one form each, or all if they are asked for.

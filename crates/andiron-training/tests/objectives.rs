@@ -18,8 +18,8 @@ use andiron_training::{
 use serde_json::{Value, json};
 
 use common::{
-    BART, BERT, GPT2, LLAMA, MARIAN, Place, T5, adapter_of, lengthened, letters, question_row, relevant_row,
-    reversed_row, rows, table, tagged_row,
+    BART, BERT, Form, GPT2, LLAMA, MARIAN, NAMES, Place, T5, adapter_of, lengthened, letters, question_row,
+    relevant_row, reversed_row, rows, table, tagged_row,
 };
 
 #[derive(Default)]
@@ -75,8 +75,9 @@ fn result(output: &Path) -> (Vec<Value>, [Vec<u8>; 2]) {
     let strip = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let fields = line.as_object_mut().unwrap();
-        fields.remove("tokens_per_s").unwrap();
-        fields.remove("elapsed_s").unwrap();
+        for measured in ["tokens_per_s", "step_s", "data_wait_s", "elapsed_s"] {
+            fields.remove(measured).unwrap();
+        }
         fields.remove("rows_per_s");
         line
     };
@@ -129,6 +130,39 @@ fn pipeline(place: &Place) -> EncoderPipeline {
     let device = DeviceSpec { backend: Backend::Ndarray, index: None }.open().unwrap();
     let pipeline = Pipeline::open(&place.path("learnt/model"), RunPrecision::F32, &device);
     pipeline.unwrap().encoder().unwrap()
+}
+
+/// A run whose micro-batches have so many tokens at most.
+fn by_tokens(place: &Place, name: &'static str, tokens: usize, output: &str) -> TrainConfig {
+    let mut config = place.run(&place.case(name), Form::Full, output);
+    (config.data.rows, config.data.batch_tokens) = (0, Some(tokens));
+    config
+}
+
+#[test]
+fn every_objective_learns_from_batches_by_tokens() {
+    let place = Place::of_all();
+    for name in NAMES {
+        let heard = finish(&by_tokens(&place, name, 96, name));
+        assert_eq!(heard.losses.len(), 6, "{name}");
+    }
+    check_runs(&place, |output| by_tokens(&place, "seq2seq", 60, output));
+}
+
+#[test]
+fn an_epoch_of_batches_by_tokens_reads_each_row_once() {
+    let place = Place::of_all();
+    let mut config = by_tokens(&place, "classify", 40, "epoch");
+    (config.run.steps, config.run.epochs, config.run.accumulate) = (None, Some(1.0), 1);
+    let outcome = train(&config, &mut (), &Requests::default()).unwrap();
+    assert_eq!((outcome.rows, outcome.epochs), (Some(40), Some(1.0)));
+    // Texts of 5 to 9 tokens: 4 to 8 of them fit.
+    assert!((5..=9).contains(&outcome.step), "{} steps", outcome.step);
+
+    let too_few = by_tokens(&place, "classify", 8, "too-few");
+    let error = train(&too_few, &mut (), &Requests::default()).unwrap_err();
+    let causes = std::error::Error::source(&error).unwrap().to_string();
+    assert!(causes.contains("takes 9 tokens and a batch has 8"), "{causes}");
 }
 
 #[test]

@@ -210,6 +210,7 @@ pub fn metrics(run: &Path) -> Vec<Value> {
     for line in &mut lines {
         let fields = line.as_object_mut().unwrap();
         assert!(fields.remove("tokens_per_s").is_some() && fields.remove("elapsed_s").is_some());
+        assert!(fields.remove("step_s").is_some() && fields.remove("data_wait_s").is_some());
         fields.remove("rows_per_s");
     }
     lines

@@ -130,6 +130,7 @@ fn the_documents_behind_a_step_are_named() {
     }
     let text = place.ok(&["prepare", "trace", "--run", "run", "--step", "1"]);
     assert!(text.starts_with("step 1 of run, from ") && text.contains("corpus.txt#chars="), "{text}");
+    place.fails(&["prepare", "trace", "--run", "run", "--step", "13"], 1, &["step 13", "12"]);
     place.fails(&["prepare", "trace", "--run", "run", "--step", "0"], 2, &["--step"]);
     place.fails(&["prepare", "trace", "--run", "data", "--step", "1"], 1, &["config.toml"]);
 }

@@ -1,8 +1,8 @@
 //! Contrastive learning of text embeddings: texts that belong together, and texts that do not.
 
-use super::{CollateRecords, Sample, inputs_of_texts};
+use super::{CollateRecords, Sample, inputs_of_texts, size_of_texts};
 use crate::batch::{HostBatch, Labels};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 
 /// Collates records of several texts: an anchor, its positive, and perhaps negatives; or two texts and how similar they are
 /// (the only number of `values`). All texts of a record stand in `ids`, divided by `lengths`. Each becomes a row.
@@ -39,6 +39,10 @@ impl CollateRecords for Contrastive {
         let scores = Some(scores).filter(|scores| !scores.is_empty());
         let labels = Labels::Groups { size: self.size, scores };
         HostBatch { inputs: inputs_of_texts(records, self.pad), decoder_inputs: None, labels }
+    }
+
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        size_of_texts(record)
     }
 }
 

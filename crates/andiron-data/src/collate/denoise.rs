@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::noise::{MOST_MEAN, choose, poisson, shuffled};
 use super::{Around, CollateRecords, CollateWindows, Sample, Seq2Seq};
 use crate::batch::{HostBatch, Labels, Sequences};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 use crate::seed::Seed;
 
 /// Collates windows or records for BART's pretraining objective: sentences are put in random order, spans are replaced by mask tokens,
@@ -168,6 +168,12 @@ impl CollateRecords for Denoise {
             decoder_inputs: Some(decoder_inputs),
             labels: Labels::Tokens(labels),
         }
+    }
+
+    /// The text with the special tokens around it. Masks that are inserted rarely make a text longer than it was.
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        let text = record.ids(columns::IDS).len().min(CollateWindows::window(self));
+        RecordSize { rows: 1, columns: (text + self.around.len()) as u32 }
     }
 }
 

@@ -36,7 +36,7 @@ mod token_classify;
 use std::fmt::Debug;
 
 use crate::batch::{HostBatch, Sequences};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 use crate::seed::Seed;
 
 pub use causal::Causal;
@@ -82,6 +82,12 @@ pub trait CollateWindows: Debug + Send + Sync {
 pub trait CollateRecords: Debug + Send + Sync {
     /// One row or several for each record, in their order.
     fn collate(&self, records: &[Sample<Record<'_>>]) -> HostBatch;
+
+    /// The rows of a record and the positions of the longest of them, at most; of an encoder-decoder those of its longer side.
+    /// By default one row of the record's `ids`.
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        RecordSize { rows: 1, columns: record.ids(columns::IDS).len() as u32 }
+    }
 }
 
 /// Makes batches from records that are packed into rows.
@@ -156,6 +162,12 @@ fn sequences(texts: &[Vec<&[u32]>], types: &[Option<Vec<&[u32]>>], pad: u32) -> 
     };
     let types: Vec<Vec<u32>> = texts.iter().zip(types).flat_map(of_record).collect();
     sequences.with_type_ids(&types)
+}
+
+/// The size of a record with several texts.
+fn size_of_texts(record: &Record<'_>) -> RecordSize {
+    let lengths = record.ids(columns::LENGTHS);
+    RecordSize { rows: lengths.len() as u32, columns: lengths.iter().copied().max().unwrap_or(0) }
 }
 
 /// Divides a column by the `lengths` of a record's texts.

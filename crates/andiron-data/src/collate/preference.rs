@@ -1,9 +1,9 @@
 //! Preferences: of two answers to a prompt, the chosen one and the rejected one.
 
 use super::supervised::next_tokens;
-use super::{CollateRecords, Sample, texts};
+use super::{CollateRecords, Sample, size_of_texts, texts};
 use crate::batch::{HostBatch, Labels};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 
 /// Collates records of two texts, a prompt with its chosen answer and the same prompt with its rejected one. Both stand in
 /// `ids`, divided by `lengths`; `weights` are 1 for the tokens of the answers. Each becomes a row.
@@ -50,6 +50,10 @@ impl CollateRecords for Preference {
         }
         let (inputs, tokens) = next_tokens(&rows, self.limit, self.pad);
         HostBatch { inputs, decoder_inputs: None, labels: Labels::Preferences { tokens, reference } }
+    }
+
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        size_of_texts(record)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{CollateRecords, Sample, inputs};
 use crate::batch::{HostBatch, Labels, Sequences, TokenLabels};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 
 /// Collates records of a source and a target (`ids`, `target_ids`), both with their special tokens.
 ///
@@ -64,6 +64,11 @@ impl CollateRecords for Seq2Seq {
             decoder_inputs: Some(decoder_inputs),
             labels: Labels::Tokens(labels),
         }
+    }
+
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        let sides = [columns::IDS, columns::TARGET_IDS].map(|side| record.ids(side).len());
+        RecordSize { rows: 1, columns: sides[0].max(sides[1]) as u32 }
     }
 }
 

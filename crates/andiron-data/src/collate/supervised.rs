@@ -4,7 +4,7 @@
 
 use super::{Around, CollatePacked, CollateRecords, FillInTheMiddle, Sample};
 use crate::batch::{HostBatch, Sequences, TokenLabels};
-use crate::records::{Record, columns};
+use crate::records::{Record, RecordSize, columns};
 
 /// Collates records of a text (`ids`) and the weight of each of its tokens as a target (`weights`).
 ///
@@ -50,6 +50,10 @@ impl CollateRecords for Supervised {
         let (inputs, labels) = next_tokens(&rows, self.limit, self.pad);
         HostBatch::tokens(inputs, labels.ids, labels.weights)
     }
+
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        RecordSize { rows: 1, columns: self.positions(record.ids(columns::IDS).len()) as u32 }
+    }
 }
 
 impl CollatePacked for Supervised {
@@ -91,6 +95,10 @@ impl CollateRecords for SupervisedInTheMiddle {
         let Supervised { limit, pad } = self.supervised;
         let (inputs, labels) = next_tokens(&rows, limit, pad);
         HostBatch::tokens(inputs, labels.ids, labels.weights)
+    }
+
+    fn size(&self, record: &Record<'_>) -> RecordSize {
+        RecordSize { rows: 1, columns: self.positions(record.ids(columns::IDS).len()) as u32 }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::RecordDataset;
 use crate::batch::HostBatch;
 use crate::collate::{CollateRecords, Sample};
-use crate::loader::{BatchSource, LoaderError};
+use crate::loader::{BatchSource, EpochLength, LoaderError};
 use crate::seed::{COLLATE, LENGTHS, LOADER, Seed};
 
 /// The order in which records are read.
@@ -54,10 +54,8 @@ pub struct RecordLoaderOptions {
     pub order: RecordOrder,
 }
 
-/// Makes batches of records.
-///
-/// A batch has a fixed number of records, not of tokens: with a budget of tokens, which records a batch contains would
-/// depend on all batches before it.
+/// Makes batches of a fixed number of records. A [`TokenLoader`](super::TokenLoader) makes batches of a bounded number of
+/// tokens.
 #[derive(Clone, Debug)]
 pub struct RecordLoader {
     dataset: Arc<RecordDataset>,
@@ -200,8 +198,13 @@ impl BatchSource for RecordLoader {
         (self.options.order == RecordOrder::Sequential).then_some(n)
     }
 
-    fn rows_per_epoch(&self) -> Option<u64> {
-        Some(self.dataset.n_records())
+    fn n_rows_at(&self, index: u64) -> u64 {
+        let samples = self.samples(index);
+        samples.end - samples.start
+    }
+
+    fn epoch(&self) -> Option<EpochLength> {
+        Some(EpochLength { rows: self.dataset.n_records(), rows_per_batch: self.options.rows as u64 })
     }
 }
 
@@ -257,7 +260,9 @@ mod tests {
     fn sequential_batches_are_the_dataset_once() {
         let (_dir, dataset) = counting(7);
         let loader = loader(&dataset, 3, RecordOrder::Sequential);
-        assert_eq!((loader.n_batches(), loader.rows_per_epoch()), (Some(3), Some(7)));
+        let epoch = EpochLength { rows: 7, rows_per_batch: 3 };
+        assert_eq!((loader.n_batches(), loader.epoch()), (Some(3), Some(epoch)));
+        assert_eq!([0, 2].map(|index| loader.n_rows_at(index)), [3, 1]);
         assert_eq!(rows(&loader, 3), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(loader.batch_at(2).inputs.rows, 1);
     }

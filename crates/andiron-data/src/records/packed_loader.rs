@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Packing, RecordDataset};
 use crate::batch::HostBatch;
 use crate::collate::{CollatePacked, Sample};
-use crate::loader::{BatchSource, LoaderError};
+use crate::loader::{BatchSource, EpochLength, LoaderError};
 use crate::seed::{COLLATE, LOADER, PACKING, Seed};
 
 /// The order in which a [`PackedLoader`] reads rows.
@@ -168,8 +168,13 @@ impl BatchSource for PackedLoader {
         (self.options.order == PackedOrder::Sequential).then_some(n)
     }
 
-    fn rows_per_epoch(&self) -> Option<u64> {
-        Some(self.packing.n_rows())
+    fn n_rows_at(&self, index: u64) -> u64 {
+        let rows = self.rows_of(index);
+        rows.end - rows.start
+    }
+
+    fn epoch(&self) -> Option<EpochLength> {
+        Some(EpochLength { rows: self.packing.n_rows(), rows_per_batch: self.options.rows as u64 })
     }
 }
 
@@ -205,7 +210,7 @@ mod tests {
     fn another_epoch_packs_other_records_together() {
         let (_dir, dataset) = dataset(&[5; 60]);
         let loader = loader(&dataset, 20, PackedOrder::Epochs);
-        assert_eq!(loader.rows_per_epoch(), Some(20));
+        assert_eq!(loader.epoch().unwrap().rows, 20);
         let [mut first, mut second] = [0, 1].map(|epoch| loader.records_of(epoch));
         for rows in [&mut first, &mut second] {
             rows.iter_mut().for_each(|row| row.sort_unstable());
@@ -240,7 +245,7 @@ mod tests {
             lengths.iter().zip(&mut wanted).for_each(|(&length, wanted)| *wanted = length.min(12) - 1);
             for order in [PackedOrder::Epochs, PackedOrder::Sequential] {
                 let loader = loader(&dataset, rows, order);
-                let per_epoch = loader.rows_per_epoch().unwrap();
+                let per_epoch = loader.epoch().unwrap().rows;
                 let one_row = self::loader(&dataset, 1, order);
                 let mut found = vec![0; lengths.len()];
                 for row in 0..per_epoch {

@@ -9,8 +9,8 @@
 //! <https://arxiv.org/abs/2404.10830>.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
+use super::length_runs::LengthRuns;
 use crate::seed::Seed;
 
 /// Which records share a row.
@@ -18,11 +18,8 @@ use crate::seed::Seed;
 /// It takes 16 bytes per record and 8 per row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packing {
-    /// The records, the longest first.
-    records: Vec<u64>,
-    /// For each length, its records as a range of `records`.
-    runs: Vec<Range<u64>>,
-    /// Places in `records`, row by row.
+    records: LengthRuns,
+    /// Places of records, row by row.
     places: Vec<u64>,
     /// The first of each row's `places`, and at the end their number.
     rows: Vec<u64>,
@@ -32,22 +29,16 @@ impl Packing {
     /// Packs records of these lengths into rows of at most `capacity`. Of rows that a record fits, it takes one with the least
     /// room left. A longer record counts as one that fills a row.
     pub fn new(lengths: impl ExactSizeIterator<Item = u64>, capacity: u64) -> Self {
-        let n = lengths.len() as u64;
         let lengths: Vec<u64> = lengths.map(|length| length.min(capacity)).collect();
-        let mut records: Vec<u64> = (0..n).collect();
-        records.sort_by_key(|&record| std::cmp::Reverse(lengths[record as usize]));
-        let mut runs: Vec<Range<u64>> = Vec::new();
+        let runs = LengthRuns::new(lengths.len() as u64, |record| lengths[record as usize]);
+        let records = runs.records();
         // Rows by the room that is left in them.
         let mut open: Vec<Vec<u64>> = Vec::new();
         let mut rooms = BTreeSet::new();
         let mut row_of = Vec::with_capacity(records.len());
         let mut n_rows = 0u64;
-        for (place, &record) in (0..).zip(&records) {
+        for &record in records {
             let length = lengths[record as usize];
-            match runs.last_mut() {
-                Some(run) if lengths[records[run.start as usize] as usize] == length => run.end = place + 1,
-                _ => runs.push(place..place + 1),
-            }
             let room = rooms.range(length..).next().copied();
             let row = match room.and_then(|room| Some((room, open[room as usize].pop()?))) {
                 Some((room, row)) => {
@@ -78,7 +69,7 @@ impl Packing {
             places[next[row as usize] as usize] = place;
             next[row as usize] += 1;
         }
-        Self { records, runs, places, rows }
+        Self { records: runs, places, rows }
     }
 
     /// Number of rows.
@@ -92,12 +83,7 @@ impl Packing {
     /// If there is no such row.
     pub fn row(&self, row: u64, epoch: Option<Seed>) -> impl Iterator<Item = u64> {
         let [start, end] = [row, row + 1].map(|row| self.rows[row as usize] as usize);
-        self.places[start..end].iter().map(move |&place| {
-            let Some(seed) = epoch else { return self.records[place as usize] };
-            let run = &self.runs[self.runs.partition_point(|run| run.end <= place)];
-            let drawn = seed.at(run.start).permute(place - run.start, run.end - run.start);
-            self.records[(run.start + drawn) as usize]
-        })
+        self.places[start..end].iter().map(move |&place| self.records.record(place, epoch))
     }
 }
 

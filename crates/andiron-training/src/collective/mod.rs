@@ -2,6 +2,7 @@
 
 mod division;
 mod flat;
+mod share;
 #[cfg(test)]
 pub(crate) mod threads;
 
@@ -11,6 +12,7 @@ use crate::trainer::TrainError;
 
 pub(crate) use division::{Part, Unit, part_of};
 pub(crate) use flat::{floats, sum_gradients, tensor};
+pub(crate) use share::Share;
 
 /// The processes (ranks) that train one model together. Each computes the gradients of its own rows of a step; their sums over all
 /// of them make the step that of one process with all rows.

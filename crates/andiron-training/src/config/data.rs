@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{ConfigError, check};
 
+/// More threads than this that make batches are a mistake.
+const MOST_WORKERS: usize = 256;
+
 /// Longest sequence of a row that is read by default, in tokens.
 const USUAL_LENGTH: usize = 512;
 
@@ -30,8 +33,18 @@ pub struct DataConfig {
     /// begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Sequences per micro-batch.
+    /// Sequences per micro-batch; with [`batch_tokens`](Self::batch_tokens) at most that many, and without limit if it is absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub rows: usize,
+    /// Tokens per micro-batch at most, padding included, in place of a number of [`rows`](Self::rows): few long rows or many
+    /// short ones. Rows of similar length come together. The gradient is the mean over the targets of a step, however many each
+    /// micro-batch has. Of an encoder-decoder the longer side counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
+    /// Threads that make batches ahead of the steps that read them. Their number changes no bit of the result; 0 makes a batch
+    /// when its step begins. Each holds two batches in memory.
+    #[serde(default = "one")]
+    pub workers: usize,
     /// Tokens per sequence of a token stream, or, with [`packing`](Self::packing), per row; by default of that
     /// [`max_length`](Self::max_length).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +86,8 @@ impl DataConfig {
             held_out: None,
             tokenizer: None,
             rows,
+            batch_tokens: None,
+            workers: one(),
             context: None,
             order: Order::Epochs,
             max_length: None,
@@ -92,17 +107,45 @@ impl DataConfig {
             let is_empty = path.is_some_and(|path| path.as_os_str().is_empty());
             check(!is_empty, field, "empty", "a file or a directory")?;
         }
-        check(self.rows > 0, "data.rows", self.rows, "at least 1")?;
+        let has_size = self.rows > 0 || self.batch_tokens.is_some();
+        check(has_size, "data.rows", self.rows, "at least 1, unless data.batch_tokens is given")?;
+        check(self.batch_tokens != Some(0), "data.batch_tokens", 0, "at least 1")?;
+        check(
+            self.workers <= MOST_WORKERS,
+            "data.workers",
+            self.workers,
+            &format!("at most {MOST_WORKERS}"),
+        )?;
         let endless = self.order != Order::Sequential;
         check(endless, "data.order", "sequential", "windows or epochs: training does not end with the data")?;
         check(self.max_length != Some(0), "data.max_length", 0, "at least 1")?;
         check(self.max_target_length != Some(0), "data.max_target_length", 0, "at least 1")?;
         check(self.length_groups != Some(0), "data.length_groups", 0, "at least 1")?;
+        if let (Some(groups), Some(_)) = (self.length_groups, self.batch_tokens) {
+            let wanted = "absent: rows of similar length come together with data.batch_tokens";
+            check(false, "data.length_groups", groups, wanted)?;
+        }
         if let Some(share) = self.held_out {
             check(share > 0.0 && share < 1.0, "data.held_out", share, "above 0 and below 1")?;
             check(self.valid.is_none(), "data.held_out", share, "absent, as data.valid is given")?;
         }
         Ok(())
+    }
+
+    /// Rows of a micro-batch whose rows have `columns` tokens each.
+    ///
+    /// # Errors
+    /// If not one fits [`batch_tokens`](Self::batch_tokens).
+    pub(crate) fn rows_of(&self, columns: usize) -> Result<usize, ConfigError> {
+        let Some(tokens) = self.batch_tokens else { return Ok(self.rows) };
+        let fits = columns > 0 && tokens >= columns;
+        check(fits, "data.batch_tokens", tokens, &format!("at least {columns}, the tokens of a row"))?;
+        Ok(self.max_rows().map_or(tokens / columns, |most| most.min(tokens / columns)))
+    }
+
+    /// Rows that a micro-batch may have at most, if there is a limit.
+    pub(crate) fn max_rows(&self) -> Option<usize> {
+        Some(self.rows).filter(|&rows| rows > 0)
     }
 
     /// How rows are read.
@@ -119,6 +162,14 @@ impl DataConfig {
     pub(crate) fn packed_length(&self, longest: usize) -> Option<usize> {
         self.packing.then(|| self.context.unwrap_or_else(|| self.text_length(longest)))
     }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_zero(rows: &usize) -> bool {
+    *rows == 0
 }
 
 fn yes() -> bool {

@@ -359,6 +359,8 @@ impl TrainConfig {
             "data.train",
             "data.valid",
             "data.tokenizer",
+            // They change no bit of the result.
+            "data.workers",
             "checkpoint.every",
             "checkpoint.keep_last",
             "checkpoint.keep_best",

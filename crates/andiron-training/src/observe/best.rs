@@ -82,6 +82,7 @@ mod tests {
     fn record(step: u64, loss: f64, metrics: &[(&str, f64)]) -> StepRecord {
         StepRecord {
             step,
+            first_batch: 0,
             loss: 1.0,
             lr: 0.1,
             grad_norm: 1.0,
@@ -91,6 +92,8 @@ mod tests {
             valid_metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
             tokens_per_s: 1.0,
             rows_per_s: None,
+            step_s: 0.5,
+            data_wait_s: 0.001,
             elapsed_s: 1.0,
         }
     }

@@ -10,17 +10,26 @@ use serde::{Deserialize, Serialize};
 use super::append::AppendFile;
 use crate::files::FileError;
 
+/// The name of the file in the directory of a run.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+/// Bytes of it that are searched.
+const MAX_METRICS: u64 = 1 << 32;
+
 /// Longest line that is read, in bytes. A longer one counts as damage: reading stops there.
 const MAX_LINE: u64 = 1 << 20;
 
 /// The metrics of one step.
 ///
-/// Floats are written so that they round-trip exactly; non-finite ones are written as `null`. `tokens_per_s`, `rows_per_s` and
-/// `elapsed_s` depend on the machine, everything else on configuration and data only.
+/// Floats are written so that they round-trip exactly; non-finite ones are written as `null`. `tokens_per_s`, `rows_per_s`,
+/// `step_s`, `data_wait_s` and `elapsed_s` depend on the machine, everything else on configuration and data only.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRecord {
     /// Number of the step, from 1.
     pub step: u64,
+    /// The first of its micro-batches, among all of the run from 0. After a rollback they are not those that the step's number
+    /// says.
+    pub first_batch: u64,
     /// Mean loss per target before the update, in nats.
     pub loss: f32,
     /// Learning rate.
@@ -43,8 +52,19 @@ pub struct StepRecord {
     /// Rows trained on per second of this step, if the data are rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_per_s: Option<f64>,
+    /// Seconds of this step, without validation and checkpoint.
+    pub step_s: f64,
+    /// Seconds of it that the step waited for its batches.
+    pub data_wait_s: f64,
     /// Seconds since the run began, over all its processes.
     pub elapsed_s: f64,
+}
+
+impl StepRecord {
+    /// Share of the step's time that it waited for data.
+    pub fn data_wait(&self) -> f64 {
+        self.data_wait_s / self.step_s
+    }
 }
 
 fn is_false(value: &bool) -> bool {
@@ -64,6 +84,20 @@ impl MetricsFile {
     /// If the file cannot be read or written.
     pub fn open(path: &Path, after: u64, keep: &mut dyn FnMut(StepRecord)) -> Result<Self, FileError> {
         Ok(Self { file: AppendFile::open(path, |file| read_up_to(file, after, keep))? })
+    }
+
+    /// The first micro-batch of a step, if the file in `directory` names it.
+    pub(crate) fn first_batch_of(directory: &Path, step: u64) -> Option<u64> {
+        let lines = BufReader::new(File::open(directory.join(METRICS)).ok()?);
+        let mut found = None;
+        for line in lines.take(MAX_METRICS).split(b'\n') {
+            match serde_json::from_slice::<Line>(&line.ok()?) {
+                Ok(line) if line.step == step => found = line.first_batch,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        found
     }
 
     /// Adds a line.
@@ -88,6 +122,7 @@ impl MetricsFile {
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+    first_batch: Option<u64>,
     loss: Option<f32>,
     lr: Option<f64>,
     grad_norm: Option<f64>,
@@ -100,6 +135,8 @@ struct Line {
     valid_metrics: BTreeMap<String, Option<f64>>,
     tokens_per_s: Option<f64>,
     rows_per_s: Option<f64>,
+    step_s: Option<f64>,
+    data_wait_s: Option<f64>,
     elapsed_s: Option<f64>,
 }
 
@@ -108,6 +145,7 @@ impl From<Line> for StepRecord {
         let float = |value: Option<f64>| value.unwrap_or(f64::NAN);
         Self {
             step: line.step,
+            first_batch: line.first_batch.unwrap_or_default(),
             loss: line.loss.unwrap_or(f32::NAN),
             lr: float(line.lr),
             grad_norm: float(line.grad_norm),
@@ -117,6 +155,8 @@ impl From<Line> for StepRecord {
             valid_metrics: line.valid_metrics.into_iter().map(|(name, value)| (name, float(value))).collect(),
             tokens_per_s: float(line.tokens_per_s),
             rows_per_s: line.rows_per_s,
+            step_s: float(line.step_s),
+            data_wait_s: float(line.data_wait_s),
             elapsed_s: float(line.elapsed_s),
         }
     }
@@ -152,6 +192,7 @@ mod tests {
     fn record(step: u64, loss: f32) -> StepRecord {
         StepRecord {
             step,
+            first_batch: 2 * step,
             loss,
             lr: 0.1,
             grad_norm: 1.5,
@@ -161,6 +202,8 @@ mod tests {
             valid_metrics: BTreeMap::new(),
             tokens_per_s: 10.0,
             rows_per_s: None,
+            step_s: 0.5,
+            data_wait_s: 0.001,
             elapsed_s: 1.0,
         }
     }
@@ -238,6 +281,7 @@ mod tests {
         assert!(kept[0].valid_metrics["spearman"].is_nan());
         assert!(kept[1].skipped && kept[1].loss.is_nan() && kept[1].grad_norm.is_nan());
         assert_eq!((kept[0].rows_per_s, kept[1].rows_per_s), (Some(2.5), None));
+        assert_eq!((kept[0].step_s, kept[0].data_wait()), (0.5, 0.002));
         assert_eq!((kept[1].lr, kept[1].tokens, kept[1].elapsed_s), (0.1, 128, 1.0));
     }
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::log::LogFile;
+use super::metrics::METRICS;
 use super::report::{
     self, ConfusionMatrix, Evaluation, ReportData, ReportStatus, RunCurves, Sample, Samples, Warnings,
 };
 use super::{BestValue, BestValues, EventFile, MetricsFile, Observer, RunStart, StepRecord, Warning};
 use crate::files::{self, FileError};
 
-const METRICS: &str = "metrics.jsonl";
 const LOG: &str = "log.jsonl";
 const TENSORBOARD: &str = "tensorboard";
 const REPORT: &str = "report.html";
@@ -283,6 +283,7 @@ fn log_scalars(events: &mut EventFile, record: &StepRecord) -> Result<(), FileEr
             ("train/lr", record.lr as f32),
             ("train/grad_norm", record.grad_norm as f32),
             ("train/tokens_per_s", record.tokens_per_s as f32),
+            ("train/data_wait", record.data_wait() as f32),
         ],
     )?;
     if let Some(rows_per_s) = record.rows_per_s {

@@ -54,6 +54,14 @@ pub enum TrainError {
         /// The data.
         path: PathBuf,
     },
+    /// The run has fewer steps.
+    #[error("step {step} is none of the run, which has {steps}")]
+    NoStep {
+        /// The step.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+    },
     /// The model has not been trained for the objective.
     #[error("{model} has no head for this objective: train it first, with `andiron finetune`")]
     NoHead {
@@ -67,6 +75,12 @@ pub enum TrainError {
         path: PathBuf,
         /// The cause.
         source: LoaderError,
+    },
+    /// The threads that make batches cannot be started.
+    #[error("the threads that make batches cannot be started; set data.workers = 0")]
+    Workers {
+        /// The cause.
+        source: std::io::Error,
     },
     /// The validation data cannot be cut into sequences.
     #[error("{} cannot be used for validation", path.display())]

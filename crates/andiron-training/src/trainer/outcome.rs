@@ -20,6 +20,8 @@ pub struct Outcome {
     pub rows: Option<u64>,
     /// Seconds of training and validation, over all processes of the run.
     pub elapsed_s: f64,
+    /// Share of the time of this process's steps in which they waited for their batches; `None` if it did no step.
+    pub data_wait: Option<f64>,
     /// Steps that an earlier process had done; `None` if this one began the run.
     pub resumed_from: Option<u64>,
     /// The final validation over all rows, if the run finished and has validation data.

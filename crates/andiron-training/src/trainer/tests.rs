@@ -112,6 +112,7 @@ fn metrics(config: &TrainConfig) -> Vec<Value> {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let fields = line.as_object_mut().unwrap();
         assert!(fields.remove("tokens_per_s").is_some() && fields.remove("elapsed_s").is_some());
+        assert!(fields.remove("step_s").is_some() && fields.remove("data_wait_s").is_some());
         line
     };
     text.lines().map(strip).collect()

@@ -57,6 +57,7 @@ fn as_json(outcome: &Outcome) -> Value {
         .collect();
     json!({
         "step": outcome.step, "tokens": outcome.tokens, "rows": outcome.rows, "elapsed_s": outcome.elapsed_s,
+        "data_wait": outcome.data_wait,
         "model": outcome.model, "model_step": outcome.model_step, "validation": outcome.valid, "best": best,
         "interrupted": outcome.status == Status::Interrupted
     })
@@ -106,7 +107,11 @@ fn effort(outcome: &Outcome) -> String {
     let per_second = count as f64 / outcome.elapsed_s;
     // A run that was measured again has done nothing.
     let speed = if per_second.is_finite() { format!(": {per_second:.0} {unit}/s") } else { String::new() };
-    format!("{steps}{epochs}, in {time}{speed}")
+    // Below that it does not matter.
+    let waited = outcome.data_wait.filter(|&share| share >= 0.01);
+    let waited =
+        waited.map(|share| format!(", {:.0} % of it waiting for data (data.workers)", 100.0 * share));
+    format!("{steps}{epochs}, in {time}{}{speed}", waited.unwrap_or_default())
 }
 
 /// The options that open the result.
@@ -174,6 +179,7 @@ mod tests {
             step: 1252,
             tokens: 40_064,
             epochs: Some(4.0),
+            data_wait: Some(0.002),
             rows: Some(40_064),
             elapsed_s: 192.0,
             resumed_from: None,

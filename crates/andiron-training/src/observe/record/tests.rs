@@ -24,6 +24,7 @@ impl Observer for Heard {
 fn step(step: u64) -> StepRecord {
     StepRecord {
         step,
+        first_batch: 0,
         loss: 4.0 / step as f32,
         lr: 1e-3,
         grad_norm: 1.5,
@@ -33,6 +34,8 @@ fn step(step: u64) -> StepRecord {
         valid_metrics: BTreeMap::new(),
         tokens_per_s: 1000.0,
         rows_per_s: None,
+        step_s: 0.5,
+        data_wait_s: 0.001,
         elapsed_s: 0.5 * step as f64,
     }
 }

@@ -88,6 +88,8 @@ pub struct RunCurves {
     pub grad_norm: Curve,
     /// Targets trained on per second.
     pub tokens_per_s: Curve,
+    /// Share of a step's time that it waited for data, in percent.
+    pub data_wait: Curve,
     /// Further metrics of the validation, by name: the first twelve names.
     pub valid_metrics: BTreeMap<String, Curve>,
 }
@@ -100,6 +102,7 @@ impl RunCurves {
         self.lr.push(step, record.lr);
         self.grad_norm.push(step, record.grad_norm);
         self.tokens_per_s.push(step, record.tokens_per_s);
+        self.data_wait.push(step, 100.0 * record.data_wait());
         if let Some(loss) = record.valid_loss {
             self.valid_loss.push(step, loss);
         }
@@ -114,9 +117,10 @@ impl RunCurves {
 
     /// The first and the last step of all curves; `None` if there are no steps.
     fn steps(&self) -> Option<(u64, u64)> {
-        let Self { loss, valid_loss, lr, grad_norm, tokens_per_s, valid_metrics } = self;
-        let curves =
-            [loss, valid_loss, lr, grad_norm, tokens_per_s].into_iter().chain(valid_metrics.values());
+        let Self { loss, valid_loss, lr, grad_norm, tokens_per_s, data_wait, valid_metrics } = self;
+        let curves = [loss, valid_loss, lr, grad_norm, tokens_per_s, data_wait]
+            .into_iter()
+            .chain(valid_metrics.values());
         curves.filter_map(Curve::steps).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 }

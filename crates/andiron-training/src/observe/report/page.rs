@@ -131,6 +131,8 @@ fn curves(data: &ReportData, out: &mut String) {
     small("lr", "Learning rate", Range::FromZero, train(Kind::Line, &curves.lr), out);
     small("grad-norm", "Gradient norm", Range::Fitting, train(Kind::Noisy, &curves.grad_norm), out);
     small("throughput", "Tokens per second", Range::FromZero, train(Kind::Noisy, &curves.tokens_per_s), out);
+    let wait = train(Kind::Noisy, &curves.data_wait);
+    small("data-wait", "Waiting for data, % of a step", Range::FromZero, wait, out);
     out.push_str("</div>\n</section>\n");
 }
 

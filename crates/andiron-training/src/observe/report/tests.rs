@@ -3,6 +3,7 @@ use super::*;
 fn record(step: u64) -> StepRecord {
     StepRecord {
         step,
+        first_batch: 0,
         loss: 4.0 / step as f32,
         lr: 1e-3,
         grad_norm: 1.5,
@@ -12,6 +13,8 @@ fn record(step: u64) -> StepRecord {
         valid_metrics: BTreeMap::new(),
         tokens_per_s: 1000.0,
         rows_per_s: None,
+        step_s: 0.5,
+        data_wait_s: 0.001,
         elapsed_s: 0.5 * step as f64,
     }
 }
