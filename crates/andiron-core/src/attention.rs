@@ -101,13 +101,14 @@ pub fn attend_packed(
     attend(q_bthk, keys_values, config, cx).reshape([b, t, d])
 }
 
-/// Cross-attention of decoder positions over the encoder's output.
+/// Cross-attention of decoder positions over the encoder's output. A batch may have several rows for each source, one after
+/// another, such as the beams of a search: each source is then read once for all of its rows.
 ///
 /// # Shape
 /// `q_bthk`: `[batch, t, heads, width]` → the same.
 ///
 /// # Panics
-/// If the shapes do not fit.
+/// If the shapes do not fit, or the batch is no multiple of the number of sources.
 pub fn cross_attend(
     q_bthk: Tensor<4>,
     cross_cache: &CrossAttentionCache,
@@ -116,6 +117,14 @@ pub fn cross_attend(
     cx: &mut Forward<'_>,
 ) -> Tensor<4> {
     let (keys_bshk, values_bshk) = cross_cache.layer(layer);
+    let [b, t, h, k] = q_bthk.dims();
+    let sources = keys_bshk.dims()[0];
+    if b != sources {
+        assert!(b.is_multiple_of(sources.max(1)), "{b} rows of {sources} sources");
+        // Positions do not see each other, so those of one source are as many positions of one row.
+        let q_bthk = q_bthk.reshape([sources, b / sources * t, h, k]);
+        return cross_attend(q_bthk, cross_cache, layer, (scale, dropout), cx).reshape([b, t, h, k]);
+    }
     let config = AttentionConfig { dropout, ..AttentionConfig::new(scale, AttentionMask::FULL) };
     let parts = (cross_cache.padding_mask().cloned(), None);
     let options = config.options(keys_bshk.dims()[1], parts, DropoutSite::CrossAttentionProbabilities, cx);

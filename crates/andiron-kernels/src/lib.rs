@@ -32,6 +32,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
 pub mod lion;
+pub mod logits;
 pub mod minhash;
 pub mod muon;
 pub mod norm;

@@ -24,10 +24,12 @@ pub struct Seq2SeqBatch<'a> {
 #[derive(Debug)]
 pub struct BatchState {
     cache: KvCache,
-    /// Of the source of each row.
-    cross_cache: CrossAttentionCache,
     /// Number of the source of each row.
     sources: Vec<usize>,
+    /// Of the sources in `read`.
+    cross_cache: CrossAttentionCache,
+    /// Numbers of the sources, each once for as many rows as any other.
+    read: Vec<usize>,
 }
 
 impl<'a> Seq2SeqBatch<'a> {
@@ -52,6 +54,16 @@ impl<'a> Seq2SeqBatch<'a> {
     }
 }
 
+/// The sources of rows, each once if all have equally many rows, one after another; else that of each row.
+fn once_each(sources: &[usize]) -> Vec<usize> {
+    let mut runs = sources.chunk_by(|a, b| a == b);
+    let each = runs.next().map_or(0, <[usize]>::len);
+    match runs.all(|run| run.len() == each) {
+        true => sources.iter().copied().step_by(each.max(1)).collect(),
+        false => sources.to_vec(),
+    }
+}
+
 impl BatchedLm for Seq2SeqBatch<'_> {
     type State = BatchState;
 
@@ -70,16 +82,19 @@ impl BatchedLm for Seq2SeqBatch<'_> {
         let (ids_bt, cx) = batch_over(prompts, &mut cache, self.bundle.device());
         let how = (self.bundle.precision(), KernelChoice::Prefill);
         let logits = target_logits(model, how, ids_bt, &self.cross_cache, Logits::Last, cx);
-        let sources = (0..prompts.len()).collect();
-        (BatchState { cache, cross_cache: self.cross_cache.clone(), sources }, logits)
+        let sources: Vec<usize> = (0..prompts.len()).collect();
+        let state =
+            BatchState { cache, cross_cache: self.cross_cache.clone(), read: sources.clone(), sources };
+        (state, logits)
     }
 
     fn decode_step(&self, state: &mut BatchState, rows: &[usize], ids: &[u32]) -> Vec<f32> {
-        let sources: Vec<usize> = rows.iter().map(|&row| state.sources[row]).collect();
-        if sources != state.sources {
+        state.sources = rows.iter().map(|&row| state.sources[row]).collect();
+        let read = once_each(&state.sources);
+        if read != state.read {
             state.cross_cache = self.cross_cache.clone();
-            state.cross_cache.select(&sources);
-            state.sources = sources;
+            state.cross_cache.select(&read);
+            state.read = read;
         }
         state.cache.select(rows);
         let (model, how) = (&self.bundle.model, (self.bundle.precision(), KernelChoice::Decode));
@@ -94,5 +109,19 @@ impl BatchedLm for Seq2SeqBatch<'_> {
 
     fn source(&self, prompt: usize) -> Option<&[u32]> {
         Some(&self.sources[prompt])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_read_once_for_all_its_rows() {
+        assert_eq!(once_each(&[0, 0, 2, 2, 5, 5]), [0, 2, 5]);
+        assert_eq!(once_each(&[3, 1, 2]), [3, 1, 2]);
+        assert_eq!(once_each(&[0, 0, 1]), [0, 0, 1]);
+        assert_eq!(once_each(&[4, 4]), [4]);
+        assert!(once_each(&[]).is_empty());
     }
 }

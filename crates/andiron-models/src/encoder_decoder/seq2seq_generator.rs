@@ -66,25 +66,15 @@ impl Seq2SeqGenerator {
         Self { rules: None, longest: self.model.new_cache().room(), ..self }
     }
 
-    /// The source's cross-attention cache, repeated for `n` targets.
-    fn cross_cache_for(&self, n: usize) -> CrossAttentionCache {
-        let mut cross_cache = self.cross_cache.clone();
-        if n > 1 {
-            cross_cache.select(&vec![0; n]);
-        }
-        cross_cache
-    }
-
     /// Logits of the ids after `ids_bt`, in the bundle's precision, by these kernels.
     fn logits(
         &self,
         kernels: KernelChoice,
         ids_bt: Tensor<2, Int>,
-        cross_cache: &CrossAttentionCache,
         wanted: Logits,
         cx: Forward<'_>,
     ) -> Vec<f32> {
-        target_logits(&self.model, (self.precision, kernels), ids_bt, cross_cache, wanted, cx)
+        target_logits(&self.model, (self.precision, kernels), ids_bt, &self.cross_cache, wanted, cx)
     }
 
     /// Decoder start token id.
@@ -135,12 +125,12 @@ impl CausalLm for Seq2SeqGenerator {
 
     fn forward(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
         let (ids_bt, cx) = (one_row(ids, &self.device), Forward::cached(cache));
-        self.logits(KernelChoice::Prefill, ids_bt, &self.cross_cache, wanted, cx)
+        self.logits(KernelChoice::Prefill, ids_bt, wanted, cx)
     }
 
     fn decode(&self, cache: &mut KvCache, ids: &[u32], wanted: Logits) -> Vec<f32> {
         let (ids_bt, cx) = (one_row(ids, &self.device), Forward::cached(cache));
-        self.logits(KernelChoice::Decode, ids_bt, &self.cross_cache, wanted, cx)
+        self.logits(KernelChoice::Decode, ids_bt, wanted, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {
@@ -162,8 +152,7 @@ impl CausalLm for Seq2SeqGenerator {
 }
 
 impl BatchedLm for Seq2SeqGenerator {
-    /// KV cache of the targets, and the source's cross-attention cache, repeated for each target.
-    type State = (KvCache, CrossAttentionCache);
+    type State = KvCache;
 
     fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -173,21 +162,17 @@ impl BatchedLm for Seq2SeqGenerator {
         self.longest
     }
 
-    fn prefill(&self, prompts: &[&[u32]]) -> (Self::State, Vec<f32>) {
+    fn prefill(&self, prompts: &[&[u32]]) -> (KvCache, Vec<f32>) {
         let mut cache = self.begin();
         let (ids_bt, cx) = batch_over(prompts, &mut cache, &self.device);
-        let cross_cache = self.cross_cache_for(prompts.len());
-        let logits = self.logits(KernelChoice::Prefill, ids_bt, &cross_cache, Logits::Last, cx);
-        ((cache, cross_cache), logits)
+        let logits = self.logits(KernelChoice::Prefill, ids_bt, Logits::Last, cx);
+        (cache, logits)
     }
 
-    fn decode_step(&self, (cache, cross_cache): &mut Self::State, rows: &[usize], ids: &[u32]) -> Vec<f32> {
+    fn decode_step(&self, cache: &mut KvCache, rows: &[usize], ids: &[u32]) -> Vec<f32> {
         cache.select(rows);
-        if cross_cache.len() != rows.len() {
-            *cross_cache = self.cross_cache_for(rows.len());
-        }
         let (ids_bt, cx) = (one_column(ids, &self.device), Forward::cached(cache));
-        self.logits(KernelChoice::Decode, ids_bt, cross_cache, Logits::Last, cx)
+        self.logits(KernelChoice::Decode, ids_bt, Logits::Last, cx)
     }
 
     fn generation_config(&self) -> Option<&GenerationConfig> {

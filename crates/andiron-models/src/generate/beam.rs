@@ -2,10 +2,12 @@
 
 use std::cmp::Ordering;
 
+use andiron_kernels::{Isa, logits};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
+use super::sampler::non_finite;
 use super::{BatchedLm, GenerateError, SamplingError, SamplingParams, log_sum_exp};
 
 /// Score of an unused beam: lower than any sequence's, and finite.
@@ -435,9 +437,8 @@ impl Step<'_> {
         if self.processors.remove_invalid_values {
             remove_invalid_values(scores_v);
         }
-        let strange = |(_, value): &(usize, &f32)| value.is_nan() || **value == f32::INFINITY;
-        if let Some((id, &value)) = scores_v.iter().enumerate().find(strange) {
-            return Err(SamplingError::NonFinite { id, value });
+        if logits::largest(Isa::best(), scores_v).is_none() {
+            return Err(non_finite(scores_v));
         }
         let options = self.options;
         normalize(scores_v);
@@ -495,17 +496,24 @@ fn normalize(scores_v: &mut [f32]) {
 
 /// The `k` largest values with their indices, largest first, lower index first among equals.
 fn greatest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
+    const CHUNK: usize = 64;
     let order = |a: &(usize, f32), b: &(usize, f32)| -> Ordering { b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)) };
     let mut best: Vec<(usize, f32)> = Vec::with_capacity(2 * k);
-    let mut floor = None;
-    for (at, &value) in values.iter().enumerate() {
-        // Indices ascend, so a later equal never displaces an earlier one.
-        if floor.is_none_or(|floor| value > floor) {
-            best.push((at, value));
-            if best.len() == 2 * k {
-                best.select_nth_unstable_by(k - 1, order);
-                best.truncate(k);
-                floor = Some(best[k - 1].1);
+    let mut floor = f32::NEG_INFINITY;
+    for (number, chunk) in values.chunks(CHUNK).enumerate() {
+        // All of a chunk at once, which compilers turn into vector instructions. Few chunks have one of the best.
+        if best.len() >= k && !chunk.iter().fold(false, |any, &value| any | (value > floor)) {
+            continue;
+        }
+        for (at, &value) in (number * CHUNK..).zip(chunk) {
+            // Indices ascend, so a later equal never displaces an earlier one.
+            if best.len() < k || value > floor {
+                best.push((at, value));
+                if best.len() == 2 * k {
+                    best.select_nth_unstable_by(k - 1, order);
+                    best.truncate(k);
+                    floor = best[k - 1].1;
+                }
             }
         }
     }

@@ -2,17 +2,13 @@
 
 use std::cmp::Ordering;
 
+use andiron_kernels::{Isa, logits};
+
 /// Natural logarithm of the sum of exponentials, so that `logits[i] - log_sum_exp(logits)` is the log-probability of `i`.
 ///
-/// Accumulated in f64 after subtracting the largest logit, so that nothing overflows. Minus infinity for an empty row
-/// or one of minus infinities only.
+/// Nothing overflows. Minus infinity for an empty row or one of minus infinities only; NaN if a logit is NaN or infinity.
 pub fn log_sum_exp(logits: &[f32]) -> f32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if largest == f32::NEG_INFINITY {
-        return largest;
-    }
-    let sum: f64 = logits.iter().map(|&logit| f64::from((logit - largest).exp())).sum();
-    largest + sum.ln() as f32
+    logits::log_sum_exp(Isa::best(), logits)
 }
 
 /// The `n` likeliest ids with their natural-log probabilities, best first, lower id first among equals.

@@ -1,6 +1,7 @@
 //! Sampling of an id from a row of logits.
 
 use andiron_kernels::random::Seed;
+use andiron_kernels::{Isa, logits};
 
 use super::likelihood::{likelier_first, log_sum_exp};
 use super::processors::{Place, Processors, Rules, Scores, remove_invalid_values};
@@ -161,24 +162,28 @@ type Candidate = (u32, f32);
 
 /// The id with the largest logit, the lowest among equals.
 fn argmax(logits: &[f32]) -> Result<u32, SamplingError> {
-    let mut best = (0, f32::NEG_INFINITY);
-    let mut strange = false;
-    for (id, &logit) in logits.iter().enumerate() {
-        strange |= logit.is_nan() || logit == f32::INFINITY;
-        if logit > best.1 {
-            best = (id as u32, logit);
-        }
+    match logits::largest(Isa::best(), logits) {
+        Some(f32::NEG_INFINITY) => Err(SamplingError::NoCandidate { vocab_size: logits.len() }),
+        Some(largest) => Ok(first(logits, |logit| logit == largest).0),
+        None => Err(non_finite(logits)),
     }
-    if strange {
-        let strange = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
-        let found = logits.iter().copied().enumerate().find(|&(_, logit)| strange(logit));
-        let (id, value) = found.expect("one was seen above");
-        return Err(SamplingError::NonFinite { id, value });
-    }
-    match best.1 {
-        f32::NEG_INFINITY => Err(SamplingError::NoCandidate { vocab_size: logits.len() }),
-        _ => Ok(best.0),
-    }
+}
+
+/// The error of the first NaN or infinity.
+pub(super) fn non_finite(logits: &[f32]) -> SamplingError {
+    let (id, value) = first(logits, |logit| logit.is_nan() || logit == f32::INFINITY);
+    SamplingError::NonFinite { id: id as usize, value }
+}
+
+/// The first logit that is `wanted`, and its id.
+fn first(logits: &[f32], wanted: impl Fn(f32) -> bool) -> (u32, f32) {
+    const CHUNK: usize = 64;
+    // All of a chunk at once, which compilers turn into vector instructions.
+    let any = |chunk: &[f32]| chunk.iter().fold(false, |any, &logit| any | wanted(logit));
+    let chunk = logits.chunks(CHUNK).position(any).unwrap_or(0);
+    let rest = logits.iter().copied().enumerate().skip(chunk * CHUNK);
+    let found = { rest }.find(|&(_, logit)| wanted(logit)).expect("one was seen");
+    (found.0 as u32, found.1)
 }
 
 /// The `k`-th largest of `values`; minus infinity if there are not that many. Reads the row once, keeps `2 k` values.
