@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use chrono::DateTime;
+
 /// Text for an element's content or a quoted attribute.
 ///
 /// Control characters, which HTML does not allow, become visible symbols.
@@ -140,22 +142,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `2026-11-30 03:36:13 UTC`.
-///
-/// Source: Hinnant 2013, "chrono-Compatible Low-Level Date Algorithms", <https://howardhinnant.github.io/date_algorithms.html>.
+/// `2026-11-30 03:36:13 UTC`; empty for a time that no calendar has.
 pub fn utc(time: SystemTime) -> String {
-    let s = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let days = s / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    // Years begin in March, so that a leap day is the last.
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (s / 3600 % 24, s / 60 % 60, s % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let time = i64::try_from(seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    time.map(|time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
