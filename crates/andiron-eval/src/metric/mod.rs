@@ -5,6 +5,7 @@
 //! | module | metric | reference |
 //! |---|---|---|
 //! | [`bleu`], [`chrf`] | BLEU, chrF, chrF++, 0 to 100 | sacreBLEU 2.6.0 |
+//! | [`ter`] | translation edit rate, from 0, the best | sacreBLEU 2.6.0 |
 //! | [`rouge`] | ROUGE-1, -2, -L and -Lsum, 0 to 1 | rouge_score 0.1.2 |
 //! | [`squad`](mod@squad) | exact match and F1 of answers, 0 to 1 | the official scripts of SQuAD 1.1 and 2.0 |
 //! | [`classification`] | accuracy, F1, Matthews' correlation, 0 (−1) to 1 | scikit-learn 1.9 |
@@ -25,4 +26,5 @@ pub mod ranking;
 pub mod rouge;
 pub mod seqeval;
 pub mod squad;
-mod text;
+pub mod ter;
+pub(crate) mod text;

@@ -15,7 +15,7 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A set of characters, as sorted ranges and a table for ASCII.
-pub(super) struct CharSet {
+pub(crate) struct CharSet {
     ascii: [bool; 128],
     ranges: Vec<(char, char)>,
 }
@@ -36,7 +36,7 @@ impl CharSet {
         Self { ascii, ranges }
     }
 
-    pub(super) fn contains(&self, c: char) -> bool {
+    pub(crate) fn contains(&self, c: char) -> bool {
         if c.is_ascii() {
             return self.ascii[c as usize];
         }
@@ -48,7 +48,7 @@ impl CharSet {
 /// Numbers: decimal digits, letters such as Ⅷ, and others.
 pub(super) static NUMBERS: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{N}"));
 /// Punctuation.
-pub(super) static PUNCTUATION: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{P}"));
+pub(crate) static PUNCTUATION: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{P}"));
 /// Symbols: of currencies, mathematics and others.
 pub(super) static SYMBOLS: LazyLock<CharSet> = LazyLock::new(|| CharSet::new(r"\p{S}"));
 /// What `\w` means in Python: letters, numbers and the underscore, but no combining marks.

@@ -1,13 +1,16 @@
 //! What is done with a model's responses before they are measured.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use andiron_data::jinja::{is_space, python_regex};
 use fancy_regex::Regex;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::TaskError;
 use super::python;
+use crate::metric::text::PUNCTUATION;
 
 /// A chain of filters, with its name in results.
 #[derive(Clone, Debug)]
@@ -34,10 +37,23 @@ enum Filter {
     RemoveWhitespace,
     Map { mapping: Map<String, Value>, default: Value },
     Regex { regex: Regex, group: i64, fallback: String },
+    MultiChoiceRegex(MultiChoice),
+    PartsOfSpeech { fallback: Value },
+}
+
+/// The filter `multi_choice_regex`: a letter in parentheses for the choice that a response names.
+#[derive(Clone, Debug)]
+struct MultiChoice {
+    regex: Regex,
+    group: i64,
+    fallback: String,
+    ignore_case: bool,
+    ignore_punctuation: bool,
+    ignored: Vec<Regex>,
 }
 
 /// The names of the filters that there are.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "take_first",
     "take_first_k",
     "majority_vote",
@@ -46,6 +62,8 @@ const NAMES: [&str; 8] = [
     "remove_whitespace",
     "map",
     "regex",
+    "multi_choice_regex",
+    "regex_pos",
 ];
 
 /// The pattern of a filter `regex` that says none.
@@ -77,14 +95,14 @@ impl Filters {
         Ok(chains)
     }
 
-    /// What is left of a request's responses.
+    /// What is left of a request's responses, for a row of the task.
     ///
     /// # Errors
     /// What is wrong, in words.
-    pub(crate) fn apply(&self, responses: &[Value]) -> Result<Value, String> {
+    pub(crate) fn apply(&self, responses: &[Value], row: &Map<String, Value>) -> Result<Value, String> {
         let mut left = Value::Array(responses.to_vec());
         for step in &self.steps {
-            left = step.apply(left)?;
+            left = step.apply(left, row)?;
         }
         Ok(left)
     }
@@ -122,15 +140,45 @@ impl Filter {
                 })
             }
             "regex" => {
-                known(&["regex_pattern", "group_select", "fallback"])?;
-                let pattern = fields.get("regex_pattern").map_or(Some(DEFAULT_PATTERN), Value::as_str);
-                let group = fields.get("group_select").map_or(Some(0), Value::as_i64);
-                let fallback = fields.get("fallback").map_or_else(|| "[invalid]".to_owned(), python::text);
-                Ok(Self::Regex {
-                    regex: python_regex(pattern.ok_or("has a regex_pattern that is no text")?)?,
-                    group: group.ok_or("has a group_select that is no whole number")?,
+                known(&PATTERN_OPTIONS)?;
+                let (regex, group, fallback) = pattern(fields)?;
+                Ok(Self::Regex { regex, group, fallback })
+            }
+            "multi_choice_regex" => {
+                let more = ["ignore_case", "ignore_punctuation", "regexes_to_ignore"];
+                known(&[&PATTERN_OPTIONS[..], &more].concat())?;
+                let (regex, group, fallback) = pattern(fields)?;
+                let is_set = |key: &str| match fields.get(key) {
+                    None => Ok(false),
+                    Some(value) => {
+                        value.as_bool().ok_or_else(|| format!("has a {key} that is neither true nor false"))
+                    }
+                };
+                let ignored = match fields.get("regexes_to_ignore") {
+                    None | Some(Value::Null) => Vec::new(),
+                    Some(Value::Array(all)) => {
+                        let one = |value: &Value| {
+                            python_regex(value.as_str().ok_or("has a regexes_to_ignore that is no text")?)
+                        };
+                        all.iter().map(one).collect::<Result<_, _>>()?
+                    }
+                    Some(_) => return Err("has regexes_to_ignore that are no list".to_owned()),
+                };
+                Ok(Self::MultiChoiceRegex(MultiChoice {
+                    regex,
+                    group,
                     fallback,
-                })
+                    ignore_case: is_set("ignore_case")?,
+                    ignore_punctuation: is_set("ignore_punctuation")?,
+                    ignored,
+                }))
+            }
+            "regex_pos" => {
+                // The harness compiles the pattern and reads neither it nor the group.
+                known(&PATTERN_OPTIONS)?;
+                pattern(fields)?;
+                let fallback = fields.get("fallback").filter(|value| !value.is_null()).cloned();
+                Ok(Self::PartsOfSpeech { fallback: fallback.unwrap_or_else(|| json!(["invalid"])) })
             }
             "custom" => {
                 Err("is custom, a Python function: use the filters regex, map, lowercase, uppercase, \
@@ -141,7 +189,7 @@ impl Filter {
         }
     }
 
-    fn apply(&self, left: Value) -> Result<Value, String> {
+    fn apply(&self, left: Value, row: &Map<String, Value>) -> Result<Value, String> {
         let items = match left {
             Value::Array(items) => items,
             _ => return Err("a filter stands behind take_first, which leaves no list".to_owned()),
@@ -180,7 +228,127 @@ impl Filter {
                 };
                 items.iter().map(one).collect::<Result<Vec<_>, _>>().map(Value::Array)
             }
+            Self::MultiChoiceRegex(filter) => {
+                let choices = Choices::of(filter, row)?;
+                each(&|text| Ok(choices.named_in(text)?.into()))
+            }
+            Self::PartsOfSpeech { fallback } => {
+                let one = |item: &Value| {
+                    let found = parts_of_speech(item)?;
+                    Ok(if found.is_empty() { fallback.clone() } else { Value::Array(found) })
+                };
+                items.iter().map(one).collect::<Result<Vec<_>, String>>().map(Value::Array)
+            }
         }
+    }
+}
+
+/// The options that filters with a pattern have.
+const PATTERN_OPTIONS: [&str; 3] = ["regex_pattern", "group_select", "fallback"];
+
+/// The values of [`PATTERN_OPTIONS`].
+fn pattern(fields: &Map<String, Value>) -> Result<(Regex, i64, String), String> {
+    let pattern = fields.get("regex_pattern").map_or(Some(DEFAULT_PATTERN), Value::as_str);
+    let group = fields.get("group_select").map_or(Some(0), Value::as_i64);
+    let fallback = fields.get("fallback").map_or_else(|| "[invalid]".to_owned(), python::text);
+    Ok((
+        python_regex(pattern.ok_or("has a regex_pattern that is no text")?)?,
+        group.ok_or("has a group_select that is no whole number")?,
+        fallback,
+    ))
+}
+
+/// The choices of a row, as [`MultiChoice`] looks for them.
+struct Choices<'a> {
+    filter: &'a MultiChoice,
+    /// The texts of the choices, and what each becomes.
+    by_text: (Regex, HashMap<String, String>),
+    /// A letter behind a colon.
+    by_letter: Regex,
+}
+
+impl<'a> Choices<'a> {
+    fn of(filter: &'a MultiChoice, row: &Map<String, Value>) -> Result<Self, String> {
+        let choices = row.get("choices").and_then(Value::as_array);
+        let choices = choices.ok_or("multi_choice_regex needs rows with a list `choices`")?;
+        if choices.len() > 26 {
+            return Err(format!(
+                "multi_choice_regex names choices by letters, of which there are not {}",
+                choices.len()
+            ));
+        }
+        let mut texts = Vec::new();
+        let mut names = HashMap::new();
+        let letters: Vec<char> = ('A'..='Z').take(choices.len()).collect();
+        for (choice, letter) in choices.iter().zip(&letters) {
+            let text = choice.as_str().ok_or("multi_choice_regex needs choices that are texts")?;
+            let text = filter.without_ignored(text.trim_matches(is_space));
+            names.insert(text.clone(), format!("({letter})"));
+            texts.push(text);
+        }
+        // A choice must not hide a longer one that begins with it.
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        let escaped: Vec<_> = texts.iter().map(|text| fancy_regex::escape(text)).collect();
+        let letters: Vec<String> = letters.into_iter().map(String::from).collect();
+        let by_letter = python_regex(&format!(r":[\s]*({})", letters.join("|")))?;
+        Ok(Self { filter, by_text: (python_regex(&escaped.join("|"))?, names), by_letter })
+    }
+
+    /// The choice that a response names.
+    fn named_in(&self, response: &str) -> Result<String, String> {
+        let MultiChoice { regex, group, fallback, .. } = self.filter;
+        let found = |regex: &Regex, text: &str| -> Result<Option<String>, String> {
+            Ok(find(regex, *group, text)?.filter(|found| !found.is_empty()))
+        };
+        if let Some(found) = found(regex, response)? {
+            return Ok(found);
+        }
+        let (by_text, names) = &self.by_text;
+        if let Some(found) = found(by_text, &self.filter.without_ignored(response))? {
+            return Ok(names.get(&found).cloned().unwrap_or(found));
+        }
+        Ok(found(&self.by_letter, response)?.map_or_else(|| fallback.clone(), |letter| format!("({letter})")))
+    }
+}
+
+impl MultiChoice {
+    /// A text without what is ignored.
+    fn without_ignored(&self, text: &str) -> String {
+        let mut text = self
+            .ignored
+            .iter()
+            .fold(text.to_owned(), |text, regex| regex.replace_all(&text, "").into_owned());
+        if self.ignore_case {
+            text = text.to_lowercase();
+        }
+        if self.ignore_punctuation {
+            text.retain(|c| !PUNCTUATION.contains(c));
+        }
+        text
+    }
+}
+
+/// The parts of speech in a list of Python's, `[('the', 'DET'), …]`, as text or as pairs.
+fn parts_of_speech(response: &Value) -> Result<Vec<Value>, String> {
+    static PAIR: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\('([^']*)', '([^']*)'\)").expect("the pattern is written in this file")
+    });
+    match response {
+        Value::String(text) => {
+            let part = |found: fancy_regex::Result<fancy_regex::Captures<'_>>| {
+                let found = found.map_err(|error| error.to_string())?;
+                Ok(found.get(2).map_or("", |part| part.as_str()).into())
+            };
+            PAIR.captures_iter(text).map(part).collect()
+        }
+        Value::Array(pairs) => {
+            let part = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+                Some([_, part]) => Ok(part.clone()),
+                _ => Err("regex_pos reads pairs".to_owned()),
+            };
+            pairs.iter().map(part).collect()
+        }
+        _ => Err("regex_pos is given neither a text nor a list of pairs".to_owned()),
     }
 }
 
@@ -217,7 +385,50 @@ mod tests {
     fn apply(steps: Value, responses: Value) -> Result<Value, String> {
         let list = vec![json!({"name": "x", "filter": steps})];
         let chains = Filters::read(Path::new("t.yaml"), Some(&list)).map_err(|error| error.to_string())?;
-        chains[0].apply(responses.as_array().unwrap())
+        let row = json!({"choices": ["Guilty", "Guilty of Romance", "A dog!"]});
+        chains[0].apply(responses.as_array().unwrap(), row.as_object().unwrap())
+    }
+
+    /// lm-evaluation-harness 0.4.13.
+    #[test]
+    fn choices_and_parts_of_speech_are_found_as_by_the_harness() {
+        let responses = json!([
+            "The answer is (B).",
+            "it is Guilty of Romance",
+            "answer: C",
+            "a DOG",
+            "guilty",
+            "none",
+            " : A",
+            "#### 12"
+        ]);
+        let check = |options: Value, expected: [&str; 8]| {
+            let mut step = json!({"function": "multi_choice_regex"});
+            step.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+            assert_eq!(apply(json!([step]), responses.clone()), Ok(json!(expected)), "{step}");
+        };
+        let no = "[invalid]";
+        check(json!({}), [no, "(B)", "(C)", no, no, no, "(A)", "12"]);
+        let letter = r"(\([A-Z]\))";
+        check(json!({"regex_pattern": letter}), ["(B)", "(B)", "(C)", no, no, no, "(A)", no]);
+        let lower = ["(B)", "(B)", "(C)", no, "(A)", no, "(A)", no];
+        check(json!({"regex_pattern": letter, "ignore_case": true}), lower);
+        let ignored = json!({
+            "regex_pattern": format!("{letter}|(x)"), "ignore_case": true, "ignore_punctuation": true,
+            "regexes_to_ignore": ["The ", "a "],
+        });
+        check(ignored, lower);
+        check(json!({"regex_pattern": "([A-Z])", "group_select": -1}), ["B", "R", "C", "G", no, no, "A", no]);
+
+        let tags = json!(["[('The', 'DET'), ('cat','N'), ('s', 'V')]", "none", [["a", "B"]]]);
+        let of = |step: Value| apply(json!([step]), tags.clone()).unwrap();
+        assert_eq!(of(json!({"function": "regex_pos"})), json!([["DET", "V"], ["invalid"], ["B"]]));
+        assert_eq!(
+            of(json!({"function": "regex_pos", "fallback": ["?"]})),
+            json!([["DET", "V"], ["?"], ["B"]])
+        );
+        let unknown = apply(json!([{"function": "multi_choice_regex", "ignore": true}]), json!(["a"]));
+        assert!(unknown.unwrap_err().contains("option ignore"));
     }
 
     /// lm-evaluation-harness 0.4.13.

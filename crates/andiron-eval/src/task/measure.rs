@@ -14,6 +14,7 @@ use crate::metric::bleu::Bleu;
 use crate::metric::bootstrap::{sample_deviation, standard_error};
 use crate::metric::chrf::Chrf;
 use crate::metric::classification::LabelCounts;
+use crate::metric::ter::{Ter, TerStats};
 
 /// Python's `string.punctuation`.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
@@ -36,6 +37,7 @@ pub(crate) enum Metric {
     Bleu,
     Chrf,
     ChrfPlusPlus,
+    Ter,
 }
 
 /// How the values of rows become one.
@@ -53,6 +55,7 @@ pub(crate) enum Aggregation {
     Bleu,
     Chrf,
     ChrfPlusPlus,
+    Ter,
 }
 
 /// Kind of a row's value.
@@ -90,7 +93,7 @@ const ROLLING: OutputType = OutputType::LoglikelihoodRolling;
 const GENERATE: OutputType = OutputType::GenerateUntil;
 
 /// Name, default aggregation, whether higher is better, and what it is measured of; in the order of the harness.
-const METRICS: [MetricRow; 15] = [
+const METRICS: [MetricRow; 16] = [
     ("perplexity", Metric::Perplexity, Aggregation::Perplexity, false, &[LIKELIHOOD]),
     ("acc", Metric::Acc, Aggregation::Mean, true, &[CHOICE, LIKELIHOOD]),
     ("f1", Metric::F1, Aggregation::F1, true, &[CHOICE]),
@@ -106,9 +109,10 @@ const METRICS: [MetricRow; 15] = [
     ("bleu", Metric::Bleu, Aggregation::Bleu, true, &[GENERATE]),
     ("chrf", Metric::Chrf, Aggregation::Chrf, true, &[GENERATE]),
     ("chrf++", Metric::ChrfPlusPlus, Aggregation::ChrfPlusPlus, true, &[GENERATE]),
+    ("ter", Metric::Ter, Aggregation::Ter, false, &[GENERATE]),
 ];
 
-const AGGREGATIONS: [(&str, Aggregation, Kind); 12] = [
+const AGGREGATIONS: [(&str, Aggregation, Kind); 13] = [
     ("mean", Aggregation::Mean, Kind::Number),
     ("nanmean", Aggregation::NanMean, Kind::Number),
     ("median", Aggregation::Median, Kind::Number),
@@ -121,6 +125,7 @@ const AGGREGATIONS: [(&str, Aggregation, Kind); 12] = [
     ("bleu", Aggregation::Bleu, Kind::Texts),
     ("chrf", Aggregation::Chrf, Kind::Texts),
     ("chrf++", Aggregation::ChrfPlusPlus, Kind::Texts),
+    ("ter", Aggregation::Ter, Kind::Texts),
 ];
 
 impl Metric {
@@ -129,7 +134,7 @@ impl Metric {
             Self::F1 | Self::Mcc => Kind::Labels,
             Self::BrierScore => Kind::Probabilities,
             Self::WordPerplexity | Self::BytePerplexity | Self::BitsPerByte => Kind::Weighted,
-            Self::Bleu | Self::Chrf | Self::ChrfPlusPlus => Kind::Texts,
+            Self::Bleu | Self::Chrf | Self::ChrfPlusPlus | Self::Ter => Kind::Texts,
             _ => Kind::Number,
         }
     }
@@ -355,6 +360,7 @@ pub(crate) enum Prepared {
     Brier(Vec<f64>),
     Bleu(Vec<crate::metric::bleu::BleuStats>),
     Chrf(Chrf, Vec<crate::metric::chrf::ChrfStats>),
+    Ter(Vec<TerStats>),
 }
 
 impl Prepared {
@@ -394,6 +400,10 @@ impl Prepared {
                 let stats = texts(values).map(|(gold, text)| chrf.stats(text, &[gold])).collect();
                 Ok(Self::Chrf(chrf, stats))
             }
+            Aggregation::Ter => {
+                let ter = Ter::default();
+                Ok(Self::Ter(texts(values).map(|(gold, text)| ter.stats(text, &[gold])).collect()))
+            }
             _ => Ok(Self::Numbers(aggregation, values.iter().map(RowValue::number).collect())),
         }
     }
@@ -406,6 +416,7 @@ impl Prepared {
             Self::Brier(rows) => rows.len(),
             Self::Bleu(rows) => rows.len(),
             Self::Chrf(_, rows) => rows.len(),
+            Self::Ter(rows) => rows.len(),
         }
     }
 
@@ -454,6 +465,7 @@ impl Prepared {
                 Bleu::default().score(&rows.iter().map(|&row| stats[row as usize]).sum()).score
             }
             Self::Chrf(chrf, stats) => chrf.score(&rows.iter().map(|&row| stats[row as usize]).sum()),
+            Self::Ter(stats) => Ter::default().score(&rows.iter().map(|&row| stats[row as usize]).sum()),
         }
     }
 
@@ -475,7 +487,7 @@ impl Prepared {
         let samples = match self {
             Self::Numbers(Aggregation::Mean, values) => return standard_error(values),
             Self::Weighted(..) | Self::Brier(_) => return None,
-            Self::Bleu(_) | Self::Chrf(..) => samples.min(100),
+            Self::Bleu(_) | Self::Chrf(..) | Self::Ter(_) => samples.min(100),
             _ => samples,
         };
         let chunk = samples.min(1000);
@@ -588,6 +600,7 @@ mod tests {
         check(json!({"metric": "bleu"}), GENERATE, &texts, 61.71392021671751, Some(19.330623939692337));
         check(json!({"metric": "chrf"}), GENERATE, &texts, 67.47750654746953, Some(13.503571246515063));
         check(json!({"metric": "chrf++"}), GENERATE, &texts, 70.11927034901802, Some(12.214973787310413));
+        check(json!({"metric": "ter"}), GENERATE, &texts, 25.0, Some(20.3312295514359));
         check(json!({"metric": "word_perplexity"}), ROLLING, &weighted, 10.445318067055567, None);
         check(json!({"metric": "bits_per_byte"}), ROLLING, &weighted, 3.384784519008722, None);
         let probabilities = [

@@ -49,7 +49,7 @@ pub(crate) fn run(task: &Task, model: &DecoderPipeline, seed: u64) -> Result<Vec
     for filters in &task.config.filters {
         for (row, Requests { arguments, responses }) in requests.iter().enumerate() {
             let filter = |responses: &Vec<Value>| {
-                filters.apply(responses).map_err(|problem| {
+                filters.apply(responses, &task.docs[row]).map_err(|problem| {
                     task.row_error(row, format!("filter_list, {}: {problem}", filters.name))
                 })
             };
