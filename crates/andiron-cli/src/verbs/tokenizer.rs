@@ -207,7 +207,7 @@ struct Texts {
 impl FieldArgs {
     /// The documents in `paths`, with their files.
     fn texts(&self, paths: &[PathBuf]) -> anyhow::Result<Texts> {
-        let source::Expanded { files, passed_over } = source::expand(paths, OnError::Fail)?;
+        let source::Expanded { files, passed_over, .. } = source::expand(paths, OnError::Fail)?;
         let passed_over: Vec<_> =
             passed_over.into_iter().map(|one| (one.path, one.why.to_string())).collect();
         tell_passed_over(&passed_over);

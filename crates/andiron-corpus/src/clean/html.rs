@@ -1,5 +1,7 @@
 //! HTML to text.
 
+use std::borrow::Cow;
+
 use andiron_data::Document;
 use html2text::config;
 use html2text::render::TrivialDecorator;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Filter, Removal, Verdict};
 
 /// Turns HTML into the text that a browser would show: paragraphs as lines, entities decoded; tags, scripts, styles and the head
-/// are left out. Boilerplate such as menus stays: it is for the rules of lines and quality to remove.
+/// are left out, and so are drawings (`svg`). Boilerplate such as menus stays: it is for the rules of lines and quality to remove.
 ///
 /// The work is bounded: documents of more than `max_bytes` go as `html-too-long`, those of more than `max_depth` tags within each
 /// other as `html-too-deep` (a browser stops at 512), those that cannot be rendered as `html-unreadable`.
@@ -55,6 +57,8 @@ impl Filter for HtmlToText {
         if html.len() > self.max_bytes {
             return remove("html-too-long", html.len());
         }
+        // Their elements close themselves, which others cannot: a diagram of a thousand lines is not a thousand levels deep.
+        let html = without_drawings(html);
         let depth = depth(html.as_bytes());
         if depth > self.max_depth {
             return remove("html-too-deep", depth);
@@ -77,6 +81,41 @@ fn looks_like_html(text: &str) -> bool {
     let start = start.to_ascii_lowercase();
     let has = |tag: &[u8]| memchr::memmem::find(&start, tag).is_some();
     start.trim_ascii_start().starts_with(b"<!doctype html") || has(b"<html") || has(b"<head") || has(b"<body")
+}
+
+/// Without what is between `<svg` and its end tag. What has no end stays.
+fn without_drawings(html: &str) -> Cow<'_, str> {
+    const NAME: &[u8] = b"svg";
+    let bytes = html.as_bytes();
+    let is_named = |at: usize| {
+        let name = bytes.get(at..at + NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
+        name && bytes.get(at + NAME.len()).is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
+    };
+    let end_of_tag =
+        |at: usize| memchr::memchr(b'>', &bytes[at..]).map_or(bytes.len(), |length| at + length + 1);
+    let mut text = String::new();
+    let (mut kept, mut start, mut depth) = (0, 0, 0_usize);
+    for at in memchr::memchr_iter(b'<', bytes) {
+        if is_named(at + 1) {
+            let end = end_of_tag(at);
+            let closes_itself = bytes[..end].ends_with(b"/>");
+            if depth == 0 {
+                start = at;
+            }
+            depth += usize::from(!closes_itself);
+        } else if depth > 0 && bytes.get(at + 1) == Some(&b'/') && is_named(at + 2) {
+            depth -= 1;
+            if depth == 0 {
+                text.push_str(&html[kept..start]);
+                kept = end_of_tag(at);
+            }
+        }
+    }
+    if kept == 0 {
+        return Cow::Borrowed(html);
+    }
+    text.push_str(&html[kept..]);
+    Cow::Owned(text)
 }
 
 /// Without white space at the ends of lines, and with one blank line at most between paragraphs.
@@ -134,6 +173,16 @@ mod tests {
         let mut document = Document::new("a", html);
         let verdict = HtmlToText::default().apply(&mut document);
         (verdict, document.text)
+    }
+
+    #[test]
+    fn drawings_are_left_out_and_their_lines_are_no_depth() {
+        let lines = "<path d='M0 0'/>".repeat(1000);
+        let page =
+            format!("<body>a<SVG width=1><g>{lines}<svg><text>x</text></svg></g></svg>b<svg/>c</body>");
+        assert_eq!(text(&page), (Verdict::Keep, "abc".to_owned()));
+        assert_eq!(without_drawings("<p><svg><path/>é"), "<p><svg><path/>é");
+        assert_eq!(without_drawings("<svg-x>a</svg-x><svg>é</svg"), "<svg-x>a</svg-x>");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::{PrepareConfig, PrepareConfigError, PrepareError, Stage, VERSION};
 use crate::dedup::{Signature, SignatureWriter, Signer, SignerScratch};
 use andiron_data::Document;
 use andiron_data::source::{
-    self, InputFile, JsonlBlock, JsonlBlocks, OnError, RecordError, Source, SourceError,
+    self, InputFile, JsonlBlock, JsonlBlocks, OnError, RecordError, Source, SourceError, SourceOptions,
 };
 
 pub(super) const STAGE: &str = "filtered";
@@ -379,10 +379,11 @@ impl Reader<'_, '_> {
                 return Ok(None);
             }
             let (source, path): &(usize, PathBuf) = &self.filtering.found.files[self.next];
-            let options = &self.filtering.config.sources[*source].read;
+            let name = Some(self.filtering.found.names[self.next].clone());
+            let options = SourceOptions { name, ..self.filtering.config.sources[*source].read.clone() };
             let opened = match JsonlBlocks::reads(path) {
-                true => Opened::Lines(JsonlBlocks::open(path, options)?),
-                false => Opened::Documents(source::open(path, options)?),
+                true => Opened::Lines(JsonlBlocks::open(path, &options)?),
+                false => Opened::Documents(source::open(path, &options)?),
             };
             self.current = Some((self.next, opened));
             self.next += 1;

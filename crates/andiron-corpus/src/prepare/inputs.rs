@@ -10,6 +10,8 @@ use andiron_data::source::{self, SourceError};
 pub(super) struct Inputs {
     /// The index of the source, and the file.
     pub(super) files: Vec<(usize, PathBuf)>,
+    /// The name of each file: see [`source::Expanded::names`].
+    pub(super) names: Vec<String>,
     /// Bytes of each file.
     pub(super) bytes: Vec<u64>,
     /// What was not read, with the reason.
@@ -18,9 +20,12 @@ pub(super) struct Inputs {
 
 impl Inputs {
     pub(super) fn find(config: &PrepareConfig) -> Result<Self, PrepareError> {
-        let mut found = Self { files: Vec::new(), bytes: Vec::new(), passed_over: Vec::new() };
+        let mut found =
+            Self { files: Vec::new(), names: Vec::new(), bytes: Vec::new(), passed_over: Vec::new() };
         for (index, source) in config.sources.iter().enumerate() {
-            let source::Expanded { files, passed_over } = source::expand(&source.paths, config.on_error)?;
+            let source::Expanded { files, names, passed_over } =
+                source::expand(&source.paths, config.on_error)?;
+            found.names.extend(names);
             found.files.extend(files.into_iter().map(|path| (index, path)));
             found.passed_over.extend(passed_over.into_iter().map(|one| (one.path, one.why.to_string())));
         }

@@ -46,6 +46,7 @@ mod tests {
         let sizes = [(0, 1), (0, PART_BYTES - 1), (0, 1), (0, 2 * PART_BYTES), (0, 5), (1, 5), (1, 6)];
         let found = Inputs {
             files: sizes.iter().map(|&(source, _)| (source, "f".into())).collect(),
+            names: vec!["f".to_owned(); sizes.len()],
             bytes: sizes.iter().map(|&(_, bytes)| bytes).collect(),
             passed_over: Vec::new(),
         };

@@ -49,7 +49,8 @@ pub(super) fn hash_inputs(
     let mut done = 0;
     for file in pieces.chunk_by(|a, b| a.0 == b.0) {
         let index = file[0].0;
-        inputs[index] = InputFile::of_pieces(&found.files[index].1, &hashed[done..done + file.len()]);
+        let of_file = InputFile::of_pieces(&found.files[index].1, &hashed[done..done + file.len()]);
+        inputs[index] = InputFile { name: found.names[index].clone(), ..of_file };
         done += file.len();
     }
     Ok(inputs)

@@ -1,6 +1,9 @@
 use super::*;
 use crate::clean::FilterSettings;
 use crate::dedup::{MinHashConfig, ParagraphConfig};
+use andiron_data::collate::Causal;
+use andiron_data::loader::{BatchSource as _, Loader, LoaderOptions, Order};
+use andiron_data::seed::Seed;
 use andiron_data::shard::Dataset;
 use andiron_data::source::OnError;
 use andiron_data::tokenizer::{BpeOptions, Special, SpecialTokens, Tokenizer};
@@ -9,6 +12,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 struct Place(tempfile::TempDir);
 
@@ -407,6 +411,43 @@ fn a_mixture_has_the_shares_that_its_weights_ask_for() {
     assert!(of("some").iter().all(|&times| times == floor || times == floor + 1), "{:?}", of("some"));
     let letters: u64 = times.iter().map(|(text, times)| text.chars().count() as u64 * times).sum();
     assert_eq!(report.train.stats.characters, letters);
+    what_a_run_reads_has_these_shares(&place.out(), &report);
+}
+
+/// An epoch of a loader, from wherever it is resumed: each token of the mixture is predicted as often as the report says, but for the
+/// first one and for those after the last whole window.
+fn what_a_run_reads_has_these_shares(out: &Path, report: &PrepareReport) {
+    let dataset = Arc::new(Dataset::open(&out.join("train")).unwrap());
+    let (rows, columns) = (3, 16);
+    let options = LoaderOptions { rows, order: Order::Epochs };
+    let loader = || {
+        let collator = Arc::new(Causal { columns, pad: 0 });
+        Loader::new(dataset.clone(), collator, options, Seed::new(5)).unwrap()
+    };
+    let n_windows = loader().epoch().unwrap().rows;
+    let name_of = |id: &str| id.split('.').next().unwrap().to_owned();
+    let mut read = BTreeMap::new();
+    for window in 0..n_windows {
+        // A loader for each window: nothing is kept but the number of the batch.
+        let seen = loader().documents_of(window / rows as u64);
+        let of_row = seen.iter().filter(|document| document.row as u64 == window % rows as u64);
+        for (at, document) in of_row.enumerate() {
+            // The first token of a window is not predicted in it.
+            *read.entry(name_of(&document.id)).or_insert(0) += document.ids.len() as u64 - u64::from(at == 0);
+        }
+    }
+    let mut expected = BTreeMap::new();
+    for document in dataset.documents() {
+        let predicted = document.tokens.start.max(1)..document.tokens.end.min(1 + n_windows * columns as u64);
+        *expected.entry(name_of(document.id)).or_insert(0) += predicted.end.saturating_sub(predicted.start);
+    }
+    assert_eq!(read, expected);
+    let left = report.train.stats.tokens - read.values().sum::<u64>();
+    assert!(left <= columns as u64, "{left} of {} tokens were not read", report.train.stats.tokens);
+    for source in &report.sources {
+        let name = if source.name == "text" { "a" } else { &source.name };
+        assert!(source.taken - read[name] <= left, "{source:?}: {read:?}");
+    }
 }
 
 #[test]

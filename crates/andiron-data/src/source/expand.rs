@@ -14,6 +14,9 @@ pub struct Expanded {
     /// The files, in the order given; directories are replaced by the files below them and patterns by what they match, sorted
     /// by name.
     pub files: Vec<PathBuf>,
+    /// The name of each file: its path below the directory that was asked for, or below the folders that a pattern names, with
+    /// `/` between folders; else its own name. It is the same wherever the directory stands.
+    pub names: Vec<String>,
     /// Directory entries that were left out. Names that begin with a dot are left out silently.
     pub passed_over: Vec<PassedOver>,
 }
@@ -37,6 +40,8 @@ pub enum WhyPassedOver {
     Special,
     /// It is a broken link, or links form a cycle.
     LeadsNowhere,
+    /// It is an image, a font, a sound or a film, by its extension: folders of web pages hold them.
+    NoText,
     /// It cannot be read, such as a closed directory.
     Unreadable(io::Error),
 }
@@ -46,6 +51,7 @@ impl fmt::Display for WhyPassedOver {
         match self {
             Self::AlreadyRead => f.write_str("a link to a folder that is read already"),
             Self::Special => f.write_str("no ordinary file"),
+            Self::NoText => f.write_str("no text, by its extension"),
             Self::LeadsNowhere => f.write_str("a link that leads nowhere"),
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
         }
@@ -64,34 +70,48 @@ pub fn expand(paths: &[PathBuf], on_error: OnError) -> Result<Expanded, SourceEr
     for path in paths {
         let metadata = match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && is_pattern(path) => {
+                let fixed: PathBuf =
+                    path.components().take_while(|part| !is_pattern(part.as_ref())).collect();
                 for path in matches(path, on_error, &mut expanded)? {
                     let metadata = fs::metadata(&path).map_err(reading(&path))?;
-                    expand_one(path, &metadata, on_error, &mut expanded)?;
+                    expand_one(path, &fixed, &metadata, on_error, &mut expanded)?;
                 }
                 continue;
             }
             metadata => metadata.map_err(reading(path))?,
         };
-        expand_one(path.clone(), &metadata, on_error, &mut expanded)?;
+        let root = if metadata.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
+        expand_one(path.clone(), root, &metadata, on_error, &mut expanded)?;
     }
     Ok(expanded)
+}
+
+impl Expanded {
+    /// Adds a file that was found below `root`.
+    fn push(&mut self, path: PathBuf, root: &Path) {
+        let below = path.strip_prefix(root).unwrap_or(&path);
+        let parts = below.components().map(|part| part.as_os_str().to_string_lossy());
+        self.names.push(parts.collect::<Vec<_>>().join("/"));
+        self.files.push(path);
+    }
 }
 
 /// Expands a path that was asked for by name or matches a pattern.
 fn expand_one(
     path: PathBuf,
+    root: &Path,
     metadata: &fs::Metadata,
     on_error: OnError,
     expanded: &mut Expanded,
 ) -> Result<(), SourceError> {
     if !metadata.is_dir() {
-        expanded.files.push(path);
+        expanded.push(path, root);
         return Ok(());
     }
     let mut seen = HashSet::new();
     // What was asked for by name is an error in any case.
     let entries = enter(&path, &mut seen).map_err(reading(&path))?;
-    walk(entries.unwrap_or_default(), on_error, &mut seen, expanded)
+    walk((entries.unwrap_or_default(), root), on_error, &mut seen, expanded)
 }
 
 fn is_pattern(path: &Path) -> bool {
@@ -132,9 +152,9 @@ fn reading(path: &Path) -> impl FnOnce(io::Error) -> SourceError {
     |source| SourceError::Read { path, source }
 }
 
-/// Reads directory entries, from the last of `waiting` on.
+/// Reads directory entries below a root, from the last of `waiting` on.
 fn walk(
-    mut waiting: Vec<PathBuf>,
+    (mut waiting, root): (Vec<PathBuf>, &Path),
     on_error: OnError,
     seen: &mut HashSet<PathBuf>,
     expanded: &mut Expanded,
@@ -142,8 +162,10 @@ fn walk(
     while let Some(path) = waiting.pop() {
         let mut look = || -> io::Result<Option<WhyPassedOver>> {
             let metadata = fs::metadata(&path)?;
-            if metadata.is_file() {
-                expanded.files.push(path.clone());
+            if metadata.is_file() && is_media(&path) {
+                return Ok(Some(WhyPassedOver::NoText));
+            } else if metadata.is_file() {
+                expanded.push(path.clone(), root);
             } else if !metadata.is_dir() {
                 return Ok(Some(WhyPassedOver::Special));
             } else if let Some(below) = enter(&path, seen)? {
@@ -163,6 +185,16 @@ fn walk(
         expanded.passed_over.extend(why.map(|why| PassedOver { path, why }));
     }
     Ok(())
+}
+
+/// Whether a file is an image, a font, a sound or a film.
+fn is_media(path: &Path) -> bool {
+    const MEDIA: [&str; 27] = [
+        "png", "jpg", "jpeg", "gif", "webp", "avif", "bmp", "tif", "tiff", "ico", "svg", "svgz", "woff",
+        "woff2", "ttf", "otf", "eot", "mp3", "ogg", "opus", "wav", "flac", "mp4", "webm", "mkv", "mov",
+        "avi",
+    ];
+    MEDIA.contains(&super::extension(path).as_str())
 }
 
 /// Whether `path` is a broken link or part of a cycle of links.
@@ -209,7 +241,21 @@ mod tests {
         }
         let expanded = expand(&[dir.path().join("z.txt"), dir.path().to_owned()], OnError::Fail).unwrap();
         assert_eq!(names(&expanded), ["z.txt", "a.txt", "b.txt", "z.txt"]);
+        assert_eq!(expanded.names, ["z.txt", "a.txt", "m/b.txt", "z.txt"]);
         assert!(expanded.passed_over.is_empty());
+    }
+
+    #[test]
+    fn pictures_in_a_folder_of_pages_are_left_out_unless_they_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.html", "b.PNG", "c.woff2"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let expanded = expand(&[dir.path().to_owned()], OnError::Fail).unwrap();
+        assert_eq!(names(&expanded), ["a.html"]);
+        let why: Vec<String> = expanded.passed_over.iter().map(|one| one.why.to_string()).collect();
+        assert_eq!(why, ["no text, by its extension"; 2]);
+        assert_eq!(names(&expand(&[dir.path().join("b.PNG")], OnError::Fail).unwrap()), ["b.PNG"]);
     }
 
     #[test]
@@ -222,7 +268,10 @@ mod tests {
         let of = |pattern: &str| expand(&[dir.path().join(pattern)], OnError::Fail);
         assert_eq!(names(&of("?.txt").unwrap()), ["a.txt", "b.txt"]);
         assert_eq!(names(&of("**/[de].*").unwrap()), ["d.txt", "e.txt"]);
+        assert_eq!(of("**/[de].*").unwrap().names, ["m/d.txt", "m/n/e.txt"]);
+        assert_eq!(of("m/*/e.txt").unwrap().names, ["n/e.txt"]);
         assert_eq!(names(&of("m*").unwrap()), ["d.txt", "e.txt"]);
+        assert_eq!(of("m*").unwrap().names, ["m/d.txt", "m/n/e.txt"]);
         // A file with this very name is no pattern.
         assert_eq!(names(&of("[x].txt").unwrap()), ["[x].txt"]);
         let error = of("*.csv").unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{RecordFault, SourceOptions, file_name};
+use super::{RecordFault, SourceOptions};
 use crate::document::{Document, Metadata};
 
 /// The document of a record's fields. `number` is that of the line or row, for an id.
@@ -27,7 +27,7 @@ pub(super) fn document(
     let id = match fields.shift_remove(&options.id_field) {
         Some(Value::String(id)) if !id.is_empty() => id,
         Some(Value::Number(id)) => id.to_string(),
-        _ => format!("{}:{number}", file_name(path)),
+        _ => format!("{}:{number}", options.name_of(path)),
     };
     Ok(Document { id, text, metadata: fields })
 }

@@ -67,6 +67,11 @@ pub fn has_fields(path: &Path) -> bool {
     matches!(extension(path).as_str(), "jsonl" | "ndjson" | "json" | "csv" | "tsv" | "tab" | "parquet")
 }
 
+/// Whether [`open`] reads a file as a web page, or as an archive of them.
+pub fn has_pages(path: &Path) -> bool {
+    matches!(extension(path).as_str(), "html" | "htm" | "xhtml" | "warc")
+}
+
 /// Opens a file by its extension: see the table [above](self).
 ///
 /// # Errors

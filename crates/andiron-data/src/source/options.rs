@@ -1,7 +1,10 @@
 //! How files become documents.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use super::file_name;
 use crate::input::DEFAULT_EXPANSION;
 use crate::rows::RowOptions;
 
@@ -33,6 +36,10 @@ pub struct SourceOptions {
     pub separator: Option<char>,
     /// Whether quotes around a cell of a table are part of the syntax.
     pub quotes: bool,
+    /// The name of the file in the ids of its documents; without it, that is its own name without folders. It belongs to one file, so
+    /// it is no setting.
+    #[serde(skip)]
+    pub name: Option<String>,
 }
 
 impl Default for SourceOptions {
@@ -48,6 +55,7 @@ impl Default for SourceOptions {
             max_expansion: DEFAULT_EXPANSION,
             separator,
             quotes,
+            name: None,
         }
     }
 }
@@ -56,6 +64,11 @@ impl SourceOptions {
     /// The defaults, with the text of a record in another field than `text`.
     pub fn of_field(name: &str) -> Self {
         Self { text_field: name.to_owned(), ..Self::default() }
+    }
+
+    /// What the file is called in ids.
+    pub(super) fn name_of(&self, path: &Path) -> String {
+        self.name.clone().unwrap_or_else(|| file_name(path))
     }
 
     /// How rows are read.

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{CONTENT_TYPE, RecordError, RecordFault, Source, SourceError, SourceOptions, file_name, web};
+use super::{CONTENT_TYPE, RecordError, RecordFault, Source, SourceError, SourceOptions, web};
 use crate::document::Document;
 use crate::input::Input;
 
@@ -25,6 +25,7 @@ pub struct FileSource {
     path: PathBuf,
     input: Input,
     kind: FileKind,
+    name: String,
     max_bytes: u64,
     is_read: bool,
 }
@@ -37,7 +38,8 @@ impl FileSource {
     pub fn open(path: &Path, kind: FileKind, options: &SourceOptions) -> Result<Self, SourceError> {
         let input =
             Input::open(path, options.max_expansion).map_err(|source| SourceError::reading(path, source))?;
-        Ok(Self { path: path.to_owned(), input, kind, max_bytes: options.max_file_bytes, is_read: false })
+        let (name, max_bytes) = (options.name_of(path), options.max_file_bytes);
+        Ok(Self { path: path.to_owned(), input, kind, name, max_bytes, is_read: false })
     }
 
     fn read(&mut self) -> Result<Document, SourceError> {
@@ -56,7 +58,7 @@ impl FileSource {
             FileKind::Text | FileKind::Markdown => String::from_utf8(bytes)
                 .map_err(|e| fail(RecordFault::Utf8 { offset: e.utf8_error().valid_up_to() }))?,
         };
-        let mut document = Document::new(file_name(&self.path), text);
+        let mut document = Document::new(self.name.clone(), text);
         let content_type = match self.kind {
             FileKind::Text => None,
             FileKind::Markdown => Some("text/markdown"),

@@ -26,6 +26,7 @@ const MAX_HEADERS: usize = 1000;
 pub struct WarcSource {
     path: PathBuf,
     input: Input,
+    name: String,
     max_record_bytes: u64,
     number: u64,
     /// The line that begins the next record, if it was read already.
@@ -44,8 +45,15 @@ impl WarcSource {
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let input =
             Input::open(path, options.max_expansion).map_err(|source| SourceError::reading(path, source))?;
-        let max_record_bytes = options.max_record_bytes;
-        Ok(Self { path: path.to_owned(), input, max_record_bytes, number: 0, begun: None, ended: false })
+        Ok(Self {
+            path: path.to_owned(),
+            input,
+            name: options.name_of(path),
+            max_record_bytes: options.max_record_bytes,
+            number: 0,
+            begun: None,
+            ended: false,
+        })
     }
 
     /// The next record: a document, its fault, or nothing that is wanted. `None` at the end of the file.
@@ -232,7 +240,7 @@ impl Iterator for WarcSource {
                 Ok(Some(Ok(None))) => continue,
                 Ok(Some(Ok(Some(mut document)))) => {
                     if document.id.is_empty() {
-                        document.id = format!("{}:{}", super::file_name(&self.path), self.number);
+                        document.id = format!("{}:{}", self.name, self.number);
                     }
                     return Some(Ok(document));
                 }
