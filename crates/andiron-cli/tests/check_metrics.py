@@ -22,7 +22,7 @@ import pytrec_eval
 import scipy.stats
 import seqeval.metrics
 from rouge_score import rouge_scorer
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 from seqeval.scheme import IOB2
 from sklearn import metrics as sk
@@ -109,6 +109,20 @@ def check_texts(rng, program):
     check("chrf", CHRF())
     check("chrf", CHRF(word_order=2), "--word-order", "2")
     check("chrf", CHRF(lowercase=True, whitespace=True, eps_smoothing=True), "--lowercase", "--whitespace", "--eps-smoothing")
+
+    # More rows: shifts are decided by many rules.
+    pairs = []
+    for _ in range(1000):
+        reference = text(rng)
+        pairs.append({"prediction": changed(rng, reference) if rng.random() < 0.9 else text(rng), "references": [reference]})
+    own = rows
+    for rows, predictions, streams in ((own, predictions, streams), (
+            pairs, [row["prediction"] for row in pairs], [[row["references"][0] for row in pairs]])):
+        check("ter", TER())
+        check("ter", TER(normalized=True, case_sensitive=True), "--normalized", "--case-sensitive")
+        check("ter", TER(no_punct=True), "--no-punctuation")
+        check("ter", TER(normalized=True, no_punct=True, asian_support=True), "--normalized", "--no-punctuation", "--asian-support")
+    rows = own
 
     kinds = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     for flags in ((), ("--stemmer",)):

@@ -31,6 +31,13 @@ fn texts_are_scored_together_and_row_by_row() {
     assert_eq!(report["signature"], "nrefs:var|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0");
     assert_eq!((&report["prediction_words"], &report["reference_words"]), (&json!(15), &json!(17)));
     assert!(report["standard_error"].as_f64().unwrap() > 0.0, "{report}");
+    let report = place.json(&["metric", "ter", "--normalized", "--rows", "texts.jsonl"]);
+    let signature = report["signature"].as_str().unwrap();
+    assert!(
+        signature.ends_with("|case:lc|tok:tercom|norm:yes|punct:yes|asian:no|version:2.6.0"),
+        "{signature}"
+    );
+    assert!(report["edits"].as_u64() > Some(0) && report["value"].as_f64() > Some(0.0), "{report}");
     let report = place.json(&["metric", "chrf", "--word-order", "2", "--rows", "texts.jsonl"]);
     check_value(&report, 70.587_335_1);
     assert_eq!(report["name"], "chrF2++");
@@ -168,7 +175,7 @@ fn perplexity_reads_what_score_writes() {
 fn metrics_are_listed() {
     let place = Place::new();
     let listed = place.json(&["metric", "--list"]);
-    assert_eq!(listed["metrics"].as_array().map(Vec::len), Some(20));
+    assert_eq!(listed["metrics"].as_array().map(Vec::len), Some(21));
     assert!(place.ok(&["metric", "--list"]).contains("sacreBLEU 2.6.0"));
     place.fails(&["metric", "blue", "--rows", "x"], 2, &["blue", "bleu"]);
 }
@@ -205,7 +212,7 @@ fn a_row_that_cannot_be_read_is_named() {
     ] {
         let good = "{\"prediction\": \"a\", \"reference\": \"a\"}\n";
         // The good row is of texts; other metrics meet their bad row first.
-        let texts = ["bleu", "chrf", "rouge", "squad", "squad-v2"].contains(&metric);
+        let texts = ["bleu", "chrf", "ter", "rouge", "squad", "squad-v2"].contains(&metric);
         place.write("rows.jsonl", if texts { format!("{good}\n{row}\n") } else { format!("\n\n{row}\n") });
         let ran = place.run(&["metric", metric, "--rows", "rows.jsonl"]);
         check_failure(&ran, 1, &[&["rows.jsonl:3: "], names].concat());

@@ -36,6 +36,7 @@ pub struct MetricVerb {
 enum Metric {
     Bleu(text::BleuArgs),
     Chrf(text::ChrfArgs),
+    Ter(text::TerArgs),
     Rouge(text::RougeArgs),
     Squad(text::SquadArgs),
     SquadV2(text::SquadV2Args),
@@ -57,9 +58,10 @@ enum Metric {
 }
 
 /// Name, fields of a row, and the program whose values it gives.
-const LIST: [[&str; 3]; 20] = [
+const LIST: [[&str; 3]; 21] = [
     ["bleu", "prediction, references", "sacreBLEU 2.6.0"],
     ["chrf", "prediction, references", "sacreBLEU 2.6.0; chrF++ with --word-order 2"],
+    ["ter", "prediction, references", "sacreBLEU 2.6.0"],
     ["rouge", "prediction, references", "rouge_score 0.1.2"],
     ["squad", "prediction, references", "evaluate-v1.1.py"],
     ["squad-v2", "prediction, references, which may be empty", "evaluate-v2.0.py"],
@@ -92,6 +94,7 @@ impl MetricVerb {
         match metric {
             Metric::Bleu(args) => args.run(common),
             Metric::Chrf(args) => args.run(common),
+            Metric::Ter(args) => args.run(common),
             Metric::Rouge(args) => args.run(common),
             Metric::Squad(args) => args.run(common),
             Metric::SquadV2(args) => args.run(common),

@@ -1,4 +1,4 @@
-//! BLEU, chrF, ROUGE and SQuAD's scores: a text against references.
+//! BLEU, chrF, TER, ROUGE and SQuAD's scores: a text against references.
 
 use andiron_eval::metric::bleu::{
     Bleu, BleuStats, BleuTokenizer, ReferenceCount, Smoothing, TokenizerNameError,
@@ -7,6 +7,7 @@ use andiron_eval::metric::bootstrap::mean;
 use andiron_eval::metric::chrf::{Chrf, ChrfStats};
 use andiron_eval::metric::rouge::Rouge;
 use andiron_eval::metric::squad::{SquadVersion, squad};
+use andiron_eval::metric::ter::{Ter, TerStats};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -214,6 +215,68 @@ impl Measure for Chrf {
 
     fn details(&self, rows: &Counted<ChrfStats>) -> Map<String, Value> {
         object(json!({ "name": Chrf::name(self), "signature": self.signature(rows.references) }))
+    }
+}
+
+/// Translation edit rate, from 0, which is best, as sacreBLEU 2.6.0 computes it: edits by words of the reference
+///
+/// Rows: `{"prediction": "a text", "references": ["one", "another"]}`, or "reference" with one text. Above 100 if there are more edits
+/// than words.
+#[derive(Debug, Args)]
+pub struct TerArgs {
+    #[command(flatten)]
+    files: Files,
+    /// Tell upper and lower case apart
+    #[arg(long)]
+    case_sensitive: bool,
+    /// Cut texts into words by Tercom's rules, instead of by white space alone
+    #[arg(long)]
+    normalized: bool,
+    /// Leave out punctuation
+    #[arg(long)]
+    no_punctuation: bool,
+    /// With --normalized, make each Chinese character a word; with --no-punctuation, leave out East Asian punctuation
+    #[arg(long)]
+    asian_support: bool,
+}
+
+impl TerArgs {
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<Ending> {
+        let Self { files, case_sensitive, normalized, no_punctuation, asian_support } = self;
+        files.measure(&Ter { case_sensitive, normalized, no_punctuation, asian_support }, common)
+    }
+}
+
+impl Measure for Ter {
+    type Row = (TerStats, usize);
+    type Rows = Counted<TerStats>;
+    const GOLD: &'static [&'static str] = REFERENCES;
+
+    fn name(&self) -> &'static str {
+        "ter"
+    }
+
+    fn row(&self, row: Row) -> Result<Self::Row, String> {
+        let (prediction, references) = pair(row)?;
+        Ok((self.stats(&prediction, &references), references.len()))
+    }
+
+    fn gather(&self, rows: Vec<Self::Row>) -> Counted<TerStats> {
+        Counted::new(rows)
+    }
+
+    fn scores(&self, _: &Counted<TerStats>) -> Vec<&'static str> {
+        vec!["ter"]
+    }
+
+    fn over(&self, rows: &Counted<TerStats>, chosen: &[u32]) -> Vec<f64> {
+        vec![self.score(&rows.sum(chosen))]
+    }
+
+    fn details(&self, rows: &Counted<TerStats>) -> Map<String, Value> {
+        let TerStats { edits, reference_words } = rows.stats.iter().copied().sum();
+        let signature = self.signature(rows.references);
+        object(json!({ "signature": signature, "edits": edits, "reference_words": reference_words }))
     }
 }
 
