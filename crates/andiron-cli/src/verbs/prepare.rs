@@ -7,14 +7,15 @@ mod trace;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use andiron_corpus::clean::FilterSettings;
+use andiron_corpus::clean::{FilterSettings, HtmlToText};
 use andiron_corpus::dedup::ParagraphConfig;
 use andiron_corpus::prepare::{
     DedupConfig, Duplicates, Existing, ParagraphReport, PrepareConfig, PrepareConfigError, PrepareError,
     PrepareOptions, PrepareProgress, PrepareReport, SourceReport, Split, SplitBy, Stage, TokenizerChoice,
     prepare,
 };
-use andiron_data::source::{OnError, SourceOptions};
+use andiron_data::source::{self, Expanded, OnError, RecordError, RecordFault, SourceError, SourceOptions};
+use andiron_training::config::{ParameterCount, SizedDecoder};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
@@ -24,6 +25,7 @@ use super::tokenizer::{Vocabulary, VocabularyArgs, advising_field};
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::{note, out};
+use crate::program::{Program, quoted};
 use crate::progress::Progress;
 
 /// Tokenize text into datasets for training and validation
@@ -88,6 +90,9 @@ struct Settings {
     /// Convert line endings (`\r\n`, `\r`) to `\n`
     #[arg(long)]
     unix_line_endings: bool,
+    /// Keep web pages as they are, with their tags, instead of making text of them
+    #[arg(long)]
+    keep_markup: bool,
     /// Keep exact duplicates of documents, instead of removing them
     #[arg(long)]
     keep_duplicates: bool,
@@ -136,14 +141,18 @@ impl Settings {
         };
         let fraction = self.held_out.unwrap_or(Split::default().fraction);
         let exact = if self.keep_duplicates { Duplicates::Keep } else { Duplicates::Remove };
+        let is_page = |expanded: Expanded| expanded.files.iter().any(|path| source::has_pages(path));
+        let mut filters = Vec::new();
+        // What cannot be read is named when it is read.
+        if !self.keep_markup && source::expand(&input, OnError::Skip).is_ok_and(is_page) {
+            note!("web pages become text; --keep-markup keeps their tags");
+            filters.push(FilterSettings::HtmlToText(HtmlToText::default()));
+        }
+        filters.extend(self.unix_line_endings.then_some(FilterSettings::UnixLineEndings {}));
         let mut config = PrepareConfig {
             seed: self.seed.unwrap_or(0),
             on_error: if self.skip_errors { OnError::Skip } else { OnError::Fail },
-            filters: self
-                .unix_line_endings
-                .then_some(FilterSettings::UnixLineEndings {})
-                .into_iter()
-                .collect(),
+            filters,
             dedup: DedupConfig {
                 exact,
                 paragraphs: self.remove_repeated_paragraphs.then(ParagraphConfig::default),
@@ -167,6 +176,7 @@ impl Settings {
             ("--held-out", self.held_out.is_some()),
             ("--split-by", self.split_by.is_some()),
             ("--unix-line-endings", self.unix_line_endings),
+            ("--keep-markup", self.keep_markup),
             ("--keep-duplicates", self.keep_duplicates),
             ("--remove-repeated-paragraphs", self.remove_repeated_paragraphs),
             ("--skip-errors", self.skip_errors),
@@ -229,6 +239,11 @@ impl Prepare {
             Some(PrepareError::Exists { .. }) => {
                 error.context(format!("{} is taken; --replace makes it anew", output.display()))
             }
+            Some(PrepareError::Source(SourceError::Record(RecordError { fault, .. })))
+                if !matches!(fault, RecordFault::MissingText { .. }) =>
+            {
+                error.context("a file cannot be read; --skip-errors, or on_error = \"skip\" in a TOML file, leaves out what cannot")
+            }
             _ => advising_field(error),
         })?;
         tell(&report, &output, common)
@@ -246,8 +261,29 @@ fn tell(report: &PrepareReport, output: &Path, common: &Common) -> anyhow::Resul
     } else {
         print(report)?;
         out!("in {}", output.display())?;
+        if let Some(params) = params(report) {
+            let options = format!("--params {params} --data {} --output DIR", quoted(output));
+            out!("Train on it: {}", Program::of(common)?.line("pretrain", &options))?;
+        }
     }
     Ok(Ending::Done)
+}
+
+/// Numbers of parameters that are proposed, as they are written.
+const PROPOSED: [&str; 10] = ["500K", "1M", "2M", "5M", "10M", "20M", "50M", "100M", "200M", "500M"];
+
+/// The size of a model that the data are enough for: 20 tokens for each parameter, in at most four passes, as `pretrain` trains it;
+/// at least the smallest that the vocabulary allows. `None` if none of those that are proposed is.
+fn params(report: &PrepareReport) -> Option<&'static str> {
+    let enough = report.train.stats.tokens / 5;
+    let vocabulary = report.vocab_size;
+    let fitting = PROPOSED.iter().filter_map(|&written| {
+        let count: ParameterCount = written.parse().ok()?;
+        SizedDecoder::new(count, vocabulary).is_ok().then_some((written, count.0))
+    });
+    let fitting: Vec<_> = fitting.collect();
+    let last = fitting.iter().rev().find(|(_, count)| *count <= enough);
+    last.or(fitting.first()).map(|&(written, _)| written)
 }
 
 /// Prepares with all threads, showing progress.
@@ -305,16 +341,27 @@ fn shown<T>(
 /// The share of new paragraphs that may be left out without a warning.
 const MOST_FALSE: f64 = 0.01;
 
-/// At most so many paths are named; the rest is counted.
-const NAMED: usize = 20;
+/// At most so many paths that were left out for one reason are named; more are counted.
+const NAMED: usize = 3;
 
 /// Names what was found in input folders and not read.
 pub fn tell_passed_over(passed_over: &[(PathBuf, String)]) {
-    for (path, why) in passed_over.iter().take(NAMED) {
-        note!("warning: {} was left out: {why}", path.display());
+    let mut reasons: Vec<(&str, Vec<&Path>)> = Vec::new();
+    for (path, why) in passed_over {
+        match reasons.iter_mut().find(|(known, _)| known == why) {
+            Some((_, paths)) => paths.push(path),
+            None => reasons.push((why, vec![path])),
+        }
     }
-    if let Some(more @ 1..) = passed_over.len().checked_sub(NAMED) {
-        note!("warning: {more} more were left out");
+    for (why, paths) in reasons {
+        if paths.len() > NAMED {
+            let (n, first) = (paths.len(), paths[0].display());
+            note!("warning: {n} files were left out, such as {first}: {why}");
+            continue;
+        }
+        for path in paths {
+            note!("warning: {} was left out: {why}", path.display());
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use toml::Table;
 
-use crate::common::Place;
+use crate::common::{Place, word};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/configs");
 
@@ -199,8 +199,16 @@ fn prepare(place: &Place, pipeline: &Table, name: &str) {
     let sources = pipeline["source"].as_array_mut().unwrap();
     for (at, source) in sources.iter_mut().enumerate() {
         let file = format!("{name}-{at}.jsonl");
-        let row = |n: usize| json!({ "text": format!("row {n} of source {at}") }).to_string() + "\n";
-        place.write(&file, (0..20 * (at + 1)).map(row).collect::<String>());
+        // Sentences enough for every filter, and no row nearly like another.
+        let sentence = |n: usize, of: usize| {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|place| word(((n * 6 + of) * 4 + place) * 3 + at));
+            format!("The {a} of {b} is {c} and {d}.")
+        };
+        let row = |n: usize| {
+            let sentences: Vec<String> = (0..6).map(|of| sentence(n, of)).collect();
+            json!({ "text": sentences.join("\n") }).to_string() + "\n"
+        };
+        place.write(&file, (0..100 * (at + 1)).map(row).collect::<String>());
         source.as_table_mut().unwrap().insert("paths".to_owned(), vec![file].into());
     }
     let n_sources = sources.len();
