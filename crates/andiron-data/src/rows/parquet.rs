@@ -1,11 +1,13 @@
 //! Rows of Parquet files.
 
 mod file;
+mod pages;
 mod value;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -16,6 +18,7 @@ use super::reader::{RowOptions, Rows};
 use super::row::{Cells, Row};
 use crate::source::RecordFault;
 use file::{BytesRead, SharedFile};
+use pages::CheckedGroup;
 
 /// What a row group may hold in any case, in bytes.
 const ALWAYS: u64 = 64 << 20;
@@ -80,7 +83,7 @@ impl ParquetRows {
         }
         let opened = guard(|| {
             let schema = metadata.file_metadata().schema_descr_ptr();
-            TreeBuilder::new().as_iter(schema, &*self.reader.get_row_group(index)?)
+            TreeBuilder::new().as_iter(schema, &CheckedGroup(self.reader.get_row_group(index)?))
         });
         let last = self.number.saturating_add(u64::try_from(rows).unwrap_or(0));
         match opened {
@@ -158,6 +161,17 @@ fn check(group: &RowGroupMetaData, max_expansion: u64) -> Result<(), String> {
         return Err("it has a row group without rows or columns".into());
     };
     for column in group.columns() {
+        let codec = match column.compression() {
+            Compression::BROTLI(_) => Some("Brotli"),
+            Compression::LZO => Some("LZO"),
+            _ => None,
+        };
+        if let Some(codec) = codec {
+            return Err(format!(
+                "column {} is compressed with {codec}, which cannot be read; write the file anew with Zstandard, Snappy, gzip or LZ4",
+                column.column_path()
+            ));
+        }
         let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
         if number(column.num_values()) < rows {
             return Err(format!(

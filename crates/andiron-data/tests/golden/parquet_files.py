@@ -71,6 +71,13 @@ def main() -> None:
         )
     for compression in ("brotli", "lz4"):
         pyarrow.parquet.write_table(table.select(["text"]), out / f"pyarrow-{compression}.parquet", compression=compression)
+    pyarrow.parquet.write_table(
+        table.select(["text", "tags"]),
+        out / "pyarrow-delta.parquet",
+        compression="none",
+        use_dictionary=False,
+        column_encoding={"text": "DELTA_BYTE_ARRAY", "tags.list.element": "DELTA_LENGTH_BYTE_ARRAY"},
+    )
     print("pyarrow", pyarrow.__version__, "polars", polars.__version__, "datasets", datasets.__version__)
     for path in sorted(out.glob("*.parquet")):
         print(path.name, path.stat().st_size)
