@@ -35,6 +35,19 @@ impl TrainConfig {
     /// # Errors
     /// If the model to begin with cannot be read.
     pub fn memory_bytes(&self, device: &Device) -> Result<u64, TrainError> {
+        self.memory_bytes_of_each(1, device)
+    }
+
+    /// The same of each of `processes` that share the run: their parts of a step have fewer rows, and they may divide the moments.
+    ///
+    /// # Errors
+    /// As for [`memory_bytes`](Self::memory_bytes).
+    pub fn memory_bytes_of_each(&self, processes: usize, device: &Device) -> Result<u64, TrainError> {
+        let processes = processes.max(1) as u64;
+        let moments_of = |parameters: u64, moments: u64| {
+            let holders = if self.optimizer.shard { processes } else { 1 };
+            parameters.saturating_mul(moments) / holders
+        };
         let base = Base::open(self)?;
         let tensors = base.parameters(device);
         let elements =
@@ -55,7 +68,10 @@ impl TrainConfig {
             .as_ref()
             .is_none_or(|adapter| adapter.targets == Targets::AllLinear && adapter.exclude.is_none());
         let states = match &self.adapter {
-            None => parameters.saturating_mul(2 + moments).saturating_mul(F32),
+            None => parameters
+                .saturating_mul(2)
+                .saturating_add(moments_of(parameters, moments))
+                .saturating_mul(F32),
             Some(adapter) => {
                 let rank = adapter.rank as u64;
                 let factors = |shape: &[usize]| rank.saturating_mul((shape[0] + shape[1]) as u64);
@@ -68,14 +84,21 @@ impl TrainConfig {
                     false => 0,
                 };
                 let base: f64 = tensors.iter().map(|tensor| stored_bytes(tensor, base.precision)).sum();
-                (base as u64).saturating_add(trained.saturating_mul(2 + moments).saturating_mul(F32))
+                (base as u64).saturating_add(
+                    trained
+                        .saturating_mul(2)
+                        .saturating_add(moments_of(trained, moments))
+                        .saturating_mul(F32),
+                )
             }
         };
         let tokens = match self.data.batch_tokens {
+            // Batches of a number of tokens are not divided.
             Some(tokens) => tokens as u64,
             None => {
-                let per_row = self.tokens_per_row(base.config.sizes().max_positions);
-                (self.data.rows as u64).saturating_mul(per_row)
+                let of_step = (self.data.rows as u64).saturating_mul(self.run.accumulate);
+                let rows = (self.data.rows as u64).min(of_step.div_ceil(processes));
+                rows.saturating_mul(self.tokens_per_row(base.config.sizes().max_positions))
             }
         };
         // An encoder-decoder reads a part of the tokens on each of its sides.
@@ -149,6 +172,18 @@ mod tests {
         let [f32, mixed] = ["run.precision=f32", "run.precision=mixed"].map(mib);
         assert!((0.85..1.0).contains(&(f32 / 609.0)), "{f32}");
         assert!((0.8..1.0).contains(&(mixed / 459.0)), "{mixed}");
+    }
+
+    #[test]
+    fn processes_that_share_a_run_take_less_each() {
+        let config =
+            |set: &str| TrainConfig::parse(CONFIG, &["data.rows=8".to_owned(), set.to_owned()]).unwrap();
+        let each = |set: &str, processes| config(set).memory_bytes_of_each(processes, &device()).unwrap();
+        let [alone, whole, divided] = [("seed=1", 1), ("seed=1", 4), ("optimizer.shard=true", 4)]
+            .map(|(set, n)| each(&set.replace("seed", "run.seed"), n));
+        assert!(divided < whole && whole < alone, "{divided} {whole} {alone}");
+        // Where micro-batches are accumulated, each process has whole ones.
+        assert_eq!(each("run.accumulate=4", 4), alone);
     }
 
     #[test]

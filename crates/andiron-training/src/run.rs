@@ -21,6 +21,7 @@ use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
 use crate::objective::{CausalConfig, ModelOf, Objective, ObjectiveConfig};
 use crate::observe::{Observer, RunFacts, Warning};
+use crate::optimizer::Share;
 use crate::plan::{Beginning, Setup, Start, TrainingData};
 use crate::state::{Adapted, Progress, TrainState};
 use crate::step::FirstRow;
@@ -142,7 +143,9 @@ impl<C: FamilyConfig> Run<C> {
 
     fn load_newest(&self, observer: &mut dyn Observer) -> Result<Option<TrainState<C>>, TrainError> {
         let base = || self.adapted();
-        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device, &base);
+        let read = |dir: &Path| {
+            TrainState::load(dir, &self.config, &self.identity, (self.share(), &self.device), &base)
+        };
         self.checkpoints
             .load_newest(read, &mut |aside| observer.on_warning(&Warning::DamagedCheckpoint(aside)))
     }
@@ -150,8 +153,18 @@ impl<C: FamilyConfig> Run<C> {
     /// The state of the checkpoint of a step; `None` if there is none, or it is damaged.
     pub(crate) fn load_step(&self, step: u64) -> Result<Option<TrainState<C>>, TrainError> {
         let base = || self.adapted();
-        let read = |dir: &Path| TrainState::load(dir, &self.config, &self.identity, &self.device, &base);
+        let read = |dir: &Path| {
+            TrainState::load(dir, &self.config, &self.identity, (self.share(), &self.device), &base)
+        };
         self.checkpoints.load_step(step, read)
+    }
+
+    /// The part of the optimizer's state that this process holds.
+    fn share(&self) -> Share {
+        match self.config.optimizer.shard {
+            true => Share { rank: self.collective.rank(), size: self.collective.size() },
+            false => Share::WHOLE,
+        }
     }
 
     /// Writes the resolved configuration. Call it after [`load`](Self::load), which checks that the run may use it.
@@ -207,7 +220,7 @@ impl<C: FamilyConfig> Run<C> {
             }
             None => (self.beginning()?.bundle, None),
         };
-        Ok(TrainState::new(bundle, adapter, &self.config, &self.device)?)
+        Ok(TrainState::with_share((bundle, adapter), &self.config, self.share(), &self.device)?)
     }
 
     fn beginning(&self) -> Result<Beginning<C>, TrainError> {

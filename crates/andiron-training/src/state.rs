@@ -10,9 +10,10 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::collective::{Collective, Single};
 use crate::config::{Difference, TrainConfig, first_difference};
 use crate::files::{self, FileError};
-use crate::optimizer::{Ema, GroupError, Optimizer, OptimizerError};
+use crate::optimizer::{Ema, GroupError, Optimizer, OptimizerError, Share};
 use crate::step::{Computed, parameters_are_finite};
 use crate::tokenizer::TokenizerSource;
 use crate::trainer::{SaveError, TrainError};
@@ -90,20 +91,43 @@ impl<C: FamilyConfig> TrainState<C> {
     /// # Errors
     /// If a parameter group does not fit the model.
     pub fn new(
-        mut bundle: Bundle<C>,
+        bundle: Bundle<C>,
         adapter: Option<LoraConfig>,
         config: &TrainConfig,
         device: &Device,
     ) -> Result<Self, GroupError> {
+        Self::with_share((bundle, adapter), config, Share::WHOLE, device)
+    }
+
+    /// The same with a share of the optimizer's moments.
+    pub(crate) fn with_share(
+        (mut bundle, adapter): (Bundle<C>, Option<LoraConfig>),
+        config: &TrainConfig,
+        share: Share,
+        device: &Device,
+    ) -> Result<Self, GroupError> {
         bundle.model = config.optimizer.freeze(bundle.model)?.train();
-        let optimizer = Optimizer::new(&bundle.model, &config.optimizer, device)?;
+        let optimizer = Optimizer::divided(&bundle.model, &config.optimizer, share, device)?;
         let ema = config.optimizer.ema_decay.map(|decay| Ema::new(&bundle.model, decay));
         Ok(Self { bundle, adapter, optimizer, ema, progress: Progress::default() })
     }
 
     /// The state after an update with the result of a step.
-    pub fn updated(mut self, computed: Computed, lr: f64, grad_scale: f32) -> Self {
-        self.bundle.model = self.optimizer.update(self.bundle.model, computed.gradients, lr, grad_scale);
+    pub fn updated(self, computed: Computed, lr: f64, grad_scale: f32) -> Self {
+        self.updated_shared(computed, lr, grad_scale, &Single)
+    }
+
+    /// The same for one of several processes, which may each have a share of the optimizer.
+    pub(crate) fn updated_shared(
+        mut self,
+        computed: Computed,
+        lr: f64,
+        grad_scale: f32,
+        collective: &dyn Collective,
+    ) -> Self {
+        let model = self.bundle.model;
+        let scale = f64::from(grad_scale);
+        self.bundle.model = self.optimizer.update_shared(model, computed.gradients, [lr, scale], collective);
         self.progress.updates = self.optimizer.updates();
         if let Some(ema) = &mut self.ema {
             ema.update(&self.bundle.model);
@@ -164,7 +188,7 @@ impl<C: FamilyConfig> TrainState<C> {
         dir: &Path,
         config: &TrainConfig,
         identity: &Value,
-        device: &Device,
+        (share, device): (Share, &Device),
         base: &dyn Fn() -> Result<Option<Adapted<C>>, TrainError>,
     ) -> Result<Self, TrainError> {
         let failed = |source: StateError| TrainError::Load { path: dir.to_owned(), source: Box::new(source) };
@@ -183,7 +207,7 @@ impl<C: FamilyConfig> TrainState<C> {
             }
             None => (Bundle::open(&model, device).map_err(|error| failed(error.into()))?, None),
         };
-        let mut state = Self::new(bundle, adapter, config, device)?;
+        let mut state = Self::with_share((bundle, adapter), config, share, device)?;
         state
             .optimizer
             .load(&dir.join(OPTIMIZER), saved.progress.updates, device)

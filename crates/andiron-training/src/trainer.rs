@@ -304,7 +304,8 @@ impl<O: Objective> Trainer<O> {
             }
         } else {
             let scale = clip_scale(grad_norm, self.run.config.optimizer.clip_norm);
-            state = with_precision(precision, || state.updated(computed, lr, scale));
+            state =
+                with_precision(precision, || state.updated_shared(computed, lr, scale, &*self.collective));
             state.progress.tokens += tokens;
         }
         state.progress.step = step;
@@ -408,6 +409,10 @@ impl<O: Objective> Trainer<O> {
         if self.saved_step == Some(step) {
             return;
         }
+        // Others may hold parts of the optimizer's state.
+        let whole = state.optimizer.gathered(&*self.collective);
+        let whole = whole.map(|optimizer| TrainState { optimizer, ..state.clone() });
+        let state = whole.as_ref().unwrap_or(state);
         let saved = self.collective.is_first().then(|| {
             // The lines before a checkpoint must outlive it: a resumed run does not write them again.
             let best = self.best_step(record);

@@ -8,7 +8,7 @@ use super::Collective;
 
 /// Least numbers in a bucket, 25 MiB of them: small messages cost a latency each. All-reduces of 4 MB took twice as long as those
 /// of 25 MB for the same gradients (Open MPI 4.1, two processes of one machine).
-const BUCKET: usize = 25 * (1 << 20) / size_of::<f32>();
+pub(crate) const BUCKET: usize = 25 * (1 << 20) / size_of::<f32>();
 
 /// Replaces `loss` and gradients by their sums over all processes. `lengths` are the numbers of elements; a gradient that no process
 /// has stays absent, and one that some have is a sum over those.

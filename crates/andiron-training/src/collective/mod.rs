@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use crate::trainer::TrainError;
 
 pub(crate) use division::{Part, Unit, part_of};
-pub(crate) use flat::{floats, sum_gradients, tensor};
+pub(crate) use flat::{BUCKET, floats, sum_gradients, tensor};
 pub(crate) use share::Share;
 
 /// The processes (ranks) that train one model together. Each computes the gradients of its own rows of a step; their sums over all

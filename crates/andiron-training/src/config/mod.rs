@@ -361,6 +361,8 @@ impl TrainConfig {
             "data.tokenizer",
             // They change no bit of the result.
             "data.workers",
+            // Checkpoints hold the whole state.
+            "optimizer.shard",
             "checkpoint.every",
             "checkpoint.keep_last",
             "checkpoint.keep_best",

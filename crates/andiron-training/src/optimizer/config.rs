@@ -101,6 +101,10 @@ pub struct OptimizerConfig {
     /// Settings of [`OptimizerKind::Lion`], allowed for that kind only; absent, the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lion: Option<LionConfig>,
+    /// Whether the processes that share a run divide the optimizer's state: each holds the moments of some parameters, updates
+    /// those, and sends them to the others. This takes memory from each and changes no result; one process holds all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shard: bool,
     /// Parameter groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupConfig>,
@@ -145,6 +149,7 @@ impl OptimizerConfig {
             muon: None,
             adafactor: None,
             lion: None,
+            shard: false,
             groups: Vec::new(),
         }
     }

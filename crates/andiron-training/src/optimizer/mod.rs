@@ -13,6 +13,7 @@ mod lion;
 mod muon;
 mod pattern;
 mod schedule;
+mod share;
 mod slot;
 mod state_file;
 
@@ -33,6 +34,7 @@ pub use lion::LionConfig;
 pub use muon::{AdjustLr, MuonConfig};
 pub use pattern::NamePattern;
 pub use schedule::{Schedule, ScheduleKind};
+pub use share::Share;
 pub use state_file::OptimizerError;
 
 /// The optimizer of a model, with decoupled weight decay. Moments are kept for each trainable parameter, under its name;
@@ -48,6 +50,8 @@ pub struct Optimizer {
     slots: Vec<Slot>,
     config: OptimizerConfig,
     updates: u64,
+    share: Share,
+    device: Device,
 }
 
 impl Optimizer {
@@ -61,6 +65,22 @@ impl Optimizer {
     /// If nothing is trainable for another reason, as in a model that is not in training mode, or a parameter is trainable that a
     /// group freezes.
     pub fn new<M: Module>(model: &M, config: &OptimizerConfig, device: &Device) -> Result<Self, GroupError> {
+        Self::divided(model, config, Share::WHOLE, device)
+    }
+
+    /// The same with a share of the moments, for [`update_shared`](Self::update_shared).
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    ///
+    /// # Panics
+    /// As for [`new`](Self::new).
+    pub fn divided<M: Module>(
+        model: &M,
+        config: &OptimizerConfig,
+        share: Share,
+        device: &Device,
+    ) -> Result<Self, GroupError> {
         let (parameters, trained): (Vec<_>, Vec<_>) = groups::parameters(model).into_iter().unzip();
         let names = parameters.iter().map(|parameter| parameter.name.as_str());
         let assigned = groups::assign(&config.groups, names)?;
@@ -73,14 +93,20 @@ impl Optimizer {
         let depths = depths(&parameters);
         let each =
             parameters.into_iter().zip(depths).zip(assigned).zip(trained).filter(|(_, trained)| *trained);
-        let slots: Vec<Slot> = each
-            .map(|(((parameter, depth), group), _)| Slot::new(parameter, depth, group, config, device))
-            .collect();
+        let mut slots: Vec<Slot> =
+            each.map(|(((parameter, depth), group), _)| Slot::new(parameter, depth, group, config)).collect();
+        let owners = share.owners(&slots.iter().map(Slot::len).collect::<Vec<_>>());
+        for (slot, owner) in slots.iter_mut().zip(owners) {
+            slot.owner = owner;
+            if owner == share.rank {
+                slot.begin(device);
+            }
+        }
         if slots.is_empty() && config.groups.iter().any(|group| group.freeze) {
             return Err(GroupError::AllFrozen);
         }
         assert!(!slots.is_empty(), "a model in training mode has trainable parameters");
-        Ok(Self { slots, config: config.clone(), updates: 0 })
+        Ok(Self { slots, config: config.clone(), updates: 0, share, device: device.clone() })
     }
 
     /// Number of updates so far.

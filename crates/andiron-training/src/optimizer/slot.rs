@@ -25,7 +25,9 @@ pub(super) struct Slot {
     /// Multiplies the learning rate.
     lr_factor: f64,
     weight_decay: f32,
-    /// In the order of [`Slot::moment_shapes`], flattened; taken while they are updated.
+    /// The process that has the moments, of those that share a run.
+    pub(super) owner: usize,
+    /// In the order of [`Slot::moment_shapes`], flattened; taken while they are updated, and absent where another process has them.
     pub(super) moments: Option<Vec<Tensor<1>>>,
 }
 
@@ -52,7 +54,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Slot {
-    /// The state before the first update.
+    /// A parameter and its settings; the owner is the first process, and there are no moments yet.
     ///
     /// # Panics
     /// If the group freezes the parameter.
@@ -61,7 +63,6 @@ impl Slot {
         depth: Depth,
         group: Option<&GroupConfig>,
         config: &OptimizerConfig,
-        device: &Device,
     ) -> Self {
         let rule = Rule::of(&parameter, config);
         let group_lr = group.and_then(|group| group.lr);
@@ -74,10 +75,13 @@ impl Slot {
         let ParamInfo { name, shape, .. } = parameter;
         assert!(group.is_none_or(|group| !group.freeze), "{name} is frozen before an optimizer is made");
         let lr_factor = peak / config.lr * config.layer_decay.unwrap_or(1.0).powi(above);
-        let mut slot = Self { name, shape, rule, lr_factor, weight_decay, moments: None };
+        Self { name, shape, rule, lr_factor, weight_decay, owner: 0, moments: None }
+    }
+
+    /// The moments before the first update.
+    pub(super) fn begin(&mut self, device: &Device) {
         let zeros = |(_, shape): (_, Vec<usize>)| Tensor::zeros([shape.iter().product::<usize>()], device);
-        slot.moments = Some(slot.moment_shapes().into_iter().map(zeros).collect());
-        slot
+        self.moments = Some(self.moment_shapes().into_iter().map(zeros).collect());
     }
 
     /// Elements of the parameter.

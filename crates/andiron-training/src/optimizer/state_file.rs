@@ -19,19 +19,29 @@ impl Optimizer {
     ///
     /// # Errors
     /// If the file cannot be written.
+    ///
+    /// # Panics
+    /// If this is a share of an optimizer.
     pub fn save(&self, path: &Path) -> Result<(), OptimizerError> {
         let values = self.slots.iter().flat_map(|slot| slot.moments.as_ref().expect(AWAY).iter().cloned());
         write(path, self.keys().into_iter().zip(values))
     }
 
-    /// Loads the moments from a file that [`save`](Self::save) wrote after `updates` updates.
+    /// Loads the moments, of a share its own, from a file that [`save`](Self::save) wrote after `updates` updates.
     ///
     /// # Errors
     /// If the file cannot be read, or is not for exactly these parameters and this kind of optimizer.
     pub fn load(&mut self, path: &Path, updates: u64, device: &Device) -> Result<(), OptimizerError> {
-        let mut values = read(path, &self.keys(), device)?.into_iter();
+        let rank = self.share.rank;
+        let is_held = self
+            .slots
+            .iter()
+            .flat_map(|slot| slot.moment_shapes().into_iter().map(move |_| slot.owner == rank));
+        let is_held: Vec<bool> = is_held.collect();
+        let mut values = read_some(path, &self.keys(), &is_held, device)?.into_iter();
         for slot in &mut self.slots {
-            slot.moments = Some(values.by_ref().take(slot.moment_shapes().len()).collect());
+            let of_slot: Vec<_> = values.by_ref().take(slot.moment_shapes().len()).collect();
+            slot.moments = of_slot.into_iter().collect();
         }
         self.updates = updates;
         Ok(())
@@ -62,6 +72,17 @@ pub(super) fn read(
     wanted: &[(String, Vec<usize>)],
     device: &Device,
 ) -> Result<Vec<Tensor<1>>, OptimizerError> {
+    let values = read_some(path, wanted, &vec![true; wanted.len()], device)?;
+    Ok(values.into_iter().flatten().collect())
+}
+
+/// The same, keeping only some of them.
+fn read_some(
+    path: &Path,
+    wanted: &[(String, Vec<usize>)],
+    is_kept: &[bool],
+    device: &Device,
+) -> Result<Vec<Option<Tensor<1>>>, OptimizerError> {
     let bytes = files::read_bounded(path, u64::MAX - 1)?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|source| OptimizerError::Malformed { path: path.to_owned(), source })?;
@@ -69,20 +90,21 @@ pub(super) fn read(
         let (found, wanted) = (file.len(), wanted.len());
         return Err(OptimizerError::Count { path: path.to_owned(), found, wanted });
     }
-    let one = |(key, shape): &(String, Vec<usize>)| {
+    let one = |((key, shape), &is_kept): (&(String, Vec<usize>), &bool)| {
         let found = file.tensor(key).ok();
         match found.filter(|view| view.dtype() == Dtype::F32 && view.shape() == shape) {
+            Some(_) if !is_kept => Ok(None),
             Some(view) => {
                 let values: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
                 let len = values.len();
-                Ok(Tensor::from_data(TensorData::new(values, [len]), device))
+                Ok(Some(Tensor::from_data(TensorData::new(values, [len]), device)))
             }
             None => {
                 Err(OptimizerError::Tensor { path: path.to_owned(), key: key.clone(), shape: shape.clone() })
             }
         }
     };
-    wanted.iter().map(one).collect()
+    wanted.iter().zip(is_kept).map(one).collect()
 }
 
 /// A tensor that is copied from its device when it is written.

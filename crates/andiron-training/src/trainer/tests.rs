@@ -889,6 +889,36 @@ fn processes_train_as_one_with_muon() {
 }
 
 #[test]
+fn a_divided_optimizer_changes_no_bit() {
+    for kind in ["optimizer.kind=adamw", "optimizer.kind=muon"] {
+        let all = ["run.steps=12", "run.accumulate=4", kind];
+        let (_dir, whole) = in_new_directory(&all);
+        let (_other_dir, divided) = in_new_directory(&[&all[..], &["optimizer.shard=true"]].concat());
+        share(&whole, 2);
+        share(&divided, 2);
+        assert_eq!(metrics(&divided), metrics(&whole));
+        assert!(result(&divided) == result(&whole));
+    }
+}
+
+#[test]
+fn a_divided_optimizer_goes_on_with_any_number_of_processes() {
+    let all = [&COMPARABLE[..], &["run.steps=16", "run.accumulate=4", "data.order=epochs"]].concat();
+    let (_dir, alone) = in_new_directory(&all);
+    finish(&alone);
+    let (_other_dir, mut config) = in_new_directory(&all);
+    for (size, stop) in [(2, 3), (4, 7), (1, 11), (2, 16)] {
+        config.optimizer.shard = size != 1;
+        share_with(&config, size, |_| {
+            let requests = Requests::default();
+            requests.stop_after(stop);
+            requests
+        });
+    }
+    assert_alike(&config, &alone);
+}
+
+#[test]
 fn processes_that_take_whole_micro_batches_train_as_one_with_dropout() {
     let all = [&COMPARABLE[..], &["run.steps=30", "run.accumulate=4", "data.rows=2"]].concat();
     let (_dir, alone) = in_new_directory(&all);
