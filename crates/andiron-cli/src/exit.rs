@@ -48,8 +48,12 @@ pub fn report(result: anyhow::Result<Ending>) -> ExitCode {
             lines::note!("{error}; run the same command again to go on");
             ExitCode::from(INTERRUPTED)
         }
+        // That process says why.
+        Err(error) if matches!(error.downcast_ref(), Some(TrainError::Elsewhere { .. })) => {
+            ExitCode::from(FAILED)
+        }
         Err(error) => {
-            lines::note!("error: {}", paragraph(&error));
+            lines::print_error(format_args!("{}", paragraph(&error)));
             ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }

@@ -5,6 +5,7 @@ mod exit;
 mod flags;
 mod grammar;
 mod json_lines;
+mod launch;
 mod lines;
 mod machine;
 mod memory;

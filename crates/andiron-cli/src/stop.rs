@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use andiron_training::Requests;
 use anyhow::Context as _;
@@ -14,13 +15,32 @@ const KILLED: i32 = 130;
 /// Requests set by signals. SIGINT, SIGTERM and SIGHUP stop the run; a second one ends the process at once. SIGUSR1 and SIGUSR2,
 /// which schedulers send before they stop a job, save a checkpoint.
 pub fn on_signal() -> anyhow::Result<Arc<Requests>> {
+    on_signal_after(Duration::ZERO)
+}
+
+/// The same of a process that a launcher has started. A signal to all processes of a job comes twice, because the launcher passes its
+/// own on: the second one ends the process only if it comes later than that.
+pub fn on_forwarded_signal() -> anyhow::Result<Arc<Requests>> {
+    on_signal_after(FORWARDED)
+}
+
+/// Time in which a launcher has passed a signal on.
+const FORWARDED: Duration = Duration::from_secs(5);
+
+/// [`on_signal`], where a second signal counts only so long after the first.
+fn on_signal_after(pause: Duration) -> anyhow::Result<Arc<Requests>> {
     let requests = Arc::new(Requests::default());
     let flag = Arc::clone(&requests);
     let said = "cannot watch for signals";
+    let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || {
         if flag.stop() {
+            if first.is_some_and(|first| first.elapsed() < pause) {
+                return;
+            }
             process::exit(KILLED);
         }
+        first = Some(Instant::now());
         note!("\nstopping after this step; once more stops at once");
     })
     .context(said)?;

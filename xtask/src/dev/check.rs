@@ -102,6 +102,17 @@ fn features(workspace: &Workspace, steps: &mut Steps) {
     let mut flex = workspace.cargo(&workspace.target_dir(Backend::Flex), "check");
     flex.args(["--release", "--package", "andiron-cli", "--features", "flex"]);
     steps.run("the program with flex alone", &mut flex);
+    let has_mpi = Command::new("mpicc").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has_mpi {
+        return steps.skip(
+            "the program with MPI",
+            "it builds on an MPI library and libclang, as of Debian's libopenmpi-dev and libclang-dev",
+        );
+    }
+    let mut mpi = workspace.cargo(&default, "clippy");
+    select_workspace(&mut mpi);
+    mpi.args(["--features", "andiron-cli/mpi", "--all-targets", "--", "--deny", "warnings"]);
+    steps.run("the program with MPI", &mut mpi);
 }
 
 fn typos(workspace: &Workspace, steps: &mut Steps) {

@@ -50,8 +50,7 @@ pub struct Finetune {
 impl Finetune {
     /// Trains and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let config = self.config(common)?;
-        pretrain::run(&config, &self.options, common)
+        pretrain::run(|| self.config(common), &self.options, common)
     }
 
     fn config(&self, common: &Common) -> anyhow::Result<TrainConfig> {

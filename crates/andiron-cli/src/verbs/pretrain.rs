@@ -3,20 +3,24 @@
 mod ending;
 mod verify_resume;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use andiron_training::checkpoint;
 use andiron_training::config::{ConfigError, ParameterCount, QuickPretrain, SizedDecoder, TrainConfig};
-use andiron_training::trainer::{Outcome, Status, start_or_resume};
-use andiron_training::{Requests, TrainError};
+use andiron_training::trainer::{Outcome, Status, start_or_resume_shared};
+use andiron_training::{Collective, Requests, Single, TrainError, agree};
 use anyhow::Context as _;
+use burn::tensor::Device;
 use clap::Args;
 
 use crate::exit::{Ending, Usage};
 use crate::flags::Common;
 use crate::lines::note;
 use crate::progress::TrainingProgress;
-use crate::{memory, stop};
+use crate::{launch, memory, stop};
 
 /// Train a model from random weights, configured by a TOML file, or by its size and data
 ///
@@ -68,13 +72,16 @@ pub struct RunOptions {
     /// one. Works beside the output directory, where it needs room for three checkpoints; the run itself is not touched
     #[arg(long, value_name = "N", conflicts_with_all = ["resume", "stop_after"])]
     verify_resume: Option<u64>,
+    /// Of a run on several processes: if one keeps the others waiting for longer than SECONDS within a step, end all of them with exit
+    /// code 75, naming it. Validation and checkpoints, for which the others wait, may take longer
+    #[arg(long, value_name = "SECONDS")]
+    step_timeout: Option<NonZeroU64>,
 }
 
 impl Pretrain {
     /// Trains and reports.
     pub fn run(self, common: &Common) -> anyhow::Result<Ending> {
-        let config = self.config(common)?;
-        run(&config, &self.options, common)
+        run(|| self.config(common), &self.options, common)
     }
 
     fn config(&self, common: &Common) -> anyhow::Result<TrainConfig> {
@@ -100,19 +107,39 @@ impl Pretrain {
     }
 }
 
-/// Trains as the options say, and reports.
-pub fn run(config: &TrainConfig, options: &RunOptions, common: &Common) -> anyhow::Result<Ending> {
+/// Trains as the options say, alone or with the other processes that a launcher has started, and reports.
+pub fn run(
+    config: impl FnOnce() -> anyhow::Result<TrainConfig>,
+    options: &RunOptions,
+    common: &Common,
+) -> anyhow::Result<Ending> {
+    let timeout = options.step_timeout.map(|seconds| Duration::from_secs(seconds.get()));
+    let ranks = launch::ranks(timeout)?;
+    let config = &agree(&*ranks, config())?;
     if let Some(steps) = options.verify_resume {
+        anyhow::ensure!(ranks.size() == 1, "--verify-resume starts processes itself: start it as one");
         return verify_resume::verify(config, steps, common);
     }
-    ensure_resumable(config, options.resume)?;
-    let requests = stop::on_signal()?;
+    agree(&*ranks, ensure_resumable(config, options.resume))?;
+    let requests = if ranks.size() == 1 { stop::on_signal() } else { stop::on_forwarded_signal() };
+    let requests = agree(&*ranks, requests)?;
     if let Some(step) = options.stop_after {
         requests.stop_after(step);
     }
-    let outcome = train(config, &requests, common)?;
+    let outcome = match train_shared(config, &requests, common, Rc::clone(&ranks)) {
+        // The first process was stopped while it encoded rows, and so was this one.
+        Err(error) if ranks.rank() > 0 && requests.is_stopped() => Err(elsewhere_stopped(error)),
+        outcome => outcome,
+    }?;
     ending::report(&outcome, config, common)?;
     ending(&outcome, config)
+}
+
+fn elsewhere_stopped(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(TrainError::Elsewhere { .. }) => TrainError::Stopped.into(),
+        _ => error,
+    }
 }
 
 /// Fails if a run is to be resumed and has no checkpoint.
@@ -127,6 +154,25 @@ fn ensure_resumable(config: &TrainConfig, resume: bool) -> anyhow::Result<()> {
 
 /// Trains, showing progress, until the end or a request to stop.
 pub fn train(config: &TrainConfig, requests: &Requests, common: &Common) -> anyhow::Result<Outcome> {
+    train_shared(config, requests, common, Rc::new(Single))
+}
+
+/// [`train`] of one of the processes that share the run.
+fn train_shared(
+    config: &TrainConfig,
+    requests: &Requests,
+    common: &Common,
+    ranks: Rc<dyn Collective>,
+) -> anyhow::Result<Outcome> {
+    let device = agree(&*ranks, open(config, ranks.size(), common))?;
+    let mut progress = TrainingProgress::default();
+    let outcome = start_or_resume_shared(config, &device, &mut progress, requests, ranks);
+    progress.finish();
+    Ok(outcome?)
+}
+
+/// The device, if training fits into memory.
+fn open(config: &TrainConfig, processes: usize, common: &Common) -> anyhow::Result<Device> {
     let device = common.open_device()?;
     let advice = match config.run.activation_checkpointing {
         true => "make data.rows smaller and run.accumulate larger, or the model smaller",
@@ -134,11 +180,8 @@ pub fn train(config: &TrainConfig, requests: &Requests, common: &Common) -> anyh
             "set run.activation_checkpointing = true, make data.rows smaller and run.accumulate larger, or the model smaller"
         }
     };
-    memory::ensure_fits("training", config.memory_bytes(&device)?, advice, common)?;
-    let mut progress = TrainingProgress::default();
-    let outcome = start_or_resume(config, &device, &mut progress, requests);
-    progress.finish();
-    Ok(outcome?)
+    memory::ensure_fits("training", config.memory_bytes_of_each(processes, &device)?, advice, common)?;
+    Ok(device)
 }
 
 /// Reads the configuration; if only the overrides make it wrong, the error names them instead of blaming the file.

@@ -194,3 +194,16 @@ fn a_full_disk_behind_standard_output_is_told() {
     let child = place.command(&["doctor"]).stdout(Stdio::from(full)).spawn().unwrap();
     check_failure(&finish(child), 1, &["standard output", "No space left"]);
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_program_without_mpi_does_not_train_the_same_run_twice() {
+    let place = Place::new();
+    place.prepare();
+    for (variable, launcher) in [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("SLURM_STEP_NUM_TASKS", "srun")] {
+        let mut command = place.command(&["pretrain", "run.toml"]);
+        let ran = finish(command.env(variable, "2").spawn().unwrap());
+        check_failure(&ran, 1, &[launcher, "2 processes", "--features ndarray,mpi"]);
+    }
+    assert!(!place.path("run").exists());
+}
