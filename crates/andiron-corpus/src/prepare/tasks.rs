@@ -24,7 +24,7 @@ use super::reuse::{REPORT, SETTINGS, hash_inputs};
 use super::split::plan;
 use super::work::{Sharing, Work};
 use super::{PrepareConfig, PrepareError, PrepareOptions, PrepareProgress, train};
-use andiron_files::replace;
+use andiron_files::{rename, write_synced};
 
 /// One of several tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,8 +142,11 @@ pub fn prepare_task(
     let inputs = hash_inputs(&found, is_own, (&crew, &tracker))?;
     let work = Work::open(output, Sharing::Tasks)?;
     let settings = work.path(SETTINGS);
-    // Every task writes the same.
-    replace(&settings, config.to_toml().as_bytes()).map_err(failed_to_write(&settings))?;
+    // Every task writes the same. Tasks begin at once, so the file that each renames must be its own.
+    let own_settings = work.path(&format!(".{SETTINGS}.{}-{}", task.number, task.of));
+    write_synced(&own_settings, config.to_toml().as_bytes())
+        .and_then(|()| rename(&own_settings, &settings))
+        .map_err(failed_to_write(&settings))?;
     let filtering = Filtering::new(config, (&found, &inputs), &crew, &work)?;
     let (did, documents) = match settled(&filtering, &own, all.len()) {
         Some(documents) => {

@@ -372,6 +372,33 @@ fn any_number_of_tasks_gives_the_same_output() {
 }
 
 #[test]
+fn tasks_that_begin_at_once_do_not_disturb_each_other() {
+    let place = Place::new();
+    let paths =
+        (0..4).map(|n| place.file(&format!("{n}.txt"), &format!("text {n}, of some letters"))).collect();
+    let mut job = place.job(paths);
+    run(&job).unwrap();
+    let expected = content(&place.out());
+    for round in 0..20 {
+        let output = place.0.path().join(format!("round-{round}"));
+        job.config.output = Some(output.clone());
+        let together = std::sync::Barrier::new(8);
+        let begin = &|number| {
+            together.wait();
+            prepare_task(&job.config, &job.options, Task { number, of: 8 }, &mut |_| ())
+        };
+        std::thread::scope(|scope| {
+            let tasks: Vec<_> = (1..=8).map(|number| scope.spawn(move || begin(number))).collect();
+            for task in tasks {
+                task.join().unwrap().unwrap();
+            }
+        });
+        merge(&output, &job.options, &mut |_| ()).unwrap();
+        assert!(content(&output) == expected, "round {round}");
+    }
+}
+
+#[test]
 fn a_mixture_has_the_shares_that_its_weights_ask_for() {
     let place = Place::new();
     let rows = |n: usize, word: &str| -> String {
