@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::checkpoint::Checkpoints;
-use crate::collective::{Collective, CollectiveExt as _, Part, Share, Unit, agree, part_of};
+use crate::collective::{Collective, CollectiveExt as _, OwnBatches, Part, Unit, agree, part_of};
 use crate::config::{ConfigError, RunConfig, TrainConfig};
 use crate::evaluation::Evaluation;
 use crate::files::{self, DirectoryLock};
@@ -56,22 +56,22 @@ pub(crate) struct Run<C: FamilyConfig> {
     identity: Value,
     pub(crate) collective: Rc<dyn Collective>,
     /// The rows of each step that this process takes.
-    share: Arc<Share>,
+    own: Arc<OwnBatches>,
     /// That of the first process.
     _lock: Option<DirectoryLock>,
 }
 
 /// The part of each step that this process takes. Batches of a number of tokens differ in their rows, and are not divided.
-fn share(
+fn own_batches(
     collective: &dyn Collective,
     config: &TrainConfig,
     data: &TrainingData,
     unit: Unit,
-) -> Result<Arc<Share>, TrainError> {
+) -> Result<Arc<OwnBatches>, TrainError> {
     let unit = if config.data.batch_tokens.is_some() { Unit::Batch } else { unit };
     let (per_step, rows) = (config.run.accumulate, config.data.rows);
     let parts = part_of(collective, per_step, rows, unit)?;
-    Ok(Arc::new(Share::new(data.train.clone(), parts, per_step, rows)))
+    Ok(Arc::new(OwnBatches::new(data.train.clone(), parts, per_step, rows)))
 }
 
 impl<C: FamilyConfig> Run<C> {
@@ -88,8 +88,8 @@ impl<C: FamilyConfig> Run<C> {
         let tokenizer = setup.tokenizer().cloned();
         let identity = identity(&config, &setup.base, &data, tokenizer.as_ref())?;
         let collective = Rc::clone(&setup.collective);
-        let share = share(&*collective, &config, &data, unit)?;
-        let batches = Prefetch::new(Arc::clone(&share) as Arc<dyn BatchSource>, config.data.workers);
+        let own = own_batches(&*collective, &config, &data, unit)?;
+        let batches = Prefetch::new(Arc::clone(&own) as Arc<dyn BatchSource>, config.data.workers);
         let (root, keep_last) = (&config.run.output, config.checkpoint.keep_last);
         let (checkpoints, lock) = if collective.is_first() {
             files::make_directory(root)?;
@@ -112,7 +112,7 @@ impl<C: FamilyConfig> Run<C> {
             checkpoints,
             identity,
             collective,
-            share,
+            own,
             _lock: lock,
         })
     }
@@ -179,10 +179,10 @@ impl<C: FamilyConfig> Run<C> {
         progress: &mut Progress,
     ) -> Result<(Vec<HostBatch>, FirstRow), TrainError> {
         let per_step = self.config.run.accumulate;
-        let indices = self.share.of_step(progress.next_batch / per_step);
+        let indices = self.own.of_step(progress.next_batch / per_step);
         progress.next_batch += per_step;
         let batches = indices.map(|index| self.batches.take(index)).collect::<Result<_, _>>();
-        let Part { batch, rows } = self.share.first();
+        let Part { batch, rows } = self.own.first();
         let first_row = FirstRow { batch: *batch, row: rows.start as u64 };
         Ok((batches.map_err(|source| TrainError::Workers { source })?, first_row))
     }

@@ -2,7 +2,7 @@
 
 mod division;
 mod flat;
-mod share;
+mod own_batches;
 #[cfg(test)]
 pub(crate) mod threads;
 
@@ -12,7 +12,7 @@ use crate::trainer::TrainError;
 
 pub(crate) use division::{Part, Unit, part_of};
 pub(crate) use flat::{BUCKET, floats, sum_gradients, tensor};
-pub(crate) use share::Share;
+pub(crate) use own_batches::OwnBatches;
 
 /// The processes (ranks) that train one model together. Each computes the gradients of its own rows of a step; their sums over all
 /// of them make the step that of one process with all rows.

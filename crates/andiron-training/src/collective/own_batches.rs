@@ -10,7 +10,7 @@ use super::division::Part;
 
 /// A process's part of each step, so that workers make nothing else. The parts of the first step are its first batches.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub(crate) struct OwnBatches {
     source: Arc<dyn BatchSource>,
     /// Never empty.
     parts: Vec<Part>,
@@ -20,7 +20,7 @@ pub(crate) struct Share {
     rows: usize,
 }
 
-impl Share {
+impl OwnBatches {
     /// Of steps of `per_step` batches. A part of `rows` rows is its whole batch, which may have another number of them.
     pub(crate) fn new(source: Arc<dyn BatchSource>, parts: Vec<Part>, per_step: u64, rows: usize) -> Self {
         Self { source, parts, per_step, rows }
@@ -49,7 +49,7 @@ impl Share {
     }
 }
 
-impl BatchSource for Share {
+impl BatchSource for OwnBatches {
     fn batch_at(&self, index: u64) -> HostBatch {
         match self.part(index) {
             (batch, part) if self.is_whole(part) => self.source.batch_at(batch),
@@ -118,12 +118,12 @@ mod tests {
     fn second_step(size: usize, rows_of: fn(u64) -> usize, unit: Unit) -> Vec<Vec<u32>> {
         on_threads(size, |ranks| {
             let parts = part_of(ranks, 2, 3, unit).unwrap();
-            let share = Share::new(Arc::new(Numbered(rows_of)), parts, 2, 3);
-            assert_eq!(share.n_batches(), Some(3 * share.parts.len() as u64));
-            let batches = share.of_step(1).map(|index| {
-                let batch = share.batch_at(index);
-                assert_eq!(batch.inputs.rows as u64, share.n_rows_at(index));
-                assert_eq!(share.rows_at(index, 0..1).inputs.ids[0], batch.inputs.ids[0]);
+            let own = OwnBatches::new(Arc::new(Numbered(rows_of)), parts, 2, 3);
+            assert_eq!(own.n_batches(), Some(3 * own.parts.len() as u64));
+            let batches = own.of_step(1).map(|index| {
+                let batch = own.batch_at(index);
+                assert_eq!(batch.inputs.rows as u64, own.n_rows_at(index));
+                assert_eq!(own.rows_at(index, 0..1).inputs.ids[0], batch.inputs.ids[0]);
                 batch.inputs.ids
             });
             batches.flatten().collect()
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_of_a_step_are_its_rows_in_order() {
+    fn the_own_batches_of_a_step_are_its_rows_in_order() {
         let equal = |_| 3;
         assert_eq!(second_step(1, equal, Unit::Row), [[20, 21, 22, 30, 31, 32]]);
         assert_eq!(second_step(2, equal, Unit::Row), [[20, 21, 22], [30, 31, 32]]);
