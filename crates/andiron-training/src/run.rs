@@ -127,7 +127,7 @@ impl<C: FamilyConfig> Run<C> {
         }
         let newest = agree(collective, newest)?;
         let step = newest.as_ref().map_or(-1.0, |state| state.progress.step as f64);
-        let step = collective.from_first(step);
+        let step = collective.of_first(step);
         if step < 0.0 {
             return Ok(None);
         }

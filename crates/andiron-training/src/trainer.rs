@@ -84,10 +84,10 @@ pub fn start_or_resume_shared(
             self.is_planned.set(true);
             if collective.is_first() {
                 // Now the others plan.
-                agree::<_, TrainError>(&*collective, Ok(()))?;
+                agree::<_, TrainError>(collective, Ok(()))?;
             }
-            agree::<_, TrainError>(&*collective, Ok(()))?;
-            let trainer = agree(&*collective, Trainer::open(self.setup, plan, self.device))?;
+            agree::<_, TrainError>(collective, Ok(()))?;
+            let trainer = agree(collective, Trainer::open(self.setup, plan, self.device))?;
             self.setup.with_watch(|observer, requests| trainer.run(observer, requests))
         }
     }

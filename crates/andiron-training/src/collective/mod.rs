@@ -79,7 +79,7 @@ pub(crate) trait CollectiveExt: Collective {
     }
 
     /// The number that the first process gives.
-    fn from_first(&self, number: f64) -> f64 {
+    fn of_first(&self, number: f64) -> f64 {
         let mut numbers = [if self.is_first() { number } else { 0.0 }];
         self.sum(&mut numbers);
         numbers[0]
@@ -138,7 +138,7 @@ mod tests {
             }
             ranks.all_gather(&mut joined, &[1, 0, 3]);
             let any = ranks.any([rank == 1, false]);
-            (sums, gradients, copied, joined, any, ranks.from_first(rank as f64 + 4.0))
+            (sums, gradients, copied, joined, any, ranks.of_first(rank as f64 + 4.0))
         });
         let expected = ([3.0, 3.0], [4.5], [2.0], [7.0, 8.0, 9.0, 10.0], [true, false], 4.0);
         assert_eq!(all, [expected; 3]);
