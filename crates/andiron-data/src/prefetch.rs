@@ -187,7 +187,7 @@ mod tests {
             assert!(self.end.is_none_or(|end| index < end), "batch {index} of {:?}", self.end);
             if let Some((done, changed)) = &self.out_of_order {
                 let mut done = done.lock().unwrap();
-                while index % 2 == 0 && index < self.end.unwrap_or(0) && *done <= index {
+                while index.is_multiple_of(2) && index < self.end.unwrap_or(0) && *done <= index {
                     done = changed.wait(done).unwrap();
                 }
                 *done = index.max(*done);

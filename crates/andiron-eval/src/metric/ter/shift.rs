@@ -29,6 +29,9 @@ pub(super) fn edits(prediction: &[u32], reference: &[u32]) -> u64 {
     }
 }
 
+/// What tells the best shift: edits saved, length, and how early it begins and ends.
+type Rank = (i64, usize, i64, i64);
+
 /// A prediction with words at another place.
 struct Shifted {
     /// Edits that this saves, without its own.
@@ -41,7 +44,7 @@ fn best_shift(matrix: &Matrix<'_>, reference: &[u32], tried: &mut usize) -> Opti
     let prediction = matrix.prediction();
     let before = i64::from(matrix.distance());
     let Alignment { places, wrong_references, wrong_predictions } = Alignment::of(&matrix.edits());
-    let mut best: Option<((i64, usize, i64, i64), Vec<u32>)> = None;
+    let mut best: Option<(Rank, Vec<u32>)> = None;
     for (start, target, length) in matches(prediction, reference) {
         // Neither the words nor their place are right yet.
         let is_wrong = |wrong: &[bool], from: usize| wrong[from..from + length].contains(&true);
