@@ -167,7 +167,18 @@ fn pretrain_reports_where_the_model_is() {
     let report = place.json(&args);
     assert_eq!(
         keys(&report),
-        ["step", "tokens", "rows", "elapsed_s", "model", "model_step", "validation", "best", "interrupted"]
+        [
+            "step",
+            "tokens",
+            "rows",
+            "elapsed_s",
+            "data_wait",
+            "model",
+            "model_step",
+            "validation",
+            "best",
+            "interrupted"
+        ]
     );
     assert_eq!(report["best"]["loss"]["step"], 12);
     assert_eq!((&report["step"], &report["tokens"]), (&12.into(), &(12 * 2 * 4 * 32).into()));

@@ -21,6 +21,12 @@ impl Place {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// In memory where the system has a folder for that: thousands of files are synchronized, which a disk takes minutes for.
+    fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
+    }
+
     fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.path().join(name);
         fs::write(&path, content).unwrap();
@@ -725,7 +731,7 @@ proptest! {
 
 #[test]
 fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let job = place.job(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
     let (whole, seen) = with_fault(Fault::none(), || run(&job));
     whole.unwrap();
@@ -748,7 +754,7 @@ fn a_preparation_killed_anywhere_leaves_nothing_or_all_of_it() {
 
 #[test]
 fn a_preparation_names_the_file_that_it_cannot_read_or_write() {
-    let place = Place::new();
+    let place = Place::in_memory();
     let job = place.job(vec![place.file("a.txt", &"to be or not to be\n".repeat(30))]);
     let (whole, seen) = with_fault(Fault::none(), || run(&job));
     whole.unwrap();
