@@ -68,8 +68,11 @@ fn own_batches(
     data: &TrainingData,
     unit: Unit,
 ) -> Result<Arc<OwnBatches>, TrainError> {
-    let unit = if config.data.batch_tokens.is_some() { Unit::Batch } else { unit };
-    let (per_step, rows) = (config.run.accumulate, config.data.rows);
+    let (unit, rows) = match config.data.batch_tokens {
+        Some(_) => (Unit::Batch, 1),
+        None => (unit, config.data.rows),
+    };
+    let per_step = config.run.accumulate;
     let parts = part_of(collective, per_step, rows, unit)?;
     Ok(Arc::new(OwnBatches::new(data.train.clone(), parts, per_step, rows)))
 }

@@ -21,7 +21,7 @@ pub(crate) struct OwnBatches {
 }
 
 impl OwnBatches {
-    /// Of steps of `per_step` batches. A part of `rows` rows is its whole batch, which may have another number of them.
+    /// Of steps of `per_step` batches. The part `0..rows` is a whole batch, however many rows that has.
     pub(crate) fn new(source: Arc<dyn BatchSource>, parts: Vec<Part>, per_step: u64, rows: usize) -> Self {
         Self { source, parts, per_step, rows }
     }
