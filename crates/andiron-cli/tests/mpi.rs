@@ -118,7 +118,8 @@ impl Place {
         let text = fs::read_to_string(self.path("run/metrics.jsonl")).unwrap();
         let strip = |line: &str| {
             let mut line: Value = serde_json::from_str(line).unwrap();
-            line.as_object_mut().unwrap().retain(|key, _| key != "tokens_per_s" && key != "elapsed_s");
+            let measured = ["tokens_per_s", "rows_per_s", "step_s", "data_wait_s", "elapsed_s"];
+            line.as_object_mut().unwrap().retain(|key, _| !measured.contains(&key.as_str()));
             line
         };
         text.lines().map(strip).collect()
