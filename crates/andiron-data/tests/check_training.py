@@ -84,7 +84,7 @@ def python_word_piece(sample: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def python_unigram(sample: list[str]) -> Tokenizer:
+def python_unigram(sample: list[str], size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -92,7 +92,7 @@ def python_unigram(sample: list[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     trainer = trainers.UnigramTrainer(
-        vocab_size=SIZE // 4, special_tokens=T5, unk_token="<unk>", show_progress=False
+        vocab_size=size, special_tokens=T5, unk_token="<unk>", show_progress=False
     )
     tokenizer.train_from_iterator(sample, trainer)
     return tokenizer
@@ -161,11 +161,13 @@ def check_vocabularies(sample: list[str], file: Path, out: Path) -> None:
 
     # A smaller text: expectation maximization takes a hundred times as long as merging pairs.
     few = sample[::10]
-    seconds = json.loads(peer("train", "unigram", SIZE // 4, write(out / "few", few), out / "unigram"))["seconds"]
+    # A piece for each letter, and room for longer ones.
+    size = max(SIZE // 4, 2 * len(set("".join(few))))
+    seconds = json.loads(peer("train", "unigram", size, write(out / "few", few), out / "unigram"))["seconds"]
     ours["unigram"] = json.loads((out / "unigram" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     print(f"unigram: trained in {seconds:.1f} s")
     start = time.perf_counter()
-    runs = [dict(model(python_unigram(few))["vocab"]) for _ in range(3)]
+    runs = [dict(model(python_unigram(few, size))["vocab"]) for _ in range(3)]
     print(f"unigram: Python trains in {(time.perf_counter() - start) / 3:.1f} s")
     found = dict(ours["unigram"]["vocab"])
     compare_sets("unigram", set(found), [set(run) for run in runs])

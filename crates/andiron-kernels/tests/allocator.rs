@@ -1,5 +1,5 @@
 //! What the allocator keeps, and what it returns to the system.
-#![cfg(target_os = "linux")]
+#![cfg(all(feature = "allocator", target_os = "linux"))]
 #![allow(clippy::unwrap_used, reason = "a test, helpers included")]
 
 use std::thread;

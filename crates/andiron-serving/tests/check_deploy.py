@@ -88,6 +88,34 @@ DEFINED = {
                                metadata=fields(["serverAddress", "query", "threshold"], serverAddress=TEXT, query=TEXT, threshold=TEXT,
                                                activationThreshold=TEXT, namespace=TEXT, ignoreNullValues={"enum": ["true", "false"]},
                                                timeout=TEXT, authModes=TEXT, unsafeSsl=TEXT))))),
+    # Kubeflow Trainer 2.3.
+    "TrainingRuntime": kind("trainer.kubeflow.org/v1alpha1", "TrainingRuntime", fields(
+        ["template"],
+        mlPolicy=fields(numNodes=COUNT, mpi=fields(numProcPerNode=COUNT, mpiImplementation={"enum": ["OpenMPI"]}, sshAuthMountPath=TEXT,
+                                                   runLauncherAsNode={"type": "boolean"})),
+        podGroupPolicy=ANY,
+        template=fields(["spec"], metadata=ANY, spec=fields(
+            ["replicatedJobs"],
+            network=fields(enableDNSHostnames={"type": "boolean"}, subdomain=TEXT, publishNotReadyAddresses={"type": "boolean"}),
+            successPolicy=fields(["operator"], operator={"enum": ["All", "Any"]}, targetReplicatedJobs=listed(TEXT)),
+            failurePolicy=ANY, startupPolicy=ANY,
+            replicatedJobs=listed(fields(["name", "template"], name=TEXT, template=ANY, replicas=COUNT, dependsOn=listed(ANY))))))),
+    "TrainJob": kind("trainer.kubeflow.org/v1alpha1", "TrainJob", fields(
+        ["runtimeRef"],
+        runtimeRef=fields(["name"], name=TEXT, apiGroup=TEXT, kind={"enum": ["TrainingRuntime", "ClusterTrainingRuntime"]}),
+        initializer=ANY, suspend={"type": "boolean"},
+        trainer=fields(image=TEXT, command=listed(TEXT), args=listed(TEXT), env=listed(ANY), numNodes=COUNT, numProcPerNode=COUNT,
+                       resourcesPerNode=ANY))),
+    # MPI Operator 0.7.
+    "MPIJob": kind("kubeflow.org/v2beta1", "MPIJob", fields(
+        ["mpiReplicaSpecs"],
+        slotsPerWorker=COUNT, sshAuthMountPath=TEXT, mpiImplementation={"enum": ["OpenMPI", "Intel", "MPICH"]},
+        launcherCreationPolicy={"enum": ["AtStartup", "WaitForWorkersReady"]}, runLauncherAsWorker={"type": "boolean"},
+        runPolicy=fields(cleanPodPolicy={"enum": ["All", "Running", "None"]}, ttlSecondsAfterFinished=COUNT, activeDeadlineSeconds=COUNT,
+                         backoffLimit=COUNT, suspend={"type": "boolean"}, schedulingPolicy=ANY),
+        mpiReplicaSpecs=fields(["Launcher"], **{role: fields(["template"], replicas=COUNT, template=ANY,
+                                                            restartPolicy={"enum": ["Always", "OnFailure", "Never", "ExitCode"]})
+                                                for role in ("Launcher", "Worker")}))),
 }
 
 
@@ -98,6 +126,18 @@ def documents():
             yield path.relative_to(DEPLOY), document
 
 
+def jobs_within(name, document):
+    """The jobs and pods that a document of another kind describes, as documents of Kubernetes."""
+    spec = document["spec"]
+    if name == "TrainingRuntime":
+        described = [job["template"]["spec"] for job in spec["template"]["spec"]["replicatedJobs"]]
+    elif name == "MPIJob":
+        described = [{"template": replica["template"]} for replica in spec["mpiReplicaSpecs"].values()]
+    else:
+        described = []
+    return [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "described"}, "spec": job} for job in described]
+
+
 def check_manifests():
     found = {}
     for path, document in documents():
@@ -105,6 +145,8 @@ def check_manifests():
         try:
             if name in DEFINED:
                 jsonschema.validate(document, DEFINED[name])
+                for job in jobs_within(name, document):
+                    kubernetes_validate.validate(job, KUBERNETES, strict=True)
             else:
                 kubernetes_validate.validate(document, KUBERNETES, strict=True)
         except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:

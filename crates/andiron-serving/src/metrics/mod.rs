@@ -1,8 +1,8 @@
 //! What a model has done since it was loaded: counters and histograms, for Prometheus.
 //!
 //! Names, units and buckets are those of vLLM with the prefix `andiron:` in the place of `vllm:`, so that a dashboard made for vLLM works
-//! after that one replacement. [`vllm`] also writes them under vLLM's own names. There is no global registry: each model has its [`ModelMetrics`], and the page is written from those
-//! of the models that are loaded.
+//! after that one replacement; the server can write them under vLLM's own names, too. There is no global registry: each model has its
+//! [`ModelMetrics`], and the page is written from those of the models that are loaded.
 //!
 //! Source: vLLM, `vllm/v1/metrics/loggers.py`.
 
